@@ -1,0 +1,149 @@
+"""Reading text files that a user or a spec names: every way in which that can go wrong is a diagnostic."""
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from archdsl.diagnostics.codes import Code
+from archdsl.diagnostics.model import ArchError, error
+from archdsl.source import Source, Span
+
+LIMIT = 10_000_000  # bytes; the largest shipped spec has some 10,000
+SUFFIX = ".arch"
+
+CODES = {
+    "A0601": Code(
+        "no such file",
+        "The path leads to nothing. Paths are relative to the folder in which the command runs. Shipped specs can be named without their folder and suffix: "
+        "`archdsl list` prints them.",
+        bad="archdsl check lama.arch",
+        good="archdsl check llama.arch",
+    ),
+    "A0602": Code(
+        "a folder where a file is needed",
+        "`check`, `fmt` and `verify` take folders as well as files and work on every .arch file below them. All other commands, and `archdsl.load`, take one spec.",
+        bad="archdsl cost specs/",
+        good="archdsl cost specs/vision/vit.arch",
+    ),
+    "A0603": Code(
+        "a file cannot be read",
+        "The operating system refused to open or read the file: its permissions, a broken disk, or a path that no file can have. "
+        "Only regular files are read: a device, a socket or a pipe could block forever or never end.",
+    ),
+    "A0604": Code(
+        "a file is not UTF-8 text",
+        "Specs are UTF-8. The message names the first byte that is not. Usually the file was saved in another encoding (Latin-1, UTF-16), or is no text at all.",
+        bad="iconv -f utf-8 -t utf-16 my.arch > other.arch && archdsl check other.arch",
+        good="iconv -f utf-16 -t utf-8 other.arch > my.arch && archdsl check my.arch",
+    ),
+    "A0605": Code(
+        "a file is too large",
+        f"A spec may have {LIMIT // 1_000_000} megabytes, a thousand times the largest one that describes a paper. The limit keeps a file from a stranger from "
+        "taking the memory of whoever opens it. Put generated parts into loops, lists and functions of the language, or split them over modules with `use`.",
+    ),
+    "A0606": Code(
+        "a folder without specs",
+        "The folder was searched with everything below it, and holds no file that ends in .arch. Hidden folders, links to folders, and folders named "
+        "`__pycache__` or `node_modules` are not searched.",
+        bad="archdsl check docs/",
+        good="archdsl check specs/",
+    ),
+}
+
+
+def read_source(path: str | os.PathLike[str], module: str = "") -> Source:
+    """The text of a file, shown in diagnostics under `path` as it was given. Ends of lines stay as they are, a byte order mark goes.
+
+    Raises ArchError A0601 to A0605.
+    """
+    name = os.fspath(path)
+    data = _read(name)
+    try:
+        return Source(name, data.decode("utf-8").removeprefix("\ufeff"), module)
+    except UnicodeDecodeError as fault:
+        raise _not_text(name, data, fault.start, module) from None
+
+
+def arch_files(paths: list[str]) -> Iterator[str]:
+    """The files that command line arguments name: a file itself, for a folder every .arch file below it, in sorted order, each once.
+
+    Raises ArchError A0606 for a folder without any; files that are absent are left to `read_source`.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        found = _below(path) if os.path.isdir(path) else [path]
+        if not found:
+            raise _fault("A0606", f"`{path}` holds no .arch file", path, help="name a file, or a folder with specs in it")
+        for file in found:
+            real = os.path.realpath(file)
+            if real not in seen:
+                seen.add(real)
+                yield file
+
+
+def _below(folder: str) -> list[str]:
+    found: list[str] = []
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in ("__pycache__", "node_modules"))
+        found += [os.path.join(here, file) for file in files if file.endswith(SUFFIX)]
+    return sorted(found)
+
+
+def _read(name: str) -> bytes:
+    try:
+        handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise _fault("A0601", f"there is no file `{name}`", name, help=_near(name)) from None
+    except (OSError, ValueError) as fault:  # ValueError: a NUL in the path
+        if os.path.isdir(name):  # Windows refuses to open a folder
+            raise _folder(name) from None
+        raise _unreadable(name, fault) from None
+    try:
+        with os.fdopen(handle, "rb") as file:
+            mode = os.fstat(handle).st_mode
+            if stat.S_ISDIR(mode):
+                raise _folder(name)
+            if not stat.S_ISREG(mode):
+                raise _fault("A0603", f"`{name}` is not a regular file", name, help="save the text to a file first")
+            data = file.read(LIMIT + 1)
+    except IsADirectoryError:
+        raise _folder(name) from None
+    except OSError as fault:
+        raise _unreadable(name, fault) from None
+    if len(data) > LIMIT:
+        raise _fault("A0605", f"`{name}` has more than {LIMIT:,} bytes", name, help="split it over modules, or write loops instead of generated text")
+    return data
+
+
+def _fault(code: str, message: str, name: str, help: str = "") -> ArchError:
+    return error(code, message, Span(Source(name, ""), 0, 0), help=help or ())
+
+
+def _folder(name: str) -> ArchError:
+    return _fault("A0602", f"`{name}` is a folder, and one spec is needed here", name, help="name a file in it")
+
+
+def _unreadable(name: str, fault: Exception) -> ArchError:
+    reason = (getattr(fault, "strerror", None) or str(fault)).lower()
+    return _fault("A0603", f"`{name}` cannot be read: {reason}", name)
+
+
+def _near(name: str) -> str:
+    """A proposal: a file of a similar name in the same folder."""
+    from difflib import get_close_matches
+
+    folder, wanted = os.path.split(name)
+    try:
+        names = [entry.name for entry in os.scandir(folder or ".") if entry.is_file() and entry.name.endswith(SUFFIX)]
+    except (OSError, ValueError):
+        return "`archdsl list` prints the specs that come with archdsl"
+    close = get_close_matches(wanted, names, 1) or get_close_matches(wanted + SUFFIX, names, 1)
+    return f"did you mean `{os.path.join(folder, close[0])}`?" if close else "`archdsl list` prints the specs that come with archdsl"
+
+
+def _not_text(name: str, data: bytes, at: int, module: str) -> ArchError:
+    before = data[:at].decode("utf-8")
+    shown = Source(name, before + data[at:].decode("utf-8", errors="replace"), module)
+    help = "it starts like UTF-16: save it as UTF-8" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "save it as UTF-8"
+    return error("A0604", f"`{name}` is not UTF-8 text", Span(shown, len(before), len(before) + 1), f"byte {at} is 0x{data[at]:02x}", help=help)
