@@ -1,0 +1,161 @@
+"""Convolutions, pools and resizing over the axes after batch and channels: [B, c, *s] with one, two or three axes in `s`."""
+from __future__ import annotations
+
+from typing import Any
+
+from archdsl.dims import Size, conv_out, conv_transpose_out, pool_out
+from archdsl.graph import TensorType
+from archdsl.lazy import F
+from archdsl.ops.registry import OpError, op
+from archdsl.ops.rules import each, floats, need_equal, need_float, need_rank, rank, same_dtype, volume
+
+Numbers = int | tuple[int, ...]
+
+
+def _divides(n: int, size: Size, what: str, about: str) -> Size:
+    from archdsl.shapes import divide
+
+    part = divide(size, n)
+    if part is None:
+        raise OpError(f"{what} ({size}) cannot be split into {n} groups of one size", about)
+    return part
+
+
+def _positive(size: Size, x: Size, kernel: int) -> Size:
+    if isinstance(size, int) and size < 1:
+        raise OpError(f"the map is too small: a kernel of {kernel} does not fit on an axis of {x}", "x", help="use a smaller kernel or more padding")
+    return size
+
+
+# ---------------------------------------------------------------- convolution
+def _conv(x: TensorType, weight: TensorType, bias: TensorType | None = None, stride: Numbers = 1, pad: Numbers | str = 0, dilation: Numbers = 1,
+          groups: int = 1) -> TensorType:
+    dtype = same_dtype(x=x, weight=weight, bias=bias)
+    need_rank(x, (3, 4, 5))
+    need_rank(weight, (len(x.shape),), "weight")
+    need_equal(_divides(groups, x.shape[1], "the channels of `x`", "groups"), weight.shape[1], "the channels of a group and the second axis of `weight`", "weight")
+    _divides(groups, weight.shape[0], "the channels of the result", "groups")
+    if bias is not None:
+        need_equal(bias.shape[0], weight.shape[0], "the length of `bias` and the first axis of `weight`", "bias")
+    n = len(x.shape) - 2
+    strides, dilations = each(stride, n, "stride"), each(dilation, n, "dilation")
+    if pad == "same":
+        if strides != (1,) * n:
+            raise OpError('`pad = "same"` needs stride 1', "pad", help="give the padding as a number")
+        return TensorType(dtype, (x.shape[0], weight.shape[0], *x.shape[2:]))
+    sizes = zip(x.shape[2:], weight.shape[2:], strides, each(pad, n, "pad"), dilations)
+    return TensorType(dtype, (x.shape[0], weight.shape[0], *(_positive(conv_out(s, k, st, p, d), s, k) for s, k, st, p, d in sizes)))  # type: ignore[arg-type]
+
+
+def _conv_macs(x: TensorType, weight: TensorType, bias: TensorType | None = None, **attrs: Any) -> Size:
+    return _conv(x, weight, bias, **attrs).numel * volume(weight.shape[1:])
+
+
+@op('conv(x: [B, c, *s], weight: [o, i, *k], bias: [o]? = none, stride: int | list[int] = 1, pad: int | list[int] | "same" = 0, '
+    'dilation: int | list[int] = 1, groups: int = 1) -> [B, o, *t]', infer=_conv, macs=_conv_macs, saves={"x": ("weight",), "weight": ("x",)},
+    roles={"c": "grouped", "i": "contract", "s": "mix"},
+    samples=lambda: [{"x": floats(2, 6, 7, 9), "weight": floats(4, 6, 3, 3), "bias": floats(4), "stride": 2, "pad": 1},
+                     {"x": floats(1, 4, 7, 5), "weight": floats(4, 1, 7, 7), "pad": "same", "groups": 4},
+                     {"x": floats(1, 4, 11), "weight": floats(6, 2, 3), "pad": (2,), "dilation": 2, "groups": 2},
+                     {"x": floats(1, 2, 3, 4, 5), "weight": floats(3, 2, 3, 2, 1), "bias": floats(3), "stride": (1, 2, 3)},
+                     {"x": floats(1, 1, 1), "weight": floats(1, 1, 1)}])
+def conv(x, weight, bias=None, *, stride=1, pad=0, dilation=1, groups=1):
+    """y[b, o, t] = bias[o] + Σ_{c, j} weight[o, c, j] x[b, g(o) + c, stride·t + dilation·j - pad]; `groups` splits the channels, weight is
+    [out, c / groups, kernel…]. Odd maps lose their last rows (floor)."""
+    return (F.conv1d, F.conv2d, F.conv3d)[rank(weight) - 3](x, weight, bias, stride, pad, dilation, groups)
+
+
+def _conv_transpose(x: TensorType, weight: TensorType, bias: TensorType | None = None, stride: Numbers = 1, pad: Numbers = 0, output_pad: Numbers = 0,
+                    dilation: Numbers = 1, groups: int = 1) -> TensorType:
+    dtype = same_dtype(x=x, weight=weight, bias=bias)
+    need_rank(x, (3, 4, 5))
+    need_rank(weight, (len(x.shape),), "weight")
+    need_equal(x.shape[1], weight.shape[0], "the channels of `x` and the first axis of `weight`", "weight")
+    _divides(groups, x.shape[1], "the channels of `x`", "groups")
+    out = groups * weight.shape[1]
+    if bias is not None:
+        need_equal(bias.shape[0], out, "the length of `bias` and the channels of the result", "bias")
+    n = len(x.shape) - 2
+    sizes = zip(x.shape[2:], weight.shape[2:], each(stride, n, "stride"), each(pad, n, "pad"), each(dilation, n, "dilation"), each(output_pad, n, "output_pad"))
+    return TensorType(dtype, (x.shape[0], out, *(_positive(conv_transpose_out(s, k, st, p, d, o), s, k) for s, k, st, p, d, o in sizes)))  # type: ignore[arg-type]
+
+
+@op("conv_transpose(x: [B, c, *s], weight: [c, o, *k], bias: [p]? = none, stride: int | list[int] = 1, pad: int | list[int] = 0, "
+    "output_pad: int | list[int] = 0, dilation: int | list[int] = 1, groups: int = 1) -> [B, p, *t]", infer=_conv_transpose,
+    macs=lambda x, weight, bias=None, **attrs: x.numel * volume(weight.shape[1:]), saves={"x": ("weight",), "weight": ("x",)},
+    roles={"c": "contract", "s": "mix"},
+    samples=lambda: [{"x": floats(2, 4, 5, 3), "weight": floats(4, 3, 2, 2), "bias": floats(3), "stride": 2},
+                     {"x": floats(1, 4, 7), "weight": floats(4, 2, 3), "stride": 2, "pad": 1, "output_pad": 1, "groups": 2},
+                     {"x": floats(1, 1, 1, 1, 1), "weight": floats(1, 2, 2, 2, 2)}])
+def conv_transpose(x, weight, bias=None, *, stride=1, pad=0, output_pad=0, dilation=1, groups=1):
+    """The transpose of `conv` as a linear map: spreads each position over a kernel and adds. weight: [c, out / groups, kernel…]."""
+    return (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank(weight) - 3](x, weight, bias, stride, pad, output_pad, groups, dilation)
+
+
+# ---------------------------------------------------------------- pools
+def _pool(x: TensorType, size: Numbers, stride: Numbers | None = None, pad: Numbers = 0, ceil_mode: bool = False, **_: Any) -> TensorType:
+    need_float(x)
+    need_rank(x, (3, 4, 5))
+    n = len(x.shape) - 2
+    windows, pads = each(size, n, "size"), each(pad, n, "pad")
+    if any(2 * p > k for k, p in zip(windows, pads)):
+        raise OpError(f"padding of {pad} is more than half the window of {size}", "pad")
+    sizes = zip(x.shape[2:], windows, each(size if stride is None else stride, n, "stride"), pads)
+    return TensorType(x.dtype, (*x.shape[:2], *(_positive(pool_out(s, k, st, p, ceil_mode), s, k) for s, k, st, p in sizes)))
+
+
+_POOLED: dict[str, Any] = {"infer": _pool, "roles": {"s": "mix"}}
+
+
+def _pool_samples() -> list[dict[str, Any]]:
+    return [{"x": floats(2, 3, 7, 9), "size": 3, "stride": 2, "pad": 1}, {"x": floats(1, 2, 7, 6), "size": (3, 2), "ceil_mode": True},
+            {"x": floats(1, 2, 5), "size": 2}, {"x": floats(1, 1, 3, 4, 5), "size": 2, "stride": 1}, {"x": floats(1, 1, 6, 6), "size": 2, "stride": 3, "pad": 1,
+                                                                                                    "ceil_mode": True}]
+
+
+@op("max_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int] | none = none, pad: int | list[int] = 0, ceil_mode: bool = false) -> [B, c, *t]",
+    saves=lambda x, **attrs: ("x", TensorType("int", _pool(x, **attrs).shape)), samples=_pool_samples, **_POOLED)
+def max_pool(x, *, size, stride=None, pad=0, ceil_mode=False):
+    """The maximum of each window; the stride is the window's size unless given."""
+    return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank(x) - 3](x, size, stride, pad, 1, ceil_mode)
+
+
+@op("avg_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int] | none = none, pad: int | list[int] = 0, ceil_mode: bool = false, "
+    "count_include_pad: bool = true) -> [B, c, *t]", saves=("x",),
+    samples=lambda: [*_pool_samples(), {"x": floats(1, 2, 5, 5), "size": 3, "pad": 1, "count_include_pad": False}], **_POOLED)
+def avg_pool(x, *, size, stride=None, pad=0, ceil_mode=False, count_include_pad=True):
+    """The mean of each window; padding counts as zeros unless `count_include_pad` is false."""
+    return (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank(x) - 3](x, size, stride, pad, ceil_mode, count_include_pad)
+
+
+# ---------------------------------------------------------------- resize
+_MODES = {"nearest": (1, 2, 3), "nearest_exact": (1, 2, 3), "area": (1, 2, 3), "linear": (1, 2, 3), "bicubic": (2,)}
+_LINEAR = ("linear", "bilinear", "trilinear")
+
+
+def _resize(x: TensorType, size: Any, mode: str = "linear", align_corners: bool = False, antialias: bool = False) -> TensorType:
+    need_float(x)
+    need_rank(x, (3, 4, 5))
+    n = len(x.shape) - 2
+    if n not in _MODES.get(mode, ()):
+        raise OpError(f"there is no resizing `{mode}` of {n} axes", "mode", help=f"it is one of {', '.join(m for m, k in _MODES.items() if n in k)}")
+    if antialias and (n != 2 or mode not in ("linear", "bicubic")):
+        raise OpError("antialiasing needs two axes and the mode linear or bicubic", "antialias")
+    if align_corners and mode not in ("linear", "bicubic"):
+        raise OpError("`align_corners` needs the mode linear or bicubic", "align_corners")
+    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size,) * n
+    if len(sizes) != n:
+        raise OpError(f"`size` has {len(sizes)} numbers for {n} axes", "size")
+    return TensorType(x.dtype, (*x.shape[:2], *sizes))
+
+
+@op('resize(x: [B, c, *s], size: int | list[int], mode: "nearest" | "nearest_exact" | "area" | "linear" | "bicubic" = "linear", align_corners: bool = false, '
+    'antialias: bool = false) -> [B, c, *t]', infer=_resize, roles={"s": "mix"},
+    saves=lambda x, mode="linear", **attrs: ("x",) if mode == "area" else (),
+    samples=lambda: [{"x": floats(2, 3, 5, 7), "size": (8, 3)}, {"x": floats(1, 1, 4, 4), "size": (7, 7), "mode": "bicubic", "antialias": True},
+                     {"x": floats(1, 2, 5), "size": 9, "align_corners": True}, {"x": floats(1, 2, 5, 5), "size": (2, 3), "mode": "nearest"},
+                     {"x": floats(1, 1, 5, 5), "size": (2, 3), "mode": "area"}, {"x": floats(1, 1, 1, 2, 3), "size": (2, 2, 2)}])
+def resize(x, *, size, mode="linear", align_corners=False, antialias=False):
+    """Interpolates the axes after the channels to `size`; `linear` is bilinear over two axes and trilinear over three."""
+    name = _LINEAR[rank(x) - 3] if mode == "linear" else mode.replace("_", "-")
+    return F.interpolate(x, size, mode=name, align_corners=align_corners if mode in ("linear", "bicubic") else None, antialias=antialias)

@@ -1,0 +1,116 @@
+"""One place per op: signature, shape and dtype rule, cost, gradient kind, documentation and the reference body stand together.
+
+```
+@op("linear(x: [..., i], weight: [o, i], bias: [o]? = none) -> [..., o]", roles={"i": "contract"},
+    macs=lambda x, weight, bias=None: x.numel * weight.shape[0], saves=("x", "weight"))
+def linear(x, weight, bias):
+    \"\"\"y = x Wᵀ + b.\"\"\"
+    return F.linear(x, weight, bias)
+```
+The signature is written in the language. Parameters with a shape are operands, the others hyper attributes; all functions of an op
+(`infer`, `macs`, the body) take them by these names. Lowering calls the body with fx proxies, so it is plain torch without
+control flow on tensors; a size that varies at run time arrives as a proxy too.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Callable, Collection, Literal
+
+if TYPE_CHECKING:
+    from archdsl.syntax import tree
+
+Role = Literal["map", "contract", "normalise", "causal", "mix", "grouped"]
+Grad = Literal["exact", "straight_through", "none", "score"]
+
+
+class OpError(ValueError):
+    """Raised by `infer` when operands or attributes do not fit: a sentence in the user's words.
+
+    `about`: the parameter at fault; `help`: what to do; `require`: a condition that would make it legal.
+    """
+
+    def __init__(self, message: str, about: str | None = None, help: str | None = None, require: str | None = None):
+        super().__init__(message)
+        self.message, self.about, self.help, self.require = message, about, help, require
+
+
+@dataclass
+class Op:
+    """`infer(**arguments) -> TensorType | tuple` with operands as TensorType, number or None; absent: the signature alone decides,
+    and the dtype is the one written there or else the operands' promoted one.
+    `macs(**arguments) -> Size` counts multiply-accumulates (matrix products and convolutions only).
+    `saves`: what autograd keeps for the backward pass: names of operands, "out" (the first result; "out1" the second) or TensorTypes;
+    a dict says for which operand's gradient (`{"x": ("weight",), "weight": ("x",)}`); a callable computes either. Ask `kept`.
+    `roles`: axis name of the signature -> role; others map. `phase`: behaves differently in training; the body takes `training`.
+    `view`: the result may alias the first operand. `samples`: argument sets for the registry test: () -> list[dict].
+    """
+
+    name: str
+    signature: str
+    body: Callable[..., Any]
+    infer: Callable[..., Any] | None = None
+    macs: Callable[..., Any] | None = None
+    saves: tuple[str, ...] | dict[str, tuple[str, ...]] | Callable[..., Any] = ()
+    roles: dict[str, Role] = field(default_factory=dict)
+    grad: Grad = "exact"
+    phase: bool = False
+    random: bool = False
+    view: bool = False
+    source: str = ""
+    samples: Callable[[], list[dict[str, Any]]] | None = None
+
+    @property
+    def doc(self) -> str:
+        return (self.body.__doc__ or "").strip()
+
+    def kept(self, arguments: dict[str, Any], needs: Collection[str] | None = None) -> tuple[Any, ...]:
+        """What autograd keeps when gradients are needed for the operands `needs` (None: all float ones), each once: operand names, "out",
+        "out1" and TensorTypes (tensors that only the op itself knows). Operands given as numbers or none are left out."""
+        float_operands = [k for k, v in arguments.items() if any(getattr(t, "is_float", False) for t in (v if isinstance(v, tuple) else (v,)))]
+        wanted = [k for k in float_operands if needs is None or k in needs]
+        if not wanted or self.grad == "none":
+            return ()
+        saves = self.saves(**arguments) if callable(self.saves) else self.saves
+        items = [i for k in wanted for i in saves.get(k, ())] if isinstance(saves, dict) else list(saves)
+        present = [i for i in items if not isinstance(i, str) or i.startswith("out") or hasattr(arguments.get(i), "dtype") or isinstance(arguments.get(i), tuple)]
+        return tuple(i for n, i in enumerate(present) if not isinstance(i, str) or i not in present[:n])
+
+    @cached_property
+    def decl(self) -> tree.OpDecl:
+        from archdsl.syntax.parser import parse_signature
+
+        return parse_signature(self.signature)
+
+
+OPS: dict[str, Op] = {}
+
+
+def op(signature: str, **rules: Any) -> Callable[[Callable[..., Any]], Op]:
+    """Registers the decorated body under the name that starts the signature."""
+    name = signature.split("(", 1)[0].strip()
+
+    def register(body: Callable[..., Any]) -> Op:
+        if name in OPS:
+            raise ValueError(f"two ops are called {name}")
+        OPS[name] = Op(name, signature, body, **rules)
+        return OPS[name]
+
+    return register
+
+
+def find(name: str) -> Op | None:
+    """The op of that name, the built-in families loaded."""
+    load()
+    return OPS.get(name)
+
+
+_loaded = False
+
+
+def load() -> None:
+    """Imports the modules that hold ops (none of them imports torch)."""
+    global _loaded
+    if not _loaded:
+        _loaded = True
+        from archdsl.ops import attention, conv, indexing, layout, linear, norms, pointwise, random, reduction  # noqa: F401
