@@ -177,8 +177,11 @@ def _mark_rows(marks: list[Mark], severity: str) -> Iterable[Row]:
 
 def _underline(marks: list[Mark], end: int, severity: str) -> Row:
     owner: list[Mark | None] = [None] * end
-    for mark in sorted(marks, key=lambda m: (m.primary, m.start - m.end)):  # short over long, primary over all
+    for mark in sorted(marks, key=lambda m: (m.start - m.end, m.primary)):  # short over long, then primary over secondary
         owner[mark.start : mark.end] = [mark] * (mark.end - mark.start)
+    for mark in marks:
+        if mark.primary and mark not in owner:  # covered piece by piece
+            owner[mark.start : mark.end] = [mark] * (mark.end - mark.start)
     cells = ((" ", "") if m is None else ("^" if m.primary else "-", _style(m, severity)) for m in owner)
     return [("".join(text for text, _ in run), style) for style, run in groupby(cells, key=lambda cell: cell[1])]
 

@@ -1,0 +1,35 @@
+"""Codes of the command line itself, and the page for our own mistakes."""
+from __future__ import annotations
+
+from archdsl.diagnostics.codes import Code
+
+CODES = {
+    "A0651": Code(
+        "nothing has this name",
+        "`archdsl explain` knows three kinds of names: codes of diagnostics (A0303), ops (lower case: `linear`) and blocks of the library (`Attention`). "
+        "`archdsl ops` lists the ops.",
+        bad="archdsl explain atention",
+        good="archdsl explain attention",
+    ),
+    "A0652": Code(
+        "the file exists already",
+        "`archdsl new` writes a new file and never replaces one.",
+        bad="archdsl new first && archdsl new first",
+        good="archdsl new first && archdsl new second",
+    ),
+    "A0653": Code(
+        "not a name for a spec",
+        "The name becomes the file's name, and in CamelCase the model's: a letter, then letters, digits, `_` or `-`. A folder may stand before it.",
+        bad="archdsl new 2fast",
+        good="archdsl new fast2",
+    ),
+    "A0654": Code(
+        "a file cannot be written",
+        "The operating system refused to write there: permissions, a full disk, or a folder that does not exist.",
+    ),
+    "A0901": Code(
+        "archdsl itself made a mistake",
+        "Something happened that its authors did not foresee. Your spec may be right or wrong: this message says nothing about it. The full traceback is in the file "
+        "that the message names. Please report it together with the command and the spec.",
+    ),
+}

@@ -1,0 +1,54 @@
+"""The pages of `archdsl explain`: one for each code, op and library block."""
+from __future__ import annotations
+
+import re
+import textwrap
+from typing import TypedDict
+
+from archdsl.diagnostics.codes import Code, all_codes
+from archdsl.diagnostics.model import ArchError, error
+from archdsl.source import NOWHERE
+
+WIDTH = 100
+
+
+class Page(TypedDict):
+    """`kind` is code, op or block; `text` is the whole page."""
+
+    topic: str
+    kind: str
+    text: str
+
+
+def find_page(topic: str) -> Page:
+    """The page about a code, an op or a block. Raises A0651 with the nearest names."""
+    code = topic.strip("[]").upper()
+    if re.fullmatch(r"A\d{4}", code):
+        page = all_codes().get(code)
+        if page:
+            return {"topic": code, "kind": "code", "text": code_page(code, page)}
+        raise _unknown(f"there is no diagnostic {code}", code, list(all_codes()))
+    from archdsl.ops.registry import OPS, find
+
+    op = find(topic)
+    if op:
+        facts = [f"gradient: {op.grad.replace('_', ' ')}", *(f"axis {axis}: {role}" for axis, role in op.roles.items())]
+        facts += ["draws random numbers"] * op.random + ["differs between training and evaluation"] * op.phase
+        return {"topic": topic, "kind": "op", "text": f"op {op.signature}\n\n{textwrap.dedent(op.doc)}\n\n" + "\n".join(facts)}
+    raise _unknown(f"nothing is called `{topic}`", topic, list(OPS))
+
+
+def code_page(code: str, page: Code) -> str:
+    """The long form of a diagnostic: what it means, a text that raises it, the same mended."""
+    parts = [f"{code}: {page.title}", *(textwrap.fill(" ".join(p.split()), WIDTH) for p in page.explanation.split("\n\n"))]
+    for title, example in (("This raises it:", page.bad), ("This does not:", page.good)):
+        if example:
+            parts += [title, textwrap.indent(textwrap.dedent(example).strip("\n"), "    ")]
+    return "\n\n".join(parts)
+
+
+def _unknown(message: str, name: str, names: list[str]) -> ArchError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, names, 3)
+    return error("A0651", message, NOWHERE, help=f"near it: {', '.join(f'`{n}`' for n in near)}" if near else "`archdsl ops` lists the ops")

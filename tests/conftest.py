@@ -1,0 +1,75 @@
+"""Shared fixtures: `golden` files that maintain themselves, marks for hardware."""
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files with what the tests produce (never in CI)")
+
+
+def pytest_configure(config):
+    if config.getoption("--update-golden") and os.environ.get("CI"):
+        raise pytest.UsageError("golden files are updated by hand and reviewed, not in CI")
+
+
+def pytest_collection_modifyitems(items):
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in gpu:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+class Golden:
+    """Equal to the text in its file: `assert text == golden`. The file is named after the test, or given by `golden.at(path)`."""
+
+    def __init__(self, path: Path, update: bool, test: str):
+        self.path, self.update, self.test = path, update, test
+
+    def at(self, path: str | Path) -> Golden:
+        """The golden file at a path relative to tests/golden."""
+        return Golden(TESTS / "golden" / path, self.update, self.test)
+
+    def __eq__(self, text: object) -> bool:
+        assert isinstance(text, str), "golden files hold text"
+        text = text.rstrip("\n") + "\n"
+        if self.update:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(text, encoding="utf-8")
+            return True
+        assert self.path.exists(), f"no golden file: {self.again()}"
+        return self.path.read_text(encoding="utf-8") == text
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"golden {self.path.relative_to(TESTS)}"
+
+    def again(self) -> str:
+        return f"write it with: python -m pytest '{self.test}' --update-golden"
+
+
+def pytest_assertrepr_compare(op, left, right):
+    if op == "==" and isinstance(right, Golden) and isinstance(left, str):
+        old = right.path.read_text(encoding="utf-8").splitlines()
+        return [f"differs from {right}", *difflib.unified_diff(old, left.splitlines(), "golden", "now", lineterm=""), right.again()]
+    return None
+
+
+@pytest.fixture
+def golden(request) -> Golden:
+    """The golden file of this test: tests/golden/<test file without test_>/<test name>.txt."""
+    folder = request.path.relative_to(TESTS).with_suffix("")
+    name = re.sub(r"[^\w.=-]+", "_", request.node.name.removeprefix("test_")).strip("_")
+    path = TESTS / "golden" / folder.parent / folder.name.removeprefix("test_") / f"{name}.txt"
+    return Golden(path, request.config.getoption("--update-golden"), request.node.nodeid)
