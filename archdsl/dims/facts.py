@@ -1,0 +1,496 @@
+"""What is known of run-time sizes, and sizes simplified by it."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from math import gcd, lcm
+from typing import Any
+
+from archdsl.dims import decide
+from archdsl.dims.poly import (
+    Atom,
+    Dim,
+    Mono,
+    NotInteger,
+    Size,
+    Terms,
+    add_into,
+    bounds,
+    ceildiv,
+    degree,
+    denominator,
+    floordiv,
+    make,
+    map_atoms,
+    mono_div,
+    mul_terms,
+    poly_div,
+    rebuild,
+    scale,
+    substitute,
+    sym,
+    terms_of,
+    undominated,
+)
+
+_ROUNDS = 8  # of rewriting until nothing changes
+
+
+class Facts:
+    """Facts about symbols, each an integer >= 1.
+
+    The `require_` methods answer True: known before; None: new, now known; False: it contradicts what is known (and is not recorded).
+    """
+
+    __slots__ = ("_clean", "_decided", "_memo", "at_leasts", "congruences", "divides", "hi", "lo", "rules")
+
+    def __init__(self) -> None:
+        self.rules: dict[Mono, Size] = {}  # a symbol, another atom or a product, and what it is
+        self.congruences: dict[str, tuple[int, int]] = {}  # name -> (m, s): (name + s) % m == 0, 0 <= s < m
+        self.lo: dict[str, int] = {}  # where above 1
+        self.hi: dict[str, int] = {}
+        self.divides: list[tuple[Dim, int, Mono | None]] = []  # (e, k, a monomial with coefficient 1 in e): e % k == 0
+        self.at_leasts: list[Dim] = []  # each >= 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._memo: dict[Dim, Size] = {}
+        self._decided: dict[Any, Any] = {}
+        self._clean = not (self.rules or self.congruences or self.lo or self.hi or self.divides or self.at_leasts)
+
+    def copy(self) -> Facts:
+        other = Facts()
+        other._take(self)
+        return other
+
+    def _take(self, other: Facts) -> None:
+        self.rules, self.congruences, self.lo, self.hi = dict(other.rules), dict(other.congruences), dict(other.lo), dict(other.hi)
+        self.divides, self.at_leasts = list(other.divides), list(other.at_leasts)
+        self._forget()
+
+    def _state(self) -> tuple:
+        return (dict(self.rules), dict(self.congruences), dict(self.lo), dict(self.hi), list(self.divides), list(self.at_leasts))
+
+    # ---------------------------------------------------------------- simplification
+    def normal(self, size: Size) -> Size:
+        """The size in the simplest form known: solved symbols replaced, floors that the facts make exact turned into quotients."""
+        if isinstance(size, int) or self._clean:
+            return size
+        found = self._memo.get(size)
+        if found is not None:
+            return found
+        value: Size = size
+        for _ in range(_ROUNDS):
+            before = value
+            value = self._by_congruence(self._rewrite(value))
+            if value is before or isinstance(value, int):
+                break
+        self._memo[size] = value
+        return value
+
+    def _rewrite(self, size: Size) -> Size:
+        """Applies the rules, the remembered divisibilities and the bounds, innermost first."""
+        memo: dict[Atom, Size] = {}
+
+        def new(atom: Atom) -> Size:
+            value = memo.get(atom)
+            if value is None:
+                rule = self.rules.get(((atom, 1),))
+                if rule is not None:
+                    value = rule
+                elif atom.kind == "sym":
+                    value = atom.dim
+                else:
+                    value = self._rewrite_atom(atom, tuple(self._products(map_atoms(a, new)) for a in atom.args))
+                memo[atom] = value
+            return value
+
+        return self._products(map_atoms(size, new))
+
+    def _rewrite_atom(self, atom: Atom, args: tuple[Size, ...]) -> Size:
+        if atom.kind != "floor":
+            kept = undominated(atom.kind, args, self.lo, self.hi)
+            return kept[0] if len(kept) == 1 else rebuild(atom, tuple(kept))
+        value = rebuild(atom, args)
+        if not self.divides or not isinstance(value, Dim):
+            return value
+        return map_atoms(value, lambda inner: self._divided(inner) if inner.kind == "floor" else inner.dim)
+
+    def _divided(self, atom: Atom) -> Size:
+        """floor(q / n) with the multiples of n taken out of q that remembered divisibilities show."""
+        q, n = atom.args
+        if not isinstance(n, int) or not isinstance(q, Dim):
+            return atom.dim
+        for e, k, lead in self.divides:
+            c = q.terms.get(lead, 0) if lead is not None else 0
+            if c and c * k % n == 0:
+                return scale(e, Fraction(c) / n) + floordiv(q - scale(e, c), n)
+        return atom.dim
+
+    def _products(self, size: Size) -> Size:
+        """Replaces the products of atoms that have a rule."""
+        rules = [(m, terms_of(v)) for m, v in self.rules.items() if degree(m) > 1]
+        if not rules or isinstance(size, int):
+            return size
+        for _ in range(_ROUNDS * 8):
+            out: Terms = {}
+            changed = False
+            for mono, c in terms_of(size).items():
+                for lead, value in rules:
+                    part = mono_div(mono, lead)
+                    if part is not None:
+                        add_into(out, mul_terms(value, {part: c}))
+                        changed = True
+                        break
+                else:
+                    out[mono] = out.get(mono, 0) + c
+            size = make(out)
+            if not changed:
+                break
+        return size
+
+    def _by_congruence(self, size: Size) -> Size:
+        """Normalises with x = m*y - s for every x with a congruence, y >= 1, then writes y as (x + s)/m again."""
+        if isinstance(size, int) or all(atom.kind == "sym" for mono in size.terms for atom, _ in mono):
+            return size
+        known = {n: self.congruences[n] for n in size.symbols if n in self.congruences}
+        if not known:
+            return size
+        inside = substitute(size, {n: m * sym(hidden(n)) - s for n, (m, s) in known.items()})
+        return _ceiling_kept(inside, {hidden(n): scale(sym(n) + s, Fraction(1, m)) for n, (m, s) in known.items()})
+
+    # ---------------------------------------------------------------- new facts
+    def require_divides(self, expr: Size, k: Size) -> bool | None:
+        """expr % k == 0."""
+        if isinstance(k, Dim):
+            return self.require_equal(expr, k * floordiv(expr, k))
+        if k == 0:
+            raise ZeroDivisionError("a size divided by 0")
+        return self._atomically(lambda trial: trial._divides(expr, abs(k)))
+
+    def require_equal(self, a: Size, b: Size) -> bool | None:
+        """a == b: solved for a symbol where one stands linear and alone, else for a floor, minimum or product, else remembered."""
+        if a is b:
+            return True
+        return self._atomically(lambda trial: trial._equal(a, b))
+
+    def require_at_least(self, a: Size, b: Size) -> bool | None:
+        """a >= b."""
+        return self._atomically(lambda trial: trial._at_least(a - b))
+
+    def _atomically(self, add: Any) -> bool | None:
+        trial = self.copy()
+        try:
+            verdict = add(trial)
+            if verdict is None and not trial._settle():
+                verdict = False
+        except NotInteger:
+            verdict = False
+        if verdict is None:
+            self._take(trial)
+        return verdict
+
+    def _settle(self) -> bool:
+        """Brings all facts to their normal form under each other. False for a contradiction."""
+        for _ in range(_ROUNDS):
+            before = self._state()
+            self._forget()
+            solved = {m: v for m, v in self.rules.items() if len(m) == 1 and m[0][1] == 1 and m[0][0].kind == "sym"}
+            others = [(make({m: 1}), v) for m, v in self.rules.items() if m not in solved]
+            divides, at_leasts = self.divides, self.at_leasts
+            self.rules, self.divides, self.at_leasts = solved, [], []
+            for m in list(solved):
+                self._forget()
+                solved[m] = self.normal(solved[m])
+            verdicts: list[bool | None] = []
+            for a, b in others:
+                self._forget()
+                verdicts.append(self._equal(a, b))
+            for e, k, _ in divides:
+                self._forget()
+                verdicts.append(self._divides(e, k))
+            for p in at_leasts:
+                self._forget()
+                verdicts.append(self._at_least(p))
+            self._forget()
+            if False in verdicts:
+                return False
+            if self._state() == before:
+                break
+        return not any(self.lo.get(n, 1) > h for n, h in self.hi.items())
+
+    def _divides(self, expr: Size, k: int) -> bool | None:
+        e = self.normal(expr)
+        if isinstance(e, int):
+            return e % k == 0
+        d = denominator(e.terms)
+        k *= d
+        own = {m: int(c * d) % k for m, c in e.terms.items()}
+        constant = own.pop((), 0)
+        own = {m: c for m, c in own.items() if c}
+        g = gcd(k, *own.values())
+        if constant % g:
+            return False
+        own, constant, k = {m: c // g for m, c in own.items()}, constant // g, k // g
+        if k == 1:
+            return True
+        if len(own) == 1:
+            ((mono, c),) = own.items()
+            if gcd(c, k) == 1:
+                r = -constant * pow(c, -1, k) % k
+                atom, power = mono[0]
+                if len(mono) == 1 and power == 1 and atom.kind == "sym":
+                    return self._congruent(atom.name, k, r)
+                if len(mono) == 1 and power == 1 and atom.kind == "floor":
+                    value = k * floordiv(atom.dim - r, k) + r
+                    if not contains(value, atom):
+                        self.rules[((atom, 1),)] = value
+                        return None
+                own, constant = {mono: 1}, -r
+        lead = next((m for m in sorted(own, key=lambda m: (-degree(m), repr(m))) if own[m] in (1, k - 1)), None)
+        if lead is not None and own[lead] == k - 1:
+            own, constant = {m: -c for m, c in own.items()}, -constant
+        centred = {m: (c + k // 2) % k - k // 2 if m != lead else 1 for m, c in {**own, (): constant}.items()}
+        fact = (make(centred), k, lead)
+        if any(f[0] is fact[0] and f[1] % k == 0 for f in self.divides):
+            return True
+        self.divides.append(fact)  # type: ignore[arg-type]
+        return None
+
+    def _congruent(self, name: str, k: int, r: int) -> bool | None:
+        """name % k == r, joined with what is known by the Chinese remainder theorem."""
+        m, s = self.congruences.get(name, (1, 0))
+        g = gcd(m, k)
+        if (-s - r) % g:
+            return False
+        if m % k == 0:
+            return True
+        both = lcm(m, k)
+        step = (r + s) // g * pow(m // g, -1, k // g) if k > g else 0
+        self.congruences[name] = (both, (s - m * step) % both)
+        self._round(name)
+        return None
+
+    def _round(self, name: str) -> None:
+        """Moves the bounds to values that the congruence allows."""
+        m, s = self.congruences.get(name, (1, 0))
+        if name in self.lo:
+            self.lo[name] += -(self.lo[name] + s) % m
+        elif m > 1 and m - s > 1:
+            self.lo[name] = m - s
+        if name in self.hi:
+            self.hi[name] -= (self.hi[name] + s) % m
+
+    def _equal(self, a: Size, b: Size) -> bool | None:
+        d = self.normal(a - b)
+        if isinstance(d, int):
+            return d == 0
+        d = primitive(d)
+        low, high = bounds(d, self.lo, self.hi)
+        if (low is not None and low > 0) or (high is not None and high < 0):
+            return False
+        if d.terms.get((), 0) % gcd(*(c for m, c in d.terms.items() if m)):  # type: ignore[arg-type, operator]
+            return False
+        lone = [self.normal(x) for x in (a, b)]
+        found = solvable(d, lone)
+        if found is None:
+            lead = max(d.terms, key=lambda m: (degree(m), abs(d.terms[m]) == 1, [(x.order, p) for x, p in m]))
+            return self._rule(lead, d)
+        return self._solve(found, d)
+
+    def _rule(self, lead: Mono, d: Dim) -> bool | None:
+        """Remembers d == 0 as what its leading product is. That product's coefficient may leave a fraction, exact by the fact itself."""
+        c = d.terms[lead]
+        self.rules[lead] = make({m: Fraction(-e) / c for m, e in d.terms.items() if m != lead})
+        return None
+
+    def _solve(self, atom: Atom, d: Dim) -> bool | None:
+        """d == 0 as a rule for the atom; what was known of it becomes known of its value."""
+        mono: Mono = ((atom, 1),)
+        c = int(d.terms[mono])
+        rest = make({m: -e * (1 if c > 0 else -1) for m, e in d.terms.items() if m != mono})
+        value = scale(rest, Fraction(1, abs(c))) if isinstance(rest, Dim) else rest // abs(c) if rest % c == 0 else None
+        if value is None:
+            return False
+        verdicts: list[bool | None] = [self._divides(rest, abs(c))]
+        name = atom.name if atom.kind == "sym" else ""
+        least, most = self.lo.pop(name, 1), self.hi.pop(name, None)
+        m, s = self.congruences.pop(name, (1, 0))
+        self._forget()
+        if name:
+            verdicts.append(self._at_least(value - least))
+            verdicts.append(self._divides(value + s, m))
+            if most is not None:
+                verdicts.append(self._at_least(most - value))
+        self.rules[mono] = value
+        return False if False in verdicts else None
+
+    def _at_least(self, size: Size) -> bool | None:
+        """size >= 0."""
+        p = self.normal(size)
+        if isinstance(p, int):
+            return p >= 0
+        low, high = bounds(p, self.lo, self.hi)
+        if low is not None and low >= 0:
+            return True
+        if high is not None and high < 0:
+            return False
+        p = primitive(p, signed=True, inequality=True)
+        inside = [m for m in p.terms if m]
+        if len(inside) == 1 and len(inside[0]) == 1 and inside[0][0][1] == 1:
+            return self._bound(inside[0][0][0], int(p.terms[inside[0]]), int(p.terms.get((), 0)), p)
+        return self._remember(p)
+
+    def _remember(self, p: Dim) -> bool | None:
+        if p in self.at_leasts:
+            return True
+        self.at_leasts.append(p)
+        return None
+
+    def _bound(self, atom: Atom, c: int, e: int, p: Dim) -> bool | None:
+        """c * atom + e >= 0."""
+        limit = -(e // c) if c > 0 else e // -c
+        if atom.kind == "sym":
+            if c > 0:
+                self.lo[atom.name] = max(limit, self.lo.get(atom.name, 1))
+            else:
+                self.hi[atom.name] = min(limit, self.hi.get(atom.name, limit))
+            self._round(atom.name)
+            least, most = self.lo.get(atom.name, 1), self.hi.get(atom.name)
+            if most is None or least < most:
+                return None
+            return False if least > most else self._pin(atom, least)
+        if atom.kind == "floor":
+            num, den = atom.args
+            if isinstance(den, int):
+                return self._at_least(num - den * limit if c > 0 else den * limit + den - 1 - num)
+        elif (atom.kind == "min") == (c > 0):
+            verdicts = [self._at_least(a - limit if c > 0 else limit - a) for a in atom.args]
+            return False if False in verdicts else None if None in verdicts else True
+        return self._remember(p)
+
+    def _pin(self, atom: Atom, value: int) -> bool | None:
+        m, s = self.congruences.pop(atom.name, (1, 0))
+        self.lo.pop(atom.name), self.hi.pop(atom.name)
+        self.rules[((atom, 1),)] = value
+        return None if (value + s) % m == 0 else False
+
+    # ---------------------------------------------------------------- questions
+    def equal(self, a: Size, b: Size) -> bool | None:
+        """True: equal for all sizes that satisfy the facts; False: some sizes that do tell them apart; None: undecided."""
+        if a is b or (isinstance(a, int) and isinstance(b, int)):
+            return a == b
+        return decide.equal(self, a, b)[0]
+
+    def counterexample(self, a: Size, b: Size) -> dict[str, int] | None:
+        """Small sizes of the symbols of a and b, allowed by the facts, at which they differ; None when none was found."""
+        return decide.counterexample(self, a, b)
+
+    def at_least(self, a: Size, b: Size) -> bool | None:
+        """Whether a >= b for all sizes; False when some refute it."""
+        return decide.nonnegative(self, a - b)
+
+    def positive(self, size: Size) -> bool | None:
+        """Whether the size is at least 1 for all sizes of the symbols; False when some refute it."""
+        return decide.nonnegative(self, size - 1)
+
+    def suggest(self, a: Size, b: Size) -> str | None:
+        """The condition of a `require` under which a == b, as `H % 32 == 0` or `T == S`."""
+        return decide.suggest(self, a, b)
+
+    def exact(self, size: Size) -> bool:
+        """Whether the size is shown to be an integer for all sizes that satisfy the facts."""
+        try:
+            value = self.normal(size)
+        except NotInteger:
+            return False
+        return isinstance(value, int) or decide.integer(self, value)
+
+    def divide(self, a: Size, b: Size) -> Size | None:
+        """a / b when that is an integer for all sizes that satisfy the facts, else None."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a // b if b and a % b == 0 else None
+        a, b = self.normal(a), self.normal(b)
+        if b == 0:
+            return None
+        quotient = poly_div(terms_of(a), terms_of(b))
+        if quotient is not None:
+            try:
+                value = make(quotient)
+            except NotInteger:
+                return None
+            return value if self.exact(value) else None
+        floor = self.normal(floordiv(a, b))
+        return floor if isinstance(floor, Dim) and self.equal(floor * b, a) else None
+
+    def holds(self, values: Mapping[str, int]) -> bool:
+        """Whether these sizes, of all symbols that the facts name, satisfy the facts."""
+        return decide.holds(self, values)
+
+
+def hidden(name: str) -> str:
+    """A name that no text can hold."""
+    return f"%{name}"
+
+
+def _ceiling_kept(size: Size, values: Mapping[str, Size]) -> Size:
+    """`substitute`, but what reads as a ceildiv stays one: ceildiv(H/32, 2) becomes ceildiv(H, 64), not floordiv(H + 32, 64)."""
+
+    def new(atom: Atom) -> Size:
+        if atom.symbols.isdisjoint(values):
+            return atom.dim
+        if atom.kind == "sym":
+            return values[atom.name]
+        if atom.kind == "floor":
+            num, den = atom.args
+            if isinstance(den, int) and isinstance(num, Dim) and num.terms.get(()) == den - 1:
+                return ceildiv(map_atoms(num - (den - 1), new), den)
+        return rebuild(atom, tuple(map_atoms(a, new) for a in atom.args))
+
+    return map_atoms(size, new)
+
+
+def contains(size: Size, atom: Atom) -> bool:
+    """Whether the atom occurs, however deep."""
+    if isinstance(size, int) or size.depth < atom.depth or not atom.symbols <= size.symbols:
+        return False
+    return any(x is atom or any(contains(a, atom) for a in x.args) for mono in size.terms for x, _ in mono)
+
+
+def primitive(d: Dim, signed: bool = False, inequality: bool = False) -> Dim:
+    """The same condition d == 0 (or d >= 0) in whole coefficients without a common factor."""
+    den = denominator(d.terms)
+    own = {m: int(c * den) for m, c in d.terms.items()}
+    g = gcd(*(c for m, c in own.items() if m or not inequality))
+    return make({m: c // g for m, c in own.items()})  # type: ignore[return-value]
+
+
+def solvable(d: Dim, sides: list[Size]) -> Atom | None:
+    """The atom to solve d == 0 for: it stands linear, alone, and occurs nowhere else. Symbols before others, coefficient 1 before
+    others (only symbols may have others), a symbol that is one side of the equation before others, then the last in order."""
+    best: tuple | None = None
+    found: Atom | None = None
+    for mono, c in d.terms.items():
+        if len(mono) != 1 or mono[0][1] != 1:
+            continue
+        atom = mono[0][0]
+        unit = c in (1, -1)
+        if not unit and atom.kind != "sym":
+            continue
+        rest = make({m: e for m, e in d.terms.items() if m != mono}) if len(d.terms) > 1 else 0
+        if contains(rest, atom) or (not unit and isinstance(rest, Dim) and rest.depth):
+            continue
+        rank = (atom.kind == "sym", unit, atom.dim in sides, atom.order)
+        if best is None or rank > best:
+            best, found = rank, atom
+    return found
+
+
+def exact_div(a: Size, b: Size) -> Size | None:
+    """a / b when it is an integer for all sizes, else None."""
+    return Facts().divide(a, b)
+
+
+def is_exact(size: Size) -> bool:
+    """Whether the size is shown to be an integer for all sizes of its symbols (`(T**2 + T)/2` is, `H/4` is not)."""
+    return isinstance(size, int) or Facts().exact(size)
