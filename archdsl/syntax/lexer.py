@@ -1,0 +1,192 @@
+"""Text to tokens: one regular expression, one table of words.
+
+A token is a tuple (kind, text, start, end); kinds are numbers from the parse table. Where a text may be two kinds, the token carries the
+narrow one and `FALLBACK` names the wider: the parser takes the first one that fits (`step` the word, else `step` the name; a `(` that
+touches what stands before it is a call, else a plain parenthesis).
+"""
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+Token = tuple[int, str, int, int]
+
+RESERVED = frozenset("and or not in is as with if else match for true false none".split())
+
+FALLBACK = {
+    "_CALL": "LPAR", "_INDEX": "LSQB", "INT": "NUMBER",
+    "LITERAL": "BLOCK", "BLOCK": "NAME", "ISLAND": "DTYPE", "DTYPE": "NAME", "UNDERSCORE": "NAME",
+    "LAYOUT": "NAME", "LAYOUT_ON": "NAME", "DIMFN": "NAME", "SELKIND": "NAME",
+}
+
+_DTYPES = frozenset("int bool f64 f32 f16 bf16 i64 i32 i8 u8".split())
+_ISLANDS = frozenset("f64 f32 f16 bf16".split())
+_LAYOUTS = frozenset("rearrange under reduce einsum layout".split())
+_DIMFNS = frozenset("floordiv ceildiv mod min max".split())
+_SELKINDS = frozenset("op block branch role group".split())
+
+_TOKEN = re.compile(
+    r"""([A-Za-z_][A-Za-z0-9_]*)
+      |((?<=[A-Za-z0-9_)}*\]]\.)[0-9]+(?![A-Za-z0-9_])|[0-9][0-9_]*(?:\.[0-9][0-9_]*)?(?:[eE][+-]?[0-9]+)?[kMGT]?(?![A-Za-z0-9_]))
+      |("(?:[^"\\\n]++|\\.)*+")
+      |((?<=[A-Za-z0-9_)"\]])[(\[])
+      |(\#[^\n]*|///[^\n]*)
+      |(\.\.\.|\.\.<|<->|->|=>|\|>|>>|\?\?|\*\*|//|==|!=|<=|>=|\.\.)
+      |([][(){},:;.=<>+\-*/%@|&?])
+      |("[^\n]*|[0-9][0-9A-Za-z_]*|[^\s])""",
+    re.VERBOSE,
+)
+_WORD, _NUMBER, _STRING, _TOUCHING, _COMMENT, _LONG, _SHORT, _BAD = range(1, 9)
+
+_names_itself = re.compile(r"\s*(?:=(?![>])|[,:])").match  # after a contextual word: it is a name here
+_opens_brace = re.compile(r"\s*\{").match
+_names_axis = re.compile(r"\s+[A-Za-z_]").match
+_PERCENT_OF = frozenset(["within"])
+
+
+class Lexed(NamedTuple):
+    tokens: list[Token]  # the last one is $END
+    comments: list[tuple[int, int]]
+    docs: dict[int, str]  # start of a token -> the `///` lines right above it
+    bad: list[Token]  # what is no token, kind -1
+
+
+class Words:
+    """The kinds of a parse table, looked up by text."""
+
+    def __init__(self, terminals: list[str], texts: dict[str, str]):
+        ids = {name: i for i, name in enumerate(terminals)}
+        self.ids = ids
+        self.name = ids["NAME"]
+        self.fixed = {text: ids[name] for name, text in texts.items() if not text[0].isalpha()}
+        self.fixed.update({op: ids["COMPARE"] for op in ("==", "!=", ">=", "<", ">")})
+        self.fixed["..<"] = ids["RANGE"]
+        self.word = {text: ids[name] for name, text in texts.items() if text[0].isalpha()}
+        self.reserved = {text: kind for text, kind in self.word.items() if text in RESERVED}
+        self.fallback: dict[int, int] = {ids[a]: ids[b] for a, b in FALLBACK.items()}
+        for text, kind in self.word.items():
+            if text not in RESERVED and kind not in self.fallback:
+                self.fallback[kind] = self.name
+        self.special = _DTYPES | _LAYOUTS | _DIMFNS | _SELKINDS | {"_", "phase", "some", "ragged"}
+
+    def special_kind(self, text: str, source: str, end: int) -> int:
+        """The narrowest kind of a word whose meaning hangs on what follows it."""
+        ids, following = self.ids, source[end : end + 1]
+        if text == "_":
+            return ids["UNDERSCORE"]
+        if following == "(":
+            if text in _LAYOUTS:
+                return ids["LAYOUT"]
+            if text in _DIMFNS:
+                return ids["DIMFN"]
+            if text == "block":
+                return ids["LITERAL"]
+        elif following == ":" and text in _SELKINDS:
+            return ids["SELKIND"]
+        if text in _DTYPES:
+            return ids["ISLAND"] if text in _ISLANDS and _opens_brace(source, end) else ids["DTYPE"]
+        if text == "phase":
+            return ids["PHASE"] if _opens_brace(source, end) else self.name
+        if text == "ragged":
+            return ids["RAGGED"] if _names_axis(source, end) else self.name
+        if text in self.word and not _names_itself(source, end):
+            return self.word[text]
+        return self.name
+
+
+def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
+    """All tokens of a text, or a few more than `limit` of them. Takes time in proportion to the length of the text."""
+    tokens: list[Token] = []
+    comments: list[tuple[int, int]] = []
+    docs: dict[int, str] = {}
+    bad: list[Token] = []
+    doc: list[tuple[int, int]] = []
+    ids, fixed, word, reserved, special, name = words.ids, words.fixed, words.word, words.reserved, words.special, words.name
+    call, index, lpar, string = ids["_CALL"], ids["_INDEX"], ids["LPAR"], ids["STRING"]
+    layout, modulo = ids["LAYOUT"], ids["MODULO"]
+    layouts: list[int] = []  # indices of layout words
+    add = tokens.append
+    for m in _TOKEN.finditer(text):
+        group = m.lastindex
+        piece = m.group()
+        start, end = m.span()
+        if group == _COMMENT:
+            comments.append((start, end))
+            if piece[0] == "/":
+                doc.append((start, end))
+            continue
+        if group == _WORD:
+            if piece in reserved:
+                kind = reserved[piece]
+            elif piece in special:
+                kind = words.special_kind(piece, text, end)
+                if kind == layout:
+                    layouts.append(len(tokens))
+            elif piece in word and not _names_itself(text, end):
+                kind = word[piece]
+            else:
+                kind = name
+        elif group == _SHORT or group == _LONG:
+            kind = fixed[piece]
+            if kind == modulo and _is_percent(tokens, start):
+                number = tokens.pop()
+                kind, piece, start = ids["PERCENT"], number[1] + "%", number[2]
+        elif group == _TOUCHING:
+            kind = call if piece == "(" else index
+        elif group == _NUMBER:
+            kind = ids["INT"] if piece.isdecimal() or piece.replace("_", "").isdecimal() else ids["NUMBER"]
+        elif group == _STRING:
+            kind = string
+        else:
+            bad.append((-1, piece, start, end))
+            if len(bad) > 1000:
+                break
+            continue
+        if doc:
+            docs[start] = _doc_text(text, doc)
+            doc = []
+        add((kind, piece, start, end))
+        if len(tokens) > limit:
+            break
+    for at in layouts:
+        if _has_value(tokens, at, lpar, call, ids):
+            tokens[at] = (ids["LAYOUT_ON"], *tokens[at][1:])
+    tokens.append((ids["$END"], "", len(text), len(text)))
+    return Lexed(tokens, comments, docs, bad)
+
+
+def _doc_text(text: str, lines: list[tuple[int, int]]) -> str:
+    """The text of the last unbroken run of `///` lines."""
+    kept = [lines[-1]]
+    for line in reversed(lines[:-1]):
+        if text.count("\n", line[1], kept[0][0]) > 1:
+            break
+        kept.insert(0, line)
+    found = (text[a + 3 : b].rstrip() for a, b in kept)
+    return "\n".join(line[1:] if line[:1] == " " else line for line in found)
+
+
+def _is_percent(tokens: list[Token], at: int) -> bool:
+    """`within 0.5%`: a `%` that touches the number that follows `within`."""
+    return len(tokens) > 1 and tokens[-1][3] == at and tokens[-1][1][:1].isdigit() and tokens[-2][1] in _PERCENT_OF
+
+
+def _has_value(tokens: list[Token], at: int, lpar: int, call: int, ids: dict[str, int]) -> bool:
+    """Is this `rearrange(x, [..] -> [..])`, the tensor written first? Then a shape stands behind the first comma."""
+    opening = {lpar, call, ids["LSQB"], ids["_INDEX"], ids["LBRACE"]}
+    closing = {ids["RPAR"], ids["RSQB"], ids["RBRACE"]}
+    comma, lsqb = ids["COMMA"], ids["LSQB"]
+    if at + 2 >= len(tokens) or tokens[at + 2][0] == lsqb:
+        return False
+    depth = 0
+    for i in range(at + 1, min(at + 400, len(tokens) - 1)):
+        kind = tokens[i][0]
+        if kind in opening:
+            depth += 1
+        elif kind in closing:
+            depth -= 1
+            if depth == 0:
+                return False
+        elif kind == comma and depth == 1:
+            return tokens[i + 1][0] == lsqb
+    return False

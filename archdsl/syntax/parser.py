@@ -1,0 +1,244 @@
+"""Text to tree: the loop that runs the parse table, and the ways in.
+
+    parse(source) -> Module                     raises ArchError with every syntax fault
+    parse_recover(source) -> (Module, faults)   the same, and what could be read of a faulty text
+    parse_signature, parse_expression, parse_selector, parse_transform, parse_setting   for texts that stand alone
+
+Lark compiles the grammar (table.py); the loop is our own: it starts in a tenth of the time, builds the tree without a second one in between,
+and its stacks are at hand when a mistake is to be explained and skipped.
+"""
+from __future__ import annotations
+
+import gc
+from contextlib import contextmanager
+from typing import Any
+
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic
+from archdsl.source import Source, Span
+from archdsl.syntax import table as tables
+from archdsl.syntax import tree as t
+from archdsl.syntax.build import METHOD, Builder
+from archdsl.syntax.lexer import Lexed, Token, lex
+
+MAX_CHARACTERS = 10_000_000
+MAX_TOKENS = 500_000
+MAX_STACK = 400      # entries on the parser's stack: brackets and what binds to the right
+MAX_DEPTH = 200      # levels of the tree: what later stages may walk by recursion
+MAX_FAULTS = 25
+
+
+def parse(source: Source) -> t.Module:
+    """The tree of a file. Raises ArchError with all its syntax faults."""
+    module, faults = parse_recover(source)
+    if faults:
+        raise ArchError(*faults)
+    return module
+
+
+def parse_recover(source: Source) -> tuple[t.Module, list[Diagnostic]]:
+    """The tree of what could be read, and the faults in order of appearance."""
+    run = Run(source, "start")
+    module = run.result()
+    if module is None:
+        module = t.Module(Span(source, 0, len(source.text)), ())
+    return module, run.faults.found
+
+
+def parse_signature(text: str, path: str = "<signature>") -> t.OpDecl:
+    """An op's signature, such as `linear(x: [..., i], weight: [o, i]) -> [..., o]`."""
+    return _alone(text, path, "signature")
+
+
+def parse_expression(text: str, path: str = "<expression>") -> t.Expr:
+    """A value or a domain, such as `4 * d`, `{1, 2}`, `2..8 step 2`."""
+    return _alone(text, path, "expression")
+
+
+def parse_selector(text: str, path: str = "<selector>") -> str:
+    """A selector such as `layers[8:24].*.q & op:linear`, checked and on one line."""
+    return _alone(text, path, "selection")[1]
+
+
+def parse_transform(text: str, path: str = "<pass>") -> t.Transform:
+    """A step `name(options) on SELECTOR using INPUT`, without the word `transform`."""
+    return _alone(text, path, "step")
+
+
+def parse_setting(text: str, path: str = "<setting>") -> t.Setting:
+    """An override `address = value`."""
+    return _alone(text, path, "override")
+
+
+def _alone(text: str, path: str, start: str) -> Any:
+    run = Run(Source(path, text), start)
+    value = run.result()
+    if run.faults.found:
+        raise ArchError(*run.faults.found)
+    return value
+
+
+@contextmanager
+def _no_collection():
+    """A tree is all live objects: looking for garbage while it grows costs a third of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+class Run:
+    """One parse: the stacks, the tokens, the faults."""
+
+    def __init__(self, source: Source, start: str):
+        self.source, self.start = source, start
+        self.table = tables.load()
+        self.faults = Collector()
+        self.lexed = Lexed([], [], {}, [])
+        self.builder = Builder(source, {})
+        self.states: list[int] = [self.table.start[start]]
+        self.values: list[Any] = []
+        self.starts: list[int] = []
+        self.methods = self.table.methods_of(self.builder)
+        self.deepest = 0
+
+    def result(self) -> Any:
+        """The value of the start rule, or None where nothing could be read; faults are in `faults`."""
+        text = self.source.text
+        if len(text) > MAX_CHARACTERS:
+            self.fault("A0105", f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read", 0, 0, "this file is too large")
+            return None
+        with _no_collection():
+            self.lexed = lex(text, self.table.words, MAX_TOKENS)
+            if len(self.lexed.tokens) > MAX_TOKENS:
+                at = self.lexed.tokens[MAX_TOKENS]
+                self.fault("A0105", f"the text has more than {MAX_TOKENS:,} words and signs", at[2], at[3], "reading stopped here")
+                return None
+            self.builder.docs = self.lexed.docs
+            if self.lexed.bad:
+                from archdsl.syntax.errors import explain_bad
+
+                for token in self.lexed.bad[:MAX_FAULTS]:
+                    self.faults.add(explain_bad(self.source, token))
+            value = self.loop(self.lexed.tokens)
+            if isinstance(value, t.Module):
+                value.comments = tuple(self.comments())
+            self.check_depth(value)
+        for fault in self.builder.faults[:MAX_FAULTS]:
+            self.faults.add(fault)
+        self.faults.found.sort(key=lambda fault: fault.span.start)
+        return value
+
+    def loop(self, tokens: list[Token]) -> Any:
+        """Run the table over the tokens, recovering at statements and declarations."""
+        at = 0
+        while True:
+            at = self.advance(tokens, at)
+            if at < 0:
+                return self.values[-1]
+            from archdsl.syntax.recover import recover
+
+            at = recover(self, tokens, at)
+            if at < 0:
+                return None
+
+    def advance(self, tokens: list[Token], at: int) -> int:
+        """Shift and reduce until the end (-1) or the first token that fits nowhere (its index)."""
+        table, builder, states, values, starts = self.table, self.builder, self.states, self.values, self.starts
+        actions, goto, rules, fallback, end_state = table.actions, table.goto, table.rules, table.words.fallback, table.end[self.start]
+        methods = self.methods
+        final = table.ids["$END"]
+        state = states[-1]
+        last_end = tokens[at - 1][3] if at else 0
+        deepest = self.deepest
+        while True:
+            token = tokens[at]
+            kind = token[0]
+            while True:
+                act = actions[state].get(kind)
+                if act is None:
+                    kind = fallback.get(kind)
+                    if kind is None:
+                        self.deepest = max(deepest, len(states))
+                        return at
+                    continue
+                if act >= 0:
+                    break
+                size, left, how, which, _ = rules[~act]
+                if how == 0 and size == 1:  # PASS: the value stays
+                    states[-1] = state = goto[states[-2]][left]
+                    if state == end_state and kind == final:
+                        return -1
+                    continue
+                if size:
+                    start = starts[-size]
+                    parts = values[-size:]
+                    if len(states) > deepest:
+                        deepest = len(states)
+                    del states[-size:], values[-size:], starts[-size:]
+                else:
+                    start, parts = last_end, []
+                if how == 1:    # BUILD
+                    value = methods[~act](parts, start, last_end)
+                elif how == 2:  # PICK
+                    parts.append(None)
+                    value = methods[~act](which(parts), start, last_end)
+                elif how == 0:
+                    value = parts[which]
+                elif how == 5:  # GROW: `list: list item`
+                    value = parts[0]
+                    for i, inline in which[1:]:
+                        if inline:
+                            value += parts[i]
+                        else:
+                            value.append(None if i < 0 else parts[i])
+                else:           # FLATTEN, LIST
+                    value = []
+                    for i, inline in which:
+                        if inline:
+                            value += parts[i]
+                        else:
+                            value.append(None if i < 0 else parts[i])
+                    if how == 3:
+                        value = methods[~act](value, start, last_end)
+                state = goto[states[-1]][left]
+                states.append(state)
+                values.append(value)
+                starts.append(start)
+                if state == end_state and kind == final:
+                    return -1
+            states.append(act)
+            values.append(token)
+            starts.append(token[2])
+            state = act
+            last_end = token[3]
+            at += 1
+            if len(states) > MAX_STACK:
+                self.deepest = len(states)
+                return at
+
+    def comments(self):
+        """Every comment of the file as a node."""
+        text = self.source.text
+        for start, end in self.lexed.comments:
+            before = text[text.rfind("\n", 0, start) + 1 : start]
+            yield t.Comment(Span(self.source, start, end), text[start:end].rstrip(), not before.strip())
+
+    def check_depth(self, value: Any) -> None:
+        """Refuse a tree that later stages cannot walk. Cheap for common texts: neither deep nor with long chains."""
+        if self.deepest * max(self.builder.longest, 3) < 3 * MAX_DEPTH:
+            return
+        level, depth = [value], 0
+        while level:
+            depth += 1
+            if depth > MAX_DEPTH:
+                span = next((n.span for n in level if isinstance(n, t.Node)), Span(self.source, 0, 0))
+                self.fault("A0106", f"the text nests deeper than {MAX_DEPTH} levels", span.start, span.end, "this is too deep",
+                           help="bind the inner parts to names")
+                return
+            level = [child for node in level for child in t.children(node)]
+
+    def fault(self, code: str, message: str, start: int, end: int, label: str = "", help: str = "") -> None:
+        self.faults.add(Diagnostic(code, message, Span(self.source, start, end), label, help=(help,) if help else ()))

@@ -1,0 +1,751 @@
+"""The syntax tree: one dataclass per construct, each with the span of its text. Spans do not take part in equality."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
+from typing import Any
+
+from archdsl.source import Span
+
+
+@dataclass(slots=True)
+class Node:
+    span: Span = field(compare=False, repr=False)
+
+
+def children(node: Any):
+    """The nodes directly below a node (or a tuple), in the order of the text."""
+    if isinstance(node, Node):
+        for f in fields(node):
+            yield from children(getattr(node, f.name)) if not isinstance(getattr(node, f.name), Node) else (getattr(node, f.name),)
+    elif isinstance(node, tuple) and not isinstance(node, Span):
+        for item in node:
+            if isinstance(item, Node):
+                yield item
+            elif isinstance(item, tuple):
+                yield from children(item)
+
+
+class Seq(tuple):
+    """A tuple of nodes that knows the `span` of its brackets: bodies, branches, settings, parameter lists, arguments. Equal to the plain tuple."""
+
+    span: Span
+
+    @classmethod
+    def at(cls, span: Span, items: Any) -> Seq:
+        self = cls(items)
+        self.span = span
+        return self
+
+
+# ---------------------------------------------------------------- expressions
+class Expr(Node):
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Name(Expr):
+    id: str
+
+
+@dataclass(slots=True)
+class Number(Expr):
+    """`value` is exact: an int, or a Fraction for a literal with a point, an exponent or a suffix (1e-6, 0.5, 4.456G)."""
+
+    value: int | Fraction
+    text: str = field(compare=False)
+
+
+@dataclass(slots=True)
+class Str(Expr):
+    value: str
+
+
+@dataclass(slots=True)
+class Bool(Expr):
+    value: bool
+
+
+@dataclass(slots=True)
+class NoneLit(Expr):
+    pass
+
+
+@dataclass(slots=True)
+class Tuple(Expr):
+    items: tuple[Expr, ...]
+
+
+@dataclass(slots=True)
+class List(Expr):
+    items: tuple[Expr, ...]  # a Range item is spliced
+
+
+@dataclass(slots=True)
+class SetLit(Expr):
+    items: tuple[Expr, ...]
+
+
+@dataclass(slots=True)
+class Range(Expr):
+    """`start..stop` (inclusive) or `start..<stop`, with an optional step."""
+
+    start: Expr
+    stop: Expr
+    inclusive: bool
+    step: Expr | None = None
+
+
+@dataclass(slots=True)
+class Each(Expr):
+    """A domain for the items of a list: `each D` (name None, D one domain or a List of one per item) or `each w => D`."""
+
+    name: str | None
+    domain: Expr
+
+
+@dataclass(slots=True)
+class Comprehension(Expr):
+    item: Expr
+    pattern: Pattern
+    iterable: Expr
+    condition: Expr | None
+
+
+@dataclass(slots=True)
+class Unary(Expr):
+    op: str  # "-" | "not"
+    operand: Expr
+
+
+@dataclass(slots=True)
+class Binary(Expr):
+    """Arithmetic, comparison (`== != < <= > >=`), `in`, `not in`, `and`, `or`. `op_span` is the operator."""
+
+    op: str
+    left: Expr
+    right: Expr
+    op_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class IsSome(Expr):
+    operand: Expr
+    negate: bool  # `x is none`
+
+
+@dataclass(slots=True)
+class Chain(Expr):
+    """A chain of one operator out of `|>` `>>` `&` `|` `??`."""
+
+    op: str
+    items: tuple[Expr, ...]
+
+
+@dataclass(slots=True)
+class Arg(Node):
+    """An argument. `value` is a Rest for `...`; `spread` for `...Record`."""
+
+    name: str | None
+    value: Expr
+    name_span: Span | None = field(default=None, compare=False, repr=False)
+    spread: bool = False
+
+
+@dataclass(slots=True)
+class Rest(Expr):
+    """`...`"""
+
+
+@dataclass(slots=True)
+class Call(Expr):
+    func: Expr
+    args: tuple[Arg, ...]
+
+
+@dataclass(slots=True)
+class Slice(Expr):
+    start: Expr | None
+    stop: Expr | None
+    step: Expr | None
+
+
+@dataclass(slots=True)
+class Item(Expr):
+    value: Expr
+    indices: tuple[Expr, ...]  # an index may be a Slice or a Rest
+
+
+@dataclass(slots=True)
+class Member(Expr):
+    """`value.name`; the name is an identifier, a number or `*`."""
+
+    value: Expr
+    name: str
+    name_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class Named(Expr):
+    """`expr as name`"""
+
+    expr: Expr
+    name: str
+    name_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class Edited(Expr):
+    """`expr with { address = value }`"""
+
+    expr: Expr
+    settings: tuple[Setting, ...]
+
+
+@dataclass(slots=True)
+class IfExpr(Expr):
+    """Each branch: (condition, results); `otherwise`: results. Results are tuples of expressions."""
+
+    branches: tuple[tuple[Expr, tuple[Expr, ...]], ...]
+    otherwise: tuple[Expr, ...]
+
+
+@dataclass(slots=True)
+class MatchArm(Node):
+    patterns: tuple[Expr, ...]  # Str, Number, Bool, NoneLit, Name (a bare name is its own text, as of an enum), Some
+    body: Any  # an Expr in an expression, a tuple of statements in a statement
+
+
+@dataclass(slots=True)
+class Some(Expr):
+    """The pattern `some`."""
+
+
+@dataclass(slots=True)
+class MatchExpr(Expr):
+    subject: Expr
+    arms: tuple[MatchArm, ...]
+
+
+@dataclass(slots=True)
+class PhaseExpr(Expr):
+    arms: tuple[tuple[str, tuple[Expr, ...]], ...]  # ("train", results), ("eval", results)
+
+
+@dataclass(slots=True)
+class BlockLiteral(Expr):
+    params: tuple[tuple[str, Type | None], ...]
+    body: Expr
+
+
+@dataclass(slots=True)
+class LayoutCall(Expr):
+    """`rearrange(x?, [..] -> [..], m = 2)`: word, input shapes, output shape, further arguments.
+
+    `value` is the tensor when it is written first (`rearrange(x, [..] -> [..])`), else None (to be completed by `|>` or a call).
+    `inputs` is empty when a named layout is used (`under(grid, f)`): then `layout` holds the name.
+    """
+
+    word: str  # rearrange | under | reduce | einsum | layout
+    inputs: tuple[Shape, ...]
+    output: Shape | None
+    layout: Expr | None
+    args: tuple[Arg, ...]
+    value: Expr | None = None
+
+
+# ---------------------------------------------------------------- shapes and types
+class Axis(Node):
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class AxisName(Axis):
+    id: str
+
+
+@dataclass(slots=True)
+class AxisInt(Axis):
+    value: int
+
+
+@dataclass(slots=True)
+class AxisOp(Axis):
+    """`+ - * / // % **` over axes; `op` may also be floordiv, ceildiv, mod, min, max with two operands or more."""
+
+    op: str
+    operands: tuple[Axis, ...]
+
+
+@dataclass(slots=True)
+class AxisField(Axis):
+    """`spec.width` or `widths[0]`: a hyper value used as a size."""
+
+    expr: Expr
+
+
+@dataclass(slots=True)
+class AxisFactors(Axis):
+    """`(heads width)`: an ordered product. An Ellipsis inside is AnyAxes."""
+
+    items: tuple[Axis, ...]
+
+
+@dataclass(slots=True)
+class AnyAxes(Axis):
+    """`...`"""
+
+
+@dataclass(slots=True)
+class AxesVar(Axis):
+    """`*s`"""
+
+    id: str
+
+
+@dataclass(slots=True)
+class Ragged(Axis):
+    id: str
+
+
+@dataclass(slots=True)
+class Bounded(Axis):
+    """`some V <= bound`"""
+
+    id: str
+    bound: Axis
+
+
+@dataclass(slots=True)
+class AxisSized(Axis):
+    """`H = 224`: an input axis with an example size."""
+
+    id: str
+    size: Axis
+
+
+@dataclass(slots=True)
+class Shape(Node):
+    axes: tuple[Axis, ...]
+
+
+class Type(Node):
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class TensorType(Type):
+    dtype: str | None  # None: the model's dtype; else int, bool, f32, ...
+    shape: Shape
+
+
+@dataclass(slots=True)
+class NameType(Type):
+    """int, float, bool, str, block, mask, init, or a record's (dotted) name."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class LiteralType(Type):
+    value: str
+
+
+@dataclass(slots=True)
+class ListType(Type):
+    item: Type
+    length: Expr | None
+
+
+@dataclass(slots=True)
+class TupleType(Type):
+    items: tuple[Type, ...]
+
+
+@dataclass(slots=True)
+class UnionType(Type):
+    options: tuple[Type, ...]
+
+
+@dataclass(slots=True)
+class OptionalType(Type):
+    item: Type
+
+
+# ---------------------------------------------------------------- statements
+class Statement(Node):
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Target(Node):
+    name: str
+    type: Type | None = None
+
+
+@dataclass(slots=True)
+class Assign(Statement):
+    targets: tuple[Target, ...]
+    values: tuple[Expr, ...]
+
+
+@dataclass(slots=True)
+class Require(Statement):
+    condition: Expr
+    message: str | None
+
+
+@dataclass(slots=True)
+class Default(Statement):
+    block: str
+    args: tuple[Arg, ...]
+
+
+@dataclass(slots=True)
+class Share(Statement):
+    name: str
+    value: Expr
+    condition: Expr | None
+    name_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class ParamDecl(Statement):
+    """`kind`: param | frozen | buffer. `name` is the variable, `address` the `as` name (or the variable's)."""
+
+    kind: str
+    name: str
+    address: str
+    type: Type
+    init: Expr
+    condition: Expr | None
+    name_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class Const(Statement):
+    name: str
+    type: Type | None
+    value: Expr
+
+
+@dataclass(slots=True)
+class Draw(Statement):
+    name: str
+    type: Type | None
+    value: Expr
+
+
+@dataclass(slots=True)
+class Control(Statement):
+    name: str
+    type: Type
+    default: Expr
+    domain: Expr | None
+
+
+@dataclass(slots=True)
+class Emit(Statement):
+    name: str
+    value: Expr | None
+
+
+@dataclass(slots=True)
+class Update(Statement):
+    name: str
+    value: Expr
+
+
+@dataclass(slots=True)
+class Static(Statement):
+    names: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Pattern(Node):
+    """`name` or `(a, b)`: exactly one of name and items is set."""
+
+    name: str | None
+    items: tuple[Pattern, ...] = ()
+
+
+@dataclass(slots=True)
+class For(Statement):
+    label: str | None
+    pattern: Pattern  # `for i, x in ...` is a Pattern with items
+    iterable: Expr
+    body: tuple[Statement, ...]
+
+
+@dataclass(slots=True)
+class If(Statement):
+    branches: tuple[tuple[Expr, tuple[Statement, ...]], ...]
+    otherwise: tuple[Statement, ...]
+    has_else: bool = True
+
+
+@dataclass(slots=True)
+class Match(Statement):
+    subject: Expr
+    arms: tuple[MatchArm, ...]
+
+
+@dataclass(slots=True)
+class ChooseArm(Node):
+    name: str
+    params: tuple[Param, ...]
+    value: Expr
+
+
+@dataclass(slots=True)
+class Choose(Statement):
+    name: str
+    arms: tuple[ChooseArm, ...]
+    default: str
+    default_args: tuple[Arg, ...]
+    name_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class Island(Statement):
+    dtype: str
+    body: tuple[Statement, ...]
+
+
+@dataclass(slots=True)
+class Carry(Node):
+    name: str
+    type: Type
+    init: Expr
+
+
+@dataclass(slots=True)
+class Scan(Statement):
+    inputs: tuple[str, ...]
+    axis: str
+    carries: tuple[Carry, ...]
+    merge: Expr | None
+    identity: Expr | None
+    body: tuple[Statement, ...]
+
+
+@dataclass(slots=True)
+class Next(Statement):
+    name: str
+    value: Expr
+
+
+@dataclass(slots=True)
+class Yield(Statement):
+    values: tuple[Expr, ...]
+
+
+@dataclass(slots=True)
+class Return(Statement):
+    values: tuple[Expr, ...]
+    names: tuple[str | None, ...]
+
+
+# ---------------------------------------------------------------- declarations
+@dataclass(slots=True)
+class Param(Node):
+    """A header's parameter: hyper (`heads: int = 8 in {4, 8}`) or tensor (`x: [B, T, d]`). `_ f: block` has anonymous = True.
+
+    `rest`: the parameter is `...` (name is then "...").
+    """
+
+    name: str
+    type: Type | None
+    default: Expr | None
+    domain: Expr | None
+    anonymous: bool = False
+    rest: bool = False
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Out(Node):
+    name: str | None
+    type: Type
+
+
+class Decl(Node):
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class UseName(Node):
+    name: str
+    alias: str | None
+
+
+@dataclass(slots=True)
+class Use(Decl):
+    module: str  # dotted
+    names: tuple[UseName, ...]  # empty: the module itself, by its last segment
+
+
+@dataclass(slots=True)
+class Setting(Node):
+    """`a.b.{c, d}.*.e = value`: `address` is the text without spaces."""
+
+    address: str
+    value: Expr
+    address_span: Span = field(compare=False, repr=False)
+
+
+@dataclass(slots=True)
+class Paper(Decl):
+    settings: tuple[Setting, ...]
+
+
+@dataclass(slots=True)
+class Record(Decl):
+    name: str
+    fields: tuple[Param, ...]
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Fn(Decl):
+    name: str
+    params: tuple[Param, ...]
+    result: Type
+    body: tuple[Statement, ...]
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class OpDecl(Decl):
+    """`op name(params) -> outs { body }`; body None for a bare signature."""
+
+    name: str
+    params: tuple[Param, ...]
+    outs: tuple[Out, ...]
+    body: tuple[Statement, ...] | None
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Block(Decl):
+    """`block`, `wrap block` (wrap) and `extern block` (body None)."""
+
+    name: str
+    params: tuple[Param, ...]
+    inputs: tuple[Param, ...]
+    outs: tuple[Out, ...]
+    body: tuple[Statement, ...] | None
+    wrap: bool = False
+    name_span: Span = field(default=None, compare=False, repr=False)  # type: ignore[assignment]
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Entry(Decl):
+    """Also a statement inside `model NAME(params) { ... }` (Model.inputs is None then)."""
+
+    name: str
+    inputs: tuple[Param, ...]
+    outs: tuple[Out, ...]
+    stream: str | None
+    body: tuple[Statement, ...]
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Model(Decl):
+    """A model. `inputs` is None when the body holds entries; `base` and `edits` are set by `model M(..) of B with {..}`."""
+
+    name: str
+    params: tuple[Param, ...]
+    inputs: tuple[Param, ...] | None
+    outs: tuple[Out, ...]
+    stream: str | None
+    body: tuple[Any, ...]
+    base: str | None = None
+    edits: tuple[Setting, ...] = ()
+    name_span: Span = field(default=None, compare=False, repr=False)  # type: ignore[assignment]
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Transform(Node):
+    """`transform name(args) on SELECTOR using INPUT`: the selector as its text."""
+
+    name: str
+    args: tuple[Arg, ...]
+    selector: str | None
+    using: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class ClaimItem(Node):
+    """`expr within 0.5% from "text" when cond`: within is (number, is_percent)."""
+
+    expr: Expr
+    within: tuple[Expr, bool] | None
+    source: str | None
+    condition: Expr | None
+
+
+@dataclass(slots=True)
+class Claim(Decl):
+    target: str | None  # a variant, a model, or model.variant
+    items: tuple[ClaimItem, ...]
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Variant(Decl):
+    name: str
+    base: str | None  # another variant, or a model
+    settings: tuple[Setting, ...]
+    transforms: tuple[Transform, ...]
+    claims: tuple[Claim, ...]
+    name_span: Span = field(default=None, compare=False, repr=False)  # type: ignore[assignment]
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Space(Decl):
+    name: str
+    model: str
+    items: tuple[Expr, ...]
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class NameLine(Node):
+    """`"foreign" <-> address ops when cond`; kind: map | ignore | alias | drop.
+
+    `ops`: Call(Name(word), args) for `concat`, `stack`, `transpose(…)`, or LayoutCall. `default` is set for `drop = value`.
+    """
+
+    kind: str
+    foreign: str
+    address: str | None
+    ops: tuple[Expr, ...]
+    default: Expr | None
+    condition: Expr | None
+
+
+@dataclass(slots=True)
+class Names(Decl):
+    name: str
+    model: str
+    lines: tuple[NameLine, ...]
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(slots=True)
+class Comment(Node):
+    """`#` or `///` with its text; `own_line`: nothing but spaces stands before it on its line."""
+
+    text: str
+    own_line: bool
+
+
+@dataclass(slots=True)
+class Module(Node):
+    decls: tuple[Decl, ...]
+    comments: tuple[Comment, ...] = field(default=(), compare=False)
