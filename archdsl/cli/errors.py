@@ -13,7 +13,7 @@ CODES = {
     ),
     "A0652": Code(
         "the file exists already",
-        "`archdsl new` writes a new file and never replaces one.",
+        "`archdsl new` writes a new file and never replaces one: remove the old file first, or choose another name.",
         bad="archdsl new first && archdsl new first",
         good="archdsl new first && archdsl new second",
     ),

@@ -2,41 +2,37 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
-import typer
+from archdsl.cli.output import count, show_diagnostics, show_json
+from archdsl.diagnostics.model import ArchError, Collector
+from archdsl.diagnostics.render import to_json
+from archdsl.files import arch_files
+from archdsl.spec import check_file
 
 
-def run(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Specs, or folders to search for them.", show_default=False)],
-    json: Annotated[bool, typer.Option("--json", help="Print the diagnostics as data.")] = False,
-) -> None:
-    """Check specs: syntax, names, shapes, search constraints. Imports no torch, builds nothing."""
-    from archdsl.cli.output import count, show_diagnostics, show_json
-    from archdsl.diagnostics.model import ArchError, Collector
-    from archdsl.files import arch_files
-    from archdsl.spec import check_file
-
+def check(paths: list[str], json: bool = False) -> int:
+    """Prints what is wrong with the specs; 1 when something is."""
     found, files = Collector(), 0
     try:
         for path in arch_files(paths):
             files += 1
-            try:
-                for diagnostic in check_file(path):
-                    found.add(diagnostic)
-            except ArchError as fault:
-                found.add(fault)
+            _check_one(path, found)
     except ArchError as fault:  # a folder without specs
         found.add(fault)
     errors = sum(d.severity == "error" for d in found.found)
     if json:
-        from archdsl.diagnostics.render import to_json
-
         show_json(to_json(found.found))
     else:
         show_diagnostics(found.found, sys.stdout)
         warnings = len(found.found) - errors
-        extra = f", {count(warnings, 'warning')}" if warnings else ""
-        print(("\n" if found.found else "") + f"{count(files, 'file')} checked: {count(errors, 'error') if errors else 'no errors'}{extra}")
-    if errors:
-        raise typer.Exit(1)
+        print(("\n" if found.found else "") + f"{count(files, 'file')} checked: {count(errors, 'error') if errors else 'no errors'}"
+              + (f", {count(warnings, 'warning')}" if warnings else ""))
+    return 1 if errors else 0
+
+
+def _check_one(path: str, found: Collector) -> None:
+    try:
+        for diagnostic in check_file(path):
+            found.add(diagnostic)
+    except ArchError as fault:
+        found.add(fault)

@@ -3,26 +3,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
 
-import typer
+from archdsl.cli.output import count, show_diagnostics
+from archdsl.diagnostics.model import ArchError, Diagnostic, error
+from archdsl.files import arch_files, read_source
+from archdsl.source import Source, Span
+from archdsl.syntax.fmt import format_module
 
 
-def run(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Specs, or folders to search for them; - formats standard input.", show_default=False)],
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; list what is not formatted and exit 1.")] = False,
-) -> None:
-    """Lay out specs in the one standard way. Comments stay, the meaning never changes."""
-    from archdsl.cli.output import count, show_diagnostics
-    from archdsl.diagnostics.model import ArchError
-    from archdsl.files import arch_files, read_source
-    from archdsl.source import Source
-    from archdsl.syntax.fmt import format_module
-
-    if paths == ["-"] and not check:
-        sys.stdout.write(format_module(Source("<stdin>", sys.stdin.read())))
-        return
-    faults: list[ArchError] = []
+def fmt(paths: list[str], check: bool = False) -> int:
+    """Rewrites the specs that are not formatted and prints their paths; 1 when one cannot be parsed, or with `check` when one would change."""
+    faults: list[Diagnostic] = []
     changed = files = 0
     for path in arch_files(paths):
         files += 1
@@ -30,25 +21,21 @@ def run(
             source = read_source(path)
             text = format_module(source)
         except ArchError as fault:
-            faults.append(fault)
+            faults += fault.diagnostics
             continue
         if text != source.text:
             changed += 1
             print(path)
             if not check:
                 replace_text(path, text)
-    show_diagnostics([d for fault in faults for d in fault.diagnostics], sys.stderr)
     sys.stdout.flush()
-    print(f"{count(files, 'file')}: {changed} {'not formatted' if check else 'changed'}", file=sys.stderr)
-    if faults or (check and changed):
-        raise typer.Exit(1)
+    show_diagnostics(faults, sys.stderr)
+    print(f"{count(files, 'file')}: {changed or 'none'} {'not formatted' if check else 'changed'}", file=sys.stderr)
+    return 1 if faults or (check and changed) else 0
 
 
 def replace_text(path: str, text: str) -> None:
     """Writes a file in one step, so that an interruption leaves either text whole; its permissions stay. Raises A0654."""
-    from archdsl.diagnostics.model import error
-    from archdsl.source import Source, Span
-
     real = os.path.realpath(path)
     new = f"{real}.{os.getpid()}.new"
     try:

@@ -1,0 +1,87 @@
+"""The whole command line on one page. The bodies are in `commands/`, one file a verb, each imported when it is asked for."""
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from archdsl.cli.main import guarded
+from archdsl.version import VERSION
+
+
+class Commands(TyperGroup):
+    """Ends with the exit code that a command returns."""
+
+    def invoke(self, ctx: Any) -> Any:
+        invoke = super().invoke
+        raise typer.Exit(guarded(lambda: invoke(ctx) or 0))
+
+
+app = typer.Typer(
+    cls=Commands, name="archdsl", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Paths = Annotated[list[str], typer.Argument(metavar="PATH", help="Specs, or folders to search for them.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print data instead of text.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"archdsl {VERSION}")
+        raise typer.Exit()
+
+
+@app.callback()
+def archdsl(version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Neural architectures as text: check, cost, compile and verify .arch specs."""
+
+
+@app.command()
+def check(paths: Paths, json: Json = False) -> int:
+    """Check specs: syntax, names, shapes, constraints. Loads no torch, builds nothing."""
+    from archdsl.cli.commands.check import check
+
+    return check(paths, json)
+
+
+@app.command()
+def fmt(paths: Paths, check: Annotated[bool, typer.Option("--check", help="Change nothing; list what is not formatted and exit 1.")] = False) -> int:
+    """Lay out specs in the one standard way. Comments stay, the meaning never changes."""
+    from archdsl.cli.commands.fmt import fmt
+
+    return fmt(paths, check)
+
+
+@app.command()
+def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK", help="For example A0303, linear, Attention.", show_default=False)],
+            json: Json = False) -> int:
+    """Explain a diagnostic's code, an op or a block of the library."""
+    from archdsl.cli.commands.explain import explain
+
+    return explain(topic, json)
+
+
+@app.command("list")
+def list_(json: Json = False) -> int:
+    """List the shipped specs and their variants."""
+    from archdsl.cli.commands.list import list_specs
+
+    return list_specs(json)
+
+
+@app.command()
+def ops(json: Json = False) -> int:
+    """List the ops: functions of tensors that own no weights."""
+    from archdsl.cli.commands.ops import ops
+
+    return ops(json)
+
+
+@app.command()
+def new(name: Annotated[str, typer.Argument(metavar="NAME", help="The file NAME.arch is written; a folder may stand before it.", show_default=False)]) -> int:
+    """Write a small spec to start from."""
+    from archdsl.cli.commands.new import new
+
+    return new(name)

@@ -1,0 +1,68 @@
+"""The shell around the commands: exit codes, usage, pipes, faults of ours."""
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from archdsl.cli import main
+from archdsl.version import VERSION
+
+
+def test_help_names_every_verb(archdsl):
+    text = archdsl("--help").stdout
+    assert all(re.search(rf"^  {verb} ", text, re.M) for verb in ("check", "fmt", "explain", "list", "ops", "new"))
+
+
+def test_version(archdsl):
+    assert archdsl("--version").stdout == f"archdsl {VERSION}\n"
+
+
+@pytest.mark.parametrize("arguments", [("no-such",), ("check",), ("check", "a.arch", "--nope"), ("explain",), ("fmt", "--check")])
+def test_wrong_usage(archdsl, arguments):
+    assert "Usage" in archdsl(*arguments, code=2).stderr
+
+
+def test_a_near_verb_is_proposed(archdsl):
+    assert "'check'" in archdsl("chek", code=2).stderr
+
+
+def test_completion_script(archdsl):
+    assert "archdsl" in archdsl("--show-completion", "bash").stdout
+
+
+def test_fault_of_ours(tmp_path):
+    """An unforeseen exception: no traceback on the screen, but in a file, with the command."""
+    code = "import sys; sys.argv[1:] = ['check', 'a b.arch']; from archdsl.cli import main; main._run_plain = lambda *a: {}['gone']; main.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"TMPDIR": str(tmp_path), "PATH": ""})
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error[A0901]: this is a bug in archdsl, not in your spec (KeyError: 'gone')" in done.stderr
+    assert "archdsl check 'a b.arch'" in done.stderr
+    (file,) = tmp_path.glob("archdsl-*.txt")
+    assert str(file) in done.stderr and "Traceback" in file.read_text()
+
+
+def raising(fault):
+    def call() -> int:
+        raise fault
+
+    return call
+
+
+def test_interrupt():
+    assert main.guarded(raising(KeyboardInterrupt())) == 128 + signal.SIGINT
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="no pipes of that kind here")
+def test_closed_pipe():
+    """A reader that goes away, as `head` does, ends the command without a word."""
+    loud = "from archdsl.cli import main; import sys; sys.exit(main.guarded(lambda: [print('x' * 100) for _ in range(100_000)] and 0))"
+    process = subprocess.Popen([sys.executable, "-c", loud], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait(30) == 128 + signal.SIGPIPE
+    process.stderr.close()

@@ -1,0 +1,94 @@
+"""Reading files: each way it fails has its code, and none of them hangs."""
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from archdsl import files
+from archdsl.diagnostics.model import ArchError
+from archdsl.files import arch_files, read_source
+
+
+def fault(call, *arguments):
+    with pytest.raises(ArchError) as caught:
+        call(*arguments)
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code in files.CODES
+    return diagnostic
+
+
+def test_text_comes_as_it_is(tmp_path):
+    (tmp_path / "a.arch").write_bytes("\ufeffmodèle\r\n".encode())
+    source = read_source(tmp_path / "a.arch", "lib.a")
+    assert (source.text, source.path, source.module) == ("modèle\r\n", str(tmp_path / "a.arch"), "lib.a")
+
+
+def test_absent(tmp_path):
+    (tmp_path / "llama.arch").touch()
+    d = fault(read_source, tmp_path / "lama.arch")
+    assert d.code == "A0601" and d.help == (f"did you mean `{tmp_path / 'llama.arch'}`?",)
+    assert fault(read_source, tmp_path / "nothing" / "x.arch").code == "A0601"
+
+
+def test_folder(tmp_path):
+    assert fault(read_source, tmp_path).code == "A0602"
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
+def test_impossible_paths(name):
+    assert fault(read_source, name).code == "A0603"
+
+
+def test_file_used_as_folder(tmp_path):
+    (tmp_path / "a.arch").touch()
+    assert fault(read_source, tmp_path / "a.arch" / "b.arch").code == "A0603"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "a.arch")
+    assert fault(read_source, tmp_path / "a.arch").code == "A0603"
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    def refuse(*_):  # in place of chmod, which root does not feel
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    d = fault(read_source, "a.arch")
+    assert d.code == "A0603" and d.message == "`a.arch` cannot be read: permission denied"
+
+
+def test_not_utf8(tmp_path):
+    path = tmp_path / "a.arch"
+    path.write_bytes("ab\ncé".encode("latin-1"))
+    d = fault(read_source, path)
+    assert d.code == "A0604" and "byte 4 is 0xe9" in d.label and d.span.source.position(d.span.start) == (2, 2)
+    path.write_text("model", encoding="utf-16")
+    assert "UTF-16" in fault(read_source, path).help[0]
+
+
+def test_too_large(tmp_path):
+    path = tmp_path / "a.arch"
+    with path.open("wb") as file:
+        file.truncate(files.LIMIT)
+    assert len(read_source(path).text) == files.LIMIT
+    with path.open("wb") as file:
+        file.truncate(100 * files.LIMIT)  # sparse: takes no disk
+    assert fault(read_source, path).code == "A0605"
+
+
+def test_folders_are_searched(tmp_path):
+    for name in ("b.arch", "a/c.arch", "a/c.txt", ".hidden/d.arch", "__pycache__/e.arch"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    wanted = [str(tmp_path / "a/c.arch"), str(tmp_path / "b.arch")]
+    assert list(arch_files([str(tmp_path)])) == wanted
+    assert list(arch_files([str(tmp_path / "b.arch"), str(tmp_path)])) == wanted[::-1]
+    assert list(arch_files(["absent.arch"])) == ["absent.arch"]
+
+
+def test_folder_without_specs(tmp_path):
+    assert fault(list, arch_files([str(tmp_path)])).code == "A0606"
