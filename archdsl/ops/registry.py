@@ -13,6 +13,7 @@ control flow on tensors; a size that varies at run time arrives as a proxy too.
 """
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Callable, Collection, Literal
@@ -41,7 +42,8 @@ class Op:
     and the dtype is the one written there or else the operands' promoted one.
     `macs(**arguments) -> Size` counts multiply-accumulates (matrix products and convolutions only).
     `saves`: what autograd keeps for the backward pass: names of operands, "out" (the first result; "out1" the second) or TensorTypes;
-    a dict says for which operand's gradient (`{"x": ("weight",), "weight": ("x",)}`); a callable computes either. Ask `kept`.
+    a dict says for which operand's gradient (`{"x": ("weight",), "weight": ("x",)}`); a callable computes either (and may take `needs`,
+    the names of the operands that get a gradient). Ask `kept`.
     `roles`: axis name of the signature -> role; others map. `phase`: behaves differently in training; the body takes `training`.
     `view`: the result may alias the first operand. `samples`: argument sets for the registry test: () -> list[dict].
     """
@@ -71,7 +73,8 @@ class Op:
         wanted = [k for k in float_operands if needs is None or k in needs]
         if not wanted or self.grad == "none":
             return ()
-        saves = self.saves(**arguments) if callable(self.saves) else self.saves
+        needs_it = {"needs": set(wanted)} if callable(self.saves) and "needs" in inspect.signature(self.saves).parameters else {}
+        saves = self.saves(**arguments, **needs_it) if callable(self.saves) else self.saves
         items = [i for k in wanted for i in saves.get(k, ())] if isinstance(saves, dict) else list(saves)
         present = [i for i in items if not isinstance(i, str) or i.startswith("out") or hasattr(arguments.get(i), "dtype") or isinstance(arguments.get(i), tuple)]
         return tuple(i for n, i in enumerate(present) if not isinstance(i, str) or i not in present[:n])

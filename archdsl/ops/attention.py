@@ -1,0 +1,202 @@
+"""Attention and its masks: which pairs attend, as a torch mask, and how many they are."""
+from __future__ import annotations
+
+from typing import Any
+
+from archdsl.dims import Size
+from archdsl.graph import Mask, TensorType, Value
+from archdsl.lazy import F, torch
+from archdsl.ops.registry import OpError, op
+from archdsl.ops.rules import bools, broadcast, equal, floats, ints, need_dtype, need_equal, rank, same_dtype, size, volume
+
+FULL, CAUSAL = Mask("full"), Mask("causal")
+POSITIONAL = ("causal", "window", "causal_by", "own_block")
+"""Kinds that compare positions of queries and keys, so both lie on one axis. Query i attends key j when
+causal: j ≤ i · window(n): |i - j| < n · causal_by(m): j // m ≤ i // m · own_block(b, previous): 0 ≤ i // b - j // b ≤ previous ·
+keys(t): t[…, j] · equal_labels(t): t[…, i] = t[…, j] · `and`, `or` of other masks."""
+
+
+def simplified(mask: Mask) -> Mask:
+    """Without `full` inside `and` and `or`, and without either around one mask."""
+    if mask.kind not in ("and", "or"):
+        return mask
+    parts = tuple(dict.fromkeys(simplified(a) for a in mask.args))
+    if mask.kind == "or" and FULL in parts:
+        return FULL
+    parts = tuple(p for p in parts if p != FULL)
+    return FULL if not parts else parts[0] if len(parts) == 1 else Mask(mask.kind, parts)
+
+
+def kinds(mask: Mask) -> set[str]:
+    return {mask.kind}.union(*(kinds(a) for a in mask.args if isinstance(a, Mask)))
+
+
+def pairs(mask: Mask, queries: int, keys: int) -> int:
+    """How many (query, key) pairs attend; for masks made of run-time tensors, and for `or`, an upper bound."""
+    if mask.kind == "or":
+        return min(queries * keys, sum(pairs(a, queries, keys) for a in mask.args))
+    if mask.kind == "and" and any(a.kind in ("and", "or") for a in mask.args):
+        return min(pairs(a, queries, keys) for a in mask.args)
+    parts = mask.args if mask.kind == "and" else (mask,)
+    total = 0
+    for i in range(queries):
+        spans = [_span(p, i, keys) for p in parts]
+        total += max(0, min(hi for _, hi in spans) - max(lo for lo, _ in spans))
+    return total
+
+
+def _span(mask: Mask, i: int, keys: int) -> tuple[int, int]:
+    """The keys [first, last) that query i may attend."""
+    if mask.kind == "causal":
+        return 0, min(i + 1, keys)
+    if mask.kind == "window":
+        return max(0, i - mask.args[0] + 1), min(i + mask.args[0], keys)
+    if mask.kind == "causal_by":
+        return 0, min((i // mask.args[0] + 1) * mask.args[0], keys)
+    if mask.kind == "own_block":
+        b, previous = (*mask.args, 0)[:2]
+        return max(0, (i // b - previous) * b), min((i // b + 1) * b, keys)
+    return 0, keys
+
+
+# ---------------------------------------------------------------- types
+def _check_mask(mask: Mask, lead: tuple[Size, ...], T: Size, S: Size) -> None:
+    if mask.kind in POSITIONAL:
+        need_equal(T, S, f"the lengths of queries and keys (a mask `{mask.kind}` compares their positions)", "mask")
+    for a in mask.args:
+        if isinstance(a, Mask):
+            _check_mask(a, lead, T, S)
+        elif isinstance(a, (Value, TensorType)):
+            t = a.type if isinstance(a, Value) else a
+            if mask.kind == "keys":
+                need_dtype(t, ("bool",), "mask", "a bool tensor for `keys`")
+            else:
+                need_equal(T, S, "the lengths of queries and keys (`equal_labels` compares their labels)", "mask")
+            if not t.shape or len(t.shape) - 1 > len(lead):
+                raise OpError(f"the mask tensor {t} does not fit the leading axes [{', '.join(map(str, lead))}] of the queries", "mask")
+            need_equal(t.shape[-1], S, "the last axis of the mask tensor and the keys", "mask")
+            _fits(t.shape[:-1], lead, "mask")
+
+
+def _fits(shape: tuple[Size, ...], whole: tuple[Size, ...], about: str) -> None:
+    if len(shape) > len(whole) or any(equal(a, b) is not True for a, b in zip(broadcast(shape, whole, about=about), whole)):
+        raise OpError(f"[{', '.join(map(str, shape))}] does not repeat to [{', '.join(map(str, whole))}]", about)
+
+
+def _attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: float | None = None) -> TensorType:
+    dtype = same_dtype(q=q, k=k, v=v, bias=bias)
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if len(x.shape) < 3:
+            raise OpError(f"[..., heads, length, width] is needed, and this is {x}", name)
+        for i, (s, t) in enumerate(zip(x.shape[:-3], q.shape[:-3])):
+            need_equal(s, t, f"leading axis {i} of `{name}` and of `q`", name)
+        if len(x.shape) != len(q.shape):
+            raise OpError(f"`q` is {q} and `{name}` is {x}: the leading axes differ", name)
+    need_equal(q.shape[-1], k.shape[-1], "the widths of `q` and `k`", "k")
+    need_equal(k.shape[-2], v.shape[-2], "the lengths of `k` and `v`", "v")
+    need_equal(k.shape[-3], v.shape[-3], "the heads of `k` and `v`", "v")
+    h, g = q.shape[-3], k.shape[-3]
+    if isinstance(h, int) and isinstance(g, int) and h % g:
+        raise OpError(f"{h} query heads cannot share {g} key heads evenly", "k")
+    _check_mask(mask, q.shape[:-3], q.shape[-2], k.shape[-2])
+    if bias is not None:
+        _fits(bias.shape, (*q.shape[:-1], k.shape[-2]), "bias")
+    return TensorType(dtype, (*q.shape[:-1], v.shape[-1]))
+
+
+def _mask_shape(mask: Mask, T: Size, S: Size) -> tuple[Size, ...]:
+    if mask.kind in ("and", "or"):
+        return broadcast(*(_mask_shape(a, T, S) for a in mask.args))
+    if mask.kind in ("keys", "equal_labels"):
+        t = mask.args[0]
+        lead = t.shape[:-1]
+        return (*lead, *((1,) if lead else ()), 1 if mask.kind == "keys" else T, S)
+    return T, S
+
+
+def _attention_saves(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: float | None = None,
+                     needs: Any = ()) -> tuple[Any, ...]:
+    """On the CPU: the fused kernel keeps its operands, its result, a logarithm of sums per query, and the mask as floats. Torch takes the
+    plain formula when the bias needs a gradient or the widths of keys and values differ; that keeps scaled q and k, v and the weights."""
+    mask, lead, (h, T, w), S = simplified(mask), q.shape[:-3], q.shape[-3:], k.shape[-2]
+    built = mask.kind not in ("full", "causal") or bias is not None and mask != FULL
+    mask_shape = _mask_shape(mask, T, S) if built else ()
+    if bias is not None:
+        mask_shape = broadcast(bias.shape, mask_shape)
+    kept: list[Any] = [TensorType(q.dtype, mask_shape)] if built else ["bias"] if bias is not None else []
+    if "bias" in needs or v.shape[-1] != w:
+        repeated = (*lead, h, S)
+        grouped = k.shape[-3] != h
+        plain = [TensorType(q.dtype, q.shape), TensorType(q.dtype, (*repeated, w)), TensorType(q.dtype, (*repeated, v.shape[-1])) if grouped else "v"]
+        return (*plain, TensorType(q.dtype, (*lead, h, T, S)))
+    logsumexp = TensorType("f32" if q.dtype in ("bf16", "f16") else q.dtype, (*lead, h, T))
+    return ("q", "k", "v", "out", logsumexp, *kept)
+
+
+# ---------------------------------------------------------------- the mask as a tensor
+def _allowed(mask: Mask, q: Any, k: Any) -> tuple[Any, int]:
+    """A bool tensor that broadcasts to [..., heads, T, S], and its number of axes."""
+    if mask.kind in ("and", "or"):
+        (result, axes), *rest = (_allowed(a, q, k) for a in mask.args)
+        for other, n in rest:
+            result, axes = (result & other if mask.kind == "and" else result | other), max(axes, n)
+        return result, axes
+    if mask.kind in ("keys", "equal_labels"):
+        (t,) = mask.args
+        if rank(t) == 1:
+            return (t[None, :] if mask.kind == "keys" else t[:, None] == t[None, :]), 2
+        return (t[..., None, None, :] if mask.kind == "keys" else t[..., None, :, None] == t[..., None, None, :]), rank(t) + 2
+    i = torch.arange(size(q, -2), device=q.device)[:, None]
+    j = torch.arange(size(k, -2), device=q.device)[None, :]
+    if mask.kind == "full":
+        return (i >= 0) & (j >= 0), 2
+    if mask.kind == "causal":
+        return j <= i, 2
+    if mask.kind == "window":
+        return (i - j).abs() < mask.args[0], 2
+    if mask.kind == "causal_by":
+        return j // mask.args[0] <= i // mask.args[0], 2
+    if mask.kind == "own_block":
+        b, previous = (*mask.args, 0)[:2]
+        back = i // b - j // b
+        return (back == 0 if previous == 0 else (back >= 0) & (back <= previous)), 2
+    raise ValueError(f"no mask {mask.kind}")
+
+
+def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
+    """A mask or bias as [B, heads, T, S] (or [T, S], which broadcasts)."""
+    if axes == 3:
+        return m[None]
+    if axes < 3 or len(lead) == 1:
+        return m
+    return m.expand(*lead, -1, -1, -1).flatten(0, len(lead) - 1)
+
+
+@op("attention(q: [..., h, T, w], k: [..., g, S, w], v: [..., g, S, e], mask: mask = full, bias: [*b]? = none, scale: float? = none) -> [..., h, T, e]",
+    infer=_attention, roles={"w": "contract", "T": "mix", "S": "contract", "h": "grouped"}, saves=_attention_saves, source="arxiv 1706.03762, 2305.13245",
+    macs=lambda q, k, v, **_: volume(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]),
+    samples=lambda: [
+        {"q": floats(2, 4, 5, 8), "k": floats(2, 4, 7, 8), "v": floats(2, 4, 7, 8)},
+        {"q": floats(2, 4, 5, 8), "k": floats(2, 2, 5, 8), "v": floats(2, 2, 5, 8), "mask": CAUSAL, "scale": 0.3},
+        {"q": floats(1, 2, 6, 4), "k": floats(1, 1, 6, 4), "v": floats(1, 1, 6, 3), "mask": Mask("and", (CAUSAL, Mask("window", (3,))))},
+        {"q": floats(2, 3, 2, 6, 4), "k": floats(2, 3, 2, 6, 4), "v": floats(2, 3, 2, 6, 4), "bias": floats(3, 2, 6, 6), "mask": Mask("own_block", (2, 1))},
+        {"q": floats(3, 2, 6, 4), "k": floats(3, 2, 6, 4), "v": floats(3, 2, 6, 4), "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("causal_by", (3,))))},
+        {"q": floats(2, 6, 4), "k": floats(2, 6, 4), "v": floats(2, 6, 4), "mask": Mask("equal_labels", (ints(3, 6),)), "bias": floats(2, 6, 6)},
+        {"q": floats(1, 1, 1, 2), "k": floats(1, 1, 1, 2), "v": floats(1, 1, 1, 2), "mask": Mask("or", (CAUSAL, FULL))}])
+def attention(q, k, v, bias=None, *, mask=FULL, scale=None):
+    """softmax(scale · q kᵀ + bias, over the pairs that `mask` allows) v, by head; h query heads share g key heads in order. `scale` is w^-½
+    unless given. A query with nothing to attend gives 0. `macs` counts all T · S pairs, as torch's counter does; `pairs` those of a mask."""
+    mask, lead = simplified(mask), [size(q, i) for i in range(rank(q) - 3)]
+    grouped = size(q, -3) != size(k, -3)
+    causal = mask == CAUSAL and bias is None
+    allowed = None
+    if bias is not None:
+        allowed = _four_axes(bias, rank(bias), lead)
+    if mask != FULL and not causal:
+        pairs, axes = _allowed(mask, q, k)
+        pairs = _four_axes(pairs, axes, lead)
+        allowed = pairs if allowed is None else torch.where(pairs, allowed, float("-inf"))
+    if len(lead) != 1:  # torch's fused kernels take one batch axis
+        q, k, v = (x.flatten(0, len(lead) - 1) if lead else x[None] for x in (q, k, v))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=causal, scale=scale, enable_gqa=grouped)
+    return y if len(lead) == 1 else torch.unflatten(y, 0, lead) if lead else y[0]
