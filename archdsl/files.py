@@ -49,6 +49,12 @@ CODES = {
         bad="archdsl check docs/",
         good="archdsl check specs/",
     ),
+    "A0607": Code(
+        "a file cannot be written",
+        "The operating system refused to write there: permissions, a full disk, or a folder that does not exist. What was there before is unchanged.",
+        bad="archdsl new absent-folder/net",
+        good="mkdir absent-folder && archdsl new absent-folder/net",
+    ),
 }
 
 
@@ -80,6 +86,26 @@ def arch_files(paths: list[str]) -> Iterator[str]:
             if real not in seen:
                 seen.add(real)
                 yield file
+
+
+def replace_text(path: str, text: str) -> None:
+    """Writes a file in one step: an interruption leaves the old text or the new one whole. Permissions stay, a link stays a link. Raises A0607."""
+    real = os.path.realpath(path)
+    new = f"{real}.{os.getpid()}.new"
+    try:
+        with open(new, "x", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(new, os.stat(real).st_mode)
+        os.replace(new, real)
+    except OSError as fault:
+        if os.path.exists(new):
+            os.unlink(new)
+        raise unwritable(path, fault) from None
+
+
+def unwritable(path: str, fault: OSError) -> ArchError:
+    """A0607 for what the operating system said."""
+    return _fault("A0607", f"`{path}` cannot be written: {(fault.strerror or str(fault)).lower()}", path)
 
 
 def _below(folder: str) -> list[str]:

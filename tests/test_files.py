@@ -7,7 +7,7 @@ import pytest
 
 from archdsl import files
 from archdsl.diagnostics.model import ArchError
-from archdsl.files import arch_files, read_source
+from archdsl.files import arch_files, read_source, replace_text
 
 
 def fault(call, *arguments):
@@ -92,3 +92,23 @@ def test_folders_are_searched(tmp_path):
 
 def test_folder_without_specs(tmp_path):
     assert fault(list, arch_files([str(tmp_path)])).code == "A0606"
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "real.arch").write_text("old")
+    (tmp_path / "link.arch").symlink_to("real.arch")
+    replace_text(str(tmp_path / "link.arch"), "new")
+    assert (tmp_path / "link.arch").is_symlink() and (tmp_path / "real.arch").read_text() == "new"
+
+
+def test_unwritable(tmp_path, monkeypatch):
+    """A full disk leaves the old text and no other file."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.arch").write_text("old")
+    monkeypatch.setattr(os, "replace", full)
+    d = fault(replace_text, str(tmp_path / "a.arch"), "new")
+    assert d.code == "A0607" and d.message.endswith("cannot be written: no space left on device")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.arch", "old")]

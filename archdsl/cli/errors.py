@@ -23,10 +23,6 @@ CODES = {
         bad="archdsl new 2fast",
         good="archdsl new fast2",
     ),
-    "A0654": Code(
-        "a file cannot be written",
-        "The operating system refused to write there: permissions, a full disk, or a folder that does not exist.",
-    ),
     "A0901": Code(
         "archdsl itself made a mistake",
         "Something happened that its authors did not foresee. Your spec may be right or wrong: this message says nothing about it. The full traceback is in the file "

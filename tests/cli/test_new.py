@@ -1,0 +1,37 @@
+"""archdsl new: the text that it writes is a spec without faults."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize(("name", "file", "model"), [("first", "first.arch", "First"), ("my-small_net", "my-small_net.arch", "MySmallNet"), ("GPT.arch", "GPT.arch", "GPT")])
+def test_new_spec_is_clean_and_formatted(archdsl, tmp_path, name, file, model):
+    assert f"archdsl check {file}" in archdsl("new", name).stdout
+    assert f"model {model}(" in (tmp_path / file).read_text()
+    assert json.loads(archdsl("check", file, "--json").stdout) == []
+    archdsl("fmt", "--check", file)
+    archdsl("cost", f"{file}:tiny")
+
+
+def test_new_spec_keeps_its_claims(archdsl):
+    archdsl("new", "first")
+    claims = json.loads(archdsl("verify", "first.arch", "--json").stdout)
+    assert claims and all(c["passed"] for c in claims)
+
+
+def test_never_replaces_a_file(archdsl, tmp_path):
+    (tmp_path / "mine.arch").write_text("precious")
+    assert "A0652" in archdsl("new", "mine", code=1).stderr
+    assert (tmp_path / "mine.arch").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["2fast", "a b", "", "x/", "ü", "a.b"])
+def test_bad_names(archdsl, tmp_path, name):
+    assert "A0653" in archdsl("new", name, code=1).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_does_not_exist(archdsl):
+    assert "A0607" in archdsl("new", "absent/net", code=1).stderr
