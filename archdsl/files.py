@@ -15,14 +15,15 @@ SUFFIX = ".arch"
 CODES = {
     "A0601": Code(
         "no such file",
-        "The path leads to nothing. Paths are relative to the folder in which the command runs. Shipped specs can be named without their folder and suffix: "
-        "`archdsl list` prints them.",
+        "The path leads to nothing. Paths are relative to the folder in which the command runs. `archdsl list` prints the specs that come with "
+        "archdsl; `--json` shows their paths.",
         bad="archdsl check lama.arch",
         good="archdsl check llama.arch",
     ),
     "A0602": Code(
         "a folder where a file is needed",
-        "`check`, `fmt` and `verify` take folders as well as files and work on every .arch file below them. All other commands, and `archdsl.load`, take one spec.",
+        "`check`, `fmt` and `verify` take folders as well as files and work on every .arch file below them. All other commands, and "
+        "`archdsl.load`, take one spec.",
         bad="archdsl cost specs/",
         good="archdsl cost specs/vision/vit.arch",
     ),
@@ -33,14 +34,16 @@ CODES = {
     ),
     "A0604": Code(
         "a file is not UTF-8 text",
-        "Specs are UTF-8. The message names the first byte that is not. Usually the file was saved in another encoding (Latin-1, UTF-16), or is no text at all.",
+        "Specs are UTF-8. The message names the first byte that is not. Usually the file was saved in another encoding (Latin-1, UTF-16), or is "
+        "no text at all.",
         bad="iconv -f utf-8 -t utf-16 my.arch > other.arch && archdsl check other.arch",
         good="iconv -f utf-16 -t utf-8 other.arch > my.arch && archdsl check my.arch",
     ),
     "A0605": Code(
         "a file is too large",
-        f"A spec may have {LIMIT // 1_000_000} megabytes, a thousand times the largest one that describes a paper. The limit keeps a file from a stranger from "
-        "taking the memory of whoever opens it. Put generated parts into loops, lists and functions of the language, or split them over modules with `use`.",
+        f"A spec may have {LIMIT // 1_000_000} megabytes, a thousand times the largest one that describes a paper. The limit keeps a file from a "
+        "stranger from taking the memory of whoever opens it. Put generated parts into loops, lists and functions of the language, or split them "
+        "over modules with `use`.",
     ),
     "A0606": Code(
         "a folder without specs",

@@ -6,8 +6,8 @@ from archdsl.diagnostics.codes import Code
 CODES = {
     "A0651": Code(
         "nothing has this name",
-        "`archdsl explain` knows three kinds of names: codes of diagnostics (A0303), ops (lower case: `linear`) and blocks of the library (`Attention`). "
-        "`archdsl ops` lists the ops.",
+        "`archdsl explain` knows three kinds of names: codes of diagnostics (A0303), ops (lower case: `linear`) and blocks of the library "
+        "(`Attention`). `archdsl ops` lists the ops.",
         bad="archdsl explain atention",
         good="archdsl explain attention",
     ),
@@ -25,7 +25,7 @@ CODES = {
     ),
     "A0901": Code(
         "archdsl itself made a mistake",
-        "Something happened that its authors did not foresee. Your spec may be right or wrong: this message says nothing about it. The full traceback is in the file "
-        "that the message names. Please report it together with the command and the spec.",
+        "Something happened that its authors did not foresee. Your spec may be right or wrong: this message says nothing about it. The full "
+        "traceback is in the file that the message names. Please report it together with the command and the spec.",
     ),
 }

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from io import TextIOWrapper
 
 from archdsl.diagnostics.model import ArchError
 
@@ -17,7 +18,8 @@ BROKEN_PIPE, INTERRUPTED = 141, 130  # as a shell reports the two signals
 def main() -> None:
     """The entry point. What is neither an ArchError nor wrong usage is a fault of archdsl: it says so and keeps the traceback in a file."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue] (a narrow locale must not end a report)
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a narrow locale must not end a report
     try:
         verb, *arguments = sys.argv[1:] or [""]
         if verb in PLAIN and any(not a.startswith("-") for a in arguments) and all(a in PLAIN[verb] or not a.startswith("-") for a in arguments):

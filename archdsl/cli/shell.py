@@ -80,7 +80,7 @@ def ops(json: Json = False) -> int:
 
 
 @app.command()
-def new(name: Annotated[str, typer.Argument(metavar="NAME", help="The file NAME.arch is written; a folder may stand before it.", show_default=False)]) -> int:
+def new(name: Annotated[str, typer.Argument(metavar="NAME", help="NAME.arch is written; a folder may stand before it.", show_default=False)]) -> int:
     """Write a small spec to start from."""
     from archdsl.cli.commands.new import new
 

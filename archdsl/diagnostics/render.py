@@ -99,7 +99,10 @@ def _marks(span: Span, message: str, primary: bool) -> Iterable[tuple[int, Mark]
 
 def _written_line_before(source: Source, number: int) -> Iterable[int]:
     """The nearest line before `number` that is not blank: an end of file alone says little."""
-    return next(([n] for n in range(number - 1, max(0, number - 20), -1) if source.line(n).strip()), [])
+    for n in range(number - 1, max(0, number - 20), -1):
+        if source.line(n).strip():
+            yield n
+            return
 
 
 def _place(d: Diagnostic, source: Source, lines: dict[int, list[Mark]]) -> str:
@@ -141,7 +144,8 @@ def _window(line: str, marks: list[Mark], width: int) -> tuple[str, list[Mark]]:
 
 def _columns(text: str) -> tuple[list[str], list[int]]:
     """Each character as it is shown, and the column where each one (and the end) stands."""
-    shown, columns = [], [0]
+    shown: list[str] = []
+    columns = [0]
     for char in text:
         cell = TAB if char == "\t" else _safe(char)
         shown.append(cell)

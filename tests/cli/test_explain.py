@@ -17,7 +17,8 @@ def test_page_of_a_code(archdsl, golden):
 
 
 def test_page_with_an_example(golden):
-    page = Code("a title", "Two paragraphs, the first one long enough " + "that it has to be folded " * 4 + "\n\nand another.", bad="\nx = (\n  y\n", good="x = (y)")
+    words = "Two paragraphs, the first one long enough " + "that it has to be folded " * 4 + "\n\nand another."
+    page = Code("a title", words, bad="\nx = (\n  y\n", good="x = (y)")
     assert code_page("A0199", page) == golden
 
 

@@ -153,8 +153,8 @@ def test_color_changes_nothing_but_color(spec):
 
 
 def test_plain_text_needs_no_rich():
-    code = "import sys; from archdsl.diagnostics.model import *; from archdsl.source import *; str(error('A0101', 'm', Span(Source('a', 'b'), 0, 1)));" \
-           "sys.exit('rich' in sys.modules)"
+    code = "import sys; from archdsl.diagnostics.model import *; from archdsl.source import *;"
+    code += "str(error('A0101', 'm', Span(Source('a', 'b'), 0, 1)));sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -53,5 +53,7 @@ def new(name: str) -> int:
         raise error("A0652", f"`{path}` exists already", NOWHERE, help="choose another name, or edit that file") from None
     except OSError as fault:
         raise unwritable(path, fault) from None
-    print(f"{path} written. Next:\n  archdsl check {path}\n  archdsl cost {path} --by layer\n  archdsl compile {path} -o {os.path.join(folder, stem)}")
+    print(f"{path} written. Next:")
+    for command in (f"check {path}", f"cost {path} --by layer", f"compile {path} -o {os.path.join(folder, stem)}"):
+        print(f"  archdsl {command}")
     return 0

@@ -10,7 +10,8 @@ def ops(json: bool = False) -> int:
     load()
     ops = [OPS[name] for name in sorted(OPS)]
     if json:
-        show_json([{"name": o.name, "signature": o.signature, "doc": o.doc, "roles": o.roles, "grad": o.grad, "random": o.random, "phase": o.phase} for o in ops])
+        show_json([{"name": o.name, "signature": o.signature, "doc": o.doc, "roles": o.roles, "grad": o.grad, "random": o.random, "phase": o.phase}
+                   for o in ops])
     else:
         show_table(("op", "what it does"), [(o.signature, o.doc.split("\n")[0]) for o in ops])
     return 0
