@@ -116,4 +116,4 @@ def load() -> None:
     global _loaded
     if not _loaded:
         _loaded = True
-        from archdsl.ops import attention, conv, indexing, layout, linear, norms, pointwise, random, reduction  # noqa: F401
+        from archdsl.ops import attention, constants, conv, indexing, layout, linear, norms, pointwise, random, reduction  # noqa: F401

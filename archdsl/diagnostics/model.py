@@ -1,0 +1,72 @@
+"""A diagnostic is data: code, message, places, facts and fixes. Only `render` turns it into text."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from archdsl.source import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A place and what is to be said about it."""
+
+    span: Span
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """Replacements that would mend the fault: (span, new text)."""
+
+    title: str
+    edits: tuple[tuple[Span, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """`label` stands under the primary span, `labels` are secondary places, `notes` derived facts, `help` actions."""
+
+    code: str
+    message: str
+    span: Span
+    label: str = ""
+    labels: tuple[Label, ...] = ()
+    notes: tuple[str, ...] = ()
+    help: tuple[str, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    severity: Literal["error", "warning"] = "error"
+
+
+class ArchError(Exception):
+    """Raised for a fault in a spec or in what the user asked of it; carries `diagnostics`."""
+
+    def __init__(self, *diagnostics: Diagnostic):
+        self.diagnostics: list[Diagnostic] = list(diagnostics)
+        super().__init__("\n".join(f"{d.code}: {d.message}" for d in diagnostics))
+
+    def __str__(self) -> str:
+        from archdsl.diagnostics.render import render
+
+        return "\n".join(render(d) for d in self.diagnostics)
+
+
+def error(code: str, message: str, span: Span, label: str = "", *, labels: tuple[Label, ...] = (), notes: tuple[str, ...] = (),
+          help: tuple[str, ...] | str = (), fixes: tuple[Fix, ...] = ()) -> ArchError:
+    """An ArchError with one diagnostic."""
+    return ArchError(Diagnostic(code, message, span, label, labels, notes, (help,) if isinstance(help, str) else help, fixes))
+
+
+@dataclass(slots=True)
+class Collector:
+    """Gathers diagnostics in order of appearance, each fault once."""
+
+    found: list[Diagnostic] = field(default_factory=list[Diagnostic])
+    _seen: set[tuple[str, str, int, int]] = field(default_factory=set[tuple[str, str, int, int]])
+
+    def add(self, fault: ArchError | Diagnostic) -> None:
+        for d in fault.diagnostics if isinstance(fault, ArchError) else (fault,):
+            key = (d.code, d.span.source.path, d.span.start, d.span.end)
+            if key not in self._seen:
+                self._seen.add(key)
+                self.found.append(d)

@@ -1,0 +1,444 @@
+"""Calls: completing templates, applying them (as their own graph or in place), pipes, shares, phases."""
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.elaborate import headers, library
+from archdsl.elaborate.builder import Builder, join
+from archdsl.elaborate.frame import Frame, Override, good
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.ops import apply_op
+from archdsl.elaborate.values import (
+    TEMPLATES, BlockRef, Bound, Builtin, Compose, FnRef, InitRef, Literal, MaskRef, ModelRef, NeedInline, OpRef, Partial, RecordRef, Share, Template,
+    UserOp, describe, has_tensor, map_tensors,
+)
+from archdsl.graph import Graph, InitExpr, Value
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+Args = tuple[list[Any], dict[str, Any], dict[Any, Span]]
+
+
+def snake(name: str) -> str:
+    """RMSNorm -> rms_norm, MLP -> mlp, ConvNeXtBlock -> conv_ne_xt_block."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+# ---------------------------------------------------------------- call syntax
+def arguments(frame: Frame, args: tuple[tree.Arg, ...]) -> Args:
+    """Evaluated arguments: positional, by name, and their spans under position or name."""
+    from archdsl.elaborate.expressions import evaluate
+
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    spans: dict[Any, Span] = {}
+    for a in args:
+        if isinstance(a.value, tree.Rest):
+            if frame.rest is None:
+                raise error("A0202", "`...` forwards what a header with `...` received; this header has none", a.span)
+            positional += frame.rest[0]
+            named.update(frame.rest[1])
+            continue
+        value = evaluate(frame, a.value)
+        if a.spread:
+            named.update(dict(getattr(value, "items", ())))
+        elif a.name is None:
+            if named and not spans.get("..."):
+                raise error("A0205", "an argument without a name cannot follow one with a name", a.span)
+            spans[len(positional)] = a.value.span
+            positional.append(value)
+        else:
+            if a.name in named:
+                raise error("A0205", f"`{a.name}` is given twice", a.span)
+            named[a.name] = value
+            spans[a.name] = a.span
+    return positional, named, spans
+
+
+def call(frame: Frame, node: tree.Call, label: str | None = None, first: tuple[Any, Span] | None = None) -> Any:
+    """`func(args)`; `first` is a value piped in front; `label` the `as` name."""
+    from archdsl.elaborate.expressions import evaluate
+
+    func = evaluate(frame, node.func)
+    if isinstance(func, Builtin) and func.name == "collect":
+        return _collect(frame, node)
+    args = arguments(frame, node.args)
+    if isinstance(func, BlockRef):
+        template = complete(frame, func, args, node)
+        if first is None:
+            return replace(template, label=label) if label else template
+        return apply(frame, template, ([first[0]], {}, {0: first[1]}), node.span, label, None)
+    if first is not None:
+        args = ([first[0], *args[0]], args[1], {0: first[1], **{k + 1 if isinstance(k, int) else k: v for k, v in args[2].items()}})
+    return invoke(frame, func, args, node, label)
+
+
+def invoke(frame: Frame, func: Any, args: Args, node: tree.Call, label: str | None) -> Any:
+    positional, named, spans = args
+    span = node.span
+    if isinstance(func, OpRef) and not label:
+        return apply_op(frame, func.op.name, tuple(positional), named, span, spans)
+    if isinstance(func, TEMPLATES):
+        return apply(frame, func, args, span, label, default_segment(frame, node.func, func))
+    if label and label != "_":
+        raise error("A0209", f"`as {label}` names the application of a block; {describe(func)} owns nothing", span, help="drop the `as`")
+    if isinstance(func, Builtin):
+        return _builtin(frame, func, args, span)
+    if isinstance(func, InitRef):
+        return initializer(func.name, args, span)
+    if isinstance(func, MaskRef):
+        return library.call_mask(func.name, positional, named, span)
+    if isinstance(func, RecordRef):
+        return headers.record(frame, func, args, span)
+    if isinstance(func, FnRef):
+        from archdsl.elaborate.statements import call_fn
+
+        return call_fn(frame, func, args, span)
+    if isinstance(func, UserOp):
+        raise error("A0218", f"`{func.decl.name}` is an op with a body of its own; those are lowered together with `scan`", span, "not built yet")
+    if isinstance(func, (InitExpr,)):
+        raise error("A0206", f"{describe(func)} is complete: it takes no arguments", span)
+    raise error("A0206", f"{describe(func)} cannot be called", node.func.span, "not a block, an op or a function")
+
+
+def _builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
+    positional, named, spans = args
+    if any(has_tensor(v) or isinstance(v, InitExpr) for v in (*positional, *named.values())):
+        from archdsl.ops.registry import find
+
+        if find(func.name) is not None:
+            return apply_op(frame, func.name, tuple(positional), named, span, spans)
+    try:
+        frame.session.step(span)
+        return func.call(*positional, **named)
+    except library.HyperError as e:
+        raise error("A0204", f"{func.name}: {e}", span, notes=(func.doc,)) from None
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as e:
+        raise error("A0221", f"{func.name} does not take these arguments", span, notes=(func.doc, str(e))) from None
+
+
+def initializer(name: str, args: Args, span: Span) -> InitExpr:
+    """`trunc_normal(std = 0.02)`. Raises A0202 for an unknown argument."""
+    from archdsl.ops.initializers import INITIALIZERS
+
+    names = dict(INITIALIZERS[name])
+    positional, named, spans = args
+    if len(positional) > len(names):
+        raise error("A0205", f"{name} takes {len(names)} arguments", span)
+    values = dict(zip(names, positional))
+    for k, v in named.items():
+        if k not in names:
+            raise error("A0202", f"the initialiser {name} has no argument `{k}`", spans.get(k, span), help=did_you_mean(k, names))
+        values[k] = v
+    merged = {k: float(v) if isinstance(v, Fraction) else v for k, v in {**names, **values}.items()}
+    return InitExpr(name, (), tuple(sorted(merged.items())))
+
+
+def _collect(frame: Frame, node: tree.Call) -> Any:
+    if len(node.args) != 1 or not isinstance(node.args[0].value, tree.Name):
+        raise error("A0219", "`collect` takes the name of an emitted value", node.span, help="for example `collect(balance)`")
+    name = node.args[0].value.id
+    emits = list(frame.builder.emits.items())[frame.emitted :]
+    return tuple(v for k, v in emits if k.rsplit(".", 1)[-1] == name)
+
+
+def pipe(frame: Frame, value: Any, item: tree.Expr) -> Any:
+    """`value |> item`: the first argument of a call, the input of a template, the tensor of a layout word."""
+    from archdsl.elaborate import layouts
+    from archdsl.elaborate.expressions import evaluate
+
+    label = None
+    if isinstance(item, tree.Named):
+        label, item = item.name, item.expr
+    if isinstance(item, tree.LayoutCall):
+        return layouts.layout_call(frame, item, value)
+    if isinstance(item, tree.Call):
+        return call(frame, item, label, (value, item.span))
+    func = evaluate(frame, item)
+    if isinstance(func, BlockRef):
+        raise error("A0203", f"`{func.decl.name}` needs its arguments", item.span, "a block without its first list", help=f"write `{func.decl.name}()`" if not func.decl.params else ())
+    if isinstance(func, OpRef):
+        return apply_op(frame, func.op.name, (value,), {}, item.span)
+    if isinstance(func, Builtin):
+        return _builtin(frame, func, ([value], {}, {}), item.span)
+    if isinstance(func, TEMPLATES):
+        return apply(frame, func, ([value], {}, {}), item.span, label, default_segment(frame, item, func))
+    raise error("A0206", f"`|>` needs a block or an op, this is {describe(func)}", item.span)
+
+
+def named(frame: Frame, node: tree.Named) -> Any:
+    from archdsl.elaborate.expressions import evaluate
+
+    if isinstance(node.expr, tree.Call):
+        return call(frame, node.expr, node.name)
+    value = evaluate(frame, node.expr)
+    if isinstance(value, TEMPLATES) and not isinstance(value, OpRef):
+        return replace(value, label=node.name)
+    raise error("A0209", f"`as {node.name}` names the application of a block, or a block as an argument; this is {describe(value)}", node.span)
+
+
+def default_segment(frame: Frame, func: tree.Expr, template: Any) -> str | None:
+    """The segment that an application gets without an `as` at the call: the argument's own name, or the block parameter's."""
+    if getattr(template, "label", None):
+        return template.label
+    if isinstance(func, tree.Name):
+        if func.id in frame.anonymous:
+            return "_"
+        if func.id in frame.blocks:
+            return func.id
+    return getattr(template, "hint", None)
+
+
+# ---------------------------------------------------------------- templates
+def complete(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> Template:
+    """A block with its first list: explicit arguments, then the defaults in force. Raises for missing and unknown ones."""
+    decl = ref.decl
+    bound = headers.first_list(frame, ref, args, node)
+    key = frame.session.intern(("block", id(decl), tuple(sorted((k, frame.session.key(b.value)) for k, b in bound.items())), frame.defaults.key))
+    return Template(ref, bound, frame.defaults, node.span, key)
+
+
+def apply(frame: Frame, template: Any, args: Args, span: Span, label: str | None, segment: str | None) -> Any:
+    """Applies a template at `label` (the call's `as`), else `segment`, else the block's own name."""
+    frame.session.step(span)
+    if isinstance(template, OpRef):
+        return apply_op(frame, template.op.name, tuple(args[0]), args[1], span, args[2])
+    if isinstance(template, Compose):
+        inner = frame if label is None or label == "_" else _descend(frame, label, span)
+        value: Any = None
+        for i, part in enumerate(template.parts):
+            value = apply(inner, part, args if i == 0 else ([value], {}, {}), span, None, getattr(part, "label", None) or getattr(part, "hint", None))
+        return value
+    if isinstance(template, (Literal, Partial)):
+        return _apply_literal(frame, template, args, span, label)
+    if isinstance(template, Share):
+        return _apply_share(frame, template, args, span, label)
+    chosen = label if label is not None else segment
+    decl = template.ref.decl
+    if chosen is None:
+        chosen = "_" if decl.wrap else snake(decl.name)
+    if decl.body is None:
+        return _apply_extern(frame, template, args, span, chosen)
+    if chosen == "_":
+        return run_in_place(frame, template, args, span)
+    return _apply_outlined(frame, template, args, span, chosen)
+
+
+def _descend(frame: Frame, segment: str, span: Span) -> Frame:
+    """A frame whose owners live one segment deeper."""
+    overrides = tuple(o for o in (o.below(segment) for o in frame.overrides) if o)
+    return frame.child(prefix=join(frame.prefix, segment), overrides=overrides)
+
+
+def _apply_literal(frame: Frame, template: Any, args: Args, span: Span, label: str | None) -> Any:
+    from archdsl.elaborate import layouts
+    from archdsl.elaborate.expressions import evaluate
+
+    where = frame if label in (None, "_") else _descend(frame, label, span)
+    inner = template.frame.child(builder=where.builder, prefix=where.prefix, overrides=where.overrides, vars=dict(template.frame.vars), rest=None, phase=where.phase,
+                                 dtype=where.dtype, loop=where.loop, emitted=len(where.builder.emits))
+    if isinstance(template, Partial):
+        return layouts.layout_call(inner, template.node, args[0][0] if args[0] else None)
+    params = template.node.params
+    if args[1] or len(args[0]) != len(params):
+        raise error("A0205", f"this literal takes {len(params)} arguments, not {len(args[0]) + len(args[1])}", span, labels=(Label(template.node.span, "written here"),))
+    for (name, _), value in zip(params, args[0]):
+        inner.vars[name] = value
+    return evaluate(inner, template.node.body)
+
+
+def _apply_share(frame: Frame, share: Share, args: Args, span: Span, label: str | None) -> Any:
+    """All applications use the weights at the share's path; emitted values are the call's."""
+    if frame.builder is not share.builder:
+        raise NeedInline()
+    template = share.template
+    if not isinstance(template, Template):
+        raise error("A0213", "only a block can be shared", share.span, f"this is {describe(template)}")
+    graph, operands = _definition(frame, template, args, span, share.path, _overrides_at(frame, share))
+    owner = share.builder.home.children.get(share.path)
+    if owner is None:
+        frame.builder.home.adopt(share.path, graph, share.span)
+    else:
+        _same_weights(share, owner, graph, span)
+    return _emit_call(frame, graph, share.path, operands, span, join(frame.prefix, label) if label else None)
+
+
+def _overrides_at(frame: Frame, share: Share) -> tuple[Override, ...]:
+    rest = share.path[len(frame.prefix) :].strip(".") if share.path.startswith(frame.prefix) else ""
+    out = frame.overrides
+    for segment in rest.split(".") if rest else ():
+        out = tuple(o for o in (o.below(segment) for o in out) if o)
+    return out
+
+
+def _same_weights(share: Share, first: Graph, other: Graph, span: Span) -> None:
+    a = {k: p.type for k, p in first.parameters()}
+    b = {k: p.type for k, p in other.parameters()}
+    if a != b:
+        name = next((k for k in a if a.get(k) != b.get(k)), next((k for k in b if k not in a), ""))
+        raise error("A0213", f"the shared `{share.name}` would need other weights here: `{name}` is {b.get(name, 'absent')} instead of {a.get(name, 'absent')}", span,
+                    "applied at another width or with other arguments", labels=(Label(first.span, "first applied like this"), Label(share.span, "shared here")),
+                    help="an application's own arguments must not change a weight's shape")
+
+
+def _apply_outlined(frame: Frame, template: Template, args: Args, span: Span, segment: str) -> Any:
+    site = (id(span.source), span.start, frame.prefix)
+    if hash(site) in frame.session.inline_sites or frame.phase:
+        return run_in_place(_descend(frame, segment, span), template, args, span)
+    overrides = tuple(o for o in (o.below(segment) for o in frame.overrides) if o)
+    path = join(frame.prefix, segment)
+    try:
+        graph, operands = _definition(frame, template, args, span, path, overrides)
+    except NeedInline:
+        frame.session.inline_sites.add(hash(site))
+        return run_in_place(_descend(frame, segment, span), template, args, span)
+    if not (graph.owns_weights or graph.emits or graph.knobs):
+        return _results(frame.builder.splice(graph, list(operands)))
+    owner_allowed(frame, span, template.ref.decl.name)
+    frame.builder.home.adopt(path, graph, span)
+    return _emit_call(frame, graph, path, operands, span, None)
+
+
+def owner_allowed(frame: Frame, span: Span, what: str) -> None:
+    if frame.loop is not None:
+        raise error("A0212", f"`{what}` owns weights inside a loop without a label", span, "its weights would have no address of their own",
+                    labels=(Label(frame.loop, "label this loop: `layers: for …`"),), help="label the loop, or `share` the block outside of it")
+
+
+def _emit_call(frame: Frame, graph: Graph, path: str, operands: tuple[Any, ...], span: Span, emit_path: str | None) -> Any:
+    return _results(frame.builder.call(graph, path, list(operands), span, "", emit_path))
+
+
+def _results(values: tuple[Value, ...]) -> Any:
+    return values[0] if len(values) == 1 else values
+
+
+def _definition(frame: Frame, template: Template, args: Args, span: Span, path: str, overrides: tuple[Override, ...]) -> tuple[Graph, tuple[Value, ...]]:
+    """The graph of a template for these inputs (memoised), and the tensors to call it with."""
+    session = frame.session
+    positional, named_args, spans = args
+    tensors: list[Value] = []
+
+    def note(v: Value) -> Value:
+        tensors.append(v)
+        return v
+
+    for v in (*positional, *named_args.values()):
+        map_tensors(v, note)
+    key = (id(template.ref.decl), template.key, tuple(session.key(v) for v in positional), tuple((k, session.key(v)) for k, v in named_args.items()), frame.dtype,
+           tuple(sorted((k, b) for k, b in _labels(template).items())))
+    hit = None if overrides else session.memo.get(key)
+    if hit is None:
+        builder = Builder(base=frame.builder.base + path + ".")
+        fresh = [builder.input(v.node.name or "x", v.type, span) for v in tensors]
+        queue = iter(fresh)
+        inner_args = ([map_tensors(v, lambda _: next(queue)) for v in positional], {k: map_tensors(v, lambda _: next(queue)) for k, v in named_args.items()}, spans)
+        before = set(session.used_defaults)
+        session.used_defaults.clear()
+        inner = Frame(session, frame.module, builder, "", overrides=overrides, dtype=frame.dtype)
+        values = run_body(inner, template, inner_args, span)
+        graph = builder.finish(template.ref.decl.name, values, names=tuple(o.name for o in template.ref.decl.outs), doc=template.ref.decl.doc, span=template.span)
+        used = set(session.used_defaults)
+        session.used_defaults |= before
+        hit = (graph, used)
+        if not overrides:
+            session.memo[key] = hit
+    session.used_defaults |= hit[1]
+    return hit[0], tuple(tensors)
+
+
+def _labels(template: Template) -> dict[str, Any]:
+    return {k: getattr(b.value, "label", None) for k, b in template.args.items() if getattr(b.value, "label", None)}
+
+
+def run_in_place(frame: Frame, template: Template, args: Args, span: Span) -> Any:
+    """Evaluates a block's body in the caller's graph, its owners below the frame's prefix."""
+    return _results(run_body(frame, template, args, span))
+
+
+def run_body(frame: Frame, template: Template, args: Args, span: Span) -> tuple[Value, ...]:
+    """Binds the header and runs the body in `frame`'s builder and prefix; returns the results, checked against the header."""
+    from archdsl.elaborate.statements import run
+
+    session = frame.session
+    decl = template.ref.decl
+    session.depth += 1
+    if session.depth > 60:
+        session.depth = 0
+        raise error("A0602", "blocks are nested more than 60 deep", span, help="a block cannot contain itself")
+    try:
+        inner = Frame(session, template.ref.module, frame.builder, frame.prefix, defaults=template.defaults, overrides=frame.overrides, decl=decl, dtype=frame.dtype,
+                      phase=frame.phase, loop=frame.loop, emitted=len(frame.builder.emits))
+        headers.bind(inner, frame, template, args, span)
+        try:
+            run(inner, decl.body or ())
+            return headers.results(inner, decl.outs, decl.span, decl.name)
+        except ArchError as e:
+            raise ArchError(*(headers.retarget(d, template, args, span) for d in e.diagnostics)) from None
+    finally:
+        session.depth = max(session.depth - 1, 0)
+
+
+def read_parameter(frame: Frame, share: Share, name: str, span: Span) -> Value:
+    """`embed.weight`: a parameter of a shared block that has been applied."""
+    if frame.builder is not share.builder:
+        raise NeedInline()
+    graph = share.builder.home.children.get(share.path)
+    if graph is None:
+        raise error("A0213", f"`{share.name}` has no weights yet: it is applied nowhere above", span, labels=(Label(share.span, "shared here"),), help="apply it before reading its weights")
+    params = dict(graph.parameters())
+    if name not in params:
+        raise error("A0213", f"`{share.name}` has no parameter `{name}`", span, help=did_you_mean(name, params) or (f"it has {', '.join(params) or 'none'}",))
+    return Value(frame.builder.add("param", (), {"path": f"{share.path}.{name}"}, (params[name].type,), span, name))
+
+
+def phase(frame: Frame, node: tree.PhaseExpr) -> Any:
+    """`phase { train => …  eval => … }`: both arms are evaluated and must agree in type."""
+    from archdsl.elaborate.expressions import results_of
+
+    arms: dict[str, tuple[Builder, tuple[Value, ...]]] = {}
+    for name, results in node.arms:
+        if name not in ("train", "eval"):
+            raise error("A0227", f"a phase is `train` or `eval`, not `{name}`", node.span)
+        builder = Builder(frame.builder, frame.builder.base, frame.builder.home)
+        value = results_of(frame.child(builder=builder, phase=name), results)
+        arms[name] = (builder, tuple(good(v) for v in (value if isinstance(value, tuple) else (value,))))
+    if set(arms) != {"train", "eval"}:
+        raise error("A0227", "both phases need an arm: `phase { train => …  eval => … }`", node.span)
+    types = [tuple(v.type for v in values) for _, values in arms.values()]
+    if types[0] != types[1]:
+        shown = [", ".join(map(str, t)) for t in types]
+        raise error("A0227", f"the arms of `phase` differ: {shown[0]} and {shown[1]}", node.span)
+    outer = list(dict.fromkeys(v for b, _ in arms.values() for v in b.imports))
+    graphs = {}
+    for name, (builder, values) in arms.items():
+        values = tuple(builder.resolve(v) for v in values)
+        for v in outer:
+            builder.resolve(v)
+        order = [builder.imports[v] for v in outer]
+        builder.inputs = order
+        builder.nodes = [v.node for v in order] + [n for n in builder.nodes if n.op != "input"]
+        graphs[name] = builder.finish(name, values, span=node.span)
+    made = frame.builder.add("phase", tuple(outer), graphs, types[0], node.span)
+    return _results(made.values)
+
+
+def _apply_extern(frame: Frame, template: Template, args: Args, span: Span, segment: str) -> Any:
+    """A user's own module: types from the header alone, weights unknown."""
+    decl = template.ref.decl
+    path = join(frame.prefix, segment if segment != "_" else snake(decl.name))
+    inner = Frame(frame.session, template.ref.module, frame.builder, frame.prefix, defaults=template.defaults, decl=decl)
+    headers.bind(inner, frame, template, args, span)
+    operands = tuple(inner.vars[p.name] for p in decl.inputs if not p.rest and (isinstance(inner.vars.get(p.name), Value) or inner.vars.get(p.name) is None))
+    types = headers.declared_types(inner, decl.outs, span)
+    frame.builder.home.claim(path, span)
+    hyper = tuple((p.name, inner.vars[p.name]) for p in decl.params)
+    node = frame.builder.add("extern", operands, {"path": path, "block": decl.name, "arguments": hyper}, types, span)
+    return _results(node.values)
+
+
+__all__ = ["ModelRef", "apply", "call", "named", "phase", "pipe", "read_parameter", "run_body", "snake", "Bound", "TEMPLATES"]

@@ -1,0 +1,154 @@
+"""Graphs under construction: nodes in order, owned weights and their addresses, tensors imported from an enclosing body."""
+from __future__ import annotations
+
+from typing import Any
+
+from archdsl.diagnostics.model import Label, error
+from archdsl.elaborate.values import NeedInline, map_tensors
+from archdsl.graph import Graph, Guard, InitExpr, Knob, Node, Param, TensorType, Value
+from archdsl.source import Span
+
+RESERVED = frozenset("""
+training forward graph code call_super_init dump_patches T_destination named_parameters parameters named_buffers buffers named_modules modules
+named_children children state_dict load_state_dict register_buffer register_parameter register_module add_module get_submodule set_submodule
+get_parameter get_buffer get_extra_state set_extra_state apply cuda ipu xpu mtia cpu type float double half bfloat16 to_empty to train eval
+requires_grad_ zero_grad share_memory extra_repr compile recompile print_readable add_submodule delete_submodule delete_all_unused_submodules
+meta init_state typed
+register_forward_hook register_forward_pre_hook register_backward_hook register_full_backward_hook register_full_backward_pre_hook
+register_load_state_dict_post_hook register_load_state_dict_pre_hook register_state_dict_post_hook register_state_dict_pre_hook
+""".split())
+"""Names that a module of the lowered model already has (a test holds this list against torch)."""
+
+
+class Builder:
+    """`parent`: the body around a labelled loop's body, whose tensors may be imported. `home`: the builder that owns the weights
+    (another one inside a phase arm). `base`: the full address of this graph's owner."""
+
+    def __init__(self, parent: Builder | None = None, base: str = "", home: Builder | None = None):
+        self.parent, self.base, self.home = parent, base, home or self
+        self.nodes: list[Node] = []
+        self.inputs: list[Value] = []
+        self.own: set[int] = set()
+        self.imports: dict[Value, Value] = {}
+        self.params: dict[str, Param] = {}
+        self.children: dict[str, Graph] = {}
+        self.owners: dict[str, Span] = {}
+        self.emits: dict[str, Value] = {}
+        self.guards: list[Guard] = []
+        self.knobs: dict[str, Knob] = {}
+
+    # ---------------------------------------------------------------- nodes
+    def add(self, op: str, args: tuple[Any, ...], attrs: dict[str, Any], types: tuple[TensorType, ...], span: Span, name: str = "") -> Node:
+        args = map_tensors(tuple(args), self.resolve)
+        attrs = {k: map_tensors(v, self.resolve) for k, v in attrs.items()}
+        node = Node(op, args, attrs, types, span, name)
+        self.nodes.append(node)
+        self.own.add(id(node))
+        return node
+
+    def input(self, name: str, type: TensorType, span: Span) -> Value:
+        node = Node("input", (), {"name": name}, (type,), span, name)
+        self.nodes.insert(len(self.inputs), node)
+        self.own.add(id(node))
+        value = Value(node)
+        self.inputs.append(value)
+        return value
+
+    def resolve(self, value: Value) -> Value:
+        """The value inside this graph: itself, or an input that carries it in from an enclosing body."""
+        if id(value.node) in self.own:
+            return value
+        if value in self.imports:
+            return self.imports[value]
+        if self.parent is None:
+            raise NeedInline()
+        self.parent.resolve(value)
+        inner = self.input(value.node.name or "x", value.type, value.node.span)
+        self.imports[value] = inner
+        return inner
+
+    # ---------------------------------------------------------------- ownership
+    def claim(self, path: str, span: Span, what: str = "weights") -> None:
+        """Takes an address for one owner. Raises A0211 for a second owner and A0210 for a name that modules use themselves."""
+        first, last = path.split(".", 1)[0], path.rsplit(".", 1)[-1]
+        for word in (first, last):
+            if word in RESERVED:
+                raise error("A0210", f"the address `{path}` would hide `{word}` of the module", span, f"`{word}` is taken by torch.nn.Module",
+                            help=f"name it otherwise, for example `as {word}_`")
+        if path in self.owners:
+            shown = self.base + path
+            raise error("A0211", f"two sets of {what} have the address `{shown}`", span, "the second",
+                        labels=(Label(self.owners[path], "the first one"),),
+                        help="name the two applications: `… as NAME`, or label the loop around them")
+        self.owners[path] = span
+
+    def declare(self, param: Param) -> Value:
+        """Owns a weight here and returns the node that reads it."""
+        self.claim(param.path, param.span)
+        self.params[param.path] = param
+        return Value(self.add("param", (), {"path": param.path}, (param.type,), param.span, param.path.rsplit(".", 1)[-1]))
+
+    def adopt(self, path: str, graph: Graph, span: Span) -> None:
+        """Owns what `graph` owns, below `path`."""
+        self.claim(path, span)
+        self.children[path] = graph
+
+    def emit(self, address: str, value: Value, span: Span) -> None:
+        if address in self.emits:
+            raise error("A0219", f"two values are emitted as `{self.base}{address}`", span, "the second", labels=(Label(self.emits[address].node.span, "the first"),),
+                        help="name the applications with `as`")
+        self.emits[address] = value
+
+    def call(self, graph: Graph, path: str, args: list[Any], span: Span, name: str = "", emit_path: str | None = None) -> tuple[Value, ...]:
+        """Applies a graph whose weights live at `path`; returns its outputs and collects what it emits."""
+        types = tuple(o.type for o in graph.outputs) + tuple(v.type for v in graph.emits.values())
+        node = self.add("call", tuple(args), {"path": path, "graph": graph}, types, span, name)
+        values = node.values
+        for address, value in zip(graph.emits, values[len(graph.outputs) :]):
+            self.emit(f"{path if emit_path is None else emit_path}.{address}", value, span)
+        self.guards += [g for g in graph.guards if g not in self.guards]
+        self.knobs.update({f"{path}.{k}": v for k, v in graph.knobs.items()})
+        return values[: len(graph.outputs)]
+
+    def splice(self, graph: Graph, args: list[Value]) -> tuple[Value, ...]:
+        """Copies the nodes of a graph that owns nothing."""
+        known: dict[Value, Value] = dict(zip(graph.inputs, args))
+        for node in graph.nodes:
+            if node.op != "input":
+                copy = self.add(node.op, map_tensors(node.args, known.__getitem__), {k: map_tensors(v, known.__getitem__) for k, v in node.attrs.items()},
+                                node.types, node.span, node.name)
+                known.update(zip(node.values, copy.values))
+        self.guards += [g for g in graph.guards if g not in self.guards]
+        return tuple(known[o] for o in graph.outputs)
+
+    # ---------------------------------------------------------------- finishing
+    def finish(self, name: str, outputs: tuple[Value, ...], *, names: tuple[str | None, ...] = (), doc: str = "", span: Span) -> Graph:
+        outputs = tuple(self.resolve(o) for o in outputs)
+        kept = self._live(outputs)
+        return Graph(name, tuple(self.inputs), kept, outputs, names, tuple(self.params.values()), dict(self.children), dict(self.emits), tuple(self.guards),
+                     dict(self.knobs), doc, span)
+
+    def _live(self, outputs: tuple[Value, ...]) -> tuple[Node, ...]:
+        """Nodes that an output, an emitted value or an update needs; inputs stay."""
+        needed = {id(v.node) for v in (*outputs, *self.emits.values())}
+        live: list[Node] = []
+        for node in reversed(self.nodes):
+            if node.op in ("input", "update") or id(node) in needed or _has_effect(node):
+                live.append(node)
+                needed.update(id(v.node) for v in node.operands())
+        return tuple(reversed(live))
+
+    @property
+    def owns_anything(self) -> bool:
+        return bool(self.params or self.children or self.emits or self.knobs)
+
+
+def _has_effect(node: Node) -> bool:
+    return node.op == "call" and any(_has_effect(n) or n.op == "update" for n in node.attrs["graph"].nodes)
+
+
+def join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+__all__ = ["RESERVED", "Builder", "InitExpr", "join"]

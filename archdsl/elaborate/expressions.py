@@ -1,0 +1,335 @@
+"""Evaluation of expressions: one function per node kind, chosen by a table."""
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from archdsl.diagnostics.model import Fix, Label, error
+from archdsl.dims import Dim
+from archdsl.elaborate import apply, layouts, library, operators
+from archdsl.elaborate.frame import Frame, check_size, good
+from archdsl.elaborate.hints import did_you_mean, nearest
+from archdsl.elaborate.ops import apply_op
+from archdsl.elaborate.values import (
+    TEMPLATES, BlockRef, Compose, Condition, InitRef, Literal, MaskRef, NeedInline, OpRef, POISON, Poisoned, RecordValue, Share, describe,
+)
+from archdsl.graph import InitExpr, Mask, Value
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+
+def evaluate(frame: Frame, node: tree.Expr) -> Any:
+    """The value of an expression. Raises ArchError for a fault, Poisoned when it was reported before."""
+    frame.session.step(node.span)
+    return TABLE[type(node)](frame, node)
+
+
+def lookup(frame: Frame, name: str, span: Span) -> Any:
+    """What a name stands for: a variable of the body, a declaration or import of the file, or a word of the language."""
+    if name in frame.vars:
+        return good(frame.vars[name])
+    found = frame.module.find(name, frame.session)
+    if found is None:
+        found = library.find(name)
+    if found is None:
+        raise unknown(frame, name, span)
+    return good(found)
+
+
+def unknown(frame: Frame, name: str, span: Span) -> Exception:
+    names = [*frame.vars, *frame.module.names(), *library.names()]
+    close = nearest(name, names)
+    fixes = (Fix(f"replace by `{close[0]}`", ((span, close[0]),)),) if close else ()
+    help = did_you_mean(name, names)
+    where = library.module_of(name)
+    if where:
+        help = (f"add `use {where} {{ {name} }}`", *help)
+        fixes = ()
+    return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes)
+
+
+def _name(frame: Frame, node: tree.Name) -> Any:
+    return lookup(frame, node.id, node.span)
+
+
+def _tuple(frame: Frame, node: tree.Tuple) -> Any:
+    return tuple(evaluate(frame, i) for i in node.items)
+
+
+def _list(frame: Frame, node: Any) -> Any:
+    out: list[Any] = []
+    for i in node.items:
+        out += evaluate(frame, i) if isinstance(i, tree.Range) else [evaluate(frame, i)]
+    return check_size(frame.session, tuple(out), node.span)
+
+
+def _range(frame: Frame, node: tree.Range) -> Any:
+    start, stop = whole(frame, node.start), whole(frame, node.stop)
+    step = whole(frame, node.step) if node.step else 1
+    if step <= 0:
+        raise error("A0221", "the step of a range must be positive", node.span)
+    items = range(start, stop + 1 if node.inclusive else stop, step)
+    frame.session.step(node.span, len(items) if len(items) < 10**7 else 10**7)
+    return tuple(items)
+
+
+def whole(frame: Frame, node: tree.Expr) -> int:
+    value = evaluate(frame, node)
+    if type(value) is not int:
+        raise error("A0204", f"a whole number was expected, this is {describe(value)}", node.span)
+    return value
+
+
+def _comprehension(frame: Frame, node: tree.Comprehension) -> Any:
+    from archdsl.elaborate.statements import iterate
+
+    out = []
+    inner = frame.child(vars=dict(frame.vars))
+    for _ in iterate(inner, node.pattern, node.iterable):
+        if node.condition is None or truth(inner, node.condition):
+            out.append(evaluate(inner, node.item))
+    return tuple(out)
+
+
+def truth(frame: Frame, node: tree.Expr) -> bool:
+    """A condition decided at build. Raises A0222 for anything but a bool."""
+    value = evaluate(frame, node)
+    if value is True or value is False:
+        return value
+    if isinstance(value, Condition):
+        a, op, b, _ = value.parts[0]
+        raise error("A0222", f"`{a} {op} {b}` depends on sizes that vary at run time", node.span, "cannot be decided when the spec is built",
+                    help=f"add `require {a} {op} {b}`, or make the size a fixed (lower-case) one")
+    what = "an optional tensor: write `… is some`" if isinstance(value, Value) or value is None else describe(value)
+    raise error("A0222", f"a condition must be a bool, this is {what}", node.span)
+
+
+def _unary(frame: Frame, node: tree.Unary) -> Any:
+    if node.op == "not":
+        value = evaluate(frame, node.operand)
+        if isinstance(value, Value):
+            return apply_op(frame, "logical_not", (value,), {}, node.span)
+        return not truth(frame, node.operand)
+    value = evaluate(frame, node.operand)
+    if isinstance(value, Value):
+        return apply_op(frame, "neg", (value,), {}, node.span)
+    if isinstance(value, InitExpr):
+        return InitExpr("neg", (value,))
+    if isinstance(value, Dim):
+        return -value
+    return operators.binary(frame, "-", 0, value, node.span)
+
+
+def _binary(frame: Frame, node: tree.Binary) -> Any:
+    op = node.op
+    if op in ("and", "or"):
+        return _logic(frame, node)
+    a = evaluate(frame, node.left)
+    if op in ("in", "not in"):
+        return _contains(frame, node, a) == (op == "in")
+    b = evaluate(frame, node.right)
+    if op in operators.COMPARISON and (isinstance(a, Dim) or isinstance(b, Dim)):
+        divides = None
+        left = node.left
+        if op == "==" and b == 0 and isinstance(left, tree.Binary) and left.op == "%":
+            divides = (evaluate(frame, left.left), evaluate(frame, left.right))
+        return operators.compare(op, a, b, node.span, divides)
+    try:
+        return operators.binary(frame, op, a, b, node.span)
+    except TypeError:
+        raise error("A0204", f"`{op}` does not take {describe(a)} and {describe(b)}", node.span) from None
+
+
+def _logic(frame: Frame, node: tree.Binary) -> Any:
+    a = evaluate(frame, node.left)
+    if isinstance(a, Value):
+        return apply_op(frame, f"logical_{node.op}", (a, evaluate(frame, node.right)), {}, node.span)
+    if isinstance(a, Condition):
+        b = evaluate(frame, node.right)
+        if node.op == "and":
+            return Condition(a.parts + b.parts) if isinstance(b, Condition) else (a if b is True else False)
+        raise error("A0222", "`or` of conditions on run-time sizes cannot be lifted", node.span)
+    if a is not True and a is not False:
+        truth(frame, node.left)
+    if a is (node.op == "or"):
+        return a
+    b = evaluate(frame, node.right)
+    if b is True or b is False or isinstance(b, Condition):
+        return b
+    return truth(frame, node.right)
+
+
+def _contains(frame: Frame, node: tree.Binary, a: Any) -> bool:
+    right = node.right
+    items = _list(frame, right) if isinstance(right, tree.SetLit) else evaluate(frame, right)
+    if isinstance(items, str) and isinstance(a, str):
+        return a in items
+    if isinstance(items, tuple):
+        return any(type(i) is type(a) and i == a or operators.is_hyper_number(i) and operators.is_hyper_number(a) and i == a for i in items)
+    raise error("A0204", f"`in` needs a list, this is {describe(items)}", right.span)
+
+
+def _is_some(frame: Frame, node: tree.IsSome) -> bool:
+    return (evaluate(frame, node.operand) is None) == node.negate
+
+
+def _chain(frame: Frame, node: tree.Chain) -> Any:
+    if node.op == "|>":
+        value = evaluate(frame, node.items[0])
+        for item in node.items[1:]:
+            value = apply.pipe(frame, value, item)
+        return value
+    if node.op == "??":
+        for item in node.items[:-1]:
+            value = evaluate(frame, item)
+            if value is not None:
+                return value
+        return evaluate(frame, node.items[-1])
+    values = [evaluate(frame, i) for i in node.items]
+    if node.op == ">>":
+        for v, i in zip(values, node.items):
+            if not isinstance(v, TEMPLATES):
+                raise error("A0206", f"`>>` joins blocks; this is {describe(v)}", i.span)
+        return Compose(tuple(values), node.span, frame.session.intern(("compose", tuple(frame.session.key(v) for v in values))))
+    for v, i in zip(values, node.items):
+        if not isinstance(v, Mask):
+            raise error("A0204", f"`{node.op}` joins masks; this is {describe(v)}", i.span)
+    result = values[0]
+    for v in values[1:]:
+        kind = "and" if node.op == "&" else "or"
+        if kind == "and" and "full" in (result.kind, v.kind):
+            result = v if result.kind == "full" else result
+        else:
+            result = Mask(kind, (result, v))
+    return result
+
+
+def _item(frame: Frame, node: tree.Item) -> Any:
+    value = evaluate(frame, node.value)
+    if isinstance(value, Value):
+        return layouts.index(frame, value, node)
+    if not isinstance(value, (tuple, str)) or len(node.indices) != 1:
+        raise error("A0204", f"{describe(value)} cannot be indexed so", node.span)
+    i = node.indices[0]
+    if isinstance(i, tree.Slice):
+        return value[slice(*(whole(frame, e) if e else None for e in (i.start, i.stop, i.step)))]
+    k = whole(frame, i)
+    if not -len(value) <= k < len(value):
+        raise error("A0221", f"index {k} is outside of a list of {len(value)}", i.span, help=f"the last index is {len(value) - 1}" if value else "the list is empty")
+    return value[k]
+
+
+def _member(frame: Frame, node: tree.Member) -> Any:
+    if isinstance(node.value, tree.Name) and node.value.id not in frame.vars:
+        found = frame.module.member(node.value.id, node.name, frame.session)
+        if found is not None:
+            return found
+    value = evaluate(frame, node.value)
+    if isinstance(value, RecordValue):
+        try:
+            return value.get(node.name)
+        except KeyError:
+            raise error("A0201", f"the record {value.name} has no field `{node.name}`", node.name_span, help=did_you_mean(node.name, [k for k, _ in value.items])) from None
+    if isinstance(value, Share):
+        return apply.read_parameter(frame, value, node.name, node.name_span)
+    raise error("A0201", f"{describe(value)} has no `{node.name}`", node.name_span)
+
+
+def _named(frame: Frame, node: tree.Named) -> Any:
+    return apply.named(frame, node)
+
+
+def _if(frame: Frame, node: tree.IfExpr) -> Any:
+    for condition, results in node.branches:
+        if truth(frame, condition):
+            return results_of(frame, results)
+    return results_of(frame, node.otherwise)
+
+
+def results_of(frame: Frame, results: tuple[tree.Expr, ...]) -> Any:
+    values = tuple(evaluate(frame, r) for r in results)
+    return values[0] if len(values) == 1 else values
+
+
+def _match(frame: Frame, node: tree.MatchExpr) -> Any:
+    return evaluate(frame, select_arm(frame, node).body)
+
+
+def select_arm(frame: Frame, node: Any) -> tree.MatchArm:
+    """The arm of a match that fits its subject, decided at build."""
+    subject = evaluate(frame, node.subject)
+    if isinstance(subject, Value):
+        raise error("A0222", "`match` is decided when the spec is built; a tensor cannot be matched", node.subject.span)
+    for arm in node.arms:
+        if any(_fits(p, subject) for p in arm.patterns):
+            return arm
+    shown = ", ".join(p.span.text for a in node.arms for p in a.patterns)
+    raise error("A0223", f"no arm matches {describe(subject)}", node.subject.span, f"the arms are {shown}", help="add an arm, or `_` for the rest")
+
+
+def _fits(pattern: tree.Expr, subject: Any) -> bool:
+    if isinstance(pattern, tree.Name):
+        return pattern.id == "_" or subject == pattern.id
+    if isinstance(pattern, tree.NoneLit):
+        return subject is None
+    if isinstance(pattern, tree.Some):
+        return subject is not None
+    return type(subject) is type(pattern.value) and subject == pattern.value  # type: ignore[attr-defined]
+
+
+def _phase(frame: Frame, node: tree.PhaseExpr) -> Any:
+    return apply.phase(frame, node)
+
+
+def _literal(frame: Frame, node: tree.BlockLiteral) -> Any:
+    captured = tuple(sorted((n, frame.session.key(frame.vars[n])) for n in free_names(node) if n in frame.vars))
+    return Literal(node, frame.child(vars=dict(frame.vars)), frame.session.intern(("literal", id(node), frame.defaults.key, captured)))
+
+
+def free_names(node: Any) -> set[str]:
+    """Every name that a tree mentions (bound ones included: a superset is enough for a key)."""
+    out: set[str] = set()
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        if isinstance(n, (tree.Name, tree.AxisName)):
+            out.add(n.id)
+        stack.extend(tree.children(n))
+    return out
+
+
+def _call(frame: Frame, node: tree.Call) -> Any:
+    return apply.call(frame, node)
+
+
+def _edited(frame: Frame, node: tree.Edited) -> Any:
+    raise error("A0218", "`T with { … }` is reserved: it is built when a paper needs it", node.span, help="compose the blocks instead")
+
+
+TABLE: dict[type, Callable[[Frame, Any], Any]] = {
+    tree.Name: _name,
+    tree.Number: lambda f, n: n.value,
+    tree.Str: lambda f, n: n.value,
+    tree.Bool: lambda f, n: n.value,
+    tree.NoneLit: lambda f, n: None,
+    tree.Tuple: _tuple,
+    tree.List: _list,
+    tree.SetLit: _list,
+    tree.Range: _range,
+    tree.Comprehension: _comprehension,
+    tree.Unary: _unary,
+    tree.Binary: _binary,
+    tree.IsSome: _is_some,
+    tree.Chain: _chain,
+    tree.Call: _call,
+    tree.Item: _item,
+    tree.Member: _member,
+    tree.Named: _named,
+    tree.Edited: _edited,
+    tree.IfExpr: _if,
+    tree.MatchExpr: _match,
+    tree.PhaseExpr: _phase,
+    tree.BlockLiteral: _literal,
+    tree.LayoutCall: lambda f, n: layouts.layout_call(f, n),
+}
+_unused = (Label, BlockRef, InitRef, MaskRef, NeedInline, OpRef, POISON, Poisoned)
+del _unused

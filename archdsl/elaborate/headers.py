@@ -1,0 +1,414 @@
+"""Headers: binding both argument lists, types of hyper values, results against the declared outputs, faults sent to the caller's text."""
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from archdsl import shapes
+from archdsl.diagnostics.model import Diagnostic, Label, error
+from archdsl.dims import Dim
+from archdsl.elaborate.builder import join
+from archdsl.elaborate.frame import Frame, Override, good
+from archdsl.elaborate.hints import did_you_mean, nearest
+from archdsl.elaborate.values import (
+    TEMPLATES, BlockRef, Bound, Defaults, InitRef, NOWHERE, POISON, RecordRef, RecordValue, Template, Builtin, describe, is_hyper_number,
+)
+from archdsl.graph import InitExpr, Knob, Mask, TensorType, Value
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+if TYPE_CHECKING:
+    from archdsl.elaborate.apply import Args
+
+
+def is_tensor(p: tree.Param) -> bool:
+    kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
+    return isinstance(kind, tree.TensorType)
+
+
+# ---------------------------------------------------------------- the first list
+def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict[str, Bound]:
+    """Explicit arguments by name, then the defaults in force. Header defaults wait for the application."""
+    positional, named, spans = args
+    decl = ref.decl
+    params = [p for p in decl.params if not p.rest]
+    names = [p.name for p in params]
+    where = Label(decl.name_span, f"`{decl.name}` is declared here")
+    if len(positional) > len(names):
+        raise error("A0205", f"`{decl.name}` takes {len(names)} argument{'s' * (len(names) != 1)}, not {len(positional)}", spans.get(len(names), node.span),
+                    "one too many", labels=(where,), notes=(signature(decl),), help="tensors stand in a second list: `Block(arguments)(x)`")
+    given: dict[str, Bound] = {names[i]: Bound(v, spans.get(i, node.span), "argument") for i, v in enumerate(positional)}
+    for k, v in named.items():
+        if k not in names:
+            close = nearest(k, names)
+            from archdsl.diagnostics.model import Fix
+
+            span = spans.get(k, node.span)
+            fixes = (Fix(f"replace by `{close[0]}`", ((Span(span.source, span.start, span.start + len(k)), close[0]),)),) if close and span.text.startswith(k) else ()
+            raise error("A0202", f"`{decl.name}` has no argument `{k}`", span, "no such argument", labels=(where,), notes=(signature(decl),), help=did_you_mean(k, names), fixes=fixes)
+        if k in given:
+            raise error("A0205", f"`{k}` is given twice", spans.get(k, node.span))
+        given[k] = Bound(v, spans.get(k, node.span), "argument")
+    out: dict[str, Bound] = {}
+    for p in params:
+        entry = frame.defaults.entries.get((id(decl), p.name))
+        if p.name in given:
+            b = given[p.name]
+            good(b.value)
+            out[p.name] = Bound(convert(frame, b.value, p.type, b.span, p.name), b.span, "argument")
+        elif entry is not None:
+            frame.session.used_defaults.add((id(decl), p.name))
+            out[p.name] = Bound(convert(frame, entry.value, p.type, entry.span, p.name), entry.span, "default")
+        elif p.default is None:
+            raise error("A0203", f"`{decl.name}` needs `{p.name}`", node.span, f"`{p.name}` is missing", labels=(where,), notes=(signature(decl),))
+    return out
+
+
+def signature(decl: tree.Block) -> str:
+    """The header on one line, as written."""
+    span = decl.span
+    head = span.text.split("{", 1)[0] if decl.body is not None else span.text
+    return " ".join(head.split())
+
+
+# ---------------------------------------------------------------- types of hyper values
+def convert(frame: Frame, value: Any, type: tree.Type | None, span: Span, name: str) -> Any:
+    """The value as its declared type takes it. Raises A0204."""
+    if value is POISON or type is None:
+        return value
+    ok, result = _convert(frame, value, type)
+    if not ok:
+        raise error("A0204", f"`{name}` is of type {type.span.text or type_text(type)}, not {describe(value)}", span, f"this is {describe(value)}", help=_type_help(type, value))
+    return result
+
+
+def _type_help(type: tree.Type, value: Any) -> tuple[str, ...]:
+    options = [o.value for o in type.options if isinstance(o, tree.LiteralType)] if isinstance(type, tree.UnionType) else []
+    if options and isinstance(value, str):
+        return did_you_mean(value, options) or (f"it is one of {', '.join(options)}",)
+    if isinstance(value, BlockRef) and isinstance(type, tree.NameType) and type.name == "block":
+        return (f"complete it: `{value.decl.name}(…)`",)
+    return ()
+
+
+def type_text(type: tree.Type) -> str:
+    return getattr(type, "name", None) or type.__class__.__name__
+
+
+def _convert(frame: Frame, value: Any, type: tree.Type) -> tuple[bool, Any]:
+    if isinstance(type, tree.OptionalType):
+        return (True, None) if value is None else _convert(frame, value, type.item)
+    if isinstance(type, tree.UnionType):
+        for option in type.options:
+            ok, result = _convert(frame, value, option)
+            if ok:
+                return True, result
+        return False, None
+    if isinstance(type, tree.LiteralType):
+        return value == type.value, value
+    if isinstance(type, (tree.ListType, tree.TupleType)):
+        return _convert_list(frame, value, type)
+    if not isinstance(type, tree.NameType):
+        return not isinstance(value, Value), value
+    return _convert_named(frame, value, type.name)
+
+
+def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
+    if not isinstance(value, tuple):
+        return False, None
+    if isinstance(type, tree.TupleType):
+        kinds = type.items
+    else:
+        kinds = (type.item,) * len(value)
+        if type.length is not None:
+            from archdsl.elaborate.expressions import evaluate
+
+            if evaluate(frame, type.length) != len(value):
+                return False, None
+    if len(kinds) != len(value):
+        return False, None
+    parts = [_convert(frame, v, k) for v, k in zip(value, kinds)]
+    return all(ok for ok, _ in parts), tuple(v for _, v in parts)
+
+
+def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:
+    if name == "int":
+        if isinstance(value, Fraction) and value.denominator == 1:
+            return True, int(value)
+        return type(value) is int or isinstance(value, Dim), value
+    if name == "float":
+        return is_hyper_number(value), value
+    if name == "bool":
+        return isinstance(value, bool), value
+    if name == "str":
+        return isinstance(value, str), value
+    if name == "block":
+        if isinstance(value, Builtin):
+            from archdsl.elaborate.values import OpRef
+            from archdsl.ops.registry import find
+
+            op = find(value.name)
+            return op is not None, OpRef(op) if op else value
+        return isinstance(value, TEMPLATES), value
+    if name == "mask":
+        return isinstance(value, Mask), value
+    if name == "init":
+        if isinstance(value, InitRef):
+            from archdsl.elaborate.apply import initializer
+
+            return True, initializer(value.name, ([], {}, {}), NOWHERE)
+        if is_hyper_number(value):
+            return True, InitExpr("constant", (), (("value", float(value)),))
+        return isinstance(value, InitExpr), value
+    return isinstance(value, RecordValue) and value.name == name.rsplit(".", 1)[-1], value
+
+
+def record(frame: Frame, ref: RecordRef, args: Args, span: Span) -> RecordValue:
+    """`RopeScaling(factor = 8)`: fields in order, header defaults filled in."""
+    from archdsl.elaborate.expressions import evaluate
+
+    positional, named, spans = args
+    names = [f.name for f in ref.decl.fields]
+    if len(positional) > len(names):
+        raise error("A0205", f"the record {ref.decl.name} has {len(names)} fields", span)
+    values = dict(zip(names, positional))
+    for k, v in named.items():
+        if k not in names:
+            raise error("A0202", f"the record {ref.decl.name} has no field `{k}`", spans.get(k, span), help=did_you_mean(k, names))
+        values[k] = v
+    inner = Frame(frame.session, ref.module, frame.builder)
+    for f in ref.decl.fields:
+        if f.name not in values:
+            if f.default is None:
+                raise error("A0203", f"the record {ref.decl.name} needs `{f.name}`", span)
+            values[f.name] = evaluate(inner, f.default)
+        values[f.name] = inner.vars[f.name] = convert(inner, values[f.name], f.type, spans.get(f.name, span), f.name)
+    return RecordValue(ref.decl.name, tuple((n, values[n]) for n in names))
+
+
+# ---------------------------------------------------------------- binding at an application
+def bind(inner: Frame, frame: Frame, template: Template, args: Args, span: Span) -> None:
+    """Fills the frame of a body: tensors and their sizes first, then hyper arguments in the order of the header."""
+    decl = template.ref.decl
+    taken = _second_list(inner, decl, args, span)
+    _explicit(inner, template)
+    _match_inputs(inner, decl, taken, args[2], span)
+    _header_defaults(inner, decl, template)
+    _hyper_inputs(inner, decl, taken, args[2], span)
+    inner.anonymous = frozenset(p.name for p in decl.params if p.anonymous)
+    inner.blocks = frozenset(p.name for p in decl.params if not p.anonymous and isinstance(inner.vars.get(p.name), TEMPLATES))
+    for p in (*decl.params, *decl.inputs):
+        if not is_tensor(p) and not p.rest:
+            inner.fixed[p.name] = p.span
+    inner.args = template.args
+
+
+def _second_list(inner: Frame, decl: tree.Block, args: Args, span: Span) -> dict[str, Any]:
+    positional, named, spans = args
+    params = [p for p in decl.inputs if not p.rest]
+    has_rest = len(params) < len(decl.inputs)
+    where = Label(decl.name_span, f"`{decl.name}` is declared here")
+    if len(positional) > len(params) and not has_rest:
+        raise error("A0205", f"`{decl.name}` takes {len(params)} input{'s' * (len(params) != 1)}, not {len(positional)}", spans.get(len(params), span), labels=(where,),
+                    notes=(signature(decl),))
+    taken = {p.name: v for p, v in zip(params, positional)}
+    rest: dict[str, Any] = {}
+    names = {p.name for p in params}
+    for k, v in named.items():
+        if k in taken:
+            raise error("A0205", f"`{k}` is given twice", spans.get(k, span))
+        if k in names:
+            taken[k] = v
+        elif has_rest:
+            rest[k] = v
+        else:
+            raise error("A0202", f"`{decl.name}` has no input `{k}`", spans.get(k, span), labels=(where,), notes=(signature(decl),), help=did_you_mean(k, names))
+    if has_rest:
+        inner.rest = (tuple(positional[len(params) :]), rest)
+    for p in params:
+        if p.name not in taken and p.default is None and not isinstance(p.type, tree.OptionalType):
+            raise error("A0203", f"`{decl.name}` needs the input `{p.name}`", span, labels=(where,), notes=(signature(decl),))
+    return taken
+
+
+def _explicit(inner: Frame, template: Template) -> None:
+    for name, b in template.args.items():
+        inner.vars[name] = b.value
+
+
+def _binding(inner: Frame) -> shapes.Binding:
+    from archdsl.elaborate.expressions import evaluate
+
+    return shapes.Binding(inner.vars, lambda e: evaluate(inner, e))
+
+
+def _match_inputs(inner: Frame, decl: tree.Block, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:
+    binding = _binding(inner)
+    pending = []
+    for i, p in enumerate(decl.inputs):
+        if p.rest or not is_tensor(p):
+            continue
+        value = good(taken.get(p.name)) if taken.get(p.name) is not None else None
+        where = spans.get(p.name, spans.get(i, span))
+        if value is None:
+            if not isinstance(p.type, tree.OptionalType):
+                raise error("A0204", f"the input `{p.name}` of `{decl.name}` cannot be none", where)
+        elif not isinstance(value, Value):
+            raise error("A0204", f"the input `{p.name}` of `{decl.name}` is a tensor, not {describe(value)}", where, f"this is {describe(value)}", notes=(signature(decl),))
+        else:
+            pending.append((p, value, where))
+        inner.vars[p.name] = value
+    for p, value, where in pending:
+        kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
+        match_type(binding, kind, value, where, f"the input `{p.name}` of `{decl.name}`", decl)
+    inner.vars["..."] = binding.sequences
+
+
+def match_type(binding: shapes.Binding, kind: tree.TensorType, value: Value, where: Span, what: str, decl: Any = None) -> None:
+    """Binds a declared tensor type to a value's. Raises A0301 (shape), A0302 (undecided) or A0307 (dtype)."""
+    try:
+        binding.match(kind.shape, value.shape)
+    except shapes.ShapeError as e:
+        code = "A0302" if "cannot be shown" in e.message else "A0303" if "multiple" in e.message or "whole" in e.message else "A0301"
+        labels = (Label(value.node.span, f"{value.type} comes from here"),) if value.node.span not in (where, NOWHERE) else ()
+        labels += (Label(kind.span, "the expected shape"),) if kind.span.source.text else ()
+        help = (f"add `require {e.require}`",) if e.require else ()
+        raise error(code, f"{what} is {kind.span.text or kind}, but this is {value.type}", where, e.message, labels=labels, help=help) from None
+    floats = ("float", "f64", "f32", "bf16", "f16")
+    expected, actual = kind.dtype, value.dtype
+    fits = (actual in floats) if expected is None or expected in floats else (actual == expected or expected == "int" and actual in ("i32", "i8", "u8"))
+    if not fits:
+        raise error("A0307", f"{what} holds {expected or 'floats'}, not {actual}", where, f"this is {value.type}",
+                    help="a token index becomes a vector by an embedding" if actual == "int" else ())
+
+
+def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None:
+    from archdsl.elaborate.expressions import evaluate
+
+    for p in decl.params:
+        if p.rest:
+            continue
+        over = [o for o in inner.overrides if o.segments[0] == p.name]
+        explicit = p.name in template.args and template.args[p.name].origin == "argument"
+        if p.name not in template.args:
+            if p.default is None:
+                raise error("A0203", f"`{decl.name}` needs `{p.name}`", template.span)
+            default = evaluate(inner, p.default)
+            inner.vars[p.name] = convert(inner, default, p.type, p.default.span, p.name)
+        default = inner.vars[p.name]
+        if p.domain is not None and not explicit:
+            for o in over:
+                inner.vars[p.name] = convert(inner, override_value(inner, o, default), p.type, o.span, p.name)
+            address = join(inner.prefix, p.name)
+            inner.builder.knobs[address] = Knob(address, p.type.span.text if p.type else "", default, inner.vars[p.name], p.domain, p.span, p.doc)
+
+
+def override_value(frame: Frame, o: Override, current: Any) -> Any:
+    """The value that an override gives; further segments reach into lists and records."""
+    from archdsl.elaborate.expressions import evaluate
+
+    o.used[0] = True
+    value = evaluate(frame, o.expr) if o.expr is not None else o.value
+    return _deep_set(current, o.segments[1:], value, o.span)
+
+
+def _deep_set(current: Any, segments: tuple[str, ...], value: Any, span: Span) -> Any:
+    if not segments:
+        return value
+    head, rest = segments[0], segments[1:]
+    if isinstance(current, RecordValue):
+        if head not in [k for k, _ in current.items]:
+            raise error("A0215", f"the record {current.name} has no field `{head}`", span, help=did_you_mean(head, [k for k, _ in current.items]))
+        return RecordValue(current.name, tuple((k, _deep_set(v, rest, value, span) if k == head else v) for k, v in current.items))
+    if isinstance(current, tuple) and (head == "*" or head.isdigit()):
+        if head != "*" and int(head) >= len(current):
+            raise error("A0215", f"there is no item {head}: the list has {len(current)}", span)
+        return tuple(_deep_set(v, rest, value, span) if head in ("*", str(i)) else v for i, v in enumerate(current))
+    raise error("A0215", f"`{head}` is nothing that can be set inside {describe(current)}", span)
+
+
+def _hyper_inputs(inner: Frame, decl: tree.Block, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:
+    from archdsl.elaborate.expressions import evaluate
+
+    for i, p in enumerate(decl.inputs):
+        if p.rest or is_tensor(p):
+            continue
+        where = spans.get(p.name, spans.get(i, span))
+        if p.name in taken:
+            value = good(taken[p.name])
+        elif p.default is not None:
+            value, where = evaluate(inner, p.default), p.default.span
+        else:
+            raise error("A0203", f"`{decl.name}` needs the input `{p.name}`", span)
+        inner.vars[p.name] = convert(inner, value, p.type, where, p.name)
+
+
+# ---------------------------------------------------------------- results
+def declared_types(inner: Frame, outs: tuple[tree.Out, ...], span: Span) -> tuple[TensorType, ...]:
+    binding = _binding(inner)
+    binding.sequences = inner.vars.get("...", {})
+    try:
+        return tuple(TensorType(o.type.dtype or "float", binding.shape(o.type.shape)) for o in outs)  # type: ignore[union-attr]
+    except shapes.ShapeError as e:
+        raise error("A0305", f"the declared result cannot be computed: {e.message}", span) from None
+
+
+def results(inner: Frame, outs: tuple[tree.Out, ...], span: Span, name: str) -> tuple[Value, ...]:
+    """What `return` gave, checked against the header. Raises A0220 (number), A0305 (shape)."""
+    value = inner.result
+    if value is None:
+        raise error("A0220", f"`{name}` returns nothing", span, help="end the body with `return`")
+    where, values = value
+    if len(values) == 1 and isinstance(values[0], tuple) and len(outs) != 1:
+        values = values[0]
+    if len(values) != len(outs):
+        raise error("A0220", f"`{name}` declares {len(outs)} result{'s' * (len(outs) != 1)}, this returns {len(values)}", where)
+    binding = _binding(inner)
+    binding.sequences = inner.vars.get("...", {})
+    for v, o in zip(values, outs):
+        if good(v) is None or not isinstance(v, Value):
+            raise error("A0220", f"`{name}` returns tensors, this is {describe(v)}", where)
+        _check_result(inner, binding, v, o, where, name)
+    return tuple(values)
+
+
+def _check_result(inner: Frame, binding: shapes.Binding, value: Value, out: tree.Out, where: Span, name: str) -> None:
+    kind = out.type
+    if not isinstance(kind, tree.TensorType):
+        raise error("A0204", "a result is a tensor", out.span)
+    for axis in kind.shape.axes:
+        for n in shapes.axis_names(axis):
+            if n != "_" and n not in inner.vars:
+                raise error("A0309", f"the size `{n}` occurs only in a result: nothing says what it is", axis.span, help="write `_` for a size that follows from the body")
+    try:
+        binding.match(kind.shape, value.shape)
+    except shapes.ShapeError as e:
+        raise error("A0305", f"`{name}` declares {kind.span.text}, the result is {value.type}", where, e.message,
+                    labels=(Label(kind.span, "declared here"), *((Label(value.node.span, "computed here"),) if value.node.span != where else ())),
+                    help=(f"add `require {e.require}`",) if e.require else ()) from None
+    if kind.dtype is not None and value.dtype != kind.dtype and not (kind.dtype == "int" and value.dtype in ("i32", "i8", "u8")):
+        raise error("A0307", f"`{name}` declares {kind.span.text}, the result holds {value.dtype}", where)
+
+
+# ---------------------------------------------------------------- faults inside a block, shown where they were caused
+def retarget(d: Diagnostic, template: Template, args: Args, span: Span) -> Diagnostic:
+    """A fault found inside a library block moves to the argument it speaks of, else to the application."""
+    if d.span.source is span.source or d.span.source is NOWHERE.source or not template.ref.module.is_library:
+        return d
+    text = d.span.text
+    words = set("".join(c if c.isalnum() or c == "_" else " " for c in text).split())
+    for name, b in template.args.items():
+        if name in words and b.origin == "argument" and b.span.source is span.source:
+            return _moved(d, b.span, template)
+    return _moved(d, span, template)
+
+
+def _moved(d: Diagnostic, to: Span, template: Template) -> Diagnostic:
+    if any(label.message.startswith("inside `") for label in d.labels):
+        return replace(d, span=to)
+    inside = Label(d.span, f"inside `{template.ref.decl.name}`")
+    return replace(d, span=to, label=d.label or d.message, labels=(*d.labels, inside), fixes=())
+
+
+__all__ = ["Defaults", "bind", "convert", "first_list", "record", "results", "retarget"]

@@ -1,0 +1,20 @@
+"""Nearest names."""
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Iterable
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """At most three names that look like `name`, the closest first."""
+    pool = [n for n in dict.fromkeys(names) if not n.startswith("__")]
+    lower = {n.lower().replace("_", ""): n for n in reversed(pool)}
+    exact = lower.get(name.lower().replace("_", ""))
+    close = get_close_matches(name, pool, n=3, cutoff=0.6)
+    return ([exact] if exact and exact != name else []) + [c for c in close if c not in (exact, name)]
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """A help line, or none."""
+    close = nearest(name, names)
+    return (f"did you mean {' or '.join(f'`{c}`' for c in close[:3])}?",) if close else ()

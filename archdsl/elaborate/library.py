@@ -1,0 +1,316 @@
+"""The words of the language that are no ops: functions of hyper values, masks, initialisers, `identity`, `zero`, `collect`."""
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any, Callable
+
+from archdsl.diagnostics.model import error
+from archdsl.dims import Dim
+from archdsl.elaborate.values import Builtin, InitRef, MaskRef, OpRef, describe, is_hyper_number
+from archdsl.graph import Mask
+from archdsl.ops.registry import OPS
+from archdsl.ops.registry import find as find_op
+from archdsl.ops.registry import load as load_ops
+
+MASKS = {"window": 1, "causal_by": 1, "own_block": 1, "keys": 1, "equal_labels": 1}
+FUNCTIONS: dict[str, Builtin] = {}
+
+
+class HyperError(ValueError):
+    """A fault in a stage-1 call: a sentence in the user's words."""
+
+
+def function(f: Callable[..., Any]) -> Callable[..., Any]:
+    name = f.__name__.rstrip("_")
+    FUNCTIONS[name] = Builtin(name, f, (f.__doc__ or "").strip())
+    return f
+
+
+def number(value: Any) -> Any:
+    if not is_hyper_number(value):
+        raise HyperError(f"a number was expected, this is {describe(value)}")
+    return value
+
+
+def items(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        return tuple(value)
+    if not isinstance(value, tuple):
+        raise HyperError(f"a list was expected, this is {describe(value)}")
+    return value
+
+
+def count(value: Any) -> int:
+    if type(value) is not int:
+        raise HyperError(f"a whole number was expected, this is {describe(value)}")
+    return value
+
+
+@function
+def range_(*bounds: Any) -> Any:
+    """range(n), range(a, b), range(a, b, step): whole numbers from a (0) to b (excluded)."""
+    r = range(*map(count, bounds))
+    if len(r) > 200_000:
+        raise HyperError(f"a range of {len(r):,} items is too long: at most 200,000 are allowed")
+    return tuple(r)
+
+
+@function
+def enumerate_(xs: Any) -> Any:
+    """[(0, first), (1, second), …]"""
+    return tuple(enumerate(items(xs)))
+
+
+@function
+def zip_(*lists: Any) -> Any:
+    """Items of several lists of one length, paired."""
+    ls = [items(x) for x in lists]
+    if len({len(x) for x in ls}) > 1:
+        raise HyperError(f"lists of different lengths cannot be paired: {', '.join(str(len(x)) for x in ls)}")
+    return tuple(zip(*ls))
+
+
+@function
+def len_(xs: Any) -> Any:
+    """The number of items."""
+    return len(items(xs))
+
+
+@function
+def sum_(xs: Any) -> Any:
+    """The sum of a list of numbers."""
+    return sum(map(number, items(xs)), 0)
+
+
+@function
+def min_(*xs: Any) -> Any:
+    """The smallest of a list or of the arguments."""
+    return min(map(number, items(xs[0]) if len(xs) == 1 else xs))
+
+
+@function
+def max_(*xs: Any) -> Any:
+    """The largest of a list or of the arguments."""
+    return max(map(number, items(xs[0]) if len(xs) == 1 else xs))
+
+
+@function
+def sorted_(xs: Any) -> Any:
+    """The list in ascending order."""
+    return tuple(sorted(items(xs)))
+
+
+@function
+def reversed_(xs: Any) -> Any:
+    """The list backwards."""
+    return tuple(reversed(items(xs)))
+
+
+@function
+def repeat_(x: Any, n: Any) -> Any:
+    """A list of n times x."""
+    if count(n) > 200_000:
+        raise HyperError(f"{n:,} items are too many")
+    return (x,) * n
+
+
+@function
+def abs_(x: Any) -> Any:
+    """|x|"""
+    return abs(number(x))
+
+
+@function
+def floor_(x: Any) -> Any:
+    """The largest whole number ≤ x."""
+    return math.floor(number(x))
+
+
+@function
+def ceil_(x: Any) -> Any:
+    """The smallest whole number ≥ x."""
+    return math.ceil(number(x))
+
+
+@function
+def round_(x: Any) -> Any:
+    """The nearest whole number, halves to even."""
+    return round(number(x))
+
+
+@function
+def floordiv_(a: Any, b: Any) -> Any:
+    """⌊a / b⌋"""
+    return number(a) // number(b)
+
+
+@function
+def ceildiv_(a: Any, b: Any) -> Any:
+    """⌈a / b⌉"""
+    return -(-number(a) // number(b))
+
+
+@function
+def sqrt_(x: Any) -> Any:
+    """The square root; exact when it is a whole number."""
+    root = math.isqrt(x) if isinstance(number(x), int) and x >= 0 else None
+    return root if root is not None and root * root == x else math.sqrt(x)
+
+
+@function
+def exp_(x: Any) -> Any:
+    """eˣ"""
+    return math.exp(number(x))
+
+
+@function
+def log_(x: Any) -> Any:
+    """The natural logarithm."""
+    return math.log(number(x))
+
+
+@function
+def linspace_(a: Any, b: Any, n: Any) -> Any:
+    """n evenly spaced numbers from a to b, both included."""
+    n = count(n)
+    if n > 200_000:
+        raise HyperError(f"{n:,} items are too many")
+    a, b = Fraction(number(a)), Fraction(number(b))
+    return tuple(a + (b - a) * i / (n - 1) for i in range(n)) if n > 1 else (a,) * n
+
+
+@function
+def ramp_(a: Any, b: Any, depths: Any, end: Any = True) -> Any:
+    """Numbers from a to b over all blocks, nested as `depths`: [[…], […]]. Without `end` the last one stays below b."""
+    sizes = [count(d) for d in items(depths)]
+    total = sum(sizes)
+    a, b = Fraction(number(a)), Fraction(number(b))
+    last = max(total - 1 if end else total, 1)
+    flat = [a + (b - a) * i / last for i in range(total)]
+    out, at = [], 0
+    for d in sizes:
+        out.append(tuple(flat[at : at + d]))
+        at += d
+    return tuple(out)
+
+
+@function
+def multiples_(k: Any, low: Any, high: Any) -> Any:
+    """The multiples of k from low to high, both included."""
+    first = -(-number(low) // count(k)) * k
+    return range_(math.ceil(first), math.floor(number(high)) + 1, k)
+
+
+@function
+def divisors_(n: Any) -> Any:
+    """The whole numbers that divide n, ascending."""
+    n = count(n)
+    if n > 10**9:
+        raise HyperError("the number is too large to list its divisors")
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return tuple(small + [n // d for d in reversed(small) if d * d != n])
+
+
+@function
+def int_(x: Any) -> Any:
+    """A whole number from a number (cut towards zero), a bool or a string of digits."""
+    if isinstance(x, str):
+        if not x.strip().lstrip("-").isdigit() or len(x) > 1000:
+            raise HyperError(f'"{x[:40]}" is no whole number')
+        return int(x)
+    return int(x) if isinstance(x, bool) else int(number(x))
+
+
+@function
+def float_(x: Any) -> Any:
+    """The number as an exact rational, so that `/` does not have to be whole."""
+    return Fraction(number(x))
+
+
+@function
+def str_(x: Any) -> Any:
+    """The number as text."""
+    return str(x)
+
+
+@function
+def split_(text: Any, by: Any) -> Any:
+    """The parts of a string between separators."""
+    if not isinstance(text, str) or not isinstance(by, str) or not by:
+        raise HyperError("split takes a string and a separator")
+    return tuple(text.split(by))
+
+
+@function
+def starts_with_(text: Any, start: Any) -> Any:
+    """Whether a string begins so."""
+    return isinstance(text, str) and text.startswith(start)
+
+
+@function
+def all_(xs: Any) -> Any:
+    """Whether every item is true."""
+    return all(items(xs))
+
+
+@function
+def any_(xs: Any) -> Any:
+    """Whether some item is true."""
+    return any(items(xs))
+
+
+def call_mask(name: str, args: list[Any], named: dict[str, Any], span: Any) -> Mask:
+    """`window(64)`, `causal_by(8)`, `own_block(16, previous = 1)`, `keys(valid)`, `equal_labels(region)`."""
+    values = [*args, *named.values()]
+    allowed = {"own_block": (1, 2)}.get(name, (1, 1))
+    if not allowed[0] <= len(values) <= allowed[1] or any(k != "previous" for k in named):
+        raise error("A0202", f"the mask {name} takes {'one argument' if allowed[1] == 1 else 'a size and `previous`'}", span)
+    if name in ("window", "causal_by", "own_block"):
+        for v in values:
+            if not isinstance(v, (int, Dim)) or isinstance(v, bool) or isinstance(v, int) and v < (0 if v is not values[0] else 1):
+                raise error("A0204", f"the mask {name} takes sizes, this is {describe(v)}", span)
+    if name == "own_block" and len(values) == 1:
+        values.append(0)
+    return Mask(name, tuple(values))
+
+
+def find(name: str) -> Any:
+    """The builtin of that name, or None. A name may be a function of numbers and an op at once (`sqrt`): the function comes first
+    and gives way to the op when an argument is a tensor."""
+    if name in ("full", "causal"):
+        return Mask(name)
+    if name in MASKS:
+        return MaskRef(name)
+    if name in FUNCTIONS:
+        return FUNCTIONS[name]
+    op = find_op(name)
+    if op is not None:
+        return OpRef(op)
+    from archdsl.ops.initializers import INITIALIZERS
+
+    if name in INITIALIZERS:
+        return InitRef(name)
+    if name in ("collect", "bank", "routed"):
+        return Builtin(name, lambda *a: None)
+    return None
+
+
+def names() -> list[str]:
+    load_ops()
+    from archdsl.ops.initializers import INITIALIZERS
+
+    return ["full", "causal", *MASKS, *FUNCTIONS, *OPS, *INITIALIZERS, "collect"]
+
+
+_exports: dict[str, str] | None = None
+
+
+def module_of(name: str) -> str | None:
+    """The library module that declares a block of this name."""
+    global _exports
+    if _exports is None:
+        from archdsl.modules import library_exports
+
+        _exports = library_exports()
+    return _exports.get(name)

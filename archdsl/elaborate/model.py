@@ -1,0 +1,198 @@
+"""From a model declaration and settings to its graph."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from archdsl import dims, shapes
+from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
+from archdsl.dims import Dim, Facts, Size
+from archdsl.elaborate import headers
+from archdsl.elaborate.builder import Builder
+from archdsl.elaborate.expressions import evaluate
+from archdsl.elaborate.frame import Frame, Override, Session
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.statements import run
+from archdsl.elaborate.values import Builtin, ModelRef
+from archdsl.graph import Graph, Knob, TensorType, Value
+from archdsl.modules import Module
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """An input of a model: its type, the range of its values (low, high, both included) and example sizes by axis name."""
+
+    name: str
+    type: TensorType
+    low: Any = None
+    high: Any = None
+    optional: bool = False
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One override, as a variant, the command line or Python gives it."""
+
+    address: str
+    value: Any
+    expr: tree.Expr | None
+    span: Span
+
+
+@dataclass(slots=True)
+class Elaborated:
+    """A model for one choice of hyper arguments. `sizes`: example sizes of the run-time axes (1 where none is given)."""
+
+    graph: Graph
+    inputs: tuple[InputSpec, ...]
+    knobs: dict[str, Knob]
+    facts: Facts
+    sizes: dict[str, int]
+    stream: str | None
+    decl: tree.Model
+    steps: int = 0
+    warnings: list[Diagnostic] = field(default_factory=list)
+
+
+def segments(address: str) -> tuple[str, ...]:
+    """`a.{b, c}.*.0` -> segments; braces hold no dots of their own."""
+    out, depth, at = [], 0, 0
+    for i, c in enumerate(address):
+        depth += (c == "{") - (c == "}")
+        if c == "." and depth == 0:
+            out.append(address[at:i])
+            at = i + 1
+    return (*out, address[at:])
+
+
+def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = ()) -> Elaborated:
+    """The graph of a model. Raises ArchError with every fault found."""
+    session = Session(module.library)
+    facts = Facts()
+    builder = Builder()
+    overrides = tuple(Override(segments(s.address), s.value, s.expr, s.span, [False]) for s in settings)
+    frame = Frame(session, module, builder, decl=decl, overrides=overrides)
+    if decl.base is not None or decl.inputs is None:
+        raise error("A0218", f"the model `{decl.name}` uses {'`with`' if decl.base else '`entry`'}, which is reserved", decl.span, "not built yet")
+    with shapes.use_facts(facts):
+        knobs = _header(frame, decl)
+        inputs = _inputs(frame, decl)
+        frame.fixed.update({p.name: p.span for p in decl.params})
+        run(frame, decl.body)
+        values = headers.results(frame, decl.outs, decl.name_span, decl.name)
+        graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
+    _unused(session, overrides, graph, knobs)
+    sizes = {n: s for i in inputs for n, s in i.sizes.items()}
+    knobs.update(graph.knobs)
+    return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps)
+
+
+def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
+    """Hyper arguments in order; later defaults may read earlier values. Each is a knob."""
+    knobs: dict[str, Knob] = {}
+    faults: list[Diagnostic] = []
+    for p in decl.params:
+        try:
+            if p.default is None:
+                over = [o for o in frame.overrides if o.segments == (p.name,)]
+                if not over:
+                    raise error("A0203", f"the model `{decl.name}` has no default for `{p.name}`", p.span, help="give the paper's value")
+                default = None
+            else:
+                default = headers.convert(frame, evaluate(frame, p.default), p.type, p.default.span, p.name)
+            value = default
+            for o in frame.overrides:
+                if o.segments[0] == p.name:
+                    value = headers.convert(frame, headers.override_value(frame, o, value), p.type, o.span, p.name)
+        except ArchError as e:
+            faults += e.diagnostics
+            from archdsl.elaborate.values import POISON
+
+            value = default = POISON
+        frame.vars[p.name] = value
+        knobs[p.name] = Knob(p.name, p.type.span.text if p.type else "", default, value, p.domain, p.span, p.doc)
+    if faults:
+        raise ArchError(*faults)
+    return knobs
+
+
+def _inputs(frame: Frame, decl: tree.Model) -> tuple[InputSpec, ...]:
+    binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
+    out: list[InputSpec] = []
+    for p in decl.inputs or ():
+        optional = isinstance(p.type, tree.OptionalType)
+        kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
+        if not isinstance(kind, tree.TensorType):
+            raise error("A0204", f"the input `{p.name}` of a model is a tensor", p.span)
+        sizes: dict[str, int] = {}
+        for axis in kind.shape.axes:
+            _declare_axis(frame, binding, axis, sizes)
+        try:
+            shape = binding.shape(kind.shape)
+        except shapes.ShapeError as e:
+            raise error("A0309", f"the shape of `{p.name}`: {e.message}", e.axis.span if e.axis is not None else p.span) from None
+        type = TensorType(kind.dtype or "float", shape)
+        low, high = _range(frame, p)
+        value = frame.builder.input(p.name, type, p.span)
+        frame.vars[p.name] = value
+        out.append(InputSpec(p.name, type, low, high, optional, sizes))
+    return tuple(out)
+
+
+def _declare_axis(frame: Frame, binding: shapes.Binding, axis: tree.Axis, sizes: dict[str, int]) -> None:
+    if isinstance(axis, (tree.Ragged, tree.Bounded)):
+        raise error("A0218", "packed and bounded axes are part of the language but not built yet", axis.span)
+    if isinstance(axis, (tree.AnyAxes, tree.AxesVar)):
+        raise error("A0309", "an input of a model names all its axes", axis.span)
+    if isinstance(axis, tree.AxisSized):
+        size = binding.size(axis.size)
+        if not isinstance(size, int) or size < 1:
+            raise error("A0309", f"an example size is a whole number, this is {size}", axis.span)
+        sizes[axis.id] = size
+    for name in shapes.axis_names(axis):
+        if name in frame.vars:
+            continue
+        if not name[0].isupper():
+            raise error("A0309", f"nothing binds the size `{name}`", axis.span, "a lower-case size is fixed when the model is built",
+                        help=f"make it a hyper argument (`{name}: int = …`), or write it in upper case when it varies at run time")
+        frame.vars[name] = dims.sym(name)
+        frame.fixed[name] = axis.span
+
+
+def _range(frame: Frame, p: tree.Param) -> tuple[Any, Any]:
+    if p.domain is None:
+        return None, None
+    if not isinstance(p.domain, tree.Range):
+        raise error("A0204", "the values of an input lie in a range", p.domain.span, help="for example `in 0..<vocab`")
+    low, high = evaluate(frame, p.domain.start), evaluate(frame, p.domain.stop)
+    return low, high if p.domain.inclusive else high - 1
+
+
+def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, knobs: dict[str, Knob]) -> None:
+    faults: list[Diagnostic] = []
+    names = [*knobs, *graph.knobs]
+    for o in overrides:
+        if not o.used[0]:
+            address = ".".join(o.segments)
+            faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address", help=did_you_mean(address, names)).diagnostics
+    seen: set[int] = set()
+    for statement, key, _ in session.declared_defaults:
+        if key not in session.used_defaults and id(statement) not in seen:
+            if not any(k in session.used_defaults for s, k, _ in session.declared_defaults if s is statement):
+                seen.add(id(statement))
+                faults += error("A0214", f"this default of `{statement.block}` reaches nothing", statement.span, "no such block is applied below without that argument",
+                                help="remove it").diagnostics
+    if faults:
+        raise ArchError(*faults)
+
+
+def size_at(size: Size, sizes: dict[str, int]) -> int:
+    """A size as a number."""
+    return size if isinstance(size, int) else dims.evaluate(size, sizes)
+
+
+_unused_names = (Builtin, ModelRef, Label, Value, Dim)
+del _unused_names

@@ -1,0 +1,172 @@
+"""Operators on hyper values, sizes, initialisers and tensors."""
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from archdsl import dims, shapes
+from archdsl.diagnostics.model import error
+from archdsl.dims import Dim
+from archdsl.elaborate.frame import Frame, check_size
+from archdsl.elaborate.ops import apply_op
+from archdsl.elaborate.values import Condition, describe, has_tensor, is_hyper_number
+from archdsl.graph import InitExpr, Value
+from archdsl.source import Span
+
+ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow", "@": "matmul", "%": "mod", "//": "floordiv"}
+COMPARISON = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
+_FLIP = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+
+def binary(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:
+    """`a op b` for arithmetic and comparison operators."""
+    if isinstance(a, Value) or isinstance(b, Value):
+        return apply_op(frame, ARITHMETIC.get(op) or COMPARISON[op], (a, b), {}, span)
+    if isinstance(a, InitExpr) or isinstance(b, InitExpr):
+        return InitExpr(ARITHMETIC.get(op) or COMPARISON[op], (_plain(a), _plain(b)))
+    if op in COMPARISON:
+        return compare(op, a, b, span)
+    if isinstance(a, Dim) or isinstance(b, Dim):
+        return _on_sizes(op, a, b, span)
+    return check_size(frame.session, _on_numbers(op, a, b, span), span)
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if isinstance(value, Fraction) else value
+
+
+def _on_numbers(op: str, a: Any, b: Any, span: Span) -> Any:
+    if op == "+" and type(a) is type(b) and isinstance(a, (str, tuple)):
+        return a + b
+    if op == "*" and isinstance(a, (str, tuple)) and type(b) is int:
+        check_repeat(len(a), b, span)
+        return a * b
+    if not (is_hyper_number(a) and is_hyper_number(b)):
+        raise error("A0204", f"`{op}` does not take {describe(a)} and {describe(b)}", span, "numbers were expected")
+    try:
+        return _number(op, a, b, span)
+    except ZeroDivisionError:
+        raise error("A0221", "division by zero", span) from None
+    except OverflowError:
+        raise error("A0221", f"{describe(a)} {op} {describe(b)} is out of range", span) from None
+
+
+def check_repeat(length: int, times: int, span: Span) -> None:
+    if length * max(times, 0) > 200_000:
+        raise error("A0602", f"{times:,} repetitions are too many", span, help="at most 200,000 items are allowed")
+
+
+def _number(op: str, a: Any, b: Any, span: Span) -> Any:
+    if op == "+":
+        return a + b
+    if op == "-":
+        return a - b
+    if op == "*":
+        return a * b
+    if op == "//":
+        return math.floor(a / b) if isinstance(a, float) or isinstance(b, float) else a // b
+    if op == "%":
+        return a % b
+    if op == "**":
+        if isinstance(b, int) and isinstance(a, int) and b > 0 and a.bit_length() * b > 4096:
+            raise error("A0602", f"{a} ** {b} is too large", span, help="at most 4,096 bits are allowed")
+        if isinstance(a, Fraction) and isinstance(b, int) and abs(b) > 512:
+            return float(a) ** b
+        result = a ** b if isinstance(b, int) and (b >= 0 or isinstance(a, float)) else (Fraction(a) ** b if isinstance(b, int) else float(a) ** float(b))
+        if isinstance(result, complex):
+            raise error("A0221", f"{describe(a)} ** {describe(b)} is no real number", span)
+        return _whole(result)
+    if op == "/":
+        if isinstance(a, float) or isinstance(b, float):
+            return a / b
+        if type(a) is int and type(b) is int:
+            if b == 0:
+                raise ZeroDivisionError
+            if a % b:
+                raise error("A0303", f"{a} / {b} is not a whole number", span, f"{a} / {b} is not a whole number", help=divisors(a, b))
+            return a // b
+        return _whole(Fraction(a) / Fraction(b), keep=True)
+    raise error("A0204", f"`{op}` does not take {describe(a)} and {describe(b)}", span)
+
+
+def _whole(value: Any, keep: bool = False) -> Any:
+    return int(value) if isinstance(value, Fraction) and value.denominator == 1 and not keep else value
+
+
+def divisors(width: int, count: int) -> tuple[str, ...]:
+    """Help for an inexact division: the nearest divisors, and the rounding operators."""
+    if width <= 0 or count <= 0:
+        return ("`floordiv` and `ceildiv` round; `float(a) / b` is exact",)
+    near = sorted((d for d in range(1, min(width, 4 * abs(count) + 16) + 1) if width % d == 0), key=lambda d: abs(d - count))[:3]
+    text = ", ".join(f"{d} ({width // d})" for d in sorted(near))
+    return (f"{text} divide {width}", "`floordiv` and `ceildiv` round; `float(a) / b` is exact")
+
+
+def _on_sizes(op: str, a: Any, b: Any, span: Span) -> Any:
+    for v in (a, b):
+        if not isinstance(v, (Dim, int)) or isinstance(v, bool):
+            if isinstance(v, Fraction) and v.denominator == 1:
+                continue
+            raise error("A0302", f"a run-time size cannot be combined with {describe(v)} outside a tensor expression", span, help="use `index(T)` or a tensor expression")
+    a, b = (int(v) if isinstance(v, Fraction) else v for v in (a, b))
+    if op == "+":
+        return a + b
+    if op == "-":
+        return a - b
+    if op == "*":
+        return a * b
+    if op == "**":
+        return a ** b
+    if op in ("//", "%"):
+        return shapes.normal(dims.floordiv(a, b) if op == "//" else dims.mod(a, b))
+    if op == "/":
+        exact = shapes.divide(a, b)
+        if exact is None:
+            raise error("A0303", f"{a} / {b} is not a whole number for every run-time size", span, help=f"add `require {a} % {b} == 0`, or use floordiv or ceildiv")
+        return exact
+    raise error("A0204", f"`{op}` does not take sizes", span)
+
+
+def compare(op: str, a: Any, b: Any, span: Span, divides: tuple[Any, Any] | None = None) -> Any:
+    """A comparison of hyper values: a bool, or a Condition when run-time sizes leave it open."""
+    if isinstance(a, Dim) or isinstance(b, Dim):
+        if not (isinstance(a, (Dim, int)) and isinstance(b, (Dim, int))):
+            if op in ("==", "!="):
+                return op == "!="
+            raise error("A0204", f"`{op}` does not take {describe(a)} and {describe(b)}", span)
+        return _compare_sizes(op, a, b, divides)
+    if op in ("==", "!="):
+        if isinstance(a, bool) != isinstance(b, bool):
+            return op == "!="
+        return (a == b) == (op == "==")
+    if is_hyper_number(a) and is_hyper_number(b) or isinstance(a, str) and isinstance(b, str) or isinstance(a, tuple) and isinstance(b, tuple):
+        try:
+            return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[op]
+        except TypeError:
+            pass
+    raise error("A0204", f"`{op}` cannot order {describe(a)} and {describe(b)}", span)
+
+
+def _compare_sizes(op: str, a: Any, b: Any, divides: tuple[Any, Any] | None) -> Any:
+    verdict = shapes.same(a, b)
+    if op in ("==", "<=", ">=") and verdict is True:
+        return True
+    if op in ("!=", "<", ">") and verdict is True:
+        return False
+    if op in ("<", "<=", ">", ">="):
+        low, high = (a, b) if op in ("<", "<=") else (b, a)
+        gap = high - low if op in ("<", ">") else high - low + 1
+        if shapes.facts().positive(gap):
+            return True
+        if shapes.facts().positive(low - high + (1 if op in ("<", ">") else 0)):
+            return False
+    if op == "!=" and type(a - b) is int:
+        return a - b != 0
+    if op == "==" and type(a - b) is int:
+        return a - b == 0
+    return Condition(((a, op, b, divides),))
+
+
+def tensor_like(*values: Any) -> bool:
+    return any(has_tensor(v) for v in values)

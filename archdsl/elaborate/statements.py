@@ -1,0 +1,565 @@
+"""Statements: one function per kind. A fault in one poisons what it would have bound, and the next one goes on."""
+from __future__ import annotations
+
+from typing import Any, Callable, Iterator
+
+from archdsl import shapes
+from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.dims import Dim
+from archdsl.elaborate import headers
+from archdsl.elaborate.apply import arguments, owner_allowed
+from archdsl.elaborate.builder import Builder, join
+from archdsl.elaborate.expressions import evaluate, select_arm, truth
+from archdsl.elaborate.frame import Frame, good
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.ops import apply_op
+from archdsl.elaborate.values import (
+    POISON, TEMPLATES, BlockRef, Condition, DefaultEntry, Defaults, FnRef, InitRef, NeedInline, Poisoned, Share, Template, describe, has_tensor, map_tensors,
+)
+from archdsl.graph import Guard, InitExpr, Knob, Param, TensorType, Value
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+
+def run(frame: Frame, body: tuple[tree.Statement, ...]) -> bool:
+    """Runs statements in order; True when one returned. Faults are collected, and the frame goes on where it can."""
+    faults: list[Any] = []
+    returned = False
+    for s in body:
+        try:
+            frame.session.step(s.span)
+            if TABLE[type(s)](frame, s):
+                returned = True
+                break
+        except Poisoned:
+            _poison(frame, s)
+        except ArchError as e:
+            faults += e.diagnostics
+            if any(d.code == "A0602" for d in e.diagnostics):
+                break
+            _poison(frame, s)
+    if faults:
+        raise ArchError(*faults)
+    return returned
+
+
+def _poison(frame: Frame, s: tree.Statement) -> None:
+    for name in assigned(s):
+        if name != "_":
+            frame.vars[name] = POISON
+    if isinstance(s, tree.Return):
+        frame.result = (s.span, (POISON,))
+
+
+def assigned(s: Any) -> list[str]:
+    """The names that a statement binds, nested bodies included."""
+    if isinstance(s, tree.Assign):
+        return [t.name for t in s.targets]
+    if isinstance(s, (tree.Share, tree.ParamDecl, tree.Const, tree.Draw, tree.Choose)):
+        return [s.name]
+    if isinstance(s, (tree.For, tree.Island)):
+        return [n for b in s.body for n in assigned(b)]
+    if isinstance(s, tree.If):
+        return [n for _, body in s.branches for b in body for n in assigned(b)] + [n for b in s.otherwise for n in assigned(b)]
+    if isinstance(s, tree.Match):
+        return [n for a in s.arms for b in a.body for n in assigned(b)]
+    return []
+
+
+# ---------------------------------------------------------------- bindings
+def _assign(frame: Frame, s: tree.Assign) -> None:
+    values: Any = tuple(evaluate(frame, v) for v in s.values)
+    if len(s.targets) == 1:
+        _bind(frame, s.targets[0], values[0] if len(values) == 1 else values)
+        return
+    if len(values) == 1:
+        values = values[0]
+        if not isinstance(values, tuple):
+            raise error("A0225", f"{len(s.targets)} names are bound, there is one value: {describe(values)}", s.span)
+    if len(values) != len(s.targets):
+        raise error("A0225", f"{len(s.targets)} names are bound, there are {len(values)} values", s.span)
+    for t, v in zip(s.targets, values):
+        _bind(frame, t, v)
+
+
+def _bind(frame: Frame, target: tree.Target, value: Any) -> None:
+    if isinstance(target.type, tree.TensorType):
+        if not isinstance(value, Value):
+            raise error("A0204", f"`{target.name}` is declared as a tensor, this is {describe(value)}", target.span)
+        binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
+        binding.sequences = frame.vars.get("...", {})
+        headers.match_type(binding, target.type, value, target.span, f"`{target.name}`")
+    if isinstance(value, Value) and not value.node.name and value.node.op != "input":
+        value.node.name = target.name if target.name != "_" else ""
+    elif isinstance(value, (Value, tuple)) and target.name in frame.fixed:
+        raise error("A0208", f"`{target.name}` is a hyper argument of this header", target.span, "bound again here", labels=(Label(frame.fixed[target.name], "declared here"),))
+    frame.bind(target.name, value, target.span)
+
+
+def _require(frame: Frame, s: tree.Require) -> None:
+    value = evaluate(frame, s.condition)
+    if value is True:
+        return
+    if isinstance(value, Condition):
+        for part in value.parts:
+            _lift(frame, part, s)
+        return
+    if value is not False:
+        truth(frame, s.condition)
+    text = _interpolate(frame, s.message) if s.message else f"`{s.condition.span.text}` does not hold"
+    names = [n for n in _mentioned(s.condition) if isinstance(frame.vars.get(n), (int, Dim))]
+    facts = tuple(f"{n} is {frame.vars[n]}" for n in names[:6])
+    labels = tuple(Label(frame.args[n].span, f"`{n}` is {frame.vars[n]}") for n in names if n in frame.args and frame.args[n].origin == "argument")
+    raise error("A0310", text, s.condition.span, "not so here", labels=labels, notes=facts, help=_divisor_help(frame, s.condition))
+
+
+def _divisor_help(frame: Frame, c: tree.Expr) -> tuple[str, ...]:
+    if isinstance(c, tree.Binary) and c.op == "==" and isinstance(c.left, tree.Binary) and c.left.op == "%":
+        from archdsl.elaborate.operators import divisors
+
+        a, b = evaluate(frame, c.left.left), evaluate(frame, c.left.right)
+        if type(a) is int and type(b) is int and b:
+            return divisors(a, b)[:1]
+    return ()
+
+
+def _mentioned(node: Any) -> list[str]:
+    out: dict[str, None] = {}
+    stack = [node]
+    while stack:
+        n = stack.pop(0)
+        if isinstance(n, tree.Name):
+            out[n.id] = None
+        stack[:0] = list(tree.children(n))
+    return list(out)
+
+
+def _lift(frame: Frame, part: Any, s: tree.Require) -> None:
+    """A condition on run-time sizes becomes a fact from here on, and a guard of the model."""
+    left, op, right, divides = part
+    facts = shapes.facts()
+    try:
+        if op == "==" and divides and isinstance(divides[1], int):
+            facts.require_divides(divides[0], divides[1])
+        elif op == "==":
+            facts.require_equal(left, right)
+        elif op in (">=", ">"):
+            facts.require_at_least(left, right + 1 if op == ">" else right)
+        elif op in ("<=", "<"):
+            facts.require_at_least(right, left + 1 if op == "<" else left)
+    except ValueError as e:
+        raise error("A0302", f"`{left} {op} {right}` contradicts what is known: {e}", s.condition.span) from None
+    message = _interpolate(frame, s.message) if s.message else f"{left} {op} {right} is required"
+    guard = Guard(left, op, right, message, s.condition.span)
+    if guard not in frame.builder.guards:
+        frame.builder.guards.append(guard)
+
+
+def _interpolate(frame: Frame, text: str) -> str:
+    """`{heads}` and `{d / 2}` inside a message."""
+    from archdsl.elaborate.values import show
+    from archdsl.syntax.parser import parse_expression
+
+    out, at = [], 0
+    while (start := text.find("{", at)) >= 0 and (end := text.find("}", start)) > 0:
+        out.append(text[at:start])
+        try:
+            value = evaluate(frame, parse_expression(text[start + 1 : end]))
+            out.append(value if isinstance(value, str) else show(value))
+        except (ArchError, Poisoned):
+            out.append(text[start : end + 1])
+        at = end + 1
+    return "".join(out) + text[at:]
+
+
+def _default(frame: Frame, s: tree.Default) -> None:
+    from archdsl.elaborate.expressions import lookup
+
+    ref = lookup(frame, s.block, s.span)
+    if not isinstance(ref, BlockRef):
+        raise error("A0204", f"`default` sets arguments of a block; `{s.block}` is {describe(ref)}", s.span)
+    positional, named, spans = arguments(frame, s.args)
+    if positional:
+        raise error("A0205", "a default names its arguments", s.span, help=f"`default {s.block}(name = value)`")
+    params = {p.name: p for p in ref.decl.params}
+    entries = dict(frame.defaults.entries)
+    for k, v in named.items():
+        if k not in params:
+            raise error("A0202", f"`{s.block}` has no argument `{k}`", spans.get(k, s.span), help=did_you_mean(k, params), notes=(headers.signature(ref.decl),))
+        entries[(id(ref.decl), k)] = DefaultEntry(v, spans.get(k, s.span), s)
+    key = frame.session.intern(("defaults", tuple(sorted((k, str(frame.session.key(e.value))) for k, e in entries.items()))))
+    frame.defaults = Defaults(entries, key)
+    if frame.decl is not None and not frame.module.is_library:
+        frame.session.declared_defaults.extend((s, (id(ref.decl), k), frame) for k in named)
+
+
+def _share(frame: Frame, s: tree.Share) -> None:
+    value = evaluate(frame, s.value)
+    if s.condition is not None and not truth(frame, s.condition):
+        frame.bind(s.name, _hinted(value, s.name), s.name_span)
+        return
+    if isinstance(value, tuple):
+        shares = tuple(_one_share(frame, s, v, f"{s.name}.{i}") for i, v in enumerate(value))
+        frame.bind(s.name, shares, s.name_span)
+        return
+    frame.bind(s.name, _one_share(frame, s, value, s.name), s.name_span)
+
+
+def _hinted(value: Any, name: str) -> Any:
+    from dataclasses import replace
+
+    return replace(value, hint=name) if isinstance(value, TEMPLATES) and hasattr(value, "hint") else value
+
+
+def _one_share(frame: Frame, s: tree.Share, value: Any, name: str) -> Share:
+    if not isinstance(value, Template):
+        raise error("A0213", f"only a block can be shared, this is {describe(value)}", s.value.span)
+    owner_allowed(frame, s.span, value.ref.decl.name)
+    path = join(frame.prefix, name)
+    key = frame.session.intern(("share", id(frame.builder), path, value.key))
+    return Share(name, value, frame.builder, path, s.name_span, key)
+
+
+def _param(frame: Frame, s: tree.ParamDecl) -> None:
+    if s.condition is not None and not truth(frame, s.condition):
+        frame.bind(s.name, None, s.name_span)
+        return
+    if not isinstance(s.type, tree.TensorType):
+        raise error("A0204", f"`{s.name}` needs a shape", s.type.span)
+    owner_allowed(frame, s.span, s.name)
+    binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
+    binding.sequences = frame.vars.get("...", {})
+    try:
+        shape = binding.shape(s.type.shape)
+    except shapes.ShapeError as e:
+        raise error("A0301", f"the shape of `{s.name}`: {e.message}", e.axis.span if e.axis is not None else s.type.span) from None
+    for size, axis in zip(shape, s.type.shape.axes):
+        if not isinstance(size, int):
+            raise error("A0306", f"the weight `{s.name}` would have the size {size}, which varies at run time", axis.span, "not fixed at build",
+                        help="weights are sized by hyper arguments: make the size one and add a `require`, for example `require H == side`")
+        if size < 0 or size > 2**48:
+            raise error("A0602" if size > 0 else "A0301", f"the weight `{s.name}` would have the size {size}", axis.span)
+    init = initial(frame, s.init, shape)
+    kind = s.kind
+    type = TensorType(s.type.dtype or "float", shape)
+    param = Param(join(frame.prefix, s.address), kind, type, init, _factors(frame, s.type.shape, shape), s.name_span)
+    value = frame.builder.home.declare(param)
+    frame.bind(s.name, value, s.name_span)
+
+
+def _factors(frame: Frame, shape: tree.Shape, sizes: tuple[int, ...]) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """The written structure of each axis, when some axis has one."""
+    binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
+    if not any(isinstance(a, tree.AxisFactors) for a in shape.axes) or len(shape.axes) != len(sizes):
+        return ()
+    out = []
+    for axis, size in zip(shape.axes, sizes):
+        parts = axis.items if isinstance(axis, tree.AxisFactors) else (axis,)
+        out.append(tuple((p.span.text or str(i), binding.size(p)) for i, p in enumerate(parts)))
+    return tuple(out)
+
+
+def initial(frame: Frame, node: tree.Expr, shape: tuple[int, ...]) -> InitExpr:
+    """The initialiser that an expression stands for; numbers and lists are constants."""
+    inner = frame.child(init=True, vars=_readable(frame))
+    value = evaluate(inner, node)
+    if isinstance(value, InitRef):
+        from archdsl.elaborate.apply import initializer
+
+        value = initializer(value.name, ([], {}, {}), node.span)
+    if isinstance(value, InitExpr):
+        return value
+    if isinstance(value, Value):
+        raise error("A0204", "an initialiser cannot read data", node.span)
+    from archdsl.elaborate.values import is_hyper_number
+
+    if is_hyper_number(value) or isinstance(value, bool):
+        return InitExpr("constant", (), (("value", value if isinstance(value, (int, bool)) else float(value)),))
+    if isinstance(value, tuple):
+        from archdsl.elaborate.ops import _number
+
+        return InitExpr("constant", (), (("value", _number(value)),))
+    raise error("A0204", f"an initialiser was expected, this is {describe(value)}", node.span, help="for example `normal(std = 0.02)`, `zeros()` or a number")
+
+
+def _readable(frame: Frame) -> dict[str, Any]:
+    """The variables as an initialiser sees them: a parameter of this body stands for its initial value."""
+    out = dict(frame.vars)
+    for k, v in out.items():
+        if isinstance(v, Value) and v.node.op == "param":
+            out[k] = InitExpr("param", (), (("path", v.node.attrs["path"]),))
+    return out
+
+
+def _const(frame: Frame, s: tree.Const) -> None:
+    value = evaluate(frame, s.value)
+    if s.type is not None and isinstance(s.type, tree.TensorType) and not isinstance(value, Value):
+        from archdsl.elaborate.ops import _number
+
+        value = apply_op(frame, "literal", (), {"value": _number(value), "dtype": s.type.dtype or "float"}, s.value.span, label=s.name)
+    _bind(frame, tree.Target(s.span, s.name, s.type), value)
+
+
+def _draw(frame: Frame, s: tree.Draw) -> None:
+    _bind(frame, tree.Target(s.span, s.name, s.type), evaluate(frame, s.value))
+
+
+def _emit(frame: Frame, s: tree.Emit) -> None:
+    value = evaluate(frame, s.value) if s.value is not None else good(frame.vars.get(s.name, POISON))
+    if not isinstance(value, Value):
+        raise error("A0219", f"only tensors are emitted, this is {describe(value)}", s.span)
+    if frame.loop is not None:
+        owner_allowed(frame, s.span, s.name)
+    frame.builder.emit(join(frame.prefix, s.name), frame.builder.resolve(value), s.span)
+
+
+def _update(frame: Frame, s: tree.Update) -> None:
+    target = good(frame.vars.get(s.name, POISON))
+    if not isinstance(target, Value) or target.node.op != "param" or frame.builder.params.get(target.node.attrs["path"], None) is None \
+            or frame.builder.params[target.node.attrs["path"]].kind != "buffer":
+        raise error("A0204", f"`update` gives a buffer of this body a new value; `{s.name}` is {describe(target)}", s.span)
+    value = evaluate(frame, s.value)
+    if not isinstance(value, Value) or any(shapes.same(a, b) is not True for a, b in zip(value.shape, target.shape)) or len(value.shape) != len(target.shape):
+        raise error("A0301", f"the buffer `{s.name}` is {target.type}, its new value is {describe(value)}", s.value.span)
+    frame.builder.add("update", (value,), {"path": target.node.attrs["path"]}, (), s.span)
+
+
+def _static(frame: Frame, s: tree.Static) -> None:
+    for n in s.names:
+        if isinstance(frame.vars.get(n), Dim):
+            raise error("A0218", f"`static {n}` asks for a specialised graph: give the sizes with `--at` instead", s.span, "not built yet")
+
+
+# ---------------------------------------------------------------- control
+def iterate(frame: Frame, pattern: tree.Pattern, node: tree.Expr) -> Iterator[int]:
+    """Binds the loop's names for each item and yields its ordinal."""
+    items = evaluate(frame, node)
+    if isinstance(items, str):
+        items = tuple(items)
+    if not isinstance(items, tuple):
+        hint = f"`range({node.span.text})` counts" if isinstance(items, int) else ()
+        raise error("A0204", f"a loop runs over a list, a range or a string, this is {describe(items)}", node.span, help=hint)
+    frame.session.step(node.span, len(items))
+    for i, item in enumerate(items):
+        _destructure(frame, pattern, item)
+        yield i
+
+
+def _destructure(frame: Frame, pattern: tree.Pattern, value: Any) -> None:
+    if pattern.name is not None:
+        frame.bind(pattern.name, value, pattern.span)
+        return
+    if not isinstance(value, tuple) or len(value) != len(pattern.items):
+        raise error("A0225", f"{len(pattern.items)} names are bound, the item is {describe(value)}", pattern.span)
+    for p, v in zip(pattern.items, value):
+        _destructure(frame, p, v)
+
+
+def _for(frame: Frame, s: tree.For) -> bool:
+    before = dict(frame.vars)
+    outer = set(before)
+    for i in iterate(frame, s.pattern, s.iterable):
+        if s.label is None:
+            loop = frame.loop
+            frame.loop = s.span
+            try:
+                returned = run(frame, s.body)
+            finally:
+                frame.loop = loop
+        else:
+            returned = _iteration(frame, s, i, outer)
+        if returned:
+            return True
+    for name in set(frame.vars) - outer:
+        del frame.vars[name]
+    for p in _pattern_names(s.pattern):
+        if p in before:
+            frame.vars[p] = before[p]
+    return False
+
+
+def _pattern_names(p: tree.Pattern) -> list[str]:
+    return [p.name] if p.name else [n for q in p.items for n in _pattern_names(q)]
+
+
+def _iteration(frame: Frame, s: tree.For, i: int, outer: set[str]) -> bool:
+    """One pass of a labelled loop: a graph of its own below `label.i`, or in place when it reaches shared weights outside."""
+    path = join(join(frame.prefix, s.label or ""), str(i))
+    overrides = frame.overrides
+    for segment in (s.label or "", str(i)):
+        overrides = tuple(o for o in (o.below(segment) for o in overrides) if o)
+    site = hash((id(s), path, frame.builder.base))
+    if site not in frame.session.inline_sites and not frame.phase:
+        try:
+            return _outlined(frame, s, path, overrides, outer)
+        except NeedInline:
+            frame.session.inline_sites.add(site)
+    inner = frame.child(prefix=path, overrides=overrides, loop=None, emitted=len(frame.builder.emits))
+    returned = run(inner, s.body)
+    frame.result = inner.result
+    frame.defaults = frame.defaults
+    return returned
+
+
+def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str]) -> bool:
+    builder = Builder(frame.builder, frame.builder.base + path + ".")
+    inner = frame.child(builder=builder, prefix="", overrides=overrides, loop=None, vars=dict(frame.vars), emitted=0)
+    if run(inner, s.body):
+        raise error("A0220", "`return` cannot stand in a labelled loop", s.span)
+    carried: list[tuple[str, Any]] = [(n, inner.vars[n]) for n in frame.vars if n in outer and n in inner.vars and inner.vars[n] is not frame.vars[n]]
+    values: list[Value] = []
+    for _, v in carried:
+        map_tensors(v, lambda t: values.append(t) or t)
+    mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
+    graph = builder.finish(s.label or "", tuple(mine), names=tuple(n for n, v in carried if isinstance(v, Value) and v in mine) if len(mine) == len(carried) else (), span=s.span)
+    operands = list(builder.imports)
+    if not builder.owns_anything:
+        results = frame.builder.splice(graph, operands)
+    else:
+        owner_allowed(frame, s.span, s.label or "")
+        frame.builder.home.adopt(path, graph, s.span)
+        results = frame.builder.call(graph, path, operands, s.span, mine[0].node.name if mine else "")
+    new = dict(zip(mine, results))
+    back = {inside: outside for outside, inside in builder.imports.items()}
+    for n, v in carried:
+        frame.vars[n] = map_tensors(v, lambda t: new.get(t) or back.get(t) or t)
+    return False
+
+
+def _if(frame: Frame, s: tree.If) -> bool:
+    for condition, body in s.branches:
+        if truth(frame, condition):
+            return run(frame, body)
+    return run(frame, s.otherwise)
+
+
+def _match(frame: Frame, s: tree.Match) -> bool:
+    return run(frame, select_arm(frame, s).body)
+
+
+def _choose(frame: Frame, s: tree.Choose) -> None:
+    """A knob and a match on templates: the chosen arm is bound, under the knob's name as its segment."""
+    arms = {a.name: a for a in s.arms}
+    chosen, given, default = s.default, s.default_args, s.default
+    address = join(frame.prefix, s.name)
+    for o in frame.overrides:
+        if o.segments == (s.name,):
+            o.used[0] = True
+            chosen, given = _chosen_arm(o)
+    if chosen not in arms:
+        raise error("A0224", f"`{s.name}` has no arm `{chosen}`", s.span, help=did_you_mean(chosen, arms) or (f"its arms are {', '.join(arms)}",))
+    arm = arms[chosen]
+    frame.builder.knobs[address] = Knob(address, "choice", default, chosen, tuple(arms), s.span)
+    below = tuple(o for o in (o.below(s.name) for o in frame.overrides) if o)
+    inner = frame.child(vars=dict(frame.vars), overrides=below, prefix=address)
+    _, named, spans = arguments(frame, given)
+    for p in arm.params:
+        value = named.pop(p.name) if p.name in named else evaluate(inner, p.default) if p.default is not None else None
+        for o in below:
+            if o.segments[0] == p.name:
+                value = headers.override_value(inner, o, value)
+        inner.vars[p.name] = headers.convert(inner, value, p.type, spans.get(p.name, p.span), p.name)
+        if p.domain is not None:
+            knob = join(address, p.name)
+            frame.builder.knobs[knob] = Knob(knob, p.type.span.text if p.type else "", value, inner.vars[p.name], p.domain, p.span, p.doc)
+    for k in named:
+        raise error("A0202", f"the arm `{chosen}` has no argument `{k}`", spans.get(k, s.span), help=did_you_mean(k, [p.name for p in arm.params]))
+    value = evaluate(inner.child(prefix=frame.prefix, overrides=frame.overrides), arm.value)
+    if not isinstance(value, TEMPLATES):
+        raise error("A0204", f"an arm of `choose` is a block, this is {describe(value)}", arm.value.span)
+    frame.bind(s.name, _hinted(value, s.name), s.name_span)
+
+
+def _chosen_arm(o: Any) -> tuple[str, tuple[tree.Arg, ...]]:
+    if isinstance(o.expr, tree.Name):
+        return o.expr.id, ()
+    if isinstance(o.expr, tree.Str):
+        return o.expr.value, ()
+    if isinstance(o.expr, tree.Call) and isinstance(o.expr.func, tree.Name):
+        return o.expr.func.id, o.expr.args
+    if isinstance(o.value, str):
+        return o.value, ()
+    raise error("A0224", "a choice is set to the name of an arm, or to `arm(argument = value)`", o.span)
+
+
+def _island(frame: Frame, s: tree.Island) -> bool:
+    old, frame.dtype = frame.dtype, s.dtype
+    try:
+        return run(frame, s.body)
+    finally:
+        frame.dtype = old
+
+
+def _return(frame: Frame, s: tree.Return) -> bool:
+    values = tuple(evaluate(frame, v) for v in s.values)
+    frame.result = (s.values[0].span.to(s.values[-1].span), values)
+    return True
+
+
+def _reserved(what: str, why: str) -> Callable[[Frame, Any], None]:
+    def refuse(frame: Frame, s: Any) -> None:
+        raise error("A0218", f"`{what}` is part of the language but not built yet", s.span, why)
+
+    return refuse
+
+
+# ---------------------------------------------------------------- functions of hyper values
+def call_fn(frame: Frame, ref: FnRef, args: Any, span: Span) -> Any:
+    """Runs a `fn`: hyper values in, a hyper value out. Raises A0226 for recursion."""
+    session = frame.session
+    positional, named, spans = args
+    decl = ref.decl
+    if decl.name in session.resolving:
+        raise error("A0226", f"`{decl.name}` calls itself", span, help="use a loop: functions of the language always end")
+    inner = Frame(session, ref.module, Builder(), decl=decl)
+    names = [p.name for p in decl.params]
+    if len(positional) > len(names):
+        raise error("A0205", f"`{decl.name}` takes {len(names)} arguments, not {len(positional)}", span)
+    values = dict(zip(names, positional))
+    for k, v in named.items():
+        if k not in names:
+            raise error("A0202", f"`{decl.name}` has no argument `{k}`", spans.get(k, span), help=did_you_mean(k, names))
+        values[k] = v
+    for i, p in enumerate(decl.params):
+        if p.name not in values:
+            if p.default is None:
+                raise error("A0203", f"`{decl.name}` needs `{p.name}`", span)
+            values[p.name] = evaluate(inner, p.default)
+        if has_tensor(values[p.name]):
+            raise error("A0204", f"`{decl.name}` is computed at build: it takes no tensors", spans.get(i, span))
+        inner.vars[p.name] = headers.convert(inner, values[p.name], p.type, spans.get(p.name, spans.get(i, span)), p.name)
+    session.resolving.append(decl.name)
+    try:
+        run(inner, decl.body)
+    finally:
+        session.resolving.pop()
+    if inner.result is None:
+        raise error("A0220", f"`{decl.name}` returns nothing", span)
+    where, result = inner.result
+    value = result[0] if len(result) == 1 else result
+    return headers.convert(inner, value, decl.result, where, decl.name)
+
+
+TABLE: dict[type, Callable[[Frame, Any], Any]] = {
+    tree.Assign: _assign,
+    tree.Require: _require,
+    tree.Default: _default,
+    tree.Share: _share,
+    tree.ParamDecl: _param,
+    tree.Const: _const,
+    tree.Draw: _draw,
+    tree.Emit: _emit,
+    tree.Update: _update,
+    tree.Static: _static,
+    tree.For: _for,
+    tree.If: _if,
+    tree.Match: _match,
+    tree.Choose: _choose,
+    tree.Island: _island,
+    tree.Return: _return,
+    tree.Scan: _reserved("scan", "recurrences are lowered with the sequence mixers"),
+    tree.Next: _reserved("next", "it belongs to `scan`"),
+    tree.Yield: _reserved("yield", "it belongs to `scan`"),
+    tree.Control: _reserved("control", "run-time settings are built when a paper needs them"),
+    tree.Entry: _reserved("entry", "several entries over one set of weights are built when a paper needs them"),
+}

@@ -1,0 +1,286 @@
+"""Values of stage 1 besides numbers, strings and tuples: templates, shares, records, references, conditions on run-time sizes."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Callable
+
+from archdsl.dims import Dim, Size
+from archdsl.graph import InitExpr, Mask, TensorType, Value
+from archdsl.source import NOWHERE, Span
+from archdsl.syntax import tree
+
+if TYPE_CHECKING:
+    from archdsl.elaborate.builder import Builder
+    from archdsl.elaborate.frame import Frame
+    from archdsl.modules import Module
+    from archdsl.ops.registry import Op
+
+
+class Poison:
+    """The value of an expression whose fault has been reported: whatever uses it stays silent."""
+
+    def __repr__(self) -> str:
+        return "<error>"
+
+
+POISON = Poison()
+
+
+class Poisoned(Exception):
+    """Evaluation met a value whose fault has been reported already."""
+
+
+class NeedInline(Exception):
+    """A body reaches weights or tensors that a builder further out owns: it must be evaluated in place."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockRef:
+    decl: tree.Block
+    module: Module
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelRef:
+    decl: tree.Model
+    module: Module
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FnRef:
+    decl: tree.Fn
+    module: Module
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordRef:
+    decl: tree.Record
+    module: Module
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UserOp:
+    decl: tree.OpDecl
+    module: Module
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Builtin:
+    """A stage-1 function of the language. `raw` ones take (frame, args, span) unevaluated in meaning, the others plain values."""
+
+    name: str
+    call: Callable[..., Any]
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InitRef:
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskRef:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordValue:
+    name: str
+    items: tuple[tuple[str, Any], ...]
+
+    def get(self, key: str) -> Any:
+        for k, v in self.items:
+            if k == key:
+                return v
+        raise KeyError(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An argument in force: its value, where it was written, and by what: argument | default | header."""
+
+    value: Any
+    span: Span
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultEntry:
+    value: Any
+    span: Span
+    statement: tree.Default
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Defaults:
+    """The defaults in force where a template is written: (block declaration's id, argument) -> entry."""
+
+    entries: dict[tuple[int, str], DefaultEntry] = field(default_factory=dict)
+    key: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpRef:
+    """An op by its name: a function of tensors, or a template without weights (`act = gelu`)."""
+
+    op: Op
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Template:
+    """A complete block: `Linear(64)`. `label` is its `as` name, `hint` the name of the choice it came from."""
+
+    ref: BlockRef
+    args: dict[str, Bound]
+    defaults: Defaults
+    span: Span
+    key: int
+    label: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compose:
+    parts: tuple[Any, ...]
+    span: Span
+    key: int
+    label: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Literal:
+    """`block(x) => expr`, with the frame that it was written in."""
+
+    node: tree.BlockLiteral
+    frame: Frame
+    key: int
+    label: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partial:
+    """A layout word or op waiting for its tensor: `rearrange([..] -> [..])`, `under(.., f)` used as a template."""
+
+    node: tree.LayoutCall
+    frame: Frame
+    key: int
+    label: str | None = None
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Share:
+    """One set of weights at `path` of `builder`, used by every application."""
+
+    name: str
+    template: Any
+    builder: Builder
+    path: str
+    span: Span
+    key: int
+    label: str | None = None
+    hint: str | None = None
+
+
+TEMPLATES = (Template, Compose, Literal, Partial, Share, OpRef)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A conjunction of facts about run-time sizes that can be neither proved nor refuted: (left, op, right, divides?)."""
+
+    parts: tuple[tuple[Size, str, Size, tuple[Size, Size] | None], ...]
+
+
+def is_hyper_number(value: Any) -> bool:
+    return isinstance(value, (int, float, Fraction)) and not isinstance(value, bool)
+
+
+def has_tensor(value: Any) -> bool:
+    if isinstance(value, Value):
+        return True
+    if isinstance(value, Mask):
+        return any(True for _ in value.tensors())
+    if type(value) is tuple:
+        return any(has_tensor(v) for v in value)
+    return False
+
+
+def map_tensors(value: Any, f: Callable[[Value], Any]) -> Any:
+    """The same value with every tensor inside (tuples and masks included) sent through f."""
+    if isinstance(value, Value):
+        return f(value)
+    if isinstance(value, Mask):
+        return value.replace(f)
+    if type(value) is tuple:
+        return tuple(map_tensors(v, f) for v in value)
+    return value
+
+
+def describe(value: Any) -> str:
+    """What a value is, in the user's words."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (bool)"
+    if isinstance(value, Value):
+        return f"a tensor {value.type}"
+    if isinstance(value, TensorType):
+        return f"a tensor {value}"
+    if isinstance(value, Dim):
+        return f"the size {value}"
+    if isinstance(value, int):
+        return f"{value} (int)"
+    if isinstance(value, (Fraction, float)):
+        return f"{show(value)} (float)"
+    if isinstance(value, str):
+        return f'"{value[:40]}" (str)'
+    if isinstance(value, tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, Mask):
+        return f"a mask ({value.kind})"
+    if isinstance(value, InitExpr):
+        return "an initialiser"
+    if isinstance(value, (BlockRef, ModelRef)):
+        return f"`{value.decl.name}`, a block without its arguments" if isinstance(value, BlockRef) else f"the model `{value.decl.name}`"
+    if isinstance(value, RecordValue):
+        return f"a record {value.name}"
+    if isinstance(value, OpRef):
+        return f"the op `{value.op.name}`"
+    if isinstance(value, TEMPLATES):
+        return "a block"
+    if isinstance(value, (FnRef, Builtin)):
+        return "a function"
+    if isinstance(value, Condition):
+        return "a condition on run-time sizes"
+    return type(value).__name__
+
+
+def show(value: Any) -> str:
+    """A value as the language writes it, for messages and printing."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return "none"
+    if isinstance(value, Fraction):
+        return str(value.numerator) if value.denominator == 1 else repr(float(value))
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(show, value)) + "]"
+    if isinstance(value, RecordValue):
+        return f"{value.name}({', '.join(f'{k} = {show(v)}' for k, v in value.items)})"
+    if isinstance(value, Mask):
+        return value.kind if not value.args else f"{value.kind}(…)"
+    if isinstance(value, Template):
+        return f"{value.ref.decl.name}({', '.join(f'{k} = {show(b.value)}' for k, b in value.args.items())})"
+    if isinstance(value, OpRef):
+        return value.op.name
+    if isinstance(value, InitExpr):
+        return value.op
+    return str(value)
+
+

@@ -1,0 +1,262 @@
+"""The typed graph: the one intermediate representation. Immutable; made by `Builder`s, edited by copy.
+
+A `Graph` is a definition: what one block computes for given hyper arguments and input types. A `call` node applies another
+Graph as the owner of the weights below a path, so a model of 80 equal layers holds one layer Graph, 80 times called.
+"""
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Iterator
+
+from archdsl.dims import Size, product
+from archdsl.source import NOWHERE, Span
+
+FLOATS = ("float", "f64", "f32", "bf16", "f16")
+"""`float` is the model's dtype, chosen at build; the others are pinned (a minimum: f32 widens to f64 in a float64 build)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """dtype: `float` (the model's), f64 f32 bf16 f16, int (int64), i32 i8 u8, bool. shape: sizes, ints or symbolic."""
+
+    dtype: str
+    shape: tuple[Size, ...]
+
+    @property
+    def numel(self) -> Size:
+        return product(self.shape)
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype in FLOATS
+
+    def __str__(self) -> str:
+        return ("" if self.dtype == "float" else self.dtype) + "[" + ", ".join(map(str, self.shape)) + "]"
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """`op` is a registered op, or one of the structural ones:
+
+    input   an input of this graph                        attrs: name
+    param   reads a parameter, buffer or const            attrs: path (relative to this graph; may be a descendant's)
+    call    applies `graph` owning the weights at `path`  attrs: path, graph; results: the graph's outputs, then its emitted values
+    phase   one of two graphs by train/eval               attrs: train, eval (graphs with the same inputs, weights passed as inputs)
+    update  a buffer's new value, in training             attrs: path
+
+    `args`: operands in the order of the op's signature; a Value, a number (int, float, Dim), None, or a tuple of those.
+    `attrs`: hyper arguments by name, hashable (numbers, strings, tuples, Dims, Masks).
+    """
+
+    op: str
+    args: tuple[Any, ...]
+    attrs: dict[str, Any]
+    types: tuple[TensorType, ...]
+    span: Span = NOWHERE
+    name: str = ""  # the variable it was bound to: a hint for printing, no part of the hash
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        return tuple(Value(self, i) for i in range(len(self.types)))
+
+    def operands(self) -> Iterator[Value]:
+        """The tensor operands, nested tuples and masks included."""
+        yield from _operands(self.args)
+        for attribute in self.attrs.values():
+            if isinstance(attribute, Mask):
+                yield from attribute.tensors()
+
+
+def _operands(args: Any) -> Iterator[Value]:
+    for a in args:
+        if isinstance(a, Value):
+            yield a
+        elif isinstance(a, tuple):
+            yield from _operands(a)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The `index`-th result of a node."""
+
+    node: Node
+    index: int = 0
+
+    @property
+    def type(self) -> TensorType:
+        return self.node.types[self.index]
+
+    @property
+    def shape(self) -> tuple[Size, ...]:
+        return self.node.types[self.index].shape
+
+    @property
+    def dtype(self) -> str:
+        return self.node.types[self.index].dtype
+
+    def __repr__(self) -> str:
+        return f"%{self.node.name or self.node.op}.{self.index}: {self.type}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Which (query, key) pairs attend: a tree. `kind`: full, causal, window, causal_by, own_block, keys, equal_labels, and, or.
+
+    `args`: ints, Dims, sub-masks or tensor Values.
+    """
+
+    kind: str
+    args: tuple[Any, ...] = ()
+
+    def tensors(self) -> Iterator[Value]:
+        for a in self.args:
+            if isinstance(a, Mask):
+                yield from a.tensors()
+            elif isinstance(a, Value):
+                yield a
+
+    def replace(self, mapping: Any) -> Mask:
+        """The same mask with every tensor sent through `mapping(value)`."""
+        return Mask(self.kind, tuple(a.replace(mapping) if isinstance(a, Mask) else mapping(a) if isinstance(a, Value) else a for a in self.args))
+
+
+@dataclass(frozen=True, slots=True)
+class InitExpr:
+    """An initialiser: a tree of ops with random leaves. `op`: a random or constant leaf (zeros, ones, constant, uniform, normal, trunc_normal,
+    kaiming_uniform, xavier_uniform, ...), `param` (the initial value of an earlier parameter of the same block, attrs path) or a registered op.
+
+    A leaf has the parameter's shape unless attrs give `shape`. args: InitExprs and numbers; attrs: sorted (name, value) pairs.
+    """
+
+    op: str
+    args: tuple[Any, ...] = ()
+    attrs: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A parameter, frozen parameter, buffer or const at `path` (relative to its graph).
+
+    `factors`: for each axis its written factors ((name, size), ...), kept for slicing, pruning and name maps.
+    """
+
+    path: str
+    kind: str  # param | frozen | buffer | const
+    type: TensorType
+    init: InitExpr
+    factors: tuple[tuple[tuple[str, int], ...], ...] = ()
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A condition on run-time sizes, checked when the model is called: `left OP right` (OP one of == != < <= > >=)."""
+
+    left: Size
+    op: str
+    right: Size
+    message: str
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A hyper parameter at an address: its type text, its domain as tree (None: settable, not searched), the default and the value in force."""
+
+    address: str
+    type: str
+    default: Any
+    value: Any
+    domain: Any = field(default=None, compare=False)
+    span: Span = field(default=NOWHERE, compare=False)
+    doc: str = field(default="", compare=False)
+
+
+@dataclass(eq=False)
+class Graph:
+    """One definition. `name` is the block's (a hint for printing and class names). Addresses inside are relative to its owner."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]  # in order of evaluation, inputs first
+    outputs: tuple[Value, ...]
+    output_names: tuple[str | None, ...] = ()
+    params: tuple[Param, ...] = ()
+    children: dict[str, Graph] = field(default_factory=dict)  # path -> the owner of the weights there
+    emits: dict[str, Value] = field(default_factory=dict)  # address -> value
+    guards: tuple[Guard, ...] = ()
+    knobs: dict[str, Knob] = field(default_factory=dict)
+    doc: str = ""
+    span: Span = NOWHERE
+
+    def parameters(self, prefix: str = "") -> Iterator[tuple[str, Param]]:
+        """Every owned weight with its full address, own ones first, then the children's in the order of the text."""
+        for p in self.params:
+            yield prefix + p.path, p
+        for path, child in self.children.items():
+            yield from child.parameters(f"{prefix}{path}.")
+
+    @cached_property
+    def owns_weights(self) -> bool:
+        return bool(self.params) or any(c.owns_weights for c in self.children.values())
+
+    @cached_property
+    def hash(self) -> str:
+        """Structure, ops, attributes, types, addresses and initialisers; not names of variables or blocks, spans or docs."""
+        return structural_hash(self)
+
+    def definitions(self) -> list[Graph]:
+        """All distinct graphs below, children before parents, this one last."""
+        seen: dict[int, Graph] = {}
+
+        def visit(g: Graph) -> None:
+            if id(g) in seen:
+                return
+            for c in g.subgraphs():
+                visit(c)
+            seen[id(g)] = g
+
+        visit(self)
+        return list(seen.values())
+
+    def subgraphs(self) -> Iterator[Graph]:
+        yield from self.children.values()
+        for n in self.nodes:
+            if n.op == "call":
+                yield n.attrs["graph"]
+            elif n.op == "phase":
+                yield n.attrs["train"]
+                yield n.attrs["eval"]
+
+
+def structural_hash(graph: Graph) -> str:
+    numbers: dict[int, int] = {}
+    lines: list[str] = []
+
+    def text(a: Any) -> str:
+        if isinstance(a, Value):
+            return f"%{numbers[id(a.node)]}.{a.index}"
+        if isinstance(a, Graph):
+            return a.hash
+        if isinstance(a, Mask):
+            return f"{a.kind}({','.join(map(text, a.args))})"
+        if isinstance(a, InitExpr):
+            return f"{a.op}({','.join(map(text, a.args))};{','.join(f'{k}={text(v)}' for k, v in a.attrs)})"
+        if isinstance(a, (tuple, list)):
+            return f"({','.join(map(text, a))})"
+        if isinstance(a, float) and a.is_integer():
+            return f"{int(a)}"  # 1 and 1.0 are one number in a spec
+        return str(a)
+
+    for i, n in enumerate(graph.nodes):
+        attrs = ",".join(f"{k}={text(v)}" for k, v in sorted(n.attrs.items()) if n.op != "input")
+        lines.append(f"{n.op}({text(n.args)};{attrs}):{'|'.join(map(str, n.types))}")
+        numbers[id(n)] = i
+    lines += [f"return {text(graph.outputs)}"]
+    lines += sorted(f"emit {k} {text(v)}" for k, v in graph.emits.items())
+    lines += sorted(f"{p.kind} {p.path} {p.type} {text(p.init)}" for p in graph.params)
+    lines += sorted(f"child {k} {c.hash}" for k, c in graph.children.items())
+    lines += sorted(f"guard {g.left}{g.op}{g.right}" for g in graph.guards)
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,190 @@
+"""Finding and reading modules: the library's, and files beside a spec. Nothing else is ever read."""
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.values import POISON, BlockRef, FnRef, ModelRef, RecordRef, UserOp
+from archdsl.files import read_source
+from archdsl.source import Source, Span
+from archdsl.syntax import tree
+from archdsl.syntax import parser as _p
+from archdsl.syntax.parser import parse_recover
+parse_cached = getattr(_p, "parse_cached", _p.parse)
+
+REFS: dict[type, Any] = {tree.Block: BlockRef, tree.Model: ModelRef, tree.Fn: FnRef, tree.Record: RecordRef, tree.OpDecl: UserOp}
+
+
+class Module:
+    """One file: its tree, its declarations by name, its imports. `diagnostics` holds what reading it found."""
+
+    def __init__(self, source: Source, parsed: tree.Module, library: Library, is_library: bool, folder: Path | None, diagnostics: list[Diagnostic]):
+        self.source, self.tree, self.library, self.is_library, self.folder = source, parsed, library, is_library, folder
+        self.diagnostics = diagnostics
+        self.scope: dict[str, Any] = {}
+        self.modules: dict[str, Module] = {}
+        self.spans: dict[str, Span] = {}
+        self.used: set[str] = set()
+        self._declare()
+
+    def _declare(self) -> None:
+        for d in self.tree.decls:
+            if type(d) in REFS:
+                span = getattr(d, "name_span", None) or d.span
+                if d.name in self.scope:  # type: ignore[attr-defined]
+                    self._fault(error("A0208", f"`{d.name}` is declared twice", span, "the second", labels=(Label(self.spans[d.name], "the first"),)))  # type: ignore[attr-defined]
+                    continue
+                self.scope[d.name] = REFS[type(d)](d, self)  # type: ignore[attr-defined]
+                self.spans[d.name] = span  # type: ignore[attr-defined]
+
+    def _fault(self, e: ArchError) -> None:
+        self.diagnostics.extend(e.diagnostics)
+
+    def link(self) -> None:
+        """Resolves the imports; faults are collected."""
+        for d in self.tree.decls:
+            if not isinstance(d, tree.Use):
+                continue
+            try:
+                other = self.library.module(d.module, self, d.span)
+            except ArchError as e:
+                self._fault(e)
+                for n in d.names:
+                    self.scope.setdefault(n.alias or n.name, POISON)
+                continue
+            if not d.names:
+                self.modules[d.module.rsplit(".", 1)[-1]] = other
+            for n in d.names:
+                self._import(other, n, d.module)
+
+    def _import(self, other: Module, n: tree.UseName, module: str) -> None:
+        local = n.alias or n.name
+        if n.name not in other.scope:
+            self._fault(error("A0207", f"`{module}` has no `{n.name}`", n.span, "not declared there", help=did_you_mean(n.name, other.scope)))
+            self.scope.setdefault(local, POISON)
+        elif local in self.scope and self.scope[local] is not other.scope[n.name]:
+            where = (Label(self.spans[local], "the first"),) if local in self.spans else ()
+            self._fault(error("A0208", f"`{local}` is declared twice", n.span, "imported here", labels=where, help=f"`{n.name} as OTHER` imports it under another name"))
+        else:
+            self.scope[local] = other.scope[n.name]
+            self.spans[local] = n.span
+
+    def find(self, name: str, session: Any) -> Any:
+        """The declaration or import of that name, or None."""
+        found = self.scope.get(name)
+        if found is not None:
+            self.used.add(name)
+        return found
+
+    def member(self, module: str, name: str, session: Any) -> Any:
+        """`llama.Llama` for a module imported whole."""
+        other = self.modules.get(module)
+        return other.scope.get(name) if other is not None else None
+
+    def names(self) -> list[str]:
+        return list(self.scope)
+
+
+class Library:
+    """Modules read so far, by the place they came from. One per loaded spec, over trees that are cached for the whole process."""
+
+    def __init__(self) -> None:
+        self.read: dict[str, Module] = {}
+        self.path: list[str] = []
+
+    def open(self, source: Source, folder: Path | None) -> Module:
+        """The module of a spec's own text."""
+        parsed, faults = parse_recover(source)
+        module = Module(source, parsed, self, False, folder, list(faults))
+        self.path.append(source.path)
+        module.link()
+        self.path.pop()
+        return module
+
+    def module(self, name: str, user: Module, span: Span) -> Module:
+        """The module of a dotted name. Raises A0207 when there is none, A0216 for a cycle, A0601 for a path that leaves the folder."""
+        parts = name.split(".")
+        if any(not p.isidentifier() for p in parts):
+            raise error("A0207", f"`{name}` is no module name", span, help="`use std.norm { LayerNorm }`")
+        if parts[0] == "std":
+            return self._library(name, parts[1:], span)
+        if user.is_library or user.folder is None:
+            raise error("A0207", f"there is no module `{name}`", span, help=did_you_mean(name, library_modules()))
+        return self._beside(name, parts, user, span)
+
+    def _library(self, name: str, parts: list[str], span: Span) -> Module:
+        if name in self.read:
+            return self._known(name, span)
+        source = library_source(name)
+        if source is None:
+            raise error("A0207", f"the library has no module `{name}`", span, "not in the library", help=did_you_mean(name, library_modules()) or (f"it has {', '.join(library_modules())}",))
+        return self._load(name, source, parse_cached(source), True, None, [])
+
+    def _beside(self, name: str, parts: list[str], user: Module, span: Span) -> Module:
+        folder = user.folder
+        assert folder is not None
+        path = folder.joinpath(*parts[:-1], parts[-1] + ".arch")
+        if not os.path.lexists(path):
+            raise error("A0207", f"there is no module `{name}`", span, f"neither in the library nor beside {user.source.path}",
+                        help=did_you_mean(name, [*library_modules(), *(p.stem for p in folder.glob("*.arch"))]))
+        real = path.resolve()
+        if not real.is_relative_to(folder.resolve()):
+            raise error("A0603", f"the module `{name}` lies outside of the spec's folder", span, "reached through a link", help="copy the file beside the spec")
+        key = str(real)
+        if key in self.read:
+            return self._known(key, span)
+        source = read_source(str(path))
+        parsed, faults = parse_recover(source)
+        return self._load(key, source, parsed, False, folder, list(faults))
+
+    def _known(self, key: str, span: Span) -> Module:
+        if key in self.path:
+            raise error("A0216", f"modules import each other in a circle: {' -> '.join([*self.path[self.path.index(key):], key])}", span)
+        return self.read[key]
+
+    def _load(self, key: str, source: Source, parsed: tree.Module, is_library: bool, folder: Path | None, faults: list[Diagnostic]) -> Module:
+        if len(self.path) > 40:
+            raise error("A0602", "modules import each other more than 40 deep", Span(source, 0, 0))
+        module = Module(source, parsed, self, is_library, folder, faults)
+        self.read[key] = module
+        self.path.append(key)
+        module.link()
+        self.path.pop()
+        if module.diagnostics:
+            raise ArchError(*module.diagnostics)
+        return module
+
+
+@lru_cache(maxsize=None)
+def library_source(name: str) -> Source | None:
+    """The text of a library module, by its dotted name."""
+    parts = name.split(".")[1:]
+    file = resources.files("archdsl.stdlib")
+    for p in parts[:-1]:
+        file = file / p
+    file = file / (parts[-1] + ".arch") if parts else file
+    return Source(f"{'/'.join(['std', *parts])}.arch", file.read_text(encoding="utf-8"), name) if parts and file.is_file() else None
+
+
+@lru_cache(maxsize=None)
+def library_modules() -> tuple[str, ...]:
+    """The dotted names of all library modules."""
+    return tuple(sorted("std." + f.name[:-5] for f in resources.files("archdsl.stdlib").iterdir() if f.name.endswith(".arch")))
+
+
+@lru_cache(maxsize=None)
+def library_exports() -> dict[str, str]:
+    """Declared name -> module, for the whole library."""
+    out: dict[str, str] = {}
+    for name in library_modules():
+        source = library_source(name)
+        assert source is not None
+        for d in parse_cached(source).decls:
+            if isinstance(d, (tree.Block, tree.Record, tree.Fn)):
+                out.setdefault(d.name, name)
+    return out
