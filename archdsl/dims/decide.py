@@ -74,9 +74,9 @@ def back(env: Env, shifts: Shifts) -> Env:
 # ---------------------------------------------------------------- values
 def relevant(facts: Facts, names: Iterable[str]) -> set[str]:
     """The unsolved symbols that facts tie to these, themselves included."""
-    ties = [e.symbols for e, _, _ in facts.divides] + [p.symbols for p in facts.at_leasts]
+    ties = [e.symbols for e, _, _ in facts.divides] + [p.symbols for p in (*facts.at_leasts, *facts.equals)]
     for mono, value in facts.rules.items():
-        ties.append(poly.symbols(value) | frozenset().union(*(atom.symbols for atom, _ in mono)))
+        ties.append(poly.symbols(value) | names_of(mono))
     found, grown = set(names), True
     while grown:
         grown = False
@@ -95,8 +95,12 @@ def constrained(facts: Facts, names: Iterable[str]) -> bool:
     """Whether more is known of these symbols than congruences and lower bounds."""
     own = set(names)
     return bool(own & facts.hi.keys()) or any(not own.isdisjoint(e.symbols) for e, _, _ in facts.divides) \
-        or any(not own.isdisjoint(p.symbols) for p in facts.at_leasts) \
-        or any(not own.isdisjoint(poly.symbols(v) | make({m: 1}).symbols) for m, v in facts.rules.items() if not is_symbol(m))  # type: ignore[union-attr]
+        or any(not own.isdisjoint(p.symbols) for p in (*facts.at_leasts, *facts.equals)) \
+        or any(not own.isdisjoint(names_of(m) if is_symbol(m) else names_of(m) | poly.symbols(v)) for m, v in facts.rules.items())
+
+
+def names_of(mono: Mono) -> frozenset[str]:
+    return frozenset().union(*(atom.symbols for atom, _ in mono))
 
 
 def complete(facts: Facts, env: Env) -> Env | None:
@@ -123,6 +127,9 @@ def complete(facts: Facts, env: Env) -> Env | None:
                 return None
         for p in facts.at_leasts:
             if p.symbols <= names and evaluate(p, env) < 0:
+                return None
+        for p in facts.equals:
+            if p.symbols <= names and evaluate(p, env):
                 return None
     except (NotInteger, ZeroDivisionError):
         return None
@@ -206,6 +213,8 @@ def equal(facts: Facts, a: Size, b: Size) -> tuple[Verdict, Env | None]:
         return False, None
     if isinstance(d, int):
         return d == 0, None
+    if any(e.symbols <= d.symbols and poly.poly_div(d.terms, e.terms) is not None for e in facts.equals):
+        return True, None
     found = facts._decided.get(d)
     if found is None:
         found = facts._decided[d] = zero(facts, d)
@@ -416,15 +425,14 @@ def counterexample(facts: Facts, a: Size, b: Size) -> Env | None:
     def apart(env: Env) -> bool:
         return raw(a, env) != raw(b, env)
 
+    names = poly.symbols(a) | poly.symbols(b)
     found = search(facts, [a, b], lambda env: apart(env) and evaluate(a, env) >= 1 and evaluate(b, env) >= 1)
     found = found or search(facts, [a, b], apart)
     if found is None and witness is not None:
-        rest = relevant(facts, poly.symbols(a) | poly.symbols(b)) - witness.keys()
-        for env in points(facts, rest, set()):
-            full = complete(facts, {**env, **witness})
-            if full is not None and apart(full):
-                return {n: full[n] for n in sorted(poly.symbols(a) | poly.symbols(b))}
-    return found
+        rest = relevant(facts, names | witness.keys()) - witness.keys()
+        tries = (complete(facts, {**env, **witness}) for env in points(facts, rest, set()))
+        found = next((full for full in tries if full is not None and names <= full.keys() and apart(full)), None)
+    return None if found is None else {n: found[n] for n in sorted(names)}
 
 
 # ---------------------------------------------------------------- signs and wholeness
@@ -502,9 +510,13 @@ def whole(size: Size) -> bool:
     ))
 
 
-def integer(facts: Facts, value: Dim) -> bool:
-    """Whether a size in normal form is an integer for all sizes."""
-    if whole(value):
+def integer(facts: Facts, size: Size) -> bool:
+    """Whether a size is an integer for all sizes of its symbols."""
+    try:
+        value = facts.normal(size)
+    except NotInteger:
+        return False
+    if isinstance(value, int) or whole(value):
         return True
     den = denominator(value.terms)
     try:
@@ -519,6 +531,22 @@ def integer(facts: Facts, value: Dim) -> bool:
         return all(whole(in_class(value, s)) for s in found if possible(facts, s))
     except NotInteger:
         return False
+
+
+def divide(facts: Facts, a: Size, b: Size) -> Size | None:
+    """a / b where that is an integer for all sizes."""
+    a, b = facts.normal(a), facts.normal(b)
+    if b == 0:
+        return None
+    quotient = poly.poly_div(poly.terms_of(a), poly.terms_of(b))
+    if quotient is not None:
+        try:
+            value = make(quotient)
+        except NotInteger:
+            return None
+        return value if integer(facts, value) else None
+    floor = facts.normal(poly.floordiv(a, b))
+    return floor if isinstance(floor, Dim) and equal(facts, floor * b, a)[0] else None
 
 
 # ---------------------------------------------------------------- suggestions

@@ -1,10 +1,10 @@
 """What is known of run-time sizes, and sizes simplified by it."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import gcd, lcm
-from typing import Any
+from typing import Any, TypeVar
 
 from archdsl.dims import decide
 from archdsl.dims.poly import (
@@ -24,7 +24,6 @@ from archdsl.dims.poly import (
     map_atoms,
     mono_div,
     mul_terms,
-    poly_div,
     rebuild,
     scale,
     substitute,
@@ -33,7 +32,9 @@ from archdsl.dims.poly import (
     undominated,
 )
 
+_T = TypeVar("_T")
 _ROUNDS = 8  # of rewriting until nothing changes
+_GROWTH = 400  # symbols by which rewriting may lengthen a size
 
 
 class Facts:
@@ -42,7 +43,7 @@ class Facts:
     The `require_` methods answer True: known before; None: new, now known; False: it contradicts what is known (and is not recorded).
     """
 
-    __slots__ = ("_clean", "_decided", "_memo", "at_leasts", "congruences", "divides", "hi", "lo", "rules")
+    __slots__ = ("_clean", "_decided", "_memo", "at_leasts", "congruences", "divides", "equals", "hi", "lo", "rules")
 
     def __init__(self) -> None:
         self.rules: dict[Mono, Size] = {}  # a symbol, another atom or a product, and what it is
@@ -51,12 +52,13 @@ class Facts:
         self.hi: dict[str, int] = {}
         self.divides: list[tuple[Dim, int, Mono | None]] = []  # (e, k, a monomial with coefficient 1 in e): e % k == 0
         self.at_leasts: list[Dim] = []  # each >= 0
+        self.equals: list[Dim] = []  # each == 0, where no rule was found
         self._forget()
 
     def _forget(self) -> None:
         self._memo: dict[Dim, Size] = {}
         self._decided: dict[Any, Any] = {}
-        self._clean = not (self.rules or self.congruences or self.lo or self.hi or self.divides or self.at_leasts)
+        self._clean = not (self.rules or self.congruences or self.lo or self.hi or self.divides or self.at_leasts or self.equals)
 
     def copy(self) -> Facts:
         other = Facts()
@@ -65,11 +67,11 @@ class Facts:
 
     def _take(self, other: Facts) -> None:
         self.rules, self.congruences, self.lo, self.hi = dict(other.rules), dict(other.congruences), dict(other.lo), dict(other.hi)
-        self.divides, self.at_leasts = list(other.divides), list(other.at_leasts)
+        self.divides, self.at_leasts, self.equals = list(other.divides), list(other.at_leasts), list(other.equals)
         self._forget()
 
     def _state(self) -> tuple:
-        return (dict(self.rules), dict(self.congruences), dict(self.lo), dict(self.hi), list(self.divides), list(self.at_leasts))
+        return (dict(self.rules), dict(self.congruences), dict(self.lo), dict(self.hi), list(self.divides), list(self.at_leasts), list(self.equals))
 
     # ---------------------------------------------------------------- simplification
     def normal(self, size: Size) -> Size:
@@ -80,11 +82,16 @@ class Facts:
         if found is not None:
             return found
         value: Size = size
-        for _ in range(_ROUNDS):
-            before = value
-            value = self._by_congruence(self._rewrite(value))
-            if value is before or isinstance(value, int):
-                break
+        try:
+            for _ in range(_ROUNDS):
+                before = value
+                value = self._by_congruence(self._rewrite(value))
+                if value is before or isinstance(value, int):
+                    break
+                if value.weight > 8 * size.weight + _GROWTH:
+                    raise OverflowError
+        except OverflowError:  # rules that feed each other: what was there is right too
+            value = size
         self._memo[size] = value
         return value
 
@@ -197,8 +204,9 @@ class Facts:
             self._forget()
             solved = {m: v for m, v in self.rules.items() if len(m) == 1 and m[0][1] == 1 and m[0][0].kind == "sym"}
             others = [(make({m: 1}), v) for m, v in self.rules.items() if m not in solved]
+            others += [(e, 0) for e in self.equals]
             divides, at_leasts = self.divides, self.at_leasts
-            self.rules, self.divides, self.at_leasts = solved, [], []
+            self.rules, self.divides, self.at_leasts, self.equals = solved, [], [], []
             for m in list(solved):
                 self._forget()
                 solved[m] = self.normal(solved[m])
@@ -243,7 +251,7 @@ class Facts:
                     return self._congruent(atom.name, k, r)
                 if len(mono) == 1 and power == 1 and atom.kind == "floor":
                     value = k * floordiv(atom.dim - r, k) + r
-                    if not contains(value, atom):
+                    if simpler(value, mono):
                         self.rules[((atom, 1),)] = value
                         return None
                 own, constant = {mono: 1}, -r
@@ -301,7 +309,13 @@ class Facts:
     def _rule(self, lead: Mono, d: Dim) -> bool | None:
         """Remembers d == 0 as what its leading product is. That product's coefficient may leave a fraction, exact by the fact itself."""
         c = d.terms[lead]
-        self.rules[lead] = make({m: Fraction(-e) / c for m, e in d.terms.items() if m != lead})
+        value = make({m: Fraction(-e) / c for m, e in d.terms.items() if m != lead})
+        if d.depth and not simpler(value, lead):
+            if d in self.equals:
+                return True
+            self.equals.append(d)
+        else:
+            self.rules[lead] = value
         return None
 
     def _solve(self, atom: Atom, d: Dim) -> bool | None:
@@ -323,9 +337,12 @@ class Facts:
             if most is not None:
                 verdicts.append(self._at_least(most - value))
         self.rules[mono] = value
+        if atom.kind == "floor" and isinstance(value, int) and isinstance(den := atom.args[1], int):
+            self._forget()
+            verdicts += [self._at_least(atom.args[0] - den * value), self._at_least(den * value + den - 1 - atom.args[0])]
         return False if False in verdicts else None
 
-    def _at_least(self, size: Size) -> bool | None:
+    def _at_least(self, size: Size, depth: int = _ROUNDS) -> bool | None:
         """size >= 0."""
         p = self.normal(size)
         if isinstance(p, int):
@@ -337,8 +354,8 @@ class Facts:
             return False
         p = primitive(p, signed=True, inequality=True)
         inside = [m for m in p.terms if m]
-        if len(inside) == 1 and len(inside[0]) == 1 and inside[0][0][1] == 1:
-            return self._bound(inside[0][0][0], int(p.terms[inside[0]]), int(p.terms.get((), 0)), p)
+        if len(inside) == 1 and len(inside[0]) == 1 and inside[0][0][1] == 1 and depth:
+            return self._bound(inside[0][0][0], int(p.terms[inside[0]]), int(p.terms.get((), 0)), p, depth - 1)
         return self._remember(p)
 
     def _remember(self, p: Dim) -> bool | None:
@@ -347,7 +364,7 @@ class Facts:
         self.at_leasts.append(p)
         return None
 
-    def _bound(self, atom: Atom, c: int, e: int, p: Dim) -> bool | None:
+    def _bound(self, atom: Atom, c: int, e: int, p: Dim, depth: int) -> bool | None:
         """c * atom + e >= 0."""
         limit = -(e // c) if c > 0 else e // -c
         if atom.kind == "sym":
@@ -363,15 +380,15 @@ class Facts:
         if atom.kind == "floor":
             num, den = atom.args
             if isinstance(den, int):
-                return self._at_least(num - den * limit if c > 0 else den * limit + den - 1 - num)
+                return self._at_least(num - den * limit if c > 0 else den * limit + den - 1 - num, depth)
         elif (atom.kind == "min") == (c > 0):
-            verdicts = [self._at_least(a - limit if c > 0 else limit - a) for a in atom.args]
+            verdicts = [self._at_least(a - limit if c > 0 else limit - a, depth) for a in atom.args]
             return False if False in verdicts else None if None in verdicts else True
         return self._remember(p)
 
     def _pin(self, atom: Atom, value: int) -> bool | None:
         m, s = self.congruences.pop(atom.name, (1, 0))
-        self.lo.pop(atom.name), self.hi.pop(atom.name)
+        self.lo.pop(atom.name, None), self.hi.pop(atom.name, None)
         self.rules[((atom, 1),)] = value
         return None if (value + s) % m == 0 else False
 
@@ -380,52 +397,45 @@ class Facts:
         """True: equal for all sizes that satisfy the facts; False: some sizes that do tell them apart; None: undecided."""
         if a is b or (isinstance(a, int) and isinstance(b, int)):
             return a == b
-        return decide.equal(self, a, b)[0]
+        return _within_limits(lambda: decide.equal(self, a, b)[0])
 
     def counterexample(self, a: Size, b: Size) -> dict[str, int] | None:
         """Small sizes of the symbols of a and b, allowed by the facts, at which they differ; None when none was found."""
-        return decide.counterexample(self, a, b)
+        return _within_limits(lambda: decide.counterexample(self, a, b))
 
     def at_least(self, a: Size, b: Size) -> bool | None:
         """Whether a >= b for all sizes; False when some refute it."""
-        return decide.nonnegative(self, a - b)
+        return _within_limits(lambda: decide.nonnegative(self, a - b))
 
     def positive(self, size: Size) -> bool | None:
         """Whether the size is at least 1 for all sizes of the symbols; False when some refute it."""
-        return decide.nonnegative(self, size - 1)
+        return self.at_least(size, 1)
 
     def suggest(self, a: Size, b: Size) -> str | None:
         """The condition of a `require` under which a == b, as `H % 32 == 0` or `T == S`."""
-        return decide.suggest(self, a, b)
+        return _within_limits(lambda: decide.suggest(self, a, b))
 
     def exact(self, size: Size) -> bool:
         """Whether the size is shown to be an integer for all sizes that satisfy the facts."""
-        try:
-            value = self.normal(size)
-        except NotInteger:
-            return False
-        return isinstance(value, int) or decide.integer(self, value)
+        return isinstance(size, int) or _within_limits(lambda: decide.integer(self, size)) is True
 
     def divide(self, a: Size, b: Size) -> Size | None:
         """a / b when that is an integer for all sizes that satisfy the facts, else None."""
         if isinstance(a, int) and isinstance(b, int):
             return a // b if b and a % b == 0 else None
-        a, b = self.normal(a), self.normal(b)
-        if b == 0:
-            return None
-        quotient = poly_div(terms_of(a), terms_of(b))
-        if quotient is not None:
-            try:
-                value = make(quotient)
-            except NotInteger:
-                return None
-            return value if self.exact(value) else None
-        floor = self.normal(floordiv(a, b))
-        return floor if isinstance(floor, Dim) and self.equal(floor * b, a) else None
+        return _within_limits(lambda: decide.divide(self, a, b))
 
     def holds(self, values: Mapping[str, int]) -> bool:
         """Whether these sizes, of all symbols that the facts name, satisfy the facts."""
         return decide.holds(self, values)
+
+
+def _within_limits(answer: Callable[[], _T]) -> _T | None:
+    """The answer, or None (undecided) where finding it would need sizes beyond the limits."""
+    try:
+        return answer()
+    except OverflowError:
+        return None
 
 
 def hidden(name: str) -> str:
@@ -457,6 +467,11 @@ def contains(size: Size, atom: Atom) -> bool:
     return any(x is atom or any(contains(a, atom) for a in x.args) for mono in size.terms for x, _ in mono)
 
 
+def simpler(value: Size, mono: Mono) -> bool:
+    """Whether a product of atoms may be rewritten to this value: it does not come again and the text gets no longer, so rewriting ends."""
+    return isinstance(value, int) or (value.weight <= sum(a.weight for a, _ in mono) + 2 and not any(contains(value, a) for a, _ in mono))
+
+
 def primitive(d: Dim, signed: bool = False, inequality: bool = False) -> Dim:
     """The same condition d == 0 (or d >= 0) in whole coefficients without a common factor."""
     den = denominator(d.terms)
@@ -467,7 +482,7 @@ def primitive(d: Dim, signed: bool = False, inequality: bool = False) -> Dim:
 
 def solvable(d: Dim, sides: list[Size]) -> Atom | None:
     """The atom to solve d == 0 for: it stands linear, alone, and occurs nowhere else. Symbols before others, coefficient 1 before
-    others (only symbols may have others), a symbol that is one side of the equation before others, then the last in order."""
+    others (only symbols may have others), a symbol that is one side of the equation before others, then the largest, the last by name."""
     best: tuple | None = None
     found: Atom | None = None
     for mono, c in d.terms.items():
@@ -478,9 +493,9 @@ def solvable(d: Dim, sides: list[Size]) -> Atom | None:
         if not unit and atom.kind != "sym":
             continue
         rest = make({m: e for m, e in d.terms.items() if m != mono}) if len(d.terms) > 1 else 0
-        if contains(rest, atom) or (not unit and isinstance(rest, Dim) and rest.depth):
+        if contains(rest, atom) or (not unit and isinstance(rest, Dim) and rest.depth) or (atom.kind != "sym" and not simpler(rest, mono)):
             continue
-        rank = (atom.kind == "sym", unit, atom.dim in sides, atom.order)
+        rank = (atom.kind == "sym", unit, atom.dim in sides, atom.depth, atom.weight, atom.order)
         if best is None or rank > best:
             best, found = rank, atom
     return found
