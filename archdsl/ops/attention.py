@@ -7,7 +7,7 @@ from archdsl.dims import Size
 from archdsl.graph import Mask, TensorType, Value
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import bools, broadcast, equal, floats, ints, need_dtype, need_equal, rank, same_dtype, size, volume
+from archdsl.ops.rules import bools, broadcast, equal, floats, ints, need_dtype, need_equal, rank, same_dtype, same_size, size, volume
 
 FULL, CAUSAL = Mask("full"), Mask("causal")
 POSITIONAL = ("causal", "window", "causal_by", "own_block")
@@ -118,19 +118,24 @@ def _attention_saves(q: TensorType, k: TensorType, v: TensorType, bias: TensorTy
                      needs: Any = ()) -> tuple[Any, ...]:
     """On the CPU: the fused kernel keeps its operands, its result, a logarithm of sums per query, and the mask as floats. Torch takes the
     plain formula when the bias needs a gradient or the widths of keys and values differ; that keeps scaled q and k, v and the weights."""
-    mask, lead, (h, T, w), S = simplified(mask), q.shape[:-3], q.shape[-3:], k.shape[-2]
-    built = mask.kind not in ("full", "causal") or bias is not None and mask != FULL
-    mask_shape = _mask_shape(mask, T, S) if built else ()
-    if bias is not None:
-        mask_shape = broadcast(bias.shape, mask_shape)
-    kept: list[Any] = [TensorType(q.dtype, mask_shape)] if built else ["bias"] if bias is not None else []
+    mask, lead, (h, T, w), (g, S, _) = simplified(mask), q.shape[:-3], q.shape[-3:], k.shape[-3:]
+    shape = () if mask == FULL or mask.kind == "causal" and bias is None else _whole(_mask_shape(mask, T, S), lead)
     if "bias" in needs or v.shape[-1] != w:
-        repeated = (*lead, h, S)
-        grouped = k.shape[-3] != h
-        plain = [TensorType(q.dtype, q.shape), TensorType(q.dtype, (*repeated, w)), TensorType(q.dtype, (*repeated, v.shape[-1])) if grouped else "v"]
-        return (*plain, TensorType(q.dtype, (*lead, h, T, S)))
+        scores = bool({"q", "k", "bias"} & set(needs))
+        values = "v" if g == h else TensorType(q.dtype, (*lead, h, S, v.shape[-1]))
+        return (*((TensorType(q.dtype, (*lead, h, S, w)),) if "q" in needs else ()), *((TensorType(q.dtype, q.shape),) if "k" in needs else ()),
+                *((values,) if scores else ()), TensorType(q.dtype, (*lead, h, T, S)), *((TensorType("bool", shape),) if shape and "bias" in needs else ()))
     logsumexp = TensorType("f32" if q.dtype in ("bf16", "f16") else q.dtype, (*lead, h, T))
-    return ("q", "k", "v", "out", logsumexp, *kept)
+    if bias is not None:
+        whole = _whole(bias.shape, lead)
+        copied = shape or len(lead) > 1 and len(bias.shape) > 3
+        return "q", "k", "v", "out", logsumexp, TensorType(q.dtype, broadcast(whole, shape)) if copied else "bias"
+    return ("q", "k", "v", "out", logsumexp, *((TensorType(q.dtype, shape),) if shape else ()))
+
+
+def _whole(shape: tuple[Size, ...], lead: tuple[Size, ...]) -> tuple[Size, ...]:
+    """The shape of a mask or bias after `_four_axes`, with the leading axes still apart."""
+    return (*lead, *shape[-3:]) if len(shape) > 3 and len(lead) > 1 else shape
 
 
 # ---------------------------------------------------------------- the mask as a tensor
@@ -187,7 +192,7 @@ def attention(q, k, v, bias=None, *, mask=FULL, scale=None):
     """softmax(scale · q kᵀ + bias, over the pairs that `mask` allows) v, by head; h query heads share g key heads in order. `scale` is w^-½
     unless given. A query with nothing to attend gives 0. `macs` counts all T · S pairs, as torch's counter does; `pairs` those of a mask."""
     mask, lead = simplified(mask), [size(q, i) for i in range(rank(q) - 3)]
-    grouped = size(q, -3) != size(k, -3)
+    grouped = not same_size(size(q, -3), size(k, -3))
     causal = mask == CAUSAL and bias is None
     allowed = None
     if bias is not None:

@@ -52,7 +52,7 @@ def _conv_macs(x: TensorType, weight: TensorType, bias: TensorType | None = None
 
 
 @op('conv(x: [B, c, *s], weight: [o, i, *k], bias: [o]? = none, stride: int | list[int] = 1, pad: int | list[int] | "same" = 0, '
-    'dilation: int | list[int] = 1, groups: int = 1) -> [B, o, *t]', infer=_conv, macs=_conv_macs, saves={"x": ("weight",), "weight": ("x",)},
+    'dilation: int | list[int] = 1, groups: int = 1) -> [B, o, *t]', infer=_conv, macs=_conv_macs, saves=("x", "weight"),
     roles={"c": "grouped", "i": "contract", "s": "mix"},
     samples=lambda: [{"x": floats(2, 6, 7, 9), "weight": floats(4, 6, 3, 3), "bias": floats(4), "stride": 2, "pad": 1},
                      {"x": floats(1, 4, 7, 5), "weight": floats(4, 1, 7, 7), "pad": "same", "groups": 4},
@@ -82,7 +82,7 @@ def _conv_transpose(x: TensorType, weight: TensorType, bias: TensorType | None =
 
 @op("conv_transpose(x: [B, c, *s], weight: [c, o, *k], bias: [p]? = none, stride: int | list[int] = 1, pad: int | list[int] = 0, "
     "output_pad: int | list[int] = 0, dilation: int | list[int] = 1, groups: int = 1) -> [B, p, *t]", infer=_conv_transpose,
-    macs=lambda x, weight, bias=None, **attrs: x.numel * volume(weight.shape[1:]), saves={"x": ("weight",), "weight": ("x",)},
+    macs=lambda x, weight, bias=None, **attrs: x.numel * volume(weight.shape[1:]), saves=("x", "weight"),
     roles={"c": "contract", "s": "mix"},
     samples=lambda: [{"x": floats(2, 4, 5, 3), "weight": floats(4, 3, 2, 2), "bias": floats(3), "stride": 2},
                      {"x": floats(1, 4, 7), "weight": floats(4, 2, 3), "stride": 2, "pad": 1, "output_pad": 1, "groups": 2},
@@ -113,14 +113,14 @@ def _pool_samples() -> list[dict[str, Any]]:
                                                                                                     "ceil_mode": True}]
 
 
-@op("max_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int] | none = none, pad: int | list[int] = 0, ceil_mode: bool = false) -> [B, c, *t]",
+@op("max_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int]? = none, pad: int | list[int] = 0, ceil_mode: bool = false) -> [B, c, *t]",
     saves=lambda x, **attrs: ("x", TensorType("int", _pool(x, **attrs).shape)), samples=_pool_samples, **_POOLED)
 def max_pool(x, *, size, stride=None, pad=0, ceil_mode=False):
     """The maximum of each window; the stride is the window's size unless given."""
     return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank(x) - 3](x, size, stride, pad, 1, ceil_mode)
 
 
-@op("avg_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int] | none = none, pad: int | list[int] = 0, ceil_mode: bool = false, "
+@op("avg_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int]? = none, pad: int | list[int] = 0, ceil_mode: bool = false, "
     "count_include_pad: bool = true) -> [B, c, *t]", saves=("x",),
     samples=lambda: [*_pool_samples(), {"x": floats(1, 2, 5, 5), "size": 3, "pad": 1, "count_include_pad": False}], **_POOLED)
 def avg_pool(x, *, size, stride=None, pad=0, ceil_mode=False, count_include_pad=True):

@@ -37,7 +37,7 @@ def _put(x: TensorType, index: TensorType, axis: int = 0) -> TensorType:
     return TensorType(x.dtype, x.shape)
 
 
-@op("put(x: [*s], index: int[*i], axis: int = 0) -> [*s]", infer=_put, saves=("index",),
+@op("put(x: [*s], index: int[*i], axis: int = 0) -> [*s]", infer=_put, saves=lambda x, index, axis=0: ("index", "x") if len(index.shape) == 1 else ("index",),
     samples=lambda: [{"x": floats(2, 5, 3), "index": order(5), "axis": 1}, {"x": floats(2, 4), "index": order(2, 4), "axis": -1}, {"x": floats(1), "index": order(1)}])
 def put(x, index, *, axis=0):
     """y[…, index[i], …] = x[…, i, …]: undoes `take` by a permutation. With the axes of x, `index` holds one permutation for each row."""

@@ -138,7 +138,7 @@ def _split(x: TensorType, sizes: Any, axis: int = -1) -> tuple[TensorType, ...]:
 
 
 @op("split(x: [*s], sizes: int | list[int], axis: int = -1) -> [*t]", infer=_split, view=True,
-    samples=lambda: [{"x": floats(2, 6), "sizes": (1, 2, 3)}, {"x": floats(6, 2), "sizes": 3, "axis": 0}, {"x": floats(1), "sizes": 1}])
+    samples=lambda: [{"x": floats(2, 6), "sizes": (1, 2, 3)}, {"x": floats(9, 2), "sizes": 3, "axis": 0}, {"x": floats(1), "sizes": 1}])
 def split(x, *, sizes, axis=-1):
     """x cut along an axis into parts of the given sizes, or into that many equal parts. One result per part."""
     return torch.chunk(x, sizes, axis) if isinstance(sizes, int) else torch.split(x, list(sizes), axis)
@@ -197,13 +197,17 @@ def _pad_widths(x: TensorType, widths: tuple[tuple[Size, Size], ...], mode: str)
         for w in (before, after):
             if mode == "reflect" and isinstance(w, int) and isinstance(s, int) and w >= s:
                 raise OpError(f"reflection by {w} needs an axis of at least {w + 1}, and this has {s}", "widths")
+    padded = [i for i, w in enumerate(widths) if w != (0, 0)]
+    if mode != "constant" and padded and len(x.shape) - padded[0] > min(3, max(1, len(x.shape) - 1)):
+        raise OpError(f"padding `{mode}` reaches the last {min(3, max(1, len(x.shape) - 1))} axes only", "widths")
     return TensorType(x.dtype, tuple(s + b + a for s, (b, a) in zip(x.shape, widths)))
 
 
-def _flat(widths: Any) -> list[Any]:
-    """Torch's order: the last axis first, leading axes without padding left out."""
+def _flat(widths: Any, mode: str = "constant") -> list[Any]:
+    """Torch's order: the last axis first, leading axes without padding left out (but for batch and channels, the other modes want all)."""
     widths = list(widths)
-    while len(widths) > 1 and tuple(widths[0]) == (0, 0):
+    least = 1 if mode == "constant" else max(1, len(widths) - 2)
+    while len(widths) > least and all(isinstance(w, int) and w == 0 for w in widths[0]):
         widths.pop(0)
     return [w for pair in reversed(widths) for w in pair]
 
@@ -224,7 +228,7 @@ def _pad(x: TensorType, widths: Any, mode: str = "constant", value: float = 0) -
                      {"x": floats(1, 2, 4), "widths": ((0, 0), (0, 0), (1, 2)), "mode": "circular"}])
 def pad(x, *, widths, mode="constant", value=0):
     """x with `widths[i] = (before, after)` more positions on axis i: a value, the reflected inside, the edge, or the other end."""
-    return F.pad(x, _flat(widths), mode, value) if mode == "constant" else F.pad(x, _flat(widths), mode)
+    return F.pad(x, _flat(widths), mode, value) if mode == "constant" else F.pad(x, _flat(widths, mode), mode)
 
 
 def _to_multiple(x: TensorType, multiple: Any, axes: Any) -> dict[int, int]:
@@ -253,7 +257,7 @@ def pad_to(x, *, multiple, axes, mode="constant", value=0):
     axes = [axes % n] if isinstance(axes, int) else [a % n for a in axes]
     steps = dict(zip(axes, [multiple] * len(axes) if isinstance(multiple, int) else multiple))
     widths = [(0, -size(x, i) % steps[i]) if i in steps else (0, 0) for i in range(n)]
-    return F.pad(x, _flat(widths), mode, value) if mode == "constant" else F.pad(x, _flat(widths), mode)
+    return F.pad(x, _flat(widths), mode, value) if mode == "constant" else F.pad(x, _flat(widths, mode), mode)
 
 
 def _same(x: TensorType, axes: Any = None, **_: Any) -> TensorType:
@@ -291,7 +295,7 @@ def _per_axis(axes: Any, n: int, *values: Any) -> list[tuple[int, ...]]:
     return list(zip(axes, *([v] * len(axes) if isinstance(v, int) else v for v in values)))
 
 
-@op("unfold(x: [*s], size: int | list[int], stride: int | list[int] | none = none, pad: int | list[int] = 0, axes: int | list[int] = -1) -> [*t]",
+@op("unfold(x: [*s], size: int | list[int], stride: int | list[int]? = none, pad: int | list[int] = 0, axes: int | list[int] = -1) -> [*t]",
     infer=_windows, view=True, roles={"s": "mix"},
     samples=lambda: [{"x": floats(2, 3, 7, 9), "size": 3, "stride": (2, 1), "pad": 1, "axes": (2, 3)}, {"x": floats(1, 6), "size": 2}, {"x": floats(1, 1), "size": 1, "axes": 0}])
 def unfold(x, *, size, stride=None, pad=0, axes=-1):
@@ -320,7 +324,7 @@ def _fold(x: TensorType, out: Any, stride: Any = None, pad: Any = 0, axes: Any =
     return TensorType(x.dtype, tuple(shape))
 
 
-@op("fold(x: [*s], out: int | list[int], stride: int | list[int] | none = none, pad: int | list[int] = 0, axes: int | list[int] = -1) -> [*t]",
+@op("fold(x: [*s], out: int | list[int], stride: int | list[int]? = none, pad: int | list[int] = 0, axes: int | list[int] = -1) -> [*t]",
     infer=_fold, roles={"s": "mix"},
     samples=lambda: [{"x": floats(2, 3, 4, 9, 3, 3), "out": (7, 9), "stride": (2, 1), "pad": 1, "axes": (2, 3)}, {"x": floats(1, 3, 2), "out": 6},
                      {"x": floats(1, 1, 1), "out": 1, "axes": 0}])

@@ -98,39 +98,66 @@ def _einsum(xs: tuple[TensorType, ...], ins: tuple[tuple[str, ...], ...], out: t
     return TensorType(same_dtype(**{f"operand {i + 1}": x for i, x in enumerate(xs)}), tuple(sizes[n] for n in out))
 
 
-def _steps(xs: tuple[TensorType, ...], ins: tuple[tuple[str, ...], ...], out: tuple[str, ...]) -> list[tuple[list[str], list[str], list[str]]]:
-    """The pairwise products, left to right as torch makes them: the names of both sides and of the result."""
-    steps, left = [], list(ins[0])
+def _steps(ins: tuple[tuple[str, ...], ...], out: tuple[str, ...]) -> list[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+    """The products of pairs, left to right: the names of both sides and of the result, the last one in the order of `out`."""
+    steps, left = [], ins[0]
     for i, right in enumerate(ins[1:], 1):
+        last = i == len(ins) - 1
         later = {*out, *(n for names in ins[i + 1:] for n in names)}
-        left_kept = [n for n in left if n in right or n in later]
-        right_kept = [n for n in right if n in left or n in later]
-        result = [n for n in dict.fromkeys(left_kept + right_kept) if n in later]
-        steps.append((left_kept, right_kept, result))
+        result = out if last else tuple(n for n in dict.fromkeys(left + right) if n in later)
+        steps.append((left, right, result))
         left = result
     return steps
 
 
 def _einsum_macs(xs: tuple[TensorType, ...], ins: tuple[tuple[str, ...], ...], out: tuple[str, ...]) -> Size:
-    """Every pair of operands is one batched matrix product when it sums over an axis; else torch multiplies elementwise, which is not counted."""
+    """A pair is one batched matrix product when it sums over a shared axis, else an elementwise product, which is not counted."""
     sizes, total = _sizes(xs, ins), 0
-    for left, right, result in _steps(xs, ins, out):
-        if set(left) | set(right) != set(result):
-            total = total + volume(sizes[n] for n in {**dict.fromkeys(left), **dict.fromkeys(right)})
+    for left, right, result in _steps(ins, out):
+        if (set(left) & set(right)) - set(result):
+            total = total + volume(sizes[n] for n in dict.fromkeys(left + right) if n in result or n in left and n in right)
     return total
 
 
-def _letters(ins: tuple[tuple[str, ...], ...], out: tuple[str, ...]) -> str:
-    """The equation with one letter for each name."""
-    letter = {n: chr(ord("a") + i) if i < 26 else chr(ord("A") + i - 26) for i, n in enumerate(dict.fromkeys(n for names in ins for n in names))}
-    return ",".join("".join(letter[n] for n in names) for names in ins) + "->" + "".join(letter[n] for n in out)
+def _einsum_saves(xs: tuple[TensorType, ...], ins: tuple[tuple[str, ...], ...], out: tuple[str, ...]) -> list[str | TensorType]:
+    """Both sides of each product: an operand itself when torch can view it as [batch, rows, summed], else a copy."""
+    sizes, kept = _sizes(xs, ins), []
+    memory = ins[0]  # the axes of the left side as they lie in memory
+    for i, (left, right, result) in enumerate(_steps(ins, out), 1):
+        both, summed = [n for n in result if n in left and n in right], [n for n in dict.fromkeys(left + right) if n in left and n in right and n not in result]
+        for names, order, whole in ((left, memory, f"xs.{i - 1}" if i == 1 else None), (right, ins[i], f"xs.{i}")):
+            own = [n for n in result if n in names and n not in both]
+            view = not summed or all(_adjacent([n for n in order if sizes[n] != 1], [n for n in group if sizes[n] != 1]) for group in (both, own, summed))
+            dtype = xs[0].dtype
+            kept.append(whole if view and whole else TensorType(dtype, tuple(sizes[n] for n in names)))
+        memory = (*both, *(n for n in result if n in left and n not in both), *(n for n in result if n in right and n not in both))
+    return kept
 
 
-@op("einsum(xs: list[[*s]], ins: list[list[str]], out: list[str]) -> [*u]", infer=_einsum, macs=_einsum_macs, saves=("xs",),
+def _adjacent(order: list[str], group: list[str]) -> bool:
+    """Whether the axes of a group follow one another in memory."""
+    start = order.index(group[0]) if group else 0
+    return order[start:start + len(group)] == group
+
+
+def _letters(names: tuple[tuple[str, ...], ...]) -> str:
+    """The equation `ab,bc->ac`, one letter for each name."""
+    letter = {n: chr(ord("a") + i) for i, n in enumerate(dict.fromkeys(n for axes in names for n in axes))}
+    *sides, result = ("".join(letter[n] for n in axes) for axes in names)
+    return ",".join(sides) + "->" + result
+
+
+@op("einsum(xs: list[[*s]], ins: list[list[str]], out: list[str]) -> [*u]", infer=_einsum, macs=_einsum_macs, saves=_einsum_saves,
     samples=lambda: [{"xs": (floats(2, 3, 5, 7), floats(2, 4, 5, 7)), "ins": (("B", "T", "h", "w"), ("B", "S", "h", "w")), "out": ("B", "h", "T", "S")},
                      {"xs": (floats(2, 5, 3), floats(7, 5)), "ins": (("B", "i", "T"), ("o", "i")), "out": ("B", "o", "T")},
                      {"xs": (floats(1, 3), floats(1, 4)), "ins": (("b", "i"), ("b", "j")), "out": ("b", "i", "j")},
-                     {"xs": (floats(2, 3), floats(3, 4), floats(4, 5)), "ins": (("a", "b"), ("b", "c"), ("c", "d")), "out": ("a", "d")}])
+                     {"xs": (floats(2, 3), floats(3, 4), floats(4, 5)), "ins": (("a", "b"), ("b", "c"), ("c", "d")), "out": ("a", "d")},
+                     {"xs": (floats(3, 4, 5),), "ins": (("a", "b", "c"),), "out": ("c", "a")}])
 def einsum(xs, *, ins, out):
     """The product of all operands, summed over the axes that `out` does not name; `ins` names the axes of each."""
-    return torch.einsum(_letters(ins, out), *xs)
+    if len(xs) == 1:
+        return torch.einsum(_letters((ins[0], out)), xs[0])
+    x = xs[0]
+    for names, y in zip(_steps(ins, out), xs[1:]):  # in pairs: torch's own order for more depends on what is installed
+        x = torch.einsum(_letters(names), x, y)
+    return x

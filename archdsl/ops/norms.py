@@ -6,7 +6,7 @@ from typing import Any
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axes_of, floats, need_equal, need_float, size
+from archdsl.ops.rules import axis_of, floats, need_equal, need_float, replaced, size
 
 
 def _statistic(x: TensorType) -> str:
@@ -33,7 +33,7 @@ def _last(x: TensorType, weight: TensorType | None = None, bias: TensorType | No
 def _layer_norm_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, eps: float = 1e-5, count: int | None = None) -> Any:
     row = TensorType(_statistic(x), (*x.shape[:-1], 1))
     if count is None:
-        return {"x": ("x", "weight", row, row), "weight": ("x", row, row), "bias": ()}
+        return "x", "weight", "bias", row, row
     centred = TensorType(x.dtype, x.shape)
     own = (centred, row, row)
     return {"x": (*own, "weight"), "weight": (TensorType(x.dtype, x.shape),), "bias": ()}
@@ -58,8 +58,7 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, count=None):
 
 
 @op("rms_norm(x: [..., d], weight: [d]? = none, eps: float = 1e-5) -> [..., d]", infer=_last, roles={"d": "normalise"}, source="arxiv 1910.07467",
-    saves=lambda x, weight=None, eps=1e-5: {"x": ("x", "weight", TensorType(_statistic(x), (*x.shape[:-1], 1))),
-                                            "weight": ("x", TensorType(_statistic(x), (*x.shape[:-1], 1)))},
+    saves=lambda x, weight=None, eps=1e-5: {"x": ("x", "weight", TensorType(_statistic(x), (*x.shape[:-1], 1))), "weight": (TensorType(x.dtype, x.shape),)},
     samples=lambda: [{"x": floats(2, 3, 7), "weight": floats(7)}, {"x": floats(1, 5)}, {"x": floats(1, 1, 1), "weight": floats(1)}])
 def rms_norm(x, weight=None, *, eps=1e-5):
     """x / √(mean(x²) + eps) · weight over the last axis."""
@@ -85,7 +84,7 @@ def _groups(x: TensorType, weight: TensorType | None = None, bias: TensorType | 
 
 def _group_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, groups: int = 1, eps: float = 1e-5) -> Any:
     row = TensorType(x.dtype, (x.shape[0], groups))
-    return {"x": ("x", "weight", row, row), "weight": ("x", row, row)}
+    return "x", "weight", row, row
 
 
 @op("group_norm(x: [B, c, ...], weight: [c]? = none, bias: [c]? = none, groups: int = 1, eps: float = 1e-5) -> [B, c, ...]", infer=_groups,
@@ -110,7 +109,7 @@ def _batch(x: TensorType, weight: TensorType | None = None, bias: TensorType | N
 
 def _batch_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, mean: Any = None, variance: Any = None, **_: Any) -> Any:
     row = TensorType(_statistic(x), (x.shape[1],))
-    return {"x": ("x", "weight", "mean", "variance", row, row), "weight": ("x", "weight", "mean", "variance", row, row)}
+    return "x", "weight", "mean", "variance", row, row
 
 
 @op("batch_norm(x: [B, c, ...], weight: [c]? = none, bias: [c]? = none, mean: [c]? = none, variance: [c]? = none, momentum: float = 0.1, "
@@ -123,9 +122,14 @@ def batch_norm(x, weight=None, bias=None, mean=None, variance=None, *, momentum=
     return F.batch_norm(x, mean, variance, weight, bias, training or mean is None, momentum, eps)
 
 
-@op("l2_norm(x: [...], eps: float = 1e-6, axis: int = -1) -> [...]", infer=lambda x, eps=1e-6, axis=-1: axes_of(axis, len(x.shape)) and _affine(x, 0),
-    source="fla: l2norm", samples=lambda: [{"x": floats(2, 3, 7)}, {"x": floats(1, 1)}, {"x": floats(4, 5), "axis": 0}],
-    saves=lambda x, eps=1e-6, axis=-1: ("x", *(TensorType(x.dtype, tuple(1 if i == axis % len(x.shape) else s for i, s in enumerate(x.shape))),)))
+def _l2_norm(x: TensorType, eps: float = 1e-6, axis: int = -1) -> TensorType:
+    axis_of(axis, len(x.shape))
+    return _affine(x, 0)
+
+
+@op("l2_norm(x: [...], eps: float = 1e-6, axis: int = -1) -> [...]", infer=_l2_norm, source="fla: l2norm",
+    saves=lambda x, eps=1e-6, axis=-1: ("x", TensorType(x.dtype, replaced(x.shape, axis % len(x.shape), 1))),
+    samples=lambda: [{"x": floats(2, 3, 7)}, {"x": floats(1, 1)}, {"x": floats(4, 5), "axis": 0}])
 def l2_norm(x, *, eps=1e-6, axis=-1):
     """x / √(Σx² + eps) along an axis."""
     return x * torch.rsqrt(x.square().sum(axis, keepdim=True) + eps)

@@ -1,14 +1,13 @@
 """Elementwise ops: arithmetic, comparison, activations, casts and gradient stops."""
 from __future__ import annotations
 
-import math
 from typing import Any, Callable
 
 from archdsl.graph import FLOATS, TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import Op, OpError, op
 from archdsl.ops.rules import (
-    DTYPES, bools, elementwise, floats, ints, is_tensor, need_dtype, need_float, shape_of, torch_dtype,
+    DTYPES, bools, elementwise, floats, ints, is_float, is_tensor, need_dtype, need_float, shape_of, torch_dtype,
 )
 
 _SHAPES = ((2, 3, 5), (1, 1), (7,))
@@ -73,7 +72,7 @@ def div(x, y):
     return x / y
 
 
-@binary("pow", low=0.5, saves=lambda x, y: {"x": ("x", "y"), "y": ("x", "y", "out")})
+@binary("pow", low=0.5, saves=lambda x, y: ("x",) if not isinstance(y, TensorType) else ("x", "y", "out"))
 def pow_(x, y):
     """x to the power y."""
     return x**y
@@ -91,7 +90,9 @@ def mod(x, y):
 
 @binary("floordiv", grad="none", samples=_integers)
 def floordiv(x, y):
-    """⌊x / y⌋."""
+    """⌊x / y⌋; its gradient is zero."""
+    if is_float(x) or is_float(y):  # `//` has no derivative at all, which would stop a backward pass
+        return torch.floor_divide(x.detach() if is_tensor(x) else x, y.detach() if is_tensor(y) else y)
     return x // y
 
 
@@ -372,7 +373,7 @@ def _where(condition: Any, x: Any, y: Any) -> TensorType:
 
 
 @op("where(condition: bool[*c], x: [*s], y: [*t]) -> [*u]", infer=_where, saves=("condition",),
-    samples=lambda: [{"condition": bools(2, 5), "x": floats(5), "y": floats(2, 1)}, {"condition": bools(3), "x": floats(3), "y": -math.inf},
+    samples=lambda: [{"condition": bools(2, 5), "x": floats(5), "y": floats(2, 1)}, {"condition": bools(3), "x": floats(3), "y": -3.5},
                      {"condition": bools(1, 1), "x": 0, "y": floats(1, 4)}])
 def where(condition, x, y):
     """x where the condition holds, y elsewhere; either may be a number."""

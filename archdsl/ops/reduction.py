@@ -44,7 +44,7 @@ def reduce(x, *, axes, how, keep=False):
 
 def reduction(name: str, **rules: Any) -> Callable[[Callable[..., Any]], Any]:
     """A reduction by its own name: over one axis, several, or all (none)."""
-    return op(f"{name}(x: [...], axis: int | list[int] | none = none, keep: bool = false) -> [*r]", saves=_KEPT.get(name, ()),
+    return op(f"{name}(x: [...], axis: int | list[int]? = none, keep: bool = false) -> [*r]", saves=_KEPT.get(name, ()),
               infer=lambda x, axis=None, keep=False: _reduce_type(x, axis, name, keep),
               samples=lambda: [{"x": floats(2, 3, 5), "axis": 1}, {"x": floats(1, 4), "axis": (0, -1), "keep": True}, {"x": floats(7)}], **rules)
 
@@ -83,14 +83,14 @@ def _truth_samples() -> list[dict[str, Any]]:
     return [{"x": bools(2, 3, 5), "axis": 1}, {"x": bools(1, 4), "axis": (0, 1), "keep": True}, {"x": bools(3)}]
 
 
-@op("any(x: bool[...], axis: int | list[int] | none = none, keep: bool = false) -> bool[*r]", grad="none", samples=_truth_samples,
+@op("any(x: bool[...], axis: int | list[int]? = none, keep: bool = false) -> bool[*r]", grad="none", samples=_truth_samples,
     infer=lambda x, axis=None, keep=False: _reduce_type(x, axis, "any", keep))
 def any_(x, *, axis=None, keep=False):
     """Whether one holds."""
     return _apply(x, axis, "any", keep)
 
 
-@op("all(x: bool[...], axis: int | list[int] | none = none, keep: bool = false) -> bool[*r]", grad="none", samples=_truth_samples,
+@op("all(x: bool[...], axis: int | list[int]? = none, keep: bool = false) -> bool[*r]", grad="none", samples=_truth_samples,
     infer=lambda x, axis=None, keep=False: _reduce_type(x, axis, "all", keep))
 def all_(x, *, axis=None, keep=False):
     """Whether all hold."""

@@ -41,7 +41,7 @@ class Op:
     """`infer(**arguments) -> TensorType | tuple` with operands as TensorType, number or None; absent: the signature alone decides,
     and the dtype is the one written there or else the operands' promoted one.
     `macs(**arguments) -> Size` counts multiply-accumulates (matrix products and convolutions only).
-    `saves`: what autograd keeps for the backward pass: names of operands, "out" (the first result; "out1" the second) or TensorTypes;
+    `saves`: what autograd keeps for the backward pass: names of operands ("xs.0": the first of a list), "out" (the first result; "out1" the second) or TensorTypes;
     a dict says for which operand's gradient (`{"x": ("weight",), "weight": ("x",)}`); a callable computes either (and may take `needs`,
     the names of the operands that get a gradient). Ask `kept`.
     `roles`: axis name of the signature -> role; others map. `phase`: behaves differently in training; the body takes `training`.
@@ -76,7 +76,7 @@ class Op:
         needs_it = {"needs": set(wanted)} if callable(self.saves) and "needs" in inspect.signature(self.saves).parameters else {}
         saves = self.saves(**arguments, **needs_it) if callable(self.saves) else self.saves
         items = [i for k in wanted for i in saves.get(k, ())] if isinstance(saves, dict) else list(saves)
-        present = [i for i in items if not isinstance(i, str) or i.startswith("out") or hasattr(arguments.get(i), "dtype") or isinstance(arguments.get(i), tuple)]
+        present = [i for i in items if not isinstance(i, str) or i.startswith("out") or "." in i or hasattr(arguments.get(i), "dtype")]
         return tuple(i for n, i in enumerate(present) if not isinstance(i, str) or i not in present[:n])
 
     @cached_property

@@ -34,6 +34,12 @@ def is_tensor(x: Any) -> bool:
     return _traced_type(x) is not None or hasattr(x, "dim") and not _is_proxy(x)
 
 
+def is_float(x: Any) -> bool:
+    """True for a float tensor, traced or not."""
+    t = _traced_type(x)
+    return t.is_float if t is not None else is_tensor(x) and x.is_floating_point()
+
+
 def rank(x: Any) -> int:
     t = _traced_type(x)
     return x.dim() if t is None else len(t.shape)
@@ -43,6 +49,11 @@ def size(x: Any, axis: int) -> Any:
     """The size as an int where it is fixed, else as the traced `x.shape[axis]`."""
     t = _traced_type(x)
     return t.shape[axis] if t is not None and isinstance(t.shape[axis], int) else x.shape[axis]
+
+
+def same_size(a: Any, b: Any) -> bool:
+    """Whether two sizes are known to be one and the same number."""
+    return isinstance(a, int) and isinstance(b, int) and a == b
 
 
 def _is_proxy(x: Any) -> bool:
