@@ -1,0 +1,33 @@
+"""archdsl: a declarative language and compiler for neural architectures. Importing it does not import torch."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from archdsl.diagnostics.model import ArchError, Diagnostic
+from archdsl.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from archdsl.lower.compile import checkpoint_layers, compile_layers
+    from archdsl.spec import Spec, load
+    from archdsl.store import open
+    from archdsl.weights import export_weights, import_weights
+
+_LAZY = {
+    "load": "archdsl.spec",
+    "Spec": "archdsl.spec",
+    "open": "archdsl.store",
+    "import_weights": "archdsl.weights",
+    "export_weights": "archdsl.weights",
+    "compile_layers": "archdsl.lower.compile",
+    "checkpoint_layers": "archdsl.lower.compile",
+}
+
+__all__ = ["ArchError", "Diagnostic", "__version__", "Spec", "checkpoint_layers", "compile_layers", "export_weights", "import_weights", "load", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'archdsl' has no attribute {name!r}")

@@ -330,7 +330,7 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
     for v in (*positional, *named_args.values()):
         map_tensors(v, note)
     key = (id(template.ref.decl), template.key, tuple(session.key(v) for v in positional), tuple((k, session.key(v)) for k, v in named_args.items()), frame.dtype,
-           tuple(sorted((k, b) for k, b in _labels(template).items())))
+           tuple(sorted(_labels(template).items())), session.known)
     hit = None if overrides else session.memo.get(key)
     if hit is None:
         builder = Builder(base=frame.builder.base + path + ".")
@@ -344,7 +344,7 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         graph = builder.finish(template.ref.decl.name, values, names=tuple(o.name for o in template.ref.decl.outs), doc=template.ref.decl.doc, span=template.span)
         used = set(session.used_defaults)
         session.used_defaults |= before
-        hit = (graph, used)
+        hit = (session.graphs.setdefault(graph.hash, graph), used)
         if not overrides:
             session.memo[key] = hit
     session.used_defaults |= hit[1]

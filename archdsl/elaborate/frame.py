@@ -49,9 +49,24 @@ class Session:
         self.keys: dict[Any, int] = {}
         self.inline_sites: set[int] = set()
         self.depth = 0
+        self.known = 0
         self.used_defaults: set[tuple[int, str]] = set()
         self.resolving: list[str] = []
         self.declared_defaults: list[Any] = []
+        self.graphs: dict[str, Any] = {}
+        self.free: dict[int, tuple[str, ...]] = {}
+
+    def begin(self) -> None:
+        """Starts another elaboration of the same module: the memo stays, budgets and bookkeeping start anew."""
+        self.steps = self.depth = self.known = 0
+        self.inline_sites.clear()
+        self.used_defaults.clear()
+        self.declared_defaults.clear()
+        self.resolving.clear()
+
+    def learn(self, fact: Any) -> None:
+        """Notes that a fact about run-time sizes holds from here on: definitions elaborated before it are not reused after it."""
+        self.known = self.intern(("facts", self.known, fact))
 
     def step(self, span: Span, n: int = 1) -> None:
         self.steps += n

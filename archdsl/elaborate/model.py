@@ -68,9 +68,10 @@ def segments(address: str) -> tuple[str, ...]:
     return (*out, address[at:])
 
 
-def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = ()) -> Elaborated:
-    """The graph of a model. Raises ArchError with every fault found."""
-    session = Session(module.library)
+def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = (), session: Session | None = None) -> Elaborated:
+    """The graph of a model. A session may be used again for other settings of the same module. Raises ArchError with every fault found."""
+    session = session or Session(module.library)
+    session.begin()
     facts = Facts()
     builder = Builder()
     overrides = tuple(Override(segments(s.address), s.value, s.expr, s.span, [False]) for s in settings)

@@ -1,6 +1,7 @@
 """Statements: one function per kind. A fault in one poisons what it would have bound, and the next one goes on."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 
 from archdsl import shapes
@@ -149,6 +150,7 @@ def _lift(frame: Frame, part: Any, s: tree.Require) -> None:
             facts.require_at_least(right, left + 1 if op == "<" else left)
     except ValueError as e:
         raise error("A0302", f"`{left} {op} {right}` contradicts what is known: {e}", s.condition.span) from None
+    frame.session.learn((left, op, right))
     message = _interpolate(frame, s.message) if s.message else f"{left} {op} {right} is required"
     guard = Guard(left, op, right, message, s.condition.span)
     if guard not in frame.builder.guards:
@@ -402,28 +404,90 @@ def _iteration(frame: Frame, s: tree.For, i: int, outer: set[str]) -> bool:
 
 
 def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str]) -> bool:
+    key = None if overrides else _body_key(frame, s)
+    known = frame.session.memo.get(key) if key is not None else None
+    if known is None:
+        known = _body_graph(frame, s, path, overrides, outer)
+        if key is not None and known.operands is not None:
+            frame.session.memo[key] = known
+        operands, graph = list(known.imports), known.graph
+    else:
+        operands, graph = [frame.vars[n] for n in known.operands or ()], known.graph
+    frame.session.used_defaults |= known.used
+    if graph.owns_weights or graph.emits or graph.knobs or any(n.op == "extern" for n in graph.nodes):
+        owner_allowed(frame, s.span, s.label or "")
+        frame.builder.home.adopt(path, graph, s.span)
+        results = frame.builder.call(graph, path, operands, s.span, known.name)
+    else:
+        results = frame.builder.splice(graph, operands)
+    new = dict(zip(known.mine, results))
+    for n, v in known.carried:
+        frame.vars[n] = map_tensors(v, lambda t: new.get(t, t))
+    return False
+
+
+@dataclass(slots=True)
+class _Body:
+    """One evaluated loop body. `carried`: outer names with their new values, whose tensors are `mine` (the graph's outputs) or the outer body's.
+    `operands`: the outer variables that the graph's inputs are, when all of them are plain variables."""
+
+    graph: Any
+    imports: tuple[Value, ...]
+    carried: list[tuple[str, Any]]
+    mine: list[Value]
+    operands: tuple[str, ...] | None
+    used: set[tuple[int, str]]
+    name: str
+
+
+def _body_graph(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str]) -> _Body:
+    session = frame.session
     builder = Builder(frame.builder, frame.builder.base + path + ".")
     inner = frame.child(builder=builder, prefix="", overrides=overrides, loop=None, vars=dict(frame.vars), emitted=0)
-    if run(inner, s.body):
-        raise error("A0220", "`return` cannot stand in a labelled loop", s.span)
-    carried: list[tuple[str, Any]] = [(n, inner.vars[n]) for n in frame.vars if n in outer and n in inner.vars and inner.vars[n] is not frame.vars[n]]
+    before, session.used_defaults = session.used_defaults, set()
+    try:
+        if run(inner, s.body):
+            raise error("A0220", "`return` cannot stand in a labelled loop", s.span)
+        used = session.used_defaults
+    finally:
+        session.used_defaults = before | session.used_defaults
+    changed = [(n, inner.vars[n]) for n in frame.vars if n in outer and n in inner.vars and inner.vars[n] is not frame.vars[n]]
+    back = {inside: outside for outside, inside in builder.imports.items()}
+    carried = [(n, map_tensors(v, lambda t: back.get(t, t))) for n, v in changed]
     values: list[Value] = []
     for _, v in carried:
         map_tensors(v, lambda t: values.append(t) or t)
     mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
-    graph = builder.finish(s.label or "", tuple(mine), names=tuple(n for n, v in carried if isinstance(v, Value) and v in mine) if len(mine) == len(carried) else (), span=s.span)
-    operands = list(builder.imports)
-    if not builder.owns_anything:
-        results = frame.builder.splice(graph, operands)
-    else:
-        owner_allowed(frame, s.span, s.label or "")
-        frame.builder.home.adopt(path, graph, s.span)
-        results = frame.builder.call(graph, path, operands, s.span, mine[0].node.name if mine else "")
-    new = dict(zip(mine, results))
-    back = {inside: outside for outside, inside in builder.imports.items()}
-    for n, v in carried:
-        frame.vars[n] = map_tensors(v, lambda t: new.get(t) or back.get(t) or t)
-    return False
+    names = tuple(n for n, v in carried if isinstance(v, Value)) if len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried) else ()
+    graph = builder.finish(s.label or "", tuple(mine), names=names, span=s.span)
+    interned = session.graphs.setdefault(graph.hash, graph)
+    imports = tuple(builder.imports)
+    by_value = {v: n for n, v in frame.vars.items() if isinstance(v, Value)}
+    plain = all(v in by_value for v in imports) and len(mine) == len(values)
+    return _Body(interned, imports, carried, mine, tuple(by_value[v] for v in imports) if plain else None, used, mine[0].node.name if mine else "")
+
+
+def _body_key(frame: Frame, s: tree.For) -> Any:
+    """What a body's evaluation depends on: the values of the names it mentions; tensors by type, and which of them are the same."""
+    from archdsl.elaborate.expressions import free_names
+
+    session = frame.session
+    names = session.free.get(id(s))
+    if names is None:
+        names = session.free[id(s)] = tuple(sorted(set().union(*(free_names(b) for b in s.body), *(assigned(b) for b in s.body))))
+    parts: list[Any] = []
+    first: dict[Value, str] = {}
+    for n in names:
+        v = frame.vars.get(n)
+        if n not in frame.vars:
+            continue
+        if v is POISON:
+            return None
+        parts.append((n, session.key(v), first.setdefault(v, n) if isinstance(v, Value) else None))
+    rest = session.key(tuple(frame.rest[0])) if frame.rest else None
+    if frame.rest and (frame.rest[1] or any(has_tensor(v) for v in frame.rest[0])):
+        return None
+    return ("body", id(s), tuple(parts), frame.defaults.key, frame.dtype, rest, session.known)
 
 
 def _if(frame: Frame, s: tree.If) -> bool:

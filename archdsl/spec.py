@@ -1,0 +1,315 @@
+"""The facade: a spec as people use it, from Python and from the command line."""
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
+from archdsl.elaborate.frame import Session
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments
+from archdsl.files import read_source
+from archdsl.graph import Graph, Knob
+from archdsl.modules import Library, Module
+from archdsl.source import Source, Span
+from archdsl.syntax import tree
+from archdsl.syntax.parser import parse_expression
+
+if TYPE_CHECKING:
+    from archdsl.claims import Claim
+    from archdsl.cost import Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A named choice of hyper arguments: the settings of its bases first, then its own."""
+
+    name: str
+    model: str
+    settings: tuple[Setting, ...]
+    decl: tree.Variant
+    doc: str = ""
+
+
+class Spec:
+    """One model of a file. `models` holds all of them by name; `variants`, `knobs`, `inputs`, `claims` are this model's."""
+
+    def __init__(self, module: Module, decl: tree.Model, path: str, models: dict[str, Spec], session: Session):
+        self.module, self.decl, self.path, self.models, self._session = module, decl, path, models, session
+        self.name, self.doc = decl.name, decl.doc
+        self._made: dict[Any, Elaborated] = {}
+
+    def __repr__(self) -> str:
+        return f"Spec({self.path}:{self.name}, {len(self.variants)} variants)"
+
+    # ---------------------------------------------------------------- what it declares
+    @cached_property
+    def paper(self) -> dict[str, Any]:
+        """The settings of the file's `paper { … }`."""
+        out: dict[str, Any] = {}
+        for d in self.module.tree.decls:
+            if isinstance(d, tree.Paper):
+                out.update({s.address: getattr(s.value, "value", None) for s in d.settings})
+        return out
+
+    @cached_property
+    def variants(self) -> dict[str, Variant]:
+        """Variants of this model, by name."""
+        return {n: v for n, v in variants(self.module, self.models).items() if v.model == self.name}
+
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        """Address -> knob, at the defaults."""
+        return self.elaborate().knobs
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Inputs at the defaults."""
+        return self.elaborate().inputs
+
+    @property
+    def claims(self) -> list[Claim]:
+        """The claims about this model and its variants."""
+        from archdsl.claims import claims_of
+
+        return claims_of(self)
+
+    # ---------------------------------------------------------------- elaboration
+    def elaborate(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> Elaborated:
+        """The typed graph for a variant and knob settings (address -> value, or text to be read as an expression when it is a `Setting`)."""
+        settings = self._settings(variant, knobs or {})
+        key = tuple((s.address, repr(s.value), id(s.expr)) for s in settings)
+        if key not in self._made:
+            if len(self._made) > 64:
+                self._made.clear()
+            self._made[key] = elaborate(self.module, self.decl, settings, self._session)
+        return self._made[key]
+
+    def _settings(self, variant: str | None, knobs: dict[str, Any]) -> tuple[Setting, ...]:
+        out: list[Setting] = []
+        if variant is not None:
+            if variant not in self.variants:
+                span = Span(Source("<variant>", variant), 0, len(variant))
+                raise error("A0401", f"`{self.name}` has no variant `{variant}`", span, "no such variant",
+                            help=did_you_mean(variant, self.variants) or (f"it has {', '.join(self.variants) or 'none'}",))
+            out += self.variants[variant].settings
+        for address, value in knobs.items():
+            out.append(value if isinstance(value, Setting) else python_setting(address, value))
+        return tuple(out)
+
+    def graph(self, variant: str | None = None, **knobs: Any) -> Graph:
+        """The typed graph."""
+        return self.elaborate(variant, knobs).graph
+
+    def cost(self, variant: str | None = None, at: dict[str, int] | None = None, form: str = "parallel", **knobs: Any) -> Cost:
+        """Parameters, multiply-accumulates and bytes for the sizes in `at` (the spec's example sizes where it is silent), without torch."""
+        from archdsl.cost import cost
+
+        return cost(self.elaborate(variant, self._knobs(knobs)), at or {}, form)
+
+    def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str = "parallel", emit: tuple[str, ...] = (),
+              flat: bool = False, bind: dict[str, Any] | None = None, **knobs: Any) -> Any:
+        """The trainable torch.fx.GraphModule. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern;
+        `bind` gives the user's own modules for `extern block`s. Raises ArchError for a form that the model does not have."""
+        made = self.elaborate(variant, self._knobs(knobs))
+        if form != "parallel":
+            span = self.decl.name_span
+            raise error("A0501", f"the form `{form}` is not built yet: only `parallel` is", span, help="`form = \"parallel\"`")
+        from archdsl.lower import lower
+
+        return lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, **({"bind": bind} if bind else {}))
+
+    @staticmethod
+    def _knobs(knobs: dict[str, Any]) -> dict[str, Any]:
+        extra = knobs.pop("knobs", None)
+        return {**knobs, **(extra or {})}
+
+
+def python_setting(address: str, value: Any) -> Setting:
+    """A knob set from Python: numbers, strings, bools, lists; a record or a block as its text in the language."""
+    from fractions import Fraction
+
+    def plain(v: Any) -> Any:
+        if isinstance(v, float):
+            return Fraction(repr(v)) if v == v and abs(v) != float("inf") else v
+        return tuple(plain(i) for i in v) if isinstance(v, (list, tuple)) else v
+
+    return Setting(address, plain(value), None, Span(Source("<python>", f"{address} = {value!r}"), 0, len(f"{address} = {value!r}")))
+
+
+def text_setting(text: str) -> Setting:
+    """`ADDRESS=VALUE` of the command line; the value is an expression of the language. Raises A0605."""
+    address, eq, value = text.partition("=")
+    if not eq or not address.strip():
+        raise error("A0605", f"`{text}` is no setting", Span(Source("--set", text), 0, len(text)), help="write ADDRESS=VALUE, for example `d=512`")
+    return Setting(address.strip(), None, parse_expression(value.strip(), "--set"), Span(Source("--set", text), 0, len(text)))
+
+
+# ---------------------------------------------------------------- files
+def load(path: str | os.PathLike[str]) -> Spec:
+    """The spec in a file: its first model, `.models` for all. Raises ArchError with everything that `check` would report as errors."""
+    spec, found = _load(os.fspath(path))
+    faults = [d for d in found if d.severity == "error"]
+    if faults:
+        raise ArchError(*faults)
+    if spec is None:
+        source = read_source(os.fspath(path))
+        raise error("A0606", f"{os.fspath(path)} declares no model", Span(source, 0, 0), help="a spec holds at least one `model NAME(…)(…) -> … { … }`")
+    return spec
+
+
+def _load(path: str) -> tuple[Spec | None, list[Diagnostic]]:
+    source = read_source(path)
+    module = Library().open(source, Path(path).resolve().parent)
+    models: dict[str, Spec] = {}
+    session = Session(module.library)
+    for d in module.tree.decls:
+        if isinstance(d, tree.Model):
+            models.setdefault(d.name, Spec(module, d, path, models, session))
+    found = Collector()
+    for d in module.diagnostics:
+        found.add(d)
+    from archdsl.elaborate.resolve import resolve
+
+    for d in resolve(module):
+        found.add(d)
+    if not found.found:
+        _elaborate_all(module, models, found)
+    return next(iter(models.values()), None), found.found
+
+
+def _elaborate_all(module: Module, models: dict[str, Spec], found: Collector) -> None:
+    for spec in models.values():
+        try:
+            spec.elaborate()
+        except ArchError as e:
+            found.add(e)
+    if found.found:
+        return
+    try:
+        known = variants(module, models)
+    except ArchError as e:
+        found.add(e)
+        return
+    for v in known.values():
+        try:
+            models[v.model].elaborate(v.name)
+        except ArchError as e:
+            found.add(e)
+    if not found.found:
+        from archdsl.claims import check_claims
+        from archdsl.names import check_names
+        from archdsl.spaces import check_spaces
+
+        for checker in (check_claims, check_spaces, check_names):
+            for d in checker(module, models):
+                found.add(d)
+
+
+def check_file(path: str) -> list[Diagnostic]:
+    """Everything that is wrong with a file, errors and warnings, in the order of the text."""
+    try:
+        _, found = _load(path)
+    except ArchError as e:
+        found = e.diagnostics
+    return sorted(found, key=lambda d: (d.span.source.path, d.span.start))
+
+
+def variants(module: Module, models: dict[str, Spec]) -> dict[str, Variant]:
+    """All variants of a file. Raises A0401 for an unknown base, A0402 for a circle or a second one of the same name."""
+    decls: dict[str, tree.Variant] = {}
+    for d in module.tree.decls:
+        if isinstance(d, tree.Variant):
+            if d.name in decls:
+                raise error("A0402", f"two variants are called `{d.name}`", d.name_span, "the second", help="give them different names")
+            decls[d.name] = d
+    first = next(iter(models), "")
+    out: dict[str, Variant] = {}
+
+    def make(name: str, path: tuple[str, ...]) -> Variant:
+        if name in out:
+            return out[name]
+        d = decls[name]
+        if name in path:
+            raise error("A0402", f"variants build on each other in a circle: {' -> '.join([*path, name])}", d.name_span)
+        if d.transforms:
+            raise error("A0218", "transforms in variants come with the pass framework", d.transforms[0].span, "not built yet")
+        own = tuple(Setting(s.address, None, s.value, s.address_span) for s in d.settings)
+        if d.base is None or d.base in models:
+            model, inherited = d.base or first, ()
+        elif d.base in decls:
+            base = make(d.base, (*path, name))
+            model, inherited = base.model, base.settings
+        else:
+            raise error("A0401", f"`{d.base}` is neither a model nor a variant of this file", d.span, help=did_you_mean(d.base, [*models, *decls]))
+        replaced = {segments(s.address) for s in own}
+        out[name] = Variant(name, model, tuple(s for s in inherited if segments(s.address) not in replaced) + own, d, d.doc)
+        return out[name]
+
+    for name in decls:
+        make(name, ())
+    return {n: out[n] for n in decls}
+
+
+def resolve_source(text: str) -> tuple[Spec, str | None]:
+    """`SPEC[:model][.variant]`, or `SPEC:variant` where the file has one model with such a variant. A shipped spec may be given by its name."""
+    path, _, rest = text.partition(":") if not (len(text) > 1 and text[1] == ":") else (text, "", "")
+    spec = load(_find(path))
+    if not rest:
+        return spec, None
+    model, _, variant = rest.partition(".")
+    if variant or model in spec.models:
+        if model not in spec.models:
+            raise _no_such(text, rest, spec)
+        return spec.models[model], variant or None
+    for s in spec.models.values():
+        if rest in s.variants:
+            return s, rest
+    raise _no_such(text, rest, spec)
+
+
+def _no_such(text: str, rest: str, spec: Spec) -> ArchError:
+    names = [*spec.models, *(v for s in spec.models.values() for v in s.variants)]
+    at = text.find(rest)
+    return error("A0401", f"{spec.path} has no model or variant `{rest}`", Span(Source("SOURCE", text), at, len(text)), "no such name",
+                 help=did_you_mean(rest, names) or (f"it has {', '.join(names)}",))
+
+
+def _find(path: str) -> str:
+    if os.path.exists(path) or os.sep in path or path.endswith(".arch"):
+        return path
+    for entry in shipped_files():
+        if Path(entry).stem == path:
+            return entry
+    return path
+
+
+def shipped_files() -> list[str]:
+    """Paths of the specs that come with the package, by domain."""
+    root = resources.files("archdsl.specs")
+    return sorted(str(f) for folder in root.iterdir() if folder.is_dir() for f in folder.iterdir() if f.name.endswith(".arch"))
+
+
+def shipped() -> list[dict[str, Any]]:
+    """The rows of `archdsl list`."""
+    rows = []
+    for path in shipped_files():
+        spec, _ = _read_only(path)
+        for s in spec.models.values():
+            rows.append({"path": path, "name": s.name, "kind": s.paper.get("kind", "model"), "title": s.paper.get("title", ""), "arxiv": s.paper.get("arxiv", ""),
+                         "domain": s.paper.get("domain", Path(path).parent.name), "variants": list(s.variants)})
+    return rows
+
+
+def _read_only(path: str) -> tuple[Spec, Module]:
+    module = Library().open(read_source(path), Path(path).resolve().parent)
+    models: dict[str, Spec] = {}
+    session = Session(module.library)
+    for d in module.tree.decls:
+        if isinstance(d, tree.Model):
+            models.setdefault(d.name, Spec(module, d, path, models, session))
+    return next(iter(models.values())), module
