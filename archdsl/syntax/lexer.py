@@ -26,14 +26,14 @@ _DIMFNS = frozenset("floordiv ceildiv mod min max".split())
 _SELKINDS = frozenset("op block branch role group".split())
 
 _TOKEN = re.compile(
-    r"""([A-Za-z_][A-Za-z0-9_]*)
-      |((?<=[A-Za-z0-9_)}*\]]\.)[0-9]+(?![A-Za-z0-9_])|[0-9][0-9_]*(?:\.[0-9][0-9_]*)?(?:[eE][+-]?[0-9]+)?[kMGT]?(?![A-Za-z0-9_]))
+    r"""([^\W\d]\w*)
+      |((?<=[\w)}*\]]\.)[0-9]+(?![A-Za-z0-9_])|[0-9][0-9_]*(?:\.[0-9][0-9_]*)?(?:[eE][+-]?[0-9]+)?[kMGT]?(?![A-Za-z0-9_]))
       |("(?:[^"\\\n]++|\\.)*+")
-      |((?<=[A-Za-z0-9_)"\]])[(\[])
+      |((?<=[\w)"\]])[(\[])
       |(\#[^\n]*|///[^\n]*)
       |(\.\.\.|\.\.<|<->|->|=>|\|>|>>|\?\?|\*\*|//|==|!=|<=|>=|\.\.)
       |([][(){},:;.=<>+\-*/%@|&?])
-      |("[^\n]*|[0-9][0-9A-Za-z_]*|[^\s])""",
+      |("[^\n]*|'[^'\n]*'|[0-9]\w*|[^\s])""",
     re.VERBOSE,
 )
 _WORD, _NUMBER, _STRING, _TOUCHING, _COMMENT, _LONG, _SHORT, _BAD = range(1, 9)
@@ -48,7 +48,7 @@ class Lexed(NamedTuple):
     tokens: list[Token]  # the last one is $END
     comments: list[tuple[int, int]]
     docs: dict[int, str]  # start of a token -> the `///` lines right above it
-    bad: list[Token]  # what is no token, kind -1
+    bad: list[Token]  # what is no token; it stands among the tokens as what was meant, or with kind -1
 
 
 class Words:
@@ -116,7 +116,10 @@ def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
                 doc.append((start, end))
             continue
         if group == _WORD:
-            if piece in reserved:
+            if not piece.isascii():
+                bad.append((-1, piece, start, end))
+                kind = name
+            elif piece in reserved:
                 kind = reserved[piece]
             elif piece in special:
                 kind = words.special_kind(piece, text, end)
@@ -141,7 +144,12 @@ def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
             bad.append((-1, piece, start, end))
             if len(bad) > 1000:
                 break
-            continue
+            if piece[0].isdigit():  # go on as with what was meant
+                kind, piece = ids["INT"], "0"
+            elif len(piece) > 1:
+                kind, piece = string, '""'
+            else:
+                kind = -1  # fits nowhere
         if doc:
             docs[start] = _doc_text(text, doc)
             doc = []

@@ -103,6 +103,8 @@ class Run:
         self.starts: list[int] = []
         self.methods = self.table.methods_of(self.builder)
         self.deepest = 0
+        self.resumed = -1  # the token at which reading went on after a fault
+        self.max_faults, self.max_stack = MAX_FAULTS, MAX_STACK
 
     def result(self) -> Any:
         """The value of the start rule, or None where nothing could be read; faults are in `faults`."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import zlib
 from operator import itemgetter
 from pathlib import Path
@@ -47,6 +48,8 @@ class Table:
         found = {name: getattr(builder, METHOD.get(name, name)) for name in {rule[4] for rule in self.rules} if name}
         return [found.get(rule[4]) for rule in self.rules]
 
+
+_HELPER = re.compile(r"__(\w+)_(?:star|plus)_\d+")  # lark's rules for repetitions
 
 _loaded: Table | None = None
 
@@ -172,12 +175,13 @@ def _symbol(state: Any) -> str:
 
 
 def _owners(state: Any) -> tuple[tuple[str, int], ...]:
-    """The rules under way in a state, and how many of their symbols have been read."""
+    """The rules under way in a state and not at their end, and how many of their symbols have been read."""
     found = set()
     for item in state:
-        if item.index:
+        if item.index and not item.is_satisfied:
             name = item.rule.alias or item.rule.origin.name
-            found.add((item.rule.origin.name if name.startswith("__") else name, item.index))
+            part_of = _HELPER.fullmatch(name)
+            found.add((part_of[1], 0) if part_of else (name, item.index))
     return tuple(sorted(found))
 
 

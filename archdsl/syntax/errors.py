@@ -1,0 +1,353 @@
+"""Syntax mistakes in the user's words: what was being written, what is missing, what to do. One reading for each kind of mistake."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from archdsl.diagnostics.model import Diagnostic, Fix, Label
+from archdsl.source import Source, Span
+from archdsl.syntax.codes import CODES
+from archdsl.syntax.describe import describe_open, listing, options, place, short, span
+from archdsl.syntax.lexer import Token
+from archdsl.syntax.recover import PARTNER, Open, Repair, Situation
+
+__all__ = ["CODES", "explain", "explain_bad"]
+
+CHAINS = frozenset(("|>", ">>", "&", "|", "??"))
+OPERATORS = frozenset("+ - * / // % @ ** == != < <= > >=".split()) | CHAINS
+LOGIC = frozenset(("and", "or", "not", "is", "in"))
+STOPS = frozenset("= , ; => -> : .. ..< ... { } ( [ if else for in when return yield match require not".split())  # an expression starts after these
+HABITS = {  # words of other languages
+    "def": "`block`, `op` or `fn` starts a definition", "class": "`block` or `model` starts a definition", "elif": "write `else if`",
+    "import": "`use std.norm { LayerNorm }` brings names in", "from": "`use std.norm { LayerNorm }` brings names in",
+    "lambda": "write `block(x) => …`", "while": "loops are bounded: `for i in range(n) { … }`", "elseif": "write `else if`",
+    "let": "a binding needs no word: `x = …`", "var": "a binding needs no word: `x = …`", "function": "`fn` starts a function of hyper values",
+    "switch": "write `match value { … }`", "case": "an arm is `pattern => value`",
+}
+SIGNS = {"!": "write `not`, or `!=` between values", "^": "a power is `**`", "\\": "a line needs no mark to go on",
+         "$": "names have letters, digits and `_`", "~": "write `not`", "`": "names are written bare", "'": "strings take double quotes"}
+DECLARATIONS = "`use`, `paper`, `record`, `fn`, `op`, `block`, `model`, `entry`, `variant`, `claim`, `space` or `names`"
+
+Told = Diagnostic | tuple[Diagnostic, Repair] | None
+
+
+def explain_bad(source: Source, token: Token) -> Diagnostic:
+    """A mistake inside a word: an unended string, a malformed number, a sign that the language does not have."""
+    _, text, start, end = token
+    where = Span(source, start, end)
+    if text[0] == '"':
+        return Diagnostic("A0102", "this string does not end on its line", Span(source, start, start + 1), "it starts here",
+                          help=('close it with `"`; a line break inside is written `\\n`',))
+    if text[0] == "'" and len(text) > 1:
+        fix = Fix("use double quotes", ((where, '"' + text[1:-1].replace("\\", "\\\\").replace('"', '\\"') + '"'),))
+        return Diagnostic("A0102", "strings take double quotes", where, "single quotes", fixes=(fix,))
+    if text[0].isdigit():
+        return Diagnostic("A0104", f"`{short(text)}` is no number", where, "digits run into letters",
+                          help=("numbers look like 3, 10_000, 0.5, 1e-6 or 30M (k, M, G, T); a name starts with a letter",))
+    hint = "names have the letters a-z and A-Z, digits and `_`" if text.isidentifier() else SIGNS.get(text)
+    shown = short(text) if text.isprintable() else f"U+{ord(text[0]):04X}"
+    return Diagnostic("A0107", f"`{shown}` has no meaning here", where, "not part of the language", help=(hint,) if hint else ())
+
+
+def explain(s: Situation) -> tuple[Diagnostic, Repair | None]:
+    """The diagnostic for the token at which the parser stopped, by the first reading that fits, and how to read on past it."""
+    token = s.tokens[s.at]
+    for reading in READINGS:
+        if (told := reading(s, token)) is not None:
+            return told if isinstance(told, tuple) else (told, None)
+    raise AssertionError("the last reading fits always")
+
+
+# ---------------------------------------------------------------- readings
+def _too_deep(s: Situation, token: Token) -> Told:
+    if len(s.states) <= s.run.max_stack:
+        return None
+    return Diagnostic("A0106", "the text nests too deeply", span(s, token), "this is too deep", help=("bind the inner parts to names",))
+
+
+def _end_of_text(s: Situation, token: Token) -> Told:
+    """The text ends while a bracket is open."""
+    opened = s.opened()
+    if s.names[token[0]] != "$END" or not opened:
+        return None
+    if opened[0].token[1] != "{" or (suspect := _suspect_brace(s)) is None:
+        return _unclosed(s, opened[0], token)
+    brace, closer = suspect
+    told = _unclosed(s, opened[0], token)[0]
+    label = Label(span(s, closer), "or is this meant for another `{` than its partner?")
+    return Diagnostic(told.code, told.message, told.span, told.label, (*told.labels, Label(span(s, brace), "its partner is this `{`, further right"), label))
+
+
+def _suspect_brace(s: Situation) -> tuple[Token, Token] | None:
+    """The first `}` that stands further left than the line of the `{` that it closes: (`{`, `}`)."""
+    stack: list[Token] = []
+    for token in s.tokens:
+        if token[1] == "{":
+            stack.append(token)
+        elif token[1] == "}" and stack:
+            partner = stack.pop()
+            line = s.run.source.line(s.run.source.position(partner[2])[0])
+            if s.leads_line(token) and s.column(token) < len(line) - len(line.lstrip()):
+                return partner, token
+    return None
+
+
+def _assigning(s: Situation, token: Token) -> Told:
+    """`x += 1` stops at its operator."""
+    following = s.tokens[s.at + 1] if s.at + 1 < len(s.tokens) else token
+    if token[1] not in OPERATORS or following[1] != "=" or following[2] != token[3] or not s.at:
+        return None
+    name = s.tokens[s.at - 1][1]
+    return Diagnostic("A0115", f"there is no `{token[1]}=`", Span(s.run.source, token[2], following[3]), "operators do not assign",
+                      help=(f"write `{name} = {name} {token[1]} …`",))
+
+
+def _equals(s: Situation, token: Token) -> Told:
+    """`if a = b`: a comparison is `==`."""
+    if token[1] != "=":
+        return None
+    fixed = s.table.words.fixed
+    if (after := s.would_take(s.prior, fixed["=="])) is None or s.take(after, s.tokens[s.at + 1]) is None:
+        return None
+    fix = Fix("compare with `==`", ((span(s, token), "=="),))
+    fault = Diagnostic("A0115", "a comparison is written `==`", span(s, token), "`=` binds a name, which cannot happen here", fixes=(fix,))
+    return fault, Repair(s.at, 1, [(fixed["=="], "==", token[2], token[3])])
+
+
+def _apart(s: Situation, token: Token) -> Told:
+    """`f (x)`: a call must touch what it calls."""
+    if token[1] not in ("(", "[") or not s.at:
+        return None
+    before = s.tokens[s.at - 1]
+    touching = s.table.ids["_CALL" if token[1] == "(" else "_INDEX"]
+    what = "call" if token[1] == "(" else "index"
+    if s.would_take(s.prior, touching) is None or before[1] == "}":
+        return None
+    if s.leads_line(token):
+        return Diagnostic("A0117", f"a statement cannot start with `{token[1]}`", span(s, token), "every statement starts with a word",
+                          labels=(Label(span(s, before), "the line above ends here"),),
+                          help=(f"to {what} what stands above, move the `{token[1]}` up so that it touches it",))
+    gap = Span(s.run.source, before[3], token[2])
+    fix = Fix("remove the space", ((gap, ""),))
+    fault = Diagnostic("A0110", f"the {what} does not touch `{short(before[1])}`", span(s, token), "there is a space before it",
+                       help=(f"write `{short(before[1])}{token[1]}`",), fixes=(fix,))
+    return fault, Repair(s.at, 1, [(touching, token[1], token[2], token[3])])
+
+
+def _mixed(s: Situation, token: Token) -> Told:
+    """`x + y |> f`, `a |> f >> g`: chains take operands only."""
+    text = token[1]
+    if text not in OPERATORS and text not in ("and", "or", "is"):
+        return None
+    start, operators = _segment(s)
+    chains = [o for o in operators if o[1] in CHAINS]
+    if not operators or not (chains or text in CHAINS) or start >= s.at:
+        return None
+    first = chains[0] if chains else operators[0]
+    left = Span(s.run.source, s.tokens[start][2], s.tokens[s.at - 1][3])
+    shown = left.text if len(left.text) <= 40 and "\n" not in left.text else "…"
+    fix = Fix(f"group the left side: `({shown}) {text} …`", ((Span(left.source, left.start, left.start), "("), (Span(left.source, left.end, left.end), ")")))
+    fault = Diagnostic("A0111", f"`{text}` cannot follow `{first[1]}` without parentheses", span(s, token), "chains and other operators do not mix",
+                       (Label(span(s, first), f"`{first[1]}` here"),), help=("put parentheses around what belongs together",), fixes=(fix,))
+    fixed = s.table.words.fixed
+    grouped = [(fixed["("], "(", left.start, left.start), *s.tokens[start : s.at], (fixed[")"], ")", left.end, left.end)]
+    return fault, Repair(start, s.at - start, grouped)
+
+
+def _segment(s: Situation) -> tuple[int, list[Token]]:
+    """The operands and operators before the misfit that belong to one expression: (index of its first token, its operators)."""
+    depth, operators, i = 0, list[Token](), s.at - 1
+    first = s.start(s.anchor()) or 0
+    while i >= first:
+        text = s.tokens[i][1]
+        if text in (")", "]"):
+            depth += 1
+        elif depth:
+            depth -= text in ("(", "[")
+        elif text in STOPS:
+            break
+        elif text in OPERATORS or text in LOGIC:
+            operators.insert(0, s.tokens[i])
+        i -= 1
+    return i + 1, operators
+
+
+def _misspelt(s: Situation, token: Token) -> Told:
+    """A name where a word of the language would let reading go on: here or just before."""
+    for index in (s.at, s.at - 1):
+        if index < 0 or s.names[s.tokens[index][0]] != "NAME":
+            continue
+        wrong = s.tokens[index]
+        states = s.prior if index == s.at else s.before(index)
+        if states is None:
+            continue
+        if wrong[1] in HABITS and (index == s.at or s.leads_line(wrong) or wrong[1] == "elif"):
+            return Diagnostic("A0108", f"`{wrong[1]}` is no word of this language", span(s, wrong), "not known", help=(HABITS[wrong[1]],))
+        if (word := _nearest_word(s, states, index)) is not None:
+            fix = Fix(f"write `{word}`", ((span(s, wrong), word),))
+            fault = Diagnostic("A0108", f"`{wrong[1]}` is no word of this language", span(s, wrong), f"did you mean `{word}`?", fixes=(fix,))
+            return fault, Repair(index, 1, [(s.table.words.word[word], word, wrong[2], wrong[3])])
+    return None
+
+
+def _nearest_word(s: Situation, states: list[int], index: int) -> str | None:
+    """The word nearest to the name at `index` with which reading gets past the misfit."""
+    wrong = s.tokens[index][1]
+    near = sorted((d, word) for word in s.table.words.word
+                  if len(word) > 1 and (d := distance(wrong.lower(), word)) <= (2 if len(word) > 4 else 1))
+    for _, word in near:
+        after = s.would_take(states, s.table.words.word[word])
+        for token in s.tokens[index + 1 : max(s.at, index + 1) + 1]:
+            after = None if after is None else s.take(after, token)
+        if after is not None:
+            return word
+    return None
+
+
+def distance(a: str, b: str) -> int:
+    """How many letters to add, drop, change or swap with a neighbour to make one word of the other."""
+    if abs(len(a) - len(b)) > 3:
+        return 9
+    older: list[int] = []
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        older, before, row = before, row, [i]
+        for j, y in enumerate(b, 1):
+            best = min(before[j] + 1, row[-1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                best = min(best, older[j - 2] + 1)
+            row.append(best)
+    return row[-1]
+
+
+def _reserved(s: Situation, token: Token) -> Told:
+    """`in = 3`: a reserved word where a name is needed."""
+    name = s.table.words.name
+    after = s.would_take(s.prior, name) if token[1] in s.table.words.reserved else None
+    if after is None or s.take(after, s.tokens[s.at + 1]) is None:
+        return None
+    fault = Diagnostic("A0114", f"`{token[1]}` is a word of the language and cannot be a name", span(s, token), "a name is needed here",
+                       help=(f"take another name, such as `{token[1]}_`",))
+    return fault, Repair(s.at, 1, [(name, token[1], token[2], token[3])])
+
+
+def _bare(s: Situation, token: Token) -> Told:
+    """`f(x)` alone: an expression is no statement."""
+    first = s.start(s.anchor())
+    if not s.in_body() or first is None or first != s.at - 1 or s.names[s.tokens[first][0]] != "NAME":
+        return None
+    name = s.tokens[first]
+    if token[1] not in OPERATORS and (token[1] not in ("(", "[", ".") or name[3] != token[2]):
+        return None
+    return Diagnostic("A0117", "an expression alone is no statement", span(s, name), "nothing takes its value",
+                      help=(f"bind it (`y = {name[1]}{token[1]}…`) or `return` it",))
+
+
+def _starts_badly(s: Situation, token: Token) -> Told:
+    """A statement that starts with a sign or a number; a brace too many; a statement outside of a body."""
+    anchor = s.anchor()
+    if anchor != len(s.states) - 1 or s.run.start != "start" or s.names[token[0]] == "$END":
+        return None
+    if s.in_body():
+        return Diagnostic("A0117", f"a statement cannot start with `{short(token[1])}`", span(s, token), "every statement starts with a word",
+                          help=("bind a name (`x = …`) or start with a word such as `return`, `param`, `for`",))
+    if token[1] == "}":
+        return Diagnostic("A0109", "this `}` closes nothing", span(s, token), "no brace is open here", help=("remove it, or look for a `}` too many above",))
+    if s.opens_statement(s.at):
+        return Diagnostic("A0101", "a statement stands outside of any body", span(s, token), "no block, model or function is open here",
+                          help=(f"a file is a list of declarations, which start with {DECLARATIONS}",))
+    return Diagnostic("A0101", f"no declaration starts with `{short(token[1])}`", span(s, token), "a declaration is needed here",
+                      help=(f"declarations start with {DECLARATIONS}",))
+
+
+def _bracket(s: Situation, token: Token) -> Told:
+    """A bracket that is not closed before something that cannot stand in it, or a comma that is missing in one."""
+    opened = s.opened()
+    if not opened or s.names[token[0]] == "$END":
+        return None
+    inner = opened[0]
+    fits = s.would_take(s.prior, s.table.words.fixed[PARTNER[inner.token[1]]]) is not None
+    ends = token[1] in (")", "]", "}") or s.opens_declaration(s.at) or (s.leads_line(token) and s.opens_statement(s.at) and _left_of(s, token))
+    if fits and ends and (inner.token[1] != "{" or s.opens_declaration(s.at) or token[1] in (")", "]")):
+        return _unclosed(s, inner, token)
+    if inner.token[1] == "{":
+        return None
+    comma = s.table.words.fixed[","]
+    after = s.would_take(s.prior, comma)
+    if after is None or s.take(after, token) is None:
+        closed = s.would_take(s.prior, s.table.words.fixed[PARTNER[inner.token[1]]])
+        return _unclosed(s, inner, token) if closed is not None and s.take(closed, token) is not None else None
+    before = s.tokens[s.at - 1]
+    fix = Fix("insert a comma", ((Span(s.run.source, before[3], before[3]), ","),))
+    fault = Diagnostic("A0116", f"a comma is missing in {describe_open(s, inner)}", span(s, token), f"`{short(token[1])}` starts another item",
+                       (Label(span(s, before), "the item before ends here"),), fixes=(fix,))
+    return fault, Repair(s.at, 0, [(comma, ",", before[3], before[3])])
+
+
+def _left_of(s: Situation, token: Token) -> bool:
+    """Does the token stand no further right than the statement that is under way?"""
+    first = s.start(s.anchor())
+    return first is not None and s.column(token) <= s.column(s.tokens[first])
+
+
+def _unclosed(s: Situation, opened: Open, token: Token) -> tuple[Diagnostic, Repair | None]:
+    closer, before = PARTNER[opened.token[1]], s.tokens[s.at - 1]
+    at_end = s.names[token[0]] == "$END"
+    where = Span(s.run.source, before[3] - 1, before[3]) if at_end else span(s, token)
+    label = f"the text ends before its `{closer}`" if at_end else f"`{closer}` is missing before this"
+    fixes = (Fix(f"insert `{closer}`", ((Span(s.run.source, before[3], before[3]), closer),)),) if opened.token[1] != "{" else ()
+    fault = Diagnostic("A0109", f"{describe_open(s, opened)} is not closed", where, label, (Label(span(s, opened.token), f"opened by this `{opened.token[1]}`"),), fixes=fixes)
+    kind = s.table.words.fixed[closer]
+    after = s.would_take(s.prior, kind)
+    mends = after is not None and s.take(after, token) is not None
+    wrong_closer = token[1] in (")", "]", "}") and opened.token[1] != "{" and not mends
+    if wrong_closer and after is not None and s.take(after, s.tokens[s.at + 1]) is not None:
+        return fault, Repair(s.at, 1, [(kind, closer, token[2], token[3])])
+    return fault, Repair(s.at, 0, [(kind, closer, before[3], before[3])]) if mends else None
+
+
+LINKS = ("EQUAL", "COLON", "IN", "ARROW", "GIVES", "MAPS", "COMMA", "WITH", "OF", "OVER", "CARRY", "ELSE")
+
+
+def _missing(s: Situation, token: Token) -> Told:
+    """A single sign or word that is missing: with it reading goes on."""
+    expected = s.expected(s.prior)
+    following = s.tokens[s.at + 1 : s.at + 3]
+    able = [name for name in LINKS if name in expected and _goes_on(s, s.table.ids[name], [token, *following])]
+    if len(able) != 1:
+        return None
+    kind, text = s.table.ids[able[0]], s.table.texts[able[0]]
+    before = s.tokens[s.at - 1]
+    apart = s.leads_line(token) and s.at > 0
+    where = place(s, {able[0]})
+    fix = Fix(f"insert `{text}`", ((Span(s.run.source, before[3], before[3]), text if text in ":," else " " + text),))
+    fault = Diagnostic("A0101", f"`{text}` is missing" + (f" in {where}" if where else ""), span(s, before if apart else token),
+                       f"`{text}` is needed {'after' if apart else 'before'} this", fixes=(fix,))
+    return fault, Repair(s.at, 0, [(kind, text, before[3], before[3])])
+
+
+def _goes_on(s: Situation, kind: int, tokens: list[Token]) -> bool:
+    after = s.would_take(s.prior, kind)
+    for token in tokens:
+        after = None if after is None else s.take(after, token)
+    return after is not None
+
+
+def _other(s: Situation, token: Token) -> Told:
+    """What was being written and what may stand here."""
+    expected = s.expected(s.prior)
+    where, choices = place(s, expected), options(expected)
+    inside = f" in {where}" if where else ""
+    end = s.names[token[0]] == "$END"
+    apart = s.at > 0 and (end or s.leads_line(token))
+    before = s.tokens[s.at - 1] if s.at else token
+    if len(choices) == 1:
+        return Diagnostic("A0101", f"{choices[0]} is missing{inside}", span(s, before if apart else token),
+                          f"{choices[0]} is needed {'after' if apart else 'before'} this")
+    got = f"the text ends{inside}" if end else f"`{short(token[1])}` cannot stand here{inside}"
+    return Diagnostic("A0101", got, span(s, before if end else token), "more is needed" if end else "not expected", help=(f"here may stand {listing(choices)}",))
+
+
+READINGS: tuple[Callable[[Situation, Token], Told], ...] = (
+    _too_deep, _end_of_text, _assigning, _equals, _apart, _bare, _mixed, _misspelt, _reserved, _starts_badly, _bracket, _missing, _other,
+)
