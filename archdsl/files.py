@@ -13,46 +13,46 @@ LIMIT = 10_000_000  # bytes; the largest shipped spec has some 10,000
 SUFFIX = ".arch"
 
 CODES = {
-    "A0601": Code(
+    "A0621": Code(
         "no such file",
         "The path leads to nothing. Paths are relative to the folder in which the command runs. `archdsl list` prints the specs that come with "
         "archdsl; `--json` shows their paths.",
         bad="archdsl check lama.arch",
         good="archdsl check llama.arch",
     ),
-    "A0602": Code(
+    "A0622": Code(
         "a folder where a file is needed",
         "`check`, `fmt` and `verify` take folders as well as files and work on every .arch file below them. All other commands, and "
         "`archdsl.load`, take one spec.",
         bad="archdsl cost specs/",
         good="archdsl cost specs/vision/vit.arch",
     ),
-    "A0603": Code(
+    "A0623": Code(
         "a file cannot be read",
         "The operating system refused to open or read the file: its permissions, a broken disk, or a path that no file can have. "
         "Only regular files are read: a device, a socket or a pipe could block forever or never end.",
     ),
-    "A0604": Code(
+    "A0624": Code(
         "a file is not UTF-8 text",
         "Specs are UTF-8. The message names the first byte that is not. Usually the file was saved in another encoding (Latin-1, UTF-16), or is "
         "no text at all.",
         bad="iconv -f utf-8 -t utf-16 my.arch > other.arch && archdsl check other.arch",
         good="iconv -f utf-16 -t utf-8 other.arch > my.arch && archdsl check my.arch",
     ),
-    "A0605": Code(
+    "A0625": Code(
         "a file is too large",
         f"A spec may have {LIMIT // 1_000_000} megabytes, a thousand times the largest one that describes a paper. The limit keeps a file from a "
         "stranger from taking the memory of whoever opens it. Put generated parts into loops, lists and functions of the language, or split them "
         "over modules with `use`.",
     ),
-    "A0606": Code(
+    "A0626": Code(
         "a folder without specs",
         "The folder was searched with everything below it, and holds no file that ends in .arch. Hidden folders, links to folders, and folders named "
         "`__pycache__` or `node_modules` are not searched.",
         bad="archdsl check docs/",
         good="archdsl check specs/",
     ),
-    "A0607": Code(
+    "A0627": Code(
         "a file cannot be written",
         "The operating system refused to write there: permissions, a full disk, or a folder that does not exist. What was there before is unchanged.",
         bad="archdsl new absent-folder/net",
@@ -64,7 +64,7 @@ CODES = {
 def read_source(path: str | os.PathLike[str], module: str = "") -> Source:
     """The text of a file, shown in diagnostics under `path` as it was given. Ends of lines stay as they are, a byte order mark goes.
 
-    Raises ArchError A0601 to A0605.
+    Raises ArchError A0621 to A0625.
     """
     name = os.fspath(path)
     data = _read(name)
@@ -77,13 +77,13 @@ def read_source(path: str | os.PathLike[str], module: str = "") -> Source:
 def arch_files(paths: list[str]) -> Iterator[str]:
     """The files that command line arguments name: a file itself, for a folder every .arch file below it, in sorted order, each once.
 
-    Raises ArchError A0606 for a folder without any; files that are absent are left to `read_source`.
+    Raises ArchError A0626 for a folder without any; files that are absent are left to `read_source`.
     """
     seen: set[str] = set()
     for path in paths:
         found = _below(path) if os.path.isdir(path) else [path]
         if not found:
-            raise _fault("A0606", f"`{path}` holds no .arch file", path, help="name a file, or a folder with specs in it")
+            raise _fault("A0626", f"`{path}` holds no .arch file", path, help="name a file, or a folder with specs in it")
         for file in found:
             real = os.path.realpath(file)
             if real not in seen:
@@ -92,7 +92,7 @@ def arch_files(paths: list[str]) -> Iterator[str]:
 
 
 def replace_text(path: str, text: str) -> None:
-    """Writes a file in one step: an interruption leaves the old text or the new one whole. Permissions stay, a link stays a link. Raises A0607."""
+    """Writes a file in one step: an interruption leaves the old text or the new one whole. Permissions stay, a link stays a link. Raises A0627."""
     real = os.path.realpath(path)
     new = f"{real}.{os.getpid()}.new"
     try:
@@ -107,8 +107,8 @@ def replace_text(path: str, text: str) -> None:
 
 
 def unwritable(path: str, fault: OSError) -> ArchError:
-    """A0607 for what the operating system said."""
-    return _fault("A0607", f"`{path}` cannot be written: {(fault.strerror or str(fault)).lower()}", path)
+    """A0627 for what the operating system said."""
+    return _fault("A0627", f"`{path}` cannot be written: {(fault.strerror or str(fault)).lower()}", path)
 
 
 def _below(folder: str) -> list[str]:
@@ -123,7 +123,7 @@ def _read(name: str) -> bytes:
     try:
         handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        raise _fault("A0601", f"there is no file `{name}`", name, help=_near(name)) from None
+        raise _fault("A0621", f"there is no file `{name}`", name, help=_near(name)) from None
     except (OSError, ValueError) as fault:  # ValueError: a NUL in the path
         if os.path.isdir(name):  # Windows refuses to open a folder
             raise _folder(name) from None
@@ -134,14 +134,14 @@ def _read(name: str) -> bytes:
             if stat.S_ISDIR(mode):
                 raise _folder(name)
             if not stat.S_ISREG(mode):
-                raise _fault("A0603", f"`{name}` is not a regular file", name, help="save the text to a file first")
+                raise _fault("A0623", f"`{name}` is not a regular file", name, help="save the text to a file first")
             data = file.read(LIMIT + 1)
     except IsADirectoryError:
         raise _folder(name) from None
     except OSError as fault:
         raise _unreadable(name, fault) from None
     if len(data) > LIMIT:
-        raise _fault("A0605", f"`{name}` has more than {LIMIT:,} bytes", name, help="split it over modules, or write loops instead of generated text")
+        raise _fault("A0625", f"`{name}` has more than {LIMIT:,} bytes", name, help="split it over modules, or write loops instead of generated text")
     return data
 
 
@@ -150,12 +150,12 @@ def _fault(code: str, message: str, name: str, help: str = "") -> ArchError:
 
 
 def _folder(name: str) -> ArchError:
-    return _fault("A0602", f"`{name}` is a folder, and one spec is needed here", name, help="name a file in it")
+    return _fault("A0622", f"`{name}` is a folder, and one spec is needed here", name, help="name a file in it")
 
 
 def _unreadable(name: str, fault: Exception) -> ArchError:
     reason = (getattr(fault, "strerror", None) or str(fault)).lower()
-    return _fault("A0603", f"`{name}` cannot be read: {reason}", name)
+    return _fault("A0623", f"`{name}` cannot be read: {reason}", name)
 
 
 def _near(name: str) -> str:
@@ -175,4 +175,4 @@ def _not_text(name: str, data: bytes, at: int, module: str) -> ArchError:
     before = data[:at].decode("utf-8")
     shown = Source(name, before + data[at:].decode("utf-8", errors="replace"), module)
     help = "it starts like UTF-16: save it as UTF-8" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "save it as UTF-8"
-    return error("A0604", f"`{name}` is not UTF-8 text", Span(shown, len(before), len(before) + 1), f"byte {at} is 0x{data[at]:02x}", help=help)
+    return error("A0624", f"`{name}` is not UTF-8 text", Span(shown, len(before), len(before) + 1), f"byte {at} is 0x{data[at]:02x}", help=help)

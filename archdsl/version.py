@@ -1,3 +1,2 @@
 """The version of the package and of the language, in one place: pyproject.toml and the manifests read it here."""
-
-__version__ = "0.1.0"
+VERSION = "0.1.0"

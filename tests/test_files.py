@@ -27,28 +27,28 @@ def test_text_comes_as_it_is(tmp_path):
 def test_absent(tmp_path):
     (tmp_path / "llama.arch").touch()
     d = fault(read_source, tmp_path / "lama.arch")
-    assert d.code == "A0601" and d.help == (f"did you mean `{tmp_path / 'llama.arch'}`?",)
-    assert fault(read_source, tmp_path / "nothing" / "x.arch").code == "A0601"
+    assert d.code == "A0621" and d.help == (f"did you mean `{tmp_path / 'llama.arch'}`?",)
+    assert fault(read_source, tmp_path / "nothing" / "x.arch").code == "A0621"
 
 
 def test_folder(tmp_path):
-    assert fault(read_source, tmp_path).code == "A0602"
+    assert fault(read_source, tmp_path).code == "A0622"
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
 def test_impossible_paths(name):
-    assert fault(read_source, name).code == "A0603"
+    assert fault(read_source, name).code == "A0623"
 
 
 def test_file_used_as_folder(tmp_path):
     (tmp_path / "a.arch").touch()
-    assert fault(read_source, tmp_path / "a.arch" / "b.arch").code == "A0603"
+    assert fault(read_source, tmp_path / "a.arch" / "b.arch").code == "A0623"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.arch")
-    assert fault(read_source, tmp_path / "a.arch").code == "A0603"
+    assert fault(read_source, tmp_path / "a.arch").code == "A0623"
 
 
 def test_no_permission(tmp_path, monkeypatch):
@@ -57,14 +57,14 @@ def test_no_permission(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)
     d = fault(read_source, "a.arch")
-    assert d.code == "A0603" and d.message == "`a.arch` cannot be read: permission denied"
+    assert d.code == "A0623" and d.message == "`a.arch` cannot be read: permission denied"
 
 
 def test_not_utf8(tmp_path):
     path = tmp_path / "a.arch"
     path.write_bytes("ab\ncé".encode("latin-1"))
     d = fault(read_source, path)
-    assert d.code == "A0604" and "byte 4 is 0xe9" in d.label and d.span.source.position(d.span.start) == (2, 2)
+    assert d.code == "A0624" and "byte 4 is 0xe9" in d.label and d.span.source.position(d.span.start) == (2, 2)
     path.write_text("model", encoding="utf-16")
     assert "UTF-16" in fault(read_source, path).help[0]
 
@@ -76,7 +76,7 @@ def test_too_large(tmp_path):
     assert len(read_source(path).text) == files.LIMIT
     with path.open("wb") as file:
         file.truncate(100 * files.LIMIT)  # sparse: takes no disk
-    assert fault(read_source, path).code == "A0605"
+    assert fault(read_source, path).code == "A0625"
 
 
 def test_folders_are_searched(tmp_path):
@@ -91,7 +91,7 @@ def test_folders_are_searched(tmp_path):
 
 
 def test_folder_without_specs(tmp_path):
-    assert fault(list, arch_files([str(tmp_path)])).code == "A0606"
+    assert fault(list, arch_files([str(tmp_path)])).code == "A0626"
 
 
 def test_a_link_stays_a_link(tmp_path):
@@ -110,5 +110,5 @@ def test_unwritable(tmp_path, monkeypatch):
     (tmp_path / "a.arch").write_text("old")
     monkeypatch.setattr(os, "replace", full)
     d = fault(replace_text, str(tmp_path / "a.arch"), "new")
-    assert d.code == "A0607" and d.message.endswith("cannot be written: no space left on device")
+    assert d.code == "A0627" and d.message.endswith("cannot be written: no space left on device")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.arch", "old")]

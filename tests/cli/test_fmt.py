@@ -35,7 +35,7 @@ def test_folders_and_faults(archdsl, tmp_path):
     done = archdsl("fmt", "a", code=1)
     assert done.stdout == os.path.join("a", "ugly.arch") + "\n" and "error[A01" in done.stderr
     assert (tmp_path / "a/broken.arch").read_text() == BROKEN
-    assert "A0601" in archdsl("fmt", "absent.arch", code=1).stderr
+    assert "A0621" in archdsl("fmt", "absent.arch", code=1).stderr
 
 
 def test_plain_start_and_typer_agree(archdsl, tmp_path):

@@ -35,4 +35,4 @@ def test_bad_names(archdsl, tmp_path, name):
 
 
 def test_folder_that_does_not_exist(archdsl):
-    assert "A0607" in archdsl("new", "absent/net", code=1).stderr
+    assert "A0627" in archdsl("new", "absent/net", code=1).stderr

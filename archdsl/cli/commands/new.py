@@ -40,7 +40,7 @@ claim { params <= 10M }
 
 
 def new(name: str) -> int:
-    """Writes NAME.arch and says what to do with it. Raises A0607, A0652, A0653."""
+    """Writes NAME.arch and says what to do with it. Raises A0627, A0652, A0653."""
     folder, stem = os.path.split(name.removesuffix(SUFFIX))
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stem):
         raise error("A0653", f"`{stem}` cannot name a spec", NOWHERE, help="a letter, then letters, digits, `_` or `-`")
