@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import re
 import textwrap
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from archdsl.diagnostics.codes import Code, all_codes
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.source import NOWHERE
+
+if TYPE_CHECKING:
+    from archdsl.ops.registry import Op
 
 WIDTH = 100
 
@@ -28,14 +31,36 @@ def find_page(topic: str) -> Page:
         if page:
             return {"topic": code, "kind": "code", "text": code_page(code, page)}
         raise _unknown(f"there is no diagnostic {code}", code, list(all_codes()))
+    from archdsl.modules import library_exports
     from archdsl.ops.registry import OPS, find
 
     op = find(topic)
     if op:
-        facts = [f"gradient: {op.grad.replace('_', ' ')}", *(f"axis {axis}: {role}" for axis, role in op.roles.items())]
-        facts += ["draws random numbers"] * op.random + ["differs between training and evaluation"] * op.phase
-        return {"topic": topic, "kind": "op", "text": f"op {op.signature}\n\n{textwrap.dedent(op.doc)}\n\n" + "\n".join(facts)}
-    raise _unknown(f"nothing is called `{topic}`", topic, list(OPS))
+        return {"topic": topic, "kind": "op", "text": op_page(op)}
+    exports = library_exports()
+    if topic in exports:
+        return {"topic": topic, "kind": "block", "text": block_page(topic, exports[topic])}
+    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports])
+
+
+def op_page(op: Op) -> str:
+    """Signature, meaning and the facts from which the compiler derives its analyses."""
+    facts = [f"gradient: {op.grad.replace('_', ' ')}", *(f"axis {axis}: {role}" for axis, role in op.roles.items())]
+    facts += ["draws random numbers"] * op.random + ["differs between training and evaluation"] * op.phase
+    return f"op {op.signature}\n\n{textwrap.dedent(op.doc)}\n\n" + "\n".join(facts)
+
+
+def block_page(name: str, module: str) -> str:
+    """The head of a declaration of the library, with its documentation and how to import it."""
+    from archdsl.modules import library_source
+    from archdsl.syntax.parser import parse
+
+    source = library_source(module)
+    assert source is not None
+    decl = next(d for d in parse(source).decls if getattr(d, "name", None) == name)
+    text = decl.span.text.split(" {\n")[0] if getattr(decl, "body", None) else decl.span.text
+    doc = getattr(decl, "doc", "")
+    return "\n\n".join([f"use {module} {{ {name} }}", *([doc] if doc else []), text])
 
 
 def code_page(code: str, page: Code) -> str:

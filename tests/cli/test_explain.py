@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def test_page_of_a_code(archdsl, golden):
     assert archdsl("explain", "A0624").stdout == golden
-    assert archdsl("explain", "a0604").stdout == golden
+    assert archdsl("explain", "a0624").stdout == golden
     assert archdsl("explain", "[A0624]").stdout == golden
 
 

@@ -11,6 +11,7 @@ from archdsl.source import NOWHERE
 TEXT = """\
 use std.channel  { SwiGLU }
 use std.embed    { Rope, TokenEmbedding }
+use std.linear   { Linear }
 use std.mixer    { Attention }
 use std.norm     { RMSNorm }
 use std.residual { Pre }
