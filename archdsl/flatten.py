@@ -1,0 +1,165 @@
+"""Inlining: calls replaced by the nodes of the graph they apply. Free of torch; used by lowering (`flat`), the printer and the passes."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from archdsl.dims import Dim, Size, substitute, symbols
+from archdsl.graph import Graph, InitExpr, Mask, Node, Param, TensorType, Value
+
+Select = Callable[[Node], bool]
+
+
+def flatten(graph: Graph) -> Graph:
+    """One graph without calls, owning every weight under its full address. Phase arms stay graphs of their own, flattened inside."""
+    return inline(graph, lambda call: True)
+
+
+def inline(graph: Graph, select: Select) -> Graph:
+    """The graph with the selected calls replaced by what they apply, calls inside those included.
+
+    An owner of which every call was replaced hands its weights to `graph` under prefixed paths; another keeps them.
+    """
+    body = Body(graph, select)
+    dissolved = {p for p in graph.children if p in body.replaced and p not in body.called}
+    params, children = list(graph.params), {}
+    for path, child in graph.children.items():
+        if path in dissolved:
+            _take(child, f"{path}.", body.called, params, children)
+        else:
+            children[path] = child
+    return replace_graph(graph, nodes=tuple(body.nodes), inputs=body.map(graph.inputs), outputs=body.map(graph.outputs), params=tuple(params),
+                         children=children, emits={k: body.known[v] for k, v in graph.emits.items()})
+
+
+def replace_graph(graph: Graph, **changes: Any) -> Graph:
+    """A copy with other fields; nothing cached is kept."""
+    return replace(graph, **changes)
+
+
+def owner_at(graph: Graph, path: str) -> Graph | None:
+    """The graph that owns the weights at a path, of this graph or of one below."""
+    if path in graph.children:
+        return graph.children[path]
+    for own, child in graph.children.items():
+        if path.startswith(f"{own}."):
+            found = owner_at(child, path[len(own) + 1:])
+            if found is not None:
+                return found
+    return None
+
+
+def param_at(graph: Graph, path: str) -> Param | None:
+    """The weight read at a path, of this graph or of one below."""
+    for p in graph.params:
+        if p.path == path:
+            return p
+    for own, child in graph.children.items():
+        if path.startswith(f"{own}."):
+            found = param_at(child, path[len(own) + 1:])
+            if found is not None:
+                return found
+    return None
+
+
+def is_owner(graph: Graph, call: Node) -> bool:
+    """Whether a call applies the very graph that owns the weights at its path (not the same block with other static arguments)."""
+    owner = owner_at(graph, call.attrs["path"])
+    return owner is not None and (owner is call.attrs["graph"] or owner.hash == call.attrs["graph"].hash)
+
+
+def dim_map(graph: Graph, args: Iterable[Any]) -> dict[str, Size]:
+    """The caller's size for each symbol of a called graph's input types, where the two differ."""
+    found: dict[str, Size] = {}
+    for formal, actual in zip(graph.inputs, args):
+        if isinstance(actual, Value):
+            for own, given in zip(formal.shape, actual.shape):
+                if isinstance(own, Dim) and len(own.symbols) == 1 and str(own) in own.symbols:
+                    found.setdefault(str(own), given)
+    return {name: size for name, size in found.items() if str(size) != name}
+
+
+class Body:
+    """Nodes copied in order, selected calls opened. `known`: old value -> new value."""
+
+    def __init__(self, graph: Graph, select: Select):
+        self.graph, self.select = graph, select
+        self.nodes: list[Node] = []
+        self.known: dict[Value, Value] = {}
+        self.replaced: set[str] = set()
+        self.called: set[str] = set()
+        self._copy(graph, "", {}, self.known)
+
+    def map(self, values: Iterable[Value]) -> tuple[Value, ...]:
+        return tuple(self.known[v] for v in values)
+
+    def _copy(self, graph: Graph, prefix: str, dims: Mapping[str, Size], known: dict[Value, Value]) -> None:
+        for node in graph.nodes:
+            if node.op == "input" and prefix:
+                continue  # the caller put the arguments into `known`
+            new = copy_node(node, known.__getitem__, prefix, dims)
+            if node.op == "call" and self.select(new):
+                self._open(new, node, known)
+                continue
+            if node.op == "call":
+                self.called.add(new.attrs["path"])
+            if node.op == "phase":
+                new.attrs.update(train=inline(new.attrs["train"], self.select), eval=inline(new.attrs["eval"], self.select))
+            self.nodes.append(new)
+            known.update(zip(node.values, new.values))
+
+    def _open(self, call: Node, old: Node, known: dict[Value, Value]) -> None:
+        inner, path = call.attrs["graph"], call.attrs["path"]
+        self.replaced.add(path)
+        inside: dict[Value, Value] = dict(zip(inner.inputs, call.args))
+        self._copy(inner, f"{path}.", dim_map(inner, call.args), inside)
+        results = [inside[v] for v in (*inner.outputs, *inner.emits.values())]
+        known.update(zip(old.values, results))
+
+
+def copy_node(node: Node, known: Callable[[Value], Value], prefix: str = "", dims: Mapping[str, Size] = {}) -> Node:
+    """A node on other operands, with its path prefixed and its sizes substituted."""
+    attrs = {k: map_values(v, known, dims) for k, v in node.attrs.items()}
+    if prefix and node.op in ("param", "call", "update"):
+        attrs["path"] = prefix + attrs["path"]
+    types = tuple(TensorType(t.dtype, tuple(_size(s, dims) for s in t.shape)) for t in node.types) if dims else node.types
+    return Node(node.op, map_values(node.args, known, dims), attrs, types, node.span, node.name)
+
+
+def map_values(value: Any, known: Callable[[Value], Any], dims: Mapping[str, Size] = {}) -> Any:
+    """Operands or an attribute with every tensor sent through `known` and every size substituted."""
+    if isinstance(value, Value):
+        return known(value)
+    if isinstance(value, Mask):
+        return Mask(value.kind, tuple(map_values(a, known, dims) for a in value.args))
+    if type(value) in (tuple, list):
+        return tuple(map_values(v, known, dims) for v in value)
+    if isinstance(value, Dim):
+        return _size(value, dims)
+    return value
+
+
+def _size(size: Size, dims: Mapping[str, Size]) -> Size:
+    return substitute(size, dims) if dims and not symbols(size).isdisjoint(dims) else size
+
+
+def _take(owner: Graph, prefix: str, called: set[str], params: list[Param], children: dict[str, Graph]) -> None:
+    """Moves the weights of a dissolved owner up; owners below that are still called stay owners."""
+    params += [moved(p, prefix) for p in owner.params]
+    for path, child in owner.children.items():
+        if prefix + path in called:
+            children[prefix + path] = child
+        else:
+            _take(child, f"{prefix}{path}.", called, params, children)
+
+
+def moved(param: Param, prefix: str) -> Param:
+    """The weight owned further up, its initialiser reading the same weights."""
+    return replace(param, path=prefix + param.path, init=_moved_init(param.init, prefix)) if prefix else param
+
+
+def _moved_init(init: InitExpr, prefix: str) -> InitExpr:
+    if init.op == "param":
+        return InitExpr("param", init.args, tuple((k, prefix + v if k == "path" else v) for k, v in init.attrs))
+    return InitExpr(init.op, tuple(_moved_init(a, prefix) if isinstance(a, InitExpr) else a for a in init.args), init.attrs)

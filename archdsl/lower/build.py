@@ -1,0 +1,113 @@
+"""Builds the modules of a lowered model: classes from definitions, containers along addresses, weights with their initial values."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from archdsl.diagnostics.model import error
+from archdsl.graph import Graph, Node, Param, TensorType
+from archdsl.lower.init import fill, seed_of
+from archdsl.lower.module import ArchModule, class_of
+from archdsl.lower.parts import Scope
+from archdsl.lower.plan import Definition, plan
+from archdsl.ops.rules import torch_dtype
+
+
+def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, emit: Iterable[str] = (), flat: bool = False,
+          hoist: bool = True, bind: Mapping[str, Callable[..., nn.Module]] | None = None) -> ArchModule:
+    """The model that a typed graph describes, with initial weights that depend on `seed` and their addresses alone.
+
+    dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
+    of segments); with it, the model returns (outputs, {address: value}). flat: one module without blocks inside. hoist: tables that several
+    blocks would compute are computed once. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
+    Raises ArchError A0501 (emit matches nothing), A0505 (an extern block without a class).
+    """
+    dtype = dtype or torch.get_default_dtype()
+    definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist)
+    builder = _Builder(torch.device(device), dtype, seed, bind or {})
+    model = builder.module(definition)
+    if builder.device.type != "meta":
+        fill(model, graph, seed, dtype)
+    return model
+
+
+class _Builder:
+    def __init__(self, device: torch.device, dtype: torch.dtype, seed: int, bind: Mapping[str, Callable[..., nn.Module]]):
+        self.device, self.dtype, self.seed, self.bind = device, dtype, seed, bind
+
+    def module(self, definition: Definition, address: str = "") -> ArchModule:
+        """An instance with its own weights empty and everything below in place."""
+        cls = class_of(definition)
+        module = cls()
+        for p in definition.graph.params:
+            self._add_param(module, p.path, p)
+        for path, child in definition.graph.children.items():
+            if path in definition.children:
+                _place(module, path, self.module(definition.children[path], f"{address}{path}."))
+            else:
+                for inner, p in child.parameters(f"{path}."):
+                    self._add_param(module, inner, p)
+        for node in definition.graph.nodes:
+            if node.op == "extern":
+                _place(module, node.attrs["path"], self._extern(node, address))
+        for name, make in cls.parts.items():
+            module.add_module(name, make(self.module))
+        return _numbered(module)
+
+    def _add_param(self, module: nn.Module, path: str, p: Param) -> None:
+        *scopes, name = path.split(".")
+        for segment in scopes:
+            module = _scope(module, segment)
+        tensor = torch.empty(tuple(p.type.shape), dtype=self._dtype(p.type), device=self.device)
+        if p.kind in ("param", "frozen"):
+            module.register_parameter(name, nn.Parameter(tensor, requires_grad=p.kind == "param" and tensor.is_floating_point()))
+        else:
+            module.register_buffer(name, tensor, persistent=p.kind == "buffer")
+
+    def _dtype(self, t: TensorType) -> torch.dtype:
+        return torch_dtype(t.dtype, self.dtype)
+
+    def _extern(self, node: Node, address: str) -> nn.Module:
+        """The user's module for an extern block, its own initialisation seeded by the address."""
+        name, path = node.attrs["block"], node.attrs["path"]
+        if name not in self.bind:
+            raise error("A0505", f"the extern block `{name}` has no class", node.span, "used here", help=f"give one: build(bind = {{\"{name}\": MyModule}})")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(self.seed, address + path))
+            module = self.bind[name](**dict(node.attrs["arguments"]))
+        return module.to(device=self.device, dtype=self.dtype)
+
+
+def _scope(module: nn.Module, segment: str) -> nn.Module:
+    found = module._modules.get(segment)
+    if found is None:
+        found = Scope()
+        module.add_module(segment, found)
+    return found
+
+
+def _place(module: nn.Module, path: str, child: nn.Module) -> None:
+    """Puts a child at a path. Weights that a container of the parent holds there already move into it."""
+    *scopes, name = path.split(".")
+    for segment in scopes:
+        module = _scope(module, segment)
+    earlier = module._modules.get(name)
+    module.add_module(name, child)
+    if earlier is not None:
+        child._parameters.update(earlier._parameters)
+        child._buffers.update(earlier._buffers)
+        child._modules.update(earlier._modules)
+
+
+def _numbered(module: Any) -> Any:
+    """Turns scopes whose children are 0 … n - 1 into ModuleLists, below this module but not inside other blocks."""
+    for name, child in list(module._modules.items()):
+        if isinstance(child, Scope):
+            _numbered(child)
+            keys = list(child._modules)
+            if keys and keys == [str(i) for i in range(len(keys))] and not child._parameters and not child._buffers:
+                module._modules[name] = nn.ModuleList(child._modules.values())
+    return module

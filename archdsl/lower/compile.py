@@ -1,0 +1,71 @@
+"""Regional compilation and activation checkpointing: by block, with the names of everything unchanged."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from archdsl.lower.module import ArchModule, blocks, class_of
+from archdsl.lower.plan import matches
+
+Selector = str | Callable[[str, nn.Module], bool]
+
+
+def compile_layers(model: nn.Module, selector: Selector | None = None, *, fullgraph: bool = True, **kw: Any) -> list[str]:
+    """Compiles every repeated block on its own (`torch.compile`'s arguments pass through) and returns their addresses.
+
+    Instances of one class share compiled code, so the time to compile does not grow with depth. selector: an address pattern such as
+    `layers.*` or a predicate (address, module); default: the outermost blocks that occur more than once.
+    """
+    chosen = layers(model, selector)
+    for _, module in chosen:
+        module.compile(fullgraph=fullgraph, **kw)
+    return [name for name, _ in chosen]
+
+
+def checkpoint_layers(model: nn.Module, selector: Selector | None = None) -> list[str]:
+    """Makes the chosen blocks (as in `compile_layers`) keep their inputs alone and compute again in the backward pass; returns their addresses.
+
+    Buffers are updated once; copies and pickles of the model keep the setting.
+    """
+    chosen = layers(model, selector)
+    for _, module in chosen:
+        if not type(module).rematerialised:
+            _rematerialise(module)
+    return [name for name, _ in chosen]
+
+
+def _rematerialise(module: ArchModule) -> None:
+    cls = type(module)
+    shared = class_of(cls.definition, rematerialised=True)
+    if cls.detached:
+        edited = module.graph
+        module.__class__ = shared
+        module.graph = edited
+    else:
+        module.__class__ = shared
+
+
+def layers(model: nn.Module, selector: Selector | None = None) -> list[tuple[str, ArchModule]]:
+    """The blocks that a selector chooses, none inside another."""
+    found = list(blocks(model))
+    if selector is None:
+        counts = Counter(_kind(m) for _, m in found)
+        chosen = [(name, m) for name, m in found if counts[_kind(m)] > 1 and name]
+    elif callable(selector):
+        chosen = [(name, m) for name, m in found if selector(name, m)]
+    else:
+        chosen = [(name, m) for name, m in found if matches(selector.split("."), name.split("."))]
+    if selector is not None and not chosen:
+        raise ValueError(f"no block has an address like {selector!r}; there are {', '.join(n for n, _ in found if n) or 'none'}")
+    outer: list[tuple[str, ArchModule]] = []
+    for name, module in chosen:
+        if not any(name.startswith(f"{other}.") for other, _ in outer):
+            outer.append((name, module))
+    return outer
+
+
+def _kind(module: ArchModule) -> str:
+    return type(module).definition.key

@@ -1,0 +1,247 @@
+"""`ArchModule`: a torch.fx.GraphModule whose class, generated once for each definition, is shared by all its instances.
+
+torch makes a class for each GraphModule. Here 80 equal layers are instances of one class with one `forward`, so compiled code, printing and
+memory do not grow with depth. The class carries the fx graph and the typed graph; instances carry weights. Copies, pickles and checkpoints
+come back to the shared class. Editing an instance's graph gives that instance a class of its own.
+"""
+from __future__ import annotations
+
+import copy
+import linecache
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import fx, nn
+from torch.fx.graph import PythonCode
+from torch.fx.graph_module import _forward_from_src
+
+from archdsl.graph import Graph
+from archdsl.lower.codegen import Code, generate
+from archdsl.lower.parts import recompute_contexts
+from archdsl.lower.plan import Definition
+from archdsl.lower.trace import Traced, trace
+from archdsl.source import NOWHERE, Span
+
+_CLASSES: weakref.WeakValueDictionary[tuple[str, bool], type[ArchModule]] = weakref.WeakValueDictionary()
+_SHARED_DICTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+class ArchModule(fx.GraphModule):
+    """A lowered block. `typed` is its typed graph; `graph` hands out this instance's private copy of the fx graph."""
+
+    definition: ClassVar[Definition]
+    detached: ClassVar[bool] = False
+    rematerialised: ClassVar[bool] = False
+    parts: ClassVar[dict[str, Any]] = {}
+    _graph: fx.Graph
+    _code: str
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> ArchModule:
+        return nn.Module.__new__(cls)
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(meta={}, shape_env=None, _tracer_cls=None, _tracer_extras={}, _replace_hooks=[], _create_node_hooks=[],
+                             _erase_node_hooks=[], _deepcopy_hooks=[])
+
+    @property
+    def typed(self) -> Graph:
+        """The typed graph that this block was lowered from."""
+        return type(self).definition.source
+
+    # ---------------------------------------------------------------- the fx graph
+    @property
+    def graph(self) -> fx.Graph:  # type: ignore[override]
+        """A private copy: edit it, then call `recompile()`, which gives this instance a class of its own."""
+        if "_graph" not in self.__dict__:
+            own = copy.deepcopy(type(self)._graph)
+            own.owning_module = self
+            self.__dict__["_graph"] = own
+        return self.__dict__["_graph"]
+
+    @graph.setter
+    def graph(self, g: fx.Graph) -> None:
+        if not isinstance(g, fx.Graph):
+            raise TypeError(f"a torch.fx.Graph is needed, not {type(g).__name__}")
+        g.owning_module = self
+        self.__dict__["_graph"] = g
+        self.recompile()
+
+    def recompile(self) -> PythonCode:
+        """Generates `forward` from `graph`, for this instance alone."""
+        python_code = self.graph.python_code(root_module="self")
+        forward = _forward_from_src(python_code.src, python_code.globals)
+        base = type(self)
+        if base.rematerialised:
+            forward = _with_checkpoint(forward)
+        body = {"forward": forward, "_code": python_code.src, "detached": True, "_lineno_map": python_code._lineno_map,
+                "_prologue_start": python_code._prologue_start, "__module__": base.__module__}
+        self.__class__ = type(base.__name__, (base.__bases__[0] if base.detached else base,), body)
+        return python_code
+
+    # ---------------------------------------------------------------- copies
+    def __deepcopy__(self, memo: dict[int, Any]) -> ArchModule:
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in ("_graph", "_compiled_call_impl")})
+        if type(self).detached:
+            new.graph = copy.deepcopy(self.graph)
+        for hook in self._deepcopy_hooks:
+            hook(new)
+        return new
+
+    def __copy__(self) -> ArchModule:
+        new = type(self).__new__(type(self))
+        new.__dict__.update({k: v for k, v in self.__dict__.items() if k != "_graph"})
+        new.__dict__.update({k: copy.copy(self.__dict__[k]) for k in _SHARED_DICTS})
+        if type(self).detached:
+            new.graph = copy.deepcopy(self.graph)
+        return new
+
+    def _replicate_for_data_parallel(self) -> ArchModule:
+        return nn.Module._replicate_for_data_parallel(self)  # type: ignore[return-value]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        cls = type(self)
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_graph", "_compiled_call_impl")}
+        if cls.detached:
+            state["_edited"] = _packed(self.graph)
+        return _restore, (cls.definition, cls.rematerialised), state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        edited = state.pop("_edited", None)
+        nn.Module.__setstate__(self, state)
+        if edited is not None:
+            self.graph = _unpacked(edited)
+
+    # ---------------------------------------------------------------- reading
+    def __str__(self) -> str:
+        return f"{nn.Module.__repr__(self)}\n\n{self._code}"
+
+    def print_readable(self, print_output: bool = True, *args: Any, **kwargs: Any) -> str:
+        """The generated code of this block and, once for each class, of the blocks inside."""
+        seen: dict[type, str] = {}
+        for module in self.modules():
+            if isinstance(module, ArchModule) and type(module) not in seen:
+                lines = "\n".join(f"    {line}" if line else "" for line in module.code.strip().splitlines())
+                seen[type(module)] = f"class {type(module).__name__}(torch.nn.Module):\n{lines}\n"
+        text = "\n".join(seen.values())
+        if print_output:
+            print(text)
+        return text
+
+
+# ---------------------------------------------------------------- classes
+def class_of(definition: Definition, rematerialised: bool = False) -> type[ArchModule]:
+    """The class of a definition: made on first use, kept while an instance lives."""
+    key = definition.key, rematerialised
+    cls = _CLASSES.get(key)
+    if cls is None:
+        cls = _checkpointed(class_of(definition)) if rematerialised else _generate(definition)
+        _CLASSES[key] = cls
+    return cls
+
+
+def _generate(definition: Definition) -> type[ArchModule]:
+    traced: Traced = trace(definition)
+    code = generate(traced.graph)
+    forward, file = _compile(definition, code)
+    body = {"definition": definition, "_graph": traced.graph, "parts": traced.parts, "_code": code.text, "_lineno_map": {}, "_prologue_start": None,
+            "forward": forward, "lines": [n.meta.get("arch") if n is not None else None for n in code.lines], "__doc__": definition.source.doc or None,
+            "__module__": __name__}
+    cls = type(definition.name, (ArchModule,), body)
+    weakref.finalize(cls, linecache.cache.pop, file, None)
+    return cls
+
+
+def _compile(definition: Definition, code: Code) -> tuple[Callable[..., Any], str]:
+    """The function, under a file name of its own whose lines end with the place in the spec: so do the lines of tracebacks."""
+    file = f"<archdsl {definition.name} {definition.key[:12]}>"
+    spans = [definition.source.span, *(n.meta.get("arch", NOWHERE) for n in code.lines[1:] if n is not None)]
+    lines = [f"{line}{_place(span)}" for line, span in zip(code.text.splitlines(), spans)]
+    text = "\n".join(lines) + "\n"
+    linecache.cache[file] = (len(text), None, [f"{line}\n" for line in lines], file)
+    namespace = dict(code.globals)
+    exec(compile(text, file, "exec", dont_inherit=True), namespace)
+    forward = namespace.pop("forward")
+    forward.__qualname__ = f"{definition.name}.forward"
+    return forward, file
+
+
+def _place(span: Span | None) -> str:
+    if span is None or span.source is NOWHERE.source:
+        return ""
+    line, _ = span.source.position(span.start)
+    return f"  # {span.source.path}:{line}: {span.source.line(line).strip()}"
+
+
+def _checkpointed(base: type[ArchModule]) -> type[ArchModule]:
+    return type(base.__name__, (base,), {"forward": _with_checkpoint(base.forward), "rematerialised": True, "__module__": __name__, "_base": base})
+
+
+def _with_checkpoint(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def checkpointed(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        from torch.utils.checkpoint import checkpoint
+
+        if not torch.is_grad_enabled():
+            return forward(self, *args, **kwargs)
+        if torch.compiler.is_compiling():
+            return checkpoint(forward, self, *args, use_reentrant=False, **kwargs)
+        return checkpoint(forward, self, *args, use_reentrant=False, context_fn=recompute_contexts, **kwargs)
+
+    return checkpointed
+
+
+def _restore(definition: Definition, rematerialised: bool) -> ArchModule:
+    cls = class_of(definition, rematerialised)
+    return cls.__new__(cls)
+
+
+# ---------------------------------------------------------------- edited graphs in pickles
+def _packed(graph: fx.Graph) -> list[tuple[Any, ...]]:
+    """The nodes as plain data; meta keeps the place in the spec."""
+    numbers = {n: i for i, n in enumerate(graph.nodes)}
+
+    def pack(value: Any) -> Any:
+        return fx.node.map_arg(value, lambda n: _Ref(numbers[n]))
+
+    return [(n.op, n.name, n.target, pack(n.args), pack(n.kwargs), {k: n.meta[k] for k in ("arch", "hint", "type") if k in n.meta}) for n in graph.nodes]
+
+
+def _unpacked(rows: list[tuple[Any, ...]]) -> fx.Graph:
+    graph = fx.Graph()
+    made: list[fx.Node] = []
+    for op, name, target, args, kwargs, meta in rows:
+        node = graph.create_node(op, target, _refs(args, made), _refs(kwargs, made), name)
+        node.meta.update(meta)
+        made.append(node)
+    return graph
+
+
+class _Ref(str):
+    """Stands for a node by its number in pickled arguments."""
+
+    def __new__(cls, number: int) -> _Ref:
+        return super().__new__(cls, number)
+
+
+def _refs(value: Any, made: list[fx.Node]) -> Any:
+    if isinstance(value, _Ref):
+        return made[int(value)]
+    if isinstance(value, (tuple, list)):
+        return type(value)(_refs(v, made) for v in value)
+    if isinstance(value, dict):
+        return {k: _refs(v, made) for k, v in value.items()}
+    if isinstance(value, slice):
+        return slice(_refs(value.start, made), _refs(value.stop, made), _refs(value.step, made))
+    return value
+
+
+def blocks(model: nn.Module) -> Iterator[tuple[str, ArchModule]]:
+    """All lowered blocks with their addresses, outer ones first."""
+    for name, module in model.named_modules():
+        if isinstance(module, ArchModule):
+            yield name, module

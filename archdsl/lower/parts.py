@@ -1,0 +1,95 @@
+"""Small modules that a lowered model is put together from besides its blocks, and the checks of run-time sizes."""
+from __future__ import annotations
+
+import contextlib
+import operator
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from archdsl.ops.registry import OPS, load
+
+
+class Scope(nn.Module):
+    """A segment of an address that is no block: holds the owners and weights below it. Numbered ones are reached as `scope[3]` too."""
+
+    def __getitem__(self, i: int) -> nn.Module:
+        return getattr(self, str(i))
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self._modules.values())  # type: ignore[arg-type]
+
+
+class PhaseOp(nn.Module):
+    """An op that acts differently in training, with its attributes. Operands are those of the op."""
+
+    def __init__(self, op: str, attrs: dict[str, Any]):
+        super().__init__()
+        self.op, self.attrs = op, attrs
+
+    def forward(self, *operands: Any) -> Any:
+        if self.op == "batch_norm" and recomputing():
+            operands = tuple(o.clone() if i in (3, 4) and o is not None else o for i, o in enumerate(operands))  # the statistics moved once already
+        load()
+        return OPS[self.op].body(*operands, **self.attrs, training=self.training)
+
+    def extra_repr(self) -> str:
+        return ", ".join([self.op, *(f"{k}={v}" for k, v in self.attrs.items())])
+
+
+class Phase(nn.Module):
+    """`phase { train => … eval => … }`: one of two graphs, whose weights arrive as inputs."""
+
+    def __init__(self, train_arm: nn.Module, eval_arm: nn.Module):
+        super().__init__()
+        self.train_arm, self.eval_arm = train_arm, eval_arm
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.train_arm(*inputs) if self.training else self.eval_arm(*inputs)
+
+
+class Commit(nn.Module):
+    """Writes a buffer's new value in training; the model's last act in a forward pass."""
+
+    def forward(self, buffer: torch.Tensor, value: torch.Tensor) -> None:
+        if self.training:
+            with torch.no_grad():
+                buffer.copy_(value)
+
+
+_COMPARE = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+def require(left: int, relation: str, right: int, message: str) -> None:
+    """Raises ValueError(message) unless the sizes stand in that relation."""
+    if not _COMPARE[relation](left, right):
+        raise ValueError(message)
+
+
+# ---------------------------------------------------------------- activation checkpointing
+_local = threading.local()
+
+
+def recomputing() -> bool:
+    """Whether this forward pass repeats one for the backward pass."""
+    return getattr(_local, "depth", 0) > 0
+
+
+@contextlib.contextmanager
+def _recompute() -> Iterator[None]:
+    _local.depth = getattr(_local, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _local.depth -= 1
+
+
+def recompute_contexts() -> tuple[Any, Any]:
+    """For torch.utils.checkpoint's `context_fn`: nothing around the first pass, a mark around the second."""
+    return contextlib.nullcontext(), _recompute()

@@ -1,0 +1,215 @@
+"""From the typed graph to what is generated: which results, tables and sizes each block's `forward` takes and gives. Free of torch.
+
+A `Definition` is one class to be: the block's nodes with their calls made to other definitions, and two kinds of inputs and results that
+the block's text does not show. Inputs: tables that several blocks would compute alike (the root computes them once) and run-time sizes
+that no input's shape tells. Results: the emitted values that were asked for and the new values of buffers, which the root commits at its end.
+"""
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from archdsl.diagnostics.model import error
+from archdsl.flatten import copy_node, dim_map, flatten, inline, is_owner, param_at
+from archdsl.graph import Graph, Node, Value, structural_hash
+from archdsl.lower.tables import Tables, describe, moved
+
+
+@dataclass(eq=False)
+class Definition:
+    """What one class computes. `source`: the graph as elaborated. `graph`: the rewritten one, whose inputs and outputs are those of `forward`.
+    `outputs` counts the block's own outputs; behind them come the values emitted at `emits` and the new values of the buffers at `updates`
+    (paths below this block). Only a root has `hands_out`: with it, `forward` returns (outputs, {address: value}). `children`: the definitions
+    of the calls, by path; `arms`: (train, eval) of each phase node in order. `dtype`: the build's, as torch names it."""
+
+    source: Graph
+    graph: Graph
+    dtype: str
+    outputs: int
+    emits: tuple[str, ...] = ()
+    updates: tuple[str, ...] = ()
+    hands_out: bool = False
+    children: dict[str, Definition] = field(default_factory=dict)
+    arms: tuple[tuple[Definition, Definition], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name of the class: the block's, as an identifier that starts with a capital."""
+        words = re.sub(r"\W", "_", self.source.name or "Block").strip("_") or "Block"
+        return words if words[0].isupper() else "".join(w[:1].upper() + w[1:] for w in words.split("_"))
+
+    @cached_property
+    def key(self) -> str:
+        """The same for definitions that may share a class: equal computation, names, places in the text and dtype."""
+        shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.hands_out} {structural_hash(self.graph)}"]
+        shown += [f"{n.name} {n.span!r}" for n in self.graph.nodes]
+        shown += [f"{path} {child.key}" for path, child in self.children.items()]
+        shown += [f"{train.key} {other.key}" for train, other in self.arms]
+        return hashlib.blake2b("\n".join(shown).encode(), digest_size=16).hexdigest()
+
+
+def plan(graph: Graph, *, dtype: str, emit: Iterable[str] = (), flat: bool = False, hoist: bool = True) -> Definition:
+    """The root's definition. Raises ArchError A0501 for an `emit` pattern that matches nothing."""
+    patterns = tuple(emit)
+    whole = flatten(graph) if flat else _Normal()(graph)
+    need = frozenset(select(whole, patterns))
+    planner = Planner(dtype)
+    info = planner.analyse(whole, need)
+    tables = {k: v for k, v in info.tables.items() if info.counts[k] > 1} if hoist else {}
+    made = planner.define(whole, need, tables, root=True)
+    made.source, made.hands_out = graph, bool(patterns)
+    return made
+
+
+def select(graph: Graph, patterns: tuple[str, ...]) -> list[int]:
+    """The positions of the emitted values whose addresses match."""
+    found: set[int] = set()
+    for pattern in patterns:
+        hits = [i for i, address in enumerate(graph.emits) if matches(pattern.split("."), address.split("."))]
+        if not hits:
+            known = ", ".join(f"`{a}`" for a in list(graph.emits)[:12]) or "nothing"
+            raise error("A0501", f"no emitted value has an address like `{pattern}`", graph.span, "this model",
+                        help=f"it emits {known}; `*` stands for one segment, `**` for any number of them")
+        found.update(hits)
+    return sorted(found)
+
+
+def matches(pattern: list[str], address: list[str]) -> bool:
+    """`layers.*.balance`: `*` is one segment (also inside one), `**` any number of segments."""
+    if not pattern:
+        return not address
+    if pattern[0] == "**":
+        return any(matches(pattern[1:], address[i:]) for i in range(len(address) + 1))
+    if not address or not re.fullmatch(re.escape(pattern[0]).replace(r"\*", ".*"), address[0]):
+        return False
+    return matches(pattern[1:], address[1:])
+
+
+class _Normal:
+    """Calls that do not apply their owner's own graph are inlined, everywhere."""
+
+    def __init__(self) -> None:
+        self.done: dict[int, tuple[Graph, Graph]] = {}
+
+    def __call__(self, graph: Graph) -> Graph:
+        if id(graph) not in self.done:
+            self.done[id(graph)] = graph, self._graph(graph)
+        return self.done[id(graph)][1]
+
+    def _graph(self, graph: Graph) -> Graph:
+        owners = graph.children
+
+        def foreign(call: Node) -> bool:
+            return call.attrs["path"] not in owners or not is_owner(graph, call)
+
+        if any(n.op == "phase" or n.op == "call" and foreign(n) for n in graph.nodes):
+            graph = inline(graph, foreign)
+        children = {path: self(child) for path, child in graph.children.items()}
+        if all(children[p] is graph.children[p] for p in children):
+            return graph
+        known: dict[Value, Value] = {}
+        nodes = []
+        for node in graph.nodes:
+            new = copy_node(node, known.__getitem__)
+            if node.op == "call":
+                new.attrs["graph"] = children[node.attrs["path"]]
+            nodes.append(new)
+            known.update(zip(node.values, new.values))
+        return Graph(graph.name, tuple(known[v] for v in graph.inputs), tuple(nodes), tuple(known[v] for v in graph.outputs), graph.output_names, graph.params,
+                     children, {k: known[v] for k, v in graph.emits.items()}, graph.guards, graph.knobs, graph.doc, graph.span)
+
+
+@dataclass
+class Info:
+    """What a graph needs to give its outputs and some of its emitted values.
+
+    `live`: nodes that matter. `needs`: for each child path, positions of its emitted values. `own`: its values that are tables, with their
+    keys. `tables`: all tables of this graph and those below, in this graph's terms; `counts`: how often each would be computed.
+    """
+
+    live: tuple[Node, ...]
+    needs: dict[str, frozenset[int]]
+    own: dict[Value, str] = field(default_factory=dict)
+    tables: dict[str, Value] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Planner:
+    """Analyses and definitions of one lowering, each made once."""
+
+    def __init__(self, dtype: str):
+        self.dtype = dtype
+        self.infos: dict[Any, Info] = {}
+        self.made: dict[Any, Definition] = {}
+        self.effects: dict[int, bool] = {}
+
+    def define(self, graph: Graph, need: frozenset[int], hoisted: Mapping[str, Value], *, root: bool = False, sizes: tuple[str, ...] = ()) -> Definition:
+        """`hoisted`: the tables that come from outside (for the root: that it computes), by key in this graph's terms. `sizes`: symbols that
+        come as inputs even if not needed."""
+        from archdsl.lower.rewrite import Writer
+
+        key = id(graph), need, tuple(hoisted), root, sizes
+        if key not in self.made:
+            self.made[key] = Writer(self, graph, need, hoisted, root, sizes).definition()
+        return self.made[key]
+
+    def analyse(self, graph: Graph, need: frozenset[int]) -> Info:
+        key = id(graph), need
+        if key not in self.infos:
+            self.infos[key] = self._analyse(graph, need)
+        return self.infos[key]
+
+    def _analyse(self, graph: Graph, need: frozenset[int]) -> Info:
+        info = Info(*self._live(graph, need))
+        tables = Tables(lambda path: param_at(graph, path))
+        for node in info.live:
+            tables.visit(node)
+        for value in tables.frontier(info.live, results(graph, need)):
+            table = tables.free[value]
+            key = info.own[value] = describe(table)
+            info.tables.setdefault(key, table)
+            info.counts[key] += 1
+        for node in info.live:
+            if node.op == "call":
+                inner, path = node.attrs["graph"], node.attrs["path"]
+                below = self.analyse(inner, info.needs[path])
+                for key, table in below.tables.items():
+                    table = moved(table, f"{path}.", dim_map(inner, node.args))
+                    outer = describe(table)
+                    info.tables.setdefault(outer, table)
+                    info.counts[outer] += below.counts[key]
+        return info
+
+    def _live(self, graph: Graph, need: frozenset[int]) -> tuple[tuple[Node, ...], dict[str, frozenset[int]]]:
+        """Nodes that an output, a wanted emitted value or a buffer's update depends on. All calls of one child give the same emitted values."""
+        needs: dict[str, frozenset[int]] = {n.attrs["path"]: frozenset() for n in graph.nodes if n.op == "call"}
+        used = set(results(graph, need))
+        live: list[Node] = []
+        for node in reversed(graph.nodes):
+            if node.op in ("input", "update") or any(v in used for v in node.values) or self._has_effect(node):
+                live.append(node)
+                used.update(node.operands())
+        for node in live:
+            if node.op == "call":
+                count, path = len(node.attrs["graph"].outputs), node.attrs["path"]
+                needs[path] |= {v.index - count for v in node.values[count:] if v in used}
+        return tuple(reversed(live)), needs
+
+    def _has_effect(self, node: Node) -> bool:
+        return node.op == "call" and self._updates_below(node.attrs["graph"])
+
+    def _updates_below(self, graph: Graph) -> bool:
+        if id(graph) not in self.effects:
+            self.effects[id(graph)] = any(n.op == "update" or self._has_effect(n) for n in graph.nodes)
+        return self.effects[id(graph)]
+
+
+def results(graph: Graph, need: frozenset[int]) -> tuple[Value, ...]:
+    """The graph's outputs, then the emitted values at these positions."""
+    emitted = tuple(graph.emits.values())
+    return (*graph.outputs, *(emitted[i] for i in sorted(need)))

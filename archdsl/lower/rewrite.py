@@ -1,0 +1,240 @@
+"""Writes the graph of one `Definition`: inputs, tables, nodes, updates, results, sizes. Free of torch."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from archdsl.diagnostics.model import error
+from archdsl.dims import Dim, substitute, sym
+from archdsl.flatten import copy_node, dim_map, map_values, param_at
+from archdsl.graph import Graph, Node, TensorType, Value
+from archdsl.lower.plan import Definition, results
+from archdsl.lower.sizes import Axes, Unknown, dims_of
+from archdsl.lower.tables import STRUCTURAL, describe, moved, nodes
+
+if TYPE_CHECKING:
+    from archdsl.lower.plan import Planner
+
+SIZE = TensorType("int", ())
+
+
+class Writer:
+    def __init__(self, planner: Planner, graph: Graph, need: frozenset[int], hoisted: Mapping[str, Value], root: bool, sizes: tuple[str, ...]):
+        self.planner, self.source, self.need, self.hoisted, self.root, self.sizes = planner, graph, need, hoisted, root, sizes
+        self.info = planner.analyse(graph, need)
+        self.known: dict[Value, Value] = {}
+        self.inputs: list[Node] = []
+        self.nodes: list[Node] = []
+        self.tables: dict[str, Value] = {}
+        self.updates: dict[str, Value] = {}
+        self.children: dict[str, Definition] = {}
+        self.arms: list[tuple[Definition, Definition]] = []
+
+    def definition(self) -> Definition:
+        for node in self.source.nodes:
+            if node.op == "input":
+                self._keep(node, self.inputs)
+        self._take_tables()
+        replaced = {value: self.tables[key] for value, key in self.info.own.items() if key in self.tables}
+        for node in self.info.live:
+            if node.op != "input":
+                self._write(node)
+                self.known.update({v: replaced[v] for v in node.values if v in replaced})
+        out = [self.known[v] for v in results(self.source, self.need)]
+        self._training_only(out)
+        if self.root:
+            self.nodes += [Node("commit", (value,), {"path": path}, (), value.node.span) for path, value in self.updates.items()]
+        else:
+            out += self.updates.values()
+        self._drop_dead(out)
+        for node in self.nodes:
+            if node.op == "phase":
+                self._phase(node)
+        self._take_sizes()
+        addresses = tuple(self.source.emits)
+        return Definition(self.source, self._graph(out), self.planner.dtype, len(self.source.outputs), tuple(addresses[i] for i in sorted(self.need)),
+                          () if self.root else tuple(self.updates), False, self.children, tuple(self.arms))
+
+    def _graph(self, out: list[Value]) -> Graph:
+        s = self.source
+        owners = {path: self.children[path].graph if path in self.children else child for path, child in s.children.items()}
+        return Graph(s.name, tuple(Value(n) for n in self.inputs), (*self.inputs, *self.nodes), tuple(out), s.output_names, s.params, owners, {},
+                     s.guards if self.root else (), {}, s.doc, s.span)
+
+    # ---------------------------------------------------------------- nodes
+    def _keep(self, node: Node, into: list[Node]) -> None:
+        new = copy_node(node, self.known.__getitem__)
+        into.append(new)
+        self.known.update(zip(node.values, new.values))
+
+    def _write(self, node: Node) -> None:
+        if node.op == "update":
+            self._update(node.attrs["path"], self.known[node.args[0]], node)
+        elif node.op == "call":
+            self._call(node)
+        else:
+            self._keep(node, self.nodes)
+
+    def _update(self, path: str, value: Value, node: Node) -> None:
+        if path in self.updates:
+            raise error("A0503", f"the buffer `{path}` gets two new values in one forward pass", node.span, "the second one",
+                        help="apply the block that updates it once, or share the weights without the buffer")
+        self.updates[path] = value
+
+    def _take_tables(self) -> None:
+        """Tables from outside become inputs; the root computes them first."""
+        for key, table in self.hoisted.items():
+            if not self.root:
+                node = Node("input", (), {"name": hint(table)}, (table.type,), table.node.span, hint(table))
+                self.inputs.append(node)
+                self.tables[key] = Value(node)
+                continue
+            for node in nodes(table):
+                first = describe(Value(node))
+                if first not in self.tables:
+                    new = Node(node.op, map_values(node.args, self._table), {k: map_values(v, self._table) for k, v in node.attrs.items()},
+                               node.types, node.span, node.name)
+                    self.nodes.append(new)
+                    self.tables[first] = Value(new)
+            self.tables[key] = self._table(table)
+
+    def _table(self, value: Value) -> Value:
+        return Value(self.tables[describe(Value(value.node))].node, value.index)
+
+    # ---------------------------------------------------------------- calls
+    def _call(self, node: Node) -> None:
+        path, inner = node.attrs["path"], node.attrs["graph"]
+        need, dims = self.info.needs[path], dim_map(inner, node.args)
+        wanted: dict[str, Value] = {}
+        passed: list[Value] = []
+        for key, table in self.planner.analyse(inner, need).tables.items():
+            outer = describe(moved(table, f"{path}.", dims))
+            if outer in self.tables:
+                wanted[key] = table
+                passed.append(self.tables[outer])
+        made = self.planner.define(inner, need, wanted)
+        if self.children.setdefault(path, made) is not made:
+            raise error("A0502", f"the weights at `{path}` are applied at sizes that need two forms of one module", node.span, "applied here",
+                        help="build with flat = true")
+        sizes = [substitute(n.attrs["size"], dims) for n in made.graph.nodes if "size" in n.attrs]
+        count, emitted = made.outputs, sorted(need)
+        new_values = made.graph.outputs[count + len(emitted):]
+        types = (*node.types[:count], *(node.types[count + i] for i in emitted), *(v.type for v in new_values))
+        new = Node("call", (*map_values(node.args, self.known.__getitem__), *passed, *sizes), {"path": path, "graph": made.graph}, types, node.span, node.name)
+        self.nodes.append(new)
+        self.known.update(zip(node.values[:count], new.values))
+        self.known.update({node.values[count + i]: v for i, v in zip(emitted, new.values[count:])})
+        for inside, value in zip(made.updates, new.values[count + len(emitted):]):
+            self._update(f"{path}.{inside}", value, node)
+
+    # ---------------------------------------------------------------- phases
+    def _phase(self, node: Node) -> None:
+        """Defines both arms; they take the run-time sizes that either of them needs."""
+        names = ("train", "eval")
+        needed = {s for name in names for s in _sizes(self.planner.define(node.attrs[name], frozenset(), {}))}
+        train, other = (self.planner.define(node.attrs[name], frozenset(), {}, sizes=tuple(sorted(needed))) for name in names)
+        node.args = (*node.args, *(sym(s) for s in sorted(needed)))
+        node.attrs.update(train=train.graph, eval=other.graph)
+        self.arms.append((train, other))
+
+    def _training_only(self, out: list[Value]) -> None:
+        """What only the new values of buffers need is put into a phase node, so that evaluation does not compute it."""
+        needed = _behind([*out, *(v for v in self.updates.values() if v.node.op == "call")])
+        inside = [n for n in self.nodes if id(n) not in needed and n.op not in STRUCTURAL]
+        behind = _behind([v for v in self.updates.values()])
+        inside = [n for n in inside if id(n) in behind]
+        own = {id(n) for n in inside}
+        paths = [p for p, v in self.updates.items() if id(v.node) in own]
+        if not paths:
+            return
+        buffers = {p: self._buffer(p) for p in paths}
+        outside = list(dict.fromkeys([*buffers.values(), *(v for n in inside for v in n.operands() if id(v.node) not in own)]))
+        train, known = _arm("Update", outside)
+        for n in inside:
+            new = copy_node(n, known.__getitem__)
+            train.append(new)
+            known.update(zip(n.values, new.values))
+        other, read = _arm("Keep", outside)
+        attrs = {"train": _finish("Update", train, [known[self.updates[p]] for p in paths]), "eval": _finish("Keep", other, [read[buffers[p]] for p in paths])}
+        node = Node("phase", tuple(outside), attrs, tuple(self.updates[p].type for p in paths), inside[0].span, paths[0].replace(".", "_") if len(paths) == 1 else "")
+        self.nodes = [n for n in self.nodes if id(n) not in own] + [node]
+        self.updates.update(zip(paths, node.values))
+
+    def _buffer(self, path: str) -> Value:
+        """The value that reads a buffer, before any other node."""
+        for n in self.nodes:
+            if n.op == "param" and n.attrs["path"] == path:
+                return Value(n)
+        param = param_at(self.source, path)
+        assert param is not None, path
+        node = Node("param", (), {"path": path}, (param.type,), param.span, path.rsplit(".", 1)[-1])
+        self.nodes.insert(0, node)
+        return Value(node)
+
+    # ---------------------------------------------------------------- finishing
+    def _drop_dead(self, out: list[Value]) -> None:
+        kept = _behind([*out, *(Value(n) for n in self.nodes if n.op == "commit" or _has_updates(n, self.children))])
+        self.nodes = [n for n in self.nodes if id(n) in kept]
+
+    def _take_sizes(self) -> None:
+        """Adds an input for every run-time size that no axis at hand tells."""
+        axes = Axes(lambda value, axis: None, lambda op, *operands: None)
+        missing: list[str] = list(self.sizes)
+        for name in missing:
+            axes.give(sym(name), None)
+        for node in self.inputs:
+            axes.add(Value(node))
+        guards = [d for g in self.source.guards for d in (g.left, g.right) if isinstance(d, Dim)] if self.root else []
+        self._solve(axes, guards, missing)
+        for node in self.nodes:
+            self._solve(axes, list(dims_of(node)), missing)
+            for value in node.values:
+                axes.add(value)
+        self.inputs += [Node("input", (), {"name": name, "size": sym(name)}, (SIZE,), self.source.span, name) for name in missing]
+
+    def _solve(self, axes: Axes, dims: list[Dim], missing: list[str]) -> None:
+        for dim in dims:
+            while True:
+                try:
+                    axes(dim)
+                    break
+                except Unknown as e:
+                    name = e.args[0]
+                    if self.root:
+                        raise error("A0504", f"no input of this model tells the run-time size {name}", self.source.span, "this model",
+                                    help=f"name {name} in the shape of an input") from None
+                    missing.append(name)
+                    axes.give(sym(name), None)
+
+
+def hint(table: Value) -> str:
+    return table.node.name or table.node.op
+
+
+def _sizes(made: Definition) -> list[str]:
+    return [str(n.attrs["size"]) for n in made.graph.nodes if "size" in n.attrs]
+
+
+def _has_updates(node: Node, children: Mapping[str, Definition]) -> bool:
+    return node.op == "call" and bool(children[node.attrs["path"]].updates)
+
+
+def _behind(values: list[Value]) -> set[int]:
+    """The ids of all nodes that these values depend on."""
+    found: set[int] = set()
+    stack = [v.node for v in values]
+    while stack:
+        node = stack.pop()
+        if id(node) not in found:
+            found.add(id(node))
+            stack += [v.node for v in node.operands()]
+    return found
+
+
+def _arm(name: str, outside: list[Value]) -> tuple[list[Node], dict[Value, Value]]:
+    inputs = [Node("input", (), {"name": v.node.name or "x"}, (v.type,), v.node.span, v.node.name or "x") for v in outside]
+    return inputs, {v: Value(n) for v, n in zip(outside, inputs)}
+
+
+def _finish(name: str, made: list[Node], out: list[Value]) -> Graph:
+    return Graph(name, tuple(Value(n) for n in made if n.op == "input"), tuple(made), tuple(out), span=out[0].node.span)

@@ -1,0 +1,228 @@
+"""From a `Definition` to a torch.fx graph: op bodies called with proxies, sizes read from shapes, phases and buffer commits as small modules."""
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.proxy import GraphAppendingTracer
+
+from archdsl.dims import Dim, sym
+from archdsl.graph import Mask, Node, Value
+from archdsl.lower import parts
+from archdsl.lower.plan import Definition
+from archdsl.lower.sizes import Axes
+from archdsl.ops.registry import Op, find
+from archdsl.ops.rules import torch_dtype
+
+_ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg, "floordiv": operator.floordiv,
+               "min": torch.sym_min, "max": torch.sym_max}
+
+
+@dataclass
+class Traced:
+    """`parts`: private modules by name, as functions that make a fresh one (from a maker of a definition's module)."""
+
+    graph: fx.Graph
+    parts: dict[str, Callable[[Callable[[Definition], nn.Module]], nn.Module]] = field(default_factory=dict)
+
+
+def trace(definition: Definition) -> Traced:
+    """The fx graph of one class."""
+    return _Tracer(definition).run()
+
+
+class _Tracer:
+    def __init__(self, definition: Definition):
+        self.definition = definition
+        self.traced = Traced(fx.Graph())
+        self.graph = self.traced.graph
+        self.tracer = GraphAppendingTracer(self.graph)
+        self.values: dict[Value, Any] = {}
+        self.axes = Axes(self._measure, self._arithmetic)
+        self.arms = iter(definition.arms)
+        self.span: Any = definition.source.span
+        self._device: Any = None
+
+    def run(self) -> Traced:
+        nodes = self.definition.graph.nodes
+        for node in nodes:
+            if node.op == "input":
+                self._input(node)
+        for g in self.definition.graph.guards:
+            self.span = g.span
+            check = (self.axes(g.left), g.op, self.axes(g.right), g.message)
+            self._mark(self.tracer.create_proxy("call_function", parts.require, check, {}))
+        for node in nodes:
+            if node.op != "input":
+                self.span = node.span
+                self._node(node)
+        self._output()
+        self._drop_dead()
+        return self.traced
+
+    # ---------------------------------------------------------------- proxies
+    def _proxy(self, node: fx.Node) -> fx.Proxy:
+        return fx.Proxy(node, self.tracer)
+
+    def _mark(self, proxy: fx.Proxy, hint: str = "", soft: bool = False) -> fx.Proxy:
+        proxy.node.meta["arch"] = self.span
+        if hint:
+            proxy.node.meta["hint"] = hint
+            if soft:
+                proxy.node.meta["soft"] = True
+            if not proxy.node.name.startswith(hint):
+                proxy.node._rename(hint)
+        return proxy
+
+    def _measure(self, value: Value, axis: int) -> fx.Proxy:
+        size = self.tracer.create_proxy("call_method", "size", (self.values[value], axis), {})
+        name = str(value.shape[axis])
+        return self._mark(size, name if name.isidentifier() else "size", soft=True)
+
+    def _arithmetic(self, op: str, *operands: Any) -> Any:
+        if not any(isinstance(o, fx.Proxy) for o in operands):
+            return _ARITHMETIC[op](*operands)
+        return self._mark(self.tracer.create_proxy("call_function", _ARITHMETIC[op], operands, {}), "size", soft=True)
+
+    def _resolve(self, value: Any) -> Any:
+        """Operands and attributes with proxies for tensors and run-time sizes."""
+        if isinstance(value, Value):
+            return self.values[value]
+        if isinstance(value, Dim):
+            return self.axes(value)
+        if isinstance(value, Mask):
+            return Mask(value.kind, tuple(self._resolve(a) for a in value.args))
+        if type(value) in (tuple, list):
+            return tuple(self._resolve(v) for v in value)
+        return value
+
+    # ---------------------------------------------------------------- nodes
+    def _input(self, node: Node) -> None:
+        proxy = self._proxy(self.graph.placeholder(_identifier(node.attrs["name"])))
+        proxy.node.meta.update(arch=node.span, hint=node.name or node.attrs["name"], type=node.types[0])
+        if "size" in node.attrs:
+            self.axes.give(sym(str(node.attrs["size"])), proxy)
+            proxy.node.meta["soft"] = True
+        else:
+            self.values[Value(node)] = proxy
+            self.axes.add(Value(node))
+
+    def _node(self, node: Node) -> None:
+        structural = {"param": self._param, "call": self._module, "extern": self._module, "phase": self._phase, "commit": self._commit}
+        last = next(iter(reversed(self.graph.nodes)), None)
+        result = structural.get(node.op, self._op)(node)
+        for made in reversed(self.graph.nodes):
+            if made is last:
+                break
+            made.meta.setdefault("arch", node.span)
+        self._bind(node, result)
+
+    def _bind(self, node: Node, result: Any) -> None:
+        """Gives the node's values their proxies, types and names."""
+        if not node.types:
+            return
+        if len(node.types) == 1 and not isinstance(result, (tuple, list)) and node.op != "split":
+            results = [result]
+        else:
+            if isinstance(result, fx.Proxy):
+                result.node.meta["results"] = len(node.types)
+            results = [result[i] for i in range(len(node.types))]
+        for value, proxy in zip(node.values, results):
+            if isinstance(proxy, fx.Proxy):
+                proxy.node.meta.setdefault("arch", node.span)
+                proxy.node.meta.setdefault("type", value.type)
+                if node.name and proxy.node.op != "placeholder" and "hint" not in proxy.node.meta:
+                    self._mark(proxy, _identifier(node.name))
+            self.values[value] = proxy
+            self.axes.add(value)
+
+    def _op(self, node: Node) -> Any:
+        op = find(node.op)
+        assert op is not None, node.op
+        args = tuple(self._resolve(a) for a in node.args)
+        attrs = {k: self._resolve(v) for k, v in node.attrs.items()}
+        if isinstance(attrs.get("dtype"), str) and node.op != "at_least":
+            attrs["dtype"] = torch_dtype(attrs["dtype"], getattr(torch, self.definition.dtype))
+        if "device" in _parameters(op):
+            attrs["device"] = self._where()
+        return self._phase_op(node, op, args, attrs) if op.phase else op.body(*args, **attrs)
+
+    def _phase_op(self, node: Node, op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        if node.op in ("dropout", "drop_path") and attrs["rate"] == 0:
+            return args[0]
+        if node.op == "dropout":
+            return self._part(node.op, lambda make: nn.Dropout(attrs["rate"]), args)
+        if any(isinstance(a, fx.Proxy) for v in attrs.values() for a in (v if isinstance(v, tuple) else (v,))):
+            raise NotImplementedError(f"{node.op} takes a run-time size as an attribute")
+        return self._part(node.op, lambda make: parts.PhaseOp(node.op, attrs), args)
+
+    def _part(self, name: str, make: Callable[[Callable[[Definition], nn.Module]], nn.Module], args: tuple[Any, ...]) -> fx.Proxy:
+        """A call of a private module `_name_0`."""
+        k = sum(p.startswith(f"_{name}_") for p in self.traced.parts)
+        target = f"_{name}_{k}"
+        self.traced.parts[target] = make
+        return self._mark(self.tracer.create_proxy("call_module", target, args, {}))
+
+    def _where(self) -> fx.Proxy:
+        """The device of the model's inputs, else of its weights."""
+        if self._device is None:
+            tensor = next((p for v, p in self.values.items() if v.node.op == "input"), None)
+            if tensor is None:
+                path, _ = next(self.definition.source.parameters())
+                tensor = self._proxy(self.graph.get_attr(path))
+            self._device = self._mark(tensor.device, "device", soft=True)
+        return self._device
+
+    def _param(self, node: Node) -> fx.Proxy:
+        return self._proxy(self.graph.get_attr(node.attrs["path"]))
+
+    def _module(self, node: Node) -> fx.Proxy:
+        args = tuple(self._resolve(a) for a in node.args)
+        return self.tracer.create_proxy("call_module", node.attrs["path"], args, {})
+
+    def _phase(self, node: Node) -> fx.Proxy:
+        train, other = next(self.arms)
+        args = tuple(self._resolve(a) for a in node.args)
+        return self._part("phase", lambda make: parts.Phase(make(train), make(other)), args)
+
+    def _commit(self, node: Node) -> fx.Proxy:
+        buffer = self._proxy(self.graph.get_attr(node.attrs["path"]))
+        return self._part("commit", lambda make: parts.Commit(), (buffer, self._resolve(node.args[0])))
+
+    # ---------------------------------------------------------------- finishing
+    def _output(self) -> None:
+        d = self.definition
+        found = [self.values[v].node for v in d.graph.outputs]
+        own = found[0] if d.outputs == 1 else tuple(found[:d.outputs])
+        if d.hands_out:
+            result: Any = (own, dict(zip(d.emits, found[d.outputs:])))
+        else:
+            result = found[0] if len(found) == 1 else tuple(found)
+        self.span = d.source.span
+        self.graph.output(result).meta["arch"] = d.graph.outputs[0].node.span if d.graph.outputs else self.span
+
+    def _drop_dead(self) -> None:
+        """Bodies and sizes may have made nodes that nothing reads; modules and checks stay."""
+        for node in reversed(list(self.graph.nodes)):
+            keeps = node.op in ("placeholder", "output", "call_module") or node.target is parts.require
+            if not node.users and not keeps:
+                self.graph.erase_node(node)
+
+
+@lru_cache(None)
+def _parameters_of(body: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(body).parameters)
+
+
+def _parameters(op: Op) -> frozenset[str]:
+    return _parameters_of(op.body)
+
+
+def _identifier(name: str) -> str:
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "x"
