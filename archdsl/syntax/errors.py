@@ -245,12 +245,14 @@ def _bare(s: Situation, token: Token) -> Told:
 
 def _starts_badly(s: Situation, token: Token) -> Told:
     """A statement that starts with a sign or a number; a brace too many; a statement outside of a body."""
-    anchor = s.anchor()
-    if anchor != len(s.states) - 1 or s.run.start != "start" or s.names[token[0]] == "$END":
+    expected = s.expected(s.prior)
+    if s.run.start != "start" or s.names[token[0]] == "$END":
         return None
-    if s.in_body():
+    if "RETURN" in expected and (s.leads_line(token) or s.tokens[s.at - 1][1] in (";", "{", "}")):
         return Diagnostic("A0117", f"a statement cannot start with `{short(token[1])}`", span(s, token), "every statement starts with a word",
                           help=("bind a name (`x = …`) or start with a word such as `return`, `param`, `for`",))
+    if "USE" not in expected:
+        return None
     if token[1] == "}":
         return Diagnostic("A0109", "this `}` closes nothing", span(s, token), "no brace is open here", help=("remove it, or look for a `}` too many above",))
     if s.opens_statement(s.at):
