@@ -7,7 +7,7 @@ from archdsl.dims import Size
 from archdsl.graph import Mask, TensorType, Value
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import bools, broadcast, equal, floats, ints, need_dtype, need_equal, rank, same_dtype, same_size, size, volume
+from archdsl.ops.rules import bools, broadcast, equal, floats, ints, need_dtype, need_equal, rank, same_dtype, same_size, size, volume, wider
 
 FULL, CAUSAL = Mask("full"), Mask("causal")
 POSITIONAL = ("causal", "window", "causal_by", "own_block")
@@ -121,11 +121,11 @@ def _attention_saves(q: TensorType, k: TensorType, v: TensorType, bias: TensorTy
     mask, lead, (h, T, w), (g, S, _) = simplified(mask), q.shape[:-3], q.shape[-3:], k.shape[-3:]
     shape = () if mask == FULL or mask.kind == "causal" and bias is None else _whole(_mask_shape(mask, T, S), lead)
     if "bias" in needs or v.shape[-1] != w:
-        scores = bool({"q", "k", "bias"} & set(needs))
-        values = "v" if g == h else TensorType(q.dtype, (*lead, h, S, v.shape[-1]))
-        return (*((TensorType(q.dtype, (*lead, h, S, w)),) if "q" in needs else ()), *((TensorType(q.dtype, q.shape),) if "k" in needs else ()),
-                *((values,) if scores else ()), TensorType(q.dtype, (*lead, h, T, S)), *((TensorType("bool", shape),) if shape and "bias" in needs else ()))
-    logsumexp = TensorType("f32" if q.dtype in ("bf16", "f16") else q.dtype, (*lead, h, T))
+        wide, scores = wider(q.dtype), {"q", "k", "bias"} & set(needs)
+        values = "v" if g == h and wide == q.dtype else TensorType(wide, (*lead, h, S, v.shape[-1]))
+        return (*((TensorType(wide, (*lead, h, S, w)),) if "q" in needs else ()), *((TensorType(wide, q.shape),) if "k" in needs else ()),
+                *((values,) if scores else ()), TensorType(wide, (*lead, h, T, S)), *((TensorType("bool", shape),) if shape and "bias" in needs else ()))
+    logsumexp = TensorType(wider(q.dtype), (*lead, h, T))
     if bias is not None:
         whole = _whole(bias.shape, lead)
         copied = shape or len(lead) > 1 and len(bias.shape) > 3

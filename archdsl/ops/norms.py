@@ -6,12 +6,7 @@ from typing import Any
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axis_of, floats, need_equal, need_float, replaced, size
-
-
-def _statistic(x: TensorType) -> str:
-    """The element type statistics are kept in."""
-    return "f32" if x.dtype in ("bf16", "f16") else x.dtype
+from archdsl.ops.rules import axis_of, floats, need_equal, need_float, replaced, size, wider
 
 
 def _affine(x: TensorType, axis: int, **operands: TensorType | None) -> TensorType:
@@ -31,7 +26,7 @@ def _last(x: TensorType, weight: TensorType | None = None, bias: TensorType | No
 
 
 def _layer_norm_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, eps: float = 1e-5, count: int | None = None) -> Any:
-    row = TensorType(_statistic(x), (*x.shape[:-1], 1))
+    row = TensorType(x.dtype, (*x.shape[:-1], 1))
     if count is None:
         return "x", "weight", "bias", row, row
     centred = TensorType(x.dtype, x.shape)
@@ -57,8 +52,14 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, count=None):
     return y if bias is None else y + bias
 
 
+def _rms_saves(x: TensorType, weight: TensorType | None = None, eps: float = 1e-5) -> Any:
+    """16-bit input is widened first; then the wide copy is kept."""
+    wide = wider(x.dtype)
+    return {"x": ("x" if wide == x.dtype else TensorType(wide, x.shape), "weight", TensorType(wide, (*x.shape[:-1], 1))), "weight": (TensorType(wide, x.shape),)}
+
+
 @op("rms_norm(x: [..., d], weight: [d]? = none, eps: float = 1e-5) -> [..., d]", infer=_last, roles={"d": "normalise"}, source="arxiv 1910.07467",
-    saves=lambda x, weight=None, eps=1e-5: {"x": ("x", "weight", TensorType(_statistic(x), (*x.shape[:-1], 1))), "weight": (TensorType(x.dtype, x.shape),)},
+    saves=_rms_saves,
     samples=lambda: [{"x": floats(2, 3, 7), "weight": floats(7)}, {"x": floats(1, 5)}, {"x": floats(1, 1, 1), "weight": floats(1)}])
 def rms_norm(x, weight=None, *, eps=1e-5):
     """x / √(mean(x²) + eps) · weight over the last axis."""
@@ -108,7 +109,7 @@ def _batch(x: TensorType, weight: TensorType | None = None, bias: TensorType | N
 
 
 def _batch_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, mean: Any = None, variance: Any = None, **_: Any) -> Any:
-    row = TensorType(_statistic(x), (x.shape[1],))
+    row = TensorType(x.dtype, (x.shape[1],))
     return "x", "weight", "mean", "variance", row, row
 
 

@@ -68,7 +68,8 @@ class Op:
 
     def kept(self, arguments: dict[str, Any], needs: Collection[str] | None = None) -> tuple[Any, ...]:
         """What autograd keeps when gradients are needed for the operands `needs` (None: all float ones), each once: operand names, "out",
-        "out1" and TensorTypes (tensors that only the op itself knows). Operands given as numbers or none are left out."""
+        "out1" and TensorTypes (tensors that only the op itself knows). Operands given as numbers or none are left out. For a 16-bit build,
+        give its dtype in place of `float`: some ops widen. True for torch's CPU kernels; results that alias an operand are that operand's."""
         float_operands = [k for k, v in arguments.items() if any(getattr(t, "is_float", False) for t in (v if isinstance(v, tuple) else (v,)))]
         wanted = [k for k in float_operands if needs is None or k in needs]
         if not wanted or self.grad == "none":

@@ -132,6 +132,11 @@ def need_index(x: Any, about: str = "index") -> None:
     need_dtype(x, ("int", "i32"), about, "an integer tensor (int or i32)")
 
 
+def wider(dtype: str) -> str:
+    """The type 16-bit floats are computed in."""
+    return "f32" if dtype in ("bf16", "f16") else dtype
+
+
 def same_dtype(**operands: Any) -> str:
     """The one dtype of all tensors (matrix products convert nothing)."""
     given = {k: v for k, v in operands.items() if isinstance(v, TensorType)}
