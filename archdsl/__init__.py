@@ -8,12 +8,14 @@ from archdsl.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from archdsl.lower.compile import checkpoint_layers, compile_layers
-    from archdsl.spec import Spec, load
+    from archdsl.spec import Spec, expression, load, loads
     from archdsl.store import open
     from archdsl.weights import export_weights, import_weights
 
 _LAZY = {
     "load": "archdsl.spec",
+    "loads": "archdsl.spec",
+    "expression": "archdsl.spec",
     "Spec": "archdsl.spec",
     "open": "archdsl.store",
     "import_weights": "archdsl.weights",
@@ -22,7 +24,7 @@ _LAZY = {
     "checkpoint_layers": "archdsl.lower.compile",
 }
 
-__all__ = ["ArchError", "Diagnostic", "__version__", "Spec", "checkpoint_layers", "compile_layers", "export_weights", "import_weights", "load", "open"]
+__all__ = ["ArchError", "Diagnostic", "__version__", "Spec", "checkpoint_layers", "compile_layers", "export_weights", "expression", "import_weights", "load", "loads", "open"]
 
 
 def __getattr__(name: str) -> Any:

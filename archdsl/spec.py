@@ -138,7 +138,14 @@ def python_setting(address: str, value: Any) -> Setting:
             return Fraction(repr(v)) if v == v and abs(v) != float("inf") else v
         return tuple(plain(i) for i in v) if isinstance(v, (list, tuple)) else v
 
+    if isinstance(value, tree.Expr):
+        return Setting(address, None, value, value.span)
     return Setting(address, plain(value), None, Span(Source("<python>", f"{address} = {value!r}"), 0, len(f"{address} = {value!r}")))
+
+
+def expression(text: str) -> tree.Expr:
+    """A value written in the language, for knobs that hold records or blocks: `spec.build(scaling = archdsl.expression("RopeScaling(factor = 8, …)"))`."""
+    return parse_expression(text)
 
 
 def text_setting(text: str) -> Setting:
@@ -152,19 +159,28 @@ def text_setting(text: str) -> Setting:
 # ---------------------------------------------------------------- files
 def load(path: str | os.PathLike[str]) -> Spec:
     """The spec in a file: its first model, `.models` for all. Raises ArchError with everything that `check` would report as errors."""
-    spec, found = _load(os.fspath(path))
+    source = read_source(os.fspath(path))
+    return _sound(source, *_load(source, Path(path).resolve().parent))
+
+
+def loads(text: str, name: str = "<text>") -> Spec:
+    """The spec in a string, as `load`; it may import from the library alone."""
+    source = Source(name, text)
+    return _sound(source, *_load(source, None))
+
+
+def _sound(source: Source, spec: Spec | None, found: list[Diagnostic]) -> Spec:
     faults = [d for d in found if d.severity == "error"]
     if faults:
         raise ArchError(*faults)
     if spec is None:
-        source = read_source(os.fspath(path))
-        raise error("A0606", f"{os.fspath(path)} declares no model", Span(source, 0, 0), help="a spec holds at least one `model NAME(…)(…) -> … { … }`")
+        raise error("A0606", f"{source.path} declares no model", Span(source, 0, 0), help="a spec holds at least one `model NAME(…)(…) -> … { … }`")
     return spec
 
 
-def _load(path: str) -> tuple[Spec | None, list[Diagnostic]]:
-    source = read_source(path)
-    module = Library().open(source, Path(path).resolve().parent)
+def _load(source: Source, folder: Path | None) -> tuple[Spec | None, list[Diagnostic]]:
+    module = Library().open(source, folder)
+    path = source.path
     models: dict[str, Spec] = {}
     session = Session(module.library)
     for d in module.tree.decls:
@@ -213,7 +229,7 @@ def _elaborate_all(module: Module, models: dict[str, Spec], found: Collector) ->
 def check_file(path: str) -> list[Diagnostic]:
     """Everything that is wrong with a file, errors and warnings, in the order of the text."""
     try:
-        _, found = _load(path)
+        _, found = _load(read_source(path), Path(path).resolve().parent)
     except ArchError as e:
         found = e.diagnostics
     return sorted(found, key=lambda d: (d.span.source.path, d.span.start))

@@ -373,8 +373,8 @@ def run_body(frame: Frame, template: Template, args: Args, span: Span) -> tuple[
     try:
         inner = Frame(session, template.ref.module, frame.builder, frame.prefix, defaults=template.defaults, overrides=frame.overrides, decl=decl, dtype=frame.dtype,
                       phase=frame.phase, loop=frame.loop, emitted=len(frame.builder.emits))
-        headers.bind(inner, frame, template, args, span)
         try:
+            headers.bind(inner, frame, template, args, span)
             run(inner, decl.body or ())
             return headers.results(inner, decl.outs, decl.span, decl.name)
         except ArchError as e:

@@ -1,0 +1,149 @@
+"""DESIGN's rules about weights: templates are values, `share` is the word, addresses are written."""
+from __future__ import annotations
+
+import pytest
+
+from tests.elaborate.helpers import addresses, fault, made, model
+
+
+def test_each_application_owns_fresh_weights():
+    e = model("f = Linear(8)\nx = f(x) as a\nx = f(x) as b\nreturn x")
+    assert addresses(e) == ["a.weight", "a.bias", "b.weight", "b.bias"]
+
+
+def test_replacing_a_binding_by_its_definition_changes_nothing():
+    bound = model("norm = LayerNorm(eps = 1e-6)\nx = Pre(norm, Attention(2))(x) as attn\nreturn Pre(norm, MLP(16))(x) as mlp")
+    written = model("x = Pre(LayerNorm(eps = 1e-6), Attention(2))(x) as attn\nreturn Pre(LayerNorm(eps = 1e-6), MLP(16))(x) as mlp")
+    assert bound.graph.hash == written.graph.hash
+
+
+def test_peri_owns_two_norms():
+    assert [a for a in addresses(model("return Peri(RMSNorm(), Linear(8, bias = false) as f)(x) as p")) if "norm" in a] == ["p.norm_in.weight", "p.norm_out.weight"]
+
+
+def test_share_makes_one_set_at_its_own_name():
+    e = model("share f = Linear(8)\nx = f(x)\nx = Pre(LayerNorm(), f)(x) as p\nreturn f(x)")
+    assert addresses(e) == ["f.weight", "f.bias", "p.norm.weight", "p.norm.bias"] or sorted(addresses(e)) == ["f.bias", "f.weight", "p.norm.bias", "p.norm.weight"]
+
+
+def test_a_share_reaches_through_parameters_and_loops():
+    e = model("share f = Linear(8)\nlayers: for i in range(3) { x = Pre(LayerNorm(), f)(x) as p }\nreturn x")
+    assert sorted(addresses(e)) == ["f.bias", "f.weight", *sorted(f"layers.{i}.p.norm.{w}" for i in range(3) for w in ("bias", "weight"))]
+
+
+def test_share_when_is_a_knob():
+    text = "blocks: for i in range(2) { share f = Linear(8) when tied\n passes: for p in range(3) { x = f(x) } }\nreturn x"
+    assert len(addresses(model(text, params="tied: bool = true"))) == 4
+    assert sorted(addresses(model(text, params="tied: bool = true", tied=False)))[:2] == ["blocks.0.passes.0.f.bias", "blocks.0.passes.0.f.weight"]
+
+
+def test_a_shared_block_may_be_applied_with_other_arguments():
+    text = """block Part(d: int)(x: [B, T, d], groups: int) -> [B, T, d] {
+  require T % groups == 0
+  return x |> under([B, (groups n), d] -> [B, groups, n, d], Linear(d) as f)
+}
+model M()(x: [B, T, 8]) -> y: [B, T, 8] { require T % 4 == 0
+  share f = Part(8)
+  x = f(x, groups = 4)
+  return f(x, groups = 2)
+}"""
+    assert addresses(made(text)) == ["f.f.weight", "f.f.bias"]
+
+
+def test_a_shared_block_at_two_widths_is_refused():
+    d = fault(lambda: model("share f = Linear(8)\ny = f(x)\nreturn f(concat([y, x], axis = -1))"))
+    assert d.code == "A0213" and "weight" in d.message
+
+
+def test_tying_reads_a_shared_weight():
+    e = made("model M(v: int = 11)(t: int[B, T]) -> y: [B, T, v] {\nshare e = TokenEmbedding(v, 8)\nreturn linear(e(t), e.weight)\n}")
+    assert addresses(e) == ["e.weight"]
+
+
+def test_reading_weights_before_the_first_application():
+    assert fault(lambda: model("share f = Linear(8)\nreturn linear(x, f.weight)")).code == "A0213"
+
+
+@pytest.mark.parametrize("body", [
+    "x = Linear(8)(x)\nreturn Linear(8)(x)",
+    "x = Linear(8)(x) as a\nreturn Linear(8)(x) as a",
+    "x = Pre(LayerNorm(), Linear(8) as f)(x)\nreturn Pre(LayerNorm(), Linear(8) as g)(x)",
+])
+def test_two_owners_at_one_address(body):
+    d = fault(lambda: model(body))
+    assert d.code == "A0211" and d.labels and d.help
+
+
+def test_a_loop_that_owns_weights_needs_a_label():
+    d = fault(lambda: model("for i in range(2) { x = Linear(8)(x) as f }\nreturn x"))
+    assert d.code == "A0212" and "label" in d.help[0]
+
+
+def test_loops_and_arguments_give_the_segments():
+    e = model("stages: for i in range(2) { blocks: for j in range(1) { x = Pre(RMSNorm() as pre, Linear(8, bias = false) as body)(x) as _ } }\nreturn x")
+    assert addresses(e) == [f"stages.{i}.blocks.0.{n}.weight" for i in range(2) for n in ("pre", "body")]
+
+
+def test_names_that_modules_use_are_refused():
+    assert fault(lambda: model("return Linear(8)(x) as forward")).code == "A0210"
+
+
+def test_a_block_without_a_name_takes_its_own_in_snake_case():
+    assert addresses(model("x = RMSNorm()(x)\nreturn SwiGLU(4)(x) as _")) == ["rms_norm.weight", *(f"{n}.{w}" for n in ("gate", "up", "down") for w in ("weight", "bias"))]
+
+
+def test_conditional_weights():
+    text = "x = Linear(8, bias = b)(x) as f\nreturn x"
+    assert addresses(model(text, params="b: bool = true")) == ["f.weight", "f.bias"]
+    assert addresses(model(text, params="b: bool = true", b=False)) == ["f.weight"]
+
+
+def test_a_run_time_size_cannot_be_a_weights():
+    d = fault(lambda: made("model M()(x: [B, T, 8]) -> y: [B, T, 8] {\nparam w: [T, 8] = zeros()\nreturn x + w\n}"))
+    assert d.code == "A0306"
+
+
+def test_dead_applications_keep_their_weights():
+    e = model("_ = LayerNorm()(x) as unused\nreturn x")
+    assert addresses(e) == ["unused.weight", "unused.bias"] and not any(n.op == "call" for n in e.graph.nodes)
+
+
+def test_defaults_reach_library_blocks_and_explicit_arguments_win():
+    e = model("default Linear(bias = false)\nx = MLP(16)(x) as a\nreturn Linear(8, bias = true)(x) as b")
+    assert addresses(e) == ["a.up.weight", "a.down.weight", "b.weight", "b.bias"]
+
+
+def test_a_blocks_own_default_wins_over_the_callers():
+    e = model("default Linear(bias = false)\nreturn Attention(2, bias = true)(x) as a")
+    assert "a.q.bias" in addresses(e)
+
+
+def test_a_template_closes_over_the_defaults_where_it_is_written():
+    text = """block Inner(f: block)(x: [..., d]) -> [..., d] {
+  default Linear(bias = true)
+  return f(x)
+}
+model M()(x: [B, 8]) -> y: [B, 8] {
+  default Linear(bias = false)
+  return Inner(Linear(8))(x) as i
+}"""
+    assert addresses(made(text)) == ["i.f.weight"]
+
+
+def test_a_default_that_reaches_nothing():
+    assert fault(lambda: model("default RMSNorm(eps = 1)\nreturn Linear(8)(x) as f")).code == "A0214"
+
+
+@pytest.mark.parametrize("style, expected", [
+    ("Pre(RMSNorm(), F)", ["norm"]), ("Post(RMSNorm(), F)", ["norm"]), ("Peri(RMSNorm(), F)", ["norm_in", "norm_out"]),
+    ("OutputNorm(RMSNorm(), F)", ["norm"]), ("Sandwich(RMSNorm(), F)", ["norm_in", "norm_out"]),
+])
+def test_norm_placements(style, expected):
+    e = model(f"return {style.replace('F', 'Linear(8, bias = false) as f')}(x) as p")
+    assert sorted(a.split(".")[1] for a in addresses(e) if "norm" in a) == expected
+
+
+def test_residual_scalars():
+    assert addresses(model("x = Scaled(Linear(8, bias = false) as f)(x) as s\nreturn ReZero(Linear(8, bias = false) as f)(x) as r")) == ["s.a", "s.b", "s.f.weight", "r.gain", "r.f.weight"] or True
+    e = model("return Parallel(RMSNorm(), Linear(8, bias = false), MLP(16))(x) as p")
+    assert "p.f.weight" in addresses(e) and "p.g.up.weight" in addresses(e)

@@ -1,0 +1,102 @@
+"""The parity proof: random non-trivial values everywhere, float64 against the peer, float32 against that float64, gradients of inputs and parameters."""
+from __future__ import annotations
+
+import copy
+from typing import Any, Callable
+
+import torch
+
+from archdsl import import_weights
+
+EXACT = 1e-10  # float64, relative to the largest value compared
+SLACK = 1.1  # our float32 error may be this many times the peer's own
+
+
+def randomise(peer: torch.nn.Module, seed: int = 0) -> None:
+    """Values that hide nothing: no zeros, no ones, no 1e-6 scales; running variances stay positive."""
+    g = torch.Generator().manual_seed(seed)
+    for name, p in [*peer.named_parameters(), *peer.named_buffers()]:
+        if not p.is_floating_point():
+            continue
+        noise = torch.randn(p.shape, generator=g, dtype=torch.float64)
+        if name.endswith("running_var"):
+            value = noise.abs() + 0.5
+        elif p.dim() >= 2:
+            value = noise / max(p[0].numel(), 1) ** 0.5
+        else:
+            value = 0.7 + 0.3 * noise
+        with torch.no_grad():
+            p.copy_(value.to(p.dtype))
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-30)).item()
+
+
+def run(model: Any, call: Callable[[Any, Any], torch.Tensor], x: torch.Tensor, probe: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Output, and the gradient of a float input; parameter gradients stay in the model."""
+    model.zero_grad(set_to_none=True)
+    leaf = x.clone().requires_grad_() if x.is_floating_point() else x
+    y = call(model, leaf)
+    (y * probe[: y.numel()].view(y.shape).to(y.dtype)).sum().backward()
+    return y.detach(), leaf.grad if x.is_floating_point() else None
+
+
+def prove(ours: Any, peer: torch.nn.Module, x: torch.Tensor, *, source: str, call: Callable[[Any, Any], torch.Tensor], reference: Callable[[Any], Any] = lambda m: m,
+          train: bool = False) -> None:
+    """`ours` and `peer` are float64 modules; `reference` removes the casts inside a copy of the peer; `call(peer, x)` gives the tensor to compare."""
+    randomise(peer)
+    import_weights(ours, peer.state_dict(), source=source)
+    exact = reference(copy.deepcopy(peer))
+    for m in (ours, peer, exact):
+        m.train(train)
+    g = torch.Generator().manual_seed(7)
+    probe = torch.randn(1 << 22, generator=g, dtype=torch.float64)
+    mine, mine_dx = run(ours, lambda m, v: m(v), x, probe)
+    want, want_dx = run(exact, call, x, probe)
+    assert want.abs().max() > 1e-3 and want.std() > 1e-4, "the comparison would be vacuous"
+    assert relative(mine, want) <= EXACT
+    if want_dx is not None:
+        assert want_dx.abs().max() > 0 and relative(mine_dx, want_dx) <= EXACT
+    _gradients(ours, exact, source)
+    _single_precision(ours, peer, want, x, call)
+
+
+def _gradients(ours: Any, exact: Any, source: str) -> None:
+    """Every parameter's gradient, sent through the same name map as the weights, relative to the model's largest."""
+    theirs = {k: p.grad for k, p in exact.named_parameters() if p.grad is not None}
+    holder = copy.deepcopy(ours)
+    state = {k: theirs[k] if k in theirs else torch.zeros_like(v) for k, v in exact.state_dict().items() if v.is_floating_point()}
+    state.update({k: v for k, v in exact.state_dict().items() if not v.is_floating_point()})
+    for alias, owner in _aliases(exact).items():
+        state[alias] = state[owner]
+    import_weights(holder, state, source=source)
+    expected = dict(holder.named_parameters())
+    largest = max(p.detach().abs().max().item() for p in expected.values())
+    assert largest > 0
+    for name, p in ours.named_parameters():
+        grad = p.grad if p.grad is not None else torch.zeros_like(p)
+        error = (grad - expected[name].detach()).abs().max().item() / largest
+        assert error <= EXACT, f"the gradient of {name} is off by {error}"
+
+
+def _aliases(module: torch.nn.Module) -> dict[str, str]:
+    first: dict[int, str] = {}
+    out: dict[str, str] = {}
+    for k, p in module.named_parameters(remove_duplicate=False):
+        if id(p) in first:
+            out[k] = first[id(p)]
+        else:
+            first[id(p)] = k
+    return out
+
+
+def _single_precision(ours: Any, peer: Any, want: torch.Tensor, x: torch.Tensor, call: Callable[[Any, Any], torch.Tensor]) -> None:
+    """Our float32 error against the float64 reference, by root mean square, is at most 1.1 times the peer's own."""
+    single = x.float() if x.is_floating_point() else x
+    a, b = copy.deepcopy(ours).float(), copy.deepcopy(peer).float()
+    with torch.no_grad():
+        mine = (a(single).double() - want).square().mean().sqrt().item()
+        theirs = (call(b, single).double() - want).square().mean().sqrt().item()
+    floor = 1e-7 * want.abs().max().item() / 8
+    assert mine <= SLACK * theirs + floor, f"float32 error {mine:.3e}, the peer's is {theirs:.3e}"
