@@ -89,7 +89,7 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
     except OpError as e:
         where = spans.get(e.about, span)
         value = values.get(e.about or "")
-        help = tuple(h for h in (e.help, f"add `require {e.require}` to the model" if e.require else None) if h)
+        help = tuple(h for h in (e.help, f"add `require {e.require}` to the model" if e.require and e.require not in (e.help or "") else None) if h)
         notes = tuple(f"`{k}` is {v}" for k, v in types.items() if isinstance(v, TensorType))
         from archdsl.diagnostics.model import Label
 
