@@ -9,25 +9,25 @@ from archdsl.files import SUFFIX, unwritable
 from archdsl.source import NOWHERE
 
 TEXT = """\
-use std.channel  { SwiGLU }
-use std.embed    { Rope, TokenEmbedding }
-use std.linear   { Linear }
-use std.mixer    { Attention }
-use std.norm     { RMSNorm }
+use std.channel { SwiGLU }
+use std.embed { Rope, TokenEmbedding }
+use std.linear { Linear }
+use std.mixer { Attention }
+use std.norm { RMSNorm }
 use std.residual { Pre }
 
 /// A small decoder over bytes.
 model NAME(
   vocab: int = 256,
-  d:     int = 256 in 128..512 step 64,                     # the default is what you publish, `in` what a search may try
-  depth: int = 6   in 2..12,
-  heads: int = 4   in {2, 4, 8},
-) (tokens: int[B, T] in 0..<vocab) -> logits: [B, T, vocab] stream T {
+  d: int = 256 in 128..512 step 64,  # the default is what you publish, `in` what a search may try
+  depth: int = 6 in 2..12,
+  heads: int = 4 in {2, 4, 8},
+)(tokens: int[B, T] in 0..<vocab) -> logits: [B, T, vocab] stream T {
   require d % heads == 0, "d ({d}) must be a multiple of heads ({heads})"
   default Linear(bias = false)
 
   x = TokenEmbedding(vocab, d)(tokens) as embed
-  layers: for i in range(depth) {                           # layers.0.attn.q.weight, layers.0.mlp.gate.weight, …
+  layers: for i in range(depth) {  # layers.0.attn.q.weight, layers.0.mlp.gate.weight, …
     x = Pre(RMSNorm(), Attention(heads, mask = causal, positions = Rope()))(x) as attn
     x = Pre(RMSNorm(), SwiGLU(hidden = 4 * d))(x) as mlp
   }
