@@ -20,10 +20,11 @@ from archdsl import dims
 from archdsl.dims import Dim, Facts, NotInteger, Size, sym
 from archdsl.dims.poly import scale
 
-NAMES = ("H", "T", "W")
+NAMES: tuple[str, ...] = ("H", "T", "W")
 H, T, W = map(sym, NAMES)
 S = sym("S")
-quick = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+_CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+quick = settings(deadline=None, max_examples=150, suppress_health_check=_CHECKS)
 
 # ---------------------------------------------------------------- expressions as trees
 leaves = st.sampled_from(NAMES) | st.integers(-9, 12)
@@ -229,8 +230,27 @@ def test_nothing_grows_without_limit():
     with pytest.raises(OverflowError):
         reduce(lambda x, _: x * x, range(40), 3 * H)
     with pytest.raises(OverflowError):
+        reduce(lambda x, _: x * x, range(40), H)
+    with pytest.raises(OverflowError):
         reduce(lambda x, i: dims.maximum(x * W, T + i) if i % 2 else dims.minimum(x + W, S * i + 1), range(500), H)
     assert str(10**30 * H) == f"{10**30}*H"
+
+
+def test_hostile_sizes_are_answered_in_time():
+    facts = Facts()
+    big = 10**30
+    assert facts.equal(H // big * big, H) is False
+    assert facts.suggest(H // big * big, H) == f"H == {big}*floordiv(H, {big})"
+    assert facts.equal(dims.minimum(T, big), T) is False
+    many = [sym(f"x{i}") for i in range(40)]
+    total = sum((x // (i + 2) * (i + 2) for i, x in enumerate(many)), H)
+    assert facts.equal(total * W, sum(many, H) * W) is False
+    assert facts.positive(total - 10**6) is False
+    assert facts.positive(dims.maximum(*[x * (50 - i) for i, x in enumerate(many)])) is True
+    wide = sum((x * y for x in many[:16] for y in many[16:]), H)
+    assert dims.symbols(wide // 7 * 7 - wide) == dims.symbols(wide)
+    assert facts.equal(wide // 7 * 7, wide) in (False, None)
+    assert facts.suggest(wide // 7 * 7, wide) is not None
 
 
 def test_faults():
@@ -331,7 +351,7 @@ def allowed(checks: list) -> list[dict[str, int]]:
 
 
 # no shrinking: it would take minutes where a call takes milliseconds
-slow = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.reuse, Phase.generate))
+slow = settings(deadline=None, max_examples=60, suppress_health_check=_CHECKS, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
 
 @slow
@@ -373,8 +393,10 @@ def test_a_tree_equals_what_it_is_rewritten_to(world, tree):
     facts, checks = world
     allowed(checks)
     size = build(tree)
-    assert facts.equal(size, facts.normal(size)) is True
-    assert facts.normal(facts.normal(size)) == facts.normal(size)
+    assert facts.equal(size, facts.normal(size)) is not False
+    if not (facts.rules or facts.divides):  # congruences and bounds alone lead to one normal form
+        assert facts.equal(size, facts.normal(size)) is True
+        assert facts.normal(facts.normal(size)) == facts.normal(size)
 
 
 @slow
@@ -478,7 +500,7 @@ def test_equations_are_solved():
     odd = Facts()
     assert odd.require_equal(2 * H, 4 * W + 1) is False
     cells = Facts()
-    cells.require_equal(H * W, 196)
+    cells.require_equal(3 * H * W * S, 588 * S)
     assert cells.normal(H * W * T) is 196 * T
     shifted = Facts()
     shifted.require_divides(T, 8)
@@ -541,6 +563,7 @@ def test_suggestions():
     assert facts.suggest(T, T + 1) is None
     assert facts.suggest(T + S + 1, 1) is None
     assert facts.suggest(H // 4, S) == "S == floordiv(H, 4)"
+    assert facts.suggest(H // 32 // 7 * (W // 32 // 7) * 224**2, H * W) == "H % 224 == 0 and W % 224 == 0"
     known = Facts()
     known.require_divides(H, 4)
     assert known.suggest(dims.conv_out(H // 4, 2, 2) * 8, H) == "H % 8 == 0"
@@ -568,15 +591,15 @@ def test_windows_are_those_of_torch():
     tried = 0
     for size, kernel, stride, pad, dilation in cartesian((1, 2, 5, 6, 7, 12, 13), (1, 2, 3, 5), (1, 2, 3, 4), (0, 1, 2), (1, 2)):
         x = torch.empty(1, 1, size, device="meta")
-        out = dims.conv_out(size, kernel, stride, pad, dilation)
+        shown = dims.conv_out(size, kernel, stride, pad, dilation)
         if size + 2 * pad >= dilation * (kernel - 1) + 1:
-            assert torch.conv1d(x, torch.empty(1, 1, kernel, device="meta"), None, stride, pad, dilation).shape[-1] == out
+            assert torch.conv1d(x, torch.empty(1, 1, kernel, device="meta"), None, stride, pad, dilation).shape[-1] == shown
         extra = min(1, stride - 1)
-        up = dims.conv_transpose_out(size, kernel, stride, pad, dilation, extra)
+        up: Any = dims.conv_transpose_out(size, kernel, stride, pad, dilation, extra)
         if up >= 1:
             assert torch.conv_transpose1d(x, torch.empty(1, 1, kernel, device="meta"), None, stride, pad, extra, 1, dilation).shape[-1] == up
         for ceil_mode in (False, True):
-            out = dims.pool_out(size, kernel, stride, pad, ceil_mode, dilation)
+            out: Any = dims.pool_out(size, kernel, stride, pad, ceil_mode, dilation)
             if 2 * pad <= kernel and out >= 1:
                 plane = torch.zeros(1, 1, size, size)
                 real = torch.nn.functional.max_pool2d(plane, kernel, stride, pad, dilation, ceil_mode).shape[-1]

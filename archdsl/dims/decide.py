@@ -4,8 +4,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
+from itertools import islice
 from itertools import product as cartesian
-from math import gcd, lcm, prod
+from math import gcd, isqrt, lcm, prod
 from typing import TYPE_CHECKING
 
 from archdsl.dims import poly
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 CLASSES = 4_096  # residue classes looked at in one proof
 TRIES = 3_000  # values tried in one search for a counterexample
+WORK = 100_000  # symbols substituted in one proof, about 3 microseconds each
+LARGEST = 1_000_000  # modulus that a suggestion may be about
 Env = dict[str, int]
 Verdict = bool | None
 Shifts = dict[str, tuple[int, int, int | None]]  # name -> (L, t, most): name = L*y - t for y >= 1 (y <= most)
@@ -184,15 +187,17 @@ def search(facts: Facts, sizes: Iterable[Size], test: Callable[[Env], bool]) -> 
     """The first values that satisfy the facts and the test."""
     names: set[str] = set()
     special: set[int] = set()
+    tries = TRIES
     for s in sizes:
         names |= poly.symbols(s)
         numbers(s, special)
         n = facts.normal(s)
         names |= poly.symbols(n)
         numbers(n, special)
+        tries = min(tries, WORK // n.weight) if isinstance(n, Dim) else tries
     for p in facts.at_leasts:
         numbers(p, special)
-    for env in points(facts, relevant(facts, names), special):
+    for env in islice(points(facts, relevant(facts, names), special), tries):
         full = complete(facts, env)
         if full is None or not names <= full.keys():
             continue
@@ -221,8 +226,9 @@ def equal(facts: Facts, a: Size, b: Size) -> tuple[Verdict, Env | None]:
     return found
 
 
-def zero(facts: Facts, d: Size) -> tuple[Verdict, Env | None]:
-    """Whether d is 0 for all sizes."""
+def zero(facts: Facts, d: Size, work: list[int] | None = None) -> tuple[Verdict, Env | None]:
+    """Whether d is 0 for all sizes. `work` holds what may still be spent on residue classes."""
+    work = [WORK] if work is None else work
     if isinstance(d, int):
         return d == 0, {}
     d = uniform_extremes(d)
@@ -231,14 +237,14 @@ def zero(facts: Facts, d: Size) -> tuple[Verdict, Env | None]:
     free = not constrained(facts, d.symbols)
     parts = split(d)
     if len(parts) > 1 or () not in parts:
-        verdicts = [zero(facts, c) for c in parts.values()]
+        verdicts = [zero(facts, c, work) for c in parts.values()]
         if all(v for v, _ in verdicts):
             return True, None
         if free:
             for verdict, witness in verdicts:
                 if verdict is False:
                     return False, spread(facts, d, witness)
-    elif (verdict := zero_by_class(facts, d, free)) is not None:
+    elif (verdict := zero_by_class(facts, d, free, work)) is not None:
         return verdict
     return by_values(facts, d)
 
@@ -281,11 +287,12 @@ def raw(d: Size, env: Env) -> poly.Number:
     return poly._evaluate(d, env, {})
 
 
-def zero_by_class(facts: Facts, d: Dim, free: bool) -> tuple[Verdict, Env | None] | None:
+def zero_by_class(facts: Facts, d: Dim, free: bool, work: list[int]) -> tuple[Verdict, Env | None] | None:
     """The verdict by residue classes; None when they leave it open."""
-    found = classes(facts, d)
+    found = classes(facts, d, min(CLASSES, work[0] // d.weight))
     if found is None:
         return None
+    work[0] -= len(found) * d.weight
     open_ = False
     for shifts in found:
         if not possible(facts, shifts):
@@ -293,7 +300,10 @@ def zero_by_class(facts: Facts, d: Dim, free: bool) -> tuple[Verdict, Env | None
         try:
             value = in_class(d, shifts)
         except NotInteger:
-            value = 1 if not d.symbols - shifts.keys() else d
+            open_ = True
+            continue
+        except ZeroDivisionError:  # d has no value there
+            continue
         if value == 0:
             continue
         verdict, env = (False, dict.fromkeys(d.symbols, 1)) if isinstance(value, int) else zero_in_class(value, shifts)
@@ -310,7 +320,10 @@ def possible(facts: Facts, shifts: Shifts) -> bool:
     for e, k, _ in facts.divides:
         if e.symbols.isdisjoint(shifts):
             continue
-        left = in_class(e, shifts)
+        try:
+            left = in_class(e, shifts)
+        except ZeroDivisionError:
+            return False
         terms = poly.terms_of(left)
         if left == 0 or not all(isinstance(c, int) for c in terms.values()):
             continue
@@ -466,7 +479,7 @@ def proved_nonnegative(facts: Facts, p: Size, depth: int = 4) -> bool:
                     continue
     if depth and (by_operand := extreme_nonnegative(facts, p, depth - 1)) is not None:
         return by_operand
-    found = classes(facts, p, 256)
+    found = classes(facts, p, min(256, WORK // p.weight))
     return (found is not None and any(s for s in found) and all(nonnegative_in_class(p, s) for s in found if possible(facts, s))) \
         or (found is not None and nonnegative_in_class(p, {}))
 
@@ -498,7 +511,7 @@ def nonnegative_in_class(p: Size, shifts: Shifts) -> bool:
         if isinstance(value, int) or any(atom.kind != "sym" for mono in value.terms for atom, _ in mono):
             return False
         moved = substitute(value, {n: sym(n) + 1 for n in value.symbols})
-    except NotInteger:
+    except (NotInteger, ZeroDivisionError):
         return False
     return all(c >= 0 for c in poly.terms_of(moved).values())
 
@@ -524,7 +537,7 @@ def integer(facts: Facts, size: Size) -> bool:
             return True
     except NotInteger:
         return False
-    found = classes(facts, value)
+    found = classes(facts, value, min(CLASSES, WORK // value.weight))
     if found is None:
         return False
     try:
@@ -562,40 +575,42 @@ def suggest(facts: Facts, a: Size, b: Size) -> str | None:
 
 
 def by_residues(facts: Facts, a: Size, b: Size, d: Dim) -> str | None:
-    """`H % 32 == 0`, the weakest such conditions on all symbols inside floors; for one symbol another residue too."""
+    """`H % 32 == 0`: the weakest such conditions on the symbols inside floors; for one symbol another residue too."""
     need = {n: lcm(m, facts.congruences.get(n, (1, 0))[0]) for n, m in sorted(moduli(d, {}).items()) if m > 1}
-    found = classes(facts, d)
-    if not need or not found:
-        return None
-    names = list(need)
-    good: dict[tuple[int, ...], bool] = {}
-    for shifts in found:
+
+    def works(wanted: dict[str, tuple[int, int]]) -> bool:
+        trial = facts.copy()
+        if any(trial.require_divides(sym(n) - r, m) is False for n, (m, r) in wanted.items()):
+            return False
         try:
-            fits = in_class(d, shifts) == 0
+            left = trial.normal(d)
         except NotInteger:
-            fits = False
-        good[tuple(-shifts[n][1] % need[n] for n in names)] = fits
+            return False
+        few = prod(need[n] // m for n, (m, _) in wanted.items()) <= 256
+        return left == 0 or (few and isinstance(left, Dim) and trial.equal(left, 0) is True)
 
-    def works(steps: list[int], offsets: list[int]) -> bool:
-        hit = [ok for r, ok in good.items() if all((x - o) % m == 0 for x, m, o in zip(r, steps, offsets, strict=True))]
-        return bool(hit) and all(hit)
+    def weakest(wanted: dict[str, tuple[int, int]]) -> str:
+        for n in wanted:
+            wanted[n] = next((m, 0) for m in divisors(need[n]) if works({**wanted, n: (m, 0)}))
+        return " and ".join(f"{n} % {m} == {r}" for n, (m, r) in wanted.items() if m > 1)
 
-    steps, offsets = [need[n] for n in names], [0] * len(names)
-    if works(steps, offsets):
-        for i, n in enumerate(names):
-            steps[i] = next(m for m in range(1, need[n] + 1) if need[n] % m == 0 and works([*steps[:i], m, *steps[i + 1 :]], offsets))
-    elif len(names) == 1:
-        pairs = ((m, r) for m in range(2, need[names[0]] + 1) if need[names[0]] % m == 0 for r in range(1, m))
-        steps[0], offsets[0] = next(((m, r) for m, r in pairs if works([m], [r])), (0, 0))
-    else:
+    if not need or len(need) > 6 or max(need.values()) > LARGEST:
         return None
-    trial = facts.copy()
-    for n, m, o in zip(names, steps, offsets, strict=True):
-        if m == 0 or trial.require_divides(sym(n) - o, m) is False:
-            return None
-    if trial.equal(a, b) is not True:
-        return None
-    return " and ".join(f"{n} % {m} == {o}" for n, m, o in zip(names, steps, offsets, strict=True) if m > 1) or None
+    try:
+        if works({n: (m, 0) for n, m in need.items()}):
+            return weakest({n: (m, 0) for n, m in need.items()}) or None
+        if len(need) == 1 and max(need.values()) <= 256:
+            ((n, m),) = need.items()
+            pairs = ((k, r) for k in divisors(m) for r in range(1, k))
+            return next((f"{n} % {k} == {r}" for k, r in pairs if works({n: (k, r)})), None)
+    except OverflowError:
+        pass
+    return None
+
+
+def divisors(n: int) -> list[int]:
+    small = [m for m in range(1, isqrt(n) + 1) if n % m == 0]
+    return sorted({*small, *(n // m for m in small)})
 
 
 def by_equation(facts: Facts, a: Size, b: Size, d: Dim) -> str | None:
@@ -603,15 +618,7 @@ def by_equation(facts: Facts, a: Size, b: Size, d: Dim) -> str | None:
     trial = facts.copy()
     if trial.require_equal(a, b) is False:
         return None
-    common: dict[Atom, int] | None = None
-    for mono in d.terms:
-        powers = {atom: p for atom, p in mono if atom.kind == "sym"}
-        common = powers if common is None else {atom: min(p, powers[atom]) for atom, p in common.items() if atom in powers}
-    factor = tuple((common or {}).items())
-    den, g = denominator(d.terms), 0
-    for c in d.terms.values():
-        g = gcd(g, int(c * den))
-    own = {poly.mono_div(m, factor) or (): int(c * den) // g for m, c in d.terms.items()}
+    own = poly.primitive(poly.without_symbols(d)).terms
     left, right = make({m: c for m, c in own.items() if c > 0}), make({m: -c for m, c in own.items() if c < 0})
     low, high = bounds(left - right, facts.lo, facts.hi)
     if (low is not None and low > 0) or (high is not None and high < 0):

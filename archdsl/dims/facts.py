@@ -24,12 +24,14 @@ from archdsl.dims.poly import (
     map_atoms,
     mono_div,
     mul_terms,
+    primitive,
     rebuild,
     scale,
     substitute,
     sym,
     terms_of,
     undominated,
+    without_symbols,
 )
 
 _T = TypeVar("_T")
@@ -90,7 +92,7 @@ class Facts:
                     break
                 if value.weight > 8 * size.weight + _GROWTH:
                     raise OverflowError
-        except OverflowError:  # rules that feed each other: what was there is right too
+        except (OverflowError, ZeroDivisionError):  # rules that feed each other, a divisor that they make 0: the size as it was is right
             value = size
         self._memo[size] = value
         return value
@@ -191,7 +193,7 @@ class Facts:
             verdict = add(trial)
             if verdict is None and not trial._settle():
                 verdict = False
-        except NotInteger:
+        except (NotInteger, ZeroDivisionError):
             verdict = False
         if verdict is None:
             self._take(trial)
@@ -293,7 +295,7 @@ class Facts:
         d = self.normal(a - b)
         if isinstance(d, int):
             return d == 0
-        d = primitive(d)
+        d = primitive(without_symbols(d))
         low, high = bounds(d, self.lo, self.hi)
         if (low is not None and low > 0) or (high is not None and high < 0):
             return False
@@ -431,10 +433,10 @@ class Facts:
 
 
 def _within_limits(answer: Callable[[], _T]) -> _T | None:
-    """The answer, or None (undecided) where finding it would need sizes beyond the limits."""
+    """The answer, or None (undecided) where finding it would need sizes beyond the limits or divides by 0."""
     try:
         return answer()
-    except OverflowError:
+    except (OverflowError, ZeroDivisionError):
         return None
 
 
@@ -470,14 +472,6 @@ def contains(size: Size, atom: Atom) -> bool:
 def simpler(value: Size, mono: Mono) -> bool:
     """Whether a product of atoms may be rewritten to this value: it does not come again and the text gets no longer, so rewriting ends."""
     return isinstance(value, int) or (value.weight <= sum(a.weight for a, _ in mono) + 2 and not any(contains(value, a) for a, _ in mono))
-
-
-def primitive(d: Dim, signed: bool = False, inequality: bool = False) -> Dim:
-    """The same condition d == 0 (or d >= 0) in whole coefficients without a common factor."""
-    den = denominator(d.terms)
-    own = {m: int(c * den) for m, c in d.terms.items()}
-    g = gcd(*(c for m, c in own.items() if m or not inequality))
-    return make({m: c // g for m, c in own.items()})  # type: ignore[return-value]
 
 
 def solvable(d: Dim, sides: list[Size]) -> Atom | None:

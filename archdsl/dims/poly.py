@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 MAX_TERMS = 2_000  # of one polynomial
 MAX_POWER = 64  # the exponent of one `**`
+MAX_DEGREE = 4_096  # of one term
 MAX_PRODUCT = 200_000  # pairs of terms multiplied at once
 MAX_WEIGHT = 20_000  # symbols and operators in one expression, written out
 MAX_DEPTH = 64  # floors, minima and maxima within each other
@@ -212,10 +213,14 @@ def make(terms: Mapping[Mono, Number]) -> Size:
         weight += 1
         if not -MAX_COEFFICIENT < c < MAX_COEFFICIENT:
             raise OverflowError("a coefficient of a size has more than 65,536 bits")
-        for atom, _ in mono:
+        total = 0
+        for atom, p in mono:
+            total += p
             weight += atom.weight
             names.update(atom.symbols)
             depth = max(depth, atom.depth)
+        if total > MAX_DEGREE:
+            raise OverflowError(f"a size has the degree {total}, above {MAX_DEGREE:,}")
     if len(clean) > MAX_TERMS or weight > MAX_WEIGHT:
         raise OverflowError(f"a size has more than {MAX_TERMS:,} terms or {MAX_WEIGHT:,} symbols")
     dim.weight, dim.depth, dim.symbols = weight, depth, frozenset(names)
@@ -399,7 +404,7 @@ def _floor_int(a: Dim, n: int) -> Size:
         return make(out)
     g = gcd(n, *rest.values())  # type: ignore[arg-type]
     if g > 1:
-        rest, constant, n = {m: c // g for m, c in rest.items()}, constant // g, n // g
+        rest, constant, n = {m: c // g for m, c in rest.items()}, constant // g, n // g  # type: ignore[assignment]
     sign = 1
     if rest[min(rest, key=mono_key)] < 0:  # floor(-x / n) = -floor((x + n - 1) / n)
         sign, rest, constant = -1, {m: -c for m, c in rest.items()}, n - 1 - constant
@@ -416,7 +421,7 @@ def _floor_int(a: Dim, n: int) -> Size:
 
 def _periodic(terms: Terms, n: int) -> Size | None:
     """(p - r) / n when p is r modulo n whatever the atoms are, as T*(T + 1) modulo 2; else None."""
-    if all(degree(m) <= 1 for m in terms) or n > 64:
+    if all(degree(m) <= 1 for m in terms) or n > 64 or len(terms) > 32:
         return None
     inside = sorted({atom for mono in terms for atom, _ in mono}, key=lambda a: a.order)
     if n ** len(inside) > 1_024:
@@ -527,7 +532,9 @@ def mono_div(x: Mono, y: Mono) -> Mono | None:
 
 
 def poly_div(a: Mapping[Mono, Number], b: Mapping[Mono, Number]) -> Terms | None:
-    """a / b with rational coefficients, or None when it leaves a remainder. b is not zero."""
+    """a / b with rational coefficients, or None when it leaves a remainder or is too long to try. b is not zero."""
+    if len(a) * len(b) > MAX_TERMS:
+        return None
     inside = sorted({atom for m in (*a, *b) for atom, _ in m}, key=lambda x: x.order)
 
     def lex(mono: Mono) -> tuple[int, ...]:
@@ -548,6 +555,26 @@ def poly_div(a: Mapping[Mono, Number], b: Mapping[Mono, Number]) -> Terms | None
         out[part] = factor.numerator if factor.denominator == 1 else factor
         add_into(rest, mul_terms(b, {part: out[part]}), -1)
     return None
+
+
+def without_symbols(d: Dim) -> Dim:
+    """d without the symbols that are factors of every term: they are not 0."""
+    common: dict[Atom, int] | None = None
+    for mono in d.terms:
+        powers = {atom: p for atom, p in mono if atom.kind == "sym"}
+        common = powers if common is None else {atom: min(p, powers[atom]) for atom, p in common.items() if atom in powers}
+        if not common:
+            return d
+    factor = tuple((common or {}).items())
+    return make({mono_div(m, factor) or (): c for m, c in d.terms.items()}) if len(d.terms) > 1 else d  # type: ignore[return-value]
+
+
+def primitive(d: Dim, signed: bool = False, inequality: bool = False) -> Dim:
+    """The same condition d == 0 (or d >= 0) in whole coefficients without a common factor."""
+    den = denominator(d.terms)
+    own = {m: int(c * den) for m, c in d.terms.items()}
+    g = gcd(*(c for m, c in own.items() if m or not inequality))
+    return make({m: c // g for m, c in own.items()})  # type: ignore[return-value]
 
 
 # ---------------------------------------------------------------- minimum, maximum, bounds
@@ -586,7 +613,10 @@ def _flatten(kind: str, sizes: tuple[Size, ...]) -> Iterable[Size]:
 def undominated(kind: str, sizes: Iterable[Size], lo: Mapping[str, int] = _NONE, hi: Mapping[str, int] = _NONE) -> list[Size]:
     """The operands without those that can never decide the minimum (maximum)."""
     kept: list[Size] = []
-    for s in dict.fromkeys(sizes):
+    distinct = list(dict.fromkeys(sizes))
+    if len(distinct) > 32:
+        return distinct
+    for s in distinct:
         beaten = False
         for other in list(kept):
             low, high = bounds(s - other if kind == "min" else other - s, lo, hi)
@@ -655,7 +685,7 @@ def _mono_bounds(mono: Mono, lo: Mapping[str, int], hi: Mapping[str, int]) -> Bo
         low, high = _atom_bounds(atom, lo, hi)
         if low is None or low < 0:
             return (None, None)
-        least *= low**p
+        least = None if least is None else least * low**p
         most = None if most is None or high is None else most * high**p
     return least, most
 
