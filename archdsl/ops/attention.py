@@ -83,7 +83,8 @@ def _fits(shape: tuple[Size, ...], whole: tuple[Size, ...], about: str) -> None:
         raise OpError(f"[{', '.join(map(str, shape))}] does not repeat to [{', '.join(map(str, whole))}]", about)
 
 
-def _attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: float | None = None) -> TensorType:
+def _attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL,
+               scale: float | None = None) -> TensorType:
     dtype = same_dtype(q=q, k=k, v=v, bias=bias)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if len(x.shape) < 3:
@@ -123,8 +124,9 @@ def _attention_saves(q: TensorType, k: TensorType, v: TensorType, bias: TensorTy
     if "bias" in needs or v.shape[-1] != w:
         wide, scores = wider(q.dtype), {"q", "k", "bias"} & set(needs)
         values = "v" if g == h and wide == q.dtype else TensorType(wide, (*lead, h, S, v.shape[-1]))
-        return (*((TensorType(wide, (*lead, h, S, w)),) if "q" in needs else ()), *((TensorType(wide, q.shape),) if "k" in needs else ()),
-                *((values,) if scores else ()), TensorType(wide, (*lead, h, T, S)), *((TensorType("bool", shape),) if shape and "bias" in needs else ()))
+        kept = ((TensorType(wide, (*lead, h, T, S)), True), (TensorType(wide, (*lead, h, S, w)), "q" in needs),
+                (TensorType(wide, q.shape), "k" in needs), (values, scores), (TensorType("bool", shape), shape and "bias" in needs))
+        return tuple(t for t, wanted in kept if wanted)
     logsumexp = TensorType(wider(q.dtype), (*lead, h, T))
     if bias is not None:
         whole = _whole(bias.shape, lead)
@@ -177,15 +179,19 @@ def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
     return m.expand(*lead, -1, -1, -1).flatten(0, len(lead) - 1)
 
 
-@op("attention(q: [..., h, T, w], k: [..., g, S, w], v: [..., g, S, e], mask: mask = full, bias: [*b]? = none, scale: float? = none) -> [..., h, T, e]",
-    infer=_attention, roles={"w": "contract", "T": "mix", "S": "contract", "h": "grouped"}, saves=_attention_saves, source="arxiv 1706.03762, 2305.13245",
+@op("attention(q: [..., h, T, w], k: [..., g, S, w], v: [..., g, S, e], mask: mask = full, "
+    "bias: [*b]? = none, scale: float? = none) -> [..., h, T, e]",
+    infer=_attention, roles={"w": "contract", "T": "mix", "S": "contract", "h": "grouped"}, saves=_attention_saves,
+    source="arxiv 1706.03762, 2305.13245",
     macs=lambda q, k, v, **_: volume(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]),
     samples=lambda: [
         {"q": floats(2, 4, 5, 8), "k": floats(2, 4, 7, 8), "v": floats(2, 4, 7, 8)},
         {"q": floats(2, 4, 5, 8), "k": floats(2, 2, 5, 8), "v": floats(2, 2, 5, 8), "mask": CAUSAL, "scale": 0.3},
         {"q": floats(1, 2, 6, 4), "k": floats(1, 1, 6, 4), "v": floats(1, 1, 6, 3), "mask": Mask("and", (CAUSAL, Mask("window", (3,))))},
-        {"q": floats(2, 3, 2, 6, 4), "k": floats(2, 3, 2, 6, 4), "v": floats(2, 3, 2, 6, 4), "bias": floats(3, 2, 6, 6), "mask": Mask("own_block", (2, 1))},
-        {"q": floats(3, 2, 6, 4), "k": floats(3, 2, 6, 4), "v": floats(3, 2, 6, 4), "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("causal_by", (3,))))},
+        {"q": floats(2, 3, 2, 6, 4), "k": floats(2, 3, 2, 6, 4), "v": floats(2, 3, 2, 6, 4), "bias": floats(3, 2, 6, 6),
+         "mask": Mask("own_block", (2, 1))},
+        {"q": floats(3, 2, 6, 4), "k": floats(3, 2, 6, 4), "v": floats(3, 2, 6, 4),
+         "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("causal_by", (3,))))},
         {"q": floats(2, 6, 4), "k": floats(2, 6, 4), "v": floats(2, 6, 4), "mask": Mask("equal_labels", (ints(3, 6),)), "bias": floats(2, 6, 6)},
         {"q": floats(1, 1, 1, 2), "k": floats(1, 1, 1, 2), "v": floats(1, 1, 1, 2), "mask": Mask("or", (CAUSAL, FULL))}])
 def attention(q, k, v, bias=None, *, mask=FULL, scale=None):

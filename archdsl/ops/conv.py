@@ -21,7 +21,7 @@ def _divides(n: int, size: Size, what: str, about: str) -> Size:
     return part
 
 
-def _positive(size: Size, x: Size, kernel: int) -> Size:
+def _positive(size: Size, x: Size, kernel: Size) -> Size:
     if isinstance(size, int) and size < 1:
         raise OpError(f"the map is too small: a kernel of {kernel} does not fit on an axis of {x}", "x", help="use a smaller kernel or more padding")
     return size
@@ -33,7 +33,8 @@ def _conv(x: TensorType, weight: TensorType, bias: TensorType | None = None, str
     dtype = same_dtype(x=x, weight=weight, bias=bias)
     need_rank(x, (3, 4, 5))
     need_rank(weight, (len(x.shape),), "weight")
-    need_equal(_divides(groups, x.shape[1], "the channels of `x`", "groups"), weight.shape[1], "the channels of a group and the second axis of `weight`", "weight")
+    need_equal(_divides(groups, x.shape[1], "the channels of `x`", "groups"), weight.shape[1],
+               "the channels of a group and the second axis of `weight`", "weight")
     _divides(groups, weight.shape[0], "the channels of the result", "groups")
     if bias is not None:
         need_equal(bias.shape[0], weight.shape[0], "the length of `bias` and the first axis of `weight`", "bias")
@@ -43,8 +44,9 @@ def _conv(x: TensorType, weight: TensorType, bias: TensorType | None = None, str
         if strides != (1,) * n:
             raise OpError('`pad = "same"` needs stride 1', "pad", help="give the padding as a number")
         return TensorType(dtype, (x.shape[0], weight.shape[0], *x.shape[2:]))
-    sizes = zip(x.shape[2:], weight.shape[2:], strides, each(pad, n, "pad"), dilations)
-    return TensorType(dtype, (x.shape[0], weight.shape[0], *(_positive(conv_out(s, k, st, p, d), s, k) for s, k, st, p, d in sizes)))  # type: ignore[arg-type]
+    windows = (weight.shape[2:], strides, each(pad, n, "pad"), dilations)
+    sizes = [_positive(conv_out(s, *window), s, window[0]) for s, *window in zip(x.shape[2:], *windows)]
+    return TensorType(dtype, (x.shape[0], weight.shape[0], *sizes))
 
 
 def _conv_macs(x: TensorType, weight: TensorType, bias: TensorType | None = None, **attrs: Any) -> Size:
@@ -76,8 +78,9 @@ def _conv_transpose(x: TensorType, weight: TensorType, bias: TensorType | None =
     if bias is not None:
         need_equal(bias.shape[0], out, "the length of `bias` and the channels of the result", "bias")
     n = len(x.shape) - 2
-    sizes = zip(x.shape[2:], weight.shape[2:], each(stride, n, "stride"), each(pad, n, "pad"), each(dilation, n, "dilation"), each(output_pad, n, "output_pad"))
-    return TensorType(dtype, (x.shape[0], out, *(_positive(conv_transpose_out(s, k, st, p, d, o), s, k) for s, k, st, p, d, o in sizes)))  # type: ignore[arg-type]
+    windows = (weight.shape[2:], each(stride, n, "stride"), each(pad, n, "pad"), each(dilation, n, "dilation"), each(output_pad, n, "output_pad"))
+    sizes = [_positive(conv_transpose_out(s, *window), s, window[0]) for s, *window in zip(x.shape[2:], *windows)]
+    return TensorType(dtype, (x.shape[0], out, *sizes))
 
 
 @op("conv_transpose(x: [B, c, *s], weight: [c, o, *k], bias: [p]? = none, stride: int | list[int] = 1, pad: int | list[int] = 0, "
@@ -98,7 +101,7 @@ def _pool(x: TensorType, size: Numbers, stride: Numbers | None = None, pad: Numb
     need_rank(x, (3, 4, 5))
     n = len(x.shape) - 2
     windows, pads = each(size, n, "size"), each(pad, n, "pad")
-    if any(2 * p > k for k, p in zip(windows, pads)):
+    if any(isinstance(k, int) and 2 * p > k for k, p in zip(windows, pads)):
         raise OpError(f"padding of {pad} is more than half the window of {size}", "pad")
     sizes = zip(x.shape[2:], windows, each(size if stride is None else stride, n, "stride"), pads)
     return TensorType(x.dtype, (*x.shape[:2], *(_positive(pool_out(s, k, st, p, ceil_mode), s, k) for s, k, st, p in sizes)))
@@ -109,11 +112,13 @@ _POOLED: dict[str, Any] = {"infer": _pool, "roles": {"s": "mix"}}
 
 def _pool_samples() -> list[dict[str, Any]]:
     return [{"x": floats(2, 3, 7, 9), "size": 3, "stride": 2, "pad": 1}, {"x": floats(1, 2, 7, 6), "size": (3, 2), "ceil_mode": True},
-            {"x": floats(1, 2, 5), "size": 2}, {"x": floats(1, 1, 3, 4, 5), "size": 2, "stride": 1}, {"x": floats(1, 1, 6, 6), "size": 2, "stride": 3, "pad": 1,
+            {"x": floats(1, 2, 5), "size": 2}, {"x": floats(1, 1, 3, 4, 5), "size": 2, "stride": 1},
+            {"x": floats(1, 1, 6, 6), "size": 2, "stride": 3, "pad": 1,
                                                                                                     "ceil_mode": True}]
 
 
-@op("max_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int]? = none, pad: int | list[int] = 0, ceil_mode: bool = false) -> [B, c, *t]",
+@op("max_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int]? = none, pad: int | list[int] = 0, "
+    "ceil_mode: bool = false) -> [B, c, *t]",
     saves=lambda x, **attrs: ("x", TensorType("int", _pool(x, **attrs).shape)), samples=_pool_samples, **_POOLED)
 def max_pool(x, *, size, stride=None, pad=0, ceil_mode=False):
     """The maximum of each window; the stride is the window's size unless given."""
@@ -125,7 +130,8 @@ def max_pool(x, *, size, stride=None, pad=0, ceil_mode=False):
     samples=lambda: [*_pool_samples(), {"x": floats(1, 2, 5, 5), "size": 3, "pad": 1, "count_include_pad": False}], **_POOLED)
 def avg_pool(x, *, size, stride=None, pad=0, ceil_mode=False, count_include_pad=True):
     """The mean of each window; padding counts as zeros unless `count_include_pad` is false."""
-    return (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank(x) - 3](x, size, stride, pad, ceil_mode, count_include_pad)
+    pool: Any = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank(x) - 3]
+    return pool(x, size, stride, pad, ceil_mode, count_include_pad)
 
 
 # ---------------------------------------------------------------- resize
@@ -149,8 +155,8 @@ def _resize(x: TensorType, size: Any, mode: str = "linear", align_corners: bool 
     return TensorType(x.dtype, (*x.shape[:2], *sizes))
 
 
-@op('resize(x: [B, c, *s], size: int | list[int], mode: "nearest" | "nearest_exact" | "area" | "linear" | "bicubic" = "linear", align_corners: bool = false, '
-    'antialias: bool = false) -> [B, c, *t]', infer=_resize, roles={"s": "mix"},
+@op('resize(x: [B, c, *s], size: int | list[int], mode: "nearest" | "nearest_exact" | "area" | "linear" | "bicubic" = "linear", '
+    'align_corners: bool = false, antialias: bool = false) -> [B, c, *t]', infer=_resize, roles={"s": "mix"},
     saves=lambda x, mode="linear", **attrs: ("x",) if mode == "area" else (),
     samples=lambda: [{"x": floats(2, 3, 5, 7), "size": (8, 3)}, {"x": floats(1, 1, 4, 4), "size": (7, 7), "mode": "bicubic", "antialias": True},
                      {"x": floats(1, 2, 5), "size": 9, "align_corners": True}, {"x": floats(1, 2, 5, 5), "size": (2, 3), "mode": "nearest"},

@@ -16,7 +16,8 @@ def _take(x: TensorType, index: TensorType, axis: int = 0) -> TensorType:
 
 
 @op("take(x: [*s], index: int[*i], axis: int = 0) -> [*t]", infer=_take, saves=("index",),
-    samples=lambda: [{"x": floats(7, 3), "index": ints(7, 2, 5)}, {"x": floats(2, 5, 3), "index": ints(5, 4), "axis": 1}, {"x": floats(1, 2, 4), "index": ints(4, 1, 2), "axis": -1},
+    samples=lambda: [{"x": floats(7, 3), "index": ints(7, 2, 5)}, {"x": floats(2, 5, 3), "index": ints(5, 4), "axis": 1},
+                     {"x": floats(1, 2, 4), "index": ints(4, 1, 2), "axis": -1},
                      {"x": ints(9, 3), "index": ints(3)}])
 def take(x, index, *, axis=0):
     """x[…, index, …]: the positions of an axis that `index` names; the axes of `index` replace it."""
@@ -37,8 +38,10 @@ def _put(x: TensorType, index: TensorType, axis: int = 0) -> TensorType:
     return TensorType(x.dtype, x.shape)
 
 
-@op("put(x: [*s], index: int[*i], axis: int = 0) -> [*s]", infer=_put, saves=lambda x, index, axis=0: ("index", "x") if len(index.shape) == 1 else ("index",),
-    samples=lambda: [{"x": floats(2, 5, 3), "index": order(5), "axis": 1}, {"x": floats(2, 4), "index": order(2, 4), "axis": -1}, {"x": floats(1), "index": order(1)}])
+@op("put(x: [*s], index: int[*i], axis: int = 0) -> [*s]", infer=_put,
+    saves=lambda x, index, axis=0: ("index", "x") if len(index.shape) == 1 else ("index",),
+    samples=lambda: [{"x": floats(2, 5, 3), "index": order(5), "axis": 1}, {"x": floats(2, 4), "index": order(2, 4), "axis": -1},
+                     {"x": floats(1), "index": order(1)}])
 def put(x, index, *, axis=0):
     """y[…, index[i], …] = x[…, i, …]: undoes `take` by a permutation. With the axes of x, `index` holds one permutation for each row."""
     if rank(index) == 1:

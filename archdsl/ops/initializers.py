@@ -5,7 +5,8 @@ Fans are torch's: fan-in = the product of the sizes after the first, fan-out = t
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Callable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -119,7 +120,8 @@ def _orthogonal(t: Any, g: Any, gain: float) -> Any:
 
 
 _DRAW: dict[str, Callable[..., Any]] = {
-    "zeros": lambda t, g: t.zero_(), "ones": lambda t, g: t.fill_(1), "constant": lambda t, g, value: t.fill_(value), "eye": _eye, "orthogonal": _orthogonal,
+    "zeros": lambda t, g: t.zero_(), "ones": lambda t, g: t.fill_(1), "constant": lambda t, g, value: t.fill_(value), "eye": _eye,
+    "orthogonal": _orthogonal,
     "uniform": _uniform, "normal": _normal, "trunc_normal": _trunc_normal,
     "kaiming_uniform": lambda t, g, a: _bound(t, g, _kaiming(a, t)), "kaiming_normal": lambda t, g, a: _normal(t, g, std=_kaiming(a, t)),
     "xavier_uniform": lambda t, g, gain: _bound(t, g, _xavier(gain, t)), "xavier_normal": lambda t, g, gain: _normal(t, g, std=_xavier(gain, t)),

@@ -35,7 +35,8 @@ def _one_free(sizes: list[Any]) -> list[Any]:
                      {"x": floats(2, 4, 3, 5), "sizes": (2, 4, 3, 5), "ins": ((0,), (1,), (2,), (3,)), "outs": ((0,), (2,), (1, 3))},
                      {"x": floats(2, 6, 6, 3), "sizes": (2, 3, 2, 2, 3, 3), "ins": ((0,), (1, 2), (3, 4), (5,)), "outs": ((0, 1, 3), (2, 4), (5,))},
                      {"x": floats(1, 4), "sizes": (1, 4, 3), "ins": ((0,), (1,)), "outs": ((2,), (1,))},
-                     {"x": floats(3), "sizes": (3, 2), "ins": ((0,),), "outs": ((), (1, 0))}, {"x": floats(1, 1, 5), "sizes": (5,), "ins": ((), (), (0,)), "outs": ((0,),)}])
+                     {"x": floats(3), "sizes": (3, 2), "ins": ((0,),), "outs": ((), (1, 0))},
+                     {"x": floats(1, 1, 5), "sizes": (5,), "ins": ((), (), (0,)), "outs": ((0,),)}])
 def rearrange(x, *, sizes, ins, outs):
     """Splits axes into atoms, permutes, repeats along new atoms and merges. `ins` and `outs` name the atoms of each axis, `sizes` their sizes;
     an atom that only `outs` has is new (the value repeats along it), one that only `ins` has, or an empty axis, has size 1."""
@@ -176,8 +177,10 @@ def _slice(x: TensorType, items: tuple[tuple[Any, ...], ...]) -> TensorType:
 
 
 @op("slice(x: [*s], items: list[str]) -> [*t]", infer=_slice, view=True,
-    samples=lambda: [{"x": floats(4, 7, 3), "items": (("slice", None, -1, None), ("slice", 1, 6, 2))}, {"x": floats(2, 5), "items": (("int", -1), ("new",))},
-                     {"x": floats(1, 3), "items": (("slice", None, None, None), ("slice", 5, None, None))}, {"x": floats(6), "items": (("slice", -4, 9, 3),)}])
+    samples=lambda: [{"x": floats(4, 7, 3), "items": (("slice", None, -1, None), ("slice", 1, 6, 2))},
+                     {"x": floats(2, 5), "items": (("int", -1), ("new",))},
+                     {"x": floats(1, 3), "items": (("slice", None, None, None), ("slice", 5, None, None))},
+                     {"x": floats(6), "items": (("slice", -4, 9, 3),)}])
 def slice_(x, *, items):
     """x[…]: each item is ("slice", start, stop, step), ("int", position) or ("new",); axes not named are taken whole."""
     index = tuple(None if kind == "new" else rest[0] if kind == "int" else slice(*rest) for kind, *rest in items)
@@ -222,7 +225,8 @@ def _pad(x: TensorType, widths: Any, mode: str = "constant", value: float = 0) -
 
 @op('pad(x: [*s], widths: list[(int, int)], mode: "constant" | "reflect" | "replicate" | "circular" = "constant", value: float = 0) -> [*t]',
     infer=_pad, saves=_pad_saves,
-    samples=lambda: [{"x": floats(2, 3, 5), "widths": ((0, 0), (1, 0), (2, 3)), "value": 1.5}, {"x": floats(1, 4, 3), "widths": ((0, 0), (0, 0), (2, 1)), "mode": "reflect"},
+    samples=lambda: [{"x": floats(2, 3, 5), "widths": ((0, 0), (1, 0), (2, 3)), "value": 1.5},
+                     {"x": floats(1, 4, 3), "widths": ((0, 0), (0, 0), (2, 1)), "mode": "reflect"},
                      {"x": floats(1, 2, 4, 3), "widths": ((0, 0), (0, 0), (1, 2), (2, 1)), "mode": "replicate"},
                      {"x": floats(1, 2, 4), "widths": ((0, 0), (0, 0), (0, -1)), "mode": "constant"},
                      {"x": floats(1, 2, 4), "widths": ((0, 0), (0, 0), (1, 2)), "mode": "circular"}])
@@ -249,7 +253,8 @@ def _pad_to_saves(x: TensorType, multiple: Any, axes: Any, mode: str = "constant
 
 @op('pad_to(x: [*s], multiple: int | list[int], axes: int | list[int], mode: "constant" | "reflect" | "replicate" | "circular" = "constant", '
     'value: float = 0) -> [*t]', infer=_pad_to, saves=_pad_to_saves,
-    samples=lambda: [{"x": floats(2, 3, 5, 7), "multiple": 4, "axes": (2, 3)}, {"x": floats(1, 2, 5, 6), "multiple": (3, 4), "axes": (-2, -1), "mode": "reflect"},
+    samples=lambda: [{"x": floats(2, 3, 5, 7), "multiple": 4, "axes": (2, 3)},
+                     {"x": floats(1, 2, 5, 6), "multiple": (3, 4), "axes": (-2, -1), "mode": "reflect"},
                      {"x": floats(4), "multiple": 4, "axes": 0}])
 def pad_to(x, *, multiple, axes, mode="constant", value=0):
     """x padded at the end of `axes` to the next multiple."""
@@ -272,7 +277,8 @@ def roll(x, *, shifts, axes):
     return torch.roll(x, shifts, axes)
 
 
-@op("flip(x: [*s], axes: int | list[int]) -> [*s]", infer=_same, samples=lambda: [{"x": floats(2, 3, 5), "axes": (0, -1)}, {"x": ints(3, 1), "axes": 0}])
+@op("flip(x: [*s], axes: int | list[int]) -> [*s]", infer=_same,
+    samples=lambda: [{"x": floats(2, 3, 5), "axes": (0, -1)}, {"x": ints(3, 1), "axes": 0}])
 def flip(x, *, axes):
     """x with `axes` turned round."""
     return torch.flip(x, [axes] if isinstance(axes, int) else list(axes))
@@ -284,26 +290,27 @@ def _windows(x: TensorType, size: Any, stride: Any = None, pad: Any = 0, axes: A
     n = len(chosen)
     shape, sizes = list(x.shape), each(size, n, "size")
     for a, k, s, p in zip(chosen, sizes, each(size if stride is None else stride, n, "stride"), each(pad, n, "pad")):
-        shape[a] = conv_out(shape[a], k, s, p)
-        if isinstance(shape[a], int) and shape[a] < 1:
+        shape[a] = count = conv_out(shape[a], k, s, p)
+        if isinstance(count, int) and count < 1:
             raise OpError(f"a window of {k} does not fit on an axis of {x.shape[a]}", "size")
     return TensorType(x.dtype, (*shape, *sizes))
 
 
 def _per_axis(axes: Any, n: int, *values: Any) -> list[tuple[int, ...]]:
     axes = [axes % n] if isinstance(axes, int) else [a % n for a in axes]
-    return list(zip(axes, *([v] * len(axes) if isinstance(v, int) else v for v in values)))
+    return list(zip(axes, *(v if isinstance(v, (tuple, list)) else [v] * len(axes) for v in values)))
 
 
 @op("unfold(x: [*s], size: int | list[int], stride: int | list[int]? = none, pad: int | list[int] = 0, axes: int | list[int] = -1) -> [*t]",
     infer=_windows, view=True, roles={"s": "mix"},
-    samples=lambda: [{"x": floats(2, 3, 7, 9), "size": 3, "stride": (2, 1), "pad": 1, "axes": (2, 3)}, {"x": floats(1, 6), "size": 2}, {"x": floats(1, 1), "size": 1, "axes": 0}])
+    samples=lambda: [{"x": floats(2, 3, 7, 9), "size": 3, "stride": (2, 1), "pad": 1, "axes": (2, 3)}, {"x": floats(1, 6), "size": 2},
+                     {"x": floats(1, 1), "size": 1, "axes": 0}])
 def unfold(x, *, size, stride=None, pad=0, axes=-1):
     """The windows along `axes`: each axis then counts windows, and the positions inside follow as new last axes, in the order of `axes`.
     Padding is with zeros; the stride is the window's size unless given."""
     n = rank(x)
     windows = _per_axis(axes, n, size, size if stride is None else stride, pad)
-    widths = dict((a, (p, p)) for a, _, _, p in windows if p)
+    widths = {a: (p, p) for a, _, _, p in windows if p}
     if widths:
         x = F.pad(x, _flat([widths.get(a, (0, 0)) for a in range(n)]))
     for a, k, s, _ in windows:

@@ -57,7 +57,8 @@ def _matmul_saves(a: TensorType, b: TensorType) -> Any:
 
 @op("matmul(a: [*s, i, k], b: [*t, k, j]) -> [*u, i, j]", infer=_matmul, roles={"k": "contract"}, saves=_matmul_saves,
     macs=lambda a, b: _matmul(a, b).numel * a.shape[-1],
-    samples=lambda: [{"a": floats(2, 3, 5, 7), "b": floats(2, 3, 7, 4)}, {"a": floats(2, 3, 5, 7), "b": floats(3, 7, 4)}, {"a": floats(4, 5, 7), "b": floats(7, 3)},
+    samples=lambda: [{"a": floats(2, 3, 5, 7), "b": floats(2, 3, 7, 4)}, {"a": floats(2, 3, 5, 7), "b": floats(3, 7, 4)},
+                     {"a": floats(4, 5, 7), "b": floats(7, 3)},
                      {"a": floats(1, 1, 3), "b": floats(1, 3, 1)}, {"a": floats(5, 7), "b": floats(7)}])
 def matmul(a, b):
     """Σₖ a[…, i, k] b[…, k, j]; leading axes broadcast. With one axis, `b` is a vector."""
@@ -124,12 +125,13 @@ def _einsum_saves(xs: tuple[TensorType, ...], ins: tuple[tuple[str, ...], ...], 
     sizes, kept = _sizes(xs, ins), []
     memory = ins[0]  # the axes of the left side as they lie in memory
     for i, (left, right, result) in enumerate(_steps(ins, out), 1):
-        both, summed = [n for n in result if n in left and n in right], [n for n in dict.fromkeys(left + right) if n in left and n in right and n not in result]
+        both = [n for n in result if n in left and n in right]
+        summed = [n for n in left if n in right and n not in result]
         for names, order, whole in ((left, memory, f"xs.{i - 1}" if i == 1 else None), (right, ins[i], f"xs.{i}")):
             own = [n for n in result if n in names and n not in both]
-            view = not summed or all(_adjacent([n for n in order if sizes[n] != 1], [n for n in group if sizes[n] != 1]) for group in (both, own, summed))
-            dtype = xs[0].dtype
-            kept.append(whole if view and whole else TensorType(dtype, tuple(sizes[n] for n in names)))
+            order = [n for n in order if sizes[n] != 1]
+            view = not summed or all(_adjacent(order, [n for n in group if sizes[n] != 1]) for group in (both, own, summed))
+            kept.append(whole if view and whole else TensorType(xs[0].dtype, tuple(sizes[n] for n in names)))
         memory = (*both, *(n for n in result if n in left and n not in both), *(n for n in result if n in right and n not in both))
     return kept
 
@@ -148,7 +150,8 @@ def _letters(names: tuple[tuple[str, ...], ...]) -> str:
 
 
 @op("einsum(xs: list[[*s]], ins: list[list[str]], out: list[str]) -> [*u]", infer=_einsum, macs=_einsum_macs, saves=_einsum_saves,
-    samples=lambda: [{"xs": (floats(2, 3, 5, 7), floats(2, 4, 5, 7)), "ins": (("B", "T", "h", "w"), ("B", "S", "h", "w")), "out": ("B", "h", "T", "S")},
+    samples=lambda: [{"xs": (floats(2, 3, 5, 7), floats(2, 4, 5, 7)), "ins": (("B", "T", "h", "w"), ("B", "S", "h", "w")),
+                      "out": ("B", "h", "T", "S")},
                      {"xs": (floats(2, 5, 3), floats(7, 5)), "ins": (("B", "i", "T"), ("o", "i")), "out": ("B", "o", "T")},
                      {"xs": (floats(1, 3), floats(1, 4)), "ins": (("b", "i"), ("b", "j")), "out": ("b", "i", "j")},
                      {"xs": (floats(2, 3), floats(3, 4), floats(4, 5)), "ins": (("a", "b"), ("b", "c"), ("c", "d")), "out": ("a", "d")},

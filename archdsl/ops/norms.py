@@ -25,7 +25,8 @@ def _last(x: TensorType, weight: TensorType | None = None, bias: TensorType | No
     return _affine(x, -1, weight=weight, bias=bias)
 
 
-def _layer_norm_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, eps: float = 1e-5, count: int | None = None) -> Any:
+def _layer_norm_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, eps: float = 1e-5,
+                      count: int | None = None) -> Any:
     row = TensorType(x.dtype, (*x.shape[:-1], 1))
     if count is None:
         return "x", "weight", "bias", row, row
@@ -55,7 +56,8 @@ def layer_norm(x, weight=None, bias=None, *, eps=1e-5, count=None):
 def _rms_saves(x: TensorType, weight: TensorType | None = None, eps: float = 1e-5) -> Any:
     """16-bit input is widened first; then the wide copy is kept."""
     wide = wider(x.dtype)
-    return {"x": ("x" if wide == x.dtype else TensorType(wide, x.shape), "weight", TensorType(wide, (*x.shape[:-1], 1))), "weight": (TensorType(wide, x.shape),)}
+    return {"x": ("x" if wide == x.dtype else TensorType(wide, x.shape), "weight", TensorType(wide, (*x.shape[:-1], 1))),
+            "weight": (TensorType(wide, x.shape),)}
 
 
 @op("rms_norm(x: [..., d], weight: [d]? = none, eps: float = 1e-5) -> [..., d]", infer=_last, roles={"d": "normalise"}, source="arxiv 1910.07467",
@@ -97,8 +99,8 @@ def group_norm(x, weight=None, bias=None, *, groups=1, eps=1e-5):
     return F.group_norm(x, groups, weight, bias, eps)
 
 
-def _batch(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, mean: TensorType | None = None, variance: TensorType | None = None,
-           **_: Any) -> TensorType:
+def _batch(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, mean: TensorType | None = None,
+           variance: TensorType | None = None, **_: Any) -> TensorType:
     if len(x.shape) < 2:
         raise OpError(f"batch and channels are needed, and this is {x}", "x")
     _affine(x, 1, weight=weight, bias=bias)
@@ -108,7 +110,8 @@ def _batch(x: TensorType, weight: TensorType | None = None, bias: TensorType | N
     return TensorType(x.dtype, x.shape)
 
 
-def _batch_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, mean: Any = None, variance: Any = None, **_: Any) -> Any:
+def _batch_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, mean: Any = None, variance: Any = None,
+                 **_: Any) -> Any:
     row = TensorType(x.dtype, (x.shape[1],))
     return "x", "weight", "mean", "variance", row, row
 

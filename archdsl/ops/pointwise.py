@@ -1,13 +1,24 @@
 """Elementwise ops: arithmetic, comparison, activations, casts and gradient stops."""
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from archdsl.graph import FLOATS, TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import Op, OpError, op
 from archdsl.ops.rules import (
-    DTYPES, bools, elementwise, floats, ints, is_float, is_tensor, need_dtype, need_float, shape_of, torch_dtype,
+    DTYPES,
+    bools,
+    elementwise,
+    floats,
+    ints,
+    is_float,
+    is_tensor,
+    need_dtype,
+    need_float,
+    shape_of,
+    torch_dtype,
 )
 
 _SHAPES = ((2, 3, 5), (1, 1), (7,))
@@ -346,7 +357,8 @@ def _logical(x: Any, y: Any = False) -> TensorType:
     return elementwise(x, y, dtype="bool")
 
 
-_LOGICAL: dict[str, Any] = {"infer": _logical, "grad": "none", "samples": lambda: [{"x": bools(2, 5), "y": bools(5)}, {"x": bools(1, 1), "y": bools(3, 1)}]}
+_LOGICAL: dict[str, Any] = {"infer": _logical, "grad": "none",
+                            "samples": lambda: [{"x": bools(2, 5), "y": bools(5)}, {"x": bools(1, 1), "y": bools(3, 1)}]}
 
 
 @op("logical_and(x: bool[*s], y: bool[*t]) -> bool[*u]", **_LOGICAL)
@@ -388,7 +400,8 @@ def _cast(x: TensorType, dtype: str) -> TensorType:
 
 
 @op("cast(x: [*s], dtype: str) -> [*s]", infer=_cast, view=True,
-    samples=lambda: [{"x": floats(2, 5), "dtype": "f32"}, {"x": ints(4, 3), "dtype": "f64"}, {"x": floats(1), "dtype": "int"}, {"x": ints(2, 3), "dtype": "bool"}])
+    samples=lambda: [{"x": floats(2, 5), "dtype": "f32"}, {"x": ints(4, 3), "dtype": "f64"}, {"x": floats(1), "dtype": "int"},
+                     {"x": ints(2, 3), "dtype": "bool"}])
 def cast(x, *, dtype):
     """x in another element type (`float`: the model's). Lowering gives the dtype of this build."""
     return x.to(torch_dtype(dtype) if isinstance(dtype, str) else dtype)

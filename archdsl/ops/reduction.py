@@ -1,7 +1,8 @@
 """Sums, means, extrema, softmax, sorting: ops that look along an axis."""
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
@@ -159,7 +160,8 @@ def _sort(x: TensorType, axis: int = -1, **_: Any) -> tuple[TensorType, TensorTy
     return TensorType(x.dtype, x.shape), TensorType("int", x.shape)
 
 
-@op("sort(x: [...], axis: int = -1, descending: bool = false, stable: bool = false) -> (values: [...], places: int[...])", infer=_sort, saves=("out1",),
+@op("sort(x: [...], axis: int = -1, descending: bool = false, stable: bool = false) -> (values: [...], places: int[...])", infer=_sort,
+    saves=("out1",),
     samples=lambda: [*_axis_samples(), {"x": floats(2, 5), "descending": True, "stable": True}])
 def sort(x, *, axis=-1, descending=False, stable=False):
     """The values in order along an axis, and where each came from; `stable` keeps the order of equal ones."""
@@ -168,8 +170,9 @@ def sort(x, *, axis=-1, descending=False, stable=False):
 
 def _topk(x: TensorType, k: int, axis: int = -1, largest: bool = True) -> tuple[TensorType, TensorType]:
     a = axis_of(axis, len(x.shape))
-    if isinstance(x.shape[a], int) and isinstance(k, int) and k > x.shape[a]:
-        raise OpError(f"the {k} largest of {x.shape[a]} values are asked for", "k")
+    n = x.shape[a]
+    if isinstance(n, int) and isinstance(k, int) and k > n:
+        raise OpError(f"the {k} largest of {n} values are asked for", "k")
     shape = replaced(x.shape, a, k)
     return TensorType(x.dtype, shape), TensorType("int", shape)
 

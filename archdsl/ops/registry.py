@@ -14,9 +14,10 @@ control flow on tensors; a size that varies at run time arrives as a proxy too.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Callable, Collection, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from archdsl.syntax import tree
@@ -41,7 +42,8 @@ class Op:
     """`infer(**arguments) -> TensorType | tuple` with operands as TensorType, number or None; absent: the signature alone decides,
     and the dtype is the one written there or else the operands' promoted one.
     `macs(**arguments) -> Size` counts multiply-accumulates (matrix products and convolutions only).
-    `saves`: what autograd keeps for the backward pass: names of operands ("xs.0": the first of a list), "out" (the first result; "out1" the second) or TensorTypes;
+    `saves`: what autograd keeps for the backward pass: names of operands ("xs.0": the first of a list),
+    "out" (the first result; "out1" the second) or TensorTypes;
     a dict says for which operand's gradient (`{"x": ("weight",), "weight": ("x",)}`); a callable computes either (and may take `needs`,
     the names of the operands that get a gradient). Ask `kept`.
     `roles`: axis name of the signature -> role; others map. `phase`: behaves differently in training; the body takes `training`.

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Iterable
+from typing import Any
 
 from archdsl.dims import Size, product
 from archdsl.graph import FLOATS, TensorType
@@ -93,7 +94,8 @@ def promote(*operands: Any, about: str | None = None) -> str:
         if x is None:
             continue
         i, dtype = (0 if x.shape else 1, x.dtype) if isinstance(x, TensorType) else (2, number_dtype(x))
-        groups[i] = dtype if groups[i] is None else _number if (dtype == _number or groups[i] == _number) else promote_types(groups[i], dtype)  # type: ignore[arg-type]
+        known = groups[i]
+        groups[i] = dtype if known is None else _number if _number in (dtype, known) else promote_types(known, dtype)
     result: str | None = None
     for dtype in groups:
         if dtype is None:
@@ -193,8 +195,10 @@ def broadcast(*shapes: tuple[Size, ...], about: str | None = None) -> tuple[Size
             verdict = equal(size, s[-i])
             if verdict is not True:
                 texts = " and ".join("[" + ", ".join(map(str, s)) + "]" for s in shapes)
-                known = "do not fit" if verdict is False else "are not known to fit"
-                raise OpError(f"the shapes {texts} {known}: axis {-i} has {size} and {s[-i]}", about, **({} if verdict is False else _state(size, s[-i])))
+                fixed = isinstance(size, int) and isinstance(s[-i], int)
+                known = "do not fit" if fixed else "are not known to fit"
+                raise OpError(f"the shapes {texts} {known}: axis {-i} has {size} and {s[-i]}", about,
+                              **({} if fixed else _state(size, s[-i])))
             size = size if isinstance(size, int) else s[-i]
         out.append(size)
     return tuple(reversed(out))
@@ -230,7 +234,7 @@ def replaced(shape: tuple[Size, ...], axis: int, *sizes: Size) -> tuple[Size, ..
 
 def each(value: Any, n: int, about: str) -> tuple[int, ...]:
     """An attribute for n axes: one number for all, or one per axis."""
-    if isinstance(value, int):
+    if not isinstance(value, (tuple, list)):
         return (value,) * n
     if len(value) != n:
         raise OpError(f"`{about}` has {len(value)} numbers for {n} axes", about)

@@ -57,12 +57,12 @@ def tensor(t: TensorType, model: torch.dtype, seed: int, grad: bool = False) -> 
     g = torch.Generator().manual_seed(seed)
     dtype = torch_dtype(t.dtype, model)
     low, high = (t.low, t.high) if isinstance(t, Sample) else (-2.0, 2.0)
-    shape = tuple(t.shape)
+    shape: list[Any] = list(t.shape)
+    n: Any = t.numel
     if isinstance(t, Sample) and t.permutation:
         return torch.rand(shape, generator=g).argsort(-1)
     if not dtype.is_floating_point:
         return torch.randint(int(low), int(high), shape, generator=g).to(dtype)
-    n = t.numel
     steps = (torch.randperm(n, generator=g) + 0.5 + 0.2 * torch.rand(n, generator=g)) / n  # distinct, spread over (0, 1)
     return (low + (high - low) * steps).reshape(shape).to(dtype).requires_grad_(grad)
 
@@ -88,7 +88,7 @@ class Call:
         self.named: dict[str, torch.Tensor] = {}
         values: dict[str, Any] = {}
         for key, value in self.types.items():
-            wants = key in names and (grad is True and not (name == "batch_norm" and key in ("mean", "variance")) or isinstance(grad, set) and key in grad)
+            wants = key in names and (key not in buffers(name) if grad is True else bool(grad) and key in grad)
             values[key] = map_tensors(value, lambda t, wants=wants: tensor(t, model, next(counter), wants and t.is_float))
             for suffix, v in ([(f".{j}", v) for j, v in enumerate(values[key])] if isinstance(values[key], tuple) else [("", values[key])]):
                 if isinstance(v, torch.Tensor):
@@ -105,10 +105,14 @@ class Call:
         return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 
+def buffers(name: str) -> tuple[str, ...]:
+    """Running statistics, which have no gradient."""
+    return ("mean", "variance") if name == "batch_norm" else ()
+
+
 def float_operands(call: Call) -> list[str]:
-    """Operands that a gradient may be asked for; running statistics have none."""
-    buffers = ("mean", "variance") if call.op.name == "batch_norm" else ()
-    return [k for k, v in call.named.items() if v.is_floating_point() and k not in buffers]
+    """Operands that a gradient may be asked for."""
+    return [k for k, v in call.named.items() if v.is_floating_point() and k not in buffers(call.op.name)]
 
 
 def subsets(names: list[str]) -> Iterator[set[str]]:

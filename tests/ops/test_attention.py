@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from archdsl.graph import Mask, TensorType
 from archdsl.ops.attention import CAUSAL, FULL, _allowed, pairs, simplified
 from archdsl.ops.registry import OPS, OpError
+from tests.ops.cases import types_of
 
 ATTEND = {
     "full": (FULL, lambda i, j: True),
@@ -106,7 +107,7 @@ def test_fused_kernel(case: str, dtype: torch.dtype):
     """The CPU's fused kernel is reached, and grouped keys are not repeated in memory."""
     lead = (2, 3) if case == "windows_of_windows" else (2,)
     groups = 2 if "grouped" in case else 4
-    q, k, v = torch.randn(*lead, 4, 8, 16, dtype=dtype), torch.randn(*lead, groups, 8, 16, dtype=dtype), torch.randn(*lead, groups, 8, 16, dtype=dtype)
+    q, k, v = (torch.randn(*lead, heads, 8, 16, dtype=dtype) for heads in (4, groups, groups))
     mask = {"grouped_causal": CAUSAL, "window": Mask("window", (3,))}.get(case, FULL)
     bias = torch.randn(4, 8, 8, dtype=dtype) if case in ("bias", "windows_of_windows") else None
     with _Kernels() as kernels:
@@ -133,7 +134,7 @@ def test_pure_causal_builds_no_mask():
 def test_faults(change: dict, message: str):
     operands = {"q": TensorType("float", (2, 4, 5, 8)), "k": TensorType("float", (2, 2, 5, 8)), "v": TensorType("float", (2, 2, 5, 8))}
     with pytest.raises(OpError, match="(?s)" + message.replace("(", r"\(")):
-        OPS["attention"].infer(**{**operands, **change})
+        types_of(OPS["attention"], {**operands, **change})
 
 
 def test_scale_default_is_by_key_width():
