@@ -232,12 +232,13 @@ class Graph:
 
 
 def structural_hash(graph: Graph) -> str:
-    numbers: dict[int, int] = {}
-    lines: list[str] = []
+    """Nodes are numbered as a walk from the results meets them, so the order in which independent ones were written does not count."""
+    numbers: dict[int, int] = {id(v.node): i for i, v in enumerate(graph.inputs)}
+    lines = [f"input {v.type}" for v in graph.inputs]
 
     def text(a: Any) -> str:
         if isinstance(a, Value):
-            return f"%{numbers[id(a.node)]}.{a.index}"
+            return f"@{a.node.attrs['path']}" if a.node.op == "param" else f"%{numbers[id(a.node)]}.{a.index}"
         if isinstance(a, Graph):
             return a.hash
         if isinstance(a, Mask):
@@ -250,10 +251,24 @@ def structural_hash(graph: Graph) -> str:
             return f"{int(a)}"  # 1 and 1.0 are one number in a spec
         return str(a)
 
-    for i, n in enumerate(graph.nodes):
-        attrs = ",".join(f"{k}={text(v)}" for k, v in sorted(n.attrs.items()) if n.op != "input")
-        lines.append(f"{n.op}({text(n.args)};{attrs}):{'|'.join(map(str, n.types))}")
-        numbers[id(n)] = i
+    def visit(root: Node) -> None:
+        stack = [(root, False)]
+        while stack:
+            n, ready = stack.pop()
+            if id(n) in numbers or n.op == "param":
+                continue
+            if not ready:
+                stack.append((n, True))
+                stack.extend((v.node, False) for v in reversed(list(n.operands())))
+                continue
+            attrs = ",".join(f"{k}={text(v)}" for k, v in sorted(n.attrs.items()))
+            lines.append(f"{n.op}({text(n.args)};{attrs}):{'|'.join(map(str, n.types))}")
+            numbers[id(n)] = len(numbers)
+
+    for v in (*graph.outputs, *(v for _, v in sorted(graph.emits.items()))):
+        visit(v.node)
+    for n in graph.nodes:
+        visit(n)
     lines += [f"return {text(graph.outputs)}"]
     lines += sorted(f"emit {k} {text(v)}" for k, v in graph.emits.items())
     lines += sorted(f"{p.kind} {p.path} {p.type} {text(p.init)}" for p in graph.params)

@@ -242,6 +242,8 @@ def _apply_literal(frame: Frame, template: Any, args: Args, span: Span, label: s
     inner = template.frame.child(builder=where.builder, prefix=where.prefix, overrides=where.overrides, vars=dict(template.frame.vars), rest=None, phase=where.phase,
                                  dtype=where.dtype, loop=where.loop, emitted=len(where.builder.emits))
     if isinstance(template, Partial):
+        if template.node.word == "einsum":
+            return layouts.einsum(inner, template.node, tuple(args[0]))
         return layouts.layout_call(inner, template.node, args[0][0] if args[0] else None)
     params = template.node.params
     if args[1] or len(args[0]) != len(params):

@@ -6,6 +6,7 @@ from typing import Any
 from archdsl.diagnostics.model import Label, error
 from archdsl.elaborate.values import NeedInline, map_tensors
 from archdsl.graph import Graph, Guard, InitExpr, Knob, Node, Param, TensorType, Value
+from archdsl.ops.registry import find
 from archdsl.source import Span
 
 RESERVED = frozenset("""
@@ -36,15 +37,32 @@ class Builder:
         self.emits: dict[str, Value] = {}
         self.guards: list[Guard] = []
         self.knobs: dict[str, Knob] = {}
+        self.pure: dict[Any, Node] = {}
 
     # ---------------------------------------------------------------- nodes
     def add(self, op: str, args: tuple[Any, ...], attrs: dict[str, Any], types: tuple[TensorType, ...], span: Span, name: str = "") -> Node:
         args = map_tensors(tuple(args), self.resolve)
         attrs = {k: map_tensors(v, self.resolve) for k, v in attrs.items()}
+        key = self._key(op, args, attrs)
+        known = self.pure.get(key) if key is not None else None
+        if known is not None:
+            return known
         node = Node(op, args, attrs, types, span, name)
         self.nodes.append(node)
         self.own.add(id(node))
+        if key is not None:
+            self.pure[key] = node
         return node
+
+    @staticmethod
+    def _key(op: str, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+        """The same pure op on the same operands is one node; draws, calls and whatever differs by phase are never merged."""
+        if op == "param":
+            return ("param", attrs["path"])
+        known = find(op)
+        if known is None or known.random or known.phase:
+            return None
+        return (op, tuple((type(a), a) for a in args), tuple((k, repr(v) if isinstance(v, float) else v) for k, v in attrs.items()))
 
     def input(self, name: str, type: TensorType, span: Span) -> Value:
         node = Node("input", (), {"name": name}, (type,), span, name)

@@ -201,10 +201,10 @@ def _share(frame: Frame, s: tree.Share) -> None:
         frame.bind(s.name, _hinted(value, s.name), s.name_span)
         return
     if isinstance(value, tuple):
-        shares = tuple(_one_share(frame, s, v, f"{s.name}.{i}") for i, v in enumerate(value))
+        shares = tuple(_one_share(frame, s, v, f"{s.address or s.name}.{i}") for i, v in enumerate(value))
         frame.bind(s.name, shares, s.name_span)
         return
-    frame.bind(s.name, _one_share(frame, s, value, s.name), s.name_span)
+    frame.bind(s.name, _one_share(frame, s, value, s.address or s.name), s.name_span)
 
 
 def _hinted(value: Any, name: str) -> Any:

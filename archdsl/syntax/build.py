@@ -306,8 +306,8 @@ class Builder:
         return t.Default(self.span(start, end), c[0][1], c[1])
 
     def share(self, c, start, end):
-        name, value, condition = c
-        return t.Share(self.span(start, end), name[1], value, condition, self.span(name[2], name[3]))
+        name, address, value, condition = c
+        return t.Share(self.span(start, end), name[1], value, condition, self.span(name[2], name[3]), (address or name)[1])
 
     def param_decl(self, c, start, end):
         return self.weight("param" if c[0] is None else "frozen", c[1:], start, end)

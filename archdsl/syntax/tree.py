@@ -403,10 +403,13 @@ class Default(Statement):
 
 @dataclass(slots=True)
 class Share(Statement):
+    """`address` is the `as` name, or the variable's."""
+
     name: str
     value: Expr
     condition: Expr | None
     name_span: Span = field(compare=False, repr=False)
+    address: str = ""
 
 
 @dataclass(slots=True)

@@ -1,0 +1,515 @@
+"""Any typed graph as `.arch` text that elaborates to the same hash: one block per definition, concrete sizes, written addresses."""
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from archdsl import dims
+from archdsl.dims import Dim, Size
+from archdsl.elaborate import library
+from archdsl.elaborate.model import Elaborated
+from archdsl.elaborate.ops import is_operand
+from archdsl.elaborate.values import RecordValue
+from archdsl.graph import Graph, Guard, InitExpr, Mask, Node, Param, TensorType, Value
+from archdsl.ops.registry import find
+from archdsl.source import Source
+
+LANGUAGE_WORDS = frozenset("and or not in is as with if else match for true false none".split())
+
+
+class Unprintable(ValueError):
+    """A size that cannot be written with the axes of the block it stands in."""
+
+
+def print_graph(made: Elaborated | Graph, format: bool = True) -> str:
+    """The closure of DESIGN §3. An Elaborated keeps input ranges, example sizes and the streaming axis."""
+    graph = made.graph if isinstance(made, Elaborated) else made
+    names = _definition_names(graph)
+    parts = [_print_definition(g, names, None) for g in graph.definitions() if g is not graph]
+    externs = dict.fromkeys(_extern(n) for g in graph.definitions() for n in g.nodes if n.op == "extern")
+    parts = [*externs, *parts, _print_definition(graph, names, made if isinstance(made, Elaborated) else None, root=True)]
+    text = "\n\n".join(parts) + "\n"
+    if not format:
+        return text
+    from archdsl.syntax.fmt import format_module
+
+    return format_module(Source("graph.arch", text))
+
+
+def _definition_names(graph: Graph) -> dict[int, str]:
+    """A unique capitalised name for each definition, after the block or loop label that it came from."""
+    taken: set[str] = set()
+    out: dict[int, str] = {}
+    for g in [graph, *(d for d in graph.definitions() if d is not graph)]:
+        base = re.sub(r"\W", "_", g.name) or "Block"
+        base = base[0].upper() + base[1:] if base[0].isalpha() else f"B{base}"
+        name, k = base, 1
+        while name in taken or len(name) == 1:
+            k += 1
+            name = f"{base}_{k}"
+        taken.add(name)
+        out[id(g)] = name
+    return out
+
+
+@dataclass
+class _Scope:
+    """Names of one block's text."""
+
+    graph: Graph
+    names: dict[int, str]
+    sizes: dict[Size, str] = field(default_factory=dict)
+    values: dict[Value, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    lines: list[str] = field(default_factory=list)
+
+    def fresh(self, hint: str, fallback: str = "v") -> str:
+        base = re.sub(r"\W", "_", hint) if hint else fallback
+        if not base[0].isalpha() or base[0].isupper() or keyword.iskeyword(base) or base in LANGUAGE_WORDS or re.fullmatch(r"a\d+", base) or _is_word(base):
+            base = f"{fallback}_{base.lower()}" if base[0].isalpha() else fallback
+        name, k = base, 1
+        while name in self.taken or _is_word(name):
+            k += 1
+            name = f"{base}_{k}"
+        self.taken.add(name)
+        return name
+
+    # ---------------------------------------------------------------- sizes
+    def size(self, size: Size) -> str:
+        """A size in the names of this block's axes. Raises Unprintable."""
+        if isinstance(size, int):
+            return str(size)
+        if size in self.sizes:
+            return self.sizes[size]
+        return str(self._rewrite(size))
+
+    def _rewrite(self, size: Size) -> Size:
+        if isinstance(size, int):
+            return size
+        if size in self.sizes:
+            return dims.sym(self.sizes[size])
+        total: Size = 0
+        for coefficient, mono in dims.terms(size):
+            term: Size = 1
+            scale = Fraction(coefficient)
+            for atom, power in mono:
+                part, factor = self._atom(atom)
+                term = term * part ** power
+                scale *= factor ** power
+            if scale.denominator == 1:
+                total = total + int(scale) * term
+            else:
+                exact = dims.floordiv(term * scale.numerator, scale.denominator)
+                total = total + exact
+        return total
+
+    def _atom(self, atom: Any) -> tuple[Size, Fraction]:
+        """An atom as (size in local names, factor)."""
+        for known, name in self.sizes.items():
+            ts = dims.terms(known)
+            if len(ts) == 1 and len(ts[0][1]) == 1 and ts[0][1][0] == (atom, 1):
+                return dims.sym(name), 1 / Fraction(ts[0][0])
+        if atom.kind == "sym":
+            raise Unprintable(f"the size {atom.name} cannot be read off an input of `{self.graph.name}`")
+        if atom.kind == "floor":
+            num, den = atom.args
+            for known, name in self.sizes.items():
+                ts = dims.terms(known)
+                if len(ts) == 1 and len(ts[0][1]) == 1 and ts[0][0] == 1 and ts[0][1][0][1] == 1:
+                    other = ts[0][1][0][0]
+                    if other.kind == "floor" and other.args[0] is num and isinstance(den, int) and isinstance(other.args[1], int) and den % other.args[1] == 0:
+                        return dims.floordiv(dims.sym(name), den // other.args[1]), Fraction(1)
+            return dims.floordiv(self._rewrite(num), self._rewrite(den)), Fraction(1)
+        pick = dims.minimum if atom.kind == "min" else dims.maximum
+        return pick(*(self._rewrite(a) for a in atom.args)), Fraction(1)
+
+    def type(self, t: TensorType) -> str:
+        return ("" if t.dtype == "float" else t.dtype) + "[" + ", ".join(self.size(s) for s in t.shape) + "]"
+
+    # ---------------------------------------------------------------- values
+    def value(self, v: Any) -> str:
+        """An operand."""
+        if isinstance(v, Value):
+            return self.values[v]
+        if isinstance(v, tuple):
+            return "[" + ", ".join(map(self.value, v)) + "]"
+        if isinstance(v, Dim):
+            return f"({self.size(v)})"
+        return literal(v)
+
+    def attribute(self, v: Any) -> str:
+        if isinstance(v, Mask):
+            return self.mask(v)
+        if isinstance(v, Dim):
+            return self.size(v)
+        if isinstance(v, tuple):
+            return "[" + ", ".join(map(self.attribute, v)) + "]"
+        return literal(v)
+
+    def mask(self, m: Mask) -> str:
+        if m.kind in ("and", "or"):
+            sign = " & " if m.kind == "and" else " | "
+            return sign.join(f"({self.mask(a)})" if a.kind in ("and", "or") else self.mask(a) for a in m.args)
+        if not m.args:
+            return m.kind
+        shown = [self.value(a) for a in m.args]
+        if m.kind == "own_block":
+            shown[1] = f"previous = {shown[1]}"
+        return f"{m.kind}({', '.join(shown)})"
+
+
+def _is_word(name: str) -> bool:
+    return library.find(name) is not None
+
+
+def literal(v: Any) -> str:
+    """A number, string, bool or none, exactly."""
+    if v is None:
+        return "none"
+    if isinstance(v, bool):
+        return str(v).lower()
+    if isinstance(v, str):
+        return '"' + v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    if isinstance(v, float):
+        return str(int(v)) if v.is_integer() and abs(v) < 1e15 else repr(v)
+    if isinstance(v, Fraction):
+        return literal(float(v))
+    if isinstance(v, tuple):
+        return "[" + ", ".join(map(literal, v)) + "]"
+    if isinstance(v, RecordValue):
+        return f"{v.name}({', '.join(f'{k} = {literal(x)}' for k, x in v.items)})"
+    return str(v)
+
+
+# ---------------------------------------------------------------- definitions
+def _print_definition(g: Graph, names: dict[int, str], made: Elaborated | None, root: bool = False) -> str:
+    scope = _Scope(g, names)
+    inputs = _header(scope, g, made, root)
+    _params(scope, g)
+    shares = _shared(g)
+    for n in g.nodes:
+        if n.op == "param" and n.attrs["path"] in {p.path for p in g.params}:
+            scope.values[Value(n)] = scope.params[n.attrs["path"]]
+    for path in shares:
+        name = scope.fresh(path.rsplit(".", 1)[-1], "f")
+        scope.lines.append(f"share {name}{'' if path == name else f' as {path}'} = {names[id(g.children[path])]}()")
+        shares[path] = name
+    for guard in _own_guards(g):
+        scope.lines.append(_guard(scope, guard))
+    _body(scope, g, shares)
+    outs = ", ".join(f"{n}: {scope.type(o.type)}" if n and _plain(n) else scope.type(o.type) for n, o in zip(g.output_names or (None,) * len(g.outputs), g.outputs))
+    outs = f"({outs})" if len(g.outputs) != 1 else outs
+    scope.lines.append("return " + ", ".join(scope.values[o] for o in g.outputs))
+    doc = "".join(f"/// {line}\n" for line in g.doc.splitlines() if line.strip())
+    stream = f" stream {made.stream}" if made is not None and made.stream else ""
+    body = "\n".join("  " + line for line in scope.lines)
+    return f"{doc}{'model' if root else 'block'} {names[id(g)]}()({inputs}) -> {outs}{stream} {{\n{body}\n}}"
+
+
+def _plain(name: str) -> bool:
+    return name.isidentifier() and name not in LANGUAGE_WORDS and not _is_word(name)
+
+
+def _header(scope: _Scope, g: Graph, made: Elaborated | None, root: bool) -> str:
+    """Inputs with their types; each run-time size that an axis shows gets a local name."""
+    pool = iter([*"YXZUVWQPONMLKJIHGFEDC", *(f"S{i}" for i in range(1000))])
+    symbols = {s for v in g.inputs for d in v.shape if not isinstance(d, int) for s in dims.symbols(d)}
+    for v in g.inputs:
+        for d in v.shape:
+            if isinstance(d, int) or d in scope.sizes:
+                continue
+            if str(d) in symbols:
+                scope.sizes[d] = str(d)
+    for v in g.inputs:
+        for d in v.shape:
+            if isinstance(d, int) or d in scope.sizes or root:
+                continue
+            scope.sizes[d] = next(n for n in pool if n not in symbols and n not in scope.sizes.values())
+    shown = []
+    specs = {i.name: i for i in made.inputs} if made is not None else {}
+    for v in g.inputs:
+        name = scope.fresh(v.node.attrs["name"], "x")
+        scope.values[v] = name
+        spec = specs.get(v.node.attrs["name"])
+        text = scope.type(v.type)
+        if spec is not None and spec.sizes:
+            for axis, size in spec.sizes.items():
+                text = re.sub(rf"(?<=[\[ ]){axis}(?=[,\]])", f"{axis} = {size}", text, count=1)
+        limits = f" in {literal(spec.low)}..{literal(spec.high)}" if spec is not None and spec.low is not None else ""
+        shown.append(f"{name}: {text}{limits}")
+    return ", ".join(shown)
+
+
+def _params(scope: _Scope, g: Graph) -> None:
+    for p in g.params:
+        name = scope.fresh(p.path.rsplit(".", 1)[-1], "w")
+        scope.params[p.path] = name
+        kind = {"param": "param", "frozen": "frozen param", "buffer": "buffer"}[p.kind]
+        scope.lines.append(f"{kind} {name}{'' if name == p.path else f' as {p.path}'}: {_param_type(p)} = {_init(scope, g, p.init)}")
+
+
+def _param_type(p: Param) -> str:
+    """The shape, with written factors where an axis has several."""
+    if not p.factors:
+        return str(p.type)
+    axes = ["(" + " ".join(str(s) for _, s in f) + ")" if len(f) > 1 else str(f[0][1]) for f in p.factors]
+    return ("" if p.type.dtype == "float" else p.type.dtype) + "[" + ", ".join(axes) + "]"
+
+
+def _init(scope: _Scope, g: Graph, e: Any) -> str:
+    if not isinstance(e, InitExpr):
+        return literal(e)
+    if e.op == "param":
+        path = dict(e.attrs)["path"]
+        return scope.params[path]
+    args = [_init(scope, g, a) for a in e.args]
+    args += [f"{k} = {literal(v)}" for k, v in e.attrs]
+    return f"{e.op}({', '.join(args)})"
+
+
+def _shared(g: Graph) -> dict[str, str]:
+    """Children whose weights are read directly or that are called more than once."""
+    calls: dict[str, int] = {}
+    out: dict[str, str] = {}
+    own = {p.path for p in g.params}
+    for n in g.nodes:
+        if n.op == "call":
+            calls[n.attrs["path"]] = calls.get(n.attrs["path"], 0) + 1
+        elif n.op == "param" and n.attrs["path"] not in own:
+            owner = max((c for c in g.children if n.attrs["path"].startswith(c + ".")), key=len)
+            out[owner] = ""
+    out.update({p: "" for p, k in calls.items() if k > 1})
+    return out
+
+
+def _own_guards(g: Graph) -> list[Guard]:
+    inherited = [x for c in g.subgraphs() for x in c.guards]
+    return [x for x in g.guards if x not in inherited]
+
+
+def _guard(scope: _Scope, guard: Guard) -> str:
+    return f"require {_condition(scope, guard.left)} {guard.op} {scope.size(guard.right)}, {literal(guard.message)}"
+
+
+def _condition(scope: _Scope, size: Size) -> str:
+    """A remainder as it was written: `H % 32`, not `H - 32*floordiv(H, 32)`."""
+    for atom in dims.atoms(size) if not isinstance(size, int) else ():
+        if atom.kind == "floor" and isinstance(atom.args[1], int) and dims.mod(atom.args[0], atom.args[1]) is size:
+            return f"({scope.size(atom.args[0])}) % {atom.args[1]}"
+    return scope.size(size)
+
+
+# ---------------------------------------------------------------- bodies
+def _body(scope: _Scope, g: Graph, shares: dict[str, str]) -> None:
+    automatic = {Value(n, i) for n in g.nodes if n.op == "call" for i in range(len(n.attrs["graph"].outputs), len(n.types))}
+    emitted: dict[Value, list[str]] = {}
+    for address, v in g.emits.items():
+        if v not in automatic:
+            emitted.setdefault(v, []).append(address)
+    called = {n.attrs["path"] for n in g.nodes if n.op == "call"}
+    for v in g.inputs:
+        scope.lines += [f"emit {a} = {scope.values[v]}" for a in emitted.get(v, ())]
+    nodes = [n for n in g.nodes if n.op != "input"]
+    at = 0
+    while at < len(nodes):
+        n = nodes[at]
+        run = _repeat(scope, nodes, at, shares, g)
+        if run > 1:
+            at += run
+        else:
+            line = _node(scope, g, n, shares)
+            if line:
+                scope.lines.append(line)
+            at += 1
+        for v in nodes[at - 1].values:
+            scope.lines += [f"emit {a} = {scope.values[v]}" for a in emitted.get(v, ())]
+    for path, child in g.children.items():
+        if path not in called:
+            scope.lines.append(_unused_child(scope, path, child))
+
+
+def _unused_child(scope: _Scope, path: str, child: Graph) -> str:
+    """An application that nothing reads keeps its weights: it is fed zeros of the right type and dropped again."""
+    args = ", ".join(f"expand(literal(0, dtype = {literal(v.dtype)}), shape = [{', '.join(scope.size(s) if isinstance(s, int) else '1' for s in v.shape)}])" for v in child.inputs)
+    return f"_ = {scope.names[id(child)]}()({args}) as {path}"
+
+
+def _node(scope: _Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:
+    if n.op == "param":
+        if Value(n) not in scope.values:
+            path = n.attrs["path"]
+            owner = max((c for c in g.children if path.startswith(c + ".")), key=len)
+            scope.values[Value(n)] = f"{shares[owner]}.{path[len(owner) + 1:]}"
+        return ""
+    right = _right(scope, n, shares)
+    outputs = n.attrs["graph"].outputs if n.op == "call" else n.types
+    if n.op == "update":
+        return right
+    targets = []
+    for i in range(len(outputs)):
+        name = scope.fresh(n.name if len(outputs) == 1 else f"{n.name}_{i}" if n.name else "", "v")
+        scope.values[Value(n, i)] = name
+        targets.append(name)
+    for i in range(len(outputs), len(n.types)):
+        scope.values[Value(n, i)] = _emitted(scope, n, i)
+    return f"{', '.join(targets) or '_'} = {right}"
+
+
+def _emitted(scope: _Scope, n: Node, i: int) -> str:
+    """A value that a call emitted, read in this body: by `collect` of its last segment."""
+    address = list(n.attrs["graph"].emits)[i - len(n.attrs["graph"].outputs)]
+    full = f"{n.attrs['path']}.{address}"
+    last = address.rsplit(".", 1)[-1]
+    seen = [a for a in scope.graph.emits if a.rsplit(".", 1)[-1] == last]
+    return f"collect({last})[{seen.index(full)}]"
+
+
+def _right(scope: _Scope, n: Node, shares: dict[str, str]) -> str:
+    if n.op == "call":
+        path = n.attrs["path"]
+        args = ", ".join(map(scope.value, n.args))
+        if path in shares:
+            return f"{shares[path]}({args})"
+        return f"{scope.names[id(n.attrs['graph'])]}()({args}) as {path}"
+    if n.op == "phase":
+        args = ", ".join(map(scope.value, n.args))
+        return "phase { " + "  ".join(f"{k} => {scope.names[id(n.attrs[k])]}()({args}) as _" for k in ("train", "eval")) + " }"
+    if n.op == "update":
+        return f"update {scope.params[n.attrs['path']]} = {scope.value(n.args[0])}"
+    if n.op == "extern":
+        hyper = ", ".join(f"{k} = {literal(v)}" for k, v in n.attrs["arguments"])
+        return f"{n.attrs['block']}({hyper})({', '.join(map(scope.value, n.args))}) as {n.attrs['path']}"
+    if n.op == "rearrange":
+        return _rearrange(scope, n)
+    if n.op == "slice":
+        return f"{scope.value(n.args[0])}[{', '.join(map(lambda i: _index(scope, i), n.attrs['items']))}]"
+    if n.op == "reduce" and not n.attrs["keep"]:
+        rank, gone = len(n.args[0].shape), n.attrs["axes"]
+        kept = [f"a{i}" for i in range(rank) if i not in gone]
+        return f"reduce({scope.value(n.args[0])}, [{', '.join(f'a{i}' for i in range(rank))}] -> [{', '.join(kept)}], {n.attrs['how']})"
+    if n.op == "einsum":
+        return _einsum(scope, n)
+    return _op(scope, n)
+
+
+def _op(scope: _Scope, n: Node) -> str:
+    op = find(n.op)
+    assert op is not None, n.op
+    operands = [p for p in op.decl.params if is_operand(p)]
+    args: list[str] = []
+    skipped = False
+    for p, a in zip(operands, n.args):
+        if a is None:
+            skipped = True
+        else:
+            args.append(f"{p.name} = {scope.value(a)}" if skipped or p is not op.decl.params[len(args)] else scope.value(a))
+    from archdsl.elaborate.ops import _default, _number
+
+    for p in op.decl.params:
+        if is_operand(p):
+            continue
+        value = n.attrs.get(p.name)
+        if p.default is not None and _number(_default(op, p)) == value and type(_number(_default(op, p))) is type(value):
+            continue
+        args.append(f"{p.name} = {scope.attribute(value)}")
+    return f"{n.op}({', '.join(args)})"
+
+
+def _index(scope: _Scope, item: tuple[Any, ...]) -> str:
+    if item[0] == "new":
+        return "none"
+    if item[0] == "int":
+        return scope.size(item[1])
+    start, stop, step = ("" if v is None else scope.size(v) for v in item[1:])
+    return f"{start}:{stop}" + (f":{step}" if step else "")
+
+
+def _rearrange(scope: _Scope, n: Node) -> str:
+    """The layout word over fresh atom names; sizes that one side alone cannot show are given."""
+    sizes, ins, outs = n.attrs["sizes"], n.attrs["ins"], n.attrs["outs"]
+    inside = {i for g in ins for i in g}
+    given = {i for g in ins if len(g) > 1 for i in _given(g, sizes)}
+    name = {i: f"a{i}" for i in range(len(sizes))}
+    for i in range(len(sizes)):
+        if i not in inside:
+            given.add(i)
+
+    def side(groups: Any) -> str:
+        return "[" + ", ".join("1" if not g else name[g[0]] if len(g) == 1 else "(" + " ".join(name[i] for i in g) + ")" for g in groups) + "]"
+
+    extra = "".join(f", {name[i]} = {scope.size(sizes[i])}" for i in sorted(given))
+    return f"rearrange({scope.value(n.args[0])}, {side(ins)} -> {side(outs)}{extra})"
+
+
+def _given(group: tuple[int, ...], sizes: tuple[Size, ...]) -> list[int]:
+    """All factors of an axis but one: a run-time factor is the one to be solved."""
+    dynamic = [i for i in group if not isinstance(sizes[i], int)]
+    free = dynamic[0] if dynamic else group[0]
+    return [i for i in group if i != free]
+
+
+def _einsum(scope: _Scope, n: Node) -> str:
+    def side(ids: Any) -> str:
+        return "[" + ", ".join(f"a{i}" for i in ids) + "]"
+
+    xs = n.args[0]
+    return f"einsum({', '.join(map(side, n.attrs['ins']))} -> {side(n.attrs['out'])})({', '.join(map(scope.value, xs))})"
+
+
+def _repeat(scope: _Scope, nodes: list[Node], at: int, shares: dict[str, str], g: Graph) -> int:
+    """A chain of equal calls at `label.0`, `label.1`, … is written as a loop; returns how many nodes it covers."""
+    first = nodes[at]
+    if first.op != "call" or not first.attrs["path"].endswith(".0") or first.attrs["path"].count(".") != 1 or first.attrs["path"] in shares:
+        return 1
+    label, graph = first.attrs["path"][:-2], first.attrs["graph"]
+    if len(graph.outputs) != 1 or graph.emits or graph.knobs or not _natural(graph):
+        return 1
+    carried: int | None = None
+    count = 1
+    while at + count < len(nodes):
+        n, last = nodes[at + count], nodes[at + count - 1]
+        if n.op != "call" or n.attrs["graph"] is not graph or n.attrs["path"] != f"{label}.{count}" or n.attrs["path"] in shares:
+            break
+        moved = [k for k, (a, b) in enumerate(zip(n.args, last.args)) if a != b]
+        if len(moved) != 1 or n.args[moved[0]] != Value(last) or (carried is not None and moved[0] != carried):
+            break
+        carried = moved[0]
+        count += 1
+    if carried is None or any(a is None or not isinstance(a, Value) for a in first.args):
+        return 1
+    inner = {Value(nodes[at + k]) for k in range(count - 1)}
+    later = [v for n in nodes[at + count :] for v in n.operands()] + list(g.outputs) + list(g.emits.values())
+    if any(v in inner for v in later) or len(set(first.args)) != len(first.args):
+        return 1
+    name = scope.fresh(first.name or "x", "x")
+    args = ", ".join(name if k == carried else scope.value(a) for k, a in enumerate(first.args))
+    scope.lines.append(f"{name} = {scope.value(first.args[carried])}")
+    scope.lines.append(f"{label}: for i in range({count}) {{ {name} = {scope.names[id(graph)]}()({args}) as _ }}")
+    scope.values[Value(nodes[at + count - 1])] = name
+    return count
+
+
+def _natural(graph: Graph) -> bool:
+    """Whether the inputs stand in the order of their first use, as they would when a loop's body imports them."""
+    order = list(dict.fromkeys(v for n in graph.nodes if n.op != "input" for v in n.operands() if v.node.op == "input"))
+    return order == list(graph.inputs)
+
+
+def _extern(n: Node) -> str:
+    def shape(t: TensorType) -> str:
+        return str(t)
+
+    params = ", ".join(f"{k}: {_hyper_type(v)}" for k, v in n.attrs["arguments"])
+    inputs = ", ".join(f"x{i}: {shape(v.type)}" for i, v in enumerate(n.args) if v is not None)
+    outs = ", ".join(shape(t) for t in n.types)
+    return f"extern block {n.attrs['block']}({params})({inputs}) -> {outs if len(n.types) == 1 else f'({outs})'}"
+
+
+def _hyper_type(v: Any) -> str:
+    if isinstance(v, bool):
+        return "bool"
+    return {int: "int", str: "str"}.get(type(v), "float")
