@@ -7,7 +7,7 @@ from archdsl.dims import Size
 from archdsl.graph import Mask, TensorType, Value
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import bools, broadcast, equal, floats, ints, need_dtype, need_equal, rank, same_dtype, same_size, size, volume, wider
+from archdsl.ops.rules import bools, broadcast, chosen, equal, floats, ints, need_dtype, need_equal, rank, same_dtype, same_size, size, volume, wider
 
 FULL, CAUSAL = Mask("full"), Mask("causal")
 POSITIONAL = ("causal", "window", "causal_by", "own_block")
@@ -209,5 +209,6 @@ def attention(q, k, v, bias=None, *, mask=FULL, scale=None):
         allowed = pairs if allowed is None else torch.where(pairs, allowed, float("-inf"))
     if len(lead) != 1:  # torch's fused kernels take one batch axis
         q, k, v = (x.flatten(0, len(lead) - 1) if lead else x[None] for x in (q, k, v))
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=causal, scale=scale, enable_gqa=grouped)
+    options = chosen(attn_mask=(allowed, None), is_causal=(causal, False), scale=(scale, None), enable_gqa=(grouped, False))
+    y = F.scaled_dot_product_attention(q, k, v, **options)
     return y if len(lead) == 1 else torch.unflatten(y, 0, lead) if lead else y[0]

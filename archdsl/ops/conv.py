@@ -7,7 +7,7 @@ from archdsl.dims import Size, conv_out, conv_transpose_out, pool_out
 from archdsl.graph import TensorType
 from archdsl.lazy import F
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import each, floats, need_equal, need_float, need_rank, rank, same_dtype, volume
+from archdsl.ops.rules import chosen, each, floats, need_equal, need_float, need_rank, rank, same_dtype, volume
 
 Numbers = int | tuple[int, ...]
 
@@ -64,7 +64,8 @@ def _conv_macs(x: TensorType, weight: TensorType, bias: TensorType | None = None
 def conv(x, weight, bias=None, *, stride=1, pad=0, dilation=1, groups=1):
     """y[b, o, t] = bias[o] + Σ_{c, j} weight[o, c, j] x[b, g(o) + c, stride·t + dilation·j - pad]; `groups` splits the channels, weight is
     [out, c / groups, kernel…]. Odd maps lose their last rows (floor)."""
-    return (F.conv1d, F.conv2d, F.conv3d)[rank(weight) - 3](x, weight, bias, stride, pad, dilation, groups)
+    options = chosen(stride=(stride, 1), padding=(pad, 0), dilation=(dilation, 1), groups=(groups, 1))
+    return (F.conv1d, F.conv2d, F.conv3d)[rank(weight) - 3](x, weight, bias, **options)
 
 
 def _conv_transpose(x: TensorType, weight: TensorType, bias: TensorType | None = None, stride: Numbers = 1, pad: Numbers = 0, output_pad: Numbers = 0,
@@ -92,7 +93,8 @@ def _conv_transpose(x: TensorType, weight: TensorType, bias: TensorType | None =
                      {"x": floats(1, 1, 1, 1, 1), "weight": floats(1, 2, 2, 2, 2)}])
 def conv_transpose(x, weight, bias=None, *, stride=1, pad=0, output_pad=0, dilation=1, groups=1):
     """The transpose of `conv` as a linear map: spreads each position over a kernel and adds. weight: [c, out / groups, kernel…]."""
-    return (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank(weight) - 3](x, weight, bias, stride, pad, output_pad, groups, dilation)
+    options = chosen(stride=(stride, 1), padding=(pad, 0), output_padding=(output_pad, 0), dilation=(dilation, 1), groups=(groups, 1))
+    return (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank(weight) - 3](x, weight, bias, **options)
 
 
 # ---------------------------------------------------------------- pools
@@ -122,7 +124,8 @@ def _pool_samples() -> list[dict[str, Any]]:
     saves=lambda x, **attrs: ("x", TensorType("int", _pool(x, **attrs).shape)), samples=_pool_samples, **_POOLED)
 def max_pool(x, *, size, stride=None, pad=0, ceil_mode=False):
     """The maximum of each window; the stride is the window's size unless given."""
-    return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank(x) - 3](x, size, stride, pad, 1, ceil_mode)
+    options = chosen(stride=(stride, None), padding=(pad, 0), ceil_mode=(ceil_mode, False))
+    return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[rank(x) - 3](x, size, **options)
 
 
 @op("avg_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int]? = none, pad: int | list[int] = 0, ceil_mode: bool = false, "
@@ -130,8 +133,8 @@ def max_pool(x, *, size, stride=None, pad=0, ceil_mode=False):
     samples=lambda: [*_pool_samples(), {"x": floats(1, 2, 5, 5), "size": 3, "pad": 1, "count_include_pad": False}], **_POOLED)
 def avg_pool(x, *, size, stride=None, pad=0, ceil_mode=False, count_include_pad=True):
     """The mean of each window; padding counts as zeros unless `count_include_pad` is false."""
-    pool: Any = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank(x) - 3]
-    return pool(x, size, stride, pad, ceil_mode, count_include_pad)
+    options = chosen(stride=(stride, None), padding=(pad, 0), ceil_mode=(ceil_mode, False), count_include_pad=(count_include_pad, True))
+    return (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[rank(x) - 3](x, size, **options)
 
 
 # ---------------------------------------------------------------- resize
@@ -164,4 +167,4 @@ def _resize(x: TensorType, size: Any, mode: str = "linear", align_corners: bool 
 def resize(x, *, size, mode="linear", align_corners=False, antialias=False):
     """Interpolates the axes after the channels to `size`; `linear` is bilinear over two axes and trilinear over three."""
     name = _LINEAR[rank(x) - 3] if mode == "linear" else mode.replace("_", "-")
-    return F.interpolate(x, size, mode=name, align_corners=align_corners if mode in ("linear", "bicubic") else None, antialias=antialias)
+    return F.interpolate(x, size, mode=name, **chosen(align_corners=(align_corners, False), antialias=(antialias, False)))

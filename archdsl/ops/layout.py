@@ -7,7 +7,7 @@ from archdsl.dims import Size, ceildiv, conv_out, maximum, minimum
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axes_of, axis_of, bools, broadcast, each, equal, floats, ints, need_equal, promote, rank, replaced, size, volume
+from archdsl.ops.rules import axes_of, axis_of, bools, broadcast, chosen, each, equal, floats, ints, need_equal, promote, rank, replaced, size, volume
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -232,7 +232,7 @@ def _pad(x: TensorType, widths: Any, mode: str = "constant", value: float = 0) -
                      {"x": floats(1, 2, 4), "widths": ((0, 0), (0, 0), (1, 2)), "mode": "circular"}])
 def pad(x, *, widths, mode="constant", value=0):
     """x with `widths[i] = (before, after)` more positions on axis i: a value, the reflected inside, the edge, or the other end."""
-    return F.pad(x, _flat(widths), mode, value) if mode == "constant" else F.pad(x, _flat(widths, mode), mode)
+    return F.pad(x, _flat(widths, mode), **chosen(mode=(mode, "constant"), value=(value, 0)))
 
 
 def _to_multiple(x: TensorType, multiple: Any, axes: Any) -> dict[int, int]:
@@ -262,7 +262,7 @@ def pad_to(x, *, multiple, axes, mode="constant", value=0):
     axes = [axes % n] if isinstance(axes, int) else [a % n for a in axes]
     steps = dict(zip(axes, [multiple] * len(axes) if isinstance(multiple, int) else multiple))
     widths = [(0, -size(x, i) % steps[i]) if i in steps else (0, 0) for i in range(n)]
-    return F.pad(x, _flat(widths), mode, value) if mode == "constant" else F.pad(x, _flat(widths, mode), mode)
+    return F.pad(x, _flat(widths, mode), **chosen(mode=(mode, "constant"), value=(value, 0)))
 
 
 def _same(x: TensorType, axes: Any = None, **_: Any) -> TensorType:

@@ -10,6 +10,7 @@ from archdsl.ops.registry import Op, OpError, op
 from archdsl.ops.rules import (
     DTYPES,
     bools,
+    chosen,
     elementwise,
     floats,
     ints,
@@ -258,7 +259,7 @@ def relu6(x):
        samples=lambda: [{"x": floats(2, 3, 5)}, {"x": floats(1, 1), "approximate": "tanh"}])
 def gelu(x, *, approximate="none"):
     """x Φ(x), Φ the normal distribution function; `approximate = "tanh"` is the faster formula of GPT-2."""
-    return F.gelu(x, approximate=approximate)
+    return F.gelu(x, **chosen(approximate=(approximate, "none")))
 
 
 @unary("silu", saves=("x",), source="arxiv 1702.03118")

@@ -7,7 +7,7 @@ from typing import Any
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axes_of, axis_of, bools, floats, ints, need_dtype, need_float, replaced
+from archdsl.ops.rules import axes_of, axis_of, bools, chosen, floats, ints, need_dtype, need_float, replaced
 
 HOW = ("mean", "sum", "max", "min", "var", "any", "all")
 
@@ -26,9 +26,11 @@ def _reduce_type(x: TensorType, axis: Any, how: str, keep: bool) -> TensorType:
 
 def _apply(x: Any, axes: Any, how: str, keep: bool) -> Any:
     if how == "var":
-        return x.var(axes, correction=0, keepdim=keep)
+        return x.var(axes, correction=0, **chosen(keepdim=(keep, False)))
     function = {"mean": "mean", "sum": "sum", "max": "amax", "min": "amin", "any": "any", "all": "all"}[how]
-    return getattr(x, function)(() if axes is None and how in ("max", "min") else axes, keepdim=keep)
+    if axes is None and not keep:
+        return getattr(x, function)()
+    return getattr(x, function)(() if axes is None and how in ("max", "min") else axes, **chosen(keepdim=(keep, False)))
 
 
 _KEPT: dict[str, tuple[str, ...]] = {"max": ("x", "out"), "min": ("x", "out"), "var": ("x",)}

@@ -52,6 +52,11 @@ def size(x: Any, axis: int) -> Any:
     return t.shape[axis] if t is not None and isinstance(t.shape[axis], int) else x.shape[axis]
 
 
+def chosen(**options: tuple[Any, Any]) -> dict[str, Any]:
+    """Keyword arguments of a body's call: name = (value, torch's default), those at their default left out, so that lowered code is short."""
+    return {k: value for k, (value, default) in options.items() if value is not default and (hasattr(value, "dim") or value != default)}
+
+
 def same_size(a: Any, b: Any) -> bool:
     """Whether two sizes are known to be one and the same number."""
     return isinstance(a, int) and isinstance(b, int) and a == b
