@@ -56,6 +56,24 @@ class Elaborated:
     steps: int = 0
     warnings: list[Diagnostic] = field(default_factory=list)
 
+    def example_sizes(self, small: bool = False) -> dict[str, int]:
+        """Sizes of the run-time axes that satisfy the guards: the spec's examples, else 1; `small` asks for small ones (2, 3, 4, … multiples)."""
+        names = sorted({n for i in self.inputs for s in i.type.shape if not isinstance(s, int) for n in dims.symbols(s)})
+        sizes = {n: self.sizes.get(n, 1) for n in names}
+        if not small:
+            return sizes
+        for n in names:
+            for value in (*range(2 if n == names[0] else 3, 9), *(2**k * m for k in range(1, 9) for m in (2, 3, 7)), self.sizes.get(n, 1)):
+                trial = {**sizes, n: value}
+                if self._legal(trial):
+                    sizes = trial
+                    break
+        return sizes
+
+    def _legal(self, sizes: dict[str, int]) -> bool:
+        compare = {"==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b}
+        return all(compare[g.op](size_at(g.left, sizes), size_at(g.right, sizes)) for g in self.graph.guards)
+
 
 def segments(address: str) -> tuple[str, ...]:
     """`a.{b, c}.*.0` -> segments; braces hold no dots of their own."""

@@ -1,0 +1,232 @@
+"""A compiled model as a folder: the printed graph, readable PyTorch, weights, a manifest; and reading it back."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from archdsl.diagnostics.codes import Code
+from archdsl.diagnostics.model import error
+from archdsl.elaborate.model import Elaborated
+from archdsl.source import Source, Span
+from archdsl.version import VERSION
+
+if TYPE_CHECKING:
+    from archdsl.lower.module import ArchModule
+    from archdsl.spec import Spec
+
+CODES = {
+    "A0520": Code("this is no folder written by compile", "`archdsl.open` and SOURCE take a folder that `archdsl compile -o DIR` wrote: it holds graph.arch, weights.safetensors "
+                  "and manifest.json. The folder named here lacks one of them, or the file is not what the manifest says.", "archdsl cost some/other/folder",
+                  "archdsl compile llama:tiny -o out && archdsl cost out"),
+    "A0521": Code("the folder belongs to something else", "`compile -o DIR` replaces a folder that it wrote itself; it leaves any other folder with files in it alone.",
+                  "archdsl compile llama:tiny -o ~", "archdsl compile llama:tiny -o out"),
+    "A0522": Code("the folder is of another version", "The manifest's language version differs from this package's major and minor version, or the printed graph no longer elaborates "
+                  "to the hash in the manifest.", "", ""),
+}
+FILES = ("graph.arch", "model.py", "weights.safetensors", "manifest.json")
+
+
+class Manifest(BaseModel):
+    """What a compiled folder says of itself."""
+
+    language: str
+    spec: str
+    model: str
+    variant: str | None
+    knobs: dict[str, Any]
+    seed: int
+    dtype: str
+    spec_hash: str
+    stdlib_hash: str
+    graph_hash: str
+    params: int
+    recipe: list[Any] = []
+    bindings: dict[str, str] = {}
+    exports: list[str] = []
+
+
+def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = None, knobs: dict[str, Any] | None = None, *, seed: int = 0, dtype: Any = None,
+               weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False) -> Manifest:
+    """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
+    `export` adds model.pt2 (torch.export, dynamic sizes), `onnx` model.onnx. Raises ArchError A0521 for a folder that is not ours."""
+    import torch
+
+    made = spec.elaborate(variant, knobs or {})
+    model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {})
+    if weights is not None:
+        _load(model, weights, source)
+    target = Path(out)
+    _ours(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        manifest = _manifest(spec, variant, knobs or {}, made, seed, dtype or torch.get_default_dtype())
+        _write(folder, made, model)
+        if export:
+            _export(folder, made, model, manifest)
+        if onnx:
+            _onnx(folder, made, model, manifest)
+        (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+        folder.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(folder, target)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _load(model: Any, weights: Any, source: str | None) -> None:
+    if source is None:
+        model.load_state_dict(weights)
+    else:
+        from archdsl.weights import import_weights
+
+        import_weights(model, weights, source=source)
+
+
+def _ours(target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()) and not (target / "manifest.json").exists() or target.is_file():
+        raise error("A0521", f"{target} is not a folder that compile wrote", _span(str(target)), "left as it is", help="name another folder with -o")
+
+
+def _span(text: str) -> Span:
+    return Span(Source("-o", text), 0, len(text))
+
+
+def _manifest(spec: Spec, variant: str | None, knobs: dict[str, Any], made: Elaborated, seed: int, dtype: Any) -> Manifest:
+    from archdsl.elaborate.values import show
+
+    def plain(v: Any) -> Any:
+        return v if isinstance(v, (int, float, str, bool, type(None))) else show(v)
+
+    params = sum(_numel(p.type.shape) for _, p in made.graph.parameters() if p.kind in ("param", "frozen"))
+    return Manifest(language=VERSION, spec=os.path.basename(spec.path), model=spec.name, variant=variant, knobs={k: plain(n.value) for k, n in made.knobs.items()},
+                    seed=seed, dtype=str(dtype).removeprefix("torch."), spec_hash=_digest(spec.module.source.text), stdlib_hash=stdlib_hash(),
+                    graph_hash=made.graph.hash, params=params)
+
+
+def _numel(shape: tuple[Any, ...]) -> int:
+    n = 1
+    for s in shape:
+        n *= s
+    return n
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def stdlib_hash() -> str:
+    """One hash over the texts of all library modules."""
+    from archdsl.modules import library_modules, library_source
+
+    return _digest("\0".join(f"{name}\0{source.text}" for name in library_modules() if (source := library_source(name)) is not None))
+
+
+def _write(folder: Path, made: Elaborated, model: Any) -> None:
+    from safetensors.torch import save_file
+
+    from archdsl.lower.emit_python import python_source
+    from archdsl.printer import print_graph
+
+    (folder / "graph.arch").write_text(print_graph(made), encoding="utf-8")
+    (folder / "model.py").write_text(python_source(model), encoding="utf-8")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
+
+
+# ---------------------------------------------------------------- exports
+def _example(made: Elaborated) -> tuple[Any, Any]:
+    """Small example inputs, and torch.export's description of their run-time axes."""
+    import torch
+
+    from archdsl.inputs import sample_inputs
+    from archdsl.dims import Dim
+
+    sizes = made.example_sizes(small=True)
+    xs = sample_inputs(made, sizes)
+    known: dict[str, Any] = {}
+    dynamic = []
+    for spec in made.inputs:
+        axes = {}
+        for i, s in enumerate(spec.type.shape):
+            if isinstance(s, Dim):
+                known.setdefault(str(s), torch.export.Dim.AUTO)
+                axes[i] = known[str(s)]
+        dynamic.append(axes)
+    return xs, tuple(dynamic)
+
+
+def _export(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> None:
+    import torch
+
+    xs, dynamic = _example(made)
+    program = torch.export.export(model.eval(), xs, dynamic_shapes=dynamic)
+    torch.export.save(program, folder / "model.pt2")
+    manifest.exports.append("model.pt2")
+
+
+def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> None:
+    import warnings
+
+    import torch
+
+    try:
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError:
+        raise error("A0523", "writing ONNX needs the packages onnx and onnxscript", _span("--onnx"), help="pip install 'archdsl[onnx]'") from None
+    xs, dynamic = _example(made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(model.eval(), xs, dynamic_shapes=dynamic, dynamo=True, verbose=False, input_names=[i.name for i in made.inputs])
+    program.save(str(folder / "model.onnx"))
+    manifest.exports.append("model.onnx")
+
+
+# ---------------------------------------------------------------- reading back
+def open(folder: str | os.PathLike[str], device: Any = "cpu") -> ArchModule:  # noqa: A001
+    """The model in a folder that `compile -o` wrote, with its weights. Raises ArchError A0520 (not such a folder), A0522 (another version)."""
+    from safetensors.torch import load_file
+
+    spec, manifest = open_spec(folder)
+    import torch
+
+    path = Path(folder) / "weights.safetensors"
+    try:
+        state = load_file(path, device=str(device))
+    except Exception as e:  # safetensors raises its own kind
+        raise error("A0520", f"{path} cannot be read: {e}", _span(str(path))) from None
+    fresh = spec.build(seed=manifest.seed, dtype=getattr(torch, manifest.dtype), device=device)
+    missing = fresh.load_state_dict(state, strict=False)
+    if missing.missing_keys or missing.unexpected_keys:
+        name = (missing.missing_keys or missing.unexpected_keys)[0]
+        raise error("A0520", f"{path} does not hold the weights of graph.arch: `{name}` is {'missing' if missing.missing_keys else 'unexpected'}", _span(str(path)))
+    return fresh
+
+
+def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
+    """The printed graph of a compiled folder as a spec, checked against the manifest's hash."""
+    from archdsl.spec import load
+
+    root = Path(folder)
+    for name in ("graph.arch", "weights.safetensors", "manifest.json"):
+        if not (root / name).is_file():
+            raise error("A0520", f"{root} holds no {name}", _span(str(root)), "not a folder written by compile", help="`archdsl compile SPEC -o DIR` writes one")
+    try:
+        manifest = Manifest.model_validate(json.loads((root / "manifest.json").read_text(encoding="utf-8")))
+    except (ValidationError, ValueError) as e:
+        raise error("A0520", f"{root / 'manifest.json'} cannot be read: {str(e).splitlines()[0]}", _span(str(root))) from None
+    if manifest.language.split(".")[:2] != VERSION.split(".")[:2]:
+        raise error("A0522", f"{root} was written by version {manifest.language}, this is {VERSION}", _span(str(root)), help="compile the spec again")
+    spec = load(root / "graph.arch")
+    if spec.elaborate().graph.hash != manifest.graph_hash:
+        raise error("A0522", f"{root / 'graph.arch'} is not the graph of the manifest", _span(str(root)), "its hash differs", help="compile the spec again")
+    return spec, manifest
