@@ -1,0 +1,124 @@
+"""Argument lists against headers, without values: unknown names, too many, given twice, missing."""
+from __future__ import annotations
+
+from typing import Any, Iterator
+
+from archdsl.diagnostics.model import ArchError, Fix, Label, error
+from archdsl.elaborate.headers import signature
+from archdsl.elaborate.hints import did_you_mean, nearest
+from archdsl.elaborate.values import BlockRef, Builtin, FnRef, InitRef, OpRef, RecordRef, UserOp
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+OPEN = frozenset(("collect", "bank", "routed"))
+"""Words that look at their arguments themselves."""
+
+
+class Callee:
+    """What a call is held against: parameters in order as (name, required), how messages call it, and what they show beside it."""
+
+    def __init__(self, what: str, params: list[tuple[str, bool]], kind: str = "argument", labels: tuple[Label, ...] = (), notes: tuple[str, ...] = (), any_more: bool = False,
+                 hint: str = ""):
+        self.what, self.params, self.kind, self.labels, self.notes, self.any_more, self.hint = what, params, kind, labels, notes, any_more, hint
+
+
+def faults(callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int = 0, given: frozenset[str] = frozenset()) -> Iterator[ArchError]:
+    """What is wrong with an argument list. `piped`: values put in front of it; `given`: parameters that a `default` may supply."""
+    names = [n for n, _ in callee.params]
+    unclear = any(a.spread or isinstance(a.value, tree.Rest) for a in args)
+    positional = [a for a in args if a.name is None]
+    taken = set(names[: len(positional) + piped])
+    misfits = False
+    seen_name = False
+    for a in args:
+        if a.name is None:
+            if seen_name and not unclear:
+                yield error("A0205", "an argument without a name cannot follow one with a name", a.span)
+                return
+            continue
+        seen_name = True
+        if a.name not in names:
+            if not callee.any_more:
+                misfits = True
+                yield _unknown(callee, a, names)
+        elif a.name in taken and not unclear:
+            yield error("A0205", f"`{a.name}` is given twice", a.span)
+        taken.add(a.name)
+    count = len(positional) + piped
+    if unclear or callee.any_more and count > len(names):
+        return
+    if count > len(names):
+        yield _too_many(callee, positional, span, count)
+    elif not misfits:
+        missing = next((n for n, required in callee.params if required and n not in taken and n not in given), None)
+        if missing is not None:
+            yield error("A0203", f"{callee.what} needs the input `{missing}`" if callee.kind == "input" else f"{callee.what} needs `{missing}`", span, f"`{missing}` is missing",
+                        labels=callee.labels, notes=callee.notes)
+
+
+def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
+    assert a.name is not None
+    close = nearest(a.name, names)
+    fixes = (Fix(f"replace by `{close[0]}`", ((a.name_span, close[0]),)),) if close and a.name_span else ()
+    return error("A0202", f"{callee.what} has no {callee.kind} `{a.name}`", a.name_span or a.span, f"no such {callee.kind}", labels=callee.labels, notes=callee.notes,
+                 help=did_you_mean(a.name, names), fixes=fixes)
+
+
+def _too_many(callee: Callee, positional: list[tree.Arg], span: Span, count: int) -> ArchError:
+    n = len(callee.params)
+    extra = positional[-(count - n)].value.span if count - n <= len(positional) else span
+    return error("A0205", f"{callee.what} takes {n or 'no'} {callee.kind}{'s' * (n != 1)}, not {count}", extra, "one too many" if count == n + 1 else "too many", labels=callee.labels,
+                 notes=callee.notes, help=callee.hint or ())
+
+
+# ---------------------------------------------------------------- what can be called
+def callee(target: Any) -> Callee | None:
+    """The first list of a declaration, or None when its call cannot be judged without values."""
+    if isinstance(target, BlockRef):
+        params = [p for p in target.decl.params if not p.rest]
+        return Callee(f"`{target.decl.name}`", [(p.name, p.default is None) for p in params], labels=(_declared(target.decl),), notes=(signature(target.decl),),
+                      any_more=len(params) < len(target.decl.params), hint="tensors stand in a second list: `Block(arguments)(x)`")
+    if isinstance(target, FnRef):
+        where = Label(_head(target.decl), f"`{target.decl.name}` is declared here")
+        return Callee(f"`{target.decl.name}`", [(p.name, p.default is None) for p in target.decl.params], labels=(where,))
+    if isinstance(target, RecordRef):
+        fields = target.decl.fields
+        return Callee(f"the record {target.decl.name}", [(p.name, p.default is None) for p in fields], "field", (Label(_head(target.decl), "declared here"),))
+    if isinstance(target, (OpRef, UserOp)):
+        decl = target.op.decl if isinstance(target, OpRef) else target.decl
+        params = [p for p in decl.params if not p.rest]
+        notes = (target.op.signature,) if isinstance(target, OpRef) else ()
+        return Callee(f"`{decl.name}`", [(p.name, p.default is None) for p in params], notes=notes, any_more=len(params) < len(decl.params))
+    if isinstance(target, InitRef):
+        from archdsl.ops.initializers import INITIALIZERS, REQUIRED
+
+        return Callee(f"the initialiser `{target.name}`", [(n, v is REQUIRED) for n, v in INITIALIZERS[target.name].items()])
+    return _builtin(target) if isinstance(target, Builtin) else None
+
+
+def _builtin(target: Builtin) -> Callee | None:
+    from archdsl.ops.registry import find
+
+    if target.name in OPEN or find(target.name) is not None:  # the latter are ops too, when given tensors
+        return None
+    code, defaults = target.call.__code__, target.call.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount]
+    required = len(names) - len(defaults)
+    return Callee(f"`{target.name}`", [(n, i < required) for i, n in enumerate(names)], notes=(target.doc,), any_more=bool(code.co_flags & 4))
+
+
+def inputs(target: BlockRef) -> Callee:
+    """The second list of a block."""
+    params = [p for p in target.decl.inputs if not p.rest]
+    required = [(p.name, p.default is None and not isinstance(p.type, tree.OptionalType)) for p in params]
+    return Callee(f"`{target.decl.name}`", required, "input", (_declared(target.decl),), (signature(target.decl),), len(params) < len(target.decl.inputs))
+
+
+def _declared(decl: tree.Block) -> Label:
+    return Label(decl.name_span, f"`{decl.name}` is declared here")
+
+
+def _head(decl: Any) -> Span:
+    """The line that a declaration begins with, up to its name."""
+    at = decl.span.text.find(decl.name)
+    return Span(decl.span.source, decl.span.start + at, decl.span.start + at + len(decl.name)) if at >= 0 else decl.span
