@@ -123,7 +123,7 @@ def _builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
 
 def initializer(name: str, args: Args, span: Span) -> InitExpr:
     """`trunc_normal(std = 0.02)`. Raises A0202 for an unknown argument."""
-    from archdsl.ops.initializers import INITIALIZERS
+    from archdsl.ops.initializers import INITIALIZERS, REQUIRED
 
     names = dict(INITIALIZERS[name])
     positional, named, spans = args
@@ -134,6 +134,9 @@ def initializer(name: str, args: Args, span: Span) -> InitExpr:
         if k not in names:
             raise error("A0202", f"the initialiser {name} has no argument `{k}`", spans.get(k, span), help=did_you_mean(k, names))
         values[k] = v
+    missing = [k for k, v in names.items() if v is REQUIRED and k not in values]
+    if missing:
+        raise error("A0203", f"the initialiser {name} needs `{missing[0]}`", span, help=f"for example `{name}({missing[0]} = 0.5)`")
     merged = {k: float(v) if isinstance(v, Fraction) else v for k, v in {**names, **values}.items()}
     return InitExpr(name, (), tuple(sorted(merged.items())))
 

@@ -1,7 +1,9 @@
 """Applying ops: arguments to operands and attributes, shape and dtype rules, f32 islands, initialisers."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from archdsl import shapes
@@ -28,58 +30,95 @@ def is_operand_list(p: tree.Param) -> bool:
     return isinstance(kind, tree.ListType) and isinstance(kind.item, tree.TensorType)
 
 
+MISSING = object()
+
+
+@dataclass(slots=True)
+class Parameter:
+    """A parameter of an op, read off its signature once."""
+
+    name: str
+    operand: bool
+    many: bool
+    optional: bool
+    default: Any
+
+
+@lru_cache(maxsize=None)
+def parameters(name: str) -> tuple[Parameter, ...]:
+    """The parameters of an op in order."""
+    op = find(name)
+    assert op is not None, name
+    return tuple(Parameter(p.name, is_operand(p), is_operand_list(p), isinstance(p.type, tree.OptionalType), MISSING if p.default is None else _default(op, p))
+                 for p in op.decl.params)
+
+
 def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span] | None = None, label: str = "") -> Any:
     """One op node; returns its Value, or a tuple for several results, or an InitExpr where an initialiser is being written."""
     op = find(name)
     assert op is not None, name
     frame.session.step(span)
-    values = _arguments(op, args, named, span, spans or {})
-    if not _tensors(op, values) and (frame.init or any(isinstance(v, InitExpr) for v in _flat(values.values()))):
-        return _initialiser(op, values)
+    params = parameters(name)
+    spans = spans or {}
+    values = _arguments(op, params, args, named, span, spans)
+    if not _tensors(values) and (frame.init or any(isinstance(v, InitExpr) for v in _flat(values.values()))):
+        return _initialiser(op, params, values)
     if name == "identity":
         return values["x"]
-    types = infer(frame, op, values, span, spans or {})
-    operands, attrs = [], {}
-    for p in op.decl.params:
-        (operands.append(_operand(frame, values.get(p.name), span)) if is_operand(p) else attrs.__setitem__(p.name, _attribute(values.get(p.name))))
-    node = frame.builder.add(op.name, tuple(operands), attrs, types, span, label)
+    types = infer(frame, op, values, span, spans)
+    operands = tuple(_operand(frame, values[p.name], span) for p in params if p.operand)
+    attrs = {p.name: _attribute(values[p.name]) for p in params if not p.operand}
+    node = frame.builder.add(name, operands, attrs, types, span, label)
     return node.values[0] if len(types) == 1 else node.values
 
 
 def _flat(values: Any) -> Any:
     for v in values:
-        yield from _flat(v) if isinstance(v, tuple) else (v,)
+        if type(v) is tuple:
+            yield from _flat(v)
+        else:
+            yield v
 
 
-def _tensors(op: Op, values: dict[str, Any]) -> bool:
-    return any(isinstance(v, Value) for v in _flat(values.values())) or any(isinstance(v, Mask) and any(True for _ in v.tensors()) for v in values.values())
+def _tensors(values: dict[str, Any]) -> bool:
+    for v in values.values():
+        kind = type(v)
+        if kind is Value:
+            return True
+        if kind is tuple and any(type(w) is Value for w in _flat(v)):
+            return True
+        if kind is Mask and any(True for _ in v.tensors()):
+            return True
+    return False
 
 
-def _initialiser(op: Op, values: dict[str, Any]) -> InitExpr:
-    operands = tuple(_number(values.get(p.name)) for p in op.decl.params if is_operand(p))
+def _initialiser(op: Op, params: tuple[Parameter, ...], values: dict[str, Any]) -> InitExpr:
+    operands = tuple(_number(values.get(p.name)) for p in params if p.operand)
     while operands and operands[-1] is None:
         operands = operands[:-1]
-    attrs = tuple(sorted((p.name, _attribute(values[p.name])) for p in op.decl.params if not is_operand(p) and p.name in values))
+    attrs = tuple(sorted((p.name, _attribute(values[p.name])) for p in params if not p.operand and p.name in values))
     return InitExpr(op.name, operands, attrs)
 
 
 def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, Fraction) else tuple(map(_number, value)) if isinstance(value, tuple) else value
+    kind = type(value)
+    return float(value) if kind is Fraction else tuple(map(_number, value)) if kind is tuple else value
 
 
 def _attribute(value: Any) -> Any:
     value = _number(value)
-    if isinstance(value, OpRef):
-        return value.op.name
-    return value
+    return value.op.name if type(value) is OpRef else value
 
 
 def _operand(frame: Frame, value: Any, span: Span) -> Any:
     """An operand as it enters the graph; inside `f32 { }` floats are widened first."""
-    if isinstance(value, tuple):
+    kind = type(value)
+    if kind is Value:
+        if frame.dtype and value.dtype in ("float", "bf16", "f16"):
+            return Value(frame.builder.add("at_least", (value,), {"dtype": frame.dtype}, (TensorType(frame.dtype, value.shape),), span))
+        return value
+    if kind is tuple:
         return tuple(_operand(frame, v, span) for v in value)
-    if isinstance(value, Value) and frame.dtype and value.dtype in ("float", "bf16", "f16") and value.dtype in FLOATS:
-        return Value(frame.builder.add("at_least", (value,), {"dtype": frame.dtype}, (TensorType(frame.dtype, value.shape),), span))
     return _number(value)
 
 
@@ -87,7 +126,7 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
     """The result types; a fault is reported at the operand it is about."""
     types = {k: _as_type(frame, v) for k, v in values.items()}
     try:
-        result = op.infer(**{p.name: types.get(p.name) for p in op.decl.params}) if op.infer else shapes.infer_by_signature(op, types)
+        result = op.infer(**types) if op.infer else shapes.infer_by_signature(op, types)
     except OpError as e:
         where = spans.get(e.about, span)
         value = values.get(e.about or "")
@@ -113,38 +152,42 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
 
 
 def _as_type(frame: Frame, value: Any) -> Any:
-    if isinstance(value, Value):
+    kind = type(value)
+    if kind is Value:
         if frame.dtype and value.dtype in ("float", "bf16", "f16"):
             return TensorType(frame.dtype, value.shape)
         return value.type
-    if isinstance(value, tuple):
+    if kind is tuple:
         return tuple(_as_type(frame, v) for v in value)
     return _number(value)
 
 
-def _arguments(op: Op, args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span]) -> dict[str, Any]:
-    """Binds arguments to the op's parameters, defaults filled in."""
-    params = op.decl.params
-    names = [p.name for p in params]
-    if len(args) > len(names):
-        raise error("A0205", f"{op.name} takes {len(names)} arguments, not {len(args)}", spans.get(len(names), span), notes=(op.signature,))
-    values: dict[str, Any] = dict(zip(names, args))
-    for i, name in enumerate(names[: len(args)]):
+def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span]) -> dict[str, Any]:
+    """Binds arguments to the op's parameters, defaults filled in, in the order of the signature."""
+    if len(args) > len(params):
+        raise error("A0205", f"{op.name} takes {len(params)} arguments, not {len(args)}", spans.get(len(params), span), notes=(op.signature,))
+    given = {p.name: a for p, a in zip(params, args)}
+    for i, p in enumerate(params[: len(args)]):
         if i in spans:
-            spans[name] = spans[i]
-    for name, value in named.items():
-        if name not in names:
-            raise error("A0202", f"{op.name} has no argument `{name}`", spans.get(name, span), notes=(op.signature,), help=did_you_mean(name, names))
-        if name in values:
-            raise error("A0205", f"`{name}` is given twice", spans.get(name, span))
-        values[name] = value
+            spans[p.name] = spans[i]
+    if named:
+        names = [p.name for p in params]
+        for name, value in named.items():
+            if name not in names:
+                raise error("A0202", f"{op.name} has no argument `{name}`", spans.get(name, span), notes=(op.signature,), help=did_you_mean(name, names))
+            if name in given:
+                raise error("A0205", f"`{name}` is given twice", spans.get(name, span))
+            given[name] = value
+    values: dict[str, Any] = {}
     for p in params:
-        if p.name in values:
-            _check(op, p, values[p.name], spans.get(p.name, span))
-        elif p.default is None:
+        value = given.get(p.name, MISSING)
+        if value is not MISSING:
+            _check(op, p, value, spans.get(p.name, span))
+        elif p.default is MISSING:
             raise error("A0203", f"{op.name} needs `{p.name}`", span, notes=(op.signature,))
         else:
-            values[p.name] = _default(op, p)
+            value = p.default
+        values[p.name] = value
     return values
 
 
@@ -164,15 +207,18 @@ def _default(op: Op, p: tree.Param) -> Any:
     raise AssertionError(f"the default of {op.name}.{p.name} is no literal")
 
 
-def _check(op: Op, p: tree.Param, value: Any, span: Span) -> None:
+def _check(op: Op, p: Parameter, value: Any, span: Span) -> None:
     """Operands are tensors or numbers; attributes are not tensors."""
-    if isinstance(value, Condition):
+    kind = type(value)
+    if kind is Condition:
         raise error("A0204", f"`{p.name}` of {op.name} cannot be a condition on run-time sizes", span)
-    if is_operand(p):
-        if is_operand_list(p):
-            if not isinstance(value, tuple) or not all(isinstance(v, (Value, InitExpr)) for v in value):
+    if p.operand:
+        if kind is Value and not p.many:
+            return
+        if p.many:
+            if kind is not tuple or not all(isinstance(v, (Value, InitExpr)) for v in value):
                 raise error("A0204", f"`{p.name}` of {op.name} is a list of tensors, not {describe(value)}", span)
-        elif not (value is None and isinstance(p.type, tree.OptionalType)) and not isinstance(value, (Value, InitExpr, int, float, Fraction, Dim)):
+        elif not (value is None and p.optional) and not isinstance(value, (InitExpr, int, float, Fraction, Dim)):
             raise error("A0204", f"`{p.name}` of {op.name} is a tensor, not {describe(value)}", span, f"this is {describe(value)}", notes=(op.signature,))
-    elif any(isinstance(v, Value) for v in _flat((value,))):
+    elif kind is Value or kind is tuple and any(type(v) is Value for v in _flat(value)):
         raise error("A0204", f"`{p.name}` of {op.name} is chosen when the spec is built; a tensor cannot stand here", span, notes=(op.signature,))
