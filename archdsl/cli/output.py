@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from archdsl.diagnostics.model import Diagnostic
@@ -56,6 +57,18 @@ def _show_rich(header: Sequence[str], rows: list[list[str]], right: set[int]) ->
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[None]:
+    """Says on a terminal what is being done, until it is done; a pipe gets nothing."""
+    if not wants_color(sys.stderr):
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{doing} …"):
+        yield
 
 
 def count(n: int, noun: str) -> str:

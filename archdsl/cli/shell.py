@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from archdsl.cli.main import guarded
+from archdsl.cli.source import complete_source
 from archdsl.version import VERSION
 
 
@@ -25,6 +26,10 @@ app = typer.Typer(
 
 Paths = Annotated[list[str], typer.Argument(metavar="PATH", help="Specs, or folders to search for them.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print data instead of text.")]
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="SPEC[:model][.variant], or a folder written by compile.", show_default=False,
+                                       autocompletion=complete_source)]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="ADDRESS=VALUE", help="Set a knob; may be repeated.", show_default=False)]
 
 
 def _show_version(asked: bool) -> None:
@@ -61,6 +66,22 @@ def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK", help="
     from archdsl.cli.commands.explain import explain
 
     return explain(topic, json)
+
+
+@app.command()
+def compile(
+    source: Source,
+    settings: Settings = None,
+    seed: Annotated[int, typer.Option(help="For the initial weights.")] = 0,
+    weights: Annotated[str | None, typer.Option(metavar="FILE[@NAMES]", help="Start from these weights; @timm, @hf: under the names of that `names`.")] = None,
+    export: Annotated[bool, typer.Option("--export", help="Also write model.pt2, a torch.export program.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx.")] = False,
+    out: Annotated[str | None, typer.Option("-o", "--out", metavar="DIR", help="The folder to write; without it the model is printed as PyTorch.")] = None,
+) -> int:
+    """Compile a spec: the printed graph, a model.py that needs torch alone, weights, a manifest."""
+    from archdsl.cli.commands.compile import compile
+
+    return compile(source, settings or [], seed, weights, export, onnx, out)
 
 
 @app.command("list")

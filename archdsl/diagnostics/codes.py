@@ -26,7 +26,9 @@ OWNERS = (
     "archdsl.names",             # A04 foreign names
     "archdsl.lower.errors",      # A05 lowering, binding, weights
     "archdsl.modules",           # A06 imports
-    "archdsl.files",             # A06 files and limits
+    "archdsl.store",             # A052x compiled folders
+    "archdsl.files",             # A062x files
+    "archdsl.checkpoints",       # A0628
     "archdsl.cli.errors",        # A06 command line, A09 internal
 )
 

@@ -27,6 +27,7 @@ ELSEWHERE: dict[str, str] = {
     "A0625": "test_files.py",
     "A0626": "test_files.py",
     "A0627": "test_files.py",
+    "A0628": "test_checkpoints.py",
     "A0651": "cli/test_explain.py",
     "A0652": "cli/test_new.py",
     "A0653": "cli/test_new.py",

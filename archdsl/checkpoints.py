@@ -1,0 +1,75 @@
+"""Reading files of weights as the world writes them: safetensors (one file or shards with an index) and torch's own format."""
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from archdsl.diagnostics.codes import Code
+from archdsl.diagnostics.model import ArchError, error
+from archdsl.source import Source, Span
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CODES = {
+    "A0628": Code(
+        "a file of weights cannot be read",
+        "Weights are read from .safetensors files, from an index of shards (model.safetensors.index.json), and from files that torch.save wrote "
+        "(.pt, .pth, .bin, .ckpt). The last kind is unpickled with weights_only=True: a file that would run code is refused. "
+        "It must hold a dictionary of tensors, or a dictionary with such a one under `state_dict`, `model_state_dict` or `model`.",
+    ),
+}
+NESTED = ("state_dict", "model_state_dict", "model")
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Name -> tensor, on the CPU. Raises ArchError A0628."""
+    name = os.fspath(path)
+    try:
+        state = _read(name)
+    except ArchError:
+        raise
+    except Exception as fault:  # safetensors, pickle, zipfile and the system each raise their own kinds
+        raise _fault(name, (getattr(fault, "strerror", None) or str(fault)).split("\n")[0] or type(fault).__name__) from None
+    if isinstance(state, dict):
+        state = next((state[key] for key in NESTED if isinstance(state.get(key), dict)), state)
+    return _tensors(name, state)
+
+
+def _read(name: str) -> Any:
+    if name.endswith(".index.json"):
+        return _read_shards(name)
+    if name.endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        return load_file(name)
+    import torch
+
+    return torch.load(name, map_location="cpu", weights_only=True)
+
+
+def _read_shards(name: str) -> dict[str, Any]:
+    with open(name, encoding="utf-8") as file:
+        files = json.load(file)["weight_map"].values()
+    state: dict[str, Any] = {}
+    for shard in sorted(set(files)):
+        if os.path.basename(shard) != shard:  # an index from elsewhere names files of its own folder only
+            raise _fault(name, f"it names `{shard}`, which is not in its folder")
+        state |= _read(os.path.join(os.path.dirname(name), shard))
+    return state
+
+
+def _tensors(name: str, state: Any) -> dict[str, Tensor]:
+    import torch
+
+    if not isinstance(state, dict):
+        raise _fault(name, f"it holds {type(state).__name__}, not a dictionary of tensors")
+    other = next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None)
+    if other is not None:
+        raise _fault(name, f"`{other}` in it is {type(state[other]).__name__}, not a tensor")
+    return state
+
+
+def _fault(name: str, why: str) -> ArchError:
+    return error("A0628", f"the weights in `{name}` cannot be read: {why}", Span(Source(name, ""), 0, 0))

@@ -1,0 +1,45 @@
+"""archdsl compile: from a spec to a folder with the model in it."""
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from archdsl.cli.output import progress
+from archdsl.cli.source import Opened, open_source, read_settings
+
+
+def compile(source: str, settings: list[str], seed: int, weights: str | None, export: bool, onnx: bool, out: str | None) -> int:
+    """Builds the model and writes its folder; without `out` prints it as PyTorch."""
+    opened = open_source(source)
+    knobs = read_settings(settings)
+    if out is None:
+        _print(opened, knobs)
+        return 0
+    with progress("loading torch"):
+        from archdsl.store import compile_to
+    with progress(f"compiling {source}"):
+        state, names = _weights(opened, weights)
+        manifest = compile_to(out, opened.spec, opened.variant, knobs, seed=seed, weights=state, source=names, export=export, onnx=onnx)
+    print(f"{out}: {manifest.model}{f'.{manifest.variant}' if manifest.variant else ''}, {manifest.params:,} parameters")
+    print("  " + "  ".join(["graph.arch", "model.py", "weights.safetensors", "manifest.json", *manifest.exports]))
+    return 0
+
+
+def _weights(opened: Opened, weights: str | None) -> tuple[dict[str, Any] | None, str | None]:
+    """The state dict to start from, and whose names it has: of `--weights FILE[@names]`, or those of the folder that is compiled again."""
+    if weights is None and opened.folder is None:
+        return None, None
+    from archdsl.checkpoints import read_checkpoint
+
+    if weights is None:
+        return read_checkpoint(f"{opened.folder}/weights.safetensors"), None
+    file, at, names = weights.rpartition("@")
+    return (read_checkpoint(file), names) if at else (read_checkpoint(weights), None)
+
+
+def _print(opened: Opened, knobs: dict[str, Any]) -> None:
+    with progress("compiling"):
+        from archdsl.lower.emit_python import python_source
+
+        text = python_source(opened.spec.build(opened.variant, device="meta", knobs=knobs))
+    sys.stdout.write(text)
