@@ -32,6 +32,7 @@ install() {
   if ! cmp -s pyproject.toml "$stamp"; then
     echo "installing archdsl$1 into .venv (the first time this fetches torch and takes minutes)"
     pip install --quiet --editable ".$1" || exit 1
+    python -m compileall -q archdsl stdlib # also where Python may not write its cache (PYTHONDONTWRITEBYTECODE): `check` starts twice as fast
     cp pyproject.toml "$stamp"
   fi
 }
