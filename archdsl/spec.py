@@ -105,11 +105,12 @@ class Spec:
         """The typed graph."""
         return self.elaborate(variant, knobs).graph
 
-    def cost(self, variant: str | None = None, at: dict[str, int] | None = None, form: str = "parallel", **knobs: Any) -> Cost:
-        """Parameters, multiply-accumulates and bytes for the sizes in `at` (the spec's example sizes where it is silent), without torch."""
+    def cost(self, variant: str | None = None, at: dict[str, int] | None = None, form: str = "parallel", dtype: str = "f32", **knobs: Any) -> Cost:
+        """Parameters, multiply-accumulates and bytes for the sizes in `at` (the spec's example sizes where it is silent), without torch.
+        `dtype` (f32, f64, bf16, f16) is that of everything the spec does not pin."""
         from archdsl.cost import cost
 
-        return cost(self.elaborate(variant, self._knobs(knobs)), at or {}, form)
+        return cost(self.elaborate(variant, self._knobs(knobs)), at or {}, form, dtype)
 
     def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str = "parallel", emit: tuple[str, ...] = (),
               flat: bool = False, bind: dict[str, Any] | None = None, **knobs: Any) -> Any:

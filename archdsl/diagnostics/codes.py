@@ -29,6 +29,7 @@ OWNERS = (
     "archdsl.store",             # A052x compiled folders
     "archdsl.files",             # A062x files
     "archdsl.checkpoints",       # A0628
+    "archdsl.cost.errors",       # A064x sizes that costs are asked for
     "archdsl.cli.errors",        # A06 command line, A09 internal
 )
 

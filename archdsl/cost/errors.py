@@ -1,0 +1,33 @@
+"""Codes of costs: the sizes that they are asked for."""
+from __future__ import annotations
+
+from archdsl.diagnostics.codes import Code
+
+CODES: dict[str, Code] = {
+    "A0641": Code(
+        "no run-time size has this name",
+        "Sizes that vary at run time are the upper-case axes of the model's inputs: `(tokens: int[B, T])` has B and T. `--at` gives them numbers. "
+        "Lower-case sizes are hyper arguments, fixed when the model is built: `--set` changes those.",
+        bad="archdsl cost llama --at L=2048",
+        good="archdsl cost llama --at T=2048",
+    ),
+    "A0642": Code(
+        "not a size",
+        "A size is a whole number from 1 up, given as NAME=NUMBER; several are separated by commas.",
+        bad="archdsl cost llama --at T=0",
+        good="archdsl cost llama --at T=2048,B=1",
+    ),
+    "A0643": Code(
+        "sizes that the model does not take",
+        "The spec states a condition on its run-time sizes (`require H % 32 == 0`), or a length that is fixed (`T <= 1024` where positions come from a table), "
+        "and the sizes given break it. The built model would refuse such an input.",
+        bad="archdsl cost gpt2 --at T=2048",
+        good="archdsl cost gpt2 --at T=1024",
+    ),
+    "A0644": Code(
+        "no such element type",
+        "Costs are counted for one of the float types f64, f32, bf16 and f16; it is the type of everything that the spec does not pin.",
+        bad="archdsl cost llama --dtype f8",
+        good="archdsl cost llama --dtype bf16",
+    ),
+}

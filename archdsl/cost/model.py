@@ -1,0 +1,150 @@
+"""`cost`: what a model costs, as numbers at some sizes and as formulas in all run-time sizes."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from math import prod
+from typing import Any
+
+from archdsl.cost.layers import Layer, count_params, layers
+from archdsl.cost.memory import BYTES
+from archdsl.cost.run import Mode, Simulator, Sizes, Summary, highest, nbytes
+from archdsl.cost.sizes import Spans, model_sizes, not_whole
+from archdsl.diagnostics.model import ArchError, error
+from archdsl.dims import NotInteger, Size, maximum, sym
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.model import Elaborated
+from archdsl.graph import Graph
+from archdsl.lower.plan import Definition, plan
+from archdsl.source import Source, Span
+
+DTYPES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16", "f16": "float16"}
+FORMS = ("parallel", "extend", "step")
+FIGURES = ("params", "weight_bytes", "macs", "saved_bytes", "peak_bytes", "state_bytes")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one model costs at `sizes`.
+
+    params: numbers in all parameters, shared ones once, frozen ones included, buffers not. weight_bytes: parameters, buffers and consts.
+    macs: multiply-accumulates of one forward pass in evaluation (matrix products and convolutions). saved_bytes: what autograd keeps of one
+    forward pass in training for the backward pass, parameters left out. peak_bytes: the most bytes alive at once in evaluation without
+    gradients, inputs included, weights and the insides of ops left out; a block keeps its inputs until it returns. state_bytes: 0 for the
+    parallel form. Bytes are those of `dtype` where the spec pins nothing, with torch's CPU kernels. `unknown`: addresses of blocks whose cost
+    is not known (`extern`): everything but the parameters elsewhere leaves them out.
+    """
+
+    params: int
+    weight_bytes: int
+    macs: int
+    saved_bytes: int
+    peak_bytes: int
+    state_bytes: int
+    sizes: dict[str, int]
+    dtype: str
+    form: str
+    unknown: tuple[str, ...]
+    _run: _Runs = field(repr=False, compare=False)
+
+    @cached_property
+    def formulas(self) -> dict[str, Size]:
+        """The figures as polynomials in the run-time sizes. Where a size of 1 would save a copy, they count the copy: they hold from 2 up."""
+        forward, training = self._run.formulas()
+        return {"params": self.params, "weight_bytes": self.weight_bytes, "macs": forward.macs, "saved_bytes": self._run.saved(training),
+                "peak_bytes": self._run.peak(forward), "state_bytes": 0}
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Rows by address, outer blocks before inner ones, the model itself (with the path "") first."""
+        return self._run.layers()
+
+    def to_json(self, by_layer: bool = False) -> dict[str, Any]:
+        """Figures, sizes and formulas as plain data; with `by_layer` the rows too."""
+        data: dict[str, Any] = {k: getattr(self, k) for k in FIGURES}
+        data |= {"sizes": self.sizes, "dtype": self.dtype, "form": self.form, "unknown": list(self.unknown)}
+        data["formulas"] = {k: v if isinstance(v, int) else str(v) for k, v in self.formulas.items()}
+        if by_layer:
+            data["layers"] = [{"path": r.path, "block": r.block, "params": r.params, "macs": r.macs, "saved_bytes": r.saved_bytes,
+                               "output": list(r.output), "calls": r.calls} for r in self.layers]
+        return data
+
+
+def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str = "parallel", dtype: str = "f32", spans: Spans | None = None) -> Cost:
+    """What a model costs at the sizes in `at` (else the spec's examples, else 1), without torch and without a tensor.
+
+    dtype: f32, f64, bf16 or f16, of everything that the spec does not pin. spans: where the sizes were written. Raises ArchError A0501 for a
+    form that is not built, A0641 to A0644 for sizes and types that the model does not take.
+    """
+    if form != "parallel":
+        raise error("A0501", f"the form `{form}` is not built yet: only `parallel` is", made.decl.name_span, help='`form = "parallel"`')
+    if dtype not in DTYPES:
+        raise error("A0644", f"`{dtype}` is no float type to count with", Span(Source("dtype", dtype), 0, len(dtype)), "not known",
+                    help=did_you_mean(dtype, DTYPES) or (f"it is one of {', '.join(DTYPES)}",))
+    sizes = model_sizes(made, at or {}, spans)
+    runs = _Runs(made, dtype, sizes)
+    forward, training = runs.at(sizes)
+    mode = Mode(False, False, dtype)
+    weights = sum(prod(p.type.shape) * BYTES[mode.concrete(p.type.dtype)] for _, p in made.graph.parameters())
+    return Cost(count_params(made.graph), weights, _number(forward.macs), _number(runs.saved(training)), _number(runs.peak(forward)), 0, sizes, dtype, form,
+                tuple(dict.fromkeys(forward.unknown())), runs)
+
+
+class _Runs:
+    """The lowered program and its runs: forward in evaluation, and training with gradients."""
+
+    def __init__(self, made: Elaborated, dtype: str, sizes: dict[str, int]):
+        self.made, self.dtype, self.sizes = made, dtype, sizes
+        self.definition = program(made.graph)
+        self.forward, self.training = (Simulator(Mode(training=t, grad=t, dtype=dtype)) for t in (False, True))
+
+    def at(self, sizes: dict[str, int], formula: Mapping[str, Size] | None = None) -> tuple[Summary, Summary]:
+        try:
+            given = Sizes(sizes, formula)
+            return self.forward.model(self.definition, given), self.training.model(self.definition, given)
+        except NotInteger as e:
+            raise not_whole(self.made, sizes, e) from None
+
+    def formulas(self) -> tuple[Summary, Summary]:
+        """Runs with polynomials; copies are decided at sizes above 1, where the model takes those."""
+        names = {n: sym(n) for n in self.sizes}
+        try:
+            return self.at({n: max(s, 2) for n, s in self.sizes.items()}, names)
+        except ArchError:
+            return self.at(self.sizes, names)
+
+    def inputs(self, s: Summary) -> dict[int, Size]:
+        """Bytes of the inputs by storage, in the terms of that run."""
+        return {i: nbytes(p) for i, p in enumerate(s.inputs)}
+
+    def saved(self, s: Summary) -> Size:
+        inputs = self.inputs(s)
+        total = s.private
+        for size in (*(inputs[i] for i in sorted(s.kept_slots)), *(s.bytes[s.news[j]] for j in sorted(s.kept_news))):
+            total = total + size
+        return total
+
+    def peak(self, s: Summary) -> Size:
+        inputs: Size = 0
+        for size in self.inputs(s).values():
+            inputs = inputs + size
+        return maximum(*highest(inputs + p for p in s.peak))
+
+    def layers(self) -> tuple[Layer, ...]:
+        forward, training = self.at(self.sizes)
+        return layers(self.made.graph, forward, training, {i: _number(b) for i, b in self.inputs(training).items()})
+
+
+@lru_cache(16)
+def program(graph: Graph) -> Definition:
+    """The lowered program of a graph. The build's dtype only names its classes."""
+    return plan(graph, dtype="float")
+
+
+def _number(size: Size) -> int:
+    assert isinstance(size, int), size
+    return size
+
+
+__all__ = ["DTYPES", "FIGURES", "FORMS", "Cost", "Layer", "cost"]

@@ -1,0 +1,407 @@
+"""Runs a lowered program without tensors: what each value is, where it lies, how long it lives, what autograd keeps. Free of torch.
+
+A block is run once for each way it is called (shapes, strides, gradients); its `Summary` serves every other call. With `Sizes.formula`
+the amounts come out as polynomials in the run-time sizes, while strides, and with them all decisions about copies, are those at one point.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from archdsl.cost.memory import BYTES, Placed, places
+from archdsl.cost.saved import kept
+from archdsl.cost.strides import contiguous
+from archdsl.dims import Dim, Size, evaluate, product, substitute
+from archdsl.dims.poly import undominated
+from archdsl.elaborate.ops import is_operand
+from archdsl.flatten import param_at
+from archdsl.graph import FLOATS, Mask, Node, TensorType, Value
+from archdsl.lower.plan import Definition
+from archdsl.ops.registry import Op, find
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """`training` chooses the arms of phases; `grad` records what autograd keeps (and no live bytes). `dtype`: that of the build's floats."""
+
+    training: bool
+    grad: bool
+    dtype: str
+
+    def concrete(self, dtype: str) -> str:
+        """The dtype in this build: pinned floats are a minimum."""
+        return self.dtype if dtype == "float" or self.dtype == "f64" and dtype in FLOATS else dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The run-time sizes of one block: as numbers, and as its caller's polynomials where formulas are wanted."""
+
+    numbers: Mapping[str, int]
+    formula: Mapping[str, Size] | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return tuple(self.numbers.items()), self.formula and tuple(self.formula.items())
+
+    def number(self, size: Size) -> int:
+        return size if isinstance(size, int) else evaluate(size, self.numbers)
+
+    def amount(self, size: Size) -> Size:
+        if isinstance(size, int) or self.formula is None:
+            return self.number(size)
+        return substitute(size, {n: self.formula[n] for n in size.symbols if n in self.formula})
+
+    def inner(self, given: Iterable[tuple[str, int, Size]]) -> Sizes:
+        """For a block that is called with these sizes."""
+        new = tuple(given)
+        if self.formula is None:
+            return Sizes({**self.numbers, **{n: i for n, i, _ in new}})
+        return Sizes({**self.numbers, **{n: i for n, i, _ in new}}, {**self.formula, **{n: s for n, _, s in new}})
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A value: how it lies, the number of its storage in this block, and whether it needs a gradient."""
+
+    place: Placed
+    storage: int
+    grad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """A result of a block: in the memory of its input number `slot`, or in the block's own `new`-th storage, or neither: a weight's."""
+
+    place: Placed
+    grad: bool
+    slot: int | None = None
+    new: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One application of a block. `slots`, `news`: the caller's storages for the block's inputs and for what it gives back."""
+
+    path: str
+    summary: Summary
+    slots: tuple[int, ...]
+    news: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one way of calling a block comes to. Its first `slots` storages are the caller's; `bytes[i]` is 0 for them and for weights.
+
+    `peak`: candidates for the most bytes that are alive inside at once, inputs left out. `kept`: (storages of an op) or Call, in order.
+    `private`: kept bytes that nobody else sees. `kept_slots`, `kept_news`: which inputs and results are kept as well.
+    """
+
+    definition: Definition
+    inputs: tuple[Placed, ...]
+    outputs: tuple[Out, ...]
+    slots: int
+    news: tuple[int, ...]
+    bytes: tuple[Size, ...]
+    weights: frozenset[int]
+    macs: Size
+    peak: tuple[Size, ...]
+    kept: tuple[tuple[int, ...] | Call, ...]
+    private: Size
+    kept_slots: frozenset[int]
+    kept_news: frozenset[int]
+    calls: tuple[Call, ...]
+    own_macs: Size
+    own_unknown: tuple[str, ...]
+
+    def unknown(self, prefix: str = "") -> Iterator[str]:
+        """Addresses of blocks whose cost nobody knows."""
+        yield from (prefix + p for p in self.own_unknown)
+        for call in self.calls:
+            yield from call.summary.unknown(f"{prefix}{call.path}.")
+
+
+def nbytes(t: TensorType) -> Size:
+    return product(t.shape) * BYTES[t.dtype]
+
+
+_FLOWS = {"as_type": ("x",), "straight_through": ("like",)}
+"""Ops of which not every float operand gets a gradient."""
+
+
+@lru_cache(None)
+def _operation(name: str) -> tuple[Op, tuple[str, ...]]:
+    """An op and the names of its operands."""
+    op = find(name)
+    assert op is not None, name
+    return op, tuple(p.name for p in op.decl.params if is_operand(p))
+
+
+class Program:
+    """Facts about a definition that hold for all its calls. `last[value]`: the position of the node that reads it last."""
+
+    def __init__(self, definition: Definition):
+        graph = definition.graph
+        self.definition, self.nodes = definition, graph.nodes
+        self.last: dict[Value, int] = {}
+        for at, node in enumerate(graph.nodes):
+            for v in node.values:
+                self.last[v] = at
+            for v in node.operands():
+                self.last[v] = at
+        for v in graph.outputs:
+            self.last[v] = len(graph.nodes)
+        self.symbols = [[(str(s), axis) for axis, s in enumerate(v.shape) if isinstance(s, Dim) and str(s) in s.symbols] for v in graph.inputs]
+        self.arms = dict(zip((id(n) for n in graph.nodes if n.op == "phase"), definition.arms))
+
+    def trainable(self, path: str) -> bool:
+        param = param_at(self.definition.graph, path)
+        return param is not None and param.kind == "param" and param.type.is_float
+
+
+class Simulator:
+    """Runs of one model in one mode, each block once for each way it is called."""
+
+    def __init__(self, mode: Mode):
+        self.mode = mode
+        self.programs: dict[int, Program] = {}
+        self.summaries: dict[Any, Summary] = {}
+
+    def program(self, definition: Definition) -> Program:
+        found = self.programs.get(id(definition))
+        if found is None:
+            found = self.programs[id(definition)] = Program(definition)
+        return found
+
+    def model(self, definition: Definition, sizes: Sizes) -> Summary:
+        """The run of a root whose inputs are contiguous tensors of their own."""
+        inputs: list[Any] = []
+        for n, v in enumerate(definition.graph.inputs):
+            place = self.place(v.type, sizes)
+            inputs.append(Tensor(place, n, False))
+        return self.call(definition, tuple(inputs), sizes)
+
+    def call(self, definition: Definition, args: tuple[Any, ...], sizes: Sizes) -> Summary:
+        """A block called with tensors whose storages are numbered from 0 in order of appearance, and numbers for its size inputs."""
+        key = id(definition), args, sizes.key
+        found = self.summaries.get(key)
+        if found is None:
+            found = self.summaries[key] = _Run(self, definition, args, sizes).summary()
+        return found
+
+    def place(self, t: TensorType, sizes: Sizes) -> Placed:
+        extent = tuple(sizes.number(s) for s in t.shape)
+        shape = extent if sizes.formula is None else tuple(sizes.amount(s) for s in t.shape)
+        return Placed(self.mode.concrete(t.dtype), shape, extent, contiguous(extent))
+
+
+@dataclass
+class _Run:
+    simulator: Simulator
+    definition: Definition
+    args: tuple[Any, ...]
+    sizes: Sizes
+    values: dict[Value, Tensor] = field(default_factory=dict)
+    bytes: list[Size] = field(default_factory=list)
+    born: list[int] = field(default_factory=list)
+    weights: set[int] = field(default_factory=set)
+    kept: list[tuple[int, ...] | Call] = field(default_factory=list)
+    is_kept: set[int] = field(default_factory=set)
+    calls: list[Call] = field(default_factory=list)
+    inside: dict[int, tuple[Size, ...]] = field(default_factory=dict)
+    private: Size = 0
+    macs: Size = 0
+    own_macs: Size = 0
+    unknown: list[str] = field(default_factory=list)
+
+    def summary(self) -> Summary:
+        mode, program = self.simulator.mode, self.simulator.program(self.definition)
+        self.program = program
+        self._inputs()
+        for self.at, node in enumerate(program.nodes):
+            self._node(node)
+        outputs, news = self._outputs()
+        own = range(self.slots, len(self.bytes))
+        peak = () if mode.grad else self._peak()
+        for i in own:
+            if i in self.is_kept and i not in news:
+                self.private = self.private + self.bytes[i]
+        return Summary(self.definition, tuple(a.place for a in self.args if isinstance(a, Tensor)), outputs, self.slots, news, tuple(self.bytes), frozenset(self.weights), self.macs, peak, tuple(self.kept), self.private,
+                       frozenset(i for i in self.is_kept if i < self.slots), frozenset(j for j, i in enumerate(news) if i in self.is_kept),
+                       tuple(self.calls), self.own_macs, tuple(self.unknown))
+
+    # ---------------------------------------------------------------- inputs and outputs
+    def _inputs(self) -> None:
+        given: list[tuple[str, int, Size]] = []
+        self.slots = 1 + max((a.storage for a in self.args if isinstance(a, Tensor)), default=-1)
+        self.bytes, self.born = [0] * self.slots, [-1] * self.slots
+        for value, symbols, arg in zip(self.definition.graph.inputs, self.program.symbols, self.args):
+            if isinstance(arg, Tensor):
+                self.values[value] = arg
+                given += [(name, arg.place.extent[axis], arg.place.shape[axis]) for name, axis in symbols]
+            else:
+                given.append((str(value.node.attrs["size"]), arg[0], arg[1]))
+        self.sizes = self.sizes.inner(given)
+
+    def _outputs(self) -> tuple[tuple[Out, ...], tuple[int, ...]]:
+        found: list[Out] = []
+        news: list[int] = []
+        for v in self.definition.graph.outputs:
+            t = self.values[v]
+            if t.storage in self.weights:
+                found.append(Out(t.place, t.grad))
+            elif t.storage < self.slots:
+                found.append(Out(t.place, t.grad, slot=t.storage))
+            else:
+                if t.storage not in news:
+                    news.append(t.storage)
+                found.append(Out(t.place, t.grad, new=news.index(t.storage)))
+        return tuple(found), tuple(news)
+
+    def _storage(self, size: Size) -> int:
+        self.bytes.append(size)
+        self.born.append(self.at)
+        return len(self.bytes) - 1
+
+    # ---------------------------------------------------------------- nodes
+    def _node(self, node: Node) -> None:
+        if node.op == "param":
+            storage = self._storage(0)
+            self.weights.add(storage)
+            place = self.simulator.place(node.types[0], self.sizes)
+            self.values[Value(node)] = Tensor(place, storage, self.simulator.mode.grad and self.program.trainable(node.attrs["path"]))
+        elif node.op == "call":
+            self._call(node, self.definition.children[node.attrs["path"]], node.attrs["path"])
+        elif node.op == "phase":
+            train, other = self.program.arms[id(node)]
+            self._call(node, train if self.simulator.mode.training else other, "")
+        elif node.op == "extern":
+            self.unknown.append(node.attrs["path"])
+            for v in node.values:
+                place = self.simulator.place(v.type, self.sizes)
+                self.values[v] = Tensor(place, self._storage(nbytes(place)), self.simulator.mode.grad and place.is_float)
+        elif node.op not in ("input", "commit"):
+            self._op(node)
+
+    def _op(self, node: Node) -> None:
+        mode, (op, names) = self.simulator.mode, _operation(node.op)
+        operands = dict(zip(names, node.args))
+        amounts = {n: self._given(a, self.sizes.amount) for n, a in operands.items()} | {k: self._given(v, self.sizes.amount) for k, v in node.attrs.items()}
+        numbers = amounts if self.sizes.formula is None else {k: self._given(v, self.sizes.number) for k, v in (*operands.items(), *node.attrs.items())}
+        needs = {n for n, a in operands.items() if self._needs(a)} if mode.grad else set[str]()
+        results = tuple(self.simulator.place(t, self.sizes) for t in node.types)
+        if needs and node.op == "attention":
+            numbers = {**numbers, "bias_grad": "bias" in needs}
+        flows = needs & set(_FLOWS.get(node.op, names)) if op.grad != "none" else ()
+        for v, r, p in zip(node.values, results, places(op, numbers, results, mode.training)):
+            place = Placed(r.dtype, r.shape, r.extent, p.strides)
+            storage = self._tensor(operands, p.alias).storage if p.alias else self._storage(nbytes(p.storage or r))
+            self.values[v] = Tensor(place, storage, bool(flows) and r.is_float)
+        if needs and op.grad != "none":
+            self._keep([i for item in kept(op, amounts, needs) for i in self._kept(node, operands, item)])
+        if op.macs is not None and not mode.grad:
+            macs = op.macs(**amounts)
+            self.macs, self.own_macs = self.macs + macs, self.own_macs + macs
+
+    def _given(self, value: Any, size: Any) -> Any:
+        """Operands and attributes as the rules take them: placed tensors, sizes as numbers or polynomials."""
+        if isinstance(value, Value):
+            return self.values[value].place
+        if isinstance(value, Dim):
+            return size(value)
+        if type(value) in (tuple, list):
+            return tuple(self._given(v, size) for v in value)
+        if isinstance(value, Mask):
+            return Mask(value.kind, tuple(self._given(a, size) for a in value.args))
+        return value
+
+    def _needs(self, operand: Any) -> bool:
+        if isinstance(operand, Value):
+            return self.values[operand].grad
+        return isinstance(operand, tuple) and any(self._needs(o) for o in operand)
+
+    def _tensor(self, operands: dict[str, Any], name: str) -> Tensor:
+        name, _, place = name.partition(".")
+        return self.values[operands[name][int(place)] if place else operands[name]]
+
+    def _kept(self, node: Node, operands: dict[str, Any], item: str | TensorType) -> Iterator[int]:
+        """The storages of what an op keeps."""
+        if isinstance(item, TensorType):
+            yield self._storage(nbytes(item))
+        elif item.startswith("out"):
+            yield self.values[Value(node, int(item[3:] or 0))].storage
+        elif isinstance(operands.get(item), tuple):
+            yield from (self.values[v].storage for v in operands[item] if isinstance(v, Value))
+        else:
+            yield self._tensor(operands, item).storage
+
+    def _keep(self, storages: Iterable[int]) -> None:
+        found = tuple(i for i in dict.fromkeys(storages) if i not in self.weights)
+        self.is_kept.update(found)
+        if found:
+            self.kept.append(found)
+
+    # ---------------------------------------------------------------- calls
+    def _call(self, node: Node, definition: Definition, path: str) -> None:
+        args: list[Any] = []
+        slots: list[int] = []
+        for a in node.args:
+            if isinstance(a, Value):
+                t = self.values[a]
+                if t.storage not in slots:
+                    slots.append(t.storage)
+                args.append(Tensor(t.place, slots.index(t.storage), t.grad))
+            else:
+                args.append(None if a is None else (self.sizes.number(a), self.sizes.amount(a)))
+        s = self.simulator.call(definition, tuple(args), self.sizes)
+        news = tuple(self._storage(s.bytes[i]) for i in s.news)
+        for v, out in zip(node.values, s.outputs):
+            if out.new is not None or out.slot is not None:
+                storage = slots[out.slot] if out.slot is not None else news[out.new or 0]
+            else:
+                storage = self._storage(0)
+                self.weights.add(storage)
+            self.values[v] = Tensor(out.place, storage, out.grad)
+        call = Call(path, s, tuple(slots), news)
+        self.calls.append(call)
+        self.macs = self.macs + s.macs
+        self.private = self.private + s.private
+        self.inside[self.at] = s.peak
+        seen = [slots[i] for i in s.kept_slots if slots[i] not in self.weights] + [news[j] for j in s.kept_news]
+        self.is_kept.update(seen)
+        if s.private or seen:
+            self.kept.append(call)
+
+    # ---------------------------------------------------------------- live bytes
+    def _peak(self) -> tuple[Size, ...]:
+        """Bytes alive at each node: its operands and result, and what later nodes read. A call holds its operands until it returns."""
+        steps = len(self.program.nodes)
+        dies = list(self.born)
+        for v, t in self.values.items():
+            dies[t.storage] = max(dies[t.storage], self.program.last[v])
+        comes: list[Size] = [0] * (steps + 2)
+        goes: list[Size] = [0] * (steps + 2)
+        for i in range(self.slots, len(self.bytes)):
+            comes[self.born[i]] = comes[self.born[i]] + self.bytes[i]
+            goes[dies[i] + 1] = goes[dies[i] + 1] + self.bytes[i]
+        live: Size = 0
+        found: dict[Size, None] = {0: None}
+        for at in range(steps):
+            live = live - goes[at]
+            found.update(dict.fromkeys(live + inside for inside in self.inside.get(at, ())))
+            live = live + comes[at]
+            found[live] = None
+        return highest(found)
+
+
+def highest(sizes: Iterable[Size]) -> tuple[Size, ...]:
+    """Those that may be the greatest at some sizes: one number, where all are numbers."""
+    found = list(sizes)
+    if all(isinstance(s, int) for s in found):
+        return (max(found),)  # type: ignore[type-var]
+    return tuple(undominated("max", found))
+
+
+__all__ = ["Call", "Mode", "Program", "Simulator", "Sizes", "Summary", "highest", "nbytes"]

@@ -1,0 +1,83 @@
+"""The run-time sizes that costs are asked for: read, checked against the model's interface."""
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.dims import NotInteger, evaluate, symbols
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.model import Elaborated
+from archdsl.source import Source, Span
+
+Spans = Mapping[str, Span]
+_HOLDS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+def parse_sizes(text: str) -> tuple[dict[str, int], dict[str, Span]]:
+    """`T=2048,B=1` of the command line: the sizes and where each stands. Raises A0642."""
+    source, at = Source("--at", text), 0
+    sizes: dict[str, int] = {}
+    spans: dict[str, Span] = {}
+    for item in text.split(","):
+        span = Span(source, at, at + len(item))
+        at += len(item) + 1
+        name, _, number = (part.strip() for part in item.partition("="))
+        if not name or not number.replace("_", "").isdecimal():
+            raise error("A0642", f"`{item.strip()}` gives no size a number", span, "not understood", help="write NAME=NUMBER, for example `T=2048,B=1`")
+        sizes[name], spans[name] = int(number.replace("_", "")), span
+    return sizes, spans
+
+
+def model_sizes(made: Elaborated, at: Mapping[str, int], spans: Spans | None = None) -> dict[str, int]:
+    """A number for every run-time size: from `at`, else the spec's example, else 1. Raises A0641, A0642, A0643."""
+    free = sorted({name for i in made.inputs for s in i.type.shape for name in symbols(s)})
+    for name, number in at.items():
+        span = (spans or {}).get(name) or _span(name, number)
+        if name not in free:
+            raise _unknown(made, name, free, span)
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise error("A0642", f"`{name}` cannot be {number!r}", span, "not a size", help="a size is a whole number from 1 up")
+    sizes = {name: at.get(name, made.sizes.get(name, 1)) for name in free}
+    require(made, sizes, spans)
+    return sizes
+
+
+def require(made: Elaborated, sizes: Mapping[str, int], spans: Spans | None = None) -> None:
+    """Raises A0643 where the sizes break a condition of the model."""
+    for g in made.graph.guards:
+        try:
+            left, right = (evaluate(s, sizes) for s in (g.left, g.right))
+        except NotInteger as e:
+            raise error("A0643", f"these sizes do not fit the model: {e}", _at(sizes, spans), labels=(Label(g.span, "required here"),)) from None
+        if not _HOLDS[g.op](left, right):
+            raise error("A0643", g.message or f"{g.left} {g.op} {g.right} does not hold", _at(sizes, spans), f"{left} {g.op} {right} is false",
+                        labels=(Label(g.span, "required here"),))
+
+
+def not_whole(made: Elaborated, sizes: Mapping[str, int], fault: NotInteger) -> ArchError:
+    """A0643 for sizes that split no axis as the model does."""
+    return error("A0643", f"these sizes do not fit the model: {fault}", _at(sizes, None), labels=(Label(made.decl.name_span, "this model"),))
+
+
+def _unknown(made: Elaborated, name: str, free: list[str], span: Span) -> ArchError:
+    if name in made.knobs:
+        help: tuple[str, ...] = (f"`{name}` is fixed when the model is built: `--set {name}=…`, in Python `{name}=…`",)
+    else:
+        help = did_you_mean(name, free) or (f"it has {', '.join(free)}" if free else "its inputs have fixed sizes",)
+    return error("A0641", f"`{made.decl.name}` has no run-time size `{name}`", span, "no such size", help=help)
+
+
+def _span(name: str, number: Any) -> Span:
+    text = f"{name}={number!r}"
+    return Span(Source("at", text), 0, len(text))
+
+
+def _at(sizes: Mapping[str, int], spans: Spans | None) -> Span:
+    """All sizes as one text, or the command line's."""
+    if spans:
+        (first, *_), source = spans.values(), next(iter(spans.values())).source
+        return Span(first.source, 0, len(source.text))
+    text = ", ".join(f"{n}={s}" for n, s in sizes.items())
+    return Span(Source("at", text), 0, len(text))
