@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -60,7 +60,7 @@ def _show_rich(header: Sequence[str], rows: list[list[str]], right: set[int]) ->
 
 
 @contextmanager
-def progress(doing: str) -> Iterator[None]:
+def progress(doing: str) -> Generator[None, None, None]:
     """Says on a terminal what is being done, until it is done; a pipe gets nothing."""
     if not wants_color(sys.stderr):
         yield

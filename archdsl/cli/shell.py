@@ -73,10 +73,10 @@ def compile(
     source: Source,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="For the initial weights.")] = 0,
-    weights: Annotated[str | None, typer.Option(metavar="FILE[@NAMES]", help="Start from these weights; @timm, @hf: under the names of that `names`.")] = None,
+    weights: Annotated[str | None, typer.Option(metavar="FILE[@NAMES]", help="Start from these; @timm, @hf: in the names of that `names`.")] = None,
     export: Annotated[bool, typer.Option("--export", help="Also write model.pt2, a torch.export program.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx.")] = False,
-    out: Annotated[str | None, typer.Option("-o", "--out", metavar="DIR", help="The folder to write; without it the model is printed as PyTorch.")] = None,
+    out: Annotated[str | None, typer.Option("-o", "--out", metavar="DIR", help="The folder to write; else the model is printed as PyTorch.")] = None,
 ) -> int:
     """Compile a spec: the printed graph, a model.py that needs torch alone, weights, a manifest."""
     from archdsl.cli.commands.compile import compile
