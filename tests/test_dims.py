@@ -22,7 +22,7 @@ from archdsl.dims.poly import scale
 
 NAMES: tuple[str, ...] = ("H", "T", "W")
 H, T, W = map(sym, NAMES)
-S = sym("S")
+S, B = sym("S"), sym("B")
 _CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 quick = settings(deadline=None, max_examples=150, suppress_health_check=_CHECKS)
 
@@ -509,6 +509,48 @@ def test_equations_are_solved():
     assert shifted.positive(S - 4) is True
 
 
+def test_an_equation_with_floors_that_is_a_divisibility_becomes_one():
+    facts = Facts()
+    assert facts.require_equal(H % 6, 1) is None
+    assert facts.congruences == {"H": (6, 5)}
+    assert facts.normal((H + 5) // 6 * 6) is H + 5
+    assert facts.require_equal(H % 6, 7) is False
+    assert facts.require_equal(H % 3, 0) is False
+    both = Facts()
+    assert both.require_equal(H // 4 * (W // 4) * 16, H * W) is None
+    assert both.congruences == {"H": (4, 0), "W": (4, 0)}
+    assert both.require_equal(T % (10**12), 5) is None
+    assert both.divide(T - 5, 10**12) is not None
+    assert Facts().require_equal(H // 4 * 4, H + 1) is False
+    assert Facts().require_equal(H // 2 * 4, 2 * H - 1) is False
+
+
+def test_a_u_net_needs_what_its_skips_say():
+    facts = Facts()
+    skips, size = [], H
+    for _ in range(4):
+        skips.append(size)
+        size = dims.conv_out(size, 2, 2)
+    for skip in reversed(skips):
+        up = dims.conv_transpose_out(size, 2, 2)
+        if facts.equal(up, skip) is not True:
+            assert facts.counterexample(up, skip) is not None
+            assert facts.require_equal(up, skip) is None
+        size = skip
+    assert facts.congruences == {"H": (16, 0)}
+    assert not facts.rules
+
+
+def test_windows_over_padded_maps():
+    facts = Facts()
+    facts.require_divides(H, 32)
+    quarter = facts.normal(dims.conv_out(H, 4, 4))
+    padded = facts.normal(quarter + (-quarter) % 7)
+    assert str(padded) == "7*ceildiv(H, 28)"
+    assert facts.divide(B * padded, 7) is B * dims.ceildiv(H, 28)
+    assert Facts().divide(T + (-T) % 64, 64) is dims.ceildiv(T, 64)
+
+
 def test_bounds_are_known():
     facts = Facts()
     assert facts.require_at_least(H, 32) is None
@@ -521,6 +563,9 @@ def test_bounds_are_known():
     assert facts.positive(T - S + 1) is True
     assert facts.positive(2 * T - S) is True
     assert facts.positive(S - T) is False
+    assert facts.normal(dims.maximum(T, S)) is T
+    assert facts.equal(dims.minimum(T, S) + T, S + T) is True
+    assert dims.maximum(H, H * W) is H * W
     facts.require_at_least(32, H)
     assert facts.normal(H) == 32
     deep = Facts()

@@ -315,6 +315,32 @@ def zero_by_class(facts: Facts, d: Dim, free: bool, work: list[int]) -> tuple[Ve
     return None if open_ else (True, None)
 
 
+def residues_of_zero(facts: Facts, d: Dim) -> dict[str, tuple[int, int]] | None:
+    """name -> (m, r) where d == 0 just says name % m == r for each; {} where it never holds; None where it says something else."""
+    need = {n: m for n, m in sorted(moduli(d, {}).items()) if m > 1}
+    found = classes(facts, d, min(512, WORK // d.weight)) if need and not constrained(facts, d.symbols) else None
+    if not found or any(n in facts.lo or n in facts.congruences for n in need):
+        return None
+    hits: list[tuple[int, ...]] = []
+    for shifts in found:
+        try:
+            value = in_class(d, shifts)
+        except (NotInteger, ZeroDivisionError):
+            continue
+        if value == 0:
+            hits.append(tuple(-shifts[n][1] % m for n, m in need.items()))
+            continue
+        low, high = bounds(value)
+        if not ((low is not None and low > 0) or (high is not None and high < 0)):
+            return None
+    if not hits:
+        return {}
+    out = {n: (gcd(m, *(h[i] - hits[0][i] for h in hits)), hits[0][i]) for i, (n, m) in enumerate(need.items())}
+    if prod(need[n] // m for n, (m, _) in out.items()) != len(hits):
+        return None
+    return {n: (m, r % m) for n, (m, r) in out.items()}
+
+
 def possible(facts: Facts, shifts: Shifts) -> bool:
     """Whether the remembered divisibilities allow this class."""
     for e, k, _ in facts.divides:

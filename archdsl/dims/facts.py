@@ -119,11 +119,20 @@ class Facts:
     def _rewrite_atom(self, atom: Atom, args: tuple[Size, ...]) -> Size:
         if atom.kind != "floor":
             kept = undominated(atom.kind, args, self.lo, self.hi)
+            if self.at_leasts and 1 < len(kept) <= 4:
+                kept = self._extremes_left(atom.kind, kept)
             return kept[0] if len(kept) == 1 else rebuild(atom, tuple(kept))
         value = rebuild(atom, args)
         if not self.divides or not isinstance(value, Dim):
             return value
         return map_atoms(value, lambda inner: self._divided(inner) if inner.kind == "floor" else inner.dim)
+
+    def _extremes_left(self, kind: str, kept: list[Size]) -> list[Size]:
+        """The operands that no other is known to beat."""
+        for s in list(kept):
+            if any(o is not s and decide.proved_nonnegative(self, s - o if kind == "min" else o - s, 1) for o in kept):
+                kept = [o for o in kept if o is not s]
+        return kept
 
     def _divided(self, atom: Atom) -> Size:
         """floor(q / n) with the multiples of n taken out of q that remembered divisibilities show."""
@@ -159,14 +168,25 @@ class Facts:
         return size
 
     def _by_congruence(self, size: Size) -> Size:
-        """Normalises with x = m*y - s for every x with a congruence, y >= 1, then writes y as (x + s)/m again."""
+        """Normalises floors with x = m*y - s for every x with a congruence, y >= 1, then writes y as (x + s)/m again."""
         if isinstance(size, int) or all(atom.kind == "sym" for mono in size.terms for atom, _ in mono):
             return size
         known = {n: self.congruences[n] for n in size.symbols if n in self.congruences}
         if not known:
             return size
-        inside = substitute(size, {n: m * sym(hidden(n)) - s for n, (m, s) in known.items()})
-        return _ceiling_kept(inside, {hidden(n): scale(sym(n) + s, Fraction(1, m)) for n, (m, s) in known.items()})
+        inside = {n: m * sym(hidden(n)) - s for n, (m, s) in known.items()}
+        outside = {hidden(n): scale(sym(n) + s, Fraction(1, m)) for n, (m, s) in known.items()}
+
+        def new(atom: Atom) -> Size:
+            if atom.kind == "sym" or atom.symbols.isdisjoint(known):
+                return atom.dim
+            if atom.kind != "floor":
+                return rebuild(atom, tuple(map_atoms(a, new) for a in atom.args))
+            value = _ceiling_kept(substitute(atom.dim, inside), outside)
+            # what stays a floor is taken only where it is no longer: ceildiv(H, 28) rather than H/32 + ceildiv(H, 224)
+            return value if isinstance(value, int) or not value.depth or value.weight <= atom.weight + 1 else atom.dim
+
+        return map_atoms(size, new)
 
     # ---------------------------------------------------------------- new facts
     def require_divides(self, expr: Size, k: Size) -> bool | None:
@@ -301,8 +321,17 @@ class Facts:
             return False
         if d.terms.get((), 0) % gcd(*(c for m, c in d.terms.items() if m)):  # type: ignore[arg-type, operator]
             return False
+        remainder = as_remainder(d)
+        if remainder is not None:
+            num, n, r = remainder
+            return self._divides(num - r, n) if 0 <= r < n else False
         lone = [self.normal(x) for x in (a, b)]
         found = solvable(d, lone)
+        if d.depth and (found is None or found.kind != "sym"):
+            residues = decide.residues_of_zero(self, d)
+            if residues is not None:
+                verdicts = [self._congruent(name, m, r) for name, (m, r) in residues.items()]
+                return False if False in verdicts or not residues else None
         if found is None:
             lead = max(d.terms, key=lambda m: (degree(m), abs(d.terms[m]) == 1, [(x.order, p) for x, p in m]))
             return self._rule(lead, d)
@@ -472,6 +501,17 @@ def contains(size: Size, atom: Atom) -> bool:
 def simpler(value: Size, mono: Mono) -> bool:
     """Whether a product of atoms may be rewritten to this value: it does not come again and the text gets no longer, so rewriting ends."""
     return isinstance(value, int) or (value.weight <= sum(a.weight for a, _ in mono) + 2 and not any(contains(value, a) for a, _ in mono))
+
+
+def as_remainder(d: Dim) -> tuple[Size, int, int] | None:
+    """(q, n, r) where d == 0 says q % n == r: d is a multiple of q - n*floor(q/n) - r."""
+    for mono, c in d.terms.items():
+        if len(mono) != 1 or mono[0][0].kind != "floor" or not isinstance(n := mono[0][0].args[1], int) or c % n:
+            continue
+        atom = mono[0][0]
+        if mono[0][1] == 1 and (r := atom.args[0] - n * atom.dim + scale(d, Fraction(n) / c)) is not None and isinstance(r, int):
+            return atom.args[0], n, r
+    return None
 
 
 def solvable(d: Dim, sides: list[Size]) -> Atom | None:

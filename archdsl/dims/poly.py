@@ -619,15 +619,25 @@ def undominated(kind: str, sizes: Iterable[Size], lo: Mapping[str, int] = _NONE,
     for s in distinct:
         beaten = False
         for other in list(kept):
-            low, high = bounds(s - other if kind == "min" else other - s, lo, hi)
-            if low is not None and low >= 0:
+            gap = s - other if kind == "min" else other - s
+            low, high = bounds(gap, lo, hi)
+            if (low is not None and low >= 0) or (low is None and grows(gap)):
                 beaten = True
                 break
-            if high is not None and high <= 0:
+            if (high is not None and high <= 0) or (high is None and grows(-gap)):
                 kept.remove(other)
         if not beaten:
             kept.append(s)
     return kept
+
+
+def grows(size: Size) -> bool:
+    """Whether a short polynomial in symbols has no negative coefficient once every symbol is written 1 + z: then it is >= 0."""
+    if isinstance(size, int):
+        return size >= 0
+    if len(size.terms) > 8 or size.depth or all(c < 0 for c in size.terms.values()) or max(map(degree, size.terms)) > 8:
+        return False
+    return all(c >= 0 for c in terms_of(substitute(size, {n: sym(n) + 1 for n in size.symbols})).values())
 
 
 @lru_cache(_CACHE)
