@@ -116,13 +116,19 @@ class Spec:
               flat: bool = False, bind: dict[str, Any] | None = None, **knobs: Any) -> Any:
         """The trainable torch.fx.GraphModule. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern;
         `bind` gives the user's own modules for `extern block`s. Raises ArchError for a form that the model does not have."""
-        made = self.elaborate(variant, self._knobs(knobs))
+        settings = self._knobs(knobs)
+        made = self.elaborate(variant, settings)
         if form != "parallel":
             span = self.decl.name_span
             raise error("A0501", f"the form `{form}` is not built yet: only `parallel` is", span, help="`form = \"parallel\"`")
         from archdsl.lower import lower
+        from archdsl.names import weight_maps
+        from archdsl.origin import Origin
 
-        return lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, **({"bind": bind} if bind else {}))
+        model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, **({"bind": bind} if bind else {}))
+        model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
+                               lambda: weight_maps(self.module, self.name, made), self)
+        return model
 
     @staticmethod
     def _knobs(knobs: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +153,15 @@ def python_setting(address: str, value: Any) -> Setting:
 def expression(text: str) -> tree.Expr:
     """A value written in the language, for knobs that hold records or blocks: `spec.build(scaling = archdsl.expression("RopeScaling(factor = 8, …)"))`."""
     return parse_expression(text)
+
+
+def setting_text(value: Any) -> str:
+    """A setting's value as text of the language."""
+    from archdsl.elaborate.values import show
+
+    if isinstance(value, Setting):
+        return value.expr.span.text if value.expr is not None else show(value.value)
+    return value.span.text if isinstance(value, tree.Expr) else show(python_setting("", value).value)
 
 
 def text_setting(text: str) -> Setting:

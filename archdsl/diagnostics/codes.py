@@ -24,7 +24,9 @@ OWNERS = (
     "archdsl.elaborate.errors",  # A02 names, types, addresses; A03 shapes and dims
     "archdsl.claims",            # A04 claims, variants, spaces
     "archdsl.names",             # A04 foreign names
-    "archdsl.lower.errors",      # A05 lowering, binding, weights
+    "archdsl.lower.errors",      # A05 lowering, binding
+    "archdsl.weights",           # A05 weights from files and foreign models
+    "archdsl.cost.errors",       # A064x sizes
     "archdsl.modules",           # A06 imports
     "archdsl.store",             # A052x compiled folders
     "archdsl.files",             # A062x files

@@ -1,0 +1,12 @@
+"""Foreign names: the `names` blocks of a spec as maps between its weights and those of timm, transformers or a paper's own code.
+
+Operations read from the address to the foreign name: `"qkv.weight" <-> {q, k, v}.weight concat transpose` says that joining q, k and v and
+transposing the result gives the foreign tensor. Import undoes them.
+"""
+from __future__ import annotations
+
+from archdsl.names.check import check_names
+from archdsl.names.compile import Compiled, compile_names, own_shapes, weight_maps
+from archdsl.names.errors import CODES
+
+__all__ = ["CODES", "Compiled", "check_names", "compile_names", "own_shapes", "weight_maps"]

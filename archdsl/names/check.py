@@ -1,0 +1,81 @@
+"""Checks of the names blocks of a file, at the default and at every variant."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.names.compile import Memo, Use, addressed, compile_names, header, own_shapes, quoted
+from archdsl.names.patterns import Choice, Pattern, outline, parse_pattern
+from archdsl.syntax import tree
+
+if TYPE_CHECKING:
+    from archdsl.modules import Module
+    from archdsl.spec import Spec
+
+
+def check_names(module: Module, models: Mapping[str, Spec]) -> list[Diagnostic]:
+    """What is wrong with the `names` of a file whose models and variants elaborate."""
+    found = Collector()
+    seen: dict[tuple[str, str], tree.Names] = {}
+    for decl in module.tree.decls:
+        if not isinstance(decl, tree.Names):
+            continue
+        spec = models.get(decl.model)
+        if spec is None:
+            found.add(error("A0431", f"there is no model `{decl.model}` in this file", header(decl), "its names", help=did_you_mean(decl.model, models)))
+            continue
+        first = seen.setdefault((decl.name, decl.model), decl)
+        if first is not decl:
+            found.add(error("A0438", f"`{decl.model}` has two names `{decl.name}`", header(decl), "the second", labels=(Label(header(first), "the first"),),
+                            help="give them different names, or make them one block"))
+            continue
+        for d in _check(decl, module, spec):
+            found.add(d)
+    return found.found
+
+
+def _check(decl: tree.Names, module: Module, spec: Spec) -> list[Diagnostic]:
+    found = Collector()
+    uses: dict[int, Use] = {k: Use() for k in range(len(decl.lines))}
+    addresses: dict[str, None] = {}
+    memo: Memo = {}
+    for variant in (None, *spec.variants):
+        made = spec.elaborate(variant)
+        done = compile_names(decl, module, made, memo)
+        for d in done.found:
+            found.add(d if variant is None else replace(d, notes=(*d.notes, f"in the variant `{variant}`")))
+        for k, use in done.used.items():
+            all_ = uses[k]
+            all_.active, all_.matched = all_.active or use.active, all_.matched or use.matched
+            all_.picks |= use.picks
+        addresses.update(dict.fromkeys(own_shapes(made.graph)))
+    broken = {line.span.start for line in decl.lines for d in found.found if line.span.start <= d.span.start < line.span.end}
+    for k, line in enumerate(decl.lines):
+        if uses[k].active and line.span.start not in broken:
+            try:
+                _idle(line, uses[k], list(addresses), frozenset(p.name for p in spec.decl.params))
+            except ArchError as fault:
+                found.add(fault)
+    return found.found
+
+
+def _idle(line: tree.NameLine, use: Use, addresses: list[str], known: frozenset[str]) -> None:
+    """Raises A0432 for a line, or an item of its lists, that is about no weight in any variant."""
+    span = quoted(line) if line.address is None else addressed(line)
+    pattern = parse_pattern(line.address if line.address is not None else line.foreign, span, known)
+    if not use.matched:
+        raise error("A0432", f"no weight has an address like `{span.text.strip(chr(34))}`", span, "nothing there, in no variant", help=_close(pattern, addresses))
+    for k, choice in enumerate(pattern.choices):
+        for i, text in enumerate(choice.texts):
+            if (k, i) not in use.picks and not any(text in a.split(".") for a in addresses):
+                segments = {s for a in addresses for s in a.split(".")}
+                raise error("A0432", f"no weight has `{text}` in its address", span, f"`{text}` of this list names nothing", help=did_you_mean(text, segments) or "remove it")
+
+
+def _close(pattern: Pattern, addresses: list[str]) -> tuple[str, ...]:
+    """The kinds of addresses that look like the pattern."""
+    text = "".join(p if isinstance(p, str) else p.texts[0] if isinstance(p, Choice) else "weight" if k == len(pattern.parts) - 1 else "#" for k, p in enumerate(pattern.parts))
+    return did_you_mean(text, dict.fromkeys(outline(a) for a in addresses))

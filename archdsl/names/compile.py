@@ -1,0 +1,366 @@
+"""From a `names` block and one elaborated variant to its `WeightMap`."""
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import partial
+from itertools import groupby, product
+from typing import TYPE_CHECKING, Any
+
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
+from archdsl.elaborate.builder import Builder
+from archdsl.elaborate.expressions import evaluate, free_names, truth
+from archdsl.elaborate.frame import Frame, Session
+from archdsl.names.pairing import Pairing, Variable, describe, pair
+from archdsl.names.patterns import Binding, Pattern, outline, parse_pattern, respan
+from archdsl.names.steps import MAX_KEYS, Chain
+from archdsl.source import Span
+from archdsl.syntax import tree
+from archdsl.weightmap import Alias, Constant, Entry, Ignored, Shape, Step, WeightMap
+
+if TYPE_CHECKING:
+    from archdsl.elaborate.model import Elaborated
+    from archdsl.graph import Graph
+    from archdsl.modules import Module
+
+Member = tuple[str, Binding]  # an address and what it binds
+
+
+@dataclass(slots=True)
+class Compiled:
+    """The map as far as it goes, with what is wrong. `used`: for each line, by its place in the block, whether its condition ever held, and
+    which items of its lists some address had."""
+
+    map: WeightMap
+    found: list[Diagnostic]
+    used: dict[int, Use] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Use:
+    active: bool = False
+    matched: bool = False
+    picks: set[tuple[int, int]] = field(default_factory=set)  # (place of the list, place of its item)
+
+
+def own_shapes(graph: Graph) -> dict[str, Shape]:
+    """Address -> shape of all that a model saves: parameters, frozen ones, buffers."""
+    return {a: tuple(p.type.shape) for a, p in graph.parameters() if p.kind != "const"}  # type: ignore[misc]
+
+
+@dataclass(slots=True)
+class Line:
+    """A line as it was read. `names`: address -> what it binds and, for a plain renaming, its key; kept when they are the same in all variants."""
+
+    own: Pattern
+    foreign: Pattern
+    together: Pairing
+    chain: Chain
+    constant: bool
+    names: dict[str, tuple[Binding | None, str]] = field(default_factory=dict)
+
+    @property
+    def renames(self) -> bool:
+        return not (self.chain.ops or self.together.own or self.together.foreign)
+
+
+Memo = dict[int, Line]
+"""Lines by their place in the block: what the compilations of several variants share."""
+
+
+def compile_names(decl: tree.Names, module: Module, made: Elaborated, memo: Memo | None = None) -> Compiled:
+    """Never raises for faults of the block: they are in the result."""
+    return _Compiler(decl, module, made, {} if memo is None else memo).run()
+
+
+def weight_maps(module: Module, model: str, made: Elaborated) -> dict[str, WeightMap]:
+    """The maps of a model by the names of their blocks. Raises ArchError for what is wrong with them."""
+    out: dict[str, WeightMap] = {}
+    for d in module.tree.decls:
+        if isinstance(d, tree.Names) and d.model == model:
+            done = compile_names(d, module, made)
+            if done.found:
+                raise ArchError(*done.found)
+            out[d.name] = done.map
+    return out
+
+
+class _Compiler:
+    def __init__(self, decl: tree.Names, module: Module, made: Elaborated, memo: Memo):
+        self.decl, self.memo, self.shapes = decl, memo, own_shapes(made.graph)
+        self.values = {p.name: made.knobs[p.name].value for p in made.decl.params if p.name in made.knobs}
+        session = Session(module.library)
+        session.begin()
+        self.frame = Frame(session, module, Builder(), decl=made.decl, vars=dict(self.values))
+        self.known = frozenset(self.values)
+        self.outlines: dict[str, list[str]] = defaultdict(list)
+        for address in self.shapes:
+            self.outlines[outline(address)].append(address)
+        self.found = Collector()
+        self.entries: list[Entry] = []
+        self.aliases: list[Alias] = []
+        self.constants: list[Constant] = []
+        self.ignored: list[Ignored] = []
+        self.own_lines: dict[str, tree.NameLine] = {}
+        self.foreign_lines: dict[str, tree.NameLine] = {}
+        self.used = {k: Use() for k in range(len(decl.lines))}
+
+    def run(self) -> Compiled:
+        for k, line in enumerate(self.decl.lines):
+            try:
+                getattr(self, f"_{line.kind}")(line, self.used[k], k)
+            except ArchError as fault:
+                self.found.add(fault)
+        if not self.found.found:
+            self._complete()
+        made = WeightMap(tuple(self.entries), tuple(self.aliases), tuple(self.constants), tuple(self.ignored))
+        return Compiled(made, self.found.found, self.used)
+
+    def _complete(self) -> None:
+        left = [a for a in self.shapes if a not in self.own_lines]
+        if left:
+            span = header(self.decl)
+            self.found.add(error("A0433", f"the names `{self.decl.name}` say nothing about {count(left, 'weight')} of `{self.decl.model}`", span, "no line has these addresses",
+                                notes=("\n".join(condensed(left)),), help="add lines for them; `drop \"ADDRESS\" = VALUE` is for weights that the foreign file does not have"))
+
+    # ---------------------------------------------------------------- expressions
+    def _value(self, expr: tree.Expr, indices: Mapping[str, int], span: Span | None = None) -> Any:
+        """With the loop indices in scope. `span`: where to report faults, for expressions inside strings."""
+        self._bind(indices)
+        try:
+            return evaluate(self.frame, expr)
+        except ArchError as fault:
+            raise (respan(fault, span, "in braces") if span else fault) from None
+
+    def _bind(self, indices: Mapping[str, int]) -> None:
+        self.frame.vars.clear()
+        self.frame.vars.update(self.values)
+        self.frame.vars.update(indices)
+
+    def _holds(self, line: tree.NameLine, use: Use, indices: tuple[str, ...]) -> bool | None:
+        """The condition, when it does not depend on the indices; None when it must be asked for each weight."""
+        if line.condition is not None and not set(indices).isdisjoint(free_names(line.condition)):
+            return None
+        self._bind({})
+        use.active = line.condition is None or truth(self.frame, line.condition)
+        return use.active
+
+    # ---------------------------------------------------------------- lines
+    def _read(self, line: tree.NameLine, at: int) -> Line:
+        if at not in self.memo:
+            assert line.address is not None
+            own, foreign = parse_pattern(line.address, addressed(line), self.known), parse_pattern(line.foreign, quoted(line), self.known)
+            chain = Chain(line.ops)
+            self.memo[at] = Line(own, foreign, pair(own, foreign), chain, constant=own.fixed and foreign.fixed)
+        return self.memo[at]
+
+    def _map(self, line: tree.NameLine, use: Use, at: int) -> None:
+        read = self._read(line, at)
+        self._check_joins(read)
+        if read.renames:
+            for address, _, key in self._members(line, use, read):
+                self._take(self.own_lines, address, line, "weight", read.own.span)
+                self._take(self.foreign_lines, key, line, "key", read.foreign.span)
+                self.entries.append(Entry((address,), (key,)))
+            return
+        groups: dict[Any, list[Member]] = defaultdict(list)
+        for address, binding, _ in self._members(line, use, read):
+            groups[_shared(binding, read.together)].append((address, binding))
+        cache: dict[Any, Any] = {}
+        for members in groups.values():
+            self._entry(line, read, members, cache)
+
+    @staticmethod
+    def _check_joins(read: Line) -> None:
+        together, joins = read.together, read.chain.joins
+        lists = len(together.own) + len(together.foreign)
+        if len(joins) > lists:
+            raise error("A0435", f"`{joins[-1].span.text}` has nothing to join", joins[-1].span, "both sides have the same lists" if not lists else "one too many",
+                        help="it joins a list that stands on one side alone, as `{q, k, v}` in `\"qkv\" <-> {q, k, v} concat`")
+        if len(joins) < lists:
+            side, variable = (read.own, together.own[0]) if together.own else (read.foreign, together.foreign[0])
+            raise error("A0435", f"{describe(side, variable)} stands on one side only", side.span, "nothing pairs with it",
+                        help="write it on both sides, or join its tensors with `concat` or `stack`")
+
+    def _entry(self, line: tree.NameLine, read: Line, members: list[Member], cache: dict[Any, Any]) -> None:
+        alone = read.together.own
+        members = sorted(members, key=lambda m: _coordinates(m[1], alone))
+        joins = self._joins(read.own, alone, members)
+        indices = {k: v for k, v in members[0][1].indices.items() if k not in alone}
+        sources = tuple(a for a, _ in members)
+        steps, counts = self._steps(read, sources, joins, indices, cache)
+        targets = tuple(self._foreign(read, members[0][1], indices, counts))
+        for a in sources:
+            self._take(self.own_lines, a, line, "weight", read.own.span)
+        for t in targets:
+            self._take(self.foreign_lines, t, line, "key", read.foreign.span)
+        self.entries.append(Entry(sources, targets, steps))
+
+    def _steps(self, read: Line, sources: tuple[str, ...], joins: list[tuple[int, ...]], indices: dict[str, int], cache: dict[Any, Any]) -> tuple[tuple[Step, ...], list[int]]:
+        """The operations for these weights, the same for all of the same shapes unless they mention an index."""
+        shapes = [self.shapes[s] for s in sources]
+        key = (tuple(shapes), tuple(joins), tuple(v for k, v in sorted(indices.items()) if k in read.chain.mentions))
+        if key not in cache:
+            self._bind(indices)
+            lengths = [None if isinstance(v, str) else len(read.foreign.choices[v].items) for v in read.together.foreign]
+            try:
+                steps, _, counts = read.chain.run(self.frame, shapes, joins, lengths)
+            except ArchError as fault:
+                what = f"for `{sources[0]}`" + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
+                raise ArchError(*(replace(d, notes=(*d.notes, what)) for d in fault.diagnostics)) from None
+            cache[key] = steps, counts
+        return cache[key]
+
+    @staticmethod
+    def _joins(own: Pattern, alone: tuple[Variable, ...], members: list[Member]) -> list[tuple[int, ...]]:
+        """For each join, innermost list first, how many tensors go into each of its results. Raises A0435 for a list that lacks an item."""
+        out: list[tuple[int, ...]] = []
+        rows = [_coordinates(b, alone) for _, b in members]
+        for depth in reversed(range(len(alone))):
+            sizes: list[int] = []
+            for _, same in groupby(rows, key=lambda r: r[:depth]):
+                last = [r[depth] for r in same]
+                variable = alone[depth]
+                if isinstance(variable, int) and len(last) != len(own.choices[variable].items):
+                    gone = next(t for k, t in enumerate(own.choices[variable].texts) if k not in last)
+                    raise error("A0435", f"`{gone}` of {describe(own, variable)} is missing beside `{members[0][0]}`", own.span, "the list cannot be joined without it",
+                                help="write lines with a `when` for the two cases")
+                sizes.append(len(last))
+            out.append(tuple(sizes))
+            rows = list(dict.fromkeys(r[:depth] for r in rows))
+        return out
+
+    def _foreign(self, read: Line, binding: Binding, indices: dict[str, int], counts: list[int]) -> Iterator[str]:
+        together, foreign = read.together, read.foreign
+        evaluator = partial(self._value, span=foreign.span)
+        for numbers in product(*map(range, counts)):
+            alone = dict(zip(together.foreign, numbers))
+            picks = [alone[k] if k in alone else binding.picks[together.pairs[k]] for k in range(len(foreign.choices))]
+            extra = {k: v for k, v in alone.items() if isinstance(k, str)}
+            yield foreign.expand(Binding({**indices, **extra}, picks, binding.stars), evaluator)
+
+    def _alias(self, line: tree.NameLine, use: Use, at: int) -> None:
+        read = self._read(line, at)
+        if not read.renames:
+            together = read.together
+            side, variable = (read.own, together.own[0]) if together.own else (read.foreign, together.foreign[0])
+            raise error("A0435", f"{describe(side, variable)} stands on one side only", side.span, help="an alias is one further name of one weight")
+        for address, _, key in self._members(line, use, read):
+            self._take(self.foreign_lines, key, line, "key", read.foreign.span)
+            self.aliases.append(Alias(key, address))
+
+    def _drop(self, line: tree.NameLine, use: Use, at: int) -> None:
+        span = quoted(line)
+        own = parse_pattern(line.foreign, span, self.known)
+        assert line.default is not None
+        for address, binding, _ in self._members(line, use, Line(own, own, pair(own, own), Chain(()), constant=False)):
+            value = self._value(line.default, binding.indices)
+            if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)) or value != value or abs(value) == float("inf"):
+                raise error("A0436", "the value of a dropped weight is a number", line.default.span)
+            self._take(self.own_lines, address, line, "weight", span)
+            self.constants.append(Constant(address, Fraction(value)))
+
+    def _ignore(self, line: tree.NameLine, use: Use, at: int) -> None:
+        pattern = parse_pattern(line.foreign, quoted(line), self.known)
+        if self._holds(line, use, ()):
+            use.matched = True
+            use.picks = {(k, i) for k, c in enumerate(pattern.choices) for i in range(len(c.items))}
+            self.ignored.append(Ignored(pattern.search(partial(self._value, span=pattern.span))))
+
+    # ---------------------------------------------------------------- weights
+    def _members(self, line: tree.NameLine, use: Use, read: Line) -> Iterator[tuple[str, Binding, str]]:
+        """The addresses that the pattern fits and for which the condition holds, with what they bind and, for a renaming, their key."""
+        own = read.own
+        holds = self._holds(line, use, tuple(own.mentioned))
+        if holds is False:
+            return
+        for shape, addresses in self.outlines.items():
+            if own.outline.fullmatch(shape):
+                for address in addresses:
+                    binding, key = read.names.get(address) or self._name(read, address)
+                    if binding is not None and (holds or self._asked(line, binding)):
+                        use.active = use.matched = True
+                        use.picks.update(enumerate(binding.picks))
+                        yield address, binding, key
+
+    def _name(self, read: Line, address: str) -> tuple[Binding | None, str]:
+        binding = read.own.match(address, partial(self._value, span=read.own.span))
+        key = next(self._foreign(read, binding, binding.indices, [])) if binding is not None and read.renames else ""
+        if read.constant:
+            read.names[address] = binding, key
+        return binding, key
+
+    def _asked(self, line: tree.NameLine, binding: Binding) -> bool:
+        assert line.condition is not None
+        self._bind(binding.indices)
+        return truth(self.frame, line.condition)
+
+    def _take(self, lines: dict[str, tree.NameLine], name: str, line: tree.NameLine, what: str, span: Span) -> None:
+        """Notes that a line is about this weight or key. Raises A0434 for the second time."""
+        first = lines.get(name)
+        if first is line:
+            raise error("A0434", f"the {what} `{name}` is mapped twice by one line", span, "several weights would have this name" if what == "key" else "",
+                        help="indices, lists and wildcards of the two sides must tell all of them apart")
+        if first is not None:
+            where = quoted(first) if what == "key" or first.address is None else addressed(first)
+            raise error("A0434", f"two lines map the {what} `{name}`", span, "the second", labels=(Label(where, "the first"),), help="remove one, or tell them apart by `when`")
+        if len(lines) >= MAX_KEYS:
+            raise error("A0602", f"these names are more than {MAX_KEYS:,}", span)
+        lines[name] = line
+
+
+def _coordinates(binding: Binding, variables: tuple[Variable, ...]) -> tuple[int, ...]:
+    return tuple(binding.indices[v] if isinstance(v, str) else binding.picks[v] for v in variables)
+
+
+def _shared(binding: Binding, together: Pairing) -> Any:
+    """What the two sides have in common: weights that agree in it go into one entry."""
+    indices = tuple((k, v) for k, v in sorted(binding.indices.items()) if k not in together.own)
+    return indices, tuple(p for k, p in enumerate(binding.picks) if k not in together.own), tuple(binding.stars)
+
+
+# ---------------------------------------------------------------- places
+def header(decl: tree.Names) -> Span:
+    """`names timm of ViT`"""
+    text = decl.span.text.split("{", 1)[0].rstrip()
+    return Span(decl.span.source, decl.span.start, decl.span.start + len(text))
+
+
+def quoted(line: tree.NameLine) -> Span:
+    """The string of a line, with its quotes."""
+    text = line.span.text
+    start = text.index('"')
+    at = start + 1
+    while text[at] != '"':
+        at += 2 if text[at] == "\\" else 1
+    return Span(line.span.source, line.span.start + start, line.span.start + at + 1)
+
+
+def addressed(line: tree.NameLine) -> Span:
+    """The address of a line."""
+    assert line.address is not None
+    after = quoted(line).end
+    text = line.span.source.text
+    start = text.index("<->", after) + 3
+    while text[start].isspace():
+        start += 1
+    end, left = start, len(line.address)
+    while left and end < line.span.end:  # spaces inside braces are no part of the address's text
+        left -= not text[end].isspace()
+        end += 1
+    return Span(line.span.source, start, end)
+
+
+def condensed(addresses: list[str], most: int = 10) -> list[str]:
+    """One row for addresses that differ in numbers only: an example and how many there are."""
+    rows: dict[str, list[str]] = defaultdict(list)
+    for a in addresses:
+        rows[outline(a)].append(a)
+    out = [f"{same[0]}{f' and {len(same) - 1:,} like it' if len(same) > 1 else ''}" for same in rows.values()]
+    return out if len(out) <= most else [*out[:most], f"… and {len(out) - most:,} more kinds"]
+
+
+def count(items: list[str], what: str) -> str:
+    return f"{len(items):,} {what}{'s' * (len(items) != 1)}"

@@ -1,0 +1,299 @@
+"""Weights from the world: imported by a spec's foreign names, and exported to them. Loads torch at first use."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from archdsl.diagnostics.codes import Code
+from archdsl.diagnostics.model import ArchError, Diagnostic, error
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.lazy import torch
+from archdsl.source import NOWHERE
+from archdsl.weightmap import Fit, Shape, WeightMap, show
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from archdsl.origin import Origin
+    from archdsl.spec import Spec
+
+SHOWN = 10  # names of each kind in a diagnostic
+
+CODES = {
+    "A0541": Code(
+        "the weights do not fit the model",
+        "Import by foreign names is strict: every key that the names expect must be there, with its shape and a number type that fits, and nothing "
+        "else. The model is left as it was. The message lists what is missing, what is unexpected and what has another shape, and says when another "
+        "variant of the spec, another block of names, or a prefix before all keys would make the weights fit. `strict = False` imports what fits.",
+        bad="archdsl.import_weights(archdsl.load(\"vit.arch\").build(), timm.create_model(\"vit_small_patch16_224\").state_dict(), source = \"timm\")",
+        good="archdsl.import_weights(archdsl.load(\"vit.arch\").build(\"small\"), timm.create_model(\"vit_small_patch16_224\").state_dict(), source = \"timm\")",
+    ),
+    "A0542": Code(
+        "the spec has no such foreign names",
+        "`source` is the name of a block `names SOURCE of MODEL { … }` in the model's spec.",
+        bad="archdsl.import_weights(model, weights, source = \"hugging_face\")",
+        good="archdsl.import_weights(model, weights, source = \"hf\")",
+    ),
+    "A0543": Code(
+        "a model without a spec, or without storage",
+        "Weights are imported into and exported from models that `Spec.build` made: their foreign names stand in the spec. A model on the meta device "
+        "has shapes but no storage: build it on a real device first.",
+    ),
+    "A0544": Code(
+        "a weight that the foreign layout cannot hold",
+        "`drop \"ADDRESS\" = VALUE` says that the foreign file lacks this weight because it always has that value. A model in which it has another one "
+        "cannot be written in that layout without changing what it computes.",
+    ),
+}
+
+
+class WeightsError(ArchError):
+    """Weights that do not fit; `report` has the whole lists."""
+
+    def __init__(self, report: Report, *diagnostics: Diagnostic):
+        super().__init__(*diagnostics)
+        self.report = report
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an import did. `loaded`: own addresses; the others: foreign keys, `mis_shaped` with (expected, found) as text."""
+
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mis_shaped: dict[str, tuple[str, str]] = field(default_factory=dict)
+    unequal: dict[str, str] = field(default_factory=dict)  # an alias -> the key that it should repeat
+    aliases: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """How many of each kind, where there are any."""
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "mis-shaped": self.mis_shaped, "unequal": self.unequal}
+        return {k: len(v) for k, v in kinds.items() if v}
+
+
+# ---------------------------------------------------------------- import
+def import_weights(model: nn.Module, state_dict: Mapping[str, Any], source: str = "timm", strict: bool = True) -> Report:
+    """Copies foreign weights into a built model by the `names SOURCE` of its spec; dtypes are cast to the model's.
+
+    strict: raise A0541, with the model as it was, unless every expected key is there with its shape and nothing else is. Otherwise what fits is
+    imported. An `alias` may be absent, must be equal to what it repeats, and stands in for it where that is absent.
+    Raises ArchError A0541 to A0543.
+    """
+    model = _unwrapped(model)
+    origin = _origin(model)
+    names = _names(origin, source)
+    own = _tensors(model, origin)
+    if any(t.is_meta for t in own.values()):
+        raise error("A0543", f"`{origin.model}` is on the meta device and has nowhere to put weights", NOWHERE, help="build it on a real device: `device = \"cpu\"`")
+    given = {k: v.detach() if isinstance(v, torch.Tensor) else torch.as_tensor(v) for k, v in state_dict.items() if hasattr(v, "shape")}
+    others = [k for k, v in state_dict.items() if not hasattr(v, "shape")]
+    fit = names.fit({a: tuple(t.shape) for a, t in own.items()}, {k: tuple(v.shape) for k, v in given.items()})
+    plan = _Import(names, own, given, fit)
+    report = plan.report(others)
+    if strict and report.faults:
+        raise WeightsError(report, *_misfit(origin, source, report, {k: tuple(v.shape) for k, v in given.items()}).diagnostics)
+    with torch.no_grad():
+        for address, value in plan.values():
+            own[address].copy_(value)
+    return report
+
+
+class _Import:
+    """The values of one import, entry by entry, so that no second copy of the model is held."""
+
+    def __init__(self, names: WeightMap, own: dict[str, Tensor], given: dict[str, Tensor], fit: Fit):
+        self.names, self.own, self.given, self.fit = names, own, given, fit
+        self.back = names.invert()
+        self.stand_ins = {a.of: a.key for a in names.aliases if a.key in given and a.key not in fit.mis_shaped}
+        self.mis_shaped = {k: (show(e), show(f)) for k, (e, f) in fit.mis_shaped.items()}
+        self._compare_types()
+        self.entries = [e for e in self.back.entries if all(k in given and k not in self.mis_shaped for k in e.source)]
+        read = {a for e in self.entries for a in e.target}
+        self.from_aliases = {a: k for a, k in self.stand_ins.items() if a not in read and k not in self.mis_shaped}
+
+    def _compare_types(self) -> None:
+        """Whole numbers do not pass for real ones, as quantised files would have it; nor the other way round."""
+        kinds = {t: self.own[s] for e in self.names.entries for s, t in zip(e.source * len(e.target), e.target * len(e.source))}
+        kinds.update({a.key: self.own[a.of] for a in self.names.aliases})
+        for key, mine in kinds.items():
+            theirs = self.given.get(key)
+            if theirs is not None and key not in self.mis_shaped and (theirs.is_floating_point(), theirs.is_complex()) != (mine.is_floating_point(), mine.is_complex()):
+                self.mis_shaped[key] = f"{show(tuple(mine.shape))} of {_dtype(mine)}", f"{show(tuple(theirs.shape))} of {_dtype(theirs)}"
+
+    def values(self) -> Iterable[tuple[str, Any]]:
+        for e in self.entries:
+            yield from e.apply(self.given).items()
+        for address, key in self.from_aliases.items():
+            yield address, self.given[key]
+        for c in self.names.constants:
+            yield c.key, torch.tensor(_number(c.value, self.own[c.key]))
+
+    def report(self, others: list[str]) -> Report:
+        loaded = [a for e in self.entries for a in e.target] + list(self.from_aliases) + [c.key for c in self.names.constants]
+        return Report(tuple(loaded), tuple(self.fit.missing), (*self.fit.unexpected, *others), self.mis_shaped, self._unequal(), self.fit.aliases, self.fit.ignored)
+
+    def _unequal(self) -> dict[str, str]:
+        """Aliases that differ from the weight that they repeat, or from each other."""
+        entries = {a: e for e in self.entries for a in e.target}
+        out: dict[str, str] = {}
+        for a in self.names.aliases:
+            if a.key not in self.given or a.key in self.mis_shaped:
+                continue
+            entry = entries.get(a.of)
+            first = entry.source[0] if entry else self.from_aliases.get(a.of, a.key)
+            value = entry.apply(self.given)[a.of] if entry else self.given[first]
+            if not _equal(value, self.given[a.key]):
+                out[a.key] = first
+        return out
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    if a.data_ptr() == b.data_ptr() and a.stride() == b.stride() and a.dtype == b.dtype:
+        return True
+    return torch.equal(a, b) or a.is_floating_point() and torch.allclose(a.double(), b.double().to(a.device), rtol=0, atol=0, equal_nan=True)
+
+
+# ---------------------------------------------------------------- export
+def export_weights(model: nn.Module, source: str = "hf") -> dict[str, Tensor]:
+    """The model's weights under foreign names, the inverse of `import_weights`: contiguous, aliases written out.
+
+    As with `state_dict`, a weight that is only renamed shares its storage with the model; everything else is a tensor of its own.
+    Raises ArchError A0542 to A0544.
+    """
+    model = _unwrapped(model)
+    origin = _origin(model)
+    names = _names(origin, source)
+    own = {a: t.detach() for a, t in _tensors(model, origin).items()}
+    for c in names.constants:
+        value = _number(c.value, own[c.key])
+        if not own[c.key].is_meta and not bool((own[c.key] == value).all()):
+            raise error("A0544", f"`{source}` has no place for `{c.key}`, whose values are not all {value}", NOWHERE,
+                        help=f"set it to {value}, if the model computes the same then, or export under other names")
+    plain = {e.target[0] for e in names.entries if not e.steps}
+    dtypes = {t: own[e.source[0]].dtype for e in names.entries for t in e.target}
+    out: dict[str, Tensor] = {}
+    for key, value in names.apply(own):
+        value = value.to(dtypes.get(key, value.dtype))
+        out[key] = value if key in plain and value.is_contiguous() else value.contiguous().clone() if _shares(value, own) else value.contiguous()
+    return out
+
+
+def _shares(value: Tensor, own: Mapping[str, Tensor]) -> bool:
+    return value.is_meta or value.untyped_storage().nbytes() != value.numel() * value.element_size() or any(
+        value.untyped_storage().data_ptr() == t.untyped_storage().data_ptr() for t in own.values())
+
+
+# ---------------------------------------------------------------- the model
+def _unwrapped(model: Any) -> Any:
+    """The model itself, for one that torch.compile or a data-parallel wrapper holds."""
+    while "archdsl" not in vars(model):
+        inner = next((m for n in ("_orig_mod", "module") if (m := getattr(model, "_modules", {}).get(n)) is not None), None)
+        if inner is None:
+            break
+        model = inner
+    return model
+
+
+def _origin(model: Any) -> Origin:
+    from archdsl.origin import Origin
+
+    origin = getattr(model, "archdsl", None)
+    if not isinstance(origin, Origin):
+        raise error("A0543", f"this {type(model).__name__} was not built from a spec, so it has no foreign names", NOWHERE, help="`archdsl.load(SPEC).build(…)` builds one")
+    return origin
+
+
+def _names(origin: Origin, source: str) -> WeightMap:
+    if source not in origin.names:
+        known = ", ".join(f"`{n}`" for n in origin.names) or "none"
+        raise error("A0542", f"the spec of `{origin.model}` has no names `{source}`", NOWHERE, help=(*did_you_mean(source, origin.names), f"it has {known}"))
+    return origin.names[source]
+
+
+def _tensors(model: nn.Module, origin: Origin) -> dict[str, Tensor]:
+    """Address -> tensor of all that the typed graph saves. Raises A0543 where the module lacks one."""
+    held = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    lost = [a for a in origin.shapes if a not in held]
+    if lost:
+        raise error("A0543", f"this model has lost {len(lost):,} weights of its spec, {lost[0]} among them", NOWHERE, help="import before the modules are changed")
+    return {a: held[a] for a in origin.shapes}
+
+
+def _number(value: Fraction, like: Tensor) -> bool | int | float:
+    return float(value) if like.is_floating_point() or value.denominator != 1 else int(value)
+
+
+def _dtype(t: Tensor) -> str:
+    return str(t.dtype).removeprefix("torch.")
+
+
+# ---------------------------------------------------------------- what does not fit
+def _misfit(origin: Origin, source: str, report: Report, found: dict[str, Shape]) -> ArchError:
+    counts = ", ".join(f"{n:,} {kind}" for kind, n in report.faults.items())
+    notes = [_list("missing", report.missing), _list("unexpected", report.unexpected),
+             _list("mis-shaped", [f"{k}: {e} expected, {f} found" for k, (e, f) in report.mis_shaped.items()]),
+             _list("unequal", [f"{k} should repeat {of}" for k, of in report.unequal.items()])]
+    help = _fitting(origin, source, found) or "`strict = False` imports what fits"
+    return error("A0541", f"these weights do not fit `{_called(origin.model, origin.variant)}` by the names `{source}`: {counts}", NOWHERE, notes=tuple(n for n in notes if n), help=help)
+
+
+def _called(model: str, variant: str | None) -> str:
+    return f"{model}.{variant}" if variant else model
+
+
+def _list(kind: str, rows: Iterable[str]) -> str:
+    rows = list(rows)
+    more = [f"… and {len(rows) - SHOWN:,} more"] if len(rows) > SHOWN else []
+    return "\n".join([f"{kind}, {len(rows):,}:", *(f"  {r}" for r in [*rows[:SHOWN], *more])]) if rows else ""
+
+
+def _fitting(origin: Origin, source: str, found: dict[str, Shape]) -> str:
+    """What would make the weights fit: a prefix, other names, another variant."""
+    names, shapes = origin.names, origin.shapes
+    expected = names[source].shapes(shapes)
+    for text in _prefixes(found, expected):
+        if names[source].fit(shapes, {k.removeprefix(text): s for k, s in found.items()}).perfect:
+            return f"the keys fit without `{text}` before them"
+    for text in _prefixes(expected, found):
+        if names[source].fit(shapes, {text + k: s for k, s in found.items()}).perfect:
+            return f"the keys fit with `{text}` before them"
+    for other, m in names.items():
+        if other != source and m.fit(shapes, found).perfect:
+            return f"these are the weights of this model under the names `{other}`: `source = \"{other}\"`"
+    for variant, other in _other_variants(origin, found):
+        return f"these are the weights of the variant `{variant}`" + (f", under the names `{other}`" if other != source else "")
+    return ""
+
+
+def _prefixes(long: Iterable[str], short: Mapping[str, Any]) -> list[str]:
+    """What stands before a key of `short` in a key of `long`, up to a dot."""
+    return list(dict.fromkeys(k[: i + 1] for k in long for i, c in enumerate(k) if c == "." and k[i + 1 :] in short))
+
+
+def _other_variants(origin: Origin, found: dict[str, Shape]) -> Iterable[tuple[str, str]]:
+    """Variants, and names of them, that the weights fit. Nothing when the spec is not at hand any more."""
+    from archdsl.names import own_shapes, weight_maps
+
+    spec = origin.spec or _reload(origin)
+    for s in spec.models.values() if spec else ():
+        for variant in (None, *s.variants):
+            made = s.elaborate(variant)
+            shapes = own_shapes(made.graph)
+            for name, m in weight_maps(s.module, s.name, made).items():
+                if m.fit(shapes, found).perfect:
+                    yield _called(s.name, variant) if len(spec.models) > 1 or variant is None else variant, name  # type: ignore[union-attr]
+
+
+def _reload(origin: Origin) -> Spec | None:
+    """The spec of a model that comes from a pickle, if its file still stands there."""
+    from archdsl.spec import load
+
+    try:
+        return load(origin.path)
+    except ArchError:
+        return None
