@@ -1,7 +1,7 @@
 """The whole command line on one page. The bodies are in `commands/`, one file a verb, each imported when it is asked for."""
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -66,6 +66,22 @@ def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK", help="
     from archdsl.cli.commands.explain import explain
 
     return explain(topic, json)
+
+
+@app.command()
+def cost(
+    source: Source,
+    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the spec's examples.", show_default=False)] = None,
+    settings: Settings = None,
+    by: Annotated[Literal["layer"] | None, typer.Option(help="One row a layer.")] = None,
+    form: Annotated[Literal["parallel", "extend", "step"], typer.Option(help="Which form to count.")] = "parallel",
+    dtype: Annotated[str, typer.Option(help="f32, f64, bf16 or f16: the type of what the spec does not pin.")] = "f32",
+    json: Json = False,
+) -> int:
+    """Count parameters, multiply-accumulates and bytes, as numbers and as formulas. Loads no torch."""
+    from archdsl.cli.commands.cost import cost
+
+    return cost(source, at or [], settings or [], by, form, dtype, json)
 
 
 @app.command()

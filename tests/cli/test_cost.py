@@ -1,0 +1,92 @@
+"""archdsl cost: the table, rows by layer with equal layers folded, data, wrong sizes."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from archdsl.cli.commands.cost import Branch, branches, short
+from archdsl.cost import Layer
+
+SPEC = """\
+use std.linear { Linear }
+
+model Stack(d: int = 4, depth: int = 5) (x: [B = 2, N = 3, d]) -> [B, N, d] {
+  layers: for i in range(depth) {
+    x = x + Linear(d)(x) as f
+  }
+  return x |> Linear(d, bias = false) as head
+}
+
+variant wide { d = 8 }
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    (tmp_path / "stack.arch").write_text(SPEC)
+    return "stack.arch"
+
+
+def test_total(archdsl, spec, golden):
+    assert archdsl("cost", f"{spec}:wide", "--at", "N=7").stdout == golden
+
+
+def test_by_layer(archdsl, spec, golden):
+    assert archdsl("cost", spec, "--by", "layer").stdout == golden
+
+
+def test_json(archdsl, spec):
+    data = json.loads(archdsl("cost", spec, "--json", "--set", "d=6", "--set", "depth=1", "--at", "B=1,N=1").stdout)
+    assert data["params"] == 6 * 6 + 6 + 6 * 6 and data["macs"] == 2 * 6 * 6
+    assert all(isinstance(data[k], int) for k in ("params", "weight_bytes", "macs", "saved_bytes", "peak_bytes", "state_bytes"))
+    assert data["sizes"] == {"B": 1, "N": 1}
+    rows = json.loads(archdsl("cost", spec, "--json", "--by", "layer").stdout)["layers"]
+    assert [r["path"] for r in rows[:4]] == ["", "layers.0", "layers.0.f", "layers.1"] and rows[0]["params"] == 5 * 20 + 16
+
+
+def test_bytes_follow_the_type(archdsl, spec):
+    wide, narrow = (json.loads(archdsl("cost", spec, "--json", "--dtype", t).stdout) for t in ("f64", "bf16"))
+    assert wide["weight_bytes"] == 4 * narrow["weight_bytes"] == 8 * wide["params"]
+
+
+@pytest.mark.parametrize(("options", "code"), [
+    (("--at", "Q=1"), "A0641"), (("--at", "B"), "A0642"), (("--at", "B=0"), "A0642"), (("--dtype", "f8"), "A0644"), (("--form", "step"), "A0501"),
+    (("--set", "e=1"), "A02"), (("--set", "d"), "A06"),
+])
+def test_what_it_refuses(archdsl, spec, options, code):
+    assert f"error[{code}" in archdsl("cost", spec, *options, code=1).stderr
+
+
+@pytest.mark.parametrize("options", [("--by", "colour"), ("--form", "sideways"), ("--at",)])
+def test_wrong_usage(archdsl, spec, options):
+    assert "Usage" in archdsl("cost", spec, *options, code=2).stderr
+
+
+def test_unknown_sources(archdsl, spec):
+    assert "A0621" in archdsl("cost", "absent.arch", code=1).stderr
+    assert "did you mean `wide`" in archdsl("cost", f"{spec}:wid", code=1).stderr
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0"), (999, "999"), (1000, "1 k"), (999_499, "999 k"), (999_500, "1 M"), (22_869_664, "22.9 M"),
+                                              (1_253_683_200, "1.25 G"), (10**24, "1e+06 E")])
+def test_short_numbers(number, text):
+    assert short(number) == text
+
+
+def row(path: str, params: int = 1) -> Layer:
+    return Layer(path, "b", params, 0, 0, (1,))
+
+
+def names(branch: Branch) -> list[str]:
+    return [f"{b.name}-{b.last}" if b.last else b.name for b in branch.below]
+
+
+def test_only_equal_neighbours_fold():
+    rows = [row(""), row("a.0"), row("a.1"), row("a.2", 2), row("a.3"), row("a.5"), row("b.6"), row("norm"), row("norm2")]
+    assert names(branches(tuple(rows))) == ["a.0-a.1", "a.2", "a.3", "a.5", "b.6", "norm", "norm2"]
+
+
+def test_layers_that_differ_below_do_not_fold():
+    rows = [row(""), row("a.0"), row("a.0.x"), row("a.1"), row("a.1.y"), row("a.2"), row("a.2.y")]
+    assert names(branches(tuple(rows))) == ["a.0", "a.1-a.2"]
