@@ -1,10 +1,10 @@
-"""Costs by address: the tree of blocks as rows, each block's figures computed once."""
+"""Costs by address: the tree of blocks as rows. What a block comes to is found once for each way it is called."""
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from archdsl.cost.run import Call, Summary
+from archdsl.cost.run import Summary
 from archdsl.dims import product
 from archdsl.graph import Graph
 
@@ -13,8 +13,9 @@ COUNTED = ("param", "frozen")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A block and all below it. `saved_bytes`: what is kept there first (a tensor that several ops keep counts once, where it is first kept).
-    `output`: the shape of its first result at these sizes. `calls`: how often it is applied; shared weights count once, the rest for all calls."""
+    """A block and all below it. `saved_bytes`: of the tensors made there, those that autograd keeps, for whichever op; the model's kept inputs
+    are in its own row. `output`: the shape of the first result. `calls`: how often the block is applied: shared weights count once, the
+    rest for all calls."""
 
     path: str
     block: str
@@ -25,6 +26,15 @@ class Layer:
     calls: int = 1
 
 
+def layers(graph: Graph, forward: Summary, training: Summary, kept_inputs: int) -> tuple[Layer, ...]:
+    """Rows in order of application, the model itself first. `kept_inputs`: bytes of its inputs that autograd keeps."""
+    params, saved = _params(graph), _Saved().rows(training, frozenset())
+    rows = {p: replace(r, params=params.get(p, 0), saved_bytes=saved.get(p, 0)) for p, r in _Forward().rows(forward).items()}
+    rows[""] = replace(rows[""], saved_bytes=rows[""].saved_bytes + kept_inputs)
+    return tuple(rows.values())
+
+
+# ---------------------------------------------------------------- parameters
 def count_params(graph: Graph, memo: dict[int, int] | None = None) -> int:
     """Numbers in the parameters that a graph owns, frozen ones included, buffers not."""
     memo = {} if memo is None else memo
@@ -35,65 +45,64 @@ def count_params(graph: Graph, memo: dict[int, int] | None = None) -> int:
     return found
 
 
-def layers(graph: Graph, forward: Summary, training: Summary, inputs: Mapping[int, int]) -> tuple[Layer, ...]:
-    """Rows in order of application, the model itself first. `inputs`: bytes of the model's inputs by storage."""
-    params = _params_by_path(graph)
-    saved: dict[str, int] = {}
-    saved[""] = _saved(training, "", dict(inputs), saved)
-    rows: dict[str, Layer] = {"": Layer("", graph.name, params[""], _int(forward.macs), 0, forward.outputs[0].place.extent)}
-    _forward(forward, "", params, rows)
-    return tuple(Layer(r.path, r.block, r.params, r.macs, saved.get(p, 0), r.output, r.calls) for p, r in rows.items())
-
-
-def _int(size: object) -> int:
-    assert isinstance(size, int)
-    return size
-
-
-def _params_by_path(graph: Graph) -> dict[str, int]:
+def _params(graph: Graph) -> dict[str, int]:
     memo: dict[int, int] = {}
     found: dict[str, int] = {}
 
     def visit(g: Graph, path: str) -> None:
         found[path] = count_params(g, memo)
         for name, child in g.children.items():
-            visit(child, f"{path}.{name}" if path else name)
+            visit(child, _join(path, name))
 
     visit(graph, "")
     return found
 
 
-def _forward(summary: Summary, path: str, params: dict[str, int], rows: dict[str, Layer]) -> None:
-    for call in summary.calls:
-        s = call.summary
-        if call.path:  # the arms of a phase have no address of their own
-            inner = f"{path}.{call.path}" if path else call.path
-            before = rows.get(inner)
-            macs, calls = (before.macs, before.calls) if before else (0, 0)
-            rows[inner] = Layer(inner, s.definition.source.name, params.get(inner, 0), macs + _int(s.macs), 0, s.outputs[0].place.extent, calls + 1)
-            _forward(s, inner, params, rows)
-        else:
-            _forward(s, path, params, rows)
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name
 
 
-def _saved(summary: Summary, path: str, free: dict[int, int], rows: dict[str, int]) -> int:
-    """Bytes that a block and those below keep first. `free`: its input storages that nothing has kept yet, with their bytes; those it keeps
-    are taken out."""
-    waiting = {i: _int(b) for i, b in enumerate(summary.bytes) if i >= summary.slots and i not in summary.weights} | free
-    total = 0
-    for item in summary.kept:
-        if not isinstance(item, Call):
-            total += sum(waiting.pop(i, 0) for i in item)
-            continue
-        inside = {k: waiting[i] for k, i in enumerate(item.slots) if i in waiting}
-        given = set(inside)
-        inner = (f"{path}.{item.path}" if path else item.path) if item.path else path
-        kept = _saved(item.summary, inner, inside, rows)
-        total += kept
-        if item.path:
-            rows[inner] = rows.get(inner, 0) + kept
-        for i in (*(item.slots[k] for k in given - inside.keys()), *(item.news[j] for j in item.summary.kept_news)):
-            waiting.pop(i, None)
-    for i in [i for i in free if i not in waiting]:
-        del free[i]
-    return total
+# ---------------------------------------------------------------- runs
+class _Forward:
+    """Rows below a block in its own addresses, without parameters and saved bytes. The arms of a phase have no address of their own."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, dict[str, Layer]] = {}
+
+    def rows(self, s: Summary) -> dict[str, Layer]:
+        if id(s) not in self.known:
+            found = {"": Layer("", s.definition.source.name, 0, int(s.macs), 0, s.outputs[0].place.extent)}  # type: ignore[arg-type]
+            for call in s.calls:
+                for inner, row in self.rows(call.summary).items():
+                    path = _join(call.path, inner)
+                    if path:
+                        before = found.get(path)
+                        found[path] = replace(row, path=path, macs=row.macs + (before.macs if before else 0), calls=row.calls + (before.calls if before else 0))
+            self.known[id(s)] = found
+        return self.known[id(s)]
+
+
+class _Saved:
+    """Bytes made and kept in a block and in those below, by address. `outside`: its results that are kept further up, by number."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, frozenset[int]], dict[str, int]] = {}
+
+    def rows(self, s: Summary, outside: frozenset[int]) -> dict[str, int]:
+        key = id(s), outside
+        if key not in self.known:
+            kept = s.kept | {s.news[j] for j in outside}
+            inner = {i for call in s.calls for i in call.news}
+            found = {"": self._bytes(s, (i for i in kept if i >= s.slots and i not in inner))}
+            for call in s.calls:
+                below = self.rows(call.summary, frozenset(j for j, i in enumerate(call.news) if i in kept))
+                found[""] += below[""]
+                for path, size in below.items():
+                    if path or call.path:
+                        found[_join(call.path, path)] = found.get(_join(call.path, path), 0) + size
+            self.known[key] = found
+        return self.known[key]
+
+    @staticmethod
+    def _bytes(s: Summary, storages: Iterable[int]) -> int:
+        return sum(int(s.bytes[i]) for i in storages if i not in s.weights)  # type: ignore[arg-type]

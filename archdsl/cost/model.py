@@ -7,9 +7,10 @@ from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
+from archdsl.cost.greatest import highest
 from archdsl.cost.layers import Layer, count_params, layers
 from archdsl.cost.memory import BYTES
-from archdsl.cost.run import Mode, Simulator, Sizes, Summary, highest, nbytes
+from archdsl.cost.run import Mode, Simulator, Sizes, Summary, nbytes
 from archdsl.cost.sizes import Spans, model_sizes, not_whole
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import NotInteger, Size, maximum, sym
@@ -119,9 +120,8 @@ class _Runs:
         return {i: nbytes(p) for i, p in enumerate(s.inputs)}
 
     def saved(self, s: Summary) -> Size:
-        inputs = self.inputs(s)
-        total = s.private
-        for size in (*(inputs[i] for i in sorted(s.kept_slots)), *(s.bytes[s.news[j]] for j in sorted(s.kept_news))):
+        inputs, total = self.inputs(s), s.private
+        for size in (*(inputs[i] for i in s.kept_slots), *(s.bytes[i] for i in s.news if i in s.kept)):
             total = total + size
         return total
 
@@ -133,7 +133,8 @@ class _Runs:
 
     def layers(self) -> tuple[Layer, ...]:
         forward, training = self.at(self.sizes)
-        return layers(self.made.graph, forward, training, {i: _number(b) for i, b in self.inputs(training).items()})
+        inputs = self.inputs(training)
+        return layers(self.made.graph, forward, training, sum(_number(inputs[i]) for i in training.kept_slots))
 
 
 @lru_cache(16)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from archdsl.cost.greatest import highest
 from archdsl.cost.memory import BYTES, Placed, places
 from archdsl.cost.saved import kept
 from archdsl.cost.strides import contiguous
 from archdsl.dims import Dim, Size, evaluate, product, substitute
-from archdsl.dims.poly import undominated
 from archdsl.elaborate.ops import is_operand
 from archdsl.flatten import param_at
 from archdsl.graph import FLOATS, Mask, Node, TensorType, Value
@@ -95,8 +95,8 @@ class Call:
 class Summary:
     """What one way of calling a block comes to. Its first `slots` storages are the caller's; `bytes[i]` is 0 for them and for weights.
 
-    `peak`: candidates for the most bytes that are alive inside at once, inputs left out. `kept`: (storages of an op) or Call, in order.
-    `private`: kept bytes that nobody else sees. `kept_slots`, `kept_news`: which inputs and results are kept as well.
+    `news`: the storages that it gives back. `peak`: candidates for the most bytes that are alive inside at once, inputs left out.
+    `kept`: storages that autograd keeps, weights left out; `private`: bytes of those kept here and below that nobody else sees.
     """
 
     definition: Definition
@@ -108,13 +108,14 @@ class Summary:
     weights: frozenset[int]
     macs: Size
     peak: tuple[Size, ...]
-    kept: tuple[tuple[int, ...] | Call, ...]
+    kept: frozenset[int]
     private: Size
-    kept_slots: frozenset[int]
-    kept_news: frozenset[int]
     calls: tuple[Call, ...]
-    own_macs: Size
     own_unknown: tuple[str, ...]
+
+    @property
+    def kept_slots(self) -> list[int]:
+        return [i for i in range(self.slots) if i in self.kept]
 
     def unknown(self, prefix: str = "") -> Iterator[str]:
         """Addresses of blocks whose cost nobody knows."""
@@ -207,13 +208,11 @@ class _Run:
     bytes: list[Size] = field(default_factory=list)
     born: list[int] = field(default_factory=list)
     weights: set[int] = field(default_factory=set)
-    kept: list[tuple[int, ...] | Call] = field(default_factory=list)
-    is_kept: set[int] = field(default_factory=set)
+    kept: set[int] = field(default_factory=set)
     calls: list[Call] = field(default_factory=list)
     inside: dict[int, tuple[Size, ...]] = field(default_factory=dict)
     private: Size = 0
     macs: Size = 0
-    own_macs: Size = 0
     unknown: list[str] = field(default_factory=list)
 
     def summary(self) -> Summary:
@@ -226,11 +225,11 @@ class _Run:
         own = range(self.slots, len(self.bytes))
         peak = () if mode.grad else self._peak()
         for i in own:
-            if i in self.is_kept and i not in news:
+            if i in self.kept and i not in news:
                 self.private = self.private + self.bytes[i]
-        return Summary(self.definition, tuple(a.place for a in self.args if isinstance(a, Tensor)), outputs, self.slots, news, tuple(self.bytes), frozenset(self.weights), self.macs, peak, tuple(self.kept), self.private,
-                       frozenset(i for i in self.is_kept if i < self.slots), frozenset(j for j, i in enumerate(news) if i in self.is_kept),
-                       tuple(self.calls), self.own_macs, tuple(self.unknown))
+        inputs = tuple(a.place for a in self.args if isinstance(a, Tensor))
+        return Summary(self.definition, inputs, outputs, self.slots, news, tuple(self.bytes), frozenset(self.weights), self.macs, peak,
+                       frozenset(self.kept), self.private, tuple(self.calls), tuple(self.unknown))
 
     # ---------------------------------------------------------------- inputs and outputs
     def _inputs(self) -> None:
@@ -300,10 +299,10 @@ class _Run:
             storage = self._tensor(operands, p.alias).storage if p.alias else self._storage(nbytes(p.storage or r))
             self.values[v] = Tensor(place, storage, bool(flows) and r.is_float)
         if needs and op.grad != "none":
-            self._keep([i for item in kept(op, amounts, needs) for i in self._kept(node, operands, item)])
+            found = [i for item in kept(op, amounts, needs) for i in self._kept(node, operands, item)]
+            self.kept.update(i for i in found if i not in self.weights)
         if op.macs is not None and not mode.grad:
-            macs = op.macs(**amounts)
-            self.macs, self.own_macs = self.macs + macs, self.own_macs + macs
+            self.macs = self.macs + op.macs(**amounts)
 
     def _given(self, value: Any, size: Any) -> Any:
         """Operands and attributes as the rules take them: placed tensors, sizes as numbers or polynomials."""
@@ -337,12 +336,6 @@ class _Run:
         else:
             yield self._tensor(operands, item).storage
 
-    def _keep(self, storages: Iterable[int]) -> None:
-        found = tuple(i for i in dict.fromkeys(storages) if i not in self.weights)
-        self.is_kept.update(found)
-        if found:
-            self.kept.append(found)
-
     # ---------------------------------------------------------------- calls
     def _call(self, node: Node, definition: Definition, path: str) -> None:
         args: list[Any] = []
@@ -364,15 +357,12 @@ class _Run:
                 storage = self._storage(0)
                 self.weights.add(storage)
             self.values[v] = Tensor(out.place, storage, out.grad)
-        call = Call(path, s, tuple(slots), news)
-        self.calls.append(call)
+        self.calls.append(Call(path, s, tuple(slots), news))
         self.macs = self.macs + s.macs
         self.private = self.private + s.private
         self.inside[self.at] = s.peak
-        seen = [slots[i] for i in s.kept_slots if slots[i] not in self.weights] + [news[j] for j in s.kept_news]
-        self.is_kept.update(seen)
-        if s.private or seen:
-            self.kept.append(call)
+        self.kept.update(i for i in (slots[k] for k in s.kept_slots) if i not in self.weights)
+        self.kept.update(i for i, inner in zip(news, s.news) if inner in s.kept)
 
     # ---------------------------------------------------------------- live bytes
     def _peak(self) -> tuple[Size, ...]:
@@ -396,12 +386,4 @@ class _Run:
         return highest(found)
 
 
-def highest(sizes: Iterable[Size]) -> tuple[Size, ...]:
-    """Those that may be the greatest at some sizes: one number, where all are numbers."""
-    found = list(sizes)
-    if all(isinstance(s, int) for s in found):
-        return (max(found),)  # type: ignore[type-var]
-    return tuple(undominated("max", found))
-
-
-__all__ = ["Call", "Mode", "Program", "Simulator", "Sizes", "Summary", "highest", "nbytes"]
+__all__ = ["Call", "Mode", "Program", "Simulator", "Sizes", "Summary", "nbytes"]
