@@ -99,7 +99,7 @@ def test_floors_of_floors_have_the_value_of_the_expression(tree, at):
 @quick
 @given(trees, points)
 def test_bounds_hold(tree, at):
-    from archdsl.dims.poly import bounds
+    from archdsl.dims.floors import bounds
 
     low, high = bounds(build(tree))
     v = value(tree, at)

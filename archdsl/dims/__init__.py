@@ -1,20 +1,15 @@
 """Symbolic axis sizes: `Size = int | Dim`, arithmetic in normal form, and what is known of run-time sizes (`Facts`)."""
 from archdsl.dims.facts import Facts, exact_div, is_exact
+from archdsl.dims.floors import ceildiv, floordiv, maximum, minimum, mod, substitute
 from archdsl.dims.poly import (
     Atom,
     Dim,
     NotInteger,
     Size,
     atoms,
-    ceildiv,
     evaluate,
-    floordiv,
     key,
-    maximum,
-    minimum,
-    mod,
     product,
-    substitute,
     sym,
     symbols,
     terms,

@@ -6,7 +6,8 @@ from fractions import Fraction
 from math import gcd, lcm
 from typing import Any, TypeVar
 
-from archdsl.dims import decide
+from archdsl.dims import decide, signs, suggest, witness
+from archdsl.dims.floors import bounds, ceildiv, floordiv, map_atoms, rebuild, substitute, undominated
 from archdsl.dims.poly import (
     Atom,
     Dim,
@@ -15,22 +16,15 @@ from archdsl.dims.poly import (
     Size,
     Terms,
     add_into,
-    bounds,
-    ceildiv,
     degree,
     denominator,
-    floordiv,
     make,
-    map_atoms,
     mono_div,
     mul_terms,
     primitive,
-    rebuild,
     scale,
-    substitute,
     sym,
     terms_of,
-    undominated,
     without_symbols,
 )
 
@@ -130,7 +124,7 @@ class Facts:
     def _extremes_left(self, kind: str, kept: list[Size]) -> list[Size]:
         """The operands that no other is known to beat."""
         for s in list(kept):
-            if any(o is not s and decide.proved_nonnegative(self, s - o if kind == "min" else o - s, 1) for o in kept):
+            if any(o is not s and signs.proved_nonnegative(self, s - o if kind == "min" else o - s, 1) for o in kept):
                 kept = [o for o in kept if o is not s]
         return kept
 
@@ -383,7 +377,7 @@ class Facts:
             return True
         if high is not None and high < 0:
             return False
-        p = primitive(p, signed=True, inequality=True)
+        p = primitive(p, inequality=True)
         inside = [m for m in p.terms if m]
         if len(inside) == 1 and len(inside[0]) == 1 and inside[0][0][1] == 1 and depth:
             return self._bound(inside[0][0][0], int(p.terms[inside[0]]), int(p.terms.get((), 0)), p, depth - 1)
@@ -436,7 +430,7 @@ class Facts:
 
     def at_least(self, a: Size, b: Size) -> bool | None:
         """Whether a >= b for all sizes; False when some refute it."""
-        return _within_limits(lambda: decide.nonnegative(self, a - b))
+        return _within_limits(lambda: signs.nonnegative(self, a - b))
 
     def positive(self, size: Size) -> bool | None:
         """Whether the size is at least 1 for all sizes of the symbols; False when some refute it."""
@@ -444,21 +438,21 @@ class Facts:
 
     def suggest(self, a: Size, b: Size) -> str | None:
         """The condition of a `require` under which a == b, as `H % 32 == 0` or `T == S`."""
-        return _within_limits(lambda: decide.suggest(self, a, b))
+        return _within_limits(lambda: suggest.suggest(self, a, b))
 
     def exact(self, size: Size) -> bool:
         """Whether the size is shown to be an integer for all sizes that satisfy the facts."""
-        return isinstance(size, int) or _within_limits(lambda: decide.integer(self, size)) is True
+        return isinstance(size, int) or _within_limits(lambda: signs.integer(self, size)) is True
 
     def divide(self, a: Size, b: Size) -> Size | None:
         """a / b when that is an integer for all sizes that satisfy the facts, else None."""
         if isinstance(a, int) and isinstance(b, int):
             return a // b if b and a % b == 0 else None
-        return _within_limits(lambda: decide.divide(self, a, b))
+        return _within_limits(lambda: signs.divide(self, a, b))
 
     def holds(self, values: Mapping[str, int]) -> bool:
         """Whether these sizes, of all symbols that the facts name, satisfy the facts."""
-        return decide.holds(self, values)
+        return witness.holds(self, values)
 
 
 def _within_limits(answer: Callable[[], _T]) -> _T | None:

@@ -1,7 +1,8 @@
 """The sizes that convolution and pooling give, exactly as torch computes them."""
 from __future__ import annotations
 
-from archdsl.dims.poly import Size, floordiv, minimum
+from archdsl.dims.floors import floordiv, minimum
+from archdsl.dims.poly import Size
 
 Padding = Size | tuple[Size, Size]  # both sides alike, or (before, after)
 
