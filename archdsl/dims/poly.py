@@ -37,7 +37,7 @@ class Atom:
     `kind`: sym | floor | min | max. `name`: the symbol's name, else "". `args`: (num, den) of a floor, the operands of min and max.
     """
 
-    __slots__ = ("__weakref__", "args", "depth", "kind", "name", "order", "symbols", "text", "weight")
+    __slots__ = ("__weakref__", "_dim", "args", "depth", "kind", "name", "order", "symbols", "text", "weight")
     kind: str
     name: str
     args: tuple[Size, ...]
@@ -62,7 +62,11 @@ class Atom:
     @property
     def dim(self) -> Dim:
         """The atom alone as a size."""
-        return make({((self, 1),): 1})  # type: ignore[return-value]
+        try:
+            return self._dim
+        except AttributeError:
+            self._dim: Dim = make({((self, 1),): 1})  # type: ignore[assignment]
+            return self._dim
 
 
 Number = int | Fraction
@@ -185,28 +189,25 @@ def _atom(kind: str, name: str, args: tuple[Size, ...]) -> Atom:
 
 def make(terms: Mapping[Mono, Number]) -> Size:
     """The size with these terms: zero terms go, a constant is an int. NotInteger for a constant fraction."""
-    clean: Terms = {}
     exact = True
-    for mono, c in terms.items():
-        if c:
-            if type(c) is Fraction:
-                if c.denominator == 1:
-                    c = c.numerator
-                else:
-                    exact = False
-            clean[mono] = c
-    if not clean:
-        return 0
-    if len(clean) == 1 and () in clean:
-        if not exact:
-            raise NotInteger(f"{clean[()]} is not an integer")
-        return int(clean[()])
-    key = frozenset(clean.items())
+    for c in terms.values():
+        if type(c) is not int or not c:
+            terms, exact = _cleaned(terms)
+            break
+    if len(terms) < 2:
+        if not terms:
+            return 0
+        if () in terms:
+            if not exact:
+                raise NotInteger(f"{terms[()]} is not an integer")
+            return terms[()]  # type: ignore[return-value]
+    key = frozenset(terms.items())
     found = _DIMS.get(key)
     if found is not None:
         return found
     dim = Dim()
-    dim.terms, dim.exact, dim._text = clean, exact, None
+    clean = dim.terms = dict(terms)
+    dim.exact, dim._text = exact, None
     weight, depth = 0, 0
     names: set[str] = set()
     for mono, c in clean.items():
@@ -228,13 +229,19 @@ def make(terms: Mapping[Mono, Number]) -> Size:
         return _DIMS.setdefault(key, dim)
 
 
+def _cleaned(terms: Mapping[Mono, Number]) -> tuple[Terms, bool]:
+    """Without zero terms, whole fractions as ints; and whether all are ints."""
+    clean: Terms = {m: c.numerator if c.denominator == 1 else c for m, c in terms.items() if c}
+    return clean, all(type(c) is int for c in clean.values())
+
+
 def _restore(items: tuple[tuple[Mono, Number], ...]) -> Size:
     return make(dict(items))
 
 
 def sym(name: str) -> Dim:
     """The symbol of this name, an integer >= 1."""
-    return make({((_atom("sym", name, ()), 1),): 1})  # type: ignore[return-value]
+    return _atom("sym", name, ()).dim
 
 
 def terms_of(size: Size) -> Terms:
