@@ -26,7 +26,6 @@ OWNERS = (
     "archdsl.names",             # A04 foreign names
     "archdsl.lower.errors",      # A05 lowering, binding
     "archdsl.weights",           # A05 weights from files and foreign models
-    "archdsl.cost.errors",       # A064x sizes
     "archdsl.modules",           # A06 imports
     "archdsl.store",             # A052x compiled folders
     "archdsl.files",             # A062x files
