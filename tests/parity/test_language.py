@@ -107,7 +107,7 @@ def test_llama_names_and_shapes(variant):
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in peer.parameters())
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("variant", ["llama3_8b", "llama3_70b"])
 def test_llama_numbers_at_two_layers(variant):
     """The real widths, two layers, a small vocabulary, float32 on both sides."""
