@@ -22,10 +22,10 @@ CODES = {
     ),
     "A0622": Code(
         "a folder where a file is needed",
-        "`check`, `fmt` and `verify` take folders as well as files and work on every .arch file below them. All other commands, and "
-        "`archdsl.load`, take one spec.",
-        bad="archdsl cost specs/",
-        good="archdsl cost specs/vision/vit.arch",
+        "`check`, `fmt` and `verify` take folders as well as files and work on every .arch file below them. `archdsl.load` takes one spec, and "
+        "`archdsl.open` a folder that `archdsl compile -o` wrote.",
+        bad='archdsl.load("specs/")',
+        good='archdsl.load("specs/vision/vit.arch")',
     ),
     "A0623": Code(
         "a file cannot be read",

@@ -8,8 +8,8 @@ CODES: dict[str, Code] = {
         "something is missing, or stands where it cannot",
         "The text does not follow the grammar at the marked place. The message says what was being written (a header, a `share`, an argument list) and what may "
         "stand there. When one sign or word would mend it, the help line names it.",
-        "block Twice()(x: [..., d]) -> [..., d] {\n  share f Linear(d)\n  return f(f(x))\n}\n",
-        "block Twice()(x: [..., d]) -> [..., d] {\n  share f = Linear(d)\n  return f(f(x))\n}\n",
+        "use std.linear { Linear }\n\nblock Twice()(x: [..., d]) -> [..., d] {\n  share f Linear(d)\n  return f(f(x))\n}\n",
+        "use std.linear { Linear }\n\nblock Twice()(x: [..., d]) -> [..., d] {\n  share f = Linear(d)\n  return f(f(x))\n}\n",
     ),
     "A0102": Code(
         "a string without its end",
@@ -54,8 +54,8 @@ CODES: dict[str, Code] = {
     "A0109": Code(
         "a bracket that is not closed, or closes nothing",
         "Every `(`, `[` and `{` needs its partner. The message names what the bracket belongs to, the second place shows where it was opened.",
-        "block Wide()(x: [..., d]) -> [..., d] {\n  y = Linear(4 * d\n  return y(x)\n}\n",
-        "block Wide()(x: [..., d]) -> [..., d] {\n  y = Linear(4 * d)\n  return y(x)\n}\n",
+        "use std.linear { Linear }\n\nblock Wide()(x: [..., d]) -> [..., d] {\n  y = Linear(4 * d\n  return y(x)\n}\n",
+        "use std.linear { Linear }\n\nblock Wide()(x: [..., d]) -> [..., d] {\n  y = Linear(4 * d)\n  return y(x)\n}\n",
     ),
     "A0110": Code(
         "a call or an index that does not touch",
