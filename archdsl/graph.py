@@ -190,6 +190,7 @@ class Graph:
     knobs: dict[str, Knob] = field(default_factory=dict)
     doc: str = ""
     span: Span = NOWHERE
+    applied: dict[str, int] = field(default_factory=dict)  # block -> how often this graph applies it, this one included, graphs that it calls not
 
     def parameters(self, prefix: str = "") -> Iterator[tuple[str, Param]]:
         """Every owned weight with its full address, own ones first, then the children's in the order of the text."""

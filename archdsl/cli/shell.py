@@ -100,6 +100,14 @@ def compile(
     return compile(source, settings or [], seed, weights, export, onnx, out)
 
 
+@app.command()
+def verify(paths: Paths, json: Json = False) -> int:
+    """Verify the claims of specs: counts, costs, causality. Exit 1 when one is not true."""
+    from archdsl.cli.commands.verify import verify
+
+    return verify(paths, json)
+
+
 @app.command("list")
 def list_(json: Json = False) -> int:
     """List the shipped specs and their variants."""

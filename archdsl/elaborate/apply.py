@@ -349,7 +349,7 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         graph = builder.finish(template.ref.decl.name, values, names=tuple(o.name for o in template.ref.decl.outs), doc=template.ref.decl.doc, span=template.span)
         used = set(session.used_defaults)
         session.used_defaults |= before
-        hit = (session.graphs.setdefault(graph.hash, graph), used)
+        hit = (session.same(graph), used)
         if not overrides:
             session.memo[key] = hit
     session.used_defaults |= hit[1]
@@ -371,6 +371,7 @@ def run_body(frame: Frame, template: Template, args: Args, span: Span) -> tuple[
 
     session = frame.session
     decl = template.ref.decl
+    frame.builder.applied[decl.name] = frame.builder.applied.get(decl.name, 0) + 1
     session.depth += 1
     if session.depth > 60:
         session.depth = 0

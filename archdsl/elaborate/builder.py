@@ -37,6 +37,7 @@ class Builder:
         self.emits: dict[str, Value] = {}
         self.guards: list[Guard] = []
         self.knobs: dict[str, Knob] = {}
+        self.applied: dict[str, int] = {}
         self.pure: dict[Any, Node] = {}
 
     # ---------------------------------------------------------------- nodes
@@ -137,6 +138,8 @@ class Builder:
                                 node.types, node.span, node.name)
                 known.update(zip(node.values, copy.values))
         self.guards += [g for g in graph.guards if g not in self.guards]
+        for name, n in graph.applied.items():
+            self.applied[name] = self.applied.get(name, 0) + n
         return tuple(known[o] for o in graph.outputs)
 
     # ---------------------------------------------------------------- finishing
@@ -144,7 +147,7 @@ class Builder:
         outputs = tuple(self.resolve(o) for o in outputs)
         kept = self._live(outputs)
         return Graph(name, tuple(self.inputs), kept, outputs, names, tuple(self.params.values()), dict(self.children), dict(self.emits), tuple(self.guards),
-                     dict(self.knobs), doc, span)
+                     dict(self.knobs), doc, span, dict(self.applied))
 
     def _live(self, outputs: tuple[Value, ...]) -> tuple[Node, ...]:
         """Nodes that an output, an emitted value or an update needs; inputs stay."""

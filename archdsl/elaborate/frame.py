@@ -9,7 +9,7 @@ from archdsl.diagnostics.model import Collector, error
 from archdsl.dims import Dim
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.values import Bound, Defaults, POISON, Poisoned, RecordValue, show
-from archdsl.graph import InitExpr, Mask, Value
+from archdsl.graph import Graph, InitExpr, Mask, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -53,7 +53,7 @@ class Session:
         self.used_defaults: set[tuple[int, str]] = set()
         self.resolving: list[str] = []
         self.declared_defaults: list[Any] = []
-        self.graphs: dict[str, Any] = {}
+        self.graphs: dict[Any, Graph] = {}
         self.free: dict[int, tuple[str, ...]] = {}
 
     def begin(self) -> None:
@@ -73,6 +73,10 @@ class Session:
         if self.steps > MAX_STEPS:
             raise error("A0602", f"this spec needs more than {MAX_STEPS:,} elaboration steps", span, "the budget ran out here",
                         help="shorten the loops, or nest fewer blocks that apply their argument several times")
+
+    def same(self, graph: Graph) -> Graph:
+        """The first graph of this structure that applies the same blocks."""
+        return self.graphs.setdefault((graph.hash, tuple(sorted(graph.applied.items()))), graph)
 
     def intern(self, key: Any) -> int:
         return self.keys.setdefault(key, len(self.keys) + 1)

@@ -29,10 +29,14 @@ def resolve(module: Module) -> list[Diagnostic]:
             walk.begin(d)
             visit(walk, d)
     walk.recursion()
+    from archdsl.claims.words import check_text
+
+    for fault in check_text(module):
+        walk.report(fault)
     return walk.found.found
 
 
-@dataclass(slots=True)
+@dataclass
 class Walk:
     """`vars`: names that may be bound at this point. `fixed`: header names, which may not be bound again. `records`: parameters of a record type.
     `loop`: the loops around; `branches`: static branches inside the innermost one. `uses`: declaration -> those of this module that it mentions."""
@@ -120,6 +124,10 @@ class Walk:
     def maybe(self, node: Any) -> None:
         if node is not None:
             EXPRESSIONS[type(node)](self, node)
+
+    def binary(self, node: tree.Binary) -> None:
+        EXPRESSIONS[type(node.left)](self, node.left)
+        EXPRESSIONS[type(node.right)](self, node.right)
 
     def branch(self, nodes: Any) -> None:
         self.branches += 1
@@ -466,11 +474,6 @@ def _chain(w: Walk, n: tree.Chain) -> None:
         w.pipe(item)
 
 
-def _binary(w: Walk, n: tree.Binary) -> None:
-    EXPRESSIONS[type(n.left)](w, n.left)
-    EXPRESSIONS[type(n.right)](w, n.right)
-
-
 def _range(w: Walk, n: tree.Range) -> None:
     w.expr(n.start)
     w.expr(n.stop)
@@ -545,8 +548,8 @@ def _nothing(w: Walk, n: Any) -> None:
 EXPRESSIONS: dict[type, Callable[[Walk, Any], Any]] = {
     tree.Name: _name, tree.Number: _nothing, tree.Str: _nothing, tree.Bool: _nothing, tree.NoneLit: _nothing, tree.Some: _nothing,
     tree.Tuple: lambda w, n: w.exprs(n.items), tree.List: lambda w, n: w.exprs(n.items), tree.SetLit: lambda w, n: w.exprs(n.items),
-    tree.Range: _range, tree.Comprehension: _comprehension, tree.Each: Walk.domain, tree.Unary: lambda w, n: w.expr(n.operand), tree.Binary: _binary,
-    tree.IsSome: lambda w, n: w.expr(n.operand), tree.Chain: _chain, tree.Call: Walk.call, tree.Item: _item, tree.Slice: _slice, tree.Member: Walk.member,
+    tree.Range: _range, tree.Comprehension: _comprehension, tree.Each: Walk.domain, tree.Unary: lambda w, n: w.expr(n.operand), tree.Binary: lambda w, n: w.binary(n),
+    tree.IsSome: lambda w, n: w.expr(n.operand), tree.Chain: _chain, tree.Call: lambda w, n: w.call(n), tree.Item: _item, tree.Slice: _slice, tree.Member: lambda w, n: w.member(n),
     tree.Named: lambda w, n: w.expr(n.expr), tree.Edited: _edited, tree.IfExpr: _if_expr, tree.MatchExpr: _match_expr, tree.PhaseExpr: _phase,
     tree.BlockLiteral: _literal, tree.LayoutCall: Walk.layout, tree.Rest: Walk.forward,
 }
@@ -722,7 +725,8 @@ STATEMENTS: dict[type, Callable[[Walk, Any], Any]] = {
 
 
 # ---------------------------------------------------------------- declarations
-def _tensor(p: tree.Param) -> tree.TensorType | None:
+def tensor_type(p: tree.Param) -> tree.TensorType | None:
+    """The shape of a header's parameter (or of the items of a list); None for a hyper argument."""
     kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
     if isinstance(kind, tree.ListType):
         kind = kind.item
@@ -734,13 +738,13 @@ def _block(w: Walk, d: tree.Block) -> None:
     w.once((*d.params, *d.inputs))
     w.rest = any(p.rest for p in d.inputs)
     for p in (*d.params, *d.inputs):
-        kind = _tensor(p)
+        kind = tensor_type(p)
         if not p.rest:
             w.vars[p.name] = None
             if kind is None:
                 w.fixed[p.name] = p.span
     for p in d.inputs:
-        kind = _tensor(p)
+        kind = tensor_type(p)
         if kind is not None:
             w.bind_shape(kind.shape)
     for p in (*d.params, *d.inputs):
@@ -783,7 +787,7 @@ def _later(fault: Diagnostic, later: dict[str, Span], own: str) -> Diagnostic:
 
 
 def _input(w: Walk, p: tree.Param) -> None:
-    kind = _tensor(p)
+    kind = tensor_type(p)
     if kind is not None:
         for axis in kind.shape.axes:
             for n in _names(axis):
@@ -801,7 +805,7 @@ def _input(w: Walk, p: tree.Param) -> None:
 
 
 def _stream(w: Walk, axis: str | None, inputs: tuple[tree.Param, ...], span: Span) -> None:
-    kinds = [k for k in map(_tensor, inputs) if k is not None]
+    kinds = [k for k in map(tensor_type, inputs) if k is not None]
     axes = [n for k in kinds for a in k.shape.axes for n in _names(a)]
     if axis is not None and axis not in axes and kinds:
         w.report(error("A0309", f"`stream {axis}`: no input has an axis `{axis}`", span, help=did_you_mean(axis, axes) or (f"the axes are {', '.join(dict.fromkeys(axes))}",)))
@@ -823,7 +827,7 @@ def _op(w: Walk, d: tree.OpDecl) -> None:
     w.once(d.params)
     for p in d.params:
         w.vars[p.name] = None
-        kind = _tensor(p)
+        kind = tensor_type(p)
         if kind is not None:
             w.bind_shape(kind.shape)
     for p in d.params:

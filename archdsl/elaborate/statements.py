@@ -460,7 +460,7 @@ def _body_graph(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set
     mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
     names = tuple(n for n, v in carried if isinstance(v, Value)) if len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried) else ()
     graph = builder.finish(s.label or "", tuple(mine), names=names, span=s.span)
-    interned = session.graphs.setdefault(graph.hash, graph)
+    interned = session.same(graph)
     imports = tuple(builder.imports)
     by_value = {v: n for n, v in frame.vars.items() if isinstance(v, Value)}
     plain = all(v in by_value for v in imports) and len(mine) == len(values)

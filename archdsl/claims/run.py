@@ -1,0 +1,232 @@
+"""Claims that need tensors: models with random weights in float64, run in evaluation."""
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import Any, Iterator
+
+from archdsl.cost.sizes import require
+from archdsl.diagnostics.model import ArchError
+from archdsl.dims import Dim, symbols
+from archdsl.elaborate.model import Elaborated
+from archdsl.graph import Graph, Mask, Node, Value
+from archdsl.inputs import sample_inputs
+from archdsl.lazy import torch
+
+WHOLE = 2**22  # a weight of more numbers is a view of fewer random ones
+TOLERANCE = 1e-9  # of float64 results of size 1
+
+
+# ---------------------------------------------------------------- causality
+def causality(made: Elaborated, output: str, input: str) -> tuple[bool, str]:
+    """Whether no position of an output depends on a later position of an input: a position of the input is changed, and the outputs before it
+    must stay while some other changes. Returns that, and what was seen."""
+    made = replace(made, graph=shortened(made.graph))
+    sizes = small_sizes(made)
+    stream = made.stream or ""
+    length = sizes[stream]
+    at = [i.name for i in made.inputs].index(input)
+    which = made.graph.output_names.index(output)
+    axis = _axis(made.graph.outputs[which].shape, stream)
+    inputs = list(sample_inputs(made, sizes, dtype=torch.float64))
+    positions = list(dict.fromkeys((length - 1, length // 2, 1)))
+    runs = [inputs]
+    for position in positions:
+        x = _changed(inputs[at], made.inputs[at], _axis(made.inputs[at].type.shape, stream), position)
+        runs.append([*inputs[:at], x, *inputs[at + 1 :]])
+    before, *after = _outputs(made, random_model(made.graph), runs, which)
+    depends = False
+    for position, y in zip(positions, after):
+        along = (y - before).abs().movedim(axis, 0).reshape(length, -1).amax(1) / before.abs().amax().clamp(min=1)
+        if not bool(torch.isfinite(along).all()):
+            return False, "the outputs are not finite with random weights"
+        leak = along[:position] > TOLERANCE
+        if bool(leak.any()):
+            return False, f"position {int(leak.nonzero()[0, 0])} of `{output}` depends on position {position} of `{input}` ({stream} = {length})"
+        depends = depends or bool((along[position:] > TOLERANCE).any())
+    if not depends:
+        return False, f"`{output}` does not depend on `{input}` at all"
+    return True, f"holds at {stream} = {length}"
+
+
+def _outputs(made: Elaborated, model: Any, runs: list[list[Any]], which: int) -> list[Any]:
+    """One output for each list of inputs. They run as one batch where the model has a batch axis and keeps its rows apart."""
+    def run(inputs: list[Any]) -> Any:
+        with torch.no_grad():
+            out = model(*inputs)
+        return out[which] if isinstance(out, tuple) else out
+
+    first = {str(t.shape[0]) if t.shape and isinstance(t.shape[0], Dim) else "" for t in (*(i.type for i in made.inputs), made.graph.outputs[which].type)}
+    if len(first) == 1 and "" not in first and first != {made.stream} and all(x.shape[0] == 1 for x in runs[0]):
+        alone = run(runs[0])
+        together = run([torch.cat(column) for column in zip(*runs)])
+        if together.shape[0] == len(runs) and bool(torch.allclose(together[:1], alone, rtol=1e-9, atol=1e-9)):
+            return list(together.split(1))
+    return [run(inputs) for inputs in runs]
+
+
+def _axis(shape: tuple[Any, ...], stream: str | None) -> int:
+    return next(i for i, s in enumerate(shape) if isinstance(s, Dim) and str(s) == stream)
+
+
+def _changed(x: Any, spec: Any, axis: int, position: int) -> Any:
+    """The input with other values at one position."""
+    x = x.clone()
+    there = x.select(axis, position)
+    if x.dtype == torch.bool:
+        there.logical_not_()
+    elif x.is_floating_point():
+        there.add_(torch.randn(there.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype))
+    else:
+        low, high = int(spec.low or 0), int(spec.high if spec.high is not None else 1)
+        there.copy_((there - low + max((high - low + 1) // 2, 1)) % (high - low + 1) + low)
+    return x
+
+
+# ---------------------------------------------------------------- two models with the same weights
+def largest_difference(a: Elaborated, b: Elaborated) -> float:
+    """The largest difference of the outputs of two models with the same random weights and inputs, relative to the largest output above 1."""
+    sizes = {**small_sizes(a), **a.sizes}
+    inputs = sample_inputs(a, sizes, dtype=torch.float64)
+    gap = 0.0
+    with torch.no_grad():
+        outs = [model(*inputs) for model in (random_model(a.graph), random_model(b.graph))]
+    for x, y in zip(*(o if isinstance(o, tuple) else (o,) for o in outs)):
+        if x.shape != y.shape:
+            return math.inf
+        gap = max(gap, float((x - y).abs().amax() / x.abs().amax().clamp(min=1)))
+    return gap if math.isfinite(gap) else math.inf
+
+
+# ---------------------------------------------------------------- models
+def random_model(graph: Graph, seed: int = 0) -> Any:
+    """The lowered model in float64 and evaluation. Every parameter is random, so that nothing is hidden behind a zero or a one; a large one
+    is a view of fewer numbers, so that a model of any size fits. Buffers and consts have their initial values."""
+    from archdsl.lower import lower
+    from archdsl.lower.init import Initial
+
+    model = lower(graph, device="meta", dtype=torch.float64)
+    initial = Initial(graph, seed, torch.float64)
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for address, param in initial.params.items():
+            path, _, name = address.rpartition(".")
+            owner = model.get_submodule(path)
+            if param.kind == "param" or param.kind == "frozen" and param.type.is_float:
+                value = _random(tuple(map(int, param.type.shape)), g).to(_dtype_of(owner, name))
+                owner._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
+            else:
+                value = initial.value(address).to(_dtype_of(owner, name)).clone()
+                if param.kind == "frozen":
+                    owner._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
+                else:
+                    owner._buffers[name] = value
+    return model.eval()
+
+
+def _dtype_of(owner: Any, name: str) -> Any:
+    return (owner._parameters.get(name) if owner._parameters.get(name) is not None else owner._buffers[name]).dtype
+
+
+def _random(shape: tuple[int, ...], g: Any) -> Any:
+    """Normal numbers with the variance of 1 / fan-in; single axes lie around 1."""
+    if len(shape) < 2:
+        return 1 + 0.3 * torch.randn(shape, generator=g, dtype=torch.float64)
+    scale = 1 / math.sqrt(max(math.prod(shape[1:]), 1))
+    if math.prod(shape) <= WHOLE:
+        return scale * torch.randn(shape, generator=g, dtype=torch.float64)
+    strides = (7, *(1,) * (len(shape) - 1))
+    length = 1 + sum((n - 1) * s for n, s in zip(shape, strides))
+    return (scale * torch.randn(length, generator=g, dtype=torch.float64)).as_strided(shape, strides)
+
+
+def shortened(graph: Graph) -> Graph:
+    """The same graph with equal layers in a row (one definition, each fed by the one before) cut to as many as they pass values on.
+
+    That many are enough for causality: a layer that lets the future in does so at once, or a value later through one of the others.
+    """
+    replaced: dict[Value, Value] = {}
+    kept: list[Node] = []
+    dropped: set[str] = set()
+    run = 0
+    last: Node | None = None
+    for node in graph.nodes:
+        if last is not None and _follows(last, node):
+            run += 1
+            if run >= len(node.types):
+                dropped.add(node.attrs["path"])
+                replaced.update({v: replaced.get(a, a) for v, a in zip(node.values, node.args)})
+                last = node
+                continue
+        elif node.op == "call":
+            run = 0
+        last = node if node.op == "call" else last
+        kept.append(node)
+    if not dropped:
+        return graph
+    return _rebuilt(graph, kept, replaced, dropped)
+
+
+def _follows(a: Node, b: Node) -> bool:
+    """b applies the definition of a to a's results, in a's places, with the other operands of a; nothing is emitted."""
+    if b.op != "call" or a.attrs["graph"] is not b.attrs["graph"] or a.attrs["path"] == b.attrs["path"] or len(a.types) != len(a.attrs["graph"].outputs):
+        return False
+    outs = a.values
+    return len(a.args) == len(b.args) and b.args[: len(outs)] == outs and a.args[len(outs) :] == b.args[len(outs) :] and [v.type for v in a.args[: len(outs)]] == list(a.types)
+
+
+def _rebuilt(graph: Graph, kept: list[Node], replaced: dict[Value, Value], dropped: set[str]) -> Graph:
+    new: dict[Value, Value] = {}
+
+    def there(v: Value) -> Value:
+        v = replaced.get(v, v)
+        return new.get(v, v)
+
+    def mapped(a: Any) -> Any:
+        return there(a) if isinstance(a, Value) else tuple(map(mapped, a)) if type(a) is tuple else a.replace(there) if isinstance(a, Mask) else a
+
+    nodes: list[Node] = []
+    for node in kept:
+        copy = node if node.op == "input" else replace(node, args=mapped(node.args), attrs={k: mapped(v) for k, v in node.attrs.items()})
+        new.update(zip(node.values, copy.values))
+        nodes.append(copy)
+    return replace(graph, nodes=tuple(nodes), outputs=tuple(map(there, graph.outputs)), emits={k: there(v) for k, v in graph.emits.items()},
+                   children={p: c for p, c in graph.children.items() if p not in dropped})
+
+
+# ---------------------------------------------------------------- sizes
+def small_sizes(made: Elaborated) -> dict[str, int]:
+    """Sizes for a quick run that the model's conditions allow: the stream a little longer than its windows, the example sizes elsewhere."""
+    free = sorted({n for i in made.inputs for s in i.type.shape for n in symbols(s)})
+    wanted = {n: made.sizes.get(n, 2) for n in free}
+    if made.stream in wanted:
+        wanted[made.stream] = min(max([8, *(2 * n + 2 for n in _windows(made.graph))]), max(made.sizes.get(made.stream, 64), 8), 96)
+    if "B" in wanted:
+        wanted["B"] = 1
+    for sizes in _near(wanted, made.stream):
+        try:
+            require(made, sizes)
+        except ArchError:
+            continue
+        return sizes
+    return {n: made.sizes.get(n, 1) for n in free}
+
+
+def _near(wanted: dict[str, int], stream: str | None) -> Iterator[dict[str, int]]:
+    """The sizes as wanted, then others of the axes without an example, near ones first."""
+    yield wanted
+    for n in itertools.chain(range(wanted.get(stream or "", 8), 129), range(wanted.get(stream or "", 8) - 1, 0, -1)):
+        yield {**wanted, stream: n} if stream in wanted else {k: n for k in wanted}
+
+
+def _windows(graph: Graph) -> set[int]:
+    """Whole numbers in masks: windows and blocks."""
+    found: set[int] = set()
+    for g in graph.definitions():
+        stack: list[Any] = [a for n in g.nodes for a in n.attrs.values() if isinstance(a, Mask)]
+        while stack:
+            mask = stack.pop()
+            found.update(a for a in mask.args if type(a) is int)
+            stack += [a for a in mask.args if isinstance(a, Mask)]
+    return found

@@ -1,0 +1,325 @@
+"""What claims and spaces may speak of, and whether they make sense: decided from the text alone, before anything is elaborated."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Iterator
+
+from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label, error
+from archdsl.elaborate import library
+from archdsl.elaborate.hints import did_you_mean, nearest
+from archdsl.elaborate.resolve import Walk, tensor_type
+from archdsl.elaborate.values import BlockRef, FnRef
+from archdsl.modules import Module
+from archdsl.ops.registry import find as find_op
+from archdsl.shapes import axis_names
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+DTYPES = ("f32", "f64", "bf16", "f16")
+COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """`kind`: number, shape, or truth (a statement by itself). `comes`: with what it will be built; it cannot be verified before."""
+
+    name: str
+    kind: str
+    usage: str
+    sizes: bool = False
+    comes: str = ""
+    torch: bool = False
+
+
+WORDS = {w.name: w for w in (
+    Word("params", "number", "`params`, `params(ADDRESS)`, `params(KNOB = VALUE)`"),
+    Word("macs", "number", "`macs`, `macs(H = 224, W = 224)`", sizes=True),
+    Word("weight_bytes", "number", "`weight_bytes`, `weight_bytes(dtype = bf16)`", sizes=True),
+    Word("saved_bytes", "number", "`saved_bytes(B = 1, T = 2048)`", sizes=True),
+    Word("peak_bytes", "number", "`peak_bytes(B = 1, T = 2048)`", sizes=True),
+    Word("count", "number", "`count(layer_norm)`, `count(Attention)`, `count(mixer == attention)`"),
+    Word("shape", "shape", "`shape(logits, H = 224, W = 224)`, `shape(ADDRESS)`", sizes=True),
+    Word("causal", "truth", "`causal(OUTPUT, INPUT)`", torch=True),
+    Word("interchangeable", "truth", "`interchangeable(VARIANT, VARIANT)`"),
+    Word("equal", "truth", "`equal(VARIANT) within 1e-10`", torch=True),
+    Word("fails", "truth", "`fails(EXPRESSION)`"),
+    Word("state_bytes", "number", "`state_bytes(B = 1, T = 8192)`", comes="the streaming forms"),
+    Word("forms", "truth", "`forms(logits) within 1e-4`", comes="the streaming forms"),
+    Word("constant_state", "truth", "`constant_state(T)`", comes="the streaming forms"),
+    Word("permutes", "truth", "`permutes(BLOCK, axis = T)`", comes="analyses of axes"),
+    Word("probe", "number", "`probe(BLOCK, weight = 0)`", comes="probes of blocks"),
+    Word("active_params", "number", "`active_params`", comes="routing"),
+)}
+IN_SPACES = ("params", "macs", "weight_bytes", "saved_bytes", "peak_bytes", "count")
+
+
+def check_text(module: Module) -> list[Diagnostic]:
+    """Claims, variants and spaces against the headers of their models: targets, names, arguments, and that each claim says yes or no."""
+    found: list[Diagnostic] = []
+    models = {d.name: d for d in module.tree.decls if isinstance(d, tree.Model)}
+    variants = {d.name: d for d in module.tree.decls if isinstance(d, tree.Variant)}
+    for v in variants.values():
+        found += _variant(module, v, models, variants)
+    for target, decl in declared(module):
+        try:
+            model = _model_of(target, decl.span, models, variants)
+        except ArchError as fault:
+            found += fault.diagnostics
+            continue
+        if model is not None:
+            walk = _Words(module, model, variants)
+            for item in decl.items:
+                walk.item(item)
+            found += walk.found.found
+    for d in module.tree.decls:
+        if isinstance(d, tree.Space) and d.model in models:
+            walk = _Words(module, models[d.model], variants, IN_SPACES)
+            for expr in d.items:
+                walk.limit(expr)
+            found += walk.found.found
+    return found
+
+
+def declared(module: Module) -> Iterator[tuple[str | None, tree.Claim]]:
+    """Every `claim { … }` with the name it is about; None: the first model."""
+    for d in module.tree.decls:
+        if isinstance(d, tree.Claim):
+            yield d.target, d
+        elif isinstance(d, tree.Variant):
+            yield from ((c.target or d.name, c) for c in d.claims)
+
+
+# ---------------------------------------------------------------- variants and targets
+def base_of(name: str, models: dict[str, Any], variants: dict[str, tree.Variant]) -> str | None:
+    """The model below a variant; None where a base does not exist or bases run in a circle."""
+    seen: set[str] = set()
+    while name in variants and name not in seen:
+        seen.add(name)
+        base = variants[name].base
+        if base is None:
+            return next(iter(models), None)
+        name = base
+    return name if name in models else None
+
+
+def no_target(name: str, span: Span, known: Any, label: str = "") -> ArchError:
+    return error("A0401", f"`{name}` is neither a model nor a variant of this file", span, label or "no such name", help=did_you_mean(name, known))
+
+
+def _model_of(target: str | None, span: Span, models: dict[str, tree.Model], variants: dict[str, tree.Variant]) -> tree.Model | None:
+    if target is None or target == "default" and target not in variants:
+        return next(iter(models.values()), None)
+    if target in models:
+        return models[target]
+    model, _, variant = target.partition(".")
+    name = variant or target
+    if name in variants and (not variant or model in models and base_of(name, models, variants) in (model, None)):
+        return models.get(base_of(name, models, variants) or "")
+    raise no_target(target, _name_in(span, target), [*models, *variants])
+
+
+def _name_in(span: Span, name: str) -> Span:
+    at = span.text.find(name)
+    return Span(span.source, span.start + at, span.start + at + len(name)) if at >= 0 else span
+
+
+def _variant(module: Module, v: tree.Variant, models: dict[str, tree.Model], variants: dict[str, tree.Variant]) -> list[Diagnostic]:
+    """The base exists, nothing is set twice, and values of hyper arguments read only what the model's header knows."""
+    found: list[Diagnostic] = []
+    if v.base is not None and v.base not in models and v.base not in variants:
+        found += no_target(v.base, _name_in(v.span, v.base), [*models, *variants]).diagnostics
+    seen: dict[str, Span] = {}
+    for s in v.settings:
+        if s.address in seen:
+            found += error("A0402", f"`{s.address}` is set twice", s.address_span, "the second", labels=(Label(seen[s.address], "the first"),)).diagnostics
+        seen.setdefault(s.address, s.address_span)
+    model = models.get(base_of(v.name, models, variants) or "")
+    if model is not None:
+        walk = Walk(module)
+        walk.vars = dict.fromkeys(p.name for p in model.params)
+        for s in v.settings:
+            if s.address in walk.vars:  # elsewhere a value is read inside the block that has the knob
+                walk.expr(s.value)
+        found += walk.found.found
+    return found
+
+
+# ---------------------------------------------------------------- items
+class _Words(Walk):
+    """A walk that knows the words of claims, the knobs and the run-time sizes of one model."""
+
+    def __init__(self, module: Module, model: tree.Model, variants: dict[str, tree.Variant], allowed: Any = None):
+        super().__init__(module)
+        self.model, self.variants, self.allowed = model, variants, allowed
+        inputs = model.inputs or ()
+        self.inputs = [p.name for p in inputs]
+        self.outputs = [o.name for o in model.outs if o.name]
+        kinds = [k for k in map(tensor_type, inputs) if k is not None]
+        self.knobs = [p.name for p in model.params]
+        self.axes = [n for k in kinds for a in k.shape.axes for n in axis_names(a) if n[0].isupper() and n not in self.knobs]
+        self.vars = dict.fromkeys([*self.knobs, *self.axes])
+
+    # ------------------------------------------------------------ whole items
+    def item(self, item: tree.ClaimItem) -> None:
+        before = len(self.found.found)
+        self.expr(item.expr)
+        if item.condition is not None:
+            self.expr(item.condition)
+        if item.within is not None:
+            self.expr(item.within[0])
+            equal = isinstance(item.expr, tree.Binary) and item.expr.op == "=="
+            word = self._word(item.expr)
+            if not equal and (word is None or word.kind != "truth" or word.name in ("causal", "interchangeable", "fails")):
+                self.report(error("A0406", "`within` gives `==` a tolerance; here nothing is compared for equality", item.within[0].span, "a tolerance of what?",
+                                  help="`macs == 4.456G within 0.5%`"))
+        if len(self.found.found) == before:
+            self._says_something(item.expr, "claim")
+
+    def limit(self, expr: tree.Expr) -> None:
+        before = len(self.found.found)
+        self.expr(expr)
+        if len(self.found.found) == before:
+            self._says_something(expr, "limit")
+
+    def _says_something(self, node: tree.Expr, what: str) -> None:
+        word = self._word(node)
+        if word is not None and word.kind != "truth" or isinstance(node, (tree.Number, tree.Str, tree.List, tree.Tuple)) or isinstance(node, tree.Binary) and node.op in "+-*/**//%":
+            self.report(error("A0405", f"this {what} says neither yes nor no: `{' '.join(node.span.text.split())}` is a value", node.span, "compared with nothing",
+                              help=f"`{' '.join(node.span.text.split())} == …`"))
+
+    def _word(self, node: tree.Expr) -> Word | None:
+        name = node.func if isinstance(node, tree.Call) else node
+        return WORDS.get(name.id) if isinstance(name, tree.Name) else None
+
+    # ------------------------------------------------------------ names
+    def use(self, name: str, span: Span) -> Any:
+        if name in WORDS:
+            self._allowed(WORDS[name], span)
+            return None
+        return super().use(name, span)
+
+    def unknown(self, name: str, span: Span) -> None:
+        if name in self.told:
+            return
+        self.told.add(name)
+        where = f"use `{name}`" if library.module_of(name) else ""
+        known = [*(self.allowed or WORDS), *self.vars, *self.module.scope, *library.names()]
+        close = nearest(name, known)
+        fixes = (Fix(f"replace by `{close[0]}`", ((span, close[0]),)),) if close and not where else ()
+        what = "limit" if self.allowed else "claim"
+        self.report(error("A0403", f"`{name}` is nothing that a {what} can speak of", span, "not known here",
+                          help=did_you_mean(name, known) or (f"{what}s speak of {', '.join(self.allowed or WORDS)} and the model's own knobs",), fixes=fixes))
+
+    def _allowed(self, word: Word, span: Span) -> None:
+        if self.allowed is not None and word.name not in self.allowed:
+            self.report(error("A0404", f"a space limits costs and knobs; `{word.name}` is for claims", span, help=f"limits speak of {', '.join(self.allowed)} and knobs"))
+
+    def member(self, node: tree.Member) -> Any:
+        """An address: it is looked up when the model has been elaborated."""
+        root = root_of(node)
+        if isinstance(root, tree.Name) and (root.id in self.vars or root.id in self.module.modules or root.id in self.module.scope):
+            return super().member(node)
+        return None
+
+    def binary(self, node: tree.Binary) -> None:
+        """`layers.0.mixer == attention`: the name beside an address is an arm of that choice, checked with the address."""
+        sides = (node.left, node.right)
+        beside_address = node.op in ("==", "!=") and any(isinstance(s, tree.Member) for s in sides)
+        for s in sides:
+            if not (beside_address and isinstance(s, tree.Name)):
+                self.expr(s)
+
+    # ------------------------------------------------------------ words with arguments
+    def call(self, node: tree.Call, piped: int = 0) -> None:
+        word = self._word(node)
+        if word is None:
+            super().call(node, piped)
+            return
+        self._allowed(word, node.func.span)
+        if word.comes:
+            return
+        positional = [a for a in node.args if a.name is None]
+        for a in node.args:
+            if a.name is not None:
+                self._keyword(word, a)
+        check = getattr(self, f"_{word.name}", None)
+        fault = check(positional, node) if check else f"{word.name} takes no argument without a name" if positional else None
+        if fault:
+            self.report(error("A0404", f"`{word.name}` cannot be asked so: {fault}", node.span, help=f"write {word.usage}"))
+
+    def _keyword(self, word: Word, a: tree.Arg) -> None:
+        if a.name == "dtype" and word.name.endswith("_bytes"):
+            if not isinstance(a.value, tree.Name) or a.value.id not in DTYPES:
+                self.report(error("A0404", f"`{a.value.span.text}` is no float type to count with", a.value.span, help=f"one of {', '.join(DTYPES)}"))
+            return
+        self.expr(a.value)
+        if a.name in self.knobs or word.sizes and a.name in self.axes:
+            return
+        known = [*self.knobs, *(self.axes if word.sizes else ())]
+        what = f"`{word.name}` does not depend on the size `{a.name}`" if a.name in self.axes else f"`{self.model.name}` has neither a knob nor a run-time size `{a.name}`"
+        self.report(error("A0404", what, a.name_span or a.span, "nothing to set", help=did_you_mean(a.name or "", known)))
+
+    def _params(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        return "it takes one address at most" if len(positional) > 1 else None
+
+    def _shape(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        return None if len(positional) == 1 else "it takes one output, input or address"
+
+    def _count(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        if len(positional) != 1:
+            return "it takes the name of an op or a block, or `KNOB == VALUE`"
+        what = positional[0].value
+        if isinstance(what, tree.Binary) and what.op in ("==", "!="):
+            return None
+        if not isinstance(what, tree.Name):
+            return "it takes the name of an op or a block, or `KNOB == VALUE`"
+        if find_op(what.id) is None and not isinstance(self.module.scope.get(what.id), BlockRef) and library.module_of(what.id) is None:
+            names = [*library.names(), *(n for n, r in self.module.scope.items() if isinstance(r, BlockRef))]
+            self.report(error("A0403", f"there is no op or block `{what.id}` to count", what.span, "not known", help=did_you_mean(what.id, names)))
+        return None
+
+    def _causal(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        names = [a.value.id if isinstance(a.value, tree.Name) else None for a in positional]
+        if len(names) != 2 or None in names:
+            return "it takes an output and an input by their names"
+        for name, known, what, a in ((names[0], self.outputs, "output", positional[0]), (names[1], self.inputs, "input", positional[1])):
+            if name not in known:
+                self.report(error("A0404", f"`{self.model.name}` has no {what} `{name}`", a.span, f"no such {what}", help=did_you_mean(name or "", known)
+                                  or (f"it has {', '.join(known)}" if known else "name the output in the header: `-> logits: […]`",)))
+        if self.model.stream is None:
+            self.report(error("A0404", f"`causal` speaks of an order in time; `{self.model.name}` does not say which axis that is", node.span,
+                              labels=(Label(self.model.name_span, "no `stream AXIS` in this header"),), help="add `stream T` behind the outputs"))
+        return None
+
+    def _variants(self, positional: list[tree.Arg], count: int) -> str | None:
+        if len(positional) != count:
+            return f"it takes {count} variant{'s' * (count != 1)}"
+        for a in positional:
+            name = a.value.span.text
+            if name not in self.variants and name != self.model.name:
+                self.report(error("A0401", f"this file has no variant `{name}`", a.span, "no such variant", help=did_you_mean(name, [*self.variants, self.model.name])))
+        return None
+
+    def _interchangeable(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        return self._variants(positional, 2)
+
+    def _equal(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        return self._variants(positional, 1)
+
+    def _fails(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        if len(positional) != 1:
+            return "it takes one expression"
+        value = positional[0].value
+        if not isinstance(value, tree.Call) or not isinstance(self.ref(getattr(value.func, "id", "")), FnRef):
+            self.expr(value)
+            return None
+        for a in value.args:  # the call may be wrong on purpose, its names may not
+            self.expr(a.value)
+        return None
+
+
+def root_of(node: Any) -> Any:
+    """The first part of `a.b[0].c`."""
+    while isinstance(node, (tree.Member, tree.Item)):
+        node = node.value
+    return node

@@ -1,0 +1,62 @@
+"""archdsl verify: are the claims of a spec true?"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from archdsl.claims import verify as verify_claims
+from archdsl.cli.output import count, show_diagnostics, show_json, show_table
+from archdsl.diagnostics.model import ArchError, Collector
+from archdsl.files import arch_files
+from archdsl.spec import load
+
+
+def verify(paths: list[str], json: bool = False) -> int:
+    """Checks every claim of the specs; 1 when one does not hold, or a spec does not check."""
+    rows: list[dict[str, Any]] = []
+    faults = Collector()
+    for path in arch_files(paths):
+        try:
+            rows += _claims_of(path)
+        except ArchError as fault:
+            faults.add(fault)
+    _progress("")
+    failed = sum(not row["passed"] for row in rows)
+    show_diagnostics(faults.found, sys.stderr)
+    if json:
+        show_json(rows)
+    else:
+        if rows:
+            show_table(("", "spec", "variant", "claim", "expected", "actual"), [_cells(row) for row in rows])
+            print()
+        print(f"{count(len(rows), 'claim')}: {f'{failed} not true' if failed else 'all true'}" if rows else "no claims")
+    return 1 if failed or faults.found else 0
+
+
+def _claims_of(path: str) -> Iterator[dict[str, Any]]:
+    spec = load(path)
+    total = sum(len(s.claims) for s in spec.models.values())
+    _progress(f"{path}: {count(total, 'claim')}")
+    for at, row in enumerate((row for s in spec.models.values() for row in verify_claims(s)), 1):
+        yield row
+        _progress(f"{path}: {at} of {total} claims")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return ("ok" if row["passed"] else "NO", row["path"], row["variant"] or "", row["claim"], _text(row["expected"]), _text(row["actual"]))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: ""}[value]
+    if isinstance(value, (int, float)):
+        return f"{value:,}"
+    return str(value)
+
+
+def _progress(text: str) -> None:
+    """On a terminal, the line that tells how far it is; the next one replaces it."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
