@@ -69,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`inverse`: the kind that undoes it and how its item is found; `takes`: how many tensors an item is about; `shape` and `body`: what becomes of them."""
+    """`inverse`: the kind that undoes it, and its item; `takes`: how many tensors an item is about; `shape` and `body`: what becomes of them."""
 
     inverse: tuple[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]]
     takes: Callable[[tuple[Any, ...]], int]
@@ -93,6 +93,7 @@ def _rearrange_shape(before: list[Shape], item: tuple[Any, ...]) -> list[Shape]:
 def _rearrange(tensors: list[Tensor], item: tuple[Any, ...]) -> list[Tensor]:
     sizes, ins, outs = item
     first, last = [a for g in ins for a in g], [a for g in outs for a in g]
+    first, last = [a for a in first if a in last], [a for a in last if a in first]  # an atom on one side alone has size 1
     x = tensors[0].reshape([sizes[a] for a in first]).permute([first.index(a) for a in last])
     return [x.reshape([prod(sizes[a] for a in g) for g in outs])]
 
@@ -249,8 +250,8 @@ class WeightMap:
 
     def invert(self) -> WeightMap:
         """From target names to source names. `m.invert().invert() == m`."""
-        return WeightMap(tuple(e.inverted() for e in self.entries), *(
-            tuple(replace(x, side=_OTHER[x.side]) for x in group) for group in (self.aliases, self.constants, self.ignored)))
+        return WeightMap(tuple(e.inverted() for e in self.entries), tuple(replace(a, side=_OTHER[a.side]) for a in self.aliases),
+                         tuple(replace(c, side=_OTHER[c.side]) for c in self.constants), tuple(replace(i, side=_OTHER[i.side]) for i in self.ignored))
 
     def shapes(self, source: Mapping[str, Shape]) -> dict[str, Shape]:
         """Target name -> shape, aliases included, for the shapes of the sources. Raises MapError."""

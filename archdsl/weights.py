@@ -27,8 +27,10 @@ CODES = {
         "Import by foreign names is strict: every key that the names expect must be there, with its shape and a number type that fits, and nothing "
         "else. The model is left as it was. The message lists what is missing, what is unexpected and what has another shape, and says when another "
         "variant of the spec, another block of names, or a prefix before all keys would make the weights fit. `strict = False` imports what fits.",
-        bad="archdsl.import_weights(archdsl.load(\"vit.arch\").build(), timm.create_model(\"vit_small_patch16_224\").state_dict(), source = \"timm\")",
-        good="archdsl.import_weights(archdsl.load(\"vit.arch\").build(\"small\"), timm.create_model(\"vit_small_patch16_224\").state_dict(), source = \"timm\")",
+        bad="weights = timm.create_model(\"vit_small_patch16_224\").state_dict()\n"
+            "archdsl.import_weights(archdsl.load(\"vit.arch\").build(), weights, source = \"timm\")",
+        good="weights = timm.create_model(\"vit_small_patch16_224\").state_dict()\n"
+             "archdsl.import_weights(archdsl.load(\"vit.arch\").build(\"small\"), weights, source = \"timm\")",
     ),
     "A0542": Code(
         "the spec has no such foreign names",
@@ -38,13 +40,13 @@ CODES = {
     ),
     "A0543": Code(
         "a model without a spec, or without storage",
-        "Weights are imported into and exported from models that `Spec.build` made: their foreign names stand in the spec. A model on the meta device "
-        "has shapes but no storage: build it on a real device first.",
+        "Weights are imported into and exported from models that `Spec.build` made: their foreign names stand in the spec. A model on the meta "
+        "device has shapes but no storage: build it on a real device first.",
     ),
     "A0544": Code(
         "a weight that the foreign layout cannot hold",
-        "`drop \"ADDRESS\" = VALUE` says that the foreign file lacks this weight because it always has that value. A model in which it has another one "
-        "cannot be written in that layout without changing what it computes.",
+        "`drop \"ADDRESS\" = VALUE` says that the foreign file lacks this weight because it always has that value. A model in which it has another "
+        "one cannot be written in that layout without changing what it computes.",
     ),
 }
 
@@ -89,7 +91,8 @@ def import_weights(model: nn.Module, state_dict: Mapping[str, Any], source: str 
     names = _names(origin, source)
     own = _tensors(model, origin)
     if any(t.is_meta for t in own.values()):
-        raise error("A0543", f"`{origin.model}` is on the meta device and has nowhere to put weights", NOWHERE, help="build it on a real device: `device = \"cpu\"`")
+        raise error("A0543", f"`{origin.model}` is on the meta device and has nowhere to put weights", NOWHERE,
+                    help="build it on a real device: `device = \"cpu\"`")
     given = {k: v.detach() if isinstance(v, torch.Tensor) else torch.as_tensor(v) for k, v in state_dict.items() if hasattr(v, "shape")}
     others = [k for k, v in state_dict.items() if not hasattr(v, "shape")]
     fit = names.fit({a: tuple(t.shape) for a, t in own.items()}, {k: tuple(v.shape) for k, v in given.items()})
@@ -118,11 +121,11 @@ class _Import:
 
     def _compare_types(self) -> None:
         """Whole numbers do not pass for real ones, as quantised files would have it; nor the other way round."""
-        kinds = {t: self.own[s] for e in self.names.entries for s, t in zip(e.source * len(e.target), e.target * len(e.source))}
+        kinds = {t: self.own[e.source[0]] for e in self.names.entries for t in e.target}
         kinds.update({a.key: self.own[a.of] for a in self.names.aliases})
         for key, mine in kinds.items():
             theirs = self.given.get(key)
-            if theirs is not None and key not in self.mis_shaped and (theirs.is_floating_point(), theirs.is_complex()) != (mine.is_floating_point(), mine.is_complex()):
+            if theirs is not None and key not in self.mis_shaped and _kind(theirs) != _kind(mine):
                 self.mis_shaped[key] = f"{show(tuple(mine.shape))} of {_dtype(mine)}", f"{show(tuple(theirs.shape))} of {_dtype(theirs)}"
 
     def values(self) -> Iterable[tuple[str, Any]]:
@@ -135,7 +138,8 @@ class _Import:
 
     def report(self, others: list[str]) -> Report:
         loaded = [a for e in self.entries for a in e.target] + list(self.from_aliases) + [c.key for c in self.names.constants]
-        return Report(tuple(loaded), tuple(self.fit.missing), (*self.fit.unexpected, *others), self.mis_shaped, self._unequal(), self.fit.aliases, self.fit.ignored)
+        return Report(tuple(loaded), tuple(self.fit.missing), (*self.fit.unexpected, *others), self.mis_shaped, self._unequal(), self.fit.aliases,
+                      self.fit.ignored)
 
     def _unequal(self) -> dict[str, str]:
         """Aliases that differ from the weight that they repeat, or from each other."""
@@ -150,6 +154,10 @@ class _Import:
             if not _equal(value, self.given[a.key]):
                 out[a.key] = first
         return out
+
+
+def _kind(t: Tensor) -> tuple[bool, bool]:
+    return t.is_floating_point(), t.is_complex()
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -204,14 +212,16 @@ def _origin(model: Any) -> Origin:
 
     origin = getattr(model, "archdsl", None)
     if not isinstance(origin, Origin):
-        raise error("A0543", f"this {type(model).__name__} was not built from a spec, so it has no foreign names", NOWHERE, help="`archdsl.load(SPEC).build(…)` builds one")
+        raise error("A0543", f"this {type(model).__name__} was not built from a spec, so it has no foreign names", NOWHERE,
+                    help="`archdsl.load(SPEC).build(…)` builds one")
     return origin
 
 
 def _names(origin: Origin, source: str) -> WeightMap:
     if source not in origin.names:
         known = ", ".join(f"`{n}`" for n in origin.names) or "none"
-        raise error("A0542", f"the spec of `{origin.model}` has no names `{source}`", NOWHERE, help=(*did_you_mean(source, origin.names), f"it has {known}"))
+        raise error("A0542", f"the spec of `{origin.model}` has no names `{source}`", NOWHERE,
+                    help=(*did_you_mean(source, origin.names), f"it has {known}"))
     return origin.names[source]
 
 
@@ -220,7 +230,8 @@ def _tensors(model: nn.Module, origin: Origin) -> dict[str, Tensor]:
     held = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
     lost = [a for a in origin.shapes if a not in held]
     if lost:
-        raise error("A0543", f"this model has lost {len(lost):,} weights of its spec, {lost[0]} among them", NOWHERE, help="import before the modules are changed")
+        raise error("A0543", f"this model has lost {len(lost):,} weights of its spec, {lost[0]} among them", NOWHERE,
+                    help="import before the modules are changed")
     return {a: held[a] for a in origin.shapes}
 
 
@@ -239,7 +250,8 @@ def _misfit(origin: Origin, source: str, report: Report, found: dict[str, Shape]
              _list("mis-shaped", [f"{k}: {e} expected, {f} found" for k, (e, f) in report.mis_shaped.items()]),
              _list("unequal", [f"{k} should repeat {of}" for k, of in report.unequal.items()])]
     help = _fitting(origin, source, found) or "`strict = False` imports what fits"
-    return error("A0541", f"these weights do not fit `{_called(origin.model, origin.variant)}` by the names `{source}`: {counts}", NOWHERE, notes=tuple(n for n in notes if n), help=help)
+    return error("A0541", f"these weights do not fit `{_called(origin.model, origin.variant)}` by the names `{source}`: {counts}", NOWHERE,
+                 notes=tuple(n for n in notes if n), help=help)
 
 
 def _called(model: str, variant: str | None) -> str:

@@ -1,6 +1,7 @@
 """Checks of the names blocks of a file, at the default and at every variant."""
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.names.compile import Memo, Use, addressed, compile_names, header, own_shapes, quoted
-from archdsl.names.patterns import Choice, Pattern, outline, parse_pattern
+from archdsl.names.patterns import Choice, Expression, Index, Pattern, Star, outline, parse_pattern
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ def check_names(module: Module, models: Mapping[str, Spec]) -> list[Diagnostic]:
             continue
         spec = models.get(decl.model)
         if spec is None:
-            found.add(error("A0431", f"there is no model `{decl.model}` in this file", header(decl), "its names", help=did_you_mean(decl.model, models)))
+            found.add(error("A0431", f"there is no model `{decl.model}` in this file", header(decl), "its names",
+                            help=did_you_mean(decl.model, models)))
             continue
         first = seen.setdefault((decl.name, decl.model), decl)
         if first is not decl:
-            found.add(error("A0438", f"`{decl.model}` has two names `{decl.name}`", header(decl), "the second", labels=(Label(header(first), "the first"),),
-                            help="give them different names, or make them one block"))
+            found.add(error("A0438", f"`{decl.model}` has two names `{decl.name}`", header(decl), "the second",
+                            labels=(Label(header(first), "the first"),), help="give them different names, or make them one block"))
             continue
         for d in _check(decl, module, spec):
             found.add(d)
@@ -67,15 +69,24 @@ def _idle(line: tree.NameLine, use: Use, addresses: list[str], known: frozenset[
     span = quoted(line) if line.address is None else addressed(line)
     pattern = parse_pattern(line.address if line.address is not None else line.foreign, span, known)
     if not use.matched:
-        raise error("A0432", f"no weight has an address like `{span.text.strip(chr(34))}`", span, "nothing there, in no variant", help=_close(pattern, addresses))
+        raise error("A0432", f"no weight has an address like `{span.text.strip(chr(34))}`", span, "nothing there, in no variant",
+                    help=_close(pattern, addresses))
     for k, choice in enumerate(pattern.choices):
         for i, text in enumerate(choice.texts):
             if (k, i) not in use.picks and not any(text in a.split(".") for a in addresses):
                 segments = {s for a in addresses for s in a.split(".")}
-                raise error("A0432", f"no weight has `{text}` in its address", span, f"`{text}` of this list names nothing", help=did_you_mean(text, segments) or "remove it")
+                raise error("A0432", f"no weight has `{text}` in its address", span, f"`{text}` of this list names nothing",
+                            help=did_you_mean(text, segments) or "remove it")
 
 
 def _close(pattern: Pattern, addresses: list[str]) -> tuple[str, ...]:
     """The kinds of addresses that look like the pattern."""
-    text = "".join(p if isinstance(p, str) else p.texts[0] if isinstance(p, Choice) else "weight" if k == len(pattern.parts) - 1 else "#" for k, p in enumerate(pattern.parts))
-    return did_you_mean(text, dict.fromkeys(outline(a) for a in addresses))
+    said = {Index: "#", Expression: "#", Star: "weight"}
+    text = "".join(p if isinstance(p, str) else p.texts[0] if isinstance(p, Choice) else said[type(p)] for p in pattern.parts)
+    return did_you_mean(_lettered(text), dict.fromkeys(_lettered(outline(a)) for a in addresses))
+
+
+def _lettered(outlined: str) -> str:
+    """`stages.#.blocks.#.gamma` -> `stages.{i}.blocks.{j}.gamma`"""
+    letters = iter("ijklmnop")
+    return re.sub("#", lambda _: f"{{{next(letters, 'q')}}}", outlined)

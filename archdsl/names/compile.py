@@ -52,14 +52,15 @@ def own_shapes(graph: Graph) -> dict[str, Shape]:
 
 @dataclass(slots=True)
 class Line:
-    """A line as it was read. `names`: address -> what it binds and, for a plain renaming, its key; kept when they are the same in all variants."""
+    """A line as it was read. `bindings` and, for plain renamings, `keys` by address are kept when they are the same in all variants (`constant`)."""
 
     own: Pattern
     foreign: Pattern
     together: Pairing
     chain: Chain
     constant: bool
-    names: dict[str, tuple[Binding | None, str]] = field(default_factory=dict)
+    bindings: dict[str, Binding | None] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
 
     @property
     def renames(self) -> bool:
@@ -121,9 +122,9 @@ class _Compiler:
     def _complete(self) -> None:
         left = [a for a in self.shapes if a not in self.own_lines]
         if left:
-            span = header(self.decl)
-            self.found.add(error("A0433", f"the names `{self.decl.name}` say nothing about {count(left, 'weight')} of `{self.decl.model}`", span, "no line has these addresses",
-                                notes=("\n".join(condensed(left)),), help="add lines for them; `drop \"ADDRESS\" = VALUE` is for weights that the foreign file does not have"))
+            message = f"the names `{self.decl.name}` say nothing about {count(left, 'weight')} of `{self.decl.model}`"
+            self.found.add(error("A0433", message, header(self.decl), "no line has these addresses", notes=("\n".join(condensed(left)),),
+                                 help="add lines for them; `drop \"ADDRESS\" = VALUE` is for weights that the foreign file does not have"))
 
     # ---------------------------------------------------------------- expressions
     def _value(self, expr: tree.Expr, indices: Mapping[str, int], span: Span | None = None) -> Any:
@@ -160,13 +161,14 @@ class _Compiler:
         read = self._read(line, at)
         self._check_joins(read)
         if read.renames:
-            for address, _, key in self._members(line, use, read):
+            for address, binding in self._members(line, use, read):
+                key = self._key(read, address, binding)
                 self._take(self.own_lines, address, line, "weight", read.own.span)
                 self._take(self.foreign_lines, key, line, "key", read.foreign.span)
                 self.entries.append(Entry((address,), (key,)))
             return
         groups: dict[Any, list[Member]] = defaultdict(list)
-        for address, binding, _ in self._members(line, use, read):
+        for address, binding in self._members(line, use, read):
             groups[_shared(binding, read.together)].append((address, binding))
         cache: dict[Any, Any] = {}
         for members in groups.values():
@@ -177,7 +179,8 @@ class _Compiler:
         together, joins = read.together, read.chain.joins
         lists = len(together.own) + len(together.foreign)
         if len(joins) > lists:
-            raise error("A0435", f"`{joins[-1].span.text}` has nothing to join", joins[-1].span, "both sides have the same lists" if not lists else "one too many",
+            raise error("A0435", f"`{joins[-1].span.text}` has nothing to join", joins[-1].span,
+                        "both sides have the same lists" if not lists else "one too many",
                         help="it joins a list that stands on one side alone, as `{q, k, v}` in `\"qkv\" <-> {q, k, v} concat`")
         if len(joins) < lists:
             side, variable = (read.own, together.own[0]) if together.own else (read.foreign, together.foreign[0])
@@ -198,7 +201,8 @@ class _Compiler:
             self._take(self.foreign_lines, t, line, "key", read.foreign.span)
         self.entries.append(Entry(sources, targets, steps))
 
-    def _steps(self, read: Line, sources: tuple[str, ...], joins: list[tuple[int, ...]], indices: dict[str, int], cache: dict[Any, Any]) -> tuple[tuple[Step, ...], list[int]]:
+    def _steps(self, read: Line, sources: tuple[str, ...], joins: list[tuple[int, ...]], indices: dict[str, int],
+               cache: dict[Any, Any]) -> tuple[tuple[Step, ...], list[int]]:
         """The operations for these weights, the same for all of the same shapes unless they mention an index."""
         shapes = [self.shapes[s] for s in sources]
         key = (tuple(shapes), tuple(joins), tuple(v for k, v in sorted(indices.items()) if k in read.chain.mentions))
@@ -206,7 +210,7 @@ class _Compiler:
             self._bind(indices)
             lengths = [None if isinstance(v, str) else len(read.foreign.choices[v].items) for v in read.together.foreign]
             try:
-                steps, _, counts = read.chain.run(self.frame, shapes, joins, lengths)
+                steps, counts = read.chain.run(self.frame, shapes, joins, lengths)
             except ArchError as fault:
                 what = f"for `{sources[0]}`" + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
                 raise ArchError(*(replace(d, notes=(*d.notes, what)) for d in fault.diagnostics)) from None
@@ -225,8 +229,8 @@ class _Compiler:
                 variable = alone[depth]
                 if isinstance(variable, int) and len(last) != len(own.choices[variable].items):
                     gone = next(t for k, t in enumerate(own.choices[variable].texts) if k not in last)
-                    raise error("A0435", f"`{gone}` of {describe(own, variable)} is missing beside `{members[0][0]}`", own.span, "the list cannot be joined without it",
-                                help="write lines with a `when` for the two cases")
+                    raise error("A0435", f"`{gone}` of {describe(own, variable)} is missing beside `{members[0][0]}`", own.span,
+                                "the list cannot be joined without it", help="write lines with a `when` for the two cases")
                 sizes.append(len(last))
             out.append(tuple(sizes))
             rows = list(dict.fromkeys(r[:depth] for r in rows))
@@ -247,7 +251,8 @@ class _Compiler:
             together = read.together
             side, variable = (read.own, together.own[0]) if together.own else (read.foreign, together.foreign[0])
             raise error("A0435", f"{describe(side, variable)} stands on one side only", side.span, help="an alias is one further name of one weight")
-        for address, _, key in self._members(line, use, read):
+        for address, binding in self._members(line, use, read):
+            key = self._key(read, address, binding)
             self._take(self.foreign_lines, key, line, "key", read.foreign.span)
             self.aliases.append(Alias(key, address))
 
@@ -255,7 +260,7 @@ class _Compiler:
         span = quoted(line)
         own = parse_pattern(line.foreign, span, self.known)
         assert line.default is not None
-        for address, binding, _ in self._members(line, use, Line(own, own, pair(own, own), Chain(()), constant=False)):
+        for address, binding in self._members(line, use, Line(own, own, pair(own, own), Chain(()), constant=False)):
             value = self._value(line.default, binding.indices)
             if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)) or value != value or abs(value) == float("inf"):
                 raise error("A0436", "the value of a dropped weight is a number", line.default.span)
@@ -270,8 +275,8 @@ class _Compiler:
             self.ignored.append(Ignored(pattern.search(partial(self._value, span=pattern.span))))
 
     # ---------------------------------------------------------------- weights
-    def _members(self, line: tree.NameLine, use: Use, read: Line) -> Iterator[tuple[str, Binding, str]]:
-        """The addresses that the pattern fits and for which the condition holds, with what they bind and, for a renaming, their key."""
+    def _members(self, line: tree.NameLine, use: Use, read: Line) -> Iterator[Member]:
+        """The addresses that the pattern fits and for which the condition holds, with what they bind."""
         own = read.own
         holds = self._holds(line, use, tuple(own.mentioned))
         if holds is False:
@@ -279,18 +284,24 @@ class _Compiler:
         for shape, addresses in self.outlines.items():
             if own.outline.fullmatch(shape):
                 for address in addresses:
-                    binding, key = read.names.get(address) or self._name(read, address)
+                    binding = read.bindings[address] if address in read.bindings else self._binding(read, address)
                     if binding is not None and (holds or self._asked(line, binding)):
                         use.active = use.matched = True
                         use.picks.update(enumerate(binding.picks))
-                        yield address, binding, key
+                        yield address, binding
 
-    def _name(self, read: Line, address: str) -> tuple[Binding | None, str]:
+    def _binding(self, read: Line, address: str) -> Binding | None:
         binding = read.own.match(address, partial(self._value, span=read.own.span))
-        key = next(self._foreign(read, binding, binding.indices, [])) if binding is not None and read.renames else ""
         if read.constant:
-            read.names[address] = binding, key
-        return binding, key
+            read.bindings[address] = binding
+        return binding
+
+    def _key(self, read: Line, address: str, binding: Binding) -> str:
+        """The foreign key of a weight that is only renamed."""
+        key = read.keys.get(address) or next(self._foreign(read, binding, binding.indices, []))
+        if read.constant:
+            read.keys[address] = key
+        return key
 
     def _asked(self, line: tree.NameLine, binding: Binding) -> bool:
         assert line.condition is not None
@@ -301,11 +312,13 @@ class _Compiler:
         """Notes that a line is about this weight or key. Raises A0434 for the second time."""
         first = lines.get(name)
         if first is line:
-            raise error("A0434", f"the {what} `{name}` is mapped twice by one line", span, "several weights would have this name" if what == "key" else "",
+            raise error("A0434", f"the {what} `{name}` is mapped twice by one line", span,
+                        "several weights would have this name" if what == "key" else "",
                         help="indices, lists and wildcards of the two sides must tell all of them apart")
         if first is not None:
             where = quoted(first) if what == "key" or first.address is None else addressed(first)
-            raise error("A0434", f"two lines map the {what} `{name}`", span, "the second", labels=(Label(where, "the first"),), help="remove one, or tell them apart by `when`")
+            raise error("A0434", f"two lines map the {what} `{name}`", span, "the second", labels=(Label(where, "the first"),),
+                        help="remove one, or tell them apart by `when`")
         if len(lines) >= MAX_KEYS:
             raise error("A0602", f"these names are more than {MAX_KEYS:,}", span)
         lines[name] = line

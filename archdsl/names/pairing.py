@@ -24,17 +24,19 @@ def pair(own: Pattern, foreign: Pattern) -> Pairing:
     """Raises A0435 when the lists, indices or wildcards of the two sides cannot be told to belong together."""
     if own.stars != foreign.stars:
         more, less = (own, foreign) if own.stars > foreign.stars else (foreign, own)
-        raise error("A0435", "`*` stands for the same text on both sides", more.span, f"{more.stars} here", labels=(Label(less.span, f"{less.stars} here"),),
-                    help="write the names out, or use the wildcard on both sides")
+        raise error("A0435", "`*` stands for the same text on both sides", more.span, f"{more.stars} here",
+                    labels=(Label(less.span, f"{less.stars} here"),), help="write the names out, or use the wildcard on both sides")
     if any(isinstance(p, Star) and p.deep for p in (*own.parts, *foreign.parts)):
         raise error("A0435", "`**` is for names that are ignored", foreign.span, help="`*` stands for one segment")
     pairs = _align(own, foreign)
     alone = _alone(own, foreign.mentioned, set(pairs.values())), _alone(foreign, own.mentioned, set(pairs))
     if all(alone):
-        raise error("A0435", f"{describe(own, alone[0][0])} and {describe(foreign, alone[1][0])} do not pair", foreign.span, f"{describe(foreign, alone[1][0])} here",
-                    labels=(Label(own.span, f"{describe(own, alone[0][0])} here"),), help="lists pair in order and have the same number of items; an index has one name on both sides")
+        mine, theirs = describe(own, alone[0][0]), describe(foreign, alone[1][0])
+        raise error("A0435", f"{mine} and {theirs} do not pair", foreign.span, f"{theirs} here", labels=(Label(own.span, f"{mine} here"),),
+                    help="lists pair in order and have the same number of items; an index has one name on both sides")
     for name in foreign.mentioned - own.mentioned - set(alone[1]):
-        raise error("A0435", f"nothing tells what `{name}` is", foreign.span, f"`{name}` stands in an expression only", labels=(Label(own.span, f"no `{{{name}}}` here"),),
+        raise error("A0435", f"nothing tells what `{name}` is", foreign.span, f"`{name}` stands in an expression only",
+                    labels=(Label(own.span, f"no `{{{name}}}` here"),),
                     help=f"bind it in the address, by `{{{name}}}`")
     return Pairing(pairs, *alone)
 
@@ -47,11 +49,13 @@ def _align(own: Pattern, foreign: Pattern) -> dict[int, int]:
     if not fits:
         shown = max((*a, *b), key=lambda c: len(c.items))
         raise error("A0435", "the lists of the two sides do not pair", foreign.span, _listed(a), labels=(Label(own.span, _listed(b)),),
-                    help=f"lists pair in order and have the same number of items; one like `{shown}` that stands on one side alone is joined by `concat` or `stack`")
+                    help=("lists pair in order and have the same number of items",
+                          f"one like `{shown}` that stands on one side alone is joined by `concat` or `stack`"))
     likeness = [sum(few[i].texts == many[j].texts for i, j in enumerate(c)) for c in fits]
     best = [c for c, n in zip(fits, likeness) if n == max(likeness)]
     if len(best) > 1:
-        raise error("A0435", "it cannot be told which lists belong together", foreign.span, _listed(a), labels=(Label(own.span, _listed(b)),), help="write one line for each item of a list")
+        raise error("A0435", "it cannot be told which lists belong together", foreign.span, _listed(a), labels=(Label(own.span, _listed(b)),),
+                    help="write one line for each item of a list")
     return {j: i for i, j in enumerate(best[0])} if swap else dict(enumerate(best[0]))
 
 

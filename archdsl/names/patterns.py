@@ -142,14 +142,16 @@ class Pattern:
             return evaluate(part.expr, binding.indices) == value
         name = unknown[0]
         if len(unknown) > 1:
-            raise error("A0435", f"`{name}` and `{unknown[1]}` cannot both be found from `{{{part.text}}}`", self.span, help=f"bind one by `{{{name}}}` elsewhere")
+            raise error("A0435", f"`{name}` and `{unknown[1]}` cannot both be found from `{{{part.text}}}`", self.span,
+                        help=f"bind one by `{{{name}}}` elsewhere")
         first, second = (evaluate(part.expr, {**binding.indices, name: k}) for k in (0, 1))
         found = Fraction(value - first) / (second - first) if second != first else None
         if found is None or found.denominator != 1 or found < 0:
             return False
         binding.indices[name] = int(found)
         if evaluate(part.expr, binding.indices) != value:
-            raise error("A0435", f"`{name}` cannot be found from `{{{part.text}}}`", self.span, help="an index is found from expressions such as `2 * i + 1`")
+            raise error("A0435", f"`{name}` cannot be found from `{{{part.text}}}`", self.span,
+                        help="an index is found from expressions such as `2 * i + 1`")
         return True
 
     @staticmethod

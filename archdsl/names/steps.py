@@ -35,8 +35,9 @@ class Chain:
         self.joins = tuple(op for op in ops if word_of(op) in ("concat", "stack"))
         self.mentions = frozenset(n for op in ops for n in _names(op))
 
-    def run(self, frame: Frame, shapes: list[Shape], groups: list[tuple[int, ...]], counts: Sequence[int | None]) -> tuple[tuple[Step, ...], list[Shape], list[int]]:
-        """The steps, the foreign shapes, and how many tensors each undone join gives.
+    def run(self, frame: Frame, shapes: list[Shape], groups: list[tuple[int, ...]],
+            counts: Sequence[int | None]) -> tuple[tuple[Step, ...], list[int]]:
+        """The steps, and how many tensors each undone join gives.
 
         groups: for each join, how many tensors go into each of its results; empty when joins are undone, as the list stands on the foreign
         side. counts: then the length of each list, None where the tensor tells. Raises ArchError at the operation that does not fit.
@@ -59,10 +60,8 @@ class Chain:
                 shapes = step.shapes(shapes)
             except MapError as fault:
                 raise error("A0436", f"`{word}` does not fit: {fault}", op.span) from None
-            if len(shapes) > MAX_KEYS:
-                raise error("A0602", f"this line gives more than {MAX_KEYS:,} names", op.span)
             steps.append(step)
-        return tuple(steps), shapes, found
+        return tuple(steps), found
 
 
 def word_of(op: tree.Expr) -> str:
@@ -74,7 +73,7 @@ def word_of(op: tree.Expr) -> str:
 
 def _names(op: tree.Expr) -> set[str]:
     names = set().union(*(names_in(a.value) for a in op.args))  # type: ignore[attr-defined]
-    return names | {n for n in _axis_names(op)} if isinstance(op, tree.LayoutCall) else names
+    return names | _axis_names(op) if isinstance(op, tree.LayoutCall) else names
 
 
 def _axis_names(node: Any) -> set[str]:
@@ -101,7 +100,8 @@ def _rearrange(frame: Frame, op: tree.Expr, shape: Shape) -> tuple[Any, ...]:
         return shape, atoms, atoms
     sizes, ins, outs = (result.node.attrs[k] for k in ("sizes", "ins", "outs"))
     if prod(result.shape) != prod(shape):
-        raise error("A0436", f"this rearrange makes {show(result.shape)} of {show(shape)}", op.span, "cannot be undone", help="both sides need the same axes")
+        raise error("A0436", f"this rearrange makes {show(result.shape)} of {show(shape)}", op.span, "cannot be undone",
+                    help="both sides need the same axes")
     return sizes, ins, outs
 
 
@@ -116,7 +116,7 @@ def _transpose(frame: Frame, op: tree.Expr, shape: Shape) -> tuple[Any, ...]:
 
 
 def _affine(frame: Frame, op: tree.Expr, shape: Shape) -> tuple[Any, ...]:
-    (arg,) = _arguments(op, {}, 1, 1)
+    (arg,) = _arguments(op, set(), 1, 1)
     value = evaluate(frame, arg.value)
     if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)) or value != value or value in (float("inf"), float("-inf")):
         raise error("A0436", f"`{word_of(op)}` takes a number", arg.span, help="for example `add(-1)`")
@@ -151,17 +151,21 @@ def _unjoin(frame: Frame, op: tree.Expr, word: str, shapes: list[Shape], count: 
     if axis >= len(shape):
         raise error("A0436", f"there is no axis {axis} in {show(shape)}", op.span)
     if word == "stack":
-        return Step("unstack", tuple((axis, count if count is not None else shape[axis]) for _ in shapes)), count if count is not None else shape[axis]
-    sizes = next((evaluate(frame, a.value) for a in op.args if a.name == "sizes"), None)  # type: ignore[attr-defined]
+        count = shape[axis] if count is None else count
+        if count * len(shapes) > MAX_KEYS:
+            raise error("A0602", f"this line gives {count * len(shapes):,} names", op.span, help=f"at most {MAX_KEYS:,} are allowed")
+        return Step("unstack", ((axis, count),) * len(shapes)), count
+    given = [a.value for a in op.args if a.name == "sizes"]  # type: ignore[attr-defined]
     if count is None:
-        raise error("A0435", "how many parts there are cannot be seen", op.span, help="write the list out, `{0, 1, 2}`, or use `stack`, which has an axis for it")
-    if sizes is None:
-        if shape[axis] % count:
-            raise error("A0436", f"{show(shape)} does not fall into {count} equal parts along axis {axis}", op.span, help="give them: `concat(sizes = [64, 16, 16])`")
-        sizes = (shape[axis] // count,) * count
+        raise error("A0435", "how many parts there are cannot be seen", op.span,
+                    help="write the list out, `{0, 1, 2}`, or use `stack`, which has an axis for it")
+    sizes = evaluate(frame, given[0]) if given else (shape[axis] // count,) * count
+    if not given and shape[axis] % count:
+            raise error("A0436", f"{show(shape)} does not fall into {count} equal parts along axis {axis}", op.span,
+                        help="give them: `concat(sizes = [64, 16, 16])`")
     if not isinstance(sizes, tuple) or len(sizes) != count or not all(type(s) is int for s in sizes):
         raise error("A0436", f"`sizes` holds {count} whole numbers", op.span, help=f"one for each item of the list; their sum is {shape[axis]}")
-    return Step("split", tuple((axis, sizes) for _ in shapes)), count
+    return Step("split", ((axis, sizes),) * len(shapes)), count
 
 
 def _join_axis(frame: Frame, op: tree.Expr, word: str, rank: int) -> int:
@@ -178,10 +182,12 @@ def _arguments(op: tree.Expr, names: set[str], least: int, most: int) -> list[tr
     args = list(op.args)  # type: ignore[attr-defined]
     for a in args:
         if a.spread or a.name is not None and a.name not in names:
-            raise error("A0436", f"`{word}` has no argument `{a.name or '...'}`", a.span, help=f"it has {' and '.join(sorted(names)) or 'none with a name'}")
+            raise error("A0436", f"`{word}` has no argument `{a.name or '...'}`", a.span,
+                        help=f"it has {' and '.join(sorted(names)) or 'none with a name'}")
     positional = sum(a.name is None for a in args)
     if not least <= positional <= most:
-        raise error("A0436", f"`{word}` takes {'no plain argument' if not most else f'{most} argument' + 's' * (most > 1)}", op.span, f"{positional} here",
+        raise error("A0436", f"`{word}` takes {'no plain argument' if not most else f'{most} argument' + 's' * (most > 1)}", op.span,
+                    f"{positional} here",
                     help="`axis = 1` names the axis" if "axis" in names else ())
     return args
 
