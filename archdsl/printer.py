@@ -311,6 +311,9 @@ def _body(scope: _Scope, g: Graph, shares: dict[str, str]) -> None:
         if v not in automatic:
             emitted.setdefault(v, []).append(address)
     called = {n.attrs["path"] for n in g.nodes if n.op == "call"}
+    for path, name in shares.items():
+        if path not in called:  # only its weights are read: they exist from the first application on
+            scope.lines.append(f"_ = {name}({_zeros(scope, g.children[path])})")
     for v in g.inputs:
         scope.lines += [f"emit {a} = {scope.values[v]}" for a in emitted.get(v, ())]
     nodes = [n for n in g.nodes if n.op != "input"]
@@ -328,14 +331,13 @@ def _body(scope: _Scope, g: Graph, shares: dict[str, str]) -> None:
         for v in nodes[at - 1].values:
             scope.lines += [f"emit {a} = {scope.values[v]}" for a in emitted.get(v, ())]
     for path, child in g.children.items():
-        if path not in called:
-            scope.lines.append(_unused_child(scope, path, child))
+        if path not in called and path not in shares:
+            scope.lines.append(f"_ = {scope.names[id(child)]}()({_zeros(scope, child)}) as {path}")
 
 
-def _unused_child(scope: _Scope, path: str, child: Graph) -> str:
+def _zeros(scope: _Scope, child: Graph) -> str:
     """An application that nothing reads keeps its weights: it is fed zeros of the right type and dropped again."""
-    args = ", ".join(f"expand(literal(0, dtype = {literal(v.dtype)}), shape = [{', '.join(scope.size(s) if isinstance(s, int) else '1' for s in v.shape)}])" for v in child.inputs)
-    return f"_ = {scope.names[id(child)]}()({args}) as {path}"
+    return ", ".join(f"expand(literal(0, dtype = {literal(v.dtype)}), shape = [{', '.join(scope.size(s) if isinstance(s, int) else '1' for s in v.shape)}])" for v in child.inputs)
 
 
 def _node(scope: _Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:

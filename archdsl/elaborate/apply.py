@@ -16,6 +16,7 @@ from archdsl.elaborate.values import (
     TEMPLATES, BlockRef, Bound, Builtin, Compose, FnRef, InitRef, Literal, MaskRef, ModelRef, NeedInline, OpRef, Partial, RecordRef, Share, Template,
     UserOp, describe, has_tensor, map_tensors,
 )
+from archdsl.flatten import copy_node, flatten
 from archdsl.graph import Graph, InitExpr, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -107,6 +108,10 @@ def invoke(frame: Frame, func: Any, args: Args, node: tree.Call, label: str | No
 
 def _builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
     positional, named, spans = args
+    if func.name == "sum" and len(positional) == 1 and not named and type(positional[0]) is tuple and has_tensor(positional[0]):
+        return _sum(frame, positional[0], span)
+    if func.name in ("bank", "routed"):
+        raise error("A0218", f"`{func.name}` is part of the language but not built yet", span, "not built yet")
     if any(has_tensor(v) or isinstance(v, InitExpr) for v in (*positional, *named.values())):
         from archdsl.ops.registry import find
 
@@ -119,6 +124,14 @@ def _builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
         raise error("A0204", f"{func.name}: {e}", span, notes=(func.doc,)) from None
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as e:
         raise error("A0221", f"{func.name} does not take these arguments", span, notes=(func.doc, str(e))) from None
+
+
+def _sum(frame: Frame, values: tuple[Any, ...], span: Span) -> Any:
+    """`sum(collect(balance))`: the tensors of a list, added up."""
+    total = values[0]
+    for v in values[1:]:
+        total = apply_op(frame, "add", (total, v), {}, span)
+    return total
 
 
 def initializer(name: str, args: Args, span: Span) -> InitExpr:
@@ -258,26 +271,33 @@ def _apply_literal(frame: Frame, template: Any, args: Args, span: Span, label: s
 
 def _apply_share(frame: Frame, share: Share, args: Args, span: Span, label: str | None) -> Any:
     """All applications use the weights at the share's path; emitted values are the call's."""
-    if frame.builder is not share.builder:
+    if frame.builder.home is not share.builder.home:
         raise NeedInline()
     template = share.template
     if not isinstance(template, Template):
         raise error("A0213", "only a block can be shared", share.span, f"this is {describe(template)}")
-    graph, operands = _definition(frame, template, args, span, share.path, _overrides_at(frame, share))
+    graph, operands = _definition(frame, template, args, span, share.path, share.overrides)
     owner = share.builder.home.children.get(share.path)
     if owner is None:
         frame.builder.home.adopt(share.path, graph, share.span)
     else:
         _same_weights(share, owner, graph, span)
+    if frame.phase:
+        return _results(_read_in_arm(frame, graph, share.path, operands))
     return _emit_call(frame, graph, share.path, operands, span, join(frame.prefix, label) if label else None)
 
 
-def _overrides_at(frame: Frame, share: Share) -> tuple[Override, ...]:
-    rest = share.path[len(frame.prefix) :].strip(".") if share.path.startswith(frame.prefix) else ""
-    out = frame.overrides
-    for segment in rest.split(".") if rest else ():
-        out = tuple(o for o in (o.below(segment) for o in out) if o)
-    return out
+def _read_in_arm(frame: Frame, graph: Graph, path: str, operands: tuple[Value, ...]) -> tuple[Value, ...]:
+    """A shared block inside an arm of `phase`: an arm owns nothing, so the weights are read outside and the block is copied in."""
+    flat = flatten(graph)
+    known: dict[Value, Value] = dict(zip(flat.inputs, operands))
+    for node in flat.nodes:
+        if node.op == "param":
+            known[Value(node)] = Value(frame.builder.home.add("param", (), {"path": f"{path}.{node.attrs['path']}"}, node.types, node.span, node.name))
+        elif node.op != "input":
+            copy = copy_node(node, known.__getitem__, f"{path}.")
+            known.update(zip(node.values, frame.builder.add(copy.op, copy.args, copy.attrs, copy.types, copy.span, copy.name).values))
+    return tuple(known[o] for o in flat.outputs)
 
 
 def _same_weights(share: Share, first: Graph, other: Graph, span: Span) -> None:
@@ -391,7 +411,7 @@ def run_body(frame: Frame, template: Template, args: Args, span: Span) -> tuple[
 
 def read_parameter(frame: Frame, share: Share, name: str, span: Span) -> Value:
     """`embed.weight`: a parameter of a shared block that has been applied."""
-    if frame.builder is not share.builder:
+    if frame.builder.home is not share.builder.home:
         raise NeedInline()
     graph = share.builder.home.children.get(share.path)
     if graph is None:
@@ -399,7 +419,7 @@ def read_parameter(frame: Frame, share: Share, name: str, span: Span) -> Value:
     params = dict(graph.parameters())
     if name not in params:
         raise error("A0213", f"`{share.name}` has no parameter `{name}`", span, help=did_you_mean(name, params) or (f"it has {', '.join(params) or 'none'}",))
-    return Value(frame.builder.add("param", (), {"path": f"{share.path}.{name}"}, (params[name].type,), span, name))
+    return Value(frame.builder.home.add("param", (), {"path": f"{share.path}.{name}"}, (params[name].type,), span, name))
 
 
 def phase(frame: Frame, node: tree.PhaseExpr) -> Any:

@@ -223,6 +223,12 @@ def _member(frame: Frame, node: tree.Member) -> Any:
         found = frame.module.member(node.value.id, node.name, frame.session)
         if found is not None:
             return found
+    path, base = [node.name], node.value
+    while isinstance(base, tree.Member):
+        path.insert(0, base.name)
+        base = base.value
+    if len(path) > 1 and isinstance(base, tree.Name) and isinstance(share := frame.vars.get(base.id), Share):
+        return apply.read_parameter(frame, share, ".".join(path), node.name_span)
     value = evaluate(frame, node.value)
     if isinstance(value, RecordValue):
         try:

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
-from archdsl.diagnostics.model import Diagnostic, Label, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.dims import Dim
 from archdsl.elaborate.builder import join
 from archdsl.elaborate.frame import Frame, Override, good
@@ -32,6 +32,9 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
     """Explicit arguments by name, then the defaults in force. Header defaults wait for the application."""
     positional, named, spans = args
     decl = ref.decl
+    for p in decl.params:
+        if p.rest and p.name != "...":
+            raise no_spread(p)
     params = [p for p in decl.params if not p.rest]
     names = [p.name for p in params]
     where = Label(decl.name_span, f"`{decl.name}` is declared here")
@@ -202,6 +205,12 @@ def bind(inner: Frame, frame: Frame, template: Template, args: Args, span: Span)
         if not is_tensor(p) and not p.rest:
             inner.fixed[p.name] = p.span
     inner.args = template.args
+
+
+def no_spread(p: tree.Param) -> ArchError:
+    """A0218 for `...Record` in a header."""
+    return error("A0218", f"spreading a record into a header (`{p.span.text}`) is part of the language but not built yet", p.span, "not built yet",
+                 help="write its fields, or take the record as one argument")
 
 
 def _second_list(inner: Frame, decl: tree.Block, args: Args, span: Span) -> dict[str, Any]:

@@ -25,6 +25,8 @@ def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
         value = evaluate(frame, node.value)
     if node.word == "einsum":
         return _einsum(frame, node, value)
+    if node.word == "layout" or node.output is None:
+        raise error("A0218", "layouts as values are part of the language but not built yet", node.span, "not built yet", help="write the layout where it is used")
     if value is None:
         key = frame.session.intern(("layout", id(node), tuple(sorted((k, frame.session.key(v)) for k, v in frame.vars.items() if isinstance(v, (int, Dim))))))
         return Partial(node, frame.child(vars=dict(frame.vars)), key)
@@ -245,7 +247,7 @@ def _back(frame: Frame, spec: _Spec, inner: Value, result: Value, node: tree.Lay
     return _rearrange(frame, result, back, node.span)
 
 
-REDUCTIONS = ("mean", "sum", "max", "min", "prod", "var", "std", "logsumexp")
+REDUCTIONS = ("mean", "sum", "max", "min", "var", "any", "all")
 
 
 def _reduce(frame: Frame, node: tree.LayoutCall, value: Value) -> Value:

@@ -5,9 +5,10 @@ import math
 from fractions import Fraction
 from typing import Any, Callable
 
+from archdsl import dims
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
-from archdsl.elaborate.values import Builtin, InitRef, MaskRef, OpRef, describe, is_hyper_number
+from archdsl.elaborate.values import Builtin, InitRef, MaskRef, OpRef, describe, is_hyper_number, show
 from archdsl.graph import Mask
 from archdsl.ops.registry import OPS
 from archdsl.ops.registry import find as find_op
@@ -45,6 +46,19 @@ def count(value: Any) -> int:
     if type(value) is not int:
         raise HyperError(f"a whole number was expected, this is {describe(value)}")
     return value
+
+
+def _sized(*values: Any) -> bool:
+    """Whether run-time sizes are among the values."""
+    return any(isinstance(v, Dim) for v in values)
+
+
+def _of_sizes(f: Callable[..., Any], *values: Any) -> Any:
+    """`f` on sizes: whole numbers and run-time ones."""
+    for v in values:
+        if not isinstance(v, Dim) and type(v) is not int:
+            raise HyperError(f"a size was expected, this is {describe(v)}")
+    return f(*values)
 
 
 @function
@@ -86,13 +100,15 @@ def sum_(xs: Any) -> Any:
 @function
 def min_(*xs: Any) -> Any:
     """The smallest of a list or of the arguments."""
-    return min(map(number, items(xs[0]) if len(xs) == 1 else xs))
+    values = items(xs[0]) if len(xs) == 1 else xs
+    return _of_sizes(dims.minimum, *values) if _sized(*values) else min(map(number, values))
 
 
 @function
 def max_(*xs: Any) -> Any:
     """The largest of a list or of the arguments."""
-    return max(map(number, items(xs[0]) if len(xs) == 1 else xs))
+    values = items(xs[0]) if len(xs) == 1 else xs
+    return _of_sizes(dims.maximum, *values) if _sized(*values) else max(map(number, values))
 
 
 @function
@@ -142,13 +158,19 @@ def round_(x: Any) -> Any:
 @function
 def floordiv_(a: Any, b: Any) -> Any:
     """⌊a / b⌋"""
-    return number(a) // number(b)
+    return _of_sizes(dims.floordiv, a, b) if _sized(a, b) else number(a) // number(b)
 
 
 @function
 def ceildiv_(a: Any, b: Any) -> Any:
     """⌈a / b⌉"""
-    return -(-number(a) // number(b))
+    return _of_sizes(dims.ceildiv, a, b) if _sized(a, b) else -(-number(a) // number(b))
+
+
+@function
+def mod_(a: Any, b: Any) -> Any:
+    """a - b ⌊a / b⌋"""
+    return _of_sizes(dims.mod, a, b) if _sized(a, b) else number(a) % number(b)
 
 
 @function
@@ -230,8 +252,8 @@ def float_(x: Any) -> Any:
 
 @function
 def str_(x: Any) -> Any:
-    """The number as text."""
-    return str(x)
+    """The value as the language writes it; a string as it is."""
+    return x if isinstance(x, str) else show(x)
 
 
 @function

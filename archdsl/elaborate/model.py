@@ -13,7 +13,7 @@ from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.statements import run
-from archdsl.elaborate.values import Builtin, ModelRef
+from archdsl.elaborate.values import TEMPLATES, Builtin, ModelRef
 from archdsl.graph import Graph, Knob, TensorType, Value
 from archdsl.modules import Module
 from archdsl.source import Span
@@ -100,6 +100,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         knobs = _header(frame, decl)
         inputs = _inputs(frame, decl)
         frame.fixed.update({p.name: p.span for p in decl.params})
+        frame.blocks = frozenset(p.name for p in decl.params if isinstance(frame.vars.get(p.name), TEMPLATES))
         run(frame, decl.body)
         values = headers.results(frame, decl.outs, decl.name_span, decl.name)
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
@@ -115,6 +116,8 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
     faults: list[Diagnostic] = []
     for p in decl.params:
         try:
+            if p.rest:
+                raise headers.no_spread(p)
             if p.default is None:
                 over = [o for o in frame.overrides if o.segments == (p.name,)]
                 if not over:

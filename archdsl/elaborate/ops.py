@@ -65,6 +65,8 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
         return _initialiser(op, params, values)
     if name == "identity":
         return values["x"]
+    if not _tensors(values):
+        _needs_tensor(op, values, span, spans or {})
     types = infer(frame, op, values, span, spans)
     operands = tuple(_operand(frame, values[p.name], span) for p in params if p.operand)
     attrs = {p.name: _attribute(values[p.name]) for p in params if not p.operand}
@@ -90,6 +92,16 @@ def _tensors(values: dict[str, Any]) -> bool:
         if kind is Mask and any(True for _ in v.tensors()):
             return True
     return False
+
+
+def _needs_tensor(op: Op, values: dict[str, Any], span: Span, spans: dict[Any, Span]) -> None:
+    """`sin(1)`: an op of tensors, given numbers alone. Raises A0204."""
+    for p in op.decl.params:
+        if is_operand(p) and not isinstance(p.type, tree.OptionalType):
+            value = values.get(p.name)
+            if is_operand_list(p) and value == ():
+                raise error("A0204", f"`{p.name}` of {op.name} is an empty list", spans.get(p.name, span), "at least one tensor is needed", notes=(op.signature,))
+            raise error("A0204", f"{op.name} is a function of tensors: `{p.name}` is {describe(value)}", spans.get(p.name, span), f"this is {describe(value)}", notes=(op.signature,))
 
 
 def _initialiser(op: Op, params: tuple[Parameter, ...], values: dict[str, Any]) -> InitExpr:

@@ -56,7 +56,7 @@ def assigned(s: Any) -> list[str]:
     """The names that a statement binds, nested bodies included."""
     if isinstance(s, tree.Assign):
         return [t.name for t in s.targets]
-    if isinstance(s, (tree.Share, tree.ParamDecl, tree.Const, tree.Draw, tree.Choose)):
+    if isinstance(s, (tree.Share, tree.ParamDecl, tree.Const, tree.Draw, tree.Choose, tree.Control)):
         return [s.name]
     if isinstance(s, (tree.For, tree.Island)):
         return [n for b in s.body for n in assigned(b)]
@@ -151,7 +151,8 @@ def _lift(frame: Frame, part: Any, s: tree.Require) -> None:
     except ValueError as e:
         raise error("A0302", f"`{left} {op} {right}` contradicts what is known: {e}", s.condition.span) from None
     frame.session.learn((left, op, right))
-    message = _interpolate(frame, s.message) if s.message else f"{left} {op} {right} is required"
+    written = f"{divides[0]} % {divides[1]} == 0" if op == "==" and divides else f"{left} {op} {right}"
+    message = _interpolate(frame, s.message) if s.message else f"{written} is required"
     guard = Guard(left, op, right, message, s.condition.span)
     if guard not in frame.builder.guards:
         frame.builder.guards.append(guard)
@@ -219,7 +220,10 @@ def _one_share(frame: Frame, s: tree.Share, value: Any, name: str) -> Share:
     owner_allowed(frame, s.span, value.ref.decl.name)
     path = join(frame.prefix, name)
     key = frame.session.intern(("share", id(frame.builder), path, value.key))
-    return Share(name, value, frame.builder, path, s.name_span, key)
+    overrides = frame.overrides
+    for segment in name.split("."):
+        overrides = tuple(o for o in (o.below(segment) for o in overrides) if o)
+    return Share(name, value, frame.builder, path, s.name_span, key, overrides)
 
 
 def _param(frame: Frame, s: tree.ParamDecl) -> None:
@@ -303,7 +307,11 @@ def _const(frame: Frame, s: tree.Const) -> None:
 
 
 def _draw(frame: Frame, s: tree.Draw) -> None:
-    _bind(frame, tree.Target(s.span, s.name, s.type), evaluate(frame, s.value))
+    value = evaluate(frame, s.value)
+    if isinstance(value, (InitRef, InitExpr)):
+        raise error("A0218", "draws from an initialiser are part of the language but not built yet", s.value.span, "not built yet",
+                    help="ops that draw work: `permutation`, `dropout`, `drop_path`")
+    _bind(frame, tree.Target(s.span, s.name, s.type), value)
 
 
 def _emit(frame: Frame, s: tree.Emit) -> None:
@@ -311,7 +319,8 @@ def _emit(frame: Frame, s: tree.Emit) -> None:
     if not isinstance(value, Value):
         raise error("A0219", f"only tensors are emitted, this is {describe(value)}", s.span)
     if frame.loop is not None:
-        owner_allowed(frame, s.span, s.name)
+        raise error("A0212", f"`{s.name}` is emitted inside a loop without a label", s.span, "its values would have one address",
+                    labels=(Label(frame.loop, "label this loop: `layers: for …`"),), help="label the loop")
     frame.builder.emit(join(frame.prefix, s.name), frame.builder.resolve(value), s.span)
 
 
@@ -556,8 +565,23 @@ def _island(frame: Frame, s: tree.Island) -> bool:
 
 def _return(frame: Frame, s: tree.Return) -> bool:
     values = tuple(evaluate(frame, v) for v in s.values)
-    frame.result = (s.values[0].span.to(s.values[-1].span), values)
+    frame.result = (s.values[0].span.to(s.values[-1].span), _in_order(frame, s, values) if any(s.names) else values)
     return True
+
+
+def _in_order(frame: Frame, s: tree.Return, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`return logits, balance = …`: named results at the places that the header gives them."""
+    names = [o.name for o in getattr(frame.decl, "outs", ())]
+    placed: dict[str | int | None, Any] = {}
+    for i, (name, value, node) in enumerate(zip(s.names, values, s.values)):
+        place = name if name is not None else names[i] if i < len(names) and names[i] is not None else i
+        if name is not None and name not in names:
+            raise error("A0202", f"`{frame.decl.name}` has no result `{name}`", node.span, help=did_you_mean(name, [n for n in names if n]))
+        if place in placed:
+            raise error("A0205", f"the result `{place}` is given twice", node.span)
+        placed[place] = value
+    order = [n if n is not None else i for i, n in enumerate(names)]
+    return tuple(placed.pop(n) for n in order if n in placed) + tuple(placed.values())  # one too many is told of later
 
 
 def _reserved(what: str, why: str) -> Callable[[Frame, Any], None]:

@@ -12,7 +12,7 @@ from archdsl.syntax import tree
 
 if TYPE_CHECKING:
     from archdsl.elaborate.builder import Builder
-    from archdsl.elaborate.frame import Frame
+    from archdsl.elaborate.frame import Frame, Override
     from archdsl.modules import Module
     from archdsl.ops.registry import Op
 
@@ -173,7 +173,7 @@ class Partial:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Share:
-    """One set of weights at `path` of `builder`, used by every application."""
+    """One set of weights at `path` of `builder`, used by every application. `overrides`: the settings below that path."""
 
     name: str
     template: Any
@@ -181,6 +181,7 @@ class Share:
     path: str
     span: Span
     key: int
+    overrides: tuple[Override, ...] = ()
     label: str | None = None
     hint: str | None = None
 

@@ -1,0 +1,73 @@
+"""Cases where two rules meet: shares in phases and loops, named results, sizes in functions, lists of tensors, reserved words."""
+from __future__ import annotations
+
+import pytest
+
+from archdsl.elaborate.model import elaborate
+from archdsl.modules import Library
+from archdsl.printer import print_graph
+from archdsl.source import Source
+from archdsl.syntax import tree
+from tests.elaborate.helpers import addresses, fault, made, model
+
+KNOB = "block A(k: int = 3 in {3, 5})(x: [..., d]) -> [..., d] { return MLP(k)(x) as _ }\n"
+
+
+def test_named_results_go_where_the_header_says():
+    plain = made("model M()(x: [B, 8]) -> (y: [B, 8], z: [B, 8]) { return x, x * 2 }")
+    named = made("model M()(x: [B, 8]) -> (y: [B, 8], z: [B, 8]) { return z = x * 2, y = x }")
+    assert plain.graph.hash == named.graph.hash
+    assert fault(lambda: made("model M()(x: [B, 8]) -> (y: [B, 8], z: [B, 8]) { return x, w = x }")).code == "A0202"
+    assert fault(lambda: made("model M()(x: [B, 8]) -> (y: [B, 8], z: [B, 8]) { return x, y = x }")).code == "A0205"
+    assert fault(lambda: made("model M()(x: [B, 8]) -> (y: [B, 8], z: [B, 8]) { return x, z = x, x }")).code in ("A0205", "A0220")
+    assert fault(lambda: made("model M()(x: [B, 8]) -> (y: [B, 8], z: [B, 8]) { return z = x }")).code == "A0220"
+
+
+def test_a_knob_of_a_shared_block_is_set_at_the_share():
+    e = made(KNOB + "model M()(x: [B, 8]) -> y: [B, 8] { share f = A()\n layers: for i in range(2) { x = f(x) }\n return x }", **{"f.k": 5})
+    assert dict(e.graph.parameters())["f.up.weight"].type.shape == (5, 8) and e.knobs["f.k"].value == 5
+    text = "model M()(x: [B, 8]) -> y: [B, 8] { outer: for i in range(2) { share f = A()\n inner: for j in range(2) { x = f(x) } }\n return x }"
+    e = made(KNOB + text, **{"outer.1.f.k": 5})
+    assert [p.type.shape[0] for a, p in e.graph.parameters() if a.endswith("up.weight")] == [3, 5]
+
+
+def test_phase_arms_share_weights():
+    e = model("share f = MLP(16)\nz = f(x)\ny = phase { train => f(x) + 1 eval => linear(x, f.up.weight)[..., :8] + z }\nreturn y")
+    assert addresses(e) == ["f.up.weight", "f.up.bias", "f.down.weight", "f.down.bias"]
+    module = Library().open(Source("graph.arch", print_graph(e)), None)
+    again = elaborate(module, next(d for d in module.tree.decls if isinstance(d, tree.Model)))
+    assert again.graph.hash == e.graph.hash
+
+
+def test_block_parameters_of_a_model_name_their_weights():
+    assert addresses(model("return f(x)", params="f: block = Linear(8)")) == ["f.weight", "f.bias"]
+
+
+def test_tensors_in_a_list_are_added_up():
+    one = model("emit a = mean(x)\nemit b = mean(x)\nreturn x + sum(collect(a))")
+    assert [n.op for n in one.graph.nodes if n.op != "input"] == ["mean", "add"]
+    assert fault(lambda: model("return x + sum(stack(collect(a)))")).code == "A0204"
+
+
+def test_functions_of_numbers_take_run_time_sizes():
+    e = model("return x[:, :floordiv(T, 2)] * mod(T, 3) + max(T, 4) - min(T, ceildiv(T, 2))", header="(x: [B, T, 8]) -> y: [B, _, 8]")
+    assert "floordiv(T, 2)" in str(e.graph.outputs[0].shape[1])
+
+
+@pytest.mark.parametrize(("body", "code"), [
+    ("return x + sin(1)", "A0204"), ("return bank(4, Linear(8))(x)", "A0218"), ("return x |> rearrange(l)", "A0218"),
+    ("draw n: [8] = normal()\nreturn x + n", "A0218"),
+    ("control t: float = 1\nreturn x * t", "A0218"), ("for i in range(2) { emit early = x }\nreturn x", "A0212"),
+])
+def test_refusals(body, code):
+    assert fault(lambda: model(body)).code == code
+
+
+def test_records_are_not_spread_into_headers_yet():
+    block = "record R { width: int = 3 }\nblock A(...R)(x: [..., d]) -> [..., d] { return x * width }\n"
+    text = block + "model M()(x: [B, 8]) -> y: [B, 8] { return A()(x) }"
+    assert fault(lambda: made(text)).code == "A0218"
+
+
+def test_a_requirement_without_a_message_says_what_was_written():
+    assert [g.message for g in model("require T % 4 == 0\nreturn x").graph.guards] == ["T % 4 == 0 is required"]
