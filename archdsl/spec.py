@@ -17,7 +17,7 @@ from archdsl.graph import Graph, Knob
 from archdsl.modules import Library, Module
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
-from archdsl.syntax.parser import parse_expression
+from archdsl.syntax.parser import no_collection, parse_expression
 
 if TYPE_CHECKING:
     from archdsl.claims import Claim
@@ -195,6 +195,11 @@ def _sound(source: Source, spec: Spec | None, found: list[Diagnostic]) -> Spec:
 
 
 def _load(source: Source, folder: Path | None) -> tuple[Spec | None, list[Diagnostic]]:
+    with no_collection():
+        return _read_and_check(source, folder)
+
+
+def _read_and_check(source: Source, folder: Path | None) -> tuple[Spec | None, list[Diagnostic]]:
     module = Library().open(source, folder)
     path = source.path
     models: dict[str, Spec] = {}

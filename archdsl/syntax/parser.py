@@ -78,7 +78,7 @@ def _alone(text: str, path: str, start: str) -> Any:
 
 
 @contextmanager
-def _no_collection():
+def no_collection():
     """A tree is all live objects: looking for garbage while it grows costs a third of the time."""
     was = gc.isenabled()
     gc.disable()
@@ -112,7 +112,7 @@ class Run:
         if len(text) > MAX_CHARACTERS:
             self.fault("A0105", f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read", 0, 0, "this file is too large")
             return None
-        with _no_collection():
+        with no_collection():
             self.lexed = lex(text, self.table.words, MAX_TOKENS)
             if len(self.lexed.tokens) > MAX_TOKENS:
                 at = self.lexed.tokens[MAX_TOKENS]
