@@ -56,6 +56,7 @@ class Walk:
     refs: dict[str, Any] = field(default_factory=dict[str, Any])
     uses: dict[str, dict[str, Span]] = field(default_factory=dict[str, dict[str, Span]])
     supplied: dict[int, set[str]] | None = None
+    signatures: dict[tuple[int, str], signatures.Callee | None] = field(default_factory=dict[tuple[int, str], "signatures.Callee | None"])
 
     def begin(self, decl: Any) -> None:
         """Starts a declaration: nothing is bound."""
@@ -146,14 +147,14 @@ class Walk:
         if target is None:
             return
         if type(target) is _Completed:
-            self.hold(signatures.inputs(target.ref), node.args, node.span, piped)
+            self.hold(self.inputs(target.ref), node.args, node.span, piped)
             return
         is_block = type(target) is BlockRef
-        callee = signatures.callee(target)
+        callee = self.signature(target)
         if callee is not None:
             self.hold(callee, node.args, node.span, 0 if is_block else piped, self.supply(target) if is_block else frozenset())
         if is_block and piped:
-            self.hold(signatures.inputs(target), (), node.span, 1)
+            self.hold(self.inputs(target), (), node.span, 1)
 
     def callee(self, func: tree.Expr) -> Any:
         """What is called, when that is known without values; its names are looked up on the way."""
@@ -168,6 +169,18 @@ class Walk:
             target = self.ref(inner.func.id)
             return _Completed(target) if type(target) is BlockRef else None
         return None
+
+    def signature(self, target: Any) -> signatures.Callee | None:
+        key = (id(target), "first")
+        if key not in self.signatures:
+            self.signatures[key] = signatures.callee(target)
+        return self.signatures[key]
+
+    def inputs(self, ref: BlockRef) -> signatures.Callee:
+        key = (id(ref), "second")
+        if key not in self.signatures:
+            self.signatures[key] = signatures.inputs(ref)
+        return self.signatures[key]  # type: ignore[return-value]
 
     def hold(self, callee: signatures.Callee, args: tuple[tree.Arg, ...], span: Span, piped: int, given: frozenset[str] = frozenset()) -> None:
         for fault in signatures.faults(callee, args, span, piped, given):

@@ -24,6 +24,8 @@ class Callee:
 
 def faults(callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int = 0, given: frozenset[str] = frozenset()) -> Iterator[ArchError]:
     """What is wrong with an argument list. `piped`: values put in front of it; `given`: parameters that a `default` may supply."""
+    if _fits(callee, args, piped, given):
+        return
     names = [n for n, _ in callee.params]
     unclear = any(a.spread or isinstance(a.value, tree.Rest) for a in args)
     positional = [a for a in args if a.name is None]
@@ -54,6 +56,27 @@ def faults(callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int = 
         if missing is not None:
             yield error("A0203", f"{callee.what} needs the input `{missing}`" if callee.kind == "input" else f"{callee.what} needs `{missing}`", span, f"`{missing}` is missing",
                         labels=callee.labels, notes=callee.notes)
+
+
+def _fits(callee: Callee, args: tuple[tree.Arg, ...], piped: int, given: frozenset[str]) -> bool:
+    """A quick yes for plain lists."""
+    params, taken, named = callee.params, piped, set[str]()
+    for a in args:
+        if a.name is not None:
+            named.add(a.name)
+        elif named or a.spread or type(a.value) is tree.Rest:
+            return False
+        else:
+            taken += 1
+    if taken > len(params) or len(args) + piped != taken + len(named):
+        return False
+    found = 0
+    for name, required in params[taken:]:
+        if name in named:
+            found += 1
+        elif required and name not in given:
+            return False
+    return found == len(named)
 
 
 def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:

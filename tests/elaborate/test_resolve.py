@@ -1,0 +1,184 @@
+"""Names before evaluation: what the walk over the trees reports, and what it leaves alone."""
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from archdsl import modules, spec
+from archdsl.elaborate.resolve import resolve
+from archdsl.source import Source
+
+USES = "use std.linear { Linear }\nuse std.norm { LayerNorm, RMSNorm }\nuse std.embed { RopeScaling, Rope }\nuse std.residual { Pre }\nuse std.mixer { Attention }\n"
+
+
+def faults(text: str) -> list[str]:
+    """The faults of a text as `CODE message`."""
+    module = modules.Library().open(Source("t.arch", USES + textwrap.dedent(text)), None)
+    assert not module.diagnostics, module.diagnostics
+    return [f"{d.code} {d.message}" for d in resolve(module)]
+
+
+def body(text: str, header: str = "block B(n: int = 2, f: block = identity)(x: [B, T, d], ...) -> [B, T, d]") -> list[str]:
+    return faults(f"{header} {{\n{textwrap.dedent(text)}\n}}\n")
+
+
+def test_shipped_specs_and_the_library_are_clean():
+    for name in modules.library_modules():
+        source = modules.library_source(name)
+        assert source is not None
+        assert resolve(modules.Library().open(source, None)) == [], name
+    for path in spec.shipped_files():
+        assert resolve(modules.Library().open(Source(path, Path(path).read_text()), Path(path).parent)) == [], path
+
+
+@pytest.mark.parametrize("text", [
+    "return x + B * T * d",
+    "y: [_, t, e] = x\nreturn x * e * t",
+    "a, b = split(x, 2)\nreturn a + b",
+    "if n > 1 { y = x } else { y = x + 1 }\nreturn y",
+    "if n > 1 { y = x }\nreturn y",
+    "y = x\nlayers: for i, (a, b) in enumerate(zip([1], [2])) { y = y * a * b + i }\nreturn y",
+    "y = x\nfor i in range(3) { if i > 0 { y = y + late }\n late = y }\nreturn y",
+    "g = [k * 2 for k in range(n) if k > 0]\nreturn x * g[0]",
+    "choose m { a(k: int = 3 in {1, 3}) => Linear(k)  b => identity } = a\nreturn m(x)",
+    "return f(x, ...)",
+    "return x |> rearrange([B, T, (h w)] -> [B, h, T, w], h = n) |> rearrange([B, h, T, w] -> [B, T, (h w)])",
+    "return x |> reduce([B, T, d] -> [B, d], mean)",
+    "return einsum([b, t, c], [b, s, c] -> [b, t, s])(x, x)",
+    "return x |> under([B, t, c] -> [B, c, t], block(z) => z |> Linear(d) as q)",
+    "param w: [d, n] = zeros() when n > 1\nbuffer u: [d] = zeros()\nupdate u = u * 2\nemit w\nreturn x",
+    "const c: [2] = [1, 2]\nemit aux = x\nreturn x * sum(collect(aux))",
+    "f32 { y = x }\nreturn y",
+    "y = match n { 1 => x  _ => f(x) }\nmatch n { 1 => { z = y } _ => { z = x } }\nreturn z",
+    "return phase { train => x * 2  eval => x }",
+    "share s = Linear(d)\nreturn s(x) + linear(x, s.weight)",
+    "return Attention(n, mask = causal & window(8), positions = Rope())(x, also = full)",
+    "return Pre(LayerNorm() as pre, block(z) => f(z))(x, anything = 3) as attn",
+    "require d % n == 0, \"{n} and {unknown words}\"\nreturn x",
+    "return x[:, 0:n, ..., none]",
+    "default Linear(out = n)\nreturn Linear()(x)",
+])
+def test_legal_bodies(text):
+    assert body(text) == []
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("return y", "A0201 the name `y` is not in scope"),
+    ("if n > 100 { z = nothing_at_all }\nreturn x", "A0201 the name `nothing_at_all` is not in scope"),
+    ("y = z\nz = x\nreturn y", "A0201 `z` is read before it has a value"),
+    ("y = y + x\nreturn y", "A0201 `y` is read before it has a value"),
+    ("for i in range(2) { y = x }\nreturn y", "A0201 `y` ended with its loop"),
+    ("for i in range(2) { z = i }\nreturn x * i", "A0201 `i` ended with its loop"),
+    ("return x * MLP(3)(x)", "A0201 the name `MLP` is not in scope"),
+    ("param w: [d, q] = zeros()\nreturn x", "A0201 the name `q` is not in scope"),
+    ("emit missing\nreturn x", "A0201 the name `missing` is not in scope"),
+    ("update missing = x\nreturn x", "A0201 the name `missing` is not in scope"),
+    ("return x |> rearrange([B, T, d] -> [B, T, q, d])", "A0308 `rearrange`: `q` is on the right only"),
+    ("return Linear(4, bais = false)(x)", "A0202 `Linear` has no argument `bais`"),
+    ("return Linear()(x)", "A0203 `Linear` needs `out`"),
+    ("return LayerNorm(1e-5, true, true, 3)(x)", "A0205 `LayerNorm` takes 3 arguments, not 4"),
+    ("return Linear(4, out = 3)(x)", "A0205 `out` is given twice"),
+    ("return Linear(bias = false, 4)(x)", "A0205 an argument without a name cannot follow one with a name"),
+    ("return Linear(4)(x, x)", "A0205 `Linear` takes 1 input, not 2"),
+    ("return Linear(4)()", "A0203 `Linear` needs the input `x`"),
+    ("return Linear(4)(x, y = x)", "A0202 `Linear` has no input `y`"),
+    ("return x |> Linear |> gelu", "A0203 `Linear` needs its arguments"),
+    ("return softmax(x, axes = 1)", "A0202 `softmax` has no argument `axes`"),
+    ("return x |> softmax(-1, 0, 3, 4, 5)", "A0205 `softmax` takes"),
+    ("return linear(x)", "A0203 `linear` needs `weight`"),
+    ("param w: [d] = normal(sdt = 1)\nreturn x", "A0202 the initialiser `normal` has no argument `sdt`"),
+    ("y = repeat(3)\nreturn x", "A0203 `repeat` needs `n`"),
+    ("y = RopeScaling(factor = 1, low = 1, high = 2, contex = 3)\nreturn x", "A0202 the record RopeScaling has no field `contex`"),
+    ("y = RopeScaling(factor = 1, low = 1)\nreturn x", "A0203 the record RopeScaling needs `high`"),
+    ("n = 3\nreturn x", "A0208 `n` is already a name of this header"),
+    ("for n in range(3) { z = n }\nreturn x", "A0208 `n` is already a name of this header"),
+    ("choose m { a => identity  a => identity } = a\nreturn m(x)", "A0208 `m` has two arms `a`"),
+    ("choose m { a => identity } = b\nreturn m(x)", "A0224 `m` has no arm `b`"),
+    ("choose m { a(k: int = 1) => Linear(k) } = a(j = 2)\nreturn m(x)", "A0202 the arm `a` has no argument `j`"),
+    ("default Linear(bais = false)\nreturn x", "A0202 `Linear` has no argument `bais`"),
+    ("default Linear(false)\nreturn x", "A0205 a default names its arguments"),
+    ("default Missing(a = 1)\nreturn x", "A0201 the name `Missing` is not in scope"),
+    ("y = x", "A0220 `B` returns nothing"),
+    ("return x, x", "A0220 `B` declares 1 result, this returns 2"),
+    ("g = block(z) => f(z, ...)\nreturn g(x)", "A0202 `...` forwards"),
+    ("return phase { train => x }", "A0227 both phases need an arm"),
+    ("return phase { train => x  test => x }", "A0227 a phase is `train` or `eval`"),
+])
+def test_faults_of_bodies(text, expected):
+    (found,) = body(text)
+    assert found.startswith(expected)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("block A(n: int, n: int)(x: [d]) -> [d] { return x }", "A0208 `n` is declared twice in this header"),
+    ("block A()(x: [d]) -> [d, e] { return x }", "A0309 the size `e` occurs only in a result"),
+    ("block A(r: RopeScalin)(x: [d]) -> [d] { return x }", "A0201 the type `RopeScalin` is not known"),
+    ("block A(r: RopeScaling)(x: [d]) -> [d] { return x * r.fctor }", "A0201 the record RopeScaling has no field `fctor`"),
+    ("block A(n: int = q)(x: [d]) -> [d] { return x }", "A0201 the name `q` is not in scope"),
+    ("block A(n: int = 1 in 1..q)(x: [d]) -> [d] { return x }", "A0201 the name `q` is not in scope"),
+    ("block A()(x: [d]) -> [d] { return f(x, ...) }\nblock f()(x: [d]) -> [d] { return x }", "A0202 `...` forwards"),
+    ("block A()(x: [d]) -> [d] { return A()(x) }", "A0226 `A` contains itself"),
+    ("block A()(x: [d]) -> [d] { return C()(x) }\nblock C()(x: [d]) -> [d] { return Pre(LayerNorm(), A())(x) }", "A0226 `A` contains itself: `A` -> `C` -> `A`"),
+    ("fn f(n: int) -> int { return if n > 0 { f(n - 1) } else { 0 } }", "A0226 `f` calls itself"),
+    ("fn f(n: int) -> int { m = n }", "A0220 `f` returns nothing"),
+    ("fn f(n: int) -> int { return n }\nblock A()(x: [d]) -> [d] { return x * f(1, 2) }", "A0205 `f` takes 1 argument, not 2"),
+    ("record R { a: int, a: int }", "A0208 `a` is declared twice in the record R"),
+    ("model M(a: int = b, b: int = 2)(x: [B, a]) -> [B, a] { return x }", "A0201 the default of `a` reads `b`, which is declared after it"),
+    ("model M(a: int = 2)(x: [B, c]) -> [B, c] { return x }", "A0309 nothing binds the size `c`"),
+    ("model M()(x: [B, T]) -> [B, T] stream S { return x }", "A0309 `stream S`: no input has an axis `S`"),
+    ("model M()(x: [B, T]) -> [B, T] { B = 3  return x }", "A0208 `B` is already a name of this header"),
+    ("model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }\nvariant v { a = q }", "A0201 the name `q` is not in scope"),
+    ("model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }\nvariant v of N { a = 3 }", "A0401 `N` is neither a model nor a variant"),
+    ("model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }\nvariant v { a = 3, a = 4 }", "A0402 `a` is set twice"),
+])
+def test_faults_of_headers(text, expected):
+    (found,) = faults(text)
+    assert found.startswith(expected)
+
+
+def test_independent_faults_are_reported_together():
+    found = body("y = x |> Linaer(3)\nz = w\nq = LayerNorm(epz = 1)(y)\nreturn z + y + q")
+    assert [f.split(" ")[0] for f in found] == ["A0201", "A0201", "A0202"]
+
+
+def test_one_fault_is_reported_once():
+    assert len(body("y = foo(x)\nz = foo(y)\nreturn foo(z) + foo(x)")) == 1
+    assert len(faults("block A()(x: [d]) -> [d] { return MLP(3)(x) }\nblock C()(x: [d]) -> [d] { return MLP(3)(x) }")) == 1
+    assert len(body("return Linear(ouut = 4)(x)")) == 1, "a misspelt argument is not missing as well"
+
+
+def test_a_default_elsewhere_may_supply_an_argument():
+    assert faults("""
+        block A()(x: [B, d]) -> [B, d] { return Linear()(x) }
+        model M()(x: [B, 4]) -> [B, 4] { default Linear(out = 4)  return A()(x) }
+    """) == []
+
+
+def test_a_choice_in_a_variant_is_no_name():
+    assert faults("""
+        model M(k: str = "a")(x: [B, 4]) -> [B, 4] {
+          layers: for i in range(2) { choose m { small => identity  large => identity } = small  x = m(x) }
+          return x
+        }
+        variant v { layers.*.m = large }
+    """) == []
+
+
+def test_names_from_other_modules(tmp_path):
+    (tmp_path / "other.arch").write_text("block Half()(x: [d]) -> [d] { return x / 2 }\n")
+    text = "use other\nmodel M()(x: [B, 4]) -> [B, 4] { return other.Half()(x) + other.Hlaf()(x) + other.Half(3)(x) }\n"
+    module = modules.Library().open(Source("t.arch", text), tmp_path)
+    assert [d.message for d in resolve(module)] == ["the module `other` has no `Hlaf`", "`Half` takes no arguments, not 1"]
+
+
+def test_fixes_mend_the_text():
+    text = USES + "block A()(x: [d]) -> [d] { return LayerNorm(epz = 1e-6)(x) |> gelo }\n"
+    module = modules.Library().open(Source("t.arch", text), None)
+    found = resolve(module)
+    edits = sorted((e for d in found for f in d.fixes for e in f.edits), key=lambda e: -e[0].start)
+    for span, new in edits:
+        text = text[: span.start] + new + text[span.end :]
+    assert "LayerNorm(eps = 1e-6)(x) |> gelu" in text
+    assert resolve(modules.Library().open(Source("t.arch", text), None)) == []
