@@ -16,7 +16,7 @@ from archdsl.syntax.parser import parse_expression
 Evaluate = Callable[[tree.Expr, Mapping[str, int]], Any]
 """The value of an expression with the loop indices bound so far."""
 
-MAX_STARS = 4  # of a pattern that is searched for: more could be made to take very long
+MAX_STARS = 3  # that may end anywhere, of a pattern that is searched for: more could be made to take very long
 _PLAIN = re.compile(r"[\w.\-]+")
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
@@ -184,10 +184,8 @@ class Pattern:
 
     def search(self, evaluate: Evaluate) -> str:
         """A regular expression for the names that it stands for, any numbers in place of its indices. Raises A0437."""
-        if self.stars > MAX_STARS:
-            raise error("A0437", f"{self.stars} wildcards are too many", self.span, help=f"at most {MAX_STARS} are allowed")
-        out = ""
-        for p in self.parts:
+        out, loose = "", 0
+        for p, after in zip(self.parts, (*self.parts[1:], ".")):
             for e in p.items if isinstance(p, Choice) else (p,):
                 if isinstance(e, Expression) and not isinstance(evaluate(e.expr, {}), int):
                     raise error("A0437", f"`{{{e.text}}}` is no whole number", self.span)
@@ -195,8 +193,14 @@ class Pattern:
                 out += str(evaluate(p.expr, {}))
             elif isinstance(p, Choice):
                 out += f"(?:{'|'.join(re.escape(i) if isinstance(i, str) else str(evaluate(i.expr, {})) for i in p.items)})"
+            elif isinstance(p, Star):
+                segment = not p.deep and isinstance(after, str) and after.startswith(".")
+                loose += not segment
+                out += "[^.]++" if segment else ".*" if p.deep else "[^.]+"
             else:
-                out += re.escape(p) if isinstance(p, str) else r"\d+" if isinstance(p, Index) else ".*" if p.deep else "[^.]+"
+                out += re.escape(p) if isinstance(p, str) else r"\d+"
+        if loose > MAX_STARS:
+            raise error("A0437", f"{loose} wildcards that may end anywhere are too many", self.span, help=f"at most {MAX_STARS} are allowed")
         return out
 
 

@@ -64,7 +64,7 @@ CASES = {
     "no number": (BIAS + ' add("1")', "A0436", '"1"', "takes a number"),
     "alias of a list": ('alias "w.{i}" <-> layers.{i}.attn.{q, k, v}.weight', "A0435", "layers.{i}.attn.{q, k, v}.weight", "stands on one side only"),
     "dropped to no number": ('drop "layers.{i}.attn.q.bias" = [1]', "A0436", "[1]", "is a number"),
-    "wildcards to ignore": ('ignore "*.*.*.*.*"', "A0437", '"*.*.*.*.*"', "too many"),
+    "wildcards to ignore": ('ignore "**a**b**c**d"', "A0437", '"**a**b**c**d"', "too many"),
     "typing mistake": ('"h.{i}.{q, k, v}.*" <-> layers.{i}.atn.{q, k, v}.*', "A0432", "layers.{i}.atn.{q, k, v}.*", "no weight has an address like"),
     "typing mistake in a list": ('"h.{i}.{q, k, v}.*" <-> layers.{i}.attn.{q, k, vv}.*', "A0432", "layers.{i}.attn.{q, k, vv}.*",
                                  "no weight has `vv`"),

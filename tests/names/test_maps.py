@@ -222,12 +222,13 @@ def test_alias_drop_ignore_and_buffers():
     weights = "param gamma: [d] = ones()  param beta: [d] = zeros()  buffer seen: [d] = zeros()"
     text = GAMMA % f"{weights}  update seen = seen + 1  x = x * gamma + beta + seen"
     m, shapes = maps(text + names('"gamma" <-> gamma', 'alias "gamma_too" <-> gamma', 'drop "beta" = 0.5', '"seen" <-> seen', 'ignore "**.inv_freq"',
-                                  'ignore "layers.{i}.mask"'))
+                                  'ignore "layers.{i}.mask"', 'ignore "*.*.*.*.{a, b}_*"'))
     assert m.foreign_keys() == ["gamma", "seen"] and m.sources() == ["gamma", "seen"]
     (c,) = m.constants
     assert c.key == "beta" and c.value == 0.5
-    fit = m.fit(shapes, {"gamma": (8,), "gamma_too": (8,), "seen": (8,), "a.b.inv_freq": (4,), "layers.3.mask": (1,), "layers.x.mask": (1,)})
-    assert fit.aliases == ("gamma_too",) and fit.ignored == ("a.b.inv_freq", "layers.3.mask") and fit.unexpected == ("layers.x.mask",)
+    fit = m.fit(shapes, {"gamma": (8,), "gamma_too": (8,), "seen": (8,), "a.b.inv_freq": (4,), "layers.3.mask": (1,), "layers.x.mask": (1,),
+                         "1.2.3.4.b_x": ()})
+    assert fit.aliases == ("gamma_too",) and fit.ignored == ("a.b.inv_freq", "layers.3.mask", "1.2.3.4.b_x") and fit.unexpected == ("layers.x.mask",)
     assert m.fit(shapes, {"gamma_too": (8,), "seen": (8,)}).perfect, "an alias stands in for what it repeats"
 
 
