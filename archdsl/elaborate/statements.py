@@ -139,17 +139,17 @@ def _lift(frame: Frame, part: Any, s: tree.Require) -> None:
     """A condition on run-time sizes becomes a fact from here on, and a guard of the model."""
     left, op, right, divides = part
     facts = shapes.facts()
-    try:
-        if op == "==" and divides and isinstance(divides[1], int):
-            facts.require_divides(divides[0], divides[1])
-        elif op == "==":
-            facts.require_equal(left, right)
-        elif op in (">=", ">"):
-            facts.require_at_least(left, right + 1 if op == ">" else right)
-        elif op in ("<=", "<"):
-            facts.require_at_least(right, left + 1 if op == "<" else left)
-    except ValueError as e:
-        raise error("A0302", f"`{left} {op} {right}` contradicts what is known: {e}", s.condition.span) from None
+    possible: bool | None = True
+    if op == "==" and divides and isinstance(divides[1], int):
+        possible = facts.require_divides(divides[0], divides[1])
+    elif op == "==":
+        possible = facts.require_equal(left, right)
+    elif op in (">=", ">"):
+        possible = facts.require_at_least(left, right + 1 if op == ">" else right)
+    elif op in ("<=", "<"):
+        possible = facts.require_at_least(right, left + 1 if op == "<" else left)
+    if possible is False:
+        raise error("A0302", f"`{s.condition.span.text}` contradicts what is required of the sizes before", s.condition.span, "no sizes satisfy both")
     frame.session.learn((left, op, right))
     written = f"{divides[0]} % {divides[1]} == 0" if op == "==" and divides else f"{left} {op} {right}"
     message = _interpolate(frame, s.message) if s.message else f"{written} is required"
@@ -522,7 +522,7 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
     if chosen not in arms:
         raise error("A0224", f"`{s.name}` has no arm `{chosen}`", s.span, help=did_you_mean(chosen, arms) or (f"its arms are {', '.join(arms)}",))
     arm = arms[chosen]
-    frame.builder.knobs[address] = Knob(address, "choice", default, chosen, tuple(arms), s.span)
+    frame.builder.knobs[address] = Knob(address, "choice", default, chosen, tuple(arms), s.span, allowed=of_values(tuple(arms)))
     below = tuple(o for o in (o.below(s.name) for o in frame.overrides) if o)
     inner = frame.child(vars=dict(frame.vars), overrides=below, prefix=address)
     _, named, spans = arguments(frame, given)
@@ -534,7 +534,7 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
         inner.vars[p.name] = headers.convert(inner, value, p.type, spans.get(p.name, p.span), p.name)
         if p.domain is not None:
             knob = join(address, p.name)
-            frame.builder.knobs[knob] = Knob(knob, p.type.span.text if p.type else "", value, inner.vars[p.name], p.domain, p.span, p.doc)
+            frame.builder.knobs[knob] = Knob(knob, p.type.span.text if p.type else "", value, inner.vars[p.name], p.domain, p.span, p.doc, headers.allowed(inner, p))
     for k in named:
         raise error("A0202", f"the arm `{chosen}` has no argument `{k}`", spans.get(k, s.span), help=did_you_mean(k, [p.name for p in arm.params]))
     value = evaluate(inner.child(prefix=frame.prefix, overrides=frame.overrides), arm.value)
