@@ -81,7 +81,8 @@ def call(frame: Frame, node: tree.Call, label: str | None = None, first: tuple[A
 def invoke(frame: Frame, func: Any, args: Args, node: tree.Call, label: str | None) -> Any:
     positional, named, spans = args
     span = node.span
-    if isinstance(func, OpRef) and not label:
+    if isinstance(func, OpRef) and (not label or isinstance(node.func, tree.Name) and node.func.id not in frame.vars):
+        _names_no_op(func, label, span)
         return apply_op(frame, func.op.name, tuple(positional), named, span, spans)
     if isinstance(func, TEMPLATES):
         return apply(frame, func, args, span, label, default_segment(frame, node.func, func))
@@ -104,6 +105,12 @@ def invoke(frame: Frame, func: Any, args: Args, node: tree.Call, label: str | No
     if isinstance(func, (InitExpr,)):
         raise error("A0206", f"{describe(func)} is complete: it takes no arguments", span)
     raise error("A0206", f"{describe(func)} cannot be called", node.func.span, "not a block, an op or a function")
+
+
+def _names_no_op(func: OpRef, label: str | None, span: Span) -> None:
+    """`relu(x) as r` names nothing; `act(x) as r` may, as another `act` has weights. Raises A0209."""
+    if label and label != "_":
+        raise error("A0209", f"`as {label}` names the application of a block; the op `{func.op.name}` owns nothing", span, help="drop the `as`")
 
 
 def _builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
@@ -178,6 +185,7 @@ def pipe(frame: Frame, value: Any, item: tree.Expr) -> Any:
     if isinstance(func, BlockRef):
         raise error("A0203", f"`{func.decl.name}` needs its arguments", item.span, "a block without its first list", help=f"write `{func.decl.name}()`" if not func.decl.params else ())
     if isinstance(func, OpRef):
+        _names_no_op(func, label if isinstance(item, tree.Name) and item.id not in frame.vars else None, item.span)
         return apply_op(frame, func.op.name, (value,), {}, item.span)
     if isinstance(func, Builtin):
         return _builtin(frame, func, ([value], {}, {}), item.span)
@@ -223,6 +231,8 @@ def apply(frame: Frame, template: Any, args: Args, span: Span, label: str | None
     frame.session.step(span)
     if isinstance(template, OpRef):
         return apply_op(frame, template.op.name, tuple(args[0]), args[1], span, args[2])
+    if isinstance(template, (Compose, Literal, Partial)) and label is None:
+        label = template.label  # the argument's own `as`; they have no segment otherwise
     if isinstance(template, Compose):
         inner = frame if label is None or label == "_" else _descend(frame, label, span)
         value: Any = None

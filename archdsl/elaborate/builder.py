@@ -34,6 +34,7 @@ class Builder:
         self.params: dict[str, Param] = {}
         self.children: dict[str, Graph] = {}
         self.owners: dict[str, Span] = {}
+        self.inside: dict[str, str] = {}  # a part of an address -> the first owner below it
         self.emits: dict[str, Value] = {}
         self.guards: list[Guard] = []
         self.knobs: dict[str, Knob] = {}
@@ -99,7 +100,14 @@ class Builder:
             raise error("A0211", f"two sets of {what} have the address `{shown}`", span, "the second",
                         labels=(Label(self.owners[path], "the first one"),),
                         help="name the two applications: `… as NAME`, or label the loop around them")
+        above = [path[:i] for i, c in enumerate(path) if c == "."]
+        other = self.inside.get(path) or next((p for p in above if p in self.owners), None)
+        if other is not None:
+            raise error("A0211", f"`{self.base}{path}` and `{self.base}{other}` cannot both own {what}: one address lies inside the other", span, "the second",
+                        labels=(Label(self.owners[other], "the first one"),), help="give one of them another name with `as`")
         self.owners[path] = span
+        for p in above:
+            self.inside.setdefault(p, path)
 
     def declare(self, param: Param) -> Value:
         """Owns a weight here and returns the node that reads it."""

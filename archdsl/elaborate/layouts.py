@@ -86,7 +86,7 @@ def _given(frame: Frame, node: tree.LayoutCall) -> dict[str, Size]:
 
     out: dict[str, Size] = {}
     for a in node.args:
-        if a.name is not None and node.word != "reduce":
+        if a.name is not None:
             size = evaluate(frame, a.value)
             if not isinstance(size, (int, Dim)) or isinstance(size, bool):
                 raise error("A0308", f"`{a.name}` is a size, not {describe(size)}", a.span)

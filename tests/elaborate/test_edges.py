@@ -71,3 +71,28 @@ def test_records_are_not_spread_into_headers_yet():
 
 def test_a_requirement_without_a_message_says_what_was_written():
     assert [g.message for g in model("require T % 4 == 0\nreturn x").graph.guards] == ["T % 4 == 0 is required"]
+
+
+@pytest.mark.parametrize("body", [
+    "x = Linear(8)(x) as layers\nlayers: for i in range(2) { x = Linear(8)(x) }\nreturn x",
+    "x = Linear(8)(x) as layers.0.linear\nlayers: for i in range(2) { x = Linear(8)(x) }\nreturn x",
+    "x = Linear(8)(x) as a.b\nparam w as a: [8] = zeros()\nreturn x * w",
+])
+def test_one_address_inside_another(body):
+    d = fault(lambda: model(body))
+    assert d.code == "A0211" and "inside the other" in d.message and d.labels
+
+
+def test_a_name_on_an_argument_reaches_compositions_and_literals():
+    e = model("return Pre(RMSNorm(), (RMSNorm() >> Linear(8, bias = false)) as f)(x) as p")
+    assert addresses(e) == ["p.norm.weight", "p.f.rms_norm.weight", "p.f.linear.weight"]
+    assert addresses(model("return Pre(RMSNorm(), (block(y) => Linear(8, bias = false)(y)) as f)(x) as p")) == ["p.norm.weight", "p.f.linear.weight"]
+
+
+def test_an_op_is_not_named():
+    assert fault(lambda: model("return relu(x) as r")).code == fault(lambda: model("return x |> relu as r")).code == "A0209"
+    assert addresses(model("return f(x) as r", params="f: block = relu")) == []
+
+
+def test_reduce_takes_sizes():
+    assert str(model("return x |> reduce([B, T, (h w)] -> [B, T, h], max, h = 4)", header="(x: [B, T, 8]) -> y: [B, T, 4]").graph.outputs[0].type) == "[B, T, 4]"
