@@ -662,7 +662,7 @@ class Builder:
     def selector_text(self, c, start, end):
         """The selector as it is written, on one line."""
         lines = self.source.text[start:end].split("\n")
-        return 0, " ".join(" ".join(line.split("#", 1)[0].split()) for line in lines).strip(), start, end
+        return 0, " ".join(" ".join(line.split("#", 1)[0].split("///", 1)[0] for line in lines).split()), start, end
 
     select_and = select_or = select_minus = select_kind = select_call = select_group = select_path = selector_text
 

@@ -38,10 +38,11 @@ _TOKEN = re.compile(
 )
 _WORD, _NUMBER, _STRING, _TOUCHING, _COMMENT, _LONG, _SHORT, _BAD = range(1, 9)
 
-_names_itself = re.compile(r"\s*(?:=(?![>])|[,:])").match  # after a contextual word: it is a name here
-_opens_brace = re.compile(r"\s*\{").match
-_names_axis = re.compile(r"\s+[A-Za-z_]").match
-_PERCENT_OF = frozenset(["within"])
+_GAP = r"(?:\s++|\#[^\n]*+|///[^\n]*+)*+"  # what may stand between two tokens
+_names_itself = re.compile(_GAP + r"(?:=(?![>])|[,:])").match  # after a contextual word: it is a name here
+_opens_brace = re.compile(_GAP + r"\{").match
+_starts_domain = re.compile(r"(?=[\s#/{])" + _GAP + r"[A-Za-z0-9_\"(\[{]").match
+_names_axis = re.compile(r"(?=[\s#/])" + _GAP + "[A-Za-z_]").match
 
 
 class Lexed(NamedTuple):
@@ -67,7 +68,7 @@ class Words:
         for text, kind in self.word.items():
             if text not in RESERVED and kind not in self.fallback:
                 self.fallback[kind] = self.name
-        self.special = _DTYPES | _LAYOUTS | _DIMFNS | _SELKINDS | {"_", "phase", "some", "ragged"}
+        self.special = _DTYPES | _LAYOUTS | _DIMFNS | _SELKINDS | {"_", "phase", "some", "ragged", "each"}
 
     def special_kind(self, text: str, source: str, end: int) -> int:
         """The narrowest kind of a word whose meaning hangs on what follows it."""
@@ -84,9 +85,13 @@ class Words:
         elif following == ":" and text in _SELKINDS:
             return ids["SELKIND"]
         if text in _DTYPES:
+            if following == ":":
+                return self.name
             return ids["ISLAND"] if text in _ISLANDS and _opens_brace(source, end) else ids["DTYPE"]
         if text == "phase":
             return ids["PHASE"] if _opens_brace(source, end) else self.name
+        if text == "each":
+            return ids["EACH"] if _starts_domain(source, end) else self.name
         if text == "ragged":
             return ids["RAGGED"] if _names_axis(source, end) else self.name
         if text in self.word and not _names_itself(source, end):
@@ -123,7 +128,9 @@ def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
                 kind = reserved[piece]
             elif piece in special:
                 kind = words.special_kind(piece, text, end)
-                if kind == layout:
+                if piece == "some" and tokens and tokens[-1][1] == "is":
+                    kind = word[piece]
+                elif kind == layout:
                     layouts.append(len(tokens))
             elif piece in word and not _names_itself(text, end):
                 kind = word[piece]
@@ -176,7 +183,7 @@ def _doc_text(text: str, lines: list[tuple[int, int]]) -> str:
 
 def _is_percent(tokens: list[Token], at: int) -> bool:
     """`within 0.5%`: a `%` that touches the number that follows `within`."""
-    return len(tokens) > 1 and tokens[-1][3] == at and tokens[-1][1][:1].isdigit() and tokens[-2][1] in _PERCENT_OF
+    return len(tokens) > 1 and tokens[-1][3] == at and tokens[-1][1][:1].isdigit() and tokens[-2][1] == "within"
 
 
 def _has_value(tokens: list[Token], at: int, lpar: int, call: int, ids: dict[str, int]) -> bool:

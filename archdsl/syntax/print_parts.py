@@ -8,7 +8,7 @@ from typing import Any
 
 from archdsl.source import Source
 from archdsl.syntax import tree as t
-from archdsl.syntax.layout import HARD, LINE, SOFT, Comment, Doc, Fill, Group, IfBroken, Indent, is_hard, join
+from archdsl.syntax.layout import HARD, LINE, SOFT, Comment, Doc, Fill, Group, IfBroken, Indent, is_hard, join, layout
 
 # How tightly an expression holds together; a place asks for a least tightness, else parentheses are put.
 ANY, OR, AND, NOT, COMPARE, COAL, SUM, PRODUCT, UNARY, POWER, OPERAND, NAMED, APPLIED, POSTFIX, PRIMARY = range(15)
@@ -264,7 +264,7 @@ class PartPrinter:
         return [self.callee(node.value), ".", address_text(node.name)]
 
     def x_Named(self, node: t.Named) -> Doc:
-        return [self.expr(node.expr, APPLIED), " as ", node.name]
+        return [self.expr(node.expr, APPLIED), " as ", address_text(node.name)]
 
     def x_Edited(self, node: t.Edited) -> Doc:
         return [self.expr(node.expr, POSTFIX), " with ", self.settings(node.settings)]
@@ -324,13 +324,16 @@ class PartPrinter:
     def x_LayoutCall(self, node: t.LayoutCall) -> Doc:
         parts: list[Doc] = []
         if node.value is not None:
-            parts += [self.expr(node.value), ",", LINE]
+            value = self.expr(node.value)
+            parts += [["(", value, ")"] if layout(value, 10**9).startswith("[") else value, ",", LINE]  # a bracket first would be a shape
         if node.layout is not None:
             parts.append(self.expr(node.layout))
         elif node.output is not None:
             parts += [*join([",", LINE], [self.shape(s) for s in node.inputs]), " -> ", self.shape(node.output)]
-        docs = self.items(node.args, self.arg, node.span.end - 1 if self.written(node) else None, "")
-        return Group([node.word, "(", Indent([SOFT, *parts, *([",", LINE, d] for d in docs)]), SOFT, ")"])
+        if node.args:
+            end = node.span.end - 1 if self.written(node) else None
+            parts += [",", LINE, *join(LINE, self.items(node.args, self.arg, end, ","))]
+        return Group([node.word, "(", Indent([SOFT, *parts]), SOFT, ")"])
 
     # ------------------------------------------------------------ shapes and types
     def shape(self, node: t.Shape) -> Doc:

@@ -6,7 +6,7 @@ from typing import Any
 
 from archdsl.syntax import tree as t
 from archdsl.syntax.layout import BLANK, HARD, LINE, SOFT, Comment, Doc, Group, IfBroken, Indent, is_hard, join, layout
-from archdsl.syntax.print_parts import ANY, COAL, PartPrinter, SUM, address_text, quote
+from archdsl.syntax.print_parts import ANY, COAL, COMPARE, SUM, PartPrinter, address_text, quote
 
 WIDTH = 120
 _GLUES = ("within", "from", "when", "step", "alias", "drop", "ignore")  # words that would go on with the line above
@@ -144,12 +144,12 @@ class Printer(PartPrinter):
         return ["default ", node.block, self.args(node.args, node.span.end - 1 if self.written(node) else None)]
 
     def n_Share(self, node: t.Share) -> Doc:
-        named = f" as {node.address}" if node.address and node.address != node.name else ""
+        named = f" as {address_text(node.address)}" if node.address and node.address != node.name else ""
         return [f"share {node.name}{named} = ", self.expr(node.value), self.when(node.condition)]
 
     def n_ParamDecl(self, node: t.ParamDecl) -> Doc:
         word = {"frozen": "frozen param"}.get(node.kind, node.kind)
-        named = f" as {node.address}" if node.address != node.name else ""
+        named = f" as {address_text(node.address)}" if node.address != node.name else ""
         return [f"{word} {node.name}{named}: ", self.type(node.type), " = ", self.expr(node.init), self.when(node.condition)]
 
     def typed(self, word: str, node: t.Const | t.Draw) -> Doc:
@@ -163,10 +163,10 @@ class Printer(PartPrinter):
         return self.typed("draw", node)
 
     def n_Control(self, node: t.Control) -> Doc:
-        return [f"control {node.name}: ", self.type(node.type), *self.default_and_domain(node.default, node.domain)]
+        return [f"control {node.name}: ", self.type(node.type), *self.default_and_domain(node.default, node.domain, False)]
 
     def n_Emit(self, node: t.Emit) -> Doc:
-        return [f"emit {node.name}", [" = ", self.expr(node.value)] if node.value is not None else ""]
+        return [f"emit {address_text(node.name)}", [" = ", self.expr(node.value)] if node.value is not None else ""]
 
     def n_Update(self, node: t.Update) -> Doc:
         return [f"update {node.name} = ", self.expr(node.value)]
@@ -226,11 +226,11 @@ class Printer(PartPrinter):
         return [f"scan {inputs} over {node.axis} carry ", *carries, merge, " ", self.body(node.body)]
 
     # ------------------------------------------------------------ headers
-    def default_and_domain(self, default: t.Expr | None, domain: t.Expr | None) -> list[Doc]:
-        """` = value in domain`: a default holds tighter than a comparison, a literal block needs parentheses before a domain."""
+    def default_and_domain(self, default: t.Expr | None, domain: t.Expr | None, literal: bool = True) -> list[Doc]:
+        """` = value in domain`: a default holds tighter than a comparison, a block literal stands bare only in parameters without a domain."""
         parts: list[Doc] = []
         if default is not None:
-            chain = isinstance(default, t.Chain) or (isinstance(default, t.BlockLiteral) and domain is None)
+            chain = isinstance(default, t.Chain) or (literal and isinstance(default, t.BlockLiteral) and domain is None)
             parts += [" = ", self.expr(default, ANY if chain else COAL)]
         if domain is not None:
             parts += [" in ", self.domain(domain)]
@@ -343,11 +343,18 @@ class Printer(PartPrinter):
         return [self.item(node.expr), within, source, self.when(node.condition)]
 
     def item(self, node: t.Expr) -> Doc:
-        """An expression that may stand under another one: it starts with neither `-` nor `not`, and with no chain."""
-        doc = self.expr(node, 1)
-        first = layout(doc, 10**9)[:4]
-        wraps = first.startswith(("-", "not ")) or (isinstance(node, t.Chain) and first[:1] != "(") or isinstance(node, (t.Chain, t.BlockLiteral))
-        return ["(", doc, ")"] if wraps and not (isinstance(doc, Group) and self.level(node) < 1) else doc
+        """An expression that may stand under another one: it starts with neither `-` nor `not`, nor with a chain."""
+        return ["(", self.expr(node), ")"] if self.starts_loosely(node, ANY) else self.expr(node)
+
+    def starts_loosely(self, node: t.Expr, least: int) -> bool:
+        """Is the first thing of an expression a chain, a block literal or a sign, without parentheses?"""
+        if self.level(node) < least or (self.written(node) and node.span[1:] in self.parens):
+            return False
+        if isinstance(node, t.IsSome):
+            return self.starts_loosely(node.operand, COAL)
+        if isinstance(node, t.Binary):
+            return self.starts_loosely(node.left, COAL if self.level(node) == COMPARE else self.level(node))
+        return isinstance(node, (t.Chain, t.BlockLiteral, t.Unary))
 
     def n_Space(self, node: t.Space) -> Doc:
         return [*self.doc_lines(node), f"space {node.name} of {node.model} ", self.braces(node.items, self.item, *self.opening(node))]

@@ -172,20 +172,20 @@ def recover(run: Run, tokens: list[Token], at: int) -> int:
     from archdsl.syntax.errors import explain
 
     situation = Situation(run, tokens, at)
-    repair = None
+    repair, known = None, len(run.faults.found)
     if at > run.resumed and tokens[at][0] >= 0:  # else it has been told, or is a consequence
         fault, repair = explain(situation)
         run.faults.add(fault)
     if len(run.faults.found) >= run.max_faults or run.start != "start":
         return -1
-    if repair is not None and (start := mend(situation, repair)) is not None:
+    if repair is not None and len(run.faults.found) > known and (start := mend(situation, repair)) is not None:
         return start
     found = resynchronise(situation)
     if found is None:
         return -1
     depth, index = found
     cut(run, depth)
-    run.resumed = index
+    run.resumed = max(run.resumed, index)
     return index
 
 
@@ -204,7 +204,7 @@ def mend(s: Situation, repair: Repair) -> int | None:
         s.values[-1].pop()
     cut(s.run, depth)
     s.tokens[repair.at : repair.at + repair.remove] = repair.insert
-    s.run.resumed = s.at
+    s.run.resumed = max(s.run.resumed, s.at)
     return start
 
 
@@ -219,7 +219,7 @@ def resynchronise(s: Situation) -> tuple[int, int] | None:
     braces = sum(s.table.symbol[state] == "LBRACE" for state in s.states[inner + 1 :])
     in_body = inner != outer
     round_ = 0
-    for i in range(s.at, len(s.tokens)):
+    for i in range(s.at + (s.at <= s.run.resumed), len(s.tokens)):
         token = s.tokens[i]
         text, leads = token[1], s.leads_line(token)
         fresh = i > s.at or (first is not None and i > first)

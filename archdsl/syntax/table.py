@@ -4,18 +4,18 @@
 """
 from __future__ import annotations
 
-import hashlib
+import os
 import pickle
 import re
 import zlib
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 from archdsl.syntax.build import METHOD
 from archdsl.syntax.lexer import Words
 
-HERE = Path(__file__).parent
+HERE = os.path.dirname(os.path.abspath(__file__))
+GRAMMAR, STORED = os.path.join(HERE, "grammar.lark"), os.path.join(HERE, "table.bin")
 STARTS = ("start", "signature", "expression", "selection", "step", "override")
 
 # How the values of a rule's symbols become the value of the rule.
@@ -58,7 +58,8 @@ def load() -> Table:
     """The table of the language, read once."""
     global _loaded
     if _loaded is None:
-        data = pickle.loads(zlib.decompress((HERE / "table.bin").read_bytes()))
+        with open(STORED, "rb") as file:
+            data = pickle.loads(zlib.decompress(file.read()))
         data["rules"] = [(n, left, how, itemgetter(*which) if how == PICK else which, name) for n, left, how, which, name in data["rules"]]
         _loaded = Table(data)
     return _loaded
@@ -66,6 +67,8 @@ def load() -> Table:
 
 def digest(grammar: str) -> str:
     """What a table remembers of the grammar that it was made from."""
+    import hashlib
+
     return hashlib.sha256(grammar.encode()).hexdigest()
 
 
@@ -90,9 +93,9 @@ def compile_grammar(grammar: str) -> dict[str, Any]:
     rule_number = {rule: i for i, rule in enumerate(rules)}
     states = _in_order(parsed)
     number = {state: i for i, state in enumerate(states)}
-    texts = {t.name: t.pattern.value for t in lark.terminals if t.pattern.__class__.__name__ == "PatternStr"}
-    terminals = sorted({s.name for rule in rules for s in rule.expansion if s.is_term} | {"$END", "LPAR", "LSQB", "NUMBER"})
-    lefts = sorted({rule.origin.name for rule in rules})
+    texts = {str(t.name): str(t.pattern.value) for t in lark.terminals if t.pattern.__class__.__name__ == "PatternStr"}
+    terminals = sorted({str(s.name) for rule in rules for s in rule.expansion if s.is_term} | {"$END", "LPAR", "LSQB", "NUMBER"})
+    lefts = sorted({str(rule.origin.name) for rule in rules})
     ids = {name: i for i, name in enumerate(terminals)}
     left_ids = {name: i for i, name in enumerate(lefts)}
 
@@ -149,7 +152,7 @@ def _recipe(rule: Any, left_ids: dict[str, int]) -> tuple[int, int, int, Any, st
         if not (symbol.is_term and symbol.filter_out):
             which.append((at, not symbol.is_term and symbol.name.startswith("_")))
         at += 1
-    left, name = left_ids[rule.origin.name], rule.alias or rule.origin.name
+    left, name = left_ids[rule.origin.name], str(rule.alias or rule.origin.name)
     inlined = any(inline for _, inline in which)
     if rule.origin.name.startswith("_"):
         grows = which and which[0] == (0, True)
@@ -170,7 +173,7 @@ def _symbol(state: Any) -> str:
     """The name of the symbol that leads into a state."""
     for item in state:
         if item.index:
-            return item.rule.expansion[item.index - 1].name
+            return str(item.rule.expansion[item.index - 1].name)
     return ""
 
 
@@ -179,7 +182,7 @@ def _owners(state: Any) -> tuple[tuple[str, int], ...]:
     found = set()
     for item in state:
         if item.index and not item.is_satisfied:
-            name = item.rule.alias or item.rule.origin.name
+            name = str(item.rule.alias or item.rule.origin.name)
             part_of = _HELPER.fullmatch(name)
             found.add((part_of[1], 0) if part_of else (name, item.index))
     return tuple(sorted(found))
@@ -187,9 +190,11 @@ def _owners(state: Any) -> tuple[tuple[str, int], ...]:
 
 def main() -> None:
     """Compile grammar.lark and store the table."""
-    data = compile_grammar((HERE / "grammar.lark").read_text(encoding="utf-8"))
+    with open(GRAMMAR, encoding="utf-8") as file:
+        data = compile_grammar(file.read())
     stored = zlib.compress(pickle.dumps(data, protocol=4), 9)
-    (HERE / "table.bin").write_bytes(stored)
+    with open(STORED, "wb") as file:
+        file.write(stored)
     print(f"{len(data['actions'])} states, {len(data['rules'])} rules, {len(stored)} bytes")
 
 

@@ -3,14 +3,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 from archdsl.source import Span
 
+_T = TypeVar("_T", bound=type)
 
-@dataclass(slots=True)
+
+@dataclass_transform(field_specifiers=(field,))
+def node(cls: _T) -> _T:
+    """A dataclass with slots. Equality and text are written once, in Node: generating them for 80 classes would cost a third of a cold check."""
+    if cls.__doc__ is None:
+        cls.__doc__ = cls.__name__  # else dataclass makes one, slowly, from the signature
+    return dataclass(slots=True, eq=False, repr=False)(cls)
+
+
+@node
 class Node:
     span: Span = field(compare=False, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self) if f.compare)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
+        return f"{type(self).__name__}({shown})"
 
 
 def children(node: Any):
@@ -43,12 +64,12 @@ class Expr(Node):
     __slots__ = ()
 
 
-@dataclass(slots=True)
+@node
 class Name(Expr):
     id: str
 
 
-@dataclass(slots=True)
+@node
 class Number(Expr):
     """`value` is exact: an int, or a Fraction for a literal with a point, an exponent or a suffix (1e-6, 0.5, 4.456G)."""
 
@@ -56,37 +77,37 @@ class Number(Expr):
     text: str = field(compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Str(Expr):
     value: str
 
 
-@dataclass(slots=True)
+@node
 class Bool(Expr):
     value: bool
 
 
-@dataclass(slots=True)
+@node
 class NoneLit(Expr):
     pass
 
 
-@dataclass(slots=True)
+@node
 class Tuple(Expr):
     items: tuple[Expr, ...]
 
 
-@dataclass(slots=True)
+@node
 class List(Expr):
     items: tuple[Expr, ...]  # a Range item is spliced
 
 
-@dataclass(slots=True)
+@node
 class SetLit(Expr):
     items: tuple[Expr, ...]
 
 
-@dataclass(slots=True)
+@node
 class Range(Expr):
     """`start..stop` (inclusive) or `start..<stop`, with an optional step."""
 
@@ -96,7 +117,7 @@ class Range(Expr):
     step: Expr | None = None
 
 
-@dataclass(slots=True)
+@node
 class Each(Expr):
     """A domain for the items of a list: `each D` (name None, D one domain or a List of one per item) or `each w => D`."""
 
@@ -104,7 +125,7 @@ class Each(Expr):
     domain: Expr
 
 
-@dataclass(slots=True)
+@node
 class Comprehension(Expr):
     item: Expr
     pattern: Pattern
@@ -112,13 +133,13 @@ class Comprehension(Expr):
     condition: Expr | None
 
 
-@dataclass(slots=True)
+@node
 class Unary(Expr):
     op: str  # "-" | "not"
     operand: Expr
 
 
-@dataclass(slots=True)
+@node
 class Binary(Expr):
     """Arithmetic, comparison (`== != < <= > >=`), `in`, `not in`, `and`, `or`. `op_span` is the operator."""
 
@@ -128,13 +149,13 @@ class Binary(Expr):
     op_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(slots=True)
+@node
 class IsSome(Expr):
     operand: Expr
     negate: bool  # `x is none`
 
 
-@dataclass(slots=True)
+@node
 class Chain(Expr):
     """A chain of one operator out of `|>` `>>` `&` `|` `??`."""
 
@@ -142,7 +163,7 @@ class Chain(Expr):
     items: tuple[Expr, ...]
 
 
-@dataclass(slots=True)
+@node
 class Arg(Node):
     """An argument. `value` is a Rest for `...`; `spread` for `...Record`."""
 
@@ -152,31 +173,31 @@ class Arg(Node):
     spread: bool = False
 
 
-@dataclass(slots=True)
+@node
 class Rest(Expr):
     """`...`"""
 
 
-@dataclass(slots=True)
+@node
 class Call(Expr):
     func: Expr
     args: tuple[Arg, ...]
 
 
-@dataclass(slots=True)
+@node
 class Slice(Expr):
     start: Expr | None
     stop: Expr | None
     step: Expr | None
 
 
-@dataclass(slots=True)
+@node
 class Item(Expr):
     value: Expr
     indices: tuple[Expr, ...]  # an index may be a Slice or a Rest
 
 
-@dataclass(slots=True)
+@node
 class Member(Expr):
     """`value.name`; the name is an identifier, a number or `*`."""
 
@@ -185,7 +206,7 @@ class Member(Expr):
     name_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(slots=True)
+@node
 class Named(Expr):
     """`expr as name`"""
 
@@ -194,7 +215,7 @@ class Named(Expr):
     name_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(slots=True)
+@node
 class Edited(Expr):
     """`expr with { address = value }`"""
 
@@ -202,7 +223,7 @@ class Edited(Expr):
     settings: tuple[Setting, ...]
 
 
-@dataclass(slots=True)
+@node
 class IfExpr(Expr):
     """Each branch: (condition, results); `otherwise`: results. Results are tuples of expressions."""
 
@@ -210,35 +231,35 @@ class IfExpr(Expr):
     otherwise: tuple[Expr, ...]
 
 
-@dataclass(slots=True)
+@node
 class MatchArm(Node):
     patterns: tuple[Expr, ...]  # Str, Number, Bool, NoneLit, Name (a bare name is its own text, as of an enum), Some
     body: Any  # an Expr in an expression, a tuple of statements in a statement
 
 
-@dataclass(slots=True)
+@node
 class Some(Expr):
     """The pattern `some`."""
 
 
-@dataclass(slots=True)
+@node
 class MatchExpr(Expr):
     subject: Expr
     arms: tuple[MatchArm, ...]
 
 
-@dataclass(slots=True)
+@node
 class PhaseExpr(Expr):
     arms: tuple[tuple[str, tuple[Expr, ...]], ...]  # ("train", results), ("eval", results)
 
 
-@dataclass(slots=True)
+@node
 class BlockLiteral(Expr):
     params: tuple[tuple[str, Type | None], ...]
     body: Expr
 
 
-@dataclass(slots=True)
+@node
 class LayoutCall(Expr):
     """`rearrange(x?, [..] -> [..], m = 2)`: word, input shapes, output shape, further arguments.
 
@@ -259,17 +280,17 @@ class Axis(Node):
     __slots__ = ()
 
 
-@dataclass(slots=True)
+@node
 class AxisName(Axis):
     id: str
 
 
-@dataclass(slots=True)
+@node
 class AxisInt(Axis):
     value: int
 
 
-@dataclass(slots=True)
+@node
 class AxisOp(Axis):
     """`+ - * / // % **` over axes; `op` may also be floordiv, ceildiv, mod, min, max with two operands or more."""
 
@@ -277,38 +298,38 @@ class AxisOp(Axis):
     operands: tuple[Axis, ...]
 
 
-@dataclass(slots=True)
+@node
 class AxisField(Axis):
     """`spec.width` or `widths[0]`: a hyper value used as a size."""
 
     expr: Expr
 
 
-@dataclass(slots=True)
+@node
 class AxisFactors(Axis):
     """`(heads width)`: an ordered product. An Ellipsis inside is AnyAxes."""
 
     items: tuple[Axis, ...]
 
 
-@dataclass(slots=True)
+@node
 class AnyAxes(Axis):
     """`...`"""
 
 
-@dataclass(slots=True)
+@node
 class AxesVar(Axis):
     """`*s`"""
 
     id: str
 
 
-@dataclass(slots=True)
+@node
 class Ragged(Axis):
     id: str
 
 
-@dataclass(slots=True)
+@node
 class Bounded(Axis):
     """`some V <= bound`"""
 
@@ -316,7 +337,7 @@ class Bounded(Axis):
     bound: Axis
 
 
-@dataclass(slots=True)
+@node
 class AxisSized(Axis):
     """`H = 224`: an input axis with an example size."""
 
@@ -324,7 +345,7 @@ class AxisSized(Axis):
     size: Axis
 
 
-@dataclass(slots=True)
+@node
 class Shape(Node):
     axes: tuple[Axis, ...]
 
@@ -333,41 +354,41 @@ class Type(Node):
     __slots__ = ()
 
 
-@dataclass(slots=True)
+@node
 class TensorType(Type):
     dtype: str | None  # None: the model's dtype; else int, bool, f32, ...
     shape: Shape
 
 
-@dataclass(slots=True)
+@node
 class NameType(Type):
     """int, float, bool, str, block, mask, init, or a record's (dotted) name."""
 
     name: str
 
 
-@dataclass(slots=True)
+@node
 class LiteralType(Type):
     value: str
 
 
-@dataclass(slots=True)
+@node
 class ListType(Type):
     item: Type
     length: Expr | None
 
 
-@dataclass(slots=True)
+@node
 class TupleType(Type):
     items: tuple[Type, ...]
 
 
-@dataclass(slots=True)
+@node
 class UnionType(Type):
     options: tuple[Type, ...]
 
 
-@dataclass(slots=True)
+@node
 class OptionalType(Type):
     item: Type
 
@@ -377,31 +398,31 @@ class Statement(Node):
     __slots__ = ()
 
 
-@dataclass(slots=True)
+@node
 class Target(Node):
     name: str
     type: Type | None = None
 
 
-@dataclass(slots=True)
+@node
 class Assign(Statement):
     targets: tuple[Target, ...]
     values: tuple[Expr, ...]
 
 
-@dataclass(slots=True)
+@node
 class Require(Statement):
     condition: Expr
     message: str | None
 
 
-@dataclass(slots=True)
+@node
 class Default(Statement):
     block: str
     args: tuple[Arg, ...]
 
 
-@dataclass(slots=True)
+@node
 class Share(Statement):
     """`address` is the `as` name, or the variable's."""
 
@@ -412,7 +433,7 @@ class Share(Statement):
     address: str = ""
 
 
-@dataclass(slots=True)
+@node
 class ParamDecl(Statement):
     """`kind`: param | frozen | buffer. `name` is the variable, `address` the `as` name (or the variable's)."""
 
@@ -425,21 +446,21 @@ class ParamDecl(Statement):
     name_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(slots=True)
+@node
 class Const(Statement):
     name: str
     type: Type | None
     value: Expr
 
 
-@dataclass(slots=True)
+@node
 class Draw(Statement):
     name: str
     type: Type | None
     value: Expr
 
 
-@dataclass(slots=True)
+@node
 class Control(Statement):
     name: str
     type: Type
@@ -447,24 +468,24 @@ class Control(Statement):
     domain: Expr | None
 
 
-@dataclass(slots=True)
+@node
 class Emit(Statement):
     name: str
     value: Expr | None
 
 
-@dataclass(slots=True)
+@node
 class Update(Statement):
     name: str
     value: Expr
 
 
-@dataclass(slots=True)
+@node
 class Static(Statement):
     names: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@node
 class Pattern(Node):
     """`name` or `(a, b)`: exactly one of name and items is set."""
 
@@ -472,7 +493,7 @@ class Pattern(Node):
     items: tuple[Pattern, ...] = ()
 
 
-@dataclass(slots=True)
+@node
 class For(Statement):
     label: str | None
     pattern: Pattern  # `for i, x in ...` is a Pattern with items
@@ -480,27 +501,27 @@ class For(Statement):
     body: tuple[Statement, ...]
 
 
-@dataclass(slots=True)
+@node
 class If(Statement):
     branches: tuple[tuple[Expr, tuple[Statement, ...]], ...]
     otherwise: tuple[Statement, ...]
     has_else: bool = True
 
 
-@dataclass(slots=True)
+@node
 class Match(Statement):
     subject: Expr
     arms: tuple[MatchArm, ...]
 
 
-@dataclass(slots=True)
+@node
 class ChooseArm(Node):
     name: str
     params: tuple[Param, ...]
     value: Expr
 
 
-@dataclass(slots=True)
+@node
 class Choose(Statement):
     name: str
     arms: tuple[ChooseArm, ...]
@@ -509,20 +530,20 @@ class Choose(Statement):
     name_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(slots=True)
+@node
 class Island(Statement):
     dtype: str
     body: tuple[Statement, ...]
 
 
-@dataclass(slots=True)
+@node
 class Carry(Node):
     name: str
     type: Type
     init: Expr
 
 
-@dataclass(slots=True)
+@node
 class Scan(Statement):
     inputs: tuple[str, ...]
     axis: str
@@ -532,25 +553,25 @@ class Scan(Statement):
     body: tuple[Statement, ...]
 
 
-@dataclass(slots=True)
+@node
 class Next(Statement):
     name: str
     value: Expr
 
 
-@dataclass(slots=True)
+@node
 class Yield(Statement):
     values: tuple[Expr, ...]
 
 
-@dataclass(slots=True)
+@node
 class Return(Statement):
     values: tuple[Expr, ...]
     names: tuple[str | None, ...]
 
 
 # ---------------------------------------------------------------- declarations
-@dataclass(slots=True)
+@node
 class Param(Node):
     """A header's parameter: hyper (`heads: int = 8 in {4, 8}`) or tensor (`x: [B, T, d]`). `_ f: block` has anonymous = True.
 
@@ -566,7 +587,7 @@ class Param(Node):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Out(Node):
     name: str | None
     type: Type
@@ -576,19 +597,19 @@ class Decl(Node):
     __slots__ = ()
 
 
-@dataclass(slots=True)
+@node
 class UseName(Node):
     name: str
     alias: str | None
 
 
-@dataclass(slots=True)
+@node
 class Use(Decl):
     module: str  # dotted
     names: tuple[UseName, ...]  # empty: the module itself, by its last segment
 
 
-@dataclass(slots=True)
+@node
 class Setting(Node):
     """`a.b.{c, d}.*.e = value`: `address` is the text without spaces."""
 
@@ -597,19 +618,19 @@ class Setting(Node):
     address_span: Span = field(compare=False, repr=False)
 
 
-@dataclass(slots=True)
+@node
 class Paper(Decl):
     settings: tuple[Setting, ...]
 
 
-@dataclass(slots=True)
+@node
 class Record(Decl):
     name: str
     fields: tuple[Param, ...]
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Fn(Decl):
     name: str
     params: tuple[Param, ...]
@@ -618,7 +639,7 @@ class Fn(Decl):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class OpDecl(Decl):
     """`op name(params) -> outs { body }`; body None for a bare signature."""
 
@@ -629,7 +650,7 @@ class OpDecl(Decl):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Block(Decl):
     """`block`, `wrap block` (wrap) and `extern block` (body None)."""
 
@@ -643,7 +664,7 @@ class Block(Decl):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Entry(Decl):
     """Also a statement inside `model NAME(params) { ... }` (Model.inputs is None then)."""
 
@@ -655,7 +676,7 @@ class Entry(Decl):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Model(Decl):
     """A model. `inputs` is None when the body holds entries; `base` and `edits` are set by `model M(..) of B with {..}`."""
 
@@ -671,7 +692,7 @@ class Model(Decl):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Transform(Node):
     """`transform name(args) on SELECTOR using INPUT`: the selector as its text."""
 
@@ -681,7 +702,7 @@ class Transform(Node):
     using: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@node
 class ClaimItem(Node):
     """`expr within 0.5% from "text" when cond`: within is (number, is_percent)."""
 
@@ -691,14 +712,14 @@ class ClaimItem(Node):
     condition: Expr | None
 
 
-@dataclass(slots=True)
+@node
 class Claim(Decl):
     target: str | None  # a variant, a model, or model.variant
     items: tuple[ClaimItem, ...]
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Variant(Decl):
     name: str
     base: str | None  # another variant, or a model
@@ -709,7 +730,7 @@ class Variant(Decl):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Space(Decl):
     name: str
     model: str
@@ -717,7 +738,7 @@ class Space(Decl):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class NameLine(Node):
     """`"foreign" <-> address ops when cond`; kind: map | ignore | alias | drop.
 
@@ -732,7 +753,7 @@ class NameLine(Node):
     condition: Expr | None
 
 
-@dataclass(slots=True)
+@node
 class Names(Decl):
     name: str
     model: str
@@ -740,7 +761,7 @@ class Names(Decl):
     doc: str = field(default="", compare=False)
 
 
-@dataclass(slots=True)
+@node
 class Comment(Node):
     """`#` or `///` with its text; `own_line`: nothing but spaces stands before it on its line."""
 
@@ -748,7 +769,7 @@ class Comment(Node):
     own_line: bool
 
 
-@dataclass(slots=True)
+@node
 class Module(Node):
     decls: tuple[Decl, ...]
     comments: tuple[Comment, ...] = field(default=(), compare=False)
