@@ -15,6 +15,7 @@ from archdsl.cost.strides import (
     contiguous,
     elementwise,
     expanded,
+    is_contiguous,
     is_dense,
     prefers_channels_last,
     suggested,
@@ -121,6 +122,13 @@ def _dropped(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[
 @rule("layer_norm")
 def _layer_norm(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Place]:
     return [Place(results[0].strides)] if a.get("count") is None else _pointwise({"x": a["x"]}, results, training)
+
+
+@rule("rms_norm")
+def _rms_norm(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Place]:
+    """On the contiguous x, times a number for each row."""
+    x, (r,) = a["x"], results
+    return [Place(elementwise(r.extent, [x.laid if is_contiguous(*x.laid) else r.laid, ((), ())]))]
 
 
 @rule("outer")
@@ -330,8 +338,8 @@ def _take(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Pla
         return [Place(r.strides)]
     after = len(x.extent) - axis - 1
     source = (*x.strides[:axis], *(0,) * n, *x.strides[axis + 1:])
-    places = (*(0,) * axis, *index.strides, *(0,) * after)
-    return [Place(elementwise(r.extent, [(r.extent, source), ((*(1,) * axis, *index.extent, *(1,) * after), places)]))]
+    shape = (*(1,) * axis, *index.extent, *(1,) * after)
+    return [Place(elementwise(r.extent, [(r.extent, source), (shape, viewed(index.laid, shape) or contiguous(shape))]))]
 
 
 @rule("one_hot")

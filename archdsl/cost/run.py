@@ -289,7 +289,7 @@ class _Run:
         operands = dict(zip(names, node.args))
         amounts = {n: self._given(a, self.sizes.amount) for n, a in operands.items()} | {k: self._given(v, self.sizes.amount) for k, v in node.attrs.items()}
         numbers = amounts if self.sizes.formula is None else {k: self._given(v, self.sizes.number) for k, v in (*operands.items(), *node.attrs.items())}
-        needs = {n for n, a in operands.items() if self._needs(a)} if mode.grad else set[str]()
+        needs = set(self._needs(operands)) if mode.grad else set[str]()
         results = tuple(self.simulator.place(t, self.sizes) for t in node.types)
         if needs and node.op == "attention":
             numbers = {**numbers, "bias_grad": "bias" in needs}
@@ -316,10 +316,14 @@ class _Run:
             return Mask(value.kind, tuple(self._given(a, size) for a in value.args))
         return value
 
-    def _needs(self, operand: Any) -> bool:
-        if isinstance(operand, Value):
-            return self.values[operand].grad
-        return isinstance(operand, tuple) and any(self._needs(o) for o in operand)
+    def _needs(self, operands: dict[str, Any]) -> Iterator[str]:
+        """The names of operands that need a gradient; of a list, also "xs.0" for its first."""
+        for name, operand in operands.items():
+            members = operand if isinstance(operand, tuple) else (operand,)
+            found = [i for i, o in enumerate(members) if isinstance(o, Value) and self.values[o].grad]
+            if found:
+                yield name
+                yield from (f"{name}.{i}" for i in found if isinstance(operand, tuple))
 
     def _tensor(self, operands: dict[str, Any], name: str) -> Tensor:
         name, _, place = name.partition(".")

@@ -66,21 +66,23 @@ def _batch(a: Sizes, b: Sizes) -> Sizes:
 
 
 def _einsum(op: Op, a: dict[str, Any], needs: Collection[str]) -> Kept:
-    """Both sides of each product, as [both, own, summed]."""
+    """Both sides of each product, as [both, own, summed], each for the gradient of the other."""
     xs, ins, out = a["xs"], a["ins"], a["out"]
     shapes = {n: s for x, names in zip(xs, ins) for n, s in zip(names, x.shape)}
     sizes = {n: s for x, names in zip(xs, ins) for n, s in zip(names, x.extent)}
     found: list[str | TensorType] = []
+    grads = [f"xs.{i}" in needs for i in range(len(xs))] if any(n.startswith("xs.") for n in needs) else [True] * len(xs)
     memory: tuple[str, ...] = ()
     for i, (left, right, result) in enumerate(_steps(ins, out), 1):
         both, summed = [n for n in result if n in left and n in right], [n for n in left if n in right and n not in result]
         first = xs[0].strides if i == 1 else _strides_by(memory, left, sizes)
-        for names, strides, whole in ((left, first, "xs.0" if i == 1 else None), (right, xs[i].strides, f"xs.{i}")):
+        for names, strides, whole, wanted in ((left, first, "xs.0" if i == 1 else None, grads[i]), (right, xs[i].strides, f"xs.{i}", any(grads[:i]))):
             groups = both, [n for n in result if n in names and n not in both], summed
             order = [n for g in groups for n in g]
             laid = tuple(sizes[n] for n in order), tuple(strides[names.index(n)] for n in order)
             view = not summed or viewed(laid, tuple(prod(sizes[n] for n in g) for g in groups)) is not None
-            found.append(whole if view and whole else TensorType(xs[0].dtype, tuple(shapes[n] for n in names)))
+            if wanted:
+                found.append(whole if view and whole else TensorType(xs[0].dtype, tuple(shapes[n] for n in names)))
         memory = (*both, *(n for n in result if n in left and n not in both), *(n for n in result if n in right and n not in both))
     return tuple(found)
 
