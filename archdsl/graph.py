@@ -163,7 +163,10 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A hyper parameter at an address: its type text, its domain as tree (None: settable, not searched), the default and the value in force."""
+    """A hyper parameter at an address: its type text, its domain as tree (None: settable, not searched), the default and the value in force.
+
+    `allowed`: the domain's values (spaces.Domain), given the values in force of what it reads.
+    """
 
     address: str
     type: str
@@ -172,6 +175,7 @@ class Knob:
     domain: Any = field(default=None, compare=False)
     span: Span = field(default=NOWHERE, compare=False)
     doc: str = field(default="", compare=False)
+    allowed: Any = field(default=None, compare=False)
 
 
 @dataclass(eq=False)

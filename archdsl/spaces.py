@@ -1,21 +1,138 @@
 """Search spaces: the domains of knobs and the limits of `space NAME of Model { … }`."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from archdsl.diagnostics.model import Diagnostic, error
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
+from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.values import show
+from archdsl.source import Span
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
+    from archdsl.graph import Knob
     from archdsl.modules import Module
     from archdsl.spec import Spec
 
+__all__ = ["Domain", "Space", "check_spaces", "knob_domain", "knobs_in_search", "spaces_of"]
 
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A named set of limits on a model; `limits` are conditions on its knobs and costs."""
+
+    name: str
+    model: str
+    limits: tuple[tree.Expr, ...]
+    doc: str
+    span: Span
+
+
+def spaces_of(spec: Spec) -> dict[str, Space]:
+    """The spaces of a model, by name."""
+    return {d.name: Space(d.name, d.model, d.items, d.doc, d.span) for d in spec.module.tree.decls if isinstance(d, tree.Space) and d.model == spec.name}
+
+
+def knob_domain(spec: Spec, address: str, variant: str | None = None) -> Domain | None:
+    """What search may give a knob while the others are at a variant's values; None: it is settable, but not searched. KeyError without such a knob."""
+    return spec.elaborate(variant).knobs[address].allowed
+
+
+def knobs_in_search(spec: Spec, variant: str | None = None) -> dict[str, Knob]:
+    """The knobs that have a domain, by address."""
+    return {a: k for a, k in spec.elaborate(variant).knobs.items() if k.allowed is not None}
+
+
+# ---------------------------------------------------------------- checks
 def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
-    """What is wrong with the spaces of a file and with the domains of its knobs."""
-    found: list[Diagnostic] = []
+    """Defaults that lie outside their own domain, spaces of nothing, limits that cannot be read at the defaults (`resolve` has read their names)."""
+    found = Collector()
+    for spec in models.values():
+        for knob in spec.knobs.values():
+            if knob.allowed is not None and not knob.allowed.contains(knob.default):
+                found.add(_outside(knob))
+    seen: dict[tuple[str, str], Span] = {}
     for d in module.tree.decls:
-        if isinstance(d, tree.Space) and d.model not in models:
-            found += error("A0401", f"`{d.model}` is no model of this file", d.span, "a space of nothing", help=did_you_mean(d.model, models)).diagnostics
+        if not isinstance(d, tree.Space):
+            continue
+        if d.model not in models:
+            found.add(error("A0401", f"`{d.model}` is no model of this file", d.span, "a space of nothing", help=did_you_mean(d.model, models)))
+            continue
+        if (d.model, d.name) in seen:
+            found.add(error("A0402", f"two spaces of `{d.model}` are called `{d.name}`", d.span, "the second", labels=(Label(seen[d.model, d.name], "the first"),)))
+        seen.setdefault((d.model, d.name), d.span)
+        for limit in d.items:
+            try:
+                _check_limit(models[d.model], limit)
+            except ArchError as fault:
+                found.add(fault)
+    return found.found
+
+
+def _outside(knob: Knob) -> ArchError:
+    d = knob.allowed
+    items = [(i, v, k) for i, (v, k) in enumerate(zip(knob.default, d.items)) if not k.contains(v)] if d.kind == "list" and isinstance(knob.default, tuple) else []
+    what = f"`{knob.address}`" if not items else f"item {items[0][0]} of `{knob.address}`"
+    value, allowed = (knob.default, d) if not items else items[0][1:]
+    text = str(allowed)
+    return error("A0407", f"the default of {what} lies outside of its own domain: {show(value)}", knob.span, f"the domain is {text}" if len(text) < 120 else "not in the domain",
+                 help="the default is the paper's value: widen the domain so that search can find it")
+
+
+def _check_limit(spec: Spec, limit: tree.Expr) -> None:
+    """Addresses name knobs, names beside them are arms; a limit on knobs alone is a yes or a no."""
+    from archdsl.claims.evaluate import Evaluation
+    from archdsl.elaborate.expressions import truth
+
+    made = Evaluation(spec, None)
+    addresses = check_addresses(made, limit)
+    if not made.mentions_words(limit) and all(a in made.made.knobs for a in addresses):
+        truth(made.frame, made.filled(limit))
+
+
+def check_addresses(made: Any, node: tree.Expr) -> list[str]:
+    """The knobs' addresses in an expression. Raises A0409 for one that no setting can have, A0403 for a name that is no arm of its choice."""
+    from archdsl.claims.evaluate import address_of
+
+    found: list[str] = []
+    stack: list[Any] = [node]
+    while stack:
+        n = stack.pop()
+        address = address_of(made, n)
+        if address is not None:
+            found.append(address)
+            _known(made, address, n)
+            continue
+        if isinstance(n, tree.Binary) and n.op in ("==", "!="):
+            _arm(made, n)
+        stack.extend(tree.children(n))
     return found
+
+
+def _pattern(address: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", address)
+
+
+def _known(made: Any, address: str, node: tree.Expr) -> list[Knob]:
+    """Knobs of that address, whatever its indices: other settings may have more layers."""
+    pattern = _pattern(address)
+    knobs = [k for a, k in made.made.knobs.items() if _pattern(a) == pattern]
+    if not knobs:
+        known = list(dict.fromkeys(_pattern(a) for a in made.made.knobs if "." in a))
+        raise error("A0409", f"`{made.spec.name}` has no knob at `{address}`", node.span, "no such knob", help=did_you_mean(pattern, known) or (f"the knobs inside are {', '.join(known)}",) if known else "it has none inside")
+    return knobs
+
+
+def _arm(made: Any, node: tree.Binary) -> None:
+    from archdsl.claims.evaluate import address_of
+
+    for side, other in ((node.left, node.right), (node.right, node.left)):
+        address = address_of(made, side)
+        if address is None or not isinstance(other, tree.Name):
+            continue
+        for knob in _known(made, address, side)[:1]:
+            if knob.type == "choice" and other.id not in knob.domain:
+                raise error("A0403", f"`{address}` has no arm `{other.id}`", other.span, "no such arm", help=did_you_mean(other.id, knob.domain) or (f"its arms are {', '.join(knob.domain)}",))

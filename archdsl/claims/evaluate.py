@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 from archdsl.claims import Claim
 from archdsl.claims.count import count_blocks, count_knobs, count_ops
-from archdsl.claims.words import WORDS, Word
+from archdsl.claims.words import WORDS, Word, root_of
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim, evaluate as size_of
 from archdsl.elaborate.builder import Builder
@@ -21,6 +21,7 @@ from archdsl.elaborate.operators import COMPARISON
 from archdsl.elaborate.values import describe, is_hyper_number, show
 from archdsl.graph import TensorType
 from archdsl.ops.registry import find as find_op
+from archdsl.source import Span
 from archdsl.spec import Spec
 from archdsl.syntax import tree
 
@@ -65,11 +66,13 @@ def plain(value: Any) -> Any:
 
 
 class Evaluation:
-    """One claim about one variant of a model."""
+    """One claim about one variant of a model; without a claim, limits on the model at its defaults."""
 
-    def __init__(self, spec: Spec, claim: Claim):
-        self.spec, self.claim, self.item = spec, claim, claim.item
-        self.made = spec.elaborate(claim.variant)
+    def __init__(self, spec: Spec, claim: Claim | None):
+        self.spec, self.variant = spec, claim.variant if claim is not None else None
+        if claim is not None:
+            self.item = claim.item
+        self.made = spec.elaborate(self.variant)
         self.session = spec._session
         self.session.begin()
         vars: dict[str, Any] = {name: k.value for name, k in self.made.knobs.items() if "." not in name}
@@ -129,19 +132,39 @@ class Evaluation:
         return WORDS.get(name.id) if isinstance(name, tree.Name) else None
 
     def filled(self, node: Any) -> Any:
-        """The expression with every word of claims replaced by a name that stands for its value."""
-        if isinstance(node, (tree.Name, tree.Call)):
-            word = self._word(node)
-            if word is not None:
-                value = self._value(word, node)
-                self.fresh += 1
-                name = f"\0{self.fresh}"
-                self.frame.vars[name] = value.holds if isinstance(value, Verdict) else value
-                return tree.Name(node.span, name)
+        """The expression with every word of claims, and every address of a knob, replaced by a name that stands for its value."""
         if not isinstance(node, tree.Node):
-            return tuple(map(self.filled, node)) if type(node) is tuple else node
-        changes = {f.name: self.filled(v) for f in dataclasses.fields(node) if isinstance(v := getattr(node, f.name), tree.Node) or type(v) is tuple}
-        return dataclasses.replace(node, **changes) if changes else node
+            return tuple(map(self.filled, node)) if isinstance(node, tuple) and not isinstance(node, Span) else node
+        word = self._word(node)
+        if word is not None:
+            value = self._value(word, node)
+            return self._standing_for(value.holds if isinstance(value, Verdict) else value, node)
+        address = address_of(self, node)
+        if address is not None:
+            knob = self.made.knobs.get(address)
+            if knob is None:
+                raise error("A0409", f"`{self.spec.name}` has no knob at `{address}`", node.span, "no such knob", help=did_you_mean(address, self.made.knobs))
+            return self._standing_for(knob.value, node)
+        if isinstance(node, tree.Binary) and node.op in ("==", "!="):
+            return self._with_arm(node)
+        return dataclasses.replace(node, **{f.name: self.filled(getattr(node, f.name)) for f in dataclasses.fields(node)})
+
+    def _standing_for(self, value: Any, node: tree.Node) -> tree.Name:
+        self.fresh += 1
+        name = f"\0{self.fresh}"
+        self.frame.vars[name] = value
+        return tree.Name(node.span, name)
+
+    def _with_arm(self, node: tree.Binary) -> tree.Binary:
+        """`layers.0.mixer == attention`: a name beside an address is an arm of that choice."""
+        sides = [node.left, node.right]
+        for i, side in enumerate(sides):
+            if isinstance(side, tree.Name) and side.id not in self.frame.vars and address_of(self, sides[1 - i]) is not None:
+                sides[i] = tree.Str(side.span, side.id)
+        return tree.Binary(node.span, node.op, self.filled(sides[0]), self.filled(sides[1]), node.op_span)
+
+    def mentions_words(self, node: Any) -> bool:
+        return self._word(node) is not None or any(map(self.mentions_words, tree.children(node)))
 
     def _value(self, word: Word, node: Any) -> Any:
         if word.comes:
@@ -163,7 +186,7 @@ class Evaluation:
                 dtype = getattr(node, "id", "f32")
             else:
                 settings[name] = Setting(name, evaluate(self.frame, node), None, node.span)
-        return (self.spec.elaborate(self.claim.variant, settings) if settings else self.made), sizes, dtype
+        return (self.spec.elaborate(self.variant, settings) if settings else self.made), sizes, dtype
 
     # ---------------------------------------------------------------- what can be said without computing
     def check(self) -> None:
@@ -178,6 +201,16 @@ class Evaluation:
                     check(self, node, [a.value for a in node.args if a.name is None], {a.name: a.value for a in node.args if a.name is not None})
             if node is not None:
                 stack.extend(tree.children(node))
+
+
+def address_of(e: Evaluation, node: Any) -> str | None:
+    """The address that `layers.0.mixer` or `layers[0].mixer` writes; None for members and items of values."""
+    if not isinstance(node, (tree.Member, tree.Item)):
+        return None
+    root = root_of(node)
+    if not isinstance(root, tree.Name) or root.id in e.frame.vars or root.id in e.spec.module.modules or root.id in e.spec.module.scope:
+        return None
+    return _address(node)
 
 
 # ---------------------------------------------------------------- the words

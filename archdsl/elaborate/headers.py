@@ -75,12 +75,19 @@ def signature(decl: tree.Block) -> str:
     return " ".join(head.split())
 
 
+def allowed(frame: Frame, p: tree.Param) -> Any:
+    """The values of a parameter's domain, read where the parameter has its value. Raises A0408."""
+    from archdsl.elaborate.domains import domain
+
+    return domain(frame, p) if p.domain is not None else None
+
+
 # ---------------------------------------------------------------- types of hyper values
 def convert(frame: Frame, value: Any, type: tree.Type | None, span: Span, name: str) -> Any:
     """The value as its declared type takes it. Raises A0204."""
     if value is POISON or type is None:
         return value
-    ok, result = _convert(frame, value, type)
+    ok, result = try_convert(frame, value, type)
     if not ok:
         raise error("A0204", f"`{name}` is of type {type.span.text or type_text(type)}, not {describe(value)}", span, f"this is {describe(value)}", help=_type_help(type, value))
     return result
@@ -99,12 +106,13 @@ def type_text(type: tree.Type) -> str:
     return getattr(type, "name", None) or type.__class__.__name__
 
 
-def _convert(frame: Frame, value: Any, type: tree.Type) -> tuple[bool, Any]:
+def try_convert(frame: Frame, value: Any, type: tree.Type) -> tuple[bool, Any]:
+    """Whether the value fits a type, and the value as that type takes it."""
     if isinstance(type, tree.OptionalType):
-        return (True, None) if value is None else _convert(frame, value, type.item)
+        return (True, None) if value is None else try_convert(frame, value, type.item)
     if isinstance(type, tree.UnionType):
         for option in type.options:
-            ok, result = _convert(frame, value, option)
+            ok, result = try_convert(frame, value, option)
             if ok:
                 return True, result
         return False, None
@@ -131,7 +139,7 @@ def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
                 return False, None
     if len(kinds) != len(value):
         return False, None
-    parts = [_convert(frame, v, k) for v, k in zip(value, kinds)]
+    parts = [try_convert(frame, v, k) for v, k in zip(value, kinds)]
     return all(ok for ok, _ in parts), tuple(v for _, v in parts)
 
 
@@ -310,7 +318,7 @@ def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None
             for o in over:
                 inner.vars[p.name] = convert(inner, override_value(inner, o, default), p.type, o.span, p.name)
             address = join(inner.prefix, p.name)
-            inner.builder.knobs[address] = Knob(address, p.type.span.text if p.type else "", default, inner.vars[p.name], p.domain, p.span, p.doc)
+            inner.builder.knobs[address] = Knob(address, p.type.span.text if p.type else "", default, inner.vars[p.name], p.domain, p.span, p.doc, allowed(inner, p))
 
 
 def override_value(frame: Frame, o: Override, current: Any) -> Any:

@@ -1,7 +1,7 @@
 """From a model declaration and settings to its graph."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archdsl import dims, shapes
@@ -13,7 +13,7 @@ from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.statements import run
-from archdsl.elaborate.values import TEMPLATES, Builtin, ModelRef
+from archdsl.elaborate.values import POISON, TEMPLATES, Builtin, ModelRef, Poisoned
 from archdsl.graph import Graph, Knob, TensorType, Value
 from archdsl.modules import Module
 from archdsl.source import Span
@@ -131,11 +131,17 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
                     value = headers.convert(frame, headers.override_value(frame, o, value), p.type, o.span, p.name)
         except ArchError as e:
             faults += e.diagnostics
-            from archdsl.elaborate.values import POISON
-
             value = default = POISON
         frame.vars[p.name] = value
         knobs[p.name] = Knob(p.name, p.type.span.text if p.type else "", default, value, p.domain, p.span, p.doc)
+    for p in decl.params:
+        if p.domain is not None and frame.vars[p.name] is not POISON:
+            try:
+                knobs[p.name] = replace(knobs[p.name], allowed=headers.allowed(frame, p))
+            except Poisoned:
+                pass
+            except ArchError as e:
+                faults += e.diagnostics
     if faults:
         raise ArchError(*faults)
     return knobs

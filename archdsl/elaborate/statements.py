@@ -10,6 +10,7 @@ from archdsl.dims import Dim
 from archdsl.elaborate import headers
 from archdsl.elaborate.apply import arguments, owner_allowed
 from archdsl.elaborate.builder import Builder, join
+from archdsl.elaborate.domains import of_values
 from archdsl.elaborate.expressions import evaluate, select_arm, truth
 from archdsl.elaborate.frame import Frame, good
 from archdsl.elaborate.hints import did_you_mean

@@ -1,0 +1,155 @@
+"""Domains: the values that search may give a knob."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Iterator
+
+from archdsl.diagnostics.model import error
+from archdsl.elaborate import headers
+from archdsl.elaborate.expressions import evaluate
+from archdsl.elaborate.frame import Frame
+from archdsl.elaborate.values import OpRef, describe, is_hyper_number, show
+from archdsl.syntax import tree
+
+LISTED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """`kind`: int (low, low + step, … up to high), float (low to high; in steps when `step` is given), choice (`values`),
+    list (`items`: one domain for each item)."""
+
+    kind: str
+    low: Any = None
+    high: Any = None
+    step: Any = None
+    values: tuple[Any, ...] = ()
+    items: tuple[Domain, ...] = ()
+
+    def contains(self, value: Any) -> bool:
+        if self.kind == "choice":
+            return any(same(v, value) for v in self.values)
+        if self.kind == "list":
+            return isinstance(value, tuple) and len(value) == len(self.items) and all(d.contains(v) for d, v in zip(self.items, value))
+        if not is_hyper_number(value) or not self.low <= value <= self.high:
+            return False
+        if self.kind == "int" and Fraction(value).denominator != 1:
+            return False
+        return self.step is None or (Fraction(value) - Fraction(self.low)) % Fraction(self.step) == 0
+
+    @property
+    def size(self) -> int | None:
+        """How many values it has; None for a continuous range."""
+        if self.kind == "choice":
+            return len(self.values)
+        if self.kind == "list":
+            sizes = [d.size for d in self.items]
+            total = 1
+            for s in sizes:
+                if s is None:
+                    return None
+                total *= s
+            return total
+        return None if self.step is None else int((Fraction(self.high) - Fraction(self.low)) // Fraction(self.step)) + 1
+
+    def __iter__(self) -> Iterator[Any]:
+        """The values of a choice or a range in steps, ascending."""
+        if self.kind == "choice":
+            yield from self.values
+        elif self.step is not None:
+            for i in range(self.size or 0):
+                value = self.low + i * self.step
+                yield int(value) if self.kind == "int" else value
+        else:
+            raise TypeError("a continuous range or a list of domains has no values to go through")
+
+    def __str__(self) -> str:
+        if self.kind == "choice":
+            return "{" + ", ".join(map(show, self.values)) + "}"
+        if self.kind == "list":
+            return "[" + ", ".join(map(str, self.items)) + "]"
+        return f"{show(self.low)}..{show(self.high)}" + (f" step {show(self.step)}" if self.step not in (None, 1) else "")
+
+
+def of_values(values: tuple[Any, ...]) -> Domain:
+    return Domain("choice", values=values)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality of hyper values: true is not 1, blocks are equal when they are the same text with the same arguments."""
+    if isinstance(a, OpRef) or isinstance(b, OpRef):
+        return isinstance(a, OpRef) and isinstance(b, OpRef) and a.op is b.op
+    if hasattr(a, "key") and hasattr(b, "key"):
+        return type(a) is type(b) and a.key == b.key
+    if is_hyper_number(a) and is_hyper_number(b):
+        return a == b
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+def domain(frame: Frame, p: tree.Param) -> Domain:
+    """The domain of a parameter, in a frame where it has its value. Raises A0408 for one that is empty or of another type."""
+    assert p.domain is not None
+    return _domain(frame, p.domain, p.type, frame.vars.get(p.name), p.name)
+
+
+def _domain(frame: Frame, node: tree.Expr, kind: tree.Type | None, value: Any, name: str) -> Domain:
+    while isinstance(kind, tree.OptionalType):
+        kind = kind.item
+    if isinstance(node, tree.Each):
+        return _each(frame, node, kind, value, name)
+    if isinstance(node, tree.Range):
+        return _range(frame, node, kind, name)
+    values = evaluate(frame, node)
+    if not isinstance(values, tuple):
+        raise error("A0408", f"the domain of `{name}` is a range or a set of values, not {describe(values)}", node.span, "no domain", help=f"`in {{{node.span.text}}}` for this one value")
+    if not values:
+        raise error("A0408", f"the domain of `{name}` is empty", node.span, "nothing to choose from")
+    return of_values(tuple(_fitting(frame, v, kind, node, name) for v in values))
+
+
+def _fitting(frame: Frame, value: Any, kind: tree.Type | None, node: tree.Expr, name: str) -> Any:
+    """A value of the domain as the parameter's type takes it; `none` stands for an optional's absence."""
+    if kind is None or value is None:
+        return value
+    ok, result = headers.try_convert(frame, value, kind)
+    if not ok:
+        raise error("A0408", f"`{name}` is of type {kind.span.text}: {describe(value)} cannot be in its domain", node.span, "not of that type")
+    return result
+
+
+def _range(frame: Frame, node: tree.Range, kind: tree.Type | None, name: str) -> Domain:
+    ends = [evaluate(frame, e) if e is not None else None for e in (node.start, node.stop, node.step)]
+    for v, e in zip(ends, (node.start, node.stop, node.step)):
+        if e is not None and not is_hyper_number(v):
+            raise error("A0408", f"a range goes from number to number, this is {describe(v)}", e.span)
+    low, high, step = ends
+    whole = isinstance(kind, tree.NameType) and kind.name == "int" or kind is None and all(isinstance(v, int) for v in (low, high))
+    if whole:
+        low, high, step = (_fitting(frame, v, kind, node, name) if v is not None else 1 for v in ends)
+        high = high if node.inclusive else high - 1
+    elif not isinstance(kind, tree.NameType) or kind.name != "float":
+        raise error("A0408", f"`{name}` is of type {kind.span.text if kind is not None else 'unknown'}: it has no range of numbers", node.span, help="a set: `in {…}`")
+    if step is not None and step <= 0:
+        raise error("A0408", f"the step of the domain of `{name}` must be positive", node.span)
+    if low > high:
+        raise error("A0408", f"the domain of `{name}` is empty: {show(low)} lies above {show(high)}", node.span, "nothing to choose from")
+    return Domain("int" if whole else "float", low, high, step)
+
+
+def _each(frame: Frame, node: tree.Each, kind: tree.Type | None, value: Any, name: str) -> Domain:
+    """One domain for all items of a list, one for each, or one computed from each item's value."""
+    if not isinstance(kind, tree.ListType) or not isinstance(value, tuple):
+        raise error("A0408", f"`each` is for lists; `{name}` is {kind.span.text if kind is not None else describe(value)}", node.span)
+    inner = node.domain
+    if node.name is None and isinstance(inner, tree.List):
+        if len(inner.items) != len(value):
+            raise error("A0408", f"`{name}` has {len(value)} items, here are {len(inner.items)} domains", inner.span, help="`each D` is one domain for all items")
+        return Domain("list", items=tuple(_domain(frame, d, kind.item, v, name) for d, v in zip(inner.items, value)))
+    items: list[Domain] = []
+    for v in value:
+        at = frame if node.name is None else frame.child(vars={**frame.vars, node.name: v})
+        items.append(_domain(at, inner, kind.item, v, name))
+    return Domain("list", items=tuple(items))
