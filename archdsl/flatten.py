@@ -29,13 +29,8 @@ def inline(graph: Graph, select: Select) -> Graph:
             _take(child, f"{path}.", body.called, params, children)
         else:
             children[path] = child
-    return replace_graph(graph, nodes=tuple(body.nodes), inputs=body.map(graph.inputs), outputs=body.map(graph.outputs), params=tuple(params),
+    return replace(graph, nodes=tuple(body.nodes), inputs=body.map(graph.inputs), outputs=body.map(graph.outputs), params=tuple(params),
                          children=children, emits={k: body.known[v] for k, v in graph.emits.items()})
-
-
-def replace_graph(graph: Graph, **changes: Any) -> Graph:
-    """A copy with other fields; nothing cached is kept."""
-    return replace(graph, **changes)
 
 
 def owner_at(graph: Graph, path: str) -> Graph | None:
@@ -121,7 +116,7 @@ class Body:
 def copy_node(node: Node, known: Callable[[Value], Value], prefix: str = "", dims: Mapping[str, Size] = {}) -> Node:
     """A node on other operands, with its path prefixed and its sizes substituted."""
     attrs = {k: map_values(v, known, dims) for k, v in node.attrs.items()}
-    if prefix and node.op in ("param", "call", "update"):
+    if prefix and node.op in ("param", "call", "update", "read", "extern"):
         attrs["path"] = prefix + attrs["path"]
     types = tuple(TensorType(t.dtype, tuple(_size(s, dims) for s in t.shape)) for t in node.types) if dims else node.types
     return Node(node.op, map_values(node.args, known, dims), attrs, types, node.span, node.name)

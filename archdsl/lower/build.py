@@ -16,14 +16,14 @@ from archdsl.lower.plan import Definition, plan
 from archdsl.ops.rules import torch_dtype
 
 
-def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, emit: Iterable[str] = (), flat: bool = False,
-          hoist: bool = True, bind: Mapping[str, Callable[..., nn.Module]] | None = None) -> ArchModule:
+def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, emit: Iterable[str] = (),
+          flat: bool = False, hoist: bool = True, bind: Mapping[str, Callable[..., nn.Module]] | None = None) -> ArchModule:
     """The model that a typed graph describes, with initial weights that depend on `seed` and their addresses alone.
 
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
     of segments); with it, the model returns (outputs, {address: value}). flat: one module without blocks inside. hoist: tables that several
     blocks would compute are computed once. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
-    Raises ArchError A0501 (emit matches nothing), A0505 (an extern block without a class).
+    Raises ArchError A0511 (emit matches nothing), A0515 (an extern block without a class).
     """
     dtype = dtype or torch.get_default_dtype()
     definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist)
@@ -54,7 +54,11 @@ class _Builder:
             if node.op == "extern":
                 _place(module, node.attrs["path"], self._extern(node, address))
         for name, make in cls.parts.items():
-            module.add_module(name, make(self.module))
+            part = make(self.module)
+            if isinstance(part, torch.Tensor):
+                module.register_buffer(name, part.to(self.device, copy=True), persistent=False)
+            else:
+                module.add_module(name, part)
         return _numbered(module)
 
     def _add_param(self, module: nn.Module, path: str, p: Param) -> None:
@@ -74,7 +78,8 @@ class _Builder:
         """The user's module for an extern block, its own initialisation seeded by the address."""
         name, path = node.attrs["block"], node.attrs["path"]
         if name not in self.bind:
-            raise error("A0505", f"the extern block `{name}` has no class", node.span, "used here", help=f"give one: build(bind = {{\"{name}\": MyModule}})")
+            help = f"give one: build(bind = {{\"{name}\": MyModule}})"
+            raise error("A0515", f"the extern block `{name}` has no class", node.span, "used here", help=help)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed, address + path))
             module = self.bind[name](**dict(node.attrs["arguments"]))

@@ -138,7 +138,7 @@ class _Writer:
         self.names, live = {}, {}
         for node in self.graph.nodes:
             if node.op == "placeholder":
-                self._bind(node, -1, last, live)
+                self._bind(node, -2, last, live)  # inputs never share a name
         for i, s in enumerate(statements):
             right = self._right(s.node)
             dying = [n for n in self._variables(s.node) if last[n] == i and live.get(self.names[n]) is n]
@@ -195,8 +195,9 @@ class _Writer:
         if node.op == "call_module":
             return f"{self._target(str(node.target))}({self._args(node.args, node.kwargs)})", _CALL
         if node.op == "call_method":
-            receiver = self._at(node.args[0], _CALL)
-            return f"{receiver}.{node.target}({self._args(node.args[1:], node.kwargs)})", _CALL
+            args, kwargs = node.args[1:], {k: v for k, v in node.kwargs.items() if (k, v) != ("keepdim", False)}
+            args = args[:-1] if args and args[-1] is None and node.target in ("sum", "mean") else args
+            return f"{self._at(node.args[0], _CALL)}.{node.target}({self._args(args, kwargs)})", _CALL
         f, args = node.target, node.args
         if f in _BINARY and len(args) == 2 and not node.kwargs:
             sign, level = _BINARY[f]
@@ -300,9 +301,10 @@ def _defaults(f: Any) -> dict[str, Any]:
     if f is F.scaled_dot_product_attention:
         return _ATTENTION
     try:
-        return {k: p.default for k, p in inspect.signature(f).parameters.items() if p.default is not p.empty and not isinstance(p.default, torch.Tensor)}
+        known = inspect.signature(f).parameters.items()
     except (TypeError, ValueError):
         return {}
+    return {k: p.default for k, p in known if p.default is not p.empty and not isinstance(p.default, torch.Tensor)}
 
 
 def _operands(node: Node) -> list[Node]:

@@ -23,7 +23,7 @@ def fill(model: nn.Module, graph: Graph, seed: int, dtype: torch.dtype) -> None:
     tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
     initial = Initial(graph, seed, dtype)
     with torch.no_grad():
-        for address, param in initial.params.items():
+        for address in initial.params:
             tensors[address].copy_(initial.value(address))
             if not initial.read_later(address):
                 initial.forget(address)
@@ -73,6 +73,8 @@ class Initial:
         attrs = dict(init.attrs)
         if init.op == "param":
             return self.value(owner + attrs["path"])
+        if init.op == "constant" and isinstance(attrs["value"], tuple):
+            return torch.tensor(attrs["value"], dtype=self._dtype(param))
         if init.op in INITIALIZERS:
             shape = tuple(attrs.pop("shape", param.type.shape))
             return sample(init.op, shape, self._dtype(param), generator, **attrs)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import linecache
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -150,8 +149,7 @@ def _generate(definition: Definition) -> type[ArchModule]:
     code = generate(traced.graph)
     forward, file = _compile(definition, code)
     body = {"definition": definition, "_graph": traced.graph, "parts": traced.parts, "_code": code.text, "_lineno_map": {}, "_prologue_start": None,
-            "forward": forward, "lines": [n.meta.get("arch") if n is not None else None for n in code.lines], "__doc__": definition.source.doc or None,
-            "__module__": __name__}
+            "forward": forward, "__doc__": definition.source.doc or None, "__module__": __name__}
     cls = type(definition.name, (ArchModule,), body)
     weakref.finalize(cls, linecache.cache.pop, file, None)
     return cls
@@ -208,7 +206,10 @@ def _packed(graph: fx.Graph) -> list[tuple[Any, ...]]:
     def pack(value: Any) -> Any:
         return fx.node.map_arg(value, lambda n: _Ref(numbers[n]))
 
-    return [(n.op, n.name, n.target, pack(n.args), pack(n.kwargs), {k: n.meta[k] for k in ("arch", "hint", "type") if k in n.meta}) for n in graph.nodes]
+    def meta(n: fx.Node) -> dict[str, Any]:
+        return {k: n.meta[k] for k in ("arch", "hint", "type") if k in n.meta}
+
+    return [(n.op, n.name, n.target, pack(n.args), pack(n.kwargs), meta(n)) for n in graph.nodes]
 
 
 def _unpacked(rows: list[tuple[Any, ...]]) -> fx.Graph:

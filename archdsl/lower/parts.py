@@ -54,6 +54,24 @@ class Phase(nn.Module):
         return self.train_arm(*inputs) if self.training else self.eval_arm(*inputs)
 
 
+@torch.library.custom_op("archdsl::snapshot", mutates_args=())
+def snapshot(buffer: torch.Tensor) -> torch.Tensor:
+    """A copy. An op of its own, because torch.compile drops plain copies of what changes later and the backward pass then reads new values."""
+    return buffer.clone()
+
+
+@snapshot.register_fake
+def _(buffer: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(buffer)
+
+
+class Read(nn.Module):
+    """A buffer's value as it is before this forward pass changes it, also for the backward pass."""
+
+    def forward(self, buffer: torch.Tensor) -> torch.Tensor:
+        return snapshot(buffer) if self.training else buffer
+
+
 class Commit(nn.Module):
     """Writes a buffer's new value in training; the model's last act in a forward pass."""
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -54,13 +54,13 @@ class Definition:
 
 
 def plan(graph: Graph, *, dtype: str, emit: Iterable[str] = (), flat: bool = False, hoist: bool = True) -> Definition:
-    """The root's definition. Raises ArchError A0501 for an `emit` pattern that matches nothing."""
+    """The root's definition. Raises ArchError A0511 for an `emit` pattern that matches nothing."""
     patterns = tuple(emit)
     whole = flatten(graph) if flat else _Normal()(graph)
     need = frozenset(select(whole, patterns))
     planner = Planner(dtype)
     info = planner.analyse(whole, need)
-    tables = {k: v for k, v in info.tables.items() if info.counts[k] > 1} if hoist else {}
+    tables = {k: v for k, v in info.tables.items() if hoist and info.counts[k] > 1 or v.node.op == "read"}
     made = planner.define(whole, need, tables, root=True)
     made.source, made.hands_out = graph, bool(patterns)
     return made
@@ -73,7 +73,7 @@ def select(graph: Graph, patterns: tuple[str, ...]) -> list[int]:
         hits = [i for i, address in enumerate(graph.emits) if matches(pattern.split("."), address.split("."))]
         if not hits:
             known = ", ".join(f"`{a}`" for a in list(graph.emits)[:12]) or "nothing"
-            raise error("A0501", f"no emitted value has an address like `{pattern}`", graph.span, "this model",
+            raise error("A0511", f"no emitted value has an address like `{pattern}`", graph.span, "this model",
                         help=f"it emits {known}; `*` stands for one segment, `**` for any number of them")
         found.update(hits)
     return sorted(found)
@@ -120,8 +120,8 @@ class _Normal:
                 new.attrs["graph"] = children[node.attrs["path"]]
             nodes.append(new)
             known.update(zip(node.values, new.values))
-        return Graph(graph.name, tuple(known[v] for v in graph.inputs), tuple(nodes), tuple(known[v] for v in graph.outputs), graph.output_names, graph.params,
-                     children, {k: known[v] for k, v in graph.emits.items()}, graph.guards, graph.knobs, graph.doc, graph.span)
+        return replace(graph, inputs=tuple(known[v] for v in graph.inputs), nodes=tuple(nodes), outputs=tuple(known[v] for v in graph.outputs),
+                       children=children, emits={k: known[v] for k, v in graph.emits.items()})
 
 
 @dataclass
@@ -146,9 +146,10 @@ class Planner:
         self.dtype = dtype
         self.infos: dict[Any, Info] = {}
         self.made: dict[Any, Definition] = {}
-        self.effects: dict[int, bool] = {}
+        self.updates: dict[int, frozenset[str]] = {}
 
-    def define(self, graph: Graph, need: frozenset[int], hoisted: Mapping[str, Value], *, root: bool = False, sizes: tuple[str, ...] = ()) -> Definition:
+    def define(self, graph: Graph, need: frozenset[int], hoisted: Mapping[str, Value], *, root: bool = False,
+               sizes: tuple[str, ...] = ()) -> Definition:
         """`hoisted`: the tables that come from outside (for the root: that it computes), by key in this graph's terms. `sizes`: symbols that
         come as inputs even if not needed."""
         from archdsl.lower.rewrite import Writer
@@ -166,7 +167,7 @@ class Planner:
 
     def _analyse(self, graph: Graph, need: frozenset[int]) -> Info:
         info = Info(*self._live(graph, need))
-        tables = Tables(lambda path: param_at(graph, path))
+        tables = Tables(lambda path: param_at(graph, path), self.updated(graph))
         for node in info.live:
             tables.visit(node)
         for value in tables.frontier(info.live, results(graph, need)):
@@ -174,6 +175,9 @@ class Planner:
             key = info.own[value] = describe(table)
             info.tables.setdefault(key, table)
             info.counts[key] += 1
+        for value, table in tables.reads.items():
+            key = info.own[value] = describe(table)
+            info.tables.setdefault(key, table)
         for node in info.live:
             if node.op == "call":
                 inner, path = node.attrs["graph"], node.attrs["path"]
@@ -201,12 +205,15 @@ class Planner:
         return tuple(reversed(live)), needs
 
     def _has_effect(self, node: Node) -> bool:
-        return node.op == "call" and self._updates_below(node.attrs["graph"])
+        return node.op == "call" and bool(self.updated(node.attrs["graph"]))
 
-    def _updates_below(self, graph: Graph) -> bool:
-        if id(graph) not in self.effects:
-            self.effects[id(graph)] = any(n.op == "update" or self._has_effect(n) for n in graph.nodes)
-        return self.effects[id(graph)]
+    def updated(self, graph: Graph) -> frozenset[str]:
+        """The paths of buffers that get a new value in this graph and below."""
+        if id(graph) not in self.updates:
+            own = {n.attrs["path"] for n in graph.nodes if n.op == "update"}
+            below = {f"{n.attrs['path']}.{p}" for n in graph.nodes if n.op == "call" for p in self.updated(n.attrs["graph"])}
+            self.updates[id(graph)] = frozenset(own | below)
+        return self.updates[id(graph)]
 
 
 def results(graph: Graph, need: frozenset[int]) -> tuple[Value, ...]:

@@ -77,7 +77,7 @@ class Writer:
 
     def _update(self, path: str, value: Value, node: Node) -> None:
         if path in self.updates:
-            raise error("A0503", f"the buffer `{path}` gets two new values in one forward pass", node.span, "the second one",
+            raise error("A0513", f"the buffer `{path}` gets two new values in one forward pass", node.span, "the second one",
                         help="apply the block that updates it once, or share the weights without the buffer")
         self.updates[path] = value
 
@@ -114,13 +114,17 @@ class Writer:
                 passed.append(self.tables[outer])
         made = self.planner.define(inner, need, wanted)
         if self.children.setdefault(path, made) is not made:
-            raise error("A0502", f"the weights at `{path}` are applied at sizes that need two forms of one module", node.span, "applied here",
+            raise error("A0512", f"the weights at `{path}` are applied at sizes that need two forms of one module", node.span, "applied here",
                         help="build with flat = true")
         sizes = [substitute(n.attrs["size"], dims) for n in made.graph.nodes if "size" in n.attrs]
         count, emitted = made.outputs, sorted(need)
         new_values = made.graph.outputs[count + len(emitted):]
         types = (*node.types[:count], *(node.types[count + i] for i in emitted), *(v.type for v in new_values))
-        new = Node("call", (*map_values(node.args, self.known.__getitem__), *passed, *sizes), {"path": path, "graph": made.graph}, types, node.span, node.name)
+        attrs = {"path": path, "graph": made.graph}
+        if len(types) > 1:
+            own = (node.name or path.rsplit(".", 1)[-1],) if count == 1 else tuple(o.node.name for o in inner.outputs)
+            attrs["names"] = (*own, *(a.rsplit(".", 1)[-1] for a in (*made.emits, *made.updates)))
+        new = Node("call", (*map_values(node.args, self.known.__getitem__), *passed, *sizes), attrs, types, node.span, node.name)
         self.nodes.append(new)
         self.known.update(zip(node.values[:count], new.values))
         self.known.update({node.values[count + i]: v for i, v in zip(emitted, new.values[count:])})
@@ -141,7 +145,7 @@ class Writer:
         """What only the new values of buffers need is put into a phase node, so that evaluation does not compute it."""
         needed = _behind([*out, *(v for v in self.updates.values() if v.node.op == "call")])
         inside = [n for n in self.nodes if id(n) not in needed and n.op not in STRUCTURAL]
-        behind = _behind([v for v in self.updates.values()])
+        behind = _behind(list(self.updates.values()))
         inside = [n for n in inside if id(n) in behind]
         own = {id(n) for n in inside}
         paths = [p for p, v in self.updates.items() if id(v.node) in own]
@@ -155,16 +159,18 @@ class Writer:
             train.append(new)
             known.update(zip(n.values, new.values))
         other, read = _arm("Keep", outside)
-        attrs = {"train": _finish("Update", train, [known[self.updates[p]] for p in paths]), "eval": _finish("Keep", other, [read[buffers[p]] for p in paths])}
-        node = Node("phase", tuple(outside), attrs, tuple(self.updates[p].type for p in paths), inside[0].span, paths[0].replace(".", "_") if len(paths) == 1 else "")
+        attrs = {"train": _finish("Update", train, [known[self.updates[p]] for p in paths]),
+                 "eval": _finish("Keep", other, [read[buffers[p]] for p in paths])}
+        types = tuple(self.updates[p].type for p in paths)
+        node = Node("phase", tuple(outside), attrs, types, inside[0].span, paths[0].rsplit(".", 1)[-1] if len(paths) == 1 else "")
         self.nodes = [n for n in self.nodes if id(n) not in own] + [node]
         self.updates.update(zip(paths, node.values))
 
     def _buffer(self, path: str) -> Value:
         """The value that reads a buffer, before any other node."""
-        for n in self.nodes:
-            if n.op == "param" and n.attrs["path"] == path:
-                return Value(n)
+        known = [self.tables[key] for v, key in self.info.own.items() if v.node.op == "param" and v.node.attrs["path"] == path]
+        if known:
+            return known[0]
         param = param_at(self.source, path)
         assert param is not None, path
         node = Node("param", (), {"path": path}, (param.type,), param.span, path.rsplit(".", 1)[-1])
@@ -201,7 +207,7 @@ class Writer:
                 except Unknown as e:
                     name = e.args[0]
                     if self.root:
-                        raise error("A0504", f"no input of this model tells the run-time size {name}", self.source.span, "this model",
+                        raise error("A0514", f"no input of this model tells the run-time size {name}", self.source.span, "this model",
                                     help=f"name {name} in the shape of an input") from None
                     missing.append(name)
                     axes.give(sym(name), None)

@@ -6,7 +6,7 @@ from fractions import Fraction
 from math import lcm
 from typing import Any
 
-from archdsl.dims import Atom, Dim, Size, atoms, sym, terms
+from archdsl.dims import Atom, Dim, Size, atoms, terms
 from archdsl.graph import Mask, Node, Value
 
 
@@ -63,6 +63,9 @@ class Axes:
         parts = terms(dim)
         if len(parts) == 1 and parts[0][0] == 1 and len(parts[0][1]) == 1 and parts[0][1][0][1] == 1:
             return self._atom(parts[0][1][0][0])
+        modulo = _modulo(dim)
+        if modulo is not None:
+            return self.emit("mod", self(modulo[0]), modulo[1])
         den = lcm(*(Fraction(c).denominator for c, _ in parts))
         total: Any = None
         for c, mono in sorted(parts, key=lambda part: not part[1]):  # the constant last: T + 1 reads better than 1 + T
@@ -145,21 +148,11 @@ class Axes:
         return value if isinstance(rest, int) else self.emit("floordiv", value, self(rest))
 
 
-def unknown(needed: Iterable[Dim], values: Iterable[Value], given: Iterable[str] = ()) -> list[str]:
-    """The symbols that must come from outside to compute all `needed` from the axes of `values`, in order of need."""
-    axes = Axes(lambda value, axis: None, lambda op, *operands: None)
-    for v in values:
-        axes.add(v)
-    for name in given:
-        axes.give(sym(name), None)
-    missing: list[str] = []
-    for dim in needed:
-        while True:
-            try:
-                axes(dim)
-                break
-            except Unknown as e:
-                name = e.args[0]
-                missing.append(name)
-                axes.give(sym(name), None)
-    return missing
+def _modulo(dim: Dim) -> tuple[Size, int] | None:
+    """(a, n) where the size is a - n floor(a / n)."""
+    for atom in atoms(dim):
+        if atom.kind == "floor":
+            a, n = atom.args
+            if isinstance(n, int) and dim + n * atom.dim == a:
+                return a, n
+    return None

@@ -1,6 +1,6 @@
 """Tables: values that depend on nothing but sizes and consts, such as the cosines of rotary positions. Free of torch.
 
-Blocks that would compute the same table get it from the root, which computes it once.
+Blocks that would compute the same table get it from the root, which computes it once. The root also reads the buffers that change at its end.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from archdsl.graph import InitExpr, Mask, Node, Param, Value
 from archdsl.ops.initializers import RANDOM
 from archdsl.ops.registry import find
 
-STRUCTURAL = frozenset(("input", "param", "call", "phase", "update", "commit", "extern"))
+STRUCTURAL = frozenset(("input", "param", "read", "call", "phase", "update", "commit", "extern"))
 
 
 def describe(value: Value) -> str:
@@ -40,7 +40,7 @@ def _text(value: Any, memo: dict[int, str]) -> str:
 
 def moved(table: Value, prefix: str, dims: Mapping[str, Size]) -> Value:
     """The table in the caller's terms: paths of consts prefixed, sizes substituted."""
-    if not dims and not any(n.op == "param" for n in nodes(table)):
+    if not dims and not any(n.op in ("param", "read") for n in nodes(table)):
         return table
     known: dict[Value, Value] = {}
     for node in nodes(table):
@@ -63,14 +63,18 @@ def nodes(table: Value) -> list[Node]:
 
 
 class Tables:
-    """Finds the values of a graph that depend on nothing but sizes and consts."""
+    """Finds the values of a graph that depend on nothing but sizes and consts, and its reads of buffers that get a new value (`updated`)."""
 
-    def __init__(self, param_at: Callable[[str], Param | None]):
-        self.param_at = param_at
+    def __init__(self, param_at: Callable[[str], Param | None], updated: frozenset[str]):
+        self.param_at, self.updated = param_at, updated
         self.free: dict[Value, Value] = {}
+        self.reads: dict[Value, Value] = {}
         self.steps: dict[Value, int] = {}
 
     def visit(self, node: Node) -> None:
+        if node.op == "param" and node.attrs["path"] in self.updated:
+            self.reads[Value(node)] = Value(read(node.attrs["path"], node))
+            return
         if node.op == "param":
             param = self.param_at(node.attrs["path"])
             if param is None or param.kind != "const" or _random(param.init):
@@ -92,6 +96,11 @@ class Tables:
                 used.update(dict.fromkeys(v for v in node.operands() if v in self.free))
         used.update(dict.fromkeys(v for v in results if v in self.free))
         return [v for v in used if self.steps[v] > 1]
+
+
+def read(path: str, like: Node) -> Node:
+    """A buffer's value before this forward pass changes it."""
+    return Node("read", (), {"path": path}, like.types, like.span, like.name or path.rsplit(".", 1)[-1])
 
 
 def _pure(name: str) -> bool:

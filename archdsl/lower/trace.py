@@ -20,16 +20,16 @@ from archdsl.lower.sizes import Axes
 from archdsl.ops.registry import Op, find
 from archdsl.ops.rules import torch_dtype
 
-_ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg, "floordiv": operator.floordiv,
+_ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg, "floordiv": operator.floordiv, "mod": operator.mod,
                "min": torch.sym_min, "max": torch.sym_max}
 
 
 @dataclass
 class Traced:
-    """`parts`: private modules by name, as functions that make a fresh one (from a maker of a definition's module)."""
+    """`parts`: private modules and constant tensors by name, as functions that make one (from a maker of a definition's module)."""
 
     graph: fx.Graph
-    parts: dict[str, Callable[[Callable[[Definition], nn.Module]], nn.Module]] = field(default_factory=dict)
+    parts: dict[str, Callable[[Callable[[Definition], nn.Module]], nn.Module | torch.Tensor]] = field(default_factory=dict)
 
 
 def trace(definition: Definition) -> Traced:
@@ -114,7 +114,8 @@ class _Tracer:
             self.axes.add(Value(node))
 
     def _node(self, node: Node) -> None:
-        structural = {"param": self._param, "call": self._module, "extern": self._module, "phase": self._phase, "commit": self._commit}
+        structural = {"param": self._param, "read": self._read, "call": self._module, "extern": self._module, "phase": self._phase,
+                      "commit": self._commit}
         last = next(iter(reversed(self.graph.nodes)), None)
         result = structural.get(node.op, self._op)(node)
         for made in reversed(self.graph.nodes):
@@ -130,15 +131,16 @@ class _Tracer:
         if len(node.types) == 1 and not isinstance(result, (tuple, list)) and node.op != "split":
             results = [result]
         else:
-            if isinstance(result, fx.Proxy):
+            if not isinstance(result, (tuple, list)) and isinstance(result, fx.Proxy):
                 result.node.meta["results"] = len(node.types)
             results = [result[i] for i in range(len(node.types))]
-        for value, proxy in zip(node.values, results):
+        names = node.attrs.get("names") or (node.name,) * len(results)
+        for value, proxy, name in zip(node.values, results, names):
             if isinstance(proxy, fx.Proxy):
                 proxy.node.meta.setdefault("arch", node.span)
                 proxy.node.meta.setdefault("type", value.type)
-                if node.name and proxy.node.op != "placeholder" and "hint" not in proxy.node.meta:
-                    self._mark(proxy, _identifier(node.name))
+                if name and proxy.node.op not in ("placeholder", "get_attr") and "hint" not in proxy.node.meta:
+                    self._mark(proxy, _identifier(name))
             self.values[value] = proxy
             self.axes.add(value)
 
@@ -149,9 +151,16 @@ class _Tracer:
         attrs = {k: self._resolve(v) for k, v in node.attrs.items()}
         if isinstance(attrs.get("dtype"), str) and node.op != "at_least":
             attrs["dtype"] = torch_dtype(attrs["dtype"], getattr(torch, self.definition.dtype))
-        if "device" in _parameters(op):
+        if "device" in _parameters(op) and attrs.get("seed") is None:
             attrs["device"] = self._where()
-        return self._phase_op(node, op, args, attrs) if op.phase else op.body(*args, **attrs)
+        result = self._phase_op(node, op, args, attrs) if op.phase else op.body(*args, **attrs)
+        return self._constant(node, result) if isinstance(result, torch.Tensor) else result
+
+    def _constant(self, node: Node, value: torch.Tensor) -> fx.Proxy:
+        """A tensor that is known now becomes a buffer outside the state dict, so that it moves with the model."""
+        target = self._private(node.op)
+        self.traced.parts[target] = lambda make: value
+        return self._proxy(self.graph.get_attr(target))
 
     def _phase_op(self, node: Node, op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
         if node.op in ("dropout", "drop_path") and attrs["rate"] == 0:
@@ -164,10 +173,12 @@ class _Tracer:
 
     def _part(self, name: str, make: Callable[[Callable[[Definition], nn.Module]], nn.Module], args: tuple[Any, ...]) -> fx.Proxy:
         """A call of a private module `_name_0`."""
-        k = sum(p.startswith(f"_{name}_") for p in self.traced.parts)
-        target = f"_{name}_{k}"
+        target = self._private(name)
         self.traced.parts[target] = make
         return self._mark(self.tracer.create_proxy("call_module", target, args, {}))
+
+    def _private(self, name: str) -> str:
+        return f"_{name}_{sum(p.startswith(f'_{name}_') for p in self.traced.parts)}"
 
     def _where(self) -> fx.Proxy:
         """The device of the model's inputs, else of its weights."""
@@ -181,6 +192,10 @@ class _Tracer:
 
     def _param(self, node: Node) -> fx.Proxy:
         return self._proxy(self.graph.get_attr(node.attrs["path"]))
+
+    def _read(self, node: Node) -> fx.Proxy:
+        buffer = self._proxy(self.graph.get_attr(node.attrs["path"]))
+        return self._part("read", lambda make: parts.Read(), (buffer,))
 
     def _module(self, node: Node) -> fx.Proxy:
         args = tuple(self._resolve(a) for a in node.args)

@@ -1,0 +1,38 @@
+"""The pages of the codes A051x: lowering."""
+from __future__ import annotations
+
+from archdsl.diagnostics.codes import Code
+
+CODES = {
+    "A0511": Code(
+        "No emitted value has such an address",
+        "`emit` asks for values that the spec emits, by address: `layers.3.moe.balance`, `layers.*.moe.balance` (one segment), `**.balance` (any\n"
+        "number). A pattern that matches nothing is a mistake: the model would silently return less than was asked for.",
+        bad="archdsl.load(\"moe.arch\").build(emit = [\"layers.*.balnce\"])",
+        good="archdsl.load(\"moe.arch\").build(emit = [\"layers.*.balance\"])",
+    ),
+    "A0512": Code(
+        "One set of weights would need two forms of its module",
+        "A block becomes one module at its weights' address. When it is applied twice at sizes for which different tables arrive from outside,\n"
+        "one module cannot serve both calls. `flat` builds the model without inner modules, where this does not matter.",
+        good="archdsl.load(\"shared.arch\").build(flat = True)",
+    ),
+    "A0513": Code(
+        "A buffer gets two new values in one forward pass",
+        "`update b = e` commits once, after the forward pass. A shared block that updates a buffer and is applied twice would give it two values.",
+        bad="model M()(x: [B, 4]) -> [B, 4] {\n  share f = Counter()\n  return f(f(x))\n}\n"
+            "block Counter()(x: [B, d]) -> [B, d] {\n  buffer n: [] = zeros()\n  update n = n + 1\n  return x + n\n}",
+        good="model M()(x: [B, 4]) -> [B, 4] {\n  return x |> Counter() as first |> Counter() as second\n}\n"
+             "block Counter()(x: [B, d]) -> [B, d] {\n  buffer n: [] = zeros()\n  update n = n + 1\n  return x + n\n}",
+    ),
+    "A0514": Code(
+        "A run-time size that no input tells",
+        "Sizes are read from the shapes of the model's inputs when it is called. A size that stands in no input's shape cannot be read.",
+    ),
+    "A0515": Code(
+        "An extern block without a class",
+        "`extern block F(…)` stands for a module of yours. The class is given when the model is built.",
+        bad="archdsl.load(\"mine.arch\").build()",
+        good="archdsl.load(\"mine.arch\").build(bind = {\"F\": MyModule})",
+    ),
+}

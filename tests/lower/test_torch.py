@@ -1,0 +1,207 @@
+"""What torch does with a lowered model: compile, export, checkpointing, autocast, sharding."""
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from lowered import CONVNET, LLAMA, ROUTED, SIGMA, build, image, tokens
+
+from archdsl.lower import checkpoint_layers, compile_layers
+from archdsl.lower.module import blocks
+
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo looks at every input's .grad
+
+
+class Counting:
+    """A backend that counts the graphs it is given."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, gm, inputs):
+        self.graphs += 1
+        return gm.forward
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("text", "inputs"), [(LLAMA, tokens()), (CONVNET, image()), (SIGMA, torch.randn(2, 6))], ids=["llama", "convnet", "sigma"])
+@pytest.mark.parametrize("train", [True, False])
+def test_compiles_without_graph_breaks(text, inputs, train):
+    model = build(text, {"rate": 0, "drop": 0} if text is CONVNET else {}).train(train)
+    other = copy.deepcopy(model)
+    compiled = torch.compile(other, backend="aot_eager", fullgraph=True)
+    a, b = model(inputs), compiled(inputs)
+    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(torch.autograd.grad(a.sum(), list(model.parameters())), torch.autograd.grad(b.sum(), list(other.parameters())))
+    torch.testing.assert_close(dict(model.named_buffers()), dict(other.named_buffers()))
+
+
+def test_compiled_models_take_other_sizes():
+    backend = Counting()
+    model = build(CONVNET).eval()
+    compiled = torch.compile(model, backend=backend, fullgraph=True, dynamic=True)
+    for height in (8, 12, 16):
+        torch.testing.assert_close(compiled(image(2, height, 10)), model(image(2, height, 10)))
+    assert backend.graphs == 1
+
+
+def test_layers_of_one_class_share_compiled_code():
+    backend = Counting()
+    model, plain = build(LLAMA), build(LLAMA)
+    assert compile_layers(model, "layers.*", backend=backend) == [f"layers.{i}" for i in range(4)]
+    torch.testing.assert_close(model(tokens()), plain(tokens()))
+    assert backend.graphs == 1
+    assert list(model.state_dict()) == list(plain.state_dict())
+    assert torch.equal(copy.deepcopy(model)(tokens()), plain(tokens()))
+    assert torch.equal(pickle.loads(pickle.dumps(model))(tokens()), plain(tokens()))
+
+
+def test_repeated_blocks_are_compiled_by_default():
+    assert "layers.0" in compile_layers(build(LLAMA), backend="eager")
+    with pytest.raises(ValueError, match="no block"):
+        compile_layers(build(LLAMA), "layer.*")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports_with_dynamic_batch_and_length(strict):
+    model = build(LLAMA).eval()
+    batch, length = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("length", min=2, max=512)
+    program = torch.export.export(model, (tokens(),), dynamic_shapes=({0: batch, 1: length},), strict=strict)
+    for shape in ((1, 3), (5, 20)):
+        torch.testing.assert_close(program.module()(tokens(*shape)), model(tokens(*shape)))
+    assert sorted(program.state_dict) == sorted(model.state_dict())
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports_with_a_guard_on_sizes(strict):
+    model = build(CONVNET).eval()
+    half = torch.export.Dim("half", min=2, max=64)
+    program = torch.export.export(model, (image(),), dynamic_shapes=({0: torch.export.Dim.AUTO, 2: 2 * half},), strict=strict)
+    torch.testing.assert_close(program.module()(image(3, 12, 6)), model(image(3, 12, 6)))
+    with pytest.raises((RuntimeError, AssertionError)):
+        program.module()(image(3, 13, 6))
+
+
+@pytest.mark.parametrize(("text", "inputs"), [(LLAMA, tokens()), (CONVNET, image()), (SIGMA, torch.randn(2, 6))], ids=["llama", "convnet", "sigma"])
+def test_checkpointing_changes_no_gradient_and_updates_once(text, inputs):
+    plain, model = build(text), build(text)
+    assert checkpoint_layers(model, "layers.*" if text is not CONVNET else "blocks.*")
+    for m in (plain, model):
+        torch.manual_seed(0)
+        m(inputs).square().sum().backward()
+    for a, b in zip(plain.parameters(), model.parameters()):
+        torch.testing.assert_close(a.grad, b.grad)
+    torch.testing.assert_close(dict(plain.named_buffers()), dict(model.named_buffers()))
+
+
+def test_checkpointing_computes_again_and_survives_copies():
+    model = build(ROUTED)
+    checkpoint_layers(model, "layers.*")
+    assert len({type(m) for m in model.layers}) == 1
+    for m in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        calls = []
+        for layer in m.layers:
+            layer.gate.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        m(torch.randn(2, 4)).sum().backward()
+        assert len(calls) == 6
+        calls.clear()
+        with torch.no_grad():
+            m(torch.randn(2, 4))
+        assert len(calls) == 3
+    assert type(copy.deepcopy(model).layers[0]) is type(model.layers[0])
+
+
+def test_checkpointed_layers_compile():
+    plain, model = build(LLAMA), build(LLAMA)
+    checkpoint_layers(model, "layers.*")
+    compile_layers(model, "layers.*", backend="aot_eager")
+    for m in (plain, model):
+        m(tokens()).square().sum().backward()
+    for a, b in zip(plain.parameters(), model.parameters()):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_an_edited_layer_can_be_checkpointed():
+    model = build(ROUTED)
+    layer = model.layers[0]
+    (output,) = layer.graph.find_nodes(op="output")
+    with layer.graph.inserting_before(output):
+        output.args = (layer.graph.call_function(torch.neg, (output.args[0],)),)
+    layer.recompile()
+    x = torch.randn(2, 4)
+    y = layer(x)
+    checkpoint_layers(model, "layers.0")
+    assert torch.equal(layer(x), y)
+    assert type(layer).rematerialised
+    assert type(layer).detached
+
+
+def test_autocast_keeps_float32_statistics():
+    seen = {}
+    model = build(LLAMA)
+    for name, m in blocks(model):
+        m.register_forward_hook(lambda m, i, o, name=name: seen.__setitem__(name, o.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(tokens())
+        tables = [v for v in model.graph.nodes if v.target is torch.cos]
+    assert y.dtype == seen["layers.0.attn.q"] == torch.bfloat16
+    assert len(tables) == 1
+    assert torch.allclose(y.float(), model(tokens()), atol=0.2)
+
+
+def test_f32_islands_under_autocast():
+    text = """
+use std.linear { Linear }
+model M()(x: [B, 4]) -> y: f32[B] {
+  h = Linear(4)(x)
+  f32 { s = h * h }
+  return sum(s, axis = 1)
+}
+"""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert build(text)(torch.randn(2, 4)).dtype == torch.float32
+
+
+def test_dynamo_sees_training_and_evaluation():
+    model = build(CONVNET)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    model.eval()
+    torch.testing.assert_close(compiled(image()), model(image()))
+    model.train()
+    before = model.blocks[0].norm.running_mean.clone()
+    compiled(image())
+    assert not torch.equal(model.blocks[0].norm.running_mean, before)
+
+
+@pytest.fixture
+def one_process():
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_shards_by_layer(one_process):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    plain, model = build(LLAMA), build(LLAMA)
+    mesh = init_device_mesh("cpu", (1,))
+    for layer in model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    assert len({type(layer) for layer in model.layers}) == 1
+    model(tokens()).sum().backward()
+    plain(tokens()).sum().backward()
+    assert [n for n, _ in model.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    for (name, a), b in zip(plain.named_parameters(), model.parameters()):
+        torch.testing.assert_close(b.grad.to_local(), a.grad, msg=name)
