@@ -19,8 +19,8 @@ CODES: dict[str, Code] = {
     ),
     "A0643": Code(
         "sizes that the model does not take",
-        "The spec states a condition on its run-time sizes (`require H % 32 == 0`), or a length that is fixed (`T <= 1024` where positions come from a table), "
-        "and the sizes given break it. The built model would refuse such an input.",
+        "The spec states a condition on its run-time sizes (`require H % 32 == 0`, or `T <= 1024` where positions come from a table), and the sizes "
+        "given break it. The built model would refuse such an input.",
         bad="archdsl cost gpt2 --at T=2048",
         good="archdsl cost gpt2 --at T=1024",
     ),

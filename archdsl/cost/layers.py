@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import prod
 
-from archdsl.cost.run import Summary
-from archdsl.dims import product
+from archdsl.cost.run import Summary, whole
 from archdsl.graph import Graph
 
 COUNTED = ("param", "frozen")
@@ -40,7 +40,7 @@ def count_params(graph: Graph, memo: dict[int, int] | None = None) -> int:
     memo = {} if memo is None else memo
     found = memo.get(id(graph))
     if found is None:
-        own = sum(int(product(p.type.shape)) for p in graph.params if p.kind in COUNTED)
+        own = sum(prod(map(whole, p.type.shape)) for p in graph.params if p.kind in COUNTED)
         found = memo[id(graph)] = own + sum(count_params(c, memo) for c in graph.children.values())
     return found
 
@@ -71,13 +71,13 @@ class _Forward:
 
     def rows(self, s: Summary) -> dict[str, Layer]:
         if id(s) not in self.known:
-            found = {"": Layer("", s.definition.source.name, 0, int(s.macs), 0, s.outputs[0].place.extent)}  # type: ignore[arg-type]
+            found = {"": Layer("", s.definition.source.name, 0, whole(s.macs), 0, s.outputs[0].place.extent)}
             for call in s.calls:
                 for inner, row in self.rows(call.summary).items():
                     path = _join(call.path, inner)
                     if path:
-                        before = found.get(path)
-                        found[path] = replace(row, path=path, macs=row.macs + (before.macs if before else 0), calls=row.calls + (before.calls if before else 0))
+                        macs, calls = (found[path].macs, found[path].calls) if path in found else (0, 0)
+                        found[path] = replace(row, path=path, macs=row.macs + macs, calls=row.calls + calls)
             self.known[id(s)] = found
         return self.known[id(s)]
 
@@ -105,4 +105,4 @@ class _Saved:
 
     @staticmethod
     def _bytes(s: Summary, storages: Iterable[int]) -> int:
-        return sum(int(s.bytes[i]) for i in storages if i not in s.weights)  # type: ignore[arg-type]
+        return sum(whole(s.bytes[i]) for i in storages if i not in s.weights)

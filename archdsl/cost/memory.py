@@ -280,7 +280,7 @@ def _attention(a: Arguments, results: tuple[Placed, ...], training: bool) -> lis
 
 def with_one_batch(laid: Laid) -> Laid:
     """[B, heads, length, width] with the leading axes merged, as a view or a copy; the kernels take one."""
-    sizes, strides = laid
+    sizes, _ = laid
     lead = len(sizes) - 3
     merged = (prod(sizes[:lead]), *sizes[lead:])
     if lead == 1:

@@ -10,7 +10,7 @@ from typing import Any
 from archdsl.cost.greatest import highest
 from archdsl.cost.layers import Layer, count_params, layers
 from archdsl.cost.memory import BYTES
-from archdsl.cost.run import Mode, Simulator, Sizes, Summary, nbytes
+from archdsl.cost.run import Mode, Simulator, Sizes, Summary, nbytes, whole
 from archdsl.cost.sizes import Spans, model_sizes, not_whole
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import NotInteger, Size, maximum, sym
@@ -87,9 +87,9 @@ def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str = "par
     runs = _Runs(made, dtype, sizes)
     forward, training = runs.at(sizes)
     mode = Mode(False, False, dtype)
-    weights = sum(prod(p.type.shape) * BYTES[mode.concrete(p.type.dtype)] for _, p in made.graph.parameters())
-    return Cost(count_params(made.graph), weights, _number(forward.macs), _number(runs.saved(training)), _number(runs.peak(forward)), 0, sizes, dtype, form,
-                tuple(dict.fromkeys(forward.unknown())), runs)
+    weights = sum(prod(map(whole, p.type.shape)) * BYTES[mode.concrete(p.type.dtype)] for _, p in made.graph.parameters())
+    macs, saved, peak = whole(forward.macs), whole(runs.saved(training)), whole(runs.peak(forward))
+    return Cost(count_params(made.graph), weights, macs, saved, peak, 0, sizes, dtype, form, tuple(dict.fromkeys(forward.unknown())), runs)
 
 
 class _Runs:
@@ -134,18 +134,13 @@ class _Runs:
     def layers(self) -> tuple[Layer, ...]:
         forward, training = self.at(self.sizes)
         inputs = self.inputs(training)
-        return layers(self.made.graph, forward, training, sum(_number(inputs[i]) for i in training.kept_slots))
+        return layers(self.made.graph, forward, training, sum(whole(inputs[i]) for i in training.kept_slots))
 
 
 @lru_cache(16)
 def program(graph: Graph) -> Definition:
     """The lowered program of a graph. The build's dtype only names its classes."""
     return plan(graph, dtype="float")
-
-
-def _number(size: Size) -> int:
-    assert isinstance(size, int), size
-    return size
 
 
 __all__ = ["DTYPES", "FIGURES", "FORMS", "Cost", "Layer", "cost"]

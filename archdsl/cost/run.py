@@ -6,7 +6,7 @@ the amounts come out as polynomials in the run-time sizes, while strides, and wi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -124,6 +124,12 @@ class Summary:
             yield from call.summary.unknown(f"{prefix}{call.path}.")
 
 
+def whole(size: Size) -> int:
+    """An amount that is known to be a number."""
+    assert isinstance(size, int), size
+    return size
+
+
 def nbytes(t: TensorType) -> Size:
     return product(t.shape) * BYTES[t.dtype]
 
@@ -198,33 +204,33 @@ class Simulator:
         return Placed(self.mode.concrete(t.dtype), shape, extent, contiguous(extent))
 
 
-@dataclass
 class _Run:
-    simulator: Simulator
-    definition: Definition
-    args: tuple[Any, ...]
-    sizes: Sizes
-    values: dict[Value, Tensor] = field(default_factory=dict)
-    bytes: list[Size] = field(default_factory=list)
-    born: list[int] = field(default_factory=list)
-    weights: set[int] = field(default_factory=set)
-    kept: set[int] = field(default_factory=set)
-    calls: list[Call] = field(default_factory=list)
-    inside: dict[int, tuple[Size, ...]] = field(default_factory=dict)
-    private: Size = 0
-    macs: Size = 0
-    unknown: list[str] = field(default_factory=list)
+    """One run of a block. Storages are numbered: first the caller's, then those made here, weights among them with 0 bytes."""
+
+    def __init__(self, simulator: Simulator, definition: Definition, args: tuple[Any, ...], sizes: Sizes):
+        self.simulator, self.mode, self.definition, self.args = simulator, simulator.mode, definition, args
+        self.program = simulator.program(definition)
+        self.at = -1  # the position of the node that runs
+        self.values: dict[Value, Tensor] = {}
+        self.slots = 1 + max((a.storage for a in args if isinstance(a, Tensor)), default=-1)
+        self.bytes: list[Size] = [0] * self.slots
+        self.born = [-1] * self.slots
+        self.weights: set[int] = set()
+        self.kept: set[int] = set()
+        self.calls: list[Call] = []
+        self.inside: dict[int, tuple[Size, ...]] = {}  # by position of a call: the candidates of its own peak
+        self.private: Size = 0
+        self.macs: Size = 0
+        self.unknown: list[str] = []
+        self.sizes = sizes.inner(self._inputs())
 
     def summary(self) -> Summary:
-        mode, program = self.simulator.mode, self.simulator.program(self.definition)
-        self.program = program
-        self._inputs()
-        for self.at, node in enumerate(program.nodes):
+        for node in self.program.nodes:
+            self.at += 1
             self._node(node)
         outputs, news = self._outputs()
-        own = range(self.slots, len(self.bytes))
-        peak = () if mode.grad else self._peak()
-        for i in own:
+        peak = () if self.mode.grad else self._peak()
+        for i in range(self.slots, len(self.bytes)):
             if i in self.kept and i not in news:
                 self.private = self.private + self.bytes[i]
         inputs = tuple(a.place for a in self.args if isinstance(a, Tensor))
@@ -232,17 +238,14 @@ class _Run:
                        frozenset(self.kept), self.private, tuple(self.calls), tuple(self.unknown))
 
     # ---------------------------------------------------------------- inputs and outputs
-    def _inputs(self) -> None:
-        given: list[tuple[str, int, Size]] = []
-        self.slots = 1 + max((a.storage for a in self.args if isinstance(a, Tensor)), default=-1)
-        self.bytes, self.born = [0] * self.slots, [-1] * self.slots
+    def _inputs(self) -> Iterator[tuple[str, int, Size]]:
+        """Takes the arguments; gives what they tell of the run-time sizes."""
         for value, symbols, arg in zip(self.definition.graph.inputs, self.program.symbols, self.args):
             if isinstance(arg, Tensor):
                 self.values[value] = arg
-                given += [(name, arg.place.extent[axis], arg.place.shape[axis]) for name, axis in symbols]
-            else:
-                given.append((str(value.node.attrs["size"]), arg[0], arg[1]))
-        self.sizes = self.sizes.inner(given)
+                yield from ((name, arg.place.extent[axis], arg.place.shape[axis]) for name, axis in symbols)
+            elif arg is not None:
+                yield str(value.node.attrs["size"]), *arg
 
     def _outputs(self) -> tuple[tuple[Out, ...], tuple[int, ...]]:
         found: list[Out] = []
@@ -270,25 +273,25 @@ class _Run:
             storage = self._storage(0)
             self.weights.add(storage)
             place = self.simulator.place(node.types[0], self.sizes)
-            self.values[Value(node)] = Tensor(place, storage, self.simulator.mode.grad and self.program.trainable(node.attrs["path"]))
+            self.values[Value(node)] = Tensor(place, storage, self.mode.grad and self.program.trainable(node.attrs["path"]))
         elif node.op == "call":
             self._call(node, self.definition.children[node.attrs["path"]], node.attrs["path"])
         elif node.op == "phase":
             train, other = self.program.arms[id(node)]
-            self._call(node, train if self.simulator.mode.training else other, "")
+            self._call(node, train if self.mode.training else other, "")
         elif node.op == "extern":
             self.unknown.append(node.attrs["path"])
             for v in node.values:
                 place = self.simulator.place(v.type, self.sizes)
-                self.values[v] = Tensor(place, self._storage(nbytes(place)), self.simulator.mode.grad and place.is_float)
+                self.values[v] = Tensor(place, self._storage(nbytes(place)), self.mode.grad and place.is_float)
         elif node.op not in ("input", "commit"):
             self._op(node)
 
     def _op(self, node: Node) -> None:
-        mode, (op, names) = self.simulator.mode, _operation(node.op)
+        mode, (op, names) = self.mode, _operation(node.op)
         operands = dict(zip(names, node.args))
-        amounts = {n: self._given(a, self.sizes.amount) for n, a in operands.items()} | {k: self._given(v, self.sizes.amount) for k, v in node.attrs.items()}
-        numbers = amounts if self.sizes.formula is None else {k: self._given(v, self.sizes.number) for k, v in (*operands.items(), *node.attrs.items())}
+        amounts = {k: self._given(v, self.sizes.amount) for k, v in (operands | node.attrs).items()}
+        numbers = amounts if self.sizes.formula is None else {k: self._given(v, self.sizes.number) for k, v in (operands | node.attrs).items()}
         needs = set(self._needs(operands)) if mode.grad else set[str]()
         results = tuple(self.simulator.place(t, self.sizes) for t in node.types)
         if needs and node.op == "attention":
@@ -390,4 +393,3 @@ class _Run:
         return highest(found)
 
 
-__all__ = ["Call", "Mode", "Program", "Simulator", "Sizes", "Summary", "nbytes"]

@@ -25,7 +25,8 @@ def parse_sizes(text: str) -> tuple[dict[str, int], dict[str, Span]]:
         at += len(item) + 1
         name, _, number = (part.strip() for part in item.partition("="))
         if not name or not number.replace("_", "").isdecimal():
-            raise error("A0642", f"`{item.strip()}` gives no size a number", span, "not understood", help="write NAME=NUMBER, for example `T=2048,B=1`")
+            raise error("A0642", f"`{text}` does not give sizes their numbers", span, "not understood" if item.strip() else "nothing stands here",
+                        help="write NAME=NUMBER, for example `T=2048,B=1`")
         sizes[name], spans[name] = int(number.replace("_", "")), span
     return sizes, spans
 

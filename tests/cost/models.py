@@ -140,14 +140,17 @@ class Case:
 
 
 VIT = {"d": 36, "depth": 2, "heads": 3, "side": 48, "classes": 7}
-NEXT = {"widths": [8, 16, 32, 64], "depths": [1, 2, 2, 1], "classes": 5}
+NEXT = {"widths": [16, 16, 32, 64], "depths": [2, 3, 2, 2], "classes": 5}
 GPT = {"vocab": 50, "d": 12, "depth": 2, "heads": 3}
 
 CASES = [
-    Case("llama", "tiny", {"B": 3, "T": 7}), Case("llama", "tiny", {"B": 1, "T": 1}), Case("llama", "tiny", {"B": 2, "T": 9}, {"tie": True, "kv_heads": 4}),
+    Case("llama", "tiny", {"B": 3, "T": 7}), Case("llama", "tiny", {"B": 1, "T": 1}),
+    Case("llama", "tiny", {"B": 2, "T": 9}, {"tie": True, "kv_heads": 4}),
     Case("gpt2", None, {"B": 3, "T": 7}, GPT),
-    Case("vit", None, {"B": 3, "H": 48, "W": 48}, VIT), Case("vit", None, {"B": 1, "H": 48, "W": 48}, {**VIT, "pool": "mean"}),
+    Case("vit", None, {"B": 3, "H": 48, "W": 48}, VIT),
+    Case("vit", None, {"B": 1, "H": 48, "W": 48}, {**VIT, "pool": "mean"}),
     Case("vit", None, {"B": 2, "H": 48, "W": 48}, {**VIT, "drop_path": 0.2, "distilled": True}),
-    Case("convnext", None, {"B": 3, "H": 37, "W": 45}, NEXT), Case("convnext", None, {"B": 1, "H": 32, "W": 32}, {**NEXT, "scale": None, "drop_path": 0}),
+    Case("convnext", None, {"B": 3, "H": 37, "W": 45}, NEXT),
+    Case("convnext", None, {"B": 1, "H": 32, "W": 32}, {**NEXT, "scale": None, "drop_path": 0}),
     *(Case(name, inside=8 * 5 * 5 if name == "attention" else 0) for name in TEXTS),
 ]

@@ -32,7 +32,8 @@ def lay(t: torch.Tensor, how: str) -> torch.Tensor:
     elif how == "every second" and n:
         out = torch.zeros([*t.shape[:-1], 2 * t.shape[-1]], dtype=t.dtype)[..., ::2]
     elif how != "plain" and n > 1:
-        order = {"reversed": [*range(n)][::-1], "channels last": [0, *range(2, n), 1], "heads inside": [*range(n - 3), n - 2, n - 3, n - 1] if n > 2 else [0, 1]}[how]
+        heads = [*range(n - 3), n - 2, n - 3, n - 1] if n > 2 else [0, 1]
+        order = {"reversed": [*range(n)][::-1], "channels last": [0, *range(2, n), 1], "heads inside": heads}[how]
         out = torch.empty([t.shape[a] for a in order], dtype=t.dtype).permute([order.index(a) for a in range(n)])
     return out.copy_(t.detach()).requires_grad_(t.requires_grad)
 
