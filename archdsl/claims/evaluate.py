@@ -104,7 +104,8 @@ class Evaluation:
         return value, True, value
 
     def _compare(self, expr: tree.Binary) -> tuple[bool, Any, Any]:
-        actual, expected = (evaluate(self.frame, self.filled(side)) for side in (expr.left, expr.right))
+        full = self.filled(expr)
+        actual, expected = evaluate(self.frame, full.left), evaluate(self.frame, full.right)
         if self.item.within is not None:
             tolerance = self.tolerance(expected)
             for v in (actual, expected):

@@ -15,6 +15,7 @@ from archdsl.inputs import sample_inputs
 from archdsl.lazy import torch
 
 WHOLE = 2**22  # a weight of more numbers is a view of fewer random ones
+LONGEST = 192  # of the stream
 TOLERANCE = 1e-9  # of float64 results of size 1
 
 
@@ -201,7 +202,7 @@ def small_sizes(made: Elaborated) -> dict[str, int]:
     free = sorted({n for i in made.inputs for s in i.type.shape for n in symbols(s)})
     wanted = {n: made.sizes.get(n, 2) for n in free}
     if made.stream in wanted:
-        wanted[made.stream] = min(max([8, *(2 * n + 2 for n in _windows(made.graph))]), max(made.sizes.get(made.stream, 64), 8), 96)
+        wanted[made.stream] = min(max([8, *(2 * n + 2 for n in _windows(made.graph))]), LONGEST)
     if "B" in wanted:
         wanted["B"] = 1
     for sizes in _near(wanted, made.stream):
@@ -216,7 +217,7 @@ def small_sizes(made: Elaborated) -> dict[str, int]:
 def _near(wanted: dict[str, int], stream: str | None) -> Iterator[dict[str, int]]:
     """The sizes as wanted, then others of the axes without an example, near ones first."""
     yield wanted
-    for n in itertools.chain(range(wanted.get(stream or "", 8), 129), range(wanted.get(stream or "", 8) - 1, 0, -1)):
+    for n in itertools.chain(range(wanted.get(stream or "", 8), LONGEST + 1), range(wanted.get(stream or "", 8) - 1, 0, -1)):
         yield {**wanted, stream: n} if stream in wanted else {k: n for k in wanted}
 
 

@@ -53,8 +53,9 @@ WORDS = {w.name: w for w in (
 IN_SPACES = ("params", "macs", "weight_bytes", "saved_bytes", "peak_bytes", "count")
 
 
-def check_text(module: Module) -> list[Diagnostic]:
-    """Claims, variants and spaces against the headers of their models: targets, names, arguments, and that each claim says yes or no."""
+def check_text(module: Module, doubtful: set[str] = frozenset()) -> list[Diagnostic]:  # type: ignore[assignment]
+    """Claims, variants and spaces against the headers of their models: targets, names, arguments, and that each claim says yes or no.
+    `doubtful`: names of which nothing is said, because the text around them could not be read."""
     found: list[Diagnostic] = []
     models = {d.name: d for d in module.tree.decls if isinstance(d, tree.Model)}
     variants = {d.name: d for d in module.tree.decls if isinstance(d, tree.Variant)}
@@ -68,12 +69,14 @@ def check_text(module: Module) -> list[Diagnostic]:
             continue
         if model is not None:
             walk = _Words(module, model, variants)
+            walk.told |= doubtful
             for item in decl.items:
                 walk.item(item)
             found += walk.found.found
     for d in module.tree.decls:
         if isinstance(d, tree.Space) and d.model in models:
             walk = _Words(module, models[d.model], variants, IN_SPACES)
+            walk.told |= doubtful
             for expr in d.items:
                 walk.limit(expr)
             found += walk.found.found
@@ -210,9 +213,11 @@ class _Words(Walk):
         self.report(error("A0403", f"`{name}` is nothing that a {what} can speak of", span, "not known here",
                           help=did_you_mean(name, known) or (f"{what}s speak of {', '.join(self.allowed or WORDS)} and the model's own knobs",), fixes=fixes))
 
-    def _allowed(self, word: Word, span: Span) -> None:
+    def _allowed(self, word: Word, span: Span) -> bool:
         if self.allowed is not None and word.name not in self.allowed:
             self.report(error("A0404", f"a space limits costs and knobs; `{word.name}` is for claims", span, help=f"limits speak of {', '.join(self.allowed)} and knobs"))
+            return False
+        return True
 
     def member(self, node: tree.Member) -> Any:
         """An address: it is looked up when the model has been elaborated."""
@@ -235,8 +240,7 @@ class _Words(Walk):
         if word is None:
             super().call(node, piped)
             return
-        self._allowed(word, node.func.span)
-        if word.comes:
+        if not self._allowed(word, node.func.span) or word.comes:
             return
         positional = [a for a in node.args if a.name is None]
         for a in node.args:

@@ -4,6 +4,7 @@ What cannot be told without values stays unsaid here: elaboration will speak. So
 """
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator
 
@@ -23,6 +24,8 @@ TYPES = frozenset("int float bool str block mask init f64 f32 f16 bf16 i64 i32 i
 def resolve(module: Module) -> list[Diagnostic]:
     """Unknown names, misfitting argument lists, names bound twice or too late, missing `return`s and recursion in a module's own text."""
     walk = Walk(module)
+    if module.diagnostics:
+        walk.told_imports |= _doubtful_names(module)
     for d in module.tree.decls:
         visit = DECLARATIONS.get(type(d))
         if visit is not None:
@@ -31,7 +34,7 @@ def resolve(module: Module) -> list[Diagnostic]:
     walk.recursion()
     from archdsl.claims.words import check_text
 
-    for fault in check_text(module):
+    for fault in check_text(module, walk.told_imports if module.diagnostics else set()):
         walk.report(fault)
     return walk.found.found
 
@@ -387,6 +390,21 @@ class _Completed:
     """A block with its first list: what is called next is its second one."""
 
     ref: BlockRef
+
+
+def _doubtful_names(module: Module) -> set[str]:
+    """Where the text could not be read in full: every word outside of what was read. It may have bound them, so nothing is said of them."""
+    text = list(module.source.text)
+    stack: list[Any] = list(module.tree.decls)
+    while stack:
+        node = stack.pop()
+        inside = [s for b in _nested(node) for s in b] if isinstance(node, tree.Statement) else list(getattr(node, "body", None) or ())
+        broken = any(f.span.start < node.span.end and node.span.start <= f.span.end and f.span.source is module.source for f in module.diagnostics)
+        if broken and inside:
+            stack += inside
+        elif not broken:
+            text[node.span.start : node.span.end] = " " * (node.span.end - node.span.start)
+    return set(re.findall(r"\w+", "".join(text)))
 
 
 # ---------------------------------------------------------------- what names a tree binds

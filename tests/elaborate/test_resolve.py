@@ -182,3 +182,15 @@ def test_fixes_mend_the_text():
         text = text[: span.start] + new + text[span.end :]
     assert "LayerNorm(eps = 1e-6)(x) |> gelu" in text
     assert resolve(modules.Library().open(Source("t.arch", text), None)) == []
+
+
+@pytest.mark.parametrize(("text", "codes"), [
+    ("block A()(x: [d]) -> [d] {\n  y = = x\n  return y + z\n}\n", {"A01", "A02"}),
+    ("block A()(x: [d]) -> [d] {\n  y = x + * 2\n  w = y\n  return w\n}\n", {"A01"}),
+    ("block A(()(x: [d]) -> [d] { return x }\nblock C()(x: [d]) -> [d] { return A()(x) }\n", {"A01"}),
+    ("block A()(x: [d]) -> [d] {\n  if d > 2 {\n    y = \n  }\n  return y\n}\n", {"A01"}),
+    ("model M()(x: [B, 4]) -> [B, 4] { return x }\nclaim { not params == 3 }\n", {"A01"}),
+])
+def test_a_syntax_fault_is_not_followed_by_names_that_it_hid(text, codes):
+    module = modules.Library().open(Source("t.arch", text), None)
+    assert {d.code[:3] for d in [*module.diagnostics, *resolve(module)]} == codes
