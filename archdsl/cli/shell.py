@@ -102,7 +102,7 @@ def compile(
 
 @app.command()
 def verify(paths: Paths, json: Json = False) -> int:
-    """Verify the claims of specs: counts, costs, causality. Exit 1 when one is not true."""
+    """Check the claims of specs: the paper's figures, causality, equality of variants."""
     from archdsl.cli.commands.verify import verify
 
     return verify(paths, json)

@@ -14,7 +14,7 @@ from archdsl.version import VERSION
 
 def test_help_names_every_verb(archdsl):
     text = archdsl("--help").stdout
-    assert all(re.search(rf"^  {verb} ", text, re.M) for verb in ("check", "fmt", "explain", "cost", "compile", "list", "ops", "new"))
+    assert all(re.search(rf"^  {verb} ", text, re.M) for verb in ("check", "fmt", "explain", "cost", "compile", "verify", "list", "ops", "new"))
 
 
 def test_version(archdsl):

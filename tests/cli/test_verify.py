@@ -1,0 +1,48 @@
+"""archdsl verify: claims that hold, claims that do not, data, faulty specs."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+SPEC = """\
+use std.linear { Linear }
+
+model Stack(d: int = 4, depth: int = 2) (x: [B = 1, d]) -> [B, d] {
+  layers: for i in range(depth) {
+    x = x |> Linear(d, bias = false) as f
+  }
+  return x
+}
+
+variant wide { d = 8 }
+
+claim { params == 32 }
+claim wide { params == 128;  macs(B = 2) == 256 }
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    (tmp_path / "stack.arch").write_text(SPEC)
+    return "stack.arch"
+
+
+def test_claims_that_hold(archdsl, spec, golden):
+    assert archdsl("verify", spec).stdout == golden
+    rows = json.loads(archdsl("verify", spec, "--json").stdout)
+    assert all(set(r) == {"path", "variant", "claim", "passed", "expected", "actual"} for r in rows)
+    assert [(r["variant"], r["expected"], r["actual"], r["passed"]) for r in rows] == [(None, 32, 32, True), ("wide", 128, 128, True), ("wide", 256, 256, True)]
+
+
+def test_claims_that_do_not(archdsl, tmp_path, golden):
+    (tmp_path / "stack.arch").write_text(SPEC.replace("== 128", "== 129"))
+    assert archdsl("verify", ".", code=1).stdout == golden
+    rows = json.loads(archdsl("verify", "stack.arch", "--json", code=1).stdout)
+    assert [r["passed"] for r in rows] == [True, False, True]
+
+
+def test_a_faulty_spec_does_not_stop_the_others(archdsl, spec, tmp_path):
+    (tmp_path / "broken.arch").write_text("model {")
+    done = archdsl("verify", "broken.arch", spec, "--json", code=1)
+    assert "error[A01" in done.stderr and len(json.loads(done.stdout)) == 3
