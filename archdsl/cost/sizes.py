@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Label, error
-from archdsl.dims import NotInteger, evaluate, symbols
+from archdsl.dims import NotInteger, evaluate, sym, symbols
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.model import Elaborated
 from archdsl.source import Source, Span
 
 Spans = Mapping[str, Span]
 _HOLDS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 def parse_sizes(text: str) -> tuple[dict[str, int], dict[str, Span]]:
@@ -32,7 +33,8 @@ def parse_sizes(text: str) -> tuple[dict[str, int], dict[str, Span]]:
 
 
 def model_sizes(made: Elaborated, at: Mapping[str, int], spans: Spans | None = None) -> dict[str, int]:
-    """A number for every run-time size: from `at`, else the spec's example, else 1. Raises A0641, A0642, A0643."""
+    """A number for every run-time size: from `at`, else the spec's example, else 1. An example gives way to a condition on that size alone
+    (`H == 384` after `side = 384`). Raises A0641, A0642, A0643."""
     free = sorted({name for i in made.inputs for s in i.type.shape for name in symbols(s)})
     for name, number in at.items():
         span = (spans or {}).get(name) or _span(name, number)
@@ -40,9 +42,18 @@ def model_sizes(made: Elaborated, at: Mapping[str, int], spans: Spans | None = N
             raise _unknown(made, name, free, span)
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise error("A0642", f"`{name}` cannot be {number!r}", span, "not a size", help="a size is a whole number from 1 up")
-    sizes = {name: at.get(name, made.sizes.get(name, 1)) for name in free}
+    sizes = {name: at[name] if name in at else _example(made, name) for name in free}
     require(made, sizes, spans)
     return sizes
+
+
+def _example(made: Elaborated, name: str) -> int:
+    size = made.sizes.get(name, 1)
+    for g in made.graph.guards:
+        for op, left, right in ((g.op, g.left, g.right), (_TURNED.get(g.op, g.op), g.right, g.left)):
+            if left is sym(name) and isinstance(right, int) and not _HOLDS[op](size, right):
+                size = right + {"<": -1, ">": 1}.get(op, 0)
+    return max(size, 1)
 
 
 def require(made: Elaborated, sizes: Mapping[str, int], spans: Spans | None = None) -> None:

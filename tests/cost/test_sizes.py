@@ -33,6 +33,15 @@ def test_sizes_come_from_at_then_from_the_spec_then_are_one():
     assert loads(text).cost(at={"B": 3, "H": 4}).macs == 3 * 4 * 16
 
 
+def test_examples_give_way_to_what_knobs_ask_for():
+    vit, gpt = (resolve_source(name)[0] for name in ("vit", "gpt2"))
+    assert vit.cost(side=384).sizes == {"B": 1, "H": 384, "W": 384}
+    knob = next(k for k, v in gpt.knobs.items() if v.value == 1024)
+    assert gpt.cost(knobs={knob: 64}).sizes["T"] == 64
+    with pytest.raises(ArchError, match="A0643"):
+        gpt.cost(at={"T": 65}, knobs={knob: 64})
+
+
 @pytest.mark.parametrize(("at", "code", "help"), [
     ({"h": 4}, "A0641", "did you mean `H`?"), ({"Q": 4}, "A0641", "it has B, H"), ({"d": 4}, "A0641", "--set d"),
     ({"B": 0}, "A0642", "whole number"), ({"B": 2.0}, "A0642", "whole number"), ({"B": True}, "A0642", "whole number"),
