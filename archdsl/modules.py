@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.values import POISON, BlockRef, FnRef, ModelRef, RecordRef, UserOp
@@ -16,6 +17,32 @@ from archdsl.syntax import tree
 from archdsl.syntax import parser as _p
 from archdsl.syntax.parser import parse_recover
 parse_cached = getattr(_p, "parse_cached", _p.parse)
+
+CODES = {
+    "A0602": Code(
+        "a limit is reached",
+        "Reading a spec always ends, within a budget of steps, sizes of lists and numbers, and depth: a spec may come from a stranger, a search or a "
+        "language model. Real models stay far below: 80 layers of Llama take under a thousandth of it.",
+        bad="model Net(d: int = 8)(x: [B, d]) -> [B, d] {\n  return x * (2 ** 100_000)\n}",
+        good="model Net(d: int = 8)(x: [B, d]) -> [B, d] {\n  return x * (2 ** 10)\n}",
+    ),
+    "A0603": Code(
+        "a module outside of the spec's folder",
+        "`use` reads the library and files below the folder of the spec, nothing else, not even through a symbolic link: a spec from a stranger must not "
+        "reach your other files. Copy the file beside the spec.",
+    ),
+    "A0605": Code(
+        "a setting that cannot be read",
+        "`--set ADDRESS=VALUE` takes the address of a knob and a value of the language: `d=512`, `depths=[3, 3, 9, 3]`, `layers.*.mixer=pooling`.",
+        bad="archdsl cost llama.arch --set depth:16",
+        good="archdsl cost llama.arch --set depth=16",
+    ),
+    "A0606": Code(
+        "a file without a model",
+        "Costs, compilation and claims need a `model NAME(…)(…) -> … { … }`. A file of blocks and functions alone is a module for others to `use`; "
+        "`archdsl check` reads it too.",
+    ),
+}
 
 REFS: dict[type, Any] = {tree.Block: BlockRef, tree.Model: ModelRef, tree.Fn: FnRef, tree.Record: RecordRef, tree.OpDecl: UserOp}
 
@@ -51,7 +78,7 @@ class Module:
             if not isinstance(d, tree.Use):
                 continue
             try:
-                other = self.library.module(d.module, self, d.span)
+                other = self.library.module(d.module, self, _module_span(d))
             except ArchError as e:
                 self._fault(e)
                 for n in d.names:
@@ -90,6 +117,20 @@ class Module:
         return list(self.scope)
 
 
+def _module_span(d: tree.Use) -> Span:
+    """Where the module's name stands in a `use`."""
+    at = d.span.text.find(d.module)
+    return Span(d.span.source, d.span.start + at, d.span.start + at + len(d.module)) if at > 0 else d.span
+
+
+def _shown(path: Path) -> str:
+    """A path as messages show it: from the working folder when it lies inside."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 class Library:
     """Modules read so far, by the place they came from. One per loaded spec, over trees that are cached for the whole process."""
 
@@ -101,7 +142,7 @@ class Library:
         """The module of a spec's own text."""
         parsed, faults = parse_recover(source)
         module = Module(source, parsed, self, False, folder, list(faults))
-        self.path.append(source.path)
+        self.path.append(str(folder / Path(source.path).name) if folder is not None else source.path)
         module.link()
         self.path.pop()
         return module
@@ -136,15 +177,15 @@ class Library:
         if not real.is_relative_to(folder.resolve()):
             raise error("A0603", f"the module `{name}` lies outside of the spec's folder", span, "reached through a link", help="copy the file beside the spec")
         key = str(real)
-        if key in self.read:
+        if key in self.read or key in self.path:
             return self._known(key, span)
-        source = read_source(str(path))
+        source = read_source(_shown(path))
         parsed, faults = parse_recover(source)
         return self._load(key, source, parsed, False, folder, list(faults))
 
     def _known(self, key: str, span: Span) -> Module:
         if key in self.path:
-            raise error("A0216", f"modules import each other in a circle: {' -> '.join([*self.path[self.path.index(key):], key])}", span)
+            raise error("A0216", f"modules import each other in a circle: {' -> '.join(Path(p).name for p in [*self.path[self.path.index(key):], key])}", span, "needs itself")
         return self.read[key]
 
     def _load(self, key: str, source: Source, parsed: tree.Module, is_library: bool, folder: Path | None, faults: list[Diagnostic]) -> Module:

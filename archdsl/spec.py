@@ -272,7 +272,7 @@ def variants(module: Module, models: dict[str, Spec]) -> dict[str, Variant]:
             return out[name]
         d = decls[name]
         if name in path:
-            raise error("A0402", f"variants build on each other in a circle: {' -> '.join([*path, name])}", d.name_span)
+            raise error("A0402", f"variants build on each other in a circle: {' -> '.join([*path, name])}", d.name_span, "builds on itself")
         if d.transforms:
             raise error("A0218", "transforms in variants come with the pass framework", d.transforms[0].span, "not built yet")
         own = tuple(Setting(s.address, None, s.value, s.address_span) for s in d.settings)

@@ -29,6 +29,8 @@ CODES = {
                   "archdsl compile llama:tiny -o ~", "archdsl compile llama:tiny -o out"),
     "A0522": Code("the folder is of another version", "The manifest's language version differs from this package's major and minor version, or the printed graph no longer elaborates "
                   "to the hash in the manifest.", "", ""),
+    "A0523": Code("ONNX needs further packages", "`compile --onnx` writes the model through torch's exporter, which needs the packages onnx and onnxscript. "
+                  "They are not installed with archdsl: `pip install 'archdsl[onnx]'`."),
 }
 FILES = ("graph.arch", "model.py", "weights.safetensors", "manifest.json")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Iterator
 
-from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.elaborate import library
-from archdsl.elaborate.hints import did_you_mean, nearest
+from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.resolve import Walk, tensor_type
 from archdsl.elaborate.values import BlockRef, FnRef
 from archdsl.modules import Module
@@ -205,13 +205,11 @@ class _Words(Walk):
         if name in self.told:
             return
         self.told.add(name)
-        where = f"use `{name}`" if library.module_of(name) else ""
         known = [*(self.allowed or WORDS), *self.vars, *self.module.scope, *library.names()]
-        close = nearest(name, known)
-        fixes = (Fix(f"replace by `{close[0]}`", ((span, close[0]),)),) if close and not where else ()
+        help, fixes = nearest_help(name, known, span)
         what = "limit" if self.allowed else "claim"
         self.report(error("A0403", f"`{name}` is nothing that a {what} can speak of", span, "not known here",
-                          help=did_you_mean(name, known) or (f"{what}s speak of {', '.join(self.allowed or WORDS)} and the model's own knobs",), fixes=fixes))
+                          help=help or ((f"{what}s speak of {', '.join(self.allowed or WORDS)} and the model's own knobs",) if not fixes else ()), fixes=fixes))
 
     def _allowed(self, word: Word, span: Span) -> bool:
         if self.allowed is not None and word.name not in self.allowed:

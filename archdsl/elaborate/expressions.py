@@ -7,7 +7,7 @@ from archdsl.diagnostics.model import Fix, Label, error
 from archdsl.dims import Dim
 from archdsl.elaborate import apply, layouts, library, operators
 from archdsl.elaborate.frame import Frame, check_size, good
-from archdsl.elaborate.hints import did_you_mean, nearest
+from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
     TEMPLATES, BlockRef, Compose, Condition, InitRef, Literal, MaskRef, NeedInline, OpRef, POISON, Poisoned, RecordValue, Share, describe,
@@ -36,14 +36,16 @@ def lookup(frame: Frame, name: str, span: Span) -> Any:
 
 
 def unknown(frame: Frame, name: str, span: Span) -> Exception:
-    names = [*frame.vars, *frame.module.names(), *library.names()]
-    close = nearest(name, names)
-    fixes = (Fix(f"replace by `{close[0]}`", ((span, close[0]),)),) if close else ()
-    help = did_you_mean(name, names)
+    """A0201: a library block is to be imported, another name may be a misspelt one."""
     where = library.module_of(name)
     if where:
-        help = (f"add `use {where} {{ {name} }}`", *help)
-        fixes = ()
+        decls = frame.module.tree.decls
+        start = decls[0].span.start if decls else 0
+        title = f"add `use {where} {{ {name} }}`"
+        fixes: tuple[Fix, ...] = (Fix(title, ((Span(span.source, start, start), f"use {where} {{ {name} }}\n"),)),)
+        help: tuple[str, ...] = ()
+    else:
+        help, fixes = nearest_help(name, [*frame.vars, *frame.module.names(), *library.names()], span)
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes)
 
 

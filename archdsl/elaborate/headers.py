@@ -10,7 +10,7 @@ from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.dims import Dim
 from archdsl.elaborate.builder import join
 from archdsl.elaborate.frame import Frame, Override, good
-from archdsl.elaborate.hints import did_you_mean, nearest
+from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.values import (
     TEMPLATES, BlockRef, Bound, Defaults, InitRef, NOWHERE, POISON, RecordRef, RecordValue, Template, Builtin, describe, is_hyper_number,
 )
@@ -44,12 +44,9 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
     given: dict[str, Bound] = {names[i]: Bound(v, spans.get(i, node.span), "argument") for i, v in enumerate(positional)}
     for k, v in named.items():
         if k not in names:
-            close = nearest(k, names)
-            from archdsl.diagnostics.model import Fix
-
             span = spans.get(k, node.span)
-            fixes = (Fix(f"replace by `{close[0]}`", ((Span(span.source, span.start, span.start + len(k)), close[0]),)),) if close and span.text.startswith(k) else ()
-            raise error("A0202", f"`{decl.name}` has no argument `{k}`", span, "no such argument", labels=(where,), notes=(signature(decl),), help=did_you_mean(k, names), fixes=fixes)
+            help, fixes = nearest_help(k, names, Span(span.source, span.start, span.start + len(k)) if span.text.startswith(k) else None)
+            raise error("A0202", f"`{decl.name}` has no argument `{k}`", span, "no such argument", labels=(where,), notes=(signature(decl),), help=help, fixes=fixes)
         if k in given:
             raise error("A0205", f"`{k}` is given twice", spans.get(k, node.span))
         given[k] = Bound(v, spans.get(k, node.span), "argument")
@@ -72,7 +69,8 @@ def signature(decl: tree.Block) -> str:
     """The header on one line, as written."""
     span = decl.span
     head = span.text.split("{", 1)[0] if decl.body is not None else span.text
-    return " ".join(head.split())
+    text = " ".join(head.split())
+    return text.replace("( ", "(").replace(", )", ")")
 
 
 def allowed(frame: Frame, p: tree.Param) -> Any:

@@ -4,6 +4,9 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Iterable
 
+from archdsl.diagnostics.model import Fix
+from archdsl.source import Span
+
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """At most three names that look like `name`, the closest first."""
@@ -12,6 +15,14 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
     exact = lower.get(name.lower().replace("_", ""))
     close = get_close_matches(name, pool, n=3, cutoff=0.6)
     return ([exact] if exact and exact != name else []) + [c for c in close if c not in (exact, name)]
+
+
+def nearest_help(name: str, names: Iterable[str], span: Span | None) -> tuple[tuple[str, ...], tuple[Fix, ...]]:
+    """(help, fixes): the nearest name as a fix of `span`, and all near ones as help when there are several or nothing to mend."""
+    close = nearest(name, names)
+    if not close or span is None:
+        return did_you_mean(name, close), ()
+    return did_you_mean(name, close) if len(close) > 1 else (), (Fix(f"replace by `{close[0]}`", ((span, close[0]),)),)
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> tuple[str, ...]:

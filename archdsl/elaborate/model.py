@@ -205,7 +205,7 @@ def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, kno
     for o in overrides:
         if not o.used[0]:
             address = ".".join(o.segments)
-            faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address", help=did_you_mean(address, names)).diagnostics
+            faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address", help=did_you_mean(address, names) or _known(names)).diagnostics
     seen: set[int] = set()
     for statement, key, _ in session.declared_defaults:
         if key not in session.used_defaults and id(statement) not in seen:
@@ -215,6 +215,10 @@ def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, kno
                                 help="remove it").diagnostics
     if faults:
         raise ArchError(*faults)
+
+
+def _known(names: list[str]) -> tuple[str, ...]:
+    return (f"it has {', '.join(names[:12])}{' and others' if len(names) > 12 else ''}" if names else "it has none",)
 
 
 def size_at(size: Size, sizes: dict[str, int]) -> int:

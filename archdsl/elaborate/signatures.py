@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from typing import Any, Iterator
 
-from archdsl.diagnostics.model import ArchError, Fix, Label, error
+from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.elaborate.headers import signature
-from archdsl.elaborate.hints import did_you_mean, nearest
+from archdsl.elaborate.hints import nearest_help
 from archdsl.elaborate.values import BlockRef, Builtin, FnRef, InitRef, OpRef, RecordRef, UserOp
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -81,10 +81,9 @@ def _fits(callee: Callee, args: tuple[tree.Arg, ...], piped: int, given: frozens
 
 def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
     assert a.name is not None
-    close = nearest(a.name, names)
-    fixes = (Fix(f"replace by `{close[0]}`", ((a.name_span, close[0]),)),) if close and a.name_span else ()
+    help, fixes = nearest_help(a.name, names, a.name_span)
     return error("A0202", f"{callee.what} has no {callee.kind} `{a.name}`", a.name_span or a.span, f"no such {callee.kind}", labels=callee.labels, notes=callee.notes,
-                 help=did_you_mean(a.name, names), fixes=fixes)
+                 help=help, fixes=fixes)
 
 
 def _too_many(callee: Callee, positional: list[tree.Arg], span: Span, count: int) -> ArchError:

@@ -4,6 +4,12 @@ from __future__ import annotations
 from archdsl.diagnostics.codes import Code
 
 CODES = {
+    "A0501": Code(
+        "A form that this model cannot be built in",
+        "The form `parallel` computes all positions at once. `extend` and `step`, which keep a state between calls, come with the streaming mixers.",
+        bad="archdsl cost llama.arch --form step",
+        good="archdsl cost llama.arch --form parallel",
+    ),
     "A0511": Code(
         "No emitted value has such an address",
         "`emit` asks for values that the spec emits, by address: `layers.3.moe.balance`, `layers.*.moe.balance` (one segment), `**.balance` (any\n"
