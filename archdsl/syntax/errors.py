@@ -248,6 +248,8 @@ def _starts_badly(s: Situation, token: Token) -> Told:
     expected = s.expected(s.prior)
     if s.run.start != "start" or s.names[token[0]] == "$END":
         return None
+    if s.in_body() and s.opens_declaration(s.at):
+        return None
     if "RETURN" in expected and (s.leads_line(token) or s.tokens[s.at - 1][1] in (";", "{", "}")):
         return Diagnostic("A0117", f"a statement cannot start with `{short(token[1])}`", span(s, token), "every statement starts with a word",
                           help=("bind a name (`x = …`) or start with a word such as `return`, `param`, `for`",))
@@ -276,7 +278,7 @@ def _bracket(s: Situation, token: Token) -> Told:
         return None
     comma = s.table.words.fixed[","]
     after = s.would_take(s.prior, comma)
-    if after is None or s.take(after, token) is None:
+    if after is None or s.take(after, token) is None or not _goes_on(s, comma, s.tokens[s.at : s.at + 2]):
         closed = s.would_take(s.prior, s.table.words.fixed[PARTNER[inner.token[1]]])
         return _unclosed(s, inner, token) if closed is not None and s.take(closed, token) is not None else None
     before = s.tokens[s.at - 1]

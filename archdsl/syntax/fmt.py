@@ -1,16 +1,14 @@
 """The formatter: the tree printed in one layout, with the comments and blank lines of its text."""
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.source import Source
 from archdsl.syntax import tree as t
 from archdsl.syntax.layout import BLANK, HARD, Comment, Doc, IfBroken, layout
-from archdsl.syntax.parser import Run
+from archdsl.syntax.parser import Run, deep
 from archdsl.syntax.printer import WIDTH, Printer
 
 
@@ -23,17 +21,6 @@ def format_module(source: Source) -> str:
     with deep():
         text = layout(Formatter(source, module.comments, run.builder.parens).node(module), WIDTH)
     return text.rstrip("\n") + "\n" if text.strip() else ""
-
-
-@contextmanager
-def deep() -> Iterator[None]:
-    """Room for recursion over the deepest tree that the parser lets through."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, 10_000))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 class Formatter(Printer):
@@ -131,4 +118,4 @@ class Formatter(Printer):
         return out
 
 
-__all__ = ["Formatter", "deep", "format_module"]
+__all__ = ["Formatter", "format_module"]

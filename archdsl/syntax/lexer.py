@@ -13,6 +13,10 @@ Token = tuple[int, str, int, int]
 
 RESERVED = frozenset("and or not in is as with if else match for true false none".split())
 
+STATEMENTS = frozenset("require default share frozen param buffer const draw control emit update static choose scan next yield return".split())
+DECLARATIONS = frozenset("use paper record fn op block wrap extern model entry variant claim space names".split())
+STARTERS = STATEMENTS | DECLARATIONS  # where a line starts with one of these like a statement, it is no name: its kind is `RETURN!`, say
+
 FALLBACK = {
     "_CALL": "LPAR", "_INDEX": "LSQB", "INT": "NUMBER",
     "LITERAL": "BLOCK", "BLOCK": "NAME", "ISLAND": "DTYPE", "DTYPE": "NAME", "UNDERSCORE": "NAME",
@@ -33,7 +37,7 @@ _TOKEN = re.compile(
       |(\#[^\n]*|///[^\n]*)
       |(\.\.\.|\.\.<|<->|->|=>|\|>|>>|\?\?|\*\*|//|==|!=|<=|>=|\.\.)
       |([][(){},:;.=<>+\-*/%@|&?])
-      |("(?:[^"\\\n]|\\.)*?(?=[)\]},;\ ]{0,20}(?:\n|\Z))|"[^\n]*|'[^'\n]*'|[0-9]\w*|[^\s])""",
+      |("(?:[^"\\\n]|\\.){0,400}?(?=[)\]},;\ ]{0,20}(?:\n|\Z))|"[^\n]*|'[^'\n]*'|[0-9]\w*|[^\s])""",
     re.VERBOSE,
 )
 _WORD, _NUMBER, _STRING, _TOUCHING, _COMMENT, _LONG, _SHORT, _BAD = range(1, 9)
@@ -43,6 +47,9 @@ _names_itself = re.compile(_GAP + r"(?:=(?![>])|[,:])").match  # after a context
 _opens_brace = re.compile(_GAP + r"\{").match
 _starts_domain = re.compile(r"(?=[\s#/{])" + _GAP + r"[A-Za-z0-9_\"(\[{]").match
 _names_axis = re.compile(r"(?=[\s#/])" + _GAP + "[A-Za-z_]").match
+
+
+_goes_on = re.compile(r"[ \t]+(?!(?:for|in|if|is|and|or|not|as|with|when|else|from|within|step|by|identity|over)\b)[A-Za-z0-9_\"(\[{]").match
 
 
 class Lexed(NamedTuple):
@@ -68,6 +75,7 @@ class Words:
         for text, kind in self.word.items():
             if text not in RESERVED and kind not in self.fallback:
                 self.fallback[kind] = self.name
+        self.starter = {word: ids[word.upper() + "!"] for word in STARTERS}
         self.special = _DTYPES | _LAYOUTS | _DIMFNS | _SELKINDS | {"_", "phase", "some", "ragged", "each"}
 
     def special_kind(self, text: str, source: str, end: int) -> int:
@@ -106,6 +114,7 @@ def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
     docs: dict[int, str] = {}
     bad: list[Token] = []
     doc: list[tuple[int, int]] = []
+    starter = words.starter
     ids, fixed, word, reserved, special, name = words.ids, words.fixed, words.word, words.reserved, words.special, words.name
     call, index, lpar, string = ids["_CALL"], ids["_INDEX"], ids["LPAR"], ids["STRING"]
     layout, modulo = ids["LAYOUT"], ids["MODULO"]
@@ -126,6 +135,8 @@ def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
                 kind = name
             elif piece in reserved:
                 kind = reserved[piece]
+            elif piece in starter and _goes_on(text, end) and _leads(text, start, piece):
+                kind = starter[piece]
             elif piece in special:
                 kind = words.special_kind(piece, text, end)
                 if piece == "some" and tokens and tokens[-1][1] == "is":
@@ -168,6 +179,15 @@ def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
             tokens[at] = (ids["LAYOUT_ON"], *tokens[at][1:])
     tokens.append((ids["$END"], "", len(text), len(text)))
     return Lexed(tokens, comments, docs, bad)
+
+
+def _leads(text: str, start: int, word: str) -> bool:
+    """Does a word stand first on its line, and a declaration's word at its very start?"""
+    if word in DECLARATIONS:
+        return start == 0 or text[start - 1] == "\n"
+    while start and text[start - 1] in " \t":
+        start -= 1
+    return start == 0 or text[start - 1] == "\n"
 
 
 def _doc_text(text: str, lines: list[tuple[int, int]]) -> str:

@@ -10,6 +10,8 @@ and its stacks are at hand when a mistake is to be explained and skipped.
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +44,13 @@ def parse_recover(source: Source) -> tuple[t.Module, list[Diagnostic]]:
     if module is None:
         module = t.Module(Span(source, 0, len(source.text)), ())
     return module, run.faults.found
+
+
+def parse_cached(source: Source) -> t.Module:
+    """The same, and trees of modules of the installed library are kept between runs."""
+    from archdsl.syntax import cache
+
+    return cache.parse_cached(source)
 
 
 def parse_signature(text: str, path: str = "<signature>") -> t.OpDecl:
@@ -87,6 +96,17 @@ def no_collection():
     finally:
         if was:
             gc.enable()
+
+
+@contextmanager
+def deep() -> Iterator[None]:
+    """Room for recursion over the deepest tree that the parser lets through."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 10_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 class Run:
@@ -172,6 +192,7 @@ class Run:
                 if how == 0 and size == 1:  # PASS: the value stays
                     states[-1] = state = goto[states[-2]][left]
                     if state == end_state and kind == final:
+                        self.deepest = deepest
                         return -1
                     continue
                 if size:
@@ -210,6 +231,7 @@ class Run:
                 values.append(value)
                 starts.append(start)
                 if state == end_state and kind == final:
+                    self.deepest = deepest
                     return -1
             states.append(act)
             values.append(token)

@@ -379,7 +379,7 @@ class Printer(PartPrinter):
 
 def print_node(node: t.Node) -> str:
     """The text of any node, as the formatter would write it, from the tree alone."""
-    from archdsl.syntax.fmt import deep
+    from archdsl.syntax.parser import deep
 
     with deep():
         return layout(Bare().node(node), WIDTH)

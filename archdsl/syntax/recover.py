@@ -3,20 +3,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from archdsl.syntax.lexer import Token
+from archdsl.syntax.lexer import DECLARATIONS, STATEMENTS, Token
 from archdsl.syntax.tree import Node
 
 if TYPE_CHECKING:
     from archdsl.syntax.parser import Run
     from archdsl.syntax.table import Table
 
-STATEMENT_WORDS = frozenset(
-    "require default share frozen param buffer const draw control emit update static choose scan next yield return if for match entry".split()
-)
-HARD_WORDS = STATEMENT_WORDS - {"if", "for", "match"}  # never part of an expression that goes on from the line above
-DECLARATION_WORDS = frozenset("use paper record fn op block wrap extern model entry variant claim space names".split())
+STATEMENT_WORDS = STATEMENTS | {"if", "for", "match", "entry"}
+FAR = 5000  # tokens of one statement or declaration that are read again to explain a mistake
 NEVER_FIRST = frozenset(") ] } , ; . = : |> >> ?? & | + * / // % @ ** == != < <= > >= => -> and or is in as with else when".split()) | {""}
 OPENING = frozenset(("LPAR", "_CALL", "LSQB", "_INDEX", "LBRACE"))
+CLOSING = frozenset(("RPAR", "RSQB", "RBRACE"))
 PARTNER = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -75,13 +73,16 @@ class Situation:
     def expected(self, states: list[int] | None = None) -> set[str]:
         """The names of the terminals that fit."""
         states = self.states if states is None else states
-        return {self.names[kind] for kind in self.table.actions[states[-1]] if self.would_take(states, kind) is not None}
+        found = {self.names[kind] for kind in self.table.actions[states[-1]] if self.would_take(states, kind) is not None}
+        return {name for name in found if name[-1] != "!"}
 
     def before(self, index: int) -> list[int] | None:
-        """The stack of states before an earlier token of the same statement or declaration."""
+        """The stack of states before an earlier token of the same statement or declaration, or of the one before it."""
         depth = self.anchor()
         start = self.start(depth)
-        if start is None or index < start:
+        if start is not None and index == start and index < self.at and (last := self.last(depth)) is not None:
+            start = self.index_of(last.span.start)
+        if start is None or not start <= index <= start + FAR:
             return None
         states: list[int] | None = self.states[: depth + 1]
         for token in self.tokens[start:index]:
@@ -106,6 +107,11 @@ class Situation:
             if self.is_anchor(self.states[depth]):
                 return depth
         return 0
+
+    def last(self, depth: int) -> Node | None:
+        """The statement or declaration that ends right before the one under way."""
+        items = self.values[depth - 1] if depth else None
+        return items[-1] if isinstance(items, list) and items and isinstance(items[-1], Node) else None
 
     def finished(self, depth: int) -> Any:
         """The statement that was taken as finished right before the misfit, None when one is under way."""
@@ -138,9 +144,15 @@ class Situation:
 
     def opened(self) -> list[Open]:
         """The open brackets, innermost first."""
-        found = []
+        found: list[Open] = []
+        closed = 0
         for depth in range(len(self.states) - 1, 0, -1):
-            if self.table.symbol[self.states[depth]] in OPENING:
+            symbol = self.table.symbol[self.states[depth]]
+            if symbol in CLOSING:
+                closed += 1
+            elif symbol in OPENING and closed:
+                closed -= 1
+            elif symbol in OPENING:
                 rules = frozenset(name for name, _ in self.table.owners[self.states[depth]])
                 found.append(Open(depth, self.values[depth - 1], rules))
         return found
@@ -148,7 +160,7 @@ class Situation:
     # ------------------------------------------------------------ lines
     def column(self, token: Token) -> int:
         """How far a token stands from the start of its line."""
-        return token[2] - (self.run.source.text.rfind("\n", 0, token[2]) + 1)
+        return self.run.source.position(token[2])[1] - 1
 
     def leads_line(self, token: Token) -> bool:
         """Is it the first token of its line?"""
@@ -164,7 +176,7 @@ class Situation:
 
     def opens_declaration(self, index: int) -> bool:
         token = self.tokens[index]
-        return token[1] in DECLARATION_WORDS and token[0] != self.table.words.name
+        return token[1] in DECLARATIONS and token[0] != self.table.words.name
 
 
 def recover(run: Run, tokens: list[Token], at: int) -> int:
@@ -180,6 +192,7 @@ def recover(run: Run, tokens: list[Token], at: int) -> int:
         return -1
     if repair is not None and len(run.faults.found) > known and (start := mend(situation, repair)) is not None:
         return start
+    complete(situation)
     found = resynchronise(situation)
     if found is None:
         return -1
@@ -194,14 +207,34 @@ def cut(run: Run, depth: int) -> None:
     del run.states[depth + 1 :], run.values[depth:], run.starts[depth:]
 
 
+def complete(s: Situation) -> None:
+    """Keep the statement or declaration before the misfit when it could end there."""
+    run, table = s.run, s.table
+    kind = table.ids["RBRACE"] if s.in_body() else table.ids["USE"]
+    if s.would_take(run.states, kind) is None:
+        return
+    while (act := table.actions[run.states[-1]][kind]) < 0:
+        size = table.rules[~act][0]
+        start = run.starts[-size] if size else s.tokens[s.at - 1][3]
+        parts = run.values[len(run.values) - size :]
+        cut(run, len(run.values) - size)
+        value = table.value_of(~act, parts, run.methods, start, s.tokens[s.at - 1][3])
+        run.states.append(table.goto[run.states[-1]][table.rules[~act][1]])
+        run.values.append(value)
+        run.starts.append(start)
+
+
 def mend(s: Situation, repair: Repair) -> int | None:
     """Change the tokens and go back to the start of the statement or declaration; its index, None where that cannot be."""
     depth = s.anchor()
     start = s.start(depth)
+    again = s.finished(depth) is not None
+    if start is not None and repair.at <= start and not again and (last := s.last(depth)) is not None and repair.remove:
+        start, again = s.index_of(last.span.start), True
     if start is None or repair.at < start:
         return None
-    if s.finished(depth) is not None:
-        s.values[-1].pop()
+    if again:
+        s.values[depth - 1].pop()
     cut(s.run, depth)
     s.tokens[repair.at : repair.at + repair.remove] = repair.insert
     s.run.resumed = max(s.run.resumed, s.at)
@@ -211,7 +244,8 @@ def mend(s: Situation, repair: Repair) -> int | None:
 def resynchronise(s: Situation) -> tuple[int, int] | None:
     """(depth of the stack to keep, index of the token to go on with)."""
     anchors = [d for d in range(len(s.states) - 1, -1, -1) if s.is_anchor(s.states[d])]
-    inner, outer = anchors[0], anchors[-1]
+    inner = anchors[0]
+    outer = next(d for d in anchors if s.table.actions[s.states[d]].get(s.table.ids["USE"], -1) >= 0)
     first = s.start(inner)
     margin = s.column(s.tokens[first]) if first is not None else 0
     start = s.start(outer) if outer == inner else s.start_of(outer)
@@ -221,14 +255,14 @@ def resynchronise(s: Situation) -> tuple[int, int] | None:
     round_ = 0
     for i in range(s.at + (s.at <= s.run.resumed), len(s.tokens)):
         token = s.tokens[i]
-        text, leads = token[1], s.leads_line(token)
+        text, leads = token[1], i == 0 or s.run.source.text.find("\n", s.tokens[i - 1][3], token[2]) >= 0
         fresh = i > s.at or (first is not None and i > first)
         if s.opens_declaration(i) and fresh and ((leads and s.column(token) <= edge) or (not in_body and braces <= 0 and s.tokens[i - 1][1] == "}")):
             return outer, i
         if in_body and fresh and leads and s.column(token) <= margin and not (text in NEVER_FIRST):
             return inner, i
         if in_body and fresh and s.opens_statement(i):
-            if braces <= 0 and ((leads and text in HARD_WORDS) or (round_ <= 0 and s.tokens[i - 1][1] in (";", "}"))):
+            if braces <= 0 and ((leads and text in STATEMENTS) or (round_ <= 0 and s.tokens[i - 1][1] in (";", "}"))):
                 return inner, i
         if text == "{":
             braces += 1

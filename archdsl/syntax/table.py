@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from archdsl.syntax.build import METHOD
-from archdsl.syntax.lexer import Words
+from archdsl.syntax.lexer import STARTERS, Words
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GRAMMAR, STORED = os.path.join(HERE, "grammar.lark"), os.path.join(HERE, "table.bin")
@@ -42,6 +42,20 @@ class Table:
         self.words = Words(self.terminals, data["texts"])
         self.ids = self.words.ids
         self.texts: dict[str, str] = data["texts"]
+
+    def value_of(self, rule: int, parts: list[Any], methods: list[Any], start: int, end: int) -> Any:
+        """The value of a rule from those of its symbols; the parser's loop has the same in line."""
+        how, which = self.rules[rule][2:4]
+        if how == PASS:
+            return parts[which]
+        if how == BUILD:
+            return methods[rule](parts, start, end)
+        if how == PICK:
+            return methods[rule](which([*parts, None]), start, end)
+        value: list[Any] = []
+        for i, inline in which:
+            value += parts[i] if inline else [None if i < 0 else parts[i]]
+        return methods[rule](value, start, end) if how == FLATTEN else value
 
     def methods_of(self, builder: Any) -> list[Any]:
         """For each rule the method that builds its value, None where values only pass through."""
@@ -95,6 +109,7 @@ def compile_grammar(grammar: str) -> dict[str, Any]:
     number = {state: i for i, state in enumerate(states)}
     texts = {str(t.name): str(t.pattern.value) for t in lark.terminals if t.pattern.__class__.__name__ == "PatternStr"}
     terminals = sorted({str(s.name) for rule in rules for s in rule.expansion if s.is_term} | {"$END", "LPAR", "LSQB", "NUMBER"})
+    terminals += sorted(word.upper() + "!" for word in STARTERS)
     lefts = sorted({str(rule.origin.name) for rule in rules})
     ids = {name: i for i, name in enumerate(terminals)}
     left_ids = {name: i for i, name in enumerate(lefts)}
@@ -107,6 +122,8 @@ def compile_grammar(grammar: str) -> dict[str, Any]:
         for symbol, (action, argument) in moves.items():
             if symbol in ids:
                 row[ids[symbol]] = number[argument] if action is Shift else ~rule_number[argument]
+                if symbol + "!" in ids:
+                    row[ids[symbol + "!"]] = row[ids[symbol]]
             else:
                 jumps[left_ids[symbol]] = number[argument]
         actions.append(rows.setdefault(tuple(sorted(row.items())), len(rows)))

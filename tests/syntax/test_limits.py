@@ -1,0 +1,90 @@
+"""Texts made to hurt: each gives a diagnostic, or a tree, in linear time and without recursion."""
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from archdsl.source import Source
+from archdsl.syntax.fmt import format_module
+from archdsl.syntax.parser import MAX_DEPTH, parse, parse_recover
+
+BODY = "block A()(x: [d]) -> [d] {\n  y = %s\n  return y\n}\n"
+DEEP = {
+    "parentheses": BODY % ("(" * 100_000),
+    "closed parentheses": BODY % ("(" * 100_000 + "x" + ")" * 100_000),
+    "lists": BODY % ("[" * 100_000),
+    "signs": BODY % ("-" * 100_000 + "x"),
+    "negations": BODY % ("not " * 50_000 + "x"),
+    "powers": BODY % ("x ** " * 50_000 + "x"),
+    "literals": BODY % ("block(x) => " * 20_000 + "x"),
+    "bodies": "block A()(x: [d]) -> [d] " + "{ f32 " * 30_000,
+    "types": "block A(x: " + "list[" * 30_000 + "int" + "]" * 30_000 + ")(x: [d]) -> [d] {}",
+    "axes": "block A()(x: [" + "(" * 30_000 + "a b" + ")" * 30_000 + "]) -> [d] {}",
+    "domains": "block A(x: int in " + "each " * 30_000 + "[1])(x: [d]) -> [d] {}",
+    "sums": BODY % ("x + " * 30_000 + "x"),
+    "comparisons": BODY % ("x and " * 30_000 + "x"),
+    "calls": BODY % ("f" + "(x)" * 30_000),
+    "members": BODY % ("f" + ".a" * 30_000),
+    "sizes": "block A()(x: [" + "d + " * 30_000 + "d]) -> [d] {}",
+    "sums in calls": BODY % ("f(" * 60 + "x" + " + x + x + x + x + x)" * 60),
+}
+LARGE = {
+    "strings": (BODY % ('"' + "a" * 9_000_000 + '"'), None),
+    "an unended string": (BODY % ('"' + "a" * 9_000_000), "A0102"),
+    "characters": ("x" * 10_000_001, "A0105"),
+    "words": ("use a\n" * 300_000, "A0105"),
+    "comments": ("# c\n/// d\n" * 100_000, None),
+    "a number": (BODY % ("1" * 100_000), "A0104"),
+    "an exponent": (BODY % "1e999999999", "A0104"),
+    "signs without meaning": (BODY % ("? " * 100_000), "A0101"),
+    "other letters": ("\0" * 100_000, "A0107"),
+    "quotes": ('"\n' * 100_000, "A0102"),
+    "mistakes": ("block A()(x: [d]) -> [d] { y = = 3 }\n" * 10_000, "A0101"),
+    "open bodies": ("block A()(x: [d]) -> [d] {\n" * 5_000, "A0109"),
+    "alternatives": (BODY % ("if a { b } " + "else if a { b } " * 20_000), "A0101"),
+    "layout words": (BODY % ("rearrange(" * 5_000 + "x"), None),
+}
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in DEEP.items()])
+def test_depth_is_limited(text: str):
+    start = time.perf_counter()
+    _, found = parse_recover(Source("deep.arch", text))
+    assert [d.code for d in found] == ["A0106"]
+    assert time.perf_counter() - start < 10  # a fraction of a second; what is quadratic here takes minutes
+
+
+@pytest.mark.parametrize(("text", "code"), [pytest.param(*case, id=name) for name, case in LARGE.items()])
+def test_size_is_limited(text: str, code: str | None):
+    start = time.perf_counter()
+    _, found = parse_recover(Source("large.arch", text))
+    if code is not None:
+        assert code in {d.code for d in found}
+    assert len(found) <= 51
+    assert time.perf_counter() - start < 20
+
+
+def test_what_is_let_through_can_be_walked():
+    """The deepest tree is printed, compared and parsed again without running out of stack."""
+    text = BODY % ("x + " * (MAX_DEPTH - 15) + "x")
+    source = Source("deep.arch", text)
+    assert parse(Source("again.arch", format_module(source))) == parse(source)
+    nested = BODY % ("f(" * 60 + "x" + ")" * 60)
+    assert parse(Source("again.arch", format_module(Source("deep.arch", nested)))) == parse(Source("deep.arch", nested))
+
+
+def test_time_grows_with_length():
+    """Four times the text takes about four times as long: far from sixteen."""
+    unit = "block A()(x: [d]) -> [d] {\n  y = x |> Linear(d) as fc |> gelu\n  return y + x * 2\n}\n"
+
+    def seconds(n: int) -> float:
+        source = Source("long.arch", unit * n)
+        best = 1e9
+        for _ in range(3):
+            start = time.perf_counter()
+            parse(source)
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    assert seconds(1600) < 10 * seconds(400)
