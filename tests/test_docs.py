@@ -1,0 +1,118 @@
+"""The documents are the truth: every example does what the text says, the generated pages are fresh, links lead somewhere.
+
+What blocks mean is told in `documents.py`. `python -m pytest tests/test_docs.py --update-golden` rewrites shown outputs (without `-n`).
+"""
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import documents
+from tests.documents import Block, blocks
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/language.md"]
+SPECS = [pytest.param(b, id=f"{b.document.stem}-{b.line}") for d in DOCUMENTS for b in blocks(d) if b.language == "arch"]
+
+
+def generator():
+    found = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def agree(changes: list[tuple[Block, str]], update: bool) -> None:
+    """Every text is what it should be; with `update` it is made so."""
+    wrong = [(b, new) for b, new in changes if b.text != new]
+    if update:
+        documents.rewrite(wrong)
+        return
+    for b, new in wrong:
+        assert b.text == new, f"{b} shows something else (python -m pytest tests/test_docs.py --update-golden mends it)"
+
+
+@pytest.mark.parametrize("block", SPECS)
+def test_specs(block, tmp_path, request):
+    update = request.config.getoption("--update-golden")
+    if update:  # texts above may have grown
+        block = next(b for b in blocks(block.document) if b.language == "arch" and b.text == block.text)
+    for b in blocks(block.document):
+        if "file" in b.options:
+            documents.keep_file(b, tmp_path)
+    if block.words != ("values",):
+        found = [d.code for d in documents.faults(documents.whole(block), tmp_path)]
+        assert found == ([block.options["error"]] if "error" in block.options else []), f"{block} raises {found}"
+    agree(documents.expected(block, tmp_path), update)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.stem)
+def test_sessions(document, tmp_path, request):
+    agree(documents.session(document, tmp_path), request.config.getoption("--update-golden"))
+
+
+@pytest.mark.parametrize("block", [p for p in SPECS if "file" in p.values[0].options])
+def test_whole_files_are_formatted(block):
+    from archdsl.source import Source
+    from archdsl.syntax.fmt import format_module
+
+    assert format_module(Source("example.arch", block.text)) == block.text
+
+
+def test_the_op_of_contributing_passes_the_registry_test(tmp_path):
+    """In a process of its own: the registry test, with the example's op in the registry."""
+    example = next(b.text for b in blocks(ROOT / "CONTRIBUTING.md") if b.language == "python" and "@op(" in b.text)
+    assert len(example.splitlines()) <= 40
+    name = re.search(r'@op\("(\w+)', example)[1]
+    (tmp_path / "test_example.py").write_text(example + "\nfrom tests.ops.test_registry import *\n")
+    command = [sys.executable, "-m", "pytest", tmp_path / "test_example.py", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider", "-k", name]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and len(re.findall(r"\.", done.stdout.splitlines()[0])) > 8, done.stdout
+
+
+def test_generated_pages_are_fresh():
+    for path, text in generator().pages().items():
+        assert path.exists() and path.read_text(encoding="utf-8") == text, f"run `python docs/generate.py`: {path.name} is out of date"
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda d: d.stem)
+def test_links(document):
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), f"{document.name}: {target} leads nowhere"
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{document.name}: {target} has no such heading"
+
+
+def anchors(text: str) -> set[str]:
+    """The names that headings get on the web."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+def test_the_index_of_the_reference_names_every_section():
+    text = (ROOT / "docs/language.md").read_text(encoding="utf-8")
+    sections = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    listed = re.findall(r"^\d+\. \[(.*?)\]", text, re.MULTILINE)
+    assert listed == [s for s in sections if s != "Contents"]
+
+
+def test_limits():
+    from archdsl import files
+    from archdsl.elaborate import frame, ops
+    from archdsl.syntax import parser
+
+    text = (ROOT / "docs/language.md").read_text(encoding="utf-8")
+    told = {k: int(v.replace(",", "")) for k, v in re.findall(r"^\| ([a-z ]+) \| ([\d,]+) \|$", text[text.index("## Limits") :], re.MULTILINE)}
+    assert told == {"bytes of a file": files.LIMIT, "words and signs of a file": parser.MAX_TOKENS, "steps of an elaboration": frame.MAX_STEPS,
+                    "items of a list or string": frame.MAX_ITEMS, "bits of a number": frame.MAX_BITS, "blocks that contain blocks": 60, "modules that import modules": 40}
+    assert "| elements of a tensor | 2 ** 62 |" in text and ops.MAX_ELEMENTS == 2**62
