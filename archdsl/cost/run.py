@@ -270,10 +270,12 @@ class _Run:
     # ---------------------------------------------------------------- nodes
     def _node(self, node: Node) -> None:
         if node.op == "param":
-            storage = self._storage(0)
-            self.weights.add(storage)
+            self._weight(node, self.mode.grad and self.program.trainable(node.attrs["path"]))
+        elif node.op == "read" and self.mode.training:  # a copy of a buffer that this pass changes
             place = self.simulator.place(node.types[0], self.sizes)
-            self.values[Value(node)] = Tensor(place, storage, self.mode.grad and self.program.trainable(node.attrs["path"]))
+            self.values[Value(node)] = Tensor(place, self._storage(nbytes(place)), False)
+        elif node.op in ("read", "literal") or node.op == "permutation" and node.attrs.get("seed") is not None:
+            self._weight(node, False)
         elif node.op == "call":
             self._call(node, self.definition.children[node.attrs["path"]], node.attrs["path"])
         elif node.op == "phase":
@@ -286,6 +288,12 @@ class _Run:
                 self.values[v] = Tensor(place, self._storage(nbytes(place)), self.mode.grad and place.is_float)
         elif node.op not in ("input", "commit"):
             self._op(node)
+
+    def _weight(self, node: Node, grad: bool) -> None:
+        """A weight as it is, or a tensor that is known when the model is built: neither is made by a run."""
+        storage = self._storage(0)
+        self.weights.add(storage)
+        self.values[Value(node)] = Tensor(self.simulator.place(node.types[0], self.sizes), storage, grad)
 
     def _op(self, node: Node) -> None:
         mode, (op, names) = self.mode, _operation(node.op)

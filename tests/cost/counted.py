@@ -22,6 +22,7 @@ Tensors = tuple[torch.Tensor, ...]
 
 
 def weights(model: nn.Module) -> list[torch.Tensor]:
+    """Parameters and buffers, and tensors that the text writes down."""
     return [*model.parameters(), *model.buffers()]
 
 

@@ -111,6 +111,13 @@ model Pinned(d: int = 6)(x: [B = 3, d]) -> y: [B, d] {
   return cast(2 * z, "float")
 }
 """,
+    "constants": """
+model Constants()(x: [B = 3, 4]) -> y: [B, 4] {
+  const table: [4] = [1, 2, 4, 8]
+  w = literal([0.5, 1, 2, 4]) * table
+  return take(Linear(4)(x * w) as f, permutation(4, seed = 3), axis = 1)
+}
+""",
     "phases": """
 model Phases(d: int = 6)(x: [B = 3, d]) -> y: [B, d] {
   param weight: [d, d] = normal()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._prims_common import suggest_memory_format
 
 from archdsl.cost.memory import Placed, places
 from archdsl.cost.saved import kept
@@ -126,7 +127,7 @@ def test_strides(seed: int):
         assert expanded(laid(t), wide) == laid(t.expand(wide))
         if t.dim() in (4, 5):
             like = torch.channels_last if t.dim() == 4 else torch.channels_last_3d
-            assert prefers_channels_last(*laid(t)) == (torch._prims_common.suggest_memory_format(t) == like)
+            assert prefers_channels_last(*laid(t)) == (suggest_memory_format(t) == like)
         other = random_tensor(g)
         try:
             total = t + other
