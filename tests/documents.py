@@ -61,7 +61,7 @@ class Block:
 
     @property
     def is_output(self) -> bool:
-        return self.words[:1] in (("graph",), ("weights",), ("error",)) and (self.language, self.words[0]) in (("arch", "graph"), ("text", "weights"), ("text", "error"))
+        return (self.language, *self.words) in (("arch", "graph"), ("text", "weights"), ("text", "error"))
 
 
 def blocks(document: Path) -> list[Block]:
@@ -93,8 +93,9 @@ def _info(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def _known(block: Block) -> None:
-    arch = block.language == "arch" and block.words in ((), ("body",), ("values",)) and set(block.options) <= {"error", "file", "apply", "params", "inputs", "out"}
-    session = block.language in ("pycon", "console") and not block.words or (block.language, block.words) == ("python", ("run",))
+    kind = (block.language, *block.words)
+    arch = kind in (("arch",), ("arch", "body"), ("arch", "values")) and set(block.options) <= {"error", "file", "apply", "params", "inputs", "out"}
+    session = kind in (("pycon",), ("console",), ("python", "run"))
     if not (arch or session or block.language in SHOWN_ONLY and not block.words):
         raise ValueError(f"{block}: ```{block.language} {' '.join(block.words)} {block.options or ''} is no kind of block")
 

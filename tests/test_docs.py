@@ -4,8 +4,8 @@ What blocks mean is told in `documents.py`. `python -m pytest tests/test_docs.py
 """
 from __future__ import annotations
 
-import importlib.util
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -17,14 +17,11 @@ from tests.documents import Block, blocks
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/language.md"]
-SPECS = [pytest.param(b, id=f"{b.document.stem}-{b.line}") for d in DOCUMENTS for b in blocks(d) if b.language == "arch"]
+ARCH = [b for d in DOCUMENTS for b in blocks(d) if b.language == "arch"]
 
 
-def generator():
-    found = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+def name(block: Block) -> str:
+    return f"{block.document.stem}-{block.line}"
 
 
 def agree(changes: list[tuple[Block, str]], update: bool) -> None:
@@ -37,7 +34,7 @@ def agree(changes: list[tuple[Block, str]], update: bool) -> None:
         assert b.text == new, f"{b} shows something else (python -m pytest tests/test_docs.py --update-golden mends it)"
 
 
-@pytest.mark.parametrize("block", SPECS)
+@pytest.mark.parametrize("block", ARCH, ids=name)
 def test_specs(block, tmp_path, request):
     update = request.config.getoption("--update-golden")
     if update:  # texts above may have grown
@@ -56,7 +53,7 @@ def test_sessions(document, tmp_path, request):
     agree(documents.session(document, tmp_path), request.config.getoption("--update-golden"))
 
 
-@pytest.mark.parametrize("block", [p for p in SPECS if "file" in p.values[0].options])
+@pytest.mark.parametrize("block", [b for b in ARCH if "file" in b.options], ids=name)
 def test_whole_files_are_formatted(block):
     from archdsl.source import Source
     from archdsl.syntax.fmt import format_module
@@ -68,15 +65,17 @@ def test_the_op_of_contributing_passes_the_registry_test(tmp_path):
     """In a process of its own: the registry test, with the example's op in the registry."""
     example = next(b.text for b in blocks(ROOT / "CONTRIBUTING.md") if b.language == "python" and "@op(" in b.text)
     assert len(example.splitlines()) <= 40
-    name = re.search(r'@op\("(\w+)', example)[1]
+    op = example.split('@op("')[1].split("(")[0]
     (tmp_path / "test_example.py").write_text(example + "\nfrom tests.ops.test_registry import *\n")
-    command = [sys.executable, "-m", "pytest", tmp_path / "test_example.py", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider", "-k", name]
+    options = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider", "-k", op]
+    command = [sys.executable, "-m", "pytest", tmp_path / "test_example.py", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and len(re.findall(r"\.", done.stdout.splitlines()[0])) > 8, done.stdout
 
 
 def test_generated_pages_are_fresh():
-    for path, text in generator().pages().items():
+    pages = runpy.run_path(str(ROOT / "docs/generate.py"))["pages"]
+    for path, text in pages().items():
         assert path.exists() and path.read_text(encoding="utf-8") == text, f"run `python docs/generate.py`: {path.name} is out of date"
 
 
@@ -113,6 +112,9 @@ def test_limits():
 
     text = (ROOT / "docs/language.md").read_text(encoding="utf-8")
     told = {k: int(v.replace(",", "")) for k, v in re.findall(r"^\| ([a-z ]+) \| ([\d,]+) \|$", text[text.index("## Limits") :], re.MULTILINE)}
-    assert told == {"bytes of a file": files.LIMIT, "words and signs of a file": parser.MAX_TOKENS, "steps of an elaboration": frame.MAX_STEPS,
-                    "items of a list or string": frame.MAX_ITEMS, "bits of a number": frame.MAX_BITS, "blocks that contain blocks": 60, "modules that import modules": 40}
+    assert told == {
+        "bytes of a file": files.LIMIT, "words and signs of a file": parser.MAX_TOKENS, "steps of an elaboration": frame.MAX_STEPS,
+        "items of a list or string": frame.MAX_ITEMS, "bits of a number": frame.MAX_BITS, "blocks that contain blocks": 60,
+        "modules that import modules": 40,
+    }
     assert "| elements of a tensor | 2 ** 62 |" in text and ops.MAX_ELEMENTS == 2**62
