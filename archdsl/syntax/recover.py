@@ -250,7 +250,8 @@ def resynchronise(s: Situation) -> tuple[int, int] | None:
     margin = s.column(s.tokens[first]) if first is not None else 0
     start = s.start(outer) if outer == inner else s.start_of(outer)
     edge = s.column(s.tokens[start]) if start is not None else 0
-    braces = sum(s.table.symbol[state] == "LBRACE" for state in s.states[inner + 1 :])
+    symbols = [s.table.symbol[state] for state in s.states[inner + 1 :]]
+    braces = symbols.count("LBRACE") - symbols.count("RBRACE")
     in_body = inner != outer
     round_ = 0
     for i in range(s.at + (s.at <= s.run.resumed), len(s.tokens)):
