@@ -15,8 +15,9 @@ SLACK = 1.1  # our float32 error may be this many times the peer's own
 def randomise(peer: torch.nn.Module, seed: int = 0) -> None:
     """Values that hide nothing: no zeros, no ones, no 1e-6 scales; running variances stay positive."""
     g = torch.Generator().manual_seed(seed)
+    saved = set(peer.state_dict())  # a buffer that is not saved is derived (a mask, a table), and stays as it is
     for name, p in [*peer.named_parameters(), *peer.named_buffers()]:
-        if not p.is_floating_point():
+        if not p.is_floating_point() or name not in saved:
             continue
         noise = torch.randn(p.shape, generator=g, dtype=torch.float64)
         if name.endswith("running_var"):

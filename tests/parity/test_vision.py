@@ -108,3 +108,23 @@ def test_isotropic_by_its_equations():
     p = u.mean((2, 3))
     p = (p - p.mean(-1, keepdim=True)) / p.var(-1, unbiased=False, keepdim=True).add(1e-6).sqrt() * w["head_norm.weight"] + w["head_norm.bias"]
     torch.testing.assert_close(model(x), p @ w["head.weight"].T + w["head.bias"], rtol=1e-10, atol=1e-10)
+
+
+SWIN = "specs/vision/swin.arch"
+
+
+@pytest.mark.parametrize("variant, name", [("tiny", "swin_tiny_patch4_window7_224"), ("small", "swin_small_patch4_window7_224"), ("base", "swin_base_patch4_window7_224"),
+                                           ("large", "swin_large_patch4_window7_224"), ("base_384", "swin_base_patch4_window12_384")])
+def test_swin_counts(variant, name):
+    with torch.device("meta"):
+        peer = timm.create_model(name, num_classes=1000)
+    assert archdsl.load(SWIN).cost(variant).params == sum(p.numel() for p in peer.parameters())
+
+
+@pytest.mark.parametrize("side, window", [(56, 3), (96, 7)])
+def test_swin_is_timms(side, window):
+    """Shifted windows, padding to whole windows, merging of odd maps."""
+    depths, heads = [2, 2, 2, 2], [1, 2, 3, 4]
+    peer = timm.models.swin_transformer.SwinTransformer(img_size=side, embed_dim=24, depths=depths, num_heads=heads, window_size=window, num_classes=5).double()
+    ours = archdsl.load(SWIN).build(d=24, depths=depths, heads=heads, window=window, side=side, classes=5, dtype=F64)
+    prove(ours, peer, image(2, 3, side, side), source="timm", call=lambda m, x: m(x))
