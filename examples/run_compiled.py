@@ -3,6 +3,7 @@
 usage: python examples/run_compiled.py DIR
 """
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def load_without_archdsl(folder: Path) -> torch.nn.Module:
     found = importlib.util.spec_from_file_location("compiled", folder / "model.py")
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    model = module.Model()
+    model = getattr(module, json.loads((folder / "manifest.json").read_text())["model"])()
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     return model.eval()
 

@@ -1,26 +1,50 @@
-"""The command line as a user meets it: a process, its output, its exit code."""
+"""The command line as a user meets it: arguments, output, exit code."""
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., SimpleNamespace]
+
+
+def checked(code: int, done: SimpleNamespace) -> SimpleNamespace:
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
 
 
 @pytest.fixture
-def archdsl(tmp_path) -> Run:
-    """`archdsl("check", "a.arch")` in an empty folder; `code=` is the exit code that is expected."""
+def archdsl(tmp_path, monkeypatch, capsys) -> Run:
+    """`archdsl("check", "a.arch")` in an empty folder, within this process; `code=` is the exit code that is expected."""
+    from archdsl.cli.main import main
 
-    def run(*arguments: object, code: int = 0, **options) -> subprocess.CompletedProcess[str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    def run(*arguments: object, code: int = 0) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["archdsl", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        stdout, stderr = capsys.readouterr()
+        return checked(code, SimpleNamespace(returncode=ended.value.code or 0, stdout=stdout, stderr=stderr))
+
+    return run
+
+
+@pytest.fixture
+def archdsl_process(tmp_path) -> Run:
+    """The same in a process of its own, for what only a process shows."""
+
+    def run(*arguments: object, code: int = 0) -> SimpleNamespace:
         environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONIOENCODING": "utf-8"}
         done = subprocess.run([sys.executable, "-m", "archdsl.cli.main", *map(str, arguments)],
-                              capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=environment, timeout=120, **options)
-        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done
+                              capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=environment, timeout=120)
+        return checked(code, SimpleNamespace(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr))
 
     return run

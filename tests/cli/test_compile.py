@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import archdsl as package
+from archdsl.diagnostics.model import ArchError
 
 SPEC = """\
 use std.channel { MLP }
@@ -69,9 +70,9 @@ class Refuse(importlib.abc.MetaPathFinder):
         if name.split('.')[0] == 'archdsl': raise ImportError('archdsl is not needed here')
 sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, {str(out)!r})
-from model import Model
+from model import Stack
 from safetensors.torch import load_file
-model = Model()
+model = Stack()
 model.load_state_dict(load_file({str(out / 'weights.safetensors')!r}))
 x = torch.linspace(-1, 1, 2 * 3 * 8).reshape(2, 3, 8)
 torch.save(model.eval()(x).detach(), {str(out.parent / 'y.pt')!r})
@@ -84,7 +85,8 @@ torch.save(model.eval()(x).detach(), {str(out.parent / 'y.pt')!r})
 def test_again_from_the_folder_keeps_the_weights(archdsl, out):
     archdsl("compile", "out", "-o", "again")
     assert torch.equal(value(package.open(out)), value(package.open(out.parent / "again")))
-    assert (out / "graph.arch").read_text() == (out.parent / "again" / "graph.arch").read_text()
+    first, again = (json.loads((out.parent / folder / "manifest.json").read_text()) for folder in ("out", "again"))
+    assert first["graph_hash"] == again["graph_hash"]
 
 
 @pytest.mark.parametrize("names", ["", "@other"])
@@ -114,7 +116,7 @@ def test_printed_without_a_folder(archdsl, tmp_path):
     (tmp_path / "stack.arch").write_text(SPEC)
     text = archdsl("compile", "stack.arch", "--set", "depth=1").stdout
     compile(text, "model.py", "exec")
-    assert "import torch" in text and "archdsl" not in text.replace("archdsl compile", "")
+    assert "import torch" in text and "import archdsl" not in text and "from archdsl" not in text
 
 
 def test_foreign_folders_are_left_alone(archdsl, tmp_path):
@@ -148,4 +150,21 @@ def test_module_is_found_by_its_path(out):
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    assert issubclass(module.Model, torch.nn.Module)
+    assert issubclass(module.Stack, torch.nn.Module)
+
+
+def test_folders_of_other_versions(out):
+    manifest = json.loads((out / "manifest.json").read_text())
+    for change in ({"language": "99.0.0"}, {"graph_hash": "0"}):
+        (out / "manifest.json").write_text(json.dumps(manifest | change))
+        with pytest.raises(ArchError, match="A0522"):
+            package.open(out)
+
+
+def test_onnx_needs_its_packages(out, monkeypatch):
+    from archdsl.store import compile_to
+
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ArchError, match="A0523"):
+        compile_to(out.parent / "exported", package.load(out / "graph.arch"), onnx=True)
+    assert not (out.parent / "exported").exists()

@@ -1,6 +1,7 @@
 """The shell around the commands: exit codes, usage, pipes, faults of ours."""
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from archdsl.cli import main
+from archdsl.cli.source import complete_source
 from archdsl.version import VERSION
 
 
@@ -17,8 +19,8 @@ def test_help_names_every_verb(archdsl):
     assert all(re.search(rf"^  {verb} ", text, re.M) for verb in ("check", "fmt", "explain", "cost", "compile", "verify", "list", "ops", "new"))
 
 
-def test_version(archdsl):
-    assert archdsl("--version").stdout == f"archdsl {VERSION}\n"
+def test_version(archdsl_process):
+    assert archdsl_process("--version").stdout == f"archdsl {VERSION}\n"
 
 
 @pytest.mark.parametrize("arguments", [("no-such",), ("check",), ("check", "a.arch", "--nope"), ("explain",), ("fmt", "--check")])
@@ -30,8 +32,14 @@ def test_a_near_verb_is_proposed(archdsl):
     assert "'check'" in archdsl("chek", code=2).stderr
 
 
-def test_completion_script(archdsl):
-    assert "archdsl" in archdsl("--show-completion", "bash").stdout
+def test_completion(monkeypatch):
+    """A script for the shell, and names of shipped specs to complete with."""
+    code = "import sys; sys.argv[1:] = ['--show-completion', 'bash']; from archdsl.cli.main import main; main()"
+    alone = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # else typer asks which shell is around the process
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=alone)
+    assert "_ARCHDSL_COMPLETE" in done.stdout, done.stderr
+    assert "llama:llama2_7b" in complete_source("llama:llama2")
+    assert all(name.startswith("vi") for name in complete_source("vi"))
 
 
 def test_fault_of_ours(tmp_path):
