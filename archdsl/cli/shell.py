@@ -71,7 +71,7 @@ def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK", help="
 @app.command()
 def cost(
     source: Source,
-    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the spec's examples.", show_default=False)] = None,
+    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)] = None,
     settings: Settings = None,
     by: Annotated[Literal["layer"] | None, typer.Option(help="One row a layer.")] = None,
     form: Annotated[Literal["parallel", "extend", "step"], typer.Option(help="Which form to count.")] = "parallel",
