@@ -151,6 +151,7 @@ def _write(folder: Path, made: Elaborated, model: Any) -> None:
     (folder / "graph.arch").write_text(print_graph(made), encoding="utf-8")
     (folder / "model.py").write_text(python_source(model), encoding="utf-8")
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
+    (folder / "weights.safetensors").chmod(0o644)
 
 
 # ---------------------------------------------------------------- exports

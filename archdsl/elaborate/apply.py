@@ -376,7 +376,7 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         session.used_defaults.clear()
         inner = Frame(session, frame.module, builder, "", overrides=overrides, dtype=frame.dtype)
         values = run_body(inner, template, inner_args, span)
-        graph = builder.finish(template.ref.decl.name, values, names=tuple(o.name for o in template.ref.decl.outs), doc=template.ref.decl.doc, span=template.span)
+        graph = builder.finish(title(template), values, names=tuple(o.name for o in template.ref.decl.outs), doc=described(template), span=template.span)
         used = set(session.used_defaults)
         session.used_defaults |= before
         hit = (session.same(graph), used)
@@ -388,6 +388,26 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
 
 def _labels(template: Template) -> dict[str, Any]:
     return {k: getattr(b.value, "label", None) for k, b in template.args.items() if getattr(b.value, "label", None)}
+
+
+def _body_of(template: Template) -> Template | None:
+    """The block that a wrapper holds as its `_` parameter."""
+    for p in template.ref.decl.params:
+        if p.anonymous and p.name in template.args and isinstance(template.args[p.name].value, Template):
+            return template.args[p.name].value
+    return None
+
+
+def title(template: Template) -> str:
+    """The name of a definition: the block's, a wrapper's with that of its body (`PreAttention`)."""
+    body = _body_of(template)
+    return template.ref.decl.name + (title(body) if body is not None else "")
+
+
+def described(template: Template) -> str:
+    """The documentation of a definition: a wrapper's line, then its body's."""
+    body = _body_of(template)
+    return "\n".join(d for d in (template.ref.decl.doc, described(body) if body is not None else "") if d)
 
 
 def run_in_place(frame: Frame, template: Template, args: Args, span: Span) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Iterator
 
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate import headers
 from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame
@@ -18,7 +18,7 @@ LISTED = 10_000
 @dataclass(frozen=True, slots=True)
 class Domain:
     """`kind`: int (low, low + step, … up to high), float (low to high; in steps when `step` is given), choice (`values`),
-    list (`items`: one domain for each item)."""
+    list (`items`: one domain for each item), unreadable (`fault`: why, with the values in force)."""
 
     kind: str
     low: Any = None
@@ -26,8 +26,11 @@ class Domain:
     step: Any = None
     values: tuple[Any, ...] = ()
     items: tuple[Domain, ...] = ()
+    fault: tuple[Diagnostic, ...] = ()
 
     def contains(self, value: Any) -> bool:
+        if self.kind == "unreadable":
+            return False
         if self.kind == "choice":
             return any(same(v, value) for v in self.values)
         if self.kind == "list":
@@ -41,6 +44,8 @@ class Domain:
     @property
     def size(self) -> int | None:
         """How many values it has; None for a continuous range."""
+        if self.kind == "unreadable":
+            return 0
         if self.kind == "choice":
             return len(self.values)
         if self.kind == "list":
@@ -55,6 +60,8 @@ class Domain:
 
     def __iter__(self) -> Iterator[Any]:
         """The values of a choice or a range in steps, ascending."""
+        if self.kind == "unreadable":
+            raise ArchError(*self.fault)
         if self.kind == "choice":
             yield from self.values
         elif self.step is not None:
@@ -65,6 +72,8 @@ class Domain:
             raise TypeError("a continuous range or a list of domains has no values to go through")
 
     def __str__(self) -> str:
+        if self.kind == "unreadable":
+            return "unreadable"
         if self.kind == "choice":
             return "{" + ", ".join(map(show, self.values)) + "}"
         if self.kind == "list":

@@ -74,10 +74,14 @@ def signature(decl: tree.Block) -> str:
 
 
 def allowed(frame: Frame, p: tree.Param) -> Any:
-    """The values of a parameter's domain, read where the parameter has its value. Raises A0408."""
-    from archdsl.elaborate.domains import domain
+    """The values of a parameter's domain, read where the parameter has its value. One that cannot be read with these values is no reason not
+    to build the model: it keeps its fault."""
+    from archdsl.elaborate.domains import Domain, domain
 
-    return domain(frame, p) if p.domain is not None else None
+    try:
+        return domain(frame, p) if p.domain is not None else None
+    except ArchError as fault:
+        return Domain("unreadable", fault=tuple(fault.diagnostics))
 
 
 # ---------------------------------------------------------------- types of hyper values

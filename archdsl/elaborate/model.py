@@ -1,7 +1,9 @@
 """From a model declaration and settings to its graph."""
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from archdsl import dims, shapes
@@ -13,8 +15,8 @@ from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.statements import run
-from archdsl.elaborate.values import POISON, TEMPLATES, Builtin, ModelRef, Poisoned
-from archdsl.graph import Graph, Knob, TensorType, Value
+from archdsl.elaborate.values import POISON, TEMPLATES, Builtin, ModelRef
+from archdsl.graph import Graph, Guard, Knob, TensorType, Value
 from archdsl.modules import Module
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -57,22 +59,33 @@ class Elaborated:
     warnings: list[Diagnostic] = field(default_factory=list)
 
     def example_sizes(self, small: bool = False) -> dict[str, int]:
-        """Sizes of the run-time axes that satisfy the guards: the spec's examples, else 1; `small` asks for small ones (2, 3, 4, … multiples)."""
+        """Sizes of the run-time axes that satisfy the guards: the spec's examples (1 where it gives none) if they do; `small` asks for small ones."""
         names = sorted({n for i in self.inputs for s in i.type.shape if not isinstance(s, int) for n in dims.symbols(s)})
-        sizes = {n: self.sizes.get(n, 1) for n in names}
-        if not small:
-            return sizes
-        for n in names:
-            for value in (*range(2 if n == names[0] else 3, 9), *(2**k * m for k in range(1, 9) for m in (2, 3, 7)), self.sizes.get(n, 1)):
-                trial = {**sizes, n: value}
-                if self._legal(trial):
-                    sizes = trial
-                    break
-        return sizes
+        given = {n: self.sizes.get(n, 1) for n in names}
+        if not small and self._legal(given):
+            return given
+        fixed = {s for g in self.graph.guards for s in (g.left, g.right) if isinstance(s, int) and s > 0}
+        steps = [2**k * m for k in range(1, 9) for m in (2, 3, 7)]
+        pools = []
+        for at, n in enumerate(names):
+            wanted = [g for g in self.graph.guards if dims.symbols(g.left) | dims.symbols(g.right) <= {n}] if self.graph.guards else []
+            first = list(range(2 + (at > 0), 9)) if small else [given[n]]
+            pool = [v for v in dict.fromkeys([*first, *sorted(fixed), *steps, given[n]]) if all(_holds(g, {n: v}) for g in wanted)]
+            pools.append(pool[:6])
+        for values in product(*pools):
+            if self._legal(dict(zip(names, values))):
+                return dict(zip(names, values))
+        return given
 
     def _legal(self, sizes: dict[str, int]) -> bool:
-        compare = {"==": lambda a, b: a == b, "!=": lambda a, b: a != b, "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b}
-        return all(compare[g.op](size_at(g.left, sizes), size_at(g.right, sizes)) for g in self.graph.guards)
+        return all(_holds(g, sizes) for g in self.graph.guards)
+
+
+_COMPARE = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+def _holds(guard: Guard, sizes: dict[str, int]) -> bool:
+    return _COMPARE[guard.op](size_at(guard.left, sizes), size_at(guard.right, sizes))
 
 
 def segments(address: str) -> tuple[str, ...]:
@@ -134,16 +147,11 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
             value = default = POISON
         frame.vars[p.name] = value
         knobs[p.name] = Knob(p.name, p.type.span.text if p.type else "", default, value, p.domain, p.span, p.doc)
-    for p in decl.params:
-        if p.domain is not None and frame.vars[p.name] is not POISON:
-            try:
-                knobs[p.name] = replace(knobs[p.name], allowed=headers.allowed(frame, p))
-            except Poisoned:
-                pass
-            except ArchError as e:
-                faults += e.diagnostics
     if faults:
         raise ArchError(*faults)
+    for p in decl.params:
+        if p.domain is not None:
+            knobs[p.name] = replace(knobs[p.name], allowed=headers.allowed(frame, p))
     return knobs
 
 

@@ -1,0 +1,128 @@
+"""`compile -o`: each artefact is read back and gives the same numbers; nothing is left half-written."""
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import archdsl
+from archdsl.diagnostics.model import ArchError
+from archdsl.inputs import sample_inputs
+from archdsl.store import FILES, compile_to
+
+CASES = {
+    "llama": ("specs/language/llama.arch", "tiny", {}),
+    "gpt2": ("specs/language/gpt2.arch", None, dict(vocab=50, d=32, depth=2, heads=2, context=16)),
+    "vit": ("specs/vision/vit.arch", None, dict(d=32, heads=2, depth=2, side=32, classes=7)),
+    "convnext": ("specs/vision/convnext.arch", None, dict(widths=[16, 24, 32, 40], depths=[1, 1, 2, 1], classes=5)),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    out = {}
+    for name, (path, variant, knobs) in CASES.items():
+        out[name] = tmp_path_factory.mktemp("compiled") / name
+        compile_to(out[name], archdsl.load(path), variant, knobs, seed=3, export=name in ("llama", "vit"), onnx=name in ("llama", "convnext"))
+    return out
+
+
+def original(name):
+    path, variant, knobs = CASES[name]
+    spec = archdsl.load(path)
+    made = spec.elaborate(variant, knobs)
+    return spec.build(variant, seed=3, knobs=knobs).eval(), made
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_open_gives_the_model_back(name, folders):
+    assert all((folders[name] / f).exists() for f in FILES)
+    model, made = original(name)
+    xs = sample_inputs(made, made.example_sizes(small=True), seed=1)
+    torch.testing.assert_close(archdsl.open(folders[name]).eval()(*xs), model(*xs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_model_py_needs_torch_alone(name, folders):
+    text = (folders[name] / "model.py").read_text()
+    assert "archdsl" not in text.split('"""', 2)[2]
+    spec = importlib.util.spec_from_file_location(f"model_{name}", folders[name] / "model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model, made = original(name)
+    plain = getattr(module, made.graph.name)().eval()
+    plain.load_state_dict(load_file(folders[name] / "weights.safetensors"))
+    xs = sample_inputs(made, made.example_sizes(small=True), seed=1)
+    torch.testing.assert_close(plain(*xs), model(*xs), rtol=1e-6, atol=1e-6)
+
+
+def test_model_py_is_clean(folders):
+    for name in CASES:
+        found = subprocess.run([sys.executable, "-m", "ruff", "check", "--select", "E,F", "--ignore", "E501,E741", str(folders[name] / "model.py")], capture_output=True, text=True)
+        if "No module named ruff" in found.stderr:
+            pytest.skip("ruff is in the `dev` extra")
+        assert found.returncode == 0, found.stdout
+
+
+def test_the_exported_program_takes_other_sizes(folders):
+    model, made = original("llama")
+    program = torch.export.load(folders["llama"] / "model.pt2").module()
+    for b, t in ((1, 2), (3, 9)):
+        x = torch.randint(0, 512, (b, t))
+        torch.testing.assert_close(program(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_onnx_runtime_agrees(folders):
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is in the `onnx` extra")
+    for name, sizes in (("llama", ({"B": 2, "T": 5}, {"B": 3, "T": 8})), ("convnext", ({"B": 1, "H": 64, "W": 64}, {"B": 2, "H": 96, "W": 64}))):
+        model, made = original(name)
+        session = runtime.InferenceSession(str(folders[name] / "model.onnx"))
+        for s in sizes:
+            xs = sample_inputs(made, s, seed=2)
+            got = session.run(None, {i.name: x.numpy() for i, x in zip(session.get_inputs(), xs)})[0]
+            torch.testing.assert_close(torch.from_numpy(got), model(*xs).detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_weights_of_another_model_are_imported(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is in the `parity` extra")
+    peer = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=2)).eval()
+    compile_to(tmp_path / "g", archdsl.load(CASES["gpt2"][0]), None, CASES["gpt2"][2], weights=peer.state_dict(), source="hf")
+    x = torch.arange(9)[None]
+    torch.testing.assert_close(archdsl.open(tmp_path / "g").eval()(x), peer(x).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("…")
+    with pytest.raises(ArchError) as e:
+        compile_to(tmp_path / "mine", archdsl.load(CASES["llama"][0]), "tiny")
+    assert e.value.diagnostics[0].code == "A0521" and [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_nothing_is_left_when_it_fails(tmp_path, monkeypatch):
+    import archdsl.store as store
+
+    monkeypatch.setattr(store, "_write", lambda *a: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError):
+        compile_to(tmp_path / "out", archdsl.load(CASES["llama"][0]), "tiny")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("spoil, code", [
+    (lambda d: (d / "graph.arch").unlink(), "A0520"),
+    (lambda d: (d / "manifest.json").write_text("{"), "A0520"),
+    (lambda d: (d / "weights.safetensors").write_bytes(b"nothing"), "A0520"),
+    (lambda d: (d / "graph.arch").write_text((d / "graph.arch").read_text().replace("eps = 1e-6", "eps = 1e-4").replace("rms_norm(x, weight)", "rms_norm(x, weight, eps = 0.1)")), "A0522"),
+    (lambda d: (d / "manifest.json").write_text(json.dumps({**json.loads((d / "manifest.json").read_text()), "language": "9.9.9"})), "A0522"),
+])
+def test_spoilt_folders_are_named(tmp_path, spoil, code):
+    compile_to(tmp_path / "out", archdsl.load(CASES["llama"][0]), "tiny")
+    spoil(tmp_path / "out")
+    with pytest.raises(ArchError) as e:
+        archdsl.open(tmp_path / "out")
+    assert e.value.diagnostics[0].code == code
