@@ -148,7 +148,7 @@ class Library:
         return module
 
     def module(self, name: str, user: Module, span: Span) -> Module:
-        """The module of a dotted name. Raises A0207 when there is none, A0216 for a cycle, A0601 for a path that leaves the folder."""
+        """The module of a dotted name. Raises A0207 when there is none, A0216 for a cycle, A0603 for a file that lies outside of the folder."""
         parts = name.split(".")
         if any(not p.isidentifier() for p in parts):
             raise error("A0207", f"`{name}` is no module name", span, help="`use std.norm { LayerNorm }`")

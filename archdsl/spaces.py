@@ -37,8 +37,12 @@ def spaces_of(spec: Spec) -> dict[str, Space]:
 
 
 def knob_domain(spec: Spec, address: str, variant: str | None = None) -> Domain | None:
-    """What search may give a knob while the others are at a variant's values; None: it is settable, but not searched. KeyError without such a knob."""
-    return spec.elaborate(variant).knobs[address].allowed
+    """What search may give a knob while the others are at a variant's values; None: it is settable, but not searched. KeyError without such a knob;
+    ArchError (A0408 and those of its expressions) for a domain that cannot be read with those values."""
+    found = spec.elaborate(variant).knobs[address].allowed
+    if found is not None and found.fault:
+        raise ArchError(*found.fault)
+    return found
 
 
 def knobs_in_search(spec: Spec, variant: str | None = None) -> dict[str, Knob]:
@@ -52,7 +56,10 @@ def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
     found = Collector()
     for spec in models.values():
         for knob in spec.knobs.values():
-            if knob.allowed is not None and not knob.allowed.contains(knob.default):
+            if knob.allowed is not None and knob.allowed.fault:
+                for fault in knob.allowed.fault:
+                    found.add(fault)
+            elif knob.allowed is not None and not knob.allowed.contains(knob.default):
                 found.add(_outside(knob))
     seen: dict[tuple[str, str], Span] = {}
     for d in module.tree.decls:

@@ -158,3 +158,11 @@ def test_check_spaces_reports_each_default_once(tmp_path):
     assert [d.code for d in check_file(str(path))] == ["A0407"]
     with pytest.raises(ArchError):
         load(path)
+
+
+def test_a_domain_that_other_settings_leave_empty_does_not_stop_the_model(spec):
+    s = spec("w: int = 64, k: int = w in multiples(32, w / 2, w * 2)", more="variant narrow { w = 7 }\n")
+    assert domain(s).values == (32, 64, 96, 128)
+    assert s.elaborate("narrow").knobs["k"].value == 7
+    with pytest.raises(ArchError, match="7 / 2 is not a whole number"):
+        knob_domain(s, "k", "narrow")
