@@ -11,6 +11,7 @@ import os
 import pickle
 import sys
 import zlib
+from contextlib import suppress
 from functools import cache
 
 from archdsl.source import Source
@@ -87,6 +88,10 @@ def _source() -> Source:
     return _reading
 
 
+def _reduce_source(source: Source) -> tuple[object, tuple[()]]:
+    return _source, ()
+
+
 def _read(place: str, source: Source) -> t.Module | None:
     global _reading
     try:
@@ -109,7 +114,7 @@ def _write(place: str, module: t.Module) -> None:
     data = io.BytesIO()
     pickle.dump((source.path, source.text), data, protocol=5)
     pickler = pickle.Pickler(data, protocol=5)
-    pickler.dispatch_table = copyreg.dispatch_table | {Source: lambda source: (_source, ())}
+    pickler.dispatch_table = copyreg.dispatch_table | {Source: _reduce_source}  # pyright: ignore[reportAttributeAccessIssue]
     with parser.deep():
         pickler.dump(module)
     try:
@@ -117,7 +122,5 @@ def _write(place: str, module: t.Module) -> None:
             file.write(_fingerprint().encode() + b"\n" + data.getvalue())
         os.replace(new, place)
     except OSError:
-        try:
+        with suppress(OSError):
             os.unlink(new)
-        except OSError:
-            pass

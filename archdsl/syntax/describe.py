@@ -8,26 +8,31 @@ from archdsl.syntax.lexer import Token
 from archdsl.syntax.recover import Open, Situation
 
 VALUE_KINDS = frozenset(("NUMBER", "STRING", "NAME", "LPAR"))
+OTHER_VALUES = frozenset("MINUS NOT LSQB INT TRUE FALSE NONE IF MATCH PHASE LITERAL LAYOUT LAYOUT_ON".split())
 
 PLACES = {  # what is being written, by the rule that is under way
     "use": "`use`", "use_name": "`use`", "paper": "`paper`", "record": "`record`", "fn": "the header of `fn`", "op": "the header of `op`",
-    "block": "the header of `block`", "extern": "the header of `extern block`", "model": "the header of `model`", "model_edit": "the header of `model`",
-    "model_entries": "the header of `model`", "entry": "the header of `entry`", "stream": "`stream`", "variant": "`variant`", "setting": "a setting",
-    "transform": "`transform`", "step_call": "`transform`", "using": "`using`", "claim": "`claim`", "claim_item": "a claim", "within": "`within`",
-    "space": "`space`", "names": "`names`", "map_name": "a line of `names`", "alias_name": "`alias`", "drop_name": "`drop`", "ignore_name": "`ignore`",
-    "name_op": "a line of `names`", "field": "a parameter", "param_inner": "a parameter", "param_rest": "a parameter", "params": "a parameter list",
-    "out": "the results of a header", "outs": "the results of a header", "union": "a type", "optional": "a type", "list_type": "a list type",
-    "tuple_type": "a type", "each": "a domain", "each_by": "a domain", "range_step": "a range", "range": "a range", "shape": "a shape", "axis_arith": "a size",
-    "axis_sized": "a shape", "factors": "a product of axes", "axis_call": "a size", "dname": "a size", "layout": "a layout", "bounded": "a shape", "ragged": "a shape",
-    "axes_var": "a shape", "assign": "a binding", "target": "a binding", "require": "`require`", "default": "`default`", "share": "`share`", "param_decl": "`param`",
-    "buffer": "`buffer`", "const": "`const`", "draw": "`draw`", "control": "`control`", "emit": "`emit`", "update": "`update`", "static": "`static`",
-    "next": "`next`", "yield": "`yield`", "return": "`return`", "results": "the results", "loop": "the header of `for`", "patterns": "the header of `for`",
-    "pattern_items": "the header of `for`", "if_stmt": "`if`", "match_stmt": "`match`", "match_arm": "an arm of `match`", "choose": "`choose`",
-    "choose_arm": "an arm of `choose`", "scan": "`scan`", "scan_inputs": "`scan`", "carry": "`carry`", "if_expr": "`if`", "match_expr": "`match`",
-    "expr_arm": "an arm of `match`", "phase_expr": "`phase`", "phase_arm": "an arm of `phase`", "arm_patterns": "an arm of `match`",
-    "block_literal": "a block literal", "lambda_param": "a block literal", "comprehension": "a list", "list": "a list", "set": "a set", "named": "`as`",
-    "args": "an argument list", "keyword": "an argument", "select_kind": "a selector", "alternatives": "alternatives", "dotted": "a name", "address": "an address",
-    "select_call": "a selector", "pipe": "a chain of `|>`", "compose": "a chain of `>>`", "edited": "`with`", "settings": "settings", "layout_call": "a layout call",
+    "block": "the header of `block`", "extern": "the header of `extern block`", "model": "the header of `model`",
+    "model_edit": "the header of `model`", "model_entries": "the header of `model`", "entry": "the header of `entry`", "stream": "`stream`",
+    "variant": "`variant`", "setting": "a setting", "transform": "`transform`", "step_call": "`transform`", "using": "`using`",
+    "claim": "`claim`", "claim_item": "a claim", "within": "`within`", "space": "`space`", "names": "`names`",
+    "map_name": "a line of `names`", "alias_name": "`alias`", "drop_name": "`drop`", "ignore_name": "`ignore`",
+    "name_op": "a line of `names`", "field": "a parameter", "param_inner": "a parameter", "param_rest": "a parameter",
+    "params": "a parameter list", "out": "the results of a header", "outs": "the results of a header", "union": "a type",
+    "optional": "a type", "list_type": "a list type", "tuple_type": "a type", "each": "a domain", "each_by": "a domain",
+    "range_step": "a range", "range": "a range", "shape": "a shape", "axis_arith": "a size", "axis_sized": "a shape",
+    "factors": "a product of axes", "axis_call": "a size", "dname": "a size", "layout": "a layout", "bounded": "a shape",
+    "ragged": "a shape", "axes_var": "a shape", "assign": "a binding", "target": "a binding", "require": "`require`",
+    "default": "`default`", "share": "`share`", "param_decl": "`param`", "buffer": "`buffer`", "const": "`const`", "draw": "`draw`",
+    "control": "`control`", "emit": "`emit`", "update": "`update`", "static": "`static`", "next": "`next`", "yield": "`yield`",
+    "return": "`return`", "results": "the results", "loop": "the header of `for`", "patterns": "the header of `for`",
+    "pattern_items": "the header of `for`", "if_stmt": "`if`", "match_stmt": "`match`", "match_arm": "an arm of `match`",
+    "choose": "`choose`", "choose_arm": "an arm of `choose`", "scan": "`scan`", "scan_inputs": "`scan`", "carry": "`carry`",
+    "if_expr": "`if`", "match_expr": "`match`", "expr_arm": "an arm of `match`", "phase_expr": "`phase`", "phase_arm": "an arm of `phase`",
+    "arm_patterns": "an arm of `match`", "block_literal": "a block literal", "lambda_param": "a block literal", "comprehension": "a list",
+    "list": "a list", "set": "a set", "named": "`as`", "args": "an argument list", "keyword": "an argument", "select_kind": "a selector",
+    "alternatives": "alternatives", "dotted": "a name", "address": "an address", "select_call": "a selector", "pipe": "a chain of `|>`",
+    "compose": "a chain of `>>`", "edited": "`with`", "settings": "settings", "layout_call": "a layout call",
     "layout_named": "a layout call", "layout_on": "a layout call",
 }
 
@@ -107,23 +112,29 @@ def _owner_of(s: Situation, depth: int, lead: str) -> str:
     for i in range(depth - 1, -1, -1):
         token = s.values[i]
         if _is_token(token) and token[1] in words.word and token[0] != words.name:
-            name = s.values[i + 1] if i + 1 < depth else None
+            name: Any = s.values[i + 1] if i + 1 < depth else ()
             named = _is_token(name) and name[0] == words.name and token[1] not in ("for", "if", "in", "match")
             return f"{lead}`{token[1]}{' ' + name[1] if named else ''}`"
     return ""
 
 
 def _is_token(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 4 and isinstance(value[0], int) and isinstance(value[1], str)
+    return type(value) is tuple and list(map(type, value)) == [int, str, int, int]  # type: ignore[reportUnknownArgumentType]
 
 
 # ---------------------------------------------------------------- what may stand somewhere
-STRUCTURE = {"NAME": "a name", "STRING": "a string", "INT": "a whole number", "EQUAL": "`=`", "COLON": "`:`", "ARROW": "`->`", "GIVES": "`=>`", "MAPS": "`<->`",
-             "LPAR": "`(`", "LBRACE": "`{`", "IN": "`in`", "OF": "`of`", "WITH": "`with`", "ELSE": "`else`", "OVER": "`over`", "CARRY": "`carry`",
-             "BLOCK": "`block`", "PARAM": "`param`", "COMMA": "`,`", "RPAR": "`)`", "RSQB": "`]`", "RBRACE": "`}`", "_CALL": "`(`"}
-WORDS = {"LESS_EQUAL": "`<=`", "COMPARE": "a comparison", "RANGE": "`..`", "DOT": "`.`", "$END": "the end", "_INDEX": "`[`", "SEMICOLON": "`;`", "BAR": "`|`",
-         "AND_SIGN": "`&`", "PIPE": "`|>`", "COMPOSE": "`>>`", "OTHERWISE": "`??`", "POWER": "`**`", "PLUS": "`+`", "MINUS": "`-`", "STAR": "`*`", "SLASH": "`/`",
-         "FLOOR": "`//`", "MODULO": "`%`", "AT": "`@`", "ELLIPSIS": "`...`", "NUMBER": "a number", "UNDERSCORE": "`_`", "DTYPE": "a dtype", "MAYBE": "`?`"}
+STRUCTURE = {
+    "NAME": "a name", "STRING": "a string", "INT": "a whole number", "EQUAL": "`=`", "COLON": "`:`", "ARROW": "`->`", "GIVES": "`=>`",
+    "MAPS": "`<->`", "LPAR": "`(`", "LBRACE": "`{`", "IN": "`in`", "OF": "`of`", "WITH": "`with`", "ELSE": "`else`", "OVER": "`over`",
+    "CARRY": "`carry`", "BLOCK": "`block`", "PARAM": "`param`", "COMMA": "`,`", "RPAR": "`)`", "RSQB": "`]`", "RBRACE": "`}`",
+    "_CALL": "`(`",
+}
+WORDS = {
+    "LESS_EQUAL": "`<=`", "COMPARE": "a comparison", "RANGE": "`..`", "DOT": "`.`", "$END": "the end", "_INDEX": "`[`", "SEMICOLON": "`;`",
+    "BAR": "`|`", "AND_SIGN": "`&`", "PIPE": "`|>`", "COMPOSE": "`>>`", "OTHERWISE": "`??`", "POWER": "`**`", "PLUS": "`+`", "MINUS": "`-`",
+    "STAR": "`*`", "SLASH": "`/`", "FLOOR": "`//`", "MODULO": "`%`", "AT": "`@`", "ELLIPSIS": "`...`", "NUMBER": "a number",
+    "UNDERSCORE": "`_`", "DTYPE": "a dtype", "MAYBE": "`?`",
+}
 
 
 def options(names: set[str]) -> list[str]:
@@ -131,7 +142,7 @@ def options(names: set[str]) -> list[str]:
     found: list[str] = []
     if names >= VALUE_KINDS:
         found.append("an expression")
-        names = names - VALUE_KINDS - {"MINUS", "NOT", "LSQB", "INT", "TRUE", "FALSE", "NONE", "IF", "MATCH", "PHASE", "LITERAL", "LAYOUT", "LAYOUT_ON"}
+        names = names - VALUE_KINDS - OTHER_VALUES
     elif names >= {"DTYPE", "LIST", "NAME"}:
         found.append("a type")
         names = names - {"DTYPE", "LIST", "NAME", "LSQB", "STRING"}

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.source import Source, Span
@@ -27,7 +28,7 @@ SIGNS = {"!": "write `not`, or `!=` between values", "^": "a power is `**`", "\\
          "$": "names have letters, digits and `_`", "~": "write `not`", "`": "names are written bare", "'": "strings take double quotes"}
 DECLARATIONS = "`use`, `paper`, `record`, `fn`, `op`, `block`, `model`, `entry`, `variant`, `claim`, `space` or `names`"
 
-Told = Diagnostic | tuple[Diagnostic, Repair] | None
+Told = Diagnostic | tuple[Diagnostic, Repair | None] | None
 
 
 def explain_bad(source: Source, token: Token) -> Diagnostic:
@@ -74,7 +75,7 @@ def _end_of_text(s: Situation, token: Token) -> Told:
     brace, closer = suspect
     told = _unclosed(s, opened[0], token)[0]
     label = Label(span(s, closer), "or is this meant for another `{` than its partner?")
-    return Diagnostic(told.code, told.message, told.span, told.label, (*told.labels, Label(span(s, brace), "its partner is this `{`, further right"), label))
+    return replace(told, labels=(*told.labels, Label(span(s, brace), "its partner is this `{`, further right"), label))
 
 
 def _suspect_brace(s: Situation) -> tuple[Token, Token] | None:
@@ -145,7 +146,8 @@ def _mixed(s: Situation, token: Token) -> Told:
     first = chains[0] if chains else operators[0]
     left = Span(s.run.source, s.tokens[start][2], s.tokens[s.at - 1][3])
     shown = left.text if len(left.text) <= 40 and "\n" not in left.text else "…"
-    fix = Fix(f"group the left side: `({shown}) {text} …`", ((Span(left.source, left.start, left.start), "("), (Span(left.source, left.end, left.end), ")")))
+    edits = ((Span(left.source, left.start, left.start), "("), (Span(left.source, left.end, left.end), ")"))
+    fix = Fix(f"group the left side: `({shown}) {text} …`", edits)
     fault = Diagnostic("A0111", f"`{text}` cannot follow `{first[1]}` without parentheses", span(s, token), "chains and other operators do not mix",
                        (Label(span(s, first), f"`{first[1]}` here"),), help=("put parentheses around what belongs together",), fixes=(fix,))
     fixed = s.table.words.fixed
@@ -256,7 +258,8 @@ def _starts_badly(s: Situation, token: Token) -> Told:
     if "USE" not in expected:
         return None
     if token[1] == "}":
-        return Diagnostic("A0109", "this `}` closes nothing", span(s, token), "no brace is open here", help=("remove it, or look for a `}` too many above",))
+        return Diagnostic("A0109", "this `}` closes nothing", span(s, token), "no brace is open here",
+                          help=("remove it, or look for a `}` too many above",))
     if s.opens_statement(s.at):
         return Diagnostic("A0101", "a statement stands outside of any body", span(s, token), "no block, model or function is open here",
                           help=(f"a file is a list of declarations, which start with {DECLARATIONS}",))
@@ -300,7 +303,8 @@ def _unclosed(s: Situation, opened: Open, token: Token) -> tuple[Diagnostic, Rep
     where = Span(s.run.source, before[3] - 1, before[3]) if at_end else span(s, token)
     label = f"the text ends before its `{closer}`" if at_end else f"`{closer}` is missing before this"
     fixes = (Fix(f"insert `{closer}`", ((Span(s.run.source, before[3], before[3]), closer),)),) if opened.token[1] != "{" else ()
-    fault = Diagnostic("A0109", f"{describe_open(s, opened)} is not closed", where, label, (Label(span(s, opened.token), f"opened by this `{opened.token[1]}`"),), fixes=fixes)
+    opener = Label(span(s, opened.token), f"opened by this `{opened.token[1]}`")
+    fault = Diagnostic("A0109", f"{describe_open(s, opened)} is not closed", where, label, (opener,), fixes=fixes)
     kind = s.table.words.fixed[closer]
     after = s.would_take(s.prior, kind)
     mends = after is not None and s.take(after, token) is not None
@@ -349,7 +353,8 @@ def _other(s: Situation, token: Token) -> Told:
         return Diagnostic("A0101", f"{choices[0]} is missing{inside}", span(s, before if apart else token),
                           f"{choices[0]} is needed {'after' if apart else 'before'} this")
     got = f"the text ends{inside}" if end else f"`{short(token[1])}` cannot stand here{inside}"
-    return Diagnostic("A0101", got, span(s, before if end else token), "more is needed" if end else "not expected", help=(f"here may stand {listing(choices)}",))
+    return Diagnostic("A0101", got, span(s, before if end else token), "more is needed" if end else "not expected",
+                      help=(f"here may stand {listing(choices)}",))
 
 
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (

@@ -6,7 +6,7 @@ lines break. `hard` says that a document holds a break that cannot be avoided; i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Union
+from typing import TypeAlias
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Fill:
     hard: bool = False
 
 
-Doc = Union[str, list["Doc"], Line, Group, Indent, IfBroken, Comment, Fill]
+Doc: TypeAlias = "str | list[Doc] | Line | Group | Indent | IfBroken | Comment | Fill"
 
 LINE = Line(" ")
 SOFT = Line("")

@@ -67,7 +67,7 @@ class Words:
         self.ids = ids
         self.name = ids["NAME"]
         self.fixed = {text: ids[name] for name, text in texts.items() if not text[0].isalpha()}
-        self.fixed.update({op: ids["COMPARE"] for op in ("==", "!=", ">=", "<", ">")})
+        self.fixed.update(dict.fromkeys(("==", "!=", ">=", "<", ">"), ids["COMPARE"]))
         self.fixed["..<"] = ids["RANGE"]
         self.word = {text: ids[name] for name, text in texts.items() if text[0].isalpha()}
         self.reserved = {text: kind for text, kind in self.word.items() if text in RESERVED}
@@ -147,7 +147,7 @@ def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
                 kind = word[piece]
             else:
                 kind = name
-        elif group == _SHORT or group == _LONG:
+        elif group in (_SHORT, _LONG):
             kind = fixed[piece]
             if kind == modulo and _is_percent(tokens, start):
                 number = tokens.pop()

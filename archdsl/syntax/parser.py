@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from archdsl.diagnostics.model import ArchError, Collector, Diagnostic
 from archdsl.source import Source, Span
 from archdsl.syntax import table as tables
 from archdsl.syntax import tree as t
-from archdsl.syntax.build import METHOD, Builder
+from archdsl.syntax.build import Builder
 from archdsl.syntax.lexer import Lexed, Token, lex
 
 MAX_CHARACTERS = 10_000_000
@@ -87,7 +87,7 @@ def _alone(text: str, path: str, start: str) -> Any:
 
 
 @contextmanager
-def no_collection():
+def no_collection() -> Generator[None]:
     """A tree is all live objects: looking for garbage while it grows costs a third of the time."""
     was = gc.isenabled()
     gc.disable()
@@ -99,7 +99,7 @@ def no_collection():
 
 
 @contextmanager
-def deep() -> Iterator[None]:
+def deep() -> Generator[None]:
     """Room for recursion over the deepest tree that the parser lets through."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 10_000))
@@ -168,7 +168,7 @@ class Run:
 
     def advance(self, tokens: list[Token], at: int) -> int:
         """Shift and reduce until the end (-1) or the first token that fits nowhere (its index)."""
-        table, builder, states, values, starts = self.table, self.builder, self.states, self.values, self.starts
+        table, states, values, starts = self.table, self.states, self.values, self.starts
         actions, goto, rules, fallback, end_state = table.actions, table.goto, table.rules, table.words.fallback, table.end[self.start]
         methods = self.methods
         final = table.ids["$END"]
@@ -218,7 +218,7 @@ class Run:
                         else:
                             value.append(None if i < 0 else parts[i])
                 else:           # FLATTEN, LIST
-                    value = []
+                    value = list[Any]()
                     for i, inline in which:
                         if inline:
                             value += parts[i]
@@ -243,7 +243,7 @@ class Run:
                 self.deepest = len(states)
                 return at
 
-    def comments(self):
+    def comments(self) -> Generator[t.Comment]:
         """Every comment of the file as a node."""
         text = self.source.text
         for start, end in self.lexed.comments:
@@ -254,7 +254,8 @@ class Run:
         """Refuse a tree that later stages cannot walk. Cheap for common texts: neither deep nor with long chains."""
         if self.deepest * max(self.builder.longest, 3) < 3 * MAX_DEPTH:
             return
-        level, depth = [value], 0
+        level: list[Any] = [value]
+        depth = 0
         while level:
             depth += 1
             if depth > MAX_DEPTH:

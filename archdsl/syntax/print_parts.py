@@ -60,7 +60,7 @@ class PartPrinter:
     # ------------------------------------------------------------ what the source knows
     def written(self, node: t.Node) -> bool:
         """Does the node's span belong to the text that is being formatted?"""
-        return self.source is not None and node.span is not None and node.span.source is self.source
+        return self.source is not None and node.span.source is self.source
 
     def breaks_at(self, start: int, first: Any) -> bool:
         """Is there a line break between an opening bracket and the first thing in it?"""
@@ -207,7 +207,8 @@ class PartPrinter:
         if level == COMPARE:
             right = node.right if not isinstance(node.right, (t.Range, t.SetLit)) else None
             return [self.expr(node.left, COAL), f" {node.op} ", self.expr(node.right, COAL) if right is not None else self.expr(node.right)]
-        spine, operand = [], node
+        spine: list[t.Binary] = []
+        operand = node
         while True:  # operators of one level from the left are one flat sequence of lines
             spine.append(operand)
             left = operand.left
@@ -244,8 +245,13 @@ class PartPrinter:
         return self.expr(node, POSTFIX)
 
     def args(self, args: tuple[t.Arg, ...], end: int | None) -> Doc:
-        start = args.span.start + 1 if isinstance(args, t.Seq) and self.source is not None and args.span.source is self.source else None
-        return self.bracket("(", ")", args, self.arg, end, start)
+        return self.bracket("(", ")", args, self.arg, end, self.seq(args)[0])
+
+    def seq(self, nodes: Any) -> tuple[int | None, int | None]:
+        """The offsets after the opening and before the closing bracket of a Seq of this source."""
+        if isinstance(nodes, t.Seq) and self.source is not None and nodes.span.source is self.source:
+            return nodes.span.start + 1, nodes.span.end - 1
+        return None, None
 
     def arg(self, node: t.Arg) -> Doc:
         if node.spread:
@@ -273,8 +279,8 @@ class PartPrinter:
         """Settings in braces: after commas on one line, one a line without them."""
         if not settings:
             return "{}"
-        broken = isinstance(settings, t.Seq) and self.source is not None and settings.span.source is self.source and self.breaks_at(settings.span.start, settings[0])
-        end = settings.span.end - 1 if broken and isinstance(settings, t.Seq) else None
+        start, end = self.seq(settings)
+        broken = start is not None and self.breaks_at(start, settings[0])
         docs = self.items(settings, self.setting, end, "")
         return Group(["{", Indent([LINE, *join([IfBroken("", ","), LINE], docs)]), LINE, "}"], broken)
 
@@ -350,7 +356,8 @@ class PartPrinter:
 
     def int_text(self, node: t.AxisInt) -> str:
         """The size as it is written, `32_000`."""
-        return node.span.text if self.written(node) and "\n" not in node.span.text and node.span.text.replace("_", "").isdecimal() else str(node.value)
+        text = node.span.text if self.written(node) else ""
+        return text if text.replace("_", "").isdecimal() else str(node.value)
 
     def s_AxisOp(self, node: t.AxisOp) -> Doc:
         if node.op.isalpha():
@@ -413,7 +420,8 @@ class PartPrinter:
 
 
 _LEVELS: dict[type, int] = {
-    t.BlockLiteral: ANY, t.Range: ANY, t.SetLit: ANY, t.Each: ANY, t.Slice: ANY, t.Rest: PRIMARY, t.IsSome: COMPARE, t.IfExpr: OPERAND, t.MatchExpr: OPERAND,
-    t.PhaseExpr: OPERAND, t.Named: NAMED, t.Edited: APPLIED, t.Call: POSTFIX, t.Item: POSTFIX, t.Member: POSTFIX, t.LayoutCall: PRIMARY,
+    t.BlockLiteral: ANY, t.Range: ANY, t.SetLit: ANY, t.Each: ANY, t.Slice: ANY, t.Rest: PRIMARY, t.IsSome: COMPARE, t.IfExpr: OPERAND,
+    t.MatchExpr: OPERAND, t.PhaseExpr: OPERAND, t.Named: NAMED, t.Edited: APPLIED, t.Call: POSTFIX, t.Item: POSTFIX, t.Member: POSTFIX,
+    t.LayoutCall: PRIMARY,
 }
 __all__ = ["HARD", "Comment", "PartPrinter", "address_text", "number_text", "quote"]

@@ -55,12 +55,6 @@ class Printer(PartPrinter):
         """Are there comments to print before an offset?"""
         return False
 
-    def seq(self, nodes: Any) -> tuple[int | None, int | None]:
-        """The offsets after the opening and before the closing bracket of a Seq of this source."""
-        if isinstance(nodes, t.Seq) and self.source is not None and nodes.span.source is self.source:
-            return nodes.span.start + 1, nodes.span.end - 1
-        return None, None
-
     def opening(self, node: t.Node, after: int | None = None) -> tuple[int | None, int | None]:
         """The offsets inside the first braces of a node behind an offset, where the node ends with the closing one."""
         if not self.written(node) or self.source is None:

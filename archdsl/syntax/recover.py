@@ -8,7 +8,6 @@ from archdsl.syntax.tree import Node
 
 if TYPE_CHECKING:
     from archdsl.syntax.parser import Run
-    from archdsl.syntax.table import Table
 
 STATEMENT_WORDS = STATEMENTS | {"if", "for", "match", "entry"}
 FAR = 5000  # tokens of one statement or declaration that are read again to explain a mistake
@@ -110,17 +109,17 @@ class Situation:
 
     def last(self, depth: int) -> Node | None:
         """The statement or declaration that ends right before the one under way."""
-        items = self.values[depth - 1] if depth else None
-        return items[-1] if isinstance(items, list) and items and isinstance(items[-1], Node) else None
+        items: Any = self.values[depth - 1] if depth else None
+        last: object = items[-1] if type(items) is list and items else None  # pyright: ignore[reportUnknownVariableType]
+        return last if isinstance(last, Node) else None
 
-    def finished(self, depth: int) -> Any:
+    def finished(self, depth: int) -> Node | None:
         """The statement that was taken as finished right before the misfit, None when one is under way."""
         if depth < len(self.values) or not depth:
             return None
-        items = self.values[-1]
-        last = items[-1] if isinstance(items, list) and items else None
-        ends = isinstance(last, Node) and last.span.end == self.tokens[self.at - 1][3]
-        return last if ends else None
+        items: Any = self.values[-1]
+        last: object = items[-1] if type(items) is list and items else None  # pyright: ignore[reportUnknownVariableType]
+        return last if isinstance(last, Node) and last.span.end == self.tokens[self.at - 1][3] else None
 
     def start(self, depth: int) -> int | None:
         """The index of the first token of the statement or declaration that is under way, or was until the misfit."""
@@ -256,23 +255,17 @@ def resynchronise(s: Situation) -> tuple[int, int] | None:
     round_ = 0
     for i in range(s.at + (s.at <= s.run.resumed), len(s.tokens)):
         token = s.tokens[i]
-        text, leads = token[1], i == 0 or s.run.source.text.find("\n", s.tokens[i - 1][3], token[2]) >= 0
+        text, behind = token[1], s.tokens[i - 1][1] if i else ""
+        leads = i == 0 or s.run.source.text.find("\n", s.tokens[i - 1][3], token[2]) >= 0
         fresh = i > s.at or (first is not None and i > first)
-        if s.opens_declaration(i) and fresh and ((leads and s.column(token) <= edge) or (not in_body and braces <= 0 and s.tokens[i - 1][1] == "}")):
+        if fresh and s.opens_declaration(i) and ((leads and s.column(token) <= edge) or (not in_body and braces <= 0 and behind == "}")):
             return outer, i
-        if in_body and fresh and leads and s.column(token) <= margin and not (text in NEVER_FIRST):
+        if in_body and fresh:
+            ends = braces <= 0 and s.opens_statement(i) and ((leads and text in STATEMENTS) or (round_ <= 0 and behind in (";", "}")))
+            if ends or (leads and s.column(token) <= margin and text not in NEVER_FIRST):
+                return inner, i
+        if text == "}" and in_body and (braces <= 0 or (leads and s.column(token) < margin)):
             return inner, i
-        if in_body and fresh and s.opens_statement(i):
-            if braces <= 0 and ((leads and text in STATEMENTS) or (round_ <= 0 and s.tokens[i - 1][1] in (";", "}"))):
-                return inner, i
-        if text == "{":
-            braces += 1
-        elif text == "}":
-            if in_body and (braces <= 0 or (leads and s.column(token) < margin)):
-                return inner, i
-            braces -= 1
-        elif text in "([":
-            round_ += 1
-        elif text in ")]" and text:
-            round_ -= 1
+        braces += {"{": 1, "}": -1}.get(text, 0)
+        round_ += {"(": 1, "[": 1, ")": -1, "]": -1}.get(text, 0)
     return (outer, len(s.tokens) - 1) if s.take(s.states[: outer + 1], s.tokens[-1]) else None

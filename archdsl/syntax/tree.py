@@ -1,6 +1,7 @@
 """The syntax tree: one dataclass per construct, each with the span of its text. Spans do not take part in equality."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any, TypeVar, dataclass_transform
@@ -15,7 +16,7 @@ def node(cls: _T) -> _T:
     """A dataclass with slots. Equality and text are written once, in Node: generating them for 80 classes would cost a third of a cold check."""
     if cls.__doc__ is None:
         cls.__doc__ = cls.__name__  # else dataclass makes one, slowly, from the signature
-    return dataclass(slots=True, eq=False, repr=False)(cls)
+    return dataclass(slots=True, eq=False, repr=False)(cls)  # pyright: ignore[reportUnknownVariableType]
 
 
 @node
@@ -34,20 +35,24 @@ class Node:
         return f"{type(self).__name__}({shown})"
 
 
-def children(node: Any):
+def children(node: Any) -> Iterator[Node]:
     """The nodes directly below a node (or a tuple), in the order of the text."""
     if isinstance(node, Node):
         for f in fields(node):
-            yield from children(getattr(node, f.name)) if not isinstance(getattr(node, f.name), Node) else (getattr(node, f.name),)
+            value = getattr(node, f.name)
+            if isinstance(value, Node):
+                yield value
+            else:
+                yield from children(value)
     elif isinstance(node, tuple) and not isinstance(node, Span):
-        for item in node:
+        for item in node:  # pyright: ignore[reportUnknownVariableType]
             if isinstance(item, Node):
                 yield item
             elif isinstance(item, tuple):
                 yield from children(item)
 
 
-class Seq(tuple):
+class Seq(tuple[Any, ...]):
     """A tuple of nodes that knows the `span` of its brackets: bodies, branches, settings, parameter lists, arguments. Equal to the plain tuple."""
 
     span: Span

@@ -1,36 +1,43 @@
 """What the tests of this folder share."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.source import Source
-from archdsl.syntax import tree as t
 from archdsl.syntax.parser import parse, parse_recover
 
 
-def module(text: str) -> t.Module:
+def module(text: str) -> Any:
     return parse(Source("test.arch", text))
 
 
-def decl(text: str):
+def decl(text: str) -> Any:
     """The only declaration of a text."""
     (found,) = module(text).decls
     return found
 
 
-def statements(text: str) -> tuple:
+def statements(text: str) -> Any:
     """Statements, as in the body of a block."""
     return decl("block A()(x: [d]) -> [d] {\n" + text + "\n}").body
 
 
-def statement(text: str):
+def statement(text: str) -> Any:
     (found,) = statements(text)
     return found
 
 
-def expression(text: str):
+def expression(text: str) -> Any:
     return statement("y = " + text).values[0]
+
+
+def recovered(text: str) -> Any:
+    """What can be read of a faulty text."""
+    return parse_recover(Source("test.arch", text))[0]
 
 
 def faults(text: str) -> list[Diagnostic]:

@@ -1,4 +1,5 @@
 """Mistakes: code, words, place, fix, and that reading goes on behind them."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,7 +8,7 @@ from archdsl.diagnostics.render import render
 from archdsl.source import Source
 from archdsl.syntax.errors import CODES, distance
 from archdsl.syntax.parser import parse, parse_recover
-from tests.syntax.helpers import faults, repaired
+from tests.syntax.helpers import faults, recovered, repaired
 
 BODY = "block A()(x: [d]) -> [d] {{\n  {}\n  return x\n}}\n"
 
@@ -74,7 +75,7 @@ def test_statement(text: str, code: str, message: str, marked: str, mends: bool)
         assert fault.span.text == marked
     else:
         assert fault.span.text.startswith(marked) or marked.startswith(fault.span.text)
-    module, _ = parse_recover(Source("test.arch", whole))
+    module = recovered(whole)
     assert len(module.decls) == 1, "the block itself is read all the same"
     assert type(module.decls[0].body[-1]).__name__ == "Return"
 
@@ -83,7 +84,12 @@ DECLARATIONS = [
     ("misspelt declaration", "modle M()(x: [d]) -> [d] { return x }", "A0108", "`modle` is no word"),
     ("no results", "block B()(x: [d]) { return x }", "A0101", "`->` is missing in the header of `block B`"),
     ("no body", "fn f(a: int) -> int return a", "A0101", "`{` is missing in the header of `fn f`"),
-    ("missing comma in a header", "model M(\n  d: int = 3\n  e: int,\n)(x: [d]) -> [d] { return x }", "A0116", "a comma is missing in the parameter list of `model M`"),
+    (
+        "missing comma in a header",
+        "model M(\n  d: int = 3\n  e: int,\n)(x: [d]) -> [d] { return x }",
+        "A0116",
+        "a comma is missing in the parameter list of `model M`",
+    ),
     ("missing type", "block B(a)(x: [d]) -> [d] { return x }", "A0101", "`:` is missing"),
     ("unclosed header", "block B(a: int(x: [d]) -> [d] { return x }", "A0109", "the parameter list of `block B` is not closed"),
     ("brace too many", "block B()(x: [d]) -> [d] { return x }\n}", "A0109", "this `}` closes nothing"),
@@ -103,7 +109,7 @@ def test_declaration(text: str, code: str, message: str):
     assert found[0].code == code, render(found[0])
     assert message in found[0].message
     assert len(found) == 1, "\n".join(render(d) for d in found)
-    module, _ = parse_recover(Source("test.arch", "use std.norm\n" + text + "\nuse std.mixer\n"))
+    module = recovered("use std.norm\n" + text + "\nuse std.mixer\n")
     assert module.decls[0].module == "std.norm"
 
 
@@ -123,9 +129,19 @@ claim { params = 3 }
 fn half(n: int) -> int { return n / 2 }
 """
     source = Source("test.arch", text)
-    module, found = parse_recover(source)
+    module, found = recovered(text), parse_recover(source)[1]
     assert [(d.code, source.position(d.span.start)[0]) for d in found] == [
-        ("A0109", 2), ("A0108", 3), ("A0116", 4), ("A0115", 5), ("A0109", 5), ("A0101", 6), ("A0111", 7), ("A0108", 11), ("A0102", 11), ("A0115", 12)]
+        ("A0109", 2),
+        ("A0108", 3),
+        ("A0116", 4),
+        ("A0115", 5),
+        ("A0109", 5),
+        ("A0101", 6),
+        ("A0111", 7),
+        ("A0108", 11),
+        ("A0102", 11),
+        ("A0115", 12),
+    ]
     names = [d.name for d in module.decls if hasattr(d, "name")]
     assert {"A", "Good", "half"} <= set(names)
     assert module.decls[[getattr(d, "name", "") for d in module.decls].index("A")].body[-1].targets[0].name == "good"
@@ -141,7 +157,7 @@ def test_a_mistake_in_a_nested_block_spares_its_surroundings():
     y = x
   }
   after = y""")
-    module, found = parse_recover(Source("test.arch", text))
+    module, found = recovered(text), faults(text)
     assert [d.code for d in found] == ["A0109", "A0101"]
     loop, after, result = module.decls[0].body
     assert [type(s).__name__ for s in loop.body] == ["Assign", "If", "Assign"]
@@ -159,7 +175,9 @@ def test_a_missing_brace_is_looked_for():
 
 def test_rendering():
     (fault,) = faults("block A()(x: [d]) -> [d] {\n  y = Linear(8\n  return y\n}\n")
-    assert render(fault) == """error[A0109]: the argument list of `Linear` is not closed
+    assert (
+        render(fault)
+        == """error[A0109]: the argument list of `Linear` is not closed
  --> test.arch:3:3
   |
 2 |   y = Linear(8
@@ -167,6 +185,7 @@ def test_rendering():
 3 |   return y
   |   ^^^^^^ `)` is missing before this
   = help: insert `)`"""
+    )
 
 
 def test_no_more_than_a_screenful():
@@ -175,7 +194,10 @@ def test_no_more_than_a_screenful():
     assert len({d.span.start for d in found}) == 25
 
 
-@pytest.mark.parametrize(("a", "b", "expected"), [("return", "return", 0), ("retrun", "return", 1), ("fro", "for", 1), ("ass", "as", 1), ("modle", "model", 1), ("x", "emit", 4)])
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [("return", "return", 0), ("retrun", "return", 1), ("fro", "for", 1), ("ass", "as", 1), ("modle", "model", 1), ("x", "emit", 4)],
+)
 def test_distance(a: str, b: str, expected: int):
     assert distance(a, b) == expected
 

@@ -1,4 +1,5 @@
 """The layout, construct by construct: `stays` is already formatted, `becomes` shows before and after."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,6 +14,7 @@ from archdsl.syntax.fmt import format_module
 from archdsl.syntax.parser import parse
 from archdsl.syntax.print_parts import number_text
 from archdsl.syntax.printer import print_node
+from tests.syntax.helpers import expression
 from tests.syntax.texts import TEXTS
 
 ROOT = Path(__file__).parents[2]
@@ -91,13 +93,16 @@ def test_pipes_break_one_link_a_line():
 }
 """,
     )
-    becomes("block A()(x: [d]) -> [d] {\n  y = x\n      |> f\n      |> g\n  return y\n}\n", "block A()(x: [d]) -> [d] {\n  y = x |> f |> g\n  return y\n}\n")
+    becomes(
+        "block A()(x: [d]) -> [d] {\n  y = x\n      |> f\n      |> g\n  return y\n}\n",
+        "block A()(x: [d]) -> [d] {\n  y = x |> f |> g\n  return y\n}\n",
+    )
 
 
 def test_arguments_break_one_a_line():
     becomes(
-        "block A()(x: [d]) -> [d] {\n  y = Attention(heads = 32, kv_heads = 8, head_dim = 128, mask = causal & window(4096), positions = Rope(base = 10_000), bias = true)(x)\n"
-        "  return y\n}\n",
+        "block A()(x: [d]) -> [d] {\n  y = Attention(heads = 32, kv_heads = 8, head_dim = 128, mask = causal & window(4096), "
+        "positions = Rope(base = 10_000), bias = true)(x)\n  return y\n}\n",
         """block A()(x: [d]) -> [d] {
   y = Attention(
     heads = 32,
@@ -250,14 +255,30 @@ def test_formatting_keeps_tree_comments_and_documentation(text: str):
 
 def test_printing_without_a_source():
     block = t.Block(
-        S, "Twice", (t.Param(S, "f", t.NameType(S, "block"), None, None, True, doc="what is applied"),),
+        S,
+        "Twice",
+        (t.Param(S, "f", t.NameType(S, "block"), None, None, True, doc="what is applied"),),
         (t.Param(S, "x", t.TensorType(S, None, t.Shape(S, (t.AnyAxes(S), t.AxisName(S, "d")))), None, None),),
         (t.Out(S, None, t.TensorType(S, None, t.Shape(S, (t.AnyAxes(S), t.AxisName(S, "d"))))),),
-        (t.Return(S, (t.Call(S, t.Name(S, "f"), (t.Arg(S, None, t.Binary(S, "*", t.Number(S, 2, ""), t.Binary(S, "+", t.Name(S, "x"), t.Name(S, "y"), S), S)),)),),
-                  (None,)),),
-        doc="Twice.")
+        (
+            t.Return(
+                S,
+                (
+                    t.Call(
+                        S,
+                        t.Name(S, "f"),
+                        (t.Arg(S, None, t.Binary(S, "*", t.Number(S, 2, ""), t.Binary(S, "+", t.Name(S, "x"), t.Name(S, "y"), S), S)),),
+                    ),
+                ),
+                (None,),
+            ),
+        ),
+        doc="Twice.",
+    )
     text = print_node(t.Module(S, (t.Use(S, "std.norm", ()), block)))
-    assert text == """use std.norm
+    assert (
+        text
+        == """use std.norm
 
 /// Twice.
 block Twice(
@@ -265,11 +286,12 @@ block Twice(
   _ f: block,
 )(x: [..., d]) -> [..., d] { return f(2 * (x + y)) }
 """
+    )
     assert parse(Source("printed.arch", text)).decls[1] == block
 
 
 @pytest.mark.parametrize("text", ["0.5", "1e-6", "4.456G", "30M", "123.456", "0.000001", "1.5E3", "17"])
 def test_numbers_are_printed_exactly(text: str):
-    value = parse(Source("x", f"fn f() -> int {{ return {text} }}")).decls[0].body[0].values[0].value
+    value = expression(text).value
     shown = number_text(value)
-    assert parse(Source("x", f"fn f() -> int {{ return {shown} }}")).decls[0].body[0].values[0].value == value
+    assert expression(shown).value == value

@@ -1,4 +1,5 @@
 """Texts made to hurt: each gives a diagnostic, or a tree, in linear time and without recursion."""
+
 from __future__ import annotations
 
 import time
@@ -72,19 +73,3 @@ def test_what_is_let_through_can_be_walked():
     assert parse(Source("again.arch", format_module(source))) == parse(source)
     nested = BODY % ("f(" * 60 + "x" + ")" * 60)
     assert parse(Source("again.arch", format_module(Source("deep.arch", nested)))) == parse(Source("deep.arch", nested))
-
-
-def test_time_grows_with_length():
-    """Four times the text takes about four times as long: far from sixteen."""
-    unit = "block A()(x: [d]) -> [d] {\n  y = x |> Linear(d) as fc |> gelu\n  return y + x * 2\n}\n"
-
-    def seconds(n: int) -> float:
-        source = Source("long.arch", unit * n)
-        best = 1e9
-        for _ in range(3):
-            start = time.perf_counter()
-            parse(source)
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    assert seconds(1600) < 10 * seconds(400)

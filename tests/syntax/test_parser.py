@@ -1,7 +1,9 @@
 """Each construct as a tree."""
+
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -45,37 +47,51 @@ def shown(node: t.Expr) -> str:
     return print_node(node)
 
 
-@pytest.mark.parametrize(("text", "tree"), [
-    ("a + b * c", "(a + (b * c))"),
-    ("a - b - c", "((a - b) - c)"),
-    ("a * b / c // d % e @ f", "(((((a * b) / c) // d) % e) @ f)"),
-    ("-a ** 2", "(- (a ** 2))"),
-    ("2 ** -a ** b", "(2 ** (- (a ** b)))"),
-    ("a ** b ** c", "(a ** (b ** c))"),
-    ("-a * -b", "((- a) * (- b))"),
-    ("not a == b and c or d", "(((not (a == b)) and c) or d)"),
-    ("a or b and not c in d", "(a or (b and (not (c in d))))"),
-    ("a + 1 < b * 2", "((a + 1) < (b * 2))"),
-    ("a not in {1, 2} and b in 1..3", "((a not in {1, 2}) and (b in 1..3))"),
-    ("x is some and y is none", "((x is some) and (y is none))"),
-    ("x + f(x) as y", "(x + (f(x) as y))"),
-    ("f(x) as y ** 2", "((f(x) as y) ** 2)"),
-    ("A with { b = 1 } as c", "((A with) as c)"),
-    ("x |> f(1) as a |> g", "(x |> (f(1) as a) |> g)"),
-    ("f >> g", "(f >> g)"),
-    ("(a |> f) + 1", "((a |> f) + 1)"),
-    ("a ?? b", "(a ?? b)"),
-    ("causal & window(3) & keys(v)", "(causal & window(3) & keys(v))"),
-    ("a ?? b == c", "((a ?? b) == c)"),
-])
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("a + b * c", "(a + (b * c))"),
+        ("a - b - c", "((a - b) - c)"),
+        ("a * b / c // d % e @ f", "(((((a * b) / c) // d) % e) @ f)"),
+        ("-a ** 2", "(- (a ** 2))"),
+        ("2 ** -a ** b", "(2 ** (- (a ** b)))"),
+        ("a ** b ** c", "(a ** (b ** c))"),
+        ("-a * -b", "((- a) * (- b))"),
+        ("not a == b and c or d", "(((not (a == b)) and c) or d)"),
+        ("a or b and not c in d", "(a or (b and (not (c in d))))"),
+        ("a + 1 < b * 2", "((a + 1) < (b * 2))"),
+        ("a not in {1, 2} and b in 1..3", "((a not in {1, 2}) and (b in 1..3))"),
+        ("x is some and y is none", "((x is some) and (y is none))"),
+        ("x + f(x) as y", "(x + (f(x) as y))"),
+        ("f(x) as y ** 2", "((f(x) as y) ** 2)"),
+        ("A with { b = 1 } as c", "((A with) as c)"),
+        ("x |> f(1) as a |> g", "(x |> (f(1) as a) |> g)"),
+        ("f >> g", "(f >> g)"),
+        ("(a |> f) + 1", "((a |> f) + 1)"),
+        ("a ?? b", "(a ?? b)"),
+        ("causal & window(3) & keys(v)", "(causal & window(3) & keys(v))"),
+        ("a ?? b == c", "((a ?? b) == c)"),
+    ],
+)
 def test_precedence(text: str, tree: str):
     assert shown(expression(text)) == tree
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("0", 0), ("32_000", 32_000), ("0.5", Fraction(1, 2)), ("1e-6", Fraction(1, 10**6)), ("4.456G", Fraction(4_456_000_000)), ("30M", Fraction(30_000_000)),
-    ("2k", Fraction(2000)), ("1T", Fraction(10**12)), ("1.5E3", Fraction(1500)), ("9" * 300, int("9" * 300)),
-])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0", 0),
+        ("32_000", 32_000),
+        ("0.5", Fraction(1, 2)),
+        ("1e-6", Fraction(1, 10**6)),
+        ("4.456G", Fraction(4_456_000_000)),
+        ("30M", Fraction(30_000_000)),
+        ("2k", Fraction(2000)),
+        ("1T", Fraction(10**12)),
+        ("1.5E3", Fraction(1500)),
+        ("9" * 300, int("9" * 300)),
+    ],
+)
 def test_numbers_are_exact(text: str, value):
     found = expression(text)
     assert found == i(value)
@@ -94,23 +110,41 @@ def test_literals():
 def test_postfix():
     assert expression("f(1)(x, ..., ...cfg, k = v).weight.0[1:, none, ..., :2:3]") == t.Item(
         S,
-        t.Member(S, t.Member(S, t.Call(S, t.Call(S, n("f"), (t.Arg(S, None, i(1)),)), (
-            t.Arg(S, None, n("x")), t.Arg(S, None, t.Rest(S)), t.Arg(S, None, n("cfg"), None, True), t.Arg(S, "k", n("v"), S))), "weight", S), "0", S),
+        t.Member(
+            S,
+            t.Member(
+                S,
+                t.Call(
+                    S,
+                    t.Call(S, n("f"), (t.Arg(S, None, i(1)),)),
+                    (t.Arg(S, None, n("x")), t.Arg(S, None, t.Rest(S)), t.Arg(S, None, n("cfg"), None, True), t.Arg(S, "k", n("v"), S)),
+                ),
+                "weight",
+                S,
+            ),
+            "0",
+            S,
+        ),
         (t.Slice(S, i(1), None, None), t.NoneLit(S), t.Rest(S), t.Slice(S, None, i(2), i(3))),
     )
 
 
 def test_control_expressions():
-    assert expression("if a { 1, 2 } else if b { 3, 4 } else { 5, 6 }") == t.IfExpr(
-        S, ((n("a"), (i(1), i(2))), (n("b"), (i(3), i(4)))), (i(5), i(6)))
-    assert expression('match k { "a" | 1 => x; some => y; none => z }') == t.MatchExpr(S, n("k"), (
-        t.MatchArm(S, (t.Str(S, "a"), i(1)), n("x")), t.MatchArm(S, (t.Some(S),), n("y")), t.MatchArm(S, (t.NoneLit(S),), n("z"))))
+    assert expression("if a { 1, 2 } else if b { 3, 4 } else { 5, 6 }") == t.IfExpr(S, ((n("a"), (i(1), i(2))), (n("b"), (i(3), i(4)))), (i(5), i(6)))
+    assert expression('match k { "a" | 1 => x; some => y; none => z }') == t.MatchExpr(
+        S, n("k"), (t.MatchArm(S, (t.Str(S, "a"), i(1)), n("x")), t.MatchArm(S, (t.Some(S),), n("y")), t.MatchArm(S, (t.NoneLit(S),), n("z")))
+    )
     assert expression("phase { train => a, b eval => c, d }") == t.PhaseExpr(S, (("train", (n("a"), n("b"))), ("eval", (n("c"), n("d")))))
     assert expression("block(x, m: [B]) => x |> f") == t.BlockLiteral(
-        S, (("x", None), ("m", t.TensorType(S, None, t.Shape(S, (t.AxisName(S, "B"),))))), t.Chain(S, "|>", (n("x"), n("f"))))
+        S, (("x", None), ("m", t.TensorType(S, None, t.Shape(S, (t.AxisName(S, "B"),))))), t.Chain(S, "|>", (n("x"), n("f")))
+    )
     assert expression("[2 * i for i, (a, b) in xs if i > 1]") == t.Comprehension(
-        S, binary("*", i(2), n("i")), t.Pattern(S, None, (t.Pattern(S, "i"), t.Pattern(S, None, (t.Pattern(S, "a"), t.Pattern(S, "b"))))), n("xs"),
-        binary(">", n("i"), i(1)))
+        S,
+        binary("*", i(2), n("i")),
+        t.Pattern(S, None, (t.Pattern(S, "i"), t.Pattern(S, None, (t.Pattern(S, "a"), t.Pattern(S, "b"))))),
+        n("xs"),
+        binary(">", n("i"), i(1)),
+    )
 
 
 def shape(*names: str) -> t.Shape:
@@ -122,16 +156,33 @@ def test_layouts():
     m = t.Arg(S, "m", i(2), S)
     assert expression("rearrange([B, (t m)] -> [B, t, m], m = 2)") == t.LayoutCall(S, "rearrange", (merged,), shape("B", "t", "m"), None, (m,))
     assert expression("rearrange(x.y[0], [B, (t m)] -> [B, t, m], m = 2)").value == t.Item(S, t.Member(S, n("x"), "y", S), (i(0),))
-    assert expression("einsum([a, b], [b, c] -> [a, c])(x, y)").func == t.LayoutCall(S, "einsum", (shape("a", "b"), shape("b", "c")), shape("a", "c"), None, ())
+    assert expression("einsum([a, b], [b, c] -> [a, c])(x, y)").func == t.LayoutCall(
+        S, "einsum", (shape("a", "b"), shape("b", "c")), shape("a", "c"), None, ()
+    )
     assert expression("under(grid.tokens, f)") == t.LayoutCall(S, "under", (), None, t.Member(S, n("grid"), "tokens", S), (t.Arg(S, None, n("f")),))
     assert expression("layout([B, c] -> [c, B])").word == "layout"
 
 
-@pytest.mark.parametrize("text", [
-    "[]", "[...]", "[*s]", "[B = 1, 3, H = 224]", "[ragged T]", "[some V <= 3 * n]", "[(3 heads width), inner]", "[(...), d]", "[(Y (X 2)), d]",
-    "[side / 8, 1 + cells, n // 2 % 3 - 1]", "[a ** 2, (a + b) ** 2]", "[floordiv(n, 2), ceildiv(n + 1, k), mod(a, b), min(a, b, c), max(a, 3)]",
-    "[widths[0], widths[i + 1], spec.w * 2, stages[0].width]", "[heads * (q + 1) - (a - b)]", "[ragged, some, step]",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "[...]",
+        "[*s]",
+        "[B = 1, 3, H = 224]",
+        "[ragged T]",
+        "[some V <= 3 * n]",
+        "[(3 heads width), inner]",
+        "[(...), d]",
+        "[(Y (X 2)), d]",
+        "[side / 8, 1 + cells, n // 2 % 3 - 1]",
+        "[a ** 2, (a + b) ** 2]",
+        "[floordiv(n, 2), ceildiv(n + 1, k), mod(a, b), min(a, b, c), max(a, 3)]",
+        "[widths[0], widths[i + 1], spec.w * 2, stages[0].width]",
+        "[heads * (q + 1) - (a - b)]",
+        "[ragged, some, step]",
+    ],
+)
 def test_shapes_print_as_written(text: str):
     (param,) = decl(f"op f(x: {text}) -> [a]").params
     assert print_node(param.type) == text
@@ -140,23 +191,46 @@ def test_shapes_print_as_written(text: str):
 def test_axes():
     (param,) = decl("op f(x: [B = 1, ragged T, some V <= n, *s, (h w), max(a, 2), w[0]]) -> [a]").params
     assert param.type.shape.axes == (
-        t.AxisSized(S, "B", t.AxisInt(S, 1)), t.Ragged(S, "T"), t.Bounded(S, "V", t.AxisName(S, "n")), t.AxesVar(S, "s"),
-        t.AxisFactors(S, (t.AxisName(S, "h"), t.AxisName(S, "w"))), t.AxisOp(S, "max", (t.AxisName(S, "a"), t.AxisInt(S, 2))),
-        t.AxisField(S, t.Item(S, n("w"), (i(0),))))
+        t.AxisSized(S, "B", t.AxisInt(S, 1)),
+        t.Ragged(S, "T"),
+        t.Bounded(S, "V", t.AxisName(S, "n")),
+        t.AxesVar(S, "s"),
+        t.AxisFactors(S, (t.AxisName(S, "h"), t.AxisName(S, "w"))),
+        t.AxisOp(S, "max", (t.AxisName(S, "a"), t.AxisInt(S, 2))),
+        t.AxisField(S, t.Item(S, n("w"), (i(0),))),
+    )
 
 
-@pytest.mark.parametrize("text", [
-    "int", "float?", "block", "lib.Config?", "list[int; 4]", "list[list[int; 2]; depth + 1]", "list[(int, str)]", '"pre" | "post"', "int | none_like", "(int, f32[B])",
-    "f32[..., experts]", "int[B, T]?", "[o]?", "list[[...]]", "bool",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "int",
+        "float?",
+        "block",
+        "lib.Config?",
+        "list[int; 4]",
+        "list[list[int; 2]; depth + 1]",
+        "list[(int, str)]",
+        '"pre" | "post"',
+        "int | none_like",
+        "(int, f32[B])",
+        "f32[..., experts]",
+        "int[B, T]?",
+        "[o]?",
+        "list[[...]]",
+        "bool",
+    ],
+)
 def test_types_print_as_written(text: str):
     (param,) = decl(f"op f(x: {text}) -> [a]").params
     assert print_node(param.type) == text
 
 
 def test_parameters():
-    block = decl("block A(a: int = 3 in {1, 2}, b: block = f >> g in {x}, c: block = block(x) => x, _ f: block = h, ...Config)"
-                 "(x: [d] in 0..<9, ...) -> (y: [d], p: f32[d]) { return x }")
+    block = decl(
+        "block A(a: int = 3 in {1, 2}, b: block = f >> g in {x}, c: block = block(x) => x, _ f: block = h, ...Config)"
+        "(x: [d] in 0..<9, ...) -> (y: [d], p: f32[d]) { return x }"
+    )
     a, b, c, f, config = block.params
     assert (a.default, a.domain) == (i(3), t.SetLit(S, (i(1), i(2))))
     assert (b.default, b.domain) == (t.Chain(S, ">>", (n("f"), n("g"))), t.SetLit(S, (n("x"),)))
@@ -169,17 +243,27 @@ def test_parameters():
     assert [o.name for o in block.outs] == ["y", "p"]
 
 
-@pytest.mark.parametrize("text", [
-    "a: int in each {1, 2}", "a: int in each [2..4, 6..27 step 3]", "a: int in each w => multiples(32, w / 2)", "a: int = heads in {1, heads}", "a: int in 512..8192 step 128",
-    "a: int = (b == c)", "a: float = head_dim ** -0.5", "a: bool = (not b)", "a: block = x |> f",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: int in each {1, 2}",
+        "a: int in each [2..4, 6..27 step 3]",
+        "a: int in each w => multiples(32, w / 2)",
+        "a: int = heads in {1, heads}",
+        "a: int in 512..8192 step 128",
+        "a: int = (b == c)",
+        "a: float = head_dim ** -0.5",
+        "a: bool = (not b)",
+        "a: block = x |> f",
+    ],
+)
 def test_domains_and_defaults_print_as_written(text: str):
     (param,) = decl(f"block A({text})() -> [a] {{}}").params
     assert print_node(param) == text
 
 
 def test_statements():
-    found = statements('''
+    found = statements("""
       a, b: [d] = f(x), g
       require a == b, "a ({a}) is not b"
       default lib.Linear(bias = false); default Norm()
@@ -198,9 +282,10 @@ def test_statements():
       yield a, b
       next s = a
       return logits = x, y
-    ''')
+    """)
     assert [type(s).__name__ for s in found] == (
-        "Assign Require Default Default Share ParamDecl ParamDecl ParamDecl Const Draw Control Emit Emit Update Static Island Yield Next Return").split()
+        "Assign Require Default Default Share ParamDecl ParamDecl ParamDecl Const Draw Control Emit Emit Update Static Island Yield Next Return"
+    ).split()
     assert [(x.name, x.type is not None) for x in found[0].targets] == [("a", False), ("b", True)]
     assert len(found[0].values) == 2
     assert found[1].message == "a ({a}) is not b"
@@ -296,7 +381,9 @@ def test_names():
 
 
 def test_words_are_names_elsewhere():
-    for word in ("use step from each default share param emit next model block variant claim when by over carry names f32 int list static phase op on").split():
+    for word in (
+        "use step from each default share param emit next model block variant claim when by over carry names f32 int list static phase op on"
+    ).split():
         assert statement(f"{word} = {word} + {word}") == t.Assign(S, (t.Target(S, word),), (binary("+", n(word), n(word)),))
         assert expression(f"f({word} = 1, {word})").args[0].name == word
         assert decl(f"fn f({word}: int) -> int {{ return {word} }}").params[0].name == word
@@ -321,7 +408,7 @@ def test_comments():
 
 def test_spans_are_the_text():
     source = Source("test.arch", "block Foo()(x: [d]) -> [d] {\n  y = (a + b) * c as d\n  return y\n}")
-    (block,) = parse(source).decls
+    block: Any = parse(source).decls[0]
     product = block.body[0].values[0]
     assert block.span.text == source.text
     assert block.name_span.text == "Foo"
@@ -333,8 +420,13 @@ def test_spans_are_the_text():
 
 def test_texts_that_stand_alone():
     op = parse_signature("linear(x: [..., i], weight: [o, i], bias: [o]? = none, stride: int = 1, xs: list[[...]]) -> (a: [B], b: int[B])")
-    assert (op.name, [p.name for p in op.params], [o.name for o in op.outs], op.body) == ("linear", ["x", "weight", "bias", "stride", "xs"], ["a", "b"], None)
-    assert parse_signature("f() -> bool[...]").outs[0].type.dtype == "bool"
+    assert (op.name, [p.name for p in op.params], [o.name for o in op.outs], op.body) == (
+        "linear",
+        ["x", "weight", "bias", "stride", "xs"],
+        ["a", "b"],
+        None,
+    )
+    assert parse_signature("f() -> bool[...]").outs[0].type == t.TensorType(S, "bool", t.Shape(S, (t.AnyAxes(S),)))
     assert parse_expression("{1, 2}") == t.SetLit(S, (i(1), i(2)))
     assert parse_expression("2..8 step 2") == t.Range(S, i(2), i(8), True, i(2))
     assert parse_expression("4 * d") == binary("*", i(4), n("d"))

@@ -1,6 +1,6 @@
 """Small texts that show every construct, for the tests of this folder."""
 
-LANGUAGE_MODEL = '''use std.embed { TokenEmbedding, Rope as Rotary }
+LANGUAGE_MODEL = """use std.embed { TokenEmbedding, Rope as Rotary }
 use std.norm
 
 paper { title = "A \\"model\\"", arxiv = "2307.09288" }
@@ -51,9 +51,9 @@ names hf of Decoder {
   drop "bias" = zeros()
   ignore "*.inv_freq" when tie
 }
-'''
+"""
 
-BLOCKS = '''/// Forwards what it does not know.
+BLOCKS = """/// Forwards what it does not know.
 wrap block Pre(norm: block, _ f: block)(x: [..., d], ...) -> [..., d] { return x + f(norm(x), ...) }
 extern block Native(size: int = 3)(x: [B, (heads width), floordiv(n, 2) + 1, *s, ragged T, some V <= 3 * n]) -> [B]
 record Scaling { factor: float = 8, low: int }
@@ -84,6 +84,6 @@ model Pair(d: int) {
   entry decode(y: [B]) -> [B, d] { return y }
 }
 model LoRA(rank: int = 8) of llama.Llama with { layers.*.attn.{q, v} = LowRank(inner, rank) }
-'''
+"""
 
 TEXTS = [LANGUAGE_MODEL, BLOCKS]
