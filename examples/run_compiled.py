@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
     with torch.no_grad():
         logits = model(image)
         alone = load_without_archdsl(folder)(image)
-    print(f"{type(model).__mro__[1].__name__} with {sum(p.numel() for p in model.parameters()):,} parameters, drawn by the spec's initialisers")
+    print(f"{type(model).__name__} with {sum(p.numel() for p in model.parameters()):,} parameters, drawn by the spec's initialisers")
     print(f"two random images {list(image.shape)} -> logits {list(logits.shape)}")
     print(f"best classes {logits.argmax(-1).tolist()}, model.py alone differs by {(logits - alone).abs().max().item():.1e}")
     loss = torch.nn.functional.cross_entropy(model.train()(image), torch.tensor([3, 7]))
