@@ -335,18 +335,18 @@ def shipped() -> list[dict[str, Any]]:
     """The rows of `archdsl list`."""
     rows = []
     for path in shipped_files():
-        spec, _ = _read_only(path)
-        for s in spec.models.values():
+        for s in _read_only(path).values():
             rows.append({"path": path, "name": s.name, "kind": s.paper.get("kind", "model"), "title": s.paper.get("title", ""), "arxiv": s.paper.get("arxiv", ""),
                          "domain": s.paper.get("domain", Path(path).parent.name), "variants": list(s.variants)})
     return rows
 
 
-def _read_only(path: str) -> tuple[Spec, Module]:
+def _read_only(path: str) -> dict[str, Spec]:
+    """The models of a file by name, nothing checked; none where the text is too broken to show one."""
     module = Library().open(read_source(path), Path(path).resolve().parent)
     models: dict[str, Spec] = {}
     session = Session(module.library)
     for d in module.tree.decls:
         if isinstance(d, tree.Model):
             models.setdefault(d.name, Spec(module, d, path, models, session))
-    return next(iter(models.values())), module
+    return models
