@@ -9,6 +9,7 @@ from archdsl.lazy import F, torch
 from archdsl.ops.registry import Op, OpError, op
 from archdsl.ops.rules import (
     DTYPES,
+    Sample,
     bools,
     chosen,
     elementwise,
@@ -30,12 +31,18 @@ def _float_unary(x: TensorType, **_: Any) -> TensorType:
     return TensorType(x.dtype, x.shape)
 
 
+def _number_unary(x: TensorType, **_: Any) -> TensorType:
+    if x.dtype == "bool":
+        raise OpError(f"a tensor of numbers is needed, and this one is {x}", "x", help="cast it first: `cast(x, int)`")
+    return TensorType(x.dtype, x.shape)
+
+
 def unary(signature: str, low: float = -2.0, high: float = 2.0, **rules: Any) -> Callable[[Callable[..., Any]], Op]:
-    """A function of one float tensor, elementwise. Samples lie in [low, high)."""
+    """A function of one float tensor (unless `infer` takes more), elementwise. Samples lie in [low, high)."""
     name, _, hyper = signature.partition("(")
     hyper = ", " + hyper if hyper else ")"
     samples = rules.pop("samples", lambda: [{"x": floats(*s, low=low, high=high)} for s in _SHAPES])
-    return op(f"{name}(x: [*s]{hyper} -> [*s]", infer=_float_unary, samples=samples, **rules)
+    return op(f"{name}(x: [*s]{hyper} -> [*s]", infer=rules.pop("infer", _float_unary), samples=samples, **rules)
 
 
 def _binary_samples(low: float = -2.0) -> Callable[[], list[dict[str, Any]]]:
@@ -108,7 +115,11 @@ def floordiv(x, y):
     return x // y
 
 
-@unary("neg")
+def _signed() -> list[dict[str, Any]]:
+    return [*({"x": floats(*s)} for s in _SHAPES), {"x": Sample("int", (2, 5), -4, 5)}]
+
+
+@unary("neg", infer=_number_unary, samples=_signed)
 def neg(x):
     """-x."""
     return -x
@@ -188,7 +199,7 @@ def square(x):
     return torch.square(x)
 
 
-@unary("abs", saves=("x",))
+@unary("abs", saves=("x",), infer=_number_unary, samples=_signed)
 def abs_(x):
     """|x|."""
     return torch.abs(x)
