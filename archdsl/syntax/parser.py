@@ -175,6 +175,7 @@ class Run:
         state = states[-1]
         last_end = tokens[at - 1][3] if at else 0
         deepest = self.deepest
+        value: Any
         while True:
             token = tokens[at]
             kind = token[0]
@@ -218,7 +219,7 @@ class Run:
                         else:
                             value.append(None if i < 0 else parts[i])
                 else:           # FLATTEN, LIST
-                    value = list[Any]()
+                    value = []
                     for i, inline in which:
                         if inline:
                             value += parts[i]
