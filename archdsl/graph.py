@@ -6,9 +6,10 @@ Graph as the owner of the weights below a path, so a model of 80 equal layers ho
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Iterator
+from typing import Any
 
 from archdsl.dims import Size, product
 from archdsl.source import NOWHERE, Span
@@ -237,6 +238,21 @@ class Graph:
 
 
 def structural_hash(graph: Graph) -> str:
+    """What the hash of a graph is made of, walked anew."""
+    return digest(structural_text(graph))
+
+
+def digest(text: str) -> str:
+    """The hash of a graph from its structural text."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def number_text(number: Any) -> str:
+    """An attribute in the structural text; 1 and 1.0 are one number in a spec."""
+    return f"{int(number)}" if isinstance(number, float) and number.is_integer() else str(number)
+
+
+def structural_text(graph: Graph) -> str:
     """Nodes are numbered as a walk from the results meets them, so the order in which independent ones were written does not count."""
     numbers: dict[int, int] = {id(v.node): i for i, v in enumerate(graph.inputs)}
     lines = [f"input {v.type}" for v in graph.inputs]
@@ -252,9 +268,7 @@ def structural_hash(graph: Graph) -> str:
             return f"{a.op}({','.join(map(text, a.args))};{','.join(f'{k}={text(v)}' for k, v in a.attrs)})"
         if isinstance(a, (tuple, list)):
             return f"({','.join(map(text, a))})"
-        if isinstance(a, float) and a.is_integer():
-            return f"{int(a)}"  # 1 and 1.0 are one number in a spec
-        return str(a)
+        return number_text(a)
 
     def visit(root: Node) -> None:
         stack = [(root, False)]
@@ -279,4 +293,4 @@ def structural_hash(graph: Graph) -> str:
     lines += sorted(f"{p.kind} {p.path} {p.type} {text(p.init)}" for p in graph.params)
     lines += sorted(f"child {k} {c.hash}" for k, c in graph.children.items())
     lines += sorted(f"guard {g.left}{g.op}{g.right}" for g in graph.guards)
-    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+    return "\n".join(lines)

@@ -44,7 +44,8 @@ def arguments(frame: Frame, args: tuple[tree.Arg, ...]) -> Args:
             positional += frame.rest[0]
             named.update(frame.rest[1])
             continue
-        value = evaluate(frame, a.value)
+        late = frame.late.get(id(a.value)) if frame.late else None
+        value = evaluate(frame, a.value) if late is None else late
         if a.spread:
             named.update(dict(getattr(value, "items", ())))
         elif a.name is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import Collector, error
 from archdsl.dims import Dim
 from archdsl.elaborate.builder import Builder
-from archdsl.elaborate.values import Bound, Defaults, POISON, Poisoned, RecordValue, show
+from archdsl.elaborate.values import POISON, Bound, Defaults, Late, Poisoned, RecordValue, show
 from archdsl.graph import Graph, InitExpr, Mask, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -55,6 +55,8 @@ class Session:
         self.declared_defaults: list[Any] = []
         self.graphs: dict[Any, Graph] = {}
         self.free: dict[int, tuple[str, ...]] = {}
+        self.plans: dict[int, Any] = {}
+        self.lates = 0
 
     def begin(self) -> None:
         """Starts another elaboration of the same module: the memo stays, budgets and bookkeeping start anew."""
@@ -87,6 +89,8 @@ class Session:
             return (type(value).__name__, value)
         if isinstance(value, (int, Fraction, float)):
             return value if type(value) is not float else ("f", value)
+        if type(value) is Late:
+            return ("late", value.number)
         if isinstance(value, tuple):
             return ("t", self.intern(tuple(self.key(v) for v in value)))
         if isinstance(value, RecordValue):
@@ -132,6 +136,7 @@ class Frame:
     blocks: frozenset[str] = frozenset()
     result: Any = None
     functions: int = 0
+    late: dict[int, Late] | None = None
 
     def child(self, **changes: Any) -> Frame:
         """A frame over the same variables with some fields changed."""

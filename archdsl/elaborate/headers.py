@@ -12,7 +12,7 @@ from archdsl.elaborate.builder import join
 from archdsl.elaborate.frame import Frame, Override, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.values import (
-    TEMPLATES, BlockRef, Bound, Defaults, InitRef, NOWHERE, POISON, RecordRef, RecordValue, Template, Builtin, describe, is_hyper_number,
+    TEMPLATES, BlockRef, Bound, Defaults, InitRef, Late, NOWHERE, POISON, RecordRef, RecordValue, Template, Builtin, describe, is_hyper_number,
 )
 from archdsl.graph import InitExpr, Knob, Mask, TensorType, Value
 from archdsl.source import Span
@@ -151,7 +151,7 @@ def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:
             return True, int(value)
         return type(value) is int or isinstance(value, Dim), value
     if name == "float":
-        return is_hyper_number(value), value
+        return is_hyper_number(value) or type(value) is Late, value
     if name == "bool":
         return isinstance(value, bool), value
     if name == "str":

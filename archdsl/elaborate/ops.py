@@ -11,7 +11,7 @@ from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.elaborate.values import Condition, OpRef, describe
+from archdsl.elaborate.values import Condition, Late, OpRef, Unfit, describe
 from archdsl.graph import FLOATS, InitExpr, Mask, TensorType, Value
 from archdsl.ops.registry import Op, OpError, find
 from archdsl.source import Span
@@ -105,6 +105,8 @@ def _needs_tensor(op: Op, values: dict[str, Any], span: Span, spans: dict[Any, S
 
 
 def _initialiser(op: Op, params: tuple[Parameter, ...], values: dict[str, Any]) -> InitExpr:
+    if any(type(v) is Late for v in values.values()):
+        raise Unfit
     operands = tuple(_number(values.get(p.name)) for p in params if p.operand)
     while operands and operands[-1] is None:
         operands = operands[:-1]
@@ -112,7 +114,15 @@ def _initialiser(op: Op, params: tuple[Parameter, ...], values: dict[str, Any]) 
     return InitExpr(op.name, operands, attrs)
 
 
+def latest(value: Any) -> Any:
+    """What a late argument is in the present pass; any other value itself."""
+    while type(value) is Late:
+        value = value.value
+    return value
+
+
 def _number(value: Any) -> Any:
+    """A number as graphs hold it: exact fractions become floats."""
     kind = type(value)
     return float(value) if kind is Fraction else tuple(map(_number, value)) if kind is tuple else value
 
@@ -171,7 +181,7 @@ def _as_type(frame: Frame, value: Any) -> Any:
         return value.type
     if kind is tuple:
         return tuple(_as_type(frame, v) for v in value)
-    return _number(value)
+    return _number(latest(value))
 
 
 def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator
 from archdsl import shapes
 from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.dims import Dim
-from archdsl.elaborate import headers
+from archdsl.elaborate import headers, late
 from archdsl.elaborate.apply import arguments, owner_allowed
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.domains import of_values
@@ -16,9 +16,9 @@ from archdsl.elaborate.frame import Frame, good
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
-    POISON, TEMPLATES, BlockRef, Condition, DefaultEntry, Defaults, FnRef, InitRef, NeedInline, Poisoned, Share, Template, describe, has_tensor, map_tensors,
+    POISON, TEMPLATES, BlockRef, Condition, DefaultEntry, Defaults, FnRef, InitRef, Late, NeedInline, Poisoned, Share, Template, Unfit, describe, has_tensor, map_tensors,
 )
-from archdsl.graph import Guard, InitExpr, Knob, Param, TensorType, Value
+from archdsl.graph import Graph, Guard, InitExpr, Knob, Param, TensorType, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -414,15 +414,10 @@ def _iteration(frame: Frame, s: tree.For, i: int, outer: set[str]) -> bool:
 
 
 def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str]) -> bool:
-    key = None if overrides else _body_key(frame, s)
-    known = frame.session.memo.get(key) if key is not None else None
-    if known is None:
-        known = _body_graph(frame, s, path, overrides, outer)
-        if key is not None and known.operands is not None:
-            frame.session.memo[key] = known
-        operands, graph = list(known.imports), known.graph
-    else:
-        operands, graph = [frame.vars[n] for n in known.operands or ()], known.graph
+    try:
+        known, operands, graph = _body(frame, s, path, overrides, outer, None if overrides else late.plan(frame, s))
+    except Unfit:
+        known, operands, graph = _body(frame, s, path, overrides, outer, None)
     frame.session.used_defaults |= known.used
     if graph.owns_weights or graph.emits or graph.knobs or any(n.op == "extern" for n in graph.nodes):
         owner_allowed(frame, s.span, s.label or "")
@@ -436,10 +431,28 @@ def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[s
     return False
 
 
+def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str], plan: late.Plan | None) -> tuple[_Body, list[Any], Graph]:
+    """The body as elaborated here or before, the tensors to apply it to, and its graph for this pass. Raises Unfit."""
+    session = frame.session
+    numbers = late.values(frame, plan) if plan else None
+    if numbers is None:
+        plan = None
+    key = None if overrides else _body_key(frame, s, plan)
+    known = session.memo.get(key) if key is not None else None
+    if known is None:
+        known = _body_graph(frame, s, path, overrides, outer, late.places(session, plan, numbers) if plan and numbers else {})
+        if key is not None and known.operands is not None:
+            session.memo[key] = known
+        operands = list(known.imports)
+    else:
+        operands = [frame.vars[n] for n in known.operands or ()]
+    return known, operands, late.fill(session, known.graph, dict(zip(known.waiting, numbers or ())))
+
+
 @dataclass(slots=True)
 class _Body:
     """One evaluated loop body. `carried`: outer names with their new values, whose tensors are `mine` (the graph's outputs) or the outer body's.
-    `operands`: the outer variables that the graph's inputs are, when all of them are plain variables."""
+    `operands`: the outer variables that the graph's inputs are, when all of them are plain variables. `waiting`: the numbers of its late arguments."""
 
     graph: Any
     imports: tuple[Value, ...]
@@ -448,12 +461,13 @@ class _Body:
     operands: tuple[str, ...] | None
     used: set[tuple[int, str]]
     name: str
+    waiting: tuple[int, ...]
 
 
-def _body_graph(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str]) -> _Body:
+def _body_graph(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:
     session = frame.session
     builder = Builder(frame.builder, frame.builder.base + path + ".")
-    inner = frame.child(builder=builder, prefix="", overrides=overrides, loop=None, vars=dict(frame.vars), emitted=0)
+    inner = frame.child(builder=builder, prefix="", overrides=overrides, loop=None, vars=dict(frame.vars), emitted=0, late=waiting)
     before, session.used_defaults = session.used_defaults, set()
     try:
         if run(inner, s.body):
@@ -467,6 +481,9 @@ def _body_graph(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set
     values: list[Value] = []
     for _, v in carried:
         map_tensors(v, lambda t: values.append(t) or t)
+    if waiting and any(not late.only_tensors(v) for _, v in carried):
+        session.plans[id(s)] = None
+        raise Unfit  # a block that waits for a number would leave the loop
     mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
     names = tuple(n for n, v in carried if isinstance(v, Value)) if len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried) else ()
     graph = builder.finish(s.label or "", tuple(mine), names=names, span=s.span)
@@ -474,15 +491,16 @@ def _body_graph(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set
     imports = tuple(builder.imports)
     by_value = {v: n for n, v in frame.vars.items() if isinstance(v, Value)}
     plain = all(v in by_value for v in imports) and len(mine) == len(values)
-    return _Body(interned, imports, carried, mine, tuple(by_value[v] for v in imports) if plain else None, used, mine[0].node.name if mine else "")
+    return _Body(interned, imports, carried, mine, tuple(by_value[v] for v in imports) if plain else None, used, mine[0].node.name if mine else "",
+                 tuple(w.number for w in waiting.values()))
 
 
-def _body_key(frame: Frame, s: tree.For) -> Any:
-    """What a body's evaluation depends on: the values of the names it mentions; tensors by type, and which of them are the same."""
+def _body_key(frame: Frame, s: tree.For, plan: late.Plan | None) -> Any:
+    """What a body's evaluation depends on: the values of the names it mentions, but for late arguments; tensors by type, and which of them are the same."""
     from archdsl.elaborate.expressions import free_names
 
     session = frame.session
-    names = session.free.get(id(s))
+    names = session.free.get(id(s)) if plan is None else plan.names
     if names is None:
         names = session.free[id(s)] = tuple(sorted(set().union(*(free_names(b) for b in s.body), *(assigned(b) for b in s.body))))
     parts: list[Any] = []
@@ -497,7 +515,7 @@ def _body_key(frame: Frame, s: tree.For) -> Any:
     rest = session.key(tuple(frame.rest[0])) if frame.rest else None
     if frame.rest and (frame.rest[1] or any(has_tensor(v) for v in frame.rest[0])):
         return None
-    return ("body", id(s), tuple(parts), frame.defaults.key, frame.dtype, rest, session.known)
+    return ("body", id(s), plan is None, tuple(parts), frame.defaults.key, frame.dtype, rest, session.known)
 
 
 def _if(frame: Frame, s: tree.If) -> bool:

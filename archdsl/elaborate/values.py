@@ -196,6 +196,21 @@ class Condition:
     parts: tuple[tuple[Size, str, Size, tuple[Size, Size] | None], ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Late:
+    """A number that the graph under construction waits for (late.py). `value` is the one of the present pass, which rules of ops may see."""
+
+    number: int
+    value: Any
+
+    def __str__(self) -> str:
+        return f"\0late {self.number}\0"
+
+
+class Unfit(Exception):
+    """A late number cannot be filled in here: the body must be elaborated with the number itself."""
+
+
 def is_hyper_number(value: Any) -> bool:
     return isinstance(value, (int, float, Fraction)) and not isinstance(value, bool)
 

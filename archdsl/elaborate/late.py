@@ -1,0 +1,292 @@
+"""Late arguments: numbers that end as attributes of random ops, and nowhere else, are filled in after elaboration.
+
+Every layer of a deep network has its own drop rate. Elaborating a layer anew for each rate would cost most of a check, so the body of a
+labelled loop is elaborated once with a `Late` in the place of the rate, and copied with the numbers of each pass. What may be late is read
+off the text: the expression is an argument of a block's first list, at a parameter whose every mention is in turn such an argument, or the
+attribute of a random op (`dropout`, `drop_path`). So no branch, no size, no product and no other name can depend on the number.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from archdsl import shapes
+from archdsl.diagnostics.model import ArchError
+from archdsl.elaborate import library
+from archdsl.elaborate.ops import _number, latest, parameters
+from archdsl.elaborate.values import BlockRef, Late, OpRef, Poisoned, Unfit, is_hyper_number, map_tensors
+from archdsl.graph import Graph, Node, Value, digest, number_text, structural_text
+from archdsl.ops.registry import Op, OpError, find
+from archdsl.syntax import tree
+
+if TYPE_CHECKING:
+    from archdsl.elaborate.frame import Frame, Session
+    from archdsl.modules import Module
+
+PURE = (tree.Name, tree.Number, tree.Item, tree.Member, tree.Binary, tree.Unary)
+"""What a late expression is made of: it is evaluated before the body, once in each pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is late in a loop: the arguments, the names that the rest of the body mentions or binds, the blocks and ops that take the arguments."""
+
+    arguments: tuple[tree.Expr, ...]
+    names: tuple[str, ...]
+    callees: frozenset[str]
+
+
+Place = tuple[str | None, int, bool]
+"""Where an argument stands: its name or None, its position, whether a value is piped in front."""
+
+
+# ---------------------------------------------------------------- what may be late, read off the text
+def positions(node: Any) -> Iterator[tuple[str, Place, tree.Expr]]:
+    """(callee, place, argument) of every call of a plain name."""
+    stack: list[tuple[Any, bool]] = [(node, False)]
+    while stack:
+        n, piped = stack.pop()
+        if isinstance(n, tree.Chain) and n.op == "|>":
+            stack += [(item, i > 0) for i, item in enumerate(n.items)]
+            continue
+        if isinstance(n, tree.Named):
+            stack.append((n.expr, piped))
+            continue
+        if isinstance(n, tree.Call) and isinstance(n.func, tree.Name):
+            for i, a in enumerate(n.args):
+                if isinstance(a.value, tree.Rest) or a.spread:
+                    break
+                yield n.func.id, (a.name, i, piped), a.value
+        stack += [(child, False) for child in tree.children(n)]
+
+
+def accepts(session: Session, module: Module, callee: str, place: Place) -> bool:
+    """Whether a call's argument there may be late: an attribute of a random op, or a late parameter of a block."""
+    name, position, piped = place
+    target = module.scope.get(callee)
+    if isinstance(target, BlockRef):  # what is piped goes to its second list
+        return (name if name is not None else position) in late_parameters(session, target)
+    if target is None:
+        op = find(callee)
+        if op is None or not op.random or not isinstance(library.find(callee), OpRef):
+            return False
+        for i, p in enumerate(parameters(callee)):
+            if name == p.name or name is None and i == position + piped:
+                return not p.operand
+    return False
+
+
+def late_parameters(session: Session, ref: BlockRef) -> frozenset[int | str]:
+    """The parameters of a block that only end as attributes of random ops, by name and by position."""
+    key = ("late", id(ref.decl))
+    known = session.memo.get(key)
+    if known is None:
+        session.memo[key] = frozenset()  # while it is looked for: a block inside itself has none
+        known = session.memo[key] = frozenset(_late_parameters(session, ref))
+    return known
+
+
+def _late_parameters(session: Session, ref: BlockRef) -> Iterator[int | str]:
+    decl = ref.decl
+    params = [p for p in decl.params if not p.rest]
+    if len(params) < len(decl.params) or decl.body is None:
+        return
+    bound: set[str] | None = None
+    for i, p in enumerate(params):
+        if p.domain is not None or p.anonymous or not isinstance(p.type, tree.NameType) or p.type.name != "float":
+            continue
+        if bound is None:
+            bound = set(binders(decl))
+        passed = {id(value) for callee, at, value in positions(decl.body)
+                  if isinstance(value, tree.Name) and value.id == p.name and callee not in bound and accepts(session, ref.module, callee, at)}
+        if all(id(n) in passed for n in mentions(decl, p.name) if n is not p):
+            yield p.name
+            yield i
+
+
+def binders(node: Any) -> Iterator[str]:
+    """Every name that a tree may bind, and some that it does not."""
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        name = getattr(n, "name", None)
+        if isinstance(name, str) and not isinstance(n, (tree.Arg, tree.Member, tree.Named, tree.NameType)):
+            yield name
+        if isinstance(n, tree.BlockLiteral):
+            yield from (name for name, _ in n.params)
+        stack.extend(tree.children(n))
+
+
+def mentions(node: Any, name: str) -> Iterator[Any]:
+    """Every node below that speaks of a name, in whatever way: as a word, as a size, as a text with the word in it."""
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        for f in fields(n):
+            value = getattr(n, f.name)
+            if isinstance(value, str) and not (isinstance(n, tree.Arg) and f.name == "name") and f.name != "doc":
+                if value == name or isinstance(n, tree.Require) and name in value:
+                    yield n
+            elif isinstance(value, tuple) and any(name == item or type(item) is tuple and name in item for item in value):
+                yield n
+        stack.extend(tree.children(n))
+
+
+# ---------------------------------------------------------------- a loop's late arguments
+def plan(frame: Frame, s: tree.For) -> Plan | None:
+    """The late arguments of a loop's body, None without any. Read once for each loop."""
+    plans = frame.session.plans
+    if id(s) not in plans:
+        plans[id(s)] = _plan(frame, s)
+    found = plans[id(s)]
+    return found if found is not None and found.callees.isdisjoint(frame.vars) else None
+
+
+def _plan(frame: Frame, s: tree.For) -> Plan | None:
+    from archdsl.elaborate.statements import assigned
+
+    inside = set(binders(s.body))
+    late: list[tree.Expr] = []
+    callees: set[str] = set()
+    for callee, at, value in positions(s.body):
+        if callee not in inside and _pure(value, inside) and accepts(frame.session, frame.module, callee, at):
+            late.append(value)
+            callees.add(callee)
+    if not late:
+        return None
+    skipped = {id(e) for e in late}
+    names: set[str] = {n for b in s.body for n in assigned(b)}
+    stack: list[Any] = list(s.body)
+    while stack:
+        n = stack.pop()
+        if id(n) in skipped:
+            continue
+        if isinstance(n, (tree.Name, tree.AxisName)):
+            names.add(n.id)
+        stack.extend(tree.children(n))
+    return Plan(tuple(late), tuple(sorted(names)), frozenset(callees))
+
+
+def _pure(node: tree.Expr, inside: set[str]) -> bool:
+    """Numbers and names from outside of the body, with at least one name."""
+    stack: list[Any] = [node]
+    named = False
+    while stack:
+        n = stack.pop()
+        if not isinstance(n, PURE) or isinstance(n, tree.Name) and n.id in inside:
+            return False
+        named = named or isinstance(n, tree.Name)
+        stack.extend(tree.children(n))
+    return named
+
+
+def values(frame: Frame, found: Plan) -> tuple[Any, ...] | None:
+    """The late arguments of this pass; None when one is no number (then the body is elaborated as any other)."""
+    from archdsl.elaborate.expressions import evaluate
+
+    out: list[Any] = []
+    try:
+        for node in found.arguments:
+            value = evaluate(frame, node)
+            if not is_hyper_number(value) and type(value) is not Late:
+                return None
+            out.append(value)
+    except (ArchError, Poisoned):
+        return None
+    return tuple(out)
+
+
+def places(session: Session, found: Plan, numbers: tuple[Any, ...]) -> dict[int, Late]:
+    """What stands for the numbers while the body is elaborated, by the id of the argument."""
+    out: dict[int, Late] = {}
+    for node, value in zip(found.arguments, numbers):
+        session.lates += 1
+        out[id(node)] = Late(session.lates, value)
+    return out
+
+
+def only_tensors(value: Any) -> bool:
+    return isinstance(value, Value) or isinstance(value, tuple) and all(map(only_tensors, value))
+
+
+# ---------------------------------------------------------------- filling in
+def fill(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
+    """The graph with these numbers in place of its `Late`s: a copy, one for the same numbers. Raises Unfit when an op refuses one."""
+    here = lates(session, graph) & numbers.keys()
+    if not here:
+        return graph
+    key = ("filled", id(graph), tuple((i, session.key(numbers[i])) for i in sorted(here)))
+    known = session.memo.get(key)
+    if known is None:
+        known = session.memo[key] = session.same(_filled(session, graph, numbers))
+    return known
+
+
+def lates(session: Session, graph: Graph) -> frozenset[int]:
+    """The numbers that a graph waits for. Kept with the graph: its id is not free for another one."""
+    key = ("lates", id(graph))
+    known = session.memo.get(key)
+    if known is None:
+        here = {a.number for n in graph.nodes for a in n.attrs.values() if type(a) is Late}
+        known = session.memo[key] = (frozenset(here.union(*(lates(session, g) for g in graph.subgraphs()))), graph)
+    return known[0]
+
+
+def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
+    copies: dict[Value, Value] = {}
+    changed: dict[str, str] = {}  # of the text that is hashed
+
+    def attribute(a: Any) -> Any:
+        if type(a) is Late and a.number in numbers:
+            new = _number(numbers[a.number])
+            changed[str(a)] = number_text(new)
+            return new
+        if isinstance(a, Graph):
+            new = fill(session, a, numbers)
+            if new is not a:
+                changed[a.hash] = new.hash
+            return new
+        return map_tensors(a, copies.__getitem__)
+
+    nodes = []
+    for n in graph.nodes:
+        session.step(n.span)
+        copy = Node(n.op, map_tensors(n.args, copies.__getitem__), {k: attribute(a) for k, a in n.attrs.items()}, n.types, n.span, n.name)
+        if any(type(a) is Late for a in n.attrs.values()):
+            _fits(copy)
+        nodes.append(copy)
+        copies.update(zip(n.values, copy.values))
+    children = {path: attribute(g) for path, g in graph.children.items()}
+    copy = replace(graph, nodes=tuple(nodes), inputs=tuple(copies[v] for v in graph.inputs), outputs=tuple(copies[v] for v in graph.outputs),
+                   emits={k: copies[v] for k, v in graph.emits.items()}, children=children)
+    text = session.memo.get(("text", id(graph)))
+    if text is None:
+        text = session.memo["text", id(graph)] = structural_text(graph)
+    for old, new in changed.items():
+        text = text.replace(old, new)
+    copy.__dict__["hash"] = digest(text)  # what the cached property would find, without walking the graph
+    return copy
+
+
+def _fits(node: Node) -> None:
+    """The op's own rule, once more with the numbers. Raises Unfit."""
+    op = find(node.op)
+    assert op is not None
+    operands = iter(node.args)
+    given = {p.name: _type(next(operands)) if p.operand else latest(node.attrs[p.name]) for p in parameters(op.name)}
+    try:
+        types = _infer(op, given)
+    except OpError:
+        raise Unfit from None
+    if types != node.types:
+        raise Unfit
+
+
+def _infer(op: Op, given: dict[str, Any]) -> tuple[Any, ...]:
+    types = op.infer(**given) if op.infer else shapes.infer_by_signature(op, given)
+    return types if isinstance(types, tuple) else (types,)
+
+
+def _type(value: Any) -> Any:
+    return value.type if isinstance(value, Value) else value

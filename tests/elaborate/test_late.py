@@ -1,0 +1,162 @@
+"""Late arguments: bodies that are elaborated once and filled in are what elaboration with the numbers gives."""
+from __future__ import annotations
+
+import pytest
+
+import archdsl
+from archdsl.diagnostics.model import ArchError
+from archdsl.elaborate import late
+from archdsl.graph import digest, structural_text
+from archdsl.spec import shipped_files
+
+MODEL = """use std.linear {{ Linear }}
+use std.norm {{ LayerNorm }}
+use std.residual {{ Pre }}
+{blocks}
+model M(depth: int = 4, rate: float = 0.1)(x: [B = 1, 8]) -> [B, 8] {{
+{body}
+  return x
+}}
+"""
+
+
+def made(body: str, blocks: str = "", **knobs):
+    return archdsl.loads(MODEL.format(body=body, blocks=blocks)).elaborate(None, knobs).graph
+
+
+def concretely(monkeypatch, body: str, blocks: str = "", **knobs):
+    with monkeypatch.context() as patch:
+        patch.setattr(late, "plan", lambda frame, s: None)
+        return made(body, blocks, **knobs)
+
+
+@pytest.fixture
+def filled(monkeypatch):
+    """How often a graph was filled in."""
+    calls = []
+    real = late._filled
+
+    def counted(session, graph, numbers):
+        calls.append(graph.name)
+        return real(session, graph, numbers)
+
+    monkeypatch.setattr(late, "_filled", counted)
+    return calls
+
+
+def rates(graph) -> list[float]:
+    return [n.attrs["rate"] for g in graph.definitions() for n in g.nodes if n.op in ("drop_path", "dropout")]
+
+
+LINEAR = "layers: for i in range(depth) {{ x = Pre(LayerNorm(), Linear(8), drop = {rate})(x) as f }}"
+
+
+def test_one_elaboration_serves_all_rates(filled, monkeypatch):
+    body = LINEAR.format(rate="rate * i / depth")
+    graph = made(body)
+    assert filled.count("layers") == 4
+    assert sorted(r for r in rates(graph) if r) == pytest.approx([0.025, 0.05, 0.075])
+    assert graph.hash == concretely(monkeypatch, body).hash
+
+
+def test_the_same_number_is_the_same_graph():
+    layers = made(LINEAR.format(rate="rate * (i // 2)")).children
+    assert layers["layers.0"] is layers["layers.1"]
+    assert layers["layers.2"] is layers["layers.3"]
+    assert layers["layers.0"] is not layers["layers.2"]
+
+
+def test_the_hash_is_what_a_walk_finds():
+    for g in made(LINEAR.format(rate="rate * i")).definitions():
+        assert g.hash == digest(structural_text(g))
+
+
+WITHIN = """block Inner(rate: float)(x: [..., d]) -> [..., d] {{ return Linear(d)(x) |> dropout(rate) }}
+block Outer(rate: float = 0, p: float = 0)(x: [..., d]) -> [..., d] {{ return Inner(rate)(Inner(rate = p)(x) as a) as b }}
+""".format()
+
+
+def test_through_blocks_with_names_of_their_own(filled, monkeypatch):
+    body = "layers: for i in range(depth) { x = Outer(rate * i, p = rate / 2)(x) as f }"
+    graph = made(body, WITHIN)
+    assert filled.count("layers") == 4
+    assert "Inner" in filled
+    assert graph.hash == concretely(monkeypatch, body, WITHIN).hash
+    assert list(graph.children["layers.1"].children["f"].children) == ["a", "b"]
+
+
+TWO = """block Two(scale: float, rate: float = 0)(x: [..., d]) -> [..., d] { return (Linear(d)(x) * scale) |> dropout(rate) }"""
+
+
+@pytest.mark.parametrize(("call", "late"), [
+    ("Two(rate * i, 0)(x) as f", 0), ("x |> Two(rate * i) as f", 0), ("x |> Two(1, rate * i) as f", 4),
+    ("Two(rate = rate * i, scale = 2)(x) as f", 4),
+    ("Linear(8)(x) as f |> dropout(rate * i)", 4), ("dropout(Linear(8)(x) as f, rate * i)", 4), ("dropout(Linear(8)(x) as f, rate = rate * i)", 4),
+])
+def test_positions_with_and_without_pipes(call, late, filled, monkeypatch):
+    body = f"layers: for i in range(depth) {{ x = {call} }}"
+    graph = made(body, TWO)
+    assert filled.count("layers") == late
+    assert graph.hash == concretely(monkeypatch, body, TWO).hash
+
+
+def test_loops_in_loops(filled, monkeypatch):
+    blocks = """block Stage(rate: float)(x: [..., d]) -> [..., d] {
+      inner: for j in range(2) { x = Pre(LayerNorm(), Linear(d), drop = rate)(x) as f }
+      return x
+    }"""
+    body = "layers: for i in range(depth) { x = Stage(rate * i)(x) as s }"
+    graph = made(body, blocks)
+    assert filled
+    assert sorted({*rates(graph)}) == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert graph.hash == concretely(monkeypatch, body, blocks).hash
+    stage = graph.children["layers.2"].children["s"]
+    assert stage.children["inner.0"] is stage.children["inner.1"]
+
+
+@pytest.mark.parametrize(("block", "why"), [
+    ("block D(rate: float)(x: [..., d]) -> [..., d] { y = Linear(d)(x) return if rate > 0 { dropout(y, rate) } else { y } }", "a branch"),
+    ("block D(rate: float)(x: [..., d]) -> [..., d] { return Linear(d)(x) * rate }", "a product"),
+    ("block D(rate: float)(x: [..., d]) -> [..., d] { y = Linear(d)(x) return dropout(y, rate / 2) }", "arithmetic"),
+    ("block D(rate: float)(x: [..., d]) -> [..., d] { keep = rate return dropout(Linear(d)(x), keep) }", "another name"),
+    ("block D(rate: float)(x: [..., d]) -> [..., d] { require d > 4, \"not with {rate}\" return dropout(Linear(d)(x), rate) }", "a message"),
+    ("block D(rate: float in 0..1)(x: [..., d]) -> [..., d] { return dropout(Linear(d)(x), rate) }", "a knob"),
+    ("block D(rate: float)(x: [..., d]) -> [..., d] { return dropout(Linear(d, init = constant(rate))(x), rate) }", "an initialiser"),
+    ("block D(rate: float, p: float = rate)(x: [..., d]) -> [..., d] { return dropout(Linear(d)(x), p) }", "a default"),
+])
+def test_what_depends_on_the_number_is_elaborated_with_it(block, why, filled, monkeypatch):
+    body = "layers: for i in range(depth) { x = D(rate * i)(x) as f }"
+    graph = made(body, block)
+    assert not filled, why
+    assert graph.hash == concretely(monkeypatch, body, block).hash
+
+
+def test_a_block_that_leaves_the_loop_keeps_its_number(monkeypatch):
+    body = """  last = Pre(LayerNorm(), Linear(8), drop = 0)
+  layers: for i in range(depth) {
+    last = Pre(LayerNorm(), Linear(8), drop = rate * i)
+    x = last(x) as f
+  }
+  x = last(x) as end"""
+    graph = made(body)
+    assert max(rates(graph)) == pytest.approx(0.3)
+    assert graph.hash == concretely(monkeypatch, body).hash
+
+
+def test_a_number_that_the_op_refuses_is_reported_where_it_arises(monkeypatch):
+    body = LINEAR.format(rate="rate * i")
+    for make in (made, lambda *a, **k: concretely(monkeypatch, *a, **k)):
+        with pytest.raises(ArchError) as e:
+            make(body, rate=0.5)  # passes 0, 1 and 2 are fine, the last one is not
+        assert "not 1.5" in str(e.value)
+
+
+@pytest.mark.parametrize("path", shipped_files())
+def test_shipped_specs(path, monkeypatch):
+    def hashes() -> dict[str, str]:
+        spec = archdsl.load(path)
+        return {f"{s.name}.{v}": s.elaborate(v).graph.hash for s in spec.models.values() for v in (None, *s.variants)}
+
+    found = hashes()
+    monkeypatch.setattr(late, "plan", lambda frame, s: None)
+    assert hashes() == found
