@@ -65,17 +65,25 @@ class Elaborated:
         if not small and self._legal(given):
             return given
         fixed = {s for g in self.graph.guards for s in (g.left, g.right) if isinstance(s, int) and s > 0}
-        steps = [2**k * m for k in range(1, 9) for m in (2, 3, 7)]
+        steps = sorted(2**k * m for k in range(1, 9) for m in (2, 3, 7))
+        inside = self._inner_sizes()
         pools = []
         for at, n in enumerate(names):
             wanted = [g for g in self.graph.guards if dims.symbols(g.left) | dims.symbols(g.right) <= {n}] if self.graph.guards else []
             first = list(range(2 + (at > 0), 9)) if small else [given[n]]
-            pool = [v for v in dict.fromkeys([*first, *sorted(fixed), *steps, given[n]]) if all(_holds(g, {n: v}) for g in wanted)]
+            alone = [s for s in inside if dims.symbols(s) == {n}]
+            pool = [v for v in dict.fromkeys([*first, *sorted(fixed), *steps, given[n]])
+                    if all(_holds(g, {n: v}) for g in wanted) and all(dims.evaluate(s, {n: v}) >= 1 for s in alone)]
             pools.append(pool[:6])
         for values in product(*pools):
-            if self._legal(dict(zip(names, values))):
-                return dict(zip(names, values))
+            sizes = dict(zip(names, values))
+            if self._legal(sizes) and all(dims.evaluate(s, sizes) >= 1 for s in inside):
+                return sizes
         return given
+
+    def _inner_sizes(self) -> list[Dim]:
+        """Every run-time size of a tensor inside the model: none may be empty."""
+        return list({s: None for g in self.graph.definitions() for n in g.nodes for t in n.types for s in t.shape if not isinstance(s, int)})
 
     def _legal(self, sizes: dict[str, int]) -> bool:
         return all(_holds(g, sizes) for g in self.graph.guards)
