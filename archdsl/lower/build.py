@@ -23,12 +23,13 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
     of segments); with it, the model returns (outputs, {address: value}). flat: one module without blocks inside. hoist: tables that several
     blocks would compute are computed once. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
-    Raises ArchError A0511 (emit matches nothing), A0515 (an extern block without a class).
+    Raises ArchError A0511 (emit matches nothing), A0514 (an extern block without a class).
     """
     dtype = dtype or torch.get_default_dtype()
     definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)
+    model.__dict__["_typed"] = graph  # the class may come from an equal graph with other knobs
     if builder.device.type != "meta":
         fill(model, graph, seed, dtype)
     return model
@@ -53,8 +54,8 @@ class _Builder:
         for node in definition.graph.nodes:
             if node.op == "extern":
                 _place(module, node.attrs["path"], self._extern(node, address))
-        for name, make in cls.parts.items():
-            part = make(self.module)
+        for name, what in cls.parts.items():
+            part = what.make(self.module)
             if isinstance(part, torch.Tensor):
                 module.register_buffer(name, part.to(self.device, copy=True), persistent=False)
             else:
@@ -79,7 +80,7 @@ class _Builder:
         name, path = node.attrs["block"], node.attrs["path"]
         if name not in self.bind:
             help = f"give one: build(bind = {{\"{name}\": MyModule}})"
-            raise error("A0515", f"the extern block `{name}` has no class", node.span, "used here", help=help)
+            raise error("A0514", f"the extern block `{name}` has no class", node.span, "used here", help=help)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed, address + path))
             module = self.bind[name](**dict(node.attrs["arguments"]))

@@ -11,6 +11,7 @@ import keyword
 import math
 import operator
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -52,14 +53,18 @@ class Code:
     signature: list[str] = field(default_factory=list)
 
 
-def generate(graph: Graph, *, free: bool = True, names: dict[str, str] | None = None) -> Code:
+Special = Callable[[Node, "Writer"], tuple[str, int] | None]
+"""A node's text and how tightly it binds, where it is not to be written in the usual way."""
+
+
+def generate(graph: Graph, *, free: bool = True, names: dict[str, str] | None = None, special: Special | None = None) -> Code:
     """The `forward` of a graph. `free`: let go of tensors after their last use. `names`: how to write attribute targets (default `self.…`)."""
-    return _Writer(graph, free, names or {}).write()
+    return Writer(graph, free, names or {}, special).write()
 
 
-class _Writer:
-    def __init__(self, graph: Graph, free: bool, names: dict[str, str]):
-        self.graph, self.free, self.targets = graph, free, names
+class Writer:
+    def __init__(self, graph: Graph, free: bool, names: dict[str, str], special: Special | None):
+        self.graph, self.free, self.targets, self.special = graph, free, names, special
         self.forced: set[Node] = set()
         self.folded: set[Node] = set()
         self.names: dict[Node, str] = {}
@@ -70,7 +75,7 @@ class _Writer:
             self.folded = set()
             statements = self._statements()
             self._name(statements)
-            long = next((s for s in statements if len(s.text) > WIDTH and self._unfold(s.node)), None)
+            long = next((s for s in statements if _width(s.text) > WIDTH and self._unfold(s.node)), None)
             if long is None:
                 break
         inputs = [self.names[n] for n in self.graph.nodes if n.op == "placeholder"]
@@ -185,11 +190,14 @@ class _Writer:
         if node.op == "output":
             value = node.args[0]
             if isinstance(value, (tuple, list)) and len(value) > 1:
-                return ", ".join(self._arg(v) for v in value)
-            return self._arg(value)
+                return ", ".join(self.arg(v) for v in value)
+            return self.arg(value)
         return self._expr(node)[0]
 
     def _expr(self, node: Node) -> tuple[str, int]:
+        own = self.special(node, self) if self.special else None
+        if own is not None:
+            return own
         if node.op == "get_attr":
             return self._target(str(node.target)), _CALL
         if node.op == "call_module":
@@ -197,18 +205,18 @@ class _Writer:
         if node.op == "call_method":
             args, kwargs = node.args[1:], {k: v for k, v in node.kwargs.items() if (k, v) != ("keepdim", False)}
             args = args[:-1] if args and args[-1] is None and node.target in ("sum", "mean") else args
-            return f"{self._at(node.args[0], _CALL)}.{node.target}({self._args(args, kwargs)})", _CALL
+            return f"{self.at(node.args[0], _CALL)}.{node.target}({self._args(args, kwargs)})", _CALL
         f, args = node.target, node.args
         if f in _BINARY and len(args) == 2 and not node.kwargs:
             sign, level = _BINARY[f]
             right_assoc = f is operator.pow
-            return f"{self._at(args[0], level + right_assoc)} {sign} {self._at(args[1], level + (not right_assoc))}", level
+            return f"{self.at(args[0], level + right_assoc)} {sign} {self.at(args[1], level + (not right_assoc))}", level
         if f in _UNARIES:
-            return f"{_UNARIES[f]}{self._at(args[0], _UNARY)}", _UNARY
+            return f"{_UNARIES[f]}{self.at(args[0], _UNARY)}", _UNARY
         if f is getattr and len(args) == 2:
-            return f"{self._at(args[0], _CALL)}.{args[1]}", _CALL
+            return f"{self.at(args[0], _CALL)}.{args[1]}", _CALL
         if f is operator.getitem:
-            return f"{self._at(args[0], _CALL)}[{self._index(args[1])}]", _CALL
+            return f"{self.at(args[0], _CALL)}[{self._index(args[1])}]", _CALL
         return f"{self._function(f)}({self._args(*_said(f, args, node.kwargs))})", _CALL
 
     def _target(self, path: str) -> str:
@@ -230,12 +238,12 @@ class _Writer:
         return last
 
     def _args(self, args: Any, kwargs: Any) -> str:
-        return ", ".join([*(self._arg(a) for a in args), *(f"{k}={self._arg(v)}" for k, v in kwargs.items())])
+        return ", ".join([*(self.arg(a) for a in args), *(f"{k}={self.arg(v)}" for k, v in kwargs.items())])
 
-    def _arg(self, value: Any) -> str:
-        return self._at(value, 0)
+    def arg(self, value: Any) -> str:
+        return self.at(value, 0)
 
-    def _at(self, value: Any, level: int) -> str:
+    def at(self, value: Any, level: int) -> str:
         """An operand, in parentheses if it binds looser than its place."""
         if isinstance(value, Node):
             if value in self.folded or value.op == "get_attr":
@@ -249,13 +257,13 @@ class _Writer:
 
     def _constant(self, value: Any) -> str:
         if isinstance(value, tuple):
-            return f"({', '.join(self._arg(v) for v in value)}{',' if len(value) == 1 else ''})"
+            return f"({', '.join(self.arg(v) for v in value)}{',' if len(value) == 1 else ''})"
         if isinstance(value, list):
-            return f"[{', '.join(self._arg(v) for v in value)}]"
+            return f"[{', '.join(self.arg(v) for v in value)}]"
         if isinstance(value, dict):
-            return f"{{{', '.join(f'{k!r}: {self._arg(v)}' for k, v in value.items())}}}"
+            return f"{{{', '.join(f'{k!r}: {self.arg(v)}' for k, v in value.items())}}}"
         if isinstance(value, slice):
-            return f"slice({self._arg(value.start)}, {self._arg(value.stop)}, {self._arg(value.step)})"
+            return f"slice({self.arg(value.start)}, {self.arg(value.stop)}, {self.arg(value.step)})"
         if value is Ellipsis:
             return "..."
         if isinstance(value, float) and not math.isfinite(value):
@@ -275,12 +283,17 @@ class _Writer:
         items = index if isinstance(index, tuple) else (index,)
         if not items:
             return "()"
-        text = ", ".join(self._slice(i) if isinstance(i, slice) else self._arg(i) for i in items)
+        text = ", ".join(self._slice(i) if isinstance(i, slice) else self.arg(i) for i in items)
         return f"{text}," if isinstance(index, tuple) and len(items) == 1 else text
 
     def _slice(self, s: slice) -> str:
-        start, stop = ("" if v is None else self._arg(v) for v in (s.start, s.stop))
-        return f"{start}:{stop}" + ("" if s.step is None else f":{self._arg(s.step)}")
+        start, stop = ("" if v is None else self.arg(v) for v in (s.start, s.stop))
+        return f"{start}:{stop}" + ("" if s.step is None else f":{self.arg(s.step)}")
+
+
+def _width(text: str) -> int:
+    """The length of a line, all numbers taken as equally long: equal code with other numbers is broken at the same places."""
+    return len(re.sub(r"\b\d[\d.]*(e[+-]?\d+)?", "0000", text))
 
 
 def _said(f: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -18,12 +18,6 @@ CODES = {
         good="archdsl.load(\"moe.arch\").build(emit = [\"layers.*.balance\"])",
     ),
     "A0512": Code(
-        "One set of weights would need two forms of its module",
-        "A block becomes one module at its weights' address. When it is applied twice at sizes for which different tables arrive from outside,\n"
-        "one module cannot serve both calls. `flat` builds the model without inner modules, where this does not matter.",
-        good="archdsl.load(\"shared.arch\").build(flat = True)",
-    ),
-    "A0513": Code(
         "A buffer gets two new values in one forward pass",
         "`update b = e` commits once, after the forward pass. A shared block that updates a buffer and is applied twice would give it two values.",
         bad="model M()(x: [B, 4]) -> [B, 4] {\n  share f = Counter()\n  return f(f(x))\n}\n"
@@ -31,14 +25,19 @@ CODES = {
         good="model M()(x: [B, 4]) -> [B, 4] {\n  return x |> Counter() as first |> Counter() as second\n}\n"
              "block Counter()(x: [B, d]) -> [B, d] {\n  buffer n: [] = zeros()\n  update n = n + 1\n  return x + n\n}",
     ),
-    "A0514": Code(
+    "A0513": Code(
         "A run-time size that no input tells",
         "Sizes are read from the shapes of the model's inputs when it is called. A size that stands in no input's shape cannot be read.",
     ),
-    "A0515": Code(
+    "A0514": Code(
         "An extern block without a class",
         "`extern block F(…)` stands for a module of yours. The class is given when the model is built.",
         bad="archdsl.load(\"mine.arch\").build()",
         good="archdsl.load(\"mine.arch\").build(bind = {\"F\": MyModule})",
+    ),
+    "A0515": Code(
+        "A part without a form in plain torch",
+        "`model.py` imports torch alone. Extern blocks are classes of yours, and a few ops have a body that is no plain torch expression: a model\n"
+        "with such a part is compiled without `model.py`'s text, or written by hand.",
     ),
 }

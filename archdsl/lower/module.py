@@ -19,7 +19,7 @@ from torch.fx.graph_module import _forward_from_src
 
 from archdsl.graph import Graph
 from archdsl.lower.codegen import Code, generate
-from archdsl.lower.parts import recompute_contexts
+from archdsl.lower.parts import Part, recompute_contexts
 from archdsl.lower.plan import Definition
 from archdsl.lower.trace import Traced, trace
 from archdsl.source import NOWHERE, Span
@@ -34,7 +34,7 @@ class ArchModule(fx.GraphModule):
     definition: ClassVar[Definition]
     detached: ClassVar[bool] = False
     rematerialised: ClassVar[bool] = False
-    parts: ClassVar[dict[str, Any]] = {}
+    parts: ClassVar[dict[str, Part]] = {}
     _graph: fx.Graph
     _code: str
 
@@ -49,7 +49,7 @@ class ArchModule(fx.GraphModule):
     @property
     def typed(self) -> Graph:
         """The typed graph that this block was lowered from."""
-        return type(self).definition.source
+        return self.__dict__.get("_typed") or type(self).definition.source
 
     # ---------------------------------------------------------------- the fx graph
     @property
@@ -85,6 +85,7 @@ class ArchModule(fx.GraphModule):
     def __deepcopy__(self, memo: dict[int, Any]) -> ArchModule:
         new = type(self).__new__(type(self))
         memo[id(self)] = new
+        memo.update({id(v): v for v in (self.__dict__.get("_typed"),) if v is not None})
         new.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in ("_graph", "_compiled_call_impl")})
         if type(self).detached:
             new.graph = copy.deepcopy(self.graph)

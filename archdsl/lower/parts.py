@@ -4,7 +4,8 @@ from __future__ import annotations
 import contextlib
 import operator
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -52,6 +53,29 @@ class Phase(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         return self.train_arm(*inputs) if self.training else self.eval_arm(*inputs)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a private name of a block stands for. kind: op (a PhaseOp or nn.Dropout), phase (`arms`: two definitions), read, commit, constant."""
+
+    kind: str
+    op: str = ""
+    attrs: dict[str, Any] = field(default_factory=dict)
+    arms: tuple[Any, Any] | None = None
+    value: torch.Tensor | None = None
+
+    def make(self, module: Callable[[Any], nn.Module]) -> nn.Module | torch.Tensor:
+        """A fresh module or the tensor; `module` makes that of a definition."""
+        if self.kind == "constant":
+            assert self.value is not None
+            return self.value
+        if self.kind == "phase":
+            assert self.arms is not None
+            return Phase(*map(module, self.arms))
+        if self.kind == "op":
+            return nn.Dropout(self.attrs["rate"]) if self.op == "dropout" else PhaseOp(self.op, self.attrs)
+        return Read() if self.kind == "read" else Commit()
 
 
 @torch.library.custom_op("archdsl::snapshot", mutates_args=())

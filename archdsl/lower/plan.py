@@ -39,9 +39,12 @@ class Definition:
 
     @property
     def name(self) -> str:
-        """The name of the class: the block's, as an identifier that starts with a capital."""
-        words = re.sub(r"\W", "_", self.source.name or "Block").strip("_") or "Block"
-        return words if words[0].isupper() else "".join(w[:1].upper() + w[1:] for w in words.split("_"))
+        """The name of the class: the block's, or that of one pass of a labelled loop (`layers` -> Layer)."""
+        words = re.sub(r"\W", "_", self.source.name or "block").strip("_") or "block"
+        if words[0].isupper():
+            return words
+        words = words[:-1] if re.search(r"[^s]s$", words) else words
+        return "".join(w[:1].upper() + w[1:] for w in words.split("_"))
 
     @cached_property
     def key(self) -> str:

@@ -77,7 +77,7 @@ class Writer:
 
     def _update(self, path: str, value: Value, node: Node) -> None:
         if path in self.updates:
-            raise error("A0513", f"the buffer `{path}` gets two new values in one forward pass", node.span, "the second one",
+            raise error("A0512", f"the buffer `{path}` gets two new values in one forward pass", node.span, "the second one",
                         help="apply the block that updates it once, or share the weights without the buffer")
         self.updates[path] = value
 
@@ -105,17 +105,9 @@ class Writer:
     def _call(self, node: Node) -> None:
         path, inner = node.attrs["path"], node.attrs["graph"]
         need, dims = self.info.needs[path], dim_map(inner, node.args)
-        wanted: dict[str, Value] = {}
-        passed: list[Value] = []
-        for key, table in self.planner.analyse(inner, need).tables.items():
-            outer = describe(moved(table, f"{path}.", dims))
-            if outer in self.tables:
-                wanted[key] = table
-                passed.append(self.tables[outer])
-        made = self.planner.define(inner, need, wanted)
-        if self.children.setdefault(path, made) is not made:
-            raise error("A0512", f"the weights at `{path}` are applied at sizes that need two forms of one module", node.span, "applied here",
-                        help="build with flat = true")
+        wanted = self._wanted(path)
+        passed = [self.tables[describe(moved(table, f"{path}.", dims))] for table in wanted.values()]
+        made = self.children[path] = self.planner.define(inner, need, wanted)
         sizes = [substitute(n.attrs["size"], dims) for n in made.graph.nodes if "size" in n.attrs]
         count, emitted = made.outputs, sorted(need)
         new_values = made.graph.outputs[count + len(emitted):]
@@ -130,6 +122,13 @@ class Writer:
         self.known.update({node.values[count + i]: v for i, v in zip(emitted, new.values[count:])})
         for inside, value in zip(made.updates, new.values[count + len(emitted):]):
             self._update(f"{path}.{inside}", value, node)
+
+    def _wanted(self, path: str) -> dict[str, Value]:
+        """The tables that every call of the child at a path can be given."""
+        calls = [n for n in self.info.live if n.op == "call" and n.attrs["path"] == path]
+        below = self.planner.analyse(calls[0].attrs["graph"], self.info.needs[path]).tables
+        dims = [dim_map(n.attrs["graph"], n.args) for n in calls]
+        return {key: table for key, table in below.items() if all(describe(moved(table, f"{path}.", d)) in self.tables for d in dims)}
 
     # ---------------------------------------------------------------- phases
     def _phase(self, node: Node) -> None:
@@ -207,7 +206,7 @@ class Writer:
                 except Unknown as e:
                     name = e.args[0]
                     if self.root:
-                        raise error("A0514", f"no input of this model tells the run-time size {name}", self.source.span, "this model",
+                        raise error("A0513", f"no input of this model tells the run-time size {name}", self.source.span, "this model",
                                     help=f"name {name} in the shape of an input") from None
                     missing.append(name)
                     axes.give(sym(name), None)

@@ -3,13 +3,12 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch.fx.proxy import GraphAppendingTracer
 
 from archdsl.dims import Dim, sym
@@ -26,10 +25,10 @@ _ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "n
 
 @dataclass
 class Traced:
-    """`parts`: private modules and constant tensors by name, as functions that make one (from a maker of a definition's module)."""
+    """`parts`: private modules and constant tensors by name."""
 
     graph: fx.Graph
-    parts: dict[str, Callable[[Callable[[Definition], nn.Module]], nn.Module | torch.Tensor]] = field(default_factory=dict)
+    parts: dict[str, parts.Part] = field(default_factory=dict)
 
 
 def trace(definition: Definition) -> Traced:
@@ -139,7 +138,8 @@ class _Tracer:
             if isinstance(proxy, fx.Proxy):
                 proxy.node.meta.setdefault("arch", node.span)
                 proxy.node.meta.setdefault("type", value.type)
-                if name and proxy.node.op not in ("placeholder", "get_attr") and "hint" not in proxy.node.meta:
+                if name and proxy.node.op not in ("placeholder", "get_attr") and (proxy.node.meta.get("soft") or "hint" not in proxy.node.meta):
+                    proxy.node.meta.pop("soft", None)
                     self._mark(proxy, _identifier(name))
             self.values[value] = proxy
             self.axes.add(value)
@@ -159,23 +159,21 @@ class _Tracer:
     def _constant(self, node: Node, value: torch.Tensor) -> fx.Proxy:
         """A tensor that is known now becomes a buffer outside the state dict, so that it moves with the model."""
         target = self._private(node.op)
-        self.traced.parts[target] = lambda make: value
+        self.traced.parts[target] = parts.Part("constant", value=value)
         return self._proxy(self.graph.get_attr(target))
 
     def _phase_op(self, node: Node, op: Op, args: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
         if node.op in ("dropout", "drop_path") and attrs["rate"] == 0:
             return args[0]
-        if node.op == "dropout":
-            return self._part(node.op, lambda make: nn.Dropout(attrs["rate"]), args)
         if any(isinstance(a, fx.Proxy) for v in attrs.values() for a in (v if isinstance(v, tuple) else (v,))):
             raise NotImplementedError(f"{node.op} takes a run-time size as an attribute")
-        return self._part(node.op, lambda make: parts.PhaseOp(node.op, attrs), args)
+        return self._part(node.op, parts.Part("op", node.op, attrs), args)
 
-    def _part(self, name: str, make: Callable[[Callable[[Definition], nn.Module]], nn.Module], args: tuple[Any, ...]) -> fx.Proxy:
+    def _part(self, name: str, part: parts.Part, args: tuple[Any, ...]) -> fx.Proxy:
         """A call of a private module `_name_0`."""
         target = self._private(name)
-        self.traced.parts[target] = make
-        return self._mark(self.tracer.create_proxy("call_module", target, args, {}))
+        self.traced.parts[target] = part
+        return self._mark(self.tracer.create_proxy("call_module", target, args, {}), name, soft=True)
 
     def _private(self, name: str) -> str:
         return f"_{name}_{sum(p.startswith(f'_{name}_') for p in self.traced.parts)}"
@@ -195,20 +193,19 @@ class _Tracer:
 
     def _read(self, node: Node) -> fx.Proxy:
         buffer = self._proxy(self.graph.get_attr(node.attrs["path"]))
-        return self._part("read", lambda make: parts.Read(), (buffer,))
+        return self._part("read", parts.Part("read"), (buffer,))
 
     def _module(self, node: Node) -> fx.Proxy:
         args = tuple(self._resolve(a) for a in node.args)
         return self.tracer.create_proxy("call_module", node.attrs["path"], args, {})
 
     def _phase(self, node: Node) -> fx.Proxy:
-        train, other = next(self.arms)
         args = tuple(self._resolve(a) for a in node.args)
-        return self._part("phase", lambda make: parts.Phase(make(train), make(other)), args)
+        return self._part("phase", parts.Part("phase", arms=next(self.arms)), args)
 
     def _commit(self, node: Node) -> fx.Proxy:
         buffer = self._proxy(self.graph.get_attr(node.attrs["path"]))
-        return self._part("commit", lambda make: parts.Commit(), (buffer, self._resolve(node.args[0])))
+        return self._part("commit", parts.Part("commit"), (buffer, self._resolve(node.args[0])))
 
     # ---------------------------------------------------------------- finishing
     def _output(self) -> None:

@@ -1,6 +1,8 @@
 """What the lowered model computes: sizes, phases, updates, emitted values, tables, dtypes, initial values."""
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 from lowered import CONVNET, LLAMA, ROUTED, SIGMA, build, image, tokens
@@ -8,9 +10,11 @@ from torch import nn
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.dims import sym
+from archdsl.dims.poly import make
 from archdsl.graph import Graph, InitExpr, Node, Param, TensorType, Value
 from archdsl.lower import lower
 from archdsl.lower.plan import matches
+from archdsl.lower.sizes import Axes, Unknown
 
 
 @pytest.mark.parametrize(("text", "inputs"), [(LLAMA, tokens()), (CONVNET, image()), (SIGMA, torch.randn(2, 6)), (ROUTED, torch.randn(2, 4))],
@@ -54,6 +58,32 @@ def test_sizes_that_no_axis_of_a_block_tells_come_from_the_caller():
     assert torch.allclose(model(a), a.mean(1) / 7)
     assert torch.allclose(lower(outer, flat=True)(a), a.mean(1) / 7)
     assert "self.f(m, a.size(1))" in model.code
+
+
+def test_sizes_that_no_input_tells_are_an_error():
+    B, N = sym("B"), sym("N")
+    x = Node("input", (), {"name": "x"}, (TensorType("float", (B, 4)),), name="x")
+    y = Node("div", (Value(x), N), {}, (TensorType("float", (B, 4)),))
+    with pytest.raises(ArchError, match="A0513"):
+        lower(Graph("M", (Value(x),), (x, y), (Value(y),)))
+
+
+@pytest.mark.parametrize(("text", "B", "size"), [("2*N + 1", 9, 4), ("(N - 1)/3", 5, 16), ("floordiv(N, 2)", None, None)])
+def test_sizes_are_solved_from_the_axes_at_hand(text, B, size):
+    N = sym("N")
+    axis = {"2*N + 1": 2 * N + 1, "(N - 1)/3": make({m: Fraction(c, 3) for m, c in (N - 1).terms.items()}),
+            "floordiv(N, 2)": N // 2}[text]
+    assert str(axis) == text
+    x = Value(Node("input", (), {}, (TensorType("float", (axis,)),)))
+    arithmetic = {"add": int.__add__, "sub": int.__sub__, "mul": int.__mul__, "floordiv": int.__floordiv__}
+    axes = Axes(lambda value, i: B, lambda op, *operands: arithmetic[op](*operands))
+    axes.add(x)
+    if size is None:
+        with pytest.raises(Unknown):
+            axes(N)
+    else:
+        assert axes(N) == size
+        assert axes(N * N + 3) == size * size + 3
 
 
 def test_guards_are_checked_on_the_host():
@@ -148,7 +178,7 @@ block Counter()(x: [B, d]) -> [B, d] {
 }
 model M()(x: [B, 4]) -> y: [B, 4] { share f = Counter()  return f(f(x)) }
 """
-    with pytest.raises(ArchError, match="A0513"):
+    with pytest.raises(ArchError, match="A0512"):
         build(text)
 
 

@@ -41,7 +41,7 @@ def test_equal_layers_share_one_class(llama):
     assert len({type(m) for m in llama.layers}) == 1
     assert len({type(m.attn) for m in llama.layers}) == 1
     assert llama.layers[0].forward.__func__ is llama.layers[3].forward.__func__
-    assert type(llama.layers[0]).__name__ == "Layers"
+    assert type(llama.layers[0]).__name__ == "Layer"
     assert type(llama) is type(build(LLAMA))
     assert llama.layers[0] is not llama.layers[1]
 
@@ -62,7 +62,8 @@ def test_a_tied_head_reads_the_embedding():
 
 def test_typed_graph_is_linked(llama):
     assert llama.typed is typed(LLAMA)
-    assert llama.layers[2].typed is typed(LLAMA).children["layers.2"]
+    assert llama.layers[2].typed.hash == typed(LLAMA).children["layers.2"].hash
+    assert copy.deepcopy(llama).typed is llama.typed
 
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
@@ -183,7 +184,7 @@ def test_graph_runs_in_the_interpreter(llama):
 def test_code_reads_like_the_spec(llama, golden):
     assert llama.print_readable(print_output=False) == golden
     assert "80 x" not in str(llama)
-    assert "4 x Layers" in str(llama)
+    assert "4 x Layer" in str(llama)
     assert llama.code in str(llama)
 
 

@@ -1,0 +1,238 @@
+"""One definition in plain PyTorch: the lines that create its weights and children, and its statements without modules of ours."""
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.proxy import GraphAppendingTracer
+
+from archdsl.diagnostics.model import error
+from archdsl.graph import InitExpr, Param
+from archdsl.lower import parts
+from archdsl.lower.codegen import Writer, generate
+from archdsl.lower.module import ArchModule
+from archdsl.lower.plan import Definition
+from archdsl.ops.initializers import INITIALIZERS
+from archdsl.ops.registry import find
+from archdsl.ops.rules import torch_dtype
+
+HELPERS = {
+    "drop_path": '''def drop_path(x, rate, training):
+    """Training: each sample is zero with probability `rate`, the others are divided by 1 - rate."""
+    if rate == 0 or not training:
+        return x
+    keep = 1 - rate
+    mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
+    return x * (mask / keep if keep > 0 else mask)''',
+    "trunc_normal": '''def trunc_normal(x, mean, std, cut):
+    """Normal values cut off at -cut and cut."""
+    return nn.init.trunc_normal_(x, mean, std, -cut, cut) if std else x.fill_(min(max(mean, -cut), cut))''',
+    "lecun_normal": '''def lecun_normal(x):
+    """Normal values of variance 1 / fan-in, cut off at two standard deviations."""
+    std = (x[0].numel()) ** -0.5 / 0.8796256610342398
+    return nn.init.trunc_normal_(x, 0.0, 1.0, -2.0, 2.0).mul_(std)''',
+    "eye": '''def eye(x):
+    """Ones where the first two indices are equal (for kernels: in the middle)."""
+    n = min(x.shape[:2])
+    x.zero_()[(range(n), range(n), *(s // 2 for s in x.shape[2:]))] = 1
+    return x''',
+}
+_OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+_PHASE = 5  # `a if b else c` binds looser than any operator
+
+
+class Plain:
+    """`setup`: lines as text, (target, path of a child) or (target, paths of the children in a ModuleList). `lists`: ModuleLists and their
+    lengths. `helpers`: names of HELPERS that the text calls."""
+
+    def __init__(self, definition: Definition, cls: type[ArchModule]):
+        self.definition, self.cls = definition, cls
+        self.helpers: set[str] = set()
+        self.lists: dict[str, int] = {}
+        self.names: dict[str, str] = {}
+        self.setup: list[str | tuple[str, str | list[str]]] = []
+        self.owned = {p.path: p for p in definition.graph.params}
+        self._create()
+        self.phases = iter(range(len(definition.arms)))
+        self.phase_of: dict[str, int] = {}
+        code = generate(cls._graph, free=False, names=self.names, special=self._special)
+        unknown = [n for n in code.globals if n not in ("torch", "F", "math")]
+        if unknown:
+            raise error("A0515", f"`{unknown[0]}` has no form in plain torch", definition.source.span, "this block needs it")
+        self.statements, self.inputs = code.statements, code.signature
+
+    # ---------------------------------------------------------------- weights and children
+    def _create(self) -> None:
+        tree: dict[str, Any] = {}
+        d = self.definition
+        for p in d.graph.params:
+            _put(tree, p.path, p)
+        for path, child in d.graph.children.items():
+            if path in d.children:
+                _put(tree, path, path)
+            else:
+                for inner, p in child.parameters(f"{path}."):
+                    _put(tree, inner, p)
+        for node in d.graph.nodes:
+            if node.op == "extern":
+                raise error("A0515", f"the extern block `{node.attrs['block']}` is a class of yours: it has no text here", node.span, "used here")
+        self._tree("self", "", tree)
+        for name, part in self.cls.parts.items():
+            if part.kind == "constant":
+                assert part.value is not None
+                value = f"torch.tensor({part.value.tolist()}, dtype={part.value.dtype})"
+                self.setup.append(f'self.register_buffer("{name}", {value}, persistent=False)')
+
+    def _tree(self, owner: str, prefix: str, tree: dict[str, Any]) -> None:
+        for name, what in tree.items():
+            path = f"{prefix}{name}"
+            target = f'{owner}["{name}"]' if owner in self._dicts and name.isdigit() else f"{owner}[{name}]" if name.isdigit() else f"{owner}.{name}"
+            self.names[path] = target
+            if isinstance(what, Param):
+                self._weight(owner, name, what)
+            elif isinstance(what, str):
+                if not (owner in self.lists and name.isdigit()):
+                    self.setup.append((target, what))
+            else:
+                self._scope(target, path, what, listed=owner in self.lists and name.isdigit())
+
+    _dicts: frozenset[str] = frozenset()
+
+    def _scope(self, target: str, path: str, what: dict[str, Any], listed: bool) -> None:
+        own = what.pop("", None)
+        keys = list(what)
+        numbered = bool(keys) and keys == [str(i) for i in range(len(keys))] and own is None
+        if numbered:
+            self.lists[target] = len(keys)
+            if all(isinstance(v, str) for v in what.values()):
+                self.setup.append((target, list(what.values())))
+            elif all(isinstance(v, dict) and "" not in v for v in what.values()):
+                self.setup.append(f"{target} = nn.ModuleList(nn.Module() for _ in range({len(keys)}))")
+            else:
+                self.setup.append(f"{target} = nn.ModuleList(nn.Module() for _ in range({len(keys)}))")
+                self.lists.pop(target)
+        elif own is not None:
+            self.setup.append((target, own))
+        elif any(k.isdigit() for k in keys):
+            self._dicts = self._dicts | {target}
+            self.setup.append(f"{target} = nn.ModuleDict()")
+        elif not listed:
+            self.setup.append(f"{target} = nn.Module()")
+        self._tree(target, f"{path}.", what)
+
+    def _weight(self, owner: str, name: str, p: Param) -> None:
+        value = self._initial(p)
+        if p.kind == "param":
+            self.setup.append(f"{owner}.{name} = nn.Parameter({value})")
+        elif p.kind == "frozen":
+            self.setup.append(f"{owner}.{name} = nn.Parameter({value}, requires_grad=False)")
+        else:
+            self.setup.append(f'{owner}.register_buffer("{name}", {value}{"" if p.kind == "buffer" else ", persistent=False"})')
+
+    # ---------------------------------------------------------------- initial values
+    def _initial(self, p: Param) -> str:
+        """The initial value as an expression; memory without a value where it takes more than that."""
+        dtype = torch_dtype(p.type.dtype, getattr(torch, self.definition.dtype))
+        tail = "" if dtype == torch.float32 else f", dtype={dtype}"
+        shape = ", ".join(f"\x00{name}\x00{size}" for name, size in zip(_axes(p), p.type.shape)) or "()"
+        text = self._leaf(p.init, p, shape, tail)
+        if text is None and p.kind == "const":
+            raise error("A0515", f"the initial value of `{p.path}` has no form in plain torch", p.span, "outside the state dict: it must be computed")
+        return text.removeprefix("(").removesuffix(")") if text and text.startswith("(") else text or f"torch.empty({shape}{tail})"
+
+    def _leaf(self, init: Any, p: Param, shape: str, tail: str) -> str | None:
+        if not isinstance(init, InitExpr):
+            return repr(init) if isinstance(init, (int, float)) else None
+        attrs = dict(init.attrs)
+        if init.op in INITIALIZERS and "shape" not in attrs:
+            return self._drawn(init.op, attrs, shape, tail)
+        op = find(init.op)
+        if op is None or op.name not in ("add", "sub", "mul", "div", "neg") or attrs:
+            return None
+        graph = fx.Graph()
+        tracer = GraphAppendingTracer(graph)
+        texts = [self._leaf(a, p, shape, tail) for a in init.args]
+        if any(t is None for t in texts):
+            return None
+        proxies = [fx.Proxy(graph.placeholder(f"v{i}"), tracer) for i in range(len(texts))]
+        graph.output(op.body(*proxies).node)
+        text = generate(graph).statements[-1].removeprefix("return ")
+        for i, t in enumerate(texts):
+            text = re.sub(rf"\bv{i}\b", lambda _, t=t: str(t), text)
+        return f"({text})"
+
+    def _drawn(self, op: str, attrs: dict[str, Any], shape: str, tail: str) -> str | None:
+        if op in ("zeros", "ones"):
+            return f"torch.{op}({shape}{tail})"
+        if op == "constant":
+            value = attrs["value"]
+            return f"torch.tensor({list(value)}{tail})" if isinstance(value, tuple) else f"torch.full({_tuple(shape)}, {float(value)!r}{tail})"
+        empty = f"torch.empty({shape}{tail})"
+        numbers = {k: float(v) for k, v in attrs.items()}
+        if op in ("trunc_normal", "lecun_normal", "eye"):
+            self.helpers.add(op)
+            return f"{op}({', '.join([empty, *(repr(v) for v in numbers.values())])})" if op != "trunc_normal" else \
+                f"trunc_normal({empty}, {numbers['mean']!r}, {numbers['std']!r}, {numbers['cut']!r})"
+        numbers = {k: numbers[k] for k in INITIALIZERS[op]}
+        names = {"low": "a", "high": "b", **({"a": "a"} if op.startswith("kaiming") else {})}
+        given = ", ".join(f"{names.get(k, k)}={v!r}" for k, v in numbers.items())
+        return f"nn.init.{op}_({empty}{', ' if given else ''}{given})"
+
+    # ---------------------------------------------------------------- forward
+    def _special(self, node: fx.Node, writer: Writer) -> tuple[str, int] | None:
+        """Private modules and checks in plain torch."""
+        args = [writer.arg(a) for a in node.args] if node.op in ("call_module", "call_function") else []
+        if node.target is parts.require:
+            left, relation, right = writer.at(node.args[0], 7), node.args[1], writer.at(node.args[2], 7)
+            return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({node.args[3]!r})", 0
+        part = self.cls.parts.get(str(node.target)) if node.op == "call_module" else None
+        if part is None:
+            return None
+        if part.kind == "op":
+            return self._phase_op(part, args), 16
+        if part.kind == "read":
+            return f"{args[0]}.clone() if self.training else {args[0]}", 0
+        if part.kind == "commit":
+            return f"if self.training:\n    {args[0]}.copy_({args[1]}.detach())", 0
+        k = self.phase_of.setdefault(str(node.target), len(self.phase_of))
+        called = f"({', '.join(args)})"
+        return f"self.train_arm_{k}{called} if self.training else self.eval_arm_{k}{called}", 0
+
+    def _phase_op(self, part: parts.Part, args: list[str]) -> str:
+        if part.op == "dropout":
+            return f"F.dropout({args[0]}, p={part.attrs['rate']!r}, training=self.training)"
+        if part.op == "drop_path":
+            self.helpers.add("drop_path")
+            return f"drop_path({args[0]}, rate={part.attrs['rate']!r}, training=self.training)"
+        if part.op == "batch_norm":
+            x, weight, bias, mean, variance = [*args, *["None"] * (5 - len(args))]
+            training = "True" if mean == "None" else "self.training"
+            numbers = f"momentum={part.attrs['momentum']!r}, eps={part.attrs['eps']!r}"
+            return f"F.batch_norm({x}, {mean}, {variance}, {weight}, {bias}, {training}, {numbers})"
+        raise error("A0515", f"{part.op} has no form in plain torch", self.definition.source.span, "this block needs it")
+
+
+def _put(tree: dict[str, Any], path: str, what: Any) -> None:
+    *scopes, name = path.split(".")
+    for segment in scopes:
+        inner = tree.setdefault(segment, {})
+        if not isinstance(inner, dict):
+            inner = tree[segment] = {"": inner}
+        tree = inner
+    if isinstance(tree.get(name), dict):
+        tree[name][""] = what
+    else:
+        tree[name] = what
+
+
+def _tuple(shape: str) -> str:
+    return shape if shape == "()" else f"({shape})" if "," in shape else f"({shape},)"
+
+
+def _axes(p: Param) -> list[str]:
+    """The names of a weight's axes as the spec writes them, "" for expressions."""
+    found = re.match(r"\s*(?:as\s+\w+\s*)?:\s*\w*\[([^\]]*)\]", p.span.source.text[p.span.end:])
+    names = [n.strip() for n in found[1].split(",")] if found else []
+    return [n if n.isidentifier() else "" for n in names] if len(names) == len(p.type.shape) else [""] * len(p.type.shape)

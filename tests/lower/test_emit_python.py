@@ -1,0 +1,137 @@
+"""model.py: plain PyTorch that computes the same from the same weights."""
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lowered import CONVNET, LLAMA, ROUTED, SIGMA, build, image, tokens
+
+from archdsl.diagnostics.model import ArchError
+from archdsl.lower.emit_python import python_source
+from archdsl.spec import load
+
+SPECS = Path(__file__).parents[2] / "specs"
+STAGES = """
+use std.linear { Linear }
+model Stages()(x: [B, 4]) -> y: [B, 4] {
+  stages: for i, n in enumerate([2, 3]) {
+    blocks: for j in range(n) { x = x + dropout(Linear(8 * (i + 1))(x) as up |> gelu |> Linear(4) as down, 0.1 * j) }
+  }
+  return x
+}
+"""
+PHASES = """
+model M()(x: [B, 4]) -> y: [B, 4] {
+  param w: [4] = 2 * ones() + 1
+  const scale: [4] = [1, 2, 3, 4]
+  return phase { train => x * w  eval => x + w } * scale
+}
+"""
+
+
+def same(model, *inputs) -> str:
+    """Asserts that the written model agrees in both phases, in names, statistics and results; returns its text."""
+    text = python_source(model)
+    namespace: dict = {}
+    exec(compile(text, "model.py", "exec"), namespace)
+    other = namespace[type(model).__name__]()
+    other.load_state_dict(model.state_dict())
+    assert list(other.state_dict()) == list(model.state_dict())
+    for train in (True, False):
+        results = []
+        for m in (model.train(train), other.train(train)):
+            torch.manual_seed(0)
+            results.append(m(*inputs))
+        torch.testing.assert_close(*results)
+    torch.testing.assert_close(dict(other.named_buffers()), dict(model.named_buffers()))
+    return text
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("text", "inputs"), [(LLAMA, tokens()), (CONVNET, image()), (SIGMA, torch.randn(2, 6)), (STAGES, torch.randn(2, 4)),
+                                              (PHASES, torch.randn(2, 4))], ids=["llama", "convnet", "sigma", "stages", "phases"])
+def test_written_models_agree(text, inputs, flat):
+    same(build(text, flat=flat), inputs)
+
+
+@pytest.mark.parametrize(("path", "knobs", "inputs"), [
+    ("language/llama.arch", {"vocab": 64, "d": 128, "depth": 2, "heads": 8, "hidden": 256}, tokens()),
+    ("language/gpt2.arch", {"vocab": 64, "d": 64, "depth": 2, "heads": 4}, tokens()),
+    ("vision/convnext.arch", {"widths": [32, 32, 64, 64], "depths": [2, 2, 3, 2], "classes": 5}, torch.randn(2, 3, 64, 32)),
+    ("vision/vit.arch", {"d": 128, "heads": 2, "depth": 2, "classes": 5, "side": 64, "patch": 16}, torch.randn(2, 3, 64, 64)),
+], ids=["llama", "gpt2", "convnext", "vit"])
+def test_shipped_specs(path, knobs, inputs):
+    same(load(SPECS / path).build(knobs=knobs), inputs)
+
+
+def test_emitted_values_are_returned():
+    model = build(ROUTED, emit=("**.balance",))
+    namespace: dict = {}
+    exec(python_source(model), namespace)
+    other = namespace["Routed"]()
+    other.load_state_dict(model.state_dict())
+    x = torch.randn(2, 4)
+    torch.testing.assert_close(other(x), model(x))
+
+
+def test_reads_well(golden):
+    assert python_source(build(CONVNET)) == golden
+
+
+def test_numbers_that_differ_are_arguments():
+    text = python_source(build(STAGES))
+    assert text.count("class Linear") <= 2
+    assert "nn.ModuleList(" in text
+    assert "def __init__(self, " in text
+    assert "for block in self.blocks:" in text
+
+
+@pytest.mark.parametrize("text", [LLAMA, CONVNET, SIGMA, STAGES, PHASES], ids=["llama", "convnet", "sigma", "stages", "phases"])
+def test_imports_torch_alone_and_is_clean(text, tmp_path):
+    source = python_source(build(text))
+    found = {n.name.split(".")[0] for s in ast.walk(ast.parse(source)) if isinstance(s, ast.Import) for n in s.names}
+    found |= {s.module.split(".")[0] for s in ast.walk(ast.parse(source)) if isinstance(s, ast.ImportFrom)}
+    assert found <= {"torch", "math"}
+    file = tmp_path / "model.py"
+    file.write_text(source)
+    pytest.importorskip("ruff")
+    config = Path(__file__).parents[2] / "pyproject.toml"
+    checked = subprocess.run([sys.executable, "-m", "ruff", "check", "--config", str(config), str(file)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_initial_values_are_those_of_the_spec():
+    namespace: dict = {}
+    exec(python_source(build(PHASES)), namespace)
+    assert torch.equal(namespace["M"]().w, torch.full((4,), 3.0))
+
+
+def test_other_dtypes_are_written():
+    text = python_source(build(PHASES, dtype=torch.float64))
+    assert "dtype=torch.float64" in text
+    same(build(PHASES, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64))
+
+
+def test_edited_models_are_refused():
+    model = build(LLAMA)
+    model.layers[0].recompile()
+    with pytest.raises(ValueError, match=r"layers\.0 was edited"):
+        python_source(model)
+
+
+def test_a_graph_is_enough():
+    assert python_source(build(LLAMA).typed) == python_source(build(LLAMA))
+
+
+def test_extern_blocks_have_no_text():
+    text = "extern block F()(x: [B, d]) -> [B, d]\nmodel M()(x: [B, 4]) -> y: [B, 4] { return F()(x) as f }"
+    model = build(text, bind={"F": torch.nn.Identity})
+    assert torch.equal(model(torch.ones(2, 4)), torch.ones(2, 4))
+    with pytest.raises(ArchError, match="A0515"):
+        python_source(model)
+    with pytest.raises(ArchError, match="A0514"):
+        build(text)
