@@ -1,6 +1,8 @@
 """archdsl list: the specs that come with archdsl."""
 from __future__ import annotations
 
+from pathlib import Path
+
 from archdsl.cli.output import show_json, show_table
 from archdsl.spec import shipped
 
@@ -11,6 +13,6 @@ def list_specs(json: bool = False) -> int:
     if json:
         show_json(entries)
     else:
-        show_table(("model", "domain", "variants", "arXiv", "paper"),
-                   [(e["name"], e["domain"], " ".join(e["variants"]), e["arxiv"] or "", e["title"] or "") for e in entries])
+        show_table(("spec", "model", "domain", "arXiv", "paper", "variants"),
+                   [(Path(e["path"]).stem, e["name"], e["domain"], e["arxiv"], e["title"], " ".join(e["variants"])) for e in entries])
     return 0

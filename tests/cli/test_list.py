@@ -1,0 +1,34 @@
+"""archdsl list and ops: everything that is shipped, as a table and as data."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from archdsl.source import Source
+from archdsl.syntax import tree
+from archdsl.syntax.parser import parse
+
+SPECS = Path(__file__).parent.parent.parent / "specs"
+
+
+def test_list_names_every_model_and_variant(archdsl):
+    rows = json.loads(archdsl("list", "--json").stdout)
+    assert all(set(r) == {"path", "name", "kind", "title", "arxiv", "domain", "variants"} for r in rows)
+    decls = [(p.name, d) for p in SPECS.rglob("*.arch") for d in parse(Source(p.name, p.read_text())).decls]
+    assert {(Path(r["path"]).name, r["name"]) for r in rows} == {(file, d.name) for file, d in decls if isinstance(d, tree.Model)}
+    assert {(Path(r["path"]).name, v) for r in rows for v in r["variants"]} == {(file, d.name) for file, d in decls if isinstance(d, tree.Variant)}
+    text = archdsl("list").stdout
+    assert all(r["name"] in text and r["title"] in text for r in rows)
+
+
+def test_a_shipped_spec_goes_by_its_name(archdsl):
+    by_name = archdsl("cost", "llama:tiny", "--json").stdout
+    assert by_name == archdsl("cost", SPECS / "language/llama.arch:tiny", "--json").stdout
+
+
+def test_ops(archdsl):
+    rows = json.loads(archdsl("ops", "--json").stdout)
+    linear = next(r for r in rows if r["name"] == "linear")
+    assert linear["signature"].startswith("linear(x: [..., i]") and linear["roles"] == {"i": "contract"} and linear["grad"] == "exact"
+    assert all(r["doc"] for r in rows)
+    assert all(r["signature"] in archdsl("ops").stdout for r in rows[:3])
