@@ -108,7 +108,7 @@ class Writer:
         wanted = self._wanted(path)
         passed = [self.tables[describe(moved(table, f"{path}.", dims))] for table in wanted.values()]
         made = self.children[path] = self.planner.define(inner, need, wanted)
-        sizes = [substitute(n.attrs["size"], dims) for n in made.graph.nodes if "size" in n.attrs]
+        sizes = [substitute(n.attrs["size"], dims) for n in made.graph.nodes if n.op == "input" and "size" in n.attrs]
         count, emitted = made.outputs, sorted(need)
         new_values = made.graph.outputs[count + len(emitted):]
         types = (*node.types[:count], *(node.types[count + i] for i in emitted), *(v.type for v in new_values))
@@ -217,7 +217,7 @@ def hint(table: Value) -> str:
 
 
 def _sizes(made: Definition) -> list[str]:
-    return [str(n.attrs["size"]) for n in made.graph.nodes if "size" in n.attrs]
+    return [str(n.attrs["size"]) for n in made.graph.nodes if n.op == "input" and "size" in n.attrs]
 
 
 def _has_updates(node: Node, children: Mapping[str, Definition]) -> bool:
