@@ -19,14 +19,17 @@ SIZE = TensorType("int", ())
 
 
 class Writer:
-    def __init__(self, planner: Planner, graph: Graph, need: frozenset[int], hoisted: Mapping[str, Value], root: bool, sizes: tuple[str, ...]):
+    def __init__(self, planner: Planner, graph: Graph, need: frozenset[int], hoisted: Mapping[str, Value], root: bool, sizes: tuple[str, ...],
+                 again: bool):
         self.planner, self.source, self.need, self.hoisted, self.root, self.sizes = planner, graph, need, hoisted, root, sizes
         self.info = planner.analyse(graph, need)
         self.known: dict[Value, Value] = {}
         self.inputs: list[Node] = []
         self.nodes: list[Node] = []
         self.tables: dict[str, Value] = {}
+        self.again = again
         self.updates: dict[str, Value] = {}
+        self.pending: dict[str, Value] = {}
         self.children: dict[str, Definition] = {}
         self.arms: list[tuple[Definition, Definition]] = []
 
@@ -35,6 +38,7 @@ class Writer:
             if node.op == "input":
                 self._keep(node, self.inputs)
         self._take_tables()
+        self._take_pending()
         replaced = {value: self.tables[key] for value, key in self.info.own.items() if key in self.tables}
         for node in self.info.live:
             if node.op != "input":
@@ -69,17 +73,54 @@ class Writer:
 
     def _write(self, node: Node) -> None:
         if node.op == "update":
-            self._update(node.attrs["path"], self.known[node.args[0]], node)
+            self._update(node.attrs["path"], self.known[node.args[0]])
         elif node.op == "call":
             self._call(node)
         else:
             self._keep(node, self.nodes)
 
-    def _update(self, path: str, value: Value, node: Node) -> None:
-        if path in self.updates:
-            raise error("A0512", f"the buffer `{path}` gets two new values in one forward pass", node.span, "the second one",
-                        help="apply the block that updates it once, or share the weights without the buffer")
-        self.updates[path] = value
+    # ---------------------------------------------------------------- buffers
+    def _take_pending(self) -> None:
+        """Inputs for the new values that earlier applications of this block gave its buffers."""
+        for path in sorted(self.planner.updated(self.source)) if self.again else ():
+            like = self._buffer(path).node
+            node = Node("input", (), {"name": f"{like.name}_now"}, like.types, like.span, f"{like.name}_now")
+            self.inputs.append(node)
+            self.pending[path] = Value(node)
+
+    def _update(self, path: str, value: Value) -> None:
+        """A buffer's new value. Updates compose: where the buffer has a new value already, it is computed again from that one."""
+        latest = {**self.pending, **self.updates}
+        self.updates[path] = self._from(value, {self._buffer(p): v for p, v in latest.items()}) if path in latest else value
+
+    def _from(self, value: Value, new: dict[Value, Value]) -> Value:
+        """The value computed from other values of buffers: what depends on them is copied, the rest stays."""
+        behind, known = _behind([value]), dict(new)
+        for node in list(self.nodes):
+            if id(node) in behind and node.op not in STRUCTURAL and any(v in known for v in node.operands()):
+                copy = copy_node(node, lambda v: known.get(v, v))
+                self.nodes.append(copy)
+                known.update(zip(node.values, copy.values))
+        return known.get(value, value)
+
+    def _buffer(self, path: str) -> Value:
+        """The value that reads a buffer as it was before this forward pass."""
+        known = [self.tables[key] for v, key in self.info.own.items() if v.node.op == "param" and v.node.attrs["path"] == path]
+        known += [v for v in self.tables.values() if v.node.op == "read" and v.node.attrs["path"] == path]
+        known += [Value(n) for n in self.nodes if n.op == "param" and n.attrs["path"] == path]
+        if known:
+            return known[0]
+        param = param_at(self.source, path)
+        assert param is not None, path
+        node = Node("param", (), {"path": path}, (param.type,), param.span, path.rsplit(".", 1)[-1])
+        self.nodes.insert(0, node)
+        return Value(node)
+
+    def _applied_again(self, path: str) -> bool:
+        """Whether the child's buffers may have new values when it is called: it is called, or inlined, several times."""
+        calls = sum(n.op == "call" and n.attrs["path"] == path for n in self.info.live)
+        inlined = any(n.op == "update" and n.attrs["path"].startswith(f"{path}.") for n in self.info.live)
+        return self.again or calls > 1 or inlined
 
     def _take_tables(self) -> None:
         """Tables from outside become inputs; the root computes them first."""
@@ -107,7 +148,12 @@ class Writer:
         need, dims = self.info.needs[path], dim_map(inner, node.args)
         wanted = self._wanted(path)
         passed = [self.tables[describe(moved(table, f"{path}.", dims))] for table in wanted.values()]
-        made = self.children[path] = self.planner.define(inner, need, wanted)
+        again = bool(self.planner.updated(inner)) and self._applied_again(path)
+        made = self.children[path] = self.planner.define(inner, need, wanted, again=again)
+        if again:
+            latest = {**self.pending, **self.updates}
+            outer_paths = [f"{path}.{p}" for p in sorted(self.planner.updated(inner))]
+            passed += [latest[p] if p in latest else self._buffer(p) for p in outer_paths]
         sizes = [substitute(n.attrs["size"], dims) for n in made.graph.nodes if n.op == "input" and "size" in n.attrs]
         count, emitted = made.outputs, sorted(need)
         new_values = made.graph.outputs[count + len(emitted):]
@@ -121,7 +167,7 @@ class Writer:
         self.known.update(zip(node.values[:count], new.values))
         self.known.update({node.values[count + i]: v for i, v in zip(emitted, new.values[count:])})
         for inside, value in zip(made.updates, new.values[count + len(emitted):]):
-            self._update(f"{path}.{inside}", value, node)
+            self.updates[f"{path}.{inside}"] = value
 
     def _wanted(self, path: str) -> dict[str, Value]:
         """The tables that every call of the child at a path can be given."""
@@ -150,7 +196,7 @@ class Writer:
         paths = [p for p, v in self.updates.items() if id(v.node) in own]
         if not paths:
             return
-        buffers = {p: self._buffer(p) for p in paths}
+        buffers = {p: self.pending[p] if p in self.pending else self._buffer(p) for p in paths}
         outside = list(dict.fromkeys([*buffers.values(), *(v for n in inside for v in n.operands() if id(v.node) not in own)]))
         train, known = _arm("Update", outside)
         for n in inside:
@@ -164,17 +210,6 @@ class Writer:
         node = Node("phase", tuple(outside), attrs, types, inside[0].span, paths[0].rsplit(".", 1)[-1] if len(paths) == 1 else "")
         self.nodes = [n for n in self.nodes if id(n) not in own] + [node]
         self.updates.update(zip(paths, node.values))
-
-    def _buffer(self, path: str) -> Value:
-        """The value that reads a buffer, before any other node."""
-        known = [self.tables[key] for v, key in self.info.own.items() if v.node.op == "param" and v.node.attrs["path"] == path]
-        if known:
-            return known[0]
-        param = param_at(self.source, path)
-        assert param is not None, path
-        node = Node("param", (), {"path": path}, (param.type,), param.span, path.rsplit(".", 1)[-1])
-        self.nodes.insert(0, node)
-        return Value(node)
 
     # ---------------------------------------------------------------- finishing
     def _drop_dead(self, out: list[Value]) -> None:
@@ -206,7 +241,7 @@ class Writer:
                 except Unknown as e:
                     name = e.args[0]
                     if self.root:
-                        raise error("A0513", f"no input of this model tells the run-time size {name}", self.source.span, "this model",
+                        raise error("A0512", f"no input of this model tells the run-time size {name}", self.source.span, "this model",
                                     help=f"name {name} in the shape of an input") from None
                     missing.append(name)
                     axes.give(sym(name), None)
