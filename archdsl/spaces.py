@@ -1,4 +1,5 @@
 """Search spaces: the domains of knobs and the limits of `space NAME of Model { … }`."""
+
 from __future__ import annotations
 
 import re
@@ -33,7 +34,9 @@ class Space:
 
 def spaces_of(spec: Spec) -> dict[str, Space]:
     """The spaces of a model, by name."""
-    return {d.name: Space(d.name, d.model, d.items, d.doc, d.span) for d in spec.module.tree.decls if isinstance(d, tree.Space) and d.model == spec.name}
+    return {
+        d.name: Space(d.name, d.model, d.items, d.doc, d.span) for d in spec.module.tree.decls if isinstance(d, tree.Space) and d.model == spec.name
+    }
 
 
 def knob_domain(spec: Spec, address: str, variant: str | None = None) -> Domain | None:
@@ -69,7 +72,15 @@ def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
             found.add(error("A0401", f"`{d.model}` is no model of this file", d.span, "a space of nothing", help=did_you_mean(d.model, models)))
             continue
         if (d.model, d.name) in seen:
-            found.add(error("A0402", f"two spaces of `{d.model}` are called `{d.name}`", d.span, "the second", labels=(Label(seen[d.model, d.name], "the first"),)))
+            found.add(
+                error(
+                    "A0402",
+                    f"two spaces of `{d.model}` are called `{d.name}`",
+                    d.span,
+                    "the second",
+                    labels=(Label(seen[d.model, d.name], "the first"),),
+                )
+            )
         seen.setdefault((d.model, d.name), d.span)
         for limit in d.items:
             try:
@@ -81,12 +92,21 @@ def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
 
 def _outside(knob: Knob) -> ArchError:
     d = knob.allowed
-    items = [(i, v, k) for i, (v, k) in enumerate(zip(knob.default, d.items)) if not k.contains(v)] if d.kind == "list" and isinstance(knob.default, tuple) else []
+    items = (
+        [(i, v, k) for i, (v, k) in enumerate(zip(knob.default, d.items)) if not k.contains(v)]
+        if d.kind == "list" and isinstance(knob.default, tuple)
+        else []
+    )
     what = f"`{knob.address}`" if not items else f"item {items[0][0]} of `{knob.address}`"
     value, allowed = (knob.default, d) if not items else items[0][1:]
     text = str(allowed)
-    return error("A0407", f"the default of {what} lies outside of its own domain: {show(value)}", knob.span, f"the domain is {text}" if len(text) < 120 else "not in the domain",
-                 help="the default is the paper's value: widen the domain so that search can find it")
+    return error(
+        "A0407",
+        f"the default of {what} lies outside of its own domain: {show(value)}",
+        knob.span,
+        f"the domain is {text}" if len(text) < 120 else "not in the domain",
+        help="the default is the paper's value: widen the domain so that search can find it",
+    )
 
 
 def _check_limit(spec: Spec, limit: tree.Expr) -> None:
@@ -129,7 +149,13 @@ def _known(made: Any, address: str, node: tree.Expr) -> list[Knob]:
     knobs = [k for a, k in made.made.knobs.items() if _pattern(a) == pattern]
     if not knobs:
         known = list(dict.fromkeys(_pattern(a) for a in made.made.knobs if "." in a))
-        raise error("A0409", f"`{made.spec.name}` has no knob at `{address}`", node.span, "no such knob", help=did_you_mean(pattern, known) or (f"the knobs inside are {', '.join(known)}",) if known else "it has none inside")
+        raise error(
+            "A0409",
+            f"`{made.spec.name}` has no knob at `{address}`",
+            node.span,
+            "no such knob",
+            help=did_you_mean(pattern, known) or (f"the knobs inside are {', '.join(known)}",) if known else "it has none inside",
+        )
     return knobs
 
 
@@ -142,4 +168,10 @@ def _arm(made: Any, node: tree.Binary) -> None:
             continue
         for knob in _known(made, address, side)[:1]:
             if knob.type == "choice" and other.id not in knob.domain:
-                raise error("A0403", f"`{address}` has no arm `{other.id}`", other.span, "no such arm", help=did_you_mean(other.id, knob.domain) or (f"its arms are {', '.join(knob.domain)}",))
+                raise error(
+                    "A0403",
+                    f"`{address}` has no arm `{other.id}`",
+                    other.span,
+                    "no such arm",
+                    help=did_you_mean(other.id, knob.domain) or (f"its arms are {', '.join(knob.domain)}",),
+                )

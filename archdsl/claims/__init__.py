@@ -1,8 +1,10 @@
 """Claims: what a spec says about itself, checked for sense by `check` and for truth by `verify`."""
+
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any
 
 from archdsl.claims.pages import CODES
 from archdsl.diagnostics.model import ArchError, Diagnostic

@@ -1,7 +1,9 @@
 """How often an op, a block or a choice occurs in a model."""
+
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from archdsl.elaborate.model import Elaborated
 from archdsl.graph import Graph, Node

@@ -1,17 +1,20 @@
 """The value of a claim: its words become numbers, the rest is an expression of the language."""
+
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Callable
+from typing import Any
 
 from archdsl.claims import Claim
 from archdsl.claims.count import count_blocks, count_knobs, count_ops
 from archdsl.claims.words import WORDS, Word, root_of
 from archdsl.diagnostics.model import ArchError, error
-from archdsl.dims import Dim, evaluate as size_of
+from archdsl.dims import Dim
+from archdsl.dims import evaluate as size_of
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.expressions import evaluate, truth
 from archdsl.elaborate.frame import Frame
@@ -144,7 +147,9 @@ class Evaluation:
         if address is not None:
             knob = self.made.knobs.get(address)
             if knob is None:
-                raise error("A0409", f"`{self.spec.name}` has no knob at `{address}`", node.span, "no such knob", help=did_you_mean(address, self.made.knobs))
+                raise error(
+                    "A0409", f"`{self.spec.name}` has no knob at `{address}`", node.span, "no such knob", help=did_you_mean(address, self.made.knobs)
+                )
             return self._standing_for(knob.value, node)
         if isinstance(node, tree.Binary) and node.op in ("==", "!="):
             return self._with_arm(node)
@@ -238,7 +243,9 @@ def _weights_below(made: Elaborated, node: tree.Expr) -> list[Any]:
     below = [(a, p) for a, p in made.graph.parameters() if a == address or a.startswith(address + ".")]
     if not below:
         scopes = {a.rsplit(".", n)[0] for a, _ in made.graph.parameters() for n in range(1, a.count(".") + 1)}
-        raise error("A0404", f"`{made.decl.name}` has no weights at `{address}`", node.span, "nothing there", help=did_you_mean(address, sorted(scopes)))
+        raise error(
+            "A0404", f"`{made.decl.name}` has no weights at `{address}`", node.span, "nothing there", help=did_you_mean(address, sorted(scopes))
+        )
     return below
 
 
@@ -279,7 +286,9 @@ def _typed(made: Elaborated, node: tree.Expr) -> TensorType:
     known |= {a: v.type for a, v in made.graph.emits.items()} | {i.name: i.type for i in made.inputs}
     known |= {n: v.type for n, v in zip(made.graph.output_names, made.graph.outputs) if n}
     if address not in known:
-        raise error("A0404", f"`{made.decl.name}` has no output, input or address `{address}`", node.span, "nothing there", help=did_you_mean(address, known))
+        raise error(
+            "A0404", f"`{made.decl.name}` has no output, input or address `{address}`", node.span, "nothing there", help=did_you_mean(address, known)
+        )
     return known[address]
 
 
@@ -343,7 +352,13 @@ def _in_time(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> N
     stream = e.made.stream
     for a in args:
         if not any(isinstance(s, Dim) and str(s) == stream for s in _typed(e.made, a).shape):
-            raise error("A0404", f"`{a.span.text}` has no axis `{stream}`", a.span, f"it is {_typed(e.made, a)}", help="`causal` compares positions along the stream's axis")
+            raise error(
+                "A0404",
+                f"`{a.span.text}` has no axis `{stream}`",
+                a.span,
+                f"it is {_typed(e.made, a)}",
+                help="`causal` compares positions along the stream's axis",
+            )
 
 
 def _same_model(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> None:
@@ -358,7 +373,19 @@ def _known_address(e: Evaluation, node: Any, args: list[tree.Expr], named: Named
 
 
 COMPUTE: dict[str, Callable[..., Any]] = {
-    "params": _params, "count": _count, "shape": _shape, "interchangeable": _interchangeable, "equal": _equal, "causal": _causal, "fails": _fails,
+    "params": _params,
+    "count": _count,
+    "shape": _shape,
+    "interchangeable": _interchangeable,
+    "equal": _equal,
+    "causal": _causal,
+    "fails": _fails,
     **{f: _cost(f) for f in ("macs", "weight_bytes", "saved_bytes", "peak_bytes")},
 }
-CHECK: dict[str, Callable[..., None]] = {"params": _known_address, "shape": _known_address, "causal": _in_time, "interchangeable": _same_model, "equal": _same_model}
+CHECK: dict[str, Callable[..., None]] = {
+    "params": _known_address,
+    "shape": _known_address,
+    "causal": _in_time,
+    "interchangeable": _same_model,
+    "equal": _same_model,
+}

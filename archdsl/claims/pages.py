@@ -1,4 +1,5 @@
 """The pages of the codes A040x: variants, claims and spaces."""
+
 from __future__ import annotations
 
 from archdsl.diagnostics.codes import Code
@@ -20,7 +21,8 @@ variant large { d = 16 }
 CODES: dict[str, Code] = {
     "A0401": Code(
         "no model or variant of that name",
-        "Variants, claims and spaces speak of a model of the same file, of one of its variants, or of `model.variant`. On the command line, `SPEC:NAME` "
+        "Variants, claims and spaces speak of a model of the same file, of one of its variants, or of `model.variant`. On the command "
+        "line, `SPEC:NAME` "
         "chooses one.",
         bad=_NET + "claim larg { params == 1 }",
         good=_NET + "claim large { params == 544 }",
@@ -34,14 +36,16 @@ CODES: dict[str, Code] = {
     "A0403": Code(
         "a word that claims do not know",
         "Claims and limits speak of costs (params, macs, weight_bytes, saved_bytes, peak_bytes), of structure (`count(OP)`, `count(Block)`, "
-        "`count(knob == value)`, `shape(NAME)`), of behaviour (`causal(output, input)`, `equal(variant)`, `interchangeable(a, b)`, `fails(expression)`), "
+        "`count(knob == value)`, `shape(NAME)`), of behaviour (`causal(output, input)`, `equal(variant)`, `interchangeable(a, b)`, "
+        "`fails(expression)`), "
         "of knobs and functions of the file, and of a knob inside by its address.",
         bad=_NET + "claim { parms == 144 }",
         good=_NET + "claim { params == 144 }",
     ),
     "A0404": Code(
         "a claim that asks the wrong way",
-        "Keywords set run-time sizes (`macs(T = 2048)`) or knobs of the model (`params(d = 16)`). `causal` needs an output and an input along the axis "
+        "Keywords set run-time sizes (`macs(T = 2048)`) or knobs of the model (`params(d = 16)`). `causal` needs an output and an input "
+        "along the axis "
         "that the header streams: `… stream T`.",
         bad=_NET + "claim { params(T = 3) == 144 }",
         good=_NET + "claim { params(d = 16) == 544;  macs(T = 3) == 384 }",
@@ -74,7 +78,8 @@ CODES: dict[str, Code] = {
     ),
     "A0409": Code(
         "no knob at that address",
-        "Knobs inside a model are the choices and the hyper arguments with a domain, at the address of the block that has them: `layers.0.f`. The index "
+        "Knobs inside a model are the choices and the hyper arguments with a domain, at the address of the block that has them: "
+        "`layers.0.f`. The index "
         "may belong to a layer that other settings have.",
         bad=_NET + "space small of Net { layers.0.g == skip }",
         good=_NET + "space small of Net { layers.0.f == skip }",

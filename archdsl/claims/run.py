@@ -1,10 +1,12 @@
 """Claims that need tensors: models with random weights in float64, run in evaluation."""
+
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Iterator
+from typing import Any
 
 from archdsl.cost.sizes import require
 from archdsl.diagnostics.model import ArchError
@@ -53,12 +55,15 @@ def causality(made: Elaborated, output: str, input: str) -> tuple[bool, str]:
 
 def _outputs(made: Elaborated, model: Any, runs: list[list[Any]], which: int) -> list[Any]:
     """One output for each list of inputs. They run as one batch where the model has a batch axis and keeps its rows apart."""
+
     def run(inputs: list[Any]) -> Any:
         with torch.no_grad():
             out = model(*inputs)
         return out[which] if isinstance(out, tuple) else out
 
-    first = {str(t.shape[0]) if t.shape and isinstance(t.shape[0], Dim) else "" for t in (*(i.type for i in made.inputs), made.graph.outputs[which].type)}
+    first = {
+        str(t.shape[0]) if t.shape and isinstance(t.shape[0], Dim) else "" for t in (*(i.type for i in made.inputs), made.graph.outputs[which].type)
+    }
     if len(first) == 1 and "" not in first and first != {made.stream} and all(x.shape[0] == 1 for x in runs[0]):
         alone = run(runs[0])
         together = run([torch.cat(column) for column in zip(*runs)])
@@ -115,7 +120,7 @@ def random_model(graph: Graph, seed: int = 0) -> Any:
             path, _, name = address.rpartition(".")
             owner = model.get_submodule(path)
             if param.kind == "param" or param.kind == "frozen" and param.type.is_float:
-                value = _random(tuple(map(int, param.type.shape)), g).to(_dtype_of(owner, name))
+                value = _random(tuple(n for n in param.type.shape if isinstance(n, int)), g).to(_dtype_of(owner, name))
                 owner._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
             else:
                 value = initial.value(address).to(_dtype_of(owner, name)).clone()
@@ -157,7 +162,7 @@ def shortened(graph: Graph) -> Graph:
             run += 1
             if run >= len(node.types):
                 dropped.add(node.attrs["path"])
-                replaced.update({v: replaced.get(a, a) for v, a in zip(node.values, node.args)})
+                replaced.update({v: replaced.get(a) or a for v, a in zip(node.values, node.args)})
                 last = node
                 continue
         elif node.op == "call":
@@ -171,10 +176,20 @@ def shortened(graph: Graph) -> Graph:
 
 def _follows(a: Node, b: Node) -> bool:
     """b applies the definition of a to a's results, in a's places, with the other operands of a; nothing is emitted."""
-    if b.op != "call" or a.attrs["graph"] is not b.attrs["graph"] or a.attrs["path"] == b.attrs["path"] or len(a.types) != len(a.attrs["graph"].outputs):
+    if (
+        b.op != "call"
+        or a.attrs["graph"] is not b.attrs["graph"]
+        or a.attrs["path"] == b.attrs["path"]
+        or len(a.types) != len(a.attrs["graph"].outputs)
+    ):
         return False
     outs = a.values
-    return len(a.args) == len(b.args) and b.args[: len(outs)] == outs and a.args[len(outs) :] == b.args[len(outs) :] and [v.type for v in a.args[: len(outs)]] == list(a.types)
+    return (
+        len(a.args) == len(b.args)
+        and b.args[: len(outs)] == outs
+        and a.args[len(outs) :] == b.args[len(outs) :]
+        and [v.type for v in a.args[: len(outs)]] == list(a.types)
+    )
 
 
 def _rebuilt(graph: Graph, kept: list[Node], replaced: dict[Value, Value], dropped: set[str]) -> Graph:
@@ -192,8 +207,13 @@ def _rebuilt(graph: Graph, kept: list[Node], replaced: dict[Value, Value], dropp
         copy = node if node.op == "input" else replace(node, args=mapped(node.args), attrs={k: mapped(v) for k, v in node.attrs.items()})
         new.update(zip(node.values, copy.values))
         nodes.append(copy)
-    return replace(graph, nodes=tuple(nodes), outputs=tuple(map(there, graph.outputs)), emits={k: there(v) for k, v in graph.emits.items()},
-                   children={p: c for p, c in graph.children.items() if p not in dropped})
+    return replace(
+        graph,
+        nodes=tuple(nodes),
+        outputs=tuple(map(there, graph.outputs)),
+        emits={k: there(v) for k, v in graph.emits.items()},
+        children={p: c for p, c in graph.children.items() if p not in dropped},
+    )
 
 
 # ---------------------------------------------------------------- sizes
@@ -218,7 +238,7 @@ def _near(wanted: dict[str, int], stream: str | None) -> Iterator[dict[str, int]
     """The sizes as wanted, then others of the axes without an example, near ones first."""
     yield wanted
     for n in itertools.chain(range(wanted.get(stream or "", 8), LONGEST + 1), range(wanted.get(stream or "", 8) - 1, 0, -1)):
-        yield {**wanted, stream: n} if stream in wanted else {k: n for k in wanted}
+        yield {**wanted, stream: n} if stream in wanted else dict.fromkeys(wanted, n)
 
 
 def _windows(graph: Graph) -> set[int]:

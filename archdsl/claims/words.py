@@ -1,14 +1,18 @@
 """What claims and spaces may speak of, and whether they make sense: decided from the text alone, before anything is elaborated."""
+
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.elaborate import library
+from archdsl.elaborate.bindings import tensor_type
 from archdsl.elaborate.hints import did_you_mean, nearest_help
-from archdsl.elaborate.resolve import Walk, tensor_type
 from archdsl.elaborate.values import BlockRef, FnRef
+from archdsl.elaborate.walk import Walk
 from archdsl.modules import Module
 from archdsl.ops.registry import find as find_op
 from archdsl.shapes import axis_names
@@ -31,25 +35,28 @@ class Word:
     torch: bool = False
 
 
-WORDS = {w.name: w for w in (
-    Word("params", "number", "`params`, `params(ADDRESS)`, `params(KNOB = VALUE)`"),
-    Word("macs", "number", "`macs`, `macs(H = 224, W = 224)`", sizes=True),
-    Word("weight_bytes", "number", "`weight_bytes`, `weight_bytes(dtype = bf16)`", sizes=True),
-    Word("saved_bytes", "number", "`saved_bytes(B = 1, T = 2048)`", sizes=True),
-    Word("peak_bytes", "number", "`peak_bytes(B = 1, T = 2048)`", sizes=True),
-    Word("count", "number", "`count(layer_norm)`, `count(Attention)`, `count(mixer == attention)`"),
-    Word("shape", "shape", "`shape(logits, H = 224, W = 224)`, `shape(ADDRESS)`", sizes=True),
-    Word("causal", "truth", "`causal(OUTPUT, INPUT)`", torch=True),
-    Word("interchangeable", "truth", "`interchangeable(VARIANT, VARIANT)`"),
-    Word("equal", "truth", "`equal(VARIANT) within 1e-10`", torch=True),
-    Word("fails", "truth", "`fails(EXPRESSION)`"),
-    Word("state_bytes", "number", "`state_bytes(B = 1, T = 8192)`", comes="the streaming forms"),
-    Word("forms", "truth", "`forms(logits) within 1e-4`", comes="the streaming forms"),
-    Word("constant_state", "truth", "`constant_state(T)`", comes="the streaming forms"),
-    Word("permutes", "truth", "`permutes(BLOCK, axis = T)`", comes="analyses of axes"),
-    Word("probe", "number", "`probe(BLOCK, weight = 0)`", comes="probes of blocks"),
-    Word("active_params", "number", "`active_params`", comes="routing"),
-)}
+WORDS = {
+    w.name: w
+    for w in (
+        Word("params", "number", "`params`, `params(ADDRESS)`, `params(KNOB = VALUE)`"),
+        Word("macs", "number", "`macs`, `macs(H = 224, W = 224)`", sizes=True),
+        Word("weight_bytes", "number", "`weight_bytes`, `weight_bytes(dtype = bf16)`", sizes=True),
+        Word("saved_bytes", "number", "`saved_bytes(B = 1, T = 2048)`", sizes=True),
+        Word("peak_bytes", "number", "`peak_bytes(B = 1, T = 2048)`", sizes=True),
+        Word("count", "number", "`count(layer_norm)`, `count(Attention)`, `count(mixer == attention)`"),
+        Word("shape", "shape", "`shape(logits, H = 224, W = 224)`, `shape(ADDRESS)`", sizes=True),
+        Word("causal", "truth", "`causal(OUTPUT, INPUT)`", torch=True),
+        Word("interchangeable", "truth", "`interchangeable(VARIANT, VARIANT)`"),
+        Word("equal", "truth", "`equal(VARIANT) within 1e-10`", torch=True),
+        Word("fails", "truth", "`fails(EXPRESSION)`"),
+        Word("state_bytes", "number", "`state_bytes(B = 1, T = 8192)`", comes="the streaming forms"),
+        Word("forms", "truth", "`forms(logits) within 1e-4`", comes="the streaming forms"),
+        Word("constant_state", "truth", "`constant_state(T)`", comes="the streaming forms"),
+        Word("permutes", "truth", "`permutes(BLOCK, axis = T)`", comes="analyses of axes"),
+        Word("probe", "number", "`probe(BLOCK, weight = 0)`", comes="probes of blocks"),
+        Word("active_params", "number", "`active_params`", comes="routing"),
+    )
+}
 IN_SPACES = ("params", "macs", "weight_bytes", "saved_bytes", "peak_bytes", "count")
 
 
@@ -59,13 +66,17 @@ def check_text(module: Module, doubtful: set[str] = frozenset()) -> list[Diagnos
     found: list[Diagnostic] = []
     models = {d.name: d for d in module.tree.decls if isinstance(d, tree.Model)}
     variants = {d.name: d for d in module.tree.decls if isinstance(d, tree.Variant)}
+    missing: set[str] = set()
     for v in variants.values():
+        if v.base is not None and v.base not in models and v.base not in variants and v.base not in missing:
+            missing.add(v.base)
+            found += no_target(v.base, _name_in(v.span, v.base, v.name_span.end), [*models, *variants]).diagnostics
         found += _variant(module, v, models, variants)
     for target, decl in declared(module):
         try:
             model = _model_of(target, decl.span, models, variants)
         except ArchError as fault:
-            found += fault.diagnostics
+            found += [] if target in missing else fault.diagnostics
             continue
         if model is not None:
             walk = _Words(module, model, variants)
@@ -121,20 +132,22 @@ def _model_of(target: str | None, span: Span, models: dict[str, tree.Model], var
     raise no_target(target, _name_in(span, target), [*models, *variants])
 
 
-def _name_in(span: Span, name: str) -> Span:
-    at = span.text.find(name)
-    return Span(span.source, span.start + at, span.start + at + len(name)) if at >= 0 else span
+def _name_in(span: Span, name: str, after: int = 0) -> Span:
+    """Where a name stands in a text, at `after` or later."""
+    start = max(after - span.start, 0)
+    found = re.search(rf"\b{re.escape(name)}\b", span.text[start:])
+    return Span(span.source, span.start + start + found.start(), span.start + start + found.end()) if found else span
 
 
 def _variant(module: Module, v: tree.Variant, models: dict[str, tree.Model], variants: dict[str, tree.Variant]) -> list[Diagnostic]:
-    """The base exists, nothing is set twice, and values of hyper arguments read only what the model's header knows."""
+    """Nothing is set twice, and values of hyper arguments read only what the model's header knows."""
     found: list[Diagnostic] = []
-    if v.base is not None and v.base not in models and v.base not in variants:
-        found += no_target(v.base, _name_in(v.span, v.base), [*models, *variants]).diagnostics
     seen: dict[str, Span] = {}
     for s in v.settings:
         if s.address in seen:
-            found += error("A0402", f"`{s.address}` is set twice", s.address_span, "the second", labels=(Label(seen[s.address], "the first"),)).diagnostics
+            found += error(
+                "A0402", f"`{s.address}` is set twice", s.address_span, "the second", labels=(Label(seen[s.address], "the first"),)
+            ).diagnostics
         seen.setdefault(s.address, s.address_span)
     model = models.get(base_of(v.name, models, variants) or "")
     if model is not None:
@@ -155,8 +168,8 @@ class _Words(Walk):
         super().__init__(module)
         self.model, self.variants, self.allowed = model, variants, allowed
         inputs = model.inputs or ()
-        self.inputs = [p.name for p in inputs]
-        self.outputs = [o.name for o in model.outs if o.name]
+        self.input_names = [p.name for p in inputs]
+        self.output_names = [o.name for o in model.outs if o.name]
         kinds = [k for k in map(tensor_type, inputs) if k is not None]
         self.knobs = [p.name for p in model.params]
         self.axes = [n for k in kinds for a in k.shape.axes for n in axis_names(a) if n[0].isupper() and n not in self.knobs]
@@ -173,9 +186,16 @@ class _Words(Walk):
             equal = isinstance(item.expr, tree.Binary) and item.expr.op == "=="
             word = self._word(item.expr)
             if not equal and (word is None or word.kind != "truth" or word.name in ("causal", "interchangeable", "fails")):
-                self.report(error("A0406", "`within` gives `==` a tolerance; here nothing is compared for equality", item.within[0].span, "a tolerance of what?",
-                                  help="`macs == 4.456G within 0.5%`"))
-        if len(self.found.found) == before:
+                self.report(
+                    error(
+                        "A0406",
+                        "`within` gives `==` a tolerance; here nothing is compared for equality",
+                        item.within[0].span,
+                        "a tolerance of what?",
+                        help="`macs == 4.456G within 0.5%`",
+                    )
+                )
+        if len(self.found.found) == before and not (isinstance(item.expr, tree.Str) and before):  # a source behind a faulty claim
             self._says_something(item.expr, "claim")
 
     def limit(self, expr: tree.Expr) -> None:
@@ -186,9 +206,22 @@ class _Words(Walk):
 
     def _says_something(self, node: tree.Expr, what: str) -> None:
         word = self._word(node)
-        if word is not None and word.kind != "truth" or isinstance(node, (tree.Number, tree.Str, tree.List, tree.Tuple)) or isinstance(node, tree.Binary) and node.op in "+-*/**//%":
-            self.report(error("A0405", f"this {what} says neither yes nor no: `{' '.join(node.span.text.split())}` is a value", node.span, "compared with nothing",
-                              help=f"`{' '.join(node.span.text.split())} == …`"))
+        if (
+            word is not None
+            and word.kind != "truth"
+            or isinstance(node, (tree.Number, tree.Str, tree.List, tree.Tuple))
+            or isinstance(node, tree.Binary)
+            and node.op in "+-*/**//%"
+        ):
+            self.report(
+                error(
+                    "A0405",
+                    f"this {what} says neither yes nor no: `{' '.join(node.span.text.split())}` is a value",
+                    node.span,
+                    "compared with nothing",
+                    help=f"`{' '.join(node.span.text.split())} == …`",
+                )
+            )
 
     def _word(self, node: tree.Expr) -> Word | None:
         name = node.func if isinstance(node, tree.Call) else node
@@ -208,12 +241,27 @@ class _Words(Walk):
         known = [*(self.allowed or WORDS), *self.vars, *self.module.scope, *library.names()]
         help, fixes = nearest_help(name, known, span)
         what = "limit" if self.allowed else "claim"
-        self.report(error("A0403", f"`{name}` is nothing that a {what} can speak of", span, "not known here",
-                          help=help or ((f"{what}s speak of {', '.join(self.allowed or WORDS)} and the model's own knobs",) if not fixes else ()), fixes=fixes))
+        self.report(
+            error(
+                "A0403",
+                f"`{name}` is nothing that a {what} can speak of",
+                span,
+                "not known here",
+                help=help or ((f"{what}s speak of {', '.join(self.allowed or WORDS)} and the model's own knobs",) if not fixes else ()),
+                fixes=fixes,
+            )
+        )
 
     def _allowed(self, word: Word, span: Span) -> bool:
         if self.allowed is not None and word.name not in self.allowed:
-            self.report(error("A0404", f"a space limits costs and knobs; `{word.name}` is for claims", span, help=f"limits speak of {', '.join(self.allowed)} and knobs"))
+            self.report(
+                error(
+                    "A0404",
+                    f"a space limits costs and knobs; `{word.name}` is for claims",
+                    span,
+                    help=f"limits speak of {', '.join(self.allowed)} and knobs",
+                )
+            )
             return False
         return True
 
@@ -258,7 +306,11 @@ class _Words(Walk):
         if a.name in self.knobs or word.sizes and a.name in self.axes:
             return
         known = [*self.knobs, *(self.axes if word.sizes else ())]
-        what = f"`{word.name}` does not depend on the size `{a.name}`" if a.name in self.axes else f"`{self.model.name}` has neither a knob nor a run-time size `{a.name}`"
+        what = (
+            f"`{word.name}` does not depend on the size `{a.name}`"
+            if a.name in self.axes
+            else f"`{self.model.name}` has neither a knob nor a run-time size `{a.name}`"
+        )
         self.report(error("A0404", what, a.name_span or a.span, "nothing to set", help=did_you_mean(a.name or "", known)))
 
     def _params(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
@@ -284,13 +336,28 @@ class _Words(Walk):
         names = [a.value.id if isinstance(a.value, tree.Name) else None for a in positional]
         if len(names) != 2 or None in names:
             return "it takes an output and an input by their names"
-        for name, known, what, a in ((names[0], self.outputs, "output", positional[0]), (names[1], self.inputs, "input", positional[1])):
+        for name, known, what, a in ((names[0], self.output_names, "output", positional[0]), (names[1], self.input_names, "input", positional[1])):
             if name not in known:
-                self.report(error("A0404", f"`{self.model.name}` has no {what} `{name}`", a.span, f"no such {what}", help=did_you_mean(name or "", known)
-                                  or (f"it has {', '.join(known)}" if known else "name the output in the header: `-> logits: […]`",)))
+                self.report(
+                    error(
+                        "A0404",
+                        f"`{self.model.name}` has no {what} `{name}`",
+                        a.span,
+                        f"no such {what}",
+                        help=did_you_mean(name or "", known)
+                        or (f"it has {', '.join(known)}" if known else "name the output in the header: `-> logits: […]`",),
+                    )
+                )
         if self.model.stream is None:
-            self.report(error("A0404", f"`causal` speaks of an order in time; `{self.model.name}` does not say which axis that is", node.span,
-                              labels=(Label(self.model.name_span, "no `stream AXIS` in this header"),), help="add `stream T` behind the outputs"))
+            self.report(
+                error(
+                    "A0404",
+                    f"`causal` speaks of an order in time; `{self.model.name}` does not say which axis that is",
+                    node.span,
+                    labels=(Label(self.model.name_span, "no `stream AXIS` in this header"),),
+                    help="add `stream T` behind the outputs",
+                )
+            )
         return None
 
     def _variants(self, positional: list[tree.Arg], count: int) -> str | None:
@@ -299,7 +366,15 @@ class _Words(Walk):
         for a in positional:
             name = a.value.span.text
             if name not in self.variants and name != self.model.name:
-                self.report(error("A0401", f"this file has no variant `{name}`", a.span, "no such variant", help=did_you_mean(name, [*self.variants, self.model.name])))
+                self.report(
+                    error(
+                        "A0401",
+                        f"this file has no variant `{name}`",
+                        a.span,
+                        "no such variant",
+                        help=did_you_mean(name, [*self.variants, self.model.name]),
+                    )
+                )
         return None
 
     def _interchangeable(self, positional: list[tree.Arg], node: tree.Call) -> str | None:

@@ -1,9 +1,11 @@
 """Domains: the values that search may give a knob."""
+
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Iterator
+from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate import headers
@@ -113,7 +115,13 @@ def _domain(frame: Frame, node: tree.Expr, kind: tree.Type | None, value: Any, n
         return _range(frame, node, kind, name)
     values = evaluate(frame, node)
     if not isinstance(values, tuple):
-        raise error("A0408", f"the domain of `{name}` is a range or a set of values, not {describe(values)}", node.span, "no domain", help=f"`in {{{node.span.text}}}` for this one value")
+        raise error(
+            "A0408",
+            f"the domain of `{name}` is a range or a set of values, not {describe(values)}",
+            node.span,
+            "no domain",
+            help=f"`in {{{node.span.text}}}` for this one value",
+        )
     if not values:
         raise error("A0408", f"the domain of `{name}` is empty", node.span, "nothing to choose from")
     return of_values(tuple(_fitting(frame, v, kind, node, name) for v in values))
@@ -140,9 +148,15 @@ def _range(frame: Frame, node: tree.Range, kind: tree.Type | None, name: str) ->
         low, high, step = (_fitting(frame, v, kind, node, name) if v is not None else 1 for v in ends)
         high = high if node.inclusive else high - 1
     elif not isinstance(kind, tree.NameType) or kind.name != "float":
-        raise error("A0408", f"`{name}` is of type {kind.span.text if kind is not None else 'unknown'}: it has no range of numbers", node.span, help="a set: `in {…}`")
+        raise error(
+            "A0408",
+            f"`{name}` is of type {kind.span.text if kind is not None else 'unknown'}: it has no range of numbers",
+            node.span,
+            help="a set: `in {…}`",
+        )
     if step is not None and step <= 0:
         raise error("A0408", f"the step of the domain of `{name}` must be positive", node.span)
+    assert low is not None and high is not None
     if low > high:
         raise error("A0408", f"the domain of `{name}` is empty: {show(low)} lies above {show(high)}", node.span, "nothing to choose from")
     return Domain("int" if whole else "float", low, high, step)
@@ -155,7 +169,12 @@ def _each(frame: Frame, node: tree.Each, kind: tree.Type | None, value: Any, nam
     inner = node.domain
     if node.name is None and isinstance(inner, tree.List):
         if len(inner.items) != len(value):
-            raise error("A0408", f"`{name}` has {len(value)} items, here are {len(inner.items)} domains", inner.span, help="`each D` is one domain for all items")
+            raise error(
+                "A0408",
+                f"`{name}` has {len(value)} items, here are {len(inner.items)} domains",
+                inner.span,
+                help="`each D` is one domain for all items",
+            )
         return Domain("list", items=tuple(_domain(frame, d, kind.item, v, name) for d, v in zip(inner.items, value)))
     items: list[Domain] = []
     for v in value:

@@ -1,4 +1,5 @@
 """The pages of the codes A02: names, types, addresses. Those of A03, shapes and sizes, are in `shape_errors`."""
+
 from __future__ import annotations
 
 from archdsl.diagnostics.codes import Code
@@ -18,7 +19,8 @@ NAMES: dict[str, Code] = {
         "a name that means nothing here",
         "A name is a variable of the body, a hyper argument or a size of the header, a declaration of the file, an import, or a word of the "
         "language (`archdsl ops` lists the ops). A variable exists from its binding on: loop variables, and variables first bound inside a loop, "
-        "end with the loop. Blocks of the library are imported by `use`. Every body is read, dead branches and blocks that nothing applies included.\n\n"
+        "end with the loop. Blocks of the library are imported by `use`. Every body is read, dead branches and blocks that nothing applies "
+        "included.\n\n"
         "The same code is given for a field that a record does not have.",
         bad=_net("x = Linaer(d)(x)\nreturn y"),
         good=_net("y = Linear(d)(x)\nreturn y"),
@@ -40,10 +42,10 @@ NAMES: dict[str, Code] = {
     ),
     "A0204": Code(
         "a value of another type",
-        "Hyper arguments have types: `int`, `float`, `bool`, `str`, `\"pre\" | \"post\"`, lists, records, `block`, `mask`, `init`. `x?` may also be "
+        'Hyper arguments have types: `int`, `float`, `bool`, `str`, `"pre" | "post"`, lists, records, `block`, `mask`, `init`. `x?` may also be '
         "`none`. Where a tensor is expected, a number stands for a tensor without axes; a hyper argument takes no tensor, because hyper values are "
         "fixed when the model is built.",
-        bad=_net("return LayerNorm(eps = \"small\")(x)"),
+        bad=_net('return LayerNorm(eps = "small")(x)'),
         good=_net("return LayerNorm(eps = 1e-6)(x)"),
     ),
     "A0205": Code(
@@ -90,7 +92,8 @@ NAMES: dict[str, Code] = {
     "A0211": Code(
         "two owners at one address",
         "Every application of a block owns its weights, at an address made of the loop's label and index, then its `as` name, or else the block's "
-        "name in snake case. Addresses are written, never numbered behind your back: `as` tells two applications apart, a label on the loop tells its "
+        "name in snake case. Addresses are written, never numbered behind your back: `as` tells two applications apart, a label on the "
+        "loop tells its "
         "passes apart, and `share f = …` makes one set for all.",
         bad=_net("x = Linear(d)(x)\nreturn Linear(d)(x)"),
         good=_net("x = Linear(d)(x) as up\nreturn Linear(d)(x) as down"),
@@ -137,7 +140,8 @@ NAMES: dict[str, Code] = {
     ),
     "A0219": Code(
         "emitted values that do not fit",
-        "`emit name = tensor` puts a tensor at an address beside the outputs, once for each address. `collect(name)` lists what the calls above it in "
+        "`emit name = tensor` puts a tensor at an address beside the outputs, once for each address. `collect(name)` lists what the calls "
+        "above it in "
         "this body emitted under that name.",
         bad=_net("emit size = d\nreturn x"),
         good=_net("emit hidden = x * 2\nreturn x"),
@@ -156,7 +160,8 @@ NAMES: dict[str, Code] = {
     ),
     "A0222": Code(
         "a condition that cannot be decided at build",
-        "`if`, `match` and `require … or …` are decided when the model is built, from hyper values alone. A size that varies at run time is not known "
+        "`if`, `match` and `require … or …` are decided when the model is built, from hyper values alone. A size that varies at run time "
+        "is not known "
         "then: state it as a `require`, or fix it. A choice that depends on data is `where(condition, a, b)`. There is no truthiness: an optional is "
         "asked by `x is some`.",
         bad=_net("return if B > 4 { x } else { x * 2 }"),
@@ -165,8 +170,8 @@ NAMES: dict[str, Code] = {
     "A0223": Code(
         "a match without a fitting arm",
         "The arms of a `match` are tried in order: strings, numbers, `true`, `false`, `none`, `some`, and `_` for the rest.",
-        bad=_net("return match style {\n  \"pre\" => x\n  \"post\" => x * 2\n}", "d: int = 8, style: str = \"peri\""),
-        good=_net("return match style {\n  \"pre\" => x\n  _ => x * 2\n}", "d: int = 8, style: str = \"peri\""),
+        bad=_net('return match style {\n  "pre" => x\n  "post" => x * 2\n}', 'd: int = 8, style: str = "peri"'),
+        good=_net('return match style {\n  "pre" => x\n  _ => x * 2\n}', 'd: int = 8, style: str = "peri"'),
     ),
     "A0224": Code(
         "a choice without that arm",

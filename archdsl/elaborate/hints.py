@@ -1,8 +1,9 @@
 """Nearest names."""
+
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 from archdsl.diagnostics.model import Fix
 from archdsl.source import Span

@@ -1,9 +1,12 @@
 """Argument lists against headers, without values: unknown names, too many, given twice, missing."""
+
 from __future__ import annotations
 
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.headers import signature
 from archdsl.elaborate.hints import nearest_help
 from archdsl.elaborate.values import BlockRef, Builtin, FnRef, InitRef, OpRef, RecordRef, UserOp
@@ -17,8 +20,16 @@ OPEN = frozenset(("collect", "bank", "routed"))
 class Callee:
     """What a call is held against: parameters in order as (name, required), how messages call it, and what they show beside it."""
 
-    def __init__(self, what: str, params: list[tuple[str, bool]], kind: str = "argument", labels: tuple[Label, ...] = (), notes: tuple[str, ...] = (), any_more: bool = False,
-                 hint: str = ""):
+    def __init__(
+        self,
+        what: str,
+        params: list[tuple[str, bool]],
+        kind: str = "argument",
+        labels: tuple[Label, ...] = (),
+        notes: tuple[str, ...] = (),
+        any_more: bool = False,
+        hint: str = "",
+    ):
         self.what, self.params, self.kind, self.labels, self.notes, self.any_more, self.hint = what, params, kind, labels, notes, any_more, hint
 
 
@@ -54,8 +65,14 @@ def faults(callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int = 
     elif not misfits:
         missing = next((n for n, required in callee.params if required and n not in taken and n not in given), None)
         if missing is not None:
-            yield error("A0203", f"{callee.what} needs the input `{missing}`" if callee.kind == "input" else f"{callee.what} needs `{missing}`", span, f"`{missing}` is missing",
-                        labels=callee.labels, notes=callee.notes)
+            yield error(
+                "A0203",
+                f"{callee.what} needs the input `{missing}`" if callee.kind == "input" else f"{callee.what} needs `{missing}`",
+                span,
+                f"`{missing}` is missing",
+                labels=callee.labels,
+                notes=callee.notes,
+            )
 
 
 def _fits(callee: Callee, args: tuple[tree.Arg, ...], piped: int, given: frozenset[str]) -> bool:
@@ -82,15 +99,30 @@ def _fits(callee: Callee, args: tuple[tree.Arg, ...], piped: int, given: frozens
 def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
     assert a.name is not None
     help, fixes = nearest_help(a.name, names, a.name_span)
-    return error("A0202", f"{callee.what} has no {callee.kind} `{a.name}`", a.name_span or a.span, f"no such {callee.kind}", labels=callee.labels, notes=callee.notes,
-                 help=help, fixes=fixes)
+    return error(
+        "A0202",
+        f"{callee.what} has no {callee.kind} `{a.name}`",
+        a.name_span or a.span,
+        f"no such {callee.kind}",
+        labels=callee.labels,
+        notes=callee.notes,
+        help=help,
+        fixes=fixes,
+    )
 
 
 def _too_many(callee: Callee, positional: list[tree.Arg], span: Span, count: int) -> ArchError:
     n = len(callee.params)
     extra = positional[-(count - n)].value.span if count - n <= len(positional) else span
-    return error("A0205", f"{callee.what} takes {n or 'no'} {callee.kind}{'s' * (n != 1)}, not {count}", extra, "one too many" if count == n + 1 else "too many", labels=callee.labels,
-                 notes=callee.notes, help=callee.hint or ())
+    return error(
+        "A0205",
+        f"{callee.what} takes {n or 'no'} {callee.kind}{'s' * (n != 1)}, not {count}",
+        extra,
+        "one too many" if count == n + 1 else "too many",
+        labels=callee.labels,
+        notes=callee.notes,
+        help=callee.hint or (),
+    )
 
 
 # ---------------------------------------------------------------- what can be called
@@ -98,14 +130,25 @@ def callee(target: Any) -> Callee | None:
     """The first list of a declaration, or None when its call cannot be judged without values."""
     if isinstance(target, BlockRef):
         params = [p for p in target.decl.params if not p.rest]
-        return Callee(f"`{target.decl.name}`", [(p.name, p.default is None) for p in params], labels=(_declared(target.decl),), notes=(signature(target.decl),),
-                      any_more=len(params) < len(target.decl.params), hint="tensors stand in a second list: `Block(arguments)(x)`")
+        return Callee(
+            f"`{target.decl.name}`",
+            [(p.name, p.default is None) for p in params],
+            labels=(_declared(target.decl),),
+            notes=(signature(target.decl),),
+            any_more=len(params) < len(target.decl.params),
+            hint="tensors stand in a second list: `Block(arguments)(x)`",
+        )
     if isinstance(target, FnRef):
-        where = Label(_head(target.decl), f"`{target.decl.name}` is declared here")
+        where = Label(name_span(target.decl), f"`{target.decl.name}` is declared here")
         return Callee(f"`{target.decl.name}`", [(p.name, p.default is None) for p in target.decl.params], labels=(where,))
     if isinstance(target, RecordRef):
         fields = target.decl.fields
-        return Callee(f"the record {target.decl.name}", [(p.name, p.default is None) for p in fields], "field", (Label(_head(target.decl), "declared here"),))
+        return Callee(
+            f"the record {target.decl.name}",
+            [(p.name, p.default is None) for p in fields],
+            "field",
+            (Label(name_span(target.decl), "declared here"),),
+        )
     if isinstance(target, (OpRef, UserOp)):
         decl = target.op.decl if isinstance(target, OpRef) else target.decl
         params = [p for p in decl.params if not p.rest]
@@ -133,14 +176,15 @@ def inputs(target: BlockRef) -> Callee:
     """The second list of a block."""
     params = [p for p in target.decl.inputs if not p.rest]
     required = [(p.name, p.default is None and not isinstance(p.type, tree.OptionalType)) for p in params]
-    return Callee(f"`{target.decl.name}`", required, "input", (_declared(target.decl),), (signature(target.decl),), len(params) < len(target.decl.inputs))
+    return Callee(
+        f"`{target.decl.name}`", required, "input", (_declared(target.decl),), (signature(target.decl),), len(params) < len(target.decl.inputs)
+    )
 
 
 def _declared(decl: tree.Block) -> Label:
     return Label(decl.name_span, f"`{decl.name}` is declared here")
 
 
-def _head(decl: Any) -> Span:
-    """The line that a declaration begins with, up to its name."""
-    at = decl.span.text.find(decl.name)
-    return Span(decl.span.source, decl.span.start + at, decl.span.start + at + len(decl.name)) if at >= 0 else decl.span
+def name_span(decl: Any) -> Span:
+    """Where a declaration gives its name."""
+    return word_span(decl, decl.name)

@@ -1,4 +1,5 @@
 """Codes that are explained are raised, and two that no single text can raise."""
+
 from __future__ import annotations
 
 import re

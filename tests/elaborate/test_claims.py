@@ -1,4 +1,5 @@
 """Claims: read by check, computed by verify."""
+
 from __future__ import annotations
 
 import subprocess
@@ -138,11 +139,14 @@ def test_what_cannot_be_verified_has_not_passed(file):
     assert all(r["actual"].startswith("not built yet: ") for r in found)
 
 
-@pytest.mark.parametrize(("claim", "passed", "actual"), [
-    ("claim Blind { causal(y, x) }", False, "position 0 of `y` depends on position 7 of `x` (T = 8)"),
-    ("claim Deaf { causal(y, x) }", False, "`y` does not depend on `x` at all"),
-    ("claim { causal(logits, tokens) }", True, "holds at T = 8"),
-])
+@pytest.mark.parametrize(
+    ("claim", "passed", "actual"),
+    [
+        ("claim Blind { causal(y, x) }", False, "position 0 of `y` depends on position 7 of `x` (T = 8)"),
+        ("claim Deaf { causal(y, x) }", False, "`y` does not depend on `x` at all"),
+        ("claim { causal(logits, tokens) }", True, "holds at T = 8"),
+    ],
+)
 def test_causality(file, claim, passed, actual):
     (row,) = rows(file(claim))
     assert (row["passed"], row["actual"]) == (passed, actual)
@@ -174,16 +178,24 @@ claim { causal(y, x, depth = 1) }
 
 
 def test_targets_and_values(file):
-    found = rows(file("""
+    found = rows(
+        file("""
         claim wide { params(layers.0.attn.q) == 256 }
         claim Net.tied { count(linear) == 13 }
         claim Image { macs == 12;  shape(y, B = 2) == [2, 4];  params == 16 from "by hand" }
         claim twice_image { params == 28;  macs == 5 when d == 3 }
         variant inner of wide { claim { params(head) == 16 * 11 } }
-    """))
+    """)
+    )
     assert [(r["variant"], r["passed"], r["expected"], r["actual"]) for r in found] == [
-        ("wide", True, 256, 256), ("tied", True, 13, 13), ("inner", True, 176, 176),
-        ("Image", True, 12, 12), ("Image", True, [2, 4], [2, 4]), ("Image", True, 16, 16), ("twice_image", True, 28, 28)]
+        ("wide", True, 256, 256),
+        ("tied", True, 13, 13),
+        ("inner", True, 176, 176),
+        ("Image", True, 12, 12),
+        ("Image", True, [2, 4], [2, 4]),
+        ("Image", True, 16, 16),
+        ("twice_image", True, 28, 28),
+    ]
     assert found[0]["claim"] == "params(layers.0.attn.q) == 256" and found[0]["path"].endswith("net.arch")
 
 
@@ -193,28 +205,31 @@ def test_claims_are_listed(file):
     assert (claim.model, claim.variant, claim.text, claim.source) == ("Net", "wide", 'params == 3 from "the paper"', "the paper")
 
 
-@pytest.mark.parametrize(("claim", "expected"), [
-    ("claim nobody { params == 1 }", "A0401 `nobody` is neither a model nor a variant of this file"),
-    ("claim Image.wide { params == 1 }", "A0401 `Image.wide` is neither a model nor a variant of this file"),
-    ("claim { parms == 1 }", "A0403 `parms` is nothing that a claim can speak of"),
-    ("claim { count(linaer) == 1 }", "A0403 there is no op or block `linaer` to count"),
-    ("claim { macs(X = 3) == 1 }", "A0404 `Net` has neither a knob nor a run-time size `X`"),
-    ("claim { params(T = 3) == 1 }", "A0404 `params` does not depend on the size `T`"),
-    ("claim { params(layers.7) == 1 }", "A0404 `Net` has no weights at `layers.7`"),
-    ("claim { shape(logit) == [1] }", "A0404 `Net` has no output, input or address `logit`"),
-    ("claim { causal(logits) }", "A0404 `causal` cannot be asked so"),
-    ("claim { causal(logit, tokens) }", "A0404 `Net` has no output `logit`"),
-    ("claim Image { causal(y, x) }", "A0404 `causal` speaks of an order in time"),
-    ("claim { weight_bytes(dtype = f8) == 1 }", "A0404 `f8` is no float type"),
-    ("claim { interchangeable(wide) }", "A0404 `interchangeable` cannot be asked so: it takes 2 variants"),
-    ("claim { interchangeable(wide, thin) }", "A0401 this file has no variant `thin`"),
-    ("claim { interchangeable(wide, twice_image) }", "A0401 `twice_image` is a variant of another model"),
-    ("claim { params }", "A0405 this claim says neither yes nor no: `params` is a value"),
-    ("claim { params + 3 }", "A0405 this claim says neither yes nor no: `params + 3` is a value"),
-    ("claim { params <= 3 within 2% }", "A0406 `within` gives `==` a tolerance"),
-    ("claim { params == 3 when not q }", "A0403 `q` is nothing that a claim can speak of"),
-    ("claim { pairs(1, 2) == [] }", "A0205 `pairs` takes 1 argument, not 2"),
-])
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [
+        ("claim nobody { params == 1 }", "A0401 `nobody` is neither a model nor a variant of this file"),
+        ("claim Image.wide { params == 1 }", "A0401 `Image.wide` is neither a model nor a variant of this file"),
+        ("claim { parms == 1 }", "A0403 `parms` is nothing that a claim can speak of"),
+        ("claim { count(linaer) == 1 }", "A0403 there is no op or block `linaer` to count"),
+        ("claim { macs(X = 3) == 1 }", "A0404 `Net` has neither a knob nor a run-time size `X`"),
+        ("claim { params(T = 3) == 1 }", "A0404 `params` does not depend on the size `T`"),
+        ("claim { params(layers.7) == 1 }", "A0404 `Net` has no weights at `layers.7`"),
+        ("claim { shape(logit) == [1] }", "A0404 `Net` has no output, input or address `logit`"),
+        ("claim { causal(logits) }", "A0404 `causal` cannot be asked so"),
+        ("claim { causal(logit, tokens) }", "A0404 `Net` has no output `logit`"),
+        ("claim Image { causal(y, x) }", "A0404 `causal` speaks of an order in time"),
+        ("claim { weight_bytes(dtype = f8) == 1 }", "A0404 `f8` is no float type"),
+        ("claim { interchangeable(wide) }", "A0404 `interchangeable` cannot be asked so: it takes 2 variants"),
+        ("claim { interchangeable(wide, thin) }", "A0401 this file has no variant `thin`"),
+        ("claim { interchangeable(wide, twice_image) }", "A0401 `twice_image` is a variant of another model"),
+        ("claim { params }", "A0405 this claim says neither yes nor no: `params` is a value"),
+        ("claim { params + 3 }", "A0405 this claim says neither yes nor no: `params + 3` is a value"),
+        ("claim { params <= 3 within 2% }", "A0406 `within` gives `==` a tolerance"),
+        ("claim { params == 3 when not q }", "A0403 `q` is nothing that a claim can speak of"),
+        ("claim { pairs(1, 2) == [] }", "A0205 `pairs` takes 1 argument, not 2"),
+    ],
+)
 def test_mistakes_in_claims(file, claim, expected):
     (found,) = check_file(file(claim))
     assert f"{found.code} {found.message}".startswith(expected)

@@ -1,4 +1,5 @@
 """Domains of knobs: their values, what lies in them, mistakes in them."""
+
 from __future__ import annotations
 
 from fractions import Fraction
@@ -34,22 +35,25 @@ def domain(spec: Spec, knob: str = "k"):
     return found
 
 
-@pytest.mark.parametrize(("param", "inside", "outside", "size"), [
-    ("k: int = 3 in 1..5", (1, 5), (0, 6, "a", True), 5),
-    ("k: int = 3 in 1..<5", (1, 4), (5,), 4),
-    ("k: int = 64 in 64..256 step 64", (64, 128, 256), (96, 320), 4),
-    ("k: int = 3 in {1, 3, 7}", (1, 7), (2, "3"), 3),
-    ("k: int = 32 in multiples(16, 16, 64)", (16, 48), (8, 24, 80), 4),
-    ("k: int = 3 in [1..3, 8]", (1, 2, 3, 8), (4,), 4),
-    ("k: float = 0.1 in 0.0..0.5", (0, Fraction(1, 3), Fraction(1, 2)), (Fraction(51, 100),), None),
-    ("k: float = 0.1 in 0.0..0.5 step 0.1", (0, Fraction(1, 5)), (Fraction(1, 4),), 6),
-    ("k: float? = none in {none, 1e-6}", (None, Fraction(1, 10**6)), (0,), 2),
-    ("k: bool = true in {true, false}", (True, False), (1, 0), 2),
-    ("k: \"pre\" | \"post\" = \"pre\" in {\"pre\", \"post\"}", ("post",), ("sandwich",), 2),
-    ("k: list[int; 2] = [2, 3] in each 1..4", ((1, 4), (2, 2)), ((0, 1), (1, 2, 3), 2), 16),
-    ("k: list[int; 2] = [2, 3] in each [1..2, [3, 5]]", ((1, 5),), ((3, 3), (1, 4)), 4),
-    ("k: list[int; 2] = [2, 3] in each w => w..2 * w", ((4, 6),), ((5, 3), (4, 2)), 12),
-])
+@pytest.mark.parametrize(
+    ("param", "inside", "outside", "size"),
+    [
+        ("k: int = 3 in 1..5", (1, 5), (0, 6, "a", True), 5),
+        ("k: int = 3 in 1..<5", (1, 4), (5,), 4),
+        ("k: int = 64 in 64..256 step 64", (64, 128, 256), (96, 320), 4),
+        ("k: int = 3 in {1, 3, 7}", (1, 7), (2, "3"), 3),
+        ("k: int = 32 in multiples(16, 16, 64)", (16, 48), (8, 24, 80), 4),
+        ("k: int = 3 in [1..3, 8]", (1, 2, 3, 8), (4,), 4),
+        ("k: float = 0.1 in 0.0..0.5", (0, Fraction(1, 3), Fraction(1, 2)), (Fraction(51, 100),), None),
+        ("k: float = 0.1 in 0.0..0.5 step 0.1", (0, Fraction(1, 5)), (Fraction(1, 4),), 6),
+        ("k: float? = none in {none, 1e-6}", (None, Fraction(1, 10**6)), (0,), 2),
+        ("k: bool = true in {true, false}", (True, False), (1, 0), 2),
+        ('k: "pre" | "post" = "pre" in {"pre", "post"}', ("post",), ("sandwich",), 2),
+        ("k: list[int; 2] = [2, 3] in each 1..4", ((1, 4), (2, 2)), ((0, 1), (1, 2, 3), 2), 16),
+        ("k: list[int; 2] = [2, 3] in each [1..2, [3, 5]]", ((1, 5),), ((3, 3), (1, 4)), 4),
+        ("k: list[int; 2] = [2, 3] in each w => w..2 * w", ((4, 6),), ((5, 3), (4, 2)), 12),
+    ],
+)
 def test_values(spec, param, inside, outside, size):
     d = domain(spec(param))
     assert all(d.contains(v) for v in inside)
@@ -65,11 +69,14 @@ def test_values_follow_the_other_knobs(spec):
 
 
 def test_knobs_inside(spec):
-    s = spec("n: int = 2", """
+    s = spec(
+        "n: int = 2",
+        """
       layers: for i in range(n) {
         choose m { conv(width: int = 4 in {4, 8 * n}) => Linear(8)  skip => identity } = conv
         x = m(x)
-      }""")
+      }""",
+    )
     assert set(knobs_in_search(s)) == {f"layers.{i}.m{w}" for i in range(2) for w in ("", ".width")}
     assert domain(s, "layers.1.m").values == ("conv", "skip")
     assert domain(s, "layers.1.m.width").values == (4, 16)
@@ -81,17 +88,20 @@ def test_iteration(spec):
         list(domain(spec("k: float = 0.1 in 0.0..0.5")))
 
 
-@pytest.mark.parametrize(("param", "message"), [
-    ("k: int = 3 in 5..1", "the domain of `k` is empty: 5 lies above 1"),
-    ("k: int = 3 in multiples(16, 1, 2)", "the domain of `k` is empty"),
-    ("k: int = 3 in 1.5..4.5", "`k` is of type int: 1.5 (float) cannot be in its domain"),
-    ("k: int = 3 in {3, \"a\"}", "`k` is of type int: \"a\" (str) cannot be in its domain"),
-    ("k: int = 3 in 1..9 step 0", "the step of the domain of `k` must be positive"),
-    ("k: int = 3 in 3", "the domain of `k` is a range or a set of values, not 3 (int)"),
-    ("k: str = \"a\" in 1..3", "`k` is of type str: it has no range of numbers"),
-    ("k: int = 3 in each {1, 3}", "`each` is for lists; `k` is int"),
-    ("k: list[int; 2] = [1, 2] in each [1..2]", "`k` has 2 items, here are 1 domains"),
-])
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        ("k: int = 3 in 5..1", "the domain of `k` is empty: 5 lies above 1"),
+        ("k: int = 3 in multiples(16, 1, 2)", "the domain of `k` is empty"),
+        ("k: int = 3 in 1.5..4.5", "`k` is of type int: 1.5 (float) cannot be in its domain"),
+        ('k: int = 3 in {3, "a"}', '`k` is of type int: "a" (str) cannot be in its domain'),
+        ("k: int = 3 in 1..9 step 0", "the step of the domain of `k` must be positive"),
+        ("k: int = 3 in 3", "the domain of `k` is a range or a set of values, not 3 (int)"),
+        ('k: str = "a" in 1..3', "`k` is of type str: it has no range of numbers"),
+        ("k: int = 3 in each {1, 3}", "`each` is for lists; `k` is int"),
+        ("k: list[int; 2] = [1, 2] in each [1..2]", "`k` has 2 items, here are 1 domains"),
+    ],
+)
 def test_mistakes(tmp_path, param, message):
     path = tmp_path / "m.arch"
     path.write_text(MODEL.format(params=param, body=""))
@@ -99,11 +109,14 @@ def test_mistakes(tmp_path, param, message):
     assert (found.code, found.message) == ("A0408", message)
 
 
-@pytest.mark.parametrize(("param", "what"), [
-    ("k: int = 3 in {1, 2}", "`k`"),
-    ("k: int = 100 in 64..256 step 64", "`k`"),
-    ("k: list[int; 2] = [1, 9] in each 1..4", "item 1 of `k`"),
-])
+@pytest.mark.parametrize(
+    ("param", "what"),
+    [
+        ("k: int = 3 in {1, 2}", "`k`"),
+        ("k: int = 100 in 64..256 step 64", "`k`"),
+        ("k: list[int; 2] = [1, 9] in each 1..4", "item 1 of `k`"),
+    ],
+)
 def test_a_default_outside_of_its_own_domain(tmp_path, param, what):
     path = tmp_path / "m.arch"
     path.write_text(MODEL.format(params=param, body=""))
@@ -124,17 +137,24 @@ model N(d: int = 8 in {8, 16}, depths: list[int; 2] = [1, 2] in each 1..4)(x: [B
 """
 
 
-@pytest.mark.parametrize(("limit", "expected"), [
-    ("params <= 30M;  depths[1] >= depths[0];  layers.0.m == lin;  layers.7.m != skip;  count(m == lin) <= 3;  sum(depths) < 9 and max(depths) <= d", None),
-    ("macs(B = 1) <= 5G", None),
-    ("parms <= 3", "A0403 `parms` is nothing that a limit can speak of"),
-    ("layers.0.n == lin", "A0409 `N` has no knob at `layers.0.n`"),
-    ("layers.0.m == conv", "A0403 `layers.0.m` has no arm `conv`"),
-    ("params", "A0405 this limit says neither yes nor no: `params` is a value"),
-    ("params(e = 3) <= 3", "A0404 `N` has neither a knob nor a run-time size `e`"),
-    ("depths[5] >= 3", "A0221 index 5 is outside of a list of 2"),
-    ("causal(x, y)", "A0404 a space limits costs and knobs"),
-])
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (
+            "params <= 30M;  depths[1] >= depths[0];  layers.0.m == lin;  layers.7.m != skip;  count(m == lin) <= 3;  sum(depths) < 9 and "
+            "max(depths) <= d",
+            None,
+        ),
+        ("macs(B = 1) <= 5G", None),
+        ("parms <= 3", "A0403 `parms` is nothing that a limit can speak of"),
+        ("layers.0.n == lin", "A0409 `N` has no knob at `layers.0.n`"),
+        ("layers.0.m == conv", "A0403 `layers.0.m` has no arm `conv`"),
+        ("params", "A0405 this limit says neither yes nor no: `params` is a value"),
+        ("params(e = 3) <= 3", "A0404 `N` has neither a knob nor a run-time size `e`"),
+        ("depths[5] >= 3", "A0221 index 5 is outside of a list of 2"),
+        ("causal(x, y)", "A0404 a space limits costs and knobs"),
+    ],
+)
 def test_spaces(tmp_path, limit, expected):
     path = tmp_path / "m.arch"
     path.write_text("use std.linear { Linear }\n" + SPACE + f"space small of N {{ {limit} }}\n")
@@ -154,7 +174,10 @@ def test_a_space_of_nothing(tmp_path):
 
 def test_check_spaces_reports_each_default_once(tmp_path):
     path = tmp_path / "m.arch"
-    path.write_text("block K(n: int = 3 in {1, 2})(x: [d]) -> [d] { return x * n }\nmodel M()(x: [8]) -> [8] { layers: for i in range(4) { x = K()(x) }  return x }\n")
+    path.write_text(
+        "block K(n: int = 3 in {1, 2})(x: [d]) -> [d] { return x * n }\nmodel M()(x: [8]) -> [8] { layers: for i in range(4) { x = K()(x) "
+        "}  return x }\n"
+    )
     assert [d.code for d in check_file(str(path))] == ["A0407"]
     with pytest.raises(ArchError):
         load(path)

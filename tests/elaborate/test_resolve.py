@@ -1,4 +1,5 @@
 """Names before evaluation: what the walk over the trees reports, and what it leaves alone."""
+
 from __future__ import annotations
 
 import textwrap
@@ -10,7 +11,13 @@ from archdsl import modules, spec
 from archdsl.elaborate.resolve import resolve
 from archdsl.source import Source
 
-USES = "use std.linear { Linear }\nuse std.norm { LayerNorm, RMSNorm }\nuse std.embed { RopeScaling, Rope }\nuse std.residual { Pre }\nuse std.mixer { Attention }\n"
+USES = """\
+use std.linear { Linear }
+use std.norm { LayerNorm, RMSNorm }
+use std.embed { RopeScaling, Rope }
+use std.residual { Pre }
+use std.mixer { Attention }
+"""
 
 
 def faults(text: str) -> list[str]:
@@ -33,106 +40,118 @@ def test_shipped_specs_and_the_library_are_clean():
         assert resolve(modules.Library().open(Source(path, Path(path).read_text()), Path(path).parent)) == [], path
 
 
-@pytest.mark.parametrize("text", [
-    "return x + B * T * d",
-    "y: [_, t, e] = x\nreturn x * e * t",
-    "a, b = split(x, 2)\nreturn a + b",
-    "if n > 1 { y = x } else { y = x + 1 }\nreturn y",
-    "if n > 1 { y = x }\nreturn y",
-    "y = x\nlayers: for i, (a, b) in enumerate(zip([1], [2])) { y = y * a * b + i }\nreturn y",
-    "y = x\nfor i in range(3) { if i > 0 { y = y + late }\n late = y }\nreturn y",
-    "g = [k * 2 for k in range(n) if k > 0]\nreturn x * g[0]",
-    "choose m { a(k: int = 3 in {1, 3}) => Linear(k)  b => identity } = a\nreturn m(x)",
-    "return f(x, ...)",
-    "return x |> rearrange([B, T, (h w)] -> [B, h, T, w], h = n) |> rearrange([B, h, T, w] -> [B, T, (h w)])",
-    "return x |> reduce([B, T, d] -> [B, d], mean)",
-    "return einsum([b, t, c], [b, s, c] -> [b, t, s])(x, x)",
-    "return x |> under([B, t, c] -> [B, c, t], block(z) => z |> Linear(d) as q)",
-    "param w: [d, n] = zeros() when n > 1\nbuffer u: [d] = zeros()\nupdate u = u * 2\nemit w\nreturn x",
-    "const c: [2] = [1, 2]\nemit aux = x\nreturn x * sum(collect(aux))",
-    "f32 { y = x }\nreturn y",
-    "y = match n { 1 => x  _ => f(x) }\nmatch n { 1 => { z = y } _ => { z = x } }\nreturn z",
-    "return phase { train => x * 2  eval => x }",
-    "share s = Linear(d)\nreturn s(x) + linear(x, s.weight)",
-    "return Attention(n, mask = causal & window(8), positions = Rope())(x, also = full)",
-    "return Pre(LayerNorm() as pre, block(z) => f(z))(x, anything = 3) as attn",
-    "require d % n == 0, \"{n} and {unknown words}\"\nreturn x",
-    "return x[:, 0:n, ..., none]",
-    "default Linear(out = n)\nreturn Linear()(x)",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "return x + B * T * d",
+        "y: [_, t, e] = x\nreturn x * e * t",
+        "a, b = split(x, 2)\nreturn a + b",
+        "if n > 1 { y = x } else { y = x + 1 }\nreturn y",
+        "if n > 1 { y = x }\nreturn y",
+        "y = x\nlayers: for i, (a, b) in enumerate(zip([1], [2])) { y = y * a * b + i }\nreturn y",
+        "y = x\nfor i in range(3) { if i > 0 { y = y + late }\n late = y }\nreturn y",
+        "g = [k * 2 for k in range(n) if k > 0]\nreturn x * g[0]",
+        "choose m { a(k: int = 3 in {1, 3}) => Linear(k)  b => identity } = a\nreturn m(x)",
+        "return f(x, ...)",
+        "return x |> rearrange([B, T, (h w)] -> [B, h, T, w], h = n) |> rearrange([B, h, T, w] -> [B, T, (h w)])",
+        "return x |> reduce([B, T, d] -> [B, d], mean)",
+        "return einsum([b, t, c], [b, s, c] -> [b, t, s])(x, x)",
+        "return x |> under([B, t, c] -> [B, c, t], block(z) => z |> Linear(d) as q)",
+        "param w: [d, n] = zeros() when n > 1\nbuffer u: [d] = zeros()\nupdate u = u * 2\nemit w\nreturn x",
+        "const c: [2] = [1, 2]\nemit aux = x\nreturn x * sum(collect(aux))",
+        "f32 { y = x }\nreturn y",
+        "y = match n { 1 => x  _ => f(x) }\nmatch n { 1 => { z = y } _ => { z = x } }\nreturn z",
+        "return phase { train => x * 2  eval => x }",
+        "share s = Linear(d)\nreturn s(x) + linear(x, s.weight)",
+        "return Attention(n, mask = causal & window(8), positions = Rope())(x, also = full)",
+        "return Pre(LayerNorm() as pre, block(z) => f(z))(x, anything = 3) as attn",
+        'require d % n == 0, "{n} and {unknown words}"\nreturn x',
+        "return x[:, 0:n, ..., none]",
+        "default Linear(out = n)\nreturn Linear()(x)",
+    ],
+)
 def test_legal_bodies(text):
     assert body(text) == []
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("return y", "A0201 the name `y` is not in scope"),
-    ("if n > 100 { z = nothing_at_all }\nreturn x", "A0201 the name `nothing_at_all` is not in scope"),
-    ("y = z\nz = x\nreturn y", "A0201 `z` is read before it has a value"),
-    ("y = y + x\nreturn y", "A0201 `y` is read before it has a value"),
-    ("for i in range(2) { y = x }\nreturn y", "A0201 `y` ended with its loop"),
-    ("for i in range(2) { z = i }\nreturn x * i", "A0201 `i` ended with its loop"),
-    ("return x * MLP(3)(x)", "A0201 the name `MLP` is not in scope"),
-    ("param w: [d, q] = zeros()\nreturn x", "A0201 the name `q` is not in scope"),
-    ("emit missing\nreturn x", "A0201 the name `missing` is not in scope"),
-    ("update missing = x\nreturn x", "A0201 the name `missing` is not in scope"),
-    ("return x |> rearrange([B, T, d] -> [B, T, q, d])", "A0308 `rearrange`: `q` is on the right only"),
-    ("return Linear(4, bais = false)(x)", "A0202 `Linear` has no argument `bais`"),
-    ("return Linear()(x)", "A0203 `Linear` needs `out`"),
-    ("return LayerNorm(1e-5, true, true, 3)(x)", "A0205 `LayerNorm` takes 3 arguments, not 4"),
-    ("return Linear(4, out = 3)(x)", "A0205 `out` is given twice"),
-    ("return Linear(bias = false, 4)(x)", "A0205 an argument without a name cannot follow one with a name"),
-    ("return Linear(4)(x, x)", "A0205 `Linear` takes 1 input, not 2"),
-    ("return Linear(4)()", "A0203 `Linear` needs the input `x`"),
-    ("return Linear(4)(x, y = x)", "A0202 `Linear` has no input `y`"),
-    ("return x |> Linear |> gelu", "A0203 `Linear` needs its arguments"),
-    ("return softmax(x, axes = 1)", "A0202 `softmax` has no argument `axes`"),
-    ("return x |> softmax(-1, 0, 3, 4, 5)", "A0205 `softmax` takes"),
-    ("return linear(x)", "A0203 `linear` needs `weight`"),
-    ("param w: [d] = normal(sdt = 1)\nreturn x", "A0202 the initialiser `normal` has no argument `sdt`"),
-    ("y = repeat(3)\nreturn x", "A0203 `repeat` needs `n`"),
-    ("y = RopeScaling(factor = 1, low = 1, high = 2, contex = 3)\nreturn x", "A0202 the record RopeScaling has no field `contex`"),
-    ("y = RopeScaling(factor = 1, low = 1)\nreturn x", "A0203 the record RopeScaling needs `high`"),
-    ("n = 3\nreturn x", "A0208 `n` is already a name of this header"),
-    ("for n in range(3) { z = n }\nreturn x", "A0208 `n` is already a name of this header"),
-    ("choose m { a => identity  a => identity } = a\nreturn m(x)", "A0208 `m` has two arms `a`"),
-    ("choose m { a => identity } = b\nreturn m(x)", "A0224 `m` has no arm `b`"),
-    ("choose m { a(k: int = 1) => Linear(k) } = a(j = 2)\nreturn m(x)", "A0202 the arm `a` has no argument `j`"),
-    ("default Linear(bais = false)\nreturn x", "A0202 `Linear` has no argument `bais`"),
-    ("default Linear(false)\nreturn x", "A0205 a default names its arguments"),
-    ("default Missing(a = 1)\nreturn x", "A0201 the name `Missing` is not in scope"),
-    ("y = x", "A0220 `B` returns nothing"),
-    ("return x, x", "A0220 `B` declares 1 result, this returns 2"),
-    ("g = block(z) => f(z, ...)\nreturn g(x)", "A0202 `...` forwards"),
-    ("return phase { train => x }", "A0227 both phases need an arm"),
-    ("return phase { train => x  test => x }", "A0227 a phase is `train` or `eval`"),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("return y", "A0201 the name `y` is not in scope"),
+        ("if n > 100 { z = nothing_at_all }\nreturn x", "A0201 the name `nothing_at_all` is not in scope"),
+        ("y = z\nz = x\nreturn y", "A0201 `z` is read before it has a value"),
+        ("y = y + x\nreturn y", "A0201 `y` is read before it has a value"),
+        ("for i in range(2) { y = x }\nreturn y", "A0201 `y` ended with its loop"),
+        ("for i in range(2) { z = i }\nreturn x * i", "A0201 `i` ended with its loop"),
+        ("return x * MLP(3)(x)", "A0201 the name `MLP` is not in scope"),
+        ("param w: [d, q] = zeros()\nreturn x", "A0201 the name `q` is not in scope"),
+        ("emit missing\nreturn x", "A0201 the name `missing` is not in scope"),
+        ("update missing = x\nreturn x", "A0201 the name `missing` is not in scope"),
+        ("return x |> rearrange([B, T, d] -> [B, T, q, d])", "A0308 `rearrange`: `q` is on the right only"),
+        ("return Linear(4, bais = false)(x)", "A0202 `Linear` has no argument `bais`"),
+        ("return Linear()(x)", "A0203 `Linear` needs `out`"),
+        ("return LayerNorm(1e-5, true, true, 3)(x)", "A0205 `LayerNorm` takes 3 arguments, not 4"),
+        ("return Linear(4, out = 3)(x)", "A0205 `out` is given twice"),
+        ("return Linear(bias = false, 4)(x)", "A0205 an argument without a name cannot follow one with a name"),
+        ("return Linear(4)(x, x)", "A0205 `Linear` takes 1 input, not 2"),
+        ("return Linear(4)()", "A0203 `Linear` needs the input `x`"),
+        ("return Linear(4)(x, y = x)", "A0202 `Linear` has no input `y`"),
+        ("return x |> Linear |> gelu", "A0203 `Linear` needs its arguments"),
+        ("return softmax(x, axes = 1)", "A0202 `softmax` has no argument `axes`"),
+        ("return x |> softmax(-1, 0, 3, 4, 5)", "A0205 `softmax` takes"),
+        ("return linear(x)", "A0203 `linear` needs `weight`"),
+        ("param w: [d] = normal(sdt = 1)\nreturn x", "A0202 the initialiser `normal` has no argument `sdt`"),
+        ("y = repeat(3)\nreturn x", "A0203 `repeat` needs `n`"),
+        ("y = RopeScaling(factor = 1, low = 1, high = 2, contex = 3)\nreturn x", "A0202 the record RopeScaling has no field `contex`"),
+        ("y = RopeScaling(factor = 1, low = 1)\nreturn x", "A0203 the record RopeScaling needs `high`"),
+        ("n = 3\nreturn x", "A0208 `n` is already a name of this header"),
+        ("for n in range(3) { z = n }\nreturn x", "A0208 `n` is already a name of this header"),
+        ("choose m { a => identity  a => identity } = a\nreturn m(x)", "A0208 `m` has two arms `a`"),
+        ("choose m { a => identity } = b\nreturn m(x)", "A0224 `m` has no arm `b`"),
+        ("choose m { a(k: int = 1) => Linear(k) } = a(j = 2)\nreturn m(x)", "A0202 the arm `a` has no argument `j`"),
+        ("default Linear(bais = false)\nreturn x", "A0202 `Linear` has no argument `bais`"),
+        ("default Linear(false)\nreturn x", "A0205 a default names its arguments"),
+        ("default Missing(a = 1)\nreturn x", "A0201 the name `Missing` is not in scope"),
+        ("y = x", "A0220 `B` returns nothing"),
+        ("return x, x", "A0220 `B` declares 1 result, this returns 2"),
+        ("g = block(z) => f(z, ...)\nreturn g(x)", "A0202 `...` forwards"),
+        ("return phase { train => x }", "A0227 both phases need an arm"),
+        ("return phase { train => x  test => x }", "A0227 a phase is `train` or `eval`"),
+    ],
+)
 def test_faults_of_bodies(text, expected):
     (found,) = body(text)
     assert found.startswith(expected)
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("block A(n: int, n: int)(x: [d]) -> [d] { return x }", "A0208 `n` is declared twice in this header"),
-    ("block A()(x: [d]) -> [d, e] { return x }", "A0309 the size `e` occurs only in a result"),
-    ("block A(r: RopeScalin)(x: [d]) -> [d] { return x }", "A0201 the type `RopeScalin` is not known"),
-    ("block A(r: RopeScaling)(x: [d]) -> [d] { return x * r.fctor }", "A0201 the record RopeScaling has no field `fctor`"),
-    ("block A(n: int = q)(x: [d]) -> [d] { return x }", "A0201 the name `q` is not in scope"),
-    ("block A(n: int = 1 in 1..q)(x: [d]) -> [d] { return x }", "A0201 the name `q` is not in scope"),
-    ("block A()(x: [d]) -> [d] { return f(x, ...) }\nblock f()(x: [d]) -> [d] { return x }", "A0202 `...` forwards"),
-    ("block A()(x: [d]) -> [d] { return A()(x) }", "A0226 `A` contains itself"),
-    ("block A()(x: [d]) -> [d] { return C()(x) }\nblock C()(x: [d]) -> [d] { return Pre(LayerNorm(), A())(x) }", "A0226 `A` contains itself: `A` -> `C` -> `A`"),
-    ("fn f(n: int) -> int { return if n > 0 { f(n - 1) } else { 0 } }", "A0226 `f` calls itself"),
-    ("fn f(n: int) -> int { m = n }", "A0220 `f` returns nothing"),
-    ("fn f(n: int) -> int { return n }\nblock A()(x: [d]) -> [d] { return x * f(1, 2) }", "A0205 `f` takes 1 argument, not 2"),
-    ("record R { a: int, a: int }", "A0208 `a` is declared twice in the record R"),
-    ("model M(a: int = b, b: int = 2)(x: [B, a]) -> [B, a] { return x }", "A0201 the default of `a` reads `b`, which is declared after it"),
-    ("model M(a: int = 2)(x: [B, c]) -> [B, c] { return x }", "A0309 nothing binds the size `c`"),
-    ("model M()(x: [B, T]) -> [B, T] stream S { return x }", "A0309 `stream S`: no input has an axis `S`"),
-    ("model M()(x: [B, T]) -> [B, T] { B = 3  return x }", "A0208 `B` is already a name of this header"),
-    ("model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }\nvariant v { a = q }", "A0201 the name `q` is not in scope"),
-    ("model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }\nvariant v of N { a = 3 }", "A0401 `N` is neither a model nor a variant"),
-    ("model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }\nvariant v { a = 3, a = 4 }", "A0402 `a` is set twice"),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("block A(n: int, n: int)(x: [d]) -> [d] { return x }", "A0208 `n` is declared twice in this header"),
+        ("block A()(x: [d]) -> [d, e] { return x }", "A0309 the size `e` occurs only in a result"),
+        ("block A(r: RopeScalin)(x: [d]) -> [d] { return x }", "A0201 the type `RopeScalin` is not known"),
+        ("block A(r: RopeScaling)(x: [d]) -> [d] { return x * r.fctor }", "A0201 the record RopeScaling has no field `fctor`"),
+        ("block A(n: int = q)(x: [d]) -> [d] { return x }", "A0201 the name `q` is not in scope"),
+        ("block A(n: int = 1 in 1..q)(x: [d]) -> [d] { return x }", "A0201 the name `q` is not in scope"),
+        ("block A()(x: [d]) -> [d] { return f(x, ...) }\nblock f()(x: [d]) -> [d] { return x }", "A0202 `...` forwards"),
+        ("block A()(x: [d]) -> [d] { return A()(x) }", "A0226 `A` contains itself"),
+        (
+            "block A()(x: [d]) -> [d] { return C()(x) }\nblock C()(x: [d]) -> [d] { return Pre(LayerNorm(), A())(x) }",
+            "A0226 `A` contains itself: `A` -> `C` -> `A`",
+        ),
+        ("fn f(n: int) -> int { return if n > 0 { f(n - 1) } else { 0 } }", "A0226 `f` calls itself"),
+        ("fn f(n: int) -> int { m = n }", "A0220 `f` returns nothing"),
+        ("fn f(n: int) -> int { return n }\nblock A()(x: [d]) -> [d] { return x * f(1, 2) }", "A0205 `f` takes 1 argument, not 2"),
+        ("record R { a: int, a: int }", "A0208 `a` is declared twice in the record R"),
+        ("model M(a: int = b, b: int = 2)(x: [B, a]) -> [B, a] { return x }", "A0201 the default of `a` reads `b`, which is declared after it"),
+        ("model M(a: int = 2)(x: [B, c]) -> [B, c] { return x }", "A0309 nothing binds the size `c`"),
+        ("model M()(x: [B, T]) -> [B, T] stream S { return x }", "A0309 `stream S`: no input has an axis `S`"),
+        ("model M()(x: [B, T]) -> [B, T] { B = 3  return x }", "A0208 `B` is already a name of this header"),
+        ("model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }\nvariant v { a = q }", "A0201 the name `q` is not in scope"),
+        ("model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }\nvariant v of N { a = 3 }", "A0401 `N` is neither a model nor a variant"),
+        ("model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }\nvariant v { a = 3, a = 4 }", "A0402 `a` is set twice"),
+    ],
+)
 def test_faults_of_headers(text, expected):
     (found,) = faults(text)
     assert found.startswith(expected)
@@ -149,21 +168,42 @@ def test_one_fault_is_reported_once():
     assert len(body("return Linear(ouut = 4)(x)")) == 1, "a misspelt argument is not missing as well"
 
 
+def test_consequences_are_not_reported():
+    module = modules.Library().open(Source("t.arch", "use std.norm { LayerNorn }\nblock A()(x: [d]) -> [d] { return LayerNorm()(x) }\n"), None)
+    assert [d.code for d in [*module.diagnostics, *resolve(module)]] == ["A0207"]
+    assert [
+        f[:5]
+        for f in faults("""
+        model M(a: int = 2)(x: [B, a]) -> [B, a] { return x }
+        variant v of small { a = 3 }
+        variant w of small { a = 4 }
+        claim small { params == 0 }
+        claim v { parms == 0 fromm "the paper" }
+    """)
+    ] == ["A0401"]
+
+
 def test_a_default_elsewhere_may_supply_an_argument():
-    assert faults("""
+    assert (
+        faults("""
         block A()(x: [B, d]) -> [B, d] { return Linear()(x) }
         model M()(x: [B, 4]) -> [B, 4] { default Linear(out = 4)  return A()(x) }
-    """) == []
+    """)
+        == []
+    )
 
 
 def test_a_choice_in_a_variant_is_no_name():
-    assert faults("""
+    assert (
+        faults("""
         model M(k: str = "a")(x: [B, 4]) -> [B, 4] {
           layers: for i in range(2) { choose m { small => identity  large => identity } = small  x = m(x) }
           return x
         }
         variant v { layers.*.m = large }
-    """) == []
+    """)
+        == []
+    )
 
 
 def test_names_from_other_modules(tmp_path):
@@ -184,13 +224,16 @@ def test_fixes_mend_the_text():
     assert resolve(modules.Library().open(Source("t.arch", text), None)) == []
 
 
-@pytest.mark.parametrize(("text", "codes"), [
-    ("block A()(x: [d]) -> [d] {\n  y = = x\n  return y + z\n}\n", {"A01", "A02"}),
-    ("block A()(x: [d]) -> [d] {\n  y = x + * 2\n  w = y\n  return w\n}\n", {"A01"}),
-    ("block A(()(x: [d]) -> [d] { return x }\nblock C()(x: [d]) -> [d] { return A()(x) }\n", {"A01"}),
-    ("block A()(x: [d]) -> [d] {\n  if d > 2 {\n    y = \n  }\n  return y\n}\n", {"A01"}),
-    ("model M()(x: [B, 4]) -> [B, 4] { return x }\nclaim { not params == 3 }\n", {"A01"}),
-])
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("block A()(x: [d]) -> [d] {\n  y = = x\n  return y + z\n}\n", {"A01", "A02"}),
+        ("block A()(x: [d]) -> [d] {\n  y = x + * 2\n  w = y\n  return w\n}\n", {"A01"}),
+        ("block A(()(x: [d]) -> [d] { return x }\nblock C()(x: [d]) -> [d] { return A()(x) }\n", {"A01"}),
+        ("block A()(x: [d]) -> [d] {\n  if d > 2 {\n    y = \n  }\n  return y\n}\n", {"A01"}),
+        ("model M()(x: [B, 4]) -> [B, 4] { return x }\nclaim { not params == 3 }\n", {"A01"}),
+    ],
+)
 def test_a_syntax_fault_is_not_followed_by_names_that_it_hid(text, codes):
     module = modules.Library().open(Source("t.arch", text), None)
     assert {d.code[:3] for d in [*module.diagnostics, *resolve(module)]} == codes

@@ -1,0 +1,105 @@
+"""Which names parts of a tree bind and mention, without values, and where they stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from archdsl.shapes import axis_names
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+
+def tensor_type(p: tree.Param) -> tree.TensorType | None:
+    """The shape of a header's parameter (or of the items of a list); None for a hyper argument."""
+    kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
+    if isinstance(kind, tree.ListType):
+        kind = kind.item
+    return kind if isinstance(kind, tree.TensorType) else None
+
+
+def bound_names(axis: tree.Axis) -> list[str]:
+    """The names that matching an axis binds."""
+    if isinstance(axis, (tree.AxesVar, tree.Ragged, tree.Bounded)):
+        return [axis.id]
+    return axis_names(axis)
+
+
+def axis_fields(axis: Any) -> Iterator[tree.AxisField]:
+    if isinstance(axis, tree.AxisField):
+        yield axis
+    elif isinstance(axis, (tree.AxisOp, tree.AxisFactors)):
+        for a in axis.operands if isinstance(axis, tree.AxisOp) else axis.items:
+            yield from axis_fields(a)
+
+
+def axis_span(axis: Any, name: str) -> Span:
+    if isinstance(axis, (tree.AxisOp, tree.AxisFactors)):
+        for a in axis.operands if isinstance(axis, tree.AxisOp) else axis.items:
+            if name in axis_names(a):
+                return axis_span(a, name)
+    return axis.span
+
+
+def pattern_names(p: tree.Pattern) -> list[tuple[str, Span]]:
+    return [(p.name, p.span)] if p.name is not None else [n for q in p.items for n in pattern_names(q)]
+
+
+def nested_bodies(s: Any) -> Iterator[tuple[Any, ...]]:
+    """The bodies inside a statement."""
+    if isinstance(s, (tree.For, tree.Island, tree.Scan)):
+        yield s.body
+    elif isinstance(s, tree.If):
+        yield from (body for _, body in s.branches)
+        yield s.otherwise
+    elif isinstance(s, tree.Match):
+        yield from (a.body for a in s.arms)
+
+
+def bindings(body: Any, loop: tree.For | None = None) -> Iterator[tuple[str, Span, tree.For | None]]:
+    """Every name that statements bind, where, and the outermost loop around."""
+    for s in body:
+        if isinstance(s, tree.Assign):
+            yield from ((t.name, t.span, loop) for t in s.targets)
+        elif isinstance(s, (tree.Share, tree.ParamDecl, tree.Choose)):
+            yield s.name, s.name_span, loop
+        elif isinstance(s, (tree.Const, tree.Draw)):
+            yield s.name, s.span, loop
+        inside = s if isinstance(s, tree.For) and loop is None else loop
+        if isinstance(s, tree.For):
+            yield from ((n, span, inside) for n, span in pattern_names(s.pattern))
+        for b in nested_bodies(s):
+            yield from bindings(b, inside)
+
+
+def assigned_names(body: Any) -> set[str]:
+    return {n for n, _, _ in bindings(body)}
+
+
+def default_statements(decls: Any) -> Iterator[tree.Default]:
+    for d in decls:
+        stack = list(getattr(d, "body", None) or ())
+        while stack:
+            s = stack.pop()
+            if isinstance(s, tree.Default):
+                yield s
+            elif isinstance(s, tree.Entry):
+                stack.extend(s.body)
+            for b in nested_bodies(s):
+                stack.extend(b)
+
+
+def word_span(node: Any, name: str) -> Span:
+    """Where a node that keeps no span for a name has it: first behind the node's own word."""
+    text = node.span.text
+    return _found(node.span, re.search(rf"\b{re.escape(name)}\b", text[text.find(" ") + 1 :]), text.find(" ") + 1)
+
+
+def last_word_span(node: Any, name: str) -> Span:
+    """Where a name stands last in a node."""
+    return _found(node.span, re.search(rf"\b{re.escape(name)}\b(?!.*\b{re.escape(name)}\b)", node.span.text, re.DOTALL))
+
+
+def _found(span: Span, match: re.Match[str] | None, offset: int = 0) -> Span:
+    return Span(span.source, span.start + offset + match.start(), span.start + offset + match.end()) if match else span

@@ -1,0 +1,554 @@
+"""The walk that reads names without evaluating: what is known at a point of the text, and expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
+from archdsl.elaborate import library, signatures
+from archdsl.elaborate.bindings import assigned_names, axis_fields, axis_span, bindings, bound_names, default_statements, pattern_names
+from archdsl.elaborate.expressions import unknown
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.signatures import Callee
+from archdsl.elaborate.values import POISON, BlockRef, Builtin, FnRef, RecordRef
+from archdsl.modules import Module
+from archdsl.shapes import axis_names
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+TYPES = frozenset("int float bool str block mask init f64 f32 f16 bf16 i64 i32 i8 u8".split())
+
+
+@dataclass
+class Walk:
+    """`vars`: names that may be bound at this point. `fixed`: header names, which may not be bound again. `records`: parameters of a record type.
+    `loop`: the loops around; `branches`: static branches inside the innermost one. `uses`: declaration -> those of this module that it mentions."""
+
+    module: Module
+    found: Collector = field(default_factory=Collector)
+    vars: dict[str, None] = field(default_factory=dict[str, None])
+    fixed: dict[str, Span] = field(default_factory=dict[str, Span])
+    records: dict[str, RecordRef] = field(default_factory=dict[str, RecordRef])
+    rest: bool = False
+    decl: Any = None
+    loops: tuple[tree.For, ...] = ()
+    branches: int = 0
+    returns: bool = False
+    told: set[str] = field(default_factory=set[str])
+    told_imports: set[str] = field(default_factory=set[str])
+    refs: dict[str, Any] = field(default_factory=dict[str, Any])
+    uses: dict[str, dict[str, Span]] = field(default_factory=dict[str, dict[str, Span]])
+    supplied: dict[int, set[str]] | None = None
+    lists: dict[tuple[int, str], Callee | None] = field(default_factory=dict[tuple[int, str], "Callee | None"])
+
+    def begin(self, decl: Any) -> None:
+        """Starts a declaration: nothing is bound."""
+        self.vars, self.fixed, self.records, self.told = {}, {}, {}, set()
+        self.rest, self.decl, self.loops, self.branches, self.returns = False, decl, (), 0, False
+
+    def report(self, fault: ArchError | Diagnostic) -> None:
+        self.found.add(fault)
+
+    # ---------------------------------------------------------------- names
+    def ref(self, name: str) -> Any:
+        """The declaration, import or word of the language of that name, or None."""
+        try:
+            return self.refs[name]
+        except KeyError:
+            found = self.module.scope.get(name)
+            found = self.refs[name] = library.find(name) if found is None else found
+            return found
+
+    def use(self, name: str, span: Span) -> Any:
+        """Looks a name up; what it stands for when that is a declaration or a word of the language."""
+        if name in self.vars:
+            return None
+        found = self.ref(name)
+        if found is None:
+            self.unknown(name, span)
+        elif type(found) in (BlockRef, FnRef) and found.module is self.module and self.decl is not None:
+            self.uses.setdefault(self.decl.name, {}).setdefault(name, span)
+        return found
+
+    def unknown(self, name: str, span: Span) -> None:
+        """Reports a name once for each declaration, a forgotten import once for the file."""
+        if name in self.told or name in self.told_imports or library.module_of(name) in self.failed_imports():
+            return
+        if self.branches and any(name in assigned_names(loop.body) for loop in self.loops):
+            return  # an earlier pass of the loop may have bound it
+        fault = self._too_late(name, span) or unknown(self, name, span)  # type: ignore[arg-type]
+        (self.told_imports if library.module_of(name) else self.told).add(name)
+        self.report(fault)  # type: ignore[arg-type]
+
+    def failed_imports(self) -> set[str]:
+        """Modules of which an import failed, perhaps by a misspelling of the very name."""
+        if not self.module.diagnostics:
+            return set()
+        return {
+            d.module
+            for d in self.module.tree.decls
+            if isinstance(d, tree.Use) and any(self.module.scope.get(n.alias or n.name) is POISON for n in d.names)
+        }
+
+    def _too_late(self, name: str, span: Span) -> ArchError | None:
+        for bound, where, loop in bindings(getattr(self.decl, "body", None) or ()):
+            if bound != name:
+                continue
+            if loop is not None and loop.span.end <= span.start:
+                return error(
+                    "A0201",
+                    f"`{name}` ended with its loop",
+                    span,
+                    "not known here",
+                    labels=(Label(where, "first bound inside the loop"),),
+                    help=f"give `{name}` a value in front of the loop, then it outlives it",
+                )
+            return error(
+                "A0201",
+                f"`{name}` is read before it has a value",
+                span,
+                "nothing so far",
+                labels=(Label(where, "bound here"),),
+                help="move the binding up",
+            )
+        return None
+
+    def bind(self, name: str, span: Span) -> None:
+        if name in self.fixed:
+            self.report(
+                error(
+                    "A0208",
+                    f"`{name}` is already a name of this header",
+                    span,
+                    "bound again here",
+                    labels=(Label(self.fixed[name], "declared here"),),
+                    help=f"choose another name, for example `{name}_`",
+                )
+            )
+        elif name != "_":
+            self.vars[name] = None
+
+    # ---------------------------------------------------------------- expressions
+    def expr(self, node: Any) -> None:
+        EXPRESSIONS[type(node)](self, node)
+
+    def exprs(self, nodes: Any) -> None:
+        for n in nodes:
+            EXPRESSIONS[type(n)](self, n)
+
+    def maybe(self, node: Any) -> None:
+        if node is not None:
+            EXPRESSIONS[type(node)](self, node)
+
+    def binary(self, node: tree.Binary) -> None:
+        EXPRESSIONS[type(node.left)](self, node.left)
+        EXPRESSIONS[type(node.right)](self, node.right)
+
+    def branch(self, nodes: Any) -> None:
+        self.branches += 1
+        self.exprs(nodes)
+        self.branches -= 1
+
+    def call(self, node: tree.Call, piped: int = 0) -> None:
+        target = self.callee(node.func)
+        if type(target) is Builtin and target.name == "collect":
+            return
+        for a in node.args:
+            if type(a.value) is tree.Rest:
+                self.forward(a.value)
+            else:
+                EXPRESSIONS[type(a.value)](self, a.value)
+        if target is None:
+            return
+        if type(target) is _Completed:
+            self.hold(self.inputs(target.ref), node.args, node.span, piped)
+            return
+        is_block = type(target) is BlockRef
+        callee = self.signature(target)
+        if callee is not None:
+            self.hold(callee, node.args, node.span, 0 if is_block else piped, self.supply(target) if is_block else frozenset())
+        if is_block and piped:
+            self.hold(self.inputs(target), (), node.span, 1)
+
+    def callee(self, func: tree.Expr) -> Any:
+        """What is called, when that is known without values; its names are looked up on the way."""
+        kind = type(func)
+        if kind is tree.Name:
+            return self.use(func.id, func.span)  # type: ignore[attr-defined]
+        if kind is tree.Member:
+            return self.member(func)  # type: ignore[arg-type]
+        self.expr(func)
+        inner = func.expr if kind is tree.Named else func  # type: ignore[attr-defined]
+        if type(inner) is tree.Call and type(inner.func) is tree.Name and inner.func.id not in self.vars:
+            target = self.ref(inner.func.id)
+            return _Completed(target) if type(target) is BlockRef else None
+        return None
+
+    def signature(self, target: Any) -> Callee | None:
+        key = (id(target), "first")
+        if key not in self.lists:
+            self.lists[key] = signatures.callee(target)
+        return self.lists[key]
+
+    def inputs(self, ref: BlockRef) -> Callee:
+        key = (id(ref), "second")
+        if key not in self.lists:
+            self.lists[key] = signatures.inputs(ref)
+        return self.lists[key]  # type: ignore[return-value]
+
+    def hold(self, callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int, given: frozenset[str] = frozenset()) -> None:
+        for fault in signatures.faults(callee, args, span, piped, given):
+            self.report(fault)
+
+    def supply(self, ref: BlockRef) -> frozenset[str]:
+        """Arguments of a block that some `default` of this file sets: a template closes over those in force."""
+        if self.supplied is None:
+            self.supplied = {}
+            for s in default_statements(self.module.tree.decls):
+                block = self.module.scope.get(s.block)
+                if isinstance(block, BlockRef):
+                    self.supplied.setdefault(id(block.decl), set()).update(a.name for a in s.args if a.name)
+        return frozenset(self.supplied.get(id(ref.decl), ()))
+
+    def forward(self, node: tree.Rest) -> None:
+        if not self.rest:
+            self.report(error("A0202", "`...` forwards what a header with `...` received; this header has none", node.span))
+
+    def pipe(self, item: tree.Expr) -> None:
+        """What a value is piped into."""
+        if type(item) is tree.Named:
+            item = item.expr
+        if type(item) is tree.Call:
+            self.call(item, 1)
+        elif type(item) is tree.Name:
+            target = self.use(item.id, item.span)
+            if type(target) is BlockRef:
+                self.report(
+                    error(
+                        "A0203",
+                        f"`{item.id}` needs its arguments",
+                        item.span,
+                        "a block without its first list",
+                        labels=(Label(target.decl.name_span, "declared here"),),
+                        help=f"write `{item.id}(…)`" if target.decl.params else f"write `{item.id}()`",
+                    )
+                )
+        else:
+            self.expr(item)
+
+    def member(self, node: tree.Member) -> Any:
+        value = node.value
+        if type(value) is not tree.Name or value.id in self.vars:
+            self.expr(value)
+            record = self.records.get(value.id) if type(value) is tree.Name else None
+            fields = [f.name for f in record.decl.fields] if record else []
+            if record and node.name not in fields:
+                self.report(
+                    error(
+                        "A0201",
+                        f"the record {record.decl.name} has no field `{node.name}`",
+                        node.name_span,
+                        "no such field",
+                        help=did_you_mean(node.name, fields),
+                    )
+                )
+            return None
+        module = self.module.modules.get(value.id)
+        if module is None:
+            self.use(value.id, value.span)
+            return None
+        found = module.scope.get(node.name)
+        if found is None:
+            self.report(
+                error(
+                    "A0201",
+                    f"the module `{value.id}` has no `{node.name}`",
+                    node.name_span,
+                    "not declared there",
+                    help=did_you_mean(node.name, module.scope),
+                )
+            )
+        return found
+
+    def layout(self, node: tree.LayoutCall) -> None:
+        """Dims on the left are bound for this call alone."""
+        self.maybe(node.value)
+        self.maybe(node.layout)
+        for a in node.args:
+            if node.word != "reduce" or a.name is not None:
+                self.expr(a.value)
+        if node.output is None or not node.inputs:
+            return
+        local = {n for s in node.inputs for axis in s.axes for n in bound_names(axis)} | {a.name for a in node.args if a.name}
+        for shape in (*node.inputs, node.output):
+            self.fields(shape)
+        for axis in node.output.axes:
+            for n in axis_names(axis):
+                if n not in local and n not in self.vars:
+                    self.report(
+                        error(
+                            "A0308", f"`{node.word}`: `{n}` is on the right only", axis.span, "nothing says what it is", help=did_you_mean(n, local)
+                        )
+                    )
+
+    # ---------------------------------------------------------------- shapes and types
+    def fields(self, shape: tree.Shape) -> None:
+        """Hyper values inside axes: `widths[0]`."""
+        for axis in shape.axes:
+            for f in axis_fields(axis):
+                self.expr(f.expr)
+
+    def bind_shape(self, shape: tree.Shape) -> None:
+        for axis in shape.axes:
+            for n in bound_names(axis):
+                if n != "_":
+                    self.vars.setdefault(n)
+        self.fields(shape)
+
+    def use_shape(self, shape: tree.Shape) -> None:
+        for axis in shape.axes:
+            for n in axis_names(axis):
+                if n not in self.vars and n != "_":
+                    self.unknown(n, axis_span(axis, n))
+        self.fields(shape)
+
+    def type(self, kind: tree.Type | None) -> RecordRef | None:
+        """Checks the names in a hyper type; the record that it names."""
+        if isinstance(kind, tree.NameType):
+            if kind.name in TYPES:
+                return None
+            first, _, member = kind.name.partition(".")
+            scope = self.module.modules[first].scope if member and first in self.module.modules else self.module.scope
+            found = scope.get(member or first)
+            if found is None:
+                self.report(
+                    error(
+                        "A0201",
+                        f"the type `{kind.name}` is not known",
+                        kind.span,
+                        "no such record",
+                        help=did_you_mean(kind.name, _type_names(self.module))
+                        or ("types are int, float, bool, str, block, mask, init, shapes and records",),
+                    )
+                )
+            return found if isinstance(found, RecordRef) else None
+        if isinstance(kind, tree.OptionalType):
+            return self.type(kind.item)
+        if isinstance(kind, tree.ListType):
+            self.type(kind.item)
+            self.maybe(kind.length)
+        elif isinstance(kind, (tree.TupleType, tree.UnionType)):
+            for k in kind.items if isinstance(kind, tree.TupleType) else kind.options:
+                self.type(k)
+        return None
+
+    # ---------------------------------------------------------------- bodies
+    def body(self, statements: tuple[Any, ...]) -> None:
+        for s in statements:
+            STATEMENTS[type(s)](self, s)
+
+    def arms(self, bodies: Iterator[tuple[Any, ...]]) -> None:
+        """Static branches open no scope: what one of them binds may be bound afterwards."""
+        before, after = self.vars, dict(self.vars)
+        self.branches += 1
+        for b in bodies:
+            self.vars = dict(before)
+            self.body(b)
+            after.update(self.vars)
+        self.branches -= 1
+        self.vars = after
+
+    # ---------------------------------------------------------------- headers
+    def once(self, params: Any, what: str = "this header") -> None:
+        """No two parameters of one name."""
+        seen: dict[str, Span] = {}
+        for p in params:
+            if p.name in seen and not p.rest:
+                self.report(
+                    error(
+                        "A0208",
+                        f"`{p.name}` is declared twice in {what}",
+                        p.span,
+                        "the second",
+                        labels=(Label(seen[p.name], "the first"),),
+                        help="give them different names",
+                    )
+                )
+            seen.setdefault(p.name, p.span)
+
+    def hyper(self, p: tree.Param) -> None:
+        record = self.type(p.type)
+        if record is not None:
+            self.records[p.name] = record
+        self.maybe(p.default)
+        self.domain(p.domain)
+
+    def domain(self, node: Any) -> None:
+        if isinstance(node, tree.Each):
+            vars, self.vars = self.vars, dict(self.vars)
+            if node.name:
+                self.vars[node.name] = None
+            self.domain(node.domain)
+            self.vars = vars
+        elif isinstance(node, tree.List):
+            for i in node.items:
+                self.domain(i)
+        else:
+            self.maybe(node)
+
+    def results(self, outs: tuple[tree.Out, ...], name_span: Span, name: str, needs_return: bool = True) -> None:
+        """The declared results after the body: their sizes are known, and something is returned."""
+        for o in outs:
+            kind = o.type.item if isinstance(o.type, tree.OptionalType) else o.type
+            if not isinstance(kind, tree.TensorType):
+                continue
+            self.fields(kind.shape)
+            for axis in kind.shape.axes:
+                for n in axis_names(axis):
+                    if n != "_" and n not in self.vars:
+                        self.report(
+                            error(
+                                "A0309",
+                                f"the size `{n}` occurs only in a result: nothing says what it is",
+                                axis.span,
+                                "not bound by an input",
+                                help="write `_` for a size that follows from the body",
+                            )
+                        )
+        if needs_return and not self.returns:
+            self.report(error("A0220", f"`{name}` returns nothing", name_span, "no `return` in its body", help="end the body with `return`"))
+
+
+@dataclass(slots=True)
+class _Completed:
+    """A block with its first list: what is called next is its second one."""
+
+    ref: BlockRef
+
+
+def _type_names(module: Module) -> list[str]:
+    return [*sorted(TYPES), *(n for n, r in module.scope.items() if isinstance(r, RecordRef))]
+
+
+# ---------------------------------------------------------------- expressions
+def _name(w: Walk, n: tree.Name) -> None:
+    if n.id not in w.vars:
+        w.use(n.id, n.span)
+
+
+def _chain(w: Walk, n: tree.Chain) -> None:
+    if n.op != "|>":
+        w.exprs(n.items)
+        return
+    w.expr(n.items[0])
+    for item in n.items[1:]:
+        w.pipe(item)
+
+
+def _range(w: Walk, n: tree.Range) -> None:
+    w.expr(n.start)
+    w.expr(n.stop)
+    w.maybe(n.step)
+
+
+def _slice(w: Walk, n: tree.Slice) -> None:
+    w.maybe(n.start)
+    w.maybe(n.stop)
+    w.maybe(n.step)
+
+
+def _item(w: Walk, n: tree.Item) -> None:
+    w.expr(n.value)
+    for i in n.indices:
+        if type(i) is not tree.Rest:
+            w.expr(i)
+
+
+def _comprehension(w: Walk, n: tree.Comprehension) -> None:
+    w.expr(n.iterable)
+    vars, w.vars = w.vars, dict(w.vars)
+    for name, span in pattern_names(n.pattern):
+        w.bind(name, span)
+    w.maybe(n.condition)
+    w.expr(n.item)
+    w.vars = vars
+
+
+def _if_expr(w: Walk, n: tree.IfExpr) -> None:
+    for condition, results in n.branches:
+        w.expr(condition)
+        w.branch(results)
+    w.branch(n.otherwise)
+
+
+def _match_expr(w: Walk, n: tree.MatchExpr) -> None:
+    w.expr(n.subject)
+    w.branch(a.body for a in n.arms)
+
+
+def _phase(w: Walk, n: tree.PhaseExpr) -> None:
+    names = [name for name, _ in n.arms]
+    odd = next((name for name in names if name not in ("train", "eval")), None)
+    if odd is not None:
+        w.report(error("A0227", f"a phase is `train` or `eval`, not `{odd}`", n.span))
+    elif sorted(names) != ["eval", "train"]:
+        w.report(error("A0227", "both phases need an arm: `phase { train => …  eval => … }`", n.span))
+    for _, results in n.arms:
+        w.exprs(results)
+
+
+def _literal(w: Walk, n: tree.BlockLiteral) -> None:
+    vars, rest = w.vars, w.rest
+    w.vars, w.rest = dict(vars), False
+    for name, kind in n.params:
+        w.vars[name] = None
+        if isinstance(kind, tree.TensorType):
+            w.bind_shape(kind.shape)
+    w.expr(n.body)
+    w.vars, w.rest = vars, rest
+
+
+def _edited(w: Walk, n: tree.Edited) -> None:
+    w.expr(n.expr)
+
+
+def _nothing(w: Walk, n: Any) -> None:
+    pass
+
+
+EXPRESSIONS: dict[type, Callable[[Walk, Any], Any]] = {
+    tree.Name: _name,
+    tree.Number: _nothing,
+    tree.Str: _nothing,
+    tree.Bool: _nothing,
+    tree.NoneLit: _nothing,
+    tree.Some: _nothing,
+    tree.Tuple: lambda w, n: w.exprs(n.items),
+    tree.List: lambda w, n: w.exprs(n.items),
+    tree.SetLit: lambda w, n: w.exprs(n.items),
+    tree.Range: _range,
+    tree.Comprehension: _comprehension,
+    tree.Each: Walk.domain,
+    tree.Unary: lambda w, n: w.expr(n.operand),
+    tree.Binary: lambda w, n: w.binary(n),
+    tree.IsSome: lambda w, n: w.expr(n.operand),
+    tree.Chain: _chain,
+    tree.Call: lambda w, n: w.call(n),
+    tree.Item: _item,
+    tree.Slice: _slice,
+    tree.Member: lambda w, n: w.member(n),
+    tree.Named: lambda w, n: w.expr(n.expr),
+    tree.Edited: _edited,
+    tree.IfExpr: _if_expr,
+    tree.MatchExpr: _match_expr,
+    tree.PhaseExpr: _phase,
+    tree.BlockLiteral: _literal,
+    tree.LayoutCall: Walk.layout,
+    tree.Rest: Walk.forward,
+}
+
+
+STATEMENTS: dict[type, Callable[[Walk, Any], Any]] = {}
+"""Filled by walk_bodies."""
