@@ -30,6 +30,7 @@ STAGES = {
     "A01": "Syntax", "A02": "Names, types, addresses", "A03": "Shapes and sizes", "A04": "Claims, variants, spaces, foreign names",
     "A05": "Lowering, binding, weights", "A06": "Files, limits, command line", "A09": "Faults of archdsl",
 }
+COMMANDS = ("archdsl", "iconv", "mkdir", "pip", "echo", "head", "printf")
 FAMILIES = {
     "pointwise": "Element by element", "linear": "Matrix products", "conv": "Convolution, pooling, resizing", "attention": "Attention",
     "norms": "Norms", "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",
@@ -146,25 +147,29 @@ def errors_page() -> str:
 
 def _code(code: str, page: Code) -> str:
     parts = [f"### {code}\n\n**{page.title[0].upper()}{page.title[1:]}.**", "\n\n".join(" ".join(p.split()) for p in page.explanation.split("\n\n"))]
-    commands = code.startswith(("A06", "A09")) and not page.bad.lstrip().startswith(("use ", "model ", "block ", "fn ", "paper "))
     if page.bad:
-        parts.append(fence(page.bad, commands))
-        if not commands and (told := _told(page.bad)):
-            parts.append(f"```text\n{told}\n```")
+        told = _told(page.bad, code)
+        parts.append(fence(page.bad))
+        parts += [f"```text\n{told}\n```"] if told else []
     if page.good:
-        parts.append("Mended:\n\n" + fence(page.good, commands))
+        parts.append("Mended:\n\n" + fence(page.good))
     return "\n\n".join(parts)
 
 
-def fence(text: str, commands: bool) -> str:
-    return f"```{'sh' if commands else ''}\n{textwrap.dedent(text).strip(chr(10))}\n```"
+def fence(text: str) -> str:
+    """An example as a block: a spec, Python, or shell commands."""
+    text = textwrap.dedent(text).strip("\n")
+    words = ("use ", "paper ", "record ", "fn ", "op ", "block ", "wrap ", "extern ", "model ", "variant ", "claim ", "space ", "names ", "///", "#")
+    language = "" if text.startswith(words) else "python" if "archdsl." in text else "sh" if text.split()[0] in COMMANDS else ""
+    return f"```{language}\n{text}\n```"
 
 
-def _told(text: str) -> str:
-    """The diagnostics of a text, as on the command line."""
+def _told(text: str, code: str) -> str:
+    """The diagnostics of a text, as on the command line; nothing when it is no spec that raises the code."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         Path("example.arch").write_text(textwrap.dedent(text).strip("\n") + "\n", encoding="utf-8")
-        return "\n\n".join(render(d) for d in check_file("example.arch"))
+        found = check_file("example.arch")
+    return "\n\n".join(render(d) for d in found) if code in [d.code for d in found] else ""
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
