@@ -337,7 +337,8 @@ def _body(scope: _Scope, g: Graph, shares: dict[str, str]) -> None:
 
 def _zeros(scope: _Scope, child: Graph) -> str:
     """An application that nothing reads keeps its weights: it is fed zeros of the right type and dropped again."""
-    return ", ".join(f"expand(literal(0, dtype = {literal(v.dtype)}), shape = [{', '.join(scope.size(s) if isinstance(s, int) else '1' for s in v.shape)}])" for v in child.inputs)
+    shapes = (', '.join(map(scope.size, v.shape)) for v in child.inputs)
+    return ", ".join(f"expand(literal(0, dtype = {literal(v.dtype)}), shape = [{shape}])" for v, shape in zip(child.inputs, shapes))
 
 
 def _node(scope: _Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:

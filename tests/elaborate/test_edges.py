@@ -96,3 +96,11 @@ def test_an_op_is_not_named():
 
 def test_reduce_takes_sizes():
     assert str(model("return x |> reduce([B, T, (h w)] -> [B, T, h], max, h = 4)", header="(x: [B, T, 8]) -> y: [B, T, 4]").graph.outputs[0].type) == "[B, T, 4]"
+
+
+def test_a_dead_application_prints_and_comes_back():
+    from archdsl.printer import print_graph
+    from archdsl.spec import loads
+
+    e = model("_ = LayerNorm()(x) as unused\nreturn x * 2")
+    assert loads(print_graph(e)).elaborate().graph.hash == e.graph.hash
