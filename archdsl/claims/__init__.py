@@ -56,10 +56,10 @@ def _target(name: str | None, first: str, of_variant: dict[str, str]) -> tuple[s
 
 def check_claims(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
     """What is wrong with claims about elaborated models (`resolve` has read the text): addresses, axes in time, variants of other models."""
-    from archdsl.claims.evaluate import Evaluation
-
     found: list[Diagnostic] = []
     for claim in _claims(module, models):
+        from archdsl.claims.evaluate import Evaluation
+
         try:
             Evaluation(models[claim.model], claim).check()
         except ArchError as fault:

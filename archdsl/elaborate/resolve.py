@@ -32,10 +32,11 @@ def resolve(module: Module) -> list[Diagnostic]:
             walk.begin(d)
             visit(walk, d)
     _recursion(walk)
-    from archdsl.claims.words import check_text
+    if any(isinstance(d, tree.Claim | tree.Variant | tree.Space) for d in module.tree.decls):
+        from archdsl.claims.words import check_text
 
-    for fault in check_text(module, walk.told_imports if module.diagnostics else set()):
-        walk.report(fault)
+        for fault in check_text(module, walk.told_imports if module.diagnostics else set()):
+            walk.report(fault)
     return walk.found.found
 
 
