@@ -63,7 +63,7 @@ class Formatter(Printer):
         return []
 
     # ------------------------------------------------------------ sequences
-    def lines(self, nodes: Sequence[t.Node], doc: Callable[[Any], Doc], end: int | None, glue: str = "") -> list[Doc]:
+    def lines(self, nodes: Sequence[t.Node], doc: Callable[[Any], Doc], end: int | None) -> list[Doc]:
         """Nodes one a line, with the comments before and behind them and single blank lines where there were some."""
         return self.sequence(nodes, lambda node, last: doc(node), end)
 

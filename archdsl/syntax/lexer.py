@@ -43,9 +43,10 @@ _TOKEN = re.compile(
 _WORD, _NUMBER, _STRING, _TOUCHING, _COMMENT, _LONG, _SHORT, _BAD = range(1, 9)
 
 _GAP = r"(?:\s++|\#[^\n]*+|///[^\n]*+)*+"  # what may stand between two tokens
-_names_itself = re.compile(_GAP + r"(?:=(?![>])|[,:])").match  # after a contextual word: it is a name here
+_names_itself = re.compile(_GAP + r"(?:=(?![>])|[,:.)\]}|&+*/%<>?;@!]|\Z)").match  # after a contextual word: it is a name here
+_binds = re.compile(_GAP + r"(?:=(?![>])|[,:])").match
 _opens_brace = re.compile(_GAP + r"\{").match
-_starts_domain = re.compile(r"(?=[\s#/{])" + _GAP + r"[A-Za-z0-9_\"(\[{]").match
+_starts_domain = re.compile(r"(?=[\s#/{])" + _GAP + r"(?:[A-Za-z0-9_\"(\[{]|-\S)").match
 _names_axis = re.compile(r"(?=[\s#/])" + _GAP + "[A-Za-z_]").match
 
 
@@ -100,6 +101,8 @@ class Words:
             return ids["PHASE"] if _opens_brace(source, end) else self.name
         if text == "each":
             return ids["EACH"] if _starts_domain(source, end) else self.name
+        if text == "some":
+            return self.name if _binds(source, end) else ids["SOME"]
         if text == "ragged":
             return ids["RAGGED"] if _names_axis(source, end) else self.name
         if text in self.word and not _names_itself(source, end):

@@ -8,7 +8,7 @@ from typing import Any
 
 from archdsl.source import Source
 from archdsl.syntax import tree as t
-from archdsl.syntax.layout import HARD, LINE, SOFT, Comment, Doc, Fill, Group, IfBroken, Indent, is_hard, join, layout
+from archdsl.syntax.layout import LINE, SOFT, Doc, Fill, Group, IfBroken, Indent, join, layout
 
 # How tightly an expression holds together; a place asks for a least tightness, else parentheses are put.
 ANY, OR, AND, NOT, COMPARE, COAL, SUM, PRODUCT, UNARY, POWER, OPERAND, NAMED, APPLIED, POSTFIX, PRIMARY = range(15)
@@ -96,10 +96,7 @@ class PartPrinter:
     def hugs(self, node: t.Node) -> bool:
         """May the brackets of this sole item close together with those around it?"""
         value = node.value if isinstance(node, t.Arg) and node.name is None else node
-        return isinstance(value, (t.List, t.Call, t.MatchExpr, t.IfExpr, t.LayoutCall)) and not is_hard(self.peek(value))
-
-    def peek(self, node: t.Node) -> Doc:
-        return ""
+        return isinstance(value, (t.List, t.Call, t.MatchExpr, t.IfExpr, t.LayoutCall))
 
     # ------------------------------------------------------------ expressions
     def expr(self, node: t.Expr, least: int = ANY) -> Doc:
@@ -424,4 +421,3 @@ _LEVELS: dict[type, int] = {
     t.MatchExpr: OPERAND, t.PhaseExpr: OPERAND, t.Named: NAMED, t.Edited: APPLIED, t.Call: POSTFIX, t.Item: POSTFIX, t.Member: POSTFIX,
     t.LayoutCall: PRIMARY,
 }
-__all__ = ["HARD", "Comment", "PartPrinter", "address_text", "number_text", "quote"]

@@ -1,22 +1,23 @@
 """Statements and declarations as documents: the whole language."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from archdsl.syntax import tree as t
-from archdsl.syntax.layout import BLANK, HARD, LINE, SOFT, Comment, Doc, Group, IfBroken, Indent, is_hard, join, layout
+from archdsl.syntax.layout import BLANK, HARD, LINE, SOFT, Doc, Group, IfBroken, Indent, is_hard, join, layout
 from archdsl.syntax.print_parts import ANY, COAL, COMPARE, SUM, PartPrinter, address_text, quote
 
 WIDTH = 120
-_GLUES = ("within", "from", "when", "step", "alias", "drop", "ignore")  # words that would go on with the line above
+_GLUES = re.compile(r"(?:within|from|when|step)\b")  # words that would go on with the item above
 
 
 class Printer(PartPrinter):
     """Documents of any node. With a source, comments and written line breaks are kept: that is fmt.py."""
 
     # ------------------------------------------------------------ sequences of lines
-    def lines(self, nodes: Sequence[t.Node], doc: Callable[[Any], Doc], end: int | None, glue: str = "") -> list[Doc]:
+    def lines(self, nodes: Sequence[t.Node], doc: Callable[[Any], Doc], end: int | None) -> list[Doc]:
         """Nodes one a line, with breaks between them."""
         out: list[Doc] = []
         for i, node in enumerate(nodes):
@@ -338,7 +339,8 @@ class Printer(PartPrinter):
 
     def item(self, node: t.Expr) -> Doc:
         """An expression that may stand under another one: it starts with neither `-` nor `not`, nor with a chain."""
-        return ["(", self.expr(node), ")"] if self.starts_loosely(node, ANY) else self.expr(node)
+        doc = self.expr(node)
+        return ["(", doc, ")"] if self.starts_loosely(node, ANY) or _GLUES.match(layout(doc, 10**9)) else doc
 
     def starts_loosely(self, node: t.Expr, least: int) -> bool:
         """Is the first thing of an expression a chain, a block literal or a sign, without parentheses?"""
@@ -392,4 +394,4 @@ class Bare(Printer):
         return [*out, HARD] if out else ""
 
 
-__all__ = ["Bare", "Comment", "Printer", "print_node"]
+__all__ = ["Bare", "Printer", "print_node"]

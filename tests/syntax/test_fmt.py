@@ -295,3 +295,8 @@ def test_numbers_are_printed_exactly(text: str):
     value = expression(text).value
     shown = number_text(value)
     assert expression(shown).value == value
+
+
+def test_items_never_go_on_with_the_line_above():
+    stays("claim {\n  a == 3\n  (from(3))\n  (step == 4) within 3\n  (-x) < 3\n}\n")
+    stays("variant v {\n  a = 1..3\n  step.x = 3\n}\n")
