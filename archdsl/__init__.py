@@ -7,6 +7,7 @@ from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from archdsl.baking import bake
     from archdsl.lower.compile import checkpoint_layers, compile_layers
     from archdsl.spec import Spec, expression, load, loads
     from archdsl.store import open
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "load": "archdsl.spec",
+    "bake": "archdsl.baking",
     "loads": "archdsl.spec",
     "expression": "archdsl.spec",
     "Spec": "archdsl.spec",
@@ -24,7 +26,7 @@ _LAZY = {
     "checkpoint_layers": "archdsl.lower.compile",
 }
 
-__all__ = ["ArchError", "Diagnostic", "__version__", "Spec", "checkpoint_layers", "compile_layers", "export_weights", "expression", "import_weights", "load", "loads", "open"]
+__all__ = ["ArchError", "Diagnostic", "__version__", "Spec", "bake", "checkpoint_layers", "compile_layers", "export_weights", "expression", "import_weights", "load", "loads", "open"]
 
 
 def __getattr__(name: str) -> Any:
