@@ -144,6 +144,30 @@ def test_norm_placements(style, expected):
 
 
 def test_residual_scalars():
-    assert addresses(model("x = Scaled(Linear(8, bias = false) as f)(x) as s\nreturn ReZero(Linear(8, bias = false) as f)(x) as r")) == ["s.a", "s.b", "s.f.weight", "r.gain", "r.f.weight"] or True
+    e = model("x = Scaled(Linear(8, bias = false) as f)(x) as s\nreturn ReZero(Linear(8, bias = false) as f)(x) as r")
+    assert sorted(addresses(e)) == ["r.f.weight", "r.gain", "s.a", "s.b", "s.f.weight"]
     e = model("return Parallel(RMSNorm(), Linear(8, bias = false), MLP(16))(x) as p")
     assert "p.f.weight" in addresses(e) and "p.g.up.weight" in addresses(e)
+
+
+def test_an_ensemble_of_paths_is_the_stream_at_gain_one():
+    """arxiv 2308.06548: with every gain 1 the ensemble is the stream; a gain changes the head's input alone, never the stream."""
+    import torch
+
+    import archdsl
+    from tests.elaborate.helpers import USES
+
+    text = USES + """use std.residual { EnsemblePath }
+model M()(x: [B, 8]) -> (x: [B, 8], e: [B, 8]) {
+  e = x
+  layers: for i in range(3) { x, e = EnsemblePath(LayerNorm(), MLP(16))(x, e) as mlp }
+  return x, e
+}"""
+    net = archdsl.loads(text).build(seed=1, dtype=torch.float64)
+    x = torch.randn(2, 8, dtype=torch.float64)
+    stream, ensemble = net(x)
+    torch.testing.assert_close(stream, ensemble, rtol=0, atol=0)
+    with torch.no_grad():
+        net.layers[0].mlp.gain.zero_()
+    again, pruned = net(x)
+    assert torch.equal(again, stream) and not torch.allclose(pruned, ensemble)
