@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from archdsl.dims import Dim, Size, substitute, symbols
 from archdsl.graph import Graph, InitExpr, Mask, Node, Param, TensorType, Value
+from archdsl.records import replace
 
 Select = Callable[[Node], bool]
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from archdsl.dims import Size, product
+from archdsl.records import field, record
 from archdsl.source import NOWHERE, Span
 
 FLOATS = ("float", "f64", "f32", "bf16", "f16")
 """`float` is the model's dtype, chosen at build; the others are pinned (a minimum: f32 widens to f64 in a float64 build)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class TensorType:
     """dtype: `float` (the model's), f64 f32 bf16 f16, int (int64), i32 i8 u8, bool. shape: sizes, ints or symbolic."""
 
@@ -37,7 +37,7 @@ class TensorType:
         return ("" if self.dtype == "float" else self.dtype) + "[" + ", ".join(map(str, self.shape)) + "]"
 
 
-@dataclass(slots=True, eq=False)
+@record(eq=False)
 class Node:
     """`op` is a registered op, or one of the structural ones:
 
@@ -78,12 +78,18 @@ def _operands(args: Any) -> Iterator[Value]:
             yield from _operands(a)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Value:
     """The `index`-th result of a node."""
 
     node: Node
     index: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or type(other) is Value and self.node is other.node and self.index == other.index
+
+    def __hash__(self) -> int:
+        return id(self.node) ^ self.index
 
     @property
     def type(self) -> TensorType:
@@ -101,7 +107,7 @@ class Value:
         return f"%{self.node.name or self.node.op}.{self.index}: {self.type}"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Mask:
     """Which (query, key) pairs attend: a tree. `kind`: full, causal, window, causal_by, own_block, keys, equal_labels, and, or.
 
@@ -123,7 +129,7 @@ class Mask:
         return Mask(self.kind, tuple(a.replace(mapping) if isinstance(a, Mask) else mapping(a) if isinstance(a, Value) else a for a in self.args))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class InitExpr:
     """An initialiser: a tree of ops with random leaves. `op`: a random or constant leaf (zeros, ones, constant, uniform, normal, trunc_normal,
     kaiming_uniform, xavier_uniform, ...), `param` (the initial value of an earlier parameter of the same block, attrs path) or a registered op.
@@ -136,7 +142,7 @@ class InitExpr:
     attrs: tuple[tuple[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Param:
     """A parameter, frozen parameter, buffer or const at `path` (relative to its graph).
 
@@ -151,7 +157,7 @@ class Param:
     span: Span = field(default=NOWHERE, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Guard:
     """A condition on run-time sizes, checked when the model is called: `left OP right` (OP one of == != < <= > >=)."""
 
@@ -162,7 +168,7 @@ class Guard:
     span: Span = field(default=NOWHERE, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Knob:
     """A hyper parameter at an address: its type text, its domain as tree (None: settable, not searched), the default and the value in force.
 
@@ -179,7 +185,7 @@ class Knob:
     allowed: Any = field(default=None, compare=False)
 
 
-@dataclass(eq=False)
+@record(eq=False, slots=False)
 class Graph:
     """One definition. `name` is the block's (a hint for printing and class names). Addresses inside are relative to its owner."""
 

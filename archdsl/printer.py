@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import keyword
 import re
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +14,7 @@ from archdsl.elaborate.ops import is_operand
 from archdsl.elaborate.values import RecordValue
 from archdsl.graph import Graph, Guard, InitExpr, Mask, Node, Param, TensorType, Value
 from archdsl.ops.registry import find
+from archdsl.records import field, record
 from archdsl.source import Source
 
 LANGUAGE_WORDS = frozenset("and or not in is as with if else match for true false none".split())
@@ -55,7 +55,7 @@ def _definition_names(graph: Graph) -> dict[int, str]:
     return out
 
 
-@dataclass
+@record(slots=False)
 class _Scope:
     """Names of one block's text."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.values import show
+from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Domain", "Space", "check_spaces", "knob_domain", "knobs_in_search", "spaces_of"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Space:
     """A named set of limits on a model; `limits` are conditions on its knobs and costs."""
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, s
 from archdsl.files import read_source
 from archdsl.graph import Graph, Knob
 from archdsl.modules import Library, Module
+from archdsl.records import record
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import no_collection, parse_expression
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from archdsl.cost import Cost
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Variant:
     """A named choice of hyper arguments: the settings of its bases first, then its own."""
 

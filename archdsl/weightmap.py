@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from archdsl.lazy import torch
+from archdsl.records import field, record, replace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ class MapError(ValueError):
 
 
 # ---------------------------------------------------------------- steps
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Step:
     """One operation on a list of tensors.
 
@@ -67,7 +67,7 @@ class Step:
         return out
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Kind:
     """`inverse`: the kind that undoes it, and its item; `takes`: how many tensors an item is about; `shape` and `body`: what becomes of them."""
 
@@ -159,7 +159,7 @@ KINDS: dict[str, Kind] = {
 
 
 # ---------------------------------------------------------------- the map
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Entry:
     """`target` tensors are what the steps make of `source` tensors, in order."""
 
@@ -184,7 +184,7 @@ class Entry:
         return dict(zip(self.target, tensors, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Alias:
     """A further name, on `side`, of the tensor called `of` on the other side."""
 
@@ -193,7 +193,7 @@ class Alias:
     side: Side = "target"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Constant:
     """A tensor on `side` that the other side does not have: `value` everywhere."""
 
@@ -202,7 +202,7 @@ class Constant:
     side: Side = "source"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Ignored:
     """Names on `side` that mean nothing on the other one: those that the regular expression matches as a whole."""
 
@@ -210,7 +210,7 @@ class Ignored:
     side: Side = "target"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Fit:
     """How shapes on the target side agree with the map. `mis_shaped`: name -> (expected, found); `aliases` and `ignored`: names that are there."""
 
@@ -229,7 +229,7 @@ class Fit:
         return len(self.missing) + len(self.unexpected) + len(self.mis_shaped)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class WeightMap:
     """From source names to target names. As a spec's `names` gives it: from a model's own addresses to foreign keys."""
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.lazy import torch
+from archdsl.records import field, record
 from archdsl.source import NOWHERE
 from archdsl.weightmap import Fit, Shape, WeightMap, show
 
@@ -59,7 +59,7 @@ class WeightsError(ArchError):
         self.report = report
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Report:
     """What an import did. `loaded`: own addresses; the others: foreign keys, `mis_shaped` with (expected, found) as text."""
 

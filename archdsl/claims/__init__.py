@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archdsl.claims.pages import CODES
 from archdsl.diagnostics.model import ArchError, Diagnostic
+from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CODES", "Claim", "check_claims", "claims_of", "verify"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Claim:
     """One item of a `claim { … }`: about a model at its defaults (`variant` None) or about a variant. `source`: the text after `from`."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -24,6 +22,7 @@ from archdsl.elaborate.operators import COMPARISON
 from archdsl.elaborate.values import describe, is_hyper_number, show
 from archdsl.graph import TensorType
 from archdsl.ops.registry import find as find_op
+from archdsl.records import fields, record, replace
 from archdsl.source import Span
 from archdsl.spec import Spec
 from archdsl.syntax import tree
@@ -33,7 +32,7 @@ class NotBuilt(Exception):
     """The claim needs something that a later version brings."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Verdict:
     """Of a statement such as `causal(…)`: whether it holds, and what was seen."""
 
@@ -153,7 +152,7 @@ class Evaluation:
             return self._standing_for(knob.value, node)
         if isinstance(node, tree.Binary) and node.op in ("==", "!="):
             return self._with_arm(node)
-        return dataclasses.replace(node, **{f.name: self.filled(getattr(node, f.name)) for f in dataclasses.fields(node)})
+        return replace(node, **{f.name: self.filled(getattr(node, f.name)) for f in fields(node)})
 
     def _standing_for(self, value: Any, node: tree.Node) -> tree.Name:
         self.fresh += 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from archdsl.cost.sizes import require
@@ -15,6 +14,7 @@ from archdsl.elaborate.model import Elaborated
 from archdsl.graph import Graph, Mask, Node, Value
 from archdsl.inputs import sample_inputs
 from archdsl.lazy import torch
+from archdsl.records import replace
 
 WHOLE = 2**22  # a weight of more numbers is a view of fewer random ones
 LONGEST = 192  # of the stream

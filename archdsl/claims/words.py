@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
@@ -15,6 +14,7 @@ from archdsl.elaborate.values import BlockRef, FnRef
 from archdsl.elaborate.walk import Walk
 from archdsl.modules import Module
 from archdsl.ops.registry import find as find_op
+from archdsl.records import record
 from archdsl.shapes import axis_names
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -23,7 +23,7 @@ DTYPES = ("f32", "f64", "bf16", "f16")
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Word:
     """`kind`: number, shape, or truth (a statement by itself). `comes`: with what it will be built; it cannot be verified before."""
 

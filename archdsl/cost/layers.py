@@ -2,16 +2,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from math import prod
 
 from archdsl.cost.run import Summary, whole
 from archdsl.graph import Graph
+from archdsl.records import record, replace
 
 COUNTED = ("param", "frozen")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Layer:
     """A block and all below it. `saved_bytes`: of the tensors made there, those that autograd keeps, for whichever op; the model's kept inputs
     are in its own row. `output`: the shape of the first result. `calls`: how often the block is applied: shared weights count once, the

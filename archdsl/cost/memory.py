@@ -5,7 +5,6 @@ An op without a row in `RULES` gives new contiguous results, or, declared as a v
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -25,11 +24,12 @@ from archdsl.cost.strides import (
 from archdsl.graph import TensorType
 from archdsl.ops.linear import _steps
 from archdsl.ops.registry import Op
+from archdsl.records import record
 
 BYTES = {"f64": 8, "f32": 4, "bf16": 2, "f16": 2, "int": 8, "i32": 4, "i8": 1, "u8": 1, "bool": 1}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Placed(TensorType):
     """A tensor in memory. `shape`: its sizes, symbolic where a formula is wanted; `extent`: the same as numbers; `strides`: in elements."""
 
@@ -41,7 +41,7 @@ class Placed(TensorType):
         return self.extent, self.strides
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Place:
     """A result's strides. `alias`: the operand whose memory it is; else it has its own, of its numbers or of `storage` where it is a part."""
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
@@ -18,6 +17,7 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.model import Elaborated
 from archdsl.graph import Graph
 from archdsl.lower.plan import Definition, plan
+from archdsl.records import field, record
 from archdsl.source import Source, Span
 
 DTYPES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16", "f16": "float16"}
@@ -25,7 +25,7 @@ FORMS = ("parallel", "extend", "step")
 FIGURES = ("params", "weight_bytes", "macs", "saved_bytes", "peak_bytes", "state_bytes")
 
 
-@dataclass(frozen=True)
+@record(frozen=True, slots=False)
 class Cost:
     """What one model costs at `sizes`.
 

@@ -6,7 +6,6 @@ the amounts come out as polynomials in the run-time sizes, while strides, and wi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,9 +19,10 @@ from archdsl.flatten import param_at
 from archdsl.graph import FLOATS, Mask, Node, TensorType, Value
 from archdsl.lower.plan import Definition
 from archdsl.ops.registry import Op, find
+from archdsl.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Mode:
     """`training` chooses the arms of phases; `grad` records what autograd keeps (and no live bytes). `dtype`: that of the build's floats."""
 
@@ -35,7 +35,7 @@ class Mode:
         return self.dtype if dtype == "float" or self.dtype == "f64" and dtype in FLOATS else dtype
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Sizes:
     """The run-time sizes of one block: as numbers, and as its caller's polynomials where formulas are wanted."""
 
@@ -62,7 +62,7 @@ class Sizes:
         return Sizes({**self.numbers, **{n: i for n, i, _ in new}}, {**self.formula, **{n: s for n, _, s in new}})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Tensor:
     """A value: how it lies, the number of its storage in this block, and whether it needs a gradient."""
 
@@ -71,7 +71,7 @@ class Tensor:
     grad: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Out:
     """A result of a block: in the memory of its input number `slot`, or in the block's own `new`-th storage, or neither: a weight's."""
 
@@ -81,7 +81,7 @@ class Out:
     new: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Call:
     """One application of a block. `slots`, `news`: the caller's storages for the block's inputs and for what it gives back."""
 
@@ -91,7 +91,7 @@ class Call:
     news: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Summary:
     """What one way of calling a block comes to. Its first `slots` storages are the caller's; `bytes[i]` is 0 for them and for weights.
 

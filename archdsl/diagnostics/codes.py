@@ -1,12 +1,13 @@
 """The table of all diagnostic codes. Each stage owns its rows, in a table `CODES` beside the code that raises them."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
+from archdsl.records import record
 
-@dataclass(frozen=True, slots=True)
+
+@record(frozen=True)
 class Code:
     """What `archdsl explain CODE` prints: a one-line title, paragraphs, a text that raises the code and a mended one.
 

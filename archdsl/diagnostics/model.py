@@ -1,13 +1,13 @@
 """A diagnostic is data: code, message, places, facts and fixes. Only `render` turns it into text."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Literal
 
+from archdsl.records import field, record
 from archdsl.source import Span
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Label:
     """A place and what is to be said about it."""
 
@@ -15,7 +15,7 @@ class Label:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Fix:
     """Replacements that would mend the fault: (span, new text)."""
 
@@ -23,7 +23,7 @@ class Fix:
     edits: tuple[tuple[Span, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Diagnostic:
     """`label` stands under the primary span, `labels` are secondary places, `notes` derived facts, `help` actions."""
 
@@ -57,7 +57,7 @@ def error(code: str, message: str, span: Span, label: str = "", *, labels: tuple
     return ArchError(Diagnostic(code, message, span, label, labels, notes, (help,) if isinstance(help, str) else help, fixes))
 
 
-@dataclass(slots=True)
+@record()
 class Collector:
     """Gathers diagnostics in order of appearance, each fault once."""
 

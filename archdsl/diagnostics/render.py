@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from archdsl.diagnostics.model import Diagnostic
+from archdsl.records import record
 from archdsl.source import NOWHERE, Source, Span
 
 WIDTH = 140  # columns of an excerpt; longer source lines are cut around what is marked
@@ -18,7 +18,7 @@ Row = list[Piece]
 STYLES = {"error": "bold red", "warning": "bold yellow", "message": "bold", "gutter": "bold blue", "secondary": "bold blue", "fact": "bold cyan"}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Mark:
     """Characters `start` to `end` of one line, with what is said about them; `runs_on` when the span ends on a later line."""
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from archdsl.records import replace
 from fractions import Fraction
 from typing import Any
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -12,12 +11,13 @@ from archdsl.elaborate import headers
 from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.values import OpRef, describe, is_hyper_number, show
+from archdsl.records import record
 from archdsl.syntax import tree
 
 LISTED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Domain:
     """`kind`: int (low, low + step, … up to high), float (low to high; in steps when `step` is given), choice (`values`),
     list (`items`: one domain for each item), unreadable (`fault`: why, with the values in force)."""

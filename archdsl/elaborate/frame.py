@@ -1,7 +1,6 @@
 """What one evaluation holds: the session (modules, memo, budget, diagnostics) and the frame of one body."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from archdsl.dims import Dim
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.values import POISON, Bound, Defaults, Late, Poisoned, RecordValue, show
 from archdsl.graph import Graph, InitExpr, Mask, Value
+from archdsl.records import field, record
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -21,7 +21,7 @@ MAX_ITEMS = 200_000
 MAX_BITS = 4096
 
 
-@dataclass(slots=True)
+@record()
 class Override:
     """`--set layers.*.conv = 3`: the segments that are still to be matched, the value (or the expression that gives it)."""
 
@@ -108,7 +108,7 @@ class Session:
         return ("o", id(value))
 
 
-@dataclass(slots=True)
+@record()
 class Frame:
     """One body under evaluation. `prefix`: the owner's address relative to the builder's graph (None: an unlabelled loop, which may own nothing).
 

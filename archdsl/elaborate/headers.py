@@ -1,7 +1,7 @@
 """Headers: binding both argument lists, types of hyper values, results against the declared outputs, faults sent to the caller's text."""
 from __future__ import annotations
 
-from dataclasses import replace
+from archdsl.records import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 

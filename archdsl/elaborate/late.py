@@ -8,7 +8,6 @@ attribute of a random op (`dropout`, `drop_path`). So no branch, no size, no pro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
@@ -18,6 +17,7 @@ from archdsl.elaborate.ops import _number, latest, parameters
 from archdsl.elaborate.values import BlockRef, Late, OpRef, Poisoned, Unfit, is_hyper_number, map_tensors
 from archdsl.graph import Graph, Node, Value, digest, number_text, structural_text
 from archdsl.ops.registry import Op, OpError, find
+from archdsl.records import fields, record, replace
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ PURE = (tree.Name, tree.Number, tree.Item, tree.Member, tree.Binary, tree.Unary)
 """What a late expression is made of: it is evaluated before the body, once in each pass."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Plan:
     """What is late in a loop: the arguments, the names that the rest of the body mentions or binds, the blocks and ops that take the arguments."""
 

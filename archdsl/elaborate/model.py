@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -18,11 +17,12 @@ from archdsl.elaborate.statements import run
 from archdsl.elaborate.values import POISON, TEMPLATES, Builtin, ModelRef
 from archdsl.graph import Graph, Guard, Knob, TensorType, Value
 from archdsl.modules import Module
+from archdsl.records import field, record, replace
 from archdsl.source import Span
 from archdsl.syntax import tree
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class InputSpec:
     """An input of a model: its type, the range of its values (low, high, both included) and example sizes by axis name."""
 
@@ -34,7 +34,7 @@ class InputSpec:
     sizes: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Setting:
     """One override, as a variant, the command line or Python gives it."""
 
@@ -44,7 +44,7 @@ class Setting:
     span: Span
 
 
-@dataclass(slots=True)
+@record()
 class Elaborated:
     """A model for one choice of hyper arguments. `sizes`: example sizes of the run-time axes (1 where none is given)."""
 

@@ -1,7 +1,6 @@
 """Applying ops: arguments to operands and attributes, shape and dtype rules, f32 islands, initialisers."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -14,6 +13,7 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.values import Condition, Late, OpRef, Unfit, describe
 from archdsl.graph import FLOATS, InitExpr, Mask, TensorType, Value
 from archdsl.ops.registry import Op, OpError, find
+from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -33,7 +33,7 @@ def is_operand_list(p: tree.Param) -> bool:
 MISSING = object()
 
 
-@dataclass(slots=True)
+@record()
 class Parameter:
     """A parameter of an op, read off its signature once."""
 

@@ -1,7 +1,7 @@
 """Statements: one function per kind. A fault in one poisons what it would have bound, and the next one goes on."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from archdsl.records import record
 from typing import Any, Callable, Iterator
 
 from archdsl import shapes
@@ -210,7 +210,7 @@ def _share(frame: Frame, s: tree.Share) -> None:
 
 
 def _hinted(value: Any, name: str) -> Any:
-    from dataclasses import replace
+    from archdsl.records import replace
 
     return replace(value, hint=name) if isinstance(value, TEMPLATES) and hasattr(value, "hint") else value
 
@@ -449,7 +449,7 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
     return known, operands, late.fill(session, known.graph, dict(zip(known.waiting, numbers or ())))
 
 
-@dataclass(slots=True)
+@record()
 class _Body:
     """One evaluated loop body. `carried`: outer names with their new values, whose tensors are `mine` (the graph's outputs) or the outer body's.
     `operands`: the outer variables that the graph's inputs are, when all of them are plain variables. `waiting`: the numbers of its late arguments."""

@@ -1,12 +1,12 @@
 """Values of stage 1 besides numbers, strings and tuples: templates, shares, records, references, conditions on run-time sizes."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Callable
 
 from archdsl.dims import Dim, Size
 from archdsl.graph import InitExpr, Mask, TensorType, Value
+from archdsl.records import field, record
 from archdsl.source import NOWHERE, Span
 from archdsl.syntax import tree
 
@@ -35,37 +35,37 @@ class NeedInline(Exception):
     """A body reaches weights or tensors that a builder further out owns: it must be evaluated in place."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class BlockRef:
     decl: tree.Block
     module: Module
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class ModelRef:
     decl: tree.Model
     module: Module
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class FnRef:
     decl: tree.Fn
     module: Module
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class RecordRef:
     decl: tree.Record
     module: Module
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class UserOp:
     decl: tree.OpDecl
     module: Module
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Builtin:
     """A stage-1 function of the language. `raw` ones take (frame, args, span) unevaluated in meaning, the others plain values."""
 
@@ -74,17 +74,17 @@ class Builtin:
     doc: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class InitRef:
     name: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class MaskRef:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class RecordValue:
     name: str
     items: tuple[tuple[str, Any], ...]
@@ -96,7 +96,7 @@ class RecordValue:
         raise KeyError(key)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Bound:
     """An argument in force: its value, where it was written, and by what: argument | default | header."""
 
@@ -105,14 +105,14 @@ class Bound:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class DefaultEntry:
     value: Any
     span: Span
     statement: tree.Default
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Defaults:
     """The defaults in force where a template is written: (block declaration's id, argument) -> entry."""
 
@@ -120,14 +120,14 @@ class Defaults:
     key: int = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class OpRef:
     """An op by its name: a function of tensors, or a template without weights (`act = gelu`)."""
 
     op: Op
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Template:
     """A complete block: `Linear(64)`. `label` is its `as` name, `hint` the name of the choice it came from."""
 
@@ -140,7 +140,7 @@ class Template:
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Compose:
     parts: tuple[Any, ...]
     span: Span
@@ -149,7 +149,7 @@ class Compose:
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Literal:
     """`block(x) => expr`, with the frame that it was written in."""
 
@@ -160,7 +160,7 @@ class Literal:
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Partial:
     """A layout word or op waiting for its tensor: `rearrange([..] -> [..])`, `under(.., f)` used as a template."""
 
@@ -171,7 +171,7 @@ class Partial:
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Share:
     """One set of weights at `path` of `builder`, used by every application. `overrides`: the settings below that path."""
 
@@ -189,14 +189,14 @@ class Share:
 TEMPLATES = (Template, Compose, Literal, Partial, Share, OpRef)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Condition:
     """A conjunction of facts about run-time sizes that can be neither proved nor refuted: (left, op, right, divides?)."""
 
     parts: tuple[tuple[Size, str, Size, tuple[Size, Size] | None], ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@record(frozen=True, eq=False)
 class Late:
     """A number that the graph under construction waits for (late.py). `value` is the one of the present pass, which rules of ops may see."""
 

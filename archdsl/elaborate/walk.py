@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
@@ -14,6 +13,7 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.signatures import Callee
 from archdsl.elaborate.values import POISON, BlockRef, Builtin, FnRef, RecordRef
 from archdsl.modules import Module
+from archdsl.records import field, record
 from archdsl.shapes import axis_names
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -21,7 +21,7 @@ from archdsl.syntax import tree
 TYPES = frozenset("int float bool str block mask init f64 f32 f16 bf16 i64 i32 i8 u8".split())
 
 
-@dataclass
+@record(slots=False)
 class Walk:
     """`vars`: names that may be bound at this point. `fixed`: header names, which may not be bound again. `records`: parameters of a record type.
     `loop`: the loops around; `branches`: static branches inside the innermost one. `uses`: declaration -> those of this module that it mentions."""
@@ -421,7 +421,7 @@ class Walk:
             self.report(error("A0220", f"`{name}` returns nothing", name_span, "no `return` in its body", help="end the body with `return`"))
 
 
-@dataclass(slots=True)
+@record()
 class _Completed:
     """A block with its first list: what is called next is its second one."""
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.names.compile import Memo, Use, addressed, compile_names, header, own_shapes, quoted
 from archdsl.names.patterns import Choice, Expression, Index, Pattern, Star, outline, parse_pattern
+from archdsl.records import replace
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from itertools import groupby, product
@@ -16,6 +15,7 @@ from archdsl.elaborate.frame import Frame, Session
 from archdsl.names.pairing import Pairing, Variable, describe, pair
 from archdsl.names.patterns import Binding, Pattern, outline, parse_pattern, respan
 from archdsl.names.steps import MAX_KEYS, Chain
+from archdsl.records import field, record, replace
 from archdsl.source import Span
 from archdsl.syntax import tree
 from archdsl.weightmap import Alias, Constant, Entry, Ignored, Shape, Step, WeightMap
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Member = tuple[str, Binding]  # an address and what it binds
 
 
-@dataclass(slots=True)
+@record()
 class Compiled:
     """The map as far as it goes, with what is wrong. `used`: for each line, by its place in the block, whether its condition ever held, and
     which items of its lists some address had."""
@@ -38,7 +38,7 @@ class Compiled:
     used: dict[int, Use] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@record()
 class Use:
     active: bool = False
     matched: bool = False
@@ -50,7 +50,7 @@ def own_shapes(graph: Graph) -> dict[str, Shape]:
     return {a: tuple(p.type.shape) for a, p in graph.parameters() if p.kind != "const"}  # type: ignore[misc]
 
 
-@dataclass(slots=True)
+@record()
 class Line:
     """A line as it was read. `bindings` and, for plain renamings, `keys` by address are kept when they are the same in all variants (`constant`)."""
 

@@ -1,17 +1,17 @@
 """How the two sides of a line go together: which lists and indices they share, and which stand on one side alone."""
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 
 from archdsl.diagnostics.model import Label, error
 from archdsl.names.patterns import Choice, Index, Pattern, Star
+from archdsl.records import record
 
 Variable = str | int
 """A loop index by name, or a list in braces by its place among the lists of its side."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Pairing:
     """`pairs`: place of a foreign list -> place of the address's list. `own`, `foreign`: what stands on one side alone, in the order of the text."""
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, error
+from archdsl.records import field, record, replace
 from archdsl.source import Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import parse_expression
@@ -21,14 +21,14 @@ _PLAIN = re.compile(r"[\w.\-]+")
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Index:
     """`{i}`: a whole number that the pattern binds."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Expression:
     """`{2 * i + 1}`; `indices`: the loop indices that it mentions; `fixed`: it mentions nothing else."""
 
@@ -38,7 +38,7 @@ class Expression:
     fixed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Choice:
     """`{q, k, v}`"""
 
@@ -52,7 +52,7 @@ class Choice:
         return f"{{{', '.join(self.texts)}}}"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Star:
     """`*`: one segment, or a part of one; `**` (`deep`): any number of segments, only where a pattern is searched for."""
 
@@ -62,7 +62,7 @@ class Star:
 Part = str | Index | Expression | Choice | Star
 
 
-@dataclass(slots=True)
+@record()
 class Binding:
     """What one address says: loop indices, the item of each `{a, b}`, the text of each `*`, both in the order of the pattern."""
 
@@ -71,7 +71,7 @@ class Binding:
     stars: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@record(frozen=True, slots=False)
 class Pattern:
     parts: tuple[Part, ...]
     span: Span

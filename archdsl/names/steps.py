@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from math import prod
 from typing import Any
@@ -15,6 +14,7 @@ from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.graph import Node, TensorType, Value
 from archdsl.names.patterns import names_in
+from archdsl.records import replace
 from archdsl.syntax import tree
 from archdsl.weightmap import MapError, Shape, Step, show
 

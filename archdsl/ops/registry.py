@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
+
+from archdsl.records import field, record
 
 if TYPE_CHECKING:
     from archdsl.syntax import tree
@@ -37,7 +38,7 @@ class OpError(ValueError):
         self.message, self.about, self.help, self.require = message, about, help, require
 
 
-@dataclass
+@record(slots=False)
 class Op:
     """`infer(**arguments) -> TensorType | tuple` with operands as TensorType, number or None; absent: the signature alone decides,
     and the dtype is the one written there or else the operands' promoted one.

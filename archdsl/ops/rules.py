@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from archdsl.dims import Size, product
 from archdsl.graph import FLOATS, TensorType
 from archdsl.ops.registry import OpError
+from archdsl.records import record
 
 INTS = ("u8", "i8", "i32", "int")
 DTYPES = {"f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16", "int": "int64", "i32": "int32", "i8": "int8", "u8": "uint8",
@@ -251,7 +251,7 @@ def volume(shape: Iterable[Size]) -> Size:
 
 
 # ---------------------------------------------------------------- samples for the registry test
-@dataclass(frozen=True)
+@record(frozen=True, slots=False)
 class Sample(TensorType):
     """A sample operand: its values lie in [low, high) (integers too), or are a permutation along the last axis."""
 

@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
+from archdsl.records import replace
 from archdsl.source import Source, Span
 from archdsl.syntax.codes import CODES
 from archdsl.syntax.describe import describe_open, listing, options, place, short, span

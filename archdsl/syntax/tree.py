@@ -1,32 +1,40 @@
-"""The syntax tree: one dataclass per construct, each with the span of its text. Spans do not take part in equality."""
+"""The syntax tree: one record per construct, each with the span of its text. Spans do not take part in equality."""
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
 from fractions import Fraction
-from typing import Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
+from archdsl.records import field, fields, record
 from archdsl.source import Span
 
 _T = TypeVar("_T", bound=type)
+_PLAIN = frozenset({"str", "str | None", "bool", "int", "int | Fraction", "Span", "Span | None", "tuple[str, ...]", "tuple[str | None, ...]"})
 
 
 @dataclass_transform(field_specifiers=(field,))
 def node(cls: _T) -> _T:
-    """A dataclass with slots. Equality and text are written once, in Node: generating them for 80 classes would cost a third of a cold check."""
-    if cls.__doc__ is None:
-        cls.__doc__ = cls.__name__  # else dataclass makes one, slowly, from the signature
-    return dataclass(slots=True, eq=False, repr=False)(cls)  # pyright: ignore[reportUnknownVariableType]
+    """A record with slots, whose equality and text are written once, in Node."""
+    define: Any = record(eq=False, repr=False)
+    made = define(cls)
+    found = fields(made)
+    made.below = tuple(f.name for f in found if f.type not in _PLAIN)
+    made.compared = tuple(f.name for f in found if f.compare)
+    return made
 
 
 @node
 class Node:
+    """`below`: the names of the fields that may hold nodes; `compared`: of those that count in equality."""
+
+    if TYPE_CHECKING:
+        below: ClassVar[tuple[str, ...]]
+        compared: ClassVar[tuple[str, ...]]
     span: Span = field(compare=False, repr=False)
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self) if f.compare)
+        return all(getattr(self, name) == getattr(other, name) for name in self.compared)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -35,21 +43,27 @@ class Node:
         return f"{type(self).__name__}({shown})"
 
 
-def children(node: Any) -> Iterator[Node]:
-    """The nodes directly below a node (or a tuple), in the order of the text."""
+def children(node: Any) -> list[Node]:
+    """The nodes directly below a node (or in a tuple), in the order of the text."""
+    out: list[Node] = []
     if isinstance(node, Node):
-        for f in fields(node):
-            value = getattr(node, f.name)
+        for name in node.below:
+            value: Any = getattr(node, name)
             if isinstance(value, Node):
-                yield value
-            else:
-                yield from children(value)
-    elif isinstance(node, tuple) and not isinstance(node, Span):
-        for item in node:  # pyright: ignore[reportUnknownVariableType]
-            if isinstance(item, Node):
-                yield item
-            elif isinstance(item, tuple):
-                yield from children(item)
+                out.append(value)
+            elif isinstance(value, tuple):
+                _gather(value, out)  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(node, tuple):
+        _gather(node, out)  # pyright: ignore[reportUnknownArgumentType]
+    return out
+
+
+def _gather(items: tuple[Any, ...], out: list[Node]) -> None:
+    for item in items:
+        if isinstance(item, Node):
+            out.append(item)
+        elif isinstance(item, tuple) and not isinstance(item, Span):
+            _gather(item, out)  # pyright: ignore[reportUnknownArgumentType]
 
 
 class Seq(tuple[Any, ...]):

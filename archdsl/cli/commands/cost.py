@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from archdsl.cli.output import show_json, show_table
 from archdsl.cli.source import open_source, read_settings
 from archdsl.cost import FIGURES, Cost, Layer
 from archdsl.cost import cost as count
 from archdsl.cost.sizes import parse_sizes
+from archdsl.records import field, record
 
 
 def cost(source: str, at: list[str], settings: list[str], by: str | None, form: str, dtype: str, json: bool) -> int:
@@ -49,7 +49,7 @@ def short(number: int, unit: str = "") -> str:
 
 
 # ---------------------------------------------------------------- by layer
-@dataclass(slots=True)
+@record()
 class Branch:
     """A row with those below it; `last` is the name of the last of the equal siblings that it stands for."""
 
