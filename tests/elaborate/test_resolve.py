@@ -237,3 +237,14 @@ def test_fixes_mend_the_text():
 def test_a_syntax_fault_is_not_followed_by_names_that_it_hid(text, codes):
     module = modules.Library().open(Source("t.arch", text), None)
     assert {d.code[:3] for d in [*module.diagnostics, *resolve(module)]} == codes
+
+
+def test_every_kind_of_node_is_walked():
+    from archdsl.elaborate import walk
+    from archdsl.syntax import tree
+
+    def kinds(base: type) -> set[type]:
+        return {k for c in base.__subclasses__() for k in (c, *kinds(c))}
+
+    assert kinds(tree.Expr) - set(walk.EXPRESSIONS) == set()
+    assert kinds(tree.Statement) - set(walk.STATEMENTS) == set()
