@@ -9,7 +9,7 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.elaborate import headers, library
 from archdsl.elaborate.builder import Builder, join
-from archdsl.elaborate.frame import Frame, Override, good
+from archdsl.elaborate.frame import Frame, Override, below, good
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
@@ -257,8 +257,7 @@ def apply(frame: Frame, template: Any, args: Args, span: Span, label: str | None
 
 def _descend(frame: Frame, segment: str, span: Span) -> Frame:
     """A frame whose owners live one segment deeper."""
-    overrides = tuple(o for o in (o.below(segment) for o in frame.overrides) if o)
-    return frame.child(prefix=join(frame.prefix, segment), overrides=overrides)
+    return frame.child(prefix=join(frame.prefix, segment), overrides=below(frame.overrides, segment))
 
 
 def _apply_literal(frame: Frame, template: Any, args: Args, span: Span, label: str | None) -> Any:
@@ -301,6 +300,9 @@ def _apply_share(frame: Frame, share: Share, args: Args, span: Span, label: str 
 def _read_in_arm(frame: Frame, graph: Graph, path: str, operands: tuple[Value, ...]) -> tuple[Value, ...]:
     """A shared block inside an arm of `phase`: an arm owns nothing, so the weights are read outside and the block is copied in."""
     flat = flatten(graph)
+    for address, value in flat.emits.items():
+        frame.builder.emit(f"{path}.{address}", value, value.node.span)
+    frame.builder.require(flat.guards)
     known: dict[Value, Value] = dict(zip(flat.inputs, operands))
     for node in flat.nodes:
         if node.op == "param":
@@ -312,23 +314,23 @@ def _read_in_arm(frame: Frame, graph: Graph, path: str, operands: tuple[Value, .
 
 
 def _same_weights(share: Share, first: Graph, other: Graph, span: Span) -> None:
-    a = {k: p.type for k, p in first.parameters()}
-    b = {k: p.type for k, p in other.parameters()}
+    a, b = dict(first.parameters()), dict(other.parameters())
     if a != b:
-        name = next((k for k in a if a.get(k) != b.get(k)), next((k for k in b if k not in a), ""))
-        raise error("A0213", f"the shared `{share.name}` would need other weights here: `{name}` is {b.get(name, 'absent')} instead of {a.get(name, 'absent')}", span,
+        name = next((k for k in (*a, *b) if a.get(k) != b.get(k)))
+        was, now = (w[name].type if name in w else "absent" for w in (a, b))
+        told = f"`{name}` is {now} instead of {was}" if was != now else f"`{name}` has another initial value, kind or written structure"
+        raise error("A0213", f"the shared `{share.name}` would need other weights here: {told}", span,
                     "applied at another width or with other arguments", labels=(Label(first.span, "first applied like this"), Label(share.span, "shared here")),
-                    help="an application's own arguments must not change a weight's shape")
+                    help="an application's own arguments must not change a weight")
 
 
 def _apply_outlined(frame: Frame, template: Template, args: Args, span: Span, segment: str) -> Any:
     site = (id(span.source), span.start, frame.prefix)
     if hash(site) in frame.session.inline_sites or frame.phase:
         return run_in_place(_descend(frame, segment, span), template, args, span)
-    overrides = tuple(o for o in (o.below(segment) for o in frame.overrides) if o)
     path = join(frame.prefix, segment)
     try:
-        graph, operands = _definition(frame, template, args, span, path, overrides)
+        graph, operands = _definition(frame, template, args, span, path, below(frame.overrides, segment))
     except NeedInline:
         frame.session.inline_sites.add(hash(site))
         return run_in_place(_descend(frame, segment, span), template, args, span)
@@ -373,18 +375,25 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         fresh = [builder.input(v.node.name or "x", v.type, span) for v in tensors]
         queue = iter(fresh)
         inner_args = ([map_tensors(v, lambda _: next(queue)) for v in positional], {k: map_tensors(v, lambda _: next(queue)) for k, v in named_args.items()}, spans)
-        before = set(session.used_defaults)
-        session.used_defaults.clear()
+        before, session.used_defaults, learned = session.used_defaults, set(), len(session.facts)
         inner = Frame(session, frame.module, builder, "", overrides=overrides, dtype=frame.dtype)
-        values = run_body(inner, template, inner_args, span)
+        try:
+            values = run_body(inner, template, inner_args, span)
+            used = session.used_defaults
+        except NeedInline:
+            frame.builder.require(builder.guards)
+            raise
+        finally:
+            session.used_defaults = before | session.used_defaults
         graph = builder.finish(title(template), values, names=tuple(o.name for o in template.ref.decl.outs), doc=described(template), span=template.span)
-        used = set(session.used_defaults)
-        session.used_defaults |= before
-        hit = (session.same(graph), used)
+        graph = session.same(graph)
         if not overrides:
-            session.memo[key] = hit
-    session.used_defaults |= hit[1]
-    return hit[0], tuple(tensors)
+            session.memo[key] = graph, used, tuple(session.facts[learned:])
+        return graph, tuple(tensors)
+    graph, used, facts = hit
+    session.used_defaults |= used
+    session.learn_all(facts)
+    return graph, tuple(tensors)
 
 
 def _labels(template: Template) -> dict[str, Any]:
@@ -466,6 +475,12 @@ def phase(frame: Frame, node: tree.PhaseExpr) -> Any:
         arms[name] = (builder, tuple(good(v) for v in (value if isinstance(value, tuple) else (value,))))
     if set(arms) != {"train", "eval"}:
         raise error("A0227", "both phases need an arm: `phase { train => …  eval => … }`", node.span)
+    for builder, _ in arms.values():
+        for address, value in builder.emits.items():
+            raise error("A0219", f"`{address}` is emitted in an arm of `phase`", value.node.span, "its value would exist in one phase alone",
+                        labels=(Label(node.span, "this phase"),), help="emit what both arms give, behind the `phase`")
+        frame.builder.require(builder.guards)
+        frame.builder.knobs.update(builder.knobs)
     types = [tuple(v.type for v in values) for _, values in arms.values()]
     if types[0] != types[1]:
         shown = [", ".join(map(str, t)) for t in types]

@@ -1,6 +1,7 @@
 """Graphs under construction: nodes in order, owned weights and their addresses, tensors imported from an enclosing body."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from archdsl.diagnostics.model import Label, error
@@ -90,8 +91,7 @@ class Builder:
     # ---------------------------------------------------------------- ownership
     def claim(self, path: str, span: Span, what: str = "weights") -> None:
         """Takes an address for one owner. Raises A0211 for a second owner and A0210 for a name that modules use themselves."""
-        first, last = path.split(".", 1)[0], path.rsplit(".", 1)[-1]
-        for word in (first, last):
+        for word in path.split("."):
             if word in RESERVED:
                 raise error("A0210", f"the address `{path}` would hide `{word}` of the module", span, f"`{word}` is taken by torch.nn.Module",
                             help=f"name it otherwise, for example `as {word}_`")
@@ -120,6 +120,10 @@ class Builder:
         self.claim(path, span)
         self.children[path] = graph
 
+    def require(self, guards: Iterable[Guard]) -> None:
+        """Guards of a graph inside, or of an attempt to make one: what they say is known from then on, so nothing would state it again."""
+        self.guards += [g for g in guards if g not in self.guards]
+
     def emit(self, address: str, value: Value, span: Span) -> None:
         if address in self.emits:
             raise error("A0219", f"two values are emitted as `{self.base}{address}`", span, "the second", labels=(Label(self.emits[address].node.span, "the first"),),
@@ -133,7 +137,7 @@ class Builder:
         values = node.values
         for address, value in zip(graph.emits, values[len(graph.outputs) :]):
             self.emit(f"{path if emit_path is None else emit_path}.{address}", value, span)
-        self.guards += [g for g in graph.guards if g not in self.guards]
+        self.require(graph.guards)
         self.knobs.update({f"{path}.{k}": v for k, v in graph.knobs.items()})
         return values[: len(graph.outputs)]
 
@@ -145,7 +149,7 @@ class Builder:
                 copy = self.add(node.op, map_tensors(node.args, known.__getitem__), {k: map_tensors(v, known.__getitem__) for k, v in node.attrs.items()},
                                 node.types, node.span, node.name)
                 known.update(zip(node.values, copy.values))
-        self.guards += [g for g in graph.guards if g not in self.guards]
+        self.require(graph.guards)
         for name, n in graph.applied.items():
             self.applied[name] = self.applied.get(name, 0) + n
         return tuple(known[o] for o in graph.outputs)

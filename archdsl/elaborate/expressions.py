@@ -293,14 +293,18 @@ def _literal(frame: Frame, node: tree.BlockLiteral) -> Any:
     return Literal(node, frame.child(vars=dict(frame.vars)), frame.session.intern(("literal", id(node), frame.defaults.key, captured)))
 
 
-def free_names(node: Any) -> set[str]:
-    """Every name that a tree mentions (bound ones included: a superset is enough for a key)."""
+def free_names(node: Any, skipped: frozenset[int] = frozenset()) -> set[str]:
+    """Every name that a tree mentions (bound ones included: a superset is enough for a key), but for the nodes with these ids."""
     out: set[str] = set()
     stack = [node]
     while stack:
         n = stack.pop()
+        if id(n) in skipped:
+            continue
         if isinstance(n, (tree.Name, tree.AxisName)):
             out.add(n.id)
+        elif isinstance(n, (tree.Emit, tree.Update)):
+            out.add(n.name)
         stack.extend(tree.children(n))
     return out
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from archdsl import shapes
 from archdsl.diagnostics.model import Collector, error
-from archdsl.dims import Dim
+from archdsl.dims import Dim, Size
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.values import POISON, Bound, Defaults, Late, Poisoned, RecordValue, show
 from archdsl.graph import Graph, InitExpr, Mask, Value
@@ -16,6 +17,8 @@ from archdsl.syntax import tree
 if TYPE_CHECKING:
     from archdsl.modules import Library, Module
 
+Fact = tuple[Size, str, Size, tuple[Size, Size] | None]
+"""left, relation, right; for divisibility (dividend, divisor)."""
 MAX_STEPS = 400_000
 MAX_ITEMS = 200_000
 MAX_BITS = 4096
@@ -38,6 +41,13 @@ class Override:
         return None
 
 
+def below(overrides: tuple[Override, ...], path: str) -> tuple[Override, ...]:
+    """What of these overrides is meant for owners below a path."""
+    for segment in path.split("."):
+        overrides = tuple(o for o in (o.below(segment) for o in overrides) if o)
+    return overrides
+
+
 class Session:
     """One elaboration: its budget, memo of definitions and interned keys."""
 
@@ -50,6 +60,7 @@ class Session:
         self.inline_sites: set[int] = set()
         self.depth = 0
         self.known = 0
+        self.facts: list[Fact] = []
         self.used_defaults: set[tuple[int, str]] = set()
         self.resolving: list[str] = []
         self.declared_defaults: list[Any] = []
@@ -62,13 +73,33 @@ class Session:
         """Starts another elaboration of the same module: the memo stays, budgets and bookkeeping start anew."""
         self.steps = self.depth = self.known = 0
         self.inline_sites.clear()
+        self.facts.clear()
         self.used_defaults.clear()
         self.declared_defaults.clear()
         self.resolving.clear()
 
-    def learn(self, fact: Any) -> None:
-        """Notes that a fact about run-time sizes holds from here on: definitions elaborated before it are not reused after it."""
-        self.known = self.intern(("facts", self.known, fact))
+    def learn(self, fact: Fact) -> bool:
+        """A fact about run-time sizes holds from here on: definitions elaborated before it are not reused after it, those that state it state it
+        again in another elaboration. False when it contradicts what is known."""
+        left, op, right, divides = fact
+        known = shapes.facts()
+        possible: bool | None = True
+        if op == "==" and divides and isinstance(divides[1], int):
+            possible = known.require_divides(divides[0], divides[1])
+        elif op == "==":
+            possible = known.require_equal(left, right)
+        elif op in (">=", ">"):
+            possible = known.require_at_least(left, right + 1 if op == ">" else right)
+        elif op in ("<=", "<"):
+            possible = known.require_at_least(right, left + 1 if op == "<" else left)
+        self.known = self.intern(("facts", self.known, left, op, right))
+        self.facts.append(fact)
+        return possible is not False
+
+    def learn_all(self, facts: tuple[Fact, ...]) -> None:
+        """What a definition made before requires of run-time sizes."""
+        for fact in facts:
+            self.learn(fact)
 
     def step(self, span: Span, n: int = 1) -> None:
         self.steps += n
@@ -77,8 +108,11 @@ class Session:
                         help="shorten the loops, or nest fewer blocks that apply their argument several times")
 
     def same(self, graph: Graph) -> Graph:
-        """The first graph of this structure that applies the same blocks."""
-        return self.graphs.setdefault((graph.hash, tuple(sorted(graph.applied.items()))), graph)
+        """The first graph of this structure with the same of what the hash leaves out: blocks applied, knobs, written factors of weights."""
+        knobs = tuple((k, id(v.domain), self.key(v.default), self.key(v.value), repr(v.allowed)) for k, v in sorted(graph.knobs.items()))
+        factors = tuple((p.path, p.factors) for p in graph.params if p.factors)
+        below = tuple(id(g) for g in graph.children.values())
+        return self.graphs.setdefault((graph.hash, tuple(sorted(graph.applied.items())), knobs, factors, below), graph)
 
     def intern(self, key: Any) -> int:
         return self.keys.setdefault(key, len(self.keys) + 1)
@@ -168,4 +202,4 @@ def check_size(session: Session, value: Any, span: Span) -> Any:
     return value
 
 
-__all__ = ["Frame", "Override", "Session", "check_size", "good", "show"]
+__all__ = ["Frame", "Override", "Session", "below", "check_size", "good", "show"]

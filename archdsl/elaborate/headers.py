@@ -308,7 +308,6 @@ def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None
     for p in decl.params:
         if p.rest:
             continue
-        over = [o for o in inner.overrides if o.segments[0] == p.name]
         explicit = p.name in template.args and template.args[p.name].origin == "argument"
         if p.name not in template.args:
             if p.default is None:
@@ -317,10 +316,16 @@ def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None
             inner.vars[p.name] = convert(inner, default, p.type, p.default.span, p.name)
         default = inner.vars[p.name]
         if p.domain is not None and not explicit:
-            for o in over:
-                inner.vars[p.name] = convert(inner, override_value(inner, o, default), p.type, o.span, p.name)
+            for o in inner.overrides:
+                if addresses(o, p.name, inner.vars[p.name]):
+                    inner.vars[p.name] = convert(inner, override_value(inner, o, default), p.type, o.span, p.name)
             address = join(inner.prefix, p.name)
             inner.builder.knobs[address] = Knob(address, p.type.span.text if p.type else "", default, inner.vars[p.name], p.domain, p.span, p.doc, allowed(inner, p))
+
+
+def addresses(o: Override, name: str, value: Any) -> bool:
+    """Whether a setting is meant for a parameter of this value, not for what lies below an owner of the same name."""
+    return o.segments[0] == name and (len(o.segments) == 1 or isinstance(value, (tuple, RecordValue)))
 
 
 def override_value(frame: Frame, o: Override, current: Any) -> Any:

@@ -144,6 +144,7 @@ def plan(frame: Frame, s: tree.For) -> Plan | None:
 
 
 def _plan(frame: Frame, s: tree.For) -> Plan | None:
+    from archdsl.elaborate.expressions import free_names
     from archdsl.elaborate.statements import assigned
 
     inside = set(binders(s.body))
@@ -155,16 +156,8 @@ def _plan(frame: Frame, s: tree.For) -> Plan | None:
             callees.add(callee)
     if not late:
         return None
-    skipped = {id(e) for e in late}
-    names: set[str] = {n for b in s.body for n in assigned(b)}
-    stack: list[Any] = list(s.body)
-    while stack:
-        n = stack.pop()
-        if id(n) in skipped:
-            continue
-        if isinstance(n, (tree.Name, tree.AxisName)):
-            names.add(n.id)
-        stack.extend(tree.children(n))
+    skipped = frozenset(id(e) for e in late)
+    names = {n for b in s.body for n in (*assigned(b), *free_names(b, skipped))}
     return Plan(tuple(late), tuple(sorted(names)), frozenset(callees))
 
 

@@ -148,7 +148,7 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
                 default = headers.convert(frame, evaluate(frame, p.default), p.type, p.default.span, p.name)
             value = default
             for o in frame.overrides:
-                if o.segments[0] == p.name:
+                if headers.addresses(o, p.name, value):
                     value = headers.convert(frame, headers.override_value(frame, o, value), p.type, o.span, p.name)
         except ArchError as e:
             faults += e.diagnostics

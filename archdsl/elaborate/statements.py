@@ -12,11 +12,12 @@ from archdsl.elaborate.apply import arguments, owner_allowed
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.domains import of_values
 from archdsl.elaborate.expressions import evaluate, select_arm, truth
-from archdsl.elaborate.frame import Frame, good
+from archdsl.elaborate.frame import Frame, below, good
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
-    POISON, TEMPLATES, BlockRef, Condition, DefaultEntry, Defaults, FnRef, InitRef, Late, NeedInline, Poisoned, Share, Template, Unfit, describe, has_tensor, map_tensors,
+    POISON, TEMPLATES, BlockRef, Condition, DefaultEntry, Defaults, FnRef, InitRef, Late, NeedInline, Poisoned, Share, Template, Unfit, describe, has_tensor, holds_tensor,
+    map_tensors,
 )
 from archdsl.graph import Graph, Guard, InitExpr, Knob, Param, TensorType, Value
 from archdsl.source import Span
@@ -139,24 +140,11 @@ def _mentioned(node: Any) -> list[str]:
 def _lift(frame: Frame, part: Any, s: tree.Require) -> None:
     """A condition on run-time sizes becomes a fact from here on, and a guard of the model."""
     left, op, right, divides = part
-    facts = shapes.facts()
-    possible: bool | None = True
-    if op == "==" and divides and isinstance(divides[1], int):
-        possible = facts.require_divides(divides[0], divides[1])
-    elif op == "==":
-        possible = facts.require_equal(left, right)
-    elif op in (">=", ">"):
-        possible = facts.require_at_least(left, right + 1 if op == ">" else right)
-    elif op in ("<=", "<"):
-        possible = facts.require_at_least(right, left + 1 if op == "<" else left)
-    if possible is False:
+    if not frame.session.learn(part):
         raise error("A0302", f"`{s.condition.span.text}` contradicts what is required of the sizes before", s.condition.span, "no sizes satisfy both")
-    frame.session.learn((left, op, right))
     written = f"{divides[0]} % {divides[1]} == 0" if op == "==" and divides else f"{left} {op} {right}"
     message = _interpolate(frame, s.message) if s.message else f"{written} is required"
-    guard = Guard(left, op, right, message, s.condition.span)
-    if guard not in frame.builder.guards:
-        frame.builder.guards.append(guard)
+    frame.builder.require([Guard(left, op, right, message, s.condition.span)])
 
 
 def _interpolate(frame: Frame, text: str) -> str:
@@ -199,14 +187,14 @@ def _default(frame: Frame, s: tree.Default) -> None:
 
 def _share(frame: Frame, s: tree.Share) -> None:
     value = evaluate(frame, s.value)
-    if s.condition is not None and not truth(frame, s.condition):
-        frame.bind(s.name, _hinted(value, s.name), s.name_span)
-        return
-    if isinstance(value, tuple):
-        shares = tuple(_one_share(frame, s, v, f"{s.address or s.name}.{i}") for i, v in enumerate(value))
-        frame.bind(s.name, shares, s.name_span)
-        return
-    frame.bind(s.name, _one_share(frame, s, value, s.address or s.name), s.name_span)
+    address = s.address or s.name
+    shared = s.condition is None or truth(frame, s.condition)
+
+    def one(item: Any, path: str) -> Any:
+        return _one_share(frame, s, item, path) if shared else _hinted(item, path)
+
+    made = tuple(one(v, f"{address}.{i}") for i, v in enumerate(value)) if isinstance(value, tuple) else one(value, address)
+    frame.bind(s.name, made, s.name_span)
 
 
 def _hinted(value: Any, name: str) -> Any:
@@ -221,10 +209,7 @@ def _one_share(frame: Frame, s: tree.Share, value: Any, name: str) -> Share:
     owner_allowed(frame, s.span, value.ref.decl.name)
     path = join(frame.prefix, name)
     key = frame.session.intern(("share", id(frame.builder), path, value.key))
-    overrides = frame.overrides
-    for segment in name.split("."):
-        overrides = tuple(o for o in (o.below(segment) for o in overrides) if o)
-    return Share(name, value, frame.builder, path, s.name_span, key, overrides)
+    return Share(name, value, frame.builder, path, s.name_span, key, below(frame.overrides, name))
 
 
 def _param(frame: Frame, s: tree.ParamDecl) -> None:
@@ -277,7 +262,7 @@ def initial(frame: Frame, node: tree.Expr, shape: tuple[int, ...]) -> InitExpr:
     if isinstance(value, InitExpr):
         return value
     if isinstance(value, Value):
-        raise error("A0204", "an initialiser cannot read data", node.span)
+        raise error("A0204", "an initialiser cannot read data, nor a parameter that another body owns", node.span)
     from archdsl.elaborate.values import is_hyper_number
 
     if is_hyper_number(value) or isinstance(value, bool):
@@ -290,10 +275,11 @@ def initial(frame: Frame, node: tree.Expr, shape: tuple[int, ...]) -> InitExpr:
 
 
 def _readable(frame: Frame) -> dict[str, Any]:
-    """The variables as an initialiser sees them: a parameter of this body stands for its initial value."""
+    """The variables as an initialiser sees them: a parameter of this body stands for its initial value (one of a body around it is data)."""
     out = dict(frame.vars)
+    own = frame.builder.home.own
     for k, v in out.items():
-        if isinstance(v, Value) and v.node.op == "param":
+        if isinstance(v, Value) and v.node.op == "param" and id(v.node) in own:
             out[k] = InitExpr("param", (), (("path", v.node.attrs["path"]),))
     return out
 
@@ -397,9 +383,7 @@ def _pattern_names(p: tree.Pattern) -> list[str]:
 def _iteration(frame: Frame, s: tree.For, i: int, outer: set[str]) -> bool:
     """One pass of a labelled loop: a graph of its own below `label.i`, or in place when it reaches shared weights outside."""
     path = join(join(frame.prefix, s.label or ""), str(i))
-    overrides = frame.overrides
-    for segment in (s.label or "", str(i)):
-        overrides = tuple(o for o in (o.below(segment) for o in overrides) if o)
+    overrides = below(frame.overrides, f"{s.label}.{i}")
     site = hash((id(s), path, frame.builder.base))
     if site not in frame.session.inline_sites and not frame.phase:
         try:
@@ -409,7 +393,6 @@ def _iteration(frame: Frame, s: tree.For, i: int, outer: set[str]) -> bool:
     inner = frame.child(prefix=path, overrides=overrides, loop=None, emitted=len(frame.builder.emits))
     returned = run(inner, s.body)
     frame.result = inner.result
-    frame.defaults = frame.defaults
     return returned
 
 
@@ -440,31 +423,37 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
     key = None if overrides else _body_key(frame, s, plan)
     known = session.memo.get(key) if key is not None else None
     if known is None:
-        known = _body_graph(frame, s, path, overrides, outer, late.places(session, plan, numbers) if plan and numbers else {})
+        learned = len(session.facts)
+        known = _body_graph(frame, s, plan, path, overrides, outer, late.places(session, plan, numbers) if plan and numbers else {})
+        known.facts = tuple(session.facts[learned:])
         if key is not None and known.operands is not None:
             session.memo[key] = known
         operands = list(known.imports)
     else:
-        operands = [frame.vars[n] for n in known.operands or ()]
+        session.learn_all(known.facts)
+        reachable = _reachable(frame, _body_names(frame, s, plan))
+        operands = [reachable[i] for i in known.operands or ()]
     return known, operands, late.fill(session, known.graph, dict(zip(known.waiting, numbers or ())))
 
 
 @record()
 class _Body:
     """One evaluated loop body. `carried`: outer names with their new values, whose tensors are `mine` (the graph's outputs) or the outer body's.
-    `operands`: the outer variables that the graph's inputs are, when all of them are plain variables. `waiting`: the numbers of its late arguments."""
+    `operands`: which of the tensors that the body can reach (`_reachable`) the graph's inputs are; None when they cannot be told by that.
+    `waiting`: the numbers of its late arguments. `facts`: what it requires of run-time sizes."""
 
     graph: Any
     imports: tuple[Value, ...]
     carried: list[tuple[str, Any]]
     mine: list[Value]
-    operands: tuple[str, ...] | None
+    operands: tuple[int, ...] | None
     used: set[tuple[int, str]]
     name: str
     waiting: tuple[int, ...]
+    facts: tuple[Any, ...] = ()
 
 
-def _body_graph(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:
+def _body_graph(frame: Frame, s: tree.For, plan: late.Plan | None, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:
     session = frame.session
     builder = Builder(frame.builder, frame.builder.base + path + ".")
     inner = frame.child(builder=builder, prefix="", overrides=overrides, loop=None, vars=dict(frame.vars), emitted=0, late=waiting)
@@ -473,6 +462,9 @@ def _body_graph(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set
         if run(inner, s.body):
             raise error("A0220", "`return` cannot stand in a labelled loop", s.span)
         used = session.used_defaults
+    except NeedInline:
+        frame.builder.require(builder.guards)
+        raise
     finally:
         session.used_defaults = before | session.used_defaults
     changed = [(n, inner.vars[n]) for n in frame.vars if n in outer and n in inner.vars and inner.vars[n] is not frame.vars[n]]
@@ -483,39 +475,54 @@ def _body_graph(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set
         map_tensors(v, lambda t: values.append(t) or t)
     if waiting and any(not late.only_tensors(v) for _, v in carried):
         session.plans[id(s)] = None
+        frame.builder.require(builder.guards)
         raise Unfit  # a block that waits for a number would leave the loop
     mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
     names = tuple(n for n, v in carried if isinstance(v, Value)) if len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried) else ()
     graph = builder.finish(s.label or "", tuple(mine), names=names, span=s.span)
     interned = session.same(graph)
     imports = tuple(builder.imports)
-    by_value = {v: n for n, v in frame.vars.items() if isinstance(v, Value)}
-    plain = all(v in by_value for v in imports) and len(mine) == len(values)
-    return _Body(interned, imports, carried, mine, tuple(by_value[v] for v in imports) if plain else None, used, mine[0].node.name if mine else "",
+    at = {v: i for i, v in reversed(list(enumerate(_reachable(frame, _body_names(frame, s, plan)))))}
+    plain = all(v in at for v in imports) and len(mine) == len(dict.fromkeys(values))
+    return _Body(interned, imports, carried, mine, tuple(at[v] for v in imports) if plain else None, used, mine[0].node.name if mine else "",
                  tuple(w.number for w in waiting.values()))
 
 
-def _body_key(frame: Frame, s: tree.For, plan: late.Plan | None) -> Any:
-    """What a body's evaluation depends on: the values of the names it mentions, but for late arguments; tensors by type, and which of them are the same."""
+def _body_names(frame: Frame, s: tree.For, plan: late.Plan | None) -> tuple[str, ...]:
+    """The names that a body mentions or binds, but for those in late arguments."""
     from archdsl.elaborate.expressions import free_names
 
-    session = frame.session
-    names = session.free.get(id(s)) if plan is None else plan.names
-    if names is None:
-        names = session.free[id(s)] = tuple(sorted(set().union(*(free_names(b) for b in s.body), *(assigned(b) for b in s.body))))
-    parts: list[Any] = []
-    first: dict[Value, str] = {}
+    if plan is not None:
+        return plan.names
+    free = frame.session.free
+    if id(s) not in free:
+        free[id(s)] = tuple(sorted(set().union(*(free_names(b) for b in s.body), *(assigned(b) for b in s.body))))
+    return free[id(s)]
+
+
+def _reachable(frame: Frame, names: tuple[str, ...]) -> list[Value]:
+    """The tensors in the values of these names, those in lists and masks included, in order."""
+    found: list[Value] = []
     for n in names:
-        v = frame.vars.get(n)
-        if n not in frame.vars:
-            continue
-        if v is POISON:
-            return None
-        parts.append((n, session.key(v), first.setdefault(v, n) if isinstance(v, Value) else None))
-    rest = session.key(tuple(frame.rest[0])) if frame.rest else None
+        map_tensors(frame.vars.get(n), found.append)
+    return found
+
+
+def _body_key(frame: Frame, s: tree.For, plan: late.Plan | None) -> Any:
+    """What a body's evaluation depends on: the values of the names it mentions, but for late arguments; tensors by type, and which of them are
+    the same. None when that does not say all: a template that holds a tensor may read it under no name of the body."""
+    session = frame.session
+    names = _body_names(frame, s, plan)
+    values = [(n, frame.vars[n]) for n in names if n in frame.vars]
+    if any(v is POISON or holds_tensor(v) for _, v in values):
+        return None
     if frame.rest and (frame.rest[1] or any(has_tensor(v) for v in frame.rest[0])):
         return None
-    return ("body", id(s), plan is None, tuple(parts), frame.defaults.key, frame.dtype, rest, session.known)
+    first: dict[Value, int] = {}
+    same = tuple(first.setdefault(v, i) for i, v in enumerate(_reachable(frame, names)))
+    rest = session.key(tuple(frame.rest[0])) if frame.rest else None
+    sequences = tuple(sorted(frame.vars.get("...", {}).items()))
+    return ("body", id(s), plan is None, tuple((n, session.key(v)) for n, v in values), same, sequences, frame.defaults.key, frame.dtype, rest, session.known)
 
 
 def _if(frame: Frame, s: tree.If) -> bool:
@@ -542,12 +549,11 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
         raise error("A0224", f"`{s.name}` has no arm `{chosen}`", s.span, help=did_you_mean(chosen, arms) or (f"its arms are {', '.join(arms)}",))
     arm = arms[chosen]
     frame.builder.knobs[address] = Knob(address, "choice", default, chosen, tuple(arms), s.span, allowed=of_values(tuple(arms)))
-    below = tuple(o for o in (o.below(s.name) for o in frame.overrides) if o)
-    inner = frame.child(vars=dict(frame.vars), overrides=below, prefix=address)
+    inner = frame.child(vars=dict(frame.vars), overrides=below(frame.overrides, s.name), prefix=address)
     _, named, spans = arguments(frame, given)
     for p in arm.params:
         value = named.pop(p.name) if p.name in named else evaluate(inner, p.default) if p.default is not None else None
-        for o in below:
+        for o in inner.overrides:
             if o.segments[0] == p.name:
                 value = headers.override_value(inner, o, value)
         inner.vars[p.name] = headers.convert(inner, value, p.type, spans.get(p.name, p.span), p.name)

@@ -225,6 +225,21 @@ def has_tensor(value: Any) -> bool:
     return False
 
 
+def holds_tensor(value: Any) -> bool:
+    """Whether a template captured a tensor: in an argument, or in the frame of a literal."""
+    if isinstance(value, Template):
+        return any(has_tensor(b.value) or holds_tensor(b.value) for b in value.args.values())
+    if isinstance(value, (Literal, Partial)):
+        from archdsl.elaborate.expressions import free_names
+
+        inside = [value.frame.vars[n] for n in free_names(value.node) if n in value.frame.vars]
+        return any(has_tensor(v) or holds_tensor(v) for v in inside)
+    if isinstance(value, Share):
+        return holds_tensor(value.template)
+    parts = value.parts if isinstance(value, Compose) else value if type(value) is tuple else ()
+    return any(map(holds_tensor, parts))
+
+
 def map_tensors(value: Any, f: Callable[[Value], Any]) -> Any:
     """The same value with every tensor inside (tuples and masks included) sent through f."""
     if isinstance(value, Value):

@@ -1,0 +1,120 @@
+"""What was elaborated before is used again only where it means the same."""
+from __future__ import annotations
+
+from archdsl.graph import Node
+from archdsl.spec import loads
+from tests.elaborate.helpers import addresses, fault, made, model
+
+LOOP = "layers: for i in range(3) { x = Linear(8)(x) }\n"
+KNOB = "block A(k: float = 3 in {2, 3})(x: [B, T, 8]) -> [B, T, 8] { return Linear(8)(x * k) }\n"
+MODEL = "model M()(x: [B, T, 8]) -> y: [B, T, 8] { %s }"
+
+
+def calls(e) -> list[Node]:
+    return [n for n in e.graph.nodes if n.op == "call"]
+
+
+def test_a_skip_connection_around_a_loop():
+    e = model("skip = x\n" + LOOP + "return x + skip")
+    first, second, third = calls(e)
+    (x,) = e.graph.inputs
+    assert [first.args, second.args, third.args] == [(x,), first.values, second.values]
+    assert e.graph.outputs[0].node.args == (*third.values, x)
+
+
+def test_a_body_that_reads_a_tensor_from_a_list():
+    e = model("xs = [x]\ny = x\nlayers: for i in range(3) { y = Linear(8)(xs[0]) + y }\nreturn y")
+    (x,) = e.graph.inputs
+    assert [set(n.args) for n in calls(e)] == [{x}, {x, *calls(e)[0].values}, {x, *calls(e)[1].values}]
+
+
+def test_a_body_that_reads_a_tensor_through_a_literal():
+    e = model("f = block(y) => y + x\nz = x\nlayers: for i in range(3) { z = Linear(8)(f(z)) }\nreturn z")
+    (x,) = e.graph.inputs
+    assert all(x in n.args for n in calls(e))
+
+
+def test_a_name_that_lags_behind_in_a_loop():
+    e = model("last = x\nlayers: for i in range(4) { last = x\n x = Linear(8)(x) }\nreturn x + last")
+    assert e.graph.outputs[0].node.args == (*calls(e)[3].values, *calls(e)[2].values)
+
+
+def test_an_emitted_name_without_a_value_is_read():
+    inner = "layers: for i in range(2) { h = x\n inner: for j in range(2) { emit h } \n x = Linear(8)(x) }\nreturn x"
+    e = model(inner)
+    assert list(e.graph.emits) == [f"layers.{i}.inner.{j}.h" for i in range(2) for j in range(2)]
+
+
+def test_knobs_are_those_of_the_application():
+    assert list(made(KNOB + MODEL % "return x |> A(3) as a |> A() as b").knobs) == ["b.k"]
+    assert list(made(KNOB + MODEL % "return x |> A() as a |> A(3) as b").knobs) == ["a.k"]
+
+
+def test_written_factors_are_those_of_the_application():
+    block = "block A(k: int, m: int)(x: [B, T, 8]) -> [B, T, 8] { param w: [(k m), 8] = ones()\nreturn linear(x, w) }\n"
+    e = made(block + MODEL % "return x |> A(2, 4) as a |> A(4, 2) as b")
+    assert [p.factors[0] for _, p in e.graph.parameters()] == [(("k", 2), ("m", 4)), (("k", 4), ("m", 2))]
+
+
+def test_defaults_count_as_used_after_a_body_was_read_in_place():
+    model("default Linear(bias = false)\nshare e = RMSNorm()\nx = Linear(8)(x) as a\nreturn Pre(RMSNorm(), block(y) => e(y))(x) as p")
+
+
+def test_what_a_block_requires_is_known_in_the_next_elaboration():
+    spec = loads("""use std.linear { Linear }
+block A()(x: [B, T, 8]) -> [B, T, 8] { require T % 4 == 0
+  return Linear(8)(x) }
+model M(k: int = 2)(x: [B, T, 8]) -> y: [B, T, 8] {
+  z = rearrange(A()(x), [B, (g n), c] -> [B, g, n, c], g = 4)
+  return rearrange(z, [B, g, n, c] -> [B, (g n), c]) * k
+}
+variant v { k = 3 }
+variant w { k = 4 }
+""")
+    assert [len(spec.elaborate(v).graph.guards) for v in (None, "v", "w")] == [1, 1, 1]
+
+
+def test_what_a_block_read_in_place_requires_is_guarded():
+    block = "block A(f: block)(x: [B, T, 8]) -> [B, T, 8] { require T % 4 == 0\n return Linear(8)(f(x)) }\n"
+    e = made(block + MODEL % "share n = RMSNorm()\nreturn A(n)(n(x))")
+    assert [g.message for g in e.graph.guards] == ["T % 4 == 0 is required"]
+
+
+def test_an_arm_of_a_phase_keeps_its_guards_and_knobs():
+    arm = "block A(k: float = 3 in {2, 3})(x: [B, T, 8]) -> [B, T, 8] { require T % 4 == 0\n return x * k }\n"
+    e = made(arm + MODEL % "return phase { train => A()(x) as a eval => x }")
+    assert len(e.graph.guards) == 1 and list(e.knobs) == ["a.k"]
+
+
+def test_an_arm_of_a_phase_emits_nothing():
+    arm = "block A()(x: [B, T, 8]) -> [B, T, 8] { emit z = x\n return x * 2 }\n"
+    assert fault(lambda: made(arm + MODEL % "return phase { train => A()(x) eval => x }")).code == "A0219"
+    shared = "share a = A()\ny = a(x)\nreturn phase { train => a(y) eval => y }"
+    assert fault(lambda: made(arm + MODEL % shared)).code == "A0219"
+
+
+def test_an_argument_of_an_application_cannot_choose_an_initial_value():
+    block = "block A()(x: [B, T, 8], s: float) -> [B, T, 8] { param w: [8] = constant(s)\nreturn x * w }\n"
+    assert fault(lambda: made(block + MODEL % "share a = A()\nx = a(x, s = 1)\nreturn a(x, s = 2)")).code == "A0213"
+
+
+def test_an_initialiser_reads_parameters_of_its_own_body_alone():
+    text = "param a: [8] = ones()\nlayers: for i in range(2) { param b: [8] = a * 2\n x = x + b }\nreturn x * a"
+    assert fault(lambda: model(text)).code == "A0204"
+
+
+def test_a_setting_below_a_loop_named_as_a_parameter():
+    text = "model M(layers: int = 2)(x: [B, T, 8]) -> y: [B, T, 8] { layers: for i in range(layers) { x = A()(x) as a }\nreturn x }"
+    e = made(KNOB + text, **{"layers.0.a.k": 2})
+    assert {k: v.value for k, v in e.knobs.items()} == {"layers": 2, "layers.0.a.k": 2, "layers.1.a.k": 3}
+
+
+def test_addresses_are_the_same_whether_a_share_is_shared():
+    for text in ("share f as g = Linear(8) when tied\nreturn f(x)", "share f = [Linear(8), Linear(8)] when tied\nreturn f[1](f[0](x))"):
+        apart, together = (addresses(model(text, params="tied: bool = true", tied=t)) for t in (False, True))
+        assert apart == together
+
+
+def test_a_reserved_word_inside_an_address_is_refused():
+    text = "share e = RMSNorm()\nreturn Pre(RMSNorm(), block(y) => e(y) |> Linear(8) as train)(x) as p"
+    assert fault(lambda: model(text)).code == "A0210"
