@@ -9,7 +9,7 @@ from torch import nn
 
 from archdsl.diagnostics.model import error
 from archdsl.graph import Graph, Node, Param, TensorType
-from archdsl.lower.init import fill, seed_of
+from archdsl.lower.init import fill, fixed, seed_of
 from archdsl.lower.module import ArchModule, class_of
 from archdsl.lower.parts import Scope
 from archdsl.lower.plan import Definition, plan
@@ -23,7 +23,7 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
     of segments); with it, the model returns (outputs, {address: value}). flat: one module without blocks inside. hoist: tables that several
     blocks would compute are computed once. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
-    Raises ArchError A0511 (emit matches nothing), A0514 (an extern block without a class).
+    Raises ArchError A0511 (emit matches nothing), A0513 (an extern block without a class).
     """
     dtype = dtype or torch.get_default_dtype()
     definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist)
@@ -66,7 +66,7 @@ class _Builder:
         *scopes, name = path.split(".")
         for segment in scopes:
             module = _scope(module, segment)
-        tensor = torch.empty(tuple(p.type.shape), dtype=self._dtype(p.type), device=self.device)
+        tensor = torch.empty(fixed(p.type), dtype=self._dtype(p.type), device=self.device)
         if p.kind in ("param", "frozen"):
             module.register_parameter(name, nn.Parameter(tensor, requires_grad=p.kind == "param" and tensor.is_floating_point()))
         else:
@@ -80,7 +80,7 @@ class _Builder:
         name, path = node.attrs["block"], node.attrs["path"]
         if name not in self.bind:
             help = f"give one: build(bind = {{\"{name}\": MyModule}})"
-            raise error("A0514", f"the extern block `{name}` has no class", node.span, "used here", help=help)
+            raise error("A0513", f"the extern block `{name}` has no class", node.span, "used here", help=help)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed, address + path))
             module = self.bind[name](**dict(node.attrs["arguments"]))
@@ -115,5 +115,5 @@ def _numbered(module: Any) -> Any:
             _numbered(child)
             keys = list(child._modules)
             if keys and keys == [str(i) for i in range(len(keys))] and not child._parameters and not child._buffers:
-                module._modules[name] = nn.ModuleList(child._modules.values())
+                module._modules[name] = nn.ModuleList(m for m in child._modules.values() if m is not None)
     return module

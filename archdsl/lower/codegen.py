@@ -346,5 +346,5 @@ def _parts(node: Node) -> list[Node]:
     if not node.meta.get("results") or not node.users:
         return []
     parts = [u for u in node.users if u.target is operator.getitem and isinstance(u.args[1], int)]
-    indices = {u.args[1] for u in parts}
+    indices = {i for u in parts if isinstance(i := u.args[1], int)}
     return parts if len(parts) == len(node.users) == len(indices) and all(0 <= i < node.meta["results"] for i in indices) else []

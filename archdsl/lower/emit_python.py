@@ -28,7 +28,7 @@ RESERVED = frozenset(keyword.kwlist) | frozenset(dir(nn.Module)) | {"self", "tor
 
 
 def python_source(model: ArchModule | Graph) -> str:
-    """The text of `model.py`. Raises ArchError A0515 where a block has no plain form (extern blocks), ValueError for a model with edited blocks."""
+    """The text of `model.py`. Raises ArchError A0514 where a block has no plain form (extern blocks), ValueError for a model with edited blocks."""
     if isinstance(model, Graph):
         model = lower(model, device="meta")
     edited = [name for name, m in model.named_modules() if isinstance(m, ArchModule) and type(m).detached]
@@ -253,10 +253,9 @@ def _setup(plain: Plain, children: dict[str, Made], arms: list[tuple[Made, ...]]
     for line in plain.setup:
         if isinstance(line, str):
             yield _split(line)
-        elif isinstance(line, tuple) and isinstance(line[1], list):
-            yield [f"{line[0]} = ", Repeated(tuple(children[p] for p in line[1]))]
-        else:
-            yield [f"{line[0]} = ", children[line[1]]]
+            continue
+        target, path = line
+        yield [f"{target} = ", children[path] if isinstance(path, str) else Repeated(tuple(children[p] for p in path))]
     for i, (train, other) in enumerate(arms):
         yield [f"self.train_arm_{i} = ", train]
         yield [f"self.eval_arm_{i} = ", other]
@@ -300,8 +299,7 @@ def _hinted(pieces: list[Piece]) -> list[Piece]:
             out += [piece[:found.start()], found[1]]
             continue
         if isinstance(piece, Number) and out and isinstance(out[-1], str) and len(out) > 1 and isinstance(out[-2], str):
-            hint = out.pop()
-            piece = Number(piece.value, hint or piece.hint)
+            piece = Number(piece.value, str(out.pop()) or piece.hint)
         out.append(piece)
     return [p for p in out if p != ""]
 

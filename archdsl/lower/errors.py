@@ -18,24 +18,16 @@ CODES = {
         good="archdsl.load(\"moe.arch\").build(emit = [\"layers.*.balance\"])",
     ),
     "A0512": Code(
-        "A buffer gets two new values in one forward pass",
-        "`update b = e` commits once, after the forward pass. A shared block that updates a buffer and is applied twice would give it two values.",
-        bad="model M()(x: [B, 4]) -> [B, 4] {\n  share f = Counter()\n  return f(f(x))\n}\n"
-            "block Counter()(x: [B, d]) -> [B, d] {\n  buffer n: [] = zeros()\n  update n = n + 1\n  return x + n\n}",
-        good="model M()(x: [B, 4]) -> [B, 4] {\n  return x |> Counter() as first |> Counter() as second\n}\n"
-             "block Counter()(x: [B, d]) -> [B, d] {\n  buffer n: [] = zeros()\n  update n = n + 1\n  return x + n\n}",
-    ),
-    "A0513": Code(
         "A run-time size that no input tells",
         "Sizes are read from the shapes of the model's inputs when it is called. A size that stands in no input's shape cannot be read.",
     ),
-    "A0514": Code(
+    "A0513": Code(
         "An extern block without a class",
         "`extern block F(…)` stands for a module of yours. The class is given when the model is built.",
         bad="archdsl.load(\"mine.arch\").build()",
         good="archdsl.load(\"mine.arch\").build(bind = {\"F\": MyModule})",
     ),
-    "A0515": Code(
+    "A0514": Code(
         "A part without a form in plain torch",
         "`model.py` imports torch alone. Extern blocks are classes of yours, and a few ops have a body that is no plain torch expression: a model\n"
         "with such a part is compiled without `model.py`'s text, or written by hand.",

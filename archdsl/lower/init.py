@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from archdsl.graph import Graph, InitExpr, Param
+from archdsl.graph import Graph, InitExpr, Param, TensorType
 from archdsl.ops.initializers import INITIALIZERS, sample
 from archdsl.ops.registry import find
 from archdsl.ops.rules import torch_dtype
@@ -16,6 +16,11 @@ from archdsl.ops.rules import torch_dtype
 def seed_of(seed: int, address: str) -> int:
     """A stable 63-bit number."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{address}".encode(), digest_size=8).digest(), "big") >> 1
+
+
+def fixed(t: TensorType) -> tuple[int, ...]:
+    """A weight's shape, whose sizes are numbers."""
+    return tuple(s for s in t.shape if isinstance(s, int))
 
 
 def fill(model: nn.Module, graph: Graph, seed: int, dtype: torch.dtype) -> None:
@@ -59,7 +64,7 @@ class Initial:
             generator = torch.Generator().manual_seed(seed_of(self.seed, address))
             result = self._evaluate(param.init, param, self.owners[address], generator)
             tensor = result if isinstance(result, torch.Tensor) else torch.tensor(result, dtype=self._dtype(param))
-            self.values[address] = tensor.expand(tuple(param.type.shape))
+            self.values[address] = tensor.expand(fixed(param.type))
         return self.values[address]
 
     def _dtype(self, param: Param) -> torch.dtype:
@@ -76,7 +81,7 @@ class Initial:
         if init.op == "constant" and isinstance(attrs["value"], tuple):
             return torch.tensor(attrs["value"], dtype=self._dtype(param))
         if init.op in INITIALIZERS:
-            shape = tuple(attrs.pop("shape", param.type.shape))
+            shape = tuple(attrs.pop("shape", fixed(param.type)))
             return sample(init.op, shape, self._dtype(param), generator, **attrs)
         op = find(init.op)
         assert op is not None, init.op

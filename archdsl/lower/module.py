@@ -16,6 +16,7 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import PythonCode
 from torch.fx.graph_module import _forward_from_src
+from torch.fx.node import map_arg
 
 from archdsl.graph import Graph
 from archdsl.lower.codegen import Code, generate
@@ -205,7 +206,7 @@ def _packed(graph: fx.Graph) -> list[tuple[Any, ...]]:
     numbers = {n: i for i, n in enumerate(graph.nodes)}
 
     def pack(value: Any) -> Any:
-        return fx.node.map_arg(value, lambda n: _Ref(numbers[n]))
+        return map_arg(value, lambda n: _Ref(numbers[n]))
 
     def meta(n: fx.Node) -> dict[str, Any]:
         return {k: n.meta[k] for k in ("arch", "hint", "type") if k in n.meta}

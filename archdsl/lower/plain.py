@@ -60,7 +60,7 @@ class Plain:
         code = generate(cls._graph, free=False, names=self.names, special=self._special)
         unknown = [n for n in code.globals if n not in ("torch", "F", "math")]
         if unknown:
-            raise error("A0515", f"`{unknown[0]}` has no form in plain torch", definition.source.span, "this block needs it")
+            raise error("A0514", f"`{unknown[0]}` has no form in plain torch", definition.source.span, "this block needs it")
         self.statements, self.inputs = code.statements, code.signature
 
     # ---------------------------------------------------------------- weights and children
@@ -77,7 +77,7 @@ class Plain:
                     _put(tree, inner, p)
         for node in d.graph.nodes:
             if node.op == "extern":
-                raise error("A0515", f"the extern block `{node.attrs['block']}` is a class of yours: it has no text here", node.span, "used here")
+                raise error("A0514", f"the extern block `{node.attrs['block']}` is a class of yours: it has no text here", node.span, "used here")
         self._tree("self", "", tree)
         for name, part in self.cls.parts.items():
             if part.kind == "constant":
@@ -139,7 +139,7 @@ class Plain:
         shape = ", ".join(f"\x00{name}\x00{size}" for name, size in zip(_axes(p), p.type.shape)) or "()"
         text = self._leaf(p.init, p, shape, tail)
         if text is None and p.kind == "const":
-            raise error("A0515", f"the initial value of `{p.path}` has no form in plain torch", p.span, "outside the state dict: it must be computed")
+            raise error("A0514", f"the initial value of `{p.path}` has no form in plain torch", p.span, "outside the state dict: it must be computed")
         return text.removeprefix("(").removesuffix(")") if text and text.startswith("(") else text or f"torch.empty({shape}{tail})"
 
     def _leaf(self, init: Any, p: Param, shape: str, tail: str) -> str | None:
@@ -211,7 +211,7 @@ class Plain:
             training = "True" if mean == "None" else "self.training"
             numbers = f"momentum={part.attrs['momentum']!r}, eps={part.attrs['eps']!r}"
             return f"F.batch_norm({x}, {mean}, {variance}, {weight}, {bias}, {training}, {numbers})"
-        raise error("A0515", f"{part.op} has no form in plain torch", self.definition.source.span, "this block needs it")
+        raise error("A0514", f"{part.op} has no form in plain torch", self.definition.source.span, "this block needs it")
 
 
 def _put(tree: dict[str, Any], path: str, what: Any) -> None:

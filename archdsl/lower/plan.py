@@ -152,14 +152,14 @@ class Planner:
         self.updates: dict[int, frozenset[str]] = {}
 
     def define(self, graph: Graph, need: frozenset[int], hoisted: Mapping[str, Value], *, root: bool = False,
-               sizes: tuple[str, ...] = ()) -> Definition:
+               sizes: tuple[str, ...] = (), again: bool = False) -> Definition:
         """`hoisted`: the tables that come from outside (for the root: that it computes), by key in this graph's terms. `sizes`: symbols that
-        come as inputs even if not needed."""
+        come as inputs even if not needed. `again`: one of several applications, each of which goes on from the last one's new buffers."""
         from archdsl.lower.rewrite import Writer
 
-        key = id(graph), need, tuple(hoisted), root, sizes
+        key = id(graph), need, tuple(hoisted), root, sizes, again
         if key not in self.made:
-            self.made[key] = Writer(self, graph, need, hoisted, root, sizes).definition()
+            self.made[key] = Writer(self, graph, need, hoisted, root, sizes, again).definition()
         return self.made[key]
 
     def analyse(self, graph: Graph, need: frozenset[int]) -> Info:

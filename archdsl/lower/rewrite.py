@@ -73,7 +73,7 @@ class Writer:
 
     def _write(self, node: Node) -> None:
         if node.op == "update":
-            self._update(node.attrs["path"], self.known[node.args[0]])
+            self._update(node)
         elif node.op == "call":
             self._call(node)
         else:
@@ -88,20 +88,23 @@ class Writer:
             self.inputs.append(node)
             self.pending[path] = Value(node)
 
-    def _update(self, path: str, value: Value) -> None:
+    def _update(self, node: Node) -> None:
         """A buffer's new value. Updates compose: where the buffer has a new value already, it is computed again from that one."""
+        path, value = node.attrs["path"], node.args[0]
         latest = {**self.pending, **self.updates}
-        self.updates[path] = self._from(value, {self._buffer(p): v for p, v in latest.items()}) if path in latest else value
+        self.updates[path] = self._from(value, latest, node) if path in latest else self.known[value]
 
-    def _from(self, value: Value, new: dict[Value, Value]) -> Value:
-        """The value computed from other values of buffers: what depends on them is copied, the rest stays."""
-        behind, known = _behind([value]), dict(new)
-        for node in list(self.nodes):
+    def _from(self, value: Value, latest: dict[str, Value], update: Node) -> Value:
+        """The value with the last reads of buffers before `update` replaced by their latest values: what depends on them is copied."""
+        before = self.source.nodes[:next(i for i, n in enumerate(self.source.nodes) if n is update)]
+        reads = {n.attrs["path"]: Value(n) for n in before if n.op == "param" and n.attrs["path"] in latest}
+        known, behind = {v: latest[p] for p, v in reads.items()}, _behind([value])
+        for node in before:
             if id(node) in behind and node.op not in STRUCTURAL and any(v in known for v in node.operands()):
-                copy = copy_node(node, lambda v: known.get(v, v))
+                copy = copy_node(node, lambda v: known[v] if v in known else self.known[v])
                 self.nodes.append(copy)
                 known.update(zip(node.values, copy.values))
-        return known.get(value, value)
+        return known[value] if value in known else self.known[value]
 
     def _buffer(self, path: str) -> Value:
         """The value that reads a buffer as it was before this forward pass."""

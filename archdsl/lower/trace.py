@@ -132,7 +132,8 @@ class _Tracer:
         else:
             if not isinstance(result, (tuple, list)) and isinstance(result, fx.Proxy):
                 result.node.meta["results"] = len(node.types)
-            results = [result[i] for i in range(len(node.types))]
+            several: Any = result
+            results = [several[i] for i in range(len(node.types))]
         names = node.attrs.get("names") or (node.name,) * len(results)
         for value, proxy, name in zip(node.values, results, names):
             if isinstance(proxy, fx.Proxy):
