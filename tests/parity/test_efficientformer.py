@@ -65,9 +65,9 @@ def test_l1_is_timms():
     prove(archdsl.load(SPEC).build("l1", dtype=F64), model, image(1, 3, 224, 224), source="timm", call=lambda m, x: m(x), reference=sound)
 
 
-@pytest.mark.parametrize("size, vit, batch, changes, same", [
-    ((96, 96), 1, 2, {}, {}), ((93, 129), 2, 1, dict(mlp_ratios=3), dict(ratio=3)), ((64, 70), 3, 1, {}, {}),
-    ((65, 33), 1, 3, dict(pool_size=5), {"stages.*.blocks.*.pool": 5}),
+@pytest.mark.parametrize(("size", "vit", "batch", "changes", "same"), [
+    ((96, 96), 1, 2, {}, {}), ((93, 129), 2, 1, {"mlp_ratios": 3}, {"ratio": 3}), ((64, 70), 3, 1, {}, {}),
+    ((65, 33), 1, 3, {"pool_size": 5}, {"stages.*.blocks.*.pool": 5}),
 ])
 def test_other_variants_are_timms(peer, size, vit, batch, changes, same):
     x, model = image(batch, 3, *size), peer(size, vit, **changes)
@@ -104,7 +104,7 @@ def test_without_distillation_the_first_head_is_left(peer):
     assert relative(mine(x), model.head(model.forward_features(x).mean(1))) <= EXACT
 
 
-@pytest.mark.parametrize("size, vit", [((96, 64), 3), ((96, 128), 1)])
+@pytest.mark.parametrize(("size", "vit"), [((96, 64), 3), ((96, 128), 1)])
 def test_stage_maps_are_timms(peer, size, vit):
     model, mine = peer(size, vit), ours(size, vit, emit=["stages.*.features"])
     randomise(model)
@@ -130,7 +130,8 @@ def test_maps_for_dense_prediction(peer, size):
     maps = dense(x)
     u = x
     for k in range(2):
-        u = _norm(F.conv2d(u, weights[f"stem.{k}.conv.weight"], weights[f"stem.{k}.conv.bias"], stride=2, padding=1), weights, f"stem.{k}.norm").relu()
+        p = f"stem.{k}."
+        u = _norm(F.conv2d(u, weights[p + "conv.weight"], weights[p + "conv.bias"], stride=2, padding=1), weights, p + "norm").relu()
     for i in range(4):
         p = f"stages.{i}."
         if i:
@@ -181,7 +182,7 @@ def _token_block(x, w, p):
     return x + w[p + "mlp.gamma"] * (u @ w[p + "mlp.down.weight"].T + w[p + "mlp.down.bias"])
 
 
-@pytest.mark.parametrize("variant, vit", [("l1", 1), ("l3", 4), ("l7", 8)])
+@pytest.mark.parametrize(("variant", "vit"), [("l1", 1), ("l3", 4), ("l7", 8)])
 def test_one_flatten(variant, vit):
     """Between the last map block and the first token block; besides it, attention rearranges three times (qkv, bias, result)."""
     graph = archdsl.load(SPEC).elaborate(variant).graph
@@ -201,8 +202,9 @@ def _rearranges(graph) -> int:
     return count
 
 
-@pytest.mark.parametrize("changes, words", [
-    (dict(vit=5), "has 4 blocks, not 5"), (dict(widths=[47, 96, 224, 448]), "halves the first width"), ({"stages.*.blocks.*.pool": 4}, "would shift the map"),
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"vit": 5}, "has 4 blocks, not 5"), ({"widths": [47, 96, 224, 448]}, "halves the first width"),
+    ({"stages.*.blocks.*.pool": 4}, "would shift the map"),
 ])
 def test_what_does_not_fit_is_refused(changes, words):
     with pytest.raises(ArchError, match=words):

@@ -13,7 +13,8 @@ from timm.models.nextvit import NextConvBlock, NextStage, NextTransformerBlock, 
 
 SPEC = "specs/vision/nextvit.arch"
 F64 = torch.float64
-TINY = dict(depths=[1, 2, 4, 2], widths=[32, 64, 96, 64], wide=[64, 128, 160, 128], every=[0, 2, 2, 2], stem=[16, 8, 24, 24], classes=7, drop_path=0.0)
+TINY = {"depths": [1, 2, 4, 2], "widths": [32, 64, 96, 64], "wide": [64, 128, 160, 128], "every": [0, 2, 2, 2], "stem": [16, 8, 24, 24], "classes": 7,
+        "drop_path": 0.0}
 
 
 def image(*shape: int) -> torch.Tensor:
@@ -49,8 +50,8 @@ def test_small_is_timms():
     prove(ours, peer, image(1, 3, 75, 97), source="timm", call=lambda m, x: m(x))
 
 
-@pytest.mark.parametrize("size, batch, changes", [
-    ((64, 64), 2, {}), ((91, 75), 1, {}), ((129, 33), 1, dict(reduction=[8, 2, 4, 2])), ((70, 70), 2, dict(mix=0.5, head_dim=16)),
+@pytest.mark.parametrize(("size", "batch", "changes"), [
+    ((64, 64), 2, {}), ((91, 75), 1, {}), ((129, 33), 1, {"reduction": [8, 2, 4, 2]}), ((70, 70), 2, {"mix": 0.5, "head_dim": 16}),
 ])
 def test_other_variants_are_timms(size, batch, changes):
     prove(archdsl.load(SPEC).build(**TINY, **changes, dtype=F64), tiny_peer(**changes), image(batch, 3, *size), source="timm", call=lambda m, x: m(x))
@@ -99,9 +100,9 @@ def _rates(graph) -> list:
     return [r for n in graph.nodes for r in ([n.attrs["rate"]] if n.op == "drop_path" else _rates(n.attrs[inner[n.op]]) if n.op in inner else [])]
 
 
-@pytest.mark.parametrize("changes, words", [
-    (dict(depths=[3, 4, 11, 3]), "stage 2 does not end in a transformer block"), (dict(widths=[90, 192, 384, 768]), "must divide 90 channels"),
-    (dict(mix=1.0), "leaves none to the convolution"),
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"depths": [3, 4, 11, 3]}, "stage 2 does not end in a transformer block"), ({"widths": [90, 192, 384, 768]}, "must divide 90 channels"),
+    ({"mix": 1.0}, "leaves none to the convolution"),
 ])
 def test_what_does_not_fit_is_refused(changes, words):
     with pytest.raises(ArchError, match=words):
