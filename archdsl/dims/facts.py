@@ -34,14 +34,15 @@ _GROWTH = 400  # symbols by which rewriting may lengthen a size
 
 
 class Facts:
-    """Facts about symbols, each an integer >= 1.
+    """Facts about symbols, each an integer >= 1. `shared`: what was decided under the same facts before, for those that have it in common.
 
     The `require_` methods answer True: known before; None: new, now known; False: it contradicts what is known (and is not recorded).
     """
 
-    __slots__ = ("_clean", "_decided", "_memo", "at_leasts", "congruences", "divides", "equals", "hi", "lo", "rules")
+    __slots__ = ("_clean", "_decided", "_memo", "at_leasts", "congruences", "divides", "equals", "hi", "lo", "rules", "shared")
 
-    def __init__(self) -> None:
+    def __init__(self, shared: dict[Any, tuple[dict[Dim, Size], dict[Any, Any]]] | None = None) -> None:
+        self.shared = shared
         self.rules: dict[Mono, Size] = {}  # a symbol, another atom or a product, and what it is
         self.congruences: dict[str, tuple[int, int]] = {}  # name -> (m, s): (name + s) % m == 0, 0 <= s < m
         self.lo: dict[str, int] = {}  # where above 1
@@ -50,11 +51,18 @@ class Facts:
         self.at_leasts: list[Dim] = []  # each >= 0
         self.equals: list[Dim] = []  # each == 0, where no rule was found
         self._forget()
+        self._join()
 
     def _forget(self) -> None:
         self._memo: dict[Dim, Size] = {}
         self._decided: dict[Any, Any] = {}
         self._clean = not (self.rules or self.congruences or self.lo or self.hi or self.divides or self.at_leasts or self.equals)
+
+    def _join(self) -> None:
+        """What is decided from here on is found again by other Facts that share it and know the same."""
+        if self.shared is not None:
+            known = tuple(tuple(part.items() if isinstance(part, dict) else part) for part in self._state())
+            self._memo, self._decided = self.shared.setdefault(known, (self._memo, self._decided))
 
     def copy(self) -> Facts:
         other = Facts()
@@ -211,6 +219,7 @@ class Facts:
             verdict = False
         if verdict is None:
             self._take(trial)
+            self._join()
         return verdict
 
     def _settle(self) -> bool:

@@ -68,6 +68,7 @@ class Session:
         self.free: dict[int, tuple[str, ...]] = {}
         self.plans: dict[int, Any] = {}
         self.lates = 0
+        self.proofs: dict[Any, Any] = {}
 
     def begin(self) -> None:
         """Starts another elaboration of the same module: the memo stays, budgets and bookkeeping start anew."""

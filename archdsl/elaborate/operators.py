@@ -149,22 +149,22 @@ def compare(op: str, a: Any, b: Any, span: Span, divides: tuple[Any, Any] | None
 
 
 def _compare_sizes(op: str, a: Any, b: Any, divides: tuple[Any, Any] | None) -> Any:
-    verdict = shapes.same(a, b)
-    if op in ("==", "<=", ">=") and verdict is True:
+    if op in ("==", "!="):
+        if shapes.same(a, b) is True:
+            return op == "=="
+        if type(a - b) is int:
+            return op == "!="
+        return Condition(((a, op, b, divides),))
+    low, high = (a, b) if op in ("<", "<=") else (b, a)
+    strict = op in ("<", ">")
+    holds = shapes.facts().positive(high - low + (0 if strict else 1))
+    if holds:
         return True
-    if op in ("!=", "<", ">") and verdict is True:
+    fails = shapes.facts().positive(low - high + (1 if strict else 0))
+    if fails:
         return False
-    if op in ("<", "<=", ">", ">="):
-        low, high = (a, b) if op in ("<", "<=") else (b, a)
-        gap = high - low if op in ("<", ">") else high - low + 1
-        if shapes.facts().positive(gap):
-            return True
-        if shapes.facts().positive(low - high + (1 if op in ("<", ">") else 0)):
-            return False
-    if op == "!=" and type(a - b) is int:
-        return a - b != 0
-    if op == "==" and type(a - b) is int:
-        return a - b == 0
+    if (holds is None or fails is None) and shapes.same(a, b) is True:  # sizes refute an order more cheaply than equality
+        return not strict
     return Condition(((a, op, b, divides),))
 
 
