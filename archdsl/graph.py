@@ -212,7 +212,8 @@ class Graph:
 
     @cached_property
     def owns_weights(self) -> bool:
-        return bool(self.params) or any(c.owns_weights for c in self.children.values())
+        """Of its own or below; an `extern` block may have any."""
+        return bool(self.params) or any(n.op == "extern" for n in self.nodes) or any(c.owns_weights for c in self.children.values())
 
     @cached_property
     def hash(self) -> str:

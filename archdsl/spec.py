@@ -82,7 +82,7 @@ class Spec:
     def elaborate(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> Elaborated:
         """The typed graph for a variant and knob settings (address -> value, or text to be read as an expression when it is a `Setting`)."""
         settings = self._settings(variant, knobs or {})
-        key = tuple((s.address, repr(s.value), id(s.expr)) for s in settings)
+        key = tuple((s.address, repr(s.value), s.expr.span.text if s.expr is not None else None) for s in settings)
         if key not in self._made:
             if len(self._made) > 64:
                 self._made.clear()

@@ -507,6 +507,7 @@ def _apply_extern(frame: Frame, template: Template, args: Args, span: Span, segm
     headers.bind(inner, frame, template, args, span)
     operands = tuple(inner.vars[p.name] for p in decl.inputs if not p.rest and (isinstance(inner.vars.get(p.name), Value) or inner.vars.get(p.name) is None))
     types = headers.declared_types(inner, decl.outs, span)
+    owner_allowed(frame, span, decl.name)
     frame.builder.home.claim(path, span)
     hyper = tuple((p.name, inner.vars[p.name]) for p in decl.params)
     node = frame.builder.add("extern", operands, {"path": path, "block": decl.name, "arguments": hyper}, types, span)

@@ -122,8 +122,10 @@ class Session:
         """A hashable stand-in for a hyper value; templates by content. Types count: 1, 1.0 and true differ."""
         if value is None or isinstance(value, (bool, str)):
             return (type(value).__name__, value)
-        if isinstance(value, (int, Fraction, float)):
-            return value if type(value) is not float else ("f", value)
+        if isinstance(value, int):
+            return value
+        if isinstance(value, (Fraction, float)):
+            return (type(value).__name__, value)
         if type(value) is Late:
             return ("late", value.number)
         if isinstance(value, tuple):

@@ -206,6 +206,8 @@ def _hinted(value: Any, name: str) -> Any:
 def _one_share(frame: Frame, s: tree.Share, value: Any, name: str) -> Share:
     if not isinstance(value, Template):
         raise error("A0213", f"only a block can be shared, this is {describe(value)}", s.value.span)
+    if value.ref.decl.body is None:
+        raise error("A0218", f"`{value.ref.decl.name}` is an extern block; sharing one is not built yet", s.value.span, "not built yet")
     owner_allowed(frame, s.span, value.ref.decl.name)
     path = join(frame.prefix, name)
     key = frame.session.intern(("share", id(frame.builder), path, value.key))
@@ -402,7 +404,7 @@ def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[s
     except Unfit:
         known, operands, graph = _body(frame, s, path, overrides, outer, None)
     frame.session.used_defaults |= known.used
-    if graph.owns_weights or graph.emits or graph.knobs or any(n.op == "extern" for n in graph.nodes):
+    if graph.owns_weights or graph.emits or graph.knobs:
         owner_allowed(frame, s.span, s.label or "")
         frame.builder.home.adopt(path, graph, s.span)
         results = frame.builder.call(graph, path, operands, s.span, known.name)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from archdsl.graph import Node
-from archdsl.spec import loads
+from archdsl.spec import expression, loads
 from tests.elaborate.helpers import addresses, fault, made, model
 
 LOOP = "layers: for i in range(3) { x = Linear(8)(x) }\n"
@@ -118,3 +118,21 @@ def test_addresses_are_the_same_whether_a_share_is_shared():
 def test_a_reserved_word_inside_an_address_is_refused():
     text = "share e = RMSNorm()\nreturn Pre(RMSNorm(), block(y) => e(y) |> Linear(8) as train)(x) as p"
     assert fault(lambda: model(text)).code == "A0210"
+
+
+EXTERN = "extern block E(k: int)(x: [B, T, 8]) -> [B, T, 8]\nblock W(k: int)(x: [B, T, 8]) -> [B, T, 8] { return E(k)(x) }\n"
+
+
+def test_an_extern_block_keeps_the_address_of_the_block_around_it():
+    e = made(EXTERN + MODEL % "return x |> W(3) as a |> W(3) as b")
+    assert [n.attrs["path"] for n in calls(e)] == ["a", "b"]
+
+
+def test_an_extern_block_needs_an_address_and_is_not_shared():
+    assert fault(lambda: made(EXTERN + MODEL % "for i in range(2) { x = E(i)(x) }\nreturn x")).code == "A0212"
+    assert fault(lambda: made(EXTERN + MODEL % "share e = E(2)\nreturn e(x)")).code == "A0218"
+
+
+def test_settings_as_expressions_are_told_apart():
+    spec = loads("model M(k: int = 2)(x: [B, T, 8]) -> y: [B, T, 8] { return x * k }")
+    assert [spec.elaborate(knobs={"k": expression(str(k))}).knobs["k"].value for k in range(20)] == list(range(20))
