@@ -104,8 +104,19 @@ def _load(model: Any, weights: Any, source: str | None) -> None:
 
 
 def _ours(target: Path) -> None:
-    if target.is_dir() and any(target.iterdir()) and not (target / "manifest.json").exists() or target.is_file():
+    if target.is_file() or target.is_dir() and any(target.iterdir()) and not _is_ours(target):
         raise error("A0521", f"{target} is not a folder that compile wrote", _span(str(target)), "left as it is", help="name another folder with -o")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether compile wrote all that is in a folder."""
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(found, dict) or not {"language", "graph_hash", "stdlib_hash"} <= found.keys():
+        return False
+    return {p.name for p in folder.iterdir()} <= {*FILES, "model.pt2", "model.onnx", "model.onnx.data"}
 
 
 def _span(text: str) -> Span:

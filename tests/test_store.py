@@ -104,6 +104,19 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     assert e.value.diagnostics[0].code == "A0521" and [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("files", [{"manifest.json": '{"name": "a web page"}'}, {"manifest.json": "["}, {"manifest.json": None, "thesis.tex": "…"}])
+def test_a_manifest_alone_does_not_make_a_folder_ours(tmp_path, files):
+    spec, ours = archdsl.load(CASES["llama"][0]), tmp_path / "ours"
+    compile_to(ours, spec, "tiny")
+    (tmp_path / "mine").mkdir()
+    for name, text in files.items():
+        (tmp_path / "mine" / name).write_text((ours / name).read_text() if text is None else text)
+    with pytest.raises(ArchError) as e:
+        compile_to(tmp_path / "mine", spec, "tiny")
+    assert e.value.diagnostics[0].code == "A0521" and {p.name for p in (tmp_path / "mine").iterdir()} == set(files)
+    compile_to(ours, spec, "tiny")
+
+
 def test_nothing_is_left_when_it_fails(tmp_path, monkeypatch):
     import archdsl.store as store
 
