@@ -110,15 +110,16 @@ def random_model(graph: Graph, seed: int = 0) -> Any:
     """The lowered model in float64 and evaluation. Every parameter is random, so that nothing is hidden behind a zero or a one; a large one
     is a view of fewer numbers, so that a model of any size fits. Buffers and consts have their initial values."""
     from archdsl.lower import lower
-    from archdsl.lower.init import Initial
+    from archdsl.lower.init import Initial, seed_of
 
     model = lower(graph, device="meta", dtype=torch.float64)
     initial = Initial(graph, seed, torch.float64)
-    g = torch.Generator().manual_seed(seed)
+    g = torch.Generator()
     with torch.no_grad():
         for address, param in initial.params.items():
             path, _, name = address.rpartition(".")
             owner = model.get_submodule(path)
+            g.manual_seed(seed_of(seed, address))  # the same address has the same values in another model
             if param.kind == "param" or param.kind == "frozen" and param.type.is_float:
                 value = _random(tuple(n for n in param.type.shape if isinstance(n, int)), g).to(_dtype_of(owner, name))
                 owner._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
