@@ -149,7 +149,10 @@ def test_autocast_keeps_float32_statistics():
     seen: dict[str, Any] = {}
     model = build(LLAMA)
     for name, m in blocks(model):
-        m.register_forward_hook(lambda m, i, o, name=name, seen=seen: seen.update({name: o.dtype}))
+        def note(module: Any, inputs: Any, output: Any, name: str = name) -> None:
+            seen[name] = output.dtype
+
+        m.register_forward_hook(note)
     with torch.autocast("cpu", torch.bfloat16):
         y = model(tokens())
         tables = [v for v in model.graph.nodes if v.target is torch.cos]
