@@ -281,7 +281,9 @@ def _fits(pattern: tree.Expr, subject: Any) -> bool:
         return subject is None
     if isinstance(pattern, tree.Some):
         return subject is not None
-    return type(subject) is type(pattern.value) and subject == pattern.value  # type: ignore[attr-defined]
+    value: Any = pattern.value  # type: ignore[attr-defined]
+    alike = type(subject) is type(value) or operators.is_hyper_number(subject) and operators.is_hyper_number(value)
+    return alike and subject == value
 
 
 def _phase(frame: Frame, node: tree.PhaseExpr) -> Any:
@@ -289,8 +291,14 @@ def _phase(frame: Frame, node: tree.PhaseExpr) -> Any:
 
 
 def _literal(frame: Frame, node: tree.BlockLiteral) -> Any:
-    captured = tuple(sorted((n, frame.session.key(frame.vars[n])) for n in free_names(node) if n in frame.vars))
-    return Literal(node, frame.child(vars=dict(frame.vars)), frame.session.intern(("literal", id(node), frame.defaults.key, captured)))
+    return Literal(node, frame.child(vars=dict(frame.vars)), closure_key(frame, node))
+
+
+def closure_key(frame: Frame, node: Any) -> int:
+    """What a template that keeps its frame depends on: its text, the values of the names in it, the defaults in force."""
+    captured = tuple((n, frame.session.key(frame.vars[n])) for n in sorted(free_names(node)) if n in frame.vars)
+    sequences = tuple(sorted(frame.vars.get("...", {}).items()))
+    return frame.session.intern(("closure", id(node), frame.defaults.key, captured, sequences))
 
 
 def free_names(node: Any, skipped: frozenset[int] = frozenset()) -> set[str]:

@@ -18,7 +18,7 @@ Atom = tuple[str, Size]
 
 def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
     """A layout word with its tensor: piped, written first, or still to come (then a template)."""
-    from archdsl.elaborate.expressions import evaluate
+    from archdsl.elaborate.expressions import closure_key, evaluate
 
     value = piped
     if value is None and node.value is not None:
@@ -28,8 +28,7 @@ def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
     if node.word == "layout" or node.output is None:
         raise error("A0218", "layouts as values are part of the language but not built yet", node.span, "not built yet", help="write the layout where it is used")
     if value is None:
-        key = frame.session.intern(("layout", id(node), tuple(sorted((k, frame.session.key(v)) for k, v in frame.vars.items() if isinstance(v, (int, Dim))))))
-        return Partial(node, frame.child(vars=dict(frame.vars)), key)
+        return Partial(node, frame.child(vars=dict(frame.vars)), closure_key(frame, node))
     if not isinstance(value, Value):
         raise error("A0204", f"`{node.word}` takes a tensor, this is {describe(value)}", node.span)
     if node.output is None or len(node.inputs) != 1:
@@ -108,8 +107,8 @@ def _groups(spec: _Spec, binding: shapes.Binding, source: tree.Shape, value: Val
             sizes = whole.sequences[label]
             binding.sequences[label] = sizes
             for k, s in enumerate(sizes):
-                spec.sizes[f"{label}{k}"] = s
-                groups.append([f"{label}{k}"])
+                spec.sizes[f"{label}\0{k}"] = s
+                groups.append([f"{label}\0{k}"])
             continue
         size = whole.sizes[f"\0{i}"]
         groups.append([])
@@ -170,7 +169,7 @@ def _targets(spec: _Spec, binding: shapes.Binding, target: tree.Shape) -> list[l
             return []
         if isinstance(axis, (tree.AnyAxes, tree.AxesVar)):
             label = "..." if isinstance(axis, tree.AnyAxes) else axis.id
-            return [n for n in spec.sizes if n.startswith(label) and n[len(label):].isdigit()]
+            return [n for n in spec.sizes if n.startswith(f"{label}\0")]
         name = axis.id if isinstance(axis, tree.AxisName) else next((n for n in spec.sizes if n.split("@")[0] == str(getattr(axis, "value", "")) and n not in used), None) or _text(axis)
         if name in used:
             raise shapes.ShapeError(f"`{name}` occurs twice on the right", axis)

@@ -136,3 +136,19 @@ def test_an_extern_block_needs_an_address_and_is_not_shared():
 def test_settings_as_expressions_are_told_apart():
     spec = loads("model M(k: int = 2)(x: [B, T, 8]) -> y: [B, T, 8] { return x * k }")
     assert [spec.elaborate(knobs={"k": expression(str(k))}).knobs["k"].value for k in range(20)] == list(range(20))
+
+
+def test_layouts_as_templates_are_told_apart_by_what_they_apply():
+    block = "block A(f: block)(x: [B, T, 8]) -> [B, T, 8] { g = under([B, T, c] -> [T, B, c], f)\n return Pre(RMSNorm(), g)(x) as p }\n"
+    e = made(block + MODEL % "return x |> A(relu) as a |> A(gelu) as b")
+    assert {"relu", "gelu"} <= {n.op for g in e.graph.definitions() for n in g.nodes}
+
+
+def test_names_beside_a_sequence_of_axes():
+    for name in ("s1", "s9"):
+        e = made(f"model M()(x: [B, 3, 5, 7]) -> y: [B, 7, 3, 5] {{ return rearrange(x, [B, *s, {name}] -> [B, {name}, *s]) }}")
+        assert str(e.graph.outputs[0].type) == "[B, 7, 3, 5]"
+
+
+def test_a_match_compares_numbers_by_value():
+    assert model("return match k { 2 => x  _ => relu(x) }", params="k: float = 2.0").graph.outputs[0].node.op == "input"
