@@ -3,14 +3,14 @@ from __future__ import annotations
 
 from typing import Any, Callable
 
-from archdsl.diagnostics.model import Fix, Label, error
+from archdsl.diagnostics.model import Fix, error
 from archdsl.dims import Dim
 from archdsl.elaborate import apply, layouts, library, operators
 from archdsl.elaborate.frame import Frame, check_size, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
-    TEMPLATES, BlockRef, Compose, Condition, InitRef, Literal, MaskRef, NeedInline, OpRef, POISON, Poisoned, RecordValue, Share, describe,
+    TEMPLATES, Compose, Condition, Literal, RecordValue, Share, describe,
 )
 from archdsl.graph import InitExpr, Mask, Value
 from archdsl.source import Span
@@ -351,5 +351,3 @@ TABLE: dict[type, Callable[[Frame, Any], Any]] = {
     tree.BlockLiteral: _literal,
     tree.LayoutCall: lambda f, n: layouts.layout_call(f, n),
 }
-_unused = (Label, BlockRef, InitRef, MaskRef, NeedInline, OpRef, POISON, Poisoned)
-del _unused

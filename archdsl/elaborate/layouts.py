@@ -8,7 +8,7 @@ from archdsl.diagnostics.model import error
 from archdsl.dims import Dim, Size
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.ops import apply_op
-from archdsl.elaborate.values import TEMPLATES, OpRef, Partial, describe
+from archdsl.elaborate.values import TEMPLATES, Partial, describe
 from archdsl.graph import Value
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -350,6 +350,3 @@ def _bound(frame: Frame, node: tree.Expr | None) -> Any:
     if not isinstance(value, (int, Dim)) or isinstance(value, bool):
         raise error("A0204", f"a slice is bounded by whole numbers, this is {describe(value)}", node.span)
     return value
-
-
-_unused = OpRef

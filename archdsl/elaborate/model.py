@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from archdsl import dims, shapes
-from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.dims import Dim, Facts, Size
 from archdsl.elaborate import headers
 from archdsl.elaborate.builder import Builder
@@ -14,8 +14,8 @@ from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.statements import run
-from archdsl.elaborate.values import POISON, TEMPLATES, Builtin, ModelRef
-from archdsl.graph import Graph, Guard, Knob, TensorType, Value
+from archdsl.elaborate.values import POISON, TEMPLATES
+from archdsl.graph import Graph, Guard, Knob, TensorType
 from archdsl.modules import Module
 from archdsl.records import field, record, replace
 from archdsl.source import Span
@@ -241,6 +241,3 @@ def size_at(size: Size, sizes: dict[str, int]) -> int:
     """A size as a number."""
     return size if isinstance(size, int) else dims.evaluate(size, sizes)
 
-
-_unused_names = (Builtin, ModelRef, Label, Value, Dim)
-del _unused_names

@@ -10,7 +10,7 @@ from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
 from archdsl.elaborate.frame import Frame, check_size
 from archdsl.elaborate.ops import apply_op
-from archdsl.elaborate.values import Condition, describe, has_tensor, is_hyper_number
+from archdsl.elaborate.values import Condition, describe, is_hyper_number
 from archdsl.graph import InitExpr, Value
 from archdsl.source import Span
 
@@ -166,7 +166,3 @@ def _compare_sizes(op: str, a: Any, b: Any, divides: tuple[Any, Any] | None) -> 
     if (holds is None or fails is None) and shapes.same(a, b) is True:  # sizes refute an order more cheaply than equality
         return not strict
     return Condition(((a, op, b, divides),))
-
-
-def tensor_like(*values: Any) -> bool:
-    return any(has_tensor(v) for v in values)
