@@ -153,6 +153,8 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
         except ArchError as e:
             faults += e.diagnostics
             value = default = POISON
+        except Poisoned:  # it follows from a fault reported above
+            value = default = POISON
         frame.vars[p.name] = value
         knobs[p.name] = Knob(p.name, p.type.span.text if p.type else "", default, value, p.domain, p.span, p.doc)
     if faults:

@@ -104,3 +104,14 @@ def test_a_dead_application_prints_and_comes_back():
 
     e = model("_ = LayerNorm()(x) as unused\nreturn x * 2")
     assert loads(print_graph(e)).elaborate().graph.hash == e.graph.hash
+
+
+@pytest.mark.parametrize("text", ["return where(x > 0, x, -1e400)", "param w: [8] = 1e400\nreturn x * w", "param w: [8] = constant(1e400)\nreturn x * w", "return x * 1e400"])
+def test_numbers_that_no_float_holds(text):
+    assert fault(lambda: model(text)).code == "A0221"
+
+
+def test_a_setting_of_the_wrong_type_is_one_fault():
+    """Defaults that would be computed from it stay silent."""
+    d = fault(lambda: model("return MLP(hidden)(x) as f", params="d: int = 8, hidden: int = 2 * d, more: int = hidden + 1", d=7.5))
+    assert d.code == "A0204" and "`d`" in d.message
