@@ -48,9 +48,10 @@ class Definition:
 
     @cached_property
     def key(self) -> str:
-        """The same for definitions that may share a class: equal computation, names, places in the text and dtype."""
+        """The same for definitions that may share a class: equal computation, names, places in the text, messages and dtype."""
         shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.hands_out} {structural_hash(self.graph)}"]
         shown += [f"{n.name} {n.span!r}" for n in self.graph.nodes]
+        shown += [g.message for g in self.graph.guards]
         shown += [f"{path} {child.key}" for path, child in self.children.items()]
         shown += [f"{train.key} {other.key}" for train, other in self.arms]
         return hashlib.blake2b("\n".join(shown).encode(), digest_size=16).hexdigest()

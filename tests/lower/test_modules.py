@@ -15,6 +15,7 @@ import torch
 from lowered import CONVNET, LLAMA, SIGMA, build, image, tokens, typed
 from torch import fx, nn
 
+import archdsl
 from archdsl.lower import ArchModule, lower
 from archdsl.lower.module import blocks
 
@@ -51,6 +52,14 @@ def test_definitions_that_differ_have_classes_of_their_own():
     model = build(CONVNET)
     assert type(model.stem) is not type(model.blocks[0].conv)
     assert type(model) is not type(lower(typed(CONVNET), dtype=torch.float64))
+
+
+def test_a_guard_says_what_its_own_model_says():
+    text = "model M()(x: [B, T, 8]) -> y: [B, T, 8] {{ require T % 4 == 0, \"{}\"\n return x * 2 }}"
+    models = [archdsl.loads(text.format(message)).build() for message in ("one", "two")]
+    for model, message in zip(models, ("one", "two")):
+        with pytest.raises(ValueError, match=message):
+            model(torch.ones(1, 3, 8))
 
 
 def test_a_tied_head_reads_the_embedding():
