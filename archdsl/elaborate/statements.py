@@ -41,6 +41,9 @@ def run(frame: Frame, body: tuple[tree.Statement, ...]) -> bool:
             if any(d.code == "A0602" for d in e.diagnostics):
                 break
             _poison(frame, s)
+        except OverflowError:  # an exact number that no float holds becomes one in a graph
+            faults += error("A0221", "a number here is out of the range of floats", s.span, "beyond 1.8e308").diagnostics
+            _poison(frame, s)
     if faults:
         raise ArchError(*faults)
     return returned
