@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.names.compile import Memo, Use, addressed, compile_names, header, own_shapes, quoted
+from archdsl.names.compile import Compiled, Memo, Use, Weights, addressed, chains_fit, compile_names, header, quoted
 from archdsl.names.patterns import Choice, Expression, Index, Pattern, Star, outline, parse_pattern
 from archdsl.records import replace
 from archdsl.syntax import tree
@@ -21,6 +21,7 @@ def check_names(module: Module, models: Mapping[str, Spec]) -> list[Diagnostic]:
     """What is wrong with the `names` of a file whose models and variants elaborate."""
     found = Collector()
     seen: dict[tuple[str, str], tree.Names] = {}
+    known: dict[int, Weights] = {}
     for decl in module.tree.decls:
         if not isinstance(decl, tree.Names):
             continue
@@ -34,26 +35,39 @@ def check_names(module: Module, models: Mapping[str, Spec]) -> list[Diagnostic]:
             found.add(error("A0438", f"`{decl.model}` has two names `{decl.name}`", header(decl), "the second",
                             labels=(Label(header(first), "the first"),), help="give them different names, or make them one block"))
             continue
-        for d in _check(decl, module, spec):
+        for d in _check(decl, module, spec, known):
             found.add(d)
     return found.found
 
 
-def _check(decl: tree.Names, module: Module, spec: Spec) -> list[Diagnostic]:
+def _alike(a: list[Any], b: list[Any]) -> bool:
+    return len(a) == len(b) and all(type(x) is type(y) and x == y for x, y in zip(a, b))
+
+
+def _check(decl: tree.Names, module: Module, spec: Spec, known: dict[int, Weights]) -> list[Diagnostic]:
+    """Compiles the block for the default and each variant, but for one that differs from an earlier one in nothing that the block is about."""
     found = Collector()
     uses: dict[int, Use] = {k: Use() for k in range(len(decl.lines))}
     addresses: dict[str, None] = {}
     memo: Memo = {}
+    words = set(re.findall(r"[^\W\d]\w*", decl.span.text))
+    clean: list[tuple[list[str], list[Any], Compiled]] = []
     for variant in (None, *spec.variants):
         made = spec.elaborate(variant)
-        done = compile_names(decl, module, made, memo)
+        weights = known.setdefault(id(made.graph), Weights(made.graph))
+        own, values = list(weights.shapes), [k.value for k in made.knobs.values() if k.address in words]
+        if any(own == a and _alike(values, v) and chains_fit(decl, module, made, c, weights) for a, v, c in clean):
+            continue
+        done = compile_names(decl, module, made, memo, weights)
+        if not done.found:
+            clean.append((own, values, done))
         for d in done.found:
             found.add(d if variant is None else replace(d, notes=(*d.notes, f"in the variant `{variant}`")))
         for k, use in done.used.items():
             all_ = uses[k]
             all_.active, all_.matched = all_.active or use.active, all_.matched or use.matched
             all_.picks |= use.picks
-        addresses.update(dict.fromkeys(own_shapes(made.graph)))
+        addresses.update(dict.fromkeys(own))
     broken = {line.span.start for line in decl.lines for d in found.found if line.span.start <= d.span.start < line.span.end}
     for k, line in enumerate(decl.lines):
         if uses[k].active and line.span.start not in broken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby, product
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Compiled:
     map: WeightMap
     found: list[Diagnostic]
     used: dict[int, Use] = field(default_factory=dict)
+    chains: list[Chained] = field(default_factory=list)
 
 
 @record()
@@ -45,9 +46,37 @@ class Use:
     picks: set[tuple[int, int]] = field(default_factory=set)  # (place of the list, place of its item)
 
 
+@record()
+class Chained:
+    """Operations that were found to fit: the line, the weights, how they are joined and the indices."""
+
+    read: Line
+    sources: tuple[str, ...]
+    joins: list[tuple[int, ...]]
+    indices: dict[str, int]
+
+
 def own_shapes(graph: Graph) -> dict[str, Shape]:
     """Address -> shape of all that a model saves: parameters, frozen ones, buffers."""
     return {a: tuple(p.type.shape) for a, p in graph.parameters() if p.kind != "const"}  # type: ignore[misc]
+
+
+@record(slots=False)
+class Weights:
+    """The weights of one variant. `shapes` by address; `outlines`: addresses by what they are without their numbers."""
+
+    graph: Graph
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        return own_shapes(self.graph)
+
+    @cached_property
+    def outlines(self) -> dict[str, list[str]]:
+        out: dict[str, list[str]] = {}
+        for address in self.shapes:
+            out.setdefault(outline(address), []).append(address)
+        return out
 
 
 @record()
@@ -71,9 +100,24 @@ Memo = dict[int, Line]
 """Lines by their place in the block: what the compilations of several variants share."""
 
 
-def compile_names(decl: tree.Names, module: Module, made: Elaborated, memo: Memo | None = None) -> Compiled:
-    """Never raises for faults of the block: they are in the result."""
-    return _Compiler(decl, module, made, {} if memo is None else memo).run()
+def compile_names(decl: tree.Names, module: Module, made: Elaborated, memo: Memo | None = None, weights: Weights | None = None) -> Compiled:
+    """Never raises for faults of the block: they are in the result. `weights`: those of `made`, when they are at hand."""
+    return _Compiler(decl, module, made, {} if memo is None else memo, weights).run()
+
+
+def chains_fit(decl: tree.Names, module: Module, made: Elaborated, done: Compiled, weights: Weights) -> bool:
+    """Whether the operations of a compilation without faults fit weights of the same addresses and other shapes as well, and name the same keys."""
+    if not done.chains:
+        return True
+    compiler, caches = _Compiler(decl, module, made, {}, weights), defaultdict[int, dict[Any, Any]](dict)
+    try:
+        for c in done.chains:
+            _, counts = compiler.steps(c.read, c.sources, c.joins, c.indices, caches[id(c.read)])
+            if counts:
+                return False
+    except ArchError:
+        return False
+    return True
 
 
 def weight_maps(module: Module, model: str, made: Elaborated) -> dict[str, WeightMap]:
@@ -89,16 +133,15 @@ def weight_maps(module: Module, model: str, made: Elaborated) -> dict[str, Weigh
 
 
 class _Compiler:
-    def __init__(self, decl: tree.Names, module: Module, made: Elaborated, memo: Memo):
-        self.decl, self.memo, self.shapes = decl, memo, own_shapes(made.graph)
+    def __init__(self, decl: tree.Names, module: Module, made: Elaborated, memo: Memo, weights: Weights | None = None):
+        self.decl, self.memo = decl, memo
+        self.weights = weights or Weights(made.graph)
+        self.shapes = self.weights.shapes
         self.values = {p.name: made.knobs[p.name].value for p in made.decl.params if p.name in made.knobs}
         session = Session(module.library)
         session.begin()
         self.frame = Frame(session, module, Builder(), decl=made.decl, vars=dict(self.values))
         self.known = frozenset(self.values)
-        self.outlines: dict[str, list[str]] = defaultdict(list)
-        for address in self.shapes:
-            self.outlines[outline(address)].append(address)
         self.found = Collector()
         self.entries: list[Entry] = []
         self.aliases: list[Alias] = []
@@ -107,6 +150,9 @@ class _Compiler:
         self.own_lines: dict[str, tree.NameLine] = {}
         self.foreign_lines: dict[str, tree.NameLine] = {}
         self.used = {k: Use() for k in range(len(decl.lines))}
+        self.chains: list[Chained] = []
+        self.answers: dict[Any, Any] = {}  # values of expressions, by what they are about
+        self.mentioned: dict[int, tuple[tree.Expr, set[str]]] = {}
 
     def run(self) -> Compiled:
         for k, line in enumerate(self.decl.lines):
@@ -117,7 +163,7 @@ class _Compiler:
         if not self.found.found:
             self._complete()
         made = WeightMap(tuple(self.entries), tuple(self.aliases), tuple(self.constants), tuple(self.ignored))
-        return Compiled(made, self.found.found, self.used)
+        return Compiled(made, self.found.found, self.used, self.chains)
 
     def _complete(self) -> None:
         left = [a for a in self.shapes if a not in self.own_lines]
@@ -129,11 +175,19 @@ class _Compiler:
     # ---------------------------------------------------------------- expressions
     def _value(self, expr: tree.Expr, indices: Mapping[str, int], span: Span | None = None) -> Any:
         """With the loop indices in scope. `span`: where to report faults, for expressions inside strings."""
-        self._bind(indices)
-        try:
-            return evaluate(self.frame, expr)
-        except ArchError as fault:
-            raise (respan(fault, span, "in braces") if span else fault) from None
+        key = self._about(expr, indices)
+        if key not in self.answers:
+            self._bind(indices)
+            try:
+                self.answers[key] = evaluate(self.frame, expr)
+            except ArchError as fault:
+                raise (respan(fault, span, "in braces") if span else fault) from None
+        return self.answers[key]
+
+    def _about(self, expr: tree.Expr, indices: Mapping[str, int]) -> tuple[Any, ...]:
+        """An expression and the indices that it mentions: all that its value depends on."""
+        _, names = self.mentioned.get(id(expr)) or self.mentioned.setdefault(id(expr), (expr, free_names(expr)))
+        return (id(expr), *((k, v) for k, v in indices.items() if k in names))
 
     def _bind(self, indices: Mapping[str, int]) -> None:
         self.frame.vars.clear()
@@ -193,7 +247,8 @@ class _Compiler:
         joins = self._joins(read.own, alone, members)
         indices = {k: v for k, v in members[0][1].indices.items() if k not in alone}
         sources = tuple(a for a, _ in members)
-        steps, counts = self._steps(read, sources, joins, indices, cache)
+        steps, counts = self.steps(read, sources, joins, indices, cache)
+        self.chains.append(Chained(read, sources, joins, indices))
         targets = tuple(self._foreign(read, members[0][1], indices, counts))
         for a in sources:
             self._take(self.own_lines, a, line, "weight", read.own.span)
@@ -201,8 +256,8 @@ class _Compiler:
             self._take(self.foreign_lines, t, line, "key", read.foreign.span)
         self.entries.append(Entry(sources, targets, steps))
 
-    def _steps(self, read: Line, sources: tuple[str, ...], joins: list[tuple[int, ...]], indices: dict[str, int],
-               cache: dict[Any, Any]) -> tuple[tuple[Step, ...], list[int]]:
+    def steps(self, read: Line, sources: tuple[str, ...], joins: list[tuple[int, ...]], indices: dict[str, int],
+              cache: dict[Any, Any]) -> tuple[tuple[Step, ...], list[int]]:
         """The operations for these weights, the same for all of the same shapes unless they mention an index."""
         shapes = [self.shapes[s] for s in sources]
         key = (tuple(shapes), tuple(joins), tuple(v for k, v in sorted(indices.items()) if k in read.chain.mentions))
@@ -281,7 +336,7 @@ class _Compiler:
         holds = self._holds(line, use, tuple(own.mentioned))
         if holds is False:
             return
-        for shape, addresses in self.outlines.items():
+        for shape, addresses in self.weights.outlines.items():
             if own.outline.fullmatch(shape):
                 for address in addresses:
                     binding = read.bindings[address] if address in read.bindings else self._binding(read, address)
@@ -305,8 +360,11 @@ class _Compiler:
 
     def _asked(self, line: tree.NameLine, binding: Binding) -> bool:
         assert line.condition is not None
-        self._bind(binding.indices)
-        return truth(self.frame, line.condition)
+        key = self._about(line.condition, binding.indices)
+        if key not in self.answers:
+            self._bind(binding.indices)
+            self.answers[key] = truth(self.frame, line.condition)
+        return self.answers[key]
 
     def _take(self, lines: dict[str, tree.NameLine], name: str, line: tree.NameLine, what: str, span: Span) -> None:
         """Notes that a line is about this weight or key. Raises A0434 for the second time."""
