@@ -364,11 +364,20 @@ def _node(scope: _Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:
 
 def _emitted(scope: _Scope, n: Node, i: int) -> str:
     """A value that a call emitted, read in this body: by `collect` of its last segment."""
-    address = list(n.attrs["graph"].emits)[i - len(n.attrs["graph"].outputs)]
-    full = f"{n.attrs['path']}.{address}"
-    last = address.rsplit(".", 1)[-1]
+    full = next(a for a, v in scope.graph.emits.items() if v == Value(n, i))
+    last = full.rsplit(".", 1)[-1]
     seen = [a for a in scope.graph.emits if a.rsplit(".", 1)[-1] == last]
     return f"collect({last})[{seen.index(full)}]"
+
+
+def _call_label(scope: _Scope, n: Node) -> str:
+    """` as NAME` where an application of a shared block emits under a name of its own."""
+    inner = n.attrs["graph"]
+    for address, v in scope.graph.emits.items():
+        if v.node is n and v.index >= len(inner.outputs):
+            path = address.removesuffix("." + list(inner.emits)[v.index - len(inner.outputs)])
+            return "" if path == n.attrs["path"] else f" as {path}"
+    return ""
 
 
 def _right(scope: _Scope, n: Node, shares: dict[str, str]) -> str:
@@ -376,7 +385,7 @@ def _right(scope: _Scope, n: Node, shares: dict[str, str]) -> str:
         path = n.attrs["path"]
         args = ", ".join(map(scope.value, n.args))
         if path in shares:
-            return f"{shares[path]}({args})"
+            return f"{shares[path]}({args}){_call_label(scope, n)}"
         return f"{scope.names[id(n.attrs['graph'])]}()({args}) as {path}"
     if n.op == "phase":
         args = ", ".join(map(scope.value, n.args))

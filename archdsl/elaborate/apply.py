@@ -294,7 +294,7 @@ def _apply_share(frame: Frame, share: Share, args: Args, span: Span, label: str 
         _same_weights(share, owner, graph, span)
     if frame.phase:
         return _results(_read_in_arm(frame, graph, share.path, operands))
-    return _emit_call(frame, graph, share.path, operands, span, join(frame.prefix, label) if label else None)
+    return _emit_call(frame, graph, share.path, operands, span, join(frame.prefix, label) if label not in (None, "_") else None)
 
 
 def _read_in_arm(frame: Frame, graph: Graph, path: str, operands: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -7,6 +7,7 @@ from archdsl.elaborate.model import elaborate
 from archdsl.modules import Library
 from archdsl.printer import print_graph
 from archdsl.source import Source
+from archdsl.spec import loads
 from archdsl.syntax import tree
 from tests.elaborate.helpers import addresses, fault, made, model
 
@@ -104,6 +105,19 @@ def test_a_dead_application_prints_and_comes_back():
 
     e = model("_ = LayerNorm()(x) as unused\nreturn x * 2")
     assert loads(print_graph(e)).elaborate().graph.hash == e.graph.hash
+
+
+def test_closure_of_a_shared_block_that_emits():
+    e = made("""block A()(x: [B, T, 8]) -> [B, T, 8] { emit z = x + 1
+  return Linear(8)(x) }
+model M()(x: [B, T, 8]) -> y: [B, T, 8] { share a = A()
+  x = a(x) as p
+  x = a(x)
+  x = a(x) as q
+  return x + collect(z)[2] }""")
+    assert list(e.graph.emits) == ["p.z", "a.z", "q.z"]
+    again = loads(print_graph(e), "graph.arch").elaborate()
+    assert list(again.graph.emits) == list(e.graph.emits) and again.graph.hash == e.graph.hash
 
 
 @pytest.mark.parametrize("text", ["return where(x > 0, x, -1e400)", "param w: [8] = 1e400\nreturn x * w", "param w: [8] = constant(1e400)\nreturn x * w", "return x * 1e400"])
