@@ -100,6 +100,11 @@ def _attention(op: Op, a: dict[str, Any], needs: Collection[str]) -> Kept:
         merged = {n: viewed(a[n].laid, with_one_batch(a[n].laid)[0]) is not None for n in ("q", "k", "v")}
         items = op.kept({n: t for n, t in a.items() if n != "bias_grad"}, needs)
         return tuple(i if not isinstance(i, str) or merged.get(i, True) else TensorType(a[i].dtype, a[i].shape) for i in items)
+    if a.get("cap") is not None:
+        matrices = {"q": (q, k.extent[-3]), "k": (k, k.extent[-3]), "v": (v, v.extent[-3])}
+        copied = {n for n, (x, heads) in matrices.items() if viewed(x.laid, (prod(x.extent[:-3]) * heads, -(-prod(x.extent[-3:-1]) // heads), x.extent[-1])) is None}
+        items = op.kept({n: t for n, t in a.items() if n != "bias_grad"}, needs)
+        return tuple(TensorType(a[i].dtype, a[i].shape) if i in copied else i for i in items)
     wide, heads, scores = wider(q.dtype), q.shape[-3], {"q", "k", "bias"} & set(needs)
     lead = q.shape[:-3]
     views = q.extent[-3] == k.extent[-3] and wide == q.dtype and viewed(v.laid, (prod(v.extent[:-2]), *v.extent[-2:])) is not None

@@ -84,7 +84,9 @@ def _fits(shape: tuple[Size, ...], whole: tuple[Size, ...], about: str) -> None:
 
 
 def _attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL,
-               scale: float | None = None) -> TensorType:
+               scale: float | None = None, cap: float | None = None) -> TensorType:
+    if cap is not None and cap <= 0:
+        raise OpError(f"scores stay within ±cap, so cap must be above 0, and this is {cap}", "cap")
     dtype = same_dtype(q=q, k=k, v=v, bias=bias)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if len(x.shape) < 3:
@@ -116,10 +118,16 @@ def _mask_shape(mask: Mask, T: Size, S: Size) -> tuple[Size, ...]:
 
 
 def _attention_saves(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: float | None = None,
-                     needs: Any = ()) -> tuple[Any, ...]:
+                     cap: float | None = None, needs: Any = ()) -> tuple[Any, ...]:
     """On the CPU: the fused kernel keeps its operands, its result, a logarithm of sums per query, and the mask as floats. Torch takes the
-    plain formula when the bias needs a gradient or the widths of keys and values differ; that keeps scaled q and k, v and the weights."""
+    plain formula when the bias needs a gradient or the widths of keys and values differ; that keeps scaled q and k, v and the weights.
+    With a cap: the operands, the tanh, the pairs and the weights."""
     mask, lead, (h, T, w), (g, S, _) = simplified(mask), q.shape[:-3], q.shape[-3:], k.shape[-3:]
+    if cap is not None:
+        scores, inputs = TensorType(q.dtype, (*lead, h, T, S)), {"q", "k"} & set(needs)
+        kept = (("q", "k" in needs), ("k", "q" in needs), (scores, inputs), ("v", inputs or "bias" in needs), (scores, True),
+                (TensorType("bool", _mask_shape(mask, T, S)), mask != FULL and (inputs or "bias" in needs)))
+        return tuple(t for t, wanted in kept if wanted)
     shape = () if mask == FULL or mask.kind == "causal" and bias is None else _whole(_mask_shape(mask, T, S), lead)
     if "bias" in needs or v.shape[-1] != w:
         wide, scores = wider(q.dtype), {"q", "k", "bias"} & set(needs)
@@ -180,7 +188,7 @@ def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
 
 
 @op("attention(q: [..., h, T, w], k: [..., g, S, w], v: [..., g, S, e], mask: mask = full, "
-    "bias: [*b]? = none, scale: float? = none) -> [..., h, T, e]",
+    "bias: [*b]? = none, scale: float? = none, cap: float? = none) -> [..., h, T, e]",
     infer=_attention, roles={"w": "contract", "T": "mix", "S": "contract", "h": "grouped"}, saves=_attention_saves,
     source="arxiv 1706.03762, 2305.13245",
     macs=lambda q, k, v, **_: volume(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]),
@@ -193,10 +201,17 @@ def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
         {"q": floats(3, 2, 6, 4), "k": floats(3, 2, 6, 4), "v": floats(3, 2, 6, 4),
          "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("causal_by", (3,))))},
         {"q": floats(2, 6, 4), "k": floats(2, 6, 4), "v": floats(2, 6, 4), "mask": Mask("equal_labels", (ints(3, 6),)), "bias": floats(2, 6, 6)},
-        {"q": floats(1, 1, 1, 2), "k": floats(1, 1, 1, 2), "v": floats(1, 1, 1, 2), "mask": Mask("or", (CAUSAL, FULL))}])
-def attention(q, k, v, bias=None, *, mask=FULL, scale=None):
+        {"q": floats(1, 1, 1, 2), "k": floats(1, 1, 1, 2), "v": floats(1, 1, 1, 2), "mask": Mask("or", (CAUSAL, FULL))},
+        {"q": floats(2, 4, 5, 8), "k": floats(2, 2, 5, 8), "v": floats(2, 2, 5, 3), "mask": CAUSAL, "scale": 0.3, "cap": 2.5},
+        {"q": floats(2, 3, 2, 6, 4), "k": floats(2, 3, 1, 6, 4), "v": floats(2, 3, 1, 6, 4), "bias": floats(3, 2, 6, 6), "cap": 0.5,
+         "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("window", (2,))))},
+        {"q": floats(2, 5, 4), "k": floats(2, 7, 4), "v": floats(2, 7, 4), "cap": 50}])
+def attention(q, k, v, bias=None, *, mask=FULL, scale=None, cap=None):
     """softmax(scale · q kᵀ + bias, over the pairs that `mask` allows) v, by head; h query heads share g key heads in order. `scale` is w^-½
-    unless given. A query with nothing to attend gives 0. `macs` counts all T · S pairs, as torch's counter does; `pairs` those of a mask."""
+    unless given. A query with nothing to attend gives 0. `cap` bounds scores, before the bias, to ±cap: cap · tanh(scale · q kᵀ / cap); no fused
+    kernel knows it. `macs` counts all T · S pairs, as torch's counter does; `pairs` those of a mask."""
+    if cap is not None:
+        return _capped(q, k, v, bias, simplified(mask), size(q, -1) ** -0.5 if scale is None else scale, cap)
     mask, lead = simplified(mask), [size(q, i) for i in range(rank(q) - 3)]
     grouped = not same_size(size(q, -3), size(k, -3))
     causal = mask == CAUSAL and bias is None
@@ -212,3 +227,23 @@ def attention(q, k, v, bias=None, *, mask=FULL, scale=None):
     options = chosen(attn_mask=(allowed, None), is_causal=(causal, False), scale=(scale, None), enable_gqa=(grouped, False))
     y = F.scaled_dot_product_attention(q, k, v, **options)
     return y if len(lead) == 1 else torch.unflatten(y, 0, lead) if lead else y[0]
+
+
+def _capped(q, k, v, bias, mask, scale, cap):
+    """The formula itself. Query heads that share keys stand below each other, as more queries, so that nothing is repeated."""
+    grouped, g, per = not same_size(size(q, -3), size(k, -3)), size(k, -3), size(q, -3) // size(k, -3)
+
+    def stacked(x):
+        return torch.unflatten(x, -3, (g, per)).flatten(-3, -2) if grouped else x
+
+    def apart(x):
+        return torch.unflatten(x, -2, (per, size(q, -2))).flatten(-4, -3) if grouped else x
+
+    scores = cap * torch.tanh(apart(stacked(q) @ k.mT) * (scale / cap))
+    if bias is not None:
+        scores = scores + bias
+    if mask != FULL:
+        scores = torch.where(_allowed(mask, q, k)[0], scores, float("-inf"))
+    # Only a mask of keys can leave a query with nothing to attend: the others let each position attend to itself.
+    weights = torch._safe_softmax(scores, -1) if "keys" in kinds(mask) else torch.softmax(scores, -1)
+    return apart(stacked(weights) @ v)

@@ -70,6 +70,22 @@ def test_nothing_to_attend_gives_zero(with_bias: bool):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("groups", [4, 2, 1])
+def test_cap(groups: int):
+    """Scores are capped before the bias and the mask; nothing to attend gives 0 here too, in the result and in every gradient."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, h, 5, 4, dtype=torch.float64, requires_grad=True) for h in (4, groups, groups))
+    bias = torch.randn(4, 5, 5, dtype=torch.float64, requires_grad=True)
+    valid = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [0, 0, 1, 1, 1]], dtype=torch.bool)
+    got = OPS["attention"].body(q, k, v, bias, mask=Mask("and", (CAUSAL, Mask("keys", (valid,)))), scale=0.7, cap=0.8)
+    capped = 0.8 * torch.tanh(0.7 * q @ k.repeat_interleave(4 // groups, 1).mT / 0.8) + bias
+    want = _formula(torch.zeros_like(q), k, v, lambda b, i, j: j <= i and bool(valid[b, j]), capped, 1.0)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn_like(got)
+    for a, b in zip(torch.autograd.grad(got, (q, k, v, bias), upstream), torch.autograd.grad(want, (q, k, v, bias), upstream)):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
 def test_equal_labels_and_several_leading_axes():
     """Windows of windows: labels and bias differ by window, not by sample."""
     torch.manual_seed(0)
