@@ -298,6 +298,7 @@ def closure_key(frame: Frame, node: Any) -> int:
     """What a template that keeps its frame depends on: its text, the values of the names in it, the defaults in force."""
     captured = tuple((n, frame.session.key(frame.vars[n])) for n in sorted(free_names(node)) if n in frame.vars)
     sequences = tuple(sorted(frame.vars.get("...", {}).items()))
+    frame.session.closures[id(node)] = node
     return frame.session.intern(("closure", id(node), frame.defaults.key, captured, sequences))
 
 

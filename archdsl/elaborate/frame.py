@@ -8,7 +8,7 @@ from archdsl import shapes
 from archdsl.diagnostics.model import Collector, error
 from archdsl.dims import Dim, Size
 from archdsl.elaborate.builder import Builder
-from archdsl.elaborate.values import POISON, Bound, Defaults, Late, Poisoned, RecordValue, show
+from archdsl.elaborate.values import POISON, Bound, Defaults, Late, OpRef, Poisoned, RecordValue, show
 from archdsl.graph import Graph, InitExpr, Mask, Value
 from archdsl.records import field, record
 from archdsl.source import Span
@@ -65,6 +65,7 @@ class Session:
         self.resolving: list[str] = []
         self.declared_defaults: list[Any] = []
         self.graphs: dict[Any, Graph] = {}
+        self.closures: dict[int, Any] = {}  # texts of templates by id, kept so that no other gets the id
         self.free: dict[int, tuple[str, ...]] = {}
         self.plans: dict[int, Any] = {}
         self.lates = 0
@@ -142,7 +143,9 @@ class Session:
             return ("d", value)
         if hasattr(value, "key"):
             return ("b", value.key, value.label, value.hint)
-        return ("o", id(value))
+        if isinstance(value, OpRef):
+            return ("op", value.op.name)
+        return ("o", value)  # the object itself: the id of one that is gone may come back
 
 
 @record()

@@ -1,7 +1,10 @@
 """What was elaborated before is used again only where it means the same."""
 from __future__ import annotations
 
+from archdsl.elaborate import library
+from archdsl.elaborate.frame import Session
 from archdsl.graph import Node
+from archdsl.modules import Library
 from archdsl.spec import expression, loads
 from tests.elaborate.helpers import addresses, fault, made, model
 
@@ -142,6 +145,13 @@ def test_layouts_as_templates_are_told_apart_by_what_they_apply():
     block = "block A(f: block)(x: [B, T, 8]) -> [B, T, 8] { g = under([B, T, c] -> [T, B, c], f)\n return Pre(RMSNorm(), g)(x) as p }\n"
     e = made(block + MODEL % "return x |> A(relu) as a |> A(gelu) as b")
     assert {"relu", "gelu"} <= {n.op for g in e.graph.definitions() for n in g.nodes}
+
+
+def test_ops_as_arguments_are_told_apart():
+    session = Session(Library())
+    names = ("relu", "gelu", "silu", "tanh", "sigmoid")
+    assert len({session.key(library.find(name)) for name in names}) == len(names)
+    assert session.key(library.find("relu")) == session.key(library.find("relu"))
 
 
 def test_names_beside_a_sequence_of_axes():
