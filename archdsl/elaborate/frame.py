@@ -26,18 +26,22 @@ MAX_BITS = 4096
 
 @record()
 class Override:
-    """`--set layers.*.conv = 3`: the segments that are still to be matched, the value (or the expression that gives it)."""
+    """`--set layers.*.conv = 3`: the segments that are still to be matched, the value (or the expression that gives it).
+
+    `home`: the model's frame, in whose names the expression is read, wherever the knob lies.
+    """
 
     segments: tuple[str, ...]
     value: Any
     expr: tree.Expr | None
     span: Span
     used: list[bool]
+    home: Any = None
 
     def below(self, segment: str) -> Override | None:
         head = self.segments[0]
         if head == "*" or head == segment or (head.startswith("{") and segment in [s.strip() for s in head[1:-1].split(",")]):
-            return Override(self.segments[1:], self.value, self.expr, self.span, self.used) if len(self.segments) > 1 else None
+            return Override(self.segments[1:], self.value, self.expr, self.span, self.used, self.home) if len(self.segments) > 1 else None
         return None
 
 

@@ -101,6 +101,8 @@ def _type_help(type: tree.Type, value: Any) -> tuple[str, ...]:
         return did_you_mean(value, options) or (f"it is one of {', '.join(options)}",)
     if isinstance(value, BlockRef) and isinstance(type, tree.NameType) and type.name == "block":
         return (f"complete it: `{value.decl.name}(…)`",)
+    if isinstance(value, Value):
+        return ("the first list of a block holds hyper values, the second its tensors: `F(…)(x)`",)
     return ()
 
 
@@ -333,7 +335,7 @@ def override_value(frame: Frame, o: Override, current: Any) -> Any:
     from archdsl.elaborate.expressions import evaluate
 
     o.used[0] = True
-    value = evaluate(frame, o.expr) if o.expr is not None else o.value
+    value = evaluate(o.home or frame, o.expr) if o.expr is not None else o.value
     return _deep_set(current, o.segments[1:], value, o.span)
 
 

@@ -115,6 +115,8 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     builder = Builder()
     overrides = tuple(Override(segments(s.address), s.value, s.expr, s.span, [False]) for s in settings)
     frame = Frame(session, module, builder, decl=decl, overrides=overrides)
+    for o in overrides:
+        o.home = frame
     if decl.base is not None or decl.inputs is None:
         raise error("A0218", f"the model `{decl.name}` uses {'`with`' if decl.base else '`entry`'}, which is reserved", decl.span, "not built yet")
     with shapes.use_facts(facts):

@@ -129,3 +129,31 @@ def test_a_setting_of_the_wrong_type_is_one_fault():
     """Defaults that would be computed from it stay silent."""
     d = fault(lambda: model("return MLP(hidden)(x) as f", params="d: int = 8, hidden: int = 2 * d, more: int = hidden + 1", d=7.5))
     assert d.code == "A0204" and "`d`" in d.message
+
+
+def test_settings_may_be_numbers_of_numpy():
+    numpy = pytest.importorskip("numpy")
+    spec = loads("model M(n: int = 1, rate: float = 0.5, many: list[int] = [1])(x: [B, n]) -> y: [B, n] { return x }")
+    knobs = spec.elaborate(knobs={"n": numpy.int64(3), "rate": numpy.float64(0.1), "many": [numpy.int32(2)]}).knobs
+    assert {k: v.value for k, v in knobs.items()} == {k: v.value for k, v in spec.elaborate(knobs={"n": 3, "rate": 0.1, "many": [2]}).knobs.items()}
+
+
+def test_tensors_in_the_first_list():
+    d = fault(lambda: model("return RMSNorm(x)"))
+    assert d.code == "A0204" and "F(…)(x)" in d.help[0]
+
+
+def test_a_layout_that_reuses_a_name_of_the_header():
+    d = fault(lambda: model("return x[:, ::2] |> rearrange([B, T, d] -> [B, d, T])"))
+    assert d.code == "A0308" and d.help[0] == "`T` is a size in scope: under a name that is not, the axis may have any size"
+
+
+def test_a_setting_is_read_in_the_models_names():
+    """`d` is the model's, also where the knob's own block has an axis of that name."""
+    from archdsl import expression
+    from tests.elaborate.helpers import made
+
+    text = """block F(k: int = 3 in {2, 3, 4})(x: [B, d]) -> [B, d] { return MLP(k)(x) as f }
+model M(d: int = 2)(x: [B, 8]) -> y: [B, 8] { return F()(x) as a }"""
+    e = made(text, **{"a.k": expression("d * 2")})
+    assert dict(e.graph.parameters())["a.f.up.weight"].type.shape == (4, 8)
