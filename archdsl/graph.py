@@ -5,7 +5,6 @@ Graph as the owner of the weights below a path, so a model of 80 equal layers ho
 """
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
@@ -13,6 +12,11 @@ from typing import Any
 from archdsl.dims import Size, product
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Span
+
+try:
+    from _blake2 import blake2b  # hashlib gives the same function, and takes 3 ms to load OpenSSL first
+except ImportError:
+    from hashlib import blake2b
 
 FLOATS = ("float", "f64", "f32", "bf16", "f16")
 """`float` is the model's dtype, chosen at build; the others are pinned (a minimum: f32 widens to f64 in a float64 build)."""
@@ -251,7 +255,7 @@ def structural_hash(graph: Graph) -> str:
 
 def digest(text: str) -> str:
     """The hash of a graph from its structural text."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def number_text(number: Any) -> str:

@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
@@ -176,7 +174,7 @@ def text_setting(text: str) -> Setting:
 def load(path: str | os.PathLike[str]) -> Spec:
     """The spec in a file: its first model, `.models` for all. Raises ArchError with everything that `check` would report as errors."""
     source = read_source(os.fspath(path))
-    return _sound(source, *_load(source, Path(path).resolve().parent))
+    return _sound(source, *_load(source, _folder(path)))
 
 
 def loads(text: str, name: str = "<text>") -> Spec:
@@ -194,12 +192,16 @@ def _sound(source: Source, spec: Spec | None, found: list[Diagnostic]) -> Spec:
     return spec
 
 
-def _load(source: Source, folder: Path | None) -> tuple[Spec | None, list[Diagnostic]]:
+def _folder(path: str | os.PathLike[str]) -> str:
+    return os.path.dirname(os.path.realpath(path))
+
+
+def _load(source: Source, folder: str | None) -> tuple[Spec | None, list[Diagnostic]]:
     with no_collection():
         return _read_and_check(source, folder)
 
 
-def _read_and_check(source: Source, folder: Path | None) -> tuple[Spec | None, list[Diagnostic]]:
+def _read_and_check(source: Source, folder: str | None) -> tuple[Spec | None, list[Diagnostic]]:
     module = Library().open(source, folder)
     path = source.path
     models: dict[str, Spec] = {}
@@ -250,7 +252,7 @@ def _elaborate_all(module: Module, models: dict[str, Spec], found: Collector) ->
 def check_file(path: str) -> list[Diagnostic]:
     """Everything that is wrong with a file, errors and warnings, in the order of the text."""
     try:
-        _, found = _load(read_source(path), Path(path).resolve().parent)
+        _, found = _load(read_source(path), _folder(path))
     except ArchError as e:
         found = e.diagnostics
     return sorted(found, key=lambda d: (d.span.source.path, d.span.start))
@@ -320,15 +322,15 @@ def _find(path: str) -> str:
     if os.path.exists(path) or os.sep in path or path.endswith(".arch"):
         return path
     for entry in shipped_files():
-        if Path(entry).stem == path:
+        if os.path.basename(entry).removesuffix(".arch") == path:
             return entry
     return path
 
 
 def shipped_files() -> list[str]:
     """Paths of the specs that come with the package, by domain."""
-    root = resources.files("archdsl.specs")
-    return sorted(str(f) for folder in root.iterdir() if folder.is_dir() for f in folder.iterdir() if f.name.endswith(".arch"))
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "specs")
+    return sorted(f.path for folder in os.scandir(root) if folder.is_dir() for f in os.scandir(folder) if f.name.endswith(".arch"))
 
 
 def shipped() -> list[dict[str, Any]]:
@@ -337,13 +339,13 @@ def shipped() -> list[dict[str, Any]]:
     for path in shipped_files():
         for s in _read_only(path).values():
             rows.append({"path": path, "name": s.name, "kind": s.paper.get("kind", "model"), "title": s.paper.get("title", ""), "arxiv": s.paper.get("arxiv", ""),
-                         "domain": s.paper.get("domain", Path(path).parent.name), "variants": list(s.variants)})
+                         "domain": s.paper.get("domain", os.path.basename(os.path.dirname(path))), "variants": list(s.variants)})
     return rows
 
 
 def _read_only(path: str) -> dict[str, Spec]:
     """The models of a file by name, nothing checked; none where the text is too broken to show one."""
-    module = Library().open(read_source(path), Path(path).resolve().parent)
+    module = Library().open(read_source(path), _folder(path))
     models: dict[str, Spec] = {}
     session = Session(module.library)
     for d in module.tree.decls:

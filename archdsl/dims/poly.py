@@ -6,11 +6,11 @@ by what is known of the symbols (`H/4` under `H % 4 == 0`).
 """
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd, lcm
-from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,7 +24,7 @@ MAX_COEFFICIENT = 1 << 65_536
 _CACHE = 1 << 14
 
 _RANK = {"sym": 0, "floor": 1, "min": 2, "max": 3}
-_LOCK = Lock()
+_LOCK = allocate_lock()
 
 
 class NotInteger(ValueError):

@@ -1,7 +1,6 @@
 """Values of the symbols that satisfy facts, and the search among them."""
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from itertools import product as cartesian
@@ -121,7 +120,9 @@ def points(facts: Facts, names: set[str], special: set[int]) -> Iterator[Env]:
         ranks = sorted(cartesian(*(range(len(v)) for v in own)), key=lambda r: (max(r), sum(r)))
         yield from (dict(zip(order, (v[i] for v, i in zip(own, r, strict=True)), strict=True)) for r in ranks)
         return
-    dice = random.Random(0)
+    from random import Random
+
+    dice = Random(0)
     for i in range(TRIES):
         width = 1 + i * many // TRIES
         yield {n: v[dice.randrange(min(len(v), width + 1))] for n, v in zip(order, own, strict=True) if v}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from archdsl.diagnostics.model import Fix
 from archdsl.source import Span
@@ -11,6 +10,8 @@ from archdsl.source import Span
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """At most three names that look like `name`, the closest first."""
+    from difflib import get_close_matches
+
     pool = [n for n in dict.fromkeys(names) if not n.startswith("__")]
     lower = {n.lower().replace("_", ""): n for n in reversed(pool)}
     exact = lower.get(name.lower().replace("_", ""))

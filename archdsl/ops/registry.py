@@ -13,7 +13,6 @@ control flow on tensors; a size that varies at run time arrives as a proxy too.
 """
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,7 +76,7 @@ class Op:
         wanted = [k for k in float_operands if needs is None or k in needs]
         if not wanted or self.grad == "none":
             return ()
-        needs_it = {"needs": set(wanted)} if callable(self.saves) and "needs" in inspect.signature(self.saves).parameters else {}
+        needs_it = {"needs": set(wanted)} if callable(self.saves) and "needs" in _parameters(self.saves) else {}
         saves = self.saves(**arguments, **needs_it) if callable(self.saves) else self.saves
         items = [i for k in wanted for i in saves.get(k, ())] if isinstance(saves, dict) else list(saves)
         present = [i for i in items if not isinstance(i, str) or i.startswith("out") or "." in i or hasattr(arguments.get(i), "dtype")]
@@ -88,6 +87,12 @@ class Op:
         from archdsl.syntax.parser import parse_signature
 
         return parse_signature(self.signature)
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a plain function's parameters."""
+    code = function.__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 OPS: dict[str, Op] = {}

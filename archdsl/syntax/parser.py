@@ -46,13 +46,6 @@ def parse_recover(source: Source) -> tuple[t.Module, list[Diagnostic]]:
     return module, run.faults.found
 
 
-def parse_cached(source: Source) -> t.Module:
-    """The same, and trees of modules of the installed library are kept between runs."""
-    from archdsl.syntax import cache
-
-    return cache.parse_cached(source)
-
-
 def parse_signature(text: str, path: str = "<signature>") -> t.OpDecl:
     """An op's signature, such as `linear(x: [..., i], weight: [o, i]) -> [..., o]`."""
     return _alone(text, path, "signature")

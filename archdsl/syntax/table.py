@@ -2,13 +2,17 @@
 from __future__ import annotations
 
 import os
-import pickle
 import zlib
 from operator import itemgetter
 from typing import Any
 
 from archdsl.syntax.build import METHOD
 from archdsl.syntax.lexer import Words
+
+try:
+    from _pickle import loads  # pickle gives the same function, and takes as long to import as the table to load
+except ImportError:
+    from pickle import loads
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 GRAMMAR, STORED = os.path.join(HERE, "grammar.lark"), os.path.join(HERE, "table.bin")
@@ -67,7 +71,7 @@ def load() -> Table:
     global _loaded
     if _loaded is None:
         with open(STORED, "rb") as file:
-            data = pickle.loads(zlib.decompress(file.read()))
+            data = loads(zlib.decompress(file.read()))
         data["rules"] = [(n, left, how, itemgetter(*which) if how == PICK else which, name) for n, left, how, which, name in data["rules"]]
         _loaded = Table(data)
     return _loaded
