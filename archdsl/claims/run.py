@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from archdsl.cost.sizes import require
 from archdsl.diagnostics.model import ArchError
 from archdsl.dims import Dim, symbols
 from archdsl.elaborate.model import Elaborated
-from archdsl.graph import Graph, Mask, Node, Value
+from archdsl.graph import Graph, Mask, Node, Param, Value
 from archdsl.inputs import sample_inputs
 from archdsl.lazy import torch
 from archdsl.records import replace
 
-WHOLE = 2**22  # a weight of more numbers is a view of fewer random ones
+PERIOD = 1_048_573  # a prime: a weight of more numbers repeats them
 LONGEST = 192  # of the stream
 TOLERANCE = 1e-9  # of float64 results of size 1
 
@@ -107,45 +107,70 @@ def largest_difference(a: Elaborated, b: Elaborated) -> float:
 
 # ---------------------------------------------------------------- models
 def random_model(graph: Graph, seed: int = 0) -> Any:
-    """The lowered model in float64 and evaluation. Every parameter is random, so that nothing is hidden behind a zero or a one; a large one
-    is a view of fewer numbers, so that a model of any size fits. Buffers and consts have their initial values."""
+    """The lowered model in float64 and evaluation. Every parameter is random, so that nothing is hidden behind a zero or a one; large ones are
+    windows of a few buffers, so that a model of any size fits. Buffers and consts have their initial values."""
     from archdsl.lower import lower
     from archdsl.lower.init import Initial, seed_of
 
     model = lower(graph, device="meta", dtype=torch.float64)
     initial = Initial(graph, seed, torch.float64)
-    g = torch.Generator()
+    random = {a: _sizes(p) for a, p in initial.params.items() if p.kind == "param" or p.kind == "frozen" and p.type.is_float}
+    windows = _Windows(random.values(), seed)
     with torch.no_grad():
         for address, param in initial.params.items():
             path, _, name = address.rpartition(".")
             owner = model.get_submodule(path)
-            g.manual_seed(seed_of(seed, address))  # the same address has the same values in another model
-            if param.kind == "param" or param.kind == "frozen" and param.type.is_float:
-                value = _random(tuple(n for n in param.type.shape if isinstance(n, int)), g).to(_dtype_of(owner, name))
+            if address in random:
+                value = windows.weight(random[address], seed_of(seed, address))  # the same address has the same values in another model
+            else:
+                value = initial.value(address).clone()
+            value = value.to(_dtype_of(owner, name))
+            if param.kind in ("param", "frozen"):
                 owner._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
             else:
-                value = initial.value(address).to(_dtype_of(owner, name)).clone()
-                if param.kind == "frozen":
-                    owner._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
-                else:
-                    owner._buffers[name] = value
+                owner._buffers[name] = value
     return model.eval()
+
+
+def _sizes(param: Param) -> tuple[int, ...]:
+    return tuple(n for n in param.type.shape if isinstance(n, int))
 
 
 def _dtype_of(owner: Any, name: str) -> Any:
     return (owner._parameters.get(name) if owner._parameters.get(name) is not None else owner._buffers[name]).dtype
 
 
-def _random(shape: tuple[int, ...], g: Any) -> Any:
-    """Normal numbers with the variance of 1 / fan-in; single axes lie around 1."""
-    if len(shape) < 2:
-        return 1 + 0.3 * torch.randn(shape, generator=g, dtype=torch.float64)
-    scale = 1 / math.sqrt(max(math.prod(shape[1:]), 1))
-    if math.prod(shape) <= WHOLE:
-        return scale * torch.randn(shape, generator=g, dtype=torch.float64)
-    strides = (7, *(1,) * (len(shape) - 1))
-    length = 1 + sum((n - 1) * s for n, s in zip(shape, strides))
-    return (scale * torch.randn(length, generator=g, dtype=torch.float64)).as_strided(shape, strides)
+class _Windows:
+    """Random weights. A large one is a contiguous window of a buffer that repeats `PERIOD` random numbers (a prime, so that no two rows are
+    alike); all of one fan-in share the buffer, which is as long as the largest needs."""
+
+    def __init__(self, shapes: Iterable[tuple[int, ...]], seed: int):
+        self.numbers: Any = None
+        self.seed = seed
+        self.longest: dict[int, int] = {}
+        self.buffers: dict[int, Any] = {}
+        for shape in shapes:
+            if math.prod(shape) > PERIOD:
+                fan = math.prod(shape[1:])
+                self.longest[fan] = max(self.longest.get(fan, 0), math.prod(shape))
+
+    def weight(self, shape: tuple[int, ...], number: int) -> Any:
+        """Normal numbers with the variance of 1 / fan-in; single axes lie around 1. `number` chooses them."""
+        g = torch.Generator().manual_seed(number)
+        if len(shape) < 2:
+            return 1 + 0.3 * torch.randn(shape, generator=g, dtype=torch.float64)
+        fan, size = math.prod(shape[1:]), math.prod(shape)
+        if size <= PERIOD:
+            return torch.randn(shape, generator=g, dtype=torch.float64) / math.sqrt(max(fan, 1))
+        start = number % PERIOD
+        return self._buffer(fan)[start : start + size].view(shape)
+
+    def _buffer(self, fan: int) -> Any:
+        if fan not in self.buffers:
+            if self.numbers is None:
+                self.numbers = torch.randn(PERIOD, generator=torch.Generator().manual_seed(self.seed), dtype=torch.float64)
+            self.buffers[fan] = (self.numbers / math.sqrt(fan)).repeat(self.longest[fan] // PERIOD + 2)
+        return self.buffers[fan]
 
 
 def shortened(graph: Graph) -> Graph:

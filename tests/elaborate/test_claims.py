@@ -241,11 +241,17 @@ def test_check_needs_no_torch(file):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_large_weights_are_views(monkeypatch):
+def test_large_weights_share_their_numbers(monkeypatch):
     from archdsl.claims import run
 
-    monkeypatch.setattr(run, "WHOLE", 10)
+    monkeypatch.setattr(run, "PERIOD", 401)
     import torch
 
-    w = run._random((64, 32), torch.Generator().manual_seed(0))
-    assert w.untyped_storage().nbytes() < 8 * 64 * 32 and torch.linalg.matrix_rank(w) == 32
+    shapes = [(64, 32), (40, 32), (8, 32), (32,)]
+    windows = run._Windows(shapes, seed=0)
+    made = [windows.weight(shape, 3 * i + 7) for i, shape in enumerate(shapes)]
+    assert [tuple(w.shape) for w in made] == shapes
+    assert made[0].untyped_storage().data_ptr() == made[1].untyped_storage().data_ptr() != made[2].untyped_storage().data_ptr()
+    assert torch.linalg.matrix_rank(made[0]) == 32 and len(made[0].unique(dim=0)) == 64
+    assert abs(float(made[0].std()) * 32**0.5 - 1) < 0.2
+    assert torch.equal(run._Windows(shapes[1:], seed=0).weight(shapes[1], 10), made[1]), "they do not depend on the other weights"
