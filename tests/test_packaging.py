@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -91,3 +92,36 @@ def test_links_stay_links():
     """A checkout or an editor that turns them into copies would make two of everything."""
     for name in ("stdlib", "specs"):
         assert os.readlink(ROOT / "archdsl" / name) == f"../{name}"
+
+
+WITHOUT_OTHERS = """
+import re, sys
+from importlib.metadata import packages_distributions, requires
+normal = lambda name: re.sub("[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", name)[0]).lower()
+needed, new = set(), {normal(d) for d in sys.argv[1:]}
+while new:
+    needed |= new
+    lines = [r for d in new for r in (requires(d) or ()) if "extra ==" not in r]
+    installed = {normal(d) for ds in packages_distributions().values() for d in ds}
+    new = ({normal(r) for r in lines} & installed) - needed
+others = {m for m, ds in packages_distributions().items() if not {normal(d) for d in ds} & {*needed, "archdsl"}}
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in others:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from archdsl import store, spec
+store.compile_to("out", spec.loads("model M()(x: [B, 2]) -> y: [B, 2] { param w: [2] = ones()\\n return w * x }"))
+print(store.open("out").w.tolist())
+"""
+
+
+def test_the_declared_dependencies_suffice(tmp_path):
+    """`compile` and `open` with every other installed package hidden."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WITHOUT_OTHERS, *declared]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "[1.0, 1.0]\n", done.stderr[-3000:]
