@@ -10,13 +10,14 @@ from archdsl.cost.greatest import highest
 from archdsl.cost.layers import Layer, count_params, layers
 from archdsl.cost.memory import BYTES
 from archdsl.cost.run import Mode, Simulator, Sizes, Summary, nbytes, whole
-from archdsl.cost.sizes import Spans, model_sizes, not_whole
+from archdsl.cost.sizes import Spans, model_sizes, unfit
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import NotInteger, Size, maximum, sym
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.model import Elaborated
 from archdsl.graph import Graph
 from archdsl.lower.plan import Definition, plan
+from archdsl.ops.registry import OpError
 from archdsl.records import field, record
 from archdsl.source import Source, Span
 
@@ -104,8 +105,8 @@ class _Runs:
         try:
             given = Sizes(sizes, formula)
             return self.forward.model(self.definition, given), self.training.model(self.definition, given)
-        except NotInteger as e:
-            raise not_whole(self.made, sizes, e) from None
+        except (NotInteger, OpError) as e:
+            raise unfit(self.made, sizes, e) from None
 
     def formulas(self) -> tuple[Summary, Summary]:
         """Runs with polynomials; copies are decided at sizes above 1, where the model takes those."""

@@ -68,8 +68,8 @@ def require(made: Elaborated, sizes: Mapping[str, int], spans: Spans | None = No
                         labels=(Label(g.span, "required here"),))
 
 
-def not_whole(made: Elaborated, sizes: Mapping[str, int], fault: NotInteger) -> ArchError:
-    """A0643 for sizes that split no axis as the model does."""
+def unfit(made: Elaborated, sizes: Mapping[str, int], fault: Exception) -> ArchError:
+    """A0643 for sizes that split no axis as the model does, or that an op of it does not take."""
     return error("A0643", f"these sizes do not fit the model: {fault}", _at(sizes, None), labels=(Label(made.decl.name_span, "this model"),))
 
 
