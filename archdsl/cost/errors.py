@@ -26,7 +26,7 @@ CODES: dict[str, Code] = {
     ),
     "A0644": Code(
         "no such element type",
-        "Costs are counted for one of the float types f64, f32, bf16 and f16; it is the type of everything that the spec does not pin.",
+        "Costs are counted, and models built, for one of the float types f64, f32, bf16 and f16: the type of everything that the spec does not pin.",
         bad="archdsl cost llama --dtype f8",
         good="archdsl cost llama --dtype bf16",
     ),

@@ -13,19 +13,20 @@ from archdsl.lower.init import fill, fixed, seed_of
 from archdsl.lower.module import ArchModule, class_of
 from archdsl.lower.parts import Scope
 from archdsl.lower.plan import Definition, plan
-from archdsl.ops.rules import torch_dtype
+from archdsl.ops.rules import DTYPES, torch_dtype
+from archdsl.source import Source, Span
 
 
-def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, emit: Iterable[str] = (),
+def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None, emit: str | Iterable[str] = (),
           flat: bool = False, hoist: bool = True, bind: Mapping[str, Callable[..., nn.Module]] | None = None) -> ArchModule:
     """The model that a typed graph describes, with initial weights that depend on `seed` and their addresses alone.
 
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
     of segments); with it, the model returns (outputs, {address: value}). flat: one module without blocks inside. hoist: tables that several
     blocks would compute are computed once. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
-    Raises ArchError A0511 (emit matches nothing), A0513 (an extern block without a class).
+    Raises ArchError A0511 (emit matches nothing), A0513 (an extern block without a class), A0644 (no float type).
     """
-    dtype = dtype or torch.get_default_dtype()
+    dtype = float_type(dtype)
     definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)
@@ -33,6 +34,19 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     if builder.device.type != "meta":
         fill(model, graph, seed, dtype)
     return model
+
+
+def float_type(dtype: torch.dtype | str | None) -> torch.dtype:
+    """torch's float type for `dtype`: itself, its name in the language (`bf16`) or in torch (`bfloat16`), none for the default. Raises A0644."""
+    if dtype is None:
+        return torch.get_default_dtype()
+    named = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else ""
+    found = getattr(torch, named, None) if named in DTYPES.values() else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        text = str(dtype)
+        raise error("A0644", f"`{text}` is no float type to build with", Span(Source("dtype", text), 0, len(text)), "not known",
+                    help='for example `dtype = torch.bfloat16`, or its name in the language: `"bf16"`')
+    return found
 
 
 class _Builder:

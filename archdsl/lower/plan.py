@@ -57,9 +57,9 @@ class Definition:
         return hashlib.blake2b("\n".join(shown).encode(), digest_size=16).hexdigest()
 
 
-def plan(graph: Graph, *, dtype: str, emit: Iterable[str] = (), flat: bool = False, hoist: bool = True) -> Definition:
+def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool = False, hoist: bool = True) -> Definition:
     """The root's definition. Raises ArchError A0511 for an `emit` pattern that matches nothing."""
-    patterns = tuple(emit)
+    patterns = (emit,) if isinstance(emit, str) else tuple(emit)
     whole = flatten(graph) if flat else _Normal()(graph)
     need = frozenset(select(whole, patterns))
     planner = Planner(dtype)

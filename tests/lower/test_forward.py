@@ -236,6 +236,22 @@ def test_unwanted_emitted_values_are_not_computed():
     assert type(model.layers[0]) is type(model.layers[2]) is not type(model.layers[1])
 
 
+def test_one_pattern_may_stand_alone():
+    assert list(build(ROUTED, emit="layers.*.gate.balance")(torch.randn(2, 4))[1]) == [f"layers.{i}.gate.balance" for i in range(3)]
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [
+    (torch.bfloat16, torch.bfloat16), ("bf16", torch.bfloat16), ("float64", torch.float64), (None, torch.float32)])
+def test_float_types_by_name(dtype, wanted):
+    assert {p.dtype for p in build(ROUTED, dtype=dtype).parameters()} == {wanted}
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, "int64", "f8", "int", "nn", 3])
+def test_what_is_no_float_type(dtype):
+    with pytest.raises(ArchError, match="A0644"):
+        build(ROUTED, dtype=dtype)
+
+
 def test_a_pattern_without_a_match_is_an_error():
     with pytest.raises(ArchError, match="A0511"):
         build(ROUTED, emit=("layers.*.gate.balnce",))
