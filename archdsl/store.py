@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.model import Elaborated
+from archdsl.files import unwritable
 from archdsl.source import NOWHERE, Source, Span
 from archdsl.version import VERSION
 
@@ -58,18 +59,22 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
                weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False) -> Manifest:
     """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
     `export` adds model.pt2 (torch.export, dynamic sizes), `onnx` model.onnx. Raises ArchError A0521 for a folder that is not ours."""
-    import torch
+    from archdsl.lower.build import float_type
 
+    dtype = float_type(dtype)
     made = spec.elaborate(variant, knobs or {})
     model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {})
     if weights is not None:
         _load(model, weights, source)
     target = Path(out)
-    _ours(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        manifest = _manifest(spec, variant, knobs or {}, made, seed, dtype or torch.get_default_dtype())
+        _ours(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as fault:
+        raise unwritable(str(target), fault) from None
+    try:
+        manifest = _manifest(spec, variant, knobs or {}, made, seed, dtype)
         _write(folder, made, model)
         if export:
             _export(folder, made, model, manifest)
@@ -104,7 +109,7 @@ def _load(model: Any, weights: Any, source: str | None) -> None:
 
 
 def _ours(target: Path) -> None:
-    if target.is_file() or target.is_dir() and any(target.iterdir()) and not _is_ours(target):
+    if target.exists() and not target.is_dir() or target.is_dir() and any(target.iterdir()) and not _is_ours(target):
         raise error("A0521", f"{target} is not a folder that compile wrote", _span(str(target)), "left as it is", help="name another folder with -o")
 
 
