@@ -47,3 +47,10 @@ def test_a_faulty_spec_does_not_stop_the_others(archdsl, spec, tmp_path):
     (tmp_path / "broken.arch").write_text("model {")
     done = archdsl("verify", "broken.arch", spec, "--json", code=1)
     assert "error[A01" in done.stderr and len(json.loads(done.stdout)) == 3
+
+
+def test_a_faulty_spec_is_not_said_to_have_no_claims(archdsl, spec, tmp_path):
+    (tmp_path / "broken.arch").write_text("model {")
+    assert archdsl("verify", "broken.arch", code=1).stdout == ""
+    (tmp_path / spec).write_text("model M()(x: [B]) -> y: [B] { return x }")
+    assert archdsl("verify", spec).stdout == "no claims\n"

@@ -30,7 +30,9 @@ def verify(paths: list[str], json: bool = False) -> int:
         if rows:
             show_table(("", "spec", "variant", "claim", "expected", "actual"), [_cells(row) for row in rows])
             print()
-        print(f"{count(len(rows), 'claim')}: {f'{failed} not true' if failed else 'all true'}" if rows else "no claims")
+            print(f"{count(len(rows), 'claim')}: {f'{failed} not true' if failed else 'all true'}")
+        elif not faults.found:
+            print("no claims")
     return 1 if failed or faults.found else 0
 
 
