@@ -110,8 +110,8 @@ class Spec:
 
         return cost(self.elaborate(variant, self._knobs(knobs)), at or {}, form, dtype)
 
-    def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str = "parallel", emit: tuple[str, ...] = (),
-              flat: bool = False, bind: dict[str, Any] | None = None, **knobs: Any) -> Any:
+    def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str = "parallel",
+              emit: str | tuple[str, ...] = (), flat: bool = False, bind: dict[str, Any] | None = None, **knobs: Any) -> Any:
         """The trainable torch.fx.GraphModule. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern;
         `bind` gives the user's own modules for `extern block`s. Raises ArchError for a form that the model does not have."""
         settings = self._knobs(knobs)
@@ -137,9 +137,13 @@ class Spec:
 def python_setting(address: str, value: Any) -> Setting:
     """A knob set from Python: numbers, strings, bools, lists; a record or a block as its text in the language."""
     from fractions import Fraction
+    from numbers import Integral, Real
 
     def plain(v: Any) -> Any:
-        if isinstance(v, float):
+        if isinstance(v, Integral) and not isinstance(v, bool):
+            return int(v)  # NumPy's too
+        if isinstance(v, Real) and not isinstance(v, (Integral, Fraction)):
+            v = float(v)
             return Fraction(repr(v)) if v == v and abs(v) != float("inf") else v
         return tuple(plain(i) for i in v) if isinstance(v, (list, tuple)) else v
 

@@ -46,6 +46,8 @@ def unknown(frame: Frame, name: str, span: Span) -> Exception:
         help: tuple[str, ...] = ()
     else:
         help, fixes = nearest_help(name, [*frame.vars, *frame.module.names(), *library.names()], span)
+        if span.source.path == "--set":
+            help = (*help, f"text stands in quotes: `--set 'ADDRESS=\"{name}\"'`")
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes)
 
 

@@ -65,13 +65,20 @@ def _solve(frame: Frame, node: tree.LayoutCall, value: Value) -> _Spec:
         ins = _groups(spec, binding, source, value, names, node)
     except shapes.ShapeError as e:
         raise error("A0308", f"`{node.word}`: {value.type} does not fit {source.span.text}: {e.message}", node.span, e.message,
-                    help=(f"add `require {e.require}`",) if e.require else ()) from None
+                    help=(*_own_name(e.axis, names), *([f"add `require {e.require}`"] if e.require else []))) from None
     spec.ins = ins
     try:
         spec.outs = _targets(spec, binding, target)
     except shapes.ShapeError as e:
         raise error("A0308", f"`{node.word}`: {e.message}", e.axis.span if e.axis is not None else target.span) from None
     return spec
+
+
+def _own_name(axis: tree.Axis | None, names: dict[str, Any]) -> tuple[str, ...]:
+    """What to do when an axis has another size than its name in scope."""
+    if isinstance(axis, tree.AxisName) and axis.id in names:
+        return (f"`{axis.id}` is a size in scope: under a name that is not, the axis may have any size",)
+    return ()
 
 
 def _hyper(frame: Frame) -> Any:

@@ -119,6 +119,20 @@ def test_printed_without_a_folder(archdsl, tmp_path):
     assert "import torch" in text and "import archdsl" not in text and "from archdsl" not in text
 
 
+@pytest.mark.parametrize(("folder", "code"), [
+    ("/proc/absent", "A0627"), ("/dev/null/out", "A0627"), ("/dev/null", "A0521"), ("stack.arch/out", "A0627")])
+def test_folders_that_cannot_be_written(archdsl, tmp_path, folder, code):
+    (tmp_path / "stack.arch").write_text(SPEC)
+    assert f"error[{code}]" in archdsl("compile", "stack.arch", "-o", folder, code=1).stderr
+    assert (tmp_path / "stack.arch").read_text() == SPEC
+
+
+def test_text_without_quotes(archdsl, tmp_path):
+    (tmp_path / "stack.arch").write_text(SPEC.replace("depth: int = 2", 'depth: int = 2, kind: str = "one"'))
+    assert """`--set 'ADDRESS="CA"'`""" in archdsl("compile", "stack.arch", "--set", "kind=CA", code=1).stderr
+    assert archdsl("compile", "stack.arch", "--set", 'kind="CA"').stdout
+
+
 def test_foreign_folders_are_left_alone(archdsl, tmp_path):
     (tmp_path / "stack.arch").write_text(SPEC)
     (tmp_path / "mine").mkdir()
