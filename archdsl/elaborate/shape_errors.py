@@ -49,8 +49,8 @@ CODES: dict[str, Code] = {
     "A0304": Code(
         "operands that do not fit an op",
         "The shapes (or the options) of an op's operands do not go together. `archdsl explain OP` shows its signature.",
-        bad=_map('w = iota(5)\nreturn x + cast(w, "f32")', "(x: [B, d]) -> [B, d]"),
-        good=_map('w = iota(8)\nreturn x + cast(w, "f32")', "(x: [B, d]) -> [B, d]"),
+        bad=_map('w = iota(5)\nreturn x + cast(w, "float")', "(x: [B, d]) -> [B, d]"),
+        good=_map('w = iota(8)\nreturn x + cast(w, "float")', "(x: [B, d]) -> [B, d]"),
     ),
     "A0305": Code(
         "a result of another shape than declared",
