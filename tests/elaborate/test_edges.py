@@ -157,3 +157,9 @@ def test_a_setting_is_read_in_the_models_names():
 model M(d: int = 2)(x: [B, 8]) -> y: [B, 8] { return F()(x) as a }"""
     e = made(text, **{"a.k": expression("d * 2")})
     assert dict(e.graph.parameters())["a.f.up.weight"].type.shape == (4, 8)
+
+
+def test_a_model_that_declares_its_own_type_does_not_return_f32():
+    d = fault(lambda: model("f32 { y = x * x }\nreturn y"))
+    assert d.code == "A0307" and "cast" in d.help[0]
+    assert model("f32 { y = x * x }\nreturn y", "(x: [B, T, 8]) -> y: f32[B, T, 8]").graph.outputs[0].dtype == "f32"
