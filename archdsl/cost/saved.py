@@ -101,8 +101,9 @@ def _attention(op: Op, a: dict[str, Any], needs: Collection[str]) -> Kept:
         items = op.kept({n: t for n, t in a.items() if n != "bias_grad"}, needs)
         return tuple(i if not isinstance(i, str) or merged.get(i, True) else TensorType(a[i].dtype, a[i].shape) for i in items)
     if a.get("cap") is not None:
-        matrices = {"q": (q, k.extent[-3]), "k": (k, k.extent[-3]), "v": (v, v.extent[-3])}
-        copied = {n for n, (x, heads) in matrices.items() if viewed(x.laid, (prod(x.extent[:-3]) * heads, -(-prod(x.extent[-3:-1]) // heads), x.extent[-1])) is None}
+        groups = k.extent[-3]  # one matrix for each: the queries that share keys stand below each other
+        copied = {n for n, x in (("q", q), ("k", k), ("v", v))
+                  if viewed(x.laid, (prod(x.extent[:-3]) * groups, prod(x.extent[-3:-1]) // groups, x.extent[-1])) is None}
         items = op.kept({n: t for n, t in a.items() if n != "bias_grad"}, needs)
         return tuple(TensorType(a[i].dtype, a[i].shape) if i in copied else i for i in items)
     wide, heads, scores = wider(q.dtype), q.shape[-3], {"q", "k", "bias"} & set(needs)

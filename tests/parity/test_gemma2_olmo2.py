@@ -34,7 +34,8 @@ def olmo2_config(vocab, d, depth, heads, hidden, kv_heads=None, base=500_000.0, 
 def without_casts(model):
     """transformers' model with its float32 casts removed: in norms, rotary table, the softmax of the eager attention, and Gemma's scale."""
     c = model.config
-    table = c.rope_parameters["rope_theta"] ** (-torch.arange(0, width := getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads, 2, dtype=F64) / width)
+    width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    table = c.rope_parameters["rope_theta"] ** (-torch.arange(0, width, 2, dtype=F64) / width)
 
     def gemma_norm(m, x):
         return x / (x.square().mean(-1, keepdim=True) + m.eps).sqrt() * (1 + m.weight)
@@ -75,14 +76,14 @@ def _gemma_attention(m, hidden_states, position_embeddings, attention_mask, **_)
 
 
 GEMMAS = {
-    "two caps, near and far": dict(vocab=67, d=48, depth=3, heads=4, kv_heads=2, head_dim=16, hidden=80, query_width=9, reach=5, cap=1.5, logit_cap=2.0),
+    "two caps": dict(vocab=67, d=48, depth=3, heads=4, kv_heads=2, head_dim=16, hidden=80, query_width=9, reach=5, cap=1.5, logit_cap=2.0),
     "no caps, no windows": dict(vocab=41, d=40, depth=2, heads=4, kv_heads=1, head_dim=6, hidden=56, reach=None, cap=None, logit_cap=None, base=500.0),
     "every third far": dict(vocab=29, d=24, depth=4, heads=3, kv_heads=3, head_dim=8, hidden=40, reach=2, period=3, cap=0.7),
 }
 
 
 @pytest.mark.parametrize("case", GEMMAS)
-@pytest.mark.parametrize("batch, length", [(4, 1), (1, 7), (2, 23)])
+@pytest.mark.parametrize(("batch", "length"), [(4, 1), (1, 7), (2, 23)])
 def test_gemma2_is_transformers(case, batch, length):
     ours = GEMMAS[case]
     peer = transformers.Gemma2ForCausalLM(gemma2_config(**ours)).double()
@@ -98,7 +99,7 @@ OLMOS = {
 
 
 @pytest.mark.parametrize("case", OLMOS)
-@pytest.mark.parametrize("batch, length", [(4, 1), (1, 7), (2, 23)])
+@pytest.mark.parametrize(("batch", "length"), [(4, 1), (1, 7), (2, 23)])
 def test_olmo2_is_transformers(case, batch, length):
     ours = OLMOS[case]
     peer = transformers.Olmo2ForCausalLM(olmo2_config(**ours)).double()
