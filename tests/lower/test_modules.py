@@ -230,3 +230,15 @@ def test_private_modules_own_no_weights():
     assert not [k for k in model.state_dict() if "._" in k or k.startswith("_")]
     assert "_drop_path_0" not in dict(build(CONVNET, {"rate": 0}).blocks[0].named_modules())
     assert "_commit_0" in dict(build(SIGMA).named_modules())
+
+
+def test_reserved_addresses_are_what_a_module_has_itself():
+    """An address that hid one of these would break the module; `init_state` is kept for the step form."""
+    import archdsl
+    from archdsl.elaborate.builder import RESERVED
+    from archdsl.lower.module import ArchModule
+
+    made = archdsl.load("specs/language/llama.arch").build("tiny", device="meta")
+    names = {n for n in {*dir(ArchModule), *dir(type(made)), *made.__dict__} if not n.startswith("_")}
+    assert names <= RESERVED, names - RESERVED
+    assert RESERVED - names <= {"init_state"}
