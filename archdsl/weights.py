@@ -1,6 +1,7 @@
 """Weights from the world: imported by a spec's foreign names, and exported to them. Loads torch at first use."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -79,8 +80,10 @@ class Report:
 
 
 # ---------------------------------------------------------------- import
-def import_weights(model: nn.Module, state_dict: Mapping[str, Any], source: str = "timm", strict: bool = True) -> Report:
+def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.PathLike[str], source: str = "timm", strict: bool = True) -> Report:
     """Copies foreign weights into a built model by the `names SOURCE` of its spec; dtypes are cast to the model's.
+
+    state_dict: tensors by foreign name, or the path of a file that holds them (safetensors, or torch's with weights only).
 
     strict: raise A0541, with the model as it was, unless every expected key is there with its shape and nothing else is. Otherwise what fits is
     imported. An `alias` may be absent, must be equal to what it repeats, and stands in for it where that is absent.
@@ -88,8 +91,17 @@ def import_weights(model: nn.Module, state_dict: Mapping[str, Any], source: str 
     """
     model = _unwrapped(model)
     origin = _origin(model)
-    names = _names(origin, source)
+    if isinstance(state_dict, str | os.PathLike):
+        from archdsl.checkpoints import read_checkpoint
+
+        state_dict = read_checkpoint(state_dict)
     own = _tensors(model, origin)
+    if own and state_dict.keys() == own.keys():
+        raise error("A0542", "these weights have the model's own names", NOWHERE, help="`model.load_state_dict(…)` takes them as they are")
+    empty = [k for k, v in state_dict.items() if isinstance(v, torch.Tensor) and v.is_meta]
+    if empty:
+        raise error("A0543", f"`{empty[0]}` is on the meta device and holds no values", NOWHERE, help="load the weights on a real device")
+    names = _names(origin, source)
     if any(t.is_meta for t in own.values()):
         raise error("A0543", f"`{origin.model}` is on the meta device and has nowhere to put weights", NOWHERE,
                     help="build it on a real device: `device = \"cpu\"`")
@@ -167,7 +179,7 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 # ---------------------------------------------------------------- export
-def export_weights(model: nn.Module, source: str = "hf") -> dict[str, Tensor]:
+def export_weights(model: nn.Module, source: str = "timm") -> dict[str, Tensor]:
     """The model's weights under foreign names, the inverse of `import_weights`: contiguous, aliases written out.
 
     As with `state_dict`, a weight that is only renamed shares its storage with the model; everything else is a tensor of its own.

@@ -116,7 +116,7 @@ def test_export_of_a_list_gives_tensors_of_their_own():
     text = "block Own()(x: [B, d]) -> [B, d] {\n  param w: [6, d] = normal(std = 1)\n  return x * reduce(w, [r, d] -> [d], sum)\n}\n"
     text += 'model Net(d: int = 4)(x: [B, d]) -> [B, d] { return Own()(x) as own }\nnames hf of Net { "{a, b, c}" <-> own.w concat }'
     model = archdsl.loads(text).build()
-    out = export_weights(model)
+    out = export_weights(model, "hf")
     assert all(t.untyped_storage().nbytes() == 2 * 4 * 4 for t in out.values())
     assert torch.equal(torch.cat(list(out.values())), model.own.w)
 
