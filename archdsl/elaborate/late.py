@@ -11,31 +11,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
-from archdsl.diagnostics.model import ArchError
 from archdsl.elaborate import library
 from archdsl.elaborate.ops import _number, latest, parameters
-from archdsl.elaborate.values import BlockRef, Late, OpRef, Poisoned, Unfit, is_hyper_number, map_tensors
+from archdsl.elaborate.values import BlockRef, Late, OpRef, Unfit, map_tensors
 from archdsl.graph import Graph, Node, Value, digest, number_text, structural_text
 from archdsl.ops.registry import Op, OpError, find
-from archdsl.records import fields, record, replace
+from archdsl.records import fields, replace
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
-    from archdsl.elaborate.frame import Frame, Session
+    from archdsl.elaborate.frame import Session
     from archdsl.modules import Module
-
-PURE = (tree.Name, tree.Number, tree.Item, tree.Member, tree.Binary, tree.Unary)
-"""What a late expression is made of: it is evaluated before the body, once in each pass."""
-
-
-@record(frozen=True)
-class Plan:
-    """What is late in a loop: the arguments, the names that the rest of the body mentions or binds, the blocks and ops that take the arguments."""
-
-    arguments: tuple[tree.Expr, ...]
-    names: tuple[str, ...]
-    callees: frozenset[str]
-
 
 Place = tuple[str | None, int, bool]
 """Where an argument stands: its name or None, its position, whether a value is piped in front."""
@@ -133,67 +119,11 @@ def mentions(node: Any, name: str) -> Iterator[Any]:
         stack.extend(tree.children(n))
 
 
-# ---------------------------------------------------------------- a loop's late arguments
-def plan(frame: Frame, s: tree.For) -> Plan | None:
-    """The late arguments of a loop's body, None without any. Read once for each loop."""
-    plans = frame.session.plans
-    if id(s) not in plans:
-        plans[id(s)] = _plan(frame, s)
-    found = plans[id(s)]
-    return found if found is not None and found.callees.isdisjoint(frame.vars) else None
-
-
-def _plan(frame: Frame, s: tree.For) -> Plan | None:
-    from archdsl.elaborate.expressions import free_names
-    from archdsl.elaborate.statements import assigned
-
-    inside = set(binders(s.body))
-    late: list[tree.Expr] = []
-    callees: set[str] = set()
-    for callee, at, value in positions(s.body):
-        if callee not in inside and _pure(value, inside) and accepts(frame.session, frame.module, callee, at):
-            late.append(value)
-            callees.add(callee)
-    if not late:
-        return None
-    skipped = frozenset(id(e) for e in late)
-    names = {n for b in s.body for n in (*assigned(b), *free_names(b, skipped))}
-    return Plan(tuple(late), tuple(sorted(names)), frozenset(callees))
-
-
-def _pure(node: tree.Expr, inside: set[str]) -> bool:
-    """Numbers and names from outside of the body, with at least one name."""
-    stack: list[Any] = [node]
-    named = False
-    while stack:
-        n = stack.pop()
-        if not isinstance(n, PURE) or isinstance(n, tree.Name) and n.id in inside:
-            return False
-        named = named or isinstance(n, tree.Name)
-        stack.extend(tree.children(n))
-    return named
-
-
-def values(frame: Frame, found: Plan) -> tuple[Any, ...] | None:
-    """The late arguments of this pass; None when one is no number (then the body is elaborated as any other)."""
-    from archdsl.elaborate.expressions import evaluate
-
-    out: list[Any] = []
-    try:
-        for node in found.arguments:
-            value = evaluate(frame, node)
-            if not is_hyper_number(value) and type(value) is not Late:
-                return None
-            out.append(value)
-    except (ArchError, Poisoned):
-        return None
-    return tuple(out)
-
-
-def places(session: Session, found: Plan, numbers: tuple[Any, ...]) -> dict[int, Late]:
+# ---------------------------------------------------------------- filling in
+def places(session: Session, arguments: tuple[tree.Expr, ...], numbers: tuple[Any, ...]) -> dict[int, Late]:
     """What stands for the numbers while the body is elaborated, by the id of the argument."""
     out: dict[int, Late] = {}
-    for node, value in zip(found.arguments, numbers):
+    for node, value in zip(arguments, numbers):
         session.lates += 1
         out[id(node)] = Late(session.lates, value)
     return out
@@ -203,7 +133,6 @@ def only_tensors(value: Any) -> bool:
     return isinstance(value, Value) or isinstance(value, tuple) and all(map(only_tensors, value))
 
 
-# ---------------------------------------------------------------- filling in
 def fill(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
     """The graph with these numbers in place of its `Late`s: a copy, one for the same numbers. Raises Unfit when an op refuses one."""
     here = lates(session, graph) & numbers.keys()

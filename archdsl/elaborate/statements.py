@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator
 from archdsl import shapes
 from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.dims import Dim
-from archdsl.elaborate import headers, late
+from archdsl.elaborate import headers, late, passes
 from archdsl.elaborate.apply import arguments, owner_allowed
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.domains import of_values
@@ -403,7 +403,7 @@ def _iteration(frame: Frame, s: tree.For, i: int, outer: set[str]) -> bool:
 
 def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str]) -> bool:
     try:
-        known, operands, graph = _body(frame, s, path, overrides, outer, None if overrides else late.plan(frame, s))
+        known, operands, graph = _body(frame, s, path, overrides, outer, None if overrides else passes.plan(frame, s))
     except Unfit:
         known, operands, graph = _body(frame, s, path, overrides, outer, None)
     frame.session.used_defaults |= known.used
@@ -419,17 +419,17 @@ def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[s
     return False
 
 
-def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str], plan: late.Plan | None) -> tuple[_Body, list[Any], Graph]:
+def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str], plan: passes.Plan | None) -> tuple[_Body, list[Any], Graph]:
     """The body as elaborated here or before, the tensors to apply it to, and its graph for this pass. Raises Unfit."""
     session = frame.session
-    numbers = late.values(frame, plan) if plan else None
-    if numbers is None:
-        plan = None
-    key = None if overrides else _body_key(frame, s, plan)
+    numbers, counts = (passes.numbers(frame, plan), passes.key(frame, plan)) if plan else (None, None)
+    if numbers is None or counts is None:
+        plan, numbers = None, ()
+    key = None if overrides else _body_key(frame, s, plan, counts)
     known = session.memo.get(key) if key is not None else None
     if known is None:
         learned = len(session.facts)
-        known = _body_graph(frame, s, plan, path, overrides, outer, late.places(session, plan, numbers) if plan and numbers else {})
+        known = _body_graph(frame, s, plan, path, overrides, outer, late.places(session, plan.late, numbers) if plan else {})
         known.facts = tuple(session.facts[learned:])
         if key is not None and known.operands is not None:
             session.memo[key] = known
@@ -438,7 +438,7 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
         session.learn_all(known.facts)
         reachable = _reachable(frame, _body_names(frame, s, plan))
         operands = [reachable[i] for i in known.operands or ()]
-    return known, operands, late.fill(session, known.graph, dict(zip(known.waiting, numbers or ())))
+    return known, operands, late.fill(session, known.graph, dict(zip(known.waiting, numbers)))
 
 
 @record()
@@ -458,7 +458,7 @@ class _Body:
     facts: tuple[Any, ...] = ()
 
 
-def _body_graph(frame: Frame, s: tree.For, plan: late.Plan | None, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:
+def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:
     session = frame.session
     builder = Builder(frame.builder, frame.builder.base + path + ".")
     inner = frame.child(builder=builder, prefix="", overrides=overrides, loop=None, vars=dict(frame.vars), emitted=0, late=waiting)
@@ -479,7 +479,7 @@ def _body_graph(frame: Frame, s: tree.For, plan: late.Plan | None, path: str, ov
     for _, v in carried:
         map_tensors(v, lambda t: values.append(t) or t)
     if waiting and any(not late.only_tensors(v) for _, v in carried):
-        session.plans[id(s)] = None
+        passes.without_late(frame, s)
         frame.builder.require(builder.guards)
         raise Unfit  # a block that waits for a number would leave the loop
     mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
@@ -493,8 +493,8 @@ def _body_graph(frame: Frame, s: tree.For, plan: late.Plan | None, path: str, ov
                  tuple(w.number for w in waiting.values()))
 
 
-def _body_names(frame: Frame, s: tree.For, plan: late.Plan | None) -> tuple[str, ...]:
-    """The names that a body mentions or binds, but for those in late arguments."""
+def _body_names(frame: Frame, s: tree.For, plan: passes.Plan | None) -> tuple[str, ...]:
+    """The names that a body mentions or binds, but for those in expressions that the plan evaluates."""
     from archdsl.elaborate.expressions import free_names
 
     if plan is not None:
@@ -513,8 +513,8 @@ def _reachable(frame: Frame, names: tuple[str, ...]) -> list[Value]:
     return found
 
 
-def _body_key(frame: Frame, s: tree.For, plan: late.Plan | None) -> Any:
-    """What a body's evaluation depends on: the values of the names it mentions, but for late arguments; tensors by type, and which of them are
+def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any) -> Any:
+    """What a body's evaluation depends on: the values of the names it mentions, of the expressions in the plan; tensors by type, and which of them are
     the same. None when that does not say all: a template that holds a tensor may read it under no name of the body."""
     session = frame.session
     names = _body_names(frame, s, plan)
@@ -527,7 +527,7 @@ def _body_key(frame: Frame, s: tree.For, plan: late.Plan | None) -> Any:
     same = tuple(first.setdefault(v, i) for i, v in enumerate(_reachable(frame, names)))
     rest = session.key(tuple(frame.rest[0])) if frame.rest else None
     sequences = tuple(sorted(frame.vars.get("...", {}).items()))
-    return ("body", id(s), plan is None, tuple((n, session.key(v)) for n, v in values), same, sequences, frame.defaults.key, frame.dtype, rest, session.known)
+    return ("body", id(s), plan is None, counts, tuple((n, session.key(v)) for n, v in values), same, sequences, frame.defaults.key, frame.dtype, rest, session.known)
 
 
 def _if(frame: Frame, s: tree.If) -> bool:

@@ -5,7 +5,7 @@ import pytest
 
 import archdsl
 from archdsl.diagnostics.model import ArchError
-from archdsl.elaborate import late
+from archdsl.elaborate import late, passes
 from archdsl.graph import digest, structural_text
 from archdsl.spec import shipped_files
 
@@ -26,7 +26,7 @@ def made(body: str, blocks: str = "", **knobs):
 
 def concretely(monkeypatch, body: str, blocks: str = "", **knobs):
     with monkeypatch.context() as patch:
-        patch.setattr(late, "plan", lambda frame, s: None)
+        patch.setattr(passes, "plan", lambda frame, s: None)
         return made(body, blocks, **knobs)
 
 
@@ -158,5 +158,5 @@ def test_shipped_specs(path, monkeypatch):
         return {f"{s.name}.{v}": s.elaborate(v).graph.hash for s in spec.models.values() for v in (None, *s.variants)}
 
     found = hashes()
-    monkeypatch.setattr(late, "plan", lambda frame, s: None)
+    monkeypatch.setattr(passes, "plan", lambda frame, s: None)
     assert hashes() == found
