@@ -21,13 +21,17 @@ LANGUAGE_WORDS = frozenset("and or not in is as with if else match for true fals
 
 
 class Unprintable(ValueError):
-    """A size that cannot be written with the axes of the block it stands in."""
+    """A run-time size (`symbol`) that cannot be written with the axes of the block it stands in."""
+
+    def __init__(self, message: str, symbol: str):
+        super().__init__(message)
+        self.symbol = symbol
 
 
 def print_graph(made: Elaborated | Graph, format: bool = True) -> str:
     """The closure of DESIGN §3. An Elaborated keeps input ranges, example sizes and the streaming axis."""
     graph = made.graph if isinstance(made, Elaborated) else made
-    names = _definition_names(graph)
+    names = Names(_definition_names(graph))
     parts = [_print_definition(g, names, None) for g in graph.definitions() if g is not graph]
     externs = dict.fromkeys(_extern(n) for g in graph.definitions() for n in g.nodes if n.op == "extern")
     parts = [*externs, *parts, _print_definition(graph, names, made if isinstance(made, Elaborated) else None, root=True)]
@@ -55,12 +59,20 @@ def _definition_names(graph: Graph) -> dict[int, str]:
     return out
 
 
+class Names(dict[int, str]):
+    """Names of definitions. `sizes`: the run-time sizes that a definition is given as hyper arguments, because no axis of its inputs tells them."""
+
+    def __init__(self, names: dict[int, str]):
+        super().__init__(names)
+        self.sizes: dict[int, tuple[str, ...]] = {}
+
+
 @record(slots=False)
 class _Scope:
     """Names of one block's text."""
 
     graph: Graph
-    names: dict[int, str]
+    names: Names
     sizes: dict[Size, str] = field(default_factory=dict)
     values: dict[Value, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
@@ -77,6 +89,11 @@ class _Scope:
             name = f"{base}_{k}"
         self.taken.add(name)
         return name
+
+    def applied(self, graph: Graph) -> str:
+        """The template of a definition, with the sizes that it is given."""
+        given = ", ".join(f"{symbol} = {self.size(dims.sym(symbol))}" for symbol in self.names.sizes.get(id(graph), ()))
+        return f"{self.names[id(graph)]}({given})"
 
     # ---------------------------------------------------------------- sizes
     def size(self, size: Size) -> str:
@@ -114,7 +131,7 @@ class _Scope:
             if len(ts) == 1 and len(ts[0][1]) == 1 and ts[0][1][0] == (atom, 1):
                 return dims.sym(name), 1 / Fraction(ts[0][0])
         if atom.kind == "sym":
-            raise Unprintable(f"the size {atom.name} cannot be read off an input of `{self.graph.name}`")
+            raise Unprintable(f"the size {atom.name} cannot be read off an input of `{self.graph.name}`", atom.name)
         if atom.kind == "floor":
             num, den = atom.args
             for known, name in self.sizes.items():
@@ -129,6 +146,16 @@ class _Scope:
 
     def type(self, t: TensorType) -> str:
         return ("" if t.dtype == "float" else t.dtype) + "[" + ", ".join(self.size(s) for s in t.shape) + "]"
+
+    def result(self, t: TensorType) -> str:
+        """The type of a result: a size that follows from the body in a way the inputs' axes cannot say is left to be inferred."""
+        def size(s: Size) -> str:
+            try:
+                return self.size(s)
+            except Unprintable:
+                return "_"
+
+        return ("" if t.dtype == "float" else t.dtype) + "[" + ", ".join(map(size, t.shape)) + "]"
 
     # ---------------------------------------------------------------- values
     def value(self, v: Any) -> str:
@@ -186,8 +213,21 @@ def literal(v: Any) -> str:
 
 
 # ---------------------------------------------------------------- definitions
-def _print_definition(g: Graph, names: dict[int, str], made: Elaborated | None, root: bool = False) -> str:
+def _print_definition(g: Graph, names: Names, made: Elaborated | None, root: bool = False) -> str:
+    """The text of one definition; a size that it cannot say becomes an argument."""
+    while True:
+        try:
+            return _definition_text(g, names, made, root)
+        except Unprintable as e:
+            if root or e.symbol in names.sizes.get(id(g), ()):
+                raise
+            names.sizes[id(g)] = (*names.sizes.get(id(g), ()), e.symbol)
+
+
+def _definition_text(g: Graph, names: Names, made: Elaborated | None, root: bool) -> str:
     scope = _Scope(g, names)
+    for symbol in names.sizes.get(id(g), ()):
+        scope.sizes[dims.sym(symbol)] = symbol
     inputs = _header(scope, g, made, root)
     _params(scope, g)
     shares = _shared(g)
@@ -196,18 +236,19 @@ def _print_definition(g: Graph, names: dict[int, str], made: Elaborated | None, 
             scope.values[Value(n)] = scope.params[n.attrs["path"]]
     for path in shares:
         name = scope.fresh(path.rsplit(".", 1)[-1], "f")
-        scope.lines.append(f"share {name}{'' if path == name else f' as {path}'} = {names[id(g.children[path])]}()")
+        scope.lines.append(f"share {name}{'' if path == name else f' as {path}'} = {scope.applied(g.children[path])}")
         shares[path] = name
     for guard in _own_guards(g):
         scope.lines.append(_guard(scope, guard))
     _body(scope, g, shares)
-    outs = ", ".join(f"{n}: {scope.type(o.type)}" if n and _plain(n) else scope.type(o.type) for n, o in zip(g.output_names or (None,) * len(g.outputs), g.outputs))
+    outs = ", ".join(f"{n}: {scope.result(o.type)}" if n and _plain(n) else scope.result(o.type) for n, o in zip(g.output_names or (None,) * len(g.outputs), g.outputs))
     outs = f"({outs})" if len(g.outputs) != 1 else outs
     scope.lines.append("return " + ", ".join(scope.values[o] for o in g.outputs))
     doc = "".join(f"/// {line}\n" for line in g.doc.splitlines() if line.strip())
     stream = f" stream {made.stream}" if made is not None and made.stream else ""
     body = "\n".join("  " + line for line in scope.lines)
-    return f"{doc}{'model' if root else 'block'} {names[id(g)]}()({inputs}) -> {outs}{stream} {{\n{body}\n}}"
+    arguments = ", ".join(f"{symbol}: int" for symbol in names.sizes.get(id(g), ()))
+    return f"{doc}{'model' if root else 'block'} {names[id(g)]}({arguments})({inputs}) -> {outs}{stream} {{\n{body}\n}}"
 
 
 def _plain(name: str) -> bool:
@@ -217,7 +258,7 @@ def _plain(name: str) -> bool:
 def _header(scope: _Scope, g: Graph, made: Elaborated | None, root: bool) -> str:
     """Inputs with their types; each run-time size that an axis shows gets a local name."""
     pool = iter([*"YXZUVWQPONMLKJIHGFEDC", *(f"S{i}" for i in range(1000))])
-    symbols = {s for v in g.inputs for d in v.shape if not isinstance(d, int) for s in dims.symbols(d)}
+    symbols = {s for v in g.inputs for d in v.shape if not isinstance(d, int) for s in dims.symbols(d)} | set(scope.sizes.values())
     for v in g.inputs:
         for d in v.shape:
             if isinstance(d, int) or d in scope.sizes:
@@ -332,7 +373,7 @@ def _body(scope: _Scope, g: Graph, shares: dict[str, str]) -> None:
             scope.lines += [f"emit {a} = {scope.values[v]}" for a in emitted.get(v, ())]
     for path, child in g.children.items():
         if path not in called and path not in shares:
-            scope.lines.append(f"_ = {scope.names[id(child)]}()({_zeros(scope, child)}) as {path}")
+            scope.lines.append(f"_ = {scope.applied(child)}({_zeros(scope, child)}) as {path}")
 
 
 def _zeros(scope: _Scope, child: Graph) -> str:
@@ -386,10 +427,10 @@ def _right(scope: _Scope, n: Node, shares: dict[str, str]) -> str:
         args = ", ".join(map(scope.value, n.args))
         if path in shares:
             return f"{shares[path]}({args}){_call_label(scope, n)}"
-        return f"{scope.names[id(n.attrs['graph'])]}()({args}) as {path}"
+        return f"{scope.applied(n.attrs['graph'])}({args}) as {path}"
     if n.op == "phase":
         args = ", ".join(map(scope.value, n.args))
-        return "phase { " + "  ".join(f"{k} => {scope.names[id(n.attrs[k])]}()({args}) as _" for k in ("train", "eval")) + " }"
+        return "phase { " + "  ".join(f"{k} => {scope.applied(n.attrs[k])}({args}) as _" for k in ("train", "eval")) + " }"
     if n.op == "update":
         return f"update {scope.params[n.attrs['path']]} = {scope.value(n.args[0])}"
     if n.op == "extern":
@@ -500,7 +541,7 @@ def _repeat(scope: _Scope, nodes: list[Node], at: int, shares: dict[str, str], g
     name = scope.fresh(first.name or "x", "x")
     args = ", ".join(name if k == carried else scope.value(a) for k, a in enumerate(first.args))
     scope.lines.append(f"{name} = {scope.value(first.args[carried])}")
-    scope.lines.append(f"{label}: for i in range({count}) {{ {name} = {scope.names[id(graph)]}()({args}) as _ }}")
+    scope.lines.append(f"{label}: for i in range({count}) {{ {name} = {scope.applied(graph)}({args}) as _ }}")
     scope.values[Value(nodes[at + count - 1])] = name
     return count
 
