@@ -12,7 +12,7 @@ from archdsl.elaborate.values import POISON, BlockRef, FnRef, ModelRef, RecordRe
 from archdsl.files import read_source
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
-from archdsl.syntax.parser import parse, parse_recover
+from archdsl.syntax.parser import MAX_TOKENS, parse, parse_some
 
 LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "stdlib")
 
@@ -42,6 +42,9 @@ CODES = {
     ),
 }
 
+MAX_IMPORTS = 40  # of modules by modules by …
+MAX_FOUND = 100  # mistakes of a file that are told at once
+
 REFS: dict[type, Any] = {tree.Block: BlockRef, tree.Model: ModelRef, tree.Fn: FnRef, tree.Record: RecordRef, tree.OpDecl: UserOp}
 
 
@@ -59,6 +62,8 @@ class Module:
 
     def _declare(self) -> None:
         for d in self.tree.decls:
+            if len(self.diagnostics) >= MAX_FOUND:
+                break
             if type(d) in REFS:
                 span = getattr(d, "name_span", None) or d.span
                 if d.name in self.scope:  # type: ignore[attr-defined]
@@ -75,6 +80,8 @@ class Module:
         for d in self.tree.decls:
             if not isinstance(d, tree.Use):
                 continue
+            if len(self.diagnostics) >= MAX_FOUND:
+                break
             try:
                 other = self.library.module(d.module, self, _module_span(d))
             except ArchError as e:
@@ -133,11 +140,17 @@ class Library:
     def __init__(self) -> None:
         self.read: dict[str, Module] = {}
         self.path: list[str] = []
+        self.left = MAX_TOKENS  # for the spec and the modules beside it, together
+
+    def _parse(self, source: Source) -> tuple[tree.Module, list[Diagnostic]]:
+        parsed, faults, tokens = parse_some(source, self.left)
+        self.left = max(self.left - tokens, 1_000)
+        return parsed, faults
 
     def open(self, source: Source, folder: str | os.PathLike[str] | None) -> Module:
         """The module of a spec's own text. `folder`: where files that it imports stand beside it; None: it may import from the library alone."""
         folder = None if folder is None else os.fspath(folder)
-        parsed, faults = parse_recover(source)
+        parsed, faults = self._parse(source)
         module = Module(source, parsed, self, False, folder, list(faults))
         self.path.append(os.path.join(folder, os.path.basename(source.path)) if folder is not None else source.path)
         module.link()
@@ -176,7 +189,7 @@ class Library:
         if key in self.read or key in self.path:
             return self._known(key, span)
         source = read_source(_shown(path))
-        parsed, faults = parse_recover(source)
+        parsed, faults = self._parse(source)
         return self._load(key, source, parsed, False, folder, list(faults))
 
     def _known(self, key: str, span: Span) -> Module:
@@ -185,8 +198,8 @@ class Library:
         return self.read[key]
 
     def _load(self, key: str, source: Source, parsed: tree.Module, is_library: bool, folder: str | None, faults: list[Diagnostic]) -> Module:
-        if len(self.path) > 40:
-            raise error("A0602", "modules import each other more than 40 deep", Span(source, 0, 0))
+        if len(self.path) > MAX_IMPORTS:
+            raise error("A0602", f"modules import each other more than {MAX_IMPORTS} deep", Span(source, 0, 0))
         module = Module(source, parsed, self, is_library, folder, faults)
         self.read[key] = module
         self.path.append(key)

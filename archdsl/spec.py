@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.limits import limit, room
 from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments
 from archdsl.files import read_source
 from archdsl.graph import Graph, Knob
-from archdsl.modules import Library, Module
+from archdsl.modules import MAX_FOUND, Library, Module
 from archdsl.records import record
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import no_collection, parse_expression
+
+MAX_SETTINGS = 100_000  # of all variants together, inherited ones included
 
 if TYPE_CHECKING:
     from archdsl.claims import Claim
@@ -37,7 +40,7 @@ class Spec:
     """One model of a file. `models` holds all of them by name; `variants`, `knobs`, `inputs`, `claims` are this model's."""
 
     def __init__(self, module: Module, decl: tree.Model, path: str, models: dict[str, Spec], session: Session):
-        self.module, self.decl, self.path, self.models, self._session = module, decl, path, models, session
+        self.module, self.decl, self.path, self.models, self.session = module, decl, path, models, session
         self.name, self.doc = decl.name, decl.doc
         self._made: dict[Any, Elaborated] = {}
 
@@ -57,7 +60,7 @@ class Spec:
     @cached_property
     def variants(self) -> dict[str, Variant]:
         """Variants of this model, by name."""
-        return {n: v for n, v in variants(self.module, self.models).items() if v.model == self.name}
+        return {n: v for n, v in known_variants(self.module, self.models, self.session).items() if v.model == self.name}
 
     @property
     def knobs(self) -> dict[str, Knob]:
@@ -84,7 +87,7 @@ class Spec:
         if key not in self._made:
             if len(self._made) > 64:
                 self._made.clear()
-            self._made[key] = elaborate(self.module, self.decl, settings, self._session)
+            self._made[key] = elaborate(self.module, self.decl, settings, self.session)
         return self._made[key]
 
     def _settings(self, variant: str | None, knobs: dict[str, Any]) -> tuple[Setting, ...]:
@@ -201,7 +204,7 @@ def _folder(path: str | os.PathLike[str]) -> str:
 
 
 def _load(source: Source, folder: str | None) -> tuple[Spec | None, list[Diagnostic]]:
-    with no_collection():
+    with no_collection(), room(Span(source, 0, 0)):
         return _read_and_check(source, folder)
 
 
@@ -221,28 +224,35 @@ def _read_and_check(source: Source, folder: str | None) -> tuple[Spec | None, li
     for d in resolve(module):
         found.add(d)
     if not found.found:
-        _elaborate_all(module, models, found)
+        with session.one_budget():
+            _elaborate_all(module, models, session, found)
     return next(iter(models.values()), None), found.found
 
 
-def _elaborate_all(module: Module, models: dict[str, Spec], found: Collector) -> None:
+def _try(elaborate: Any, found: Collector) -> bool:
+    """Whether to go on with the next variant."""
+    try:
+        elaborate()
+    except ArchError as e:
+        found.add(e)
+        return len(found.found) < MAX_FOUND and all(d.code != "A0602" for d in e.diagnostics)
+    return True
+
+
+def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector) -> None:
     for spec in models.values():
-        try:
-            spec.elaborate()
-        except ArchError as e:
-            found.add(e)
+        if not _try(lambda: spec.elaborate(), found):  # noqa: B023
+            break
     if found.found:
         return
     try:
-        known = variants(module, models)
+        known = known_variants(module, models, session)
     except ArchError as e:
         found.add(e)
         return
-    for v in known.values():
-        try:
-            models[v.model].elaborate(v.name)
-        except ArchError as e:
-            found.add(e)
+    for name, variant in known.items():
+        if not _try(lambda: models[variant.model].elaborate(name), found):  # noqa: B023
+            break
     if not found.found:
         from archdsl.claims import check_claims
         from archdsl.names import check_names
@@ -262,6 +272,13 @@ def check_file(path: str) -> list[Diagnostic]:
     return sorted(found, key=lambda d: (d.span.source.path, d.span.start))
 
 
+def known_variants(module: Module, models: dict[str, Spec], session: Session) -> dict[str, Variant]:
+    """The variants of a file, read once for a session."""
+    if session.variants is None:
+        session.variants = variants(module, models)
+    return session.variants
+
+
 def variants(module: Module, models: dict[str, Spec]) -> dict[str, Variant]:
     """All variants of a file. Raises A0401 for an unknown base, A0402 for a circle or a second one of the same name."""
     decls: dict[str, tree.Variant] = {}
@@ -270,32 +287,45 @@ def variants(module: Module, models: dict[str, Spec]) -> dict[str, Variant]:
             if d.name in decls:
                 raise error("A0402", f"two variants are called `{d.name}`", d.name_span, "the second", help="give them different names")
             decls[d.name] = d
-    first = next(iter(models), "")
     out: dict[str, Variant] = {}
-
-    def make(name: str, path: tuple[str, ...]) -> Variant:
-        if name in out:
-            return out[name]
-        d = decls[name]
-        if name in path:
-            raise error("A0402", f"variants build on each other in a circle: {' -> '.join([*path, name])}", d.name_span, "builds on itself")
-        if d.transforms:
-            raise error("A0218", "transforms in variants come with the pass framework", d.transforms[0].span, "not built yet")
-        own = tuple(Setting(s.address, None, s.value, s.address_span) for s in d.settings)
-        if d.base is None or d.base in models:
-            model, inherited = d.base or first, ()
-        elif d.base in decls:
-            base = make(d.base, (*path, name))
-            model, inherited = base.model, base.settings
-        else:
-            raise error("A0401", f"`{d.base}` is neither a model nor a variant of this file", d.span, help=did_you_mean(d.base, [*models, *decls]))
-        replaced = {segments(s.address) for s in own}
-        out[name] = Variant(name, model, tuple(s for s in inherited if segments(s.address) not in replaced) + own, d, d.doc)
-        return out[name]
-
+    total = 0
     for name in decls:
-        make(name, ())
+        for d in reversed(_bases(name, models, decls, out)):
+            out[d.name] = _variant(d, models, decls, out)
+            total += len(out[d.name].settings)
+            if total > MAX_SETTINGS:
+                raise limit(f"the variants of this file make more than {MAX_SETTINGS:,} settings", d.name_span, "those of its bases included")
     return {n: out[n] for n in decls}
+
+
+def _bases(name: str, models: dict[str, Spec], decls: dict[str, tree.Variant], known: dict[str, Variant]) -> list[tree.Variant]:
+    """A variant and those below it that are not known yet, in this order. Raises A0402 for a circle."""
+    chain: dict[str, tree.Variant] = {}
+    while name in decls and name not in known:
+        d = decls[name]
+        if name in chain:
+            circle = [*list(chain)[list(chain).index(name):], name]
+            shown = " -> ".join(circle if len(circle) < 12 else [*circle[:5], "…", *circle[-5:]])
+            raise error("A0402", f"variants build on each other in a circle: {shown}", d.name_span, "builds on itself")
+        chain[name] = d
+        if d.base is None or d.base in models:
+            break
+        name = d.base
+    return list(chain.values())
+
+
+def _variant(d: tree.Variant, models: dict[str, Spec], decls: dict[str, tree.Variant], out: dict[str, Variant]) -> Variant:
+    if d.transforms:
+        raise error("A0218", "transforms in variants come with the pass framework", d.transforms[0].span, "not built yet")
+    own = tuple(Setting(s.address, None, s.value, s.address_span) for s in d.settings)
+    if d.base is None or d.base in models:
+        model, inherited = d.base or next(iter(models), ""), ()
+    elif d.base in out:
+        model, inherited = out[d.base].model, out[d.base].settings
+    else:
+        raise error("A0401", f"`{d.base}` is neither a model nor a variant of this file", d.span, help=did_you_mean(d.base, [*models, *decls]))
+    replaced = {segments(s.address) for s in own}
+    return Variant(d.name, model, tuple(s for s in inherited if segments(s.address) not in replaced) + own, d, d.doc)
 
 
 def resolve_source(text: str) -> tuple[Spec, str | None]:

@@ -107,14 +107,16 @@ def test_the_index_of_the_reference_names_every_section():
 
 def test_limits():
     from archdsl import files
-    from archdsl.elaborate import frame, ops
+    from archdsl import modules
+    from archdsl.elaborate import limits, ops
     from archdsl.syntax import parser
 
     text = (ROOT / "docs/language.md").read_text(encoding="utf-8")
     told = {k: int(v.replace(",", "")) for k, v in re.findall(r"^\| ([a-z ]+) \| ([\d,]+) \|$", text[text.index("## Limits") :], re.MULTILINE)}
     assert told == {
-        "bytes of a file": files.LIMIT, "words and signs of a file": parser.MAX_TOKENS, "steps of an elaboration": frame.MAX_STEPS,
-        "items of a list or string": frame.MAX_ITEMS, "bits of a number": frame.MAX_BITS, "blocks that contain blocks": 60,
-        "modules that import modules": 40,
+        "bytes of a file": files.LIMIT, "words and signs of a file": parser.MAX_TOKENS, "steps of an elaboration": limits.MAX_STEPS,
+        "items of a list or string": limits.MAX_ITEMS, "bits of a number": limits.MAX_BITS, "values inside values": limits.MAX_DEPTH,
+        "blocks and functions inside each other": limits.MAX_CALLS, "axes of a tensor": limits.MAX_AXES, "characters of an address": limits.MAX_ADDRESS,
+        "conditions on sizes of a model": limits.MAX_GUARDS, "modules that import modules": modules.MAX_IMPORTS,
     }
     assert "| elements of a tensor | 2 ** 62 |" in text and ops.MAX_ELEMENTS == 2**62

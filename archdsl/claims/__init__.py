@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.claims.pages import CODES
 from archdsl.diagnostics.model import ArchError, Diagnostic
+from archdsl.elaborate.limits import MAX_FAULTS
 from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -37,9 +38,12 @@ def claims_of(spec: Spec) -> list[Claim]:
 
 def _claims(module: Module, models: dict[str, Spec]) -> Iterator[Claim]:
     from archdsl.claims.words import declared
-    from archdsl.spec import variants
+    from archdsl.spec import known_variants
 
-    of_variant = {name: v.model for name, v in variants(module, models).items()}
+    if not models:
+        return
+    session = next(iter(models.values())).session
+    of_variant = {name: v.model for name, v in known_variants(module, models, session).items()}
     for target, decl in declared(module):
         model, variant = _target(target, next(iter(models), ""), of_variant)
         for item in decl.items:
@@ -64,6 +68,8 @@ def check_claims(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
             Evaluation(models[claim.model], claim).check()
         except ArchError as fault:
             found += fault.diagnostics
+            if len(found) >= MAX_FAULTS:
+                break
     return found
 
 

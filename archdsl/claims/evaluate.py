@@ -75,7 +75,7 @@ class Evaluation:
         if claim is not None:
             self.item = claim.item
         self.made = spec.elaborate(self.variant)
-        self.session = spec._session
+        self.session = spec.session
         self.session.begin()
         vars: dict[str, Any] = {name: k.value for name, k in self.made.knobs.items() if "." not in name}
         vars |= {axis: self.made.sizes.get(axis, 1) for axis in self.axes}

@@ -11,7 +11,7 @@ from archdsl.elaborate import library
 from archdsl.elaborate.bindings import tensor_type
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.values import BlockRef, FnRef
-from archdsl.elaborate.walk import Walk
+from archdsl.elaborate.walk import MAX_FOUND, Walk
 from archdsl.modules import Module
 from archdsl.ops.registry import find as find_op
 from archdsl.records import record
@@ -67,30 +67,31 @@ def check_text(module: Module, doubtful: set[str] = frozenset()) -> list[Diagnos
     models = {d.name: d for d in module.tree.decls if isinstance(d, tree.Model)}
     variants = {d.name: d for d in module.tree.decls if isinstance(d, tree.Variant)}
     missing: set[str] = set()
+    bases: dict[str, str | None] = {}
     for v in variants.values():
+        if len(found) >= MAX_FOUND:
+            return found
         if v.base is not None and v.base not in models and v.base not in variants and v.base not in missing:
             missing.add(v.base)
             found += no_target(v.base, _name_in(v.span, v.base, v.name_span.end), [*models, *variants]).diagnostics
-        found += _variant(module, v, models, variants)
+        found += _variant(module, v, models.get(base_of(v.name, models, variants, bases) or ""))
     for target, decl in declared(module):
         try:
-            model = _model_of(target, decl.span, models, variants)
+            if len(found) >= MAX_FOUND:
+                return found
+            model = _model_of(target, decl.span, models, variants, bases)
         except ArchError as fault:
             found += [] if target in missing else fault.diagnostics
             continue
         if model is not None:
             walk = _Words(module, model, variants)
             walk.told |= doubtful
-            for item in decl.items:
-                walk.item(item)
-            found += walk.found.found
+            found += walk.all(walk.item, decl.items)
     for d in module.tree.decls:
         if isinstance(d, tree.Space) and d.model in models:
             walk = _Words(module, models[d.model], variants, IN_SPACES)
             walk.told |= doubtful
-            for expr in d.items:
-                walk.limit(expr)
-            found += walk.found.found
+            found += walk.all(walk.limit, d.items)
     return found
 
 
@@ -104,31 +105,31 @@ def declared(module: Module) -> Iterator[tuple[str | None, tree.Claim]]:
 
 
 # ---------------------------------------------------------------- variants and targets
-def base_of(name: str, models: dict[str, Any], variants: dict[str, tree.Variant]) -> str | None:
-    """The model below a variant; None where a base does not exist or bases run in a circle."""
-    seen: set[str] = set()
-    while name in variants and name not in seen:
-        seen.add(name)
-        base = variants[name].base
-        if base is None:
-            return next(iter(models), None)
-        name = base
-    return name if name in models else None
+def base_of(name: str, models: dict[str, Any], variants: dict[str, tree.Variant], known: dict[str, str | None]) -> str | None:
+    """The model below a variant; None where a base does not exist or bases run in a circle. `known`: what was found before."""
+    seen: dict[str, None] = {}
+    base: str | None = name
+    while base in variants and base not in seen and base not in known:
+        seen[base] = None
+        base = variants[base].base or next(iter(models), None)
+    found = known[base] if base in known else base if base in models else None
+    known.update(dict.fromkeys(seen, found))
+    return found
 
 
 def no_target(name: str, span: Span, known: Any, label: str = "") -> ArchError:
     return error("A0401", f"`{name}` is neither a model nor a variant of this file", span, label or "no such name", help=did_you_mean(name, known))
 
 
-def _model_of(target: str | None, span: Span, models: dict[str, tree.Model], variants: dict[str, tree.Variant]) -> tree.Model | None:
+def _model_of(target: str | None, span: Span, models: dict[str, tree.Model], variants: dict[str, tree.Variant], bases: dict[str, str | None]) -> tree.Model | None:
     if target is None or target == "default" and target not in variants:
         return next(iter(models.values()), None)
     if target in models:
         return models[target]
     model, _, variant = target.partition(".")
     name = variant or target
-    if name in variants and (not variant or model in models and base_of(name, models, variants) in (model, None)):
-        return models.get(base_of(name, models, variants) or "")
+    if name in variants and (not variant or model in models and base_of(name, models, variants, bases) in (model, None)):
+        return models.get(base_of(name, models, variants, bases) or "")
     raise no_target(target, _name_in(span, target), [*models, *variants])
 
 
@@ -139,7 +140,7 @@ def _name_in(span: Span, name: str, after: int = 0) -> Span:
     return Span(span.source, span.start + start + found.start(), span.start + start + found.end()) if found else span
 
 
-def _variant(module: Module, v: tree.Variant, models: dict[str, tree.Model], variants: dict[str, tree.Variant]) -> list[Diagnostic]:
+def _variant(module: Module, v: tree.Variant, model: tree.Model | None) -> list[Diagnostic]:
     """Nothing is set twice, and values of hyper arguments read only what the model's header knows."""
     found: list[Diagnostic] = []
     seen: dict[str, Span] = {}
@@ -149,14 +150,13 @@ def _variant(module: Module, v: tree.Variant, models: dict[str, tree.Model], var
                 "A0402", f"`{s.address}` is set twice", s.address_span, "the second", labels=(Label(seen[s.address], "the first"),)
             ).diagnostics
         seen.setdefault(s.address, s.address_span)
-    model = models.get(base_of(v.name, models, variants) or "")
+        if len(found) >= MAX_FOUND:
+            return found
     if model is not None:
         walk = Walk(module)
         walk.vars = dict.fromkeys(p.name for p in model.params)
-        for s in v.settings:
-            if s.address in walk.vars:  # elsewhere a value is read inside the block that has the knob
-                walk.expr(s.value)
-        found += walk.found.found
+        # elsewhere a value is read inside the block that has the knob
+        found += walk.all(walk.expr, [s.value for s in v.settings if s.address in walk.vars])
     return found
 
 

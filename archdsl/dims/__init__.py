@@ -6,6 +6,7 @@ from archdsl.dims.poly import (
     Dim,
     NotInteger,
     Size,
+    TooLarge,
     atoms,
     evaluate,
     key,
@@ -17,6 +18,6 @@ from archdsl.dims.poly import (
 from archdsl.dims.windows import conv_out, conv_transpose_out, pool_out
 
 __all__ = [
-    "Atom", "Dim", "Facts", "NotInteger", "Size", "atoms", "ceildiv", "conv_out", "conv_transpose_out", "evaluate", "exact_div",
+    "Atom", "Dim", "Facts", "NotInteger", "Size", "TooLarge", "atoms", "ceildiv", "conv_out", "conv_transpose_out", "evaluate", "exact_div",
     "floordiv", "is_exact", "key", "maximum", "minimum", "mod", "pool_out", "product", "substitute", "sym", "symbols", "terms",
 ]

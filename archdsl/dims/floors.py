@@ -11,6 +11,7 @@ from archdsl.dims.poly import (
     _CACHE,
     MAX_POWER,
     MAX_TERMS,
+    TooLarge,
     Atom,
     Dim,
     Mono,
@@ -376,10 +377,10 @@ def map_atoms(size: Size, new: Callable[[Atom], Size]) -> Size:
             elif p <= MAX_POWER or len(value.terms) == 1:
                 part = mul_terms(part, terms_of(_pow(value, p)))
             else:
-                raise OverflowError(f"the exponent {p} is above {MAX_POWER}")
+                raise TooLarge(f"the exponent {p} is above {MAX_POWER}")
         add_into(out, part)
         if len(out) > 2 * MAX_TERMS:
-            raise OverflowError(f"a size has more than {MAX_TERMS:,} terms")
+            raise TooLarge(f"a size has more than {MAX_TERMS:,} terms")
     return make(out)
 
 

@@ -20,7 +20,7 @@ MAX_DEGREE = 4_096  # of one term
 MAX_PRODUCT = 200_000  # pairs of terms multiplied at once
 MAX_WEIGHT = 20_000  # symbols and operators in one expression, written out
 MAX_DEPTH = 64  # floors, minima and maxima within each other
-MAX_COEFFICIENT = 1 << 65_536
+MAX_COEFFICIENT = 1 << 4_096
 _CACHE = 1 << 14
 
 _RANK = {"sym": 0, "floor": 1, "min": 2, "max": 3}
@@ -134,7 +134,7 @@ class Dim:
         if power < 0:
             raise ValueError(f"a size has no power {power}")
         if power > MAX_POWER:
-            raise OverflowError(f"the exponent {power} is above {MAX_POWER}")
+            raise TooLarge(f"the exponent {power} is above {MAX_POWER}")
         return _pow(self, power)
 
     def __floordiv__(self, other: Size) -> Size:
@@ -151,6 +151,11 @@ class Dim:
 
 
 Size = int | Dim
+
+
+class TooLarge(OverflowError):
+    """A size beyond the limits above: a sentence in the user's words."""
+
 
 # ---------------------------------------------------------------- construction
 _ATOMS: WeakValueDictionary[tuple, Atom] = WeakValueDictionary()
@@ -179,7 +184,7 @@ def _atom(kind: str, name: str, args: tuple[Size, ...]) -> Atom:
         atom.depth = 1 + max(d.depth for d in dims)
         atom.weight = 1 + len(args) - len(dims) + sum(d.weight for d in dims)
         if atom.depth > MAX_DEPTH or atom.weight > MAX_WEIGHT:
-            raise OverflowError(f"a size nests floors, minima or maxima more than {MAX_DEPTH} deep or is longer than {MAX_WEIGHT:,} symbols")
+            raise TooLarge(f"a size nests floors, minima or maxima more than {MAX_DEPTH} deep or is longer than {MAX_WEIGHT:,} symbols")
         atom.symbols = _EMPTY.union(*(d.symbols for d in dims))
         atom.text = write_atom(kind, args)
     atom.order = (_RANK[kind], atom.text)
@@ -213,7 +218,7 @@ def make(terms: Mapping[Mono, Number]) -> Size:
     for mono, c in clean.items():
         weight += 1
         if not -MAX_COEFFICIENT < c < MAX_COEFFICIENT:
-            raise OverflowError("a coefficient of a size has more than 65,536 bits")
+            raise TooLarge("a coefficient of a size has more than 4,096 bits")
         total = 0
         for atom, p in mono:
             total += p
@@ -221,9 +226,9 @@ def make(terms: Mapping[Mono, Number]) -> Size:
             names.update(atom.symbols)
             depth = max(depth, atom.depth)
         if total > MAX_DEGREE:
-            raise OverflowError(f"a size has the degree {total}, above {MAX_DEGREE:,}")
+            raise TooLarge(f"a size has the degree {total}, above {MAX_DEGREE:,}")
     if len(clean) > MAX_TERMS or weight > MAX_WEIGHT:
-        raise OverflowError(f"a size has more than {MAX_TERMS:,} terms or {MAX_WEIGHT:,} symbols")
+        raise TooLarge(f"a size has more than {MAX_TERMS:,} terms or {MAX_WEIGHT:,} symbols")
     dim.weight, dim.depth, dim.symbols = weight, depth, frozenset(names)
     with _LOCK:
         return _DIMS.setdefault(key, dim)
@@ -273,14 +278,14 @@ def add_into(out: Terms, terms: Mapping[Mono, Number], scale: Number = 1) -> Non
 
 def mul_terms(a: Mapping[Mono, Number], b: Mapping[Mono, Number]) -> Terms:
     if len(a) * len(b) > MAX_PRODUCT:
-        raise OverflowError(f"a product of sizes with {len(a):,} and {len(b):,} terms")
+        raise TooLarge(f"a product of sizes with {len(a):,} and {len(b):,} terms")
     out: Terms = {}
     for x, c in a.items():
         for y, e in b.items():
             mono = mono_mul(x, y)
             out[mono] = out.get(mono, 0) + c * e
         if len(out) > 2 * MAX_TERMS:
-            raise OverflowError(f"a size has more than {MAX_TERMS:,} terms")
+            raise TooLarge(f"a size has more than {MAX_TERMS:,} terms")
     return out
 
 

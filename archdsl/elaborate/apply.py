@@ -11,6 +11,8 @@ from archdsl.elaborate import headers, library
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.frame import Frame, Override, below, good
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.limits import checked, limit
+from archdsl.elaborate.operators import as_float
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
     TEMPLATES, BlockRef, Bound, Builtin, Compose, FnRef, InitRef, Literal, MaskRef, ModelRef, NeedInline, OpRef, Partial, RecordRef, Share, Template,
@@ -126,11 +128,13 @@ def _builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
         if find(func.name) is not None:
             return apply_op(frame, func.name, tuple(positional), named, span, spans)
     try:
-        frame.session.step(span)
-        return func.call(*positional, **named)
+        frame.session.step(span, 1 + library.work(func.name, positional))
+        return checked(frame.session, func.call(*positional, **named), span)
+    except library.TooMuch as e:
+        raise limit(f"{func.name}: {e}", span) from None
     except library.HyperError as e:
         raise error("A0204", f"{func.name}: {e}", span, notes=(func.doc,)) from None
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as e:
+    except (TypeError, ValueError, ArithmeticError, IndexError) as e:
         raise error("A0221", f"{func.name} does not take these arguments", span, notes=(func.doc, str(e))) from None
 
 
@@ -158,7 +162,7 @@ def initializer(name: str, args: Args, span: Span) -> InitExpr:
     missing = [k for k, v in names.items() if v is REQUIRED and k not in values]
     if missing:
         raise error("A0203", f"the initialiser {name} needs `{missing[0]}`", span, help=f"for example `{name}({missing[0]} = 0.5)`")
-    merged = {k: float(v) if isinstance(v, Fraction) else v for k, v in {**names, **values}.items()}
+    merged = {k: as_float(v, span) if isinstance(v, Fraction) else v for k, v in {**names, **values}.items()}
     return InitExpr(name, (), tuple(sorted(merged.items())))
 
 
@@ -224,7 +228,7 @@ def complete(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> Templa
     decl = ref.decl
     bound = headers.first_list(frame, ref, args, node)
     key = frame.session.intern(("block", id(decl), tuple(sorted((k, frame.session.key(b.value)) for k, b in bound.items())), frame.defaults.key))
-    return Template(ref, bound, frame.defaults, node.span, key)
+    return checked(frame.session, Template(ref, bound, frame.defaults, node.span, key), node.span)
 
 
 def apply(frame: Frame, template: Any, args: Args, span: Span, label: str | None, segment: str | None) -> Any:
@@ -232,16 +236,14 @@ def apply(frame: Frame, template: Any, args: Args, span: Span, label: str | None
     frame.session.step(span)
     if isinstance(template, OpRef):
         return apply_op(frame, template.op.name, tuple(args[0]), args[1], span, args[2])
-    if isinstance(template, (Compose, Literal, Partial)) and label is None:
-        label = template.label  # the argument's own `as`; they have no segment otherwise
-    if isinstance(template, Compose):
-        inner = frame if label is None or label == "_" else _descend(frame, label, span)
-        value: Any = None
-        for i, part in enumerate(template.parts):
-            value = apply(inner, part, args if i == 0 else ([value], {}, {}), span, None, getattr(part, "label", None) or getattr(part, "hint", None))
-        return value
-    if isinstance(template, (Literal, Partial)):
-        return _apply_literal(frame, template, args, span, label)
+    if isinstance(template, (Compose, Literal, Partial)):
+        if label is None:
+            label = template.label  # the argument's own `as`; they have no segment otherwise
+        frame.session.enter(span)
+        try:
+            return _apply_composed(frame, template, args, span, label) if isinstance(template, Compose) else _apply_literal(frame, template, args, span, label)
+        finally:
+            frame.session.leave()
     if isinstance(template, Share):
         return _apply_share(frame, template, args, span, label)
     chosen = label if label is not None else segment
@@ -255,15 +257,24 @@ def apply(frame: Frame, template: Any, args: Args, span: Span, label: str | None
     return _apply_outlined(frame, template, args, span, chosen)
 
 
+def _apply_composed(frame: Frame, template: Compose, args: Args, span: Span, label: str | None) -> Any:
+    inner = frame if label is None or label == "_" else _descend(frame, label, span)
+    value: Any = None
+    for i, part in enumerate(template.parts):
+        value = apply(inner, part, args if i == 0 else ([value], {}, {}), span, None, getattr(part, "label", None) or getattr(part, "hint", None))
+    return value
+
+
 def _descend(frame: Frame, segment: str, span: Span) -> Frame:
     """A frame whose owners live one segment deeper."""
-    return frame.child(prefix=join(frame.prefix, segment), overrides=below(frame.overrides, segment))
+    return frame.child(prefix=join(frame.prefix, segment), overrides=below(frame, segment, span))
 
 
 def _apply_literal(frame: Frame, template: Any, args: Args, span: Span, label: str | None) -> Any:
     from archdsl.elaborate import layouts
     from archdsl.elaborate.expressions import evaluate
 
+    frame.session.step(span, len(template.frame.vars) >> 4)
     where = frame if label in (None, "_") else _descend(frame, label, span)
     inner = template.frame.child(builder=where.builder, prefix=where.prefix, overrides=where.overrides, vars=dict(template.frame.vars), rest=None, phase=where.phase,
                                  dtype=where.dtype, loop=where.loop, emitted=len(where.builder.emits))
@@ -330,11 +341,12 @@ def _apply_outlined(frame: Frame, template: Template, args: Args, span: Span, se
         return run_in_place(_descend(frame, segment, span), template, args, span)
     path = join(frame.prefix, segment)
     try:
-        graph, operands = _definition(frame, template, args, span, path, below(frame.overrides, segment))
+        graph, operands = _definition(frame, template, args, span, path, below(frame, segment, span))
     except NeedInline:
         frame.session.inline_sites.add(hash(site))
         return run_in_place(_descend(frame, segment, span), template, args, span)
     if not (graph.owns_weights or graph.emits or graph.knobs):
+        frame.session.step(span, len(graph.nodes))
         return _results(frame.builder.splice(graph, list(operands)))
     owner_allowed(frame, span, template.ref.decl.name)
     frame.builder.home.adopt(path, graph, span)
@@ -348,7 +360,13 @@ def owner_allowed(frame: Frame, span: Span, what: str) -> None:
 
 
 def _emit_call(frame: Frame, graph: Graph, path: str, operands: tuple[Any, ...], span: Span, emit_path: str | None) -> Any:
+    pay(frame, graph, span)
     return _results(frame.builder.call(graph, path, list(operands), span, "", emit_path))
+
+
+def pay(frame: Frame, graph: Graph, span: Span) -> None:
+    """The steps of one more call of a graph: what it shows of itself is written down for each."""
+    frame.session.step(span, 6 + len(graph.emits) + len(graph.knobs) + (len(graph.guards) * len(frame.builder.guards) >> 4))
 
 
 def _results(values: tuple[Value, ...]) -> Any:
@@ -371,6 +389,7 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
            tuple(sorted(_labels(template).items())), session.known)
     hit = None if overrides else session.memo.get(key)
     if hit is None:
+        session.step(span, 15)
         builder = Builder(base=frame.builder.base + path + ".")
         fresh = [builder.input(v.node.name or "x", v.type, span) for v in tensors]
         queue = iter(fresh)
@@ -432,10 +451,7 @@ def run_body(frame: Frame, template: Template, args: Args, span: Span) -> tuple[
     session = frame.session
     decl = template.ref.decl
     frame.builder.applied[decl.name] = frame.builder.applied.get(decl.name, 0) + 1
-    session.depth += 1
-    if session.depth > 60:
-        session.depth = 0
-        raise error("A0602", "blocks are nested more than 60 deep", span, help="a block cannot contain itself")
+    session.enter(span)
     try:
         inner = Frame(session, template.ref.module, frame.builder, frame.prefix, defaults=template.defaults, overrides=frame.overrides, decl=decl, dtype=frame.dtype,
                       phase=frame.phase, loop=frame.loop, emitted=len(frame.builder.emits))
@@ -446,7 +462,7 @@ def run_body(frame: Frame, template: Template, args: Args, span: Span) -> tuple[
         except ArchError as e:
             raise ArchError(*(headers.retarget(d, template, args, span) for d in e.diagnostics)) from None
     finally:
-        session.depth = max(session.depth - 1, 0)
+        session.leave()
 
 
 def read_parameter(frame: Frame, share: Share, name: str, span: Span) -> Value:
@@ -466,6 +482,7 @@ def phase(frame: Frame, node: tree.PhaseExpr) -> Any:
     """`phase { train => …  eval => … }`: both arms are evaluated and must agree in type."""
     from archdsl.elaborate.expressions import results_of
 
+    frame.session.step(node.span, 50)
     arms: dict[str, tuple[Builder, tuple[Value, ...]]] = {}
     for name, results in node.arms:
         if name not in ("train", "eval"):

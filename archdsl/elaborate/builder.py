@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from archdsl.diagnostics.model import Label, error
+from archdsl.elaborate.limits import MAX_ADDRESS, limit
 from archdsl.elaborate.values import NeedInline, map_tensors
 from archdsl.graph import Graph, Guard, InitExpr, Knob, Node, Param, TensorType, Value
 from archdsl.ops.registry import find
@@ -91,6 +92,8 @@ class Builder:
     # ---------------------------------------------------------------- ownership
     def claim(self, path: str, span: Span, what: str = "weights") -> None:
         """Takes an address for one owner. Raises A0211 for a second owner and A0210 for a name that modules use themselves."""
+        if len(path) > MAX_ADDRESS:
+            raise limit(f"the address `{path[:40]}…` has more than {MAX_ADDRESS:,} characters", span)
         for word in path.split("."):
             if word in RESERVED:
                 raise error("A0210", f"the address `{path}` would hide `{word}` of the module", span, f"`{word}` is taken by torch.nn.Module",

@@ -6,7 +6,8 @@ from typing import Any, Callable
 from archdsl.diagnostics.model import Fix, error
 from archdsl.dims import Dim
 from archdsl.elaborate import apply, layouts, library, operators
-from archdsl.elaborate.frame import Frame, check_size, good
+from archdsl.elaborate.frame import Frame, checked, good
+from archdsl.elaborate.limits import MAX_ITEMS, limit
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
@@ -26,7 +27,11 @@ def evaluate(frame: Frame, node: tree.Expr) -> Any:
 def lookup(frame: Frame, name: str, span: Span) -> Any:
     """What a name stands for: a variable of the body, a declaration or import of the file, or a word of the language."""
     if name in frame.vars:
-        return good(frame.vars[name])
+        value = good(frame.vars[name])
+        if frame.init and isinstance(value, Value) and value.node.op == "param" and id(value.node) in frame.builder.home.own:
+            # a parameter of this body stands for its initial value; one of a body around it is data
+            return InitExpr("param", (), (("path", value.node.attrs["path"]),))
+        return value
     found = frame.module.find(name, frame.session)
     if found is None:
         found = library.find(name)
@@ -56,14 +61,14 @@ def _name(frame: Frame, node: tree.Name) -> Any:
 
 
 def _tuple(frame: Frame, node: tree.Tuple) -> Any:
-    return tuple(evaluate(frame, i) for i in node.items)
+    return checked(frame.session, tuple([evaluate(frame, i) for i in node.items]), node.span)
 
 
 def _list(frame: Frame, node: Any) -> Any:
     out: list[Any] = []
     for i in node.items:
         out += evaluate(frame, i) if isinstance(i, tree.Range) else [evaluate(frame, i)]
-    return check_size(frame.session, tuple(out), node.span)
+    return checked(frame.session, tuple(out), node.span)
 
 
 def _range(frame: Frame, node: tree.Range) -> Any:
@@ -71,9 +76,12 @@ def _range(frame: Frame, node: tree.Range) -> Any:
     step = whole(frame, node.step) if node.step else 1
     if step <= 0:
         raise error("A0221", "the step of a range must be positive", node.span)
-    items = range(start, stop + 1 if node.inclusive else stop, step)
-    frame.session.step(node.span, len(items) if len(items) < 10**7 else 10**7)
-    return tuple(items)
+    stop += node.inclusive
+    count = max(0, -((start - stop) // step))
+    if count > MAX_ITEMS:
+        raise limit(f"a range of {count:,} items is too long", node.span, help=f"at most {MAX_ITEMS:,} are allowed")
+    frame.session.step(node.span, count)
+    return tuple(range(start, stop, step))
 
 
 def whole(frame: Frame, node: tree.Expr) -> int:
@@ -87,11 +95,11 @@ def _comprehension(frame: Frame, node: tree.Comprehension) -> Any:
     from archdsl.elaborate.statements import iterate
 
     out = []
-    inner = frame.child(vars=dict(frame.vars))
+    inner = frame.inner(node.span)
     for _ in iterate(inner, node.pattern, node.iterable):
         if node.condition is None or truth(inner, node.condition):
             out.append(evaluate(inner, node.item))
-    return tuple(out)
+    return checked(frame.session, tuple(out), node.span)
 
 
 def truth(frame: Frame, node: tree.Expr) -> bool:
@@ -117,7 +125,7 @@ def _unary(frame: Frame, node: tree.Unary) -> Any:
     if isinstance(value, Value):
         return apply_op(frame, "neg", (value,), {}, node.span)
     if isinstance(value, InitExpr):
-        return InitExpr("neg", (value,))
+        return checked(frame.session, InitExpr("neg", (value,)), node.span)
     if isinstance(value, Dim):
         return -value
     return operators.binary(frame, "-", 0, value, node.span)
@@ -166,8 +174,10 @@ def _contains(frame: Frame, node: tree.Binary, a: Any) -> bool:
     right = node.right
     items = _list(frame, right) if isinstance(right, tree.SetLit) else evaluate(frame, right)
     if isinstance(items, str) and isinstance(a, str):
+        frame.session.step(right.span, len(items) >> 6)
         return a in items
     if isinstance(items, tuple):
+        frame.session.step(right.span, len(items) >> 3)
         return any(type(i) is type(a) and i == a or operators.is_hyper_number(i) and operators.is_hyper_number(a) and i == a for i in items)
     raise error("A0204", f"`in` needs a list, this is {describe(items)}", right.span)
 
@@ -193,7 +203,8 @@ def _chain(frame: Frame, node: tree.Chain) -> Any:
         for v, i in zip(values, node.items):
             if not isinstance(v, TEMPLATES):
                 raise error("A0206", f"`>>` joins blocks; this is {describe(v)}", i.span)
-        return Compose(tuple(values), node.span, frame.session.intern(("compose", tuple(frame.session.key(v) for v in values))))
+        made = Compose(tuple(values), node.span, frame.session.intern(("compose", tuple(frame.session.key(v) for v in values))))
+        return checked(frame.session, made, node.span)
     for v, i in zip(values, node.items):
         if not isinstance(v, Mask):
             raise error("A0204", f"`{node.op}` joins masks; this is {describe(v)}", i.span)
@@ -203,7 +214,7 @@ def _chain(frame: Frame, node: tree.Chain) -> Any:
         if kind == "and" and "full" in (result.kind, v.kind):
             result = v if result.kind == "full" else result
         else:
-            result = Mask(kind, (result, v))
+            result = checked(frame.session, Mask(kind, (result, v)), node.span)
     return result
 
 
@@ -215,7 +226,10 @@ def _item(frame: Frame, node: tree.Item) -> Any:
         raise error("A0204", f"{describe(value)} cannot be indexed so", node.span)
     i = node.indices[0]
     if isinstance(i, tree.Slice):
-        return value[slice(*(whole(frame, e) if e else None for e in (i.start, i.stop, i.step)))]
+        bounds = [whole(frame, e) if e else None for e in (i.start, i.stop, i.step)]
+        if bounds[2] == 0:
+            raise error("A0221", "the step of a slice cannot be 0", i.span)
+        return checked(frame.session, value[slice(*bounds)], node.span)
     k = whole(frame, i)
     if not -len(value) <= k < len(value):
         raise error("A0221", f"index {k} is outside of a list of {len(value)}", i.span, help=f"the last index is {len(value) - 1}" if value else "the list is empty")
@@ -267,12 +281,14 @@ def _match(frame: Frame, node: tree.MatchExpr) -> Any:
 def select_arm(frame: Frame, node: Any) -> tree.MatchArm:
     """The arm of a match that fits its subject, decided at build."""
     subject = evaluate(frame, node.subject)
+    frame.session.step(node.subject.span, len(node.arms) >> 3)
     if isinstance(subject, Value):
         raise error("A0222", "`match` is decided when the spec is built; a tensor cannot be matched", node.subject.span)
     for arm in node.arms:
         if any(_fits(p, subject) for p in arm.patterns):
             return arm
-    shown = ", ".join(p.span.text for a in node.arms for p in a.patterns)
+    patterns = [p.span.text for a in node.arms for p in a.patterns]
+    shown = ", ".join(patterns[:12]) + (f" and {len(patterns) - 12:,} more" if len(patterns) > 12 else "")
     raise error("A0223", f"no arm matches {describe(subject)}", node.subject.span, f"the arms are {shown}", help="add an arm, or `_` for the rest")
 
 
@@ -293,12 +309,16 @@ def _phase(frame: Frame, node: tree.PhaseExpr) -> Any:
 
 
 def _literal(frame: Frame, node: tree.BlockLiteral) -> Any:
-    return Literal(node, frame.child(vars=dict(frame.vars)), closure_key(frame, node))
+    return Literal(node, frame.inner(node.span), closure_key(frame, node))
 
 
 def closure_key(frame: Frame, node: Any) -> int:
     """What a template that keeps its frame depends on: its text, the values of the names in it, the defaults in force."""
-    captured = tuple((n, frame.session.key(frame.vars[n])) for n in sorted(free_names(node)) if n in frame.vars)
+    free = frame.session.free
+    if id(node) not in free:
+        free[id(node)] = tuple(sorted(free_names(node)))
+    frame.session.step(node.span, 1 + (len(free[id(node)]) >> 3))
+    captured = tuple((n, frame.session.key(frame.vars[n])) for n in free[id(node)] if n in frame.vars)
     sequences = tuple(sorted(frame.vars.get("...", {}).items()))
     frame.session.closures[id(node)] = node
     return frame.session.intern(("closure", id(node), frame.defaults.key, captured, sequences))

@@ -1,6 +1,8 @@
 """What one evaluation holds: the session (modules, memo, budget, diagnostics) and the frame of one body."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,7 @@ from archdsl import shapes
 from archdsl.diagnostics.model import Collector, error
 from archdsl.dims import Dim, Size
 from archdsl.elaborate.builder import Builder
+from archdsl.elaborate.limits import MAX_CALLS, MAX_STEPS, checked, limit
 from archdsl.elaborate.values import POISON, Bound, Defaults, Late, OpRef, Poisoned, RecordValue, show
 from archdsl.graph import Graph, InitExpr, Mask, Value
 from archdsl.records import field, record
@@ -19,9 +22,6 @@ if TYPE_CHECKING:
 
 Fact = tuple[Size, str, Size, tuple[Size, Size] | None]
 """left, relation, right; for divisibility (dividend, divisor)."""
-MAX_STEPS = 400_000
-MAX_ITEMS = 200_000
-MAX_BITS = 4096
 
 
 @record()
@@ -45,10 +45,13 @@ class Override:
         return None
 
 
-def below(overrides: tuple[Override, ...], path: str) -> tuple[Override, ...]:
-    """What of these overrides is meant for owners below a path."""
-    for segment in path.split("."):
-        overrides = tuple(o for o in (o.below(segment) for o in overrides) if o)
+def below(frame: Frame, path: str, span: Span) -> tuple[Override, ...]:
+    """What of a frame's overrides is meant for owners below a path."""
+    overrides = frame.overrides
+    if overrides:
+        frame.session.step(span, len(overrides) >> 2)
+        for segment in path.split("."):
+            overrides = tuple(o for o in (o.below(segment) for o in overrides) if o)
     return overrides
 
 
@@ -58,7 +61,11 @@ class Session:
     def __init__(self, library: Library):
         self.library = library
         self.collector = Collector()
+        self.variants: Any = None  # by name, once they have been read
         self.steps = 0
+        self.shared = False  # one budget for several elaborations
+        self.weights: dict[int, tuple[Any, tuple[int, int]]] = {}
+        self.long: dict[int, tuple[Any, Any]] = {}
         self.memo: dict[Any, Any] = {}
         self.keys: dict[Any, int] = {}
         self.inline_sites: set[int] = set()
@@ -77,12 +84,26 @@ class Session:
 
     def begin(self) -> None:
         """Starts another elaboration of the same module: the memo stays, budgets and bookkeeping start anew."""
-        self.steps = self.depth = self.known = 0
+        if not self.shared:
+            self.steps = 0
+        self.depth = self.known = 0
+        self.weights.clear()
+        self.long.clear()
         self.inline_sites.clear()
         self.facts.clear()
         self.used_defaults.clear()
         self.declared_defaults.clear()
         self.resolving.clear()
+
+    def enter(self, span: Span) -> None:
+        """One body more inside the others; `leave` it in a `finally`."""
+        if self.depth >= MAX_CALLS:
+            raise limit(f"blocks and functions are nested more than {MAX_CALLS} deep", span)
+        self.depth += 1
+        self.step(span, 6)
+
+    def leave(self) -> None:
+        self.depth -= 1
 
     def learn(self, fact: Fact) -> bool:
         """A fact about run-time sizes holds from here on: definitions elaborated before it are not reused after it, those that state it state it
@@ -113,6 +134,22 @@ class Session:
             raise error("A0602", f"this spec needs more than {MAX_STEPS:,} elaboration steps", span, "the budget ran out here",
                         help="shorten the loops, or nest fewer blocks that apply their argument several times")
 
+    def _long_key(self, value: tuple[Any, ...]) -> int:
+        """The key of a long list, computed once: each pass of a loop asks for it."""
+        known = self.long.get(id(value))
+        if known is None or known[0] is not value:
+            known = self.long[id(value)] = value, self.intern(tuple(self.key(v) for v in value))
+        return known[1]
+
+    @contextmanager
+    def one_budget(self) -> Iterator[None]:
+        """All elaborations inside share one budget of steps."""
+        self.steps, self.shared = 0, True
+        try:
+            yield
+        finally:
+            self.shared = False
+
     def same(self, graph: Graph) -> Graph:
         """The first graph of this structure with the same of what the hash leaves out: blocks applied, knobs, written factors of weights."""
         knobs = tuple((k, id(v.domain), self.key(v.default), self.key(v.value), repr(v.allowed)) for k, v in sorted(graph.knobs.items()))
@@ -134,7 +171,7 @@ class Session:
         if type(value) is Late:
             return ("late", value.number)
         if isinstance(value, tuple):
-            return ("t", self.intern(tuple(self.key(v) for v in value)))
+            return ("t", self._long_key(value) if len(value) > 64 else self.intern(tuple(self.key(v) for v in value)))
         if isinstance(value, RecordValue):
             return ("r", value.name, self.intern(tuple((k, self.key(v)) for k, v in value.items)))
         if isinstance(value, Value):
@@ -188,6 +225,11 @@ class Frame:
         values.update(changes)
         return Frame(**values)
 
+    def inner(self, span: Span, **changes: Any) -> Frame:
+        """The same over a copy of the variables, which costs steps when they are many."""
+        self.session.step(span, 1 + (len(self.vars) >> 4))
+        return self.child(vars=dict(self.vars), **changes)
+
     def bind(self, name: str, value: Any, span: Span) -> None:
         if name == "_":
             return
@@ -203,13 +245,4 @@ def good(value: Any) -> Any:
     return value
 
 
-def check_size(session: Session, value: Any, span: Span) -> Any:
-    """Refuses values that would exhaust the machine."""
-    if isinstance(value, (str, tuple)) and len(value) > MAX_ITEMS:
-        raise error("A0602", f"a {'string' if isinstance(value, str) else 'list'} of {len(value):,} items is too large", span, help=f"at most {MAX_ITEMS:,} are allowed")
-    if isinstance(value, int) and value.bit_length() > MAX_BITS:
-        raise error("A0602", f"a number of {value.bit_length():,} bits is too large", span, help=f"at most {MAX_BITS:,} bits are allowed")
-    return value
-
-
-__all__ = ["Frame", "Override", "Session", "below", "check_size", "good", "show"]
+__all__ = ["Frame", "Override", "Session", "below", "checked", "good", "show"]

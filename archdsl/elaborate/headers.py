@@ -318,6 +318,7 @@ def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None
             inner.vars[p.name] = convert(inner, default, p.type, p.default.span, p.name)
         default = inner.vars[p.name]
         if p.domain is not None and not explicit:
+            inner.session.step(p.span, len(inner.overrides) >> 2)
             for o in inner.overrides:
                 if addresses(o, p.name, inner.vars[p.name]):
                     inner.vars[p.name] = convert(inner, override_value(inner, o, default), p.type, o.span, p.name)

@@ -28,7 +28,7 @@ def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
     if node.word == "layout" or node.output is None:
         raise error("A0218", "layouts as values are part of the language but not built yet", node.span, "not built yet", help="write the layout where it is used")
     if value is None:
-        return Partial(node, frame.child(vars=dict(frame.vars)), closure_key(frame, node))
+        return Partial(node, frame.inner(node.span), closure_key(frame, node))
     if not isinstance(value, Value):
         raise error("A0204", f"`{node.word}` takes a tensor, this is {describe(value)}", node.span)
     if node.output is None or len(node.inputs) != 1:
@@ -125,7 +125,7 @@ def _groups(spec: _Spec, binding: shapes.Binding, source: tree.Shape, value: Val
             _atom(spec, binding, axis, size, groups[-1], node)
     for at, axis, size in pending:
         known = [a for a in axis.items if all(n in binding.sizes for n in shapes.axis_names(a))]
-        unknown = [a for a in axis.items if a not in known]
+        unknown = [a for a in axis.items if any(n not in binding.sizes for n in shapes.axis_names(a))]
         rest = size
         if len(unknown) > 1:
             raise shapes.ShapeError(f"`{axis.span.text}` has several unknown factors: give one, for example `{unknown[0].span.text} = 2`", axis)

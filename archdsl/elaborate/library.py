@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 from typing import Any, Callable
 
 from archdsl import dims
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
+from archdsl.elaborate.limits import MAX_BITS, MAX_ITEMS, TooMuch
 from archdsl.elaborate.values import Builtin, InitRef, MaskRef, OpRef, describe, is_hyper_number, show
 from archdsl.graph import Mask
 from archdsl.ops.registry import OPS
@@ -48,6 +50,21 @@ def count(value: Any) -> int:
     return value
 
 
+def few(n: int) -> int:
+    """The length of a list to be made. Raises TooMuch."""
+    if n > MAX_ITEMS:
+        raise TooMuch(f"{n:,} items are too many: at most {MAX_ITEMS:,} are allowed")
+    return n
+
+
+def _steps(a: Fraction, b: Fraction, n: int, last: int) -> list[Fraction]:
+    """a, a + (b - a) / last, … of n numbers."""
+    wide = max(x.bit_length() for f in (a, b) for x in f.as_integer_ratio())
+    if few(n) * (wide + 32) > MAX_BITS * MAX_ITEMS // 8:
+        raise TooMuch(f"{n:,} numbers of {wide:,} bits are too many")
+    return [a + (b - a) * i / last for i in range(n)]
+
+
 def _sized(*values: Any) -> bool:
     """Whether run-time sizes are among the values."""
     return any(isinstance(v, Dim) for v in values)
@@ -65,8 +82,7 @@ def _of_sizes(f: Callable[..., Any], *values: Any) -> Any:
 def range_(*bounds: Any) -> Any:
     """range(n), range(a, b), range(a, b, step): whole numbers from a (0) to b (excluded)."""
     r = range(*map(count, bounds))
-    if len(r) > 200_000:
-        raise HyperError(f"a range of {len(r):,} items is too long: at most 200,000 are allowed")
+    few(-((r.start - r.stop) // r.step))
     return tuple(r)
 
 
@@ -94,7 +110,12 @@ def len_(xs: Any) -> Any:
 @function
 def sum_(xs: Any) -> Any:
     """The sum of a list of numbers."""
-    return sum(map(number, items(xs)), 0)
+    total: Any = 0
+    for x in items(xs):
+        total = total + number(x)
+        if isinstance(total, Fraction) and total.denominator.bit_length() > MAX_BITS:
+            raise TooMuch(f"a fraction of more than {MAX_BITS:,} bits is too large")
+    return total
 
 
 @function
@@ -126,9 +147,7 @@ def reversed_(xs: Any) -> Any:
 @function
 def repeat_(x: Any, n: Any) -> Any:
     """A list of n times x."""
-    if count(n) > 200_000:
-        raise HyperError(f"{n:,} items are too many")
-    return (x,) * n
+    return (x,) * few(count(n))
 
 
 @function
@@ -196,20 +215,18 @@ def log_(x: Any) -> Any:
 def linspace_(a: Any, b: Any, n: Any) -> Any:
     """n evenly spaced numbers from a to b, both included."""
     n = count(n)
-    if n > 200_000:
-        raise HyperError(f"{n:,} items are too many")
     a, b = Fraction(number(a)), Fraction(number(b))
-    return tuple(a + (b - a) * i / (n - 1) for i in range(n)) if n > 1 else (a,) * n
+    return tuple(_steps(a, b, n, n - 1)) if n > 1 else (a,) * n
 
 
 @function
 def ramp_(a: Any, b: Any, depths: Any, end: Any = True) -> Any:
     """Numbers from a to b over all blocks, nested as `depths`: [[…], […]]. Without `end` the last one stays below b."""
     sizes = [count(d) for d in items(depths)]
+    if any(d < 0 for d in sizes):
+        raise HyperError("no list has a negative length")
     total = sum(sizes)
-    a, b = Fraction(number(a)), Fraction(number(b))
-    last = max(total - 1 if end else total, 1)
-    flat = [a + (b - a) * i / last for i in range(total)]
+    flat = _steps(Fraction(number(a)), Fraction(number(b)), total, max(total - 1 if end else total, 1))
     out, at = [], 0
     for d in sizes:
         out.append(tuple(flat[at : at + d]))
@@ -229,7 +246,7 @@ def divisors_(n: Any) -> Any:
     """The whole numbers that divide n, ascending."""
     n = count(n)
     if n > 10**9:
-        raise HyperError("the number is too large to list its divisors")
+        raise TooMuch("the number is too large to list its divisors")
     small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
     return tuple(small + [n // d for d in reversed(small) if d * d != n])
 
@@ -238,7 +255,7 @@ def divisors_(n: Any) -> Any:
 def int_(x: Any) -> Any:
     """A whole number from a number (cut towards zero), a bool or a string of digits."""
     if isinstance(x, str):
-        if not x.strip().lstrip("-").isdigit() or len(x) > 1000:
+        if not re.fullmatch(r"\s*-?[0-9]+\s*", x) or len(x) > 1000:
             raise HyperError(f'"{x[:40]}" is no whole number')
         return int(x)
     return int(x) if isinstance(x, bool) else int(number(x))
@@ -280,6 +297,13 @@ def all_(xs: Any) -> Any:
 def any_(xs: Any) -> Any:
     """Whether some item is true."""
     return any(items(xs))
+
+
+def work(name: str, args: list[Any]) -> int:
+    """The steps of a call: what it reads; `divisors` looks further than its argument is long."""
+    if name == "divisors" and args and type(args[0]) is int:
+        return math.isqrt(min(abs(args[0]), 10**9)) >> 4
+    return sum(len(a) for a in args if isinstance(a, (tuple, str))) >> 4
 
 
 def call_mask(name: str, args: list[Any], named: dict[str, Any], span: Any) -> Mask:

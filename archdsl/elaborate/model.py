@@ -13,6 +13,7 @@ from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Session
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, limit, room
 from archdsl.elaborate.statements import run
 from archdsl.elaborate.values import POISON, TEMPLATES, Poisoned
 from archdsl.graph import Graph, Guard, Knob, TensorType
@@ -111,6 +112,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     """The graph of a model. A session may be used again for other settings of the same module. Raises ArchError with every fault found."""
     session = session or Session(module.library)
     session.begin()
+    session.step(decl.name_span, 40)
     facts = Facts(session.proofs)
     builder = Builder()
     overrides = tuple(Override(segments(s.address), s.value, s.expr, s.span, [False]) for s in settings)
@@ -119,7 +121,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         o.home = frame
     if decl.base is not None or decl.inputs is None:
         raise error("A0218", f"the model `{decl.name}` uses {'`with`' if decl.base else '`entry`'}, which is reserved", decl.span, "not built yet")
-    with shapes.use_facts(facts):
+    with shapes.use_facts(facts), room(decl.name_span):
         knobs = _header(frame, decl)
         inputs = _inputs(frame, decl)
         frame.fixed.update({p.name: p.span for p in decl.params})
@@ -137,24 +139,30 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
     """Hyper arguments in order; later defaults may read earlier values. Each is a knob."""
     knobs: dict[str, Knob] = {}
     faults: list[Diagnostic] = []
+    given: dict[str, list[Override]] = {}
+    for o in frame.overrides:
+        given.setdefault(o.segments[0], []).append(o)
     for p in decl.params:
         try:
             if p.rest:
                 raise headers.no_spread(p)
             if p.default is None:
-                over = [o for o in frame.overrides if o.segments == (p.name,)]
-                if not over:
+                if not any(len(o.segments) == 1 for o in given.get(p.name, ())):
                     raise error("A0203", f"the model `{decl.name}` has no default for `{p.name}`", p.span, help="give the paper's value")
                 default = None
             else:
                 default = headers.convert(frame, evaluate(frame, p.default), p.type, p.default.span, p.name)
             value = default
-            for o in frame.overrides:
+            for o in given.get(p.name, ()):
                 if headers.addresses(o, p.name, value):
                     value = headers.convert(frame, headers.override_value(frame, o, value), p.type, o.span, p.name)
+        except Poisoned:
+            value = default = POISON
         except ArchError as e:
             faults += e.diagnostics
             value = default = POISON
+            if any(d.code == "A0602" for d in e.diagnostics):
+                break
         except Poisoned:  # it follows from a fault reported above
             value = default = POISON
         frame.vars[p.name] = value
@@ -176,6 +184,8 @@ def _inputs(frame: Frame, decl: tree.Model) -> tuple[InputSpec, ...]:
         if not isinstance(kind, tree.TensorType):
             raise error("A0204", f"the input `{p.name}` of a model is a tensor", p.span)
         sizes: dict[str, int] = {}
+        if len(kind.shape.axes) > MAX_AXES:
+            raise limit(f"the input `{p.name}` has more than {MAX_AXES} axes", p.span)
         for axis in kind.shape.axes:
             _declare_axis(frame, binding, axis, sizes)
         try:
@@ -222,7 +232,7 @@ def _range(frame: Frame, p: tree.Param) -> tuple[Any, Any]:
 def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, knobs: dict[str, Knob]) -> None:
     faults: list[Diagnostic] = []
     names = [*knobs, *graph.knobs]
-    for o in overrides:
+    for o in [o for o in overrides if not o.used[0]][:MAX_FAULTS]:
         if not o.used[0]:
             address = ".".join(o.segments)
             faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address", help=did_you_mean(address, names) or _known(names)).diagnostics

@@ -8,7 +8,8 @@ from typing import Any
 from archdsl import dims, shapes
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
-from archdsl.elaborate.frame import Frame, check_size
+from archdsl.elaborate.frame import Frame, checked
+from archdsl.elaborate.limits import MAX_BITS, MAX_ITEMS, limit
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import Condition, describe, is_hyper_number
 from archdsl.graph import InitExpr, Value
@@ -24,16 +25,26 @@ def binary(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:
     if isinstance(a, Value) or isinstance(b, Value):
         return apply_op(frame, ARITHMETIC.get(op) or COMPARISON[op], (a, b), {}, span)
     if isinstance(a, InitExpr) or isinstance(b, InitExpr):
-        return InitExpr(ARITHMETIC.get(op) or COMPARISON[op], (_plain(a), _plain(b)))
+        return checked(frame.session, InitExpr(ARITHMETIC.get(op) or COMPARISON[op], (_plain(a, span), _plain(b, span))), span)
     if op in COMPARISON:
+        if type(a) is tuple or type(a) is str:
+            frame.session.step(span, len(a) >> 4)
         return compare(op, a, b, span)
     if isinstance(a, Dim) or isinstance(b, Dim):
-        return _on_sizes(op, a, b, span)
-    return check_size(frame.session, _on_numbers(op, a, b, span), span)
+        return _on_sizes(frame, op, a, b, span)
+    return checked(frame.session, _on_numbers(op, a, b, span), span)
 
 
-def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, Fraction) else value
+def _plain(value: Any, span: Span) -> Any:
+    return as_float(value, span) if isinstance(value, Fraction) else value
+
+
+def as_float(value: Any, span: Span) -> float:
+    """A number as a float. Raises A0221 when none is that large."""
+    try:
+        return float(value)
+    except OverflowError:
+        raise error("A0221", "this number is out of the range of floats", span, help="the largest float is about 1.8e308") from None
 
 
 def _on_numbers(op: str, a: Any, b: Any, span: Span) -> Any:
@@ -53,8 +64,8 @@ def _on_numbers(op: str, a: Any, b: Any, span: Span) -> Any:
 
 
 def check_repeat(length: int, times: int, span: Span) -> None:
-    if length * max(times, 0) > 200_000:
-        raise error("A0602", f"{times:,} repetitions are too many", span, help="at most 200,000 items are allowed")
+    if length * max(times, 0) > MAX_ITEMS:
+        raise limit(f"{times:,} repetitions are too many", span, help=f"at most {MAX_ITEMS:,} items are allowed")
 
 
 def _number(op: str, a: Any, b: Any, span: Span) -> Any:
@@ -69,8 +80,8 @@ def _number(op: str, a: Any, b: Any, span: Span) -> Any:
     if op == "%":
         return a % b
     if op == "**":
-        if isinstance(b, int) and isinstance(a, int) and b > 0 and a.bit_length() * b > 4096:
-            raise error("A0602", f"{a} ** {b} is too large", span, help="at most 4,096 bits are allowed")
+        if isinstance(b, int) and isinstance(a, int) and abs(a) > 1 and (a.bit_length() - 1) * abs(b) > MAX_BITS:
+            raise limit(f"{a} ** {b} is too large", span, help=f"at most {MAX_BITS:,} bits are allowed")
         if isinstance(a, Fraction) and isinstance(b, int) and abs(b) > 512:
             return float(a) ** b
         result = a ** b if isinstance(b, int) and (b >= 0 or isinstance(a, float)) else (Fraction(a) ** b if isinstance(b, int) else float(a) ** float(b))
@@ -103,13 +114,18 @@ def divisors(width: int, count: int) -> tuple[str, ...]:
     return (f"{text} divide {width}", "`floordiv` and `ceildiv` round; `float(a) / b` is exact")
 
 
-def _on_sizes(op: str, a: Any, b: Any, span: Span) -> Any:
+def _weight(size: Any) -> int:
+    return size.weight if isinstance(size, Dim) else 1
+
+
+def _on_sizes(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:
     for v in (a, b):
         if not isinstance(v, (Dim, int)) or isinstance(v, bool):
             if isinstance(v, Fraction) and v.denominator == 1:
                 continue
             raise error("A0302", f"a run-time size cannot be combined with {describe(v)} outside a tensor expression", span, help="use `index(T)` or a tensor expression")
     a, b = (int(v) if isinstance(v, Fraction) else v for v in (a, b))
+    frame.session.step(span, (_weight(a) * _weight(b) if op == "*" else _weight(a) + _weight(b)) >> 3)
     if op == "+":
         return a + b
     if op == "-":

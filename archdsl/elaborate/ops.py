@@ -9,6 +9,7 @@ from archdsl import shapes
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
 from archdsl.elaborate.frame import Frame
+from archdsl.elaborate.limits import MAX_AXES, checked, limit
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.values import Condition, Late, OpRef, Unfit, describe
 from archdsl.graph import FLOATS, InitExpr, Mask, TensorType, Value
@@ -62,7 +63,7 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
     spans = spans or {}
     values = _arguments(op, params, args, named, span, spans)
     if not _tensors(values) and (frame.init or any(isinstance(v, InitExpr) for v in _flat(values.values()))):
-        return _initialiser(op, params, values)
+        return _initialiser(frame, span, op, params, values)
     if name == "identity":
         return values["x"]
     if not _tensors(values):
@@ -104,14 +105,14 @@ def _needs_tensor(op: Op, values: dict[str, Any], span: Span, spans: dict[Any, S
             raise error("A0204", f"{op.name} is a function of tensors: `{p.name}` is {describe(value)}", spans.get(p.name, span), f"this is {describe(value)}", notes=(op.signature,))
 
 
-def _initialiser(op: Op, params: tuple[Parameter, ...], values: dict[str, Any]) -> InitExpr:
+def _initialiser(frame: Frame, span: Span, op: Op, params: tuple[Parameter, ...], values: dict[str, Any]) -> InitExpr:
     if any(type(v) is Late for v in values.values()):
         raise Unfit
     operands = tuple(_number(values.get(p.name)) for p in params if p.operand)
     while operands and operands[-1] is None:
         operands = operands[:-1]
     attrs = tuple(sorted((p.name, _attribute(values[p.name])) for p in params if not p.operand and p.name in values))
-    return InitExpr(op.name, operands, attrs)
+    return checked(frame.session, InitExpr(op.name, operands, attrs), span)
 
 
 def latest(value: Any) -> Any:
@@ -162,6 +163,8 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
         raise error("A0602", f"the sizes of {op.name} grow beyond what can be computed with", span) from None
     result = result if isinstance(result, tuple) else (result,)
     for t in result:
+        if len(t.shape) > MAX_AXES:
+            raise limit(f"{op.name} would give a tensor of {len(t.shape):,} axes", span, help=f"at most {MAX_AXES} are allowed")
         count = 1
         for s in t.shape:
             if type(s) is int:
@@ -169,7 +172,7 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
                     raise error("A0304", f"{op.name} would give a negative size: {t}", span, "not possible with these sizes")
                 count *= s
         if count > MAX_ELEMENTS:
-            raise error("A0602", f"a tensor {t} is too large", span, f"at most 2**62 elements are allowed")
+            raise limit(f"a tensor {t} is too large", span, "at most 2**62 elements are allowed")
     return result
 
 

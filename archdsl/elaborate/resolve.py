@@ -15,7 +15,7 @@ from archdsl.elaborate.bindings import bound_names, nested_bodies, tensor_type
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.signatures import name_span
 from archdsl.elaborate.values import FnRef
-from archdsl.elaborate.walk import STATEMENTS, Walk
+from archdsl.elaborate.walk import STATEMENTS, Enough, Walk
 from archdsl.modules import Module
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -26,6 +26,14 @@ def resolve(module: Module) -> list[Diagnostic]:
     walk = Walk(module)
     if module.diagnostics:
         walk.told_imports |= _doubtful_names(module)
+    try:
+        _walk(walk, module)
+    except Enough:
+        pass
+    return walk.found.found
+
+
+def _walk(walk: Walk, module: Module) -> None:
     for d in module.tree.decls:
         visit = DECLARATIONS.get(type(d))
         if visit is not None:
@@ -37,7 +45,6 @@ def resolve(module: Module) -> list[Diagnostic]:
 
         for fault in check_text(module, walk.told_imports if module.diagnostics else set()):
             walk.report(fault)
-    return walk.found.found
 
 
 def _doubtful_names(module: Module) -> set[str]:
@@ -120,12 +127,14 @@ def _block(w: Walk, d: tree.Block) -> None:
 def _model(w: Walk, d: tree.Model) -> None:
     """Each hyper argument may read those before it."""
     w.once((*d.params, *(d.inputs or ())))
-    for i, p in enumerate(d.params):
-        later = {q.name: q.span for q in d.params[i:]}
+    later = {q.name: q.span for q in d.params}
+    for p in d.params:
         before = len(w.found.found)
         w.hyper(p)
         w.found.found[before:] = [_later(f, later, p.name) for f in w.found.found[before:]]
-        w.told -= later.keys()
+        if before < len(w.found.found):
+            w.told -= later.keys()
+        later.pop(p.name, None)
         w.vars[p.name] = None
         w.fixed[p.name] = p.span
     if d.base is not None:

@@ -8,11 +8,12 @@ from archdsl import shapes
 from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.dims import Dim
 from archdsl.elaborate import headers, late, passes
-from archdsl.elaborate.apply import arguments, owner_allowed
+from archdsl.elaborate.apply import arguments, owner_allowed, pay
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.domains import of_values
 from archdsl.elaborate.expressions import evaluate, select_arm, truth
 from archdsl.elaborate.frame import Frame, below, good
+from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_GUARDS, beyond, checked, limit
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
@@ -36,13 +37,11 @@ def run(frame: Frame, body: tuple[tree.Statement, ...]) -> bool:
                 break
         except Poisoned:
             _poison(frame, s)
-        except ArchError as e:
-            faults += e.diagnostics
-            if any(d.code == "A0602" for d in e.diagnostics):
+        except (ArchError, RecursionError, OverflowError) as e:
+            found = (e if isinstance(e, ArchError) else beyond(e, s.span)).diagnostics
+            faults += found
+            if len(faults) >= MAX_FAULTS or any(d.code == "A0602" for d in found):
                 break
-            _poison(frame, s)
-        except OverflowError:  # an exact number that no float holds becomes one in a graph
-            faults += error("A0221", "a number here is out of the range of floats", s.span, "beyond 1.8e308").diagnostics
             _poison(frame, s)
     if faults:
         raise ArchError(*faults)
@@ -147,6 +146,9 @@ def _lift(frame: Frame, part: Any, s: tree.Require) -> None:
         raise error("A0302", f"`{s.condition.span.text}` contradicts what is required of the sizes before", s.condition.span, "no sizes satisfy both")
     written = f"{divides[0]} % {divides[1]} == 0" if op == "==" and divides else f"{left} {op} {right}"
     message = _interpolate(frame, s.message) if s.message else f"{written} is required"
+    frame.session.step(s.span, 8 + len(frame.builder.guards))
+    if len(frame.builder.guards) >= MAX_GUARDS:
+        raise limit(f"there are more than {MAX_GUARDS} conditions on run-time sizes", s.condition.span)
     frame.builder.require([Guard(left, op, right, message, s.condition.span)])
 
 
@@ -156,15 +158,21 @@ def _interpolate(frame: Frame, text: str) -> str:
     from archdsl.syntax.parser import parse_expression
 
     out, at = [], 0
+    text = clipped(text, 4_000)
     while (start := text.find("{", at)) >= 0 and (end := text.find("}", start)) > 0:
         out.append(text[at:start])
         try:
             value = evaluate(frame, parse_expression(text[start + 1 : end]))
-            out.append(value if isinstance(value, str) else show(value))
+            out.append(clipped(value if isinstance(value, str) else show(value)))
         except (ArchError, Poisoned):
             out.append(text[start : end + 1])
         at = end + 1
     return "".join(out) + text[at:]
+
+
+def clipped(text: str, most: int = 400) -> str:
+    """A text that may stand in a message."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _default(frame: Frame, s: tree.Default) -> None:
@@ -214,7 +222,7 @@ def _one_share(frame: Frame, s: tree.Share, value: Any, name: str) -> Share:
     owner_allowed(frame, s.span, value.ref.decl.name)
     path = join(frame.prefix, name)
     key = frame.session.intern(("share", id(frame.builder), path, value.key))
-    return Share(name, value, frame.builder, path, s.name_span, key, below(frame.overrides, name))
+    return Share(name, value, frame.builder, path, s.name_span, key, below(frame, name, s.span))
 
 
 def _param(frame: Frame, s: tree.ParamDecl) -> None:
@@ -224,8 +232,11 @@ def _param(frame: Frame, s: tree.ParamDecl) -> None:
     if not isinstance(s.type, tree.TensorType):
         raise error("A0204", f"`{s.name}` needs a shape", s.type.span)
     owner_allowed(frame, s.span, s.name)
+    frame.session.step(s.span, 6)
     binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
     binding.sequences = frame.vars.get("...", {})
+    if len(s.type.shape.axes) > MAX_AXES:
+        raise limit(f"the weight `{s.name}` has more than {MAX_AXES} axes", s.type.span)
     try:
         shape = binding.shape(s.type.shape)
     except shapes.ShapeError as e:
@@ -258,8 +269,7 @@ def _factors(frame: Frame, shape: tree.Shape, sizes: tuple[int, ...]) -> tuple[t
 
 def initial(frame: Frame, node: tree.Expr, shape: tuple[int, ...]) -> InitExpr:
     """The initialiser that an expression stands for; numbers and lists are constants."""
-    inner = frame.child(init=True, vars=_readable(frame))
-    value = evaluate(inner, node)
+    value = evaluate(frame.child(init=True), node)
     if isinstance(value, InitRef):
         from archdsl.elaborate.apply import initializer
 
@@ -277,16 +287,6 @@ def initial(frame: Frame, node: tree.Expr, shape: tuple[int, ...]) -> InitExpr:
 
         return InitExpr("constant", (), (("value", _number(value)),))
     raise error("A0204", f"an initialiser was expected, this is {describe(value)}", node.span, help="for example `normal(std = 0.02)`, `zeros()` or a number")
-
-
-def _readable(frame: Frame) -> dict[str, Any]:
-    """The variables as an initialiser sees them: a parameter of this body stands for its initial value (one of a body around it is data)."""
-    out = dict(frame.vars)
-    own = frame.builder.home.own
-    for k, v in out.items():
-        if isinstance(v, Value) and v.node.op == "param" and id(v.node) in own:
-            out[k] = InitExpr("param", (), (("path", v.node.attrs["path"]),))
-    return out
 
 
 def _const(frame: Frame, s: tree.Const) -> None:
@@ -359,6 +359,7 @@ def _destructure(frame: Frame, pattern: tree.Pattern, value: Any) -> None:
 
 
 def _for(frame: Frame, s: tree.For) -> bool:
+    frame.session.step(s.span, len(frame.vars) >> 3)
     before = dict(frame.vars)
     outer = set(before)
     for i in iterate(frame, s.pattern, s.iterable):
@@ -388,7 +389,7 @@ def _pattern_names(p: tree.Pattern) -> list[str]:
 def _iteration(frame: Frame, s: tree.For, i: int, outer: set[str]) -> bool:
     """One pass of a labelled loop: a graph of its own below `label.i`, or in place when it reaches shared weights outside."""
     path = join(join(frame.prefix, s.label or ""), str(i))
-    overrides = below(frame.overrides, f"{s.label}.{i}")
+    overrides = below(frame, f"{s.label}.{i}", s.span)
     site = hash((id(s), path, frame.builder.base))
     if site not in frame.session.inline_sites and not frame.phase:
         try:
@@ -406,12 +407,16 @@ def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[s
         known, operands, graph = _body(frame, s, path, overrides, outer, None if overrides else passes.plan(frame, s))
     except Unfit:
         known, operands, graph = _body(frame, s, path, overrides, outer, None)
-    frame.session.used_defaults |= known.used
+    session = frame.session
+    session.used_defaults |= known.used
+    session.step(s.span, len(graph.nodes) >> 4)
     if graph.owns_weights or graph.emits or graph.knobs:
         owner_allowed(frame, s.span, s.label or "")
+        pay(frame, graph, s.span)
         frame.builder.home.adopt(path, graph, s.span)
         results = frame.builder.call(graph, path, operands, s.span, known.name)
     else:
+        session.step(s.span, len(graph.nodes))
         results = frame.builder.splice(graph, operands)
     new = dict(zip(known.mine, results))
     for n, v in known.carried:
@@ -461,7 +466,7 @@ class _Body:
 def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:
     session = frame.session
     builder = Builder(frame.builder, frame.builder.base + path + ".")
-    inner = frame.child(builder=builder, prefix="", overrides=overrides, loop=None, vars=dict(frame.vars), emitted=0, late=waiting)
+    inner = frame.inner(s.span, builder=builder, prefix="", overrides=overrides, loop=None, emitted=0, late=waiting)
     before, session.used_defaults = session.used_defaults, set()
     try:
         if run(inner, s.body):
@@ -518,6 +523,7 @@ def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any) 
     the same. None when that does not say all: a template that holds a tensor may read it under no name of the body."""
     session = frame.session
     names = _body_names(frame, s, plan)
+    session.step(s.span, len(names) >> 2)
     values = [(n, frame.vars[n]) for n in names if n in frame.vars]
     if any(v is POISON or holds_tensor(v) for _, v in values):
         return None
@@ -554,10 +560,11 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
         raise error("A0224", f"`{s.name}` has no arm `{chosen}`", s.span, help=did_you_mean(chosen, arms) or (f"its arms are {', '.join(arms)}",))
     arm = arms[chosen]
     frame.builder.knobs[address] = Knob(address, "choice", default, chosen, tuple(arms), s.span, allowed=of_values(tuple(arms)))
-    inner = frame.child(vars=dict(frame.vars), overrides=below(frame.overrides, s.name), prefix=address)
+    inner = frame.inner(s.span, overrides=below(frame, s.name, s.span), prefix=address)
     _, named, spans = arguments(frame, given)
     for p in arm.params:
         value = named.pop(p.name) if p.name in named else evaluate(inner, p.default) if p.default is not None else None
+        frame.session.step(p.span, len(inner.overrides) >> 2)
         for o in inner.overrides:
             if o.segments[0] == p.name:
                 value = headers.override_value(inner, o, value)
@@ -646,11 +653,13 @@ def call_fn(frame: Frame, ref: FnRef, args: Any, span: Span) -> Any:
         if has_tensor(values[p.name]):
             raise error("A0204", f"`{decl.name}` is computed at build: it takes no tensors", spans.get(i, span))
         inner.vars[p.name] = headers.convert(inner, values[p.name], p.type, spans.get(p.name, spans.get(i, span)), p.name)
+    session.enter(span)
     session.resolving.append(decl.name)
     try:
         run(inner, decl.body)
     finally:
         session.resolving.pop()
+        session.leave()
     if inner.result is None:
         raise error("A0220", f"`{decl.name}` returns nothing", span)
     where, result = inner.result

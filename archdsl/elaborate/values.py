@@ -297,7 +297,12 @@ def show(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, Fraction):
-        return str(value.numerator) if value.denominator == 1 else repr(float(value))
+        if value.denominator == 1:
+            return str(value.numerator)
+        try:
+            return repr(float(value))
+        except OverflowError:
+            return f"{value.numerator} / {value.denominator}"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     if isinstance(value, tuple):

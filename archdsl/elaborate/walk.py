@@ -18,6 +18,13 @@ from archdsl.shapes import axis_names
 from archdsl.source import Span
 from archdsl.syntax import tree
 
+MAX_FOUND = 100  # looking for near names takes a while for each
+
+
+class Enough(Exception):
+    """So much is wrong that the rest waits until this is mended."""
+
+
 TYPES = frozenset("int float bool str block mask init f64 f32 f16 bf16 i64 i32 i8 u8".split())
 
 
@@ -50,6 +57,17 @@ class Walk:
 
     def report(self, fault: ArchError | Diagnostic) -> None:
         self.found.add(fault)
+        if len(self.found.found) >= MAX_FOUND:
+            raise Enough
+
+    def all(self, visit: Callable[[Any], None], items: Any) -> list[Diagnostic]:
+        """What is found in these items."""
+        try:
+            for item in items:
+                visit(item)
+        except Enough:
+            pass
+        return self.found.found
 
     # ---------------------------------------------------------------- names
     def ref(self, name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.limits import MAX_FAULTS
 from archdsl.names.compile import Compiled, Memo, Use, Weights, addressed, chains_fit, compile_names, header, quoted
 from archdsl.names.patterns import Choice, Expression, Index, Pattern, Star, outline, parse_pattern
 from archdsl.records import replace
@@ -58,19 +59,21 @@ def _check(decl: tree.Names, module: Module, spec: Spec, known: dict[int, Weight
         own, values = list(weights.shapes), [k.value for k in made.knobs.values() if k.address in words]
         if any(own == a and _alike(values, v) and chains_fit(decl, module, made, c, weights) for a, v, c in clean):
             continue
-        done = compile_names(decl, module, made, memo, weights)
+        done = compile_names(decl, module, made, memo, weights, spec.session)
         if not done.found:
             clean.append((own, values, done))
         for d in done.found:
             found.add(d if variant is None else replace(d, notes=(*d.notes, f"in the variant `{variant}`")))
+        if len(found.found) >= MAX_FAULTS or any(d.code == "A0602" for d in done.found):
+            return found.found
         for k, use in done.used.items():
             all_ = uses[k]
             all_.active, all_.matched = all_.active or use.active, all_.matched or use.matched
             all_.picks |= use.picks
         addresses.update(dict.fromkeys(own))
-    broken = {line.span.start for line in decl.lines for d in found.found if line.span.start <= d.span.start < line.span.end}
     for k, line in enumerate(decl.lines):
-        if uses[k].active and line.span.start not in broken:
+        broken = any(line.span.start <= d.span.start < line.span.end for d in found.found)
+        if uses[k].active and not broken and len(found.found) < MAX_FAULTS:
             try:
                 _idle(line, uses[k], list(addresses), frozenset(p.name for p in spec.decl.params))
             except ArchError as fault:

@@ -12,6 +12,7 @@ from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, e
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.expressions import evaluate, free_names, truth
 from archdsl.elaborate.frame import Frame, Session
+from archdsl.elaborate.limits import MAX_FAULTS
 from archdsl.names.pairing import Pairing, Variable, describe, pair
 from archdsl.names.patterns import Binding, Pattern, outline, parse_pattern, respan
 from archdsl.names.steps import MAX_KEYS, Chain
@@ -100,9 +101,10 @@ Memo = dict[int, Line]
 """Lines by their place in the block: what the compilations of several variants share."""
 
 
-def compile_names(decl: tree.Names, module: Module, made: Elaborated, memo: Memo | None = None, weights: Weights | None = None) -> Compiled:
-    """Never raises for faults of the block: they are in the result. `weights`: those of `made`, when they are at hand."""
-    return _Compiler(decl, module, made, {} if memo is None else memo, weights).run()
+def compile_names(decl: tree.Names, module: Module, made: Elaborated, memo: Memo | None = None, weights: Weights | None = None,
+                  session: Session | None = None) -> Compiled:
+    """Never raises for faults of the block: they are in the result. `weights`: those of `made`, when they are at hand. `session`: whose steps count."""
+    return _Compiler(decl, module, made, {} if memo is None else memo, weights, session).run()
 
 
 def chains_fit(decl: tree.Names, module: Module, made: Elaborated, done: Compiled, weights: Weights) -> bool:
@@ -133,12 +135,12 @@ def weight_maps(module: Module, model: str, made: Elaborated) -> dict[str, Weigh
 
 
 class _Compiler:
-    def __init__(self, decl: tree.Names, module: Module, made: Elaborated, memo: Memo, weights: Weights | None = None):
+    def __init__(self, decl: tree.Names, module: Module, made: Elaborated, memo: Memo, weights: Weights | None = None, session: Session | None = None):
         self.decl, self.memo = decl, memo
         self.weights = weights or Weights(made.graph)
         self.shapes = self.weights.shapes
         self.values = {p.name: made.knobs[p.name].value for p in made.decl.params if p.name in made.knobs}
-        session = Session(module.library)
+        session = session or Session(module.library)
         session.begin()
         self.frame = Frame(session, module, Builder(), decl=made.decl, vars=dict(self.values))
         self.known = frozenset(self.values)
@@ -160,6 +162,8 @@ class _Compiler:
                 getattr(self, f"_{line.kind}")(line, self.used[k], k)
             except ArchError as fault:
                 self.found.add(fault)
+                if len(self.found.found) >= MAX_FAULTS or any(d.code == "A0602" for d in fault.diagnostics):
+                    break
         if not self.found.found:
             self._complete()
         made = WeightMap(tuple(self.entries), tuple(self.aliases), tuple(self.constants), tuple(self.ignored))
@@ -338,6 +342,7 @@ class _Compiler:
             return
         for shape, addresses in self.weights.outlines.items():
             if own.outline.fullmatch(shape):
+                self.frame.session.step(own.span, 2 * len(addresses))
                 for address in addresses:
                     binding = read.bindings[address] if address in read.bindings else self._binding(read, address)
                     if binding is not None and (holds or self._asked(line, binding)):

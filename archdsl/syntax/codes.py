@@ -34,7 +34,7 @@ CODES: dict[str, Code] = {
     ),
     "A0105": Code(
         "a text that is too large",
-        "A file may have 10,000,000 characters and 500,000 words and signs. A specification is written by people or printed from a graph;"
+        "A file may have 10,000,000 characters and 250,000 words and signs. A specification is written by people or printed from a graph;"
         " more than that is most "
         "likely data, which belongs into tables that are bound on the command line.",
     ),

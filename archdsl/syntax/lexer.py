@@ -197,10 +197,10 @@ def _doc_text(text: str, lines: list[tuple[int, int]]) -> str:
     """The text of the last unbroken run of `///` lines."""
     kept = [lines[-1]]
     for line in reversed(lines[:-1]):
-        if text.count("\n", line[1], kept[0][0]) > 1:
+        if text.count("\n", line[1], kept[-1][0]) > 1:
             break
-        kept.insert(0, line)
-    found = (text[a + 3 : b].rstrip() for a, b in kept)
+        kept.append(line)
+    found = (text[a + 3 : b].rstrip() for a, b in reversed(kept))
     return "\n".join(line[1:] if line[:1] == " " else line for line in found)
 
 

@@ -23,7 +23,7 @@ from archdsl.syntax.build import Builder
 from archdsl.syntax.lexer import Lexed, Token, lex
 
 MAX_CHARACTERS = 10_000_000
-MAX_TOKENS = 500_000
+MAX_TOKENS = 250_000
 MAX_STACK = 400      # entries on the parser's stack: brackets and what binds to the right
 MAX_DEPTH = 200      # levels of the tree: what later stages may walk by recursion
 MAX_FAULTS = 25
@@ -39,11 +39,18 @@ def parse(source: Source) -> t.Module:
 
 def parse_recover(source: Source) -> tuple[t.Module, list[Diagnostic]]:
     """The tree of what could be read, and the faults in order of appearance."""
+    module, faults, _ = parse_some(source, MAX_TOKENS)
+    return module, faults
+
+
+def parse_some(source: Source, most: int) -> tuple[t.Module, list[Diagnostic], int]:
+    """The same for a text of at most so many tokens, and how many it has."""
     run = Run(source, "start")
+    run.max_tokens = most
     module = run.result()
     if module is None:
         module = t.Module(Span(source, 0, len(source.text)), ())
-    return module, run.faults.found
+    return module, run.faults.found, len(run.lexed.tokens)
 
 
 def parse_signature(text: str, path: str = "<signature>") -> t.OpDecl:
@@ -117,7 +124,7 @@ class Run:
         self.methods = self.table.methods_of(self.builder)
         self.deepest = 0
         self.resumed = -1  # the token at which reading went on after a fault
-        self.max_faults, self.max_stack = MAX_FAULTS, MAX_STACK
+        self.max_faults, self.max_stack, self.max_tokens = MAX_FAULTS, MAX_STACK, MAX_TOKENS
 
     def result(self) -> Any:
         """The value of the start rule, or None where nothing could be read; faults are in `faults`."""
@@ -126,10 +133,11 @@ class Run:
             self.fault("A0105", f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read", 0, 0, "this file is too large")
             return None
         with no_collection():
-            self.lexed = lex(text, self.table.words, MAX_TOKENS)
-            if len(self.lexed.tokens) > MAX_TOKENS:
-                at = self.lexed.tokens[MAX_TOKENS]
-                self.fault("A0105", f"the text has more than {MAX_TOKENS:,} words and signs", at[2], at[3], "reading stopped here")
+            self.lexed = lex(text, self.table.words, self.max_tokens)
+            if len(self.lexed.tokens) > self.max_tokens:
+                at = self.lexed.tokens[self.max_tokens]
+                whole = "the text has" if self.max_tokens == MAX_TOKENS else "a spec and its modules have"
+                self.fault("A0105", f"{whole} more than {MAX_TOKENS:,} words and signs", at[2], at[3], "reading stopped here")
                 return None
             self.builder.docs = self.lexed.docs
             if self.lexed.bad:
@@ -140,7 +148,8 @@ class Run:
             value = self.loop(self.lexed.tokens)
             if isinstance(value, t.Module):
                 value.comments = tuple(self.comments())
-            self.check_depth(value)
+            if not self.check_depth(value):
+                value = None  # nobody is to walk it
         for fault in self.builder.faults[:MAX_FAULTS]:
             self.faults.add(fault)
         self.faults.found.sort(key=lambda fault: fault.span.start)
@@ -244,10 +253,10 @@ class Run:
             before = text[text.rfind("\n", 0, start) + 1 : start]
             yield t.Comment(Span(self.source, start, end), text[start:end].rstrip(), not before.strip())
 
-    def check_depth(self, value: Any) -> None:
+    def check_depth(self, value: Any) -> bool:
         """Refuse a tree that later stages cannot walk. Cheap for common texts: neither deep nor with long chains."""
         if self.deepest * max(self.builder.longest, 3) < 3 * MAX_DEPTH:
-            return
+            return True
         level: list[Any] = [value]
         depth = 0
         while level:
@@ -256,8 +265,9 @@ class Run:
                 span = next((n.span for n in level if isinstance(n, t.Node)), Span(self.source, 0, 0))
                 self.fault("A0106", f"the text nests deeper than {MAX_DEPTH} levels", span.start, span.end, "this is too deep",
                            help="bind the inner parts to names")
-                return
+                return False
             level = [child for node in level for child in t.children(node)]
+        return True
 
     def fault(self, code: str, message: str, start: int, end: int, label: str = "", help: str = "") -> None:
         self.faults.add(Diagnostic(code, message, Span(self.source, start, end), label, help=(help,) if help else ()))

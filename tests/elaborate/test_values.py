@@ -59,7 +59,7 @@ fn join(parts: list[str]) -> str {
 
 @pytest.mark.parametrize("body, code", [
     ("v = 7 / 2\nreturn x", "A0303"), ("v = [1][3]\nreturn x", "A0221"), ("v = 1 / 0\nreturn x", "A0221"), ("if 1 { x = x }\nreturn x", "A0222"),
-    ("v = unknwon\nreturn x", "A0201"), ("v = range(10 ** 9)\nreturn x", "A0204"), ("a, b = 3\nreturn x", "A0225"), ("return Linear(8, bais = false)(x)", "A0202"),
+    ("v = unknwon\nreturn x", "A0201"), ("v = range(10 ** 9)\nreturn x", "A0602"), ("a, b = 3\nreturn x", "A0225"), ("return Linear(8, bais = false)(x)", "A0202"),
     ("return Linear()(x)", "A0203"), ("return Linear(8)(x, x)", "A0205"), ("return Linear(8.5)(x)", "A0204"), ("return Linear(9)(x) as f", "A0305"),
     ("return x |> rearrange([B, T, (h w)] -> [B, h, T, w])", "A0308"), ("return x |> rearrange([B, T, d] -> [B, T])", "A0308"),
     ("return matmul(x, x)", "A0304"), ("v = match 3 { 1 => 2 }\nreturn x", "A0223"), ("return 3(x)", "A0206"), ("y = x", "A0220"),

@@ -1,0 +1,145 @@
+"""How much a spec may take. Reading one from a stranger ends soon and within some hundred megabytes: whatever could grow is counted here.
+
+A step is some 3 µs of work. Values are weighed as the trees that they stand for, since whoever walks one (to compare, print or key it) meets a part
+as often as it is mentioned: `v = [v, v]` sixty times over is a small object and an endless list.
+"""
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from archdsl.diagnostics.model import ArchError, error
+from archdsl.dims import TooLarge
+from archdsl.elaborate.values import Compose, RecordValue, Share, Template
+from archdsl.graph import InitExpr, Mask
+from archdsl.source import Span
+
+if TYPE_CHECKING:
+    from archdsl.elaborate.frame import Session
+
+MAX_STEPS = 300_000   # of one elaboration, and of all that checking one file needs
+MAX_ITEMS = 200_000   # of a list with the lists inside it, of a block with the blocks inside it; characters of a string
+MAX_BITS = 4_096      # of a number; of each half of a fraction
+MAX_DEPTH = 64        # of values inside values
+MAX_CALLS = 60        # of blocks and functions inside each other
+MAX_FAULTS = 50       # of one body; who has seen these has enough to do
+FRAMES = 5_000        # of Python's stack: MAX_CALLS bodies with the expressions in them
+MAX_GUARDS = 500      # conditions on run-time sizes
+MAX_ADDRESS = 1_000   # characters of an address inside one block
+MAX_AXES = 64         # torch has no tensors of more
+
+
+class TooMuch(ValueError):
+    """A limit met where no place in the text is known: a sentence in the user's words."""
+
+
+_COMPOUND = frozenset((tuple, RecordValue, Mask, InitExpr, Template, Compose, Share))
+
+
+def limit(message: str, span: Span, label: str = "", help: str = "") -> ArchError:
+    """A0602."""
+    return error("A0602", message, span, label, help=(help,) if help else ())
+
+
+@contextmanager
+def room(span: Span) -> Iterator[None]:
+    """Stack for the deepest spec that is allowed; one that needs more gets A0602, as do numbers that no limit above has stopped."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, FRAMES))
+    try:
+        yield
+    except (RecursionError, OverflowError) as fault:
+        raise beyond(fault, span) from None
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def beyond(fault: RecursionError | OverflowError, span: Span) -> ArchError:
+    """A0602 for what Python's stack and our sizes did not hold, A0221 for what its floats did not."""
+    if isinstance(fault, RecursionError):
+        return limit("this nests too deeply", span, help="bind the inner parts to names, or nest fewer blocks")
+    if isinstance(fault, TooLarge):
+        return limit(str(fault), span)
+    return error("A0221", "a number here is out of the range of floats", span, "beyond 1.8e308")
+
+
+def checked(session: Session, value: Any, span: Span) -> Any:
+    """The value, its making paid for in steps. Raises A0602 when it is larger than a value may be."""
+    kind = type(value)
+    if kind is float:
+        if not math.isfinite(value):
+            raise error("A0221", "this number is out of range", span, f"no float is {'defined here' if value != value else 'that large'}",
+                        help="the largest float is about 1.8e308")
+    elif kind is int:
+        if value.bit_length() > MAX_BITS:
+            raise too_wide(value.bit_length(), span)
+    elif kind is Fraction:
+        bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+        if bits > MAX_BITS:
+            raise too_wide(bits, span)
+    elif kind is str:
+        if len(value) > MAX_ITEMS:
+            raise limit(f"a string of {len(value):,} characters is too large", span, help=f"at most {MAX_ITEMS:,} are allowed")
+        session.step(span, len(value) >> 6)
+    elif kind in _COMPOUND:
+        weight, depth = weigh(session, value)
+        what = "list" if kind is tuple else "record" if kind is RecordValue else "mask" if kind is Mask else "initialiser" if kind is InitExpr else "block"
+        if weight > MAX_ITEMS + 1:
+            raise limit(f"a {what} of {_about(weight - 1)} items is too large" if kind is tuple else f"a {what} with {_about(weight)} parts is too large", span,
+                        help=f"at most {MAX_ITEMS:,} are allowed, those inside of others included")
+        if depth > MAX_DEPTH:
+            raise limit(f"a {what} lies inside others more than {MAX_DEPTH} deep", span)
+        session.step(span, weight >> 2 if kind is tuple else weight >> 4)
+    return value
+
+
+def _about(n: int) -> str:
+    return f"{n:,}" if n < 10**12 else f"more than {10**12:,}"
+
+
+def too_wide(bits: int, span: Span) -> ArchError:
+    return limit(f"a number of {bits:,} bits is too large", span, help=f"at most {MAX_BITS:,} bits are allowed")
+
+
+def weigh(session: Session, value: Any) -> tuple[int, int]:
+    """(parts, depth) of a value written out; long numbers and strings count for several. What is inside others is remembered, so this takes time for one level alone."""
+    known = session.weights.get(id(value))
+    if known is not None and known[0] is value:
+        return known[1]
+    weight, depth = 1, 0
+    parts = _parts(value)
+    for part in parts:
+        if type(part) in _COMPOUND:
+            w, d = weigh(session, part)
+            weight += w
+            depth = max(depth, d)
+        elif type(part) is int:
+            weight += 1 + (part.bit_length() >> 6)
+        elif type(part) is str:
+            weight += 1 + (len(part) >> 4)
+        elif type(part) is Fraction:
+            weight += 1 + (part.numerator.bit_length() + part.denominator.bit_length() >> 6)
+        else:
+            weight += 1
+    if depth or len(parts) > 16:
+        session.weights[id(value)] = value, (weight, depth + 1)
+    return weight, depth + 1
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    kind = type(value)
+    if kind is tuple:
+        return value
+    if kind is RecordValue:
+        return tuple(v for _, v in value.items)
+    if kind is Mask:
+        return value.args
+    if kind is InitExpr:
+        return (*value.args, *(v for _, v in value.attrs))
+    if kind is Template:
+        return tuple(b.value for b in value.args.values())
+    return value.parts if kind is Compose else (value.template,)
