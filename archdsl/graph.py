@@ -6,7 +6,7 @@ Graph as the owner of the weights below a path, so a model of 80 equal layers ho
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from archdsl.dims import Size, product
@@ -38,7 +38,7 @@ class TensorType:
         return self.dtype in FLOATS
 
     def __str__(self) -> str:
-        return ("" if self.dtype == "float" else self.dtype) + "[" + ", ".join(map(str, self.shape)) + "]"
+        return type_text(self.dtype, self.shape)
 
 
 @record(eq=False)
@@ -64,7 +64,7 @@ class Node:
 
     @property
     def values(self) -> tuple[Value, ...]:
-        return tuple(Value(self, i) for i in range(len(self.types)))
+        return (Value(self),) if len(self.types) == 1 else tuple([Value(self, i) for i in range(len(self.types))])
 
     def operands(self) -> Iterator[Value]:
         """The tensor operands, nested tuples and masks included."""
@@ -263,35 +263,45 @@ def number_text(number: Any) -> str:
     return f"{int(number)}" if isinstance(number, float) and number.is_integer() else str(number)
 
 
+@lru_cache(maxsize=4096)
+def type_text(dtype: str, shape: tuple[Size, ...]) -> str:
+    """`int[B, T]`; the model's own dtype is not written."""
+    return ("" if dtype == "float" else dtype) + "[" + ", ".join(map(str, shape)) + "]"
+
+
 def structural_text(graph: Graph) -> str:
     """Nodes are numbered as a walk from the results meets them, so the order in which independent ones were written does not count."""
     numbers: dict[int, int] = {id(v.node): i for i, v in enumerate(graph.inputs)}
     lines = [f"input {v.type}" for v in graph.inputs]
 
     def text(a: Any) -> str:
-        if isinstance(a, Value):
+        kind = type(a)
+        if kind is Value:
             return f"@{a.node.attrs['path']}" if a.node.op == "param" else f"%{numbers[id(a.node)]}.{a.index}"
-        if isinstance(a, Graph):
+        if kind is tuple or kind is list:
+            return f"({','.join([text(v) for v in a])})"
+        if kind is Graph:
             return a.hash
-        if isinstance(a, Mask):
+        if kind is Mask:
             return f"{a.kind}({','.join(map(text, a.args))})"
-        if isinstance(a, InitExpr):
-            return f"{a.op}({','.join(map(text, a.args))};{','.join(f'{k}={text(v)}' for k, v in a.attrs)})"
-        if isinstance(a, (tuple, list)):
-            return f"({','.join(map(text, a))})"
-        return number_text(a)
+        if kind is InitExpr:
+            return f"{a.op}({','.join(map(text, a.args))};{','.join([f'{k}={text(v)}' for k, v in a.attrs])})"
+        return number_text(a) if kind is float else str(a)
 
     def visit(root: Node) -> None:
-        stack = [(root, False)]
+        stack = [root]
         while stack:
-            n, ready = stack.pop()
+            n = stack[-1]
             if id(n) in numbers or n.op == "param":
+                stack.pop()
                 continue
-            if not ready:
-                stack.append((n, True))
-                stack.extend((v.node, False) for v in reversed(list(n.operands())))
+            before = [v.node for v in n.operands() if id(v.node) not in numbers and v.node.op != "param"]
+            if before:
+                before.reverse()
+                stack += before
                 continue
-            attrs = ",".join(f"{k}={text(v)}" for k, v in sorted(n.attrs.items()))
+            stack.pop()
+            attrs = ",".join([f"{k}={text(v)}" for k, v in sorted(n.attrs.items())])
             lines.append(f"{n.op}({text(n.args)};{attrs}):{'|'.join(map(str, n.types))}")
             numbers[id(n)] = len(numbers)
 

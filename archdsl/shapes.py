@@ -228,6 +228,8 @@ class Binding:
 
 def axis_names(axis: tree.Axis) -> list[str]:
     """The names an axis expression mentions, in order, each once."""
+    if type(axis) is tree.AxisName:
+        return [axis.id]
     out: dict[str, None] = {}
 
     def visit(a: Any) -> None:

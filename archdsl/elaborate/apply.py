@@ -7,8 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Label, error
-from archdsl.elaborate import headers, library
+from archdsl.elaborate import headers, late, library
 from archdsl.elaborate.builder import Builder, join
+from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, below, good
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import checked, limit
@@ -34,8 +35,6 @@ def snake(name: str) -> str:
 # ---------------------------------------------------------------- call syntax
 def arguments(frame: Frame, args: tuple[tree.Arg, ...]) -> Args:
     """Evaluated arguments: positional, by name, and their spans under position or name."""
-    from archdsl.elaborate.expressions import evaluate
-
     positional: list[Any] = []
     named: dict[str, Any] = {}
     spans: dict[Any, Span] = {}
@@ -46,8 +45,8 @@ def arguments(frame: Frame, args: tuple[tree.Arg, ...]) -> Args:
             positional += frame.rest[0]
             named.update(frame.rest[1])
             continue
-        late = frame.late.get(id(a.value)) if frame.late else None
-        value = evaluate(frame, a.value) if late is None else late
+        waiting = frame.late.get(id(a.value)) if frame.late else None
+        value = evaluate(frame, a.value) if waiting is None else waiting
         if a.spread:
             named.update(dict(getattr(value, "items", ())))
         elif a.name is None:
@@ -65,8 +64,6 @@ def arguments(frame: Frame, args: tuple[tree.Arg, ...]) -> Args:
 
 def call(frame: Frame, node: tree.Call, label: str | None = None, first: tuple[Any, Span] | None = None) -> Any:
     """`func(args)`; `first` is a value piped in front; `label` the `as` name."""
-    from archdsl.elaborate.expressions import evaluate
-
     func = evaluate(frame, node.func)
     if isinstance(func, Builtin) and func.name == "collect":
         return _collect(frame, node)
@@ -177,8 +174,6 @@ def _collect(frame: Frame, node: tree.Call) -> Any:
 def pipe(frame: Frame, value: Any, item: tree.Expr) -> Any:
     """`value |> item`: the first argument of a call, the input of a template, the tensor of a layout word."""
     from archdsl.elaborate import layouts
-    from archdsl.elaborate.expressions import evaluate
-
     label = None
     if isinstance(item, tree.Named):
         label, item = item.name, item.expr
@@ -200,8 +195,6 @@ def pipe(frame: Frame, value: Any, item: tree.Expr) -> Any:
 
 
 def named(frame: Frame, node: tree.Named) -> Any:
-    from archdsl.elaborate.expressions import evaluate
-
     if isinstance(node.expr, tree.Call):
         return call(frame, node.expr, node.name)
     value = evaluate(frame, node.expr)
@@ -272,7 +265,6 @@ def _descend(frame: Frame, segment: str, span: Span) -> Frame:
 
 def _apply_literal(frame: Frame, template: Any, args: Args, span: Span, label: str | None) -> Any:
     from archdsl.elaborate import layouts
-    from archdsl.elaborate.expressions import evaluate
 
     frame.session.step(span, len(template.frame.vars) >> 4)
     where = frame if label in (None, "_") else _descend(frame, label, span)
@@ -405,7 +397,7 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         finally:
             session.used_defaults = before | session.used_defaults
         graph = builder.finish(title(template), values, names=tuple(o.name for o in template.ref.decl.outs), doc=described(template), span=template.span)
-        graph = session.same(graph)
+        graph = late.kept(session, graph)
         if not overrides:
             session.memo[key] = graph, used, tuple(session.facts[learned:])
         return graph, tuple(tensors)

@@ -6,7 +6,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import Label, error
 from archdsl.elaborate.limits import MAX_ADDRESS, limit
-from archdsl.elaborate.values import NeedInline, map_tensors
+from archdsl.elaborate.values import HOLDERS, NeedInline, map_tensors
 from archdsl.graph import Graph, Guard, InitExpr, Knob, Node, Param, TensorType, Value
 from archdsl.ops.registry import find
 from archdsl.source import Span
@@ -45,8 +45,12 @@ class Builder:
 
     # ---------------------------------------------------------------- nodes
     def add(self, op: str, args: tuple[Any, ...], attrs: dict[str, Any], types: tuple[TensorType, ...], span: Span, name: str = "") -> Node:
-        args = map_tensors(tuple(args), self.resolve)
-        attrs = {k: map_tensors(v, self.resolve) for k, v in attrs.items()}
+        resolve = self.resolve
+        args = map_tensors(tuple(args), resolve)
+        for v in attrs.values():
+            if type(v) in HOLDERS:
+                attrs = {k: map_tensors(v, resolve) for k, v in attrs.items()}
+                break
         key = self._key(op, args, attrs)
         known = self.pure.get(key) if key is not None else None
         if known is not None:

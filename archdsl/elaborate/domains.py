@@ -8,7 +8,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate import headers
-from archdsl.elaborate.expressions import evaluate
+from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.values import OpRef, describe, is_hyper_number, show
 from archdsl.records import record

@@ -1,27 +1,54 @@
 """Evaluation of expressions: one function per node kind, chosen by a table."""
 from __future__ import annotations
 
-from typing import Any, Callable
+from fractions import Fraction
+from typing import Any
 
 from archdsl.diagnostics.model import Fix, error
 from archdsl.dims import Dim
 from archdsl.elaborate import apply, layouts, library, operators
+from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
 from archdsl.elaborate.limits import MAX_ITEMS, limit
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.ops import apply_op
-from archdsl.elaborate.values import (
-    TEMPLATES, Compose, Condition, Literal, RecordValue, Share, describe,
-)
+from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Literal, OpRef, RecordValue, Share, describe
 from archdsl.graph import InitExpr, Mask, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
 
+_ABSENT = object()
 
-def evaluate(frame: Frame, node: tree.Expr) -> Any:
-    """The value of an expression. Raises ArchError for a fault, Poisoned when it was reported before."""
-    frame.session.step(node.span)
-    return TABLE[type(node)](frame, node)
+
+_KEYED = frozenset({int, bool, str, float, Fraction, type(None)})
+_KEPT = _KEYED | {InitExpr, OpRef}
+
+
+def settled(frame: Frame, node: tree.Expr) -> Any:
+    """The value of an expression that is met again and again (a header's default, an initialiser): one of numbers and strings is evaluated once
+    for the values of its variables."""
+    session = frame.session
+    names = session.free.get(id(node))
+    if names is None:
+        names = session.free[id(node)] = tuple(free_names(node))
+    key: list[Any] = ["settled", id(node), frame.init]
+    held = frame.vars
+    for n in names:
+        value = held.get(n, _ABSENT)
+        kind = type(value)
+        if kind in _KEYED:
+            key += (kind, value)
+        elif value is _ABSENT:
+            key.append(None)  # a declaration of the file, or a word of the language
+        else:
+            return evaluate(frame, node)
+    known = tuple(key)
+    value = session.memo.get(known, _ABSENT)
+    if value is _ABSENT:
+        value = evaluate(frame, node)
+        if type(value) in _KEPT:
+            session.memo[known] = value
+    return value
 
 
 def lookup(frame: Frame, name: str, span: Span) -> Any:
@@ -57,7 +84,10 @@ def unknown(frame: Frame, name: str, span: Span) -> Exception:
 
 
 def _name(frame: Frame, node: tree.Name) -> Any:
-    return lookup(frame, node.id, node.span)
+    value = frame.vars.get(node.id, _ABSENT)
+    if value is _ABSENT or frame.init:
+        return lookup(frame, node.id, node.span)
+    return good(value)
 
 
 def _tuple(frame: Frame, node: tree.Tuple) -> Any:
@@ -139,6 +169,8 @@ def _binary(frame: Frame, node: tree.Binary) -> Any:
     if op in ("in", "not in"):
         return _contains(frame, node, a) == (op == "in")
     b = evaluate(frame, node.right)
+    if type(a) in operators.NUMBERS and type(b) in operators.NUMBERS:
+        return operators.binary(frame, op, a, b, node.span)
     if op in operators.COMPARISON and (isinstance(a, Dim) or isinstance(b, Dim)):
         divides = None
         left = node.left
@@ -348,7 +380,7 @@ def _edited(frame: Frame, node: tree.Edited) -> Any:
     raise error("A0218", "`T with { … }` is reserved: it is built when a paper needs it", node.span, help="compose the blocks instead")
 
 
-TABLE: dict[type, Callable[[Frame, Any], Any]] = {
+TABLE.update({
     tree.Name: _name,
     tree.Number: lambda f, n: n.value,
     tree.Str: lambda f, n: n.value,
@@ -373,4 +405,4 @@ TABLE: dict[type, Callable[[Frame, Any], Any]] = {
     tree.PhaseExpr: _phase,
     tree.BlockLiteral: _literal,
     tree.LayoutCall: lambda f, n: layouts.layout_call(f, n),
-}
+})

@@ -79,7 +79,10 @@ class Session:
         self.closures: dict[int, Any] = {}  # texts of templates by id, kept so that no other gets the id
         self.free: dict[int, tuple[str, ...]] = {}
         self.plans: dict[int, Any] = {}
+        self.headers: dict[int, Any] = {}
         self.lates = 0
+        self.waiting: dict[int, tuple[frozenset[int], Graph]] = {}
+        self.texts: dict[int, str] = {}
         self.proofs: dict[Any, Any] = {}
 
     def begin(self) -> None:
@@ -162,12 +165,11 @@ class Session:
 
     def key(self, value: Any) -> Any:
         """A hashable stand-in for a hyper value; templates by content. Types count: 1, 1.0 and true differ."""
-        if value is None or isinstance(value, (bool, str)):
-            return (type(value).__name__, value)
-        if isinstance(value, int):
+        kind = type(value)
+        if kind is int:
             return value
-        if isinstance(value, (Fraction, float)):
-            return (type(value).__name__, value)
+        if kind in _SIMPLE:
+            return (kind.__name__, value)
         if type(value) is Late:
             return ("late", value.number)
         if isinstance(value, tuple):
@@ -189,7 +191,10 @@ class Session:
         return ("o", value)  # the object itself: the id of one that is gone may come back
 
 
-@record()
+_SIMPLE = frozenset({type(None), bool, str, Fraction, float})
+
+
+@record(slots=False)
 class Frame:
     """One body under evaluation. `prefix`: the owner's address relative to the builder's graph (None: an unlabelled loop, which may own nothing).
 
@@ -221,9 +226,10 @@ class Frame:
 
     def child(self, **changes: Any) -> Frame:
         """A frame over the same variables with some fields changed."""
-        values = {name: getattr(self, name) for name in Frame.__slots__}  # type: ignore[attr-defined]
-        values.update(changes)
-        return Frame(**values)
+        other = Frame.__new__(Frame)
+        other.__dict__.update(self.__dict__)
+        other.__dict__.update(changes)
+        return other
 
     def inner(self, span: Span, **changes: Any) -> Frame:
         """The same over a copy of the variables, which costs steps when they are many."""

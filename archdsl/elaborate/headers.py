@@ -5,16 +5,17 @@ from archdsl.records import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from archdsl import shapes
+from archdsl import records, shapes
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.dims import Dim
 from archdsl.elaborate.builder import join
+from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.values import (
     TEMPLATES, BlockRef, Bound, Defaults, InitRef, Late, NOWHERE, POISON, RecordRef, RecordValue, Template, Builtin, describe, is_hyper_number,
 )
-from archdsl.graph import InitExpr, Knob, Mask, TensorType, Value
+from archdsl.graph import FLOATS, InitExpr, Knob, Mask, TensorType, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -27,41 +28,82 @@ def is_tensor(p: tree.Param) -> bool:
     return isinstance(kind, tree.TensorType)
 
 
+@records.record()
+class Header:
+    """What a block's header says, read off the tree once. `spread`: a `...Record` in the first list. `tensors`: of the second list, each with
+    its position, its type without `?` and whether it may be none; `hyper`: the others."""
+
+    params: tuple[tree.Param, ...]
+    names: tuple[str, ...]
+    spread: tree.Param | None
+    inputs: tuple[tree.Param, ...]
+    input_names: frozenset[str]
+    has_rest: bool
+    needed: tuple[str, ...]
+    tensors: tuple[tuple[int, tree.Param, tree.TensorType, bool], ...]
+    hyper: tuple[tuple[int, tree.Param], ...]
+    fixed: dict[str, Span]
+    anonymous: frozenset[str]
+
+
+def header(frame: Frame, decl: tree.Block) -> Header:
+    """The header of a block."""
+    known = frame.session.headers.get(id(decl))
+    if known is None:
+        params = tuple(p for p in decl.params if not p.rest)
+        inputs = tuple(p for p in decl.inputs if not p.rest)
+        tensors: list[tuple[int, tree.Param, tree.TensorType, bool]] = []
+        for i, p in enumerate(decl.inputs):
+            kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
+            if isinstance(kind, tree.TensorType) and not p.rest:
+                tensors.append((i, p, kind, kind is not p.type))
+        known = frame.session.headers[id(decl)] = Header(
+            params, tuple(p.name for p in params), next((p for p in decl.params if p.rest and p.name != "..."), None), inputs,
+            frozenset(p.name for p in inputs), len(inputs) < len(decl.inputs),
+            tuple(p.name for p in inputs if p.default is None and not isinstance(p.type, tree.OptionalType)), tuple(tensors),
+            tuple((i, p) for i, p in enumerate(decl.inputs) if not p.rest and not is_tensor(p)),
+            {p.name: p.span for p in (*decl.params, *decl.inputs) if not is_tensor(p) and not p.rest}, frozenset(p.name for p in decl.params if p.anonymous))
+    return known
+
+
+def declared(decl: tree.Block) -> tuple[Label]:
+    return (Label(decl.name_span, f"`{decl.name}` is declared here"),)
+
+
 # ---------------------------------------------------------------- the first list
 def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict[str, Bound]:
     """Explicit arguments by name, then the defaults in force. Header defaults wait for the application."""
     positional, named, spans = args
     decl = ref.decl
-    for p in decl.params:
-        if p.rest and p.name != "...":
-            raise no_spread(p)
-    params = [p for p in decl.params if not p.rest]
-    names = [p.name for p in params]
-    where = Label(decl.name_span, f"`{decl.name}` is declared here")
+    head = header(frame, decl)
+    if head.spread is not None:
+        raise no_spread(head.spread)
+    names = head.names
     if len(positional) > len(names):
         raise error("A0205", f"`{decl.name}` takes {len(names)} argument{'s' * (len(names) != 1)}, not {len(positional)}", spans.get(len(names), node.span),
-                    "one too many", labels=(where,), notes=(signature(decl),), help="tensors stand in a second list: `Block(arguments)(x)`")
-    given: dict[str, Bound] = {names[i]: Bound(v, spans.get(i, node.span), "argument") for i, v in enumerate(positional)}
+                    "one too many", labels=declared(decl), notes=(signature(decl),), help="tensors stand in a second list: `Block(arguments)(x)`")
+    given: dict[str, tuple[Any, Span]] = {names[i]: (v, spans.get(i, node.span)) for i, v in enumerate(positional)}
     for k, v in named.items():
         if k not in names:
             span = spans.get(k, node.span)
             help, fixes = nearest_help(k, names, Span(span.source, span.start, span.start + len(k)) if span.text.startswith(k) else None)
-            raise error("A0202", f"`{decl.name}` has no argument `{k}`", span, "no such argument", labels=(where,), notes=(signature(decl),), help=help, fixes=fixes)
+            raise error("A0202", f"`{decl.name}` has no argument `{k}`", span, "no such argument", labels=declared(decl), notes=(signature(decl),), help=help, fixes=fixes)
         if k in given:
             raise error("A0205", f"`{k}` is given twice", spans.get(k, node.span))
-        given[k] = Bound(v, spans.get(k, node.span), "argument")
+        given[k] = (v, spans.get(k, node.span))
     out: dict[str, Bound] = {}
-    for p in params:
-        entry = frame.defaults.entries.get((id(decl), p.name))
-        if p.name in given:
-            b = given[p.name]
-            good(b.value)
-            out[p.name] = Bound(convert(frame, b.value, p.type, b.span, p.name), b.span, "argument")
-        elif entry is not None:
-            frame.session.used_defaults.add((id(decl), p.name))
-            out[p.name] = Bound(convert(frame, entry.value, p.type, entry.span, p.name), entry.span, "default")
+    entries = frame.defaults.entries
+    for p in head.params:
+        name = p.name
+        if name in given:
+            value, span = given[name]
+            out[name] = Bound(convert(frame, good(value), p.type, span, name), span, "argument")
+        elif entries and (id(decl), name) in entries:
+            entry = entries[id(decl), name]
+            frame.session.used_defaults.add((id(decl), name))
+            out[name] = Bound(convert(frame, entry.value, p.type, entry.span, name), entry.span, "default")
         elif p.default is None:
-            raise error("A0203", f"`{decl.name}` needs `{p.name}`", node.span, f"`{p.name}` is missing", labels=(where,), notes=(signature(decl),))
+            raise error("A0203", f"`{decl.name}` needs `{name}`", node.span, f"`{name}` is missing", labels=declared(decl), notes=(signature(decl),))
     return out
 
 
@@ -112,6 +154,8 @@ def type_text(type: tree.Type) -> str:
 
 def try_convert(frame: Frame, value: Any, type: tree.Type) -> tuple[bool, Any]:
     """Whether the value fits a type, and the value as that type takes it."""
+    if isinstance(type, tree.NameType):
+        return _convert_named(frame, value, type.name)
     if isinstance(type, tree.OptionalType):
         return (True, None) if value is None else try_convert(frame, value, type.item)
     if isinstance(type, tree.UnionType):
@@ -124,9 +168,7 @@ def try_convert(frame: Frame, value: Any, type: tree.Type) -> tuple[bool, Any]:
         return value == type.value, value
     if isinstance(type, (tree.ListType, tree.TupleType)):
         return _convert_list(frame, value, type)
-    if not isinstance(type, tree.NameType):
-        return not isinstance(value, Value), value
-    return _convert_named(frame, value, type.name)
+    return not isinstance(value, Value), value
 
 
 def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
@@ -137,8 +179,6 @@ def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
     else:
         kinds = (type.item,) * len(value)
         if type.length is not None:
-            from archdsl.elaborate.expressions import evaluate
-
             if evaluate(frame, type.length) != len(value):
                 return False, None
     if len(kinds) != len(value):
@@ -149,9 +189,11 @@ def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
 
 def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:
     if name == "int":
+        if type(value) is int:
+            return True, value
         if isinstance(value, Fraction) and value.denominator == 1:
             return True, int(value)
-        return type(value) is int or isinstance(value, Dim), value
+        return isinstance(value, Dim), value
     if name == "float":
         return is_hyper_number(value) or type(value) is Late, value
     if name == "bool":
@@ -181,8 +223,6 @@ def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:
 
 def record(frame: Frame, ref: RecordRef, args: Args, span: Span) -> RecordValue:
     """`RopeScaling(factor = 8)`: fields in order, header defaults filled in."""
-    from archdsl.elaborate.expressions import evaluate
-
     positional, named, spans = args
     names = [f.name for f in ref.decl.fields]
     if len(positional) > len(names):
@@ -206,16 +246,16 @@ def record(frame: Frame, ref: RecordRef, args: Args, span: Span) -> RecordValue:
 def bind(inner: Frame, frame: Frame, template: Template, args: Args, span: Span) -> None:
     """Fills the frame of a body: tensors and their sizes first, then hyper arguments in the order of the header."""
     decl = template.ref.decl
-    taken = _second_list(inner, decl, args, span)
-    _explicit(inner, template)
-    _match_inputs(inner, decl, taken, args[2], span)
+    head = header(frame, decl)
+    taken = _second_list(inner, decl, head, args, span)
+    for name, b in template.args.items():
+        inner.vars[name] = b.value
+    _match_inputs(inner, decl, head, taken, args[2], span)
     _header_defaults(inner, decl, template)
-    _hyper_inputs(inner, decl, taken, args[2], span)
-    inner.anonymous = frozenset(p.name for p in decl.params if p.anonymous)
-    inner.blocks = frozenset(p.name for p in decl.params if not p.anonymous and isinstance(inner.vars.get(p.name), TEMPLATES))
-    for p in (*decl.params, *decl.inputs):
-        if not is_tensor(p) and not p.rest:
-            inner.fixed[p.name] = p.span
+    _hyper_inputs(inner, decl, head, taken, args[2], span)
+    inner.anonymous = head.anonymous
+    inner.blocks = frozenset([n for n in head.names if type(inner.vars.get(n)) in TEMPLATES and n not in head.anonymous])
+    inner.fixed.update(head.fixed)
     inner.args = template.args
 
 
@@ -225,87 +265,80 @@ def no_spread(p: tree.Param) -> ArchError:
                  help="write its fields, or take the record as one argument")
 
 
-def _second_list(inner: Frame, decl: tree.Block, args: Args, span: Span) -> dict[str, Any]:
+def _second_list(inner: Frame, decl: tree.Block, head: Header, args: Args, span: Span) -> dict[str, Any]:
     positional, named, spans = args
-    params = [p for p in decl.inputs if not p.rest]
-    has_rest = len(params) < len(decl.inputs)
-    where = Label(decl.name_span, f"`{decl.name}` is declared here")
+    params, has_rest = head.inputs, head.has_rest
     if len(positional) > len(params) and not has_rest:
-        raise error("A0205", f"`{decl.name}` takes {len(params)} input{'s' * (len(params) != 1)}, not {len(positional)}", spans.get(len(params), span), labels=(where,),
+        raise error("A0205", f"`{decl.name}` takes {len(params)} input{'s' * (len(params) != 1)}, not {len(positional)}", spans.get(len(params), span), labels=declared(decl),
                     notes=(signature(decl),))
     taken = {p.name: v for p, v in zip(params, positional)}
     rest: dict[str, Any] = {}
-    names = {p.name for p in params}
     for k, v in named.items():
         if k in taken:
             raise error("A0205", f"`{k}` is given twice", spans.get(k, span))
-        if k in names:
+        if k in head.input_names:
             taken[k] = v
         elif has_rest:
             rest[k] = v
         else:
-            raise error("A0202", f"`{decl.name}` has no input `{k}`", spans.get(k, span), labels=(where,), notes=(signature(decl),), help=did_you_mean(k, names))
+            raise error("A0202", f"`{decl.name}` has no input `{k}`", spans.get(k, span), labels=declared(decl), notes=(signature(decl),), help=did_you_mean(k, [p.name for p in params]))
     if has_rest:
         inner.rest = (tuple(positional[len(params) :]), rest)
-    for p in params:
-        if p.name not in taken and p.default is None and not isinstance(p.type, tree.OptionalType):
-            raise error("A0203", f"`{decl.name}` needs the input `{p.name}`", span, labels=(where,), notes=(signature(decl),))
+    for name in head.needed:
+        if name not in taken:
+            raise error("A0203", f"`{decl.name}` needs the input `{name}`", span, labels=declared(decl), notes=(signature(decl),))
     return taken
 
 
-def _explicit(inner: Frame, template: Template) -> None:
-    for name, b in template.args.items():
-        inner.vars[name] = b.value
-
-
 def _binding(inner: Frame) -> shapes.Binding:
-    from archdsl.elaborate.expressions import evaluate
-
     return shapes.Binding(inner.vars, lambda e: evaluate(inner, e))
 
 
-def _match_inputs(inner: Frame, decl: tree.Block, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:
+def _match_inputs(inner: Frame, decl: tree.Block, head: Header, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:
     binding = _binding(inner)
     pending = []
-    for i, p in enumerate(decl.inputs):
-        if p.rest or not is_tensor(p):
-            continue
-        value = good(taken.get(p.name)) if taken.get(p.name) is not None else None
-        where = spans.get(p.name, spans.get(i, span))
+    for i, p, kind, optional in head.tensors:
+        value = good(taken.get(p.name))
+        where = spans.get(p.name) or spans.get(i, span)
         if value is None:
-            if not isinstance(p.type, tree.OptionalType):
+            if not optional:
                 raise error("A0204", f"the input `{p.name}` of `{decl.name}` cannot be none", where)
         elif not isinstance(value, Value):
             raise error("A0204", f"the input `{p.name}` of `{decl.name}` is a tensor, not {describe(value)}", where, f"this is {describe(value)}", notes=(signature(decl),))
         else:
-            pending.append((p, value, where))
+            pending.append((p, kind, value, where))
         inner.vars[p.name] = value
-    for p, value, where in pending:
-        kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
-        match_type(binding, kind, value, where, f"the input `{p.name}` of `{decl.name}`", decl)
+    for p, kind, value, where in pending:
+        match_type(binding, kind, value, where, (p.name, decl.name))
     inner.vars["..."] = binding.sequences
 
 
-def match_type(binding: shapes.Binding, kind: tree.TensorType, value: Value, where: Span, what: str, decl: Any = None) -> None:
-    """Binds a declared tensor type to a value's. Raises A0301 (shape), A0302 (undecided) or A0307 (dtype)."""
+FLOATING = frozenset(FLOATS)
+
+
+def match_type(binding: shapes.Binding, kind: tree.TensorType, value: Value, where: Span, said: str | tuple[str, str]) -> None:
+    """Binds a declared tensor type to a value's. `said`: how messages call the value, or (input, block). Raises A0301 (shape), A0302 (undecided)
+    or A0307 (dtype)."""
+    expected, actual = kind.dtype, value.dtype
+    fits = (actual in FLOATING) if expected is None or expected in FLOATING else (actual == expected or expected == "int" and actual in ("i32", "i8", "u8"))
     try:
         binding.match(kind.shape, value.shape)
+        if fits:
+            return
     except shapes.ShapeError as e:
+        what = said if isinstance(said, str) else f"the input `{said[0]}` of `{said[1]}`"
         code = "A0302" if "cannot be shown" in e.message else "A0303" if "multiple" in e.message or "whole" in e.message else "A0301"
         labels = (Label(value.node.span, f"{value.type} comes from here"),) if value.node.span not in (where, NOWHERE) else ()
         labels += (Label(kind.span, "the expected shape"),) if kind.span.source.text else ()
         help = (f"add `require {e.require}`",) if e.require else ()
         raise error(code, f"{what} is {kind.span.text or kind}, but this is {value.type}", where, e.message, labels=labels, help=help) from None
-    floats = ("float", "f64", "f32", "bf16", "f16")
-    expected, actual = kind.dtype, value.dtype
-    fits = (actual in floats) if expected is None or expected in floats else (actual == expected or expected == "int" and actual in ("i32", "i8", "u8"))
-    if not fits:
-        raise error("A0307", f"{what} holds {expected or 'floats'}, not {actual}", where, f"this is {value.type}",
-                    help="a token index becomes a vector by an embedding" if actual == "int" else ())
+    what = said if isinstance(said, str) else f"the input `{said[0]}` of `{said[1]}`"
+    raise error("A0307", f"{what} holds {expected or 'floats'}, not {actual}", where, f"this is {value.type}",
+                help="a token index becomes a vector by an embedding" if actual == "int" else ())
 
 
 def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None:
-    from archdsl.elaborate.expressions import evaluate
+    from archdsl.elaborate.expressions import settled
 
     for p in decl.params:
         if p.rest:
@@ -314,7 +347,7 @@ def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None
         if p.name not in template.args:
             if p.default is None:
                 raise error("A0203", f"`{decl.name}` needs `{p.name}`", template.span)
-            default = evaluate(inner, p.default)
+            default = settled(inner, p.default)
             inner.vars[p.name] = convert(inner, default, p.type, p.default.span, p.name)
         default = inner.vars[p.name]
         if p.domain is not None and not explicit:
@@ -333,8 +366,6 @@ def addresses(o: Override, name: str, value: Any) -> bool:
 
 def override_value(frame: Frame, o: Override, current: Any) -> Any:
     """The value that an override gives; further segments reach into lists and records."""
-    from archdsl.elaborate.expressions import evaluate
-
     o.used[0] = True
     value = evaluate(o.home or frame, o.expr) if o.expr is not None else o.value
     return _deep_set(current, o.segments[1:], value, o.span)
@@ -355,12 +386,8 @@ def _deep_set(current: Any, segments: tuple[str, ...], value: Any, span: Span) -
     raise error("A0215", f"`{head}` is nothing that can be set inside {describe(current)}", span)
 
 
-def _hyper_inputs(inner: Frame, decl: tree.Block, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:
-    from archdsl.elaborate.expressions import evaluate
-
-    for i, p in enumerate(decl.inputs):
-        if p.rest or is_tensor(p):
-            continue
+def _hyper_inputs(inner: Frame, decl: tree.Block, head: Header, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:
+    for i, p in head.hyper:
         where = spans.get(p.name, spans.get(i, span))
         if p.name in taken:
             value = good(taken[p.name])

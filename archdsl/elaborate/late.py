@@ -14,7 +14,7 @@ from archdsl import shapes
 from archdsl.elaborate import library
 from archdsl.elaborate.ops import _number, latest, parameters
 from archdsl.elaborate.values import BlockRef, Late, OpRef, Unfit, map_tensors
-from archdsl.graph import Graph, Node, Value, digest, number_text, structural_text
+from archdsl.graph import Graph, Mask, Node, Value, digest, number_text, structural_text
 from archdsl.ops.registry import Op, OpError, find
 from archdsl.records import fields, replace
 from archdsl.syntax import tree
@@ -135,60 +135,85 @@ def only_tensors(value: Any) -> bool:
 
 def fill(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
     """The graph with these numbers in place of its `Late`s: a copy, one for the same numbers. Raises Unfit when an op refuses one."""
-    here = lates(session, graph) & numbers.keys()
-    if not here:
+    here = lates(session, graph)
+    if here.isdisjoint(numbers):
         return graph
-    key = ("filled", id(graph), tuple((i, session.key(numbers[i])) for i in sorted(here)))
+    key = ("filled", id(graph), tuple([(i, session.key(numbers[i])) for i in sorted(here) if i in numbers]))
     known = session.memo.get(key)
     if known is None:
         known = session.memo[key] = session.same(_filled(session, graph, numbers))
     return known
 
 
+def kept(session: Session, graph: Graph) -> Graph:
+    """The first graph that is the same; one that waits for numbers is the first until they are there."""
+    return graph if session.lates and lates(session, graph) else session.same(graph)
+
+
 def lates(session: Session, graph: Graph) -> frozenset[int]:
     """The numbers that a graph waits for. Kept with the graph: its id is not free for another one."""
-    key = ("lates", id(graph))
-    known = session.memo.get(key)
+    known = session.waiting.get(id(graph))
     if known is None:
         here = {a.number for n in graph.nodes for a in n.attrs.values() if type(a) is Late}
-        known = session.memo[key] = (frozenset(here.union(*(lates(session, g) for g in graph.subgraphs()))), graph)
+        known = session.waiting[id(graph)] = (frozenset(here.union(*(lates(session, g) for g in graph.subgraphs()))), graph)
     return known[0]
 
 
 def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
-    copies: dict[Value, Value] = {}
+    copies: dict[int, Node] = {}
     changed: dict[str, str] = {}  # of the text that is hashed
 
+    def moved(v: Value) -> Value:
+        return Value(copies[id(v.node)], v.index)
+
     def attribute(a: Any) -> Any:
-        if type(a) is Late and a.number in numbers:
+        kind = type(a)
+        if kind is Late and a.number in numbers:
             new = _number(numbers[a.number])
             changed[str(a)] = number_text(new)
             return new
-        if isinstance(a, Graph):
+        if kind is Graph:
             new = fill(session, a, numbers)
             if new is not a:
                 changed[a.hash] = new.hash
             return new
-        return map_tensors(a, copies.__getitem__)
+        return map_tensors(a, moved)
 
-    nodes = []
+    text = _text(session, graph)
+    nodes: list[Node] = []
     for n in graph.nodes:
         session.step(n.span)
-        copy = Node(n.op, map_tensors(n.args, copies.__getitem__), {k: attribute(a) for k, a in n.attrs.items()}, n.types, n.span, n.name)
-        if any(type(a) is Late for a in n.attrs.values()):
+        attrs = dict(n.attrs)
+        late = False
+        for k, a in n.attrs.items():
+            if type(a) in _FILLED:
+                attrs[k] = attribute(a)
+                late = late or type(a) is Late
+        copies[id(n)] = copy = Node(n.op, map_tensors(n.args, moved), attrs, n.types, n.span, n.name)
+        if late:
             _fits(copy)
         nodes.append(copy)
-        copies.update(zip(n.values, copy.values))
-    children = {path: attribute(g) for path, g in graph.children.items()}
-    copy = replace(graph, nodes=tuple(nodes), inputs=tuple(copies[v] for v in graph.inputs), outputs=tuple(copies[v] for v in graph.outputs),
-                   emits={k: copies[v] for k, v in graph.emits.items()}, children=children)
-    text = session.memo.get(("text", id(graph)))
-    if text is None:
-        text = session.memo["text", id(graph)] = structural_text(graph)
+    filled = replace(graph, nodes=tuple(nodes), inputs=tuple(map(moved, graph.inputs)), outputs=tuple(map(moved, graph.outputs)),
+                     emits={k: moved(v) for k, v in graph.emits.items()}, children={path: attribute(g) for path, g in graph.children.items()})
     for old, new in changed.items():
         text = text.replace(old, new)
-    copy.__dict__["hash"] = digest(text)  # what the cached property would find, without walking the graph
-    return copy
+    filled.__dict__["hash"] = digest(text)  # what the cached property would find, without walking the graph
+    return filled
+
+
+_FILLED = frozenset({Late, Graph, Mask, tuple})
+
+
+def _text(session: Session, graph: Graph) -> str:
+    """The structural text of a graph that waits for numbers."""
+    known = session.texts.get(id(graph))
+    if known is None:
+        for g in graph.subgraphs():
+            if lates(session, g):
+                _text(session, g)
+        known = session.texts[id(graph)] = structural_text(graph)
+        graph.__dict__["hash"] = digest(known)
+    return known
 
 
 def _fits(node: Node) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from archdsl import dims, shapes
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim, Size
+from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import TEMPLATES, Partial, describe
@@ -18,7 +19,7 @@ Atom = tuple[str, Size]
 
 def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
     """A layout word with its tensor: piped, written first, or still to come (then a template)."""
-    from archdsl.elaborate.expressions import closure_key, evaluate
+    from archdsl.elaborate.expressions import closure_key
 
     value = piped
     if value is None and node.value is not None:
@@ -82,14 +83,10 @@ def _own_name(axis: tree.Axis | None, names: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _hyper(frame: Frame) -> Any:
-    from archdsl.elaborate.expressions import evaluate
-
     return lambda e: evaluate(frame, e)
 
 
 def _given(frame: Frame, node: tree.LayoutCall) -> dict[str, Size]:
-    from archdsl.elaborate.expressions import evaluate
-
     out: dict[str, Size] = {}
     for a in node.args:
         if a.name is not None:
@@ -214,8 +211,6 @@ def _rearrange(frame: Frame, value: Value, spec: _Spec, span: Span) -> Value:
 def _under(frame: Frame, node: tree.LayoutCall, value: Value) -> Value:
     """Applies a block in another layout and comes back. Axes that the block resized keep their new size on the way back."""
     from archdsl.elaborate import apply
-    from archdsl.elaborate.expressions import evaluate
-
     blocks = [a for a in node.args if a.name is None]
     if len(blocks) != 1:
         raise error("A0308", "`under` takes a layout and one block", node.span, help="`under([B, c, H, W] -> [B, H, W, c], LayerNorm())`")
@@ -323,8 +318,6 @@ def einsum(frame: Frame, node: tree.LayoutCall, values: tuple[Any, ...]) -> Valu
 # ---------------------------------------------------------------- x[:, 0]
 def index(frame: Frame, value: Value, node: tree.Item) -> Value:
     """`x[:, 0]`, `x[..., none, 1:]`: slices, whole numbers, `none` for a new axis, one `...`."""
-    from archdsl.elaborate.expressions import evaluate
-
     items: list[Any] = []
     taken = sum(1 for i in node.indices if not isinstance(i, (tree.Rest, tree.NoneLit)))
     if taken > len(value.shape):
@@ -349,8 +342,6 @@ def index(frame: Frame, value: Value, node: tree.Item) -> Value:
 
 
 def _bound(frame: Frame, node: tree.Expr | None) -> Any:
-    from archdsl.elaborate.expressions import evaluate
-
     if node is None:
         return None
     value = evaluate(frame, node)

@@ -70,13 +70,13 @@ def beyond(fault: RecursionError | OverflowError, span: Span) -> ArchError:
 def checked(session: Session, value: Any, span: Span) -> Any:
     """The value, its making paid for in steps. Raises A0602 when it is larger than a value may be."""
     kind = type(value)
-    if kind is float:
+    if kind is int:
+        if value.bit_length() > MAX_BITS:
+            raise too_wide(value.bit_length(), span)
+    elif kind is float:
         if not math.isfinite(value):
             raise error("A0221", "this number is out of range", span, f"no float is {'defined here' if value != value else 'that large'}",
                         help="the largest float is about 1.8e308")
-    elif kind is int:
-        if value.bit_length() > MAX_BITS:
-            raise too_wide(value.bit_length(), span)
     elif kind is Fraction:
         bits = max(value.numerator.bit_length(), value.denominator.bit_length())
         if bits > MAX_BITS:

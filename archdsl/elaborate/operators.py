@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from fractions import Fraction
 from typing import Any
 
@@ -17,11 +18,15 @@ from archdsl.source import Span
 
 ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow", "@": "matmul", "%": "mod", "//": "floordiv"}
 COMPARISON = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
+NUMBERS = frozenset({int, float, Fraction})
+COMPARED = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _FLIP = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 def binary(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:
     """`a op b` for arithmetic and comparison operators."""
+    if type(a) in NUMBERS and type(b) in NUMBERS:
+        return COMPARED[op](a, b) if op in COMPARED else checked(frame.session, _computed(op, a, b, span), span)
     if isinstance(a, Value) or isinstance(b, Value):
         return apply_op(frame, ARITHMETIC.get(op) or COMPARISON[op], (a, b), {}, span)
     if isinstance(a, InitExpr) or isinstance(b, InitExpr):
@@ -55,6 +60,10 @@ def _on_numbers(op: str, a: Any, b: Any, span: Span) -> Any:
         return a * b
     if not (is_hyper_number(a) and is_hyper_number(b)):
         raise error("A0204", f"`{op}` does not take {describe(a)} and {describe(b)}", span, "numbers were expected")
+    return _computed(op, a, b, span)
+
+
+def _computed(op: str, a: Any, b: Any, span: Span) -> Any:
     try:
         return _number(op, a, b, span)
     except ZeroDivisionError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import ArchError
 from archdsl.dims import Dim
 from archdsl.elaborate import late, library
+from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.values import Builtin, FnRef, Late, Poisoned, RecordValue, is_hyper_number
 from archdsl.records import record, replace
 from archdsl.syntax import tree
@@ -159,8 +160,6 @@ def is_plain(value: Any) -> bool:
 
 def numbers(frame: Frame, found: Plan) -> tuple[Any, ...] | None:
     """The late arguments of this pass; None when one is no number, or has a fault that the body may never meet."""
-    from archdsl.elaborate.expressions import evaluate
-
     try:
         values = tuple(evaluate(frame, n) for n in found.late)
     except (ArchError, Poisoned):
@@ -179,7 +178,7 @@ def key(frame: Frame, found: Plan) -> tuple[Any, ...] | None:
 
 
 def _values(frame: Frame, counts: tuple[Counts, ...], out: list[Any]) -> None:
-    from archdsl.elaborate.expressions import evaluate, truth
+    from archdsl.elaborate.expressions import truth
 
     for c in counts:
         if type(c) is Branches:

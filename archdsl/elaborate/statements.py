@@ -11,7 +11,7 @@ from archdsl.elaborate import headers, late, passes
 from archdsl.elaborate.apply import arguments, owner_allowed, pay
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.domains import of_values
-from archdsl.elaborate.expressions import evaluate, select_arm, truth
+from archdsl.elaborate.expressions import evaluate, select_arm, settled, truth
 from archdsl.elaborate.frame import Frame, below, good
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_GUARDS, beyond, checked, limit
 from archdsl.elaborate.hints import did_you_mean
@@ -257,9 +257,9 @@ def _param(frame: Frame, s: tree.ParamDecl) -> None:
 
 def _factors(frame: Frame, shape: tree.Shape, sizes: tuple[int, ...]) -> tuple[tuple[tuple[str, int], ...], ...]:
     """The written structure of each axis, when some axis has one."""
-    binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
-    if not any(isinstance(a, tree.AxisFactors) for a in shape.axes) or len(shape.axes) != len(sizes):
+    if not any(type(a) is tree.AxisFactors for a in shape.axes) or len(shape.axes) != len(sizes):
         return ()
+    binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
     out = []
     for axis, size in zip(shape.axes, sizes):
         parts = axis.items if isinstance(axis, tree.AxisFactors) else (axis,)
@@ -269,7 +269,9 @@ def _factors(frame: Frame, shape: tree.Shape, sizes: tuple[int, ...]) -> tuple[t
 
 def initial(frame: Frame, node: tree.Expr, shape: tuple[int, ...]) -> InitExpr:
     """The initialiser that an expression stands for; numbers and lists are constants."""
-    value = evaluate(frame.child(init=True), node)
+    value = frame.vars.get(node.id) if type(node) is tree.Name else None
+    if type(value) is not InitExpr:
+        value = settled(frame.child(init=True), node)
     if isinstance(value, InitRef):
         from archdsl.elaborate.apply import initializer
 
@@ -490,7 +492,7 @@ def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, 
     mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
     names = tuple(n for n, v in carried if isinstance(v, Value)) if len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried) else ()
     graph = builder.finish(s.label or "", tuple(mine), names=names, span=s.span)
-    interned = session.same(graph)
+    interned = late.kept(session, graph)
     imports = tuple(builder.imports)
     at = {v: i for i, v in reversed(list(enumerate(_reachable(frame, _body_names(frame, s, plan)))))}
     plain = all(v in at for v in imports) and len(mine) == len(dict.fromkeys(values))

@@ -242,13 +242,20 @@ def holds_tensor(value: Any) -> bool:
 
 def map_tensors(value: Any, f: Callable[[Value], Any]) -> Any:
     """The same value with every tensor inside (tuples and masks included) sent through f."""
-    if isinstance(value, Value):
+    kind = type(value)
+    if kind is Value:
         return f(value)
-    if isinstance(value, Mask):
+    if kind is tuple:
+        for v in value:
+            if type(v) in HOLDERS:
+                return tuple([map_tensors(v, f) for v in value])
+        return value
+    if kind is Mask:
         return value.replace(f)
-    if type(value) is tuple:
-        return tuple(map_tensors(v, f) for v in value)
     return value
+
+
+HOLDERS = frozenset({Value, tuple, Mask})
 
 
 def describe(value: Any) -> str:
