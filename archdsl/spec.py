@@ -224,7 +224,7 @@ def _read_and_check(source: Source, folder: str | None) -> tuple[Spec | None, li
     for d in resolve(module):
         found.add(d)
     if not found.found:
-        with session.one_budget():
+        with session.one_budget(source.text.count("\n")):
             _elaborate_all(module, models, session, found)
     return next(iter(models.values()), None), found.found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from archdsl.elaborate.limits import MAX_STEPS
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
@@ -18,6 +17,6 @@ def evaluate(frame: Frame, node: tree.Expr) -> Any:
     """The value of an expression. Raises ArchError for a fault, Poisoned when it was reported before."""
     session = frame.session
     session.steps += 1
-    if session.steps > MAX_STEPS:
+    if session.steps > session.budget:
         session.step(node.span)
     return TABLE[type(node)](frame, node)

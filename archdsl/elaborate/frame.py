@@ -10,7 +10,7 @@ from archdsl import shapes
 from archdsl.diagnostics.model import Collector, error
 from archdsl.dims import Dim, Size
 from archdsl.elaborate.builder import Builder
-from archdsl.elaborate.limits import MAX_CALLS, MAX_STEPS, checked, limit
+from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_STEPS, checked, limit
 from archdsl.elaborate.values import POISON, Bound, Defaults, Late, OpRef, Poisoned, RecordValue, show
 from archdsl.graph import Graph, InitExpr, Mask, Value
 from archdsl.records import field, record
@@ -63,6 +63,7 @@ class Session:
         self.collector = Collector()
         self.variants: Any = None  # by name, once they have been read
         self.steps = 0
+        self.budget = MAX_STEPS
         self.shared = False  # one budget for several elaborations
         self.weights: dict[int, tuple[Any, tuple[int, int]]] = {}
         self.long: dict[int, tuple[Any, Any]] = {}
@@ -133,8 +134,8 @@ class Session:
 
     def step(self, span: Span, n: int = 1) -> None:
         self.steps += n
-        if self.steps > MAX_STEPS:
-            raise error("A0602", f"this spec needs more than {MAX_STEPS:,} elaboration steps", span, "the budget ran out here",
+        if self.steps > self.budget:
+            raise error("A0602", f"this spec needs more than {self.budget:,} elaboration steps", span, "the budget ran out here",
                         help="shorten the loops, or nest fewer blocks that apply their argument several times")
 
     def _long_key(self, value: tuple[Any, ...]) -> int:
@@ -145,13 +146,13 @@ class Session:
         return known[1]
 
     @contextmanager
-    def one_budget(self) -> Iterator[None]:
-        """All elaborations inside share one budget of steps."""
-        self.steps, self.shared = 0, True
+    def one_budget(self, lines: int = 0) -> Iterator[None]:
+        """All elaborations inside share one budget of steps, that of a file of so many lines."""
+        self.steps, self.shared, self.budget = 0, True, MAX_STEPS + LINE_STEPS * lines
         try:
             yield
         finally:
-            self.shared = False
+            self.shared, self.budget = False, MAX_STEPS
 
     def same(self, graph: Graph) -> Graph:
         """The first graph of this structure with the same of what the hash leaves out: blocks applied, knobs, written factors of weights."""

@@ -21,7 +21,8 @@ from archdsl.source import Span
 if TYPE_CHECKING:
     from archdsl.elaborate.frame import Session
 
-MAX_STEPS = 300_000   # of one elaboration, and of all that checking one file needs
+MAX_STEPS = 300_000   # of one elaboration, and of all that checking one file of a few lines needs
+LINE_STEPS = 40       # more for each line of a file that is checked: models take 10 to 60
 MAX_ITEMS = 200_000   # of a list with the lists inside it, of a block with the blocks inside it; characters of a string
 MAX_BITS = 4_096      # of a number; of each half of a fraction
 MAX_DEPTH = 64        # of values inside values
