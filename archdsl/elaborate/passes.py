@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PURE = (
     tree.Name, tree.Number, tree.Str, tree.Bool, tree.NoneLit, tree.Item, tree.Member, tree.Binary, tree.Unary, tree.IsSome, tree.Tuple, tree.List,
-    tree.Call, tree.Arg,
+    tree.SetLit, tree.Range, tree.Slice, tree.IfExpr, tree.Chain, tree.Call, tree.Arg,
 )
 PLAIN = frozenset({int, bool, str, float, Fraction, Dim, Late, type(None)})
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -128,7 +128,7 @@ def _pure(frame: Frame, node: tree.Expr, inside: set[str]) -> set[str] | None:
     variables = False
     while stack:
         n = stack.pop()
-        if not isinstance(n, PURE):
+        if not isinstance(n, PURE) or isinstance(n, tree.Chain) and n.op != "??":
             return None
         if isinstance(n, tree.Call):
             if not isinstance(n.func, tree.Name) or n.func.id in inside or n.func.id in frame.vars or not _is_function(frame, n.func.id):

@@ -10,7 +10,7 @@ MODEL = """use std.linear {{ Linear }}
 use std.norm {{ LayerNorm, RMSNorm }}
 fn wide(i: int) -> int {{ return if i > 2 {{ 16 }} else {{ 8 }} }}
 block Other(n: int)(x: [..., d]) -> [..., d] {{ return Linear(d)(Linear(n)(x) as up) as down }}
-model M(depth: int = 6, widths: list[int] = [8, 16, 8, 16, 8, 16], every: int = 2, eps: float? = none)(x: [B = 1, T, 8]) -> [B, _, _] {{
+model M(depth: int = 6, widths: list[int] = [8, 16, 8, 16, 8, 16], every: int = 2, eps: float? = none, few: list[int]? = [1, 2])(x: [B = 1, T, 8]) -> [B, _, _] {{
 {body}
   return x
 }}
@@ -46,6 +46,8 @@ def graph(body: str):
     ("layers: for i in range(depth) { n = i + 1 x = Other(n)(x) as f }", 6),
     ("layers: for i in range(depth) { require T > i, \"pass {i} needs more\" x = LayerNorm()(x) as n }", 6),
     ("layers: for i in range(depth) { x = x + i }", 6),
+    ("layers: for i in range(depth) { y = i in (few ?? []) x = if y { LayerNorm()(x) as n } else { RMSNorm()(x) as n } }", 2),
+    ("layers: for i in range(depth) { x = Other(if i > 3 { 4 } else { 8 })(x) as f }", 2),
     ("layers: for w in widths { x = Other(w)(x) as f }", 2),
     ("layers: for i in range(depth) { inner: for j in range(2) { x = Other(widths[i + j * 2 - j * 2])(x) as f } }", 8),
     ("y = x\n  layers: for i in range(depth) { x = if i % every == 0 { x + y } else { x * y } }", 3),
