@@ -5,8 +5,8 @@ Graph as the owner of the weights below a path, so a model of 80 equal layers ho
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 from archdsl.dims import Size, product
@@ -38,7 +38,7 @@ class TensorType:
         return self.dtype in FLOATS
 
     def __str__(self) -> str:
-        return type_text(self.dtype, self.shape)
+        return ("" if self.dtype == "float" else self.dtype) + "[" + ", ".join(map(str, self.shape)) + "]"
 
 
 @record(eq=False)
@@ -250,43 +250,32 @@ class Graph:
 
 def structural_hash(graph: Graph) -> str:
     """What the hash of a graph is made of, walked anew."""
-    return digest(structural_text(graph))
+    return blake2b(repr(structure(graph, lambda g: g.hash)).encode(), digest_size=16).hexdigest()
 
 
-def digest(text: str) -> str:
-    """The hash of a graph from its structural text."""
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def number_text(number: Any) -> str:
-    """An attribute in the structural text; 1 and 1.0 are one number in a spec."""
-    return f"{int(number)}" if isinstance(number, float) and number.is_integer() else str(number)
-
-
-@lru_cache(maxsize=4096)
-def type_text(dtype: str, shape: tuple[Size, ...]) -> str:
-    """`int[B, T]`; the model's own dtype is not written."""
-    return ("" if dtype == "float" else dtype) + "[" + ", ".join(map(str, shape)) + "]"
-
-
-def structural_text(graph: Graph) -> str:
-    """Nodes are numbered as a walk from the results meets them, so the order in which independent ones were written does not count."""
+def structure(graph: Graph, below: Callable[[Graph], Any]) -> tuple[Any, ...]:
+    """A graph as nested tuples that are equal where the hash is; `below` stands for the graphs that it calls. Nodes are numbered as a walk from
+    the results meets them, so the order in which independent ones were written does not count."""
     numbers: dict[int, int] = {id(v.node): i for i, v in enumerate(graph.inputs)}
-    lines = [f"input {v.type}" for v in graph.inputs]
+    found: list[Any] = [_type_form(v.node.types[0]) for v in graph.inputs]
 
-    def text(a: Any) -> str:
+    def form(a: Any) -> Any:
         kind = type(a)
         if kind is Value:
-            return f"@{a.node.attrs['path']}" if a.node.op == "param" else f"%{numbers[id(a.node)]}.{a.index}"
+            return ("@", a.node.attrs["path"]) if a.node.op == "param" else ("%", numbers[id(a.node)], a.index)
         if kind is tuple or kind is list:
-            return f"({','.join([text(v) for v in a])})"
+            return tuple([form(v) for v in a])
+        if kind is float:
+            return int(a) if a.is_integer() else a  # 1 and 1.0 are one number in a spec
+        if kind is bool:
+            return str(a)
         if kind is Graph:
-            return a.hash
+            return below(a)
         if kind is Mask:
-            return f"{a.kind}({','.join(map(text, a.args))})"
+            return ("mask", a.kind, form(a.args))
         if kind is InitExpr:
-            return f"{a.op}({','.join(map(text, a.args))};{','.join([f'{k}={text(v)}' for k, v in a.attrs])})"
-        return number_text(a) if kind is float else str(a)
+            return ("init", a.op, form(a.args), form(a.attrs))
+        return a
 
     def visit(root: Node) -> None:
         stack = [root]
@@ -301,17 +290,20 @@ def structural_text(graph: Graph) -> str:
                 stack += before
                 continue
             stack.pop()
-            attrs = ",".join([f"{k}={text(v)}" for k, v in sorted(n.attrs.items())])
-            lines.append(f"{n.op}({text(n.args)};{attrs}):{'|'.join(map(str, n.types))}")
+            attrs = tuple([(k, form(v)) for k, v in sorted(n.attrs.items())])
+            found.append((n.op, form(n.args), attrs, tuple([_type_form(t) for t in n.types])))
             numbers[id(n)] = len(numbers)
 
     for v in (*graph.outputs, *(v for _, v in sorted(graph.emits.items()))):
         visit(v.node)
     for n in graph.nodes:
         visit(n)
-    lines += [f"return {text(graph.outputs)}"]
-    lines += sorted(f"emit {k} {text(v)}" for k, v in graph.emits.items())
-    lines += sorted(f"{p.kind} {p.path} {p.type} {text(p.init)}" for p in graph.params)
-    lines += sorted(f"child {k} {c.hash}" for k, c in graph.children.items())
-    lines += sorted(f"guard {g.left}{g.op}{g.right}" for g in graph.guards)
-    return "\n".join(lines)
+    emits = tuple([(k, form(v)) for k, v in sorted(graph.emits.items())])
+    params = tuple([(p.path, p.kind, _type_form(p.type), form(p.init)) for p in sorted(graph.params, key=lambda p: p.path)])
+    children = tuple([(k, below(c)) for k, c in sorted(graph.children.items())])
+    guards = tuple(sorted([(g.left, g.op, g.right) for g in graph.guards], key=repr))
+    return tuple(found), form(graph.outputs), emits, params, children, guards
+
+
+def _type_form(t: TensorType) -> tuple[str, tuple[Size, ...]]:
+    return t.dtype, t.shape

@@ -9,8 +9,8 @@ from archdsl.dims import Dim
 from archdsl.elaborate import apply, layouts, library, operators
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
-from archdsl.elaborate.limits import MAX_ITEMS, limit
 from archdsl.elaborate.hints import did_you_mean, nearest_help
+from archdsl.elaborate.limits import MAX_ITEMS, limit
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Literal, OpRef, RecordValue, Share, describe
 from archdsl.graph import InitExpr, Mask, Value

@@ -12,7 +12,7 @@ from archdsl.dims import Dim, Size
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_STEPS, checked, limit
 from archdsl.elaborate.values import POISON, Bound, Defaults, Late, OpRef, Poisoned, RecordValue, show
-from archdsl.graph import Graph, InitExpr, Mask, Value
+from archdsl.graph import Graph, InitExpr, Mask, Value, structure
 from archdsl.records import field, record
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -83,7 +83,6 @@ class Session:
         self.headers: dict[int, Any] = {}
         self.lates = 0
         self.waiting: dict[int, tuple[frozenset[int], Graph]] = {}
-        self.texts: dict[int, str] = {}
         self.proofs: dict[Any, Any] = {}
 
     def begin(self) -> None:
@@ -158,8 +157,8 @@ class Session:
         """The first graph of this structure with the same of what the hash leaves out: blocks applied, knobs, written factors of weights."""
         knobs = tuple((k, id(v.domain), self.key(v.default), self.key(v.value), repr(v.allowed)) for k, v in sorted(graph.knobs.items()))
         factors = tuple((p.path, p.factors) for p in graph.params if p.factors)
-        below = tuple(id(g) for g in graph.children.values())
-        return self.graphs.setdefault((graph.hash, tuple(sorted(graph.applied.items())), knobs, factors, below), graph)
+        key = (structure(graph, id), tuple(sorted(graph.applied.items())), knobs, factors)
+        return self.graphs.setdefault(key, graph)
 
     def intern(self, key: Any) -> int:
         return self.keys.setdefault(key, len(self.keys) + 1)

@@ -13,10 +13,10 @@ from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.values import (
-    TEMPLATES, BlockRef, Bound, Defaults, InitRef, Late, NOWHERE, POISON, RecordRef, RecordValue, Template, Builtin, describe, is_hyper_number,
+    TEMPLATES, BlockRef, Bound, Defaults, InitRef, Late, POISON, RecordRef, RecordValue, Template, Builtin, describe, is_hyper_number,
 )
 from archdsl.graph import FLOATS, InitExpr, Knob, Mask, TensorType, Value
-from archdsl.source import Span
+from archdsl.source import NOWHERE, Span
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from archdsl import shapes
 from archdsl.elaborate import library
 from archdsl.elaborate.ops import _number, latest, parameters
 from archdsl.elaborate.values import BlockRef, Late, OpRef, Unfit, map_tensors
-from archdsl.graph import Graph, Mask, Node, Value, digest, number_text, structural_text
+from archdsl.graph import Graph, Mask, Node, Value
 from archdsl.ops.registry import Op, OpError, find
 from archdsl.records import fields, replace
 from archdsl.syntax import tree
@@ -141,7 +141,7 @@ def fill(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
     key = ("filled", id(graph), tuple([(i, session.key(numbers[i])) for i in sorted(here) if i in numbers]))
     known = session.memo.get(key)
     if known is None:
-        known = session.memo[key] = session.same(_filled(session, graph, numbers))
+        known = session.memo[key] = _filled(session, graph, numbers)
     return known
 
 
@@ -161,7 +161,6 @@ def lates(session: Session, graph: Graph) -> frozenset[int]:
 
 def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
     copies: dict[int, Node] = {}
-    changed: dict[str, str] = {}  # of the text that is hashed
 
     def moved(v: Value) -> Value:
         return Value(copies[id(v.node)], v.index)
@@ -169,17 +168,11 @@ def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
     def attribute(a: Any) -> Any:
         kind = type(a)
         if kind is Late and a.number in numbers:
-            new = _number(numbers[a.number])
-            changed[str(a)] = number_text(new)
-            return new
+            return _number(numbers[a.number])
         if kind is Graph:
-            new = fill(session, a, numbers)
-            if new is not a:
-                changed[a.hash] = new.hash
-            return new
+            return fill(session, a, numbers)
         return map_tensors(a, moved)
 
-    text = _text(session, graph)
     nodes: list[Node] = []
     for n in graph.nodes:
         session.step(n.span)
@@ -193,27 +186,12 @@ def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
         if late:
             _fits(copy)
         nodes.append(copy)
-    filled = replace(graph, nodes=tuple(nodes), inputs=tuple(map(moved, graph.inputs)), outputs=tuple(map(moved, graph.outputs)),
-                     emits={k: moved(v) for k, v in graph.emits.items()}, children={path: attribute(g) for path, g in graph.children.items()})
-    for old, new in changed.items():
-        text = text.replace(old, new)
-    filled.__dict__["hash"] = digest(text)  # what the cached property would find, without walking the graph
-    return filled
+    children = {path: fill(session, g, numbers) for path, g in graph.children.items()}
+    return replace(graph, nodes=tuple(nodes), inputs=tuple(map(moved, graph.inputs)), outputs=tuple(map(moved, graph.outputs)),
+                   emits={k: moved(v) for k, v in graph.emits.items()}, children=children)
 
 
 _FILLED = frozenset({Late, Graph, Mask, tuple})
-
-
-def _text(session: Session, graph: Graph) -> str:
-    """The structural text of a graph that waits for numbers."""
-    known = session.texts.get(id(graph))
-    if known is None:
-        for g in graph.subgraphs():
-            if lates(session, g):
-                _text(session, g)
-        known = session.texts[id(graph)] = structural_text(graph)
-        graph.__dict__["hash"] = digest(known)
-    return known
 
 
 def _fits(node: Node) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from archdsl.dims import Dim, Size
 from archdsl.graph import InitExpr, Mask, TensorType, Value
 from archdsl.records import field, record
-from archdsl.source import NOWHERE, Span
+from archdsl.source import Span
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
@@ -202,9 +202,6 @@ class Late:
 
     number: int
     value: Any
-
-    def __str__(self) -> str:
-        return f"\0late {self.number}\0"
 
 
 class Unfit(Exception):
