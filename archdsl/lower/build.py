@@ -68,7 +68,7 @@ class _Builder:
         for node in definition.graph.nodes:
             if node.op == "extern":
                 _place(module, node.attrs["path"], self._extern(node, address))
-        for name, what in cls.parts.items():
+        for name, what in cls._parts.items():
             part = what.make(self.module)
             if isinstance(part, torch.Tensor):
                 module.register_buffer(name, part.to(self.device, copy=True), persistent=False)

@@ -35,7 +35,7 @@ class ArchModule(fx.GraphModule):
     definition: ClassVar[Definition]
     detached: ClassVar[bool] = False
     rematerialised: ClassVar[bool] = False
-    parts: ClassVar[dict[str, Part]] = {}
+    _parts: ClassVar[dict[str, Part]] = {}
     _graph: fx.Graph
     _code: str
 
@@ -150,7 +150,7 @@ def _generate(definition: Definition) -> type[ArchModule]:
     traced: Traced = trace(definition)
     code = generate(traced.graph)
     forward, file = _compile(definition, code)
-    body = {"definition": definition, "_graph": traced.graph, "parts": traced.parts, "_code": code.text, "_lineno_map": {}, "_prologue_start": None,
+    body = {"definition": definition, "_graph": traced.graph, "_parts": traced.parts, "_code": code.text, "_lineno_map": {}, "_prologue_start": None,
             "forward": forward, "__doc__": definition.source.doc or None, "__module__": __name__}
     cls = type(definition.name, (ArchModule,), body)
     weakref.finalize(cls, linecache.cache.pop, file, None)

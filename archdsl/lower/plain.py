@@ -79,7 +79,7 @@ class Plain:
             if node.op == "extern":
                 raise error("A0514", f"the extern block `{node.attrs['block']}` is a class of yours: it has no text here", node.span, "used here")
         self._tree("self", "", tree)
-        for name, part in self.cls.parts.items():
+        for name, part in self.cls._parts.items():
             if part.kind == "constant":
                 assert part.value is not None
                 value = f"torch.tensor({part.value.tolist()}, dtype={part.value.dtype})"
@@ -187,7 +187,7 @@ class Plain:
         if node.target is parts.require:
             left, relation, right = writer.at(node.args[0], 7), node.args[1], writer.at(node.args[2], 7)
             return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({node.args[3]!r})", 0
-        part = self.cls.parts.get(str(node.target)) if node.op == "call_module" else None
+        part = self.cls._parts.get(str(node.target)) if node.op == "call_module" else None
         if part is None:
             return None
         if part.kind == "op":
