@@ -220,6 +220,17 @@ class Graph:
         return bool(self.params) or any(n.op == "extern" for n in self.nodes) or any(c.owns_weights for c in self.children.values())
 
     @cached_property
+    def weight_count(self) -> int:
+        """How many weights it owns, those below included."""
+        return len(self.params) + sum(c.weight_count for c in self.children.values())
+
+    @cached_property
+    def node_count(self) -> int:
+        """How many nodes it has written out, each called graph as often as it is called."""
+        inside = sum(g.node_count for n in self.nodes for g in n.attrs.values() if isinstance(g, Graph))
+        return len(self.nodes) + inside
+
+    @cached_property
     def hash(self) -> str:
         """Structure, ops, attributes, types, addresses and initialisers; not names of variables or blocks, spans or docs."""
         return structural_hash(self)

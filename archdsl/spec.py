@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.elaborate.limits import limit, room
+from archdsl.elaborate.limits import MAX_LINES, limit, room
 from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments
 from archdsl.files import read_source
 from archdsl.graph import Graph, Knob
@@ -16,7 +16,7 @@ from archdsl.modules import MAX_FOUND, Library, Module
 from archdsl.records import record
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
-from archdsl.syntax.parser import no_collection, parse_expression
+from archdsl.syntax.parser import MAX_TOKENS, no_collection, parse_expression
 
 MAX_SETTINGS = 100_000  # of all variants together, inherited ones included
 
@@ -224,7 +224,9 @@ def _read_and_check(source: Source, folder: str | None) -> tuple[Spec | None, li
     for d in resolve(module):
         found.add(d)
     if not found.found:
-        with session.one_budget(source.text.count("\n")):
+        # a line counts when something stands on it
+        lines = min(source.text.count("\n"), (MAX_TOKENS - module.library.left) // 5, MAX_LINES)
+        with session.one_budget(lines):
             _elaborate_all(module, models, session, found)
     return next(iter(models.values()), None), found.found
 

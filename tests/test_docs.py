@@ -115,9 +115,10 @@ def test_limits():
     told = {k: int(v.replace(",", "")) for k, v in re.findall(r"^\| ([a-z ]+) \| ([\d,]+) \|$", text[text.index("## Limits") :], re.MULTILINE)}
     assert told == {
         "bytes of a file": files.LIMIT, "words and signs of a file": parser.MAX_TOKENS, "steps of an elaboration": limits.MAX_STEPS,
-        "further steps for each line of a file": limits.LINE_STEPS,
+        "further steps for each line of a file": limits.LINE_STEPS, "lines with further steps": limits.MAX_LINES,
         "items of a list or string": limits.MAX_ITEMS, "bits of a number": limits.MAX_BITS, "values inside values": limits.MAX_DEPTH,
-        "blocks and functions inside each other": limits.MAX_CALLS, "axes of a tensor": limits.MAX_AXES, "characters of an address": limits.MAX_ADDRESS,
+        "blocks and functions inside each other": limits.MAX_CALLS, "axes of a tensor": limits.MAX_AXES,
+        "weights of a model": limits.MAX_WEIGHTS, "ops that a model runs": limits.MAX_NODES, "characters of an address": limits.MAX_ADDRESS,
         "conditions on sizes of a model": limits.MAX_GUARDS, "modules that import modules": modules.MAX_IMPORTS,
     }
     assert "| elements of a tensor | 2 ** 62 |" in text and ops.MAX_ELEMENTS == 2**62

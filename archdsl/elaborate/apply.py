@@ -481,7 +481,11 @@ def phase(frame: Frame, node: tree.PhaseExpr) -> Any:
             raise error("A0227", f"a phase is `train` or `eval`, not `{name}`", node.span)
         builder = Builder(frame.builder, frame.builder.base, frame.builder.home)
         value = results_of(frame.child(builder=builder, phase=name), results)
-        arms[name] = (builder, tuple(good(v) for v in (value if isinstance(value, tuple) else (value,))))
+        values = value if isinstance(value, tuple) else (value,)
+        for v, r in zip(values, results if len(results) == len(values) else results * len(values)):
+            if not isinstance(good(v), Value):
+                raise error("A0227", f"the arms of `phase` give tensors, this is {describe(v)}", r.span)
+        arms[name] = (builder, tuple(builder.resolve(v) for v in values))
     if set(arms) != {"train", "eval"}:
         raise error("A0227", "both phases need an arm: `phase { train => …  eval => … }`", node.span)
     for builder, _ in arms.values():
@@ -497,7 +501,6 @@ def phase(frame: Frame, node: tree.PhaseExpr) -> Any:
     outer = list(dict.fromkeys(v for b, _ in arms.values() for v in b.imports))
     graphs = {}
     for name, (builder, values) in arms.items():
-        values = tuple(builder.resolve(v) for v in values)
         for v in outer:
             builder.resolve(v)
         order = [builder.imports[v] for v in outer]

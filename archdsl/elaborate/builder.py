@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from archdsl.diagnostics.model import Label, error
-from archdsl.elaborate.limits import MAX_ADDRESS, limit
+from archdsl.elaborate.limits import MAX_ADDRESS, MAX_NODES, MAX_WEIGHTS, limit
 from archdsl.elaborate.values import HOLDERS, NeedInline, map_tensors
 from archdsl.graph import Graph, Guard, InitExpr, Knob, Node, Param, TensorType, Value
 from archdsl.ops.registry import find
@@ -165,8 +165,13 @@ class Builder:
     def finish(self, name: str, outputs: tuple[Value, ...], *, names: tuple[str | None, ...] = (), doc: str = "", span: Span) -> Graph:
         outputs = tuple(self.resolve(o) for o in outputs)
         kept = self._live(outputs)
-        return Graph(name, tuple(self.inputs), kept, outputs, names, tuple(self.params.values()), dict(self.children), dict(self.emits), tuple(self.guards),
-                     dict(self.knobs), doc, span, dict(self.applied))
+        graph = Graph(name, tuple(self.inputs), kept, outputs, names, tuple(self.params.values()), dict(self.children), dict(self.emits), tuple(self.guards),
+                      dict(self.knobs), doc, span, dict(self.applied))
+        if graph.weight_count > MAX_WEIGHTS:
+            raise limit(f"`{name}` has more than {MAX_WEIGHTS:,} weights", span, help="share some, or nest fewer blocks that apply others several times")
+        if graph.node_count > MAX_NODES:
+            raise limit(f"`{name}` runs more than {MAX_NODES:,} ops", span, help="shorten the loops, or nest fewer blocks that apply others several times")
+        return graph
 
     def _live(self, outputs: tuple[Value, ...]) -> tuple[Node, ...]:
         """Nodes that an output, an emitted value or an update needs; inputs stay."""

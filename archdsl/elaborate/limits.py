@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from archdsl.elaborate.frame import Session
 
 MAX_STEPS = 300_000   # of one elaboration, and of all that checking one file of a few lines needs
-LINE_STEPS = 40       # more for each line of a file that is checked: models take 10 to 60
+LINE_STEPS = 30       # more for each line of a file that is checked: models take 10 to 60
+MAX_LINES = 10_000    # that count so
 MAX_ITEMS = 200_000   # of a list with the lists inside it, of a block with the blocks inside it; characters of a string
 MAX_BITS = 4_096      # of a number; of each half of a fraction
 MAX_DEPTH = 64        # of values inside values
@@ -31,6 +32,8 @@ MAX_FAULTS = 50       # of one body; who has seen these has enough to do
 FRAMES = 5_000        # of Python's stack: MAX_CALLS bodies with the expressions in them
 MAX_GUARDS = 500      # conditions on run-time sizes
 MAX_ADDRESS = 1_000   # characters of an address inside one block
+MAX_WEIGHTS = 200_000 # of a model, each copy counted
+MAX_NODES = 1_000_000 # ops that a model runs, each as often as it runs
 MAX_AXES = 64         # torch has no tensors of more
 
 

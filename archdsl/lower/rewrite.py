@@ -32,6 +32,7 @@ class Writer:
         self.pending: dict[str, Value] = {}
         self.children: dict[str, Definition] = {}
         self.arms: list[tuple[Definition, Definition]] = []
+        self.calls: dict[str, list[Node]] = {}  # of the source, by path
 
     def definition(self) -> Definition:
         for node in self.source.nodes:
@@ -174,7 +175,11 @@ class Writer:
 
     def _wanted(self, path: str) -> dict[str, Value]:
         """The tables that every call of the child at a path can be given."""
-        calls = [n for n in self.info.live if n.op == "call" and n.attrs["path"] == path]
+        if not self.calls:
+            for n in self.info.live:
+                if n.op == "call":
+                    self.calls.setdefault(n.attrs["path"], []).append(n)
+        calls = self.calls[path]
         below = self.planner.analyse(calls[0].attrs["graph"], self.info.needs[path]).tables
         dims = [dim_map(n.attrs["graph"], n.args) for n in calls]
         return {key: table for key, table in below.items() if all(describe(moved(table, f"{path}.", d)) in self.tables for d in dims)}

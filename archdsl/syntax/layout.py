@@ -108,7 +108,8 @@ def layout(doc: Doc, width: int = 120, step: int = 2) -> str:
         elif isinstance(top, Indent):
             todo.append((indent + step, broken, top.body))
         elif isinstance(top, Group):
-            todo.append((indent, top.broken or not _fits(top.body, width - column, todo), top.body))
+            # what stands in a flat group fits: that was seen when the group was
+            todo.append((indent, top.broken or broken and not _fits(top.body, width - column, todo), top.body))
         elif isinstance(top, IfBroken):
             todo.append((indent, broken, top.broken if broken else top.flat))
         elif isinstance(top, Comment):
