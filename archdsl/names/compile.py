@@ -14,7 +14,7 @@ from archdsl.elaborate.expressions import evaluate, free_names, truth
 from archdsl.elaborate.frame import Frame, Session
 from archdsl.elaborate.limits import MAX_FAULTS
 from archdsl.names.pairing import Pairing, Variable, describe, pair
-from archdsl.names.patterns import Binding, Pattern, outline, parse_pattern, respan
+from archdsl.names.patterns import Binding, Choice, Expression, Index, Pattern, Star, outline, parse_pattern, respan
 from archdsl.names.steps import MAX_KEYS, Chain
 from archdsl.records import field, record, replace
 from archdsl.source import Span
@@ -80,9 +80,11 @@ class Weights:
         return out
 
 
-@record()
+@record(slots=False)
 class Line:
-    """A line as it was read. `bindings` and, for plain renamings, `keys` by address are kept when they are the same in all variants (`constant`)."""
+    """A line as it was read. `bindings` by address are kept when they are the same in all variants (`constant`); for plain renamings `texts`: of
+    each part of the address that is no plain text, None where the pattern does not fit, and `keys`: the foreign keys, where nothing is computed.
+    `fits`: the pattern's answer for an outline."""
 
     own: Pattern
     foreign: Pattern
@@ -90,11 +92,59 @@ class Line:
     chain: Chain
     constant: bool
     bindings: dict[str, Binding | None] = field(default_factory=dict)
+    texts: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
+    fits: dict[str, bool] = field(default_factory=dict)
 
     @property
     def renames(self) -> bool:
         return not (self.chain.ops or self.together.own or self.together.foreign)
+
+    def may_fit(self, shape: str) -> bool:
+        """Whether addresses of an outline can fit."""
+        found = self.fits.get(shape)
+        if found is None:
+            found = self.fits[shape] = self.own.outline.fullmatch(shape) is not None
+        return found
+
+    @cached_property
+    def groups(self) -> tuple[Any, ...] | None:
+        """The parts of the address that are no plain text, where they can be read off it one by one; else None."""
+        parts = tuple(p for p in self.own.parts if not isinstance(p, str))
+        plain = all(isinstance(p, (Index, Star)) or isinstance(p, Choice) and all(isinstance(i, str) for i in p.items) for p in parts)
+        return parts if plain and len(self.own.indices) == sum(isinstance(p, Index) for p in parts) else None
+
+    @cached_property
+    def renaming(self) -> list[str | Expression | tuple[int, dict[str, str] | None]] | None:
+        """The foreign key from the texts of `groups`: plain text, (which one, what it becomes; None: itself), or a number to compute. None where
+        it cannot be made so."""
+        if self.groups is None or not self.renames:
+            return None
+        at = [k for k, p in enumerate(self.groups) if isinstance(p, Choice)]
+        index = {p.name: k for k, p in enumerate(self.groups) if isinstance(p, Index)}
+        stars = iter([k for k, p in enumerate(self.groups) if isinstance(p, Star)])
+        out: list[str | Expression | tuple[int, dict[str, str] | None]] = []
+        lists = iter([at[self.together.pairs[k]] for k in range(len(self.foreign.choices))])
+        for p in self.foreign.parts:
+            if isinstance(p, (str, Expression)):
+                out.append(p)
+            elif isinstance(p, Index):
+                out.append((index[p.name], None))
+            elif isinstance(p, Star):
+                out.append((next(stars), None))
+            elif isinstance(p, Choice) and all(isinstance(i, str) for i in p.items):
+                k = next(lists)
+                out.append((k, dict(zip(reversed(self.groups[k].texts), reversed(p.texts)))))
+            else:
+                return None
+        return out
+
+    def texts_of(self, address: str) -> tuple[str, ...] | None:
+        """The entry of `texts` for an address."""
+        if address not in self.texts:
+            found = self.own.regex.fullmatch(address)
+            self.texts[address] = None if found is None else found.groups()
+        return self.texts[address]
 
 
 Memo = dict[int, Line]
@@ -103,7 +153,7 @@ Memo = dict[int, Line]
 
 def compile_names(decl: tree.Names, module: Module, made: Elaborated, memo: Memo | None = None, weights: Weights | None = None,
                   session: Session | None = None) -> Compiled:
-    """Never raises for faults of the block: they are in the result. `weights`: those of `made`, when they are at hand. `session`: whose steps count."""
+    """Never raises for faults of the block: they are in the result. `weights`: those of `made`, when at hand. `session`: whose steps count."""
     return _Compiler(decl, module, made, {} if memo is None else memo, weights, session).run()
 
 
@@ -219,8 +269,7 @@ class _Compiler:
         read = self._read(line, at)
         self._check_joins(read)
         if read.renames:
-            for address, binding in self._members(line, use, read):
-                key = self._key(read, address, binding)
+            for address, key in self._renamed(line, use, read):
                 self._take(self.own_lines, address, line, "weight", read.own.span)
                 self._take(self.foreign_lines, key, line, "key", read.foreign.span)
                 self.entries.append(Entry((address,), (key,)))
@@ -310,8 +359,7 @@ class _Compiler:
             together = read.together
             side, variable = (read.own, together.own[0]) if together.own else (read.foreign, together.foreign[0])
             raise error("A0435", f"{describe(side, variable)} stands on one side only", side.span, help="an alias is one further name of one weight")
-        for address, binding in self._members(line, use, read):
-            key = self._key(read, address, binding)
+        for address, key in self._renamed(line, use, read):
             self._take(self.foreign_lines, key, line, "key", read.foreign.span)
             self.aliases.append(Alias(key, address))
 
@@ -341,11 +389,11 @@ class _Compiler:
         if holds is False:
             return
         for shape, addresses in self.weights.outlines.items():
-            if own.outline.fullmatch(shape):
+            if read.may_fit(shape):
                 self.frame.session.step(own.span, 2 * len(addresses))
                 for address in addresses:
                     binding = read.bindings[address] if address in read.bindings else self._binding(read, address)
-                    if binding is not None and (holds or self._asked(line, binding)):
+                    if binding is not None and (holds or self._asked(line, binding.indices)):
                         use.active = use.matched = True
                         use.picks.update(enumerate(binding.picks))
                         yield address, binding
@@ -356,18 +404,47 @@ class _Compiler:
             read.bindings[address] = binding
         return binding
 
-    def _key(self, read: Line, address: str, binding: Binding) -> str:
-        """The foreign key of a weight that is only renamed."""
-        key = read.keys.get(address) or next(self._foreign(read, binding, binding.indices, []))
-        if read.constant:
-            read.keys[address] = key
-        return key
+    def _renamed(self, line: tree.NameLine, use: Use, read: Line) -> Iterator[tuple[str, str]]:
+        """The addresses that a line only renames, and their foreign keys."""
+        if read.renaming is None or read.groups is None:
+            for address, binding in self._members(line, use, read):
+                yield address, next(self._foreign(read, binding, binding.indices, []))
+            return
+        holds = self._holds(line, use, tuple(read.own.mentioned))
+        if holds is False:
+            return
+        seen: set[tuple[str, ...]] = set()
+        indices = [(k, p.name) for k, p in enumerate(read.groups) if isinstance(p, Index)]
+        lists = [(k, p) for k, p in enumerate(read.groups) if isinstance(p, Choice)]
+        computed = any(isinstance(p, Expression) for p in read.renaming)
+        for shape, addresses in self.weights.outlines.items():
+            if not read.may_fit(shape):
+                continue
+            self.frame.session.step(read.own.span, 2 * len(addresses))
+            for address in addresses:
+                texts = read.texts_of(address)
+                if texts is None or not holds and not self._asked(line, {name: int(texts[k]) for k, name in indices}):
+                    continue
+                use.active = use.matched = True
+                if lists:
+                    seen.add(tuple([texts[k] for k, _ in lists]))
+                key = read.keys.get(address)
+                if key is None:
+                    key = "".join([p if isinstance(p, str) else self._computed(read, p, {name: int(texts[k]) for k, name in indices})
+                                   if isinstance(p, Expression) else texts[p[0]] if p[1] is None else p[1][texts[p[0]]] for p in read.renaming])
+                    if not computed:
+                        read.keys[address] = key
+                yield address, key
+        use.picks.update((n, p.items.index(t)) for found in seen for n, ((_, p), t) in enumerate(zip(lists, found)))
 
-    def _asked(self, line: tree.NameLine, binding: Binding) -> bool:
+    def _computed(self, read: Line, part: Expression, indices: Mapping[str, int]) -> str:
+        return part.index(self._value(part.expr, indices, read.foreign.span), read.foreign.span)
+
+    def _asked(self, line: tree.NameLine, indices: Mapping[str, int]) -> bool:
         assert line.condition is not None
-        key = self._about(line.condition, binding.indices)
+        key = self._about(line.condition, indices)
         if key not in self.answers:
-            self._bind(binding.indices)
+            self._bind(indices)
             self.answers[key] = truth(self.frame, line.condition)
         return self.answers[key]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, error
@@ -36,6 +36,12 @@ class Expression:
     text: str
     indices: frozenset[str]
     fixed: bool
+
+    def index(self, value: Any, span: Span) -> str:
+        """Its value in a name. Raises A0437."""
+        if type(value) is not int or value < 0:
+            raise error("A0437", f"`{{{self.text}}}` is {value}", span, "an index in a name is a whole number")
+        return str(value)
 
 
 @record(frozen=True)
@@ -176,10 +182,7 @@ class Pattern:
             elif isinstance(p, Star):
                 out.append(next(stars))
             else:
-                value = evaluate(p.expr, binding.indices)
-                if type(value) is not int or value < 0:
-                    raise error("A0437", f"`{{{p.text}}}` is {value}", self.span, "an index in a name is a whole number")
-                out.append(str(value))
+                out.append(p.index(evaluate(p.expr, binding.indices), self.span))
         return "".join(out)
 
     def search(self, evaluate: Evaluate) -> str:
@@ -204,6 +207,7 @@ class Pattern:
         return out
 
 
+@lru_cache(maxsize=1 << 16)
 def outline(address: str) -> str:
     """`layers.3.norm.weight` -> `layers.#.norm.weight`"""
     return _NUMBER.sub("#", address)

@@ -42,6 +42,10 @@ class Table:
         self.words = Words(self.terminals, data["texts"])
         self.ids = self.words.ids
         self.texts: dict[str, str] = data["texts"]
+        called = {name: METHOD.get(name, name) for _, _, _, _, name in self.rules if name}
+        self._methods = list(dict.fromkeys(called.values()))
+        number = {name: i + 1 for i, name in enumerate(self._methods)}
+        self._of_rules = itemgetter(*(number[called[name]] if name else 0 for _, _, _, _, name in self.rules))
 
     def value_of(self, rule: int, parts: list[Any], methods: list[Any], start: int, end: int) -> Any:
         """The value of a rule from those of its symbols; the parser's loop has the same in line."""
@@ -59,8 +63,7 @@ class Table:
 
     def methods_of(self, builder: Any) -> list[Any]:
         """For each rule the method that builds its value, None where values only pass through."""
-        found = {name: getattr(builder, METHOD.get(name, name)) for name in {rule[4] for rule in self.rules} if name}
-        return [found.get(rule[4]) for rule in self.rules]
+        return list(self._of_rules([None, *(getattr(builder, name) for name in self._methods)]))
 
 
 _loaded: Table | None = None
