@@ -439,7 +439,15 @@ class Facts:
 
     def at_least(self, a: Size, b: Size) -> bool | None:
         """Whether a >= b for all sizes; False when some refute it."""
-        return _within_limits(lambda: signs.nonnegative(self, a - b))
+        return _within_limits(lambda: self._at_least_zero(a - b))
+
+    def _at_least_zero(self, size: Size) -> bool | None:
+        if isinstance(size, int):
+            return size >= 0
+        key = ("at least 0", size)
+        if key not in self._decided:
+            self._decided[key] = signs.nonnegative(self, size)
+        return self._decided[key]
 
     def positive(self, size: Size) -> bool | None:
         """Whether the size is at least 1 for all sizes of the symbols; False when some refute it."""
