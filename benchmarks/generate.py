@@ -126,7 +126,8 @@ variant deep{n} of Image{n} {{ depths = [3, {deep}, 3] }}
 def chapter(n: int) -> str:
     d = 32 * (2 + n % 7)
     return CHAPTER.format(
-        n=n, d=d, small=d // 2, wide=d + 64, depth=4 + n % 9, every=2 + n % 3, heads=(2, 4, 8)[n % 3], vocab=500 + n, drop=f"0.{n % 4}", scale=f"0.{2 + n % 7}",
+        n=n, d=d, small=d // 2, wide=d + 64, depth=4 + n % 9, every=2 + n % 3, heads=(2, 4, 8)[n % 3], vocab=500 + n,
+        drop=f"0.{n % 4}", scale=f"0.{2 + n % 7}",
         kernel=3 + 2 * (n % 3), ratio=2 + n % 3, expand=2 + n % 4, w0=8 * (2 + n % 5), w1=8 * (4 + n % 5), w2=8 * (8 + n % 5), stage=2 + n % 4,
         deep=4 + n % 5, classes=10 + n,
     )
