@@ -29,6 +29,12 @@ class TensorType:
     dtype: str
     shape: tuple[Size, ...]
 
+    def __eq__(self, other: object) -> bool:
+        return self is other or type(other) is type(self) and self.dtype == other.dtype and self.shape == other.shape  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((self.dtype, self.shape))
+
     @property
     def numel(self) -> Size:
         return product(self.shape)
@@ -229,6 +235,11 @@ class Graph:
         """How many nodes it has written out, each called graph as often as it is called."""
         inside = sum(g.node_count for n in self.nodes for g in n.attrs.values() if isinstance(g, Graph))
         return len(self.nodes) + inside
+
+    @cached_property
+    def has_effect(self) -> bool:
+        """Whether running it sets a buffer, itself or in a graph that it calls."""
+        return any(n.op == "update" or n.op == "call" and n.attrs["graph"].has_effect for n in self.nodes)
 
     @cached_property
     def hash(self) -> str:

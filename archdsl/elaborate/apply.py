@@ -220,7 +220,7 @@ def complete(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> Templa
     """A block with its first list: explicit arguments, then the defaults in force. Raises for missing and unknown ones."""
     decl = ref.decl
     bound = headers.first_list(frame, ref, args, node)
-    key = frame.session.intern(("block", id(decl), tuple(sorted((k, frame.session.key(b.value)) for k, b in bound.items())), frame.defaults.key))
+    key = frame.session.intern(("block", id(decl), tuple([(k, frame.session.key(b.value)) for k, b in bound.items()]), frame.defaults.key))
     return checked(frame.session, Template(ref, bound, frame.defaults, node.span, key), node.span)
 
 
@@ -370,15 +370,10 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
     session = frame.session
     positional, named_args, spans = args
     tensors: list[Value] = []
-
-    def note(v: Value) -> Value:
-        tensors.append(v)
-        return v
-
     for v in (*positional, *named_args.values()):
-        map_tensors(v, note)
-    key = (id(template.ref.decl), template.key, tuple(session.key(v) for v in positional), tuple((k, session.key(v)) for k, v in named_args.items()), frame.dtype,
-           tuple(sorted(_labels(template).items())), session.known)
+        map_tensors(v, tensors.append)
+    key = (id(template.ref.decl), template.key, tuple([session.key(v) for v in positional]), tuple([(k, session.key(v)) for k, v in named_args.items()]),
+           frame.dtype, tuple(sorted(_labels(template).items())), session.known)
     hit = None if overrides else session.memo.get(key)
     if hit is None:
         session.step(span, 15)
@@ -407,8 +402,11 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
     return graph, tuple(tensors)
 
 
+LABELLED = frozenset({Template, Compose, Literal, Partial, Share})
+
+
 def _labels(template: Template) -> dict[str, Any]:
-    return {k: getattr(b.value, "label", None) for k, b in template.args.items() if getattr(b.value, "label", None)}
+    return {k: b.value.label for k, b in template.args.items() if type(b.value) in LABELLED and b.value.label}
 
 
 def _body_of(template: Template) -> Template | None:

@@ -70,7 +70,7 @@ class Builder:
         known = find(op)
         if known is None or known.random or known.phase:
             return None
-        return (op, tuple((type(a), a) for a in args), tuple((k, repr(v) if isinstance(v, float) else v) for k, v in attrs.items()))
+        return (op, tuple([(type(a), a) for a in args]), tuple([(k, repr(v) if type(v) is float else v) for k, v in attrs.items()]))
 
     def input(self, name: str, type: TensorType, span: Span) -> Value:
         node = Node("input", (), {"name": name}, (type,), span, name)
@@ -98,7 +98,8 @@ class Builder:
         """Takes an address for one owner. Raises A0211 for a second owner and A0210 for a name that modules use themselves."""
         if len(path) > MAX_ADDRESS:
             raise limit(f"the address `{path[:40]}…` has more than {MAX_ADDRESS:,} characters", span)
-        for word in path.split("."):
+        nested = "." in path
+        for word in path.split(".") if nested else (path,):
             if word in RESERVED:
                 raise error("A0210", f"the address `{path}` would hide `{word}` of the module", span, f"`{word}` is taken by torch.nn.Module",
                             help=f"name it otherwise, for example `as {word}_`")
@@ -107,7 +108,7 @@ class Builder:
             raise error("A0211", f"two sets of {what} have the address `{shown}`", span, "the second",
                         labels=(Label(self.owners[path], "the first one"),),
                         help="name the two applications: `… as NAME`, or label the loop around them")
-        above = [path[:i] for i, c in enumerate(path) if c == "."]
+        above = [path[:i] for i, c in enumerate(path) if c == "."] if nested else ()
         other = self.inside.get(path) or next((p for p in above if p in self.owners), None)
         if other is not None:
             raise error("A0211", f"`{self.base}{path}` and `{self.base}{other}` cannot both own {what}: one address lies inside the other", span, "the second",
@@ -129,7 +130,9 @@ class Builder:
 
     def require(self, guards: Iterable[Guard]) -> None:
         """Guards of a graph inside, or of an attempt to make one: what they say is known from then on, so nothing would state it again."""
-        self.guards += [g for g in guards if g not in self.guards]
+        for g in guards:
+            if g not in self.guards:
+                self.guards.append(g)
 
     def emit(self, address: str, value: Value, span: Span) -> None:
         if address in self.emits:
@@ -139,13 +142,16 @@ class Builder:
 
     def call(self, graph: Graph, path: str, args: list[Any], span: Span, name: str = "", emit_path: str | None = None) -> tuple[Value, ...]:
         """Applies a graph whose weights live at `path`; returns its outputs and collects what it emits."""
-        types = tuple(o.type for o in graph.outputs) + tuple(v.type for v in graph.emits.values())
+        types = tuple([o.type for o in graph.outputs]) if not graph.emits else tuple([v.type for v in (*graph.outputs, *graph.emits.values())])
         node = self.add("call", tuple(args), {"path": path, "graph": graph}, types, span, name)
         values = node.values
-        for address, value in zip(graph.emits, values[len(graph.outputs) :]):
-            self.emit(f"{path if emit_path is None else emit_path}.{address}", value, span)
-        self.require(graph.guards)
-        self.knobs.update({f"{path}.{k}": v for k, v in graph.knobs.items()})
+        if graph.emits:
+            for address, value in zip(graph.emits, values[len(graph.outputs) :]):
+                self.emit(f"{path if emit_path is None else emit_path}.{address}", value, span)
+        if graph.guards:
+            self.require(graph.guards)
+        for k, v in graph.knobs.items():
+            self.knobs[f"{path}.{k}"] = v
         return values[: len(graph.outputs)]
 
     def splice(self, graph: Graph, args: list[Value]) -> tuple[Value, ...]:
@@ -178,18 +184,16 @@ class Builder:
         needed = {id(v.node) for v in (*outputs, *self.emits.values())}
         live: list[Node] = []
         for node in reversed(self.nodes):
-            if node.op in ("input", "update") or id(node) in needed or _has_effect(node):
+            if id(node) in needed or node.op in ("input", "update") or node.op == "call" and node.attrs["graph"].has_effect:
                 live.append(node)
-                needed.update(id(v.node) for v in node.operands())
-        return tuple(reversed(live))
+                for v in node.operands():
+                    needed.add(id(v.node))
+        live.reverse()
+        return tuple(live)
 
     @property
     def owns_anything(self) -> bool:
         return bool(self.params or self.children or self.emits or self.knobs)
-
-
-def _has_effect(node: Node) -> bool:
-    return node.op == "call" and any(_has_effect(n) or n.op == "update" for n in node.attrs["graph"].nodes)
 
 
 def join(prefix: str, name: str) -> str:

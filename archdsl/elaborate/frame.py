@@ -170,14 +170,14 @@ class Session:
             return value
         if kind in _SIMPLE:
             return (kind.__name__, value)
+        if kind is Value:
+            return ("tensor", value.dtype, value.shape)
         if type(value) is Late:
             return ("late", value.number)
         if isinstance(value, tuple):
             return ("t", self._long_key(value) if len(value) > 64 else self.intern(tuple(self.key(v) for v in value)))
         if isinstance(value, RecordValue):
             return ("r", value.name, self.intern(tuple((k, self.key(v)) for k, v in value.items)))
-        if isinstance(value, Value):
-            return ("tensor", value.type)
         if isinstance(value, Mask):
             return ("m", value.kind, tuple(self.key(a) for a in value.args))
         if isinstance(value, InitExpr):
