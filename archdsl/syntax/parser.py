@@ -86,15 +86,31 @@ def _alone(text: str, path: str, start: str) -> Any:
     return value
 
 
+OLD = 1_000_000  # objects made old without a look before all are looked through
+_old = 0
+
+
 @contextmanager
 def no_collection() -> Generator[None]:
-    """A tree is all live objects: looking for garbage while it grows costs a third of the time."""
+    """A tree is all live objects: looking for garbage while it grows would take a third of the time, and one look when it is done a tenth.
+
+    So what was made here is old at once (`unfreeze` puts it there), and Python looks through old objects only now and then. It would not count these
+    among the reasons to do so: that is done here.
+    """
+    global _old
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was:
+            if not gc.get_freeze_count():  # else someone keeps objects frozen
+                _old += gc.get_count()[0]
+                gc.freeze()
+                gc.unfreeze()
+                if _old > OLD:
+                    _old = 0
+                    gc.collect()
             gc.enable()
 
 

@@ -73,3 +73,42 @@ def test_what_is_let_through_can_be_walked():
     assert parse(Source("again.arch", format_module(source))) == parse(source)
     nested = BODY % ("f(" * 60 + "x" + ")" * 60)
     assert parse(Source("again.arch", format_module(Source("deep.arch", nested)))) == parse(Source("deep.arch", nested))
+
+
+def test_garbage_of_many_texts_is_found(monkeypatch):
+    """What is parsed is old at once; it is looked through when it has become much."""
+    import gc
+
+    from archdsl.syntax import parser
+
+    class Loop:
+        alive = 0
+
+        def __init__(self):
+            self.me = self
+            Loop.alive += 1
+
+        def __del__(self):
+            Loop.alive -= 1
+
+    monkeypatch.setattr(parser, "OLD", 5_000)
+    for _ in range(100):
+        with parser.no_collection():
+            [Loop() for _ in range(100)]
+    assert Loop.alive <= 6_000
+    assert gc.isenabled() and not gc.get_freeze_count()
+
+
+def test_frozen_objects_stay_frozen():
+    import gc
+
+    from archdsl.syntax import parser
+
+    gc.freeze()
+    try:
+        count = gc.get_freeze_count()
+        with parser.no_collection():
+            pass
+        assert gc.get_freeze_count() == count
+    finally:
+        gc.unfreeze()
