@@ -99,6 +99,9 @@ def no_collection() -> Generator[None]:
     """
     global _old
     was = gc.isenabled()
+    if was and _old > OLD:
+        _old = 0
+        gc.collect()
     gc.disable()
     try:
         yield
@@ -108,9 +111,6 @@ def no_collection() -> Generator[None]:
                 _old += gc.get_count()[0]
                 gc.freeze()
                 gc.unfreeze()
-                if _old > OLD:
-                    _old = 0
-                    gc.collect()
             gc.enable()
 
 
