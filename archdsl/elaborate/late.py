@@ -2,8 +2,9 @@
 
 Every layer of a deep network has its own drop rate. Elaborating a layer anew for each rate would cost most of a check, so the body of a
 labelled loop is elaborated once with a `Late` in the place of the rate, and copied with the numbers of each pass. What may be late is read
-off the text: the expression is an argument of a block's first list, at a parameter whose every mention is in turn such an argument, or the
-attribute of a random op (`dropout`, `drop_path`). So no branch, no size, no product and no other name can depend on the number.
+off the text: the expression is an argument of a block's first list, at a parameter whose every mention is in turn in such an argument, alone
+or with arithmetic around it, or the attribute of a random op (`dropout`, `drop_path`). So no branch, no size and no other name can depend on the
+number.
 """
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
 from archdsl.elaborate import library
+from archdsl.elaborate.operators import filled
 from archdsl.elaborate.ops import _number, latest, parameters
 from archdsl.elaborate.values import BlockRef, Late, OpRef, Unfit, map_tensors
 from archdsl.graph import Graph, Mask, Node, Value
@@ -84,11 +86,28 @@ def _late_parameters(session: Session, ref: BlockRef) -> Iterator[int | str]:
             continue
         if bound is None:
             bound = set(binders(decl))
-        passed = {id(value) for callee, at, value in positions(decl.body)
-                  if isinstance(value, tree.Name) and value.id == p.name and callee not in bound and accepts(session, ref.module, callee, at)}
+        passed = {id(n) for callee, at, value in positions(decl.body)
+                  for n in summands(value) if n.id == p.name and callee not in bound and accepts(session, ref.module, callee, at)}
         if all(id(n) in passed for n in mentions(decl, p.name) if n is not p):
             yield p.name
             yield i
+
+
+def summands(node: tree.Expr) -> list[tree.Name]:
+    """The names in an argument that is a name, or made of numbers and names by arithmetic; none for any other."""
+    stack: list[Any] = [node]
+    names: list[tree.Name] = []
+    while stack:
+        n = stack.pop()
+        if isinstance(n, tree.Name):
+            names.append(n)
+        elif isinstance(n, tree.Binary) and n.op in ("+", "-", "*", "/"):
+            stack += (n.left, n.right)
+        elif isinstance(n, tree.Unary) and n.op == "-":
+            stack.append(n.operand)
+        elif not isinstance(n, tree.Number):
+            return []
+    return names
 
 
 def binders(node: Any) -> Iterator[str]:
@@ -154,9 +173,18 @@ def lates(session: Session, graph: Graph) -> frozenset[int]:
     """The numbers that a graph waits for. Kept with the graph: its id is not free for another one."""
     known = session.waiting.get(id(graph))
     if known is None:
-        here = {a.number for n in graph.nodes for a in n.attrs.values() if type(a) is Late}
+        here = {i for n in graph.nodes for a in n.attrs.values() if type(a) is Late for i in _waits_for(a)}
         known = session.waiting[id(graph)] = (frozenset(here.union(*(lates(session, g) for g in graph.subgraphs()))), graph)
     return known[0]
+
+
+def _waits_for(value: Any) -> Iterator[int]:
+    if type(value) is Late:
+        if value.parts is None:
+            yield value.number
+        else:
+            yield from _waits_for(value.parts[1])
+            yield from _waits_for(value.parts[2])
 
 
 def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
@@ -167,8 +195,8 @@ def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
 
     def attribute(a: Any) -> Any:
         kind = type(a)
-        if kind is Late and a.number in numbers:
-            return _number(numbers[a.number])
+        if kind is Late:
+            return _number(filled(a, numbers))
         if kind is Graph:
             return fill(session, a, numbers)
         return map_tensors(a, moved)

@@ -7,14 +7,14 @@ from fractions import Fraction
 from typing import Any
 
 from archdsl import dims, shapes
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim
 from archdsl.elaborate.frame import Frame, checked
 from archdsl.elaborate.limits import MAX_BITS, MAX_ITEMS, limit
 from archdsl.elaborate.ops import apply_op
-from archdsl.elaborate.values import Condition, describe, is_hyper_number
+from archdsl.elaborate.values import Condition, Late, Unfit, describe, is_hyper_number
 from archdsl.graph import InitExpr, Value
-from archdsl.source import Span
+from archdsl.source import NOWHERE, Span
 
 ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "**": "pow", "@": "matmul", "%": "mod", "//": "floordiv"}
 COMPARISON = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge"}
@@ -27,6 +27,8 @@ def binary(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:
     """`a op b` for arithmetic and comparison operators."""
     if type(a) in NUMBERS and type(b) in NUMBERS:
         return COMPARED[op](a, b) if op in COMPARED else checked(frame.session, _computed(op, a, b, span), span)
+    if type(a) is Late or type(b) is Late:
+        return _late(op, a, b, span)
     if isinstance(a, Value) or isinstance(b, Value):
         return apply_op(frame, ARITHMETIC.get(op) or COMPARISON[op], (a, b), {}, span)
     if isinstance(a, InitExpr) or isinstance(b, InitExpr):
@@ -38,6 +40,29 @@ def binary(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:
     if isinstance(a, Dim) or isinstance(b, Dim):
         return _on_sizes(frame, op, a, b, span)
     return checked(frame.session, _on_numbers(op, a, b, span), span)
+
+
+def _late(op: str, a: Any, b: Any, span: Span) -> Late:
+    """Arithmetic with a number that is not there yet; nothing else is done with one (late.py sees to it)."""
+    values = [v.value if type(v) is Late else v for v in (a, b)]
+    if op not in ("+", "-", "*", "/") or not all(type(v) in NUMBERS for v in values):
+        raise Unfit
+    numbers = [v.number if type(v) is Late else (type(v), v) for v in (a, b)]
+    return Late((op, *numbers), _computed(op, *values, span), (op, a, b))
+
+
+def filled(value: Any, numbers: dict[int, Any]) -> Any:
+    """A late number with those in place that are there. Raises Unfit where they cannot be computed with."""
+    if type(value) is not Late:
+        return value
+    if value.parts is None:
+        return numbers.get(value.number, value)
+    op, a, b = value.parts
+    a, b = filled(a, numbers), filled(b, numbers)
+    try:
+        return _late(op, a, b, NOWHERE) if type(a) is Late or type(b) is Late else _computed(op, a, b, NOWHERE)
+    except ArchError:
+        raise Unfit from None
 
 
 def _plain(value: Any, span: Span) -> Any:

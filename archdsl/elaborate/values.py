@@ -198,10 +198,14 @@ class Condition:
 
 @record(frozen=True, eq=False)
 class Late:
-    """A number that the graph under construction waits for (late.py). `value` is the one of the present pass, which rules of ops may see."""
+    """A number that the graph under construction waits for (late.py). `value` is the one of the present pass, which rules of ops may see.
 
-    number: int
+    `number` says which it is; `parts` how it is computed from such numbers: (operator, left, right).
+    """
+
+    number: Any
     value: Any
+    parts: tuple[str, Any, Any] | None = None
 
 
 class Unfit(Exception):

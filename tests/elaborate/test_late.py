@@ -94,6 +94,32 @@ def test_positions_with_and_without_pipes(call, late, filled, monkeypatch):
     assert graph.hash == concretely(monkeypatch, body, TWO).hash
 
 
+MIXED = """block Mixed(rate: float, mix: float = 0.75)(x: [..., d]) -> [..., d] {
+  x = Pre(LayerNorm(), Linear(d), drop = mix * rate)(x) as a
+  return Pre(LayerNorm(), Linear(d), drop = (1 - mix) * rate)(x) as b
+}
+block Half(rate: float)(x: [..., d]) -> [..., d] { return Mixed(rate / 2 + 0.01)(x) as m |> dropout(-rate + 0.5) }
+block Whole(rate: float)(x: [..., d]) -> [..., d] { return dropout(Linear(d)(x) as f, rate / 2) }
+"""
+
+
+@pytest.mark.parametrize("call", ["Mixed(rate * i)(x) as f", "Half(rate * i)(x) as f", "Half(rate = rate * i)(x) as f"])
+def test_arithmetic_on_the_way(call, filled, monkeypatch):
+    body = f"layers: for i in range(depth) {{ x = {call} }}"
+    graph = made(body, MIXED)
+    assert filled.count("layers") == 4
+    assert graph.hash == concretely(monkeypatch, body, MIXED).hash
+
+
+def test_an_inexact_division_is_reported_as_ever(monkeypatch):
+    body = "layers: for i in range(depth) { x = Whole(i)(x) as f }"
+    for make in (made, lambda *a, **k: concretely(monkeypatch, *a, **k)):
+        with pytest.raises(ArchError) as e:
+            make(body, MIXED)  # 0 / 2 is 0, 1 / 2 is no whole number
+        assert e.value.diagnostics[0].code == "A0303"
+        assert "1 / 2" in str(e.value)
+
+
 def test_loops_in_loops(filled, monkeypatch):
     blocks = """block Stage(rate: float)(x: [..., d]) -> [..., d] {
       inner: for j in range(2) { x = Pre(LayerNorm(), Linear(d), drop = rate)(x) as f }
@@ -111,7 +137,7 @@ def test_loops_in_loops(filled, monkeypatch):
 @pytest.mark.parametrize(("block", "why"), [
     ("block D(rate: float)(x: [..., d]) -> [..., d] { y = Linear(d)(x) return if rate > 0 { dropout(y, rate) } else { y } }", "a branch"),
     ("block D(rate: float)(x: [..., d]) -> [..., d] { return Linear(d)(x) * rate }", "a product"),
-    ("block D(rate: float)(x: [..., d]) -> [..., d] { y = Linear(d)(x) return dropout(y, rate / 2) }", "arithmetic"),
+    ("block D(rate: float)(x: [..., d]) -> [..., d] { y = Linear(d)(x) return dropout(y, max(rate, 0)) }", "a function"),
     ("block D(rate: float)(x: [..., d]) -> [..., d] { keep = rate return dropout(Linear(d)(x), keep) }", "another name"),
     ("block D(rate: float)(x: [..., d]) -> [..., d] { require d > 4, \"not with {rate}\" return dropout(Linear(d)(x), rate) }", "a message"),
     ("block D(rate: float in 0..1)(x: [..., d]) -> [..., d] { return dropout(Linear(d)(x), rate) }", "a knob"),
