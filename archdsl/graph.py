@@ -72,20 +72,23 @@ class Node:
     def values(self) -> tuple[Value, ...]:
         return (Value(self),) if len(self.types) == 1 else tuple([Value(self, i) for i in range(len(self.types))])
 
-    def operands(self) -> Iterator[Value]:
+    def operands(self) -> list[Value]:
         """The tensor operands, nested tuples and masks included."""
-        yield from _operands(self.args)
+        found: list[Value] = []
+        _gather(self.args, found)
         for attribute in self.attrs.values():
-            if isinstance(attribute, Mask):
-                yield from attribute.tensors()
+            if type(attribute) is Mask:
+                found += attribute.tensors()
+        return found
 
 
-def _operands(args: Any) -> Iterator[Value]:
+def _gather(args: tuple[Any, ...], found: list[Value]) -> None:
     for a in args:
-        if isinstance(a, Value):
-            yield a
-        elif isinstance(a, tuple):
-            yield from _operands(a)
+        kind = type(a)
+        if kind is Value:
+            found.append(a)
+        elif kind is tuple:
+            _gather(a, found)
 
 
 @record(frozen=True)

@@ -32,6 +32,8 @@ def is_operand_list(p: tree.Param) -> bool:
 
 
 MISSING = object()
+ATOMS = frozenset({int, str, bool, float, Dim, type(None)})
+"""What a graph holds as it is."""
 
 
 @record()
@@ -62,17 +64,24 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
     params = parameters(name)
     spans = spans or {}
     values = _arguments(op, params, args, named, span, spans)
-    if not _tensors(values) and (frame.init or any(isinstance(v, InitExpr) for v in _flat(values.values()))):
+    tensors = _tensors(values)
+    if not tensors and (frame.init or any(isinstance(v, InitExpr) for v in _flat(values.values()))):
         return _initialiser(frame, span, op, params, values)
     if name == "identity":
         return values["x"]
-    if not _tensors(values):
-        _needs_tensor(op, values, span, spans or {})
+    if not tensors:
+        _needs_tensor(op, values, span, spans)
     types = infer(frame, op, values, span, spans)
-    operands = tuple(_operand(frame, values[p.name], span) for p in params if p.operand)
-    attrs = {p.name: _attribute(values[p.name]) for p in params if not p.operand}
-    node = frame.builder.add(name, operands, attrs, types, span, label)
-    return node.values[0] if len(types) == 1 else node.values
+    operands: list[Any] = []
+    attrs: dict[str, Any] = {}
+    for p in params:
+        value = values[p.name]
+        if p.operand:
+            operands.append(value if type(value) is Value and not frame.dtype else _operand(frame, value, span))
+        else:
+            attrs[p.name] = value if type(value) in ATOMS else _attribute(value)
+    node = frame.builder.add(name, tuple(operands), attrs, types, span, label)
+    return Value(node) if len(types) == 1 else node.values
 
 
 def _flat(values: Any) -> Any:
@@ -147,7 +156,7 @@ def _operand(frame: Frame, value: Any, span: Span) -> Any:
 
 def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[Any, Span]) -> tuple[TensorType, ...]:
     """The result types; a fault is reported at the operand it is about."""
-    types = {k: _as_type(frame, v) for k, v in values.items()}
+    types = {k: v if type(v) in ATOMS else _as_type(frame, v) for k, v in values.items()}
     try:
         result = op.infer(**types) if op.infer else shapes.infer_by_signature(op, types)
     except OpError as e:
@@ -191,10 +200,12 @@ def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], nam
     """Binds arguments to the op's parameters, defaults filled in, in the order of the signature."""
     if len(args) > len(params):
         raise error("A0205", f"{op.name} takes {len(params)} arguments, not {len(args)}", spans.get(len(params), span), notes=(op.signature,))
-    given = {p.name: a for p, a in zip(params, args)}
-    for i, p in enumerate(params[: len(args)]):
+    given: dict[str, Any] = {}
+    for i, value in enumerate(args):
+        name = params[i].name
+        given[name] = value
         if i in spans:
-            spans[p.name] = spans[i]
+            spans[name] = spans[i]
     if named:
         names = [p.name for p in params]
         for name, value in named.items():
@@ -207,7 +218,8 @@ def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], nam
     for p in params:
         value = given.get(p.name, MISSING)
         if value is not MISSING:
-            _check(op, p, value, spans.get(p.name, span))
+            if type(value) is not Value or p.many or not p.operand:
+                _check(op, p, value, spans.get(p.name, span))
         elif p.default is MISSING:
             raise error("A0203", f"{op.name} needs `{p.name}`", span, notes=(op.signature,))
         else:

@@ -158,7 +158,7 @@ def same_dtype(**operands: Any) -> str:
 
 # ---------------------------------------------------------------- sizes
 def equal(a: Size, b: Size) -> bool | None:
-    if isinstance(a, int) and isinstance(b, int):
+    if a is b or type(a) is int and type(b) is int:
         return a == b
     from archdsl.shapes import same
 
