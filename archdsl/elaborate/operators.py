@@ -48,7 +48,7 @@ def _late(op: str, a: Any, b: Any, span: Span) -> Late:
     if op not in ("+", "-", "*", "/") or not all(type(v) in NUMBERS for v in values):
         raise Unfit
     numbers = [v.number if type(v) is Late else (type(v), v) for v in (a, b)]
-    return Late((op, *numbers), _computed(op, *values, span), (op, a, b))
+    return Late((op, *numbers), _computed(op, values[0], values[1], span), (op, a, b))
 
 
 def filled(value: Any, numbers: dict[int, Any]) -> Any:

@@ -181,7 +181,7 @@ def _values(frame: Frame, counts: tuple[Counts, ...], out: list[Any]) -> None:
     from archdsl.elaborate.expressions import truth
 
     for c in counts:
-        if type(c) is Branches:
+        if isinstance(c, Branches):
             taken = next((i for i, (condition, _) in enumerate(c.arms) if truth(frame, condition)), -1)
             out.append(taken)
             _values(frame, c.arms[taken][1] if taken >= 0 else c.otherwise, out)

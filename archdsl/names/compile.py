@@ -185,7 +185,8 @@ def weight_maps(module: Module, model: str, made: Elaborated) -> dict[str, Weigh
 
 
 class _Compiler:
-    def __init__(self, decl: tree.Names, module: Module, made: Elaborated, memo: Memo, weights: Weights | None = None, session: Session | None = None):
+    def __init__(self, decl: tree.Names, module: Module, made: Elaborated, memo: Memo, weights: Weights | None = None,
+                 session: Session | None = None):
         self.decl, self.memo = decl, memo
         self.weights = weights or Weights(made.graph)
         self.shapes = self.weights.shapes

@@ -10,7 +10,8 @@ MODEL = """use std.linear {{ Linear }}
 use std.norm {{ LayerNorm, RMSNorm }}
 fn wide(i: int) -> int {{ return if i > 2 {{ 16 }} else {{ 8 }} }}
 block Other(n: int)(x: [..., d]) -> [..., d] {{ return Linear(d)(Linear(n)(x) as up) as down }}
-model M(depth: int = 6, widths: list[int] = [8, 16, 8, 16, 8, 16], every: int = 2, eps: float? = none, few: list[int]? = [1, 2])(x: [B = 1, T, 8]) -> [B, _, _] {{
+model M(depth: int = 6, widths: list[int] = [8, 16, 8, 16, 8, 16], every: int = 2, eps: float? = none,
+  few: list[int]? = [1, 2])(x: [B = 1, T, 8]) -> [B, _, _] {{
 {body}
   return x
 }}
