@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 
 from archdsl.diagnostics.codes import Code
-from archdsl.diagnostics.model import ArchError, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.source import Source, Span
 
 LIMIT = 10_000_000  # bytes; the largest shipped spec has some 10,000
@@ -77,18 +77,24 @@ def read_source(path: str | os.PathLike[str], module: str = "") -> Source:
 def arch_files(paths: list[str]) -> Iterator[str]:
     """The files that command line arguments name: a file itself, for a folder every .arch file below it, in sorted order, each once.
 
-    Raises ArchError A0626 for a folder without any; files that are absent are left to `read_source`.
+    Raises ArchError A0626 for a folder without any, and behind the last file A0603 for links that lead out of their folder: a folder from a
+    stranger shows what it holds, not what is elsewhere. Files that are absent are left to `read_source`.
     """
     seen: set[str] = set()
+    leaving: list[Diagnostic] = []
     for path in paths:
         found = _below(path) if os.path.isdir(path) else [path]
         if not found:
             raise _fault("A0626", f"`{path}` holds no .arch file", path, help="name a file, or a folder with specs in it")
         for file in found:
             real = os.path.realpath(file)
-            if real not in seen:
+            if found[0] != path and os.path.islink(file) and not real.startswith(os.path.realpath(path).rstrip(os.sep) + os.sep):
+                leaving += _fault("A0603", f"`{file}` leads out of the folder `{path}`", file, help="name the file itself to have it read").diagnostics
+            elif real not in seen:
                 seen.add(real)
                 yield file
+    if leaving:
+        raise ArchError(*leaving)
 
 
 def replace_text(path: str, text: str) -> None:

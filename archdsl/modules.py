@@ -25,9 +25,10 @@ CODES = {
         good="model Net(d: int = 8)(x: [B, d]) -> [B, d] {\n  return x * (2 ** 10)\n}",
     ),
     "A0603": Code(
-        "a module outside of the spec's folder",
+        "a file outside of its folder",
         "`use` reads the library and files below the folder of the spec, nothing else, not even through a symbolic link: a spec from a stranger must not "
-        "reach your other files. Copy the file beside the spec.",
+        "reach your other files. Copy the file beside the spec. For the same reason, `check`, `fmt` and `verify` read from a folder what lies in it, not what its "
+        "links lead to: name such a file itself.",
     ),
     "A0605": Code(
         "a setting that cannot be read",

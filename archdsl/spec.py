@@ -261,7 +261,7 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
         from archdsl.spaces import check_spaces
 
         for checker in (check_claims, check_spaces, check_names):
-            for d in checker(module, models):
+            for d in checker(module, models)[:MAX_FOUND]:
                 found.add(d)
 
 

@@ -12,6 +12,7 @@ from archdsl.elaborate.model import Elaborated
 from archdsl.source import Source, Span
 
 Spans = Mapping[str, Span]
+MAX_SIZE = 2**48
 _HOLDS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
@@ -28,7 +29,7 @@ def parse_sizes(text: str) -> tuple[dict[str, int], dict[str, Span]]:
         if not name or not number.replace("_", "").isdecimal():
             raise error("A0642", f"`{text}` does not give sizes their numbers", span, "not understood" if item.strip() else "nothing stands here",
                         help="write NAME=NUMBER, for example `T=2048,B=1`")
-        sizes[name], spans[name] = int(number.replace("_", "")), span
+        sizes[name], spans[name] = int(number.replace("_", "")[:40]), span  # so long a number is too large in any case
     return sizes, spans
 
 
@@ -42,6 +43,8 @@ def model_sizes(made: Elaborated, at: Mapping[str, int], spans: Spans | None = N
             raise _unknown(made, name, free, span)
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise error("A0642", f"`{name}` cannot be {number!r}", span, "not a size", help="a size is a whole number from 1 up")
+        if number > MAX_SIZE:
+            raise error("A0642", f"`{name}` cannot be as large", span, "no tensor has so many elements", help=f"a size is at most {MAX_SIZE:,}")
     sizes = {name: at[name] if name in at else _example(made, name) for name in free}
     require(made, sizes, spans)
     return sizes

@@ -10,7 +10,7 @@ from archdsl.elaborate import apply, layouts, library, operators
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
-from archdsl.elaborate.limits import MAX_ITEMS, limit
+from archdsl.elaborate.limits import MAX_GUARDS, MAX_ITEMS, limit
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Literal, OpRef, RecordValue, Share, describe
 from archdsl.graph import InitExpr, Mask, Value
@@ -134,7 +134,11 @@ def _comprehension(frame: Frame, node: tree.Comprehension) -> Any:
 
 def truth(frame: Frame, node: tree.Expr) -> bool:
     """A condition decided at build. Raises A0222 for anything but a bool."""
-    value = evaluate(frame, node)
+    return decided(evaluate(frame, node), node)
+
+
+def decided(value: Any, node: tree.Expr) -> bool:
+    """The value of a condition as a bool. Raises A0222."""
     if value is True or value is False:
         return value
     if isinstance(value, Condition):
@@ -150,7 +154,7 @@ def _unary(frame: Frame, node: tree.Unary) -> Any:
         value = evaluate(frame, node.operand)
         if isinstance(value, Value):
             return apply_op(frame, "logical_not", (value,), {}, node.span)
-        return not truth(frame, node.operand)
+        return not decided(value, node.operand)
     value = evaluate(frame, node.operand)
     if isinstance(value, Value):
         return apply_op(frame, "neg", (value,), {}, node.span)
@@ -190,16 +194,20 @@ def _logic(frame: Frame, node: tree.Binary) -> Any:
     if isinstance(a, Condition):
         b = evaluate(frame, node.right)
         if node.op == "and":
-            return Condition(a.parts + b.parts) if isinstance(b, Condition) else (a if b is True else False)
+            return _both(a, b, node) if isinstance(b, Condition) else (a if b is True else False)
         raise error("A0222", "`or` of conditions on run-time sizes cannot be lifted", node.span)
-    if a is not True and a is not False:
-        truth(frame, node.left)
+    decided(a, node.left)
     if a is (node.op == "or"):
         return a
     b = evaluate(frame, node.right)
-    if b is True or b is False or isinstance(b, Condition):
-        return b
-    return truth(frame, node.right)
+    return b if isinstance(b, Condition) else decided(b, node.right)
+
+
+def _both(a: Condition, b: Condition, node: tree.Binary) -> Condition:
+    parts = tuple(dict.fromkeys(a.parts + b.parts))
+    if len(parts) > MAX_GUARDS:
+        raise limit(f"there are more than {MAX_GUARDS} conditions on run-time sizes", node.span)
+    return Condition(parts)
 
 
 def _contains(frame: Frame, node: tree.Binary, a: Any) -> bool:

@@ -233,7 +233,7 @@ class Frame:
 
     def inner(self, span: Span, **changes: Any) -> Frame:
         """The same over a copy of the variables, which costs steps when they are many."""
-        self.session.step(span, 1 + (len(self.vars) >> 4))
+        self.session.step(span, 1 + (len(self.vars) >> 3))
         return self.child(vars=dict(self.vars), **changes)
 
     def bind(self, name: str, value: Any, span: Span) -> None:

@@ -11,7 +11,7 @@ from archdsl.elaborate import headers, late, passes
 from archdsl.elaborate.apply import arguments, owner_allowed, pay
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.domains import of_values
-from archdsl.elaborate.expressions import evaluate, select_arm, settled, truth
+from archdsl.elaborate.expressions import decided, evaluate, select_arm, settled, truth
 from archdsl.elaborate.frame import Frame, below, good
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_GUARDS, beyond, checked, limit
 from archdsl.elaborate.hints import did_you_mean
@@ -109,8 +109,7 @@ def _require(frame: Frame, s: tree.Require) -> None:
         for part in value.parts:
             _lift(frame, part, s)
         return
-    if value is not False:
-        truth(frame, s.condition)
+    decided(value, s.condition)
     text = _interpolate(frame, s.message) if s.message else f"`{s.condition.span.text}` does not hold"
     names = [n for n in _mentioned(s.condition) if isinstance(frame.vars.get(n), (int, Dim))]
     facts = tuple(f"{n} is {frame.vars[n]}" for n in names[:6])
@@ -167,7 +166,7 @@ def _interpolate(frame: Frame, text: str) -> str:
         except (ArchError, Poisoned):
             out.append(text[start : end + 1])
         at = end + 1
-    return "".join(out) + text[at:]
+    return clipped("".join(out) + text[at:], 4_000)
 
 
 def clipped(text: str, most: int = 400) -> str:

@@ -391,7 +391,7 @@ class _Compiler:
             return
         for shape, addresses in self.weights.outlines.items():
             if read.may_fit(shape):
-                self.frame.session.step(own.span, 2 * len(addresses))
+                self.frame.session.step(own.span, 3 * len(addresses))
                 for address in addresses:
                     binding = read.bindings[address] if address in read.bindings else self._binding(read, address)
                     if binding is not None and (holds or self._asked(line, binding.indices)):
@@ -421,7 +421,7 @@ class _Compiler:
         for shape, addresses in self.weights.outlines.items():
             if not read.may_fit(shape):
                 continue
-            self.frame.session.step(read.own.span, 2 * len(addresses))
+            self.frame.session.step(read.own.span, 3 * len(addresses))
             for address in addresses:
                 texts = read.texts_of(address)
                 if texts is None or not holds and not self._asked(line, {name: int(texts[k]) for k, name in indices}):

@@ -13,19 +13,22 @@ def fmt(paths: list[str], check: bool = False) -> int:
     """Rewrites the specs that are not formatted and prints their paths; 1 when one cannot be parsed, or with `check` when one would change."""
     faults: list[Diagnostic] = []
     changed = files = 0
-    for path in arch_files(paths):
-        files += 1
-        try:
-            source = read_source(path)
-            text = format_module(source)
-        except ArchError as fault:
-            faults += fault.diagnostics
-            continue
-        if text != source.text:
-            changed += 1
-            print(path)
-            if not check:
-                replace_text(path, text)
+    try:
+        for path in arch_files(paths):
+            files += 1
+            try:
+                source = read_source(path)
+                text = format_module(source)
+            except ArchError as fault:
+                faults += fault.diagnostics
+                continue
+            if text != source.text:
+                changed += 1
+                print(path)
+                if not check:
+                    replace_text(path, text)
+    except ArchError as fault:  # of a folder, or a file that cannot be written
+        faults += fault.diagnostics
     sys.stdout.flush()
     show_diagnostics(faults, sys.stderr)
     print(f"{count(files, 'file')}: {changed or 'none'} {'not formatted' if check else 'changed'}", file=sys.stderr)

@@ -16,11 +16,14 @@ def verify(paths: list[str], json: bool = False) -> int:
     """Checks every claim of the specs; 1 when one does not hold, or a spec does not check."""
     rows: list[dict[str, Any]] = []
     faults = Collector()
-    for path in arch_files(paths):
-        try:
-            rows += _claims_of(path)
-        except ArchError as fault:
-            faults.add(fault)
+    try:
+        for path in arch_files(paths):
+            try:
+                rows += _claims_of(path)
+            except ArchError as fault:
+                faults.add(fault)
+    except ArchError as fault:  # of a folder
+        faults.add(fault)
     _progress("")
     failed = sum(not row["passed"] for row in rows)
     show_diagnostics(faults.found, sys.stderr)
