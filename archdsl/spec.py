@@ -123,9 +123,11 @@ class Spec:
             span = self.decl.name_span
             raise error("A0501", f"the form `{form}` is not built yet: only `parallel` is", span, help="`form = \"parallel\"`")
         from archdsl.lower import lower
+        from archdsl.lower.memory import fits
         from archdsl.names import weight_maps
         from archdsl.origin import Origin
 
+        fits(made.graph, device, dtype, self.decl.name_span)
         model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, **({"bind": bind} if bind else {}))
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
                                lambda: weight_maps(self.module, self.name, made), self)

@@ -9,14 +9,18 @@ from typing import Any
 
 from archdsl.cost.sizes import require
 from archdsl.diagnostics.model import ArchError
-from archdsl.dims import Dim, symbols
+from archdsl.dims import Dim, evaluate, symbols
+from archdsl.elaborate.limits import limit
 from archdsl.elaborate.model import Elaborated
+from archdsl.flatten import flatten
 from archdsl.graph import Graph, Mask, Node, Param, Value
 from archdsl.inputs import sample_inputs
 from archdsl.lazy import torch
+from archdsl.lower.memory import physical
 from archdsl.records import replace
 
 PERIOD = 1_048_573  # a prime: a weight of more numbers repeats them
+MAX_MACS = 2 * 10**12  # a minute or two
 LONGEST = 192  # of the stream
 TOLERANCE = 1e-9  # of float64 results of size 1
 
@@ -27,6 +31,7 @@ def causality(made: Elaborated, output: str, input: str) -> tuple[bool, str]:
     must stay while some other changes. Returns that, and what was seen."""
     made = replace(made, graph=shortened(made.graph))
     sizes = small_sizes(made)
+    affordable(made, sizes)
     stream = made.stream or ""
     length = sizes[stream]
     at = [i.name for i in made.inputs].index(input)
@@ -90,10 +95,28 @@ def _changed(x: Any, spec: Any, axis: int, position: int) -> Any:
     return x
 
 
+def affordable(made: Elaborated, sizes: dict[str, int]) -> None:
+    """Raises A0602 for a model whose run would take hours, or more memory than a claim is worth."""
+    from archdsl.cost import cost
+
+    found = cost(made, sizes, dtype="f64")
+    windows: dict[Any, int] = {}  # as random_model lays them out
+    for address, p in made.graph.parameters():
+        size = math.prod(_sizes(p))
+        key = math.prod(_sizes(p)[1:]) if size > PERIOD and len(p.type.shape) > 1 and p.kind in ("param", "frozen") else address
+        windows[key] = max(windows.get(key, 0), size)
+    needed, room = found.peak_bytes + 8 * sum(windows.values()), physical()
+    steps = found.macs + sum(evaluate(v.type.numel, sizes) for n in flatten(made.graph).nodes for v in (*n.values, *n.operands()))
+    if steps > MAX_MACS or room is not None and needed > room:
+        raise limit(f"the run that this claim needs is too large: {steps:,} numbers to compute, {needed:,} bytes", made.decl.name_span)
+
+
 # ---------------------------------------------------------------- two models with the same weights
 def largest_difference(a: Elaborated, b: Elaborated) -> float:
     """The largest difference of the outputs of two models with the same random weights and inputs, relative to the largest output above 1."""
     sizes = {**small_sizes(a), **a.sizes}
+    for made in (a, b):
+        affordable(made, sizes)
     inputs = sample_inputs(a, sizes, dtype=torch.float64)
     gap = 0.0
     with torch.no_grad():

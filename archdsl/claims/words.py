@@ -112,7 +112,7 @@ def base_of(name: str, models: dict[str, Any], variants: dict[str, tree.Variant]
     while base in variants and base not in seen and base not in known:
         seen[base] = None
         base = variants[base].base or next(iter(models), None)
-    found = known[base] if base in known else base if base in models else None
+    found = known.get(base or "", base if base in models else None)
     known.update(dict.fromkeys(seen, found))
     return found
 
@@ -121,7 +121,9 @@ def no_target(name: str, span: Span, known: Any, label: str = "") -> ArchError:
     return error("A0401", f"`{name}` is neither a model nor a variant of this file", span, label or "no such name", help=did_you_mean(name, known))
 
 
-def _model_of(target: str | None, span: Span, models: dict[str, tree.Model], variants: dict[str, tree.Variant], bases: dict[str, str | None]) -> tree.Model | None:
+def _model_of(
+    target: str | None, span: Span, models: dict[str, tree.Model], variants: dict[str, tree.Variant], bases: dict[str, str | None]
+) -> tree.Model | None:
     if target is None or target == "default" and target not in variants:
         return next(iter(models.values()), None)
     if target in models:

@@ -234,7 +234,8 @@ def apply(frame: Frame, template: Any, args: Args, span: Span, label: str | None
             label = template.label  # the argument's own `as`; they have no segment otherwise
         frame.session.enter(span)
         try:
-            return _apply_composed(frame, template, args, span, label) if isinstance(template, Compose) else _apply_literal(frame, template, args, span, label)
+            apply_it = _apply_composed if isinstance(template, Compose) else _apply_literal
+            return apply_it(frame, template, args, span, label)
         finally:
             frame.session.leave()
     if isinstance(template, Share):

@@ -3,6 +3,7 @@
 A step is some 3 µs of work. Values are weighed as the trees that they stand for, since whoever walks one (to compare, print or key it) meets a part
 as often as it is mentioned: `v = [v, v]` sixty times over is a small object and an endless list.
 """
+
 from __future__ import annotations
 
 import math
@@ -21,20 +22,20 @@ from archdsl.source import Span
 if TYPE_CHECKING:
     from archdsl.elaborate.frame import Session
 
-MAX_STEPS = 300_000   # of one elaboration, and of all that checking one file of a few lines needs
-LINE_STEPS = 20       # more for each line of a file that is checked: models take 10 to 60
-MAX_LINES = 10_000    # that count so
-MAX_ITEMS = 200_000   # of a list with the lists inside it, of a block with the blocks inside it; characters of a string
-MAX_BITS = 4_096      # of a number; of each half of a fraction
-MAX_DEPTH = 64        # of values inside values
-MAX_CALLS = 60        # of blocks and functions inside each other
-MAX_FAULTS = 50       # of one body; who has seen these has enough to do
-FRAMES = 5_000        # of Python's stack: MAX_CALLS bodies with the expressions in them
-MAX_GUARDS = 500      # conditions on run-time sizes
-MAX_ADDRESS = 1_000   # characters of an address inside one block
-MAX_WEIGHTS = 200_000 # of a model, each copy counted
-MAX_NODES = 1_000_000 # ops that a model runs, each as often as it runs
-MAX_AXES = 64         # torch has no tensors of more
+MAX_STEPS = 300_000  # of one elaboration, and of all that checking one file of a few lines needs
+LINE_STEPS = 20  # more for each line of a file that is checked: models take 10 to 60
+MAX_LINES = 10_000  # that count so
+MAX_ITEMS = 200_000  # of a list with the lists inside it, of a block with the blocks inside it; characters of a string
+MAX_BITS = 4_096  # of a number; of each half of a fraction
+MAX_DEPTH = 64  # of values inside values
+MAX_CALLS = 60  # of blocks and functions inside each other
+MAX_FAULTS = 50  # of one body; who has seen these has enough to do
+FRAMES = 5_000  # of Python's stack: MAX_CALLS bodies with the expressions in them
+MAX_GUARDS = 500  # conditions on run-time sizes
+MAX_ADDRESS = 1_000  # characters of an address inside one block
+MAX_WEIGHTS = 200_000  # of a model, each copy counted
+MAX_NODES = 1_000_000  # ops that a model runs, each as often as it runs
+MAX_AXES = 64  # torch has no tensors of more
 
 
 class TooMuch(ValueError):
@@ -79,8 +80,13 @@ def checked(session: Session, value: Any, span: Span) -> Any:
             raise too_wide(value.bit_length(), span)
     elif kind is float:
         if not math.isfinite(value):
-            raise error("A0221", "this number is out of range", span, f"no float is {'defined here' if value != value else 'that large'}",
-                        help="the largest float is about 1.8e308")
+            raise error(
+                "A0221",
+                "this number is out of range",
+                span,
+                f"no float is {'defined here' if value != value else 'that large'}",
+                help="the largest float is about 1.8e308",
+            )
     elif kind is Fraction:
         bits = max(value.numerator.bit_length(), value.denominator.bit_length())
         if bits > MAX_BITS:
@@ -91,10 +97,23 @@ def checked(session: Session, value: Any, span: Span) -> Any:
         session.step(span, len(value) >> 6)
     elif kind in _COMPOUND:
         weight, depth = weigh(session, value)
-        what = "list" if kind is tuple else "record" if kind is RecordValue else "mask" if kind is Mask else "initialiser" if kind is InitExpr else "block"
+        what = (
+            "list"
+            if kind is tuple
+            else "record"
+            if kind is RecordValue
+            else "mask"
+            if kind is Mask
+            else "initialiser"
+            if kind is InitExpr
+            else "block"
+        )
         if weight > MAX_ITEMS + 1:
-            raise limit(f"a {what} of {_about(weight - 1)} items is too large" if kind is tuple else f"a {what} with {_about(weight)} parts is too large", span,
-                        help=f"at most {MAX_ITEMS:,} are allowed, those inside of others included")
+            raise limit(
+                f"a {what} of {_about(weight - 1)} items is too large" if kind is tuple else f"a {what} with {_about(weight)} parts is too large",
+                span,
+                help=f"at most {MAX_ITEMS:,} are allowed, those inside of others included",
+            )
         if depth > MAX_DEPTH:
             raise limit(f"a {what} lies inside others more than {MAX_DEPTH} deep", span)
         exact = kind is tuple and value and type(value[0]) is Fraction
@@ -111,7 +130,8 @@ def too_wide(bits: int, span: Span) -> ArchError:
 
 
 def weigh(session: Session, value: Any) -> tuple[int, int]:
-    """(parts, depth) of a value written out; long numbers and strings count for several. What is inside others is remembered, so this takes time for one level alone."""
+    """(parts, depth) of a value written out; long numbers and strings count for several. What is inside others is remembered, so this takes time
+    for one level alone."""
     known = session.weights.get(id(value))
     if known is not None and known[0] is value:
         return known[1]

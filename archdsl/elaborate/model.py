@@ -112,7 +112,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     """The graph of a model. A session may be used again for other settings of the same module. Raises ArchError with every fault found."""
     session = session or Session(module.library)
     session.begin()
-    session.step(decl.name_span, 80)
+    session.step(decl.name_span, 120)
     facts = Facts(session.proofs)
     builder = Builder()
     overrides = tuple(Override(segments(s.address), s.value, s.expr, s.span, [False]) for s in settings)

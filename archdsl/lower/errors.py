@@ -27,6 +27,13 @@ CODES = {
         bad="archdsl.load(\"mine.arch\").build()",
         good="archdsl.load(\"mine.arch\").build(bind = {\"F\": MyModule})",
     ),
+    "A0515": Code(
+        "A model that does not fit into memory",
+        "The weights take more bytes than this machine has. `archdsl cost` counts them without allocating any; `device = \"meta\"` builds a model\n"
+        "without storage, for its names and shapes.",
+        bad="archdsl.load(\"llama.arch\").build(\"llama2_70b\", d = 2 ** 20)",
+        good="archdsl.load(\"llama.arch\").build(\"llama2_70b\", d = 2 ** 20, device = \"meta\")",
+    ),
     "A0514": Code(
         "A part without a form in plain torch",
         "`model.py` imports torch alone. Extern blocks are classes of yours, and a few ops have a body that is no plain torch expression: a model\n"

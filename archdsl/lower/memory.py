@@ -1,0 +1,46 @@
+"""Whether a model's weights fit into this machine: asked before the first is allocated."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+from archdsl.diagnostics.model import error
+from archdsl.graph import FLOATS, Graph
+from archdsl.source import Span
+
+_BYTES = {"f64": 8, "int": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "bool": 1, "i8": 1, "u8": 1}
+
+
+def physical() -> int | None:
+    """Bytes of main memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def weight_bytes(graph: Graph, dtype: Any) -> int:
+    """Of all parameters and buffers in a build with this dtype (None: float32)."""
+    own = getattr(dtype, "itemsize", 4)
+    total = 0
+    for _, p in graph.parameters():
+        each = own if p.type.dtype == "float" else max(own, _BYTES[p.type.dtype]) if p.type.dtype in FLOATS else _BYTES[p.type.dtype]
+        total += math.prod(p.type.shape) * each  # type: ignore[arg-type]
+    return total
+
+
+def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
+    """Raises A0515 for weights that are larger than the memory of the CPU they would lie in."""
+    if str(device).partition(":")[0] != "cpu":
+        return
+    room, needed = physical(), weight_bytes(graph, dtype)
+    if room is not None and needed > room:
+        raise error(
+            "A0515",
+            f"the weights of `{graph.name}` take {needed / 1e9:,.1f} GB, this machine has {room / 1e9:,.1f}",
+            span,
+            "too large to build here",
+            help='`device = "meta"` builds it without storage, `archdsl cost` counts without building',
+        )

@@ -1,0 +1,56 @@
+"""Asking the server, and what every answer must keep to."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SECONDS, BYTES = 2.0, 500_000_000
+REFERENCE = 0.02  # seconds for the server's measure of speed on the machine that the budget of seconds is for
+OWN = tuple(
+    os.path.realpath(p) + os.sep
+    for p in (ROOT / "archdsl", ROOT / "stdlib", ROOT / "specs", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__))
+)
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "archdsl") + os.sep
+
+
+class Server:
+    """A process that runs commands, each in a fork of its own."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bad.server"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.slower = max(1.0, self.ask(speed=True)["speed"] / REFERENCE)
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def run(self, folder: Path, *argv: str, seconds: float = SECONDS, most: int = BYTES, reads: tuple[Path, ...] = ()) -> dict[str, Any]:
+        """Runs `archdsl ARGV` in a folder. Exit 0 or 1, no traceback, within the budgets, nothing read but that folder, `reads` and the library."""
+        allowed = seconds * self.slower
+        a = self.ask(argv=list(argv), cwd=str(folder), cpu=allowed + 4)
+        said = a["err"][-3000:] or a["out"][-3000:]
+        assert a["rc"] in (0, 1), (a["rc"], a["cpu"], said)
+        assert "Traceback" not in a["err"] and "A0901" not in a["err"] + a["out"], said
+        assert a["cpu"] <= allowed, f"{a['cpu']:.2f} s of {allowed:.2f}: {said}"
+        assert a["bytes"] <= most, f"{a['bytes']:,} bytes: {said}"
+        assert a["did"] == [], a["did"]
+        places = (*OWN, CACHE, *(os.path.realpath(p) + os.sep for p in (folder, *reads)))
+        outside = [p for p in a["opened"] if not (os.path.realpath(p) + os.sep).startswith(places) and p not in (os.devnull, str(ROOT))]
+        assert outside == [], outside
+        a["codes"] = re.findall(r"\b(?:error|warning)\[(A\d{4})\]|\"code\": \"(A\d{4})\"", a["out"] + a["err"])
+        a["codes"] = sorted({x or y for x, y in a["codes"]})
+        return a
+
+    def close(self) -> None:
+        self.process.communicate()
