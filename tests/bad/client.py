@@ -15,7 +15,8 @@ SECONDS, BYTES = 2.0, 500_000_000
 REFERENCE = 0.02  # seconds for the server's measure of speed on the machine that the budget of seconds is for
 OWN = tuple(
     os.path.realpath(p) + os.sep
-    for p in (ROOT / "archdsl", ROOT / "stdlib", ROOT / "specs", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__))
+    # pydantic asks every installed distribution whether it has plugins for it, an editable install of this one included
+    for p in (ROOT / "archdsl", ROOT / "stdlib", ROOT / "specs", ROOT / "archdsl.egg-info", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__))
 )
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "archdsl") + os.sep
 
