@@ -1,8 +1,9 @@
 """Shapes written in the language against shapes of values: binding axis names, evaluating axis expressions, deciding equality."""
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any
 
 from archdsl import dims
 from archdsl.dims import Dim, Facts, Size

@@ -8,7 +8,7 @@ from typing import NamedTuple
 class Source:
     """One text and the name under which diagnostics show it."""
 
-    __slots__ = ("path", "text", "module", "_starts")
+    __slots__ = ("_starts", "module", "path", "text")
 
     def __init__(self, path: str, text: str, module: str = ""):
         self.path, self.text, self.module = path, text, module

@@ -175,8 +175,8 @@ def _example(made: Elaborated) -> tuple[Any, Any]:
     """Small example inputs, and torch.export's description of their run-time axes."""
     import torch
 
-    from archdsl.inputs import sample_inputs
     from archdsl.dims import Dim
+    from archdsl.inputs import sample_inputs
 
     sizes = made.example_sizes(small=True)
     xs = sample_inputs(made, sizes)
@@ -219,7 +219,7 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
 
 
 # ---------------------------------------------------------------- reading back
-def open(folder: str | os.PathLike[str], device: Any = "cpu") -> ArchModule:  # noqa: A001
+def open(folder: str | os.PathLike[str], device: Any = "cpu") -> ArchModule:
     """The model in a folder that `compile -o` wrote, with its weights. Raises ArchError A0520 (not such a folder), A0522 (another version)."""
     from safetensors.torch import load_file
 

@@ -106,8 +106,7 @@ def test_the_index_of_the_reference_names_every_section():
 
 
 def test_limits():
-    from archdsl import files
-    from archdsl import modules
+    from archdsl import files, modules
     from archdsl.elaborate import limits, ops
     from archdsl.syntax import parser
 

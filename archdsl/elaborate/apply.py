@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import re
-from archdsl.records import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,11 +15,30 @@ from archdsl.elaborate.limits import checked, limit
 from archdsl.elaborate.operators import as_float
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
-    TEMPLATES, BlockRef, Bound, Builtin, Compose, FnRef, InitRef, Literal, MaskRef, ModelRef, NeedInline, OpRef, Partial, RecordRef, Share, Template,
-    UserOp, describe, has_tensor, map_tensors,
+    TEMPLATES,
+    BlockRef,
+    Bound,
+    Builtin,
+    Compose,
+    FnRef,
+    InitRef,
+    Literal,
+    MaskRef,
+    ModelRef,
+    NeedInline,
+    OpRef,
+    Partial,
+    RecordRef,
+    Share,
+    Template,
+    UserOp,
+    describe,
+    has_tensor,
+    map_tensors,
 )
 from archdsl.flatten import copy_node, flatten
 from archdsl.graph import Graph, InitExpr, Value
+from archdsl.records import replace
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -320,7 +338,7 @@ def _read_in_arm(frame: Frame, graph: Graph, path: str, operands: tuple[Value, .
 def _same_weights(share: Share, first: Graph, other: Graph, span: Span) -> None:
     a, b = dict(first.parameters()), dict(other.parameters())
     if a != b:
-        name = next((k for k in (*a, *b) if a.get(k) != b.get(k)))
+        name = next(k for k in (*a, *b) if a.get(k) != b.get(k))
         was, now = (w[name].type if name in w else "absent" for w in (a, b))
         told = f"`{name}` is {now} instead of {was}" if was != now else f"`{name}` has another initial value, kind or written structure"
         raise error("A0213", f"the shared `{share.name}` would need other weights here: {told}", span,
@@ -525,4 +543,4 @@ def _apply_extern(frame: Frame, template: Template, args: Args, span: Span, segm
     return _results(node.values)
 
 
-__all__ = ["ModelRef", "apply", "call", "named", "phase", "pipe", "read_parameter", "run_body", "snake", "Bound", "TEMPLATES"]
+__all__ = ["TEMPLATES", "Bound", "ModelRef", "apply", "call", "named", "phase", "pipe", "read_parameter", "run_body", "snake"]

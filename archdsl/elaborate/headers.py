@@ -1,7 +1,6 @@
 """Headers: binding both argument lists, types of hyper values, results against the declared outputs, faults sent to the caller's text."""
 from __future__ import annotations
 
-from archdsl.records import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,22 @@ from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.values import (
-    TEMPLATES, BlockRef, Bound, Defaults, InitRef, Late, POISON, RecordRef, RecordValue, Template, Builtin, describe, is_hyper_number,
+    POISON,
+    TEMPLATES,
+    BlockRef,
+    Bound,
+    Builtin,
+    Defaults,
+    InitRef,
+    Late,
+    RecordRef,
+    RecordValue,
+    Template,
+    describe,
+    is_hyper_number,
 )
 from archdsl.graph import FLOATS, InitExpr, Knob, Mask, TensorType, Value
+from archdsl.records import replace
 from archdsl.source import NOWHERE, Span
 from archdsl.syntax import tree
 

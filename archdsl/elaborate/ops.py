@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from archdsl import shapes
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
 from archdsl.elaborate.frame import Frame
-from archdsl.elaborate.limits import MAX_AXES, checked, limit
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.limits import MAX_AXES, checked, limit
 from archdsl.elaborate.values import Condition, Late, OpRef, Unfit, describe
-from archdsl.graph import FLOATS, InitExpr, Mask, TensorType, Value
+from archdsl.graph import InitExpr, Mask, TensorType, Value
 from archdsl.ops.registry import Op, OpError, find
 from archdsl.records import record
 from archdsl.source import Span
@@ -47,7 +47,7 @@ class Parameter:
     default: Any
 
 
-@lru_cache(maxsize=None)
+@cache
 def parameters(name: str) -> tuple[Parameter, ...]:
     """The parameters of an op in order."""
     op = find(name)

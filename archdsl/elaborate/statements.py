@@ -1,8 +1,8 @@
 """Statements: one function per kind. A fault in one poisons what it would have bound, and the next one goes on."""
 from __future__ import annotations
 
-from archdsl.records import record
-from typing import Any, Callable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from archdsl import shapes
 from archdsl.diagnostics.model import ArchError, Label, error
@@ -13,14 +13,31 @@ from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.domains import of_values
 from archdsl.elaborate.expressions import decided, evaluate, select_arm, settled, truth
 from archdsl.elaborate.frame import Frame, below, good
-from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_GUARDS, beyond, checked, limit
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_GUARDS, beyond, limit
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import (
-    POISON, TEMPLATES, BlockRef, Condition, DefaultEntry, Defaults, FnRef, InitRef, Late, NeedInline, Poisoned, Share, Template, Unfit, describe, has_tensor, holds_tensor,
+    POISON,
+    TEMPLATES,
+    BlockRef,
+    Condition,
+    DefaultEntry,
+    Defaults,
+    FnRef,
+    InitRef,
+    Late,
+    NeedInline,
+    Poisoned,
+    Share,
+    Template,
+    Unfit,
+    describe,
+    has_tensor,
+    holds_tensor,
     map_tensors,
 )
 from archdsl.graph import Graph, Guard, InitExpr, Knob, Param, TensorType, Value
+from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
 

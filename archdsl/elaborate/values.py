@@ -1,8 +1,9 @@
 """Values of stage 1 besides numbers, strings and tuples: templates, shares, records, references, conditions on run-time sizes."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from archdsl.dims import Dim, Size
 from archdsl.graph import InitExpr, Mask, TensorType, Value
