@@ -26,7 +26,10 @@ _LAZY = {
     "checkpoint_layers": "archdsl.lower.compile",
 }
 
-__all__ = ["ArchError", "Diagnostic", "Spec", "__version__", "bake", "checkpoint_layers", "compile_layers", "export_weights", "expression", "import_weights", "load", "loads", "open"]
+__all__ = [
+    "ArchError", "Diagnostic", "Spec", "__version__", "bake", "checkpoint_layers", "compile_layers", "export_weights", "expression", "import_weights",
+    "load", "loads", "open",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -122,8 +122,10 @@ def stages(graph: Graph, inputs: int = DATA) -> dict[int, int]:
 def _own_stage(n: Node) -> int:
     if n.op == "call":
         inner = n.attrs["graph"]
+        if any(x.op == "update" for x in inner.nodes):
+            return DATA
         found = stages(inner, WEIGHT)
-        return max((found[id(v.node)] for v in (*inner.outputs, *inner.emits.values())), default=DATA) if not any(x.op == "update" for x in inner.nodes) else DATA
+        return max((found[id(v.node)] for v in (*inner.outputs, *inner.emits.values())), default=DATA)
     op = find(n.op)
     pure = op is not None and not op.random and not op.phase
     return CLOSED if pure and all(_static(v) for v in n.attrs.values()) and all(_static(a) for a in n.args if not isinstance(a, Value)) else DATA

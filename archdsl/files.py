@@ -89,7 +89,8 @@ def arch_files(paths: list[str]) -> Iterator[str]:
         for file in found:
             real = os.path.realpath(file)
             if found[0] != path and os.path.islink(file) and not real.startswith(os.path.realpath(path).rstrip(os.sep) + os.sep):
-                leaving += _fault("A0603", f"`{file}` leads out of the folder `{path}`", file, help="name the file itself to have it read").diagnostics
+                leaving += _fault("A0603", f"`{file}` leads out of the folder `{path}`", file,
+                                  help="name the file itself to have it read").diagnostics
             elif real not in seen:
                 seen.add(real)
                 yield file

@@ -11,6 +11,7 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.values import POISON, BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
 from archdsl.source import Source, Span
+from archdsl.source import Source, Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import MAX_TOKENS, parse, parse_some
 
@@ -26,9 +27,9 @@ CODES = {
     ),
     "A0603": Code(
         "a file outside of its folder",
-        "`use` reads the library and files below the folder of the spec, nothing else, not even through a symbolic link: a spec from a stranger must not "
-        "reach your other files. Copy the file beside the spec. For the same reason, `check`, `fmt` and `verify` read from a folder what lies in it, not what its "
-        "links lead to: name such a file itself.",
+        "`use` reads the library and files below the folder of the spec, nothing else, not even through a symbolic link: a spec from a stranger must "
+        "not reach your other files. Copy the file beside the spec. For the same reason, `check`, `fmt` and `verify` read from a folder what lies in "
+        "it, not what its links lead to: name such a file itself.",
     ),
     "A0605": Code(
         "a setting that cannot be read",
@@ -102,7 +103,8 @@ class Module:
             self.scope.setdefault(local, POISON)
         elif local in self.scope and self.scope[local] is not other.scope[n.name]:
             where = (Label(self.spans[local], "the first"),) if local in self.spans else ()
-            self._fault(error("A0208", f"`{local}` is declared twice", n.span, "imported here", labels=where, help=f"`{n.name} as OTHER` imports it under another name"))
+            self._fault(error("A0208", f"`{local}` is declared twice", n.span, "imported here", labels=where,
+                              help=f"`{n.name} as OTHER` imports it under another name"))
         else:
             self.scope[local] = other.scope[n.name]
             self.spans[local] = n.span
@@ -174,7 +176,8 @@ class Library:
             return self._known(name, span)
         source = library_source(name)
         if source is None:
-            raise error("A0207", f"the library has no module `{name}`", span, "not in the library", help=did_you_mean(name, library_modules()) or (f"it has {', '.join(library_modules())}",))
+            raise error("A0207", f"the library has no module `{name}`", span, "not in the library",
+                        help=did_you_mean(name, library_modules()) or (f"it has {', '.join(library_modules())}",))
         return self._load(name, source, library_tree(name), True, None, [])
 
     def _beside(self, name: str, parts: list[str], user: Module, span: Span) -> Module:
@@ -186,7 +189,8 @@ class Library:
                         help=did_you_mean(name, [*library_modules(), *(f[:-5] for f in _listed(folder))]))
         key = os.path.realpath(path)
         if not key.startswith(os.path.join(os.path.realpath(folder), "")):
-            raise error("A0603", f"the module `{name}` lies outside of the spec's folder", span, "reached through a link", help="copy the file beside the spec")
+            raise error("A0603", f"the module `{name}` lies outside of the spec's folder", span, "reached through a link",
+                        help="copy the file beside the spec")
         if key in self.read or key in self.path:
             return self._known(key, span)
         source = read_source(_shown(path))
@@ -195,7 +199,8 @@ class Library:
 
     def _known(self, key: str, span: Span) -> Module:
         if key in self.path:
-            raise error("A0216", f"modules import each other in a circle: {' -> '.join(os.path.basename(p) for p in [*self.path[self.path.index(key):], key])}", span, "needs itself")
+            circle = " -> ".join(os.path.basename(p) for p in [*self.path[self.path.index(key) :], key])
+            raise error("A0216", f"modules import each other in a circle: {circle}", span, "needs itself")
         return self.read[key]
 
     def _load(self, key: str, source: Source, parsed: tree.Module, is_library: bool, folder: str | None, faults: list[Diagnostic]) -> Module:

@@ -81,7 +81,8 @@ class _Scope:
 
     def fresh(self, hint: str, fallback: str = "v") -> str:
         base = re.sub(r"\W", "_", hint) if hint else fallback
-        if not base[0].isalpha() or base[0].isupper() or keyword.iskeyword(base) or base in LANGUAGE_WORDS or re.fullmatch(r"a\d+", base) or _is_word(base):
+        word = keyword.iskeyword(base) or base in LANGUAGE_WORDS or _is_word(base)
+        if word or not base[0].isalpha() or base[0].isupper() or re.fullmatch(r"a\d+", base):
             base = f"{fallback}_{base.lower()}" if base[0].isalpha() else fallback
         name, k = base, 1
         while name in self.taken or _is_word(name):
@@ -138,8 +139,11 @@ class _Scope:
                 ts = dims.terms(known)
                 if len(ts) == 1 and len(ts[0][1]) == 1 and ts[0][0] == 1 and ts[0][1][0][1] == 1:
                     other = ts[0][1][0][0]
-                    if other.kind == "floor" and other.args[0] is num and isinstance(den, int) and isinstance(other.args[1], int) and den % other.args[1] == 0:
-                        return dims.floordiv(dims.sym(name), den // other.args[1]), Fraction(1)
+                    if other.kind != "floor" or other.args[0] is not num:
+                        continue
+                    inner = other.args[1]
+                    if isinstance(den, int) and isinstance(inner, int) and den % inner == 0:
+                        return dims.floordiv(dims.sym(name), den // inner), Fraction(1)
             return dims.floordiv(self._rewrite(num), self._rewrite(den)), Fraction(1)
         pick = dims.minimum if atom.kind == "min" else dims.maximum
         return pick(*(self._rewrite(a) for a in atom.args)), Fraction(1)
@@ -241,7 +245,8 @@ def _definition_text(g: Graph, names: Names, made: Elaborated | None, root: bool
     for guard in _own_guards(g):
         scope.lines.append(_guard(scope, guard))
     _body(scope, g, shares)
-    outs = ", ".join(f"{n}: {scope.result(o.type)}" if n and _plain(n) else scope.result(o.type) for n, o in zip(g.output_names or (None,) * len(g.outputs), g.outputs))
+    named = zip(g.output_names or (None,) * len(g.outputs), g.outputs)
+    outs = ", ".join(f"{n}: {scope.result(o.type)}" if n and _plain(n) else scope.result(o.type) for n, o in named)
     outs = f"({outs})" if len(g.outputs) != 1 else outs
     scope.lines.append("return " + ", ".join(scope.values[o] for o in g.outputs))
     doc = "".join(f"/// {line}\n" for line in g.doc.splitlines() if line.strip())
@@ -439,7 +444,7 @@ def _right(scope: _Scope, n: Node, shares: dict[str, str]) -> str:
     if n.op == "rearrange":
         return _rearrange(scope, n)
     if n.op == "slice":
-        return f"{scope.value(n.args[0])}[{', '.join(map(lambda i: _index(scope, i), n.attrs['items']))}]"
+        return f"{scope.value(n.args[0])}[{', '.join(_index(scope, i) for i in n.attrs['items'])}]"
     if n.op == "reduce" and not n.attrs["keep"]:
         rank, gone = len(n.args[0].shape), n.attrs["axes"]
         kept = [f"a{i}" for i in range(rank) if i not in gone]

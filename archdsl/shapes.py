@@ -234,9 +234,7 @@ def axis_names(axis: tree.Axis) -> list[str]:
     out: dict[str, None] = {}
 
     def visit(a: Any) -> None:
-        if isinstance(a, tree.AxisName):
-            out[a.id] = None
-        elif isinstance(a, tree.AxisSized):
+        if isinstance(a, (tree.AxisName, tree.AxisSized)):
             out[a.id] = None
         elif isinstance(a, tree.AxisOp):
             for o in a.operands:

@@ -158,7 +158,8 @@ def python_setting(address: str, value: Any) -> Setting:
 
 
 def expression(text: str) -> tree.Expr:
-    """A value written in the language, for knobs that hold records or blocks: `spec.build(scaling = archdsl.expression("RopeScaling(factor = 8, …)"))`."""
+    """A value written in the language, for knobs that hold records or blocks:
+    `spec.build(scaling = archdsl.expression("RopeScaling(factor = 8, …)"))`."""
     return parse_expression(text)
 
 
@@ -376,8 +377,9 @@ def shipped() -> list[dict[str, Any]]:
     rows = []
     for path in shipped_files():
         for s in _read_only(path).values():
-            rows.append({"path": path, "name": s.name, "kind": s.paper.get("kind", "model"), "title": s.paper.get("title", ""), "arxiv": s.paper.get("arxiv", ""),
-                         "domain": s.paper.get("domain", os.path.basename(os.path.dirname(path))), "variants": list(s.variants)})
+            rows.append({"path": path, "name": s.name, "kind": s.paper.get("kind", "model"), "title": s.paper.get("title", ""),
+                         "arxiv": s.paper.get("arxiv", ""), "domain": s.paper.get("domain", os.path.basename(os.path.dirname(path))),
+                         "variants": list(s.variants)})
     return rows
 
 

@@ -23,14 +23,18 @@ if TYPE_CHECKING:
     from archdsl.spec import Spec
 
 CODES = {
-    "A0520": Code("this is no folder written by compile", "`archdsl.open` and SOURCE take a folder that `archdsl compile -o DIR` wrote: it holds graph.arch, weights.safetensors "
-                  "and manifest.json. The folder named here lacks one of them, or the file is not what the manifest says.", "archdsl cost some/other/folder",
-                  "archdsl compile llama:tiny -o out && archdsl cost out"),
-    "A0521": Code("the folder belongs to something else", "`compile -o DIR` replaces a folder that it wrote itself; it leaves any other folder with files in it alone.",
+    "A0520": Code("this is no folder written by compile",
+                  "`archdsl.open` and SOURCE take a folder that `archdsl compile -o DIR` wrote: it holds graph.arch, weights.safetensors "
+                  "and manifest.json. The folder named here lacks one of them, or the file is not what the manifest says.",
+                  "archdsl cost some/other/folder", "archdsl compile llama:tiny -o out && archdsl cost out"),
+    "A0521": Code("the folder belongs to something else",
+                  "`compile -o DIR` replaces a folder that it wrote itself; it leaves any other folder with files in it alone.",
                   "archdsl compile llama:tiny -o ~", "archdsl compile llama:tiny -o out"),
-    "A0522": Code("the folder is of another version", "The manifest's language version differs from this package's major and minor version, or the printed graph no longer elaborates "
+    "A0522": Code("the folder is of another version",
+                  "The manifest's language version differs from this package's major and minor version, or the printed graph no longer elaborates "
                   "to the hash in the manifest.", "", ""),
-    "A0523": Code("ONNX needs further packages", "`compile --onnx` writes the model through torch's exporter, which needs the packages onnx and onnxscript. "
+    "A0523": Code("ONNX needs further packages",
+                  "`compile --onnx` writes the model through torch's exporter, which needs the packages onnx and onnxscript. "
                   "They are not installed with archdsl: `pip install 'archdsl[onnx]'`."),
 }
 FILES = ("graph.arch", "model.py", "weights.safetensors", "manifest.json")
@@ -55,8 +59,8 @@ class Manifest(BaseModel):
     exports: list[str] = []
 
 
-def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = None, knobs: dict[str, Any] | None = None, *, seed: int = 0, dtype: Any = None,
-               weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False) -> Manifest:
+def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = None, knobs: dict[str, Any] | None = None, *, seed: int = 0,
+               dtype: Any = None, weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False) -> Manifest:
     """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
     `export` adds model.pt2 (torch.export, dynamic sizes), `onnx` model.onnx. Raises ArchError A0521 for a folder that is not ours."""
     from archdsl.lower.build import float_type
@@ -135,8 +139,9 @@ def _manifest(spec: Spec, variant: str | None, knobs: dict[str, Any], made: Elab
         return v if isinstance(v, (int, float, str, bool, type(None))) else show(v)
 
     params = sum(_numel(p.type.shape) for _, p in made.graph.parameters() if p.kind in ("param", "frozen"))
-    return Manifest(language=VERSION, spec=os.path.basename(spec.path), model=spec.name, variant=variant, knobs={k: plain(n.value) for k, n in made.knobs.items()},
-                    seed=seed, dtype=str(dtype).removeprefix("torch."), spec_hash=_digest(spec.module.source.text), stdlib_hash=stdlib_hash(),
+    return Manifest(language=VERSION, spec=os.path.basename(spec.path), model=spec.name, variant=variant,
+                    knobs={k: plain(n.value) for k, n in made.knobs.items()}, seed=seed, dtype=str(dtype).removeprefix("torch."),
+                    spec_hash=_digest(spec.module.source.text), stdlib_hash=stdlib_hash(),
                     graph_hash=made.graph.hash, params=params)
 
 
@@ -235,7 +240,8 @@ def open(folder: str | os.PathLike[str], device: Any = "cpu") -> ArchModule:
     missing = fresh.load_state_dict(state, strict=False)
     if missing.missing_keys or missing.unexpected_keys:
         name = (missing.missing_keys or missing.unexpected_keys)[0]
-        raise error("A0520", f"{path} does not hold the weights of graph.arch: `{name}` is {'missing' if missing.missing_keys else 'unexpected'}", _span(str(path)))
+        raise error("A0520", f"{path} does not hold the weights of graph.arch: `{name}` is {'missing' if missing.missing_keys else 'unexpected'}",
+                    _span(str(path)))
     return fresh
 
 
@@ -246,7 +252,8 @@ def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
     root = Path(folder)
     for name in ("graph.arch", "weights.safetensors", "manifest.json"):
         if not (root / name).is_file():
-            raise error("A0520", f"{root} holds no {name}", _span(str(root)), "not a folder written by compile", help="`archdsl compile SPEC -o DIR` writes one")
+            raise error("A0520", f"{root} holds no {name}", _span(str(root)), "not a folder written by compile",
+                        help="`archdsl compile SPEC -o DIR` writes one")
     try:
         manifest = Manifest.model_validate(json.loads((root / "manifest.json").read_text(encoding="utf-8")))
     except (ValidationError, ValueError) as e:
@@ -255,5 +262,6 @@ def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
         raise error("A0522", f"{root} was written by version {manifest.language}, this is {VERSION}", _span(str(root)), help="compile the spec again")
     spec = load(root / "graph.arch")
     if spec.elaborate().graph.hash != manifest.graph_hash:
-        raise error("A0522", f"{root / 'graph.arch'} is not the graph of the manifest", _span(str(root)), "its hash differs", help="compile the spec again")
+        raise error("A0522", f"{root / 'graph.arch'} is not the graph of the manifest", _span(str(root)), "its hash differs",
+                    help="compile the spec again")
     return spec, manifest

@@ -31,7 +31,8 @@ def run() -> NoReturn:
 
 
 def main() -> None:
-    """Reads the command line and ends in SystemExit. What is neither an ArchError nor wrong usage is a fault of archdsl: it says so and keeps the traceback in a file."""
+    """Reads the command line and ends in SystemExit. What is neither an ArchError nor wrong usage is a fault of archdsl: it says so
+    and keeps the traceback in a file."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a narrow locale must not end a report

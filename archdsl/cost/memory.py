@@ -292,7 +292,9 @@ def with_one_batch(laid: Laid) -> Laid:
 def fused(a: Arguments) -> bool:
     """Whether torch takes the fused kernel on the CPU. `bias_grad`: the bias gets a gradient."""
     q, k, v = a["q"], a["k"], a["v"]
-    return a.get("cap") is None and q.extent[-1] == v.extent[-1] and not a.get("bias_grad") and all(with_one_batch(x.laid)[1][-1] == 1 for x in (q, k, v))
+    if a.get("cap") is not None or a.get("bias_grad") or q.extent[-1] != v.extent[-1]:
+        return False
+    return all(with_one_batch(x.laid)[1][-1] == 1 for x in (q, k, v))
 
 
 @rule("einsum")

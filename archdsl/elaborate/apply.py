@@ -201,7 +201,8 @@ def pipe(frame: Frame, value: Any, item: tree.Expr) -> Any:
         return call(frame, item, label, (value, item.span))
     func = evaluate(frame, item)
     if isinstance(func, BlockRef):
-        raise error("A0203", f"`{func.decl.name}` needs its arguments", item.span, "a block without its first list", help=f"write `{func.decl.name}()`" if not func.decl.params else ())
+        raise error("A0203", f"`{func.decl.name}` needs its arguments", item.span, "a block without its first list",
+                    help=f"write `{func.decl.name}()`" if not func.decl.params else ())
     if isinstance(func, OpRef):
         _names_no_op(func, label if isinstance(item, tree.Name) and item.id not in frame.vars else None, item.span)
         return apply_op(frame, func.op.name, (value,), {}, item.span)
@@ -287,15 +288,16 @@ def _apply_literal(frame: Frame, template: Any, args: Args, span: Span, label: s
 
     frame.session.step(span, len(template.frame.vars) >> 4)
     where = frame if label in (None, "_") else _descend(frame, label, span)
-    inner = template.frame.child(builder=where.builder, prefix=where.prefix, overrides=where.overrides, vars=dict(template.frame.vars), rest=None, phase=where.phase,
-                                 dtype=where.dtype, loop=where.loop, emitted=len(where.builder.emits))
+    inner = template.frame.child(builder=where.builder, prefix=where.prefix, overrides=where.overrides, vars=dict(template.frame.vars), rest=None,
+                                 phase=where.phase, dtype=where.dtype, loop=where.loop, emitted=len(where.builder.emits))
     if isinstance(template, Partial):
         if template.node.word == "einsum":
             return layouts.einsum(inner, template.node, tuple(args[0]))
         return layouts.layout_call(inner, template.node, args[0][0] if args[0] else None)
     params = template.node.params
     if args[1] or len(args[0]) != len(params):
-        raise error("A0205", f"this literal takes {len(params)} arguments, not {len(args[0]) + len(args[1])}", span, labels=(Label(template.node.span, "written here"),))
+        raise error("A0205", f"this literal takes {len(params)} arguments, not {len(args[0]) + len(args[1])}", span,
+                    labels=(Label(template.node.span, "written here"),))
     for (name, _), value in zip(params, args[0]):
         inner.vars[name] = value
     return evaluate(inner, template.node.body)
@@ -328,7 +330,8 @@ def _read_in_arm(frame: Frame, graph: Graph, path: str, operands: tuple[Value, .
     known: dict[Value, Value] = dict(zip(flat.inputs, operands))
     for node in flat.nodes:
         if node.op == "param":
-            known[Value(node)] = Value(frame.builder.home.add("param", (), {"path": f"{path}.{node.attrs['path']}"}, node.types, node.span, node.name))
+            address = {"path": f"{path}.{node.attrs['path']}"}
+            known[Value(node)] = Value(frame.builder.home.add("param", (), address, node.types, node.span, node.name))
         elif node.op != "input":
             copy = copy_node(node, known.__getitem__, f"{path}.")
             known.update(zip(node.values, frame.builder.add(copy.op, copy.args, copy.attrs, copy.types, copy.span, copy.name).values))
@@ -342,7 +345,8 @@ def _same_weights(share: Share, first: Graph, other: Graph, span: Span) -> None:
         was, now = (w[name].type if name in w else "absent" for w in (a, b))
         told = f"`{name}` is {now} instead of {was}" if was != now else f"`{name}` has another initial value, kind or written structure"
         raise error("A0213", f"the shared `{share.name}` would need other weights here: {told}", span,
-                    "applied at another width or with other arguments", labels=(Label(first.span, "first applied like this"), Label(share.span, "shared here")),
+                    "applied at another width or with other arguments",
+                    labels=(Label(first.span, "first applied like this"), Label(share.span, "shared here")),
                     help="an application's own arguments must not change a weight")
 
 
@@ -384,22 +388,24 @@ def _results(values: tuple[Value, ...]) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def _definition(frame: Frame, template: Template, args: Args, span: Span, path: str, overrides: tuple[Override, ...]) -> tuple[Graph, tuple[Value, ...]]:
+def _definition(frame: Frame, template: Template, args: Args, span: Span, path: str,
+                overrides: tuple[Override, ...]) -> tuple[Graph, tuple[Value, ...]]:
     """The graph of a template for these inputs (memoised), and the tensors to call it with."""
     session = frame.session
     positional, named_args, spans = args
     tensors: list[Value] = []
     for v in (*positional, *named_args.values()):
         map_tensors(v, tensors.append)
-    key = (id(template.ref.decl), template.key, tuple([session.key(v) for v in positional]), tuple([(k, session.key(v)) for k, v in named_args.items()]),
-           frame.dtype, tuple(sorted(_labels(template).items())), session.known)
+    key = (id(template.ref.decl), template.key, tuple([session.key(v) for v in positional]),
+           tuple([(k, session.key(v)) for k, v in named_args.items()]), frame.dtype, tuple(sorted(_labels(template).items())), session.known)
     hit = None if overrides else session.memo.get(key)
     if hit is None:
         session.step(span, 15)
         builder = Builder(base=frame.builder.base + path + ".")
         fresh = [builder.input(v.node.name or "x", v.type, span) for v in tensors]
         queue = iter(fresh)
-        inner_args = ([map_tensors(v, lambda _: next(queue)) for v in positional], {k: map_tensors(v, lambda _: next(queue)) for k, v in named_args.items()}, spans)
+        inner_args = ([map_tensors(v, lambda _: next(queue)) for v in positional],
+                      {k: map_tensors(v, lambda _: next(queue)) for k, v in named_args.items()}, spans)
         before, session.used_defaults, learned = session.used_defaults, set(), len(session.facts)
         inner = Frame(session, frame.module, builder, "", overrides=overrides, dtype=frame.dtype)
         try:
@@ -410,7 +416,8 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
             raise
         finally:
             session.used_defaults = before | session.used_defaults
-        graph = builder.finish(title(template), values, names=tuple(o.name for o in template.ref.decl.outs), doc=described(template), span=template.span)
+        names = tuple(o.name for o in template.ref.decl.outs)
+        graph = builder.finish(title(template), values, names=names, doc=described(template), span=template.span)
         graph = late.kept(session, graph)
         if not overrides:
             session.memo[key] = graph, used, tuple(session.facts[learned:])
@@ -462,8 +469,8 @@ def run_body(frame: Frame, template: Template, args: Args, span: Span) -> tuple[
     frame.builder.applied[decl.name] = frame.builder.applied.get(decl.name, 0) + 1
     session.enter(span)
     try:
-        inner = Frame(session, template.ref.module, frame.builder, frame.prefix, defaults=template.defaults, overrides=frame.overrides, decl=decl, dtype=frame.dtype,
-                      phase=frame.phase, loop=frame.loop, emitted=len(frame.builder.emits))
+        inner = Frame(session, template.ref.module, frame.builder, frame.prefix, defaults=template.defaults, overrides=frame.overrides, decl=decl,
+                      dtype=frame.dtype, phase=frame.phase, loop=frame.loop, emitted=len(frame.builder.emits))
         try:
             headers.bind(inner, frame, template, args, span)
             run(inner, decl.body or ())
@@ -480,10 +487,12 @@ def read_parameter(frame: Frame, share: Share, name: str, span: Span) -> Value:
         raise NeedInline()
     graph = share.builder.home.children.get(share.path)
     if graph is None:
-        raise error("A0213", f"`{share.name}` has no weights yet: it is applied nowhere above", span, labels=(Label(share.span, "shared here"),), help="apply it before reading its weights")
+        raise error("A0213", f"`{share.name}` has no weights yet: it is applied nowhere above", span, labels=(Label(share.span, "shared here"),),
+                    help="apply it before reading its weights")
     params = dict(graph.parameters())
     if name not in params:
-        raise error("A0213", f"`{share.name}` has no parameter `{name}`", span, help=did_you_mean(name, params) or (f"it has {', '.join(params) or 'none'}",))
+        raise error("A0213", f"`{share.name}` has no parameter `{name}`", span,
+                    help=did_you_mean(name, params) or (f"it has {', '.join(params) or 'none'}",))
     return Value(frame.builder.home.add("param", (), {"path": f"{share.path}.{name}"}, (params[name].type,), span, name))
 
 
@@ -534,7 +543,8 @@ def _apply_extern(frame: Frame, template: Template, args: Args, span: Span, segm
     path = join(frame.prefix, segment if segment != "_" else snake(decl.name))
     inner = Frame(frame.session, template.ref.module, frame.builder, frame.prefix, defaults=template.defaults, decl=decl)
     headers.bind(inner, frame, template, args, span)
-    operands = tuple(inner.vars[p.name] for p in decl.inputs if not p.rest and (isinstance(inner.vars.get(p.name), Value) or inner.vars.get(p.name) is None))
+    given = {p.name: inner.vars.get(p.name) for p in decl.inputs if not p.rest}
+    operands = tuple(v for v in given.values() if v is None or isinstance(v, Value))
     types = headers.declared_types(inner, decl.outs, span)
     owner_allowed(frame, span, decl.name)
     frame.builder.home.claim(path, span)

@@ -111,8 +111,8 @@ class Builder:
         above = [path[:i] for i, c in enumerate(path) if c == "."] if nested else ()
         other = self.inside.get(path) or next((p for p in above if p in self.owners), None)
         if other is not None:
-            raise error("A0211", f"`{self.base}{path}` and `{self.base}{other}` cannot both own {what}: one address lies inside the other", span, "the second",
-                        labels=(Label(self.owners[other], "the first one"),), help="give one of them another name with `as`")
+            raise error("A0211", f"`{self.base}{path}` and `{self.base}{other}` cannot both own {what}: one address lies inside the other", span,
+                        "the second", labels=(Label(self.owners[other], "the first one"),), help="give one of them another name with `as`")
         self.owners[path] = span
         for p in above:
             self.inside.setdefault(p, path)
@@ -136,8 +136,8 @@ class Builder:
 
     def emit(self, address: str, value: Value, span: Span) -> None:
         if address in self.emits:
-            raise error("A0219", f"two values are emitted as `{self.base}{address}`", span, "the second", labels=(Label(self.emits[address].node.span, "the first"),),
-                        help="name the applications with `as`")
+            raise error("A0219", f"two values are emitted as `{self.base}{address}`", span, "the second",
+                        labels=(Label(self.emits[address].node.span, "the first"),), help="name the applications with `as`")
         self.emits[address] = value
 
     def call(self, graph: Graph, path: str, args: list[Any], span: Span, name: str = "", emit_path: str | None = None) -> tuple[Value, ...]:
@@ -159,8 +159,8 @@ class Builder:
         known: dict[Value, Value] = dict(zip(graph.inputs, args))
         for node in graph.nodes:
             if node.op != "input":
-                copy = self.add(node.op, map_tensors(node.args, known.__getitem__), {k: map_tensors(v, known.__getitem__) for k, v in node.attrs.items()},
-                                node.types, node.span, node.name)
+                attrs = {k: map_tensors(v, known.__getitem__) for k, v in node.attrs.items()}
+                copy = self.add(node.op, map_tensors(node.args, known.__getitem__), attrs, node.types, node.span, node.name)
                 known.update(zip(node.values, copy.values))
         self.require(graph.guards)
         for name, n in graph.applied.items():
@@ -171,12 +171,14 @@ class Builder:
     def finish(self, name: str, outputs: tuple[Value, ...], *, names: tuple[str | None, ...] = (), doc: str = "", span: Span) -> Graph:
         outputs = tuple(self.resolve(o) for o in outputs)
         kept = self._live(outputs)
-        graph = Graph(name, tuple(self.inputs), kept, outputs, names, tuple(self.params.values()), dict(self.children), dict(self.emits), tuple(self.guards),
-                      dict(self.knobs), doc, span, dict(self.applied))
+        graph = Graph(name, tuple(self.inputs), kept, outputs, names, tuple(self.params.values()), dict(self.children), dict(self.emits),
+                      tuple(self.guards), dict(self.knobs), doc, span, dict(self.applied))
         if graph.weight_count > MAX_WEIGHTS:
-            raise limit(f"`{name}` has more than {MAX_WEIGHTS:,} weights", span, help="share some, or nest fewer blocks that apply others several times")
+            raise limit(f"`{name}` has more than {MAX_WEIGHTS:,} weights", span,
+                        help="share some, or nest fewer blocks that apply others several times")
         if graph.node_count > MAX_NODES:
-            raise limit(f"`{name}` runs more than {MAX_NODES:,} ops", span, help="shorten the loops, or nest fewer blocks that apply others several times")
+            raise limit(f"`{name}` runs more than {MAX_NODES:,} ops", span,
+                        help="shorten the loops, or nest fewer blocks that apply others several times")
         return graph
 
     def _live(self, outputs: tuple[Value, ...]) -> tuple[Node, ...]:

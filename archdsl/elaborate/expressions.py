@@ -272,7 +272,8 @@ def _item(frame: Frame, node: tree.Item) -> Any:
         return checked(frame.session, value[slice(*bounds)], node.span)
     k = whole(frame, i)
     if not -len(value) <= k < len(value):
-        raise error("A0221", f"index {k} is outside of a list of {len(value)}", i.span, help=f"the last index is {len(value) - 1}" if value else "the list is empty")
+        raise error("A0221", f"index {k} is outside of a list of {len(value)}", i.span,
+                    help=f"the last index is {len(value) - 1}" if value else "the list is empty")
     return value[k]
 
 
@@ -292,7 +293,8 @@ def _member(frame: Frame, node: tree.Member) -> Any:
         try:
             return value.get(node.name)
         except KeyError:
-            raise error("A0201", f"the record {value.name} has no field `{node.name}`", node.name_span, help=did_you_mean(node.name, [k for k, _ in value.items])) from None
+            raise error("A0201", f"the record {value.name} has no field `{node.name}`", node.name_span,
+                        help=did_you_mean(node.name, [k for k, _ in value.items])) from None
     if isinstance(value, Share):
         return apply.read_parameter(frame, value, node.name, node.name_span)
     raise error("A0201", f"{describe(value)} has no `{node.name}`", node.name_span)

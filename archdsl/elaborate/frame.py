@@ -240,7 +240,8 @@ class Frame:
         if name == "_":
             return
         if name in self.fixed:
-            raise error("A0208", f"`{name}` is already a name of this header", span, "bound again here", help=f"choose another name, for example `{name}_`")
+            raise error("A0208", f"`{name}` is already a name of this header", span, "bound again here",
+                        help=f"choose another name, for example `{name}_`")
         self.vars[name] = value
 
 

@@ -74,7 +74,8 @@ def header(frame: Frame, decl: tree.Block) -> Header:
             frozenset(p.name for p in inputs), len(inputs) < len(decl.inputs),
             tuple(p.name for p in inputs if p.default is None and not isinstance(p.type, tree.OptionalType)), tuple(tensors),
             tuple((i, p) for i, p in enumerate(decl.inputs) if not p.rest and not is_tensor(p)),
-            {p.name: p.span for p in (*decl.params, *decl.inputs) if not is_tensor(p) and not p.rest}, frozenset(p.name for p in decl.params if p.anonymous))
+            {p.name: p.span for p in (*decl.params, *decl.inputs) if not is_tensor(p) and not p.rest},
+            frozenset(p.name for p in decl.params if p.anonymous))
     return known
 
 
@@ -92,14 +93,16 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
         raise no_spread(head.spread)
     names = head.names
     if len(positional) > len(names):
-        raise error("A0205", f"`{decl.name}` takes {len(names)} argument{'s' * (len(names) != 1)}, not {len(positional)}", spans.get(len(names), node.span),
-                    "one too many", labels=declared(decl), notes=(signature(decl),), help="tensors stand in a second list: `Block(arguments)(x)`")
+        raise error("A0205", f"`{decl.name}` takes {len(names)} argument{'s' * (len(names) != 1)}, not {len(positional)}",
+                    spans.get(len(names), node.span), "one too many", labels=declared(decl), notes=(signature(decl),),
+                    help="tensors stand in a second list: `Block(arguments)(x)`")
     given: dict[str, tuple[Any, Span]] = {names[i]: (v, spans.get(i, node.span)) for i, v in enumerate(positional)}
     for k, v in named.items():
         if k not in names:
             span = spans.get(k, node.span)
             help, fixes = nearest_help(k, names, Span(span.source, span.start, span.start + len(k)) if span.text.startswith(k) else None)
-            raise error("A0202", f"`{decl.name}` has no argument `{k}`", span, "no such argument", labels=declared(decl), notes=(signature(decl),), help=help, fixes=fixes)
+            raise error("A0202", f"`{decl.name}` has no argument `{k}`", span, "no such argument", labels=declared(decl), notes=(signature(decl),),
+                        help=help, fixes=fixes)
         if k in given:
             raise error("A0205", f"`{k}` is given twice", spans.get(k, node.span))
         given[k] = (v, spans.get(k, node.span))
@@ -145,7 +148,8 @@ def convert(frame: Frame, value: Any, type: tree.Type | None, span: Span, name: 
         return value
     ok, result = try_convert(frame, value, type)
     if not ok:
-        raise error("A0204", f"`{name}` is of type {type.span.text or type_text(type)}, not {describe(value)}", span, f"this is {describe(value)}", help=_type_help(type, value))
+        raise error("A0204", f"`{name}` is of type {type.span.text or type_text(type)}, not {describe(value)}", span, f"this is {describe(value)}",
+                    help=_type_help(type, value))
     return result
 
 
@@ -190,9 +194,8 @@ def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
         kinds = type.items
     else:
         kinds = (type.item,) * len(value)
-        if type.length is not None:
-            if evaluate(frame, type.length) != len(value):
-                return False, None
+        if type.length is not None and evaluate(frame, type.length) != len(value):
+            return False, None
     if len(kinds) != len(value):
         return False, None
     parts = [try_convert(frame, v, k) for v, k in zip(value, kinds)]
@@ -281,8 +284,8 @@ def _second_list(inner: Frame, decl: tree.Block, head: Header, args: Args, span:
     positional, named, spans = args
     params, has_rest = head.inputs, head.has_rest
     if len(positional) > len(params) and not has_rest:
-        raise error("A0205", f"`{decl.name}` takes {len(params)} input{'s' * (len(params) != 1)}, not {len(positional)}", spans.get(len(params), span), labels=declared(decl),
-                    notes=(signature(decl),))
+        raise error("A0205", f"`{decl.name}` takes {len(params)} input{'s' * (len(params) != 1)}, not {len(positional)}",
+                    spans.get(len(params), span), labels=declared(decl), notes=(signature(decl),))
     taken = {p.name: v for p, v in zip(params, positional)}
     rest: dict[str, Any] = {}
     for k, v in named.items():
@@ -293,7 +296,8 @@ def _second_list(inner: Frame, decl: tree.Block, head: Header, args: Args, span:
         elif has_rest:
             rest[k] = v
         else:
-            raise error("A0202", f"`{decl.name}` has no input `{k}`", spans.get(k, span), labels=declared(decl), notes=(signature(decl),), help=did_you_mean(k, [p.name for p in params]))
+            raise error("A0202", f"`{decl.name}` has no input `{k}`", spans.get(k, span), labels=declared(decl), notes=(signature(decl),),
+                        help=did_you_mean(k, [p.name for p in params]))
     if has_rest:
         inner.rest = (tuple(positional[len(params) :]), rest)
     for name in head.needed:
@@ -316,7 +320,8 @@ def _match_inputs(inner: Frame, decl: tree.Block, head: Header, taken: dict[str,
             if not optional:
                 raise error("A0204", f"the input `{p.name}` of `{decl.name}` cannot be none", where)
         elif not isinstance(value, Value):
-            raise error("A0204", f"the input `{p.name}` of `{decl.name}` is a tensor, not {describe(value)}", where, f"this is {describe(value)}", notes=(signature(decl),))
+            raise error("A0204", f"the input `{p.name}` of `{decl.name}` is a tensor, not {describe(value)}", where, f"this is {describe(value)}",
+                        notes=(signature(decl),))
         else:
             pending.append((p, kind, value, where))
         inner.vars[p.name] = value
@@ -332,7 +337,10 @@ def match_type(binding: shapes.Binding, kind: tree.TensorType, value: Value, whe
     """Binds a declared tensor type to a value's. `said`: how messages call the value, or (input, block). Raises A0301 (shape), A0302 (undecided)
     or A0307 (dtype)."""
     expected, actual = kind.dtype, value.dtype
-    fits = (actual in FLOATING) if expected is None or expected in FLOATING else (actual == expected or expected == "int" and actual in ("i32", "i8", "u8"))
+    if expected is None or expected in FLOATING:
+        fits = actual in FLOATING
+    else:
+        fits = actual == expected or expected == "int" and actual in ("i32", "i8", "u8")
     try:
         binding.match(kind.shape, value.shape)
         if fits:
@@ -368,7 +376,8 @@ def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None
                 if addresses(o, p.name, inner.vars[p.name]):
                     inner.vars[p.name] = convert(inner, override_value(inner, o, default), p.type, o.span, p.name)
             address = join(inner.prefix, p.name)
-            inner.builder.knobs[address] = Knob(address, p.type.span.text if p.type else "", default, inner.vars[p.name], p.domain, p.span, p.doc, allowed(inner, p))
+            kind = p.type.span.text if p.type else ""
+            inner.builder.knobs[address] = Knob(address, kind, default, inner.vars[p.name], p.domain, p.span, p.doc, allowed(inner, p))
 
 
 def addresses(o: Override, name: str, value: Any) -> bool:
@@ -446,7 +455,8 @@ def _check_result(inner: Frame, binding: shapes.Binding, value: Value, out: tree
     for axis in kind.shape.axes:
         for n in shapes.axis_names(axis):
             if n != "_" and n not in inner.vars:
-                raise error("A0309", f"the size `{n}` occurs only in a result: nothing says what it is", axis.span, help="write `_` for a size that follows from the body")
+                raise error("A0309", f"the size `{n}` occurs only in a result: nothing says what it is", axis.span,
+                            help="write `_` for a size that follows from the body")
     try:
         binding.match(kind.shape, value.shape)
     except shapes.ShapeError as e:

@@ -27,7 +27,8 @@ def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
     if node.word == "einsum":
         return _einsum(frame, node, value)
     if node.word == "layout" or node.output is None:
-        raise error("A0218", "layouts as values are part of the language but not built yet", node.span, "not built yet", help="write the layout where it is used")
+        raise error("A0218", "layouts as values are part of the language but not built yet", node.span, "not built yet",
+                    help="write the layout where it is used")
     if value is None:
         return Partial(node, frame.inner(node.span), closure_key(frame, node))
     if not isinstance(value, Value):
@@ -99,7 +100,8 @@ def _given(frame: Frame, node: tree.LayoutCall) -> dict[str, Size]:
 
 def _groups(spec: _Spec, binding: shapes.Binding, source: tree.Shape, value: Value, names: dict[str, Any], node: tree.LayoutCall) -> list[list[str]]:
     """Splits each input axis into atoms, solving at most one unknown factor per axis."""
-    pattern = tree.Shape(source.span, tuple(a if isinstance(a, (tree.AnyAxes, tree.AxesVar)) else tree.AxisName(a.span, f"\0{i}") for i, a in enumerate(source.axes)))
+    pattern = tree.Shape(source.span, tuple(a if isinstance(a, (tree.AnyAxes, tree.AxesVar)) else tree.AxisName(a.span, f"\0{i}")
+                                            for i, a in enumerate(source.axes)))
     whole = shapes.Binding({})
     whole.sequences = {}
     whole.match(pattern, value.shape)
@@ -130,7 +132,8 @@ def _groups(spec: _Spec, binding: shapes.Binding, source: tree.Shape, value: Val
         if unknown:
             quotient = shapes.divide(size, product)
             if quotient is None:
-                raise shapes.ShapeError(f"{size} is not a multiple of {product}", axis, require=None if isinstance(size, int) else f"{size} % {product} == 0")
+                raise shapes.ShapeError(f"{size} is not a multiple of {product}", axis,
+                                        require=None if isinstance(size, int) else f"{size} % {product} == 0")
             rest = quotient
             binding.bind(unknown[0].id, rest, axis)  # type: ignore[attr-defined]
         else:
@@ -174,7 +177,11 @@ def _targets(spec: _Spec, binding: shapes.Binding, target: tree.Shape) -> list[l
         if isinstance(axis, (tree.AnyAxes, tree.AxesVar)):
             label = "..." if isinstance(axis, tree.AnyAxes) else axis.id
             return [n for n in spec.sizes if n.startswith(f"{label}\0")]
-        name = axis.id if isinstance(axis, tree.AxisName) else next((n for n in spec.sizes if n.split("@")[0] == str(getattr(axis, "value", "")) and n not in used), None) or _text(axis)
+        if isinstance(axis, tree.AxisName):
+            name = axis.id
+        else:
+            number = str(getattr(axis, "value", ""))
+            name = next((n for n in spec.sizes if n.split("@")[0] == number and n not in used), None) or _text(axis)
         if name in used:
             raise shapes.ShapeError(f"`{name}` occurs twice on the right", axis)
         if name not in spec.sizes:
@@ -183,7 +190,7 @@ def _targets(spec: _Spec, binding: shapes.Binding, target: tree.Shape) -> list[l
         return [name]
 
     for axis in target.axes:
-        if isinstance(axis, tree.AnyAxes) or isinstance(axis, tree.AxesVar):
+        if isinstance(axis, (tree.AnyAxes, tree.AxesVar)):
             for n in atom(axis):
                 used.add(n)
                 outs.append([n])
@@ -198,7 +205,8 @@ def _rearrange(frame: Frame, value: Value, spec: _Spec, span: Span) -> Value:
     inside = {n for g in spec.ins for n in g}
     lost = [n for n in inside if not any(n in g for g in spec.outs) and spec.sizes[n] != 1]
     if lost:
-        raise error("A0308", f"`{lost[0]}` of size {spec.sizes[lost[0]]} is on the left only", span, help="`reduce(…, mean)` or `reduce(…, sum)` removes an axis")
+        raise error("A0308", f"`{lost[0]}` of size {spec.sizes[lost[0]]} is on the left only", span,
+                    help="`reduce(…, mean)` or `reduce(…, sum)` removes an axis")
     order = list(dict.fromkeys([n for g in spec.ins for n in g] + [n for g in spec.outs for n in g]))
     number = {n: i for i, n in enumerate(order)}
     ins = tuple(tuple(number[n] for n in g) for g in spec.ins)
@@ -254,13 +262,15 @@ REDUCTIONS = ("mean", "sum", "max", "min", "var", "any", "all")
 def _reduce(frame: Frame, node: tree.LayoutCall, value: Value) -> Value:
     words = [a.value for a in node.args if a.name is None]
     if len(words) != 1 or not isinstance(words[0], tree.Name) or words[0].id not in REDUCTIONS:
-        raise error("A0308", "`reduce` ends in the reduction", node.span, help=f"one of {', '.join(REDUCTIONS)}: `reduce([B, c, Y, X] -> [B, c], mean)`")
+        raise error("A0308", "`reduce` ends in the reduction", node.span,
+                    help=f"one of {', '.join(REDUCTIONS)}: `reduce([B, c, Y, X] -> [B, c], mean)`")
     spec = _solve(frame, node, value)
     flat = [n for g in spec.ins for n in g]
     if any(len(g) > 1 for g in spec.ins):
         order = {n: i for i, n in enumerate(flat)}
-        value = apply_op(frame, "rearrange", (value,), {"sizes": tuple(spec.sizes[n] for n in flat), "ins": tuple(tuple(order[n] for n in g) for g in spec.ins),
-                                                        "outs": tuple((i,) for i in range(len(flat)))}, node.span)
+        attrs = {"sizes": tuple(spec.sizes[n] for n in flat), "ins": tuple(tuple(order[n] for n in g) for g in spec.ins),
+                 "outs": tuple((i,) for i in range(len(flat)))}
+        value = apply_op(frame, "rearrange", (value,), attrs, node.span)
         axes_in = [[n] for n in flat]
     else:
         axes_in = spec.ins

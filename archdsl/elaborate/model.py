@@ -156,15 +156,13 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
             for o in given.get(p.name, ()):
                 if headers.addresses(o, p.name, value):
                     value = headers.convert(frame, headers.override_value(frame, o, value), p.type, o.span, p.name)
-        except Poisoned:
+        except Poisoned:  # it follows from a fault reported above
             value = default = POISON
         except ArchError as e:
             faults += e.diagnostics
             value = default = POISON
             if any(d.code == "A0602" for d in e.diagnostics):
                 break
-        except Poisoned:  # it follows from a fault reported above
-            value = default = POISON
         frame.vars[p.name] = value
         knobs[p.name] = Knob(p.name, p.type.span.text if p.type else "", default, value, p.domain, p.span, p.doc)
     if faults:
@@ -235,14 +233,16 @@ def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, kno
     for o in [o for o in overrides if not o.used[0]][:MAX_FAULTS]:
         if not o.used[0]:
             address = ".".join(o.segments)
-            faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address", help=did_you_mean(address, names) or _known(names)).diagnostics
+            faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address",
+                            help=did_you_mean(address, names) or _known(names)).diagnostics
     seen: set[int] = set()
     for statement, key, _ in session.declared_defaults:
-        if key not in session.used_defaults and id(statement) not in seen:
-            if not any(k in session.used_defaults for s, k, _ in session.declared_defaults if s is statement):
-                seen.add(id(statement))
-                faults += error("A0214", f"this default of `{statement.block}` reaches nothing", statement.span, "no such block is applied below without that argument",
-                                help="remove it").diagnostics
+        if key in session.used_defaults or id(statement) in seen:
+            continue
+        if not any(k in session.used_defaults for s, k, _ in session.declared_defaults if s is statement):
+            seen.add(id(statement))
+            faults += error("A0214", f"this default of `{statement.block}` reaches nothing", statement.span,
+                            "no such block is applied below without that argument", help="remove it").diagnostics
     if faults:
         raise ArchError(*faults)
 

@@ -118,7 +118,10 @@ def _number(op: str, a: Any, b: Any, span: Span) -> Any:
             raise limit(f"{a} ** {b} is too large", span, help=f"at most {MAX_BITS:,} bits are allowed")
         if isinstance(a, Fraction) and isinstance(b, int) and abs(b) > 512:
             return float(a) ** b
-        result = a ** b if isinstance(b, int) and (b >= 0 or isinstance(a, float)) else (Fraction(a) ** b if isinstance(b, int) else float(a) ** float(b))
+        if isinstance(b, int):
+            result = a ** b if b >= 0 or isinstance(a, float) else Fraction(a) ** b
+        else:
+            result = float(a) ** float(b)
         if isinstance(result, complex):
             raise error("A0221", f"{describe(a)} ** {describe(b)} is no real number", span)
         return _whole(result)
@@ -157,7 +160,8 @@ def _on_sizes(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:
         if not isinstance(v, (Dim, int)) or isinstance(v, bool):
             if isinstance(v, Fraction) and v.denominator == 1:
                 continue
-            raise error("A0302", f"a run-time size cannot be combined with {describe(v)} outside a tensor expression", span, help="use `index(T)` or a tensor expression")
+            raise error("A0302", f"a run-time size cannot be combined with {describe(v)} outside a tensor expression", span,
+                        help="use `index(T)` or a tensor expression")
     a, b = (int(v) if isinstance(v, Fraction) else v for v in (a, b))
     frame.session.step(span, (_weight(a) * _weight(b) if op == "*" else _weight(a) + _weight(b)) >> 3)
     if op == "+":
@@ -173,7 +177,8 @@ def _on_sizes(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:
     if op == "/":
         exact = shapes.divide(a, b)
         if exact is None:
-            raise error("A0303", f"{a} / {b} is not a whole number for every run-time size", span, help=f"add `require {a} % {b} == 0`, or use floordiv or ceildiv")
+            raise error("A0303", f"{a} / {b} is not a whole number for every run-time size", span,
+                        help=f"add `require {a} % {b} == 0`, or use floordiv or ceildiv")
         return exact
     raise error("A0204", f"`{op}` does not take sizes", span)
 

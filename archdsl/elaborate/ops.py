@@ -52,11 +52,12 @@ def parameters(name: str) -> tuple[Parameter, ...]:
     """The parameters of an op in order."""
     op = find(name)
     assert op is not None, name
-    return tuple(Parameter(p.name, is_operand(p), is_operand_list(p), isinstance(p.type, tree.OptionalType), MISSING if p.default is None else _default(op, p))
-                 for p in op.decl.params)
+    return tuple(Parameter(p.name, is_operand(p), is_operand_list(p), isinstance(p.type, tree.OptionalType),
+                           MISSING if p.default is None else _default(op, p)) for p in op.decl.params)
 
 
-def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span] | None = None, label: str = "") -> Any:
+def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span] | None = None,
+             label: str = "") -> Any:
     """One op node; returns its Value, or a tuple for several results, or an InitExpr where an initialiser is being written."""
     op = find(name)
     assert op is not None, name
@@ -110,8 +111,10 @@ def _needs_tensor(op: Op, values: dict[str, Any], span: Span, spans: dict[Any, S
         if is_operand(p) and not isinstance(p.type, tree.OptionalType):
             value = values.get(p.name)
             if is_operand_list(p) and value == ():
-                raise error("A0204", f"`{p.name}` of {op.name} is an empty list", spans.get(p.name, span), "at least one tensor is needed", notes=(op.signature,))
-            raise error("A0204", f"{op.name} is a function of tensors: `{p.name}` is {describe(value)}", spans.get(p.name, span), f"this is {describe(value)}", notes=(op.signature,))
+                raise error("A0204", f"`{p.name}` of {op.name} is an empty list", spans.get(p.name, span), "at least one tensor is needed",
+                            notes=(op.signature,))
+            raise error("A0204", f"{op.name} is a function of tensors: `{p.name}` is {describe(value)}", spans.get(p.name, span),
+                        f"this is {describe(value)}", notes=(op.signature,))
 
 
 def _initialiser(frame: Frame, span: Span, op: Op, params: tuple[Parameter, ...], values: dict[str, Any]) -> InitExpr:
@@ -196,7 +199,8 @@ def _as_type(frame: Frame, value: Any) -> Any:
     return _number(latest(value))
 
 
-def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span]) -> dict[str, Any]:
+def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], named: dict[str, Any], span: Span,
+               spans: dict[Any, Span]) -> dict[str, Any]:
     """Binds arguments to the op's parameters, defaults filled in, in the order of the signature."""
     if len(args) > len(params):
         raise error("A0205", f"{op.name} takes {len(params)} arguments, not {len(args)}", spans.get(len(params), span), notes=(op.signature,))
@@ -210,7 +214,8 @@ def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], nam
         names = [p.name for p in params]
         for name, value in named.items():
             if name not in names:
-                raise error("A0202", f"{op.name} has no argument `{name}`", spans.get(name, span), notes=(op.signature,), help=did_you_mean(name, names))
+                raise error("A0202", f"{op.name} has no argument `{name}`", spans.get(name, span), notes=(op.signature,),
+                            help=did_you_mean(name, names))
             if name in given:
                 raise error("A0205", f"`{name}` is given twice", spans.get(name, span))
             given[name] = value
@@ -256,6 +261,7 @@ def _check(op: Op, p: Parameter, value: Any, span: Span) -> None:
             if kind is not tuple or not all(isinstance(v, (Value, InitExpr)) for v in value):
                 raise error("A0204", f"`{p.name}` of {op.name} is a list of tensors, not {describe(value)}", span)
         elif not (value is None and p.optional) and not isinstance(value, (InitExpr, int, float, Fraction, Dim)):
-            raise error("A0204", f"`{p.name}` of {op.name} is a tensor, not {describe(value)}", span, f"this is {describe(value)}", notes=(op.signature,))
+            raise error("A0204", f"`{p.name}` of {op.name} is a tensor, not {describe(value)}", span, f"this is {describe(value)}",
+                        notes=(op.signature,))
     elif kind is Value or kind is tuple and any(type(v) is Value for v in _flat(value)):
         raise error("A0204", f"`{p.name}` of {op.name} is chosen when the spec is built; a tensor cannot stand here", span, notes=(op.signature,))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from archdsl.diagnostics.model import Diagnostic, Label, error
@@ -26,10 +27,8 @@ def resolve(module: Module) -> list[Diagnostic]:
     walk = Walk(module)
     if module.diagnostics:
         walk.told_imports |= _doubtful_names(module)
-    try:
+    with suppress(Enough):
         _walk(walk, module)
-    except Enough:
-        pass
     return walk.found.found
 
 
