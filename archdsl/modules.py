@@ -11,7 +11,6 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.values import POISON, BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
 from archdsl.source import Source, Span
-from archdsl.source import Source, Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import MAX_TOKENS, parse, parse_some
 
