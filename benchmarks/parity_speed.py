@@ -38,8 +38,8 @@ def convnext() -> tuple[Any, Any, Any]:
 def llama() -> tuple[Any, Any, Any]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    peer = LlamaForCausalLM(LlamaConfig(vocab_size=8000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4,
-                                        use_cache=False))
+    peer = LlamaForCausalLM(LlamaConfig(vocab_size=8000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
+                                        num_key_value_heads=4, use_cache=False))
     ours = archdsl.load("specs/language/llama.arch").build(vocab=8000, d=512, depth=8, heads=8, kv_heads=4, hidden=1408)
     return ours, peer, torch.randint(0, 8000, (2, 256))
 
@@ -47,13 +47,18 @@ def llama() -> tuple[Any, Any, Any]:
 def gpt2() -> tuple[Any, Any, Any]:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    peer = GPT2LMHeadModel(GPT2Config(vocab_size=8000, n_embd=512, n_layer=8, n_head=8, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0, use_cache=False))
+    peer = GPT2LMHeadModel(GPT2Config(vocab_size=8000, n_embd=512, n_layer=8, n_head=8, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
+                                      use_cache=False))
     ours = archdsl.load("specs/language/gpt2.arch").build(vocab=8000, d=512, depth=8, heads=8, drop=0)
     return ours, peer, torch.randint(0, 8000, (2, 256))
 
 
-MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {"vit (deit_small, B 2)": vit, "convnext (tiny, B 2)": convnext, "llama (d 512, 8 layers, B 2, T 256)": llama,
-                                                         "gpt2 (d 512, 8 layers, B 2, T 256)": gpt2}
+MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
+    "vit (deit_small, B 2)": vit,
+    "convnext (tiny, B 2)": convnext,
+    "llama (d 512, 8 layers, B 2, T 256)": llama,
+    "gpt2 (d 512, 8 layers, B 2, T 256)": gpt2,
+}
 
 
 def tensor(y: Any) -> torch.Tensor:

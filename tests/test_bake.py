@@ -41,7 +41,7 @@ def baked(text):
     return model, archdsl.bake(model)
 
 
-@pytest.mark.parametrize("text, names", [
+@pytest.mark.parametrize(("text", "names"), [
     (SIGMA, [f"layers.{i}.f.weight" for i in range(2)]),
     (EXPANDED, ["base", "slope"]),
 ])

@@ -56,7 +56,7 @@ def test_shapes_forward_and_backward(case):
         from archdsl.dims import evaluate
 
         assert tuple(out.shape) == tuple(s if isinstance(s, int) else evaluate(s, sizes) for s in value.shape)
-    sum(o.float().sum() for o in outs if o.is_floating_point()).backward()
+    torch.stack([o.float().sum() for o in outs if o.is_floating_point()]).sum().backward()
     unread = [n for n, p in built.named_parameters() if p.grad is None and p.requires_grad]
     assert not unread, unread
 
@@ -71,7 +71,7 @@ def test_numbers_forward_and_backward(case):
     y = built(*sample_inputs(made, made.example_sizes(small=True)))
     outs = [o for o in (y if isinstance(y, tuple) else (y,)) if o.is_floating_point()]
     assert all(o.isfinite().all() for o in outs) and outs[0].std() > 0
-    sum(o.square().mean() for o in outs).backward()
+    torch.stack([o.square().mean() for o in outs]).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in built.parameters())
 
 

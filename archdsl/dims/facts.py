@@ -422,7 +422,8 @@ class Facts:
 
     def _pin(self, atom: Atom, value: int) -> bool | None:
         m, s = self.congruences.pop(atom.name, (1, 0))
-        self.lo.pop(atom.name, None), self.hi.pop(atom.name, None)
+        self.lo.pop(atom.name, None)
+        self.hi.pop(atom.name, None)
         self.rules[((atom, 1),)] = value
         return None if (value + s) % m == 0 else False
 

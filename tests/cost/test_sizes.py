@@ -59,7 +59,7 @@ def test_sizes_that_the_model_refuses():
 def test_sizes_that_an_op_refuses():
     text = "use std.vision { Conv }\nmodel Net()(x: [B = 1, 3, H = 32, W = 32]) -> y: [B, 8, _, _] { return Conv(8, 4, stride = 4)(x) as f }"
     assert loads(text).cost(at={"H": 4}).macs == 8 * 3 * 16 * 8
-    with pytest.raises(ArchError, match="A0643.*a kernel of 4 does not fit on an axis of 3"):
+    with pytest.raises(ArchError, match=r"A0643.*a kernel of 4 does not fit on an axis of 3"):
         loads(text).cost(at={"H": 3})
 
 

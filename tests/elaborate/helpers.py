@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from archdsl.diagnostics.model import ArchError
 from archdsl.elaborate.model import Elaborated, elaborate
 from archdsl.modules import Library
@@ -39,9 +41,7 @@ def addresses(e: Elaborated) -> list[str]:
 
 def fault(run: Any) -> Any:
     """The one diagnostic that a call raises."""
-    try:
+    with pytest.raises(ArchError) as e:
         run()
-    except ArchError as e:
-        assert len(e.diagnostics) == 1, e
-        return e.diagnostics[0]
-    raise AssertionError("nothing was raised")
+    assert len(e.value.diagnostics) == 1, e.value
+    return e.value.diagnostics[0]

@@ -96,7 +96,8 @@ def test_an_op_is_not_named():
 
 
 def test_reduce_takes_sizes():
-    assert str(model("return x |> reduce([B, T, (h w)] -> [B, T, h], max, h = 4)", header="(x: [B, T, 8]) -> y: [B, T, 4]").graph.outputs[0].type) == "[B, T, 4]"
+    e = model("return x |> reduce([B, T, (h w)] -> [B, T, h], max, h = 4)", header="(x: [B, T, 8]) -> y: [B, T, 4]")
+    assert str(e.graph.outputs[0].type) == "[B, T, 4]"
 
 
 def test_a_dead_application_prints_and_comes_back():
@@ -120,7 +121,9 @@ model M()(x: [B, T, 8]) -> y: [B, T, 8] { share a = A()
     assert list(again.graph.emits) == list(e.graph.emits) and again.graph.hash == e.graph.hash
 
 
-@pytest.mark.parametrize("text", ["return where(x > 0, x, -1e400)", "param w: [8] = 1e400\nreturn x * w", "param w: [8] = constant(1e400)\nreturn x * w", "return x * 1e400"])
+@pytest.mark.parametrize("text", [
+    "return where(x > 0, x, -1e400)", "param w: [8] = 1e400\nreturn x * w", "param w: [8] = constant(1e400)\nreturn x * w", "return x * 1e400",
+])
 def test_numbers_that_no_float_holds(text):
     assert fault(lambda: model(text)).code == "A0221"
 

@@ -1,8 +1,11 @@
 """Hyper values, sizes, choices, settings, layouts, emitted values, phases."""
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
+from archdsl.diagnostics.model import ArchError
 from archdsl.elaborate.values import show
 from tests.elaborate.helpers import addresses, fault, made, model
 
@@ -13,12 +16,14 @@ def hyper(expression: str, before: str = "") -> str:
     return d.message
 
 
-@pytest.mark.parametrize("expression, expected", [
-    ("[i * i for i in range(5) if i % 2 == 0]", "[0, 4, 16]"), ("zip([1, 2], [3, 4])", "[[1, 3], [2, 4]]"), ("ramp(0, 0.5, [2, 1])", "[[0, 0.25], [0.5]]"),
+@pytest.mark.parametrize(("expression", "expected"), [
+    ("[i * i for i in range(5) if i % 2 == 0]", "[0, 4, 16]"), ("zip([1, 2], [3, 4])", "[[1, 3], [2, 4]]"),
+    ("ramp(0, 0.5, [2, 1])", "[[0, 0.25], [0.5]]"),
     ("ramp(0, 1, [2, 2], end = false)", "[[0, 0.25], [0.5, 0.75]]"), ("multiples(32, 48, 192)", "[64, 96, 128, 160, 192]"), ("7 // 2 + 7 % 2", "4"),
     ("floor(7 / 2.0)", "3"), ("round(2.5) + round(3.5)", "6"), ("float(7) / 2", "3.5"), ("split(\"(2)4(2)\", \"(\")[1:]", "[\"2)4\", \"2)\"]"),
     ("[1..<4, 9]", "[1, 2, 3, 9]"), ("none ?? 3", "3"), ("if 2 > 1 { \"a\" } else { \"b\" }", "a"), ("2 ** 10", "1024"),
-    ("match \"x\" { \"x\" | \"y\" => 1\n _ => 2 }", "1"), ("sqrt(16)", "4"), ("3 in {1, 2, 3} and not (4 in [1])", "true"), ("[1, 2] + [3]", "[1, 2, 3]"), ("\"ab\" * 2", "abab"),
+    ("match \"x\" { \"x\" | \"y\" => 1\n _ => 2 }", "1"), ("sqrt(16)", "4"),
+    ("3 in {1, 2, 3} and not (4 in [1])", "true"), ("[1, 2] + [3]", "[1, 2, 3]"), ("\"ab\" * 2", "abab"),
     ("linspace(0, 1, 3)", "[0, 0.5, 1]"), ("divisors(12)", "[1, 2, 3, 4, 6, 12]"), ("max([1, 5, 2]) - min(3, 2)", "3"),
 ])
 def test_hyper_expressions(expression, expected):
@@ -57,10 +62,11 @@ fn join(parts: list[str]) -> str {
     assert hyper("allocate(56, 0.08, 0.5)", allocate) == "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"
 
 
-@pytest.mark.parametrize("body, code", [
+@pytest.mark.parametrize(("body", "code"), [
     ("v = 7 / 2\nreturn x", "A0303"), ("v = [1][3]\nreturn x", "A0221"), ("v = 1 / 0\nreturn x", "A0221"), ("if 1 { x = x }\nreturn x", "A0222"),
-    ("v = unknwon\nreturn x", "A0201"), ("v = range(10 ** 9)\nreturn x", "A0602"), ("a, b = 3\nreturn x", "A0225"), ("return Linear(8, bais = false)(x)", "A0202"),
-    ("return Linear()(x)", "A0203"), ("return Linear(8)(x, x)", "A0205"), ("return Linear(8.5)(x)", "A0204"), ("return Linear(9)(x) as f", "A0305"),
+    ("v = unknwon\nreturn x", "A0201"), ("v = range(10 ** 9)\nreturn x", "A0602"), ("a, b = 3\nreturn x", "A0225"),
+    ("return Linear(8, bais = false)(x)", "A0202"), ("return Linear()(x)", "A0203"),
+    ("return Linear(8)(x, x)", "A0205"), ("return Linear(8.5)(x)", "A0204"), ("return Linear(9)(x) as f", "A0305"),
     ("return x |> rearrange([B, T, (h w)] -> [B, h, T, w])", "A0308"), ("return x |> rearrange([B, T, d] -> [B, T])", "A0308"),
     ("return matmul(x, x)", "A0304"), ("v = match 3 { 1 => 2 }\nreturn x", "A0223"), ("return 3(x)", "A0206"), ("y = x", "A0220"),
 ])
@@ -69,8 +75,6 @@ def test_faults(body, code):
 
 
 def test_a_fault_poisons_what_it_would_bind_and_others_are_still_found():
-    from archdsl.diagnostics.model import ArchError
-
     with pytest.raises(ArchError) as e:
         model("a = unknown_one\nb = a + 1\nc = Linear(8, bais = true)(x) as c\nd = unknown_two\nreturn x")
     assert [d.code for d in e.value.diagnostics] == ["A0201", "A0202", "A0201"]
@@ -142,9 +146,11 @@ return x"""
 
 # ---------------------------------------------------------------- layouts, masks, emitted values, phases
 def test_rearranging_there_and_back_and_new_axes():
-    e = model("h = 2\ny = x |> rearrange([B, T, (h w)] -> [B, h, T, w]) |> rearrange([B, h, T, w] -> [B, T, (h w)])\nreturn y + (ones_like(x[:, :1]) |> rearrange([B, one, d] -> [B, one, d]))")
+    e = model("h = 2\ny = x |> rearrange([B, T, (h w)] -> [B, h, T, w]) |> rearrange([B, h, T, w] -> [B, T, (h w)])\n"
+              "return y + (ones_like(x[:, :1]) |> rearrange([B, one, d] -> [B, one, d]))")
     assert str(e.graph.outputs[0].type) == "[B, T, 8]"
-    token = made("model M()(x: [B, T, 8]) -> y: [B, _, 8] {\nparam t: [1, 8] = zeros()\nreturn concat([rearrange(t, [n, d] -> [B, n, d]), x], axis = 1)\n}")
+    token = made("model M()(x: [B, T, 8]) -> y: [B, _, 8] {\nparam t: [1, 8] = zeros()\n"
+                 "return concat([rearrange(t, [n, d] -> [B, n, d]), x], axis = 1)\n}")
     assert str(token.graph.outputs[0].shape[1]) in ("T + 1", "1 + T")
 
 
@@ -178,7 +184,9 @@ def test_reserved_forms_say_so():
 
 def test_the_same_text_gives_the_same_hash_and_knobs_change_it():
     text = "layers: for i in range(n) { x = Pre(RMSNorm(), MLP(16))(x) as mlp }\nreturn x"
-    assert model(text, params="n: int = 2").graph.hash == model(text, params="n: int = 2").graph.hash != model(text, params="n: int = 2", n=3).graph.hash
+    first, again = (model(text, params="n: int = 2").graph.hash for _ in range(2))
+    other = model(text, params="n: int = 2", n=3).graph.hash
+    assert first == again != other
 
 
 def test_show_writes_values_as_the_language_does():
@@ -192,13 +200,9 @@ def test_show_writes_values_as_the_language_does():
     "v = [0]\nfor i in range(60) { v = [v, v] }\nreturn x",
 ])
 def test_exhaustion_is_refused_quickly(body):
-    try:
+    with pytest.raises(ArchError) as e:
         model(body)
-    except Exception as e:
-        assert type(e).__name__ == "ArchError", e
-        assert any(d.code == "A0602" for d in e.diagnostics)
-    else:
-        assert "[v, v]" in body  # a nested list shares its halves: it costs nothing
+    assert any(d.code == "A0602" for d in e.value.diagnostics)
 
 
 def test_doubling_templates_run_out_of_budget():
@@ -212,8 +216,6 @@ model M()(x: [B, 8]) -> y: [B, 8] {
     import time
 
     start = time.time()
-    try:
+    with suppress(ArchError):
         made(text)
-    except Exception as e:
-        assert type(e).__name__ == "ArchError"
     assert time.time() - start < 10

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -247,7 +248,8 @@ def test_the_origin_travels_with_copies_pickles_and_compiled_models(spec):
     assert repr(model.archdsl) == "Origin(<text>:Net.small, depth=2)" and model.archdsl.graph.hash == model.typed.hash
     x = torch.randn(3, 8)
     expected = None
-    for m in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.compile(model, backend="eager"), torch.nn.DataParallel(model)):
+    compiled: Any = torch.compile(model, backend="eager")
+    for m in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model)), compiled, torch.nn.DataParallel(model)):
         import_weights(m, theirs, source="hf")
         inner = getattr(m, "_orig_mod", getattr(m, "module", m)).eval()
         expected = inner(x) if expected is None else expected

@@ -1,4 +1,5 @@
-"""The parity proof: random non-trivial values everywhere, float64 against the peer, float32 against that float64, gradients of inputs and parameters."""
+"""The parity proof: random non-trivial values everywhere, float64 against the peer, float32 against that float64, gradients of inputs and
+parameters."""
 from __future__ import annotations
 
 import copy
@@ -44,8 +45,8 @@ def run(model: Any, call: Callable[[Any, Any], torch.Tensor], x: torch.Tensor, p
     return y.detach(), leaf.grad if x.is_floating_point() else None
 
 
-def prove(ours: Any, peer: torch.nn.Module, x: torch.Tensor, *, source: str, call: Callable[[Any, Any], torch.Tensor], reference: Callable[[Any], Any] = lambda m: m,
-          train: bool = False) -> None:
+def prove(ours: Any, peer: torch.nn.Module, x: torch.Tensor, *, source: str, call: Callable[[Any, Any], torch.Tensor],
+          reference: Callable[[Any], Any] = lambda m: m, train: bool = False) -> None:
     """`ours` and `peer` are float64 modules; `reference` removes the casts inside a copy of the peer; `call(peer, x)` gives the tensor to compare."""
     randomise(peer)
     import_weights(ours, peer.state_dict(), source=source)
@@ -59,7 +60,7 @@ def prove(ours: Any, peer: torch.nn.Module, x: torch.Tensor, *, source: str, cal
     assert want.abs().max() > 1e-3 and want.std() > 1e-4, "the comparison would be vacuous"
     assert relative(mine, want) <= EXACT
     if want_dx is not None:
-        assert want_dx.abs().max() > 0 and relative(mine_dx, want_dx) <= EXACT
+        assert mine_dx is not None and want_dx.abs().max() > 0 and relative(mine_dx, want_dx) <= EXACT
     _gradients(ours, exact, source)
     _single_precision(ours, peer, want, x, call)
 

@@ -44,8 +44,8 @@ def peer(monkeypatch):
     """timm's model for other grids than its 7 x 7: only the attention knows them."""
     def make(size: tuple[int, int], vit: int, **changes) -> torch.nn.Module:
         grid = tuple(-(-s // 32) for s in size)
-        monkeypatch.setattr(theirs, "Attention", partial(ATTENTION, resolution=grid))
-        return theirs.EfficientFormer(depths=DEPTHS, embed_dims=WIDTHS, num_vit=vit, num_classes=7, **changes).double()
+        monkeypatch.setattr(theirs, "Attention", partial(ATTENTION, resolution=grid))  # pyright: ignore[reportArgumentType]  (timm takes a pair)
+        return theirs.EfficientFormer(depths=tuple(DEPTHS), embed_dims=tuple(WIDTHS), num_vit=vit, num_classes=7, **changes).double()
     return make
 
 

@@ -17,11 +17,12 @@ def tokens(vocab: int, *shape: int) -> torch.Tensor:
     return torch.randint(0, vocab, shape, generator=torch.Generator().manual_seed(3))
 
 
-def gemma2_config(vocab, d, depth, heads, kv_heads, head_dim, hidden, query_width=None, reach=4096, period=2, cap=50.0, logit_cap=30.0, base=10_000.0):
+def gemma2_config(vocab, d, depth, heads, kv_heads, head_dim, hidden, query_width=None, reach=4096, period=2, cap=50.0, logit_cap=30.0,
+                  base=10_000.0):
     kinds = ["sliding_attention" if reach is not None and (i + 1) % period else "full_attention" for i in range(depth)]
     return transformers.Gemma2Config(vocab_size=vocab, hidden_size=d, intermediate_size=hidden, num_hidden_layers=depth, num_attention_heads=heads,
-                                     num_key_value_heads=kv_heads, head_dim=head_dim, query_pre_attn_scalar=query_width or head_dim, sliding_window=reach or 4096,
-                                     layer_types=kinds, attn_logit_softcapping=cap, final_logit_softcapping=logit_cap,
+                                     num_key_value_heads=kv_heads, head_dim=head_dim, query_pre_attn_scalar=query_width or head_dim,
+                                     sliding_window=reach or 4096, layer_types=kinds, attn_logit_softcapping=cap, final_logit_softcapping=logit_cap,
                                      rope_parameters={"rope_type": "default", "rope_theta": base}, attn_implementation="eager", pad_token_id=None)
 
 
@@ -77,7 +78,8 @@ def _gemma_attention(m, hidden_states, position_embeddings, attention_mask, **_)
 
 GEMMAS = {
     "two caps": dict(vocab=67, d=48, depth=3, heads=4, kv_heads=2, head_dim=16, hidden=80, query_width=9, reach=5, cap=1.5, logit_cap=2.0),
-    "no caps, no windows": dict(vocab=41, d=40, depth=2, heads=4, kv_heads=1, head_dim=6, hidden=56, reach=None, cap=None, logit_cap=None, base=500.0),
+    "no caps, no windows": dict(vocab=41, d=40, depth=2, heads=4, kv_heads=1, head_dim=6, hidden=56, reach=None, cap=None, logit_cap=None,
+                                base=500.0),
     "every third far": dict(vocab=29, d=24, depth=4, heads=3, kv_heads=3, head_dim=8, hidden=40, reach=2, period=3, cap=0.7),
 }
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tests.parity.test_peri_ln import rope
 
 SPEC = "specs/language/ladder.arch"
 F64 = torch.float64
-SIZES = dict(vocab=61, d=32, depth=4, heads=4, kv_heads=2, hidden=48, base=10_000)
+SIZES: dict[str, Any] = dict(vocab=61, d=32, depth=4, heads=4, kv_heads=2, hidden=48, base=10_000)
 
 
 def chained(peer, x, stale):

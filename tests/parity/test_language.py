@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,8 +24,8 @@ def tokens(vocab: int, *shape: int) -> torch.Tensor:
 def llama_config(vocab, d, depth, heads, kv_heads, hidden, base=10_000.0, scaling=None, tie=False, context=2048):
     rope = {"rope_theta": base, **(scaling or {"rope_type": "default"})}
     return transformers.LlamaConfig(vocab_size=vocab, hidden_size=d, intermediate_size=hidden, num_hidden_layers=depth, num_attention_heads=heads,
-                                    num_key_value_heads=kv_heads, rms_norm_eps=1e-5, rope_parameters=rope, tie_word_embeddings=tie, max_position_embeddings=context,
-                                    attention_bias=False, mlp_bias=False)
+                                    num_key_value_heads=kv_heads, rms_norm_eps=1e-5, rope_parameters=rope, tie_word_embeddings=tie,
+                                    max_position_embeddings=context, attention_bias=False, mlp_bias=False)
 
 
 def without_casts(model):
@@ -69,12 +70,13 @@ LLAMAS = {
     "grouped": (dict(vocab=97, d=64, depth=3, heads=8, kv_heads=2, hidden=112), {}),
     "multi-query, tied": (dict(vocab=64, d=48, depth=2, heads=6, kv_heads=1, hidden=80, tie=True), {}),
     "full, long base": (dict(vocab=33, d=40, depth=2, heads=2, kv_heads=2, hidden=56, base=500_000), {}),
-    "rescaled": (dict(vocab=50, d=64, depth=2, heads=2, kv_heads=1, hidden=96, scaling="RopeScaling(factor = 8, low = 1, high = 4, context = 64)"), {"scaling": SCALING}),
+    "rescaled": (dict(vocab=50, d=64, depth=2, heads=2, kv_heads=1, hidden=96,
+                      scaling="RopeScaling(factor = 8, low = 1, high = 4, context = 64)"), {"scaling": SCALING}),
 }
 
 
 @pytest.mark.parametrize("case", LLAMAS)
-@pytest.mark.parametrize("batch, length", [(1, 1), (2, 37)])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (2, 37)])
 def test_llama_is_transformers(case, batch, length):
     ours, changes = LLAMAS[case]
     peer = transformers.LlamaForCausalLM(llama_config(**{**ours, **changes})).double()
@@ -123,22 +125,24 @@ def test_llama_numbers_at_two_layers(variant):
         assert relative(ours(x), peer(x, use_cache=False).logits) < 1e-5
 
 
-GPTS = {
+GPTS: dict[str, dict[str, Any]] = {
     "small shape": dict(vocab=61, context=40, d=48, depth=3, heads=4),
     "one head": dict(vocab=17, context=9, d=20, depth=1, heads=1),
 }
 
 
 @pytest.mark.parametrize("case", GPTS)
-@pytest.mark.parametrize("batch, length", [(1, 1), (3, 9)])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 9)])
 def test_gpt2_is_transformers(case, batch, length):
     c = GPTS[case]
     config = transformers.GPT2Config(vocab_size=c["vocab"], n_positions=c["context"], n_embd=c["d"], n_layer=c["depth"], n_head=c["heads"])
     peer = transformers.GPT2LMHeadModel(config).double()
-    prove(archdsl.load(GPT2).build(dtype=F64, **c), peer, tokens(c["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits)
+    ours = archdsl.load(GPT2).build(dtype=F64, **c)
+    prove(ours, peer, tokens(c["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits)
 
 
-@pytest.mark.parametrize("variant, d, depth, heads", [("small", 768, 12, 12), ("medium", 1024, 24, 16), ("large", 1280, 36, 20), ("xl", 1600, 48, 25)])
+@pytest.mark.parametrize(("variant", "d", "depth", "heads"),
+                         [("small", 768, 12, 12), ("medium", 1024, 24, 16), ("large", 1280, 36, 20), ("xl", 1600, 48, 25)])
 def test_gpt2_names_and_shapes(variant, d, depth, heads):
     with torch.device("meta"):
         peer = transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=d, n_layer=depth, n_head=heads))

@@ -21,7 +21,7 @@ def image(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=F64)
 
 
-def tiny_peer(reduction=(8, 4, 2, 1), mix=0.75, head_dim=32) -> torch.nn.Module:
+def tiny_peer(reduction=(8, 4, 2, 1), mix=0.75, head_dim=32) -> NextViT:
     """timm's model with stages of other widths: its constructor fixes them, its stages do not."""
     peer = NextViT(3, num_classes=7, stem_chs=(16, 8, 24), depths=(1, 1, 5, 1), drop_path_rate=0.0)
     stages, before = [], 24
@@ -74,7 +74,7 @@ def test_training_step_is_timms(size):
 
 
 def test_stage_maps_are_timms():
-    peer, ours = tiny_peer().eval(), archdsl.load(SPEC).build(**TINY, dtype=F64, emit=["stages.*.features"])
+    peer, ours = tiny_peer().eval(), archdsl.load(SPEC).build(**TINY, dtype=F64, emit=("stages.*.features",))
     archdsl.import_weights(ours, peer.state_dict(), source="timm")
     x = image(1, 3, 75, 97)
     _, emitted = ours.eval()(x)

@@ -1,6 +1,8 @@
 """The placements of norms against their equations in plain torch."""
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from tests.parity.proof import EXACT, randomise, relative
 
 SPEC = "specs/language/peri_ln.arch"
 F64 = torch.float64
-SIZES = dict(vocab=53, d=24, depth=3, heads=4, kv_heads=2, hidden=40)
+SIZES: dict[str, Any] = dict(vocab=53, d=24, depth=3, heads=4, kv_heads=2, hidden=40)
 
 
 def tokens(*shape: int) -> torch.Tensor:
@@ -89,7 +91,7 @@ def test_output_norms_hide_the_scale_of_a_branch(placement, changes):
 def test_variance_grows_linearly_under_peri():
     """At the start each branch adds a variance of about 1, so a layer adds about 2."""
     torch.manual_seed(0)
-    model = archdsl.load(SPEC).build(emit=["stream", "layers.*.stream"], vocab=512, d=256, depth=24, heads=4, hidden=512, eps=1e-12)
+    model = archdsl.load(SPEC).build(emit=("stream", "layers.*.stream"), vocab=512, d=256, depth=24, heads=4, hidden=512, eps=1e-12)
     with torch.no_grad():
         _, seen = model(torch.randint(0, 512, (2, 64)))
     variance = torch.stack([v.var() for v in seen.values()])

@@ -17,10 +17,10 @@ def image(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
-@pytest.mark.parametrize("variant, name", [
+@pytest.mark.parametrize(("variant", "name"), [
     ("tiny", "vit_tiny_patch16_224"), ("small", "vit_small_patch16_224"), ("base", "vit_base_patch16_224"), ("base_32", "vit_base_patch32_224"),
-    ("large", "vit_large_patch16_224"), ("huge", "vit_huge_patch14_224"), ("deit_tiny", "deit_tiny_patch16_224"), ("deit_small", "deit_small_patch16_224"),
-    ("deit_base", "deit_base_patch16_224"), ("deit_tiny_distilled", "deit_tiny_distilled_patch16_224"),
+    ("large", "vit_large_patch16_224"), ("huge", "vit_huge_patch14_224"), ("deit_tiny", "deit_tiny_patch16_224"),
+    ("deit_small", "deit_small_patch16_224"), ("deit_base", "deit_base_patch16_224"), ("deit_tiny_distilled", "deit_tiny_distilled_patch16_224"),
     ("deit_small_distilled", "deit_small_distilled_patch16_224"), ("deit_base_distilled", "deit_base_distilled_patch16_224"),
 ])
 def test_vit_counts(variant, name):
@@ -29,7 +29,7 @@ def test_vit_counts(variant, name):
     assert archdsl.load(VIT).cost(variant).params == sum(p.numel() for p in peer.parameters())
 
 
-@pytest.mark.parametrize("size, batch", [((224, 224), 1), ((224, 224), 3)])
+@pytest.mark.parametrize(("size", "batch"), [((224, 224), 1), ((224, 224), 3)])
 def test_deit_tiny_is_timms(size, batch):
     peer = timm.create_model("deit_tiny_patch16_224", depth=3).double()
     prove(archdsl.load(VIT).build("deit_tiny", depth=3, dtype=F64), peer, image(batch, 3, *size), source="timm", call=lambda m, x: m(x))
@@ -40,25 +40,28 @@ def test_distilled_deit_is_timms():
     prove(archdsl.load(VIT).build("deit_tiny_distilled", depth=2, dtype=F64), peer, image(2, 3, 224, 224), source="timm", call=lambda m, x: m(x))
 
 
-@pytest.mark.parametrize("changes, peer_changes", [
-    (dict(d=96, heads=4, depth=2, patch=8, side=40, classes=7, hidden=200), dict(embed_dim=96, num_heads=4, depth=2, patch_size=8, img_size=40, num_classes=7, mlp_ratio=200 / 96)),
-    (dict(d=66, heads=3, depth=2, patch=7, side=49, classes=5, pool="mean"), dict(embed_dim=66, num_heads=3, depth=2, patch_size=7, img_size=49, num_classes=5, global_pool="avg")),
+@pytest.mark.parametrize(("changes", "peer_changes"), [
+    (dict(d=96, heads=4, depth=2, patch=8, side=40, classes=7, hidden=200),
+     dict(embed_dim=96, num_heads=4, depth=2, patch_size=8, img_size=40, num_classes=7, mlp_ratio=200 / 96)),
+    (dict(d=66, heads=3, depth=2, patch=7, side=49, classes=5, pool="mean"),
+     dict(embed_dim=66, num_heads=3, depth=2, patch_size=7, img_size=49, num_classes=5, global_pool="avg")),
 ])
 def test_other_vits_are_timms(changes, peer_changes):
     peer = timm.models.vision_transformer.VisionTransformer(**peer_changes).double()
     prove(archdsl.load(VIT).build(dtype=F64, **changes), peer, image(2, 3, changes["side"], changes["side"]), source="timm", call=lambda m, x: m(x))
 
 
-@pytest.mark.parametrize("variant, name", [("tiny", "convnext_tiny"), ("small", "convnext_small"), ("base", "convnext_base"), ("large", "convnext_large"),
-                                           ("xlarge", "convnext_xlarge"), ("atto", "convnext_atto"), ("femto", "convnext_femto"), ("pico", "convnext_pico"),
-                                           ("nano", "convnext_nano")])
+@pytest.mark.parametrize(("variant", "name"), [
+    ("tiny", "convnext_tiny"), ("small", "convnext_small"), ("base", "convnext_base"), ("large", "convnext_large"), ("xlarge", "convnext_xlarge"),
+    ("atto", "convnext_atto"), ("femto", "convnext_femto"), ("pico", "convnext_pico"), ("nano", "convnext_nano"),
+])
 def test_convnext_counts(variant, name):
     with torch.device("meta"):
         peer = timm.create_model(name)
     assert archdsl.load(CONVNEXT).cost(variant).params == sum(p.numel() for p in peer.parameters())
 
 
-@pytest.mark.parametrize("size, batch", [((64, 64), 2), ((97, 75), 1), ((33, 128), 1)])
+@pytest.mark.parametrize(("size", "batch"), [((64, 64), 2), ((97, 75), 1), ((33, 128), 1)])
 def test_convnext_is_timms(size, batch):
     widths, depths = [24, 40, 56, 80], [2, 1, 3, 1]
     peer = timm.models.convnext.ConvNeXt(dims=widths, depths=depths, num_classes=11).double()
@@ -113,18 +116,21 @@ def test_isotropic_by_its_equations():
 SWIN = "specs/vision/swin.arch"
 
 
-@pytest.mark.parametrize("variant, name", [("tiny", "swin_tiny_patch4_window7_224"), ("small", "swin_small_patch4_window7_224"), ("base", "swin_base_patch4_window7_224"),
-                                           ("large", "swin_large_patch4_window7_224"), ("base_384", "swin_base_patch4_window12_384")])
+@pytest.mark.parametrize(("variant", "name"), [
+    ("tiny", "swin_tiny_patch4_window7_224"), ("small", "swin_small_patch4_window7_224"), ("base", "swin_base_patch4_window7_224"),
+    ("large", "swin_large_patch4_window7_224"), ("base_384", "swin_base_patch4_window12_384"),
+])
 def test_swin_counts(variant, name):
     with torch.device("meta"):
         peer = timm.create_model(name, num_classes=1000)
     assert archdsl.load(SWIN).cost(variant).params == sum(p.numel() for p in peer.parameters())
 
 
-@pytest.mark.parametrize("side, window", [(56, 3), (96, 7)])
+@pytest.mark.parametrize(("side", "window"), [(56, 3), (96, 7)])
 def test_swin_is_timms(side, window):
     """Shifted windows, padding to whole windows, merging of odd maps."""
     depths, heads = [2, 2, 2, 2], [1, 2, 3, 4]
-    peer = timm.models.swin_transformer.SwinTransformer(img_size=side, embed_dim=24, depths=depths, num_heads=heads, window_size=window, num_classes=5).double()
+    changes = dict(img_size=side, embed_dim=24, depths=depths, num_heads=heads, window_size=window, num_classes=5)
+    peer = timm.models.swin_transformer.SwinTransformer(**changes).double()
     ours = archdsl.load(SWIN).build(d=24, depths=depths, heads=heads, window=window, side=side, classes=5, dtype=F64)
     prove(ours, peer, image(2, 3, side, side), source="timm", call=lambda m, x: m(x))
