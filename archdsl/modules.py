@@ -10,6 +10,7 @@ from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.values import POISON, BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
+from archdsl.records import replace
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import MAX_TOKENS, parse, parse_some
@@ -95,6 +96,39 @@ class Module:
             for n in d.names:
                 self._import(other, n, d.module)
 
+        self._spread_records()
+
+    def _spread_records(self) -> None:
+        """Headers with `...Record` get its fields as arguments."""
+        decls = tuple(self._spread(d) if isinstance(d, (tree.Block, tree.Model)) and any(map(_spreads, d.params)) else d for d in self.tree.decls)
+        if any(a is not b for a, b in zip(decls, self.tree.decls)):
+            self.tree = replace(self.tree, decls=decls)
+
+    def _spread(self, d: Any) -> Any:
+        params: list[tree.Param] = []
+        for p in d.params:
+            if not _spreads(p):
+                params.append(p)
+                continue
+            first, _, last = p.name.rpartition(".")
+            record = self.member(first, last, None) if first else self.find(last, None)
+            if not isinstance(record, RecordRef):
+                if record is not POISON:
+                    self._fault(error("A0201" if record is None else "A0204", f"`{p.name}` is no record", p.span, "its fields would become arguments",
+                                      help=did_you_mean(p.name, [n for n, r in self.scope.items() if isinstance(r, RecordRef)])))
+                continue
+            taken = {q.name: q for q in (*d.params, *params) if not q.rest}
+            for f in record.decl.fields:
+                if f.name in taken:
+                    labels = (Label(taken[f.name].span, "the argument"),)
+                    self._fault(error("A0208", f"`{f.name}` is an argument and a field of `{p.name}`", p.span, labels=labels))
+                else:
+                    params.append(f)
+        made = replace(d, params=tuple(params))
+        if self.scope.get(d.name) is not None and getattr(self.scope[d.name], "decl", None) is d:
+            self.scope[d.name] = REFS[type(d)](made, self)
+        return made
+
     def _import(self, other: Module, n: tree.UseName, module: str) -> None:
         local = n.alias or n.name
         if n.name not in other.scope:
@@ -122,6 +156,11 @@ class Module:
 
     def names(self) -> list[str]:
         return list(self.scope)
+
+
+def _spreads(p: tree.Param) -> bool:
+    """`...Record` in a header."""
+    return p.rest and p.name != "..."
 
 
 def _module_span(d: tree.Use) -> Span:

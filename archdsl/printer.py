@@ -294,7 +294,7 @@ def _params(scope: _Scope, g: Graph) -> None:
     for p in g.params:
         name = scope.fresh(p.path.rsplit(".", 1)[-1], "w")
         scope.params[p.path] = name
-        kind = {"param": "param", "frozen": "frozen param", "buffer": "buffer"}[p.kind]
+        kind = {"param": "param", "frozen": "frozen param", "buffer": "buffer", "const": "const"}[p.kind]
         scope.lines.append(f"{kind} {name}{'' if name == p.path else f' as {p.path}'}: {_param_type(p)} = {_init(scope, g, p.init)}")
 
 

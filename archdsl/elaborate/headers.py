@@ -42,12 +42,11 @@ def is_tensor(p: tree.Param) -> bool:
 
 @records.record()
 class Header:
-    """What a block's header says, read off the tree once. `spread`: a `...Record` in the first list. `tensors`: of the second list, each with
+    """What a block's header says, read off the tree once. `tensors`: of the second list, each with
     its position, its type without `?` and whether it may be none; `hyper`: the others."""
 
     params: tuple[tree.Param, ...]
     names: tuple[str, ...]
-    spread: tree.Param | None
     inputs: tuple[tree.Param, ...]
     input_names: frozenset[str]
     has_rest: bool
@@ -70,7 +69,7 @@ def header(frame: Frame, decl: tree.Block) -> Header:
             if isinstance(kind, tree.TensorType) and not p.rest:
                 tensors.append((i, p, kind, kind is not p.type))
         known = frame.session.headers[id(decl)] = Header(
-            params, tuple(p.name for p in params), next((p for p in decl.params if p.rest and p.name != "..."), None), inputs,
+            params, tuple(p.name for p in params), inputs,
             frozenset(p.name for p in inputs), len(inputs) < len(decl.inputs),
             tuple(p.name for p in inputs if p.default is None and not isinstance(p.type, tree.OptionalType)), tuple(tensors),
             tuple((i, p) for i, p in enumerate(decl.inputs) if not p.rest and not is_tensor(p)),
@@ -89,8 +88,6 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
     positional, named, spans = args
     decl = ref.decl
     head = header(frame, decl)
-    if head.spread is not None:
-        raise no_spread(head.spread)
     names = head.names
     if len(positional) > len(names):
         raise error("A0205", f"`{decl.name}` takes {len(names)} argument{'s' * (len(names) != 1)}, not {len(positional)}",
@@ -272,12 +269,6 @@ def bind(inner: Frame, frame: Frame, template: Template, args: Args, span: Span)
     inner.blocks = frozenset([n for n in head.names if type(inner.vars.get(n)) in TEMPLATES and n not in head.anonymous])
     inner.fixed.update(head.fixed)
     inner.args = template.args
-
-
-def no_spread(p: tree.Param) -> ArchError:
-    """A0218 for `...Record` in a header."""
-    return error("A0218", f"spreading a record into a header (`{p.span.text}`) is part of the language but not built yet", p.span, "not built yet",
-                 help="write its fields, or take the record as one argument")
 
 
 def _second_list(inner: Frame, decl: tree.Block, head: Header, args: Args, span: Span) -> dict[str, Any]:

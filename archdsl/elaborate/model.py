@@ -144,8 +144,6 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
         given.setdefault(o.segments[0], []).append(o)
     for p in decl.params:
         try:
-            if p.rest:
-                raise headers.no_spread(p)
             if p.default is None:
                 if not any(len(o.segments) == 1 for o in given.get(p.name, ())):
                     raise error("A0203", f"the model `{decl.name}` has no default for `{p.name}`", p.span, help="give the paper's value")
@@ -182,6 +180,9 @@ def _inputs(frame: Frame, decl: tree.Model) -> tuple[InputSpec, ...]:
         if not isinstance(kind, tree.TensorType):
             raise error("A0204", f"the input `{p.name}` of a model is a tensor", p.span)
         sizes: dict[str, int] = {}
+        if _left_out(frame, decl, p, optional):
+            frame.vars[p.name] = None
+            continue
         if len(kind.shape.axes) > MAX_AXES:
             raise limit(f"the input `{p.name}` has more than {MAX_AXES} axes", p.span)
         for axis in kind.shape.axes:
@@ -196,6 +197,20 @@ def _inputs(frame: Frame, decl: tree.Model) -> tuple[InputSpec, ...]:
         frame.vars[p.name] = value
         out.append(InputSpec(p.name, type, low, high, optional, sizes))
     return tuple(out)
+
+
+def _left_out(frame: Frame, decl: tree.Model, p: tree.Param, optional: bool) -> bool:
+    """Whether a setting (`memory = none`) says that an optional input is not there. Raises A0204 for a setting of any other kind."""
+    found = False
+    for o in frame.overrides:
+        if o.segments == (p.name,):
+            o.used[0] = True
+            value = evaluate(frame, o.expr) if o.expr is not None else o.value
+            if not optional or value is not None:
+                help = f"leave it out with `{p.name} = none`" if optional else "a type with `?` makes an input optional"
+                raise error("A0204", f"`{p.name}` is an input of `{decl.name}`: it is given when the model runs", o.span, help=help)
+            found = True
+    return found
 
 
 def _declare_axis(frame: Frame, binding: shapes.Binding, axis: tree.Axis, sizes: dict[str, int]) -> None:

@@ -9,6 +9,7 @@ from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.dims import Dim
 from archdsl.elaborate import headers, late, passes
 from archdsl.elaborate.apply import arguments, owner_allowed, pay
+from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.domains import of_values
 from archdsl.elaborate.expressions import decided, evaluate, select_arm, settled, truth
@@ -37,6 +38,7 @@ from archdsl.elaborate.values import (
     map_tensors,
 )
 from archdsl.graph import Graph, Guard, InitExpr, Knob, Param, TensorType, Value
+from archdsl.ops.initializers import RANDOM
 from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -114,7 +116,8 @@ def _bind(frame: Frame, target: tree.Target, value: Any) -> None:
     if isinstance(value, Value) and not value.node.name and value.node.op != "input":
         value.node.name = target.name if target.name != "_" else ""
     elif isinstance(value, (Value, tuple)) and target.name in frame.fixed:
-        raise error("A0208", f"`{target.name}` is a hyper argument of this header", target.span, "bound again here", labels=(Label(frame.fixed[target.name], "declared here"),))
+        raise error("A0208", f"`{target.name}` is a hyper argument of this header", target.span, "bound again here",
+                    labels=(Label(frame.fixed[target.name], "declared here"),))
     frame.bind(target.name, value, target.span)
 
 
@@ -204,7 +207,8 @@ def _default(frame: Frame, s: tree.Default) -> None:
     entries = dict(frame.defaults.entries)
     for k, v in named.items():
         if k not in params:
-            raise error("A0202", f"`{s.block}` has no argument `{k}`", spans.get(k, s.span), help=did_you_mean(k, params), notes=(headers.signature(ref.decl),))
+            raise error("A0202", f"`{s.block}` has no argument `{k}`", spans.get(k, s.span), help=did_you_mean(k, params),
+                        notes=(headers.signature(ref.decl),))
         entries[(id(ref.decl), k)] = DefaultEntry(v, spans.get(k, s.span), s)
     key = frame.session.intern(("defaults", tuple(sorted((k, str(frame.session.key(e.value))) for k, e in entries.items()))))
     frame.defaults = Defaults(entries, key)
@@ -245,8 +249,14 @@ def _param(frame: Frame, s: tree.ParamDecl) -> None:
     if s.condition is not None and not truth(frame, s.condition):
         frame.bind(s.name, None, s.name_span)
         return
+    _declare(frame, s, s.kind, s.init, s.name_span)
+
+
+def _declare(frame: Frame, s: tree.ParamDecl | tree.Const, kind: str, init: tree.Expr, where: Span) -> None:
+    """A weight of this body. Raises A0204, A0301 or A0306 for a shape that a weight cannot have."""
     if not isinstance(s.type, tree.TensorType):
-        raise error("A0204", f"`{s.name}` needs a shape", s.type.span)
+        raise error("A0204", f"`{s.name}` needs a shape", s.type.span if s.type is not None else where,
+                    help=f"`{s.span.text.split()[0]} {s.name}: [sizes] = …`")
     owner_allowed(frame, s.span, s.name)
     frame.session.step(s.span, 6)
     binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
@@ -263,12 +273,13 @@ def _param(frame: Frame, s: tree.ParamDecl) -> None:
                         help="weights are sized by hyper arguments: make the size one and add a `require`, for example `require H == side`")
         if size < 0 or size > 2**48:
             raise error("A0602" if size > 0 else "A0301", f"the weight `{s.name}` would have the size {size}", axis.span)
-    init = initial(frame, s.init, shape)
-    kind = s.kind
+    made = initial(frame, init, shape)
+    if kind == "const" and draws(made):
+        raise error("A0204", f"the const `{s.name}` would be random", init.span, "another value for everyone who loads the weights",
+                    help=f"a const is computed, not saved: write `frozen param {s.name}` or `buffer {s.name}`")
     type = TensorType(s.type.dtype or "float", shape)
-    param = Param(join(frame.prefix, s.address), kind, type, init, _factors(frame, s.type.shape, shape), s.name_span)
-    value = frame.builder.home.declare(param)
-    frame.bind(s.name, value, s.name_span)
+    param = Param(join(frame.prefix, s.address or s.name), kind, type, made, _factors(frame, s.type.shape, shape), where)
+    frame.bind(s.name, frame.builder.home.declare(param), where)
 
 
 def _factors(frame: Frame, shape: tree.Shape, sizes: tuple[int, ...]) -> tuple[tuple[tuple[str, int], ...], ...]:
@@ -277,7 +288,7 @@ def _factors(frame: Frame, shape: tree.Shape, sizes: tuple[int, ...]) -> tuple[t
         return ()
     binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
     out = []
-    for axis, size in zip(shape.axes, sizes):
+    for axis in shape.axes:
         parts = axis.items if isinstance(axis, tree.AxisFactors) else (axis,)
         out.append(tuple((p.span.text or str(i), binding.size(p)) for i, p in enumerate(parts)))
     return tuple(out)
@@ -304,11 +315,28 @@ def initial(frame: Frame, node: tree.Expr, shape: tuple[int, ...]) -> InitExpr:
         from archdsl.elaborate.ops import _number
 
         return InitExpr("constant", (), (("value", _number(value)),))
-    raise error("A0204", f"an initialiser was expected, this is {describe(value)}", node.span, help="for example `normal(std = 0.02)`, `zeros()` or a number")
+    raise error("A0204", f"an initialiser was expected, this is {describe(value)}", node.span,
+                help="for example `normal(std = 0.02)`, `zeros()` or a number")
+
+
+DRAWN = ("normal", "uniform")
+"""Initialisers that a `draw` may use: the op `random_NAME` draws them."""
+
+
+def draws(init: Any) -> bool:
+    """Whether an initial value is random, or follows another weight's."""
+    if isinstance(init, tuple):
+        return any(map(draws, init))
+    return isinstance(init, InitExpr) and (init.op in RANDOM or init.op == "param" or any(map(draws, init.args)))
 
 
 def _const(frame: Frame, s: tree.Const) -> None:
     value = evaluate(frame, s.value)
+    if isinstance(value, (InitRef, InitExpr)):
+        _declare(frame, s, "const", s.value, word_span(s, s.name))
+        return
+    if s.address:
+        raise error("A0209", f"`as {s.address}` names a weight; this value owns nothing", s.span, help="drop the `as`")
     if s.type is not None and isinstance(s.type, tree.TensorType) and not isinstance(value, Value):
         from archdsl.elaborate.ops import _number
 
@@ -319,9 +347,26 @@ def _const(frame: Frame, s: tree.Const) -> None:
 def _draw(frame: Frame, s: tree.Draw) -> None:
     value = evaluate(frame, s.value)
     if isinstance(value, (InitRef, InitExpr)):
-        raise error("A0218", "draws from an initialiser are part of the language but not built yet", s.value.span, "not built yet",
-                    help="ops that draw work: `permutation`, `dropout`, `drop_path`")
+        value = _drawn(frame, s, value)
     _bind(frame, tree.Target(s.span, s.name, s.type), value)
+
+
+def _drawn(frame: Frame, s: tree.Draw, value: InitRef | InitExpr) -> Value:
+    """`draw noise: [B, d] = normal(std = 2)`: the op `random_normal`, with the declared shape. Raises A0204."""
+    init = initial(frame, s.value, ()) if isinstance(value, InitRef) else value
+    if init.op not in DRAWN or init.args:
+        raise error("A0204", f"`{s.name}` cannot be drawn from this", s.value.span, f"`{init.op}` is not drawn in a forward pass",
+                    help=f"draw from `{'`, `'.join(DRAWN)}` and compute with the result")
+    if not isinstance(s.type, tree.TensorType):
+        raise error("A0204", f"`{s.name}` needs a shape", s.span, help=f"`draw {s.name}: [B, d] = {init.op}()`")
+    binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
+    binding.sequences = frame.vars.get("...", {})
+    try:
+        shape = binding.shape(s.type.shape)
+    except shapes.ShapeError as e:
+        raise error("A0301", f"the shape of `{s.name}`: {e.message}", e.axis.span if e.axis is not None else s.type.span) from None
+    attrs = {"shape": shape, **dict(init.attrs), "dtype": s.type.dtype or "float"}
+    return apply_op(frame, f"random_{init.op}", (), attrs, s.span, label=s.name)
 
 
 def _emit(frame: Frame, s: tree.Emit) -> None:
@@ -340,7 +385,8 @@ def _update(frame: Frame, s: tree.Update) -> None:
             or frame.builder.params[target.node.attrs["path"]].kind != "buffer":
         raise error("A0204", f"`update` gives a buffer of this body a new value; `{s.name}` is {describe(target)}", s.span)
     value = evaluate(frame, s.value)
-    if not isinstance(value, Value) or any(shapes.same(a, b) is not True for a, b in zip(value.shape, target.shape)) or len(value.shape) != len(target.shape):
+    if not isinstance(value, Value) or len(value.shape) != len(target.shape) \
+            or any(shapes.same(a, b) is not True for a, b in zip(value.shape, target.shape)):
         raise error("A0301", f"the buffer `{s.name}` is {target.type}, its new value is {describe(value)}", s.value.span)
     frame.builder.add("update", (value,), {"path": target.node.attrs["path"]}, (), s.span)
 
@@ -506,7 +552,8 @@ def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, 
         frame.builder.require(builder.guards)
         raise Unfit  # a block that waits for a number would leave the loop
     mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
-    names = tuple(n for n, v in carried if isinstance(v, Value)) if len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried) else ()
+    named = len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried)
+    names = tuple(n for n, _ in carried) if named else ()
     graph = builder.finish(s.label or "", tuple(mine), names=names, span=s.span)
     interned = late.kept(session, graph)
     imports = tuple(builder.imports)
@@ -537,8 +584,8 @@ def _reachable(frame: Frame, names: tuple[str, ...]) -> list[Value]:
 
 
 def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any) -> Any:
-    """What a body's evaluation depends on: the values of the names it mentions, of the expressions in the plan; tensors by type, and which of them are
-    the same. None when that does not say all: a template that holds a tensor may read it under no name of the body."""
+    """What a body's evaluation depends on: the values of the names it mentions, of the expressions in the plan; tensors by type, and which of them
+    are the same. None when that does not say all: a template that holds a tensor may read it under no name of the body."""
     session = frame.session
     names = _body_names(frame, s, plan)
     session.step(s.span, len(names) >> 2)
@@ -551,7 +598,8 @@ def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any) 
     same = tuple(first.setdefault(v, i) for i, v in enumerate(_reachable(frame, names)))
     rest = session.key(tuple(frame.rest[0])) if frame.rest else None
     sequences = tuple(sorted(frame.vars.get("...", {}).items()))
-    return ("body", id(s), plan is None, counts, tuple((n, session.key(v)) for n, v in values), same, sequences, frame.defaults.key, frame.dtype, rest, session.known)
+    return ("body", id(s), plan is None, counts, tuple((n, session.key(v)) for n, v in values), same, sequences, frame.defaults.key, frame.dtype,
+            rest, session.known)
 
 
 def _if(frame: Frame, s: tree.If) -> bool:
@@ -589,7 +637,8 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
         inner.vars[p.name] = headers.convert(inner, value, p.type, spans.get(p.name, p.span), p.name)
         if p.domain is not None:
             knob = join(address, p.name)
-            frame.builder.knobs[knob] = Knob(knob, p.type.span.text if p.type else "", value, inner.vars[p.name], p.domain, p.span, p.doc, headers.allowed(inner, p))
+            kind, allowed = p.type.span.text if p.type else "", headers.allowed(inner, p)
+            frame.builder.knobs[knob] = Knob(knob, kind, value, inner.vars[p.name], p.domain, p.span, p.doc, allowed)
     for k in named:
         raise error("A0202", f"the arm `{chosen}` has no argument `{k}`", spans.get(k, s.span), help=did_you_mean(k, [p.name for p in arm.params]))
     value = evaluate(inner.child(prefix=frame.prefix, overrides=frame.overrides), arm.value)

@@ -3,10 +3,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import floats, need_float, rank
+from archdsl.ops.rules import floats, need_float, rank, torch_dtype
 
 
 def _dropped(x: TensorType, rate: float, **_: Any) -> TensorType:
@@ -44,3 +45,23 @@ def permutation(*, n, seed=None, device=None):
         return torch.randperm(n, device=device)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return order if device is None else order.to(device)
+
+
+def _draw(shape: tuple[Size, ...], dtype: str = "float", **_: Any) -> TensorType:
+    if any(isinstance(n, int) and n < 0 for n in shape):
+        raise OpError("no size is negative", "shape")
+    return TensorType(dtype, tuple(shape))
+
+
+@op("random_normal(shape: list[int], mean: float = 0, std: float = 1, dtype: str = \"float\") -> [*s]", infer=_draw, grad="none", random=True,
+    samples=lambda: [{"shape": (2, 5)}, {"shape": (1,), "mean": 3.0, "std": 0.5, "dtype": "f32"}, {"shape": ()}])
+def random_normal(*, shape, mean=0, std=1, dtype="float", device=None):
+    """Normal values, new in each forward pass, drawn from torch's generator. `draw x: [B, d] = normal(std = 2)` makes one."""
+    return torch.randn(shape, dtype=torch_dtype(dtype) if isinstance(dtype, str) else dtype, device=device) * std + mean
+
+
+@op("random_uniform(shape: list[int], low: float = 0, high: float = 1, dtype: str = \"float\") -> [*s]", infer=_draw, grad="none", random=True,
+    samples=lambda: [{"shape": (2, 5)}, {"shape": (1,), "low": -3.0, "high": 3.0, "dtype": "f32"}, {"shape": ()}])
+def random_uniform(*, shape, low=0, high=1, dtype="float", device=None):
+    """Values between low and high, new in each forward pass, drawn from torch's generator. `draw x: [B, d] = uniform()` makes one."""
+    return torch.rand(shape, dtype=torch_dtype(dtype) if isinstance(dtype, str) else dtype, device=device) * (high - low) + low

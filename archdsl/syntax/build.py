@@ -327,7 +327,8 @@ class Builder:
         return t.ParamDecl(self.span(start, end), kind, name[1], (address or name)[1], type_, init, condition, self.span(name[2], name[3]))
 
     def const(self, c: Parts, start: int, end: int) -> Any:
-        return t.Const(self.span(start, end), c[0][1], c[1], c[2])
+        name, address, type_, value = c
+        return t.Const(self.span(start, end), name[1], type_, value, address[1] if address else "")
 
     def draw(self, c: Parts, start: int, end: int) -> Any:
         return t.Draw(self.span(start, end), c[0][1], c[1], c[2])

@@ -147,15 +147,16 @@ class Printer(PartPrinter):
         named = f" as {address_text(node.address)}" if node.address != node.name else ""
         return [f"{word} {node.name}{named}: ", self.type(node.type), " = ", self.expr(node.init), self.when(node.condition)]
 
-    def typed(self, word: str, node: t.Const | t.Draw) -> Doc:
+    def typed(self, words: str, node: t.Const | t.Draw) -> Doc:
         type_: Doc = [": ", self.type(node.type)] if node.type is not None else ""
-        return [f"{word} {node.name}", type_, " = ", self.expr(node.value)]
+        return [words, type_, " = ", self.expr(node.value)]
 
     def n_Const(self, node: t.Const) -> Doc:
-        return self.typed("const", node)
+        named = f" as {address_text(node.address)}" if node.address else ""
+        return self.typed(f"const {node.name}{named}", node)
 
     def n_Draw(self, node: t.Draw) -> Doc:
-        return self.typed("draw", node)
+        return self.typed(f"draw {node.name}", node)
 
     def n_Control(self, node: t.Control) -> Doc:
         return [f"control {node.name}: ", self.type(node.type), *self.default_and_domain(node.default, node.domain, False)]

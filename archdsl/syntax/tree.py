@@ -467,9 +467,12 @@ class ParamDecl(Statement):
 
 @node
 class Const(Statement):
+    """`address`: the `as` name, "" without one; it counts for a value made by an initialiser."""
+
     name: str
     type: Type | None
     value: Expr
+    address: str = ""
 
 
 @node

@@ -57,17 +57,10 @@ def test_functions_of_numbers_take_run_time_sizes():
 
 @pytest.mark.parametrize(("body", "code"), [
     ("return x + sin(1)", "A0204"), ("return bank(4, Linear(8))(x)", "A0218"), ("return x |> rearrange(l)", "A0218"),
-    ("draw n: [8] = normal()\nreturn x + n", "A0218"),
     ("control t: float = 1\nreturn x * t", "A0218"), ("for i in range(2) { emit early = x }\nreturn x", "A0212"),
 ])
 def test_refusals(body, code):
     assert fault(lambda: model(body)).code == code
-
-
-def test_records_are_not_spread_into_headers_yet():
-    block = "record R { width: int = 3 }\nblock A(...R)(x: [..., d]) -> [..., d] { return x * width }\n"
-    text = block + "model M()(x: [B, 8]) -> y: [B, 8] { return A()(x) }"
-    assert fault(lambda: made(text)).code == "A0218"
 
 
 def test_a_requirement_without_a_message_says_what_was_written():

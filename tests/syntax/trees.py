@@ -201,7 +201,7 @@ simple = st.one_of(
         exprs,
         maybe(exprs),
     ),
-    st.builds(lambda n, ty, v: t.Const(S, n, ty, v), names, maybe(types), exprs),
+    st.builds(lambda n, ty, v, a: t.Const(S, n, ty, v, a), names, maybe(types), exprs, st.just("") | names),
     st.builds(lambda n, ty, v: t.Draw(S, n, ty, v), names, maybe(types), exprs),
     st.builds(lambda n, ty, v, d: t.Control(S, n, ty, v, d), names, types, exprs, maybe(domains)),
     st.builds(lambda n, v: t.Emit(S, n, v), plain, maybe(exprs)),

@@ -1,0 +1,125 @@
+"""Consts, draws, records spread into headers, optional inputs of models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.printer import print_graph
+from tests.elaborate.helpers import addresses, made, model
+from tests.elaborate.helpers import fault as raised
+
+CONSTS = "const half as rate: [8] = 0.5 * ones()\nconst one: [8, 8] = eye()\nreturn linear(x * half, one)"
+
+
+def fault(body: str, code: str):
+    """The diagnostic of a body."""
+    found = raised(lambda: model(body))
+    assert found.code == code, found
+    return found
+
+
+def built(body: str, header: str = "(x: [B, T, 8]) -> y: [B, T, 8]", **settings):
+    return archdsl.loads(f"model M(){header} {{\n{body}\n}}").build(**settings)
+
+
+def test_a_const_is_computed_and_not_saved():
+    net = built(CONSTS)
+    x = torch.randn(2, 3, 8)
+    assert list(net.state_dict()) == [] and list(net.parameters()) == []
+    assert torch.equal(net(x), x / 2)
+    assert set(dict(net.named_buffers())) == {"rate", "one"}
+
+
+def test_a_const_is_neither_counted_nor_lost_in_print():
+    e = model(CONSTS)
+    text = print_graph(e)
+    assert "const rate: [8] = mul(0.5, ones())" in text and "const one: [8, 8] = eye()" in text
+    assert archdsl.loads(text).elaborate().graph.hash == e.graph.hash
+    assert archdsl.loads(text).cost().params == 0
+
+
+@pytest.mark.parametrize("value", ["normal()", "2 * uniform(low = -1)", "0.5 * (1 + normal())"])
+def test_a_const_that_others_would_not_have_is_refused(value):
+    assert "const" in fault(f"param w: [8] = normal()\nconst c: [8] = {value}\nreturn x * c * w", code="A0204").help[0]
+
+
+def test_a_const_shares_the_addresses_of_weights():
+    fault("param w: [8] = ones()\nconst c as w: [8] = ones()\nreturn x * c * w", code="A0211")
+
+
+def test_as_on_a_value_that_owns_nothing():
+    fault("const c as other: [2] = [1, 2]\nreturn x", code="A0209")
+
+
+def test_draws_are_new_in_each_pass_and_follow_the_generator():
+    body = "draw n: [B, T, 8] = normal(mean = 3, std = 0.5)\ndraw u: f32[B] = uniform(low = 2, high = 4)\nreturn x * 0 + n, u"
+    net = built(body, "(x: [B, T, 8]) -> (n: [B, T, 8], u: f32[B])")
+    torch.manual_seed(1)
+    n, u = net(torch.zeros(64, 16, 8))
+    assert abs(n.mean() - 3) < 0.02 and abs(n.std() - 0.5) < 0.02 and 2 <= u.min() < 2.3 and 3.7 < u.max() <= 4
+    again, _ = net(torch.zeros(64, 16, 8))
+    torch.manual_seed(1)
+    same, _ = net(torch.zeros(64, 16, 8))
+    assert not torch.equal(n, again) and torch.equal(n, same)
+    assert net.double()(torch.zeros(2, 3, 8, dtype=torch.float64))[1].dtype == torch.float32
+
+
+def test_two_draws_are_two():
+    net = built("draw a: [B, T, 8] = normal()\ndraw b: [B, T, 8] = normal()\nreturn x * 0 + a - b")
+    assert net(torch.zeros(1, 2, 8)).abs().min() > 0
+
+
+WRONG = [
+    ("draw n: [8] = 2 * normal()", "A0204"),
+    ("draw n = normal()", "A0204"),
+    ("draw n: [8] = eye()", "A0204"),
+    ("draw n: [e] = normal()", "A0301"),
+]
+
+
+@pytest.mark.parametrize(("text", "code"), WRONG)
+def test_what_cannot_be_drawn(text, code):
+    fault(f"{text}\nreturn x", code=code)
+
+
+SIZES = """record Sizes { hidden: int = 16 in {8, 16}, act: block = gelu }
+block F(...Sizes, bias: bool = true)(x: [..., d]) -> [..., d] {
+  return x |> Linear(hidden, bias = bias) as up |> act |> Linear(d) as down
+}
+"""
+
+
+def test_a_record_in_a_header_gives_its_fields():
+    body = "x = F(hidden = hidden, bias = false)(x) as a\nreturn F(...Sizes(hidden = 4, act = relu))(x) as b"
+    e = made(f"{SIZES}model M(...Sizes)(x: [B, 8]) -> y: [B, 8] {{\n{body} }}", hidden=8)
+    assert addresses(e) == ["a.up.weight", "a.down.weight", "a.down.bias", "b.up.weight", "b.up.bias", "b.down.weight", "b.down.bias"]
+    assert e.knobs["hidden"].value == 8 and e.knobs["hidden"].default == 16
+    assert dict(e.graph.parameters())["b.up.weight"].type.shape == (4, 8)
+
+
+@pytest.mark.parametrize(("header", "code"), [("...Size", "A0201"), ("...F", "A0204"), ("hidden: int, ...Sizes", "A0208")])
+def test_a_header_that_spreads_something_else(header, code):
+    with pytest.raises(archdsl.ArchError) as caught:
+        made(SIZES + f"block G({header})(x: [..., d]) -> [..., d] {{ return x }}\nmodel M()(x: [B, 8]) -> y: [B, 8] {{ return x }}")
+    assert caught.value.diagnostics[0].code == code
+
+
+OPTIONAL = "return if memory is some { x + mean(memory, axis = 1, keep = true) } else { x }"
+MEMORY = "(x: [B, T, 8], memory: [B, S, 8]?) -> y: [B, T, 8]"
+
+
+def test_an_optional_input_of_a_model_is_there_or_not():
+    with_it, without = built(OPTIONAL, MEMORY), built(OPTIONAL, MEMORY, memory=None)
+    x, m = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    assert torch.equal(with_it(x, m), x + m.mean(1, keepdim=True)) and torch.equal(without(x), x)
+    spec = archdsl.loads(f"model M(){MEMORY} {{ {OPTIONAL} }}\nvariant alone {{ memory = none }}")
+    assert [i.name for i in spec.elaborate("alone").inputs] == ["x"]
+
+
+def test_inputs_are_not_settings():
+    for name in ("x", "memory"):
+        with pytest.raises(archdsl.ArchError) as caught:
+            built(OPTIONAL, MEMORY, **{name: 3})
+        assert caught.value.diagnostics[0].code == "A0204"
