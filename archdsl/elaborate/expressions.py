@@ -175,7 +175,7 @@ def _binary(frame: Frame, node: tree.Binary) -> Any:
     b = evaluate(frame, node.right)
     if type(a) in operators.NUMBERS and type(b) in operators.NUMBERS:
         return operators.binary(frame, op, a, b, node.span)
-    if op in operators.COMPARISON and (isinstance(a, Dim) or isinstance(b, Dim)):
+    if op in operators.COMPARISON and (isinstance(a, Dim) or isinstance(b, Dim)) and not (isinstance(a, Value) or isinstance(b, Value)):
         divides = None
         left = node.left
         if op == "==" and b == 0 and isinstance(left, tree.Binary) and left.op == "%":

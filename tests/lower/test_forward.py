@@ -398,3 +398,11 @@ model M()(x: [B, 3]) -> y: [B, 3] {
     assert not model.state_dict()
     assert [b.dtype for b in model.buffers()] == [torch.float64]
     assert build(text, device="meta")(torch.ones(2, 3, device="meta")).device.type == "meta"
+
+
+def test_tensors_are_compared_with_sizes():
+    """On either side, and joined with `and`; the size is that of the call."""
+    model = build("model M()(x: [B, T]) -> y: bool[B, T] { return index(T) >= T - 2 and T - 1 > index(T) and x > 0 }")
+    for n in (1, 2, 5):
+        x = torch.randn(3, n)
+        assert torch.equal(model(x), (torch.arange(n) == n - 2) & (x > 0))
