@@ -114,6 +114,21 @@ def require(left: int, relation: str, right: int, message: str) -> None:
         raise ValueError(message)
 
 
+def fit(*inputs: tuple[torch.Tensor, str, tuple[int | str | None, ...]]) -> None:
+    """Raises ValueError unless every input (tensor, name, axes) has its axes: sizes as declared, and one size for each name."""
+    sizes: dict[str, int] = {}
+    for x, name, axes in inputs:
+        good = x.dim() == len(axes)
+        if good:
+            for axis, expected in enumerate(axes):
+                size = x.size(axis)
+                if expected is not None and size != (sizes.setdefault(expected, size) if isinstance(expected, str) else expected):
+                    good = False
+        if not good:
+            known = "".join(f", {n} = {sizes[n]}" for n in axes if isinstance(n, str) and n in sizes) if x.dim() == len(axes) else ""
+            raise ValueError(f"the input `{name}` is [{', '.join('_' if a is None else str(a) for a in axes)}]{known}: this is {list(x.shape)}")
+
+
 # ---------------------------------------------------------------- activation checkpointing
 _local = threading.local()
 

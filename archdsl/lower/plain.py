@@ -1,6 +1,7 @@
 """One definition in plain PyTorch: the lines that create its weights and children, and its statements without modules of ours."""
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -43,6 +44,16 @@ _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _PHASE = 5  # `a if b else c` binds looser than any operator
 
 
+def _without_checks(graph: fx.Graph) -> fx.Graph:
+    """The graph without the check of its inputs' shapes, which the docstring of `forward` tells."""
+    if not any(n.target is parts.fit for n in graph.nodes):
+        return graph
+    graph = copy.deepcopy(graph)
+    for n in [n for n in graph.nodes if n.target is parts.fit]:
+        graph.erase_node(n)
+    return graph
+
+
 class Plain:
     """`setup`: lines as text, (target, path of a child) or (target, paths of the children in a ModuleList). `lists`: ModuleLists and their
     lengths. `helpers`: names of HELPERS that the text calls."""
@@ -57,7 +68,7 @@ class Plain:
         self._create()
         self.phases = iter(range(len(definition.arms)))
         self.phase_of: dict[str, int] = {}
-        code = generate(cls._graph, free=False, names=self.names, special=self._special)
+        code = generate(_without_checks(cls._graph), free=False, names=self.names, special=self._special)
         unknown = [n for n in code.globals if n not in ("torch", "F", "math")]
         if unknown:
             raise error("A0514", f"`{unknown[0]}` has no form in plain torch", definition.source.span, "this block needs it")

@@ -24,7 +24,7 @@ from archdsl.lower.tables import Tables, describe, moved
 class Definition:
     """What one class computes. `source`: the graph as elaborated. `graph`: the rewritten one, whose inputs and outputs are those of `forward`.
     `outputs` counts the block's own outputs; behind them come the values emitted at `emits` and the new values of the buffers at `updates`
-    (paths below this block). Only a root has `hands_out`: with it, `forward` returns (outputs, {address: value}). `children`: the definitions
+    (paths below this block). A `root` checks its inputs. Only a root has `hands_out`: with it, `forward` returns (outputs, {address: value}). `children`: the definitions
     of the calls, by path; `arms`: (train, eval) of each phase node in order. `dtype`: the build's, as torch names it."""
 
     source: Graph
@@ -36,6 +36,7 @@ class Definition:
     hands_out: bool = False
     children: dict[str, Definition] = field(default_factory=dict)
     arms: tuple[tuple[Definition, Definition], ...] = ()
+    root: bool = False
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ class Definition:
     @cached_property
     def key(self) -> str:
         """The same for definitions that may share a class: equal computation, names, places in the text, messages and dtype."""
-        shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.hands_out} {structural_hash(self.graph)}"]
+        shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.root} {self.hands_out} {structural_hash(self.graph)}"]
         shown += [f"{n.name} {n.span!r}" for n in self.graph.nodes]
         shown += [g.message for g in self.graph.guards]
         shown += [f"{path} {child.key}" for path, child in self.children.items()]
@@ -66,7 +67,7 @@ def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool
     info = planner.analyse(whole, need)
     tables = {k: v for k, v in info.tables.items() if hoist and info.counts[k] > 1 or v.node.op == "read"}
     made = planner.define(whole, need, tables, root=True)
-    made.source, made.hands_out = graph, bool(patterns)
+    made.source, made.root, made.hands_out = graph, True, bool(patterns)
     return made
 
 

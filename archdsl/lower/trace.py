@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -53,6 +54,8 @@ class _Tracer:
         for node in nodes:
             if node.op == "input":
                 self._input(node)
+        if self.definition.root:
+            self._fit()
         for g in self.definition.graph.guards:
             self.span = g.span
             check = (self.axes(g.left), g.op, self.axes(g.right), g.message)
@@ -111,6 +114,18 @@ class _Tracer:
         else:
             self.values[Value(node)] = proxy
             self.axes.add(Value(node))
+
+    def _fit(self) -> None:
+        """Checks the inputs that have a fixed size, or a size in common: a wrong one might broadcast unnoticed."""
+        inputs = [v for v in self.definition.graph.inputs if v in self.values]
+        named = Counter(str(s) for v in inputs for s in v.shape if isinstance(s, Dim) and str(s).isidentifier())
+        checks = []
+        for v in inputs:
+            axes = tuple(s if isinstance(s, int) else str(s) if str(s) in named else None for s in v.shape)
+            if any(isinstance(a, int) or a is not None and named[a] > 1 for a in axes):
+                checks.append((self.values[v], v.node.attrs["name"], axes))
+        if checks:
+            self._mark(self.tracer.create_proxy("call_function", parts.fit, tuple(checks), {}))
 
     def _node(self, node: Node) -> None:
         structural = {"param": self._param, "read": self._read, "call": self._module, "extern": self._module, "phase": self._phase,
@@ -223,7 +238,7 @@ class _Tracer:
     def _drop_dead(self) -> None:
         """Bodies and sizes may have made nodes that nothing reads; modules and checks stay."""
         for node in reversed(list(self.graph.nodes)):
-            keeps = node.op in ("placeholder", "output", "call_module") or node.target is parts.require
+            keeps = node.op in ("placeholder", "output", "call_module") or node.target in (parts.require, parts.fit)
             if not node.users and not keeps:
                 self.graph.erase_node(node)
 

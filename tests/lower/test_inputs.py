@@ -1,0 +1,55 @@
+"""What a built model is called with: sizes that would broadcast unnoticed are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import archdsl
+
+SUM = """model M(d: int = 8)(x: [B, T, d], y: [B, S, d], z: [B]) -> y: [B, T, d] {
+  return x + mean(y, axis = 1, keep = true) + rearrange(z, [B] -> [B, 1, 1])
+}"""
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["hierarchy", "flat"])
+def net(request):
+    return archdsl.loads(SUM).build(flat=request.param)
+
+
+@pytest.mark.parametrize("shapes", [((2, 3, 8), (2, 4, 8), (2,)), ((1, 1, 8), (1, 1, 8), (1,)), ((2, 3, 8), (2, 3, 8), (2,))])
+def test_sizes_that_vary_may_vary(net, shapes):
+    x, y, z = map(torch.rand, shapes)
+    assert torch.allclose(net(x, y, z), x + y.mean(1, keepdim=True) + z[:, None, None])
+
+
+@pytest.mark.parametrize(("shapes", "said"), [
+    (((2, 3, 8), (1, 4, 8), (2,)), "the input `y` is [B, S, 8], B = 2, S = 4: this is [1, 4, 8]"),
+    (((2, 3, 8), (2, 4, 8), (1,)), "the input `z` is [B], B = 2: this is [1]"),
+    (((2, 3, 1), (2, 4, 8), (2,)), "the input `x` is [B, T, 8], B = 2, T = 3: this is [2, 3, 1]"),
+    (((2, 3, 8), (4, 8), (2,)), "the input `y` is [B, S, 8]: this is [4, 8]"),
+])
+def test_sizes_that_would_broadcast_are_refused(net, shapes, said):
+    with pytest.raises(ValueError) as caught:
+        net(*map(torch.zeros, shapes))
+    assert str(caught.value) == said
+
+
+def test_a_square_input_is_square():
+    net = archdsl.loads("model M()(x: [B, T, T]) -> y: [B, T, T] { return x + rearrange(x, [B, T, S] -> [B, S, T]) }").build()
+    with pytest.raises(ValueError, match=r"the input `x` is \[B, T, T\], B = 2, T = 1: this is \[2, 1, 3\]"):
+        net(torch.zeros(2, 1, 3))
+
+
+def test_what_every_size_fits_is_not_checked():
+    assert "fit(" not in archdsl.loads("model M()(x: [B, T], y: [S]) -> (y: [B, T], z: [S]) { return relu(x), relu(y) }").build().code
+
+
+def test_the_check_compiles_and_exports():
+    net = archdsl.loads(SUM).build()
+    inputs = torch.rand(2, 3, 8), torch.rand(2, 4, 8), torch.rand(2)
+    assert torch.equal(torch.compile(net, fullgraph=True, backend="eager")(*inputs), net(*inputs))
+    B, T, S = map(torch.export.Dim, "BTS")
+    program = torch.export.export(net, inputs, dynamic_shapes=({0: B, 1: T}, {0: B, 1: S}, {0: B}))
+    more = torch.rand(5, 7, 8), torch.rand(5, 2, 8), torch.rand(5)
+    assert torch.equal(program.module()(*more), net(*more))
