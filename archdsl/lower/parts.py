@@ -125,7 +125,7 @@ def fit(*inputs: tuple[torch.Tensor, str, tuple[int | str | None, ...]]) -> None
                 if expected is not None and size != (sizes.setdefault(expected, size) if isinstance(expected, str) else expected):
                     good = False
         if not good:
-            known = "".join(f", {n} = {sizes[n]}" for n in axes if isinstance(n, str) and n in sizes) if x.dim() == len(axes) else ""
+            known = "".join(f", {n} = {sizes[n]}" for n in dict.fromkeys(axes) if isinstance(n, str) and n in sizes) if x.dim() == len(axes) else ""
             raise ValueError(f"the input `{name}` is [{', '.join('_' if a is None else str(a) for a in axes)}]{known}: this is {list(x.shape)}")
 
 

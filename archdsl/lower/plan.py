@@ -24,8 +24,8 @@ from archdsl.lower.tables import Tables, describe, moved
 class Definition:
     """What one class computes. `source`: the graph as elaborated. `graph`: the rewritten one, whose inputs and outputs are those of `forward`.
     `outputs` counts the block's own outputs; behind them come the values emitted at `emits` and the new values of the buffers at `updates`
-    (paths below this block). A `root` checks its inputs. Only a root has `hands_out`: with it, `forward` returns (outputs, {address: value}). `children`: the definitions
-    of the calls, by path; `arms`: (train, eval) of each phase node in order. `dtype`: the build's, as torch names it."""
+    (paths below this block). A `root` checks its inputs. Only a root has `hands_out`: with it, `forward` returns (outputs, {address: value}).
+    `children`: the definitions of the calls, by path; `arms`: (train, eval) of each phase node in order. `dtype`: the build's, as torch names it."""
 
     source: Graph
     graph: Graph
