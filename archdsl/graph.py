@@ -84,7 +84,7 @@ class Node:
 
 def _gather(args: tuple[Any, ...], found: list[Value]) -> None:
     for a in args:
-        kind = type(a)
+        kind = a.__class__
         if kind is Value:
             found.append(a)
         elif kind is tuple:
@@ -285,7 +285,7 @@ def structure(graph: Graph, below: Callable[[Graph], Any]) -> tuple[Any, ...]:
     found: list[Any] = [_type_form(v.node.types[0]) for v in graph.inputs]
 
     def form(a: Any) -> Any:
-        kind = type(a)
+        kind = a.__class__
         if kind is Value:
             return ("@", a.node.attrs["path"]) if a.node.op == "param" else ("%", numbers[id(a.node)], a.index)
         if kind is tuple or kind is list:

@@ -16,8 +16,8 @@ class _Lazy:
 
 
 if TYPE_CHECKING:
-    import torch
-    import torch.nn.functional as F
+    import torch as torch
+    import torch.nn.functional as F  # pyright: ignore[reportUnusedImport]  (imported from here)
 else:
     torch = _Lazy("torch")
     F = _Lazy("torch.nn.functional")

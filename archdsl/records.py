@@ -54,7 +54,7 @@ def fields(cls: Any) -> tuple[Field, ...]:
 
 def replace(obj: T, /, **changes: Any) -> T:
     """A record of the same class with some fields changed."""
-    for f in obj.__fields__:  # type: ignore[attr-defined]
+    for f in fields(obj):
         if f.name not in changes:
             changes[f.name] = getattr(obj, f.name)
     return obj.__class__(**changes)
@@ -108,7 +108,8 @@ def _first_init(cls: Any) -> Any:
 
 def _init(cls: Any) -> Any:
     scope: dict[str, Any] = {"MISSING": MISSING}
-    params, lines = [], []
+    params: list[str] = []
+    lines: list[str] = []
     for f in cls.__fields__:
         name, value = f.name, f.name
         if f.factory is not MISSING:
@@ -131,10 +132,10 @@ def _init(cls: Any) -> Any:
 
 def _equality(names: list[str], frozen: bool) -> dict[str, Any]:
     if not names:
-        key: Any = lambda self: ()
+        key: Callable[[Any], Any] = lambda _: ()
     elif len(names) == 1:
         one = attrgetter(names[0])
-        key = lambda self: (one(self),)
+        key = lambda obj: (one(obj),)
     else:
         key = attrgetter(*names)
 

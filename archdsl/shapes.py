@@ -1,7 +1,7 @@
 """Shapes written in the language against shapes of values: binding axis names, evaluating axis expressions, deciding equality."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from archdsl.graph import TensorType
 from archdsl.ops.registry import Op, OpError
 from archdsl.syntax import tree
 
+MAX_BITS = 4_096  # of a power
 _facts = Facts()
 
 
@@ -20,7 +21,7 @@ def facts() -> Facts:
 
 
 @contextmanager
-def use_facts(new: Facts) -> Iterator[Facts]:
+def use_facts(new: Facts) -> Generator[Facts, None, None]:
     global _facts
     old, _facts = _facts, new
     try:
@@ -69,8 +70,7 @@ class Binding:
     # ---------------------------------------------------------------- evaluation
     def size(self, axis: tree.Axis) -> Size:
         """The size an axis expression stands for. Raises ShapeError for an unbound name or an inexact division."""
-        kind = type(axis)
-        if kind is tree.AxisName:
+        if isinstance(axis, tree.AxisName):
             try:
                 value = self.sizes[axis.id]
             except KeyError:
@@ -78,18 +78,18 @@ class Binding:
             if type(value) is int or isinstance(value, Dim):
                 return value
             raise ShapeError(f"`{axis.id}` is no size", axis)
-        if kind is tree.AxisInt:
+        if isinstance(axis, tree.AxisInt):
             return axis.value
-        if kind is tree.AxisOp:
+        if isinstance(axis, tree.AxisOp):
             return self._operate(axis)
-        if kind is tree.AxisFactors:
+        if isinstance(axis, tree.AxisFactors):
             return dims.product([self.size(a) for a in axis.items])
-        if kind is tree.AxisField:
+        if isinstance(axis, tree.AxisField):
             value = self.hyper(axis.expr) if self.hyper else None
             if type(value) is int or isinstance(value, Dim):
                 return value
             raise ShapeError("this is no size: a whole number was expected", axis)
-        if kind is tree.AxisSized:
+        if isinstance(axis, tree.AxisSized):
             return self.size(tree.AxisName(axis.span, axis.id))
         raise ShapeError("this cannot stand here as one size", axis)
 
@@ -100,7 +100,8 @@ class Binding:
             a, b = values
             return a + b if op == "+" else a - b if op == "-" else a * b
         if op == "**":
-            return values[0] ** values[1]
+            base, exponent = values
+            return self._power(base, exponent, axis)
         if op in ("min", "max"):
             return (dims.minimum if op == "min" else dims.maximum)(*values)
         a, b = values
@@ -112,6 +113,14 @@ class Binding:
                 raise ShapeError(f"{a} / {b} is not a whole number", axis, require=None if type(a) is int else f"{a} % {b} == 0")
             return exact
         return normal({"//": dims.floordiv, "floordiv": dims.floordiv, "%": dims.mod, "mod": dims.mod, "ceildiv": dims.ceildiv}[op](a, b))
+
+    @staticmethod
+    def _power(base: Size, exponent: Size, axis: tree.Axis) -> Size:
+        if not isinstance(exponent, int) or exponent < 0:
+            raise ShapeError(f"the exponent {exponent} is not a whole number from 0 that is known when the spec is built", axis)
+        if isinstance(base, int) and abs(base) > 1 and base.bit_length() * exponent > MAX_BITS:
+            raise dims.TooLarge(f"{base} ** {exponent} has more than {MAX_BITS:,} bits")
+        return base**exponent
 
     def shape(self, shape: tree.Shape) -> tuple[Size, ...]:
         """The sizes of a shape whose names are all bound."""

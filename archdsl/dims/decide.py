@@ -50,7 +50,7 @@ def classes(facts: Facts, size: Size, limit: int = CLASSES) -> list[Shifts] | No
         count *= both // m
         if count > limit:
             return None
-        own = []
+        own: list[tuple[str, tuple[int, int, int | None]]] = []
         for t in range(s, both, m):
             skip = -(-(least + t) // both) - 1  # y counts from the least value allowed
             top = None if most is None else (most + t) // both - skip
@@ -80,9 +80,9 @@ def equal(facts: Facts, a: Size, b: Size) -> tuple[Verdict, Env | None]:
         return d == 0, None
     if any(e.symbols <= d.symbols and poly.poly_div(d.terms, e.terms) is not None for e in facts.equals):
         return True, None
-    found = facts._decided.get(d)
+    found = facts.decided.get(d)
     if found is None:
-        found = facts._decided[d] = zero(facts, d)
+        found = facts.decided[d] = zero(facts, d)
     return found
 
 

@@ -39,7 +39,7 @@ class Facts:
     The `require_` methods answer True: known before; None: new, now known; False: it contradicts what is known (and is not recorded).
     """
 
-    __slots__ = ("_clean", "_decided", "_memo", "at_leasts", "congruences", "divides", "equals", "hi", "lo", "rules", "shared")
+    __slots__ = ("_clean", "_memo", "at_leasts", "congruences", "decided", "divides", "equals", "hi", "lo", "rules", "shared")
 
     def __init__(self, shared: dict[Any, tuple[dict[Dim, Size], dict[Any, Any]]] | None = None) -> None:
         self.shared = shared
@@ -55,14 +55,14 @@ class Facts:
 
     def _forget(self) -> None:
         self._memo: dict[Dim, Size] = {}
-        self._decided: dict[Any, Any] = {}
+        self.decided: dict[Any, Any] = {}
         self._clean = not (self.rules or self.congruences or self.lo or self.hi or self.divides or self.at_leasts or self.equals)
 
     def _join(self) -> None:
         """What is decided from here on is found again by other Facts that share it and know the same."""
         if self.shared is not None:
             known = tuple(tuple(part.items() if isinstance(part, dict) else part) for part in self._state())
-            self._memo, self._decided = self.shared.setdefault(known, (self._memo, self._decided))
+            self._memo, self.decided = self.shared.setdefault(known, (self._memo, self.decided))
 
     def copy(self) -> Facts:
         other = Facts()
@@ -74,7 +74,7 @@ class Facts:
         self.divides, self.at_leasts, self.equals = list(other.divides), list(other.at_leasts), list(other.equals)
         self._forget()
 
-    def _state(self) -> tuple:
+    def _state(self) -> tuple[dict[Any, Any] | list[Any], ...]:
         return (dict(self.rules), dict(self.congruences), dict(self.lo), dict(self.hi), list(self.divides), list(self.at_leasts), list(self.equals))
 
     # ---------------------------------------------------------------- simplification
@@ -209,7 +209,7 @@ class Facts:
         """a >= b."""
         return self._atomically(lambda trial: trial._at_least(a - b))
 
-    def _atomically(self, add: Any) -> bool | None:
+    def _atomically(self, add: Callable[[Facts], bool | None]) -> bool | None:
         trial = self.copy()
         try:
             verdict = add(trial)
@@ -446,9 +446,9 @@ class Facts:
         if isinstance(size, int):
             return size >= 0
         key = ("at least 0", size)
-        if key not in self._decided:
-            self._decided[key] = signs.nonnegative(self, size)
-        return self._decided[key]
+        if key not in self.decided:
+            self.decided[key] = signs.nonnegative(self, size)
+        return self.decided[key]
 
     def positive(self, size: Size) -> bool | None:
         """Whether the size is at least 1 for all sizes of the symbols; False when some refute it."""
@@ -521,7 +521,7 @@ def as_remainder(d: Dim) -> tuple[Size, int, int] | None:
         if len(mono) != 1 or mono[0][0].kind != "floor" or not isinstance(n := mono[0][0].args[1], int) or c % n:
             continue
         atom = mono[0][0]
-        if mono[0][1] == 1 and (r := atom.args[0] - n * atom.dim + scale(d, Fraction(n) / c)) is not None and isinstance(r, int):
+        if mono[0][1] == 1 and isinstance(r := atom.args[0] - n * atom.dim + scale(d, Fraction(n) / c), int):
             return atom.args[0], n, r
     return None
 
@@ -529,7 +529,7 @@ def as_remainder(d: Dim) -> tuple[Size, int, int] | None:
 def solvable(d: Dim, sides: list[Size]) -> Atom | None:
     """The atom to solve d == 0 for: it stands linear, alone, and occurs nowhere else. Symbols before others, coefficient 1 before
     others (only symbols may have others), a symbol that is one side of the equation before others, then the largest, the last by name."""
-    best: tuple | None = None
+    best: tuple[Any, ...] | None = None
     found: Atom | None = None
     for mono, c in d.terms.items():
         if len(mono) != 1 or mono[0][1] != 1:

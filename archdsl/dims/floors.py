@@ -8,7 +8,7 @@ from itertools import product as cartesian
 from math import gcd, lcm
 
 from archdsl.dims.poly import (
-    _CACHE,
+    CACHE,
     MAX_POWER,
     MAX_TERMS,
     Atom,
@@ -18,17 +18,17 @@ from archdsl.dims.poly import (
     Size,
     Terms,
     TooLarge,
-    _atom,
-    _order,
-    _pow,
     add_into,
+    atom_of,
     degree,
     denominator,
     make,
     mono_div,
     mono_key,
     mul_terms,
+    order_of,
     poly_div,
+    power_of,
     scale,
     sym,
     terms_of,
@@ -82,7 +82,7 @@ def _open_floor(terms: Terms, b: Size) -> Size | None:
     return floordiv(den * rest - num + den - 1, den * b)  # -floor(x / n) = floor((n - 1 - x) / n)
 
 
-@lru_cache(_CACHE)
+@lru_cache(CACHE)
 def _floor_int(a: Dim, n: int) -> Size:
     """floor(a / n) for n >= 1 in normal form: what is a multiple of n leaves, coefficients and n have no common factor."""
     den = 1 if a.exact else denominator(a.terms)
@@ -111,7 +111,7 @@ def _floor_int(a: Dim, n: int) -> Size:
     if inner is None:
         inner = _periodic(rest, n)
     if inner is None:
-        inner = _atom("floor", "", (make(rest), n)).dim
+        inner = atom_of("floor", "", (make(rest), n)).dim
     add_into(out, terms_of(inner), sign)
     return make(out)
 
@@ -140,7 +140,7 @@ def _periodic(terms: Terms, n: int) -> Size | None:
     return make(out)
 
 
-@lru_cache(_CACHE)
+@lru_cache(CACHE)
 def _floor_dim(a: Size, b: Dim) -> Size:
     """floor(a / b) for a symbolic b."""
     top, bottom = terms_of(a), b.terms
@@ -182,7 +182,7 @@ def _cancel(top: Mapping[Mono, Number], bottom: Mapping[Mono, Number]) -> tuple[
     for mono in (*top, *bottom):
         powers = {atom: p for atom, p in mono if atom.kind == "sym"}
         common = powers if common is None else {atom: min(p, powers[atom]) for atom, p in common.items() if atom in powers}
-    factor = tuple(sorted((common or {}).items(), key=_order))
+    factor = tuple(sorted((common or {}).items(), key=order_of))
     return ({mono_div(m, factor) or (): c // g for m, c in top.items()}, {mono_div(m, factor) or (): c // g for m, c in bottom.items()})
 
 
@@ -202,7 +202,7 @@ def _floor_rest(top: Terms, bottom: Terms) -> Size:
             opened = _open_floor(a.terms, b)
             if opened is not None:
                 return opened
-    return _atom("floor", "", (a, b)).dim
+    return atom_of("floor", "", (a, b)).dim
 
 
 # ---------------------------------------------------------------- minimum, maximum, bounds
@@ -268,7 +268,7 @@ def grows(size: Size) -> bool:
     return all(c >= 0 for c in terms_of(substitute(size, {n: sym(n) + 1 for n in size.symbols})).values())
 
 
-@lru_cache(_CACHE)
+@lru_cache(CACHE)
 def _extreme_dim(kind: str, sizes: tuple[Size, ...]) -> Size:
     kept = undominated(kind, _flatten(kind, sizes))
     if len(kept) == 1:
@@ -283,7 +283,7 @@ def _extreme_dim(kind: str, sizes: tuple[Size, ...]) -> Size:
     if g > 1:
         return g * _extreme(kind, tuple(scale(s, Fraction(1, g)) for s in kept))
     kept.sort(key=lambda s: (isinstance(s, int), str(s)))
-    return _atom(kind, "", tuple(kept)).dim
+    return atom_of(kind, "", tuple(kept)).dim
 
 
 def bounds(size: Size, lo: Mapping[str, int] = _NONE, hi: Mapping[str, int] = _NONE) -> Bounds:
@@ -295,7 +295,7 @@ def bounds(size: Size, lo: Mapping[str, int] = _NONE, hi: Mapping[str, int] = _N
     return _bounds(size, lo, hi)
 
 
-@lru_cache(_CACHE)
+@lru_cache(CACHE)
 def _plain_bounds(size: Dim) -> Bounds:
     return _bounds(size, _NONE, _NONE)
 
@@ -375,7 +375,7 @@ def map_atoms(size: Size, new: Callable[[Atom], Size]) -> Size:
             if isinstance(value, int):
                 part = {m: e * value**p for m, e in part.items()}
             elif p <= MAX_POWER or len(value.terms) == 1:
-                part = mul_terms(part, terms_of(_pow(value, p)))
+                part = mul_terms(part, terms_of(power_of(value, p)))
             else:
                 raise TooLarge(f"the exponent {p} is above {MAX_POWER}")
         add_into(out, part)

@@ -21,7 +21,7 @@ MAX_PRODUCT = 200_000  # pairs of terms multiplied at once
 MAX_WEIGHT = 20_000  # symbols and operators in one expression, written out
 MAX_DEPTH = 64  # floors, minima and maxima within each other
 MAX_COEFFICIENT = 1 << 4_096
-_CACHE = 1 << 14
+CACHE = 1 << 14
 
 _RANK = {"sym": 0, "floor": 1, "min": 2, "max": 3}
 _LOCK = allocate_lock()
@@ -51,7 +51,7 @@ class Atom:
         return f"Atom({self.text})"
 
     def __reduce__(self):
-        return _atom, (self.kind, self.name, self.args)
+        return atom_of, (self.kind, self.name, self.args)
 
     def __copy__(self) -> Atom:
         return self
@@ -77,20 +77,20 @@ Terms = dict[Mono, Number]
 class Dim:
     """A size that is not a known number. Immutable and interned; build one with `sym` and arithmetic."""
 
-    __slots__ = ("__weakref__", "_text", "depth", "exact", "symbols", "terms", "weight")
+    __slots__ = ("__weakref__", "depth", "exact", "symbols", "terms", "weight", "written")
     terms: Terms  # never changed after construction
     symbols: frozenset[str]
     exact: bool  # all coefficients are ints
     weight: int
     depth: int
-    _text: str | None
+    written: str | None  # its text, once it was asked for
 
     def __str__(self) -> str:
-        if self._text is None:
+        if self.written is None:
             from archdsl.dims.text import write
 
-            self._text = write(self.terms)
-        return self._text
+            self.written = write(self.terms)
+        return self.written
 
     def __repr__(self) -> str:
         return f"Dim({self})"
@@ -105,20 +105,20 @@ class Dim:
         return self
 
     def __add__(self, other: Size) -> Size:
-        return _add(self, other) if isinstance(other, (int, Dim)) else NotImplemented
+        return _add(self, other) if isinstance(other, _SIZES) else NotImplemented
 
     __radd__ = __add__
 
     def __sub__(self, other: Size) -> Size:
         if isinstance(other, int):
             return _add(self, -other)
-        return _sub(self, other) if isinstance(other, Dim) else NotImplemented
+        return _sub(self, other) if isinstance(other, _SIZES) else NotImplemented
 
     def __rsub__(self, other: Size) -> Size:
-        return _sub(other, self) if isinstance(other, (int, Dim)) else NotImplemented
+        return _sub(other, self) if isinstance(other, _SIZES) else NotImplemented
 
     def __mul__(self, other: Size) -> Size:
-        return _mul(self, other) if isinstance(other, (int, Dim)) else NotImplemented
+        return _mul(self, other) if isinstance(other, _SIZES) else NotImplemented
 
     __rmul__ = __mul__
 
@@ -128,29 +128,30 @@ class Dim:
     def __pos__(self) -> Size:
         return self
 
-    def __pow__(self, power: int) -> Size:
+    def __pow__(self, power: Size) -> Size:
         if not isinstance(power, int):
             return NotImplemented
         if power < 0:
             raise ValueError(f"a size has no power {power}")
         if power > MAX_POWER:
             raise TooLarge(f"the exponent {power} is above {MAX_POWER}")
-        return _pow(self, power)
+        return power_of(self, power)
 
     def __floordiv__(self, other: Size) -> Size:
-        return _floors.floordiv(self, other) if isinstance(other, (int, Dim)) else NotImplemented
+        return _floors.floordiv(self, other) if isinstance(other, _SIZES) else NotImplemented
 
     def __rfloordiv__(self, other: Size) -> Size:
         return _floors.floordiv(other, self) if isinstance(other, int) else NotImplemented
 
     def __mod__(self, other: Size) -> Size:
-        return _floors.mod(self, other) if isinstance(other, (int, Dim)) else NotImplemented
+        return _floors.mod(self, other) if isinstance(other, _SIZES) else NotImplemented
 
     def __rmod__(self, other: Size) -> Size:
         return _floors.mod(other, self) if isinstance(other, int) else NotImplemented
 
 
 Size = int | Dim
+_SIZES: tuple[Any, ...] = (int, Dim)  # what arithmetic takes; Python refuses the rest
 
 
 class TooLarge(OverflowError):
@@ -158,16 +159,16 @@ class TooLarge(OverflowError):
 
 
 # ---------------------------------------------------------------- construction
-_ATOMS: WeakValueDictionary[tuple, Atom] = WeakValueDictionary()
-_DIMS: WeakValueDictionary[frozenset, Dim] = WeakValueDictionary()
-_EMPTY: frozenset[str] = frozenset()
+_ATOMS: WeakValueDictionary[tuple[str, str, tuple[Size, ...]], Atom] = WeakValueDictionary()
+_DIMS: WeakValueDictionary[frozenset[tuple[Mono, Number]], Dim] = WeakValueDictionary()
+NO_NAMES: frozenset[str] = frozenset()
 
 
 def _size_symbols(size: Size) -> frozenset[str]:
-    return size.symbols if isinstance(size, Dim) else _EMPTY
+    return size.symbols if isinstance(size, Dim) else NO_NAMES
 
 
-def _atom(kind: str, name: str, args: tuple[Size, ...]) -> Atom:
+def atom_of(kind: str, name: str, args: tuple[Size, ...]) -> Atom:
     """The one atom of this description; no simplification."""
     key = (kind, name, args)
     found = _ATOMS.get(key)
@@ -185,7 +186,7 @@ def _atom(kind: str, name: str, args: tuple[Size, ...]) -> Atom:
         atom.weight = 1 + len(args) - len(dims) + sum(d.weight for d in dims)
         if atom.depth > MAX_DEPTH or atom.weight > MAX_WEIGHT:
             raise TooLarge(f"a size nests floors, minima or maxima more than {MAX_DEPTH} deep or is longer than {MAX_WEIGHT:,} symbols")
-        atom.symbols = _EMPTY.union(*(d.symbols for d in dims))
+        atom.symbols = NO_NAMES.union(*(d.symbols for d in dims))
         atom.text = write_atom(kind, args)
     atom.order = (_RANK[kind], atom.text)
     with _LOCK:
@@ -212,7 +213,7 @@ def make(terms: Mapping[Mono, Number]) -> Size:
         return found
     dim = Dim()
     clean = dim.terms = dict(terms)
-    dim.exact, dim._text = exact, None
+    dim.exact, dim.written = exact, None
     weight, depth = 0, 0
     names: set[str] = set()
     for mono, c in clean.items():
@@ -246,7 +247,7 @@ def _restore(items: tuple[tuple[Mono, Number], ...]) -> Size:
 
 def sym(name: str) -> Dim:
     """The symbol of this name, an integer >= 1."""
-    return _atom("sym", name, ()).dim
+    return atom_of("sym", name, ()).dim
 
 
 def terms_of(size: Size) -> Terms:
@@ -255,7 +256,7 @@ def terms_of(size: Size) -> Terms:
 
 
 # ---------------------------------------------------------------- arithmetic
-def _order(pair: tuple[Atom, int]) -> tuple[int, str]:
+def order_of(pair: tuple[Atom, int]) -> tuple[int, str]:
     return pair[0].order
 
 
@@ -267,7 +268,7 @@ def mono_mul(x: Mono, y: Mono) -> Mono:
     powers = dict(x)
     for atom, p in y:
         powers[atom] = powers.get(atom, 0) + p
-    return tuple(sorted(powers.items(), key=_order))
+    return tuple(sorted(powers.items(), key=order_of))
 
 
 def add_into(out: Terms, terms: Mapping[Mono, Number], scale: Number = 1) -> None:
@@ -289,29 +290,29 @@ def mul_terms(a: Mapping[Mono, Number], b: Mapping[Mono, Number]) -> Terms:
     return out
 
 
-@lru_cache(_CACHE)
+@lru_cache(CACHE)
 def _add(a: Size, b: Size) -> Size:
     out = dict(terms_of(a))
     add_into(out, terms_of(b))
     return make(out)
 
 
-@lru_cache(_CACHE)
+@lru_cache(CACHE)
 def _sub(a: Size, b: Size) -> Size:
     out = dict(terms_of(a))
     add_into(out, terms_of(b), -1)
     return make(out)
 
 
-@lru_cache(_CACHE)
+@lru_cache(CACHE)
 def _mul(a: Size, b: Size) -> Size:
     if isinstance(b, int):
         return make({m: c * b for m, c in a.terms.items()}) if isinstance(a, Dim) else a * b
     return make(mul_terms(terms_of(a), b.terms))
 
 
-@lru_cache(_CACHE)
-def _pow(a: Dim, power: int) -> Size:
+@lru_cache(CACHE)
+def power_of(a: Dim, power: int) -> Size:
     if len(a.terms) == 1:
         ((mono, c),) = a.terms.items()
         return make({tuple((atom, p * power) for atom, p in mono): c**power}) if power else 1
@@ -345,7 +346,7 @@ def degree(mono: Mono) -> int:
     return sum(p for _, p in mono)
 
 
-def mono_key(mono: Mono) -> tuple:
+def mono_key(mono: Mono) -> tuple[int, list[tuple[tuple[int, str], int]]]:
     """Sorts monomials as they are written: highest degree first, then by name; the constant last."""
     return (-degree(mono), [(atom.order, p) for atom, p in mono])
 
@@ -378,7 +379,7 @@ def poly_div(a: Mapping[Mono, Number], b: Mapping[Mono, Number]) -> Terms | None
         return tuple(powers.get(atom, 0) for atom in inside)
 
     lead = max(b, key=lex)
-    rest, out = dict(a), {}
+    rest, out = dict(a), Terms()
     for _ in range(MAX_TERMS):
         rest = {m: c for m, c in rest.items() if c}
         if not rest:
@@ -439,7 +440,7 @@ def evaluate(size: Size, values: Mapping[str, int]) -> int:
     """The value at these sizes. KeyError with the name of a missing symbol; NotInteger where it is a fraction."""
     if isinstance(size, int):
         return size
-    value = _evaluate(size, values, {})
+    value = value_at(size, values, {})
     if isinstance(value, Fraction):
         if value.denominator != 1:
             raise NotInteger(f"{size} is {value} at {', '.join(f'{n} = {values[n]}' for n in sorted(size.symbols))}")
@@ -447,7 +448,7 @@ def evaluate(size: Size, values: Mapping[str, int]) -> int:
     return value
 
 
-def _evaluate(size: Size, values: Mapping[str, int], memo: dict[Atom, Number]) -> Number:
+def value_at(size: Size, values: Mapping[str, int], memo: dict[Atom, Number]) -> Number:
     if isinstance(size, int):
         return size
     total: Number = 0
@@ -458,9 +459,9 @@ def _evaluate(size: Size, values: Mapping[str, int], memo: dict[Atom, Number]) -
                 if atom.kind == "sym":
                     v = values[atom.name]
                 elif atom.kind == "floor":
-                    v = _evaluate(atom.args[0], values, memo) // _evaluate(atom.args[1], values, memo)
+                    v = value_at(atom.args[0], values, memo) // value_at(atom.args[1], values, memo)
                 else:
-                    v = (min if atom.kind == "min" else max)(_evaluate(a, values, memo) for a in atom.args)
+                    v = (min if atom.kind == "min" else max)(value_at(a, values, memo) for a in atom.args)
                 memo[atom] = v
             c = c * (v if p == 1 else v**p)
         total += c

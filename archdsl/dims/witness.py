@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from archdsl.dims import poly
-from archdsl.dims.poly import Dim, Mono, NotInteger, Size, evaluate, make
+from archdsl.dims.poly import NO_NAMES, Dim, Mono, NotInteger, Size, evaluate, make
 
 if TYPE_CHECKING:
     from archdsl.dims.facts import Facts
@@ -46,7 +46,7 @@ def constrained(facts: Facts, names: Iterable[str]) -> bool:
 
 
 def names_of(mono: Mono) -> frozenset[str]:
-    return frozenset().union(*(atom.symbols for atom, _ in mono))
+    return NO_NAMES.union(*(atom.symbols for atom, _ in mono))
 
 
 def complete(facts: Facts, env: Env) -> Env | None:
@@ -155,4 +155,4 @@ def search(facts: Facts, sizes: Iterable[Size], test: Callable[[Env], bool]) -> 
 
 
 def raw(d: Size, env: Env) -> poly.Number:
-    return poly._evaluate(d, env, {})
+    return poly.value_at(d, env, {})

@@ -69,6 +69,8 @@ fn join(parts: list[str]) -> str {
     ("return Linear(8)(x, x)", "A0205"), ("return Linear(8.5)(x)", "A0204"), ("return Linear(9)(x) as f", "A0305"),
     ("return x |> rearrange([B, T, (h w)] -> [B, h, T, w])", "A0308"), ("return x |> rearrange([B, T, d] -> [B, T])", "A0308"),
     ("return matmul(x, x)", "A0304"), ("v = match 3 { 1 => 2 }\nreturn x", "A0223"), ("return 3(x)", "A0206"), ("y = x", "A0220"),
+    ("param w: [2 ** T] = zeros()\nreturn x", "A0301"), ("param w: [2 ** (0 - 1)] = zeros()\nreturn x", "A0301"),
+    ("param w: [9 ** 99_999_999] = zeros()\nreturn x", "A0602"),
 ])
 def test_faults(body, code):
     assert fault(lambda: model(body)).code == code
