@@ -8,9 +8,11 @@ from archdsl.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from archdsl.baking import bake
+    from archdsl.capture.result import Captured, capture
     from archdsl.lower.compile import checkpoint_layers, compile_layers
     from archdsl.spec import Spec, expression, load, loads
     from archdsl.store import open
+    from archdsl.tying import tie
     from archdsl.weights import export_weights, import_weights
 
 _LAZY = {
@@ -22,13 +24,15 @@ _LAZY = {
     "open": "archdsl.store",
     "import_weights": "archdsl.weights",
     "export_weights": "archdsl.weights",
+    "tie": "archdsl.tying",
     "compile_layers": "archdsl.lower.compile",
     "checkpoint_layers": "archdsl.lower.compile",
+    "Captured": "archdsl.capture.result",
 }
 
 __all__ = [
-    "ArchError", "Diagnostic", "Spec", "__version__", "bake", "checkpoint_layers", "compile_layers", "export_weights", "expression", "import_weights",
-    "load", "loads", "open",
+    "ArchError", "Captured", "Diagnostic", "Spec", "__version__", "bake", "capture", "checkpoint_layers", "compile_layers", "export_weights", "expression", "import_weights",
+    "load", "loads", "open", "tie",
 ]
 
 
@@ -37,4 +41,8 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(_LAZY[name]), name)
+    if name == "capture":
+        from importlib import import_module
+
+        return import_module("archdsl.capture")
     raise AttributeError(f"module 'archdsl' has no attribute {name!r}")

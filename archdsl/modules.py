@@ -142,6 +142,17 @@ class Module:
             self.scope[local] = other.scope[n.name]
             self.spans[local] = n.span
 
+    @property
+    def models(self) -> dict[str, tree.Model]:
+        """The models by name. One with entries gives `Two.encode`, `Two.decode` …, each with the statements that all share; `Two` is its first."""
+        out: dict[str, tree.Model] = {}
+        for d in self.tree.decls:
+            if isinstance(d, tree.Model):
+                made = entry_models(d) or [d]
+                out.setdefault(d.name, replace(made[0], name=d.name))
+                out.update((m.name, m) for m in made if m.name != d.name)
+        return out
+
     def find(self, name: str, session: Any) -> Any:
         """The declaration or import of that name, or None."""
         found = self.scope.get(name)
@@ -156,6 +167,18 @@ class Module:
 
     def names(self) -> list[str]:
         return list(self.scope)
+
+
+def entry_models(d: tree.Model) -> list[tree.Model]:
+    """The entries of a model as models."""
+    common = tuple(s for s in d.body if not isinstance(s, tree.Entry))
+    return [replace(d, name=f"{d.name}.{e.name}", inputs=e.inputs, outs=e.outs, stream=e.stream, body=(*common, e), doc=e.doc or d.doc)
+            for e in d.body if isinstance(e, tree.Entry)]
+
+
+def family(model: str) -> str:
+    """The declared model that an entry belongs to; of any other model the model itself."""
+    return model.partition(".")[0]
 
 
 def _spreads(p: tree.Param) -> bool:

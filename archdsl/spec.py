@@ -12,7 +12,7 @@ from archdsl.elaborate.limits import MAX_LINES, limit, room
 from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments
 from archdsl.files import read_source
 from archdsl.graph import Graph, Knob
-from archdsl.modules import MAX_FOUND, Library, Module
+from archdsl.modules import MAX_FOUND, Library, Module, family
 from archdsl.records import record
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
@@ -60,7 +60,7 @@ class Spec:
     @cached_property
     def variants(self) -> dict[str, Variant]:
         """Variants of this model, by name."""
-        return {n: v for n, v in known_variants(self.module, self.models, self.session).items() if v.model == self.name}
+        return {n: v for n, v in known_variants(self.module, self.models, self.session).items() if v.model in (self.name, family(self.name))}
 
     @property
     def knobs(self) -> dict[str, Knob]:
@@ -216,9 +216,8 @@ def _read_and_check(source: Source, folder: str | None) -> tuple[Spec | None, li
     path = source.path
     models: dict[str, Spec] = {}
     session = Session(module.library)
-    for d in module.tree.decls:
-        if isinstance(d, tree.Model):
-            models.setdefault(d.name, Spec(module, d, path, models, session))
+    for name, d in module.models.items():
+        models[name] = Spec(module, d, path, models, session)
     found = Collector()
     for d in module.diagnostics:
         found.add(d)
@@ -255,8 +254,8 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
     except ArchError as e:
         found.add(e)
         return
-    for name, variant in known.items():
-        if not _try(lambda: models[variant.model].elaborate(name), found):  # noqa: B023
+    for spec, name in [(s, name) for s in models.values() for name in known if name in s.variants]:
+        if not _try(lambda: spec.elaborate(name), found):  # noqa: B023
             break
     if not found.found:
         from archdsl.claims import check_claims
@@ -334,13 +333,14 @@ def _variant(d: tree.Variant, models: dict[str, Spec], decls: dict[str, tree.Var
 
 
 def resolve_source(text: str) -> tuple[Spec, str | None]:
-    """`SPEC[:model][.variant]`, or `SPEC:variant` where the file has one model with such a variant. A shipped spec may be given by its name."""
+    """`SPEC[:model][.variant]`, or `SPEC:variant` where the file has one model with such a variant; `Model.entry` is a model as well.
+    A shipped spec may be given by its name."""
     path, _, rest = text.partition(":") if not (len(text) > 1 and text[1] == ":") else (text, "", "")
     spec = load(_find(path))
     if not rest:
         return spec, None
-    model, _, variant = rest.partition(".")
-    if variant or model in spec.models:
+    model, variant = (rest, "") if rest in spec.models else ("", rest) if "." not in rest else tuple(rest.rsplit(".", 1))
+    if model:
         if model not in spec.models:
             raise _no_such(text, rest, spec)
         return spec.models[model], variant or None
@@ -388,7 +388,6 @@ def _read_only(path: str) -> dict[str, Spec]:
     module = Library().open(read_source(path), _folder(path))
     models: dict[str, Spec] = {}
     session = Session(module.library)
-    for d in module.tree.decls:
-        if isinstance(d, tree.Model):
-            models.setdefault(d.name, Spec(module, d, path, models, session))
+    for name, d in module.models.items():
+        models[name] = Spec(module, d, path, models, session)
     return models

@@ -64,7 +64,7 @@ def check_text(module: Module, doubtful: set[str] = frozenset()) -> list[Diagnos
     """Claims, variants and spaces against the headers of their models: targets, names, arguments, and that each claim says yes or no.
     `doubtful`: names of which nothing is said, because the text around them could not be read."""
     found: list[Diagnostic] = []
-    models = {d.name: d for d in module.tree.decls if isinstance(d, tree.Model)}
+    models = module.models
     variants = {d.name: d for d in module.tree.decls if isinstance(d, tree.Variant)}
     missing: set[str] = set()
     bases: dict[str, str | None] = {}

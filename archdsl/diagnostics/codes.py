@@ -27,6 +27,7 @@ OWNERS = (
     "archdsl.names",             # A04 foreign names
     "archdsl.lower.errors",      # A05 lowering, binding
     "archdsl.weights",           # A05 weights from files and foreign models
+    "archdsl.tying",             # A05 models with weights in common
     "archdsl.modules",           # A06 imports
     "archdsl.store",             # A052x compiled folders
     "archdsl.files",             # A062x files

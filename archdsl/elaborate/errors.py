@@ -133,7 +133,7 @@ NAMES: dict[str, Code] = {
     ),
     "A0218": Code(
         "part of the language, not built yet",
-        "The word is reserved and its meaning is settled, but this version cannot lower it: `entry`, `scan`, `control`, bounded and ragged axes, "
+        "The word is reserved and its meaning is settled, but this version cannot lower it: `scan`, `control`, bounded and ragged axes, "
         "`T with { … }`, `transform`, `static`, layouts as values, `bank`.",
         bad=_net("control tau: float = 1\nreturn x * tau"),
         good=_net("return x * tau", "d: int = 8, tau: float = 1"),
@@ -197,6 +197,12 @@ NAMES: dict[str, Code] = {
         "`phase { train => …  eval => … }` has both arms, and both give tensors of the same types: `.train()` and `.eval()` switch between them.",
         bad=_net("return phase { train => x  eval => concat([x, x], axis = -1) }"),
         good=_net("return phase { train => x  eval => x * 2 }"),
+    ),
+    "A0228": Code(
+        "an entry out of place",
+        "A model has either inputs of its own, or entries: functions over the same weights, `entry encode(x: …) -> … { … }`, directly in its body.",
+        bad="model Net(d: int = 8)(x: [B, d]) -> [B, d] {\n  entry twice(x: [B, d]) -> [B, d] { return 2 * x }\n  return x\n}",
+        good="model Net(d: int = 8) {\n  entry once(x: [B, d]) -> [B, d] { return x }\n  entry twice(x: [B, d]) -> [B, d] { return 2 * x }\n}",
     ),
 }
 

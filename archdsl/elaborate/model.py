@@ -17,7 +17,7 @@ from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, limit, room
 from archdsl.elaborate.statements import run
 from archdsl.elaborate.values import POISON, TEMPLATES, Poisoned
 from archdsl.graph import Graph, Guard, Knob, TensorType
-from archdsl.modules import Module
+from archdsl.modules import Module, family
 from archdsl.records import field, record, replace
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -119,8 +119,8 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     frame = Frame(session, module, builder, decl=decl, overrides=overrides)
     for o in overrides:
         o.home = frame
-    if decl.base is not None or decl.inputs is None:
-        raise error("A0218", f"the model `{decl.name}` uses {'`with`' if decl.base else '`entry`'}, which is reserved", decl.span, "not built yet")
+    if decl.base is not None:
+        raise error("A0218", f"the model `{decl.name}` uses `with`, which is reserved", decl.span, "not built yet")
     with shapes.use_facts(facts), room(decl.name_span):
         knobs = _header(frame, decl)
         inputs = _inputs(frame, decl)
@@ -129,7 +129,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         run(frame, decl.body)
         values = headers.results(frame, decl.outs, decl.name_span, decl.name)
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
-    _unused(session, overrides, graph, knobs)
+    _unused(session, overrides, graph, knobs, decl, elsewhere(module, decl))
     sizes = {n: s for i in inputs for n, s in i.sizes.items()}
     knobs.update(graph.knobs)
     return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps)
@@ -242,15 +242,21 @@ def _range(frame: Frame, p: tree.Param) -> tuple[Any, Any]:
     return low, high if p.domain.inclusive else high - 1
 
 
-def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, knobs: dict[str, Knob]) -> None:
+def elsewhere(module: Module, decl: tree.Model) -> set[str]:
+    """The other entries of the model that an entry belongs to."""
+    own = next((s.name for s in decl.body if isinstance(s, tree.Entry)), None)
+    return {name.partition(".")[2] for name in module.models if family(name) == family(decl.name)} - {own, ""} if own else set()
+
+
+def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, knobs: dict[str, Knob], decl: tree.Model, others: set[str]) -> None:
+    """Settings and defaults that reach nothing. Of those that the entries of a model have in common, another entry may be meant."""
     faults: list[Diagnostic] = []
     names = [*knobs, *graph.knobs]
-    for o in [o for o in overrides if not o.used[0]][:MAX_FAULTS]:
-        if not o.used[0]:
-            address = ".".join(o.segments)
-            faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address",
-                            help=did_you_mean(address, names) or _known(names)).diagnostics
-    seen: set[int] = set()
+    for o in [o for o in overrides if not o.used[0] and o.segments[0] not in others][:MAX_FAULTS]:
+        address = ".".join(o.segments)
+        faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address",
+                        help=did_you_mean(address, names) or _known(names)).diagnostics
+    seen = {id(s) for s in decl.body} if others else set[int]()
     for statement, key, _ in session.declared_defaults:
         if key in session.used_defaults or id(statement) in seen:
             continue

@@ -144,6 +144,16 @@ def _model(w: Walk, d: tree.Model) -> None:
     w.body(d.body)
     if d.inputs is not None:
         w.results(d.outs, d.name_span, d.name)
+        return
+    entries = [s for s in d.body if isinstance(s, tree.Entry)]
+    if not entries:
+        w.report(error("A0228", f"the model `{d.name}` has neither inputs nor entries", d.name_span, "nothing to run",
+                       help=f"`model {d.name}(…)(x: [B, T, d]) -> y: [B, T, d] {{ … }}`"))
+    first: dict[str, tree.Entry] = {}
+    for e in entries:
+        if first.setdefault(e.name, e) is not e:
+            labels = (Label(name_span(first[e.name]), "the first"),)
+            w.report(error("A0208", f"two entries are called `{e.name}`", name_span(e), "the second", labels=labels))
 
 
 def _later(fault: Diagnostic, later: dict[str, Span], own: str) -> Diagnostic:
@@ -202,6 +212,10 @@ def _stream(w: Walk, axis: str | None, inputs: tuple[tree.Param, ...], span: Spa
 
 
 def _entry(w: Walk, s: tree.Entry) -> None:
+    if not isinstance(w.decl, tree.Model) or w.decl.inputs is not None or not any(s is other for other in w.decl.body):
+        help = "`model NAME(…) { entry encode(…) -> … { … } entry decode(…) -> … { … } }`"
+        w.report(error("A0228", f"the entry `{s.name}` is not one of a model", name_span(s), "out of place", help=help))
+        return
     vars, fixed, returns, decl = dict(w.vars), dict(w.fixed), w.returns, w.decl
     w.once(s.inputs)
     for p in s.inputs:

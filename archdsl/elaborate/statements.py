@@ -695,6 +695,14 @@ def _reserved(what: str, why: str) -> Callable[[Frame, Any], None]:
     return refuse
 
 
+def _entry(frame: Frame, s: tree.Entry) -> bool:
+    """The body of the entry that is being elaborated: what it owns stands below its name."""
+    inner = frame.child(prefix=join(frame.prefix, s.name), overrides=below(frame, s.name, s.span))
+    returned = run(inner, s.body)
+    frame.result = inner.result
+    return returned
+
+
 # ---------------------------------------------------------------- functions of hyper values
 def call_fn(frame: Frame, ref: FnRef, args: Any, span: Span) -> Any:
     """Runs a `fn`: hyper values in, a hyper value out. Raises A0226 for recursion."""
@@ -755,5 +763,5 @@ TABLE: dict[type, Callable[[Frame, Any], Any]] = {
     tree.Next: _reserved("next", "it belongs to `scan`"),
     tree.Yield: _reserved("yield", "it belongs to `scan`"),
     tree.Control: _reserved("control", "run-time settings are built when a paper needs them"),
-    tree.Entry: _reserved("entry", "several entries over one set of weights are built when a paper needs them"),
+    tree.Entry: _entry,
 }

@@ -1,0 +1,148 @@
+"""Entries: several functions over the weights of one model."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.printer import print_graph
+
+TEXT = """use std.channel { MLP }
+use std.linear { Linear }
+
+/// An autoencoder.
+model Two(d: int = 8, code: int = 4) {
+  share core = MLP(2 * d)
+  param scale: [code] = 2 * ones()
+  /// From x to its code.
+  entry encode(x: [B, d]) -> z: [B, code] {
+    return scale * (x |> core |> Linear(code, bias = false) as head)
+  }
+  entry decode(z: [B = 3, code]) -> y: [B, d] {
+    return (z / scale) |> Linear(d, bias = false) as head |> core
+  }
+  entry double(x: [B, d]) -> y: [B, d] { return 2 * x * mean(scale) }
+}
+variant wide { code = 6 }
+variant deep of Two.decode { d = 16 }
+claim { params == 280 + 4 + 4 * 8 }
+claim Two.decode { params == 280 + 4 + 8 * 4; shape(y, B = 2) == [2, 8] }
+names other of Two.encode {
+  "up.*" <-> core.up.*
+  "down.*" <-> core.down.*
+  "s" <-> scale
+  "head" <-> encode.head.weight
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def spec():
+    return archdsl.loads(TEXT)
+
+
+def weights(spec, name, **knobs):
+    return [a for a, _ in spec.models[name].elaborate(**knobs).graph.parameters()]
+
+
+def test_an_entry_is_a_model_of_its_own(spec):
+    assert list(spec.models) == ["Two", "Two.encode", "Two.decode", "Two.double"]
+    core = [f"core.{a}.{w}" for a in ("up", "down") for w in ("weight", "bias")]
+    assert sorted(weights(spec, "Two.encode")) == sorted(["scale", *core, "encode.head.weight"])
+    assert sorted(weights(spec, "Two.decode")) == sorted(["scale", *core, "decode.head.weight"])
+    assert weights(spec, "Two.double") == ["scale"]
+
+
+def test_the_name_alone_is_the_first_entry(spec):
+    assert spec.name == "Two" and [i.name for i in spec.inputs] == ["x"]
+    assert weights(spec, "Two") == weights(spec, "Two.encode")
+    assert spec.models["Two.decode"].elaborate().sizes == {"B": 3}
+
+
+def test_variants_of_the_model_are_those_of_each_entry(spec):
+    assert list(spec.variants) == ["wide"] and list(spec.models["Two.decode"].variants) == ["wide", "deep"]
+    assert spec.models["Two.decode"].cost("wide").params == 280 + 6 + 6 * 8
+
+
+def test_claims_and_names_of_an_entry(spec):
+    assert next(c.text for c in spec.models["Two.decode"].claims) == "params == 280 + 4 + 8 * 4"
+    net = spec.models["Two.encode"].build()
+    assert set(archdsl.export_weights(net, source="other")) == {"up.weight", "up.bias", "down.weight", "down.bias", "s", "head"}
+
+
+def test_sources_name_entries(spec, tmp_path):
+    from archdsl.spec import resolve_source
+
+    (tmp_path / "two.arch").write_text(TEXT)
+    named = [("", "Two", None), (":Two", "Two", None), (":Two.decode", "Two.decode", None), (":Two.decode.deep", "Two.decode", "deep"),
+             (":Two.wide", "Two", "wide"), (":wide", "Two", "wide"), (":deep", "Two.decode", "deep")]
+    for source, model, variant in named:
+        found, name = resolve_source(f"{tmp_path}/two.arch{source}")
+        assert (found.name, name) == (model, variant)
+
+
+def test_the_printed_graph_is_the_same(spec):
+    for name in spec.models:
+        made = spec.models[name].elaborate()
+        assert archdsl.loads(print_graph(made)).elaborate().graph.hash == made.graph.hash
+
+
+def test_tied_entries_train_as_one(spec):
+    encode, decode = (spec.models[f"Two.{n}"].build(seed=i, dtype=torch.float64) for i, n in enumerate(("encode", "decode")))
+    alone = copy.deepcopy(decode)
+    tied = archdsl.tie(decode, encode)
+    assert sorted(tied) == sorted(["scale", *(f"core.{a}.{w}" for a in ("up", "down") for w in ("weight", "bias"))])
+    x = torch.randn(5, 8, dtype=torch.float64)
+    decode(encode(x)).square().sum().backward()
+    assert all(p.grad is not None for p in (*encode.parameters(), *decode.parameters()))
+    ours = encode.core.up.weight.grad
+    # the same by hand: both uses of the shared weights, one leaf
+    twin = spec.models["Two.decode"].build(dtype=torch.float64)
+    twin.load_state_dict({**alone.state_dict(), **{k: v for k, v in encode.state_dict().items() if k in tied}})
+    again = spec.models["Two.encode"].build(dtype=torch.float64)
+    again.load_state_dict(encode.state_dict())
+    twin(again(x)).square().sum().backward()
+    assert torch.allclose(ours, again.core.up.weight.grad + twin.core.up.weight.grad, rtol=1e-12)
+    assert encode.core.up.weight is decode.core.up.weight and alone.core.up.weight is not encode.core.up.weight
+
+
+def test_what_cannot_be_tied(spec):
+    wide, plain, double = spec.models["Two.encode"].build("wide"), spec.models["Two.decode"].build(), spec.models["Two.double"].build()
+    before = plain.scale
+    with pytest.raises(archdsl.ArchError, match="differ in shape") as caught:
+        archdsl.tie(plain, wide)
+    assert caught.value.diagnostics[0].code == "A0545" and plain.scale is before
+    with pytest.raises(archdsl.ArchError, match="no weights in common"):
+        archdsl.tie(double, torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(("text", "code"), [
+    ("model M(d: int = 8) { x = 3 }", "A0228"),
+    ("entry a(x: [B, 8]) -> [B, 8] { return x }", "A0228"),
+    ("block F()(x: [B, d]) -> [B, d] { entry a(x: [B, d]) -> [B, d] { return x }\nreturn x }", "A0228"),
+    ("model M(d: int = 8)(x: [B, d]) -> [B, d] { entry a(x: [B, d]) -> [B, d] { return x }\nreturn x }", "A0228"),
+    ("model M() { entry a(x: [B, 8]) -> [B, 8] { return x } entry a(y: [B, 8]) -> [B, 8] { return y } }", "A0208"),
+    ("model M() { y = x\nentry a(x: [B, 8]) -> [B, 8] { return x } }", "A0201"),
+    ("model M() { entry a(x: [B, 8]) -> [B, 8] { return y } }", "A0201"),
+    ("model M() { entry a(x: [B, 8]) -> [B, 8] { return x } }\nvariant v { a.p = 3 }", "A0215"),
+])
+def test_entries_that_are_none(text, code):
+    with pytest.raises(archdsl.ArchError) as caught:
+        archdsl.loads(text)
+    assert [d.code for d in caught.value.diagnostics] == [code]
+
+
+def test_a_setting_or_default_may_be_meant_for_another_entry():
+    text = """use std.linear { Linear }
+block P(k: int = 3 in {3, 5})(x: [B, d]) -> [B, d] { return x * k }
+model M(d: int = 8) {
+  default Linear(bias = false)
+  entry a(x: [B, d]) -> [B, d] { return P()(x) as p }
+  entry b(x: [B, d]) -> [B, d] { return Linear(d)(x) as q }
+}
+variant v { a.p.k = 5 }"""
+    spec = archdsl.loads(text)
+    assert spec.models["M.a"].elaborate("v").knobs["a.p.k"].value == 5 and weights(spec, "M.b", variant="v") == ["b.q.weight"]
