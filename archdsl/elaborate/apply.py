@@ -34,6 +34,7 @@ from archdsl.elaborate.values import (
     UserOp,
     describe,
     has_tensor,
+    is_list,
     map_tensors,
 )
 from archdsl.flatten import copy_node, flatten
@@ -107,7 +108,7 @@ def invoke(frame: Frame, func: Any, args: Args, node: tree.Call, label: str | No
     if label and label != "_":
         raise error("A0209", f"`as {label}` names the application of a block; {describe(func)} owns nothing", span, help="drop the `as`")
     if isinstance(func, Builtin):
-        return _builtin(frame, func, args, span)
+        return builtin(frame, func, args, span)
     if isinstance(func, InitRef):
         return initializer(func.name, args, span)
     if isinstance(func, MaskRef):
@@ -131,9 +132,10 @@ def _names_no_op(func: OpRef, label: str | None, span: Span) -> None:
         raise error("A0209", f"`as {label}` names the application of a block; the op `{func.op.name}` owns nothing", span, help="drop the `as`")
 
 
-def _builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
+def builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
+    """A call of a function of hyper values, or of the op of the same name where a tensor is among the arguments."""
     positional, named, spans = args
-    if func.name == "sum" and len(positional) == 1 and not named and type(positional[0]) is tuple and has_tensor(positional[0]):
+    if func.name == "sum" and len(positional) == 1 and not named and is_list(positional[0]) and has_tensor(positional[0]):
         return _sum(frame, positional[0], span)
     if func.name in ("bank", "routed"):
         raise error("A0218", f"`{func.name}` is part of the language but not built yet", span, "not built yet")
@@ -207,7 +209,7 @@ def pipe(frame: Frame, value: Any, item: tree.Expr) -> Any:
         _names_no_op(func, label if isinstance(item, tree.Name) and item.id not in frame.vars else None, item.span)
         return apply_op(frame, func.op.name, (value,), {}, item.span)
     if isinstance(func, Builtin):
-        return _builtin(frame, func, ([value], {}, {}), item.span)
+        return builtin(frame, func, ([value], {}, {}), item.span)
     if isinstance(func, TEMPLATES):
         return apply(frame, func, ([value], {}, {}), item.span, label, default_segment(frame, item, func))
     raise error("A0206", f"`|>` needs a block or an op, this is {describe(func)}", item.span)
@@ -253,8 +255,9 @@ def apply(frame: Frame, template: Any, args: Args, span: Span, label: str | None
             label = template.label  # the argument's own `as`; they have no segment otherwise
         frame.session.enter(span)
         try:
-            apply_it = _apply_composed if isinstance(template, Compose) else _apply_literal
-            return apply_it(frame, template, args, span, label)
+            if isinstance(template, Compose):
+                return _apply_composed(frame, template, args, span, label)
+            return _apply_literal(frame, template, args, span, label)
         finally:
             frame.session.leave()
     if isinstance(template, Share):
@@ -283,7 +286,7 @@ def _descend(frame: Frame, segment: str, span: Span) -> Frame:
     return frame.child(prefix=join(frame.prefix, segment), overrides=below(frame, segment, span))
 
 
-def _apply_literal(frame: Frame, template: Any, args: Args, span: Span, label: str | None) -> Any:
+def _apply_literal(frame: Frame, template: Literal | Partial, args: Args, span: Span, label: str | None) -> Any:
     from archdsl.elaborate import layouts
 
     frame.session.step(span, len(template.frame.vars) >> 4)
@@ -506,8 +509,8 @@ def phase(frame: Frame, node: tree.PhaseExpr) -> Any:
         if name not in ("train", "eval"):
             raise error("A0227", f"a phase is `train` or `eval`, not `{name}`", node.span)
         builder = Builder(frame.builder, frame.builder.base, frame.builder.home)
-        value = results_of(frame.child(builder=builder, phase=name), results)
-        values = value if isinstance(value, tuple) else (value,)
+        value: Any = results_of(frame.child(builder=builder, phase=name), results)
+        values = value if is_list(value) else (value,)
         for v, r in zip(values, results if len(results) == len(values) else results * len(values)):
             if not isinstance(good(v), Value):
                 raise error("A0227", f"the arms of `phase` give tensors, this is {describe(v)}", r.span)
@@ -525,7 +528,7 @@ def phase(frame: Frame, node: tree.PhaseExpr) -> Any:
         shown = [", ".join(map(str, t)) for t in types]
         raise error("A0227", f"the arms of `phase` differ: {shown[0]} and {shown[1]}", node.span)
     outer = list(dict.fromkeys(v for b, _ in arms.values() for v in b.imports))
-    graphs = {}
+    graphs: dict[str, Graph] = {}
     for name, (builder, values) in arms.items():
         for v in outer:
             builder.resolve(v)

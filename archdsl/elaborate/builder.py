@@ -70,7 +70,7 @@ class Builder:
         known = find(op)
         if known is None or known.random or known.phase:
             return None
-        return (op, tuple([(type(a), a) for a in args]), tuple([(k, repr(v) if type(v) is float else v) for k, v in attrs.items()]))
+        return (op, tuple([(a.__class__, a) for a in args]), tuple([(k, repr(v) if type(v) is float else v) for k, v in attrs.items()]))
 
     def input(self, name: str, type: TensorType, span: Span) -> Value:
         node = Node("input", (), {"name": name}, (type,), span, name)

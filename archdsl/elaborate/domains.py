@@ -10,7 +10,7 @@ from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate import headers
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
-from archdsl.elaborate.values import OpRef, describe, is_hyper_number, show
+from archdsl.elaborate.values import OpRef, describe, is_hyper_number, is_list, show
 from archdsl.records import record
 from archdsl.syntax import tree
 
@@ -36,7 +36,7 @@ class Domain:
         if self.kind == "choice":
             return any(same(v, value) for v in self.values)
         if self.kind == "list":
-            return isinstance(value, tuple) and len(value) == len(self.items) and all(d.contains(v) for d, v in zip(self.items, value))
+            return is_list(value) and len(value) == len(self.items) and all(d.contains(v) for d, v in zip(self.items, value))
         if not is_hyper_number(value) or not self.low <= value <= self.high:
             return False
         if self.kind == "int" and Fraction(value).denominator != 1:
@@ -95,9 +95,9 @@ def same(a: Any, b: Any) -> bool:
         return type(a) is type(b) and a.key == b.key
     if is_hyper_number(a) and is_hyper_number(b):
         return a == b
-    if isinstance(a, tuple) and isinstance(b, tuple):
+    if is_list(a) and is_list(b):
         return len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and a == b
+    return a.__class__ is b.__class__ and a == b
 
 
 def domain(frame: Frame, p: tree.Param) -> Domain:
@@ -114,7 +114,7 @@ def _domain(frame: Frame, node: tree.Expr, kind: tree.Type | None, value: Any, n
     if isinstance(node, tree.Range):
         return _range(frame, node, kind, name)
     values = evaluate(frame, node)
-    if not isinstance(values, tuple):
+    if not is_list(values):
         raise error(
             "A0408",
             f"the domain of `{name}` is a range or a set of values, not {describe(values)}",
@@ -164,7 +164,7 @@ def _range(frame: Frame, node: tree.Range, kind: tree.Type | None, name: str) ->
 
 def _each(frame: Frame, node: tree.Each, kind: tree.Type | None, value: Any, name: str) -> Domain:
     """One domain for all items of a list, one for each, or one computed from each item's value."""
-    if not isinstance(kind, tree.ListType) or not isinstance(value, tuple):
+    if not isinstance(kind, tree.ListType) or not is_list(value):
         raise error("A0408", f"`each` is for lists; `{name}` is {kind.span.text if kind is not None else describe(value)}", node.span)
     inner = node.domain
     if node.name is None and isinstance(inner, tree.List):

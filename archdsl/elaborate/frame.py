@@ -1,7 +1,7 @@
 """What one evaluation holds: the session (modules, memo, budget, diagnostics) and the frame of one body."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from archdsl.diagnostics.model import Collector, error
 from archdsl.dims import Dim, Size
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_STEPS, checked, limit
-from archdsl.elaborate.values import POISON, Bound, Defaults, Late, OpRef, Poisoned, RecordValue, show
+from archdsl.elaborate.values import POISON, Bound, Defaults, Late, OpRef, Poisoned, RecordValue, is_list, show
 from archdsl.graph import Graph, InitExpr, Mask, Value, structure
 from archdsl.records import field, record
 from archdsl.source import Span
@@ -145,7 +145,7 @@ class Session:
         return known[1]
 
     @contextmanager
-    def one_budget(self, lines: int = 0) -> Iterator[None]:
+    def one_budget(self, lines: int = 0) -> Generator[None, None, None]:
         """All elaborations inside share one budget of steps, that of a file of so many lines."""
         self.steps, self.shared, self.budget = 0, True, MAX_STEPS + LINE_STEPS * lines
         try:
@@ -165,16 +165,16 @@ class Session:
 
     def key(self, value: Any) -> Any:
         """A hashable stand-in for a hyper value; templates by content. Types count: 1, 1.0 and true differ."""
-        kind = type(value)
+        kind = value.__class__
         if kind is int:
             return value
         if kind in _SIMPLE:
             return (kind.__name__, value)
         if kind is Value:
             return ("tensor", value.dtype, value.shape)
-        if type(value) is Late:
+        if kind is Late:
             return ("late", value.number)
-        if isinstance(value, tuple):
+        if is_list(value):
             return ("t", self._long_key(value) if len(value) > 64 else self.intern(tuple(self.key(v) for v in value)))
         if isinstance(value, RecordValue):
             return ("r", value.name, self.intern(tuple((k, self.key(v)) for k, v in value.items)))

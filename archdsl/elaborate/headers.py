@@ -25,6 +25,7 @@ from archdsl.elaborate.values import (
     Template,
     describe,
     is_hyper_number,
+    is_list,
 )
 from archdsl.graph import FLOATS, InitExpr, Knob, Mask, TensorType, Value
 from archdsl.records import replace
@@ -185,7 +186,7 @@ def try_convert(frame: Frame, value: Any, type: tree.Type) -> tuple[bool, Any]:
 
 
 def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
-    if not isinstance(value, tuple):
+    if not is_list(value):
         return False, None
     if isinstance(type, tree.TupleType):
         kinds = type.items
@@ -303,7 +304,7 @@ def _binding(inner: Frame) -> shapes.Binding:
 
 def _match_inputs(inner: Frame, decl: tree.Block, head: Header, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:
     binding = _binding(inner)
-    pending = []
+    pending: list[tuple[tree.Param, tree.TensorType, Value, Span]] = []
     for i, p, kind, optional in head.tensors:
         value = good(taken.get(p.name))
         where = spans.get(p.name) or spans.get(i, span)
@@ -391,7 +392,7 @@ def _deep_set(current: Any, segments: tuple[str, ...], value: Any, span: Span) -
         if head not in [k for k, _ in current.items]:
             raise error("A0215", f"the record {current.name} has no field `{head}`", span, help=did_you_mean(head, [k for k, _ in current.items]))
         return RecordValue(current.name, tuple((k, _deep_set(v, rest, value, span) if k == head else v) for k, v in current.items))
-    if isinstance(current, tuple) and (head == "*" or head.isdigit()):
+    if is_list(current) and (head == "*" or head.isdigit()):
         if head != "*" and int(head) >= len(current):
             raise error("A0215", f"there is no item {head}: the list has {len(current)}", span)
         return tuple(_deep_set(v, rest, value, span) if head in ("*", str(i)) else v for i, v in enumerate(current))

@@ -15,7 +15,7 @@ from archdsl import shapes
 from archdsl.elaborate import library
 from archdsl.elaborate.operators import filled
 from archdsl.elaborate.ops import _number, latest, parameters
-from archdsl.elaborate.values import BlockRef, Late, OpRef, Unfit, map_tensors
+from archdsl.elaborate.values import BlockRef, Late, OpRef, Unfit, is_list, map_tensors
 from archdsl.graph import Graph, Mask, Node, Value
 from archdsl.ops.registry import Op, OpError, find
 from archdsl.records import fields, replace
@@ -133,7 +133,7 @@ def mentions(node: Any, name: str) -> Iterator[Any]:
             if isinstance(value, str) and not (isinstance(n, tree.Arg) and f.name == "name") and f.name != "doc":
                 if value == name or isinstance(n, tree.Require) and name in value:
                     yield n
-            elif isinstance(value, tuple) and any(name == item or type(item) is tuple and name in item for item in value):
+            elif is_list(value) and any(name == item or type(item) is tuple and name in item for item in value):
                 yield n
         stack.extend(tree.children(n))
 
@@ -149,7 +149,7 @@ def places(session: Session, arguments: tuple[tree.Expr, ...], numbers: tuple[An
 
 
 def only_tensors(value: Any) -> bool:
-    return isinstance(value, Value) or isinstance(value, tuple) and all(map(only_tensors, value))
+    return isinstance(value, Value) or is_list(value) and all(map(only_tensors, value))
 
 
 def fill(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
@@ -194,7 +194,7 @@ def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
         return Value(copies[id(v.node)], v.index)
 
     def attribute(a: Any) -> Any:
-        kind = type(a)
+        kind = a.__class__
         if kind is Late:
             return _number(filled(a, numbers))
         if kind is Graph:
@@ -237,8 +237,8 @@ def _fits(node: Node) -> None:
 
 
 def _infer(op: Op, given: dict[str, Any]) -> tuple[Any, ...]:
-    types = op.infer(**given) if op.infer else shapes.infer_by_signature(op, given)
-    return types if isinstance(types, tuple) else (types,)
+    types: Any = op.infer(**given) if op.infer else shapes.infer_by_signature(op, given)
+    return types if is_list(types) else (types,)
 
 
 def _type(value: Any) -> Any:

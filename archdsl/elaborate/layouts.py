@@ -33,7 +33,7 @@ def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
         return Partial(node, frame.inner(node.span), closure_key(frame, node))
     if not isinstance(value, Value):
         raise error("A0204", f"`{node.word}` takes a tensor, this is {describe(value)}", node.span)
-    if node.output is None or len(node.inputs) != 1:
+    if len(node.inputs) != 1:
         raise error("A0308", f"`{node.word}` takes one shape on each side of the arrow", node.span)
     if node.word == "rearrange":
         spec = _solve(frame, node, value)
@@ -83,7 +83,7 @@ def _own_name(axis: tree.Axis | None, names: dict[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-def _hyper(frame: Frame) -> Any:
+def _hyper(frame: Frame) -> shapes.Hyper:
     return lambda e: evaluate(frame, e)
 
 
@@ -230,7 +230,7 @@ def _under(frame: Frame, node: tree.LayoutCall, value: Value) -> Value:
 
         if not isinstance(func, Builtin):
             raise error("A0206", f"`under` applies a block, this is {describe(func)}", blocks[0].value.span)
-        result = apply._builtin(frame, func, ([inner], {}, {}), blocks[0].span)
+        result = apply.builtin(frame, func, ([inner], {}, {}), blocks[0].span)
     else:
         target = blocks[0].value.expr if isinstance(blocks[0].value, tree.Named) else blocks[0].value
         result = apply.apply(frame, func, ([inner], {}, {0: node.span}), blocks[0].value.span, None, apply.default_segment(frame, target, func))
@@ -302,7 +302,7 @@ def einsum(frame: Frame, node: tree.LayoutCall, values: tuple[Any, ...]) -> Valu
     index: dict[str, int] = {}
 
     def ids(shape: tree.Shape, sizes: tuple[Size, ...] | None) -> tuple[int, ...]:
-        out = []
+        out: list[int] = []
         if sizes is not None and len(sizes) != len(shape.axes):
             raise error("A0308", f"{shape.span.text} has {len(shape.axes)} axes, the tensor has {len(sizes)}", node.span)
         for i, a in enumerate(shape.axes):

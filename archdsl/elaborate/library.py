@@ -11,7 +11,7 @@ from archdsl import dims
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
 from archdsl.elaborate.limits import MAX_BITS, MAX_ITEMS, TooMuch
-from archdsl.elaborate.values import Builtin, InitRef, MaskRef, OpRef, describe, is_hyper_number, show
+from archdsl.elaborate.values import Builtin, InitRef, MaskRef, OpRef, describe, is_hyper_number, is_list, show
 from archdsl.graph import Mask
 from archdsl.ops.registry import OPS
 from archdsl.ops.registry import find as find_op
@@ -40,7 +40,7 @@ def number(value: Any) -> Any:
 def items(value: Any) -> tuple[Any, ...]:
     if isinstance(value, str):
         return tuple(value)
-    if not isinstance(value, tuple):
+    if not is_list(value):
         raise HyperError(f"a list was expected, this is {describe(value)}")
     return value
 
@@ -228,7 +228,8 @@ def ramp_(a: Any, b: Any, depths: Any, end: Any = True) -> Any:
         raise HyperError("no list has a negative length")
     total = sum(sizes)
     flat = _steps(Fraction(number(a)), Fraction(number(b)), total, max(total - 1 if end else total, 1))
-    out, at = [], 0
+    out: list[tuple[Any, ...]] = []
+    at = 0
     for d in sizes:
         out.append(tuple(flat[at : at + d]))
         at += d
@@ -304,7 +305,7 @@ def work(name: str, args: list[Any]) -> int:
     """The steps of a call: what it reads; `divisors` looks further than its argument is long."""
     if name == "divisors" and args and type(args[0]) is int:
         return math.isqrt(min(abs(args[0]), 10**9)) >> 4
-    return sum(len(a) for a in args if isinstance(a, (tuple, str))) >> 4
+    return sum(len(a) for a in args if is_list(a) or isinstance(a, str)) >> 4
 
 
 def call_mask(name: str, args: list[Any], named: dict[str, Any], span: Any) -> Mask:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,7 @@ def limit(message: str, span: Span, label: str = "", help: str = "") -> ArchErro
 
 
 @contextmanager
-def room(span: Span) -> Iterator[None]:
+def room(span: Span) -> Generator[None, None, None]:
     """Stack for the deepest spec that is allowed; one that needs more gets A0602, as do numbers that no limit above has stopped."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, FRAMES))
@@ -74,7 +74,7 @@ def beyond(fault: RecursionError | OverflowError, span: Span) -> ArchError:
 
 def checked(session: Session, value: Any, span: Span) -> Any:
     """The value, its making paid for in steps. Raises A0602 when it is larger than a value may be."""
-    kind = type(value)
+    kind = value.__class__
     if kind is int:
         if value.bit_length() > MAX_BITS:
             raise too_wide(value.bit_length(), span)
@@ -156,7 +156,7 @@ def weigh(session: Session, value: Any) -> tuple[int, int]:
 
 
 def _parts(value: Any) -> tuple[Any, ...]:
-    kind = type(value)
+    kind = value.__class__
     if kind is tuple:
         return value
     if kind is RecordValue:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import operator
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -12,7 +13,7 @@ from archdsl.dims import Dim
 from archdsl.elaborate.frame import Frame, checked
 from archdsl.elaborate.limits import MAX_BITS, MAX_ITEMS, limit
 from archdsl.elaborate.ops import apply_op
-from archdsl.elaborate.values import Condition, Late, Unfit, describe, is_hyper_number
+from archdsl.elaborate.values import Condition, Late, Unfit, describe, is_hyper_number, is_list
 from archdsl.graph import InitExpr, Value
 from archdsl.source import NOWHERE, Span
 
@@ -34,7 +35,7 @@ def binary(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:
     if isinstance(a, InitExpr) or isinstance(b, InitExpr):
         return checked(frame.session, InitExpr(ARITHMETIC.get(op) or COMPARISON[op], (_plain(a, span), _plain(b, span))), span)
     if op in COMPARISON:
-        if type(a) is tuple or type(a) is str:
+        if is_list(a) or isinstance(a, str):
             frame.session.step(span, len(a) >> 4)
         return compare(op, a, b, span)
     if isinstance(a, Dim) or isinstance(b, Dim):
@@ -47,7 +48,7 @@ def _late(op: str, a: Any, b: Any, span: Span) -> Late:
     values = [v.value if type(v) is Late else v for v in (a, b)]
     if op not in ("+", "-", "*", "/") or not all(type(v) in NUMBERS for v in values):
         raise Unfit
-    numbers = [v.number if type(v) is Late else (type(v), v) for v in (a, b)]
+    numbers = [v.number if type(v) is Late else (v.__class__, v) for v in (a, b)]
     return Late((op, *numbers), _computed(op, values[0], values[1], span), (op, a, b))
 
 
@@ -80,7 +81,7 @@ def as_float(value: Any, span: Span) -> float:
 def _on_numbers(op: str, a: Any, b: Any, span: Span) -> Any:
     if op == "+" and type(a) is type(b) and isinstance(a, (str, tuple)):
         return a + b
-    if op == "*" and isinstance(a, (str, tuple)) and type(b) is int:
+    if op == "*" and (is_list(a) or isinstance(a, str)) and type(b) is int:
         check_repeat(len(a), b, span)
         return a * b
     if not (is_hyper_number(a) and is_hyper_number(b)):
@@ -195,11 +196,9 @@ def compare(op: str, a: Any, b: Any, span: Span, divides: tuple[Any, Any] | None
         if isinstance(a, bool) != isinstance(b, bool):
             return op == "!="
         return (a == b) == (op == "==")
-    if is_hyper_number(a) and is_hyper_number(b) or isinstance(a, str) and isinstance(b, str) or isinstance(a, tuple) and isinstance(b, tuple):
-        try:
-            return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[op]
-        except TypeError:
-            pass
+    if is_hyper_number(a) and is_hyper_number(b) or (is_list(a) or isinstance(a, str)) and type(a) is type(b):
+        with suppress(TypeError):
+            return COMPARED[op](a, b)
     raise error("A0204", f"`{op}` cannot order {describe(a)} and {describe(b)}", span)
 
 

@@ -14,7 +14,7 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.dims import Dim
 from archdsl.elaborate import late, library
 from archdsl.elaborate.evaluation import evaluate
-from archdsl.elaborate.values import Builtin, FnRef, Late, Poisoned, RecordValue, is_hyper_number
+from archdsl.elaborate.values import Builtin, FnRef, Late, Poisoned, RecordValue, is_hyper_number, is_list
 from archdsl.records import record, replace
 from archdsl.syntax import tree
 
@@ -97,7 +97,7 @@ class _Reader:
 
     def read(self, node: Any) -> tuple[Counts, ...]:
         out: list[Counts] = []
-        stack: list[Any] = list(reversed(node)) if isinstance(node, tuple) else [node]
+        stack: list[Any] = list(reversed(node)) if is_list(node) else [node]
         while stack:
             n = stack.pop()
             if id(n) in self.lates:
@@ -151,7 +151,7 @@ def _is_function(frame: Frame, name: str) -> bool:
 
 def is_plain(value: Any) -> bool:
     """Numbers, strings, sizes, none, and lists and records of them: what holds no tensor and no block."""
-    if type(value) is tuple:
+    if is_list(value):
         return all(map(is_plain, value))
     if type(value) is RecordValue:
         return all(is_plain(v) for _, v in value.items)

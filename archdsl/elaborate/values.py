@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from archdsl.dims import Dim, Size
 from archdsl.graph import InitExpr, Mask, TensorType, Value
@@ -213,6 +213,11 @@ class Unfit(Exception):
     """A late number cannot be filled in here: the body must be elaborated with the number itself."""
 
 
+def is_list(value: Any) -> TypeGuard[tuple[Any, ...]]:
+    """Whether a value is a list of the language, which is a tuple."""
+    return isinstance(value, tuple)
+
+
 def is_hyper_number(value: Any) -> bool:
     return isinstance(value, (int, float, Fraction)) and not isinstance(value, bool)
 
@@ -222,7 +227,7 @@ def has_tensor(value: Any) -> bool:
         return True
     if isinstance(value, Mask):
         return any(True for _ in value.tensors())
-    if type(value) is tuple:
+    if is_list(value):
         return any(has_tensor(v) for v in value)
     return False
 
@@ -238,13 +243,13 @@ def holds_tensor(value: Any) -> bool:
         return any(has_tensor(v) or holds_tensor(v) for v in inside)
     if isinstance(value, Share):
         return holds_tensor(value.template)
-    parts = value.parts if isinstance(value, Compose) else value if type(value) is tuple else ()
+    parts = value.parts if isinstance(value, Compose) else value if is_list(value) else ()
     return any(map(holds_tensor, parts))
 
 
 def map_tensors(value: Any, f: Callable[[Value], Any]) -> Any:
     """The same value with every tensor inside (tuples and masks included) sent through f."""
-    kind = type(value)
+    kind = value.__class__
     if kind is Value:
         return f(value)
     if kind is tuple:
@@ -278,7 +283,7 @@ def describe(value: Any) -> str:
         return f"{show(value)} (float)"
     if isinstance(value, str):
         return f'"{value[:40]}" (str)'
-    if isinstance(value, tuple):
+    if is_list(value):
         return f"a list of {len(value)}"
     if isinstance(value, Mask):
         return f"a mask ({value.kind})"
@@ -314,7 +319,7 @@ def show(value: Any) -> str:
             return f"{value.numerator} / {value.denominator}"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, tuple):
+    if is_list(value):
         return "[" + ", ".join(map(show, value)) + "]"
     if isinstance(value, RecordValue):
         return f"{value.name}({', '.join(f'{k} = {show(v)}' for k, v in value.items)})"

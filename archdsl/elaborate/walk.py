@@ -192,14 +192,13 @@ class Walk:
 
     def callee(self, func: tree.Expr) -> Any:
         """What is called, when that is known without values; its names are looked up on the way."""
-        kind = type(func)
-        if kind is tree.Name:
-            return self.use(func.id, func.span)  # type: ignore[attr-defined]
-        if kind is tree.Member:
-            return self.member(func)  # type: ignore[arg-type]
+        if isinstance(func, tree.Name):
+            return self.use(func.id, func.span)
+        if isinstance(func, tree.Member):
+            return self.member(func)
         self.expr(func)
-        inner = func.expr if kind is tree.Named else func  # type: ignore[attr-defined]
-        if type(inner) is tree.Call and type(inner.func) is tree.Name and inner.func.id not in self.vars:
+        inner = func.expr if isinstance(func, tree.Named) else func
+        if isinstance(inner, tree.Call) and isinstance(inner.func, tree.Name) and inner.func.id not in self.vars:
             target = self.ref(inner.func.id)
             return _Completed(target) if type(target) is BlockRef else None
         return None
