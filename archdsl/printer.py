@@ -465,13 +465,13 @@ def _op(scope: _Scope, n: Node) -> str:
             skipped = True
         else:
             args.append(f"{p.name} = {scope.value(a)}" if skipped or p is not op.decl.params[len(args)] else scope.value(a))
-    from archdsl.elaborate.ops import _default, _number
+    from archdsl.elaborate.ops import as_attribute, default_of
 
     for p in op.decl.params:
         if is_operand(p):
             continue
         value = n.attrs.get(p.name)
-        if p.default is not None and _number(_default(op, p)) == value and type(_number(_default(op, p))) is type(value):
+        if p.default is not None and (own := as_attribute(default_of(op, p))) == value and type(own) is type(value):
             continue
         args.append(f"{p.name} = {scope.attribute(value)}")
     return f"{n.op}({', '.join(args)})"

@@ -12,7 +12,7 @@ from archdsl.elaborate.frame import Frame, checked, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.limits import MAX_GUARDS, MAX_ITEMS, limit
 from archdsl.elaborate.ops import apply_op
-from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Literal, OpRef, RecordValue, Share, describe
+from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Literal, OpRef, RecordValue, Share, describe, is_list
 from archdsl.graph import InitExpr, Mask, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -35,7 +35,7 @@ def settled(frame: Frame, node: tree.Expr) -> Any:
     held = frame.vars
     for n in names:
         value = held.get(n, _ABSENT)
-        kind = type(value)
+        kind = value.__class__
         if kind in _KEYED:
             key += (kind, value)
         elif value is _ABSENT:
@@ -124,7 +124,7 @@ def whole(frame: Frame, node: tree.Expr) -> int:
 def _comprehension(frame: Frame, node: tree.Comprehension) -> Any:
     from archdsl.elaborate.statements import iterate
 
-    out = []
+    out: list[Any] = []
     inner = frame.inner(node.span)
     for _ in iterate(inner, node.pattern, node.iterable):
         if node.condition is None or truth(inner, node.condition):
@@ -216,9 +216,9 @@ def _contains(frame: Frame, node: tree.Binary, a: Any) -> bool:
     if isinstance(items, str) and isinstance(a, str):
         frame.session.step(right.span, len(items) >> 6)
         return a in items
-    if isinstance(items, tuple):
+    if is_list(items):
         frame.session.step(right.span, len(items) >> 3)
-        return any(type(i) is type(a) and i == a or operators.is_hyper_number(i) and operators.is_hyper_number(a) and i == a for i in items)
+        return any(_alike(i, a) and i == a for i in items)
     raise error("A0204", f"`in` needs a list, this is {describe(items)}", right.span)
 
 
@@ -262,7 +262,7 @@ def _item(frame: Frame, node: tree.Item) -> Any:
     value = evaluate(frame, node.value)
     if isinstance(value, Value):
         return layouts.index(frame, value, node)
-    if not isinstance(value, (tuple, str)) or len(node.indices) != 1:
+    if not (is_list(value) or isinstance(value, str)) or len(node.indices) != 1:
         raise error("A0204", f"{describe(value)} cannot be indexed so", node.span)
     i = node.indices[0]
     if isinstance(i, tree.Slice):
@@ -342,8 +342,12 @@ def _fits(pattern: tree.Expr, subject: Any) -> bool:
     if isinstance(pattern, tree.Some):
         return subject is not None
     value: Any = pattern.value  # type: ignore[attr-defined]
-    alike = type(subject) is type(value) or operators.is_hyper_number(subject) and operators.is_hyper_number(value)
-    return alike and subject == value
+    return _alike(subject, value) and bool(subject == value)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two values may be equal: true is not 1."""
+    return a.__class__ is b.__class__ or operators.is_hyper_number(a) and operators.is_hyper_number(b)
 
 
 def _phase(frame: Frame, node: tree.PhaseExpr) -> Any:

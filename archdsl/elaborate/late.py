@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl import shapes
 from archdsl.elaborate import library
 from archdsl.elaborate.operators import filled
-from archdsl.elaborate.ops import _number, latest, parameters
+from archdsl.elaborate.ops import as_attribute, latest, parameters
 from archdsl.elaborate.values import BlockRef, Late, OpRef, Unfit, is_list, map_tensors
 from archdsl.graph import Graph, Mask, Node, Value
 from archdsl.ops.registry import Op, OpError, find
@@ -196,7 +196,7 @@ def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
     def attribute(a: Any) -> Any:
         kind = a.__class__
         if kind is Late:
-            return _number(filled(a, numbers))
+            return as_attribute(filled(a, numbers))
         if kind is Graph:
             return fill(session, a, numbers)
         return map_tensors(a, moved)

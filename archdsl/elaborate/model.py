@@ -68,11 +68,11 @@ class Elaborated:
         fixed = {s for g in self.graph.guards for s in (g.left, g.right) if isinstance(s, int) and s > 0}
         steps = sorted(2**k * m for k in range(1, 9) for m in (2, 3, 7))
         inside = self._inner_sizes()
-        pools = []
+        pools: list[list[int]] = []
         for at, n in enumerate(names):
             wanted = [g for g in self.graph.guards if dims.symbols(g.left) | dims.symbols(g.right) <= {n}] if self.graph.guards else []
             first = list(range(2 + (at > 0), 9)) if small else [given[n]]
-            alone = [s for s in inside if dims.symbols(s) == {n}]
+            alone = [s for s in inside if dims.symbols(s) == frozenset((n,))]
             pool = [v for v in dict.fromkeys([*first, *sorted(fixed), *steps, given[n]])
                     if all(_holds(g, {n: v}) for g in wanted) and all(dims.evaluate(s, {n: v}) >= 1 for s in alone)]
             pools.append(pool[:6])
@@ -99,7 +99,8 @@ def _holds(guard: Guard, sizes: dict[str, int]) -> bool:
 
 def segments(address: str) -> tuple[str, ...]:
     """`a.{b, c}.*.0` -> segments; braces hold no dots of their own."""
-    out, depth, at = [], 0, 0
+    out: list[str] = []
+    depth = at = 0
     for i, c in enumerate(address):
         depth += (c == "{") - (c == "}")
         if c == "." and depth == 0:

@@ -11,7 +11,7 @@ from archdsl.dims import Dim
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_AXES, checked, limit
-from archdsl.elaborate.values import Condition, Late, OpRef, Unfit, describe
+from archdsl.elaborate.values import Condition, Late, OpRef, Unfit, describe, is_list
 from archdsl.graph import InitExpr, Mask, TensorType, Value
 from archdsl.ops.registry import Op, OpError, find
 from archdsl.records import record
@@ -53,7 +53,7 @@ def parameters(name: str) -> tuple[Parameter, ...]:
     op = find(name)
     assert op is not None, name
     return tuple(Parameter(p.name, is_operand(p), is_operand_list(p), isinstance(p.type, tree.OptionalType),
-                           MISSING if p.default is None else _default(op, p)) for p in op.decl.params)
+                           MISSING if p.default is None else default_of(op, p)) for p in op.decl.params)
 
 
 def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span] | None = None,
@@ -95,7 +95,7 @@ def _flat(values: Any) -> Any:
 
 def _tensors(values: dict[str, Any]) -> bool:
     for v in values.values():
-        kind = type(v)
+        kind = v.__class__
         if kind is Value:
             return True
         if kind is tuple and any(type(w) is Value for w in _flat(v)):
@@ -120,7 +120,7 @@ def _needs_tensor(op: Op, values: dict[str, Any], span: Span, spans: dict[Any, S
 def _initialiser(frame: Frame, span: Span, op: Op, params: tuple[Parameter, ...], values: dict[str, Any]) -> InitExpr:
     if any(type(v) is Late for v in values.values()):
         raise Unfit
-    operands = tuple(_number(values.get(p.name)) for p in params if p.operand)
+    operands = tuple(as_attribute(values.get(p.name)) for p in params if p.operand)
     while operands and operands[-1] is None:
         operands = operands[:-1]
     attrs = tuple(sorted((p.name, _attribute(values[p.name])) for p in params if not p.operand and p.name in values))
@@ -134,34 +134,34 @@ def latest(value: Any) -> Any:
     return value
 
 
-def _number(value: Any) -> Any:
+def as_attribute(value: Any) -> Any:
     """A number as graphs hold it: exact fractions become floats."""
-    kind = type(value)
-    return float(value) if kind is Fraction else tuple(map(_number, value)) if kind is tuple else value
+    kind = value.__class__
+    return float(value) if kind is Fraction else tuple(map(as_attribute, value)) if kind is tuple else value
 
 
 def _attribute(value: Any) -> Any:
-    value = _number(value)
+    value = as_attribute(value)
     return value.op.name if type(value) is OpRef else value
 
 
 def _operand(frame: Frame, value: Any, span: Span) -> Any:
     """An operand as it enters the graph; inside `f32 { }` floats are widened first."""
-    kind = type(value)
+    kind = value.__class__
     if kind is Value:
         if frame.dtype and value.dtype in ("float", "bf16", "f16"):
             return Value(frame.builder.add("at_least", (value,), {"dtype": frame.dtype}, (TensorType(frame.dtype, value.shape),), span))
         return value
     if kind is tuple:
         return tuple(_operand(frame, v, span) for v in value)
-    return _number(value)
+    return as_attribute(value)
 
 
 def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[Any, Span]) -> tuple[TensorType, ...]:
     """The result types; a fault is reported at the operand it is about."""
     types = {k: v if type(v) in ATOMS else _as_type(frame, v) for k, v in values.items()}
     try:
-        result = op.infer(**types) if op.infer else shapes.infer_by_signature(op, types)
+        found: Any = op.infer(**types) if op.infer else shapes.infer_by_signature(op, types)
     except OpError as e:
         where = spans.get(e.about, span)
         value = values.get(e.about or "")
@@ -173,7 +173,7 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
         raise error("A0304", f"{op.name}: {e.message}", where, e.message, labels=labels, notes=notes, help=help) from None
     except OverflowError:
         raise error("A0602", f"the sizes of {op.name} grow beyond what can be computed with", span) from None
-    result = result if isinstance(result, tuple) else (result,)
+    result: tuple[TensorType, ...] = found if is_list(found) else (found,)
     for t in result:
         if len(t.shape) > MAX_AXES:
             raise limit(f"{op.name} would give a tensor of {len(t.shape):,} axes", span, help=f"at most {MAX_AXES} are allowed")
@@ -189,14 +189,14 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
 
 
 def _as_type(frame: Frame, value: Any) -> Any:
-    kind = type(value)
+    kind = value.__class__
     if kind is Value:
         if frame.dtype and value.dtype in ("float", "bf16", "f16"):
             return TensorType(frame.dtype, value.shape)
         return value.type
     if kind is tuple:
         return tuple(_as_type(frame, v) for v in value)
-    return _number(latest(value))
+    return as_attribute(latest(value))
 
 
 def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], named: dict[str, Any], span: Span,
@@ -233,7 +233,7 @@ def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], nam
     return values
 
 
-def _default(op: Op, p: tree.Param) -> Any:
+def default_of(op: Op, p: tree.Param) -> Any:
     """The value of a header default: a literal of the signature."""
     d = p.default
     if isinstance(d, tree.Unary) and isinstance(d.operand, tree.Number):
@@ -251,7 +251,7 @@ def _default(op: Op, p: tree.Param) -> Any:
 
 def _check(op: Op, p: Parameter, value: Any, span: Span) -> None:
     """Operands are tensors or numbers; attributes are not tensors."""
-    kind = type(value)
+    kind = value.__class__
     if kind is Condition:
         raise error("A0204", f"`{p.name}` of {op.name} cannot be a condition on run-time sizes", span)
     if p.operand:

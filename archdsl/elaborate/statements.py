@@ -6,7 +6,7 @@ from typing import Any
 
 from archdsl import shapes
 from archdsl.diagnostics.model import ArchError, Label, error
-from archdsl.dims import Dim
+from archdsl.dims import Dim, Size
 from archdsl.elaborate import headers, late, passes
 from archdsl.elaborate.apply import arguments, owner_allowed, pay
 from archdsl.elaborate.bindings import word_span
@@ -16,7 +16,7 @@ from archdsl.elaborate.expressions import decided, evaluate, select_arm, settled
 from archdsl.elaborate.frame import Frame, below, good
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_GUARDS, beyond, limit
-from archdsl.elaborate.ops import apply_op
+from archdsl.elaborate.ops import apply_op, as_attribute
 from archdsl.elaborate.values import (
     POISON,
     TEMPLATES,
@@ -35,6 +35,7 @@ from archdsl.elaborate.values import (
     describe,
     has_tensor,
     holds_tensor,
+    is_list,
     map_tensors,
 )
 from archdsl.graph import Graph, Guard, InitExpr, Knob, Param, TensorType, Value
@@ -98,7 +99,7 @@ def _assign(frame: Frame, s: tree.Assign) -> None:
         return
     if len(values) == 1:
         values = values[0]
-        if not isinstance(values, tuple):
+        if not is_list(values):
             raise error("A0225", f"{len(s.targets)} names are bound, there is one value: {describe(values)}", s.span)
     if len(values) != len(s.targets):
         raise error("A0225", f"{len(s.targets)} names are bound, there are {len(values)} values", s.span)
@@ -176,7 +177,8 @@ def _interpolate(frame: Frame, text: str) -> str:
     from archdsl.elaborate.values import show
     from archdsl.syntax.parser import parse_expression
 
-    out, at = [], 0
+    out: list[str] = []
+    at = 0
     text = clipped(text, 4_000)
     while (start := text.find("{", at)) >= 0 and (end := text.find("}", start)) > 0:
         out.append(text[at:start])
@@ -224,7 +226,7 @@ def _share(frame: Frame, s: tree.Share) -> None:
     def one(item: Any, path: str) -> Any:
         return _one_share(frame, s, item, path) if shared else _hinted(item, path)
 
-    made = tuple(one(v, f"{address}.{i}") for i, v in enumerate(value)) if isinstance(value, tuple) else one(value, address)
+    made = tuple(one(v, f"{address}.{i}") for i, v in enumerate(value)) if is_list(value) else one(value, address)
     frame.bind(s.name, made, s.name_span)
 
 
@@ -267,34 +269,41 @@ def _declare(frame: Frame, s: tree.ParamDecl | tree.Const, kind: str, init: tree
         shape = binding.shape(s.type.shape)
     except shapes.ShapeError as e:
         raise error("A0301", f"the shape of `{s.name}`: {e.message}", e.axis.span if e.axis is not None else s.type.span) from None
-    for size, axis in zip(shape, s.type.shape.axes):
-        if not isinstance(size, int):
-            raise error("A0306", f"the weight `{s.name}` would have the size {size}, which varies at run time", axis.span, "not fixed at build",
-                        help="weights are sized by hyper arguments: make the size one and add a `require`, for example `require H == side`")
-        if size < 0 or size > 2**48:
-            raise error("A0602" if size > 0 else "A0301", f"the weight `{s.name}` would have the size {size}", axis.span)
-    made = initial(frame, init, shape)
+    axes = s.type.shape.axes
+    spans = [a.span for a in axes] if len(axes) == len(shape) else [s.type.span] * len(shape)  # `...` stands for several
+    sizes = tuple(_fixed(s.name, size, span) for size, span in zip(shape, spans))
+    made = initial(frame, init)
     if kind == "const" and draws(made):
         raise error("A0204", f"the const `{s.name}` would be random", init.span, "another value for everyone who loads the weights",
                     help=f"a const is computed, not saved: write `frozen param {s.name}` or `buffer {s.name}`")
     type = TensorType(s.type.dtype or "float", shape)
-    param = Param(join(frame.prefix, s.address or s.name), kind, type, made, _factors(frame, s.type.shape, shape), where)
+    param = Param(join(frame.prefix, s.address or s.name), kind, type, made, _factors(frame, s.type.shape, s.name, len(sizes)), where)
     frame.bind(s.name, frame.builder.home.declare(param), where)
 
 
-def _factors(frame: Frame, shape: tree.Shape, sizes: tuple[int, ...]) -> tuple[tuple[tuple[str, int], ...], ...]:
+def _fixed(name: str, size: Size, span: Span) -> int:
+    """The size of an axis of a weight. Raises A0306 for one that varies at run time, A0301 for a negative one, A0602 for one beyond all memory."""
+    if not isinstance(size, int):
+        raise error("A0306", f"the weight `{name}` would have the size {size}, which varies at run time", span, "not fixed at build",
+                    help="weights are sized by hyper arguments: make the size one and add a `require`, for example `require H == side`")
+    if size < 0 or size > 2**48:
+        raise error("A0602" if size > 0 else "A0301", f"the weight `{name}` would have the size {size}", span)
+    return size
+
+
+def _factors(frame: Frame, shape: tree.Shape, name: str, rank: int) -> tuple[tuple[tuple[str, int], ...], ...]:
     """The written structure of each axis, when some axis has one."""
-    if not any(type(a) is tree.AxisFactors for a in shape.axes) or len(shape.axes) != len(sizes):
+    if not any(type(a) is tree.AxisFactors for a in shape.axes) or len(shape.axes) != rank:
         return ()
     binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
-    out = []
+    out: list[tuple[tuple[str, int], ...]] = []
     for axis in shape.axes:
         parts = axis.items if isinstance(axis, tree.AxisFactors) else (axis,)
-        out.append(tuple((p.span.text or str(i), binding.size(p)) for i, p in enumerate(parts)))
+        out.append(tuple((p.span.text or str(i), _fixed(name, binding.size(p), p.span)) for i, p in enumerate(parts)))
     return tuple(out)
 
 
-def initial(frame: Frame, node: tree.Expr, shape: tuple[int, ...]) -> InitExpr:
+def initial(frame: Frame, node: tree.Expr) -> InitExpr:
     """The initialiser that an expression stands for; numbers and lists are constants."""
     value = frame.vars.get(node.id) if type(node) is tree.Name else None
     if type(value) is not InitExpr:
@@ -312,9 +321,7 @@ def initial(frame: Frame, node: tree.Expr, shape: tuple[int, ...]) -> InitExpr:
     if is_hyper_number(value) or isinstance(value, bool):
         return InitExpr("constant", (), (("value", value if isinstance(value, (int, bool)) else float(value)),))
     if isinstance(value, tuple):
-        from archdsl.elaborate.ops import _number
-
-        return InitExpr("constant", (), (("value", _number(value)),))
+        return InitExpr("constant", (), (("value", as_attribute(value)),))
     raise error("A0204", f"an initialiser was expected, this is {describe(value)}", node.span,
                 help="for example `normal(std = 0.02)`, `zeros()` or a number")
 
@@ -325,7 +332,7 @@ DRAWN = ("normal", "uniform")
 
 def draws(init: Any) -> bool:
     """Whether an initial value is random, or follows another weight's."""
-    if isinstance(init, tuple):
+    if is_list(init):
         return any(map(draws, init))
     return isinstance(init, InitExpr) and (init.op in RANDOM or init.op == "param" or any(map(draws, init.args)))
 
@@ -338,9 +345,7 @@ def _const(frame: Frame, s: tree.Const) -> None:
     if s.address:
         raise error("A0209", f"`as {s.address}` names a weight; this value owns nothing", s.span, help="drop the `as`")
     if s.type is not None and isinstance(s.type, tree.TensorType) and not isinstance(value, Value):
-        from archdsl.elaborate.ops import _number
-
-        value = apply_op(frame, "literal", (), {"value": _number(value), "dtype": s.type.dtype or "float"}, s.value.span, label=s.name)
+        value = apply_op(frame, "literal", (), {"value": as_attribute(value), "dtype": s.type.dtype or "float"}, s.value.span, label=s.name)
     _bind(frame, tree.Target(s.span, s.name, s.type), value)
 
 
@@ -353,7 +358,7 @@ def _draw(frame: Frame, s: tree.Draw) -> None:
 
 def _drawn(frame: Frame, s: tree.Draw, value: InitRef | InitExpr) -> Value:
     """`draw noise: [B, d] = normal(std = 2)`: the op `random_normal`, with the declared shape. Raises A0204."""
-    init = initial(frame, s.value, ()) if isinstance(value, InitRef) else value
+    init = initial(frame, s.value) if isinstance(value, InitRef) else value
     if init.op not in DRAWN or init.args:
         raise error("A0204", f"`{s.name}` cannot be drawn from this", s.value.span, f"`{init.op}` is not drawn in a forward pass",
                     help=f"draw from `{'`, `'.join(DRAWN)}` and compute with the result")
@@ -403,7 +408,7 @@ def iterate(frame: Frame, pattern: tree.Pattern, node: tree.Expr) -> Iterator[in
     items = evaluate(frame, node)
     if isinstance(items, str):
         items = tuple(items)
-    if not isinstance(items, tuple):
+    if not is_list(items):
         hint = f"`range({node.span.text})` counts" if isinstance(items, int) else ()
         raise error("A0204", f"a loop runs over a list, a range or a string, this is {describe(items)}", node.span, help=hint)
     frame.session.step(node.span, len(items))
@@ -416,7 +421,7 @@ def _destructure(frame: Frame, pattern: tree.Pattern, value: Any) -> None:
     if pattern.name is not None:
         frame.bind(pattern.name, value, pattern.span)
         return
-    if not isinstance(value, tuple) or len(value) != len(pattern.items):
+    if not is_list(value) or len(value) != len(pattern.items):
         raise error("A0225", f"{len(pattern.items)} names are bound, the item is {describe(value)}", pattern.span)
     for p, v in zip(pattern.items, value):
         _destructure(frame, p, v)
@@ -495,7 +500,7 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
     if numbers is None or counts is None:
         plan, numbers = None, ()
     key = None if overrides else _body_key(frame, s, plan, counts)
-    known = session.memo.get(key) if key is not None else None
+    known: _Body | None = session.memo.get(key) if key is not None else None
     if known is None:
         learned = len(session.facts)
         known = _body_graph(frame, s, plan, path, overrides, outer, late.places(session, plan.late, numbers) if plan else {})
@@ -571,7 +576,7 @@ def _body_names(frame: Frame, s: tree.For, plan: passes.Plan | None) -> tuple[st
         return plan.names
     free = frame.session.free
     if id(s) not in free:
-        free[id(s)] = tuple(sorted(set().union(*(free_names(b) for b in s.body), *(assigned(b) for b in s.body))))
+        free[id(s)] = tuple(sorted(set[str]().union(*(free_names(b) for b in s.body), *(assigned(b) for b in s.body))))
     return free[id(s)]
 
 
