@@ -186,10 +186,9 @@ class Entry:
 
 @record(frozen=True)
 class Alias:
-    """A further name, on `side`, of the tensor called `of` on the other side."""
+    """Further names, on `side`, of what the other side has: `entry` makes them of tensors that another entry reads as well."""
 
-    key: str
-    of: str
+    entry: Entry
     side: Side = "target"
 
 
@@ -258,23 +257,27 @@ class WeightMap:
         out: dict[str, Shape] = {}
         for e in self.entries:
             out.update(e.shapes(source))
-        out.update({a.key: source[a.of] for a in self.aliases if a.side == "target"})
+        for a in self.repeated("target"):
+            out.update(a.shapes(source))
         return out
 
     def apply(self, source: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Target names and tensors, aliases last. Tensors may be views of the sources."""
         for e in self.entries:
             yield from e.apply(source).items()
-        for a in self.aliases:
-            if a.side == "target":
-                yield a.key, source[a.of]
+        for a in self.repeated("target"):
+            yield from a.apply(source).items()
+
+    def repeated(self, side: Side) -> list[Entry]:
+        """The entries of the aliases on a side."""
+        return [a.entry for a in self.aliases if a.side == side]
 
     def fit(self, source: Mapping[str, Shape], target: Mapping[str, Shape]) -> Fit:
         """Compares target shapes that someone has with those that the map makes of the sources. An alias may be absent, and it may stand in
-        for the name that it duplicates."""
+        for the names that it duplicates."""
         expected = self.shapes(source)
-        aliases = {a.key: a.of for a in self.aliases if a.side == "target" and a.key in target}
-        stand_ins = set(aliases.values())
+        aliases = [k for a in self.repeated("target") for k in a.target if k in target]
+        stand_ins = {s for a in self.repeated("target") if all(k in target for k in a.target) for s in a.source}
         missing: dict[str, Shape] = {}
         for e in self.entries:
             if not stand_ins.issuperset(e.source):
@@ -289,8 +292,8 @@ class WeightMap:
     def to_json(self) -> dict[str, Any]:
         """Lists, strings and whole numbers; `from_json` reads it."""
         return {
-            "entries": [{"source": list(e.source), "target": list(e.target), "steps": [_encode_step(s) for s in e.steps]} for e in self.entries],
-            "aliases": [[a.key, a.of, a.side] for a in self.aliases],
+            "entries": [_encode_entry(e) for e in self.entries],
+            "aliases": [[_encode_entry(a.entry), a.side] for a in self.aliases],
             "constants": [[c.key, str(c.value), c.side] for c in self.constants],
             "ignored": [[i.pattern, i.side] for i in self.ignored],
         }
@@ -298,9 +301,17 @@ class WeightMap:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WeightMap:
         """Raises KeyError, TypeError or ValueError for data that no map has written."""
-        entries = tuple(Entry(tuple(e["source"]), tuple(e["target"]), tuple(_decode_step(s) for s in e["steps"])) for e in data["entries"])
-        return cls(entries, tuple(Alias(*a) for a in data["aliases"]), tuple(Constant(k, Fraction(v), side) for k, v, side in data["constants"]),
-                   tuple(Ignored(*i) for i in data["ignored"]))
+        aliases = tuple(Alias(_decode_entry(e), side) for e, side in data["aliases"])
+        constants = tuple(Constant(k, Fraction(v), side) for k, v, side in data["constants"])
+        return cls(tuple(map(_decode_entry, data["entries"])), aliases, constants, tuple(Ignored(*i) for i in data["ignored"]))
+
+
+def _encode_entry(e: Entry) -> dict[str, Any]:
+    return {"source": list(e.source), "target": list(e.target), "steps": [_encode_step(s) for s in e.steps]}
+
+
+def _decode_entry(e: Mapping[str, Any]) -> Entry:
+    return Entry(tuple(e["source"]), tuple(e["target"]), tuple(_decode_step(s) for s in e["steps"]))
 
 
 def _encode_step(step: Step) -> list[Any]:

@@ -12,7 +12,7 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.lazy import torch
 from archdsl.records import field, record
 from archdsl.source import NOWHERE
-from archdsl.weightmap import Fit, Shape, WeightMap, show
+from archdsl.weightmap import Entry, Fit, Shape, WeightMap, show
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -124,17 +124,19 @@ class _Import:
     def __init__(self, names: WeightMap, own: dict[str, Tensor], given: dict[str, Tensor], fit: Fit):
         self.names, self.own, self.given, self.fit = names, own, given, fit
         self.back = names.invert()
-        self.stand_ins = {a.of: a.key for a in names.aliases if a.key in given and a.key not in fit.mis_shaped}
         self.mis_shaped = {k: (show(e), show(f)) for k, (e, f) in fit.mis_shaped.items()}
         self._compare_types()
         self.entries = [e for e in self.back.entries if all(k in given and k not in self.mis_shaped for k in e.source)]
-        read = {a for e in self.entries for a in e.target}
-        self.from_aliases = {a: k for a, k in self.stand_ins.items() if a not in read and k not in self.mis_shaped}
+        self.makers = {a: e for e in self.entries for a in e.target}
+        self.from_aliases: dict[str, Entry] = {}  # weights that only an alias gives
+        for e in names.repeated("target"):
+            if all(k in given and k not in self.mis_shaped for k in e.target):
+                self.from_aliases.update({a: e.inverted() for a in e.source if a not in self.makers})
+        self.makers.update(self.from_aliases)
 
     def _compare_types(self) -> None:
         """Whole numbers do not pass for real ones, as quantised files would have it; nor the other way round."""
-        kinds = {t: self.own[e.source[0]] for e in self.names.entries for t in e.target}
-        kinds.update({a.key: self.own[a.of] for a in self.names.aliases})
+        kinds = {t: self.own[e.source[0]] for e in (*self.names.entries, *self.names.repeated("target")) for t in e.target}
         for key, mine in kinds.items():
             theirs = self.given.get(key)
             if theirs is not None and key not in self.mis_shaped and _kind(theirs) != _kind(mine):
@@ -143,8 +145,8 @@ class _Import:
     def values(self) -> Iterable[tuple[str, Any]]:
         for e in self.entries:
             yield from e.apply(self.given).items()
-        for address, key in self.from_aliases.items():
-            yield address, self.given[key]
+        for address, e in self.from_aliases.items():
+            yield address, e.apply(self.given)[address]
         for c in self.names.constants:
             yield c.key, torch.tensor(_number(c.value, self.own[c.key]))
 
@@ -154,17 +156,14 @@ class _Import:
                       self.fit.ignored)
 
     def _unequal(self) -> dict[str, str]:
-        """Aliases that differ from the weight that they repeat, or from each other."""
-        entries = {a: e for e in self.entries for a in e.target}
+        """Aliases that differ from the weights that they repeat, or from each other."""
         out: dict[str, str] = {}
-        for a in self.names.aliases:
-            if a.key not in self.given or a.key in self.mis_shaped:
-                continue
-            entry = entries.get(a.of)
-            first = entry.source[0] if entry else self.from_aliases.get(a.of, a.key)
-            value = entry.apply(self.given)[a.of] if entry else self.given[first]
-            if not _equal(value, self.given[a.key]):
-                out[a.key] = first
+        for alias in self.names.repeated("target"):
+            keys = [k for k in alias.target if k in self.given and k not in self.mis_shaped]
+            if keys and all(a in self.makers for a in alias.source):
+                values = alias.apply({a: self.makers[a].apply(self.given)[a] for a in alias.source})
+                first = self.makers[alias.source[0]].source[0]
+                out.update({k: first for k in keys if not _equal(values[k], self.given[k])})
         return out
 
 
@@ -195,7 +194,7 @@ def export_weights(model: nn.Module, source: str = "timm") -> dict[str, Tensor]:
             raise error("A0544", f"`{source}` has no place for `{c.key}`, whose values are not all {value}", NOWHERE,
                         help=f"set it to {value}, if the model computes the same then, or export under other names")
     plain = {e.target[0] for e in names.entries if not e.steps}
-    dtypes = {t: own[e.source[0]].dtype for e in names.entries for t in e.target}
+    dtypes = {t: own[e.source[0]].dtype for e in (*names.entries, *names.repeated("target")) for t in e.target}
     out: dict[str, Tensor] = {}
     for key, value in names.apply(own):
         value = value.to(dtypes.get(key, value.dtype))

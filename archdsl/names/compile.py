@@ -277,12 +277,20 @@ class _Compiler:
                 self._take(self.foreign_lines, key, line, "key", read.foreign.span)
                 self.entries.append(Entry((address,), (key,)))
             return
+        for entry in self._computed_entries(line, use, read):
+            for a in entry.source:
+                self._take(self.own_lines, a, line, "weight", read.own.span)
+            for t in entry.target:
+                self._take(self.foreign_lines, t, line, "key", read.foreign.span)
+            self.entries.append(entry)
+
+    def _computed_entries(self, line: tree.NameLine, use: Use, read: Line) -> Iterator[Entry]:
         groups: dict[Any, list[Member]] = defaultdict(list)
         for address, binding in self._members(line, use, read):
             groups[_shared(binding, read.together)].append((address, binding))
         cache: dict[Any, Any] = {}
         for members in groups.values():
-            self._entry(line, read, members, cache)
+            yield self._entry(read, members, cache)
 
     @staticmethod
     def _check_joins(read: Line) -> None:
@@ -297,7 +305,7 @@ class _Compiler:
             raise error("A0435", f"{describe(side, variable)} stands on one side only", side.span, "nothing pairs with it",
                         help="write it on both sides, or join its tensors with `concat` or `stack`")
 
-    def _entry(self, line: tree.NameLine, read: Line, members: list[Member], cache: dict[Any, Any]) -> None:
+    def _entry(self, read: Line, members: list[Member], cache: dict[Any, Any]) -> Entry:
         alone = read.together.own
         members = sorted(members, key=lambda m: _coordinates(m[1], alone))
         joins = self._joins(read.own, alone, members)
@@ -305,12 +313,7 @@ class _Compiler:
         sources = tuple(a for a, _ in members)
         steps, counts = self.steps(read, sources, joins, indices, cache)
         self.chains.append(Chained(read, sources, joins, indices))
-        targets = tuple(self._foreign(read, members[0][1], indices, counts))
-        for a in sources:
-            self._take(self.own_lines, a, line, "weight", read.own.span)
-        for t in targets:
-            self._take(self.foreign_lines, t, line, "key", read.foreign.span)
-        self.entries.append(Entry(sources, targets, steps))
+        return Entry(sources, tuple(self._foreign(read, members[0][1], indices, counts)), steps)
 
     def steps(self, read: Line, sources: tuple[str, ...], joins: list[tuple[int, ...]], indices: dict[str, int],
               cache: dict[Any, Any]) -> tuple[tuple[Step, ...], list[int]]:
@@ -358,13 +361,12 @@ class _Compiler:
 
     def _alias(self, line: tree.NameLine, use: Use, at: int) -> None:
         read = self._read(line, at)
-        if not read.renames:
-            together = read.together
-            side, variable = (read.own, together.own[0]) if together.own else (read.foreign, together.foreign[0])
-            raise error("A0435", f"{describe(side, variable)} stands on one side only", side.span, help="an alias is one further name of one weight")
-        for address, key in self._renamed(line, use, read):
-            self._take(self.foreign_lines, key, line, "key", read.foreign.span)
-            self.aliases.append(Alias(key, address))
+        self._check_joins(read)
+        renamed = (Entry((address,), (key,)) for address, key in self._renamed(line, use, read))
+        for entry in renamed if read.renames else self._computed_entries(line, use, read):
+            for key in entry.target:
+                self._take(self.foreign_lines, key, line, "key", read.foreign.span)
+            self.aliases.append(Alias(entry))
 
     def _drop(self, line: tree.NameLine, use: Use, at: int) -> None:
         span = quoted(line)

@@ -158,7 +158,7 @@ class Builder:
         return self.name_line(start, end, "map", c[0], c[1], tuple(c[2:-1]), None, c[-1])
 
     def alias_name(self, c: Parts, start: int, end: int) -> Any:
-        return self.name_line(start, end, "alias", c[0], c[1], (), None, c[2])
+        return self.name_line(start, end, "alias", c[0], c[1], tuple(c[2:-1]), None, c[-1])
 
     def drop_name(self, c: Parts, start: int, end: int) -> Any:
         return self.name_line(start, end, "drop", c[0], None, (), c[1], c[2])

@@ -365,10 +365,9 @@ class Printer(PartPrinter):
             return [f"ignore {foreign}", when]
         if node.kind == "drop":
             return [f"drop {foreign} = ", self.expr(node.default) if node.default is not None else "", when]
-        if node.kind == "alias":
-            return [f"alias {foreign} <-> {address_text(node.address or '')}", when]
         ops: list[Doc] = [[LINE, self.name_op(op)] for op in node.ops]
-        return Group([f"{foreign} <-> {address_text(node.address or '')}", Indent(ops), when])
+        word = "alias " if node.kind == "alias" else ""
+        return Group([f"{word}{foreign} <-> {address_text(node.address or '')}", Indent(ops), when])
 
     def name_op(self, op: t.Expr) -> Doc:
         return op.func.id if isinstance(op, t.Call) and not op.args and isinstance(op.func, t.Name) else self.expr(op)

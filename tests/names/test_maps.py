@@ -232,6 +232,41 @@ def test_alias_drop_ignore_and_buffers():
     assert m.fit(shapes, {"gamma_too": (8,), "seen": (8,)}).perfect, "an alias stands in for what it repeats"
 
 
+SHARED = ATTENTION.replace("  layers: for i in range(depth) { x = Attn(bias and i not in plain)(x) as attn }", """
+  layers: for i in range(depth) {
+    share attn = Attn(bias and i not in plain)
+    x = attn(attn(x))
+  }""")
+
+
+def test_an_alias_takes_operations():
+    """A layer that runs twice stands twice in the file, each time with its weights joined, transposed or split as the lines say."""
+    lines = names('"h.{2 * i}.qkv.{weight, bias}" <-> layers.{i}.attn.{q, k, v}.{weight, bias} concat',
+                  'alias "h.{2 * i + 1}.qkv.bias" <-> layers.{i}.attn.{q, k, v}.bias concat when bias',
+                  'alias "h.{2 * i + 1}.qkv" <-> layers.{i}.attn.{q, k, v}.weight concat transpose',
+                  'alias "keys" <-> layers.{i}.attn.k.weight stack scale(2)',
+                  'alias "h.{i}.halves.{left, right}" <-> layers.{i}.attn.q.weight concat(axis = 1)')
+    foreign, own = one(SHARED + lines)
+    q, k, v = (own[f"layers.1.attn.{w}.weight"] for w in "qkv")
+    assert torch.equal(foreign["h.3.qkv"], torch.cat([q, k, v]).T) and torch.equal(foreign["h.3.qkv"].T, foreign["h.2.qkv.weight"])
+    assert torch.equal(foreign["h.3.qkv.bias"], torch.cat([own[f"layers.1.attn.{w}.bias"] for w in "qkv"]))
+    assert torch.equal(foreign["keys"], 2 * torch.stack([own["layers.0.attn.k.weight"], k]))
+    assert torch.equal(foreign["h.1.halves.right"], q[:, 4:]) and len(foreign) == 2 * 2 + 2 * 2 + 1 + 2 * 2
+    assert "h.1.qkv.bias" not in one(SHARED + lines, bias=False)[0]
+
+
+def test_an_alias_with_operations_may_stand_in_or_be_absent():
+    lines = names('"h.{i}.qkv.{weight, bias}" <-> layers.{i}.attn.{q, k, v}.{weight, bias} concat',
+                  'alias "again.{i}.{weight, bias}" <-> layers.{i}.attn.{q, k, v}.{weight, bias} concat')
+    m, shapes = maps(SHARED + lines)
+    theirs = m.shapes(shapes)
+    for half in "ha":
+        assert m.fit(shapes, {k: s for k, s in theirs.items() if k[0] == half}).perfect
+    del theirs["h.1.qkv.bias"], theirs["again.1.bias"]
+    assert m.fit(shapes, theirs).missing == {"h.1.qkv.bias": (16,)}
+    assert m.fit(shapes, {**theirs, "h.1.qkv.bias": (16,), "again.1.bias": (8,)}).mis_shaped == {"again.1.bias": ((16,), (8,))}
+
+
 def test_consts_are_not_saved_and_not_mapped():
     text = GAMMA % "const table = iota(d) * 2  param gamma: [d] = ones()  x = x * gamma + table"
     foreign, _ = one(text + names('"gamma" <-> gamma'))

@@ -235,6 +235,51 @@ def test_a_tied_head_that_differs_is_refused(spec):
     assert d.message.endswith("1 unequal") and "head.weight should repeat embed.weight" in d.notes[0]
 
 
+TWICE = """
+use std.linear { Linear }
+
+model Net(d: int = 4)(x: [B, d]) -> [B, d] {
+  share q = Linear(d)
+  share k = Linear(d)
+  return k(q(k(q(x))))
+}
+
+names hf of Net {
+  "0.qk.{weight, bias}" <-> {q, k}.{weight, bias} concat
+  alias "1.qk.{weight, bias}" <-> {q, k}.{weight, bias} concat scale(2)
+}
+"""
+
+
+def twice() -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    first = {"weight": torch.randn(8, 4, generator=g), "bias": torch.randn(8, generator=g)}
+    return {f"0.qk.{k}": v for k, v in first.items()} | {f"1.qk.{k}": 2 * v for k, v in first.items()}
+
+
+def test_an_alias_of_several_weights():
+    model, theirs = archdsl.loads(TWICE).build(), twice()
+    report = import_weights(model, theirs, source="hf")
+    assert report.aliases == ("1.qk.weight", "1.qk.bias") and torch.equal(model.k.weight, theirs["0.qk.weight"][4:])
+    back = export_weights(model, "hf")
+    assert set(back) == set(theirs) and all(v.dtype == torch.float32 and torch.equal(v, theirs[k]) for k, v in back.items())
+
+
+def test_an_alias_of_several_weights_stands_in_for_all_of_them():
+    model, theirs = archdsl.loads(TWICE).build(), twice()
+    for k in ("0.qk.weight", "1.qk.bias"):
+        del theirs[k]
+    assert set(import_weights(model, theirs, source="hf").loaded) == {"q.weight", "q.bias", "k.weight", "k.bias"}
+    assert torch.equal(2 * model.q.weight, theirs["1.qk.weight"][:4]) and torch.equal(model.k.bias, theirs["0.qk.bias"][4:])
+
+
+def test_an_alias_of_several_weights_that_differs_is_refused():
+    theirs = twice()
+    theirs["1.qk.weight"][5, 0] += 0.5
+    d = refused(archdsl.loads(TWICE).build(), theirs)
+    assert d.message.endswith("1 unequal") and "1.qk.weight should repeat 0.qk.weight" in d.notes[0]
+
+
 def test_nan_equals_nan_in_an_alias(spec):
     theirs = foreign(tie=True)
     theirs["embed.weight"][0, 0] = theirs["head.weight"][0, 0] = float("nan")

@@ -261,7 +261,7 @@ name_ops = tuples(
 )
 name_lines = st.one_of(
     st.builds(lambda f, a, o, c: t.NameLine(S, "map", f, a, o, None, c), texts, addresses, name_ops, maybe(exprs)),
-    st.builds(lambda f, a, c: t.NameLine(S, "alias", f, a, (), None, c), texts, addresses, maybe(exprs)),
+    st.builds(lambda f, a, o, c: t.NameLine(S, "alias", f, a, o, None, c), texts, addresses, name_ops, maybe(exprs)),
     st.builds(lambda f, v, c: t.NameLine(S, "drop", f, None, (), v, c), texts, exprs, maybe(exprs)),
     st.builds(lambda f, c: t.NameLine(S, "ignore", f, None, (), None, c), texts, maybe(exprs)),
 )
