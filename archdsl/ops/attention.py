@@ -230,20 +230,82 @@ def attention(q, k, v, bias=None, *, mask=FULL, scale=None, cap=None):
 
 
 def _capped(q, k, v, bias, mask, scale, cap):
-    """The formula itself. Query heads that share keys stand below each other, as more queries, so that nothing is repeated."""
-    grouped, g, per = not same_size(size(q, -3), size(k, -3)), size(k, -3), size(q, -3) // size(k, -3)
+    return _attend(_weights(q, k, bias, mask, scale, cap), v)
 
-    def stacked(x):
-        return torch.unflatten(x, -3, (g, per)).flatten(-3, -2) if grouped else x
 
-    def apart(x):
-        return torch.unflatten(x, -2, (per, size(q, -2))).flatten(-4, -3) if grouped else x
-
-    scores = cap * torch.tanh(apart(stacked(q) @ k.mT) * (scale / cap))
+def _weights(q, k, bias, mask, scale, cap):
+    """The formula itself."""
+    scores = _heads_apart(_heads_stacked(q, k) @ k.mT, q, k)
+    scores = scores * scale if cap is None else cap * torch.tanh(scores * (scale / cap))
     if bias is not None:
         scores = scores + bias
     if mask != FULL:
         scores = torch.where(_allowed(mask, q, k)[0], scores, float("-inf"))
     # Only a mask of keys can leave a query with nothing to attend: the others let each position attend to itself.
-    weights = torch._safe_softmax(scores, -1) if "keys" in kinds(mask) else torch.softmax(scores, -1)
-    return apart(stacked(weights) @ v)
+    return torch._safe_softmax(scores, -1) if "keys" in kinds(mask) else torch.softmax(scores, -1)
+
+
+def _attend(weights, v):
+    return _heads_apart(_heads_stacked(weights, v) @ v, weights, v)
+
+
+def _heads_stacked(x, keys):
+    """Query heads that share keys below each other, as more queries, so that nothing is repeated."""
+    h, g = size(x, -3), size(keys, -3)
+    return x if same_size(h, g) else torch.unflatten(x, -3, (g, h // g)).flatten(-3, -2)
+
+
+def _heads_apart(y, x, keys):
+    h, g = size(x, -3), size(keys, -3)
+    return y if same_size(h, g) else torch.unflatten(y, -2, (h // g, size(x, -2))).flatten(-4, -3)
+
+
+# ---------------------------------------------------------------- in two steps, for those who change the weights in between
+def _infer_weights(q: TensorType, k: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: Any = None, cap: Any = None) -> TensorType:
+    whole = _attention(q, k, TensorType(q.dtype, (*k.shape[:-1], q.shape[-1])), bias, mask, scale, cap)
+    return TensorType(whole.dtype, (*q.shape[:-1], k.shape[-2]))
+
+
+def _weights_saves(q: TensorType, k: TensorType, bias: TensorType | None = None, mask: Mask = FULL, cap: float | None = None, needs: Any = (),
+                   **_: Any) -> tuple[Any, ...]:
+    mask, scores = simplified(mask), {"q", "k"} & set(needs)
+    pairs = TensorType("bool", _mask_shape(mask, q.shape[-2], k.shape[-2]))
+    kept = (("q", "k" in needs), ("k", "q" in needs), ("out", True), (TensorType(q.dtype, (*q.shape[:-1], k.shape[-2])), scores and cap is not None),
+            (pairs, mask != FULL and (scores or "bias" in needs)))
+    return tuple(t for t, wanted in kept if wanted)
+
+
+@op("attention_weights(q: [..., h, T, w], k: [..., g, S, w], mask: mask = full, bias: [*b]? = none, scale: float? = none, cap: float? = none)"
+    " -> [..., h, T, S]",
+    infer=_infer_weights, roles={"w": "contract", "T": "mix", "S": "normalise", "h": "grouped"}, saves=_weights_saves, source="arxiv 1706.03762",
+    macs=lambda q, k, **_: volume(q.shape) * k.shape[-2],
+    samples=lambda: [
+        {"q": floats(2, 4, 5, 8), "k": floats(2, 4, 7, 8)},
+        {"q": floats(2, 4, 5, 8), "k": floats(2, 2, 5, 8), "mask": CAUSAL, "scale": 0.3, "bias": floats(4, 5, 5)},
+        {"q": floats(3, 2, 6, 4), "k": floats(3, 2, 6, 4), "mask": Mask("and", (Mask("keys", (bools(3, 6),)), CAUSAL)), "cap": 2.5},
+        {"q": floats(1, 1, 2), "k": floats(1, 1, 2), "mask": CAUSAL}])
+def attention_weights(q, k, bias=None, *, mask=FULL, scale=None, cap=None):
+    """softmax(scale · q kᵀ + bias) over the pairs that `mask` allows: what `attention` applies to its values, for those who change the weights in
+    between. A query with nothing to attend has weights of 0."""
+    return _weights(q, k, bias, simplified(mask), size(q, -1) ** -0.5 if scale is None else scale, cap)
+
+
+def _infer_attend(weights: TensorType, v: TensorType) -> TensorType:
+    h, g = weights.shape[-3], v.shape[-3]
+    need_equal(weights.shape[-1], v.shape[-2], "the positions of `weights` and of `v`", "v")
+    if isinstance(h, int) and isinstance(g, int) and h % g:
+        raise OpError(f"{h} query heads cannot share {g} heads of values evenly", "v")
+    for a, b in zip(weights.shape[:-3], v.shape[:-3]):
+        need_equal(a, b, "the leading axes of `weights` and of `v`", "v")
+    return TensorType(same_dtype(weights=weights, v=v), (*weights.shape[:-1], v.shape[-1]))
+
+
+@op("attend(weights: [..., h, T, S], v: [..., g, S, e]) -> [..., h, T, e]", infer=_infer_attend,
+    roles={"S": "contract", "T": "mix", "h": "grouped"}, saves=lambda weights, v, needs=(): tuple(
+        n for n, other in (("weights", "v"), ("v", "weights")) if other in needs),
+    macs=lambda weights, v: volume(weights.shape) * v.shape[-1],
+    samples=lambda: [{"weights": floats(2, 4, 5, 7), "v": floats(2, 4, 7, 3)}, {"weights": floats(2, 4, 5, 5), "v": floats(2, 2, 5, 3)},
+                     {"weights": floats(1, 1, 1), "v": floats(1, 1, 1)}])
+def attend(weights, v):
+    """The second half of `attention`: the weighted sum of the values, by head; h heads of weights share g heads of values in order."""
+    return _attend(weights, v)
