@@ -27,9 +27,11 @@ OWNERS = (
     "archdsl.names",             # A04 foreign names
     "archdsl.lower.errors",      # A05 lowering, binding
     "archdsl.weights",           # A05 weights from files and foreign models
+    "archdsl.passes.errors",     # A056x passes
     "archdsl.tying",             # A05 models with weights in common
     "archdsl.modules",           # A06 imports
     "archdsl.store",             # A052x compiled folders
+    "archdsl.capture.errors",    # A055x capturing foreign modules
     "archdsl.files",             # A062x files
     "archdsl.checkpoints",       # A0628
     "archdsl.cost.errors",       # A064x sizes that costs are asked for

@@ -1,0 +1,209 @@
+"""Rules: element by element, element types, new tensors."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from archdsl.capture import layouts
+from archdsl.capture.rules import RULES, Rule, aten, last_or_front
+from archdsl.dims import Size
+from archdsl.graph import Value
+from archdsl.ops.registry import OpError
+from archdsl.ops.rules import number_dtype
+
+if TYPE_CHECKING:
+    from archdsl.capture.translate import Translation
+
+
+# ---------------------------------------------------------------- element by element
+UNARY = {n: n for n in ("exp log log1p sqrt rsqrt reciprocal square abs sign floor round sin cos erf tanh sigmoid relu relu6 silu neg "
+                        "hardswish hardsigmoid logical_not").split()}
+UNARY |= {"bitwise_not": "logical_not"}
+BINARY = {"add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply": "mul", "remainder": "mod", "floor_divide": "floordiv",
+          "maximum": "maximum", "minimum": "minimum"}
+COMPARED = {n: n for n in "eq ne lt le gt ge".split()}
+
+
+def _unary(op: str) -> Rule:
+    return lambda t, self: t.flat.op(op, self)
+
+
+def _binary(op: str) -> Rule:
+    def rule(t: Translation, self: Any, other: Any, alpha: Any = 1) -> Any:
+        return _elementwise(t, op, self, other if alpha == 1 else t.flat.op("mul", other, alpha) if type(other) is Value else other * alpha)
+    return rule
+
+
+def _elementwise(t: Translation, op: str, x: Any, y: Any) -> Any:
+    """Numbers and sizes take part; whole tensors meet a fraction as torch has it, in the default float type."""
+    if type(x) is not Value and type(y) is not Value:
+        x = t.flat.op("literal", value=x, dtype=t.number_type(x))
+    for a, b in ((x, y), (y, x)):
+        if type(a) is Value and not a.type.is_float and type(b) is not Value and number_dtype(b) == "number":
+            x, y = (t.floated(v) if v is a else v for v in (x, y))
+    x, y = t.finite(x), t.finite(y)
+    if op in ("add", "sub", "mul") and all(type(v) is not Value or v.dtype == "bool" for v in (x, y)):
+        x, y = (t.flat.op("cast", v, dtype="int") if type(v) is Value else v for v in (x, y))
+    return t.flat.op(op, x, y)
+
+
+for _name, _op in UNARY.items():
+    RULES[f"{_name}.default"] = _unary(_op)
+for _name, _op in (BINARY | COMPARED).items():
+    RULES[f"{_name}.Tensor"] = RULES[f"{_name}.Scalar"] = RULES[f"{_name}.default"] = _binary(_op)
+RULES["gelu.default"] = lambda t, self, approximate="none": t.flat.op("gelu", self, approximate=approximate)
+RULES["leaky_relu.default"] = lambda t, self, negative_slope=0.01: t.flat.op("leaky_relu", self, slope=negative_slope)
+RULES["log_softmax.int"] = lambda t, self, dim, dtype=None: t.flat.op("log_softmax", t.cast(self, dtype), axis=last_or_front(len(self.shape), dim))
+RULES["softmax.int"] = lambda t, self, dim, dtype=None: t.flat.op("softmax", t.cast(self, dtype), axis=last_or_front(len(self.shape), dim))
+
+
+@aten("elu.default")
+def _elu(t: Translation, self: Value, alpha: Any = 1) -> Any:
+    return t.flat.op("elu", self, alpha=alpha)
+
+
+@aten("softplus.default")
+def _softplus(t: Translation, self: Value) -> Any:
+    return t.flat.op("softplus", self)
+
+
+@aten("hardtanh.default", "clamp.default", "clip.default")
+def _clamp(t: Translation, self: Value, min: Any = None, max: Any = None, min_val: Any = -1, max_val: Any = 1) -> Any:
+    low, high = (min, max) if min is not None or max is not None else (min_val, max_val)
+    return t.flat.op("clamp", self, low=low, high=high)
+
+
+@aten("clamp_min.default")
+def _clamp_min(t: Translation, self: Value, min: Any) -> Any:
+    return t.flat.op("clamp", self, low=min)
+
+
+@aten("clamp_max.default")
+def _clamp_max(t: Translation, self: Value, max: Any) -> Any:
+    return t.flat.op("clamp", self, high=max)
+
+
+@aten("rsub.Scalar", "rsub.Tensor")
+def _rsub(t: Translation, self: Value, other: Any, alpha: Any = 1) -> Any:
+    return _elementwise(t, "sub", other, self if alpha == 1 else t.flat.op("mul", self, alpha))
+
+
+@aten("div.Tensor", "div.Scalar", "true_divide.Tensor", "divide.Tensor")
+def _div(t: Translation, self: Any, other: Any) -> Any:
+    x, y = (t.floated(v) if type(v) is Value and not v.type.is_float else v for v in (self, other))
+    return t.flat.op("div", x, y)
+
+
+@aten("div.Tensor_mode", "div.Scalar_mode")
+def _div_mode(t: Translation, self: Any, other: Any, rounding_mode: Any = None) -> Any:
+    if rounding_mode != "floor":
+        raise OpError(f"division that rounds by `{rounding_mode}` has no op")
+    return _elementwise(t, "floordiv", self, other)
+
+
+@aten("pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar")
+def _pow(t: Translation, self: Any, exponent: Any) -> Any:
+    return _elementwise(t, "pow", self, exponent)
+
+
+@aten("logical_and.default", "__and__.Tensor", "bitwise_and.Tensor")
+def _and(t: Translation, self: Value, other: Value) -> Any:
+    return t.flat.op("logical_and", self, other)
+
+
+@aten("logical_or.default", "__or__.Tensor", "bitwise_or.Tensor")
+def _or(t: Translation, self: Value, other: Value) -> Any:
+    return t.flat.op("logical_or", self, other)
+
+
+@aten("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
+def _where(t: Translation, condition: Value, self: Any, other: Any) -> Any:
+    return t.flat.op("where", condition, t.finite(self), t.finite(other))
+
+
+@aten("masked_fill.Scalar", "masked_fill.Tensor")
+def _masked_fill(t: Translation, self: Value, mask: Value, value: Any) -> Any:
+    return t.flat.op("where", mask, t.finite(value), self)
+
+
+@aten("dropout.default", "feature_dropout.default", "native_dropout.default")
+def _dropout(t: Translation, input: Value, p: float, train: bool) -> Any:
+    return t.flat.op("dropout", input, rate=p)
+
+
+# ---------------------------------------------------------------- types
+@aten("to.dtype", "to.dtype_layout", "to.device", "_to_copy.default", "to.prim_dtype", "type_as.default")
+def _to(t: Translation, self: Value, dtype: Any = None, other: Any = None) -> Any:
+    return t.flat.op("as_type", self, other) if other is not None else t.cast(self, dtype)
+
+
+@aten("clone.default", "contiguous.default", "detach.default", "alias.default", "lift_fresh_copy.default", "detach_.default", "lift_fresh.default")
+def _same(t: Translation, self: Value) -> Any:
+    return self
+
+
+@aten("_assert_tensor_metadata.default", "sym_constrain_range_for_size.default", "sym_constrain_range.default")
+def _nothing(t: Translation, **_: Any) -> Any:
+    return None
+
+
+@aten("_assert_scalar.default")
+def _assert(t: Translation, self: Any, assert_msg: str) -> Any:
+    t.require(self)
+
+
+@aten("sym_size.int", "size.int")
+def _size(t: Translation, self: Value, dim: int) -> Any:
+    return self.shape[dim]
+
+
+# ---------------------------------------------------------------- new tensors
+@aten("arange.default", "arange.start", "arange.start_step")
+def _arange(t: Translation, end: Any, start: Any = 0, step: Any = 1, dtype: Any = None) -> Any:
+    if not all(isinstance(v, int) or not isinstance(v, float) for v in (start, end, step)) or not isinstance(step, int) or step == 0:
+        raise OpError("a range that is not of whole numbers has no op")
+    count = end - start if step == 1 else -((start - end) // step)
+    return t.cast(t.flat.op("add", t.flat.op("mul", t.flat.op("iota", n=count), step), start), dtype)
+
+
+@aten("full.default", "new_full.default")
+def _full(t: Translation, size: list[Size], fill_value: Any, dtype: Any = None, self: Any = None) -> Any:
+    kind = t.dtype(dtype) if dtype is not None else self.dtype if self is not None else t.number_type(fill_value)
+    if isinstance(fill_value, float) and abs(fill_value) == float("inf"):
+        return layouts.expand(t.flat, t.cast(t.finite(fill_value), dtype), list(size))
+    return layouts.expand(t.flat, t.flat.op("literal", value=fill_value, dtype=kind), list(size))
+
+
+@aten("ones.default", "new_ones.default")
+def _ones(t: Translation, size: list[Size], dtype: Any = None, self: Any = None) -> Any:
+    return _full(t, size, t.one(dtype, self), dtype, self)
+
+
+@aten("zeros.default", "new_zeros.default")
+def _zeros(t: Translation, size: list[Size], dtype: Any = None, self: Any = None) -> Any:
+    return _full(t, size, t.one(dtype, self) and type(t.one(dtype, self))(0), dtype, self)
+
+
+@aten("zeros_like.default", "ones_like.default", "full_like.default")
+def _full_like(t: Translation, self: Value, fill_value: Any, dtype: Any = None) -> Any:
+    return _full(t, list(self.shape), fill_value, dtype, self)
+
+
+RULES["zeros_like.default"] = lambda t, self, dtype=None: _zeros(t, list(self.shape), dtype, self)
+RULES["ones_like.default"] = lambda t, self, dtype=None: _ones(t, list(self.shape), dtype, self)
+
+
+@aten("scalar_tensor.default")
+def _scalar(t: Translation, s: Any, dtype: Any = None) -> Any:
+    return t.cast(t.flat.op("literal", value=s, dtype=t.number_type(s)), dtype)
+
+
+@aten("tril.default", "triu.default")
+def _triangle(t: Translation, self: Value, diagonal: int = 0, upper: bool = False) -> Any:
+    rows, columns = self.shape[-2:]
+    i = layouts.rearrange(t.flat, t.flat.op("iota", n=rows), [rows], [[0]], [[0], []])
+    ahead = t.flat.op("sub", t.flat.op("iota", n=columns), i)
+    kept = t.flat.op("ge" if upper else "le", ahead, diagonal)
+    return t.flat.op("logical_and", self, kept) if self.dtype == "bool" else t.flat.op("where", kept, self, 0)
+
+
+RULES["triu.default"] = lambda t, self, diagonal=0: _triangle(t, self, diagonal, True)

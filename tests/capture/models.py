@@ -1,0 +1,82 @@
+"""Foreign models for the tests, small, with random values everywhere."""
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import timm
+import torch
+import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.parity.proof import randomise
+
+TOKENS = {0: "B", 1: "T"}
+IMAGES = {0: "B"}
+
+
+class Foreign(NamedTuple):
+    """A module, an example for it, and other inputs with other sizes along the axes that vary."""
+
+    module: torch.nn.Module
+    example: torch.Tensor
+    others: list[torch.Tensor]
+    dynamic: dict[int, str]
+
+
+def image_model(name: str, side: int = 64, **changes: Any) -> Foreign:
+    module = timm.create_model(name, **changes).eval()
+    randomise(module)
+    g = torch.Generator().manual_seed(1)
+    images = [torch.randn(n, 3, side, side, generator=g) for n in (2, 1, 3)]
+    return Foreign(module, images[0], images, IMAGES)
+
+
+def token_model(kind: Any, config: Any, lengths: tuple[tuple[int, int], ...] = ((2, 7), (1, 1), (3, 20), (1, 13))) -> Foreign:
+    config.use_cache = False
+    module = kind(config).eval()
+    randomise(module)
+    g = torch.Generator().manual_seed(1)
+    tokens = [torch.randint(0, config.vocab_size, shape, generator=g) for shape in lengths]
+    return Foreign(module, tokens[0], tokens, TOKENS)
+
+
+SIZES = {"vocab_size": 64, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
+MODELS = {
+    "vit": lambda: image_model("vit_tiny_patch16_224", depth=2, img_size=64, num_classes=7),
+    "swin": lambda: image_model("swin_tiny_patch4_window7_224", img_size=56, embed_dim=24, depths=(2, 2), num_heads=(2, 4), num_classes=7, side=56),
+    "swin padded": lambda: image_model("swin_tiny_patch4_window7_224", img_size=64, embed_dim=24, depths=(2, 2), num_heads=(2, 4), num_classes=7),
+    "convnext": lambda: image_model("convnext_tiny", depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), num_classes=7),
+    "mobilevit": lambda: image_model("mobilevit_xxs", num_classes=7),
+    "efficientformer": lambda: image_model("efficientformer_l1", depths=(1, 1, 1, 2), embed_dims=(16, 24, 32, 40), num_vit=1, num_classes=7,
+                                           side=224),
+    "gpt2": lambda: token_model(transformers.GPT2LMHeadModel, transformers.GPT2Config(vocab_size=64, n_layer=2, n_embd=32, n_head=4, n_positions=64)),
+    "opt": lambda: token_model(transformers.OPTForCausalLM, transformers.OPTConfig(**SIZES, ffn_dim=48, word_embed_proj_dim=32,
+                                                                                   max_position_embeddings=64)),
+    "llama": lambda: token_model(transformers.LlamaForCausalLM, transformers.LlamaConfig(**SIZES, num_key_value_heads=2, intermediate_size=48)),
+    "bert": lambda: token_model(transformers.BertModel, transformers.BertConfig(**SIZES, intermediate_size=48, max_position_embeddings=64)),
+}
+"""The bar: each is captured without opaque nodes, for any batch and length."""
+
+
+def outputs(model: torch.nn.Module, x: Any) -> list[torch.Tensor]:
+    y = model(**x) if isinstance(x, dict) else model(x)
+    return [y] if isinstance(y, torch.Tensor) else [v for v in (y.values() if hasattr(y, "values") else y) if isinstance(v, torch.Tensor)]
+
+
+class _Widened(TorchDispatchMode):
+    """What is made or cast in float32 is float64."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = {k: torch.float64 if v is torch.float32 else v for k, v in (kwargs or {}).items()}
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def exact(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    """A copy in float64, its casts to float32 removed while the context lasts."""
+    twin = copy.deepcopy(module).double()
+    with _Widened():
+        yield twin

@@ -1,0 +1,72 @@
+"""The bar of capture: timm and transformers, without opaque nodes, for any batch and length, with the same outputs and gradients."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.spec import check_file
+from tests.capture.models import MODELS, exact, outputs
+from tests.parity.proof import relative
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def captured(request):
+    foreign = MODELS[request.param]()
+    return foreign, archdsl.capture(foreign.module, foreign.example, dynamic=foreign.dynamic)
+
+
+def test_nothing_stays_opaque(captured):
+    assert captured[1].opaque == ()
+
+
+def test_the_text_is_a_sound_spec_of_the_same_graph(captured, tmp_path):
+    _, found = captured
+    file = tmp_path / "graph.arch"
+    file.write_text(found.text)
+    assert check_file(str(file)) == []
+    assert archdsl.load(file).graph().hash == found.graph.hash
+    assert archdsl.load(file).cost().params == sum(
+        t.numel() for a, t in found.weights.items() if dict(found.graph.parameters())[a].kind in ("param", "frozen"))
+
+
+def test_outputs_are_equal_for_every_size(captured):
+    foreign, found = captured
+    ours = found.build().eval()
+    for x in foreign.others:
+        with torch.no_grad():
+            for mine, theirs in zip(outputs(ours, x), outputs(foreign.module, x), strict=True):
+                assert mine.shape == theirs.shape and theirs.abs().max() > 1e-3
+                assert relative(mine, theirs) <= 1e-6
+
+
+def test_outputs_in_float64(captured):
+    foreign, found = captured
+    ours = found.build(dtype=torch.float64).eval()
+    for x in foreign.others:
+        x = x.double() if x.is_floating_point() else x
+        with exact(foreign.module) as peer, torch.no_grad():
+            theirs = outputs(peer, x)
+        with torch.no_grad():
+            assert all(relative(a, b) <= 1e-10 for a, b in zip(outputs(ours, x), theirs, strict=True))
+
+
+def test_gradients_in_float64(captured):
+    """Of every weight. (An embedding's `padding_idx`, which withholds the gradient of one row, is no part of a graph.)"""
+    foreign, found = captured
+    x = foreign.example.double() if foreign.example.is_floating_point() else foreign.example
+    with exact(foreign.module) as peer:
+        for m in peer.modules():
+            if isinstance(m, torch.nn.Embedding):
+                m.padding_idx = None
+        theirs = outputs(peer, x)
+        probes = [torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) for y in theirs]
+        sum((y * p).sum() for y, p in zip(theirs, probes, strict=True)).backward()
+    ours = found.build(dtype=torch.float64).eval()
+    sum((y * p).sum() for y, p in zip(outputs(ours, x), probes, strict=True)).backward()
+    wanted = {found.names[k]: p.grad for k, p in peer.named_parameters() if p.grad is not None}
+    largest = max(g.abs().max() for g in wanted.values())
+    assert largest > 0 and set(wanted) == {a for a, p in ours.named_parameters() if p.grad is not None}
+    for address, p in ours.named_parameters():
+        if address in wanted:
+            assert (p.grad - wanted[address]).abs().max() <= 1e-10 * largest, address
