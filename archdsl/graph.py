@@ -169,6 +169,11 @@ class Param:
     factors: tuple[tuple[tuple[str, int], ...], ...] = ()
     span: Span = field(default=NOWHERE, compare=False)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of the axes."""
+        return self.type.shape  # pyright: ignore[reportReturnType]  (elaboration refuses all but numbers)
+
 
 @record(frozen=True)
 class Guard:

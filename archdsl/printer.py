@@ -11,7 +11,7 @@ from archdsl.dims import Dim, Size
 from archdsl.elaborate import library
 from archdsl.elaborate.model import Elaborated
 from archdsl.elaborate.ops import is_operand
-from archdsl.elaborate.values import RecordValue
+from archdsl.elaborate.values import RecordValue, is_list
 from archdsl.graph import Graph, Guard, InitExpr, Mask, Node, Param, TensorType, Value
 from archdsl.ops.registry import find
 from archdsl.records import field, record
@@ -166,7 +166,7 @@ class _Scope:
         """An operand."""
         if isinstance(v, Value):
             return self.values[v]
-        if isinstance(v, tuple):
+        if is_list(v):
             return "[" + ", ".join(map(self.value, v)) + "]"
         if isinstance(v, Dim):
             return f"({self.size(v)})"
@@ -177,7 +177,7 @@ class _Scope:
             return self.mask(v)
         if isinstance(v, Dim):
             return self.size(v)
-        if isinstance(v, tuple):
+        if is_list(v):
             return "[" + ", ".join(map(self.attribute, v)) + "]"
         return literal(v)
 
@@ -209,7 +209,7 @@ def literal(v: Any) -> str:
         return str(int(v)) if v.is_integer() and abs(v) < 1e15 else repr(v)
     if isinstance(v, Fraction):
         return literal(float(v))
-    if isinstance(v, tuple):
+    if is_list(v):
         return "[" + ", ".join(map(literal, v)) + "]"
     if isinstance(v, RecordValue):
         return f"{v.name}({', '.join(f'{k} = {literal(x)}' for k, x in v.items)})"
@@ -275,7 +275,7 @@ def _header(scope: _Scope, g: Graph, made: Elaborated | None, root: bool) -> str
             if isinstance(d, int) or d in scope.sizes or root:
                 continue
             scope.sizes[d] = next(n for n in pool if n not in symbols and n not in scope.sizes.values())
-    shown = []
+    shown: list[str] = []
     specs = {i.name: i for i in made.inputs} if made is not None else {}
     for v in g.inputs:
         name = scope.fresh(v.node.attrs["name"], "x")
@@ -302,7 +302,7 @@ def _param_type(p: Param) -> str:
     """The shape, with written factors where an axis has several."""
     if not p.factors:
         return str(p.type)
-    axes = ["(" + " ".join(str(s) for _, s in f) + ")" if len(f) > 1 else str(f[0][1]) for f in p.factors]
+    axes = ["(" + " ".join(str(s) for _, s in f) + ")" if len(f) != 1 else str(f[0][1]) for f in p.factors]
     return ("" if p.type.dtype == "float" else p.type.dtype) + "[" + ", ".join(axes) + "]"
 
 
@@ -398,7 +398,7 @@ def _node(scope: _Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:
     outputs = n.attrs["graph"].outputs if n.op == "call" else n.types
     if n.op == "update":
         return right
-    targets = []
+    targets: list[str] = []
     for i in range(len(outputs)):
         name = scope.fresh(n.name if len(outputs) == 1 else f"{n.name}_{i}" if n.name else "", "v")
         scope.values[Value(n, i)] = name
@@ -570,4 +570,4 @@ def _extern(n: Node) -> str:
 def _hyper_type(v: Any) -> str:
     if isinstance(v, bool):
         return "bool"
-    return {int: "int", str: "str"}.get(type(v), "float")
+    return {int: "int", str: "str"}.get(v.__class__, "float")

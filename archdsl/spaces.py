@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.elaborate.values import show
+from archdsl.elaborate.values import is_list, show
 from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -92,13 +92,11 @@ def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
 
 def _outside(knob: Knob) -> ArchError:
     d = knob.allowed
-    items = (
-        [(i, v, k) for i, (v, k) in enumerate(zip(knob.default, d.items)) if not k.contains(v)]
-        if d.kind == "list" and isinstance(knob.default, tuple)
-        else []
-    )
+    default: Any = knob.default
+    parts = enumerate(zip(default, d.items)) if d.kind == "list" and is_list(default) else ()
+    items = [(i, v, k) for i, (v, k) in parts if not k.contains(v)]
     what = f"`{knob.address}`" if not items else f"item {items[0][0]} of `{knob.address}`"
-    value, allowed = (knob.default, d) if not items else items[0][1:]
+    value, allowed = items[0][1:] if items else (default, d)
     text = str(allowed)
     return error(
         "A0407",

@@ -128,7 +128,7 @@ class Spec:
         from archdsl.origin import Origin
 
         fits(made.graph, device, dtype, self.decl.name_span)
-        model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, **({"bind": bind} if bind else {}))
+        model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind)
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
                                lambda: weight_maps(self.module, self.name, made), self)
         return model

@@ -219,6 +219,7 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(model.eval(), xs, dynamic_shapes=dynamic, dynamo=True, verbose=False, input_names=[i.name for i in made.inputs])
+    assert program is not None  # it is with dynamo
     program.save(str(folder / "model.onnx"))
     manifest.exports.append("model.onnx")
 

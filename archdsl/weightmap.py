@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from archdsl.lazy import torch
 from archdsl.records import field, record, replace
@@ -107,7 +107,8 @@ def _transpose_shape(before: list[Shape], item: tuple[Any, ...]) -> list[Shape]:
 
 
 def _concat_shape(before: list[Shape], item: tuple[Any, ...]) -> list[Shape]:
-    axis, sizes = item
+    axis: int = item[0]
+    sizes: tuple[int, ...] = item[1]
     if any(len(s) <= axis for s in before):
         raise MapError(f"concat joins along axis {axis}, this is {' and '.join(map(show, before))}")
     rests = {(*s[:axis], *s[axis + 1 :]) for s in before}
@@ -152,7 +153,7 @@ KINDS: dict[str, Kind] = {
     "add": Kind(("add", lambda i: (-i[0],)), _one, lambda s, i: s, lambda x, i: [x[0].double() + float(i[0])]),
     "scale": Kind(("scale", lambda i: (1 / i[0],)), _one, lambda s, i: s, lambda x, i: [x[0].double() * i[0].numerator / i[0].denominator]),
     "concat": Kind(("split", _same), lambda i: len(i[1]), _concat_shape, lambda x, i: [torch.cat(x, i[0])]),
-    "split": Kind(("concat", _same), _one, _split_shape, lambda x, i: list(x[0].split(list(i[1]), i[0]))),
+    "split": Kind(("concat", _same), _one, _split_shape, lambda x, i: list(torch.split(x[0], list(i[1]), i[0]))),
     "stack": Kind(("unstack", _same), lambda i: i[1], _stack_shape, lambda x, i: [torch.stack(x, i[0])]),
     "unstack": Kind(("stack", _same), _one, _unstack_shape, lambda x, i: list(x[0].unbind(i[0]))),
 }
@@ -326,8 +327,12 @@ def _decode_step(data: list[Any]) -> Step:
 
 
 def _encode(x: Any) -> Any:
-    return str(x) if isinstance(x, Fraction) else list(map(_encode, x)) if isinstance(x, tuple) else x
+    if isinstance(x, tuple):
+        return [_encode(v) for v in cast("tuple[Any, ...]", x)]
+    return str(x) if isinstance(x, Fraction) else x
 
 
 def _decode(x: Any) -> Any:
-    return Fraction(x) if isinstance(x, str) else tuple(map(_decode, x)) if isinstance(x, list) else x
+    if isinstance(x, list):
+        return tuple(_decode(v) for v in cast("list[Any]", x))
+    return Fraction(x) if isinstance(x, str) else x

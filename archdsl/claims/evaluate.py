@@ -19,7 +19,7 @@ from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.model import Elaborated, Setting
 from archdsl.elaborate.operators import COMPARISON
-from archdsl.elaborate.values import describe, is_hyper_number, show
+from archdsl.elaborate.values import describe, is_hyper_number, is_list, show
 from archdsl.graph import TensorType
 from archdsl.ops.registry import find as find_op
 from archdsl.records import fields, record, replace
@@ -60,7 +60,7 @@ def plain(value: Any) -> Any:
     """A value as JSON has it."""
     if isinstance(value, Fraction):
         return int(value) if value.denominator == 1 else float(value)
-    if isinstance(value, (tuple, list)):
+    if value.__class__ in (tuple, list):
         return [plain(v) for v in value]
     if value is None or isinstance(value, (bool, int, str)) or isinstance(value, float) and math.isfinite(value):
         return value
@@ -137,7 +137,7 @@ class Evaluation:
     def filled(self, node: Any) -> Any:
         """The expression with every word of claims, and every address of a knob, replaced by a name that stands for its value."""
         if not isinstance(node, tree.Node):
-            return tuple(map(self.filled, node)) if isinstance(node, tuple) and not isinstance(node, Span) else node
+            return tuple(map(self.filled, node)) if is_list(node) and not isinstance(node, Span) else node
         word = self._word(node)
         if word is not None:
             value = self._value(word, node)
@@ -180,7 +180,9 @@ class Evaluation:
     # ---------------------------------------------------------------- settings
     def settled(self, named: dict[str, tree.Expr]) -> tuple[Elaborated, dict[str, int], str]:
         """The model with the knobs among the keywords set, the sizes among them, and the dtype."""
-        settings, sizes, dtype = {}, {}, "f32"
+        settings: dict[str, Any] = {}
+        sizes: dict[str, int] = {}
+        dtype = "f32"
         for name, node in named.items():
             if name in self.axes:
                 size = evaluate(self.frame, self.filled(node))

@@ -12,8 +12,9 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.dims import Dim, evaluate, symbols
 from archdsl.elaborate.limits import limit
 from archdsl.elaborate.model import Elaborated
+from archdsl.elaborate.values import is_list
 from archdsl.flatten import flatten
-from archdsl.graph import Graph, Mask, Node, Param, Value
+from archdsl.graph import Graph, Mask, Node, Value
 from archdsl.inputs import sample_inputs
 from archdsl.lazy import torch
 from archdsl.lower.memory import physical
@@ -64,7 +65,7 @@ def _outputs(made: Elaborated, model: Any, runs: list[list[Any]], which: int) ->
     def run(inputs: list[Any]) -> Any:
         with torch.no_grad():
             out = model(*inputs)
-        return out[which] if isinstance(out, tuple) else out
+        return out[which] if is_list(out) else out
 
     first = {
         str(t.shape[0]) if t.shape and isinstance(t.shape[0], Dim) else "" for t in (*(i.type for i in made.inputs), made.graph.outputs[which].type)
@@ -102,8 +103,8 @@ def affordable(made: Elaborated, sizes: dict[str, int]) -> None:
     found = cost(made, sizes, dtype="f64")
     windows: dict[Any, int] = {}  # as random_model lays them out
     for address, p in made.graph.parameters():
-        size = math.prod(_sizes(p))
-        key = math.prod(_sizes(p)[1:]) if size > PERIOD and len(p.type.shape) > 1 and p.kind in ("param", "frozen") else address
+        size = math.prod(p.sizes)
+        key = math.prod(p.sizes[1:]) if size > PERIOD and len(p.type.shape) > 1 and p.kind in ("param", "frozen") else address
         windows[key] = max(windows.get(key, 0), size)
     needed, room = found.peak_bytes + 8 * sum(windows.values()), physical()
     steps = found.macs + sum(evaluate(v.type.numel, sizes) for n in flatten(made.graph).nodes for v in (*n.values, *n.operands()))
@@ -121,7 +122,8 @@ def largest_difference(a: Elaborated, b: Elaborated) -> float:
     gap = 0.0
     with torch.no_grad():
         outs = [model(*inputs) for model in (random_model(a.graph), random_model(b.graph))]
-    for x, y in zip(*(o if isinstance(o, tuple) else (o,) for o in outs)):
+    first, second = (o if is_list(o) else (o,) for o in outs)
+    for x, y in zip(first, second):
         if x.shape != y.shape:
             return math.inf
         gap = max(gap, float((x - y).abs().amax() / x.abs().amax().clamp(min=1)))
@@ -137,7 +139,7 @@ def random_model(graph: Graph, seed: int = 0) -> Any:
 
     model = lower(graph, device="meta", dtype=torch.float64)
     initial = Initial(graph, seed, torch.float64)
-    random = {a: _sizes(p) for a, p in initial.params.items() if p.kind == "param" or p.kind == "frozen" and p.type.is_float}
+    random = {a: p.sizes for a, p in initial.params.items() if p.kind == "param" or p.kind == "frozen" and p.type.is_float}
     windows = _Windows(random.values(), seed)
     with torch.no_grad():
         for address, param in initial.params.items():
@@ -149,14 +151,9 @@ def random_model(graph: Graph, seed: int = 0) -> Any:
                 value = initial.value(address).clone()
             value = value.to(_dtype_of(owner, name))
             if param.kind in ("param", "frozen"):
-                owner._parameters[name] = torch.nn.Parameter(value, requires_grad=False)
-            else:
-                owner._buffers[name] = value
+                value = torch.nn.Parameter(value, requires_grad=False)
+            setattr(owner, name, value)
     return model.eval()
-
-
-def _sizes(param: Param) -> tuple[int, ...]:
-    return tuple(n for n in param.type.shape if isinstance(n, int))
 
 
 def _dtype_of(owner: Any, name: str) -> Any:
@@ -249,7 +246,7 @@ def _rebuilt(graph: Graph, kept: list[Node], replaced: dict[Value, Value], dropp
         return new.get(v, v)
 
     def mapped(a: Any) -> Any:
-        return there(a) if isinstance(a, Value) else tuple(map(mapped, a)) if type(a) is tuple else a.replace(there) if isinstance(a, Mask) else a
+        return there(a) if isinstance(a, Value) else tuple(map(mapped, a)) if is_list(a) else a.replace(there) if isinstance(a, Mask) else a
 
     nodes: list[Node] = []
     for node in kept:

@@ -22,7 +22,7 @@ from archdsl.cost.strides import (
     viewed,
 )
 from archdsl.graph import TensorType
-from archdsl.ops.linear import _steps
+from archdsl.ops.linear import einsum_steps
 from archdsl.ops.registry import Op
 from archdsl.records import record
 
@@ -307,7 +307,7 @@ def _einsum(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[P
             return [Place(results[0].strides)]
         return [Place(tuple(xs[0].strides[ins[0].index(n)] for n in out), "xs.0")]
     strides: Sizes = xs[0].strides
-    for (left, right, result), y in zip(_steps(ins, out), xs[1:]):
+    for (left, right, result), y in zip(einsum_steps(ins, out), xs[1:]):
         extent = tuple(sizes[n] for n in result)
         if (set(left) & set(right)) - set(result):
             wide = [n for n in result if sizes[n] != 1]

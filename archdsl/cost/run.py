@@ -15,6 +15,7 @@ from archdsl.cost.saved import kept
 from archdsl.cost.strides import contiguous
 from archdsl.dims import Dim, Size, evaluate, product, substitute
 from archdsl.elaborate.ops import is_operand
+from archdsl.elaborate.values import is_list
 from archdsl.flatten import param_at
 from archdsl.graph import FLOATS, Mask, Node, TensorType, Value
 from archdsl.lower.plan import Definition
@@ -330,7 +331,7 @@ class _Run:
     def _needs(self, operands: dict[str, Any]) -> Iterator[str]:
         """The names of operands that need a gradient; of a list, also "xs.0" for its first."""
         for name, operand in operands.items():
-            members = operand if isinstance(operand, tuple) else (operand,)
+            members: tuple[Any, ...] = operand if is_list(operand) else (operand,)
             found = [i for i, o in enumerate(members) if isinstance(o, Value) and self.values[o].grad]
             if found:
                 yield name

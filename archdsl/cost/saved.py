@@ -11,7 +11,7 @@ from typing import Any
 from archdsl.cost.memory import Placed, fused, with_one_batch
 from archdsl.cost.strides import Laid, Sizes, contiguous, expanded, viewed
 from archdsl.graph import TensorType
-from archdsl.ops.linear import _steps
+from archdsl.ops.linear import einsum_steps
 from archdsl.ops.registry import Op
 from archdsl.ops.rules import broadcast, wider
 
@@ -73,7 +73,7 @@ def _einsum(op: Op, a: dict[str, Any], needs: Collection[str]) -> Kept:
     found: list[str | TensorType] = []
     grads = [f"xs.{i}" in needs for i in range(len(xs))] if any(n.startswith("xs.") for n in needs) else [True] * len(xs)
     memory: tuple[str, ...] = ()
-    for i, (left, right, result) in enumerate(_steps(ins, out), 1):
+    for i, (left, right, result) in enumerate(einsum_steps(ins, out), 1):
         both, summed = [n for n in result if n in left and n in right], [n for n in left if n in right and n not in result]
         first = xs[0].strides if i == 1 else _strides_by(memory, left, sizes)
         for names, strides, whole, wanted in ((left, first, "xs.0" if i == 1 else None, grads[i]), (right, xs[i].strides, f"xs.{i}", any(grads[:i]))):

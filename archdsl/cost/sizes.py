@@ -41,7 +41,7 @@ def model_sizes(made: Elaborated, at: Mapping[str, int], spans: Spans | None = N
         span = (spans or {}).get(name) or _span(name, number)
         if name not in free:
             raise _unknown(made, name, free, span)
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        if type(number) is not int or number < 1:
             raise error("A0642", f"`{name}` cannot be {number!r}", span, "not a size", help="a size is a whole number from 1 up")
         if number > MAX_SIZE:
             raise error("A0642", f"`{name}` cannot be as large", span, "no tensor has so many elements", help=f"a size is at most {MAX_SIZE:,}")

@@ -10,7 +10,8 @@ Laid = tuple[Sizes, Sizes]
 
 def contiguous(sizes: Sequence[int]) -> Sizes:
     """Strides of a tensor whose last axis varies fastest."""
-    strides, step = [], 1
+    strides: list[int] = []
+    step = 1
     for n in reversed(sizes):
         strides.append(step)
         step *= max(n, 1)

@@ -341,8 +341,8 @@ def _fits(pattern: tree.Expr, subject: Any) -> bool:
         return subject is None
     if isinstance(pattern, tree.Some):
         return subject is not None
-    value: Any = pattern.value  # type: ignore[attr-defined]
-    return _alike(subject, value) and bool(subject == value)
+    assert isinstance(pattern, (tree.Number, tree.Str, tree.Bool))
+    return _alike(subject, pattern.value) and bool(subject == pattern.value)
 
 
 def _alike(a: Any, b: Any) -> bool:

@@ -27,7 +27,7 @@ def weight_bytes(graph: Graph, dtype: Any) -> int:
     total = 0
     for _, p in graph.parameters():
         each = own if p.type.dtype == "float" else max(own, _BYTES[p.type.dtype]) if p.type.dtype in FLOATS else _BYTES[p.type.dtype]
-        total += math.prod(p.type.shape) * each  # type: ignore[arg-type]
+        total += math.prod(p.sizes) * each
     return total
 
 

@@ -10,7 +10,7 @@ import copy
 import linecache
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import fx, nn
@@ -25,6 +25,9 @@ from archdsl.lower.plan import Definition
 from archdsl.lower.trace import Traced, trace
 from archdsl.source import NOWHERE, Span
 
+if TYPE_CHECKING:
+    from archdsl.origin import Origin
+
 _CLASSES: weakref.WeakValueDictionary[tuple[str, bool], type[ArchModule]] = weakref.WeakValueDictionary()
 _SHARED_DICTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -33,6 +36,7 @@ class ArchModule(fx.GraphModule):
     """A lowered block. `typed` is its typed graph; `graph` hands out this instance's private copy of the fx graph."""
 
     definition: ClassVar[Definition]
+    archdsl: Origin
     detached: ClassVar[bool] = False
     rematerialised: ClassVar[bool] = False
     _parts: ClassVar[dict[str, Part]] = {}

@@ -59,7 +59,7 @@ class Chained:
 
 def own_shapes(graph: Graph) -> dict[str, Shape]:
     """Address -> shape of all that a model saves: parameters, frozen ones, buffers."""
-    return {a: tuple(p.type.shape) for a, p in graph.parameters() if p.kind != "const"}  # type: ignore[misc]
+    return {a: p.sizes for a, p in graph.parameters() if p.kind != "const"}
 
 
 @record(slots=False)
@@ -132,7 +132,7 @@ class Line:
                 out.append((index[p.name], None))
             elif isinstance(p, Star):
                 out.append((next(stars), None))
-            elif isinstance(p, Choice) and all(isinstance(i, str) for i in p.items):
+            elif all(isinstance(i, str) for i in p.items):
                 k = next(lists)
                 out.append((k, dict(zip(reversed(self.groups[k].texts), reversed(p.texts)))))
             else:

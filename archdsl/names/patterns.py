@@ -291,4 +291,4 @@ def names_in(node: Any) -> set[str]:
     if isinstance(node, tree.Name):
         return {node.id}
     below = (a.value for a in node.args) if isinstance(node, tree.Call) and isinstance(node.func, tree.Name) else tree.children(node)
-    return set().union(*(names_in(c) for c in below))
+    return set[str]().union(*(names_in(c) for c in below))

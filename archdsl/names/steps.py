@@ -12,6 +12,7 @@ from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.expressions import evaluate, whole
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.values import is_list
 from archdsl.graph import Node, TensorType, Value
 from archdsl.names.patterns import names_in
 from archdsl.records import replace
@@ -71,15 +72,20 @@ def word_of(op: tree.Expr) -> str:
     return op.func.id
 
 
+def args_of(op: tree.Expr) -> tuple[tree.Arg, ...]:
+    assert isinstance(op, (tree.Call, tree.LayoutCall))
+    return op.args
+
+
 def _names(op: tree.Expr) -> set[str]:
-    names = set().union(*(names_in(a.value) for a in op.args))  # type: ignore[attr-defined]
+    names = set[str]().union(*(names_in(a.value) for a in args_of(op)))
     return names | _axis_names(op) if isinstance(op, tree.LayoutCall) else names
 
 
 def _axis_names(node: Any) -> set[str]:
     if isinstance(node, tree.AxisName):
         return {node.id}
-    return set().union(*(_axis_names(c) for c in tree.children(node)))
+    return set[str]().union(*(_axis_names(c) for c in tree.children(node)))
 
 
 # ---------------------------------------------------------------- one tensor
@@ -155,15 +161,15 @@ def _unjoin(frame: Frame, op: tree.Expr, word: str, shapes: list[Shape], count: 
         if count * len(shapes) > MAX_KEYS:
             raise error("A0602", f"this line gives {count * len(shapes):,} names", op.span, help=f"at most {MAX_KEYS:,} are allowed")
         return Step("unstack", ((axis, count),) * len(shapes)), count
-    given = [a.value for a in op.args if a.name == "sizes"]  # type: ignore[attr-defined]
+    given = [a.value for a in args_of(op) if a.name == "sizes"]
     if count is None:
         raise error("A0435", "how many parts there are cannot be seen", op.span,
                     help="write the list out, `{0, 1, 2}`, or use `stack`, which has an axis for it")
-    sizes = evaluate(frame, given[0]) if given else (shape[axis] // count,) * count
+    sizes: Any = evaluate(frame, given[0]) if given else (shape[axis] // count,) * count
     if not given and shape[axis] % count:
             raise error("A0436", f"{show(shape)} does not fall into {count} equal parts along axis {axis}", op.span,
                         help="give them: `concat(sizes = [64, 16, 16])`")
-    if not isinstance(sizes, tuple) or len(sizes) != count or not all(type(s) is int for s in sizes):
+    if not is_list(sizes) or len(sizes) != count or not all(type(s) is int for s in sizes):
         raise error("A0436", f"`sizes` holds {count} whole numbers", op.span, help=f"one for each item of the list; their sum is {shape[axis]}")
     return Step("split", ((axis, sizes),) * len(shapes)), count
 
@@ -177,9 +183,9 @@ def _join_axis(frame: Frame, op: tree.Expr, word: str, rank: int) -> int:
 
 
 # ---------------------------------------------------------------- arguments
-def _arguments(op: tree.Expr, names: set[str], least: int, most: int) -> list[tree.Arg]:
+def _arguments(op: tree.Expr, names: set[str], least: int, most: int) -> tuple[tree.Arg, ...]:
     word = word_of(op)
-    args = list(op.args)  # type: ignore[attr-defined]
+    args = args_of(op)
     for a in args:
         if a.spread or a.name is not None and a.name not in names:
             raise error("A0436", f"`{word}` has no argument `{a.name or '...'}`", a.span,

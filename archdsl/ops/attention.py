@@ -242,7 +242,9 @@ def _weights(q, k, bias, mask, scale, cap):
     if mask != FULL:
         scores = torch.where(_allowed(mask, q, k)[0], scores, float("-inf"))
     # Only a mask of keys can leave a query with nothing to attend: the others let each position attend to itself.
-    return torch._safe_softmax(scores, -1) if "keys" in kinds(mask) else torch.softmax(scores, -1)
+    if "keys" in kinds(mask):
+        return torch._safe_softmax(scores, -1)  # pyright: ignore[reportPrivateImportUsage]  (it has no public name)
+    return torch.softmax(scores, -1)
 
 
 def _attend(weights, v):

@@ -99,7 +99,7 @@ def _einsum(xs: tuple[TensorType, ...], ins: tuple[tuple[str, ...], ...], out: t
     return TensorType(same_dtype(**{f"operand {i + 1}": x for i, x in enumerate(xs)}), tuple(sizes[n] for n in out))
 
 
-def _steps(ins: tuple[tuple[str, ...], ...], out: tuple[str, ...]) -> list[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+def einsum_steps(ins: tuple[tuple[str, ...], ...], out: tuple[str, ...]) -> list[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
     """The products of pairs, left to right: the names of both sides and of the result, the last one in the order of `out`."""
     steps, left = [], ins[0]
     for i, right in enumerate(ins[1:], 1):
@@ -114,7 +114,7 @@ def _steps(ins: tuple[tuple[str, ...], ...], out: tuple[str, ...]) -> list[tuple
 def _einsum_macs(xs: tuple[TensorType, ...], ins: tuple[tuple[str, ...], ...], out: tuple[str, ...]) -> Size:
     """A pair is one batched matrix product when it sums over a shared axis, else an elementwise product, which is not counted."""
     sizes, total = _sizes(xs, ins), 0
-    for left, right, result in _steps(ins, out):
+    for left, right, result in einsum_steps(ins, out):
         if (set(left) & set(right)) - set(result):
             total = total + volume(sizes[n] for n in dict.fromkeys(left + right) if n in result or n in left and n in right)
     return total
@@ -124,7 +124,7 @@ def _einsum_saves(xs: tuple[TensorType, ...], ins: tuple[tuple[str, ...], ...], 
     """Both sides of each product: an operand itself when torch can view it as [batch, rows, summed], else a copy."""
     sizes, kept = _sizes(xs, ins), []
     memory = ins[0]  # the axes of the left side as they lie in memory
-    for i, (left, right, result) in enumerate(_steps(ins, out), 1):
+    for i, (left, right, result) in enumerate(einsum_steps(ins, out), 1):
         both = [n for n in result if n in left and n in right]
         summed = [n for n in left if n in right and n not in result]
         for names, order, whole in ((left, memory, f"xs.{i - 1}" if i == 1 else None), (right, ins[i], f"xs.{i}")):
@@ -161,6 +161,6 @@ def einsum(xs, *, ins, out):
     if len(xs) == 1:
         return torch.einsum(_letters((ins[0], out)), xs[0])
     x = xs[0]
-    for names, y in zip(_steps(ins, out), xs[1:]):  # in pairs: torch's own order for more depends on what is installed
+    for names, y in zip(einsum_steps(ins, out), xs[1:]):  # in pairs: torch's own order for more depends on what is installed
         x = torch.einsum(_letters(names), x, y)
     return x
