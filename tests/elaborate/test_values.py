@@ -76,6 +76,12 @@ def test_faults(body, code):
     assert fault(lambda: model(body)).code == code
 
 
+def test_no_size_of_a_weight_varies_not_even_among_those_of_an_ellipsis():
+    d = fault(lambda: made("block W()(x: [..., d]) -> [..., d] {\n param w: [..., d] = zeros()\n return x + w\n}\n"
+                           "model M()(x: [3, 4, T, 8]) -> y: [3, 4, T, 8] { return W()(x) as w }"))
+    assert d.code == "A0306" and "T" in d.message
+
+
 def test_a_fault_poisons_what_it_would_bind_and_others_are_still_found():
     with pytest.raises(ArchError) as e:
         model("a = unknown_one\nb = a + 1\nc = Linear(8, bais = true)(x) as c\nd = unknown_two\nreturn x")
