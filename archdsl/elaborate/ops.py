@@ -19,6 +19,7 @@ from archdsl.source import Span
 from archdsl.syntax import tree
 
 MAX_ELEMENTS = 2**62
+LARGEST = 2**63  # of a whole number inside a graph: what an int64 holds
 
 
 def is_operand(p: tree.Param) -> bool:
@@ -45,6 +46,14 @@ class Parameter:
     many: bool
     optional: bool
     default: Any
+    number: bool  # an operand that may be a number
+    type: tree.Type
+    plain: frozenset[type]  # of values that fit at sight
+
+
+_PLAIN: dict[str, frozenset[type]] = {
+    "int": frozenset({int, Dim}), "float": frozenset({float}), "bool": frozenset({bool}), "str": frozenset({str}), "mask": frozenset({Mask}),
+}
 
 
 @cache
@@ -53,7 +62,8 @@ def parameters(name: str) -> tuple[Parameter, ...]:
     op = find(name)
     assert op is not None, name
     return tuple(Parameter(p.name, is_operand(p), is_operand_list(p), isinstance(p.type, tree.OptionalType),
-                           MISSING if p.default is None else default_of(op, p)) for p in op.decl.params)
+                           MISSING if p.default is None else default_of(op, p), p.name in op.numbers, p.type,
+                           _PLAIN.get(p.type.name, frozenset()) if isinstance(p.type, tree.NameType) else frozenset()) for p in op.decl.params)
 
 
 def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span] | None = None,
@@ -64,7 +74,7 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
     frame.session.step(span)
     params = parameters(name)
     spans = spans or {}
-    values = _arguments(op, params, args, named, span, spans)
+    values = _arguments(frame, op, params, args, named, span, spans)
     tensors = _tensors(values)
     if not tensors and (frame.init or any(isinstance(v, InitExpr) for v in _flat(values.values()))):
         return _initialiser(frame, span, op, params, values)
@@ -72,6 +82,7 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
         return values["x"]
     if not tensors:
         _needs_tensor(op, values, span, spans)
+    _need_tensors(op, params, values, span, spans)
     types = infer(frame, op, values, span, spans)
     operands: list[Any] = []
     attrs: dict[str, Any] = {}
@@ -199,7 +210,7 @@ def _as_type(frame: Frame, value: Any) -> Any:
     return as_attribute(latest(value))
 
 
-def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], named: dict[str, Any], span: Span,
+def _arguments(frame: Frame, op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], named: dict[str, Any], span: Span,
                spans: dict[Any, Span]) -> dict[str, Any]:
     """Binds arguments to the op's parameters, defaults filled in, in the order of the signature."""
     if len(args) > len(params):
@@ -223,8 +234,11 @@ def _arguments(op: Op, params: tuple[Parameter, ...], args: tuple[Any, ...], nam
     for p in params:
         value = given.get(p.name, MISSING)
         if value is not MISSING:
-            if type(value) is not Value or p.many or not p.operand:
-                _check(op, p, value, spans.get(p.name, span))
+            if p.operand:
+                if type(value) is not Value or p.many:
+                    _check_operand(op, p, value, spans.get(p.name, span))
+            elif (type(value) not in p.plain or type(value) is int and not -LARGEST <= value < LARGEST) and p.name not in op.own:
+                value = _checked_attribute(frame, op, p, value, spans.get(p.name, span))
         elif p.default is MISSING:
             raise error("A0203", f"{op.name} needs `{p.name}`", span, notes=(op.signature,))
         else:
@@ -249,19 +263,58 @@ def default_of(op: Op, p: tree.Param) -> Any:
     raise AssertionError(f"the default of {op.name}.{p.name} is no literal")
 
 
-def _check(op: Op, p: Parameter, value: Any, span: Span) -> None:
-    """Operands are tensors or numbers; attributes are not tensors."""
+def _check_operand(op: Op, p: Parameter, value: Any, span: Span) -> None:
+    """Operands are tensors; numbers where the op says so, and where a tensor is missing altogether (which is told elsewhere)."""
     kind = value.__class__
     if kind is Condition:
         raise error("A0204", f"`{p.name}` of {op.name} cannot be a condition on run-time sizes", span)
-    if p.operand:
-        if kind is Value and not p.many:
-            return
+    if p.many:
+        if kind is not tuple or not all(isinstance(v, (Value, InitExpr)) for v in value):
+            raise error("A0204", f"`{p.name}` of {op.name} is a list of tensors, not {describe(value)}", span)
+    elif not (value is None and p.optional) and not isinstance(value, (InitExpr, int, float, Fraction, Dim)):
+        raise error("A0204", f"`{p.name}` of {op.name} is a tensor, not {describe(value)}", span, f"this is {describe(value)}",
+                    notes=(op.signature,))
+
+
+def _need_tensors(op: Op, params: tuple[Parameter, ...], values: dict[str, Any], span: Span, spans: dict[Any, Span]) -> None:
+    """Beside a tensor, numbers stand only where the op takes them, and initialisers nowhere. Raises A0204."""
+    for p in params:
+        value = values[p.name]
+        if not p.operand or type(value) is Value or value is None:
+            continue
+        for v in value if p.many else ():
+            if type(v) is not Value:
+                raise error("A0204", f"`{p.name}` of {op.name} is a list of tensors, and one item is {describe(v)}", spans.get(p.name, span))
         if p.many:
-            if kind is not tuple or not all(isinstance(v, (Value, InitExpr)) for v in value):
-                raise error("A0204", f"`{p.name}` of {op.name} is a list of tensors, not {describe(value)}", span)
-        elif not (value is None and p.optional) and not isinstance(value, (InitExpr, int, float, Fraction, Dim)):
-            raise error("A0204", f"`{p.name}` of {op.name} is a tensor, not {describe(value)}", span, f"this is {describe(value)}",
+            continue
+        _held(value, spans.get(p.name, span))
+        if not p.number or isinstance(value, InitExpr):
+            raise error("A0204", f"`{p.name}` of {op.name} is a tensor, not {describe(value)}", spans.get(p.name, span), f"this is {describe(value)}",
                         notes=(op.signature,))
-    elif kind is Value or kind is tuple and any(type(v) is Value for v in _flat(value)):
+
+
+def _checked_attribute(frame: Frame, op: Op, p: Parameter, value: Any, span: Span) -> Any:
+    """The value as the type of the parameter takes it: attributes are chosen when the spec is built, so they are no tensors. Raises A0204."""
+    from archdsl.elaborate.headers import try_convert
+
+    kind = value.__class__
+    if kind is Value or kind is tuple and any(type(v) is Value for v in _flat(value)):
         raise error("A0204", f"`{p.name}` of {op.name} is chosen when the spec is built; a tensor cannot stand here", span, notes=(op.signature,))
+    if kind is OpRef:
+        value = value.op.name  # `reduce([…] -> […], mean)`
+    ok, result = try_convert(frame, latest(value), p.type)
+    if not ok:
+        raise error("A0204", f"`{p.name}` of {op.name} is of type {p.type.span.text}, not {describe(value)}", span, f"this is {describe(value)}",
+                    notes=(op.signature,))
+    if type(result) is int and not -LARGEST <= result < LARGEST and try_convert(frame, Fraction(1, 2), p.type)[0]:
+        result = float(result)
+    _held(result, span)
+    return value if kind is Late else result
+
+
+def _held(value: Any, span: Span) -> None:
+    """Raises A0221 for a whole number that no int64 holds."""
+    for v in _flat((value,)):
+        if type(v) is int and not -LARGEST <= v < LARGEST:
+            raise error("A0221", "this number is out of range", span, "a whole number of a tensor lies between -2**63 and 2**63",
+                        help="`float(…)` makes it a float")

@@ -1,26 +1,33 @@
 """Tensors written in the text, and types taken from another tensor."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from archdsl.graph import TensorType
+from archdsl.graph import FLOATS, TensorType
 from archdsl.lazy import torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import floats, torch_dtype
+from archdsl.ops.rules import DTYPES, floats, torch_dtype
 
 
 def _literal(value: Any, dtype: str = "float") -> TensorType:
     shape: list[int] = []
     level = [value]
+    if dtype != "float" and dtype not in DTYPES:
+        raise OpError(f"there is no element type `{dtype}`", "dtype", help=f"it is one of float, {', '.join(DTYPES)}")
     while isinstance(level[0], tuple):
         if not level[0] or any(not isinstance(v, tuple) or len(v) != len(level[0]) for v in level):
             raise OpError("the nested lists of a tensor have equal lengths", "value")
         shape.append(len(level[0]))
         level = [w for v in level for w in v]
+    if not all(isinstance(v, (int, float)) for v in level):
+        raise OpError("a tensor is written down as numbers in lists of equal lengths", "value")
+    if dtype not in FLOATS and any(v != int(v) or not -(2**63) <= v < 2**63 for v in level if math.isfinite(v)):
+        raise OpError(f"these are no whole numbers that a tensor of type {dtype} holds", "value")
     return TensorType(dtype, tuple(shape))
 
 
-@op("literal(value: list[float], dtype: str = \"float\") -> [*s]", infer=_literal, grad="none",
+@op("literal(value: list[float], dtype: str = \"float\") -> [*s]", infer=_literal, own=("value",), grad="none",
     samples=lambda: [{"value": (1.5, 2.0, -3.0)}, {"value": ((1, 2), (3, 4)), "dtype": "int"}, {"value": ((0.5,),)}])
 def literal(*, value, dtype="float"):
     """The tensor that nested lists of numbers write down."""

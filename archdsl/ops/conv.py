@@ -7,7 +7,7 @@ from archdsl.dims import Size, conv_out, conv_transpose_out, pool_out
 from archdsl.graph import TensorType
 from archdsl.lazy import F
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import chosen, each, floats, need_equal, need_float, need_rank, rank, same_dtype, volume
+from archdsl.ops.rules import chosen, each, floats, need_count, need_equal, need_float, need_rank, rank, same_dtype, volume
 
 Numbers = int | tuple[int, ...]
 
@@ -15,6 +15,7 @@ Numbers = int | tuple[int, ...]
 def _divides(n: int, size: Size, what: str, about: str) -> Size:
     from archdsl.shapes import divide
 
+    need_count(n, about)
     part = divide(size, n)
     if part is None:
         raise OpError(f"{what} ({size}) cannot be split into {n} groups of one size", about)
@@ -37,14 +38,15 @@ def _conv(x: TensorType, weight: TensorType, bias: TensorType | None = None, str
                "the channels of a group and the second axis of `weight`", "weight")
     _divides(groups, weight.shape[0], "the channels of the result", "groups")
     if bias is not None:
+        need_rank(bias, (1,), "bias")
         need_equal(bias.shape[0], weight.shape[0], "the length of `bias` and the first axis of `weight`", "bias")
     n = len(x.shape) - 2
-    strides, dilations = each(stride, n, "stride"), each(dilation, n, "dilation")
+    strides, dilations = each(stride, n, "stride", known=True), each(dilation, n, "dilation", known=True)
     if pad == "same":
         if strides != (1,) * n:
             raise OpError('`pad = "same"` needs stride 1', "pad", help="give the padding as a number")
         return TensorType(dtype, (x.shape[0], weight.shape[0], *x.shape[2:]))
-    windows = (weight.shape[2:], strides, each(pad, n, "pad"), dilations)
+    windows = (weight.shape[2:], strides, each(pad, n, "pad", 0, True), dilations)
     sizes = [_positive(conv_out(s, *window), s, window[0]) for s, *window in zip(x.shape[2:], *windows)]
     return TensorType(dtype, (x.shape[0], weight.shape[0], *sizes))
 
@@ -77,9 +79,13 @@ def _conv_transpose(x: TensorType, weight: TensorType, bias: TensorType | None =
     _divides(groups, x.shape[1], "the channels of `x`", "groups")
     out = groups * weight.shape[1]
     if bias is not None:
+        need_rank(bias, (1,), "bias")
         need_equal(bias.shape[0], out, "the length of `bias` and the channels of the result", "bias")
     n = len(x.shape) - 2
-    windows = (weight.shape[2:], each(stride, n, "stride"), each(pad, n, "pad"), each(dilation, n, "dilation"), each(output_pad, n, "output_pad"))
+    strides, dilations = each(stride, n, "stride", known=True), each(dilation, n, "dilation", known=True)
+    windows = (weight.shape[2:], strides, each(pad, n, "pad", 0, True), dilations, each(output_pad, n, "output_pad", 0, True))
+    if any(p >= max(s, d) for p, s, d in zip(windows[-1], strides, dilations)):
+        raise OpError(f"`output_pad` ({output_pad}) is smaller than the stride or the dilation", "output_pad")
     sizes = [_positive(conv_transpose_out(s, *window), s, window[0]) for s, *window in zip(x.shape[2:], *windows)]
     return TensorType(dtype, (x.shape[0], out, *sizes))
 
@@ -102,7 +108,7 @@ def _pool(x: TensorType, size: Numbers, stride: Numbers | None = None, pad: Numb
     need_float(x)
     need_rank(x, (3, 4, 5))
     n = len(x.shape) - 2
-    windows, pads = each(size, n, "size"), each(pad, n, "pad")
+    windows, pads = each(size, n, "size"), each(pad, n, "pad", 0, True)
     if any(isinstance(k, int) and 2 * p > k for k, p in zip(windows, pads)):
         raise OpError(f"padding of {pad} is more than half the window of {size}", "pad")
     sizes = zip(x.shape[2:], windows, each(size if stride is None else stride, n, "stride"), pads)
@@ -152,10 +158,7 @@ def _resize(x: TensorType, size: Any, mode: str = "linear", align_corners: bool 
         raise OpError("antialiasing needs two axes and the mode linear or bicubic", "antialias")
     if align_corners and mode not in ("linear", "bicubic"):
         raise OpError("`align_corners` needs the mode linear or bicubic", "align_corners")
-    sizes = tuple(size) if isinstance(size, (tuple, list)) else (size,) * n
-    if len(sizes) != n:
-        raise OpError(f"`size` has {len(sizes)} numbers for {n} axes", "size")
-    return TensorType(x.dtype, (*x.shape[:2], *sizes))
+    return TensorType(x.dtype, (*x.shape[:2], *each(size, n, "size")))
 
 
 @op('resize(x: [B, c, *s], size: int | list[int], mode: "nearest" | "nearest_exact" | "area" | "linear" | "bicubic" = "linear", '

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from archdsl.dims import Size, ceildiv, conv_out, maximum, minimum
+from archdsl.dims import Dim, Size, ceildiv, conv_out, maximum, minimum
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axes_of, axis_of, bools, broadcast, chosen, each, equal, floats, ints, need_equal, promote, rank, replaced, size, volume
+from archdsl.ops.rules import axes_of, axis_of, bools, broadcast, chosen, each, equal, floats, ints, need_count, need_equal, promote, rank, replaced, size, volume
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -122,11 +122,17 @@ def stack(xs, *, axis=0):
     return torch.stack(xs, axis)
 
 
+MAX_PARTS = 10_000  # each is a result of its own
+
+
 def _split(x: TensorType, sizes: Any, axis: int = -1) -> tuple[TensorType, ...]:
     a = axis_of(axis, len(x.shape))
-    if isinstance(sizes, int):
+    if not isinstance(sizes, tuple):
         from archdsl.shapes import divide
 
+        need_count(sizes, "sizes")
+        if sizes > MAX_PARTS:
+            raise OpError(f"{sizes:,} parts are too many: at most {MAX_PARTS:,}", "sizes")
         part = divide(x.shape[a], sizes)
         if part is None:
             raise OpError(f"axis {axis} ({x.shape[a]}) cannot be split into {sizes} equal parts", "sizes")
@@ -154,10 +160,17 @@ def _bound(value: Any, n: Size, default: Size) -> Size:
     return minimum(value, n)
 
 
+_PLACES = {"new": 1, "int": 2, "slice": 4}
+
+
 def _slice(x: TensorType, items: tuple[tuple[Any, ...], ...]) -> TensorType:
     shape: list[Size] = []
     axes = iter(x.shape)
+    if not isinstance(items, tuple) or not all(isinstance(i, tuple) and i and _PLACES.get(i[0]) == len(i) for i in items):
+        raise OpError("places are written `x[…]`", "items")
     for kind, *rest in items:
+        if any(v is not None and (not isinstance(v, (int, Dim)) or isinstance(v, bool)) for v in rest):
+            raise OpError("places are whole numbers", "items")
         if kind == "new":
             shape.append(1)
             continue
@@ -176,7 +189,7 @@ def _slice(x: TensorType, items: tuple[tuple[Any, ...], ...]) -> TensorType:
     return TensorType(x.dtype, (*shape, *axes))
 
 
-@op("slice(x: [*s], items: list[str]) -> [*t]", infer=_slice, view=True,
+@op("slice(x: [*s], items: list[str]) -> [*t]", infer=_slice, own=("items",), view=True,
     samples=lambda: [{"x": floats(4, 7, 3), "items": (("slice", None, -1, None), ("slice", 1, 6, 2))},
                      {"x": floats(2, 5), "items": (("int", -1), ("new",))},
                      {"x": floats(1, 3), "items": (("slice", None, None, None), ("slice", 5, None, None))},
@@ -191,7 +204,7 @@ def slice_(x, *, items):
 _PAD_MODES = ("constant", "reflect", "replicate", "circular")
 
 
-def _pad_widths(x: TensorType, widths: tuple[tuple[Size, Size], ...], mode: str) -> TensorType:
+def _pad_widths(x: TensorType, widths: tuple[tuple[Size, Size], ...], mode: str, value: float) -> TensorType:
     if mode not in _PAD_MODES:
         raise OpError(f"there is no padding `{mode}`", "mode", help=f"it is one of {', '.join(_PAD_MODES)}")
     if len(widths) != len(x.shape):
@@ -200,6 +213,10 @@ def _pad_widths(x: TensorType, widths: tuple[tuple[Size, Size], ...], mode: str)
         for w in (before, after):
             if mode == "reflect" and isinstance(w, int) and isinstance(s, int) and w >= s:
                 raise OpError(f"reflection by {w} needs an axis of at least {w + 1}, and this has {s}", "widths")
+    if mode != "constant" and value:
+        raise OpError(f"padding `{mode}` takes no value", "value")
+    if mode != "constant" and x.dtype == "bool":
+        raise OpError(f"padding `{mode}` needs numbers, and this is {x}", "x")
     padded = [i for i, w in enumerate(widths) if w != (0, 0)]
     if mode != "constant" and padded and len(x.shape) - padded[0] > min(3, max(1, len(x.shape) - 1)):
         raise OpError(f"padding `{mode}` reaches the last {min(3, max(1, len(x.shape) - 1))} axes only", "widths")
@@ -220,7 +237,7 @@ def _pad_saves(x: TensorType, mode: str = "constant", **_: Any) -> tuple[str, ..
 
 
 def _pad(x: TensorType, widths: Any, mode: str = "constant", value: float = 0) -> TensorType:
-    return _pad_widths(x, widths, mode)
+    return _pad_widths(x, widths, mode, value)
 
 
 @op('pad(x: [*s], widths: list[(int, int)], mode: "constant" | "reflect" | "replicate" | "circular" = "constant", value: float = 0) -> [*t]',
@@ -237,13 +254,13 @@ def pad(x, *, widths, mode="constant", value=0):
 
 def _to_multiple(x: TensorType, multiple: Any, axes: Any) -> dict[int, int]:
     chosen = axes_of(axes, len(x.shape))
-    return dict(zip(chosen, each(multiple, len(chosen), "multiple")))
+    return dict(zip(chosen, each(multiple, len(chosen), "multiple", known=True)))
 
 
 def _pad_to(x: TensorType, multiple: Any, axes: Any, mode: str = "constant", value: float = 0) -> TensorType:
     by_axis = _to_multiple(x, multiple, axes)
     out = tuple(ceildiv(s, by_axis[i]) * by_axis[i] if i in by_axis else s for i, s in enumerate(x.shape))
-    _pad_widths(x, tuple((0, o - s) for o, s in zip(out, x.shape)), mode)
+    _pad_widths(x, tuple((0, o - s) for o, s in zip(out, x.shape)), mode, value)
     return TensorType(x.dtype, out)
 
 
@@ -265,16 +282,21 @@ def pad_to(x, *, multiple, axes, mode="constant", value=0):
     return F.pad(x, _flat(widths, mode), **chosen(mode=(mode, "constant"), value=(value, 0)))
 
 
+def _rolled(x: TensorType, shifts: Any, axes: Any) -> TensorType:
+    each(shifts, len(axes_of(axes, len(x.shape))), "shifts", -(2**63))
+    return TensorType(x.dtype, x.shape)
+
+
 def _same(x: TensorType, axes: Any = None, **_: Any) -> TensorType:
     axes_of(axes, len(x.shape))
     return TensorType(x.dtype, x.shape)
 
 
-@op("roll(x: [*s], shifts: int | list[int], axes: int | list[int]) -> [*s]", infer=_same,
-    samples=lambda: [{"x": floats(2, 3, 5), "shifts": (1, -2), "axes": (1, 2)}, {"x": floats(1), "shifts": 3, "axes": 0}])
+@op("roll(x: [*s], shifts: int | list[int], axes: int | list[int]) -> [*s]", infer=_rolled,
+    samples=lambda: [{"x": floats(2, 3, 5), "shifts": (1, -2), "axes": (1, 2)}, {"x": floats(2, 3), "shifts": 1, "axes": (0, 1)}, {"x": floats(1), "shifts": 3, "axes": 0}])
 def roll(x, *, shifts, axes):
     """y[i + shift] = x[i], round the end."""
-    return torch.roll(x, shifts, axes)
+    return torch.roll(x, shifts if isinstance(shifts, tuple) or not isinstance(axes, tuple) else (shifts,) * len(axes), axes)
 
 
 @op("flip(x: [*s], axes: int | list[int]) -> [*s]", infer=_same,
@@ -289,7 +311,7 @@ def _windows(x: TensorType, size: Any, stride: Any = None, pad: Any = 0, axes: A
     chosen = axes_of(axes, len(x.shape))
     n = len(chosen)
     shape, sizes = list(x.shape), each(size, n, "size")
-    for a, k, s, p in zip(chosen, sizes, each(size if stride is None else stride, n, "stride"), each(pad, n, "pad")):
+    for a, k, s, p in zip(chosen, sizes, each(size if stride is None else stride, n, "stride"), each(pad, n, "pad", 0, True)):
         shape[a] = count = conv_out(shape[a], k, s, p)
         if isinstance(count, int) and count < 1:
             raise OpError(f"a window of {k} does not fit on an axis of {x.shape[a]}", "size")
@@ -321,7 +343,7 @@ def unfold(x, *, size, stride=None, pad=0, axes=-1):
 def _fold(x: TensorType, out: Any, stride: Any = None, pad: Any = 0, axes: Any = -1) -> TensorType:
     n = len(axes) if isinstance(axes, (tuple, list)) else 1
     kept, sizes = x.shape[:-n], x.shape[-n:]
-    chosen, outs = axes_of(axes, len(kept)), (out,) if not isinstance(out, (tuple, list)) else tuple(out)
+    chosen, outs = axes_of(axes, len(kept)), each(out, n, "out")
     shape = list(kept)
     for a, o in zip(chosen, outs):
         shape[a] = o
@@ -340,7 +362,7 @@ def fold(x, *, out, stride=None, pad=0, axes=-1):
     count = 1 if isinstance(axes, int) else len(axes)
     n = rank(x) - count
     sizes = [size(x, n + i) for i in range(count)]
-    windows = _per_axis(axes, n, out if isinstance(out, (tuple, list)) else [out], sizes, sizes if stride is None else stride, pad)
+    windows = _per_axis(axes, n, out if isinstance(out, (tuple, list)) else [out] * count, sizes, sizes if stride is None else stride, pad)
     shape = [size(x, i) for i in range(n + count)]
     for a, o, k, s, p in reversed(windows):
         shape = shape[:-1]
@@ -351,8 +373,13 @@ def fold(x, *, out, stride=None, pad=0, axes=-1):
     return x
 
 
+def _repeated(x: TensorType, repeats: Size, axis: int = -1) -> TensorType:
+    a = axis_of(axis, len(x.shape))
+    return TensorType(x.dtype, replaced(x.shape, a, x.shape[a] * repeats))
+
+
 @op("repeat_interleave(x: [*s], repeats: int, axis: int = -1) -> [*t]",
-    infer=lambda x, repeats, axis=-1: TensorType(x.dtype, replaced(x.shape, axis_of(axis, len(x.shape)), x.shape[axis] * repeats)),
+    infer=_repeated,
     samples=lambda: [{"x": floats(2, 3), "repeats": 2}, {"x": bools(1, 3), "repeats": 3, "axis": 0}])
 def repeat_interleave(x, *, repeats, axis=-1):
     """Each position `repeats` times in a row along an axis."""

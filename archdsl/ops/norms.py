@@ -6,7 +6,7 @@ from typing import Any
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axis_of, floats, need_equal, need_float, replaced, size, wider
+from archdsl.ops.rules import axis_of, floats, need_count, need_equal, need_float, need_rank, replaced, size, wider
 
 
 def _affine(x: TensorType, axis: int, **operands: TensorType | None) -> TensorType:
@@ -25,6 +25,14 @@ def _last(x: TensorType, weight: TensorType | None = None, bias: TensorType | No
     return _affine(x, -1, weight=weight, bias=bias)
 
 
+def _layer(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, eps: float = 1e-5, count: int | None = None) -> TensorType:
+    if count is not None:
+        need_count(count, "count")
+        if x.shape and isinstance(x.shape[-1], int) and count > x.shape[-1]:
+            raise OpError(f"`count` is at most the {x.shape[-1]} channels of `x`, not {count}", "count")
+    return _affine(x, -1, weight=weight, bias=bias)
+
+
 def _layer_norm_saves(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, eps: float = 1e-5,
                       count: int | None = None) -> Any:
     row = TensorType(x.dtype, (*x.shape[:-1], 1))
@@ -35,7 +43,7 @@ def _layer_norm_saves(x: TensorType, weight: TensorType | None = None, bias: Ten
     return {"x": (*own, "weight"), "weight": (TensorType(x.dtype, x.shape),), "bias": ()}
 
 
-@op("layer_norm(x: [..., d], weight: [d]? = none, bias: [d]? = none, eps: float = 1e-5, count: int? = none) -> [..., d]", infer=_last,
+@op("layer_norm(x: [..., d], weight: [d]? = none, bias: [d]? = none, eps: float = 1e-5, count: int? = none) -> [..., d]", infer=_layer,
     roles={"d": "normalise"}, source="arxiv 1607.06450", saves=_layer_norm_saves,
     samples=lambda: [{"x": floats(2, 3, 7), "weight": floats(7), "bias": floats(7)}, {"x": floats(1, 5)}, {"x": floats(1, 1, 2), "weight": floats(2)},
                      {"x": floats(2, 6), "weight": floats(6), "bias": floats(6), "count": 4}])
@@ -80,6 +88,7 @@ def crms_norm(x, *, eps=1e-5):
 def _groups(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, groups: int = 1, **_: Any) -> TensorType:
     if len(x.shape) < 2:
         raise OpError(f"batch and channels are needed, and this is {x}", "x")
+    need_count(groups, "groups")
     if not isinstance(x.shape[1], int) or x.shape[1] % groups:
         raise OpError(f"{x.shape[1]} channels cannot be split into {groups} groups of one size", "groups")
     return _affine(x, 1, weight=weight, bias=bias)
@@ -100,12 +109,17 @@ def group_norm(x, weight=None, bias=None, *, groups=1, eps=1e-5):
 
 
 def _batch(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, mean: TensorType | None = None,
-           variance: TensorType | None = None, **_: Any) -> TensorType:
+           variance: TensorType | None = None, eps: float = 1e-5, **_: Any) -> TensorType:
     if len(x.shape) < 2:
         raise OpError(f"batch and channels are needed, and this is {x}", "x")
     _affine(x, 1, weight=weight, bias=bias)
+    if (mean is None) != (variance is None):
+        raise OpError("`mean` and `variance` are given together or not at all", "mean" if variance is None else "variance")
+    if eps <= 0:
+        raise OpError(f"`eps` is above 0, not {eps}", "eps")
     for name, v in (("mean", mean), ("variance", variance)):
         if v is not None:
+            need_rank(v, (1,), name)
             need_equal(v.shape[0], x.shape[1], f"the length of `{name}` and axis 1 of `x`", name)
     return TensorType(x.dtype, x.shape)
 

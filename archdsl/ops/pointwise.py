@@ -19,6 +19,7 @@ from archdsl.ops.rules import (
     is_tensor,
     need_dtype,
     need_float,
+    need_number,
     shape_of,
     torch_dtype,
 )
@@ -56,7 +57,7 @@ def _arithmetic(x: Any, y: Any, **_: Any) -> TensorType:
 
 def binary(name: str, low: float = -2.0, **rules: Any) -> Callable[[Callable[..., Any]], Op]:
     """Two tensors, or a tensor and a number, broadcast against each other."""
-    return op(f"{name}(x: [*s], y: [*t]) -> [*u]", infer=_arithmetic, samples=rules.pop("samples", _binary_samples(low)), **rules)
+    return op(f"{name}(x: [*s], y: [*t]) -> [*u]", infer=rules.pop("infer", _arithmetic), numbers=("x", "y"), samples=rules.pop("samples", _binary_samples(low)), **rules)
 
 
 # ---------------------------------------------------------------- arithmetic
@@ -66,7 +67,13 @@ def add(x, y):
     return x + y
 
 
-@binary("sub")
+def _difference(x: Any, y: Any) -> TensorType:
+    need_number(x, "x")
+    need_number(y, "y")
+    return elementwise(x, y)
+
+
+@binary("sub", infer=_difference)
 def sub(x, y):
     """x - y."""
     return x - y
@@ -84,7 +91,7 @@ def _div_infer(x: Any, y: Any) -> TensorType:
     return elementwise(x, y)
 
 
-@op("div(x: [*s], y: [*t]) -> [*u]", infer=_div_infer, samples=_binary_samples(0.5),
+@op("div(x: [*s], y: [*t]) -> [*u]", infer=_div_infer, numbers=("x", "y"), samples=_binary_samples(0.5),
     saves=lambda x, y: {"x": ("y",), "y": ("x", "y") if isinstance(x, TensorType) else (TensorType(y.dtype, y.shape),)})
 def div(x, y):
     """x / y for floats (`//` divides whole numbers)."""
@@ -101,13 +108,19 @@ def _integers() -> list[dict[str, Any]]:
     return [{"x": ints(9, 2, 5), "y": 3}, {"x": floats(2, 5), "y": 0.7}, {"x": floats(4), "y": floats(2, 4, low=0.5)}, {"x": ints(7, 1), "y": 1}]
 
 
-@binary("mod", saves={"y": ("x", "y")}, samples=_integers)
+def _remainder(x: Any, y: Any) -> TensorType:
+    if not isinstance(y, TensorType) and y == 0:
+        raise OpError("a division by 0", "y")
+    return _difference(x, y)
+
+
+@binary("mod", infer=_remainder, saves={"y": ("x", "y")}, samples=_integers)
 def mod(x, y):
     """x - y ⌊x / y⌋, with the sign of y."""
     return x % y
 
 
-@binary("floordiv", grad="none", samples=_integers)
+@binary("floordiv", infer=_remainder, grad="none", samples=_integers)
 def floordiv(x, y):
     """⌊x / y⌋; its gradient is zero."""
     if is_float(x) or is_float(y):  # `//` has no derivative at all, which would stop a backward pass
@@ -149,7 +162,14 @@ def _any_unary(x: TensorType, **_: Any) -> TensorType:
     return TensorType(x.dtype, x.shape)
 
 
-@op("clamp(x: [*s], low: float? = none, high: float? = none) -> [*s]", infer=_any_unary, saves=("x",),
+def _clamp(x: TensorType, low: Any = None, high: Any = None) -> TensorType:
+    need_number(x)
+    if low is None and high is None:
+        raise OpError("`low`, `high` or both are needed", help="`clamp(x, low = 0)`")
+    return TensorType(x.dtype, x.shape)
+
+
+@op("clamp(x: [*s], low: int | float? = none, high: int | float? = none) -> [*s]", infer=_clamp, saves=("x",),
     samples=lambda: [{"x": floats(2, 5), "low": -1.0, "high": 0.5}, {"x": floats(1), "low": 0.0}, {"x": floats(3), "high": 0.3}])
 def clamp(x, *, low=None, high=None):
     """min(max(x, low), high)."""
@@ -324,7 +344,7 @@ def _compared(x: Any, y: Any) -> TensorType:
 def comparison(name: str) -> Callable[[Callable[..., Any]], Op]:
     samples: Callable[[], list[dict[str, Any]]] = lambda: [
         {"x": ints(4, 2, 5), "y": ints(4, 5)}, {"x": floats(1, 3), "y": floats(2, 1)}, {"x": ints(3, 7), "y": 1}, {"x": ints(3, 1), "y": 0.5}]
-    return op(f"{name}(x: [*s], y: [*t]) -> bool[*u]", infer=_compared, grad="none", samples=samples)
+    return op(f"{name}(x: [*s], y: [*t]) -> bool[*u]", infer=_compared, numbers=("x", "y"), grad="none", samples=samples)
 
 
 @comparison("eq")
@@ -366,23 +386,26 @@ def ge(x, y):
 def _logical(x: Any, y: Any = False) -> TensorType:
     for name, value in (("x", x), ("y", y)):
         need_dtype(value, ("bool",), name, "a bool tensor")
+        if not isinstance(value, (TensorType, bool)):
+            raise OpError("this is neither true nor false", name, help="compare it: `… > 0`")
     return elementwise(x, y, dtype="bool")
 
 
-_LOGICAL: dict[str, Any] = {"infer": _logical, "grad": "none",
-                            "samples": lambda: [{"x": bools(2, 5), "y": bools(5)}, {"x": bools(1, 1), "y": bools(3, 1)}]}
+_LOGICAL: dict[str, Any] = {"infer": _logical, "grad": "none", "numbers": ("x", "y"),
+                            "samples": lambda: [{"x": bools(2, 5), "y": bools(5)}, {"x": bools(1, 1), "y": bools(3, 1)}, {"x": bools(3), "y": True},
+                                                {"x": False, "y": bools(2, 1)}]}
 
 
 @op("logical_and(x: bool[*s], y: bool[*t]) -> bool[*u]", **_LOGICAL)
 def logical_and(x, y):
     """Both."""
-    return torch.logical_and(x, y)
+    return torch.logical_and(x, y) if is_tensor(x) and is_tensor(y) else x & y
 
 
 @op("logical_or(x: bool[*s], y: bool[*t]) -> bool[*u]", **_LOGICAL)
 def logical_or(x, y):
     """Either or both."""
-    return torch.logical_or(x, y)
+    return torch.logical_or(x, y) if is_tensor(x) and is_tensor(y) else x | y
 
 
 @op("logical_not(x: bool[*s]) -> bool[*s]", infer=_logical, grad="none", samples=lambda: [{"x": bools(2, 5)}, {"x": bools(1)}])
@@ -396,7 +419,7 @@ def _where(condition: Any, x: Any, y: Any) -> TensorType:
     return elementwise(TensorType("bool", shape_of(condition)), x, y, dtype=elementwise(x, y).dtype)
 
 
-@op("where(condition: bool[*c], x: [*s], y: [*t]) -> [*u]", infer=_where, saves=("condition",),
+@op("where(condition: bool[*c], x: [*s], y: [*t]) -> [*u]", infer=_where, numbers=("x", "y"), saves=("condition",),
     samples=lambda: [{"condition": bools(2, 5), "x": floats(5), "y": floats(2, 1)}, {"condition": bools(3), "x": floats(3), "y": -3.5},
                      {"condition": bools(1, 1), "x": 0, "y": floats(1, 4)}])
 def where(condition, x, y):

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from archdsl.dims import Size
-from archdsl.graph import TensorType
+from archdsl.graph import FLOATS, TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
 from archdsl.ops.rules import floats, need_float, rank, torch_dtype
@@ -50,6 +50,8 @@ def permutation(*, n, seed=None, device=None):
 def _draw(shape: tuple[Size, ...], dtype: str = "float", **_: Any) -> TensorType:
     if any(isinstance(n, int) and n < 0 for n in shape):
         raise OpError("no size is negative", "shape")
+    if dtype not in FLOATS:
+        raise OpError(f"a drawn tensor is of a float type, not `{dtype}`", "dtype", help=f"it is one of {', '.join(FLOATS)}")
     return TensorType(dtype, tuple(shape))
 
 

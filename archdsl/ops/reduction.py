@@ -7,7 +7,7 @@ from typing import Any
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axes_of, axis_of, bools, chosen, floats, ints, need_dtype, need_float, replaced
+from archdsl.ops.rules import axes_of, axis_of, bools, chosen, floats, ints, need_dtype, need_float, need_number, rank, replaced
 
 HOW = ("mean", "sum", "max", "min", "var", "any", "all")
 
@@ -30,7 +30,7 @@ def _apply(x: Any, axes: Any, how: str, keep: bool) -> Any:
     function = {"mean": "mean", "sum": "sum", "max": "amax", "min": "amin", "any": "any", "all": "all"}[how]
     if axes is None and not keep:
         return getattr(x, function)()
-    return getattr(x, function)(() if axes is None and how in ("max", "min") else axes, **chosen(keepdim=(keep, False)))
+    return getattr(x, function)(tuple(range(rank(x))) if axes is None else axes, **chosen(keepdim=(keep, False)))
 
 
 _KEPT: dict[str, tuple[str, ...]] = {"max": ("x", "out"), "min": ("x", "out"), "var": ("x",)}
@@ -49,7 +49,8 @@ def reduction(name: str, **rules: Any) -> Callable[[Callable[..., Any]], Any]:
     """A reduction by its own name: over one axis, several, or all (none)."""
     return op(f"{name}(x: [...], axis: int | list[int]? = none, keep: bool = false) -> [*r]", saves=_KEPT.get(name, ()),
               infer=lambda x, axis=None, keep=False: _reduce_type(x, axis, name, keep),
-              samples=lambda: [{"x": floats(2, 3, 5), "axis": 1}, {"x": floats(1, 4), "axis": (0, -1), "keep": True}, {"x": floats(7)}], **rules)
+              samples=lambda: [{"x": floats(2, 3, 5), "axis": 1}, {"x": floats(1, 4), "axis": (0, -1), "keep": True}, {"x": floats(7)},
+                               {"x": floats(2, 3), "keep": True}], **rules)
 
 
 @reduction("sum")
@@ -147,6 +148,7 @@ def cumsum(x, *, axis=-1):
 
 
 def _argmax(x: TensorType, axis: int = -1, keep: bool = False) -> TensorType:
+    need_number(x)
     return TensorType("int", _reduce_type(x, axis, "max", keep).shape)
 
 
@@ -173,6 +175,9 @@ def sort(x, *, axis=-1, descending=False, stable=False):
 def _topk(x: TensorType, k: int, axis: int = -1, largest: bool = True) -> tuple[TensorType, TensorType]:
     a = axis_of(axis, len(x.shape))
     n = x.shape[a]
+    need_number(x)
+    if isinstance(k, int) and k < 1:
+        raise OpError(f"`k` is at least 1, not {k}", "k")
     if isinstance(n, int) and isinstance(k, int) and k > n:
         raise OpError(f"the {k} largest of {n} values are asked for", "k")
     shape = replaced(x.shape, a, k)

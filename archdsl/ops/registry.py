@@ -47,6 +47,8 @@ class Op:
     a dict says for which operand's gradient (`{"x": ("weight",), "weight": ("x",)}`); a callable computes either (and may take `needs`,
     the names of the operands that get a gradient). Ask `kept`.
     `roles`: axis name of the signature -> role; others map. `phase`: behaves differently in training; the body takes `training`.
+    `numbers`: operands that may be numbers beside a tensor. `own`: attributes that `infer` checks itself (their
+    values are more than the signature can say).
     `view`: the result may alias the first operand. `samples`: argument sets for the registry test: () -> list[dict].
     """
 
@@ -61,6 +63,8 @@ class Op:
     phase: bool = False
     random: bool = False
     view: bool = False
+    numbers: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     source: str = ""
     samples: Callable[[], list[dict[str, Any]]] | None = None
 
@@ -125,4 +129,4 @@ def load() -> None:
     global _loaded
     if not _loaded:
         _loaded = True
-        from archdsl.ops import attention, constants, conv, indexing, layout, linear, norms, pointwise, random, reduction  # noqa: F401
+        from archdsl.ops import attention, constants, conv, foreign, indexing, layout, linear, norms, pointwise, random, reduction  # noqa: F401

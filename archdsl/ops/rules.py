@@ -135,6 +135,11 @@ def need_dtype(x: Any, dtypes: Iterable[str], about: str, what: str) -> None:
         raise OpError(f"{what} is needed, and this one is {x}", about)
 
 
+def need_number(x: Any, about: str = "x") -> None:
+    if isinstance(x, bool) or isinstance(x, TensorType) and x.dtype == "bool":
+        raise OpError(f"numbers are needed, and this is {x if isinstance(x, TensorType) else 'a truth value'}", about, help=f"cast it first: `cast({about}, int)`")
+
+
 def need_index(x: Any, about: str = "index") -> None:
     need_dtype(x, ("int", "i32"), about, "an integer tensor (int or i32)")
 
@@ -219,6 +224,8 @@ def elementwise(*operands: Any, dtype: str | None = None) -> TensorType:
 
 def axis_of(axis: int, rank: int, about: str = "axis") -> int:
     """A non-negative axis."""
+    if not isinstance(axis, int):
+        raise OpError(f"an axis is a number known at build, not {axis}", about)
     if not -rank <= axis < rank:
         raise OpError(f"there is no axis {axis} in a tensor of {rank} axes", about)
     return axis % rank
@@ -227,7 +234,9 @@ def axis_of(axis: int, rank: int, about: str = "axis") -> int:
 def axes_of(axis: int | Iterable[int] | None, rank: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(rank))
-    axes = tuple(axis_of(a, rank) for a in ((axis,) if isinstance(axis, int) else axis))
+    if axis == ():
+        raise OpError("at least one axis is needed", "axis")
+    axes = tuple(axis_of(a, rank) for a in (axis if isinstance(axis, tuple) else (axis,)))
     if len(set(axes)) < len(axes):
         raise OpError(f"an axis is named twice in {tuple(axes)}", "axis")
     return axes
@@ -237,13 +246,25 @@ def replaced(shape: tuple[Size, ...], axis: int, *sizes: Size) -> tuple[Size, ..
     return (*shape[:axis], *sizes, *shape[axis + 1:])
 
 
-def each(value: Any, n: int, about: str) -> tuple[int, ...]:
-    """An attribute for n axes: one number for all, or one per axis."""
-    if not isinstance(value, (tuple, list)):
-        return (value,) * n
-    if len(value) != n:
-        raise OpError(f"`{about}` has {len(value)} numbers for {n} axes", about)
-    return tuple(value)
+def each(value: Any, n: int, about: str, least: int = 1, known: bool = False) -> tuple[int, ...]:
+    """An attribute for n axes: one number for all, or one per axis; none is below `least`, all are `known` when the model is built."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * n
+    if len(values) != n:
+        raise OpError(f"`{about}` has {len(values)} numbers for {n} axes", about)
+    for v in values:
+        if known and not isinstance(v, int):
+            raise OpError(f"`{about}` has to be known when the model is built, this is {v}", about)
+        if isinstance(v, int) and v < least:
+            raise OpError(f"`{about}` is at least {least}, not {v}", about)
+    return values
+
+
+def need_count(value: Any, about: str) -> None:
+    """A number from 1 up that is known when the model is built."""
+    if not isinstance(value, int):
+        raise OpError(f"`{about}` has to be known when the model is built, this is {value}", about)
+    if value < 1:
+        raise OpError(f"`{about}` is at least 1, not {value}", about)
 
 
 def volume(shape: Iterable[Size]) -> Size:

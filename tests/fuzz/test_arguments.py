@@ -1,0 +1,112 @@
+"""Every op with every odd value for every argument: a diagnostic, or a model that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import pytest
+import torch
+
+from archdsl.diagnostics.model import ArchError
+from archdsl.dims import evaluate
+from archdsl.elaborate.values import show
+from archdsl.graph import TensorType
+from archdsl.inputs import sample_inputs
+from archdsl.ops import registry
+from archdsl.ops.rules import torch_dtype
+from archdsl.spec import loads
+
+registry.load()
+UNCALLED = {"rearrange", "reduce", "einsum"}  # words with a syntax of their own
+ODD = """none true 1.5 -1 0 3 7 10**9 10**30 1e308 -1e308 0-1.5 "a" "" "sum" [] [1] [-1] [0] [1,2,3] [1.5] [none] ["a"] [[1]] (1,2) [(1,2)] [[1,2],[3]] causal full
+normal() relu Linear(4) block(z)=>z R(1) R odd T T+1 floordiv(T,2) [T] [odd] [odd,1] [odd,odd] odd>0 T>3 w f normal iota sum keys(odd>0)""".split()
+
+
+def declared(t: TensorType) -> str:
+    return f"{'' if t.dtype == 'float' else t.dtype}[{', '.join(map(str, t.shape))}]" + (f" in 0..<{int(t.high)}" if t.dtype == "int" else "")  # type: ignore[attr-defined]
+
+
+def names_of(inputs: list[str]) -> set[str]:
+    return {i.partition(":")[0] for i in inputs}
+
+
+def texts(op: registry.Op) -> Iterator[tuple[str, str]]:
+    """(the call, a model with it) for the first samples of an op."""
+    assert op.samples is not None
+    for sample in op.samples()[:2]:
+        inputs, good = ["odd: [B = 2, T = 4, 8]"], {}
+        for k, v in sample.items():
+            operands = v if isinstance(v, tuple) and v and isinstance(v[0], TensorType) else (v,)
+            if isinstance(operands[0], TensorType):
+                names = [f"{k}_{i}" for i in range(len(operands))]
+                inputs += [f"{n}: {declared(o)}" for n, o in zip(names, operands) if getattr(o, "high", 1) != float("inf")]
+                good[k] = f"[{', '.join(names)}]" if v is operands else names[0]
+            else:
+                good[k] = show(v)
+        for p in op.decl.params:
+            mine = good.get(p.name, "")
+            other_types = [f"({mine} > 0)", f'cast({mine}, "int")', f'cast({mine}, "f32")', f'cast({mine}, "bf16")'] if mine in names_of(inputs) else []
+            for odd in [*ODD, *other_types]:
+                call = f"{op.name}({', '.join(f'{k} = {v}' for k, v in {**good, p.name: odd}.items())})"
+                yield call, (
+                    "use std.linear { Linear }\nrecord R { a: int }\n"
+                    f"model M()({', '.join(inputs)}) -> y: [B, T, 8] {{\n"
+                    f"  param w: [8] = ones()\n  share f = Linear(8)\n  z = f(odd)\n  v = {call}\n  return z\n}}"
+                )
+
+
+def runs(text: str) -> bool:
+    """Whether it is accepted; then it runs, and its result is of the type that it was said to have."""
+    try:
+        spec = loads(text)
+    except ArchError:
+        return False
+    made = spec.elaborate()
+    used = text.replace("  return z\n", "  emit v = v\n  return z\n")
+    try:
+        made = loads(used).elaborate()
+    except ArchError:  # v is no tensor
+        return True
+    (path,) = made.graph.emits
+    sizes = made.example_sizes()
+    t = made.graph.emits[path].type
+    shape = tuple(s if isinstance(s, int) else evaluate(s, sizes) for s in t.shape)
+    if prod(shape) > 10**7:
+        return True
+    model = loads(used).build(emit=[path], dtype=torch.float64)
+    try:
+        _, emitted = model(*sample_inputs(made, sizes, dtype=torch.float64))
+    except (IndexError, RuntimeError) as fault:
+        if "out of bounds" in str(fault) or "index out of range" in str(fault):  # indices are data
+            return True
+        raise
+    assert tuple(emitted[path].shape) == shape
+    assert emitted[path].dtype == torch_dtype(t.dtype, torch.float64)
+    return True
+
+
+def check(cases: list[tuple[str, str]]) -> None:
+    accepted = 0
+    for call, text in cases:
+        try:
+            accepted += runs(text)
+        except Exception as fault:
+            raise AssertionError(f"{call}\n{text}") from fault
+    assert accepted < len(cases)
+
+
+@pytest.mark.parametrize("name", sorted(set(registry.OPS) - UNCALLED))
+def test_a_few_arguments(name: str):
+    cases = list(texts(registry.OPS[name]))
+    check(cases[hash_of(name) % 17 :: 17])
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("name", sorted(set(registry.OPS) - UNCALLED))
+def test_all_arguments(name: str):
+    check(list(texts(registry.OPS[name])))
+
+
+def hash_of(name: str) -> int:
+    return sum(map(ord, name))
