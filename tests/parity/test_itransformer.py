@@ -147,7 +147,7 @@ def test_no_gradient_through_the_mean():
     ("etth1_long", 2, 512, 512), ("etth2", 2, 128, 128), ("ettm1", 2, 128, 128), ("ettm2", 2, 128, 128), ("exchange", 2, 128, 128),
     ("pems03", 4, 512, 512), ("pems04", 4, 1024, 1024), ("pems07", 2, 512, 512), ("pems07_long", 4, 512, 512), ("pems08", 2, 512, 512),
     ("pems08_long", 4, 512, 512), ("flow_ecl", 2, 512, 2048), ("flow_traffic", 2, 512, 2048), ("flow_weather", 2, 512, 2048),
-    ("partial_ecl", 2, 32, 64),
+    ("partial_ecl", 2, 32, 64), ("partial_traffic", 2, 32, 64), ("partial_solar", 2, 32, 64),
 ])
 def test_counts(variant, depth, d, hidden):
     """The fact sheet's formula, at the horizons of each data set; multiplications are counted by hand for N series and C marks."""
@@ -155,7 +155,7 @@ def test_counts(variant, depth, d, hidden):
     for s in (12, 24, 48, 96) if pems else (96, 192, 336, 720):
         cost = spec.cost(variant, horizon=s)
         assert cost.params == 96 * d + d + depth * (4 * (d * d + d) + 2 * d * hidden + hidden + d + 4 * d) + 2 * d + d * s + s
-    n = 5 if pems or variant == "solar" else 9
+    n = 5 if pems or variant.endswith("solar") else 9
     at = {"N": 5} | ({} if n == 5 else {"C": 4})
     pairs = depth * n * (2 * d * d // 8 + 4 * d) if variant.startswith("flow") else depth * 2 * n * n * d  # k v and q (k v); four flows of n × d
     assert spec.cost(variant, at, horizon=96).macs == n * (96 * d + depth * (4 * d * d + 2 * d * hidden) + 96 * d) + pairs
@@ -221,10 +221,12 @@ def _torchs_encoder(w, x):
 
 
 def test_dropout_is_where_the_official_code_has_it():
-    """Behind the embedding, behind attention, and twice in each feed-forward map."""
-    graph = archdsl.load(SPEC).elaborate(knobs={"drop": 0.3, "depth": 2}).graph
-    drops = [n for g in graph.definitions() for n in g.nodes if n.op == "dropout"]
-    assert {float(n.attrs["rate"]) for n in drops} == {0.3}
+    """Behind the embedding, on the weights of attention (flow-attention has none), behind attention, and twice in each feed-forward map."""
+    def rates(**knobs):
+        graph = archdsl.load(SPEC).elaborate(knobs={"drop": 0.3, "depth": 1, **knobs}).graph
+        return [float(n.attrs["rate"]) for g in graph.definitions() for n in g.nodes if n.op == "dropout"]
+
+    assert rates() == [0.3] * 5 and rates(**{"layers.0.attention": "flow"}) == [0.3] * 4
     mine = ours(marks=None, drop=0.5)
     x = table(2, 11, 4)
     torch.manual_seed(0)
