@@ -1,6 +1,6 @@
 """Compiled specs against timm and transformers: eager and torch.compile, forward and forward + backward, paired and interleaved.
 
-    python benchmarks/parity_speed.py [--pairs 15] [--threads 2] [--only vit] [--modes eager,compile] [--markdown FILE]
+    python benchmarks/parity_speed.py [--pairs 15] [--threads 2] [--only vit,llama] [--batches 1,8] [--modes eager,compile] [--markdown FILE]
 
 Each pair runs ours and the peer one after the other, in alternating order; the ratio is ours / peer pair by pair. Printed: the medians,
 the geometric mean of the ratios and the lower bound of its 95% confidence interval (Student's t on the logarithms). A bound above 1.02 means slower.
@@ -14,6 +14,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -23,41 +24,56 @@ import archdsl
 T95 = {5: 2.571, 7: 2.365, 10: 2.228, 12: 2.179, 15: 2.131, 20: 2.086, 30: 2.042}
 
 
-def vit() -> tuple[Any, Any, Any]:
+LANGUAGE = {"vocab_size": 8000, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8}
+KNOBS = {"vocab": 8000, "d": 512, "depth": 8, "heads": 8}
+
+
+def spec(path: str, *args: Any, **knobs: Any) -> Any:
+    return archdsl.load(f"specs/{path}.arch").build(*args, **knobs)
+
+
+def timm_model(name: str) -> Any:
     import timm
 
-    return archdsl.load("specs/vision/vit.arch").build("deit_small"), timm.create_model("deit_small_patch16_224"), torch.randn(2, 3, 224, 224)
+    return timm.create_model(name)
 
 
-def convnext() -> tuple[Any, Any, Any]:
-    import timm
+def transformers_model(name: str, **config: Any) -> Any:
+    import transformers
 
-    return archdsl.load("specs/vision/convnext.arch").build("tiny"), timm.create_model("convnext_tiny"), torch.randn(2, 3, 224, 224)
-
-
-def llama() -> tuple[Any, Any, Any]:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    peer = LlamaForCausalLM(LlamaConfig(vocab_size=8000, hidden_size=512, intermediate_size=1408, num_hidden_layers=8, num_attention_heads=8,
-                                        num_key_value_heads=4, use_cache=False))
-    ours = archdsl.load("specs/language/llama.arch").build(vocab=8000, d=512, depth=8, heads=8, kv_heads=4, hidden=1408)
-    return ours, peer, torch.randint(0, 8000, (2, 256))
+    kind = getattr(transformers, f"{name}Config")
+    head = {"Cvt": "ForImageClassification", "GPT2": "LMHeadModel"}.get(name, "ForCausalLM")
+    return getattr(transformers, f"{name}{head}")(kind(**config))
 
 
-def gpt2() -> tuple[Any, Any, Any]:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    peer = GPT2LMHeadModel(GPT2Config(vocab_size=8000, n_embd=512, n_layer=8, n_head=8, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
-                                      use_cache=False))
-    ours = archdsl.load("specs/language/gpt2.arch").build(vocab=8000, d=512, depth=8, heads=8, drop=0)
-    return ours, peer, torch.randint(0, 8000, (2, 256))
+def image(batch: int) -> torch.Tensor:
+    return torch.randn(batch, 3, 224, 224)
 
 
-MODELS: dict[str, Callable[[], tuple[Any, Any, Any]]] = {
-    "vit (deit_small, B 2)": vit,
-    "convnext (tiny, B 2)": convnext,
-    "llama (d 512, 8 layers, B 2, T 256)": llama,
-    "gpt2 (d 512, 8 layers, B 2, T 256)": gpt2,
+def tokens(batch: int) -> torch.Tensor:
+    return torch.randint(0, 8000, (batch, 256))
+
+
+MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[[int], torch.Tensor]]] = {
+    "vit (deit_small)": (lambda: spec("vision/vit", "deit_small"), lambda: timm_model("deit_small_patch16_224"), image),
+    "convnext (tiny)": (lambda: spec("vision/convnext", "tiny"), lambda: timm_model("convnext_tiny"), image),
+    "llama (d 512, 8 layers, T 256)": (
+        lambda: spec("language/llama", **KNOBS, kv_heads=4, hidden=1408),
+        lambda: transformers_model("Llama", **LANGUAGE, num_key_value_heads=4, use_cache=False), tokens),
+    "gpt2 (d 512, 8 layers, T 256)": (
+        lambda: spec("language/gpt2", **KNOBS, drop=0),
+        lambda: transformers_model("GPT2", vocab_size=8000, n_embd=512, n_layer=8, n_head=8, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
+                                   use_cache=False), tokens),
+    "swin (tiny)": (lambda: spec("vision/swin", "tiny"), lambda: timm_model("swin_tiny_patch4_window7_224"), image),
+    "nextvit (small)": (lambda: spec("vision/nextvit", "small"), lambda: timm_model("nextvit_small"), image),
+    "efficientformer (l1)": (lambda: spec("vision/efficientformer", "l1"), lambda: timm_model("efficientformer_l1"), image),
+    "cvt (13)": (lambda: spec("vision/cvt", "cvt_13"), lambda: transformers_model("Cvt", num_labels=1000), image),
+    "gemma2 (d 512, 8 layers, T 256)": (
+        lambda: spec("language/gemma2", **KNOBS, kv_heads=4, head_dim=64, hidden=1408, query_width=64, reach=128),
+        lambda: transformers_model("Gemma2", **LANGUAGE, num_key_value_heads=4, head_dim=64, query_pre_attn_scalar=64, sliding_window=128,
+                                   attn_implementation="eager", use_cache=False), tokens),
+    "olmo2 (d 512, 8 layers, T 256)": (
+        lambda: spec("language/olmo2", **KNOBS, kv_heads=8, hidden=1408), lambda: transformers_model("Olmo2", **LANGUAGE, use_cache=False), tokens),
 }
 
 
@@ -105,25 +121,28 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="")
     parser.add_argument("--modes", default="eager,compile")
+    parser.add_argument("--batches", default="1,8")
     parser.add_argument("--markdown")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    rows = ["| model | mode | pass | ours, ms | peer, ms | ratio | lower 95% |", "|---|---|---|---|---|---|---|"]
+    rows = ["| model | batch | mode | pass | ours, ms | peer, ms | ratio | lower 95% |", "|---|---|---|---|---|---|---|---|"]
     print(f"torch {torch.__version__}, {args.threads} threads, {args.pairs} pairs\n" + "\n".join(rows), flush=True)
-    for name, make in MODELS.items():
-        if args.only not in name:
-            continue
-        for mode in args.modes.split(","):
-            torch._dynamo.reset()
-            ours, peer, x = make()
-            for label, step in (("forward", forward), ("forward+backward", both)):
-                ours.train(step is both), peer.train(step is both)
-                a, b = (torch.compile(ours), torch.compile(peer)) if mode == "compile" else (ours, peer)
-                mine, theirs, ratio, low = compare(a, b, x, step, args.pairs)
-                rows.append(f"| {name} | {mode} | {label} | {mine * 1e3:.1f} | {theirs * 1e3:.1f} | {ratio:.3f} | {low:.3f} |")
-                print(rows[-1], flush=True)
+    logs = []
+    chosen = [row for row in MODELS.items() if any(part in row[0] for part in args.only.split(","))]
+    for (name, (make, make_peer, inputs)), batch, mode in product(chosen, map(int, args.batches.split(",")), args.modes.split(",")):
+        torch._dynamo.reset()
+        ours, peer, x = make(), make_peer(), inputs(batch)
+        for label, step in (("forward", forward), ("forward+backward", both)):
+            ours.train(step is both), peer.train(step is both)
+            a, b = (torch.compile(ours), torch.compile(peer)) if mode == "compile" else (ours, peer)
+            mine, theirs, ratio, low = compare(a, b, x, step, args.pairs)
+            logs.append(math.log(ratio))
+            rows.append(f"| {name} | {batch} | {mode} | {label} | {mine * 1e3:.1f} | {theirs * 1e3:.1f} | {ratio:.3f} | {low:.3f} |")
+            print(rows[-1], flush=True)
+    rows.append(f"\nGeometric mean of the ratios: {math.exp(statistics.mean(logs)):.3f}.")
+    print(rows[-1])
     if args.markdown:
         with open(args.markdown, "w") as f:
             f.write("\n".join(rows) + "\n")
