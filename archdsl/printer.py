@@ -441,6 +441,8 @@ def _right(scope: _Scope, n: Node, shares: dict[str, str]) -> str:
     if n.op == "extern":
         hyper = ", ".join(f"{k} = {literal(v)}" for k, v in n.attrs["arguments"])
         return f"{n.attrs['block']}({hyper})({', '.join(map(scope.value, n.args))}) as {n.attrs['path']}"
+    if n.op == "aten":
+        return _aten(scope, n)
     if n.op == "rearrange":
         return _rearrange(scope, n)
     if n.op == "slice":
@@ -452,6 +454,14 @@ def _right(scope: _Scope, n: Node, shares: dict[str, str]) -> str:
     if n.op == "einsum":
         return _einsum(scope, n)
     return _op(scope, n)
+
+
+def _aten(scope: _Scope, n: Node) -> str:
+    (values,), names = n.args, n.attrs["keywords"]
+    plain = len(values) - len(names)
+    args = [*map(scope.value, values[:plain]), *(f"{k} = {scope.value(v)}" for k, v in zip(names, values[plain:]))]
+    types = ", ".join(map(scope.type, n.types))
+    return f"extern aten.{n.attrs['name'].removesuffix('.default')}({', '.join(args)}) -> {types if len(n.types) == 1 else f'({types})'}"
 
 
 def _op(scope: _Scope, n: Node) -> str:

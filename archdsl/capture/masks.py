@@ -84,7 +84,7 @@ class Reader:
         rule = READERS.get(f"aten {node.attrs['name']}" if node.op == "aten" else node.op)
         if rule is None or v.index:
             return None
-        operands = [a for arg in node.args for a in (arg if type(arg) is tuple else (arg,))]
+        operands = _operands(node.args)
         inside = [None if a is None else self.read(a) for a in operands]
         if any(f is None and a is not None for f, a in zip(inside, operands)):
             return None
@@ -99,6 +99,10 @@ class Reader:
         for k, n in enumerate(shape):
             facts.require_at_least(n, sym(_name(k)))
         return _decided(element, facts)
+
+
+def _operands(args: Any) -> list[Any]:
+    return [a for arg in args for a in (_operands(arg) if type(arg) is tuple else (arg,))]
 
 
 def _decided(c: Condition, facts: Facts) -> Condition:

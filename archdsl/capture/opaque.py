@@ -49,11 +49,14 @@ def node(t: Translation, target: Any, given: dict[str, Any]) -> Any:
     if name not in PURE:
         what = f"aten.{name} has no counterpart, and is not on the list of pure ops" if "::" not in name else f"{name} is no op of torch itself"
         raise t.refused(what, "write this part with other functions of torch, or bind the module as an `extern block`")
-    operands = tuple(_operand(t, v) for k, v in given.items() if k not in IGNORED)
-    names = tuple(k for k in given if k not in IGNORED)
+    kept = {k: _operand(t, v) for k, v in given.items() if k not in IGNORED}
+    order = [a.name for a in target._schema.arguments]
+    first = next((i for i, k in enumerate(kept) if k != order[i] or i < len(order) and target._schema.arguments[i].kwarg_only), len(kept))
+    names = tuple(kept)[first:]
     made = t.node.meta["val"]
     types = tuple(TensorType(t.dtype(x.dtype), tuple(t.size(s) for s in x.shape)) for x in (made if isinstance(made, (tuple, list)) else (made,)))
-    found = t.flat.put("aten", operands, {"name": name, "arguments": names}, types)
+    attrs = {"name": name, "keywords": names, "dtypes": tuple(x.dtype for x in types), "shapes": tuple(x.shape for x in types)}
+    found = t.flat.put("aten", (tuple(kept.values()),), attrs, types)
     return Value(found) if len(types) == 1 else found.values
 
 

@@ -288,6 +288,8 @@ class _Run:
                 place = self.simulator.place(v.type, self.sizes)
                 self.values[v] = Tensor(place, self._storage(nbytes(place)), self.mode.grad and place.is_float)
         elif node.op not in ("input", "commit"):
+            if node.op == "aten":
+                self.unknown.append(f"aten.{node.attrs['name'].removesuffix('.default')}")
             self._op(node)
 
     def _weight(self, node: Node, grad: bool) -> None:

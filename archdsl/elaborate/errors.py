@@ -204,6 +204,13 @@ NAMES: dict[str, Code] = {
         bad="model Net(d: int = 8)(x: [B, d]) -> [B, d] {\n  entry twice(x: [B, d]) -> [B, d] { return 2 * x }\n  return x\n}",
         good="model Net(d: int = 8) {\n  entry once(x: [B, d]) -> [B, d] { return x }\n  entry twice(x: [B, d]) -> [B, d] { return 2 * x }\n}",
     ),
+    "A0229": Code(
+        "this op of torch may not be used",
+        "`extern aten.x(…) -> types` runs an op of torch that has no counterpart here, as captured models need it. Only pure functions of tensors and numbers "
+        "are on the list: aten also has ops that read files, draw numbers or change their operands.",
+        bad=_net("y = extern aten.from_file(x) -> [B, d]\n  return y"),
+        good=_net("y = extern aten.atan(x) -> [B, d]\n  return y"),
+    ),
 }
 
 CODES: dict[str, Code] = {**NAMES, **SHAPES}

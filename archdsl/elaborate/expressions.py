@@ -6,7 +6,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import Fix, error
 from archdsl.dims import Dim
-from archdsl.elaborate import apply, layouts, library, operators
+from archdsl.elaborate import apply, foreign, layouts, library, operators
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
@@ -419,4 +419,5 @@ TABLE.update({
     tree.PhaseExpr: _phase,
     tree.BlockLiteral: _literal,
     tree.LayoutCall: lambda f, n: layouts.layout_call(f, n),
+    tree.ExternCall: lambda f, n: foreign.extern_call(f, n),
 })

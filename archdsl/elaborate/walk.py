@@ -563,6 +563,7 @@ EXPRESSIONS: dict[type, Callable[[Walk, Any], Any]] = {
     tree.PhaseExpr: _phase,
     tree.BlockLiteral: _literal,
     tree.LayoutCall: Walk.layout,
+    tree.ExternCall: lambda w, n: w.exprs(tuple(a.value for a in n.args)),
     tree.Rest: Walk.forward,
 }
 

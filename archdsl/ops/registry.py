@@ -47,8 +47,8 @@ class Op:
     a dict says for which operand's gradient (`{"x": ("weight",), "weight": ("x",)}`); a callable computes either (and may take `needs`,
     the names of the operands that get a gradient). Ask `kept`.
     `roles`: axis name of the signature -> role; others map. `phase`: behaves differently in training; the body takes `training`.
-    `numbers`: operands that may be numbers beside a tensor. `own`: attributes that `infer` checks itself (their
-    values are more than the signature can say).
+    `numbers`: operands that may be numbers beside a tensor. `own`: arguments that `infer` checks itself (they may
+    be more than the signature can say).
     `view`: the result may alias the first operand. `samples`: argument sets for the registry test: () -> list[dict].
     """
 

@@ -303,6 +303,9 @@ class Builder:
         targets = tuple(x for x in c if type(x) is t.Target)
         return t.Assign(self.span(start, end), targets, tuple(c[len(targets):]))
 
+    def extern_call(self, c: Parts, start: int, end: int) -> Any:
+        return t.ExternCall(self.span(start, end), c[0][1], c[1], c[2])
+
     def target(self, c: Parts, start: int, end: int) -> Any:
         return t.Target(self.span(start, end), c[0][1], c[1])
 

@@ -419,5 +419,5 @@ class PartPrinter:
 _LEVELS: dict[type, int] = {
     t.BlockLiteral: ANY, t.Range: ANY, t.SetLit: ANY, t.Each: ANY, t.Slice: ANY, t.Rest: PRIMARY, t.IsSome: COMPARE, t.IfExpr: OPERAND,
     t.MatchExpr: OPERAND, t.PhaseExpr: OPERAND, t.Named: NAMED, t.Edited: APPLIED, t.Call: POSTFIX, t.Item: POSTFIX, t.Member: POSTFIX,
-    t.LayoutCall: PRIMARY,
+    t.LayoutCall: PRIMARY, t.ExternCall: PRIMARY,
 }

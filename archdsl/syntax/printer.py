@@ -256,6 +256,9 @@ class Printer(PartPrinter):
             return self.n_Out(outs[0])
         return self.bracket("(", ")", outs, self.n_Out)
 
+    def x_ExternCall(self, node: t.ExternCall) -> Doc:
+        return [f"extern {node.op}", self.args(node.args, None), " -> ", self.outs(node.outs)]
+
     def header(self, start: str, lists: list[tuple[t.Param, ...]], tail: list[Doc]) -> list[Doc]:
         """Parameter lists and results. When they do not fit on one line, the first list that has parameters breaks first."""
         docs = [self.params(p) for p in lists]

@@ -294,6 +294,15 @@ class LayoutCall(Expr):
     value: Expr | None = None
 
 
+@node
+class ExternCall(Expr):
+    """`extern aten.cdist(x, y, p = 2) -> [B, T, T]`: a pure op of torch under its own name, with its result types; what a binding takes."""
+
+    op: str
+    args: tuple[Arg, ...]
+    outs: tuple[Out, ...]
+
+
 # ---------------------------------------------------------------- shapes and types
 class Axis(Node):
     __slots__ = ()

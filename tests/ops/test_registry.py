@@ -198,7 +198,7 @@ def test_traced_equals_eager(name: str, i: int):
     assert _same(_run(_Proxies(call, call.types).graph, call), call())
 
 
-_SIZES = ("sizes", "shape", "out", "size", "n")
+_SIZES = ("sizes", "shape", "shapes", "out", "size", "n")
 """Attributes that hold sizes of tensors."""
 
 

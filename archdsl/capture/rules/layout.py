@@ -207,8 +207,20 @@ def _diff(t: Translation, self: Value, n: int = 1, dim: int = -1, prepend: Any =
 def _index(t: Translation, self: Value, indices: list[Any]) -> Any:
     given = [(axis, i) for axis, i in enumerate(indices) if i is not None]
     if len(given) == 1 and given[0][1].dtype != "bool":
-        return t.flat.op("take", self, given[0][1], axis=given[0][0])
+        axis, index = given[0]
+        return t.flat.op("take", self, _from_front(t, index, self.shape[axis]), axis=axis)
     return NotImplemented
+
+
+def _from_front(t: Translation, index: Value, n: Size) -> Value:
+    """A written index that counts from the end, counted from the front."""
+    if index.node.op != "literal" or type(n) is not int:
+        return index
+
+    def front(v: Any) -> Any:
+        return tuple(front(w) for w in v) if isinstance(v, tuple) else v + n if v < 0 else v
+
+    return t.flat.op("literal", value=front(index.node.attrs["value"]), dtype=index.dtype)
 
 
 @aten("index_select.default")

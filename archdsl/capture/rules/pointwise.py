@@ -50,6 +50,7 @@ for _name, _op in UNARY.items():
     RULES[f"{_name}.default"] = _unary(_op)
 for _name, _op in (BINARY | COMPARED).items():
     RULES[f"{_name}.Tensor"] = RULES[f"{_name}.Scalar"] = RULES[f"{_name}.default"] = _binary(_op)
+RULES["max.other"], RULES["min.other"] = _binary("maximum"), _binary("minimum")
 RULES["gelu.default"] = lambda t, self, approximate="none": t.flat.op("gelu", self, approximate=approximate)
 RULES["leaky_relu.default"] = lambda t, self, negative_slope=0.01: t.flat.op("leaky_relu", self, slope=negative_slope)
 RULES["log_softmax.int"] = lambda t, self, dim, dtype=None: t.flat.op("log_softmax", t.cast(self, dtype), axis=last_or_front(len(self.shape), dim))
