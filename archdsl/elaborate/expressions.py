@@ -200,7 +200,7 @@ def _logic(frame: Frame, node: tree.Binary) -> Any:
     if a is (node.op == "or"):
         return a
     b = evaluate(frame, node.right)
-    return b if isinstance(b, Condition) else decided(b, node.right)
+    return b if isinstance(b, (Condition, Value)) else decided(b, node.right)
 
 
 def _both(a: Condition, b: Condition, node: tree.Binary) -> Condition:

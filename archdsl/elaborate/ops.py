@@ -172,6 +172,7 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
     """The result types; a fault is reported at the operand it is about."""
     types = {k: v if type(v) in ATOMS else _as_type(frame, v) for k, v in values.items()}
     try:
+        _ranks(op, types)
         found: Any = op.infer(**types) if op.infer else shapes.infer_by_signature(op, types)
     except OpError as e:
         where = spans.get(e.about, span)
@@ -197,6 +198,29 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
         if count > MAX_ELEMENTS:
             raise limit(f"a tensor {t} is too large", span, "at most 2**62 elements are allowed")
     return result
+
+
+@cache
+def _least_ranks(name: str) -> tuple[tuple[str, int, bool], ...]:
+    """(operand, how many axes its signature names, whether it may have more), those of any shape left out."""
+    op = find(name)
+    assert op is not None, name
+    found: list[tuple[str, int, bool]] = []
+    for p in op.decl.params:
+        kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
+        if isinstance(kind, tree.TensorType) and p.name not in op.own:
+            any_number = sum(isinstance(a, (tree.AnyAxes, tree.AxesVar)) for a in kind.shape.axes)
+            if any_number < len(kind.shape.axes):
+                found.append((p.name, len(kind.shape.axes) - any_number, any_number > 0))
+    return tuple(found)
+
+
+def _ranks(op: Op, types: dict[str, Any]) -> None:
+    """Raises OpError for an operand with fewer axes than the signature names, or more."""
+    for name, least, more in _least_ranks(op.name):
+        t = types.get(name)
+        if type(t) is TensorType and len(t.shape) != least and not (more and len(t.shape) > least):
+            raise OpError(f"{'at least ' if more else ''}{least} {'axis is' if least == 1 else 'axes are'} needed, and this has {len(t.shape)}: {t}", name)
 
 
 def _as_type(frame: Frame, value: Any) -> Any:

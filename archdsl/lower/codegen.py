@@ -22,7 +22,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import _get_qualified_name
 
 WIDTH = 112
-_CALL, _UNARY, _ATOM = 16, 13, 18
+_CALL, _UNARY, _ATOM, _COMPARES = 16, 13, 18, 6
 _BINARY: dict[Any, tuple[str, int]] = {
     operator.add: ("+", 11), operator.sub: ("-", 11), operator.mul: ("*", 12), operator.truediv: ("/", 12), operator.floordiv: ("//", 12),
     operator.mod: ("%", 12), operator.matmul: ("@", 12), operator.pow: ("**", 14), operator.and_: ("&", 9), operator.or_: ("|", 7),
@@ -210,7 +210,8 @@ class Writer:
         if f in _BINARY and len(args) == 2 and not node.kwargs:
             sign, level = _BINARY[f]
             right_assoc = f is operator.pow
-            return f"{self.at(args[0], level + right_assoc)} {sign} {self.at(args[1], level + (not right_assoc))}", level
+            left = level + (right_assoc or level == _COMPARES)  # `a < b < c` means something else in Python
+            return f"{self.at(args[0], left)} {sign} {self.at(args[1], level + (not right_assoc))}", level
         if f in _UNARIES:
             return f"{_UNARIES[f]}{self.at(args[0], _UNARY)}", _UNARY
         if f is getattr and len(args) == 2:

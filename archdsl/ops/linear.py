@@ -55,7 +55,7 @@ def _matmul_saves(a: TensorType, b: TensorType) -> Any:
     return {"a": (copy(b, "b"),), "b": (copy(a, "a"),)}
 
 
-@op("matmul(a: [*s, i, k], b: [*t, k, j]) -> [*u, i, j]", infer=_matmul, roles={"k": "contract"}, saves=_matmul_saves,
+@op("matmul(a: [*s, i, k], b: [*t, k, j]) -> [*u, i, j]", infer=_matmul, own=("a", "b"), roles={"k": "contract"}, saves=_matmul_saves,
     macs=lambda a, b: _matmul(a, b).numel * a.shape[-1],
     samples=lambda: [{"a": floats(2, 3, 5, 7), "b": floats(2, 3, 7, 4)}, {"a": floats(2, 3, 5, 7), "b": floats(3, 7, 4)},
                      {"a": floats(4, 5, 7), "b": floats(7, 3)},
@@ -149,7 +149,7 @@ def _letters(names: tuple[tuple[str, ...], ...]) -> str:
     return ",".join(sides) + "->" + result
 
 
-@op("einsum(xs: list[[*s]], ins: list[list[str]], out: list[str]) -> [*u]", infer=_einsum, macs=_einsum_macs, saves=_einsum_saves,
+@op("einsum(xs: list[[*s]], ins: list[list[str]], out: list[str]) -> [*u]", infer=_einsum, own=("ins", "out"), macs=_einsum_macs, saves=_einsum_saves,
     samples=lambda: [{"xs": (floats(2, 3, 5, 7), floats(2, 4, 5, 7)), "ins": (("B", "T", "h", "w"), ("B", "S", "h", "w")),
                       "out": ("B", "h", "T", "S")},
                      {"xs": (floats(2, 5, 3), floats(7, 5)), "ins": (("B", "i", "T"), ("o", "i")), "out": ("B", "o", "T")},

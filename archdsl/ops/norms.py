@@ -120,6 +120,7 @@ def _batch(x: TensorType, weight: TensorType | None = None, bias: TensorType | N
     for name, v in (("mean", mean), ("variance", variance)):
         if v is not None:
             need_rank(v, (1,), name)
+            need_float(v, name)
             need_equal(v.shape[0], x.shape[1], f"the length of `{name}` and axis 1 of `x`", name)
     return TensorType(x.dtype, x.shape)
 

@@ -20,6 +20,7 @@ from archdsl.ops.rules import (
     need_dtype,
     need_float,
     need_number,
+    promote,
     shape_of,
     torch_dtype,
 )
@@ -166,7 +167,7 @@ def _clamp(x: TensorType, low: Any = None, high: Any = None) -> TensorType:
     need_number(x)
     if low is None and high is None:
         raise OpError("`low`, `high` or both are needed", help="`clamp(x, low = 0)`")
-    return TensorType(x.dtype, x.shape)
+    return TensorType(promote(*(v for v in (x, low, high) if v is not None)), x.shape)
 
 
 @op("clamp(x: [*s], low: int | float? = none, high: int | float? = none) -> [*s]", infer=_clamp, saves=("x",),

@@ -37,7 +37,14 @@ def drop_path(x, *, rate, training=False):
     return x * (mask.div_(keep) if keep > 0 else mask)
 
 
-@op("permutation(n: int, seed: int? = none) -> int[n]", infer=lambda n, seed=None: TensorType("int", (n,)), grad="none", random=True,
+def _permutation(n: Size, seed: int | None = None) -> TensorType:
+    if seed is not None and not (isinstance(seed, int) and isinstance(n, int)):
+        raise OpError("a permutation of a seed has to be known when the model is built", "n" if isinstance(seed, int) else "seed",
+                      help="without `seed`, its length may vary")
+    return TensorType("int", (n,))
+
+
+@op("permutation(n: int, seed: int? = none) -> int[n]", infer=_permutation, grad="none", random=True,
     samples=lambda: [{"n": 7, "seed": 3}, {"n": 1}])
 def permutation(*, n, seed=None, device=None):
     """0, …, n - 1 in random order: the same for the same seed, on every device; without a seed, a new one in each forward pass."""

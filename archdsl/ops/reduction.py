@@ -7,7 +7,7 @@ from typing import Any
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axes_of, axis_of, bools, chosen, floats, ints, need_dtype, need_float, need_number, rank, replaced
+from archdsl.ops.rules import axes_of, axis_of, bools, chosen, floats, ints, need_count, need_dtype, need_float, need_number, rank, replaced
 
 HOW = ("mean", "sum", "max", "min", "var", "any", "all")
 
@@ -176,8 +176,8 @@ def _topk(x: TensorType, k: int, axis: int = -1, largest: bool = True) -> tuple[
     a = axis_of(axis, len(x.shape))
     n = x.shape[a]
     need_number(x)
-    if isinstance(k, int) and k < 1:
-        raise OpError(f"`k` is at least 1, not {k}", "k")
+    if isinstance(k, int) or isinstance(n, int):
+        need_count(k, "k")
     if isinstance(n, int) and isinstance(k, int) and k > n:
         raise OpError(f"the {k} largest of {n} values are asked for", "k")
     shape = replaced(x.shape, a, k)

@@ -18,7 +18,7 @@ from archdsl.ops.rules import torch_dtype
 from archdsl.spec import loads
 
 registry.load()
-UNCALLED = {"rearrange", "reduce", "einsum"}  # words with a syntax of their own
+UNCALLED = {"rearrange", "reduce", "einsum", "aten"}  # they have a syntax of their own
 ODD = """none true 1.5 -1 0 3 7 10**9 10**30 1e308 -1e308 0-1.5 "a" "" "sum" [] [1] [-1] [0] [1,2,3] [1.5] [none] ["a"] [[1]] (1,2) [(1,2)] [[1,2],[3]] causal full
 normal() relu Linear(4) block(z)=>z R(1) R odd T T+1 floordiv(T,2) [T] [odd] [odd,1] [odd,odd] odd>0 T>3 w f normal iota sum keys(odd>0)""".split()
 
@@ -37,7 +37,7 @@ def texts(op: registry.Op) -> Iterator[tuple[str, str]]:
     for sample in op.samples()[:2]:
         inputs, good = ["odd: [B = 2, T = 4, 8]"], {}
         for k, v in sample.items():
-            operands = v if isinstance(v, tuple) and v and isinstance(v[0], TensorType) else (v,)
+            operands = v if isinstance(v, tuple) and v and all(isinstance(o, TensorType) for o in v) else (v,)
             if isinstance(operands[0], TensorType):
                 names = [f"{k}_{i}" for i in range(len(operands))]
                 inputs += [f"{n}: {declared(o)}" for n, o in zip(names, operands) if getattr(o, "high", 1) != float("inf")]

@@ -1,0 +1,110 @@
+"""What the fuzzers found, one case or more for each kind: each is a diagnostic, or runs and gives what it says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from archdsl.diagnostics.model import ArchError
+from archdsl.spec import Spec, loads
+
+INPUTS = "(x: [B = 2, T = 4, 8], n: int[B, T] in 0..<4, m: bool[B, T, 8])"
+
+
+def spec(body: str, out: str = "[_, _, _]", params: str = "d: int = 8, flag: bool = true") -> Spec:
+    uses = "use std.linear { Linear }\nuse std.norm { LayerNorm, RMSNorm }\nuse std.channel { MLP }\nuse std.residual { Residual }\n"
+    return loads(f"{uses}model M({params}){INPUTS} -> y: {out} {{\n{body}\n}}\n")
+
+
+def run(body: str, out: str = "[_, _, _]") -> tuple[torch.Tensor, ...]:
+    """(x, n, m, y) of a model."""
+    torch.manual_seed(0)
+    given = torch.randn(2, 4, 8), torch.randint(0, 4, (2, 4)), torch.rand(2, 4, 8) > 0.5
+    return *given, spec(body, out).build()(*given)
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ("softmax(x, axis = 1.5)", "A0204"),  # attributes are of the type that the signature says
+        ("softmax(x, axis = T)", "A0304"),
+        ('mean(x, axis = "a")', "A0204"),
+        ("dropout(x, none)", "A0204"),
+        ("attention(x, x, x, mask = none)", "A0204"),
+        ("pad(x, 1)", "A0204"),
+        ("sort(x, descending = 1)", "A0204"),
+        ("slice(x, items = 1)", "A0304"),
+        ("roll(x, 10 ** 30, axes = 1)", "A0221"),  # numbers that no int64 holds
+        ("x + 10 ** 30", "A0221"),
+        ("layer_norm(x, 0.5)", "A0204"),  # numbers stand only where the op takes them
+        ("x + normal()", "A0204"),
+        ("concat([x, normal()])", "A0204"),
+        ("where(true, x, x)", "A0204"),
+        ("m and 1", "A0304"),
+        ("layer_norm(x, m)", "A0304"),  # as many axes as the signature names
+        ("conv(x, x, mean(x))", "A0304"),
+        ("attend(mean(x, axis = -1), x)", "A0304"),
+        ("avg_pool(x, 0)", "A0304"),  # counts
+        ("unfold(x, 2, stride = 0)", "A0304"),
+        ("unfold(x, 2, pad = T)", "A0304"),
+        ("group_norm(x, groups = 0)", "A0304"),
+        ("split(x, 0)", "A0304"),
+        ("split(x, T)", "A0304"),
+        ("split(x, 2 ** 40)", "A0304"),
+        ("roll(x, [1, 2, 3], axes = [0, 1])", "A0304"),
+        ("topk(x, 0)[0]", "A0304"),
+        ("topk_mask(x, T)", "A0304"),
+        ("layer_norm(x, count = 9)", "A0304"),
+        ("sum(x, axis = [])", "A0304"),
+        ("clamp(x)", "A0304"),
+        ("n // 0", "A0304"),
+        ("m - m", "A0304"),  # numbers, not truth values
+        ("argmax(m)", "A0304"),
+        ('pad(x, [(0, 0), (0, 0), (1, 1)], mode = "reflect", value = 1)', "A0304"),
+        ("permutation(T, seed = 3)", "A0304"),
+        ("batch_norm(x, eps = 0)", "A0304"),
+        ("literal(value = [[1], [1, 2]])", "A0304"),
+        ('literal(value = [0.5], dtype = "int")', "A0304"),
+        ('literal(value = [0.5], dtype = "nothing")', "A0304"),
+    ],
+)
+def test_arguments_of_ops(call: str, code: str):
+    with pytest.raises(ArchError) as caught:
+        spec(f"v = {call}\nreturn x")
+    assert {d.code for d in caught.value.diagnostics} == {code}
+
+
+def test_comparisons_of_comparisons():
+    """Python reads `a > b == c` as a chain."""
+    x, _, m, y = run("return (x > 0) == m", "bool[_, _, _]")
+    assert torch.equal(y, (x > 0) == m)
+    x, _, m, y = run("return m != (x > 0)", "bool[_, _, _]")
+    assert torch.equal(y, m != (x > 0))
+
+
+@pytest.mark.parametrize("text", ["m and flag", "flag and m", "m or not flag"])
+def test_truth_values_beside_tensors(text: str):
+    _, _, m, y = run(f"return {text}", "bool[_, _, _]")
+    assert torch.equal(y, m)
+
+
+def test_comparisons_with_run_time_sizes():
+    _, n, _, y = run("return n + 1 < T", "bool[_, _]")
+    assert torch.equal(y, n + 1 < 4)
+
+
+def test_reductions_that_keep_all_axes():
+    x, *_, y = run("return mean(x, keep = true) + sum(x, keep = true)")
+    torch.testing.assert_close(y, (x.mean() + x.sum()).reshape(1, 1, 1))
+
+
+def test_one_shift_for_several_axes():
+    x, *_, y = run("return roll(x, 1, axes = [0, 2])")
+    assert torch.equal(y, x.roll((1, 1), (0, 2)))
+
+
+def test_clamping_whole_numbers_to_fractions():
+    _, n, _, y = run('return clamp(cast(n, "f32"), low = 0.5)', "f32[_, _]")
+    assert torch.equal(y, n.float().clamp(min=0.5))
+    with pytest.raises(ArchError, match="A0304"):
+        spec("return clamp(n, low = 0.5)", "[_, _]")
