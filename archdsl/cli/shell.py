@@ -44,11 +44,15 @@ def archdsl(version: Annotated[bool, typer.Option("--version", callback=_show_ve
 
 
 @app.command()
-def check(paths: Paths, json: Json = False) -> int:
+def check(
+    paths: Paths,
+    json: Json = False,
+    explicit: Annotated[bool, typer.Option("--explicit", help="Print every argument of every block and where it comes from.")] = False,
+) -> int:
     """Check specs: syntax, names, shapes, constraints. Loads no torch, builds nothing."""
     from archdsl.cli.commands.check import check
 
-    return check(paths, json)
+    return check(paths, json, explicit)
 
 
 @app.command()
@@ -98,6 +102,19 @@ def compile(
     from archdsl.cli.commands.compile import compile
 
     return compile(source, settings or [], seed, weights, export, onnx, out)
+
+
+@app.command("import")
+def import_(
+    target: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="Returns (module, example) or (module, example, dynamic).",
+                                          show_default=False)],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="DIR", help="The folder to write.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="Of the model in the text; else the module's class.", show_default=False)] = None,
+) -> int:
+    """Capture a PyTorch module as a graph, with its weights. Runs your own code."""
+    from archdsl.cli.commands.import_ import import_module
+
+    return import_module(target, out, name)
 
 
 @app.command()

@@ -84,6 +84,7 @@ class Session:
         self.lates = 0
         self.waiting: dict[int, tuple[frozenset[int], Graph]] = {}
         self.proofs: dict[Any, Any] = {}
+        self.told: list[Any] | None = None  # applications with their arguments, for those who ask
 
     def begin(self) -> None:
         """Starts another elaboration of the same module: the memo stays, budgets and bookkeeping start anew."""

@@ -270,6 +270,19 @@ def bind(inner: Frame, frame: Frame, template: Template, args: Args, span: Span)
     inner.blocks = frozenset([n for n in head.names if type(inner.vars.get(n)) in TEMPLATES and n not in head.anonymous])
     inner.fixed.update(head.fixed)
     inner.args = template.args
+    if inner.session.told is not None:
+        inner.session.told.append((span, decl.name, tuple(_origin(inner, p, template) for p in head.params)))
+
+
+def _origin(inner: Frame, p: tree.Param, template: Template) -> tuple[str, Any, str, Span]:
+    """(name, value, where it comes from, that place): argument, default, header or setting."""
+    bound, knob = template.args.get(p.name), inner.builder.knobs.get(join(inner.prefix, p.name))
+    value = inner.vars[p.name]
+    if knob is not None and knob.value is not knob.default:
+        return p.name, value, "setting", p.span
+    if bound is not None:
+        return p.name, value, bound.origin, bound.span
+    return p.name, value, "header", p.default.span if p.default is not None else p.span
 
 
 def _second_list(inner: Frame, decl: tree.Block, head: Header, args: Args, span: Span) -> dict[str, Any]:

@@ -329,8 +329,16 @@ def show(value: Any) -> str:
         return f"{value.ref.decl.name}({', '.join(f'{k} = {show(b.value)}' for k, b in value.args.items())})"
     if isinstance(value, OpRef):
         return value.op.name
+    if isinstance(value, Compose):
+        return " >> ".join(map(show, value.parts))
+    if isinstance(value, (Literal, Partial)):
+        return " ".join(value.node.span.text.split())
+    if isinstance(value, Share):
+        return value.name
+    if isinstance(value, Late):
+        return show(value.value)
     if isinstance(value, InitExpr):
-        return value.op
+        return f"{value.op}({', '.join([*map(show, value.args), *(f'{k} = {show(v)}' for k, v in value.attrs)])})"
     return str(value)
 
 

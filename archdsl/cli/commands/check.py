@@ -10,8 +10,8 @@ from archdsl.files import arch_files
 from archdsl.spec import check_file
 
 
-def check(paths: list[str], json: bool = False) -> int:
-    """Prints what is wrong with the specs; 1 when something is."""
+def check(paths: list[str], json: bool = False, explicit: bool = False) -> int:
+    """Prints what is wrong with the specs; 1 when something is. `explicit`: every argument of every block, for files without errors."""
     found, files = Collector(), 0
     try:
         for path in arch_files(paths):
@@ -20,6 +20,10 @@ def check(paths: list[str], json: bool = False) -> int:
     except ArchError as fault:  # a folder without specs
         found.add(fault)
     errors = sum(d.severity == "error" for d in found.found)
+    if explicit and not errors:
+        from archdsl.cli.commands.explicit import explicit as tell
+
+        return tell(list(arch_files(paths)), json)
     if json:
         show_json(to_json(found.found))
     else:
