@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import ArchError
 from archdsl.dims import Dim
 from archdsl.elaborate import late, library
-from archdsl.elaborate.evaluation import evaluate
+from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.values import Builtin, FnRef, Late, Poisoned, RecordValue, is_hyper_number, is_list
 from archdsl.records import record, replace
 from archdsl.syntax import tree
@@ -102,7 +102,7 @@ class _Reader:
             n = stack.pop()
             if id(n) in self.lates:
                 self.read_[id(n)] = n
-            elif isinstance(n, tree.Expr) and not isinstance(n, tree.Name) and self.pure(n):
+            elif type(n) in TABLE and not isinstance(n, tree.Name) and self.pure(n):  # a slice has no value of its own, its bounds have
                 self.read_[id(n)] = n
                 out.append(n)
             elif isinstance(n, (tree.If, tree.IfExpr)) and all(self.pure(condition) for condition, _ in n.branches):

@@ -108,3 +108,8 @@ def test_clamping_whole_numbers_to_fractions():
     assert torch.equal(y, n.float().clamp(min=0.5))
     with pytest.raises(ArchError, match="A0304"):
         spec("return clamp(n, low = 0.5)", "[_, _]")
+
+
+def test_slices_by_hyper_values_in_a_labelled_loop():
+    x, *_, y = run("layers: for i in range(2) { param w: [d] = ones()\n x = concat([x[..., d // 2:], x[..., :d // 2]], axis = -1) * w }\nreturn x")
+    assert torch.equal(y, x)
