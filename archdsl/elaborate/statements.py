@@ -93,7 +93,7 @@ def assigned(s: Any) -> list[str]:
 
 # ---------------------------------------------------------------- bindings
 def _assign(frame: Frame, s: tree.Assign) -> None:
-    values: Any = tuple(evaluate(frame, v) for v in s.values)
+    values: Any = tuple(_assigned_value(frame, v) for v in s.values)
     if len(s.targets) == 1:
         _bind(frame, s.targets[0], values[0] if len(values) == 1 else values)
         return
@@ -105,6 +105,14 @@ def _assign(frame: Frame, s: tree.Assign) -> None:
         raise error("A0225", f"{len(s.targets)} names are bound, there are {len(values)} values", s.span)
     for t, v in zip(s.targets, values):
         _bind(frame, t, v)
+
+
+def _assigned_value(frame: Frame, node: tree.Expr) -> Any:
+    """The value of an expression; another name for a block parameter keeps the parameter's, as if it were written in its place."""
+    value = evaluate(frame, node)
+    if isinstance(node, tree.Name) and (node.id in frame.blocks or node.id in frame.anonymous):
+        return _hinted(value, "_" if node.id in frame.anonymous else node.id)
+    return value
 
 
 def _bind(frame: Frame, target: tree.Target, value: Any) -> None:

@@ -174,3 +174,17 @@ model M()(x: [B, 8]) -> (x: [B, 8], e: [B, 8]) {
         net.layers[0].mlp.gain.zero_()
     again, pruned = net(x)
     assert torch.equal(again, stream) and not torch.allclose(pruned, ensemble)
+
+
+@pytest.mark.parametrize("body", ["return x + norm(x)", "g = norm\nreturn x + g(x)", "g = norm\nh = g\nreturn x + h(x)", "a, g = 1, norm\nreturn x + g(x)",
+                                  "return x + (x |> norm)", "g = norm\nreturn x + (x |> g)"])
+def test_another_name_for_a_block_parameter_changes_no_address(body):
+    block = f"block F(norm: block)(x: [..., d]) -> [..., d] {{\n{body}\n}}\n"
+    e = made(block + "model M()(x: [B, T, 8]) -> y: [B, T, 8] { return F(LayerNorm())(x) as f }")
+    assert addresses(e) == ["f.norm.weight", "f.norm.bias"]
+
+
+def test_another_name_for_a_body_adds_no_segment():
+    block = "block F(_ f: block)(x: [..., d]) -> [..., d] {\ng = f\nreturn x + g(x)\n}\n"
+    e = made(block + "model M()(x: [B, T, 8]) -> y: [B, T, 8] { return F(LayerNorm())(x) as f }")
+    assert addresses(e) == ["f.weight", "f.bias"]
