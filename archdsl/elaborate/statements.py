@@ -673,6 +673,9 @@ def _chosen_arm(o: Any) -> tuple[str, tuple[tree.Arg, ...]]:
 
 
 def _island(frame: Frame, s: tree.Island) -> bool:
+    if s.dtype not in ("f32", "f64"):
+        raise error("A0307", f"`{s.dtype} {{ … }}` would narrow what is computed in it", word_span(s, s.dtype), "an island widens",
+                    help=f"`f32 {{ … }}` is an island; `cast(x, \"{s.dtype}\")` narrows one tensor")
     old, frame.dtype = frame.dtype, s.dtype
     try:
         return run(frame, s.body)

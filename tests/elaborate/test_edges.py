@@ -57,6 +57,7 @@ def test_functions_of_numbers_take_run_time_sizes():
 
 @pytest.mark.parametrize(("body", "code"), [
     ("return x + sin(1)", "A0204"), ("return bank(4, Linear(8))(x)", "A0218"), ("return x |> rearrange(l)", "A0218"),
+    ("bf16 { y = x * 2 }\nreturn as_type(y, x)", "A0307"),
     ("control t: float = 1\nreturn x * t", "A0218"), ("for i in range(2) { emit early = x }\nreturn x", "A0212"),
 ])
 def test_refusals(body, code):
