@@ -84,6 +84,8 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
         _needs_tensor(op, values, span, spans)
     _need_tensors(op, params, values, span, spans)
     types = infer(frame, op, values, span, spans)
+    if op.keeps and _unchanged(values[params[0].name], types[0]):
+        return values[params[0].name]
     operands: list[Any] = []
     attrs: dict[str, Any] = {}
     for p in params:
@@ -94,6 +96,12 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
             attrs[p.name] = value if type(value) in ATOMS else _attribute(value)
     node = frame.builder.add(name, tuple(operands), attrs, types, span, label)
     return Value(node) if len(types) == 1 else node.values
+
+
+def _unchanged(first: Any, type: TensorType) -> bool:
+    """Whether a padding pads nothing, or a slice takes everything, for all run-time sizes."""
+    return (isinstance(first, Value) and first.type.dtype == type.dtype and len(first.type.shape) == len(type.shape)
+            and all(shapes.same(a, b) is True for a, b in zip(first.type.shape, type.shape)))
 
 
 def _flat(values: Any) -> Any:

@@ -189,7 +189,7 @@ def _slice(x: TensorType, items: tuple[tuple[Any, ...], ...]) -> TensorType:
     return TensorType(x.dtype, (*shape, *axes))
 
 
-@op("slice(x: [*s], items: list[str]) -> [*t]", infer=_slice, own=("items",), view=True,
+@op("slice(x: [*s], items: list[str]) -> [*t]", infer=_slice, own=("items",), view=True, keeps=True,
     samples=lambda: [{"x": floats(4, 7, 3), "items": (("slice", None, -1, None), ("slice", 1, 6, 2))},
                      {"x": floats(2, 5), "items": (("int", -1), ("new",))},
                      {"x": floats(1, 3), "items": (("slice", None, None, None), ("slice", 5, None, None))},
@@ -269,7 +269,7 @@ def _pad_to_saves(x: TensorType, multiple: Any, axes: Any, mode: str = "constant
 
 
 @op('pad_to(x: [*s], multiple: int | list[int], axes: int | list[int], mode: "constant" | "reflect" | "replicate" | "circular" = "constant", '
-    'value: float = 0) -> [*t]', infer=_pad_to, saves=_pad_to_saves,
+    'value: float = 0) -> [*t]', infer=_pad_to, saves=_pad_to_saves, keeps=True,
     samples=lambda: [{"x": floats(2, 3, 5, 7), "multiple": 4, "axes": (2, 3)},
                      {"x": floats(1, 2, 5, 6), "multiple": (3, 4), "axes": (-2, -1), "mode": "reflect"},
                      {"x": floats(4), "multiple": 4, "axes": 0}])

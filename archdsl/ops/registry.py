@@ -49,7 +49,8 @@ class Op:
     `roles`: axis name of the signature -> role; others map. `phase`: behaves differently in training; the body takes `training`.
     `numbers`: operands that may be numbers beside a tensor. `own`: arguments that `infer` checks itself (they may
     be more than the signature can say).
-    `view`: the result may alias the first operand. `samples`: argument sets for the registry test: () -> list[dict].
+    `view`: the result may alias the first operand. `keeps`: where the result has the first operand's shape, it is that operand.
+    `samples`: argument sets for the registry test: () -> list[dict].
     """
 
     name: str
@@ -63,6 +64,7 @@ class Op:
     phase: bool = False
     random: bool = False
     view: bool = False
+    keeps: bool = False
     numbers: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     source: str = ""
