@@ -160,3 +160,17 @@ def test_a_model_that_declares_its_own_type_does_not_return_f32():
     d = fault(lambda: model("f32 { y = x * x }\nreturn y"))
     assert d.code == "A0307" and "cast" in d.help[0]
     assert model("f32 { y = x * x }\nreturn y", "(x: [B, T, 8]) -> y: f32[B, T, 8]").graph.outputs[0].dtype == "f32"
+    assert model("f32 { y = x * x }\nreturn y", "(x: [B, T, 8]) -> y: f32[B, T, 8]").graph.outputs[0].dtype == "f32"
+
+
+@pytest.mark.parametrize(("body", "ops"), [
+    ("require T % 4 == 0\nreturn pad_to(x, multiple = 4, axes = 1)[:, :T]", []),
+    ("y = pad_to(x, multiple = 4, axes = 1)\nz = pad_to(y, multiple = 4, axes = 1)\nreturn z[:, :T]", ["pad_to", "slice"]),
+    ("return x[:, :, :8][:, 0:]", []),
+    ("return x[:, 1:]", ["slice"]),
+    ("return x[:, ..., none, :][:, :, 0]", ["slice", "slice"]),
+    ("return pad_to(x, multiple = 3, axes = 2)", ["pad_to"]),
+])
+def test_nothing_stands_for_a_padding_or_a_slice_that_changes_nothing(body, ops):
+    header = "(x: [B, T, 8]) -> y: [B, _, _]"
+    assert [n.op for n in model(body, header).graph.nodes if n.op in ("pad_to", "slice")] == ops
