@@ -7,6 +7,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.elaborate import headers, late, library
+from archdsl.elaborate.bodies import run
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, below, good
@@ -465,8 +466,6 @@ def run_in_place(frame: Frame, template: Template, args: Args, span: Span) -> An
 
 def run_body(frame: Frame, template: Template, args: Args, span: Span) -> tuple[Value, ...]:
     """Binds the header and runs the body in `frame`'s builder and prefix; returns the results, checked against the header."""
-    from archdsl.elaborate.statements import run
-
     session = frame.session
     decl = template.ref.decl
     frame.builder.applied[decl.name] = frame.builder.applied.get(decl.name, 0) + 1

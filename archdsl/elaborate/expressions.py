@@ -122,7 +122,7 @@ def whole(frame: Frame, node: tree.Expr) -> int:
 
 
 def _comprehension(frame: Frame, node: tree.Comprehension) -> Any:
-    from archdsl.elaborate.statements import iterate
+    from archdsl.elaborate.loops import iterate
 
     out: list[Any] = []
     inner = frame.inner(node.span)

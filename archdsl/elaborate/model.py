@@ -14,7 +14,7 @@ from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, limit, room
-from archdsl.elaborate.statements import run
+from archdsl.elaborate.statements import run  # and with it the table of statements
 from archdsl.elaborate.values import POISON, TEMPLATES, Poisoned
 from archdsl.graph import Graph, Guard, Knob, TensorType
 from archdsl.modules import Module, family

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import ArchError
 from archdsl.dims import Dim
 from archdsl.elaborate import late, library
+from archdsl.elaborate.bodies import assigned
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.values import Builtin, FnRef, Late, Poisoned, RecordValue, is_hyper_number, is_list
 from archdsl.records import record, replace
@@ -72,7 +73,6 @@ def without_late(frame: Frame, s: tree.For) -> None:
 
 def _plan(frame: Frame, s: tree.For) -> Plan:
     from archdsl.elaborate.expressions import free_names
-    from archdsl.elaborate.statements import assigned
 
     found = _Reader(frame, set(late.binders(s.body)))
     for callee, place, value in late.positions(s.body):

@@ -1,101 +1,35 @@
 """Statements: one function per kind. A fault in one poisons what it would have bound, and the next one goes on."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from archdsl import shapes
-from archdsl.diagnostics.model import ArchError, Label, error
-from archdsl.dims import Dim, Size
-from archdsl.elaborate import headers, late, passes
-from archdsl.elaborate.apply import arguments, owner_allowed, pay
+from archdsl.diagnostics.model import Label, error
+from archdsl.dims import Dim
+from archdsl.elaborate import headers
+from archdsl.elaborate.apply import arguments, owner_allowed
 from archdsl.elaborate.bindings import word_span
+from archdsl.elaborate.bodies import TABLE, bind, run
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.domains import of_values
-from archdsl.elaborate.expressions import decided, evaluate, select_arm, settled, truth
+from archdsl.elaborate.evaluation import evaluate
+from archdsl.elaborate.expressions import select_arm, truth
 from archdsl.elaborate.frame import Frame, below, good
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_GUARDS, beyond, limit
-from archdsl.elaborate.ops import apply_op, as_attribute
-from archdsl.elaborate.values import (
-    POISON,
-    TEMPLATES,
-    BlockRef,
-    Condition,
-    DefaultEntry,
-    Defaults,
-    FnRef,
-    InitRef,
-    Late,
-    NeedInline,
-    Poisoned,
-    Share,
-    Template,
-    Unfit,
-    describe,
-    has_tensor,
-    holds_tensor,
-    is_list,
-    map_tensors,
-)
-from archdsl.graph import Graph, Guard, InitExpr, Knob, Param, TensorType, Value
-from archdsl.ops.initializers import RANDOM
-from archdsl.records import record
+from archdsl.elaborate.loops import loop
+from archdsl.elaborate.requires import require
+from archdsl.elaborate.values import POISON, TEMPLATES, BlockRef, DefaultEntry, Defaults, FnRef, Share, Template, describe, has_tensor, is_list
+from archdsl.elaborate.weights import const, draw, parameter, update
+from archdsl.graph import Knob, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
-
-
-def run(frame: Frame, body: tuple[tree.Statement, ...]) -> bool:
-    """Runs statements in order; True when one returned. Faults are collected, and the frame goes on where it can."""
-    faults: list[Any] = []
-    returned = False
-    for s in body:
-        try:
-            frame.session.step(s.span)
-            if TABLE[type(s)](frame, s):
-                returned = True
-                break
-        except Poisoned:
-            _poison(frame, s)
-        except (ArchError, RecursionError, OverflowError) as e:
-            found = (e if isinstance(e, ArchError) else beyond(e, s.span)).diagnostics
-            faults += found
-            if len(faults) >= MAX_FAULTS or any(d.code == "A0602" for d in found):
-                break
-            _poison(frame, s)
-    if faults:
-        raise ArchError(*faults)
-    return returned
-
-
-def _poison(frame: Frame, s: tree.Statement) -> None:
-    for name in assigned(s):
-        if name != "_":
-            frame.vars[name] = POISON
-    if isinstance(s, tree.Return):
-        frame.result = (s.span, (POISON,))
-
-
-def assigned(s: Any) -> list[str]:
-    """The names that a statement binds, nested bodies included."""
-    if isinstance(s, tree.Assign):
-        return [t.name for t in s.targets]
-    if isinstance(s, (tree.Share, tree.ParamDecl, tree.Const, tree.Draw, tree.Choose, tree.Control)):
-        return [s.name]
-    if isinstance(s, (tree.For, tree.Island)):
-        return [n for b in s.body for n in assigned(b)]
-    if isinstance(s, tree.If):
-        return [n for _, body in s.branches for b in body for n in assigned(b)] + [n for b in s.otherwise for n in assigned(b)]
-    if isinstance(s, tree.Match):
-        return [n for a in s.arms for b in a.body for n in assigned(b)]
-    return []
 
 
 # ---------------------------------------------------------------- bindings
 def _assign(frame: Frame, s: tree.Assign) -> None:
     values: Any = tuple(_assigned_value(frame, v) for v in s.values)
     if len(s.targets) == 1:
-        _bind(frame, s.targets[0], values[0] if len(values) == 1 else values)
+        bind(frame, s.targets[0], values[0] if len(values) == 1 else values)
         return
     if len(values) == 1:
         values = values[0]
@@ -104,7 +38,7 @@ def _assign(frame: Frame, s: tree.Assign) -> None:
     if len(values) != len(s.targets):
         raise error("A0225", f"{len(s.targets)} names are bound, there are {len(values)} values", s.span)
     for t, v in zip(s.targets, values):
-        _bind(frame, t, v)
+        bind(frame, t, v)
 
 
 def _assigned_value(frame: Frame, node: tree.Expr) -> Any:
@@ -113,95 +47,6 @@ def _assigned_value(frame: Frame, node: tree.Expr) -> Any:
     if isinstance(node, tree.Name) and (node.id in frame.blocks or node.id in frame.anonymous):
         return _hinted(value, "_" if node.id in frame.anonymous else node.id)
     return value
-
-
-def _bind(frame: Frame, target: tree.Target, value: Any) -> None:
-    if isinstance(target.type, tree.TensorType):
-        if not isinstance(value, Value):
-            raise error("A0204", f"`{target.name}` is declared as a tensor, this is {describe(value)}", target.span)
-        binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
-        binding.sequences = frame.vars.get("...", {})
-        headers.match_type(binding, target.type, value, target.span, f"`{target.name}`")
-    if isinstance(value, Value) and not value.node.name and value.node.op != "input":
-        value.node.name = target.name if target.name != "_" else ""
-    elif isinstance(value, (Value, tuple)) and target.name in frame.fixed:
-        raise error("A0208", f"`{target.name}` is a hyper argument of this header", target.span, "bound again here",
-                    labels=(Label(frame.fixed[target.name], "declared here"),))
-    frame.bind(target.name, value, target.span)
-
-
-def _require(frame: Frame, s: tree.Require) -> None:
-    value = evaluate(frame, s.condition)
-    if value is True:
-        return
-    if isinstance(value, Condition):
-        for part in value.parts:
-            _lift(frame, part, s)
-        return
-    decided(value, s.condition)
-    text = _interpolate(frame, s.message) if s.message else f"`{s.condition.span.text}` does not hold"
-    names = [n for n in _mentioned(s.condition) if isinstance(frame.vars.get(n), (int, Dim))]
-    facts = tuple(f"{n} is {frame.vars[n]}" for n in names[:6])
-    labels = tuple(Label(frame.args[n].span, f"`{n}` is {frame.vars[n]}") for n in names if n in frame.args and frame.args[n].origin == "argument")
-    raise error("A0310", text, s.condition.span, "not so here", labels=labels, notes=facts, help=_divisor_help(frame, s.condition))
-
-
-def _divisor_help(frame: Frame, c: tree.Expr) -> tuple[str, ...]:
-    if isinstance(c, tree.Binary) and c.op == "==" and isinstance(c.left, tree.Binary) and c.left.op == "%":
-        from archdsl.elaborate.operators import divisors
-
-        a, b = evaluate(frame, c.left.left), evaluate(frame, c.left.right)
-        if type(a) is int and type(b) is int and b:
-            return divisors(a, b)[:1]
-    return ()
-
-
-def _mentioned(node: Any) -> list[str]:
-    out: dict[str, None] = {}
-    stack = [node]
-    while stack:
-        n = stack.pop(0)
-        if isinstance(n, tree.Name):
-            out[n.id] = None
-        stack[:0] = list(tree.children(n))
-    return list(out)
-
-
-def _lift(frame: Frame, part: Any, s: tree.Require) -> None:
-    """A condition on run-time sizes becomes a fact from here on, and a guard of the model."""
-    left, op, right, divides = part
-    if not frame.session.learn(part):
-        raise error("A0302", f"`{s.condition.span.text}` contradicts what is required of the sizes before", s.condition.span, "no sizes satisfy both")
-    written = f"{divides[0]} % {divides[1]} == 0" if op == "==" and divides else f"{left} {op} {right}"
-    message = _interpolate(frame, s.message) if s.message else f"{written} is required"
-    frame.session.step(s.span, 8 + len(frame.builder.guards))
-    if len(frame.builder.guards) >= MAX_GUARDS:
-        raise limit(f"there are more than {MAX_GUARDS} conditions on run-time sizes", s.condition.span)
-    frame.builder.require([Guard(left, op, right, message, s.condition.span)])
-
-
-def _interpolate(frame: Frame, text: str) -> str:
-    """`{heads}` and `{d / 2}` inside a message."""
-    from archdsl.elaborate.values import show
-    from archdsl.syntax.parser import parse_expression
-
-    out: list[str] = []
-    at = 0
-    text = clipped(text, 4_000)
-    while (start := text.find("{", at)) >= 0 and (end := text.find("}", start)) > 0:
-        out.append(text[at:start])
-        try:
-            value = evaluate(frame, parse_expression(text[start + 1 : end]))
-            out.append(clipped(value if isinstance(value, str) else show(value)))
-        except (ArchError, Poisoned):
-            out.append(text[start : end + 1])
-        at = end + 1
-    return clipped("".join(out) + text[at:], 4_000)
-
-
-def clipped(text: str, most: int = 400) -> str:
-    """A text that may stand in a message."""
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _default(frame: Frame, s: tree.Default) -> None:
@@ -255,133 +100,6 @@ def _one_share(frame: Frame, s: tree.Share, value: Any, name: str) -> Share:
     return Share(name, value, frame.builder, path, s.name_span, key, below(frame, name, s.span))
 
 
-def _param(frame: Frame, s: tree.ParamDecl) -> None:
-    if s.condition is not None and not truth(frame, s.condition):
-        frame.bind(s.name, None, s.name_span)
-        return
-    _declare(frame, s, s.kind, s.init, s.name_span)
-
-
-def _declare(frame: Frame, s: tree.ParamDecl | tree.Const, kind: str, init: tree.Expr, where: Span) -> None:
-    """A weight of this body. Raises A0204, A0301 or A0306 for a shape that a weight cannot have."""
-    if not isinstance(s.type, tree.TensorType):
-        raise error("A0204", f"`{s.name}` needs a shape", s.type.span if s.type is not None else where,
-                    help=f"`{s.span.text.split()[0]} {s.name}: [sizes] = …`")
-    owner_allowed(frame, s.span, s.name)
-    frame.session.step(s.span, 6)
-    binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
-    binding.sequences = frame.vars.get("...", {})
-    if len(s.type.shape.axes) > MAX_AXES:
-        raise limit(f"the weight `{s.name}` has more than {MAX_AXES} axes", s.type.span)
-    try:
-        shape = binding.shape(s.type.shape)
-    except shapes.ShapeError as e:
-        raise error("A0301", f"the shape of `{s.name}`: {e.message}", e.axis.span if e.axis is not None else s.type.span) from None
-    axes = s.type.shape.axes
-    spans = [a.span for a in axes] if len(axes) == len(shape) else [s.type.span] * len(shape)  # `...` stands for several
-    sizes = tuple(_fixed(s.name, size, span) for size, span in zip(shape, spans))
-    made = initial(frame, init)
-    if kind == "const" and draws(made):
-        raise error("A0204", f"the const `{s.name}` would be random", init.span, "another value for everyone who loads the weights",
-                    help=f"a const is computed, not saved: write `frozen param {s.name}` or `buffer {s.name}`")
-    type = TensorType(s.type.dtype or "float", shape)
-    param = Param(join(frame.prefix, s.address or s.name), kind, type, made, _factors(frame, s.type.shape, s.name, len(sizes)), where)
-    frame.bind(s.name, frame.builder.home.declare(param), where)
-
-
-def _fixed(name: str, size: Size, span: Span) -> int:
-    """The size of an axis of a weight. Raises A0306 for one that varies at run time, A0301 for a negative one, A0602 for one beyond all memory."""
-    if not isinstance(size, int):
-        raise error("A0306", f"the weight `{name}` would have the size {size}, which varies at run time", span, "not fixed at build",
-                    help="weights are sized by hyper arguments: make the size one and add a `require`, for example `require H == side`")
-    if size < 0 or size > 2**48:
-        raise error("A0602" if size > 0 else "A0301", f"the weight `{name}` would have the size {size}", span)
-    return size
-
-
-def _factors(frame: Frame, shape: tree.Shape, name: str, rank: int) -> tuple[tuple[tuple[str, int], ...], ...]:
-    """The written structure of each axis, when some axis has one."""
-    if not any(type(a) is tree.AxisFactors for a in shape.axes) or len(shape.axes) != rank:
-        return ()
-    binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
-    out: list[tuple[tuple[str, int], ...]] = []
-    for axis in shape.axes:
-        parts = axis.items if isinstance(axis, tree.AxisFactors) else (axis,)
-        out.append(tuple((p.span.text or str(i), _fixed(name, binding.size(p), p.span)) for i, p in enumerate(parts)))
-    return tuple(out)
-
-
-def initial(frame: Frame, node: tree.Expr) -> InitExpr:
-    """The initialiser that an expression stands for; numbers and lists are constants."""
-    value = frame.vars.get(node.id) if type(node) is tree.Name else None
-    if type(value) is not InitExpr:
-        value = settled(frame.child(init=True), node)
-    if isinstance(value, InitRef):
-        from archdsl.elaborate.apply import initializer
-
-        value = initializer(value.name, ([], {}, {}), node.span)
-    if isinstance(value, InitExpr):
-        return value
-    if isinstance(value, Value):
-        raise error("A0204", "an initialiser cannot read data, nor a parameter that another body owns", node.span)
-    from archdsl.elaborate.values import is_hyper_number
-
-    if is_hyper_number(value) or isinstance(value, bool):
-        return InitExpr("constant", (), (("value", value if isinstance(value, (int, bool)) else float(value)),))
-    if isinstance(value, tuple):
-        return InitExpr("constant", (), (("value", as_attribute(value)),))
-    raise error("A0204", f"an initialiser was expected, this is {describe(value)}", node.span,
-                help="for example `normal(std = 0.02)`, `zeros()` or a number")
-
-
-DRAWN = ("normal", "uniform")
-"""Initialisers that a `draw` may use: the op `random_NAME` draws them."""
-
-
-def draws(init: Any) -> bool:
-    """Whether an initial value is random, or follows another weight's."""
-    if is_list(init):
-        return any(map(draws, init))
-    return isinstance(init, InitExpr) and (init.op in RANDOM or init.op == "param" or any(map(draws, init.args)))
-
-
-def _const(frame: Frame, s: tree.Const) -> None:
-    value = evaluate(frame, s.value)
-    if isinstance(value, (InitRef, InitExpr)):
-        _declare(frame, s, "const", s.value, word_span(s, s.name))
-        return
-    if s.address:
-        raise error("A0209", f"`as {s.address}` names a weight; this value owns nothing", s.span, help="drop the `as`")
-    if s.type is not None and isinstance(s.type, tree.TensorType) and not isinstance(value, Value):
-        value = apply_op(frame, "literal", (), {"value": as_attribute(value), "dtype": s.type.dtype or "float"}, s.value.span, label=s.name)
-    _bind(frame, tree.Target(s.span, s.name, s.type), value)
-
-
-def _draw(frame: Frame, s: tree.Draw) -> None:
-    value = evaluate(frame, s.value)
-    if isinstance(value, (InitRef, InitExpr)):
-        value = _drawn(frame, s, value)
-    _bind(frame, tree.Target(s.span, s.name, s.type), value)
-
-
-def _drawn(frame: Frame, s: tree.Draw, value: InitRef | InitExpr) -> Value:
-    """`draw noise: [B, d] = normal(std = 2)`: the op `random_normal`, with the declared shape. Raises A0204."""
-    init = initial(frame, s.value) if isinstance(value, InitRef) else value
-    if init.op not in DRAWN or init.args:
-        raise error("A0204", f"`{s.name}` cannot be drawn from this", s.value.span, f"`{init.op}` is not drawn in a forward pass",
-                    help=f"draw from `{'`, `'.join(DRAWN)}` and compute with the result")
-    if not isinstance(s.type, tree.TensorType):
-        raise error("A0204", f"`{s.name}` needs a shape", s.span, help=f"`draw {s.name}: [B, d] = {init.op}()`")
-    binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
-    binding.sequences = frame.vars.get("...", {})
-    try:
-        shape = binding.shape(s.type.shape)
-    except shapes.ShapeError as e:
-        raise error("A0301", f"the shape of `{s.name}`: {e.message}", e.axis.span if e.axis is not None else s.type.span) from None
-    attrs = {"shape": shape, **dict(init.attrs), "dtype": s.type.dtype or "float"}
-    return apply_op(frame, f"random_{init.op}", (), attrs, s.span, label=s.name)
-
-
 def _emit(frame: Frame, s: tree.Emit) -> None:
     value = evaluate(frame, s.value) if s.value is not None else good(frame.vars.get(s.name, POISON))
     if not isinstance(value, Value):
@@ -392,18 +110,6 @@ def _emit(frame: Frame, s: tree.Emit) -> None:
     frame.builder.emit(join(frame.prefix, s.name), frame.builder.resolve(value), s.span)
 
 
-def _update(frame: Frame, s: tree.Update) -> None:
-    target = good(frame.vars.get(s.name, POISON))
-    if not isinstance(target, Value) or target.node.op != "param" or frame.builder.params.get(target.node.attrs["path"], None) is None \
-            or frame.builder.params[target.node.attrs["path"]].kind != "buffer":
-        raise error("A0204", f"`update` gives a buffer of this body a new value; `{s.name}` is {describe(target)}", s.span)
-    value = evaluate(frame, s.value)
-    if not isinstance(value, Value) or len(value.shape) != len(target.shape) \
-            or any(shapes.same(a, b) is not True for a, b in zip(value.shape, target.shape)):
-        raise error("A0301", f"the buffer `{s.name}` is {target.type}, its new value is {describe(value)}", s.value.span)
-    frame.builder.add("update", (value,), {"path": target.node.attrs["path"]}, (), s.span)
-
-
 def _static(frame: Frame, s: tree.Static) -> None:
     for n in s.names:
         if isinstance(frame.vars.get(n), Dim):
@@ -411,208 +117,6 @@ def _static(frame: Frame, s: tree.Static) -> None:
 
 
 # ---------------------------------------------------------------- control
-def iterate(frame: Frame, pattern: tree.Pattern, node: tree.Expr) -> Iterator[int]:
-    """Binds the loop's names for each item and yields its ordinal."""
-    items = evaluate(frame, node)
-    if isinstance(items, str):
-        items = tuple(items)
-    if not is_list(items):
-        hint = f"`range({node.span.text})` counts" if isinstance(items, int) else ()
-        raise error("A0204", f"a loop runs over a list, a range or a string, this is {describe(items)}", node.span, help=hint)
-    frame.session.step(node.span, len(items))
-    for i, item in enumerate(items):
-        _destructure(frame, pattern, item)
-        yield i
-
-
-def _destructure(frame: Frame, pattern: tree.Pattern, value: Any) -> None:
-    if pattern.name is not None:
-        frame.bind(pattern.name, value, pattern.span)
-        return
-    if not is_list(value) or len(value) != len(pattern.items):
-        raise error("A0225", f"{len(pattern.items)} names are bound, the item is {describe(value)}", pattern.span)
-    for p, v in zip(pattern.items, value):
-        _destructure(frame, p, v)
-
-
-def _for(frame: Frame, s: tree.For) -> bool:
-    frame.session.step(s.span, len(frame.vars) >> 3)
-    before = dict(frame.vars)
-    outer = set(before)
-    for i in iterate(frame, s.pattern, s.iterable):
-        if s.label is None:
-            loop = frame.loop
-            frame.loop = s.span
-            try:
-                returned = run(frame, s.body)
-            finally:
-                frame.loop = loop
-        else:
-            returned = _iteration(frame, s, i, outer)
-        if returned:
-            return True
-    for name in set(frame.vars) - outer:
-        del frame.vars[name]
-    for p in _pattern_names(s.pattern):
-        if p in before:
-            frame.vars[p] = before[p]
-    return False
-
-
-def _pattern_names(p: tree.Pattern) -> list[str]:
-    return [p.name] if p.name else [n for q in p.items for n in _pattern_names(q)]
-
-
-def _iteration(frame: Frame, s: tree.For, i: int, outer: set[str]) -> bool:
-    """One pass of a labelled loop: a graph of its own below `label.i`, or in place when it reaches shared weights outside."""
-    path = join(join(frame.prefix, s.label or ""), str(i))
-    overrides = below(frame, f"{s.label}.{i}", s.span)
-    site = hash((id(s), path, frame.builder.base))
-    if site not in frame.session.inline_sites and not frame.phase:
-        try:
-            return _outlined(frame, s, path, overrides, outer)
-        except NeedInline:
-            frame.session.inline_sites.add(site)
-    inner = frame.child(prefix=path, overrides=overrides, loop=None, emitted=len(frame.builder.emits))
-    returned = run(inner, s.body)
-    frame.result = inner.result
-    return returned
-
-
-def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str]) -> bool:
-    try:
-        known, operands, graph = _body(frame, s, path, overrides, outer, None if overrides else passes.plan(frame, s))
-    except Unfit:
-        known, operands, graph = _body(frame, s, path, overrides, outer, None)
-    session = frame.session
-    session.used_defaults |= known.used
-    session.step(s.span, len(graph.nodes) >> 4)
-    if graph.owns_weights or graph.emits or graph.knobs:
-        owner_allowed(frame, s.span, s.label or "")
-        pay(frame, graph, s.span)
-        frame.builder.home.adopt(path, graph, s.span)
-        results = frame.builder.call(graph, path, operands, s.span, known.name)
-    else:
-        session.step(s.span, len(graph.nodes))
-        results = frame.builder.splice(graph, operands)
-    new = dict(zip(known.mine, results))
-    for n, v in known.carried:
-        frame.vars[n] = map_tensors(v, lambda t: new.get(t, t))
-    return False
-
-
-def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str], plan: passes.Plan | None) -> tuple[_Body, list[Any], Graph]:
-    """The body as elaborated here or before, the tensors to apply it to, and its graph for this pass. Raises Unfit."""
-    session = frame.session
-    numbers, counts = (passes.numbers(frame, plan), passes.key(frame, plan)) if plan else (None, None)
-    if numbers is None or counts is None:
-        plan, numbers = None, ()
-    key = None if overrides else _body_key(frame, s, plan, counts)
-    known: _Body | None = session.memo.get(key) if key is not None else None
-    if known is None:
-        learned = len(session.facts)
-        known = _body_graph(frame, s, plan, path, overrides, outer, late.places(session, plan.late, numbers) if plan else {})
-        known.facts = tuple(session.facts[learned:])
-        if key is not None and known.operands is not None:
-            session.memo[key] = known
-        operands = list(known.imports)
-    else:
-        session.learn_all(known.facts)
-        reachable = _reachable(frame, _body_names(frame, s, plan))
-        operands = [reachable[i] for i in known.operands or ()]
-    return known, operands, late.fill(session, known.graph, dict(zip(known.waiting, numbers)))
-
-
-@record()
-class _Body:
-    """One evaluated loop body. `carried`: outer names with their new values, whose tensors are `mine` (the graph's outputs) or the outer body's.
-    `operands`: which of the tensors that the body can reach (`_reachable`) the graph's inputs are; None when they cannot be told by that.
-    `waiting`: the numbers of its late arguments. `facts`: what it requires of run-time sizes."""
-
-    graph: Any
-    imports: tuple[Value, ...]
-    carried: list[tuple[str, Any]]
-    mine: list[Value]
-    operands: tuple[int, ...] | None
-    used: set[tuple[int, str]]
-    name: str
-    waiting: tuple[int, ...]
-    facts: tuple[Any, ...] = ()
-
-
-def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:
-    session = frame.session
-    builder = Builder(frame.builder, frame.builder.base + path + ".")
-    inner = frame.inner(s.span, builder=builder, prefix="", overrides=overrides, loop=None, emitted=0, late=waiting)
-    before, session.used_defaults = session.used_defaults, set()
-    try:
-        if run(inner, s.body):
-            raise error("A0220", "`return` cannot stand in a labelled loop", s.span)
-        used = session.used_defaults
-    except NeedInline:
-        frame.builder.require(builder.guards)
-        raise
-    finally:
-        session.used_defaults = before | session.used_defaults
-    changed = [(n, inner.vars[n]) for n in frame.vars if n in outer and n in inner.vars and inner.vars[n] is not frame.vars[n]]
-    back = {inside: outside for outside, inside in builder.imports.items()}
-    carried = [(n, map_tensors(v, lambda t: back.get(t, t))) for n, v in changed]
-    values: list[Value] = []
-    for _, v in carried:
-        map_tensors(v, lambda t: values.append(t) or t)
-    if waiting and any(not late.only_tensors(v) for _, v in carried):
-        passes.without_late(frame, s)
-        frame.builder.require(builder.guards)
-        raise Unfit  # a block that waits for a number would leave the loop
-    mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
-    named = len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried)
-    names = tuple(n for n, _ in carried) if named else ()
-    graph = builder.finish(s.label or "", tuple(mine), names=names, span=s.span)
-    interned = late.kept(session, graph)
-    imports = tuple(builder.imports)
-    at = {v: i for i, v in reversed(list(enumerate(_reachable(frame, _body_names(frame, s, plan)))))}
-    plain = all(v in at for v in imports) and len(mine) == len(dict.fromkeys(values))
-    return _Body(interned, imports, carried, mine, tuple(at[v] for v in imports) if plain else None, used, mine[0].node.name if mine else "",
-                 tuple(w.number for w in waiting.values()))
-
-
-def _body_names(frame: Frame, s: tree.For, plan: passes.Plan | None) -> tuple[str, ...]:
-    """The names that a body mentions or binds, but for those in expressions that the plan evaluates."""
-    from archdsl.elaborate.expressions import free_names
-
-    if plan is not None:
-        return plan.names
-    free = frame.session.free
-    if id(s) not in free:
-        free[id(s)] = tuple(sorted(set[str]().union(*(free_names(b) for b in s.body), *(assigned(b) for b in s.body))))
-    return free[id(s)]
-
-
-def _reachable(frame: Frame, names: tuple[str, ...]) -> list[Value]:
-    """The tensors in the values of these names, those in lists and masks included, in order."""
-    found: list[Value] = []
-    for n in names:
-        map_tensors(frame.vars.get(n), found.append)
-    return found
-
-
-def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any) -> Any:
-    """What a body's evaluation depends on: the values of the names it mentions, of the expressions in the plan; tensors by type, and which of them
-    are the same. None when that does not say all: a template that holds a tensor may read it under no name of the body."""
-    session = frame.session
-    names = _body_names(frame, s, plan)
-    session.step(s.span, len(names) >> 2)
-    values = [(n, frame.vars[n]) for n in names if n in frame.vars]
-    if any(v is POISON or holds_tensor(v) for _, v in values):
-        return None
-    if frame.rest and (frame.rest[1] or any(has_tensor(v) for v in frame.rest[0])):
-        return None
-    first: dict[Value, int] = {}
-    same = tuple(first.setdefault(v, i) for i, v in enumerate(_reachable(frame, names)))
-    rest = session.key(tuple(frame.rest[0])) if frame.rest else None
-    sequences = tuple(sorted(frame.vars.get("...", {}).items()))
-    return ("body", id(s), plan is None, counts, tuple((n, session.key(v)) for n, v in values), same, sequences, frame.defaults.key, frame.dtype,
-            rest, session.known)
 
 
 def _if(frame: Frame, s: tree.If) -> bool:
@@ -758,18 +262,18 @@ def call_fn(frame: Frame, ref: FnRef, args: Any, span: Span) -> Any:
     return headers.convert(inner, value, decl.result, where, decl.name)
 
 
-TABLE: dict[type, Callable[[Frame, Any], Any]] = {
+TABLE.update({
     tree.Assign: _assign,
-    tree.Require: _require,
+    tree.Require: require,
     tree.Default: _default,
     tree.Share: _share,
-    tree.ParamDecl: _param,
-    tree.Const: _const,
-    tree.Draw: _draw,
+    tree.ParamDecl: parameter,
+    tree.Const: const,
+    tree.Draw: draw,
     tree.Emit: _emit,
-    tree.Update: _update,
+    tree.Update: update,
     tree.Static: _static,
-    tree.For: _for,
+    tree.For: loop,
     tree.If: _if,
     tree.Match: _match,
     tree.Choose: _choose,
@@ -780,4 +284,4 @@ TABLE: dict[type, Callable[[Frame, Any], Any]] = {
     tree.Yield: _reserved("yield", "it belongs to `scan`"),
     tree.Control: _reserved("control", "run-time settings are built when a paper needs them"),
     tree.Entry: _entry,
-}
+})

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 
 import archdsl
-from archdsl.elaborate import passes, statements
+from archdsl.elaborate import loops, passes
 
 MODEL = """use std.linear {{ Linear }}
 use std.norm {{ LayerNorm, RMSNorm }}
@@ -22,13 +22,13 @@ model M(depth: int = 6, widths: list[int] = [8, 16, 8, 16, 8, 16], every: int = 
 def elaborated(monkeypatch):
     """The bodies that are elaborated."""
     calls = []
-    real = statements._body_graph
+    real = loops._body_graph
 
     def counted(*args, **kwargs):
         calls.append(args[1].label)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(statements, "_body_graph", counted)
+    monkeypatch.setattr(loops, "_body_graph", counted)
     return calls
 
 

@@ -1,0 +1,88 @@
+"""`require`: what holds of hyper values, and what is learned of run-time sizes."""
+from __future__ import annotations
+
+from typing import Any
+
+from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.dims import Dim
+from archdsl.elaborate.evaluation import evaluate
+from archdsl.elaborate.expressions import decided
+from archdsl.elaborate.frame import Frame
+from archdsl.elaborate.limits import MAX_GUARDS, limit
+from archdsl.elaborate.values import Condition, Poisoned, show
+from archdsl.graph import Guard
+from archdsl.syntax import tree
+
+
+def require(frame: Frame, s: tree.Require) -> None:
+    """`require CONDITION, MESSAGE`. Raises A0310 where it does not hold, A0302 where it contradicts what is required before."""
+    value = evaluate(frame, s.condition)
+    if value is True:
+        return
+    if isinstance(value, Condition):
+        for part in value.parts:
+            _lift(frame, part, s)
+        return
+    decided(value, s.condition)
+    text = _interpolate(frame, s.message) if s.message else f"`{s.condition.span.text}` does not hold"
+    names = [n for n in _mentioned(s.condition) if isinstance(frame.vars.get(n), (int, Dim))]
+    facts = tuple(f"{n} is {frame.vars[n]}" for n in names[:6])
+    labels = tuple(Label(frame.args[n].span, f"`{n}` is {frame.vars[n]}") for n in names if n in frame.args and frame.args[n].origin == "argument")
+    raise error("A0310", text, s.condition.span, "not so here", labels=labels, notes=facts, help=_divisor_help(frame, s.condition))
+
+
+def _divisor_help(frame: Frame, c: tree.Expr) -> tuple[str, ...]:
+    if isinstance(c, tree.Binary) and c.op == "==" and isinstance(c.left, tree.Binary) and c.left.op == "%":
+        from archdsl.elaborate.operators import divisors
+
+        a, b = evaluate(frame, c.left.left), evaluate(frame, c.left.right)
+        if type(a) is int and type(b) is int and b:
+            return divisors(a, b)[:1]
+    return ()
+
+
+def _mentioned(node: Any) -> list[str]:
+    out: dict[str, None] = {}
+    stack = [node]
+    while stack:
+        n = stack.pop(0)
+        if isinstance(n, tree.Name):
+            out[n.id] = None
+        stack[:0] = list(tree.children(n))
+    return list(out)
+
+
+def _lift(frame: Frame, part: Any, s: tree.Require) -> None:
+    """A condition on run-time sizes becomes a fact from here on, and a guard of the model."""
+    left, op, right, divides = part
+    if not frame.session.learn(part):
+        raise error("A0302", f"`{s.condition.span.text}` contradicts what is required of the sizes before", s.condition.span, "no sizes satisfy both")
+    written = f"{divides[0]} % {divides[1]} == 0" if op == "==" and divides else f"{left} {op} {right}"
+    message = _interpolate(frame, s.message) if s.message else f"{written} is required"
+    frame.session.step(s.span, 8 + len(frame.builder.guards))
+    if len(frame.builder.guards) >= MAX_GUARDS:
+        raise limit(f"there are more than {MAX_GUARDS} conditions on run-time sizes", s.condition.span)
+    frame.builder.require([Guard(left, op, right, message, s.condition.span)])
+
+
+def _interpolate(frame: Frame, text: str) -> str:
+    """`{heads}` and `{d / 2}` inside a message."""
+    from archdsl.syntax.parser import parse_expression
+
+    out: list[str] = []
+    at = 0
+    text = clipped(text, 4_000)
+    while (start := text.find("{", at)) >= 0 and (end := text.find("}", start)) > 0:
+        out.append(text[at:start])
+        try:
+            value = evaluate(frame, parse_expression(text[start + 1 : end]))
+            out.append(clipped(value if isinstance(value, str) else show(value)))
+        except (ArchError, Poisoned):
+            out.append(text[start : end + 1])
+        at = end + 1
+    return clipped("".join(out) + text[at:], 4_000)
+
+
+def clipped(text: str, most: int = 400) -> str:
+    """A text that may stand in a message."""
+    return text if len(text) <= most else text[: most - 1] + "…"
