@@ -160,7 +160,6 @@ def test_a_model_that_declares_its_own_type_does_not_return_f32():
     d = fault(lambda: model("f32 { y = x * x }\nreturn y"))
     assert d.code == "A0307" and "cast" in d.help[0]
     assert model("f32 { y = x * x }\nreturn y", "(x: [B, T, 8]) -> y: f32[B, T, 8]").graph.outputs[0].dtype == "f32"
-    assert model("f32 { y = x * x }\nreturn y", "(x: [B, T, 8]) -> y: f32[B, T, 8]").graph.outputs[0].dtype == "f32"
 
 
 @pytest.mark.parametrize(("body", "ops"), [
