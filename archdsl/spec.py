@@ -23,6 +23,7 @@ MAX_SETTINGS = 100_000  # of all variants together, inherited ones included
 if TYPE_CHECKING:
     from archdsl.claims import Claim
     from archdsl.cost import Cost
+    from archdsl.passes.step import Step
 
 
 @record(frozen=True)
@@ -34,6 +35,7 @@ class Variant:
     settings: tuple[Setting, ...]
     decl: tree.Variant
     doc: str = ""
+    transforms: tuple[tree.Transform, ...] = ()
 
 
 class Spec:
@@ -43,6 +45,7 @@ class Spec:
         self.module, self.decl, self.path, self.models, self.session = module, decl, path, models, session
         self.name, self.doc = decl.name, decl.doc
         self._made: dict[Any, Elaborated] = {}
+        self._transformed: dict[tuple[int, str | None], tuple[Elaborated, Elaborated]] = {}
 
     def __repr__(self) -> str:
         return f"Spec({self.path}:{self.name}, {len(self.variants)} variants)"
@@ -81,12 +84,38 @@ class Spec:
 
     # ---------------------------------------------------------------- elaboration
     def elaborate(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> Elaborated:
-        """The typed graph for a variant and knob settings (address -> value, or text to be read as an expression when it is a `Setting`)."""
+        """The typed graph for a variant, its `transform`s applied, and knob settings (address -> value, or text to be read as an expression when it
+        is a `Setting`)."""
+        made = self.source(variant, knobs)
+        if not self.transforms(variant):
+            return made
+        key = id(made), variant
+        if key not in self._transformed:
+            from archdsl.passes.manager import transformed
+
+            self._transformed[key] = made, transformed(made, self.steps(variant, knobs))
+        return self._transformed[key][1]
+
+    def transforms(self, variant: str | None) -> tuple[tree.Transform, ...]:
+        """The `transform`s of a variant, those of its bases first."""
+        return self.variants[variant].transforms if variant is not None and variant in self.variants else ()
+
+    def steps(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> tuple[Step, ...]:
+        """The steps of a variant, their options evaluated with its knobs. Raises ArchError A0561, A0562."""
+        if not self.transforms(variant):
+            return ()
+        from archdsl.passes.manager import read_all
+
+        return read_all(self.module, self.session, self.source(variant, knobs), self.transforms(variant))
+
+    def source(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> Elaborated:
+        """The typed graph as it is written, before any `transform`."""
         settings = self._settings(variant, knobs or {})
         key = tuple((s.address, repr(s.value), s.expr.span.text if s.expr is not None else None) for s in settings)
         if key not in self._made:
             if len(self._made) > 64:
                 self._made.clear()
+                self._transformed.clear()
             self._made[key] = elaborate(self.module, self.decl, settings, self.session)
         return self._made[key]
 
@@ -124,14 +153,25 @@ class Spec:
             raise error("A0501", f"the form `{form}` is not built yet: only `parallel` is", span, help="`form = \"parallel\"`")
         from archdsl.lower import lower
         from archdsl.lower.memory import fits
-        from archdsl.names import weight_maps
         from archdsl.origin import Origin
 
         fits(made.graph, device, dtype, self.decl.name_span)
-        model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind)
+        if self.transforms(variant):
+            from archdsl.passes.model import Model
+
+            model: Any = Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings).build(device, emit, flat, bind)
+        else:
+            model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind)
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
-                               lambda: weight_maps(self.module, self.name, made), self)
+                               lambda: self._foreign(variant, settings, made), self)
         return model
+
+    def _foreign(self, variant: str | None, knobs: dict[str, Any], made: Elaborated) -> dict[str, Any]:
+        """The foreign names of a built model. They are those of the spec as it is written: a variant whose `transform`s change weights has none."""
+        from archdsl.names import own_shapes, weight_maps
+
+        source = self.source(variant, knobs)
+        return weight_maps(self.module, self.name, source) if made is source or own_shapes(made.graph) == own_shapes(source.graph) else {}
 
     @staticmethod
     def _knobs(knobs: dict[str, Any]) -> dict[str, Any]:
@@ -319,17 +359,15 @@ def _bases(name: str, models: dict[str, Spec], decls: dict[str, tree.Variant], k
 
 
 def _variant(d: tree.Variant, models: dict[str, Spec], decls: dict[str, tree.Variant], out: dict[str, Variant]) -> Variant:
-    if d.transforms:
-        raise error("A0218", "transforms in variants come with the pass framework", d.transforms[0].span, "not built yet")
     own = tuple(Setting(s.address, None, s.value, s.address_span) for s in d.settings)
     if d.base is None or d.base in models:
-        model, inherited = d.base or next(iter(models), ""), ()
+        model, inherited, steps = d.base or next(iter(models), ""), (), ()
     elif d.base in out:
-        model, inherited = out[d.base].model, out[d.base].settings
+        model, inherited, steps = out[d.base].model, out[d.base].settings, out[d.base].transforms
     else:
         raise error("A0401", f"`{d.base}` is neither a model nor a variant of this file", d.span, help=did_you_mean(d.base, [*models, *decls]))
     replaced = {segments(s.address) for s in own}
-    return Variant(d.name, model, tuple(s for s in inherited if segments(s.address) not in replaced) + own, d, d.doc)
+    return Variant(d.name, model, tuple(s for s in inherited if segments(s.address) not in replaced) + own, d, d.doc, (*steps, *d.transforms))
 
 
 def resolve_source(text: str) -> tuple[Spec, str | None]:

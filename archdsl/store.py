@@ -69,7 +69,7 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
     made = spec.elaborate(variant, knobs or {})
     model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {})
     if weights is not None:
-        _load(model, weights, source)
+        load_state(model, weights, source)
     target = Path(out)
     try:
         _ours(target)
@@ -95,7 +95,8 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
     return manifest
 
 
-def _load(model: Any, weights: Any, source: str | None) -> None:
+def load_state(model: Any, weights: Any, source: str | None) -> None:
+    """Loads a state dict under the model's own names, or the foreign names `source`. Raises ArchError A0541, A0542."""
     if source is not None:
         from archdsl.weights import import_weights
 

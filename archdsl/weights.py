@@ -305,7 +305,7 @@ def _other_variants(origin: Origin, found: dict[str, Shape]) -> Iterable[tuple[s
     spec = origin.spec or _reload(origin)
     for s in spec.models.values() if spec else ():
         for variant in (None, *s.variants):
-            made = s.elaborate(variant)
+            made = s.source(variant)
             shapes = own_shapes(made.graph)
             for name, m in weight_maps(s.module, s.name, made).items():
                 if m.fit(shapes, found).perfect:

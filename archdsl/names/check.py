@@ -54,7 +54,7 @@ def _check(decl: tree.Names, module: Module, spec: Spec, known: dict[int, Weight
     words = set(re.findall(r"[^\W\d]\w*", decl.span.text))
     clean: list[tuple[list[str], list[Any], Compiled]] = []
     for variant in (None, *spec.variants):
-        made = spec.elaborate(variant)
+        made = spec.source(variant)
         weights = known.setdefault(id(made.graph), Weights(made.graph))
         own, values = list(weights.shapes), [k.value for k in made.knobs.values() if k.address in words]
         if any(own == a and _alike(values, v) and chains_fit(decl, module, made, c, weights) for a, v, c in clean):

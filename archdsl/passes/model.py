@@ -1,0 +1,157 @@
+"""`Model`: a graph with its weights and where both come from. What every step takes and returns."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from archdsl.elaborate.model import Elaborated
+from archdsl.graph import Graph
+from archdsl.passes.manager import Order, keyed, of_step, rewrite
+from archdsl.passes.step import Step
+from archdsl.passes.weights import Initial, Rewritten, Weights
+from archdsl.records import field, record, replace
+from archdsl.weightmap import Entry, MapError, WeightMap
+
+if TYPE_CHECKING:
+    from archdsl.lower.module import ArchModule
+    from archdsl.spec import Spec
+
+Watch = Callable[[Step, "Model"], None]
+
+
+@record(frozen=True)
+class Applied:
+    """One step of a recipe: its text, the decisions it was given (`ADDRESS@step` -> JSON value), the hash of the graph it made, its notes."""
+
+    step: str
+    graph: str
+    decisions: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"step": self.step, "decisions": self.decisions, "graph": self.graph, "notes": list(self.notes)}
+
+
+@record(frozen=True, slots=False)
+class Model:
+    """`made`: the typed graph with its interface. `weights`: address -> tensor, made when asked for. `names`: from the addresses of the first graph
+    to those weights of this one that are theirs, renamed, sliced or joined; weights that hold an expression of several are in none of its entries.
+    `recipe`: the steps so far. `dtype`: torch's float type, or None for its default. A model never changes; steps make new ones.
+    """
+
+    made: Elaborated
+    weights: Weights
+    names: WeightMap
+    recipe: tuple[Applied, ...] = ()
+    dtype: Any = None
+
+    @classmethod
+    def of(cls, spec: Spec, variant: str | None = None, *, seed: int = 0, dtype: Any = None, weights: Mapping[str, Any] | None = None,
+           source: str | None = None, **knobs: Any) -> Model:
+        """The model that a spec describes, its own `transform`s applied. `weights`: a state dict under the names of the model before them, or under
+        the foreign names `source`; without it, the initial values for the seed."""
+        settings = spec._knobs(knobs)
+        made = spec.source(variant, settings)
+        start = cls(made, Initial(made.graph, seed, dtype), _same(made.graph), dtype=dtype)
+        if weights is not None:
+            start = start.loaded(spec, variant, settings, weights, source)
+        return start.apply(*spec.steps(variant, settings))
+
+    def loaded(self, spec: Spec, variant: str | None, settings: Mapping[str, Any], weights: Mapping[str, Any], source: str | None) -> Model:
+        """The same graph with other weights. Raises ArchError A0541 where they do not fit."""
+        from archdsl.names import weight_maps
+        from archdsl.origin import Origin
+        from archdsl.store import load_state
+
+        built: Any = self.build()
+        built.archdsl = Origin(spec.path, spec.name, variant, {}, self.graph, lambda: weight_maps(spec.module, spec.name, self.made), spec)
+        load_state(built, weights, source)
+        return replace(self, weights=state_of(built, self.graph))
+
+    @property
+    def graph(self) -> Graph:
+        return self.made.graph
+
+    @cached_property
+    def float_type(self) -> Any:
+        """torch's float type of the weights."""
+        from archdsl.lower.build import float_type
+
+        return float_type(self.dtype)
+
+    # ---------------------------------------------------------------- steps
+    def apply(self, *steps: Step | str, decisions: Mapping[str, Any] | None = None, check: bool = False, tables: Mapping[str, Any] | None = None,
+              watch: Watch | None = None) -> Model:
+        """The model after some steps. `decisions`: `ADDRESS@step` -> JSON value, in place of what a step would decide itself. `check`: compare each
+        step's output with its input as its contract says (A0566). `watch(step, model)` is called behind each step."""
+        model = self
+        order = Order(f for a in self.recipe for f in Step.parse(a.step).rule.provides)
+        for step in steps:
+            step = Step.parse(step) if isinstance(step, str) else step
+            order.enter(step)
+            model = model._one(step, decisions or {}, check, tables or {})
+            if watch is not None:
+                watch(step, model)
+        return model
+
+    def _one(self, step: Step, decisions: Mapping[str, Any], check: bool, tables: Mapping[str, Any]) -> Model:
+        own = of_step(decisions, step)
+        if step.rule.decider is not None and not own:
+            own = step.rule.decider(self, {"tables": tables, "using": step.using}, **step.options)
+        done = rewrite(self.made, step, keyed(own, step), tables)
+        after = replace(self, made=replace(self.made, graph=done.graph), weights=Rewritten(self.weights, done, lambda: self.float_type),
+                        names=_composed(self.names, done, self.graph),
+                        recipe=(*self.recipe, Applied(str(step), done.graph.hash, keyed(own, step), done.notes)))
+        if check:
+            from archdsl.passes.check import require
+
+            require(self, after, done, step)
+        return after
+
+    # ---------------------------------------------------------------- torch
+    def state_dict(self) -> dict[str, Any]:
+        """All weights that the model saves."""
+        return {a: self.weights[a] for a, p in self.graph.parameters() if p.kind != "const"}
+
+    def build(self, device: Any = "cpu", emit: str | Iterable[str] = (), flat: bool = False, bind: Mapping[str, Any] | None = None) -> ArchModule:
+        """The trainable torch.fx.GraphModule with these weights."""
+        import torch
+
+        from archdsl.lower import lower
+
+        built = lower(self.graph, device=device, dtype=self.float_type, emit=emit, flat=flat, bind=bind)
+        if str(device) != "meta":
+            with torch.no_grad():
+                held = {**dict(built.named_buffers(remove_duplicate=False)), **dict(built.named_parameters(remove_duplicate=False))}
+                for address in self.weights:
+                    held[address].copy_(self.weights[address])
+        return built
+
+
+def state_of(module: Any, graph: Graph) -> dict[str, Any]:
+    """Address -> detached tensor of a lowered module's weights."""
+    held = {**dict(module.named_buffers(remove_duplicate=False)), **dict(module.named_parameters(remove_duplicate=False))}
+    return {a: held[a].detach() for a, _ in graph.parameters()}
+
+
+def _same(graph: Graph) -> WeightMap:
+    return WeightMap(tuple(Entry((a,), (a,)) for a, p in graph.parameters() if p.kind != "const"))
+
+
+def _composed(names: WeightMap, done: Any, before: Graph) -> WeightMap:
+    """The map after a step: through its moves, or address by address where it makes none; without weights that hold expressions."""
+    now = {a for a, p in done.graph.parameters() if p.kind != "const"}
+    other = {a for e in done.names.entries for a in (*e.source, *e.target)} | set(done.values)
+    entries = [*done.names.entries, *(Entry((a,), (a,)) for e in names.entries for a in e.target if a in now - other)]
+    first = {e.target: e for e in names.entries}
+    out: list[Entry] = []
+    for e in entries:
+        if e.source in first:
+            known = first[e.source]
+            out.append(Entry(known.source, e.target, (*known.steps, *e.steps)))
+        elif all((s,) in first and not first[(s,)].steps for s in e.source):
+            out.append(Entry(tuple(first[(s,)].source[0] for s in e.source), e.target, e.steps))
+        elif any(s in {t for k in names.entries for t in k.target} for s in e.source):
+            raise MapError(f"{', '.join(e.source)} were joined before and cannot be moved apart")
+    return WeightMap(tuple(out))

@@ -1,0 +1,353 @@
+"""From a `Flat` back to a graph of blocks.
+
+A scope becomes a call of its own definition again, unless nothing below it owns weights or emits (as the language has it: such a block is part of
+its caller's body) or it is *dissolved*: then its nodes are the caller's. A weight belongs to the scope that owned it; one that is now read from
+further out moves there, its old owner dissolved, and reaches other blocks as an input.
+"""
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from archdsl.dims import substitute
+from archdsl.elaborate.builder import Builder
+from archdsl.flatten import map_values, moved
+from archdsl.graph import Graph, Guard, Node, Value
+from archdsl.passes.flat import Flat, Scope, ordered
+from archdsl.records import record, replace
+from archdsl.source import NOWHERE
+
+
+class Dissolve(Exception):
+    """A scope cannot be a call: two applications of one owner differ, or what it needs depends on what it gives."""
+
+    def __init__(self, path: str):
+        super().__init__(path)
+        self.path = path
+
+
+@record()
+class Rolled:
+    """A definition, the values that its inputs stand for and those that its outputs and emitted values are."""
+
+    graph: Graph
+    inputs: list[Any]
+    results: list[Any]
+
+
+Weight = tuple[str, str]  # ("weight", address): stands for the value of a weight wherever it is read
+
+
+def roll(flat: Flat) -> Graph:
+    """The graph that a Flat holds now."""
+    dissolved: set[str] = set()
+    while True:
+        try:
+            return _Roll(flat, dissolved).run()
+        except Dissolve as why:
+            dissolved.add(why.path)
+
+
+class _Roll:
+    def __init__(self, flat: Flat, dissolved: set[str]):
+        self.flat = flat
+        self.nodes = flat.live()
+        self.scopes = {id(s): s for n in self.nodes for s in flat.home[id(n)].chain()}  # those that hold live nodes
+        self.paths = {s.path for s in self.scopes.values()}
+        self.dissolved = set(dissolved)
+        self.owner = self._owners()
+        owning = self._owning()
+        self.merged = {id(s): s for s in self.scopes.values() if s.parent is not None and (s.path in self.dissolved or id(s) not in owning)}
+        self.opened = {id(t) for s in self.merged.values() for t in s.chain()}
+        self.opened_in: dict[int, list[Scope]] = {}
+        for s in self.merged.values():
+            self.opened_in.setdefault(id(self._place(s)), []).append(s)
+        self.inside = {i: dict.fromkeys(s.path for s in opened) for i, opened in self.opened_in.items()}
+        self.owned: dict[str, list[str]] = {}
+        for address, path in self.owner.items():
+            self.owned.setdefault(path, []).append(address)
+        self.pool: dict[tuple[str, str], Graph] = {}
+        for g in flat.source.definitions():
+            self.pool.setdefault((g.hash, g.name), g)
+        self.own: dict[int, list[Node | Scope]] = {id(s): [] for s in self.scopes.values()}
+        self.made_in: dict[Any, Scope] = {}
+        self.needs: dict[int, dict[Any, None]] = {id(s): {} for s in self.scopes.values()}
+        self.gives: dict[int, dict[Any, None]] = {id(s): {} for s in self.scopes.values()}
+        self.done: dict[int, Rolled] = {}
+        self._items()
+        self._flows()
+        self.known = {("weight", a) for a in self.owner} | set(self.made_in)
+
+    # ---------------------------------------------------------------- weights
+    def _owners(self) -> dict[str, str]:
+        """Address -> the path of its owner now; weights that nothing reads any more are left out."""
+        flat = self.flat
+        readers: dict[str, list[Scope]] = {}
+        for n in self.nodes:
+            if n.op in ("param", "update"):
+                readers.setdefault(n.attrs["path"], []).append(flat.home[id(n)])
+        out: dict[str, str] = {}
+        for address, owner in flat.owner.items():
+            reading = readers.get(address, [])
+            if not reading and address in flat.was_read:
+                continue
+            from_outside = [self._reader(s, owner) for s in reading]
+            new = [p for p in from_outside if _above(p, owner) and (address, p) not in flat.read_from]
+            above, inside = min(new, key=len, default=owner), owner
+            while inside != above:  # an owner that gives one weight away is opened: no address lies inside another owner's
+                self.dissolved.add(inside)
+                inside = inside.rpartition(".")[0] if "." in inside else ""
+            if reading or owner in self.paths:
+                while owner not in self.paths:
+                    owner = owner.rpartition(".")[0]
+            out[address] = owner
+        return out
+
+    @staticmethod
+    def _reader(scope: Scope, owner: str) -> str:
+        """Where a weight of `owner` enters the scopes that lead to `scope`."""
+        return next(s.path for s in scope.chain() if s.path == owner or _above(s.path, owner))
+
+    def _owning(self) -> set[int]:
+        """The scopes that have weights, emit, or hold a module of the user's."""
+        paths = {""}
+        for owner in set(self.owner.values()):
+            while owner not in paths:
+                paths.add(owner)
+                owner = owner.rpartition(".")[0]
+        extern = {id(s) for n in self.nodes if n.op == "extern" for s in self.flat.home[id(n)].chain()}
+        return extern | {i for i, s in self.scopes.items() if s.emits or s.path in paths}
+
+    def _place(self, scope: Scope) -> Scope:
+        """The scope whose body holds the nodes of `scope`."""
+        while id(scope) in self.merged and scope.parent is not None:
+            scope = scope.parent
+        return scope
+
+    # ---------------------------------------------------------------- what stands where, what flows in and out
+    def _items(self) -> None:
+        """The nodes and calls of each body, in order."""
+        seen: set[int] = set()
+        for n in self.nodes:
+            chain = [s for s in self.flat.home[id(n)].chain() if id(s) not in self.merged]
+            for inner, outer in pairwise(chain):
+                if id(inner) in seen:
+                    break
+                seen.add(id(inner))
+                self.own[id(outer)].append(inner)
+            if n.op != "param":
+                self.own[id(chain[0])].append(n)
+            for v in n.values:
+                self.made_in[v] = chain[0]
+
+    def key(self, v: Value) -> Any:
+        return ("weight", v.node.attrs["path"]) if v.node.op == "param" else v
+
+    def _flows(self) -> None:
+        for n in self.nodes:
+            for v in n.operands():
+                self._flow(self.key(v), self._place(self.flat.home[id(n)]))
+        for v in (*self.flat.outputs, *self.flat.root.emits.values()):
+            self._flow(self.key(v), self.flat.root)
+
+    def _flow(self, key: Any, user: Scope) -> None:
+        inside = list(self._bodies(user))
+        if isinstance(key, tuple):
+            owner = self.owner[key[1]]
+            made = next(s for s in inside if s.path == owner or _above(s.path, owner))
+        else:
+            made = self.made_in[key]
+        common = {id(s) for s in self._bodies(made)} & {id(s) for s in inside}
+        for s in inside:
+            if id(s) in common:
+                break
+            self.needs[id(s)][key] = None
+        for s in self._bodies(made):
+            if id(s) in common:
+                break
+            self.gives[id(s)][key] = None
+
+    def _bodies(self, scope: Scope) -> Any:
+        return (s for s in scope.chain() if id(s) not in self.merged)
+
+    # ---------------------------------------------------------------- definitions
+    def run(self) -> Graph:
+        return self.scope(self.flat.root).graph
+
+    def scope(self, scope: Scope) -> Rolled:
+        if id(scope) not in self.done:
+            self.done[id(scope)] = self._unchanged(scope) or _Definition(self, scope).run()
+        return self.done[id(scope)]
+
+    def _unchanged(self, scope: Scope) -> Rolled | None:
+        """The definition as it was, where neither its nodes nor what flows have changed."""
+        if scope.dirty or scope.dims or id(scope) in self.opened:
+            return None
+        results = [*map(self.key, scope.outputs), *map(self.key, scope.emits.values())]
+        inputs = [self.key(v) for v in scope.inputs]
+        if set(self.gives[id(scope)]) <= set(results) and set(self.needs[id(scope)]) <= set(inputs) <= self.known:
+            return Rolled(scope.graph, inputs, results)
+        return None
+
+    def shared(self, graph: Graph) -> Graph:
+        """One object for equal definitions."""
+        return self.pool.setdefault((graph.hash, graph.name), graph)
+
+
+class _Definition:
+    """One body, built as elaboration builds it: equal pure nodes are one, what nothing needs is left out."""
+
+    def __init__(self, roll: _Roll, scope: Scope):
+        self.roll, self.scope, self.builder = roll, scope, Builder(base=scope.prefix)
+        self.local: dict[Any, Value] = {}
+        self.waiting: dict[int, Node | Scope] = {id(i): i for i in roll.own[id(scope)]}
+        self.active: set[int] = set()
+
+    def run(self) -> Rolled:
+        inputs = self._inputs()
+        self._weights()
+        for item in self.roll.own[id(self.scope)]:
+            self._item(item)
+        self._static_owners()
+        scope, source = self.scope, self.scope.graph
+        wanted = self.roll.gives[id(scope)] if scope.parent is not None else dict.fromkeys(map(self.roll.key, scope.outputs))
+        emitted = [self.roll.key(v) for v in scope.emits.values()]
+        before = list(dict.fromkeys(map(self.roll.key, scope.outputs)))
+        results = [k for k in before if k in wanted or k in self.roll.known] + [k for k in wanted if k not in before and k not in emitted]
+        if scope.parent is None:
+            results = [self.roll.key(v) for v in scope.outputs]
+        for address, v in scope.emits.items():
+            if address not in self.builder.emits:
+                self.builder.emit(address, self.value(self.roll.key(v)), v.node.span)
+        merged = self.roll.opened_in.get(id(scope), [])
+        for g in (source, *(s.graph for s in merged)):
+            for name, n in g.applied.items():
+                self.builder.applied[name] = self.builder.applied.get(name, 0) + n
+        self.builder.require(_guards(source, scope.dims))
+        for s in merged:
+            self.builder.require(_guards(s.graph, s.dims))
+        self.builder.knobs.update(source.knobs)
+        names = source.output_names if len(results) == len(source.outputs) else ()
+        graph = self.builder.finish(source.name, tuple(map(self.value, results)), names=names, doc=source.doc, span=source.span)
+        graph = self.roll.shared(graph) if scope.parent is not None else graph
+        return Rolled(graph, inputs, [*results, *emitted])
+
+    # ---------------------------------------------------------------- inputs and weights
+    def _inputs(self) -> list[Any]:
+        scope, roll = self.scope, self.roll
+        if scope.parent is None:
+            for v in scope.inputs:
+                self.local[v] = self.builder.input(v.node.attrs["name"], v.type, v.node.span)
+                self.waiting.pop(id(v.node), None)
+            return list(scope.inputs)
+        formals: dict[Any, str] = {}
+        for formal, actual in zip(scope.graph.inputs, scope.inputs):
+            formals.setdefault(roll.key(actual), formal.node.attrs["name"])
+        needed = roll.needs[id(scope)]
+        order = [k for k in formals if k in needed] + [k for k in needed if k not in formals]
+        for k in order:
+            type = roll.flat.params[k[1]].type if isinstance(k, tuple) else k.type
+            hint = k[1].rpartition(".")[2] if isinstance(k, tuple) else k.node.name
+            span = scope.call.span if scope.call is not None else NOWHERE
+            self.local[k] = self.builder.input(formals.get(k) or hint or "x", type, span)
+        return order
+
+    def _weights(self) -> None:
+        """The weights that this body owns: those that it had, in their order, then those that moved here."""
+        scope, flat = self.scope, self.roll.flat
+        first = [scope.prefix + p.path for p in scope.graph.params]
+        here = [a for path in (scope.path, *self.roll.inside.get(id(scope), ())) for a in self.roll.owned.get(path, ())]
+        for address in sorted(here, key=lambda a: first.index(a) if a in first else len(first)):
+            param = flat.params[address]
+            old = flat.owner[address]
+            between = old[len(scope.prefix):] if old != scope.path else ""
+            inner = moved(param, f"{between}." if between else "") if between and address == f"{old}.{param.path}" else param
+            self.builder.declare(replace(inner, path=address[len(scope.prefix):]))
+
+    def _static_owners(self) -> None:
+        """Blocks that own weights and are applied nowhere, as they were."""
+        called = {n.attrs["path"] for n in self.scope.graph.nodes if n.op == "call"}
+        for path, child in self.scope.graph.children.items():
+            if path not in called and path not in self.builder.children and all(
+                    self.roll.owner.get(f"{self.scope.prefix}{path}.{a}", "").startswith(self.scope.prefix + path) for a, _ in child.parameters()):
+                self.builder.adopt(path, child, child.span)
+
+    # ---------------------------------------------------------------- nodes and calls
+    def value(self, key: Any) -> Value:
+        """A value inside this body, made first where it still waits."""
+        if key in self.local:
+            return self.local[key]
+        if isinstance(key, tuple):
+            type = self.roll.flat.params[key[1]].type
+            node = self.builder.add("param", (), {"path": key[1][len(self.scope.prefix):]}, (type,), self.roll.flat.params[key[1]].span,
+                                    key[1].rpartition(".")[2])
+            self.local[key] = Value(node)
+            return self.local[key]
+        made = self.roll.made_in[key]
+        item: Node | Scope = key.node
+        for s in self.roll._bodies(made):
+            if s is self.scope:
+                break
+            item = s
+        self._item(item)
+        return self.local[key]
+
+    def _use(self, v: Value) -> Value:
+        return self.value(self.roll.key(v))
+
+    def _item(self, item: Node | Scope) -> None:
+        if id(item) not in self.waiting:
+            return
+        if id(item) in self.active:
+            raise Dissolve(item.path if isinstance(item, Scope) else self.scope.path)
+        self.active.add(id(item))
+        if isinstance(item, Scope):
+            self._call(item)
+        else:
+            self._node(item)
+        self.active.discard(id(item))
+        self.waiting.pop(id(item), None)
+
+    def _node(self, n: Node) -> None:
+        attrs = {k: map_values(v, self._use) for k, v in n.attrs.items()}
+        if n.op in ("update", "extern"):
+            attrs["path"] = attrs["path"][len(self.scope.prefix):]
+        if n.op == "extern":
+            self.builder.claim(attrs["path"], n.span)
+        node = self.builder.add(n.op, map_values(n.args, self._use), attrs, n.types, n.span, n.name)
+        self.local.update(zip(n.values, node.values))
+
+    def _call(self, scope: Scope) -> None:
+        rolled = self.roll.scope(scope)
+        args = [self.value(k) for k in rolled.inputs]
+        path = scope.path[len(self.scope.prefix):]
+        owner = self.builder.children.get(path)
+        if owner is None:
+            self.builder.adopt(path, rolled.graph, scope.call.span if scope.call is not None else NOWHERE)
+        elif owner.hash != rolled.graph.hash and not (rolled.graph is scope.graph and owner is self.scope.graph.children.get(path)):
+            raise Dissolve(scope.path)  # a share is printed once; one that is applied at two sizes stays as elaboration made it
+        call = scope.call
+        assert call is not None
+        label = scope.label[len(self.scope.prefix):]
+        self.builder.call(rolled.graph, path, args, call.span, call.name, label)
+        made = self.builder.nodes[-1]
+        for key, v in zip(rolled.results, made.values):
+            self.local.setdefault(key, v)
+
+
+def _guards(graph: Graph, dims: Any) -> list[Guard]:
+    if not dims:
+        return list(graph.guards)
+    return [replace(g, left=_size(g.left, dims), right=_size(g.right, dims)) for g in graph.guards]
+
+
+def _size(size: Any, dims: Any) -> Any:
+    return size if isinstance(size, int) else substitute(size, dims)
+
+
+def _above(path: str, below: str) -> bool:
+    """Whether `path` is a proper part of the address `below`."""
+    return path != below and (not path or below.startswith(f"{path}."))
+
+
+__all__ = ["ordered", "roll"]
