@@ -25,6 +25,10 @@ CODES = {
     "A0554": Code("example and dynamic do not fit the module",
                   "`capture(module, example, dynamic)` calls the module with the example and lets the axes that `dynamic` names vary. Names are "
                   "upper-case, the axes exist, the example has at least 2 along them, and the module itself does not fix them."),
+    "A0555": Code("there is no module to import",
+                  "`archdsl import MODULE:FUNCTION -o DIR` imports a Python module, found in the current folder or where Python finds modules, and "
+                  "calls a function of it without arguments. It returns a PyTorch module and an example, and may add which sizes vary: "
+                  '`return MyModel(), torch.zeros(2, 8), {0: "B"}`.'),
 }
 
 

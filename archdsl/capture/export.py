@@ -4,6 +4,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import io
+import logging
 import re
 import traceback
 import warnings
@@ -52,11 +54,10 @@ def export(module: nn.Module, example: Any, dynamic: Dynamic) -> Exported:
     shapes = {k: _dynamic(v, names.get(k, {})) for k, v in given.items()}
     with _evaluating(module) as model:
         try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
+            with _quiet(), torch.no_grad():
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as fault:  # torch raises many kinds
-            raise _untraceable(fault, module, span) from None
+            raise _untraceable(fault, module, names, span) from None
     tensors = {**program.constants, **program.state_dict}
     tensors = {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor)}
     symbols, factors, limits = _sizes(program, given, names, span)
@@ -125,6 +126,19 @@ def _evaluating(module: nn.Module) -> Iterator[nn.Module]:
                 m.training = training
         return
     yield twin.eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch prints and logs on its way: faults are told by their diagnostics."""
+    level = logging.root.manager.disable
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(level)
 
 
 # ---------------------------------------------------------------- what it means
@@ -258,8 +272,17 @@ def _class_place(module: nn.Module) -> Span:
     return span or Span(Source("<module>", kind.__name__), 0, len(kind.__name__))
 
 
-def _untraceable(fault: Exception, module: nn.Module, span: Span) -> ArchError:
-    """A0550 with the innermost line of foreign code."""
+_FIXED = re.compile(r"L\['(\w+)'\]\.size\(\)\[(\d+)\]")
+
+
+def _untraceable(fault: Exception, module: nn.Module, names: dict[str, dict[int, str]], span: Span) -> ArchError:
+    """A0550 with the innermost line of foreign code, A0554 for sizes that the module fixes."""
+    if "Constraints violated" in str(fault):
+        told = [line.strip(" -").split(". ")[0] for line in str(fault).splitlines() if line.strip().startswith("-")]
+        sizes = dict.fromkeys(names.get(k, {}).get(int(a)) or f"axis {a} of {k}" for k, a in _FIXED.findall(str(fault)))
+        listed = ", ".join(f"`{n}`" for n in sizes) or "a size"
+        return error("A0554", f"{listed} cannot vary: `{type(module).__name__}` fixes it, or relates it to other sizes", span, notes=tuple(told[:3]),
+                     help="leave it out of `dynamic`, or change the module")
     frames = [f for f in traceback.extract_tb(fault.__traceback__) if not _torch(f.filename) and f.filename != __file__]
     user = _FRAME.findall(str(fault))
     places = [(f.filename, f.lineno or 1) for f in frames] + [(f, int(n)) for f, n, _ in user if not _torch(f)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.capture import layouts
 from archdsl.dims import Dim, Facts, Size, floordiv, mod, substitute, sym, symbols
 from archdsl.graph import Mask, Node, Value
-from archdsl.ops.attention import CAUSAL, FULL, simplified
+from archdsl.ops.attention import CAUSAL, FULL
 from archdsl.records import record
 
 if TYPE_CHECKING:
@@ -385,7 +385,18 @@ def _mask(c: Condition, i: Dim, j: Dim, rank: int) -> Mask | None:
         if CAUSAL not in found:
             return None
         found.append(Mask("window", (behind + 1,)))
-    return simplified(Mask("and", tuple(found))) if found else FULL
+    return _joined(found) if found else FULL
+
+
+_ORDER = ("causal", "window", "causal_by", "own_block", "keys")
+
+
+def _joined(masks: list[Mask]) -> Mask:
+    """a & b & c, in pairs from the left as the text is read."""
+    first, *rest = sorted(dict.fromkeys(masks), key=lambda m: _ORDER.index(m.kind))
+    for m in rest:
+        first = Mask("and", (first, m))
+    return first
 
 
 def _parts(c: Condition, word: str) -> list[Condition]:

@@ -48,7 +48,7 @@ def node(t: Translation, target: Any, given: dict[str, Any]) -> Any:
     name = short_name(target)
     if name not in PURE:
         what = f"aten.{name} has no counterpart, and is not on the list of pure ops" if "::" not in name else f"{name} is no op of torch itself"
-        raise t.refused(what, "write this part with other functions of torch, or bind the module as an `extern block`")
+        raise t.refused(what, code="A0552", help="write this part with other functions of torch, or bind the module as an `extern block`")
     kept = {k: _operand(t, v) for k, v in given.items() if k not in IGNORED}
     order = [a.name for a in target._schema.arguments]
     first = next((i for i, k in enumerate(kept) if k != order[i] or i < len(order) and target._schema.arguments[i].kwarg_only), len(kept))

@@ -41,7 +41,7 @@ class Translation:
     """One run over an exported program. The rules use its small methods."""
 
     def __init__(self, exported: Exported):
-        self.exported, self.program = exported, exported.program
+        self.exported, self.program = exported, _functional(exported.program)
         self.float = exported.float
         self.facts = Facts()
         self.flat = Flat(self.facts, NAMES[exported.float] if exported.float is not torch.float64 else "f64")
@@ -99,17 +99,13 @@ class Translation:
         """`silu_(x)` is `silu(x)`, read by whoever reads x afterwards."""
         name = re.sub(r"_(\.\w+)$", r"\1", opaque.short_name(target))
         rule = rules.find(name)
-        base = node.args[0]
         if rule is None:
             raise self.refused(f"aten.{opaque.short_name(target)} changes a tensor in place")
-        if base.op == "placeholder" or _views(base) or any(_is_view(u) for u in base.users if u is not node):
-            raise self.refused(f"aten.{opaque.short_name(target)} changes a tensor that other values look into",
-                               "write it out of place (`x = x.relu()` for `x.relu_()`)")
         try:
             result = rule(self, **opaque.for_rule(rule, target, given))
         except OpError as fault:
             raise self.refused(f"aten.{name}: {fault.message}", fault.help) from None
-        self.values[base.name] = result
+        self.values[node.args[0].name] = result
         return result
 
     def _on_sizes(self, node: Any) -> Any:
@@ -200,6 +196,11 @@ class Translation:
             raise OpError(f"{what} varies at run time ({size})")
         return size
 
+    def fixed_number(self, v: Any) -> float:
+        if not isinstance(v, (int, float)):
+            raise OpError(f"a range of fractions whose end varies at run time ({v}) has no op")
+        return v
+
     # ---------------------------------------------------------------- element types
     def dtype(self, torch_dtype: Any) -> str:
         """The name of a torch dtype: `float` for the module's own float type."""
@@ -221,6 +222,9 @@ class Translation:
         if x.type.is_float and name == "f32" and x.dtype in ("float", "bf16", "f16") and self.float in (torch.bfloat16, torch.float16):
             return self.flat.op("at_least", x, dtype="f32")
         return self.flat.op("cast", x, dtype=name)
+
+    def cast_like(self, x: Value, like: Value) -> Value:
+        return x if x.dtype == like.dtype else self.flat.op("cast", x, dtype=like.dtype)
 
     def floated(self, x: Any) -> Any:
         """Whole numbers as floats: positions would not survive 16 bits."""
@@ -327,12 +331,12 @@ class Translation:
             raise error("A0553", "the module returns no tensor", self.exported.span, "not captured")
         return tuple(outputs), tuple(names)
 
-    def refused(self, message: str, help: str | None = None) -> ArchError:
-        """A0551 with the node and its place in the foreign source."""
+    def refused(self, message: str, help: str | None = None, code: str = "A0551") -> ArchError:
+        """A fault with the node's module and its place in the foreign source."""
         span = place(self.node) if self.node is not None else None
         stack = _scope(self.node) if self.node is not None else ()
         where = f"in the module `{stack[-1].path}` ({stack[-1].kind})" if stack else "in the module itself"
-        return error("A0551", message, span or self.exported.span, "from here" if span else "", notes=(where,), help=help or ())
+        return error(code, message, span or self.exported.span, "from here" if span else "", notes=(where,), help=help or ())
 
 
 def _from_integers(node: Any) -> bool:
@@ -381,8 +385,21 @@ def _is_view(node: Any) -> bool:
     return schema is not None and any(r.alias_info is not None and not r.alias_info.is_write for r in schema.returns)
 
 
-def _views(node: Any) -> bool:
-    return node.op == "call_function" and _is_view(node)
+def _writes(node: Any) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and schema.is_mutable
+
+
+def _functional(program: Any) -> Any:
+    """The program without writes into tensors that other values look into. Torch rewrites all of them at once, and forgets dropout then; a write
+    that nothing else sees is taken as it is."""
+    for node in program.graph.nodes:
+        if node.op == "call_function" and _writes(node):
+            base = node.args[0]
+            alone = base.op == "call_function" and not _is_view(base) and not any(_is_view(u) for u in base.users if u is not node)
+            if not alone or rules.find(re.sub(r"_(\.\w+)$", r"\1", opaque.short_name(node.target))) is None:
+                return program.run_decompositions({})
+    return program
 
 
 __all__ = ["Program", "Source", "Span", "Translation"]

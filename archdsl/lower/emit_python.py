@@ -19,7 +19,7 @@ from torch import nn
 
 from archdsl.graph import Graph
 from archdsl.lower.build import lower
-from archdsl.lower.module import ArchModule, class_of
+from archdsl.lower.module import ArchModule
 from archdsl.lower.plain import HELPERS, Plain
 from archdsl.lower.plan import Definition
 
@@ -119,7 +119,7 @@ class _File:
             return self.made[d.key]
         children = {path: self._visit(child) for path, child in d.children.items()}
         arms = [tuple(map(self._visit, pair)) for pair in d.arms]
-        plain = Plain(d, class_of(d))
+        plain = Plain(d)
         self.helpers |= plain.helpers
         setup = [[*line] for line in _setup(plain, children, arms)]
         forward = [_split(line) for line in _loops(plain.statements, plain.lists)]

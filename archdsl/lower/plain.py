@@ -13,8 +13,8 @@ from archdsl.diagnostics.model import error
 from archdsl.graph import InitExpr, Param
 from archdsl.lower import parts
 from archdsl.lower.codegen import Writer, generate
-from archdsl.lower.module import ArchModule
 from archdsl.lower.plan import Definition
+from archdsl.lower.trace import trace
 from archdsl.ops.initializers import INITIALIZERS
 from archdsl.ops.registry import find
 from archdsl.ops.rules import torch_dtype
@@ -58,17 +58,18 @@ class Plain:
     """`setup`: lines as text, (target, path of a child) or (target, paths of the children in a ModuleList). `lists`: ModuleLists and their
     lengths. `helpers`: names of HELPERS that the text calls."""
 
-    def __init__(self, definition: Definition, cls: type[ArchModule]):
-        self.definition, self.cls = definition, cls
+    def __init__(self, definition: Definition):
+        self.definition = definition
         self.helpers: set[str] = set()
         self.lists: dict[str, int] = {}
         self.names: dict[str, str] = {}
         self.setup: list[str | tuple[str, str | list[str]]] = []
         self.owned = {p.path: p for p in definition.graph.params}
+        self.traced = trace(definition, fold=False)  # tables are computed where they are needed: their numbers would not be readable
         self._create()
         self.phases = iter(range(len(definition.arms)))
         self.phase_of: dict[str, int] = {}
-        code = generate(_without_checks(cls._graph), free=False, names=self.names, special=self._special)
+        code = generate(_without_checks(self.traced.graph), free=False, names=self.names, special=self._special)
         unknown = [n for n in code.globals if n not in ("torch", "F", "math")]
         if unknown:
             raise error("A0514", f"`{unknown[0]}` has no form in plain torch", definition.source.span, "this block needs it")
@@ -90,7 +91,7 @@ class Plain:
             if node.op == "extern":
                 raise error("A0514", f"the extern block `{node.attrs['block']}` is a class of yours: it has no text here", node.span, "used here")
         self._tree("self", "", tree)
-        for name, part in self.cls._parts.items():
+        for name, part in self.traced.parts.items():
             if part.kind == "constant":
                 assert part.value is not None
                 value = f"torch.tensor({part.value.tolist()}, dtype={part.value.dtype})"
@@ -198,7 +199,7 @@ class Plain:
         if node.target is parts.require:
             left, relation, right = writer.at(node.args[0], 7), node.args[1], writer.at(node.args[2], 7)
             return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({node.args[3]!r})", 0
-        part = self.cls._parts.get(str(node.target)) if node.op == "call_module" else None
+        part = self.traced.parts.get(str(node.target)) if node.op == "call_module" else None
         if part is None:
             return None
         if part.kind == "op":

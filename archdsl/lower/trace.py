@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 from collections import Counter
 from dataclasses import dataclass, field
@@ -32,14 +33,19 @@ class Traced:
     parts: dict[str, parts.Part] = field(default_factory=dict)
 
 
-def trace(definition: Definition) -> Traced:
-    """The fx graph of one class."""
-    return _Tracer(definition).run()
+def trace(definition: Definition, fold: bool = True) -> Traced:
+    """The fx graph of one class. `fold`: tables of whole numbers that depend on nothing are computed here, once."""
+    return _Tracer(definition, fold).run()
+
+
+FOLDED = 2**20
+"""Elements of the largest table that is kept instead of computed in each forward pass."""
 
 
 class _Tracer:
-    def __init__(self, definition: Definition):
-        self.definition = definition
+    def __init__(self, definition: Definition, fold: bool):
+        self.definition, self.fold = definition, fold
+        self.folded: dict[Value, tuple[torch.Tensor, Node, int]] = {}  # its value, what makes it, and in how many steps
         self.traced = Traced(fx.Graph())
         self.graph = self.traced.graph
         self.tracer = GraphAppendingTracer(self.graph)
@@ -61,7 +67,7 @@ class _Tracer:
             check = (self.axes(g.left), g.op, self.axes(g.right), g.message)
             self._mark(self.tracer.create_proxy("call_function", parts.require, check, {}))
         for node in nodes:
-            if node.op != "input":
+            if node.op != "input" and not self._fold(node):
                 self.span = node.span
                 self._node(node)
         self._output()
@@ -95,7 +101,7 @@ class _Tracer:
     def _resolve(self, value: Any) -> Any:
         """Operands and attributes with proxies for tensors and run-time sizes."""
         if isinstance(value, Value):
-            return self.values[value]
+            return self._value(value)
         if isinstance(value, Dim):
             return self.axes(value)
         if isinstance(value, Mask):
@@ -103,6 +109,38 @@ class _Tracer:
         if type(value) in (tuple, list):
             return tuple(self._resolve(v) for v in value)
         return value
+
+    def _value(self, value: Value) -> Any:
+        """The proxy of a value. That of a folded one is made when something that is not folded reads it."""
+        if value not in self.values and value in self.folded:
+            tensor, node, steps = self.folded[value]
+            before, self.span = self.span, node.span
+            if steps > 1:
+                self._bind_one(value, self._constant(node, tensor), node.name)
+            else:  # a lone count is as cheap as reading it
+                self._bind(node, self._op(node))
+            self.span = before
+        return self.values[value]
+
+    def _fold(self, node: Node) -> bool:
+        """Computes the node now, when it is a table of whole numbers made from such tables and numbers alone."""
+        op = find(node.op)
+        if not self.fold or op is None or op.phase or op.random or len(node.types) != 1 or node.types[0].dtype not in WHOLE:
+            return False
+        if any(v not in self.folded for v in node.operands()) or not all(isinstance(s, int) for t in node.types for s in t.shape):
+            return False
+        if math.prod(s for s in node.types[0].shape if isinstance(s, int)) > FOLDED or any(_varies(a) for a in (*node.args, *node.attrs.values())):
+            return False
+        args = tuple(_at(a, self.folded) for a in node.args)
+        attrs = {k: _at(v, self.folded) for k, v in node.attrs.items()}
+        if isinstance(attrs.get("dtype"), str):
+            attrs["dtype"] = torch_dtype(attrs["dtype"])
+        with torch.no_grad():
+            result = op.body(*args, **attrs)
+        if not isinstance(result, torch.Tensor):
+            return False
+        self.folded[Value(node)] = result, node, 1 + max((self.folded[v][2] for v in node.operands()), default=0)
+        return True
 
     # ---------------------------------------------------------------- nodes
     def _input(self, node: Node) -> None:
@@ -151,14 +189,17 @@ class _Tracer:
             results = [several[i] for i in range(len(node.types))]
         names = node.attrs.get("names") or (node.name,) * len(results)
         for value, proxy, name in zip(node.values, results, names):
-            if isinstance(proxy, fx.Proxy):
-                proxy.node.meta.setdefault("arch", node.span)
-                proxy.node.meta.setdefault("type", value.type)
-                if name and proxy.node.op not in ("placeholder", "get_attr") and (proxy.node.meta.get("soft") or "hint" not in proxy.node.meta):
-                    proxy.node.meta.pop("soft", None)
-                    self._mark(proxy, _identifier(name))
-            self.values[value] = proxy
-            self.axes.add(value)
+            self._bind_one(value, proxy, name)
+
+    def _bind_one(self, value: Value, proxy: Any, name: str) -> None:
+        if isinstance(proxy, fx.Proxy):
+            proxy.node.meta.setdefault("arch", value.node.span)
+            proxy.node.meta.setdefault("type", value.type)
+            if name and proxy.node.op not in ("placeholder", "get_attr") and (proxy.node.meta.get("soft") or "hint" not in proxy.node.meta):
+                proxy.node.meta.pop("soft", None)
+                self._mark(proxy, _identifier(name))
+        self.values[value] = proxy
+        self.axes.add(value)
 
     def _op(self, node: Node) -> Any:
         op = find(node.op)
@@ -174,7 +215,7 @@ class _Tracer:
 
     def _constant(self, node: Node, value: torch.Tensor) -> fx.Proxy:
         """A tensor that is known now becomes a buffer outside the state dict, so that it moves with the model."""
-        target = self._private(node.op)
+        target = self._private(_identifier(node.name) if node.name else node.op)
         self.traced.parts[target] = parts.Part("constant", value=value)
         return self._proxy(self.graph.get_attr(target))
 
@@ -226,7 +267,7 @@ class _Tracer:
     # ---------------------------------------------------------------- finishing
     def _output(self) -> None:
         d = self.definition
-        found = [self.values[v].node for v in d.graph.outputs]
+        found = [self._value(v).node for v in d.graph.outputs]
         own = found[0] if d.outputs == 1 else tuple(found[:d.outputs])
         if d.hands_out:
             result: Any = (own, dict(zip(d.emits, found[d.outputs:])))
@@ -241,6 +282,24 @@ class _Tracer:
             keeps = node.op in ("placeholder", "output", "call_module") or node.target in (parts.require, parts.fit)
             if not node.users and not keeps:
                 self.graph.erase_node(node)
+
+
+WHOLE = ("int", "i32", "i8", "u8", "bool")
+
+
+def _varies(value: Any) -> bool:
+    """Whether a size in an argument varies at run time."""
+    if isinstance(value, Mask):
+        return any(map(_varies, value.args))
+    return any(map(_varies, value)) if isinstance(value, (tuple, list)) else isinstance(value, Dim)
+
+
+def _at(value: Any, known: dict[Value, tuple[torch.Tensor, Node, int]]) -> Any:
+    if isinstance(value, Value):
+        return known[value][0]
+    if isinstance(value, Mask):
+        return Mask(value.kind, tuple(_at(a, known) for a in value.args))
+    return tuple(_at(v, known) for v in value) if isinstance(value, (tuple, list)) else value
 
 
 @lru_cache(None)

@@ -20,6 +20,33 @@ def _view(t: Translation, self: Value, size: Any = None, shape: Any = None) -> A
     return layouts.reshape(t.flat, self, list(size if size is not None else shape))
 
 
+@aten("reshape_as.default", "view_as.default")
+def _view_as(t: Translation, self: Value, other: Value) -> Any:
+    return layouts.reshape(t.flat, self, list(other.shape))
+
+
+@aten("slice_scatter.default")
+def _slice_scatter(t: Translation, self: Value, src: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    """x with a part along an axis replaced."""
+    if step != 1:
+        raise OpError("a write at every second place has no op")
+    axis, start = dim % len(self.shape), start or 0
+    after = layouts.sliced(t.flat, self, axis, start + src.shape[axis], None)
+    parts = [layouts.sliced(t.flat, self, axis, 0, start)] if type(start) is not int or start else []
+    parts += [src] + ([after] if after.shape[axis] != 0 else [])
+    return parts[0] if len(parts) == 1 else t.flat.op("concat", tuple(t.alike(parts)), axis=last_or_front(len(self.shape), dim))
+
+
+@aten("select_scatter.default")
+def _select_scatter(t: Translation, self: Value, src: Value, dim: int, index: int) -> Any:
+    return _slice_scatter(t, self, _unsqueeze(t, src, dim), dim, index % t.fixed(self.shape[dim], "an axis that is written to"))
+
+
+@aten("copy.default")
+def _copy(t: Translation, self: Value, src: Value) -> Any:
+    return layouts.expand(t.flat, t.cast_like(src, self), list(self.shape))
+
+
 @aten("flatten.using_ints")
 def _flatten(t: Translation, self: Value, start_dim: int = 0, end_dim: int = -1) -> Any:
     n = len(self.shape)
@@ -168,6 +195,15 @@ def _cat(t: Translation, tensors: list[Value], dim: int = 0) -> Any:
 @aten("stack.default")
 def _stack(t: Translation, tensors: list[Value], dim: int = 0) -> Any:
     return t.flat.op("stack", tuple(t.alike(tensors)), axis=dim)
+
+
+@aten("meshgrid.default", "meshgrid.indexing")
+def _meshgrid(t: Translation, tensors: list[Value], indexing: str = "ij") -> Any:
+    n = len(tensors)
+    order = [1, 0, *range(2, n)] if indexing == "xy" and n > 1 else list(range(n))
+    sizes = [tensors[i].shape[0] for i in order]
+    rows = [layouts.rearrange(t.flat, x, [x.shape[0]], [[0]], [[0] if order[k] == i else [] for k in range(n)]) for i, x in enumerate(tensors)]
+    return tuple(layouts.expand(t.flat, x, list(sizes)) for x in rows)
 
 
 @aten("pad.default", "constant_pad_nd.default")

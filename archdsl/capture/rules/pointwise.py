@@ -1,6 +1,7 @@
 """Rules: element by element, element types, new tensors."""
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from archdsl.capture import layouts
@@ -88,6 +89,16 @@ def _rsub(t: Translation, self: Value, other: Any, alpha: Any = 1) -> Any:
     return _elementwise(t, "sub", other, self if alpha == 1 else t.flat.op("mul", self, alpha))
 
 
+@aten("addcmul.default")
+def _addcmul(t: Translation, self: Any, tensor1: Any, tensor2: Any, value: Any = 1) -> Any:
+    return _elementwise(t, "add", self, t.flat.op("mul", _elementwise(t, "mul", tensor1, tensor2), value))
+
+
+@aten("addcdiv.default")
+def _addcdiv(t: Translation, self: Any, tensor1: Any, tensor2: Any, value: Any = 1) -> Any:
+    return _elementwise(t, "add", self, t.flat.op("mul", t.flat.op("div", tensor1, tensor2), value))
+
+
 @aten("div.Tensor", "div.Scalar", "true_divide.Tensor", "divide.Tensor")
 def _div(t: Translation, self: Any, other: Any) -> Any:
     x, y = (t.floated(v) if type(v) is Value and not v.type.is_float else v for v in (self, other))
@@ -160,8 +171,10 @@ def _size(t: Translation, self: Value, dim: int) -> Any:
 # ---------------------------------------------------------------- new tensors
 @aten("arange.default", "arange.start", "arange.start_step")
 def _arange(t: Translation, end: Any, start: Any = 0, step: Any = 1, dtype: Any = None) -> Any:
-    if not all(isinstance(v, int) or not isinstance(v, float) for v in (start, end, step)) or not isinstance(step, int) or step == 0:
-        raise OpError("a range that is not of whole numbers has no op")
+    if any(isinstance(v, float) for v in (start, end, step)):
+        count = math.ceil((t.fixed_number(end) - t.fixed_number(start)) / t.fixed_number(step))
+        places = t.floated(t.flat.op("iota", n=count))
+        return t.cast(t.flat.op("add", t.flat.op("mul", places, float(step)), float(start)), dtype)
     count = end - start if step == 1 else -((start - end) // step)
     return t.cast(t.flat.op("add", t.flat.op("mul", t.flat.op("iota", n=count), step), start), dtype)
 

@@ -125,4 +125,10 @@ def _batch_norm(t: Translation, input: Value, weight: Any, bias: Any, running_me
                 eps: float) -> Any:
     if training and running_mean is not None:
         raise OpError("statistics of the batch in evaluation have no op when there are running ones too")
-    return t.flat.op("batch_norm", *t.one_float(input, weight, bias, running_mean, running_var), momentum=momentum, eps=eps)
+    return _running(t, input, weight, bias, running_mean, running_var, momentum, eps)[0]
+
+
+@aten("_native_batch_norm_legit_no_training.default")
+def _running(t: Translation, input: Value, weight: Any, bias: Any, running_mean: Any, running_var: Any, momentum: float, eps: float) -> Any:
+    y = t.flat.op("batch_norm", *t.one_float(input, weight, bias, running_mean, running_var), momentum=momentum, eps=eps)
+    return y, None, None

@@ -4,7 +4,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
+from archdsl.capture import layouts
 from archdsl.capture.rules import RULES, Rule, aten, each
+from archdsl.dims import conv_out
 from archdsl.graph import Value
 from archdsl.ops.registry import OpError
 
@@ -55,6 +57,25 @@ def _adaptive_avg_pool(t: Translation, self: Value, output_size: Any) -> Any:
     if any(type(s) is not int for s in sizes):
         raise OpError(f"a pool of {self.type} to {list(output_size)} has windows of several sizes")
     return t.flat.op("avg_pool", self, size=each(sizes), stride=each(sizes))
+
+
+@aten("im2col.default")
+def _im2col(t: Translation, self: Value, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    if each(dilation) != 1:
+        raise OpError("windows with gaps have no op")
+    x = t.flat.op("unfold", self, size=tuple(kernel_size), stride=tuple(stride), pad=tuple(padding), axes=(2, 3))
+    return layouts.rearrange(t.flat, x, list(x.shape), [[i] for i in range(6)], [[0], [1, 4, 5], [2, 3]])
+
+
+@aten("col2im.default")
+def _col2im(t: Translation, self: Value, output_size: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    if each(dilation) != 1:
+        raise OpError("windows with gaps have no op")
+    counts = [conv_out(n, k, s, p) for n, k, s, p in zip(output_size, kernel_size, stride, padding, strict=True)]
+    channels = shapes.divide(self.shape[1], kernel_size[0] * kernel_size[1])
+    sizes = [self.shape[0], channels, *kernel_size, *counts]
+    x = layouts.rearrange(t.flat, self, sizes, [[0], [1, 2, 3], [4, 5]], [[0], [1], [4], [5], [2], [3]])
+    return t.flat.op("fold", x, out=tuple(output_size), stride=tuple(stride), pad=tuple(padding), axes=(2, 3))
 
 
 def _resize(mode: str) -> Rule:
