@@ -364,10 +364,11 @@ def _apply_outlined(frame: Frame, template: Template, args: Args, span: Span, se
     except NeedInline:
         frame.session.inline_sites.add(hash(site))
         return run_in_place(_descend(frame, segment, span), template, args, span)
-    if not (graph.owns_weights or graph.emits or graph.knobs):
+    if graph.knobs or graph.owns_weights or graph.emits:
+        owner_allowed(frame, span, template.ref.decl.name)
+    if not (graph.owns_weights or graph.emits):
         frame.session.step(span, len(graph.nodes))
-        return _results(frame.builder.splice(graph, list(operands)))
-    owner_allowed(frame, span, template.ref.decl.name)
+        return _results(frame.builder.splice(graph, list(operands), path, span))
     frame.builder.home.adopt(path, graph, span)
     return _emit_call(frame, graph, path, operands, span, None)
 

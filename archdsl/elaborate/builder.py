@@ -154,8 +154,12 @@ class Builder:
             self.knobs[f"{path}.{k}"] = v
         return values[: len(graph.outputs)]
 
-    def splice(self, graph: Graph, args: list[Value]) -> tuple[Value, ...]:
-        """Copies the nodes of a graph that owns nothing."""
+    def splice(self, graph: Graph, args: list[Value], path: str, span: Span) -> tuple[Value, ...]:
+        """Copies the nodes of a graph that owns no weights and emits nothing. Its knobs stay at its path: a printed graph has none, so they must
+        not make a call of it."""
+        if graph.knobs:
+            self.home.claim(path, span, "knobs")
+            self.knobs.update({f"{path}.{k}": v for k, v in graph.knobs.items()})
         known: dict[Value, Value] = dict(zip(graph.inputs, args))
         for node in graph.nodes:
             if node.op != "input":

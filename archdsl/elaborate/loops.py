@@ -96,12 +96,13 @@ def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[s
     session.step(s.span, len(graph.nodes) >> 4)
     if graph.owns_weights or graph.emits or graph.knobs:
         owner_allowed(frame, s.span, s.label or "")
+    if graph.owns_weights or graph.emits:
         pay(frame, graph, s.span)
         frame.builder.home.adopt(path, graph, s.span)
         results = frame.builder.call(graph, path, operands, s.span, known.name)
     else:
         session.step(s.span, len(graph.nodes))
-        results = frame.builder.splice(graph, operands)
+        results = frame.builder.splice(graph, operands, path, s.span)
     new = dict(zip(known.mine, results))
     for n, v in known.carried:
         frame.vars[n] = map_tensors(v, lambda t: new.get(t, t))

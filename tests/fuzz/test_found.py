@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from archdsl.diagnostics.model import ArchError
+from archdsl.printer import print_graph
 from archdsl.spec import Spec, loads
 
 INPUTS = "(x: [B = 2, T = 4, 8], n: int[B, T] in 0..<4, m: bool[B, T, 8])"
@@ -113,3 +114,22 @@ def test_clamping_whole_numbers_to_fractions():
 def test_slices_by_hyper_values_in_a_labelled_loop():
     x, *_, y = run("layers: for i in range(2) { param w: [d] = ones()\n x = concat([x[..., d // 2:], x[..., :d // 2]], axis = -1) * w }\nreturn x")
     assert torch.equal(y, x)
+
+
+def closes(spec: Spec) -> None:
+    made = spec.elaborate()
+    assert loads(print_graph(made)).elaborate().graph.hash == made.graph.hash
+
+
+def test_blocks_that_own_knobs_alone():
+    """Their printed graph has no knobs: they are part of the body around them, and their knobs are there all the same."""
+    made = loads(
+        "block F(k: int = 2 in {2, 3})(x: [..., d]) -> [..., d] { return x * k }\n"
+        "model M()(x: [B, 8]) -> y: [B, 8] { x = F()(x) as one\n layers: for i in range(2) { x = F()(x) as f }\n return x }\n"
+        "variant v { one.k = 3, layers.1.f.k = 3 }"
+    )
+    closes(made)
+    assert list(made.knobs) == ["one.k", "layers.0.f.k", "layers.1.f.k"]
+    assert made.build("v")(torch.ones(1, 8)).unique().tolist() == [18]
+    with pytest.raises(ArchError, match="A0211"):
+        loads("block F(k: int = 2 in {2, 3})(x: [..., d]) -> [..., d] { return x * k }\nmodel M()(x: [B, 8]) -> y: [B, 8] { return F()(F()(x)) }")
