@@ -315,6 +315,9 @@ def _apply_share(frame: Frame, share: Share, args: Args, span: Span, label: str 
     if not isinstance(template, Template):
         raise error("A0213", "only a block can be shared", share.span, f"this is {describe(template)}")
     graph, operands = _definition(frame, template, args, span, share.path, share.overrides)
+    if not (graph.owns_weights or graph.emits):
+        frame.session.step(span, len(graph.nodes))
+        return _results(frame.builder.splice(graph, list(operands), share.path, share.span))
     owner = share.builder.home.children.get(share.path)
     if owner is None:
         frame.builder.home.adopt(share.path, graph, share.span)

@@ -156,9 +156,10 @@ class Builder:
 
     def splice(self, graph: Graph, args: list[Value], path: str, span: Span) -> tuple[Value, ...]:
         """Copies the nodes of a graph that owns no weights and emits nothing. Its knobs stay at its path: a printed graph has none, so they must
-        not make a call of it."""
+        not make a call of it. `span`: of the share or application that owns them."""
         if graph.knobs:
-            self.home.claim(path, span, "knobs")
+            if self.home.owners.get(path) is not span:
+                self.home.claim(path, span, "knobs")
             self.knobs.update({f"{path}.{k}": v for k, v in graph.knobs.items()})
         known: dict[Value, Value] = dict(zip(graph.inputs, args))
         for node in graph.nodes:

@@ -131,5 +131,11 @@ def test_blocks_that_own_knobs_alone():
     closes(made)
     assert list(made.knobs) == ["one.k", "layers.0.f.k", "layers.1.f.k"]
     assert made.build("v")(torch.ones(1, 8)).unique().tolist() == [18]
+    shared = loads(
+        "block F(k: int = 2 in {2, 3})(x: [..., d]) -> [..., d] { return x * k }\n"
+        "model M()(x: [B, 8]) -> y: [B, 8] { share f = F()\n return f(x) + f(x) }\nvariant v { f.k = 3 }"
+    )
+    closes(shared)
+    assert list(shared.knobs) == ["f.k"] and shared.build("v")(torch.ones(1, 8)).unique().tolist() == [6]
     with pytest.raises(ArchError, match="A0211"):
         loads("block F(k: int = 2 in {2, 3})(x: [..., d]) -> [..., d] { return x * k }\nmodel M()(x: [B, 8]) -> y: [B, 8] { return F()(F()(x)) }")
