@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from archdsl.diagnostics.model import Diagnostic, Label, error
-from archdsl.elaborate import walk_bodies  # fills the table of statements
+from archdsl.elaborate import walk_bodies, walk_expressions  # they fill the tables
 from archdsl.elaborate.bindings import bound_names, nested_bodies, tensor_type
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.signatures import name_span
@@ -270,4 +270,4 @@ DECLARATIONS: dict[type, Callable[[Walk, Any], None]] = {
     tree.Entry: _entry,
 }
 STATEMENTS[tree.Entry] = _entry
-_filled = walk_bodies
+_filled = walk_bodies, walk_expressions
