@@ -402,16 +402,18 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
     session = frame.session
     positional, named_args, spans = args
     tensors: list[Value] = []
-    for v in (*positional, *named_args.values()):
+    names: list[str] = []
+    for name, v in (*_headed(frame, template, positional), *named_args.items()):
+        before = len(tensors)
         map_tensors(v, tensors.append)
+        names += [name if type(v) is Value and name else t.node.name or "x" for t in tensors[before:]]
     key = (id(template.ref.decl), template.key, tuple([session.key(v) for v in positional]),
            tuple([(k, session.key(v)) for k, v in named_args.items()]), frame.dtype, tuple(sorted(_labels(template).items())), session.known)
     hit = None if overrides else session.memo.get(key)
     if hit is None:
         session.step(span, 15)
         builder = Builder(base=frame.builder.base + path + ".")
-        fresh = [builder.input(v.node.name or "x", v.type, span) for v in tensors]
-        queue = iter(fresh)
+        queue = iter([builder.input(name, v.type, span) for name, v in zip(names, tensors)])
         inner_args = ([map_tensors(v, lambda _: next(queue)) for v in positional],
                       {k: map_tensors(v, lambda _: next(queue)) for k, v in named_args.items()}, spans)
         before, session.used_defaults, learned = session.used_defaults, set(), len(session.facts)
@@ -434,6 +436,12 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
     session.used_defaults |= used
     session.learn_all(facts)
     return graph, tuple(tensors)
+
+
+def _headed(frame: Frame, template: Template, positional: list[Any]) -> list[tuple[str, Any]]:
+    """Positional inputs with the names that the header gives them; those behind them have none."""
+    inputs = headers.header(frame, template.ref.decl).inputs
+    return [(inputs[i].name if i < len(inputs) else "", v) for i, v in enumerate(positional)]
 
 
 LABELLED = frozenset({Template, Compose, Literal, Partial, Share})
