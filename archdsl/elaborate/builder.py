@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from keyword import iskeyword
 from typing import Any
 
 from archdsl.diagnostics.model import Label, error
@@ -102,6 +103,9 @@ class Builder:
         for word in path.split(".") if nested else (path,):
             if word in RESERVED:
                 raise error("A0210", f"the address `{path}` would hide `{word}` of the module", span, f"`{word}` is taken by torch.nn.Module",
+                            help=f"name it otherwise, for example `as {word}_`")
+            if iskeyword(word):
+                raise error("A0210", f"the address `{path}` holds a word of Python", span, f"`model.{word}` could not be written",
                             help=f"name it otherwise, for example `as {word}_`")
         if path in self.owners:
             shown = self.base + path

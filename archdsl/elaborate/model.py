@@ -15,7 +15,7 @@ from archdsl.elaborate.frame import Frame, Override, Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, limit, room
 from archdsl.elaborate.statements import run  # and with it the table of statements
-from archdsl.elaborate.values import POISON, TEMPLATES, Poisoned
+from archdsl.elaborate.values import POISON, TEMPLATES, Poisoned, describe, is_hyper_number
 from archdsl.graph import Graph, Guard, Knob, TensorType
 from archdsl.modules import Module, family
 from archdsl.records import field, record, replace
@@ -220,7 +220,10 @@ def _declare_axis(frame: Frame, binding: shapes.Binding, axis: tree.Axis, sizes:
     if isinstance(axis, (tree.AnyAxes, tree.AxesVar)):
         raise error("A0309", "an input of a model names all its axes", axis.span)
     if isinstance(axis, tree.AxisSized):
-        size = binding.size(axis.size)
+        try:
+            size = binding.size(axis.size)
+        except shapes.ShapeError as e:
+            raise error("A0309", f"the example size of `{axis.id}`: {e.message}", axis.span) from None
         if not isinstance(size, int) or size < 1:
             raise error("A0309", f"an example size is a whole number, this is {size}", axis.span)
         sizes[axis.id] = size
@@ -240,7 +243,13 @@ def _range(frame: Frame, p: tree.Param) -> tuple[Any, Any]:
     if not isinstance(p.domain, tree.Range):
         raise error("A0204", "the values of an input lie in a range", p.domain.span, help="for example `in 0..<vocab`")
     low, high = evaluate(frame, p.domain.start), evaluate(frame, p.domain.stop)
-    return low, high if p.domain.inclusive else high - 1
+    for bound, node in ((low, p.domain.start), (high, p.domain.stop)):
+        if not is_hyper_number(bound):
+            raise error("A0204", f"the values of an input lie between numbers, this is {describe(bound)}", node.span, help="for example `in 0..<vocab`")
+    high = high if p.domain.inclusive else high - 1
+    if high < low:
+        raise error("A0204", f"no value of `{p.name}` lies in this range", p.domain.span, help="for example `in 0..<vocab`")
+    return low, high
 
 
 def elsewhere(module: Module, decl: tree.Model) -> set[str]:

@@ -116,6 +116,27 @@ def test_slices_by_hyper_values_in_a_labelled_loop():
     assert torch.equal(y, x)
 
 
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        ("(x: [B = T, T = 4, 8])", "A0309"),  # an example size is a number
+        ("(x: int[B, T] in 0..<none)", "A0204"),  # so are the bounds of values
+        ('(x: int[B, T] in "a"..3)', "A0204"),
+        ("(x: int[B, T] in 0..<0)", "A0204"),
+        ("(x: int[B, T] in T..<9)", "A0204"),
+    ],
+)
+def test_inputs_of_models(header: str, code: str):
+    with pytest.raises(ArchError, match=code):
+        loads(f"model M(){header} -> y: [B] {{ return mean(x) + zeros_like(x) }}")
+
+
+@pytest.mark.parametrize("body", ["param lambda: [8] = ones()\nreturn x * lambda", "return x |> Linear(8) as return", "def: for i in range(2) { x = Linear(8)(x) }\nreturn x"])
+def test_addresses_are_no_words_of_python(body: str):
+    with pytest.raises(ArchError, match="A0210"):
+        spec(body)
+
+
 def closes(spec: Spec) -> None:
     made = spec.elaborate()
     assert loads(print_graph(made)).elaborate().graph.hash == made.graph.hash
