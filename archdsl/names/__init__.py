@@ -6,7 +6,8 @@ transposing the result gives the foreign tensor. Import undoes them.
 from __future__ import annotations
 
 from archdsl.names.check import check_names
-from archdsl.names.compile import Compiled, compile_names, own_shapes, weight_maps
+from archdsl.names.compile import compile_names, weight_maps
 from archdsl.names.errors import CODES
+from archdsl.names.lines import Compiled, own_shapes
 
 __all__ = ["CODES", "Compiled", "check_names", "compile_names", "own_shapes", "weight_maps"]

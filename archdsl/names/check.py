@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_FAULTS
-from archdsl.names.compile import Compiled, Memo, Use, Weights, addressed, chains_fit, compile_names, header, quoted
+from archdsl.names.compile import chains_fit, compile_names
+from archdsl.names.lines import Compiled, Memo, Use, Weights
 from archdsl.names.patterns import Choice, Expression, Index, Pattern, Star, outline, parse_pattern
+from archdsl.names.places import addressed, header, quoted
 from archdsl.records import replace
 from archdsl.syntax import tree
 

@@ -4,151 +4,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import partial
 from itertools import groupby, product
 from typing import TYPE_CHECKING, Any
 
-from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
+from archdsl.diagnostics.model import ArchError, Collector, Label, error
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.expressions import evaluate, free_names, truth
 from archdsl.elaborate.frame import Frame, Session
 from archdsl.elaborate.limits import MAX_FAULTS
+from archdsl.names.lines import Chained, Compiled, Line, Member, Memo, Use, Weights
 from archdsl.names.pairing import Pairing, Variable, describe, pair
-from archdsl.names.patterns import Binding, Choice, Expression, Index, Pattern, Star, outline, parse_pattern, respan
+from archdsl.names.patterns import Binding, Choice, Expression, Index, Pattern, parse_pattern, respan
+from archdsl.names.places import addressed, condensed, count, header, quoted
 from archdsl.names.steps import MAX_KEYS, Chain
-from archdsl.records import field, record, replace
+from archdsl.records import replace
 from archdsl.source import Span
 from archdsl.syntax import tree
-from archdsl.weightmap import Alias, Constant, Entry, Ignored, Shape, Step, WeightMap
+from archdsl.weightmap import Alias, Constant, Entry, Ignored, Step, WeightMap
 
 if TYPE_CHECKING:
     from archdsl.elaborate.model import Elaborated
-    from archdsl.graph import Graph
     from archdsl.modules import Module
-
-Member = tuple[str, Binding]  # an address and what it binds
-
-
-@record()
-class Compiled:
-    """The map as far as it goes, with what is wrong. `used`: for each line, by its place in the block, whether its condition ever held, and
-    which items of its lists some address had."""
-
-    map: WeightMap
-    found: list[Diagnostic]
-    used: dict[int, Use] = field(default_factory=dict)
-    chains: list[Chained] = field(default_factory=list)
-
-
-@record()
-class Use:
-    active: bool = False
-    matched: bool = False
-    picks: set[tuple[int, int]] = field(default_factory=set)  # (place of the list, place of its item)
-
-
-@record()
-class Chained:
-    """Operations that were found to fit: the line, the weights, how they are joined and the indices."""
-
-    read: Line
-    sources: tuple[str, ...]
-    joins: list[tuple[int, ...]]
-    indices: dict[str, int]
-
-
-def own_shapes(graph: Graph) -> dict[str, Shape]:
-    """Address -> shape of all that a model saves: parameters, frozen ones, buffers."""
-    return {a: p.sizes for a, p in graph.parameters() if p.kind != "const"}
-
-
-@record(slots=False)
-class Weights:
-    """The weights of one variant. `shapes` by address; `outlines`: addresses by what they are without their numbers."""
-
-    graph: Graph
-
-    @cached_property
-    def shapes(self) -> dict[str, Shape]:
-        return own_shapes(self.graph)
-
-    @cached_property
-    def outlines(self) -> dict[str, list[str]]:
-        out: dict[str, list[str]] = {}
-        for address in self.shapes:
-            out.setdefault(outline(address), []).append(address)
-        return out
-
-
-@record(slots=False)
-class Line:
-    """A line as it was read. `bindings` by address are kept when they are the same in all variants (`constant`); for plain renamings `texts`: of
-    each part of the address that is no plain text, None where the pattern does not fit, and `keys`: the foreign keys, where nothing is computed.
-    `fits`: the pattern's answer for an outline."""
-
-    own: Pattern
-    foreign: Pattern
-    together: Pairing
-    chain: Chain
-    constant: bool
-    bindings: dict[str, Binding | None] = field(default_factory=dict)
-    texts: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-    fits: dict[str, bool] = field(default_factory=dict)
-
-    @property
-    def renames(self) -> bool:
-        return not (self.chain.ops or self.together.own or self.together.foreign)
-
-    def may_fit(self, shape: str) -> bool:
-        """Whether addresses of an outline can fit."""
-        found = self.fits.get(shape)
-        if found is None:
-            found = self.fits[shape] = self.own.outline.fullmatch(shape) is not None
-        return found
-
-    @cached_property
-    def groups(self) -> tuple[Any, ...] | None:
-        """The parts of the address that are no plain text, where they can be read off it one by one; else None."""
-        parts = tuple(p for p in self.own.parts if not isinstance(p, str))
-        plain = all(isinstance(p, (Index, Star)) or isinstance(p, Choice) and all(isinstance(i, str) for i in p.items) for p in parts)
-        return parts if plain and len(self.own.indices) == sum(isinstance(p, Index) for p in parts) else None
-
-    @cached_property
-    def renaming(self) -> list[str | Expression | tuple[int, dict[str, str] | None]] | None:
-        """The foreign key from the texts of `groups`: plain text, (which one, what it becomes; None: itself), or a number to compute. None where
-        it cannot be made so."""
-        if self.groups is None or not self.renames:
-            return None
-        at = [k for k, p in enumerate(self.groups) if isinstance(p, Choice)]
-        index = {p.name: k for k, p in enumerate(self.groups) if isinstance(p, Index)}
-        stars = iter([k for k, p in enumerate(self.groups) if isinstance(p, Star)])
-        out: list[str | Expression | tuple[int, dict[str, str] | None]] = []
-        lists = iter([at[self.together.pairs[k]] for k in range(len(self.foreign.choices))])
-        for p in self.foreign.parts:
-            if isinstance(p, (str, Expression)):
-                out.append(p)
-            elif isinstance(p, Index):
-                out.append((index[p.name], None))
-            elif isinstance(p, Star):
-                out.append((next(stars), None))
-            elif all(isinstance(i, str) for i in p.items):
-                k = next(lists)
-                out.append((k, dict(zip(reversed(self.groups[k].texts), reversed(p.texts)))))
-            else:
-                return None
-        return out
-
-    def texts_of(self, address: str) -> tuple[str, ...] | None:
-        """The entry of `texts` for an address."""
-        if address not in self.texts:
-            found = self.own.regex.fullmatch(address)
-            self.texts[address] = None if found is None else found.groups()
-        return self.texts[address]
-
-
-Memo = dict[int, Line]
-"""Lines by their place in the block: what the compilations of several variants share."""
 
 
 def compile_names(decl: tree.Names, module: Module, made: Elaborated, memo: Memo | None = None, weights: Weights | None = None,
@@ -477,48 +354,3 @@ def _shared(binding: Binding, together: Pairing) -> Any:
     """What the two sides have in common: weights that agree in it go into one entry."""
     indices = tuple((k, v) for k, v in sorted(binding.indices.items()) if k not in together.own)
     return indices, tuple(p for k, p in enumerate(binding.picks) if k not in together.own), tuple(binding.stars)
-
-
-# ---------------------------------------------------------------- places
-def header(decl: tree.Names) -> Span:
-    """`names timm of ViT`"""
-    text = decl.span.text.split("{", 1)[0].rstrip()
-    return Span(decl.span.source, decl.span.start, decl.span.start + len(text))
-
-
-def quoted(line: tree.NameLine) -> Span:
-    """The string of a line, with its quotes."""
-    text = line.span.text
-    start = text.index('"')
-    at = start + 1
-    while text[at] != '"':
-        at += 2 if text[at] == "\\" else 1
-    return Span(line.span.source, line.span.start + start, line.span.start + at + 1)
-
-
-def addressed(line: tree.NameLine) -> Span:
-    """The address of a line."""
-    assert line.address is not None
-    after = quoted(line).end
-    text = line.span.source.text
-    start = text.index("<->", after) + 3
-    while text[start].isspace():
-        start += 1
-    end, left = start, len(line.address)
-    while left and end < line.span.end:  # spaces inside braces are no part of the address's text
-        left -= not text[end].isspace()
-        end += 1
-    return Span(line.span.source, start, end)
-
-
-def condensed(addresses: list[str], most: int = 10) -> list[str]:
-    """One row for addresses that differ in numbers only: an example and how many there are."""
-    rows: dict[str, list[str]] = defaultdict(list)
-    for a in addresses:
-        rows[outline(a)].append(a)
-    out = [f"{same[0]}{f' and {len(same) - 1:,} like it' if len(same) > 1 else ''}" for same in rows.values()]
-    return out if len(out) <= most else [*out[:most], f"… and {len(out) - most:,} more kinds"]
-
-
-def count(items: list[str], what: str) -> str:
-    return f"{len(items):,} {what}{'s' * (len(items) != 1)}"
