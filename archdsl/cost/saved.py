@@ -1,6 +1,6 @@
 """What autograd keeps of an op's operands where it depends on how they lie: products that cannot view an operand as a matrix keep a copy.
 
-The rules beside the ops speak of contiguous operands; these four are the ops for which strides matter. Free of torch.
+The rules beside the ops speak of contiguous operands; these are the ops for which strides matter. Free of torch.
 """
 from __future__ import annotations
 
@@ -101,11 +101,7 @@ def _attention(op: Op, a: dict[str, Any], needs: Collection[str]) -> Kept:
         items = op.kept({n: t for n, t in a.items() if n != "bias_grad"}, needs)
         return tuple(i if not isinstance(i, str) or merged.get(i, True) else TensorType(a[i].dtype, a[i].shape) for i in items)
     if a.get("cap") is not None:
-        groups = k.extent[-3]  # one matrix for each: the queries that share keys stand below each other
-        copied = {n for n, x in (("q", q), ("k", k), ("v", v))
-                  if viewed(x.laid, (prod(x.extent[:-3]) * groups, prod(x.extent[-3:-1]) // groups, x.extent[-1])) is None}
-        items = op.kept({n: t for n, t in a.items() if n != "bias_grad"}, needs)
-        return tuple(TensorType(a[i].dtype, a[i].shape) if i in copied else i for i in items)
+        return _by_heads("q", "k", "v")(op, {n: t for n, t in a.items() if n != "bias_grad"}, needs)
     wide, heads, scores = wider(q.dtype), q.shape[-3], {"q", "k", "bias"} & set(needs)
     lead = q.shape[:-3]
     views = q.extent[-3] == k.extent[-3] and wide == q.dtype and viewed(v.laid, (prod(v.extent[:-2]), *v.extent[-2:])) is not None
@@ -116,6 +112,19 @@ def _attention(op: Op, a: dict[str, Any], needs: Collection[str]) -> Kept:
     return (*(t for t, wanted in items if wanted), *(mask if "bias" in needs else ()))
 
 
+def _by_heads(first: str, keys: str, *others: str) -> Callable[[Op, dict[str, Any], Collection[str]], Kept]:
+    """Products by head, one for each head of `keys`: the heads of `first` that share one stand below each other."""
+
+    def rule(op: Op, a: dict[str, Any], needs: Collection[str]) -> Kept:
+        groups = a[keys].extent[-3]
+        copied = {n for n in (first, keys, *others)
+                  if viewed(a[n].laid, (prod(a[n].extent[:-3]) * groups, prod(a[n].extent[-3:-1]) // groups, a[n].extent[-1])) is None}
+        return tuple(TensorType(a[i].dtype, a[i].shape) if i in copied else i for i in op.kept(a, needs))
+
+    return rule
+
+
 _RULES: dict[str, Callable[[Op, dict[str, Any], Collection[str]], Kept]] = {
     "linear": _linear, "matmul": _matmul, "einsum": _einsum, "attention": _attention,
+    "attention_weights": _by_heads("q", "k"), "attend": _by_heads("weights", "v"),
 }
