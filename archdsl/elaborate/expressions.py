@@ -6,7 +6,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import Fix, error
 from archdsl.dims import Dim
-from archdsl.elaborate import apply, foreign, layouts, library, operators
+from archdsl.elaborate import apply, calls, foreign, layouts, library, operators
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
@@ -230,7 +230,7 @@ def _chain(frame: Frame, node: tree.Chain) -> Any:
     if node.op == "|>":
         value = evaluate(frame, node.items[0])
         for item in node.items[1:]:
-            value = apply.pipe(frame, value, item)
+            value = calls.pipe(frame, value, item)
         return value
     if node.op == "??":
         for item in node.items[:-1]:
@@ -301,7 +301,7 @@ def _member(frame: Frame, node: tree.Member) -> Any:
 
 
 def _named(frame: Frame, node: tree.Named) -> Any:
-    return apply.named(frame, node)
+    return calls.named(frame, node)
 
 
 def _if(frame: Frame, node: tree.IfExpr) -> Any:
@@ -387,7 +387,7 @@ def free_names(node: Any, skipped: frozenset[int] = frozenset()) -> set[str]:
 
 
 def _call(frame: Frame, node: tree.Call) -> Any:
-    return apply.call(frame, node)
+    return calls.call(frame, node)
 
 
 def _edited(frame: Frame, node: tree.Edited) -> Any:

@@ -225,7 +225,7 @@ def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:
         return isinstance(value, Mask), value
     if name == "init":
         if isinstance(value, InitRef):
-            from archdsl.elaborate.apply import initializer
+            from archdsl.elaborate.calls import initializer
 
             return True, initializer(value.name, ([], {}, {}), NOWHERE)
         if is_hyper_number(value):

@@ -218,7 +218,8 @@ def _rearrange(frame: Frame, value: Value, spec: _Spec, span: Span) -> Value:
 
 def _under(frame: Frame, node: tree.LayoutCall, value: Value) -> Value:
     """Applies a block in another layout and comes back. Axes that the block resized keep their new size on the way back."""
-    from archdsl.elaborate import apply
+    from archdsl.elaborate import calls
+    from archdsl.elaborate.apply import apply
     blocks = [a for a in node.args if a.name is None]
     if len(blocks) != 1:
         raise error("A0308", "`under` takes a layout and one block", node.span, help="`under([B, c, H, W] -> [B, H, W, c], LayerNorm())`")
@@ -230,10 +231,10 @@ def _under(frame: Frame, node: tree.LayoutCall, value: Value) -> Value:
 
         if not isinstance(func, Builtin):
             raise error("A0206", f"`under` applies a block, this is {describe(func)}", blocks[0].value.span)
-        result = apply.builtin(frame, func, ([inner], {}, {}), blocks[0].span)
+        result = calls.builtin(frame, func, ([inner], {}, {}), blocks[0].span)
     else:
         target = blocks[0].value.expr if isinstance(blocks[0].value, tree.Named) else blocks[0].value
-        result = apply.apply(frame, func, ([inner], {}, {0: node.span}), blocks[0].value.span, None, apply.default_segment(frame, target, func))
+        result = apply(frame, func, ([inner], {}, {0: node.span}), blocks[0].value.span, None, calls.default_segment(frame, target, func))
     if not isinstance(result, Value):
         raise error("A0308", "the block under a layout must return one tensor", blocks[0].span)
     return _back(frame, spec, inner, result, node)

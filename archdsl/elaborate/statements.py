@@ -7,10 +7,11 @@ from typing import Any
 from archdsl.diagnostics.model import Label, error
 from archdsl.dims import Dim
 from archdsl.elaborate import headers
-from archdsl.elaborate.apply import arguments, owner_allowed
+from archdsl.elaborate.apply import owner_allowed
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.bodies import TABLE, bind, run
 from archdsl.elaborate.builder import Builder, join
+from archdsl.elaborate.calls import arguments
 from archdsl.elaborate.domains import of_values
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.expressions import select_arm, truth

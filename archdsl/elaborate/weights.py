@@ -6,10 +6,11 @@ from typing import Any
 from archdsl import shapes
 from archdsl.diagnostics.model import error
 from archdsl.dims import Size
-from archdsl.elaborate.apply import initializer, owner_allowed
+from archdsl.elaborate.apply import owner_allowed
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.bodies import bind
 from archdsl.elaborate.builder import join
+from archdsl.elaborate.calls import initializer
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.expressions import settled, truth
 from archdsl.elaborate.frame import Frame, good
