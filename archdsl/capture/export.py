@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from archdsl.capture.conditions import Condition
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Facts, Size, sym
 from archdsl.elaborate.builder import RESERVED
@@ -29,14 +30,13 @@ WORDS = frozenset("and or not in is as with if else match for true false none".s
 
 @record(slots=False, eq=False)
 class Exported:
-    """An exported program and what it means. `symbols`: torch's sizes -> ours; `factors`: (our size, k, r): it is k times a whole number plus r;
-    `limits`: (our size, least, greatest, message); `tensors`: foreign key -> tensor; `addresses`: foreign key -> address, the same for all keys
-    of one tensor; `float`: the module's float type; `examples`: our sizes in the example."""
+    """An exported program and what it means. `symbols`: torch's sizes -> ours; `conditions`: what our sizes are restricted to; `tensors`: foreign
+    key -> tensor; `addresses`: foreign key -> address, the same for all keys of one tensor; `float`: the module's float type; `examples`: our
+    sizes in the example."""
 
     program: Any
     symbols: dict[str, Size]
-    factors: list[tuple[str, int, int]]
-    limits: list[tuple[str, int | None, int | None, str | None]]
+    conditions: list[Condition]
     tensors: dict[str, torch.Tensor]
     addresses: dict[str, str]
     float: torch.dtype
@@ -60,8 +60,8 @@ def export(module: nn.Module, example: Any, dynamic: Dynamic) -> Exported:
             raise _untraceable(fault, module, names, span) from None
     tensors = {**program.constants, **program.state_dict}
     tensors = {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor)}
-    symbols, factors, limits = _sizes(program, given, names, span)
-    return Exported(program, symbols, factors, limits, tensors, _addresses(tensors), _float_type(module, given), _output_names(program),
+    symbols, conditions = _sizes(program, given, names, span)
+    return Exported(program, symbols, conditions, tensors, _addresses(tensors), _float_type(module, given), _output_names(program),
                     {n: given[k].shape[a] for k, axes in names.items() for a, n in axes.items()}, span)
 
 
@@ -153,15 +153,14 @@ def _float_type(module: nn.Module, given: dict[str, Any]) -> torch.dtype:
     return max(counts, key=lambda d: counts[d]) if counts else torch.get_default_dtype()
 
 
-def _sizes(program: Any, given: dict[str, Any], names: dict[str, dict[int, str]], span: Span) -> tuple[Any, Any, Any]:
-    """Torch's symbols in our names, with what they are restricted to. Raises A0554 for an axis that the module fixes."""
+def _sizes(program: Any, given: dict[str, Any], names: dict[str, dict[int, str]], span: Span) -> tuple[dict[str, Size], list[Condition]]:
+    """Torch's symbols in our names, and what the sizes are restricted to. Raises A0554 for an axis that the module fixes."""
     holders = (n for n in program.graph.nodes if n.op == "placeholder")
     users = [n for n, s in zip(holders, program.graph_signature.input_specs, strict=True) if s.kind.name == "USER_INPUT"]
-    leaves = [(k, v) for k, value in given.items() for v in pytree.tree_leaves(value)]
+    leaves = [k for k, value in given.items() for _ in pytree.tree_leaves(value)]
     symbols: dict[str, Size] = {}
-    factors: list[tuple[str, int, int]] = []
-    limits: dict[str, tuple[str, int | None, int | None, str | None]] = {}
-    for (key, _), node in zip(leaves, users):
+    conditions: dict[Condition, None] = {}
+    for key, node in zip(leaves, users):
         for axis, name in names.get(key, {}).items():
             size = node.meta["val"].shape[axis]
             expression = None if isinstance(size, int) else size.node.expr
@@ -170,12 +169,15 @@ def _sizes(program: Any, given: dict[str, Any], names: dict[str, dict[int, str]]
                 raise error("A0554", f"the size `{name}` cannot vary: the module fixes axis {axis} of `{key}` to {size}", span,
                             help="leave it out of `dynamic`, or change the module")
             step, rest = int(expression.coeff(free[0])), int(expression.subs(free[0], 0))
-            if (step, rest) != (1, 0):
-                factors.append((name, step, rest))
+            if step != 1:
+                conditions[Condition(sym(name) - rest, "%", step)] = None
             symbols.setdefault(str(free[0]), sym(name) if (step, rest) == (1, 0) else _part(name, step, rest))
             low, high = (None if bound is None else step * bound + rest for bound in _range(program, free[0]))
-            limits[name] = (name, low, high, f"{name} is at most {high}")
-    return symbols, factors, list(limits.values())
+            if high is not None:
+                conditions[Condition(sym(name), "<=", high, f"{name} is at most {high}")] = None
+            if low is not None and low > 2 * step + rest:  # torch.export never tries 0 and 1
+                conditions[Condition(sym(name), ">=", low)] = None
+    return symbols, list(conditions)
 
 
 def _part(name: str, step: int, rest: int) -> Size:

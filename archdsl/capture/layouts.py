@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
-from archdsl.dims import Size
+from archdsl.dims import Size, floordiv
 from archdsl.graph import Node, Value
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import volume
@@ -32,10 +32,17 @@ def _solved(shape: tuple[Size, ...], target: list[Size]) -> list[Size]:
     if not any(type(s) is int and s == -1 for s in target):
         return [shapes.normal(s) for s in target]
     at = next(i for i, s in enumerate(target) if type(s) is int and s == -1)
-    rest = shapes.divide(volume(shape), volume(s for i, s in enumerate(target) if i != at))
+    whole, others = volume(shape), volume(s for i, s in enumerate(target) if i != at)
+    rest = shapes.divide(whole, others)
     if rest is None:
-        raise OpError(f"[{', '.join(map(str, shape))}] is not known to fit [{', '.join(map(str, target))}]")
+        raise _misfit(shape, target, whole, others * floordiv(whole, others))
     return [shapes.normal(rest if i == at else s) for i, s in enumerate(target)]
+
+
+def _misfit(shape: Any, target: Any, whole: Size, wanted: Size) -> OpError:
+    """What the numbers of elements lack to be equal."""
+    told = f"[{', '.join(map(str, shape))}] is not known to fit [{', '.join(map(str, target))}]"
+    return OpError(told, require=shapes.facts().suggest(whole, wanted))
 
 
 def _one(s: Size) -> bool:
@@ -83,12 +90,12 @@ def _regions(shape: list[Size], out: list[Size]) -> tuple[Groups, tuple[list[Siz
             elif i < len(shape):
                 a, i = a * shape[i], i + 1
             else:
-                raise OpError(f"[{', '.join(map(str, shape))}] is not known to fit [{', '.join(map(str, out))}]")
+                raise _misfit(shape, out, volume(shape), volume(out))
         regions.append(list(range(start, i)))
     merged = [r for r in regions if r]
     split = _common([volume(shape[k] for k in r) for r in merged], out)
     if split is None:
-        raise OpError(f"[{', '.join(map(str, shape))}] is not known to fit [{', '.join(map(str, out))}]")
+        raise _misfit(shape, out, volume(shape), volume(out))
     return merged, split
 
 

@@ -74,7 +74,7 @@ ACTIVATIONS = [
     Rule("ReLU6", "clamp(x, low = 0, high = 6)", "relu6(x)"),
     Rule("ReLU", "maximum(x, 0)", "relu(x)"), Rule("ReLU", "clamp(x, low = 0)", "relu(x)"),
     Rule("Hardswish", "x * relu6(x + 3) / 6", "hardswish(x)"),
-    Rule("Hardswish", "x * (relu6(x + 3) / 6)", "hardswish(x)"),
+    Rule("Hardswish", "x * hardsigmoid(x)", "hardswish(x)"),
     Rule("Hardsigmoid", "relu6(x + 3) / 6", "hardsigmoid(x)"),
     Rule("softcap", "tanh(x / c) * c", "softcap(x, cap = c)", ("c",)),
     Rule("softmax", "exp(x - logsumexp(x, axis = axis, keep = true))", "softmax(x, axis = axis)"),

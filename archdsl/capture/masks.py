@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.capture import layouts
 from archdsl.dims import Dim, Facts, Size, floordiv, mod, substitute, sym, symbols
 from archdsl.graph import Mask, Node, Value
-from archdsl.ops.attention import CAUSAL, FULL
+from archdsl.ops.attention import CAUSAL, FULL, kinds
 from archdsl.records import record
 
 if TYPE_CHECKING:
@@ -349,15 +349,18 @@ def mask_of(v: Value, queries: tuple[Size, ...], keys: tuple[Size, ...], facts: 
     if formula is None or len(formula.shape) < 2:
         return None
     element = formula.element
+    lowest = float("-inf")
     if isinstance(element, (int, float)) and not isinstance(element, bool):
         return FULL if element == 0 else None
     if not isinstance(element, tuple):
         return None
     if element[0] == "choose":
         _, condition, yes, no = element
-        if (yes, no) != (0, no) or no > LOWEST:
+        if yes != 0:
+            condition, yes, no = _decided(("not", condition), facts), no, yes
+        if yes != 0 or no > LOWEST:
             return None
-        element = condition
+        element, lowest = condition, no
     elif v.dtype != "bool":
         return None
     rank = len(formula.shape)
@@ -365,8 +368,10 @@ def mask_of(v: Value, queries: tuple[Size, ...], keys: tuple[Size, ...], facts: 
     if mask is None:
         return None
     same = facts.equal(queries[-2], keys[-2]) is True
-    needs_diagonal = v.dtype != "bool" and "keys" in repr(mask)  # a row without any key: -∞ gives nothing there, a finite bias an average
-    return None if not same and mask != FULL and mask.kind != "keys" or needs_diagonal and formula.element[3] != float("-inf") else mask
+    if not same and mask != FULL and mask.kind != "keys":
+        return None
+    finite = v.dtype != "bool" and lowest != float("-inf")  # where no key is left, it averages all, and -∞ gives nothing
+    return None if finite and "keys" in kinds(mask) else mask
 
 
 def _mask(c: Condition, i: Dim, j: Dim, rank: int) -> Mask | None:

@@ -13,7 +13,7 @@ from archdsl import shapes
 from archdsl.capture.errors import changed
 from archdsl.capture.export import Dynamic, Exported, export
 from archdsl.capture.hierarchy import build
-from archdsl.capture.translate import Program, Translation
+from archdsl.capture.translate import Program, translate
 from archdsl.elaborate.model import Elaborated, InputSpec
 from archdsl.graph import Graph
 from archdsl.printer import print_graph
@@ -78,7 +78,7 @@ def capture(module: nn.Module, example: Any, dynamic: Dynamic | None = None, nam
     A0553 (no result, or a result that the graph cannot hold), A0554 (`example` or `dynamic` do not fit).
     """
     exported = export(module, example, dynamic or {})
-    program = Translation(exported).run()
+    program = translate(exported)
     with shapes.use_facts(program.flat.facts):
         graph = build(program.flat, name or _model_name(module), program.inputs, program.outputs, program.output_names, program.guards)
         text = print_graph(_elaborated(graph, program, exported))

@@ -9,10 +9,11 @@ import torch
 
 from archdsl import shapes
 from archdsl.capture import opaque, rules
+from archdsl.capture.conditions import Condition, Learned, learn, read
 from archdsl.capture.export import Exported, legal, place
 from archdsl.capture.flat import Flat, Invocation, Scope
 from archdsl.diagnostics.model import ArchError, error
-from archdsl.dims import Dim, Facts, Size, mod, sym
+from archdsl.dims import Dim, Facts, Size
 from archdsl.graph import FLOATS, Guard, InitExpr, Param, TensorType, Value
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import DTYPES
@@ -37,10 +38,21 @@ class Program:
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
+def translate(exported: Exported) -> Program:
+    """The program of an exported module. Raises ArchError A0551 to A0553."""
+    conditions = exported.conditions
+    while True:
+        try:
+            return Translation(exported, conditions).run()
+        except Learned as found:
+            conditions = [*conditions, *found.conditions]
+
+
 class Translation:
     """One run over an exported program. The rules use its small methods."""
 
-    def __init__(self, exported: Exported):
+    def __init__(self, exported: Exported, conditions: list[Condition]):
+        self.conditions = conditions
         self.exported, self.program = exported, _functional(exported.program)
         self.float = exported.float
         self.facts = Facts()
@@ -57,7 +69,7 @@ class Translation:
     def run(self) -> Program:
         """Raises ArchError A0551 to A0553 with the node and its place in the foreign source."""
         with shapes.use_facts(self.facts):
-            self._limits()
+            self.guards = [g for c in self.conditions if (g := learn(self.facts, c)) is not None]
             inputs = self._inputs()
             for node in self.program.graph.nodes:
                 if node.op == "call_function":
@@ -85,12 +97,9 @@ class Translation:
         name = opaque.short_name(target)
         rule = rules.find(name)
         given = opaque.by_name(target, [self.value(a) for a in node.args], {k: self.value(v) for k, v in node.kwargs.items()})
-        if rule is None and name.endswith("_.default") or rule is None and re.search(r"_\.\w+$", name):
+        if rule is None and target._schema.is_mutable:
             return self._in_place(node, target, given)
-        try:
-            result = NotImplemented if rule is None else rule(self, **opaque.for_rule(rule, target, given))
-        except OpError as fault:
-            raise self.refused(f"aten.{name}: {fault.message}", fault.help) from None
+        result = NotImplemented if rule is None else self._apply(name, rule, target, given)
         if result is not NotImplemented:
             return result
         return opaque.node(self, target, given)
@@ -101,12 +110,20 @@ class Translation:
         rule = rules.find(name)
         if rule is None:
             raise self.refused(f"aten.{opaque.short_name(target)} changes a tensor in place")
-        try:
-            result = rule(self, **opaque.for_rule(rule, target, given))
-        except OpError as fault:
-            raise self.refused(f"aten.{name}: {fault.message}", fault.help) from None
+        result = self._apply(name, rule, target, given)
         self.values[node.args[0].name] = result
         return result
+
+    def _apply(self, name: str, rule: Any, target: Any, given: dict[str, Any]) -> Any:
+        """What a rule makes of an op. Sizes that would have to fit have done so in the foreign code: the condition is learned."""
+        try:
+            return rule(self, **opaque.for_rule(rule, target, given))
+        except OpError as fault:
+            if fault.require:
+                new = [c for c in read(fault.require) if learn(self.facts.copy(), c) is not None]
+                if new:
+                    raise Learned(*new) from None
+            raise self.refused(f"aten.{name}: {fault.message}", fault.help) from None
 
     def _on_sizes(self, node: Any) -> Any:
         name = getattr(node.target, "__name__", str(node.target)).lstrip("_")
@@ -145,6 +162,8 @@ class Translation:
         if e.is_Integer:
             return int(e)
         if e.is_Symbol:
+            if str(e) not in self.exported.symbols:
+                raise self.refused(f"a size here depends on the values of a tensor ({e})", "choose values with `torch.where`, and keep the shape")
             return self.exported.symbols[str(e)]
         parts = [self._expression(a) for a in e.args] if not e.is_Rational else []
         if kind == "Add":
@@ -162,34 +181,13 @@ class Translation:
             return shapes.normal(parts[0] % parts[1])
         raise self.refused(f"the size {e} is no expression of the language")
 
-    def _limits(self) -> None:
-        """What torch.export found the sizes to be restricted to."""
-        for name, step, rest in self.exported.factors:
-            size = sym(name) - rest
-            divides = mod(size, step)
-            if self.facts.require_divides(size, step) is None:
-                self.guards.append(Guard(divides, "==", 0, f"{name}{f' - {rest}' if rest else ''} must be a multiple of {step}"))
-        for name, low, high, at_most in self.exported.limits:
-            size = sym(name)
-            if high is not None:
-                self.require(("<=", size, high), at_most)
-            if low is not None and low > 2:  # torch.export never tries sizes 0 and 1
-                self.require((">=", size, low))
-
-    def require(self, condition: Any, message: str | None = None) -> None:
-        """A condition on sizes: known, or from here on a guard of the model."""
-        if condition is True or not isinstance(condition, tuple):
+    def require(self, condition: Any) -> None:
+        """A condition that the module itself checks: (word, a, b). Raises Learned where it is new."""
+        if not isinstance(condition, tuple) or condition[0] == "!=":
             return
         word, a, b = condition
-        if word == "!=":
-            return
-        if word == "==":
-            known = self.facts.require_equal(a, b)
-        else:
-            low, high = (a, b) if word in ("<=", "<") else (b, a)
-            known = self.facts.require_at_least(high, low + 1 if word in ("<", ">") else low)
-        if known is None:
-            self.guards.append(Guard(a, word, b, message or f"{a} {word} {b} is required"))
+        if learn(self.facts.copy(), Condition(a, word, b)) is not None:
+            raise Learned(Condition(a, word, b))
 
     def fixed(self, size: Size, what: str) -> int:
         if not isinstance(size, int):

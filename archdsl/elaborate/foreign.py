@@ -10,7 +10,7 @@ from archdsl.elaborate import headers
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.elaborate.values import describe
+from archdsl.elaborate.values import describe, has_tensor
 from archdsl.graph import Value
 from archdsl.ops.foreign import PURE
 from archdsl.syntax import tree
@@ -25,7 +25,7 @@ def extern_call(frame: Frame, node: tree.ExternCall) -> Any:
         known = [f"aten.{n.removesuffix('.default')}" for n in sorted(PURE)]
         raise error("A0229", f"`{node.op}` is not on the list of pure ops of torch", node.span, "may not be used", help=did_you_mean(node.op, known))
     args = tuple(_argument(evaluate(frame, a.value), a) for a in node.args)
-    if not any(isinstance(v, Value) for a in args for v in (a if isinstance(a, tuple) else (a,))):
+    if not has_tensor(args):
         raise error("A0204", f"`{node.op}` is a function of tensors, and is given none", node.span)
     types = headers.declared_types(frame, node.outs, node.span)
     attrs = {"name": name, "keywords": tuple(a.name for a in node.args if a.name is not None), "dtypes": tuple(t.dtype for t in types),
@@ -38,7 +38,8 @@ def _argument(value: Any, written: tree.Arg) -> Any:
     if isinstance(value, Fraction):
         return float(value)
     if isinstance(value, tuple):
-        return tuple(_argument(v, written) for v in value)
+        items: tuple[Any, ...] = value
+        return tuple([_argument(v, written) for v in items])
     if value is None or isinstance(value, (Value, Dim, int, float)):
         return value
     raise error("A0204", f"an argument of an op of torch is a tensor or a number, this is {describe(value)}", written.span)

@@ -31,6 +31,7 @@ def _slice_scatter(t: Translation, self: Value, src: Value, dim: int = 0, start:
     if step != 1:
         raise OpError("a write at every second place has no op")
     axis, start = dim % len(self.shape), start or 0
+    start = start + self.shape[axis] if type(start) is int and start < 0 else start
     after = layouts.sliced(t.flat, self, axis, start + src.shape[axis], None)
     parts = [layouts.sliced(t.flat, self, axis, 0, start)] if type(start) is not int or start else []
     parts += [src] + ([after] if after.shape[axis] != 0 else [])

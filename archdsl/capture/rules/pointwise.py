@@ -127,8 +127,22 @@ def _or(t: Translation, self: Value, other: Value) -> Any:
     return t.flat.op("logical_or", self, other)
 
 
+@aten("logical_xor.default", "__xor__.Tensor", "bitwise_xor.Tensor")
+def _xor(t: Translation, self: Value, other: Value) -> Any:
+    return t.flat.op("ne", self, other) if self.dtype == other.dtype == "bool" else NotImplemented
+
+
+@aten("fill.Tensor", "fill.Scalar")
+def _fill(t: Translation, self: Value, value: Any) -> Any:
+    if type(value) is Value:
+        return layouts.expand(t.flat, t.cast_like(value, self), list(self.shape))
+    return _full(t, list(self.shape), value, None, self)
+
+
 @aten("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
 def _where(t: Translation, condition: Value, self: Any, other: Any) -> Any:
+    if type(self) is not Value and type(other) is not Value:
+        other = t.flat.op("literal", value=other, dtype=t.number_type(other))
     return t.flat.op("where", condition, t.finite(self), t.finite(other))
 
 

@@ -50,12 +50,13 @@ def _given(target: str) -> tuple[Any, Any, Any]:
     finally:
         sys.path.pop(0)
     try:
-        made = found()
+        made: Any = found()
     except Exception as fault:
         raise _raised(fault, target, span) from None
-    if not isinstance(made, tuple) or len(made) not in (2, 3) or not hasattr(made[0], "state_dict"):
+    parts: tuple[Any, ...] = made if isinstance(made, tuple) else ()
+    if len(parts) not in (2, 3) or not hasattr(parts[0], "state_dict"):
         raise error("A0555", f"`{target}` does not return a module and an example", span, help=help)
-    return made[0], made[1], made[2] if len(made) == 3 else None
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else None
 
 
 def _raised(fault: Exception, what: str, span: Span) -> Exception:
