@@ -10,7 +10,7 @@ from archdsl.elaborate import headers
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.elaborate.values import describe, has_tensor
+from archdsl.elaborate.values import describe, has_tensor, is_list
 from archdsl.graph import Value
 from archdsl.ops.foreign import PURE
 from archdsl.syntax import tree
@@ -37,9 +37,8 @@ def extern_call(frame: Frame, node: tree.ExternCall) -> Any:
 def _argument(value: Any, written: tree.Arg) -> Any:
     if isinstance(value, Fraction):
         return float(value)
-    if isinstance(value, tuple):
-        items: tuple[Any, ...] = value
-        return tuple([_argument(v, written) for v in items])
+    if is_list(value):
+        return tuple(_argument(v, written) for v in value)
     if value is None or isinstance(value, (Value, Dim, int, float)):
         return value
     raise error("A0204", f"an argument of an op of torch is a tensor or a number, this is {describe(value)}", written.span)
