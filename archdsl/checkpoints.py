@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.codes import Code
@@ -30,7 +32,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         state = _read(name)
     except ArchError:
         raise
-    except Exception as fault:  # safetensors, pickle, zipfile and the system each raise their own kinds
+    except UnpicklingError as fault:
+        code = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)", str(fault))
+        why = f"loading it would run code, `{code[1]}`" if code else "it is neither a safetensors file nor one that torch.save wrote"
+        raise _fault(name, why) from None
+    except Exception as fault:  # safetensors, zipfile and the system each raise their own kinds
         raise _fault(name, (getattr(fault, "strerror", None) or str(fault)).split("\n")[0] or type(fault).__name__) from None
     if isinstance(state, dict):
         state = next((state[key] for key in NESTED if isinstance(state.get(key), dict)), state)

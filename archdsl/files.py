@@ -174,8 +174,9 @@ def _near(name: str) -> str:
         names = [entry.name for entry in os.scandir(folder or ".") if entry.is_file() and entry.name.endswith(SUFFIX)]
     except (OSError, ValueError):
         return "`archdsl list` prints the specs that come with archdsl"
-    close = get_close_matches(wanted, names, 1) or get_close_matches(wanted + SUFFIX, names, 1)
-    return f"did you mean `{os.path.join(folder, close[0])}`?" if close else "`archdsl list` prints the specs that come with archdsl"
+    stems = {n.removesuffix(SUFFIX): n for n in names}  # of short names the ending alone would look alike
+    close = get_close_matches(wanted.removesuffix(SUFFIX), stems, 1)
+    return f"did you mean `{os.path.join(folder, stems[close[0]])}`?" if close else "`archdsl list` prints the specs that come with archdsl"
 
 
 def _not_text(name: str, data: bytes, at: int, module: str) -> ArchError:

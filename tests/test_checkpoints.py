@@ -71,3 +71,8 @@ def test_what_is_no_checkpoint(tmp_path):
     assert "holds list" in refused(tmp_path / "list.pt")
     torch.save({"a": torch.zeros(1), "lr": 0.1}, tmp_path / "mixed.pt")
     assert "`lr` in it is float" in refused(tmp_path / "mixed.pt")
+
+
+def test_a_file_of_something_else(tmp_path):
+    (tmp_path / "net.arch").write_text("model Net()(x: [B, 8]) -> y: [B, 8] { return x }\n")
+    assert refused(tmp_path / "net.arch").endswith("it is neither a safetensors file nor one that torch.save wrote")

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from archdsl.diagnostics.model import error
+from archdsl.elaborate.hints import did_you_mean
 from archdsl.graph import Graph, Node, Param, TensorType
 from archdsl.lower.init import fill, fixed, seed_of
 from archdsl.lower.module import ArchModule, class_of
@@ -24,9 +25,13 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
     of segments); with it, the model returns (outputs, {address: value}). flat: one module without blocks inside. hoist: tables that several
     blocks would compute are computed once. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
-    Raises ArchError A0511 (emit matches nothing), A0513 (an extern block without a class), A0644 (no float type).
+    Raises ArchError A0511 (emit matches nothing), A0513 (an extern block without a class, a class without an extern block), A0644 (no float
+    type), TypeError for a seed that is no whole number.
     """
     dtype = float_type(dtype)
+    if not hasattr(seed, "__index__"):
+        raise TypeError(f"seed is a whole number, not {seed!r}")
+    _known(graph, bind or {})
     definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)
@@ -34,6 +39,16 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     if builder.device.type != "meta":
         fill(model, graph, seed, dtype)
     return model
+
+
+def _known(graph: Graph, bind: Mapping[str, Any]) -> None:
+    """Every class is for an extern block of the graph. Raises A0513."""
+    known = {n.attrs["block"] for g in graph.definitions() for n in g.nodes if n.op == "extern"}
+    for name in bind:
+        if name not in known:
+            has = f"it has {', '.join(f'`{n}`' for n in sorted(known))}" if known else "it has none"
+            raise error("A0513", f"`{graph.name}` has no extern block `{name}`", Span(Source("bind", name), 0, len(name)), "nothing to bind to",
+                        help=did_you_mean(name, known) or (has,))
 
 
 def float_type(dtype: torch.dtype | str | None) -> torch.dtype:

@@ -54,3 +54,17 @@ def test_the_check_compiles_and_exports():
     program = torch.export.export(net, inputs, dynamic_shapes=({0: B, 1: T}, {0: B, 1: S}, {0: B}))
     more = torch.rand(5, 7, 8), torch.rand(5, 2, 8), torch.rand(5)
     assert torch.equal(program.module()(*more), net(*more))
+
+
+def test_a_seed_is_a_whole_number():
+    spec = archdsl.loads(SUM)
+    with pytest.raises(TypeError, match="seed is a whole number, not 'a'"):
+        spec.build(seed="a")
+
+
+def test_a_class_is_for_an_extern_block():
+    text = "extern block Mine(n: int)(x: [..., d]) -> [..., d]\nmodel M()(x: [B, 8]) -> y: [B, 8] { return Mine(3)(x) as mine }"
+    with pytest.raises(archdsl.ArchError) as caught:
+        archdsl.loads(text).build(bind={"Mne": torch.nn.Identity})
+    (d,) = caught.value.diagnostics
+    assert d.code == "A0513" and "Mne" in d.message and d.help == ("did you mean `Mine`?",)
