@@ -37,6 +37,7 @@ class Builder:
         self.params: dict[str, Param] = {}
         self.children: dict[str, Graph] = {}
         self.owners: dict[str, Span] = {}
+        self.shares: dict[str, Span] = {}
         self.inside: dict[str, str] = {}  # a part of an address -> the first owner below it
         self.emits: dict[str, Value] = {}
         self.guards: list[Guard] = []
@@ -120,6 +121,14 @@ class Builder:
         self.owners[path] = span
         for p in above:
             self.inside.setdefault(p, path)
+
+    def share(self, path: str, span: Span) -> None:
+        """An address that the first application of a shared block will claim. Raises A0211 where another `share` has it."""
+        if path in self.shares:
+            raise error("A0211", f"two shared blocks have the address `{self.base}{path}`", span, "the second",
+                        labels=(Label(self.shares[path], "the first one"),),
+                        help="name one with `share f as NAME`; `share g of f` is another block with the weights of f")
+        self.shares[path] = span
 
     def declare(self, param: Param) -> Value:
         """Owns a weight here and returns the node that reads it."""

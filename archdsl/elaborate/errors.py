@@ -107,8 +107,8 @@ NAMES: dict[str, Code] = {
     ),
     "A0213": Code(
         "a shared block that does not fit",
-        "`share f = Block(…)` makes one set of weights. All applications must need the same weights, so their inputs have the same widths; a "
-        "weight is read as `f.weight`, after `f` has been applied.",
+        "`share f = Block(…)` makes one set of weights. All applications need the same weights, so their inputs have the same widths, and so do "
+        "those of another block that has them, `share g of f = …`. A weight is read as `f.weight`, after `f` has been applied.",
         bad=_net("share f = Linear(d)\ny = f(concat([x, x], axis = -1))\nreturn f(x) + y"),
         good=_net("share f = Linear(d)\ny = f(x * 2)\nreturn f(x) + y"),
     ),

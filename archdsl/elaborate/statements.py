@@ -80,7 +80,7 @@ def _share(frame: Frame, s: tree.Share) -> None:
     def one(item: Any, path: str) -> Any:
         return _one_share(frame, s, item, path) if shared else _hinted(item, path)
 
-    made = tuple(one(v, f"{address}.{i}") for i, v in enumerate(value)) if is_list(value) else one(value, address)
+    made = tuple(one(v, f"{address}.{i}") for i, v in enumerate(value)) if is_list(value) and s.of is None else one(value, address)
     frame.bind(s.name, made, s.name_span)
 
 
@@ -95,8 +95,15 @@ def _one_share(frame: Frame, s: tree.Share, value: Any, name: str) -> Share:
         raise error("A0213", f"only a block can be shared, this is {describe(value)}", s.value.span)
     if value.ref.decl.body is None:
         raise error("A0218", f"`{value.ref.decl.name}` is an extern block; sharing one is not built yet", s.value.span, "not built yet")
+    if s.of is not None:
+        first = evaluate(frame, s.of)
+        if not isinstance(first, Share):
+            raise error("A0213", f"`{s.of.id}` is not shared, this is {describe(first)}", s.of.span, "`of` names another `share`")
+        key = frame.session.intern(("share", id(first.builder), first.path, value.key))
+        return Share(s.name, value, first.builder, first.path, s.name_span, key, first.overrides)
     owner_allowed(frame, s.span, value.ref.decl.name)
     path = join(frame.prefix, name)
+    frame.builder.home.share(path, s.name_span)
     key = frame.session.intern(("share", id(frame.builder), path, value.key))
     return Share(name, value, frame.builder, path, s.name_span, key, below(frame, name, s.span))
 

@@ -40,6 +40,7 @@ def _default(w: Walk, s: tree.Default) -> None:
 
 
 def _share(w: Walk, s: tree.Share) -> None:
+    w.maybe(s.of)
     w.expr(s.value)
     w.maybe(s.condition)
     w.bind(s.name, s.name_span)

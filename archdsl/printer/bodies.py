@@ -92,7 +92,8 @@ def _right(scope: Scope, n: Node, shares: dict[str, str]) -> str:
         path = n.attrs["path"]
         args = ", ".join(map(scope.value, n.args))
         if path in shares:
-            return f"{shares[path]}({args}){_call_label(scope, n)}"
+            name = scope.others.get((path, n.attrs["graph"].hash), shares[path])
+            return f"{name}({args}){_call_label(scope, n)}"
         return f"{scope.applied(n.attrs['graph'])}({args}) as {path}"
     if n.op == "phase":
         args = ", ".join(map(scope.value, n.args))

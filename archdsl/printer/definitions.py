@@ -69,6 +69,9 @@ def _definition_text(g: Graph, names: Names, made: Elaborated | None, root: bool
         name = scope.fresh(path.rsplit(".", 1)[-1], "f")
         scope.lines.append(f"share {name}{'' if path == name else f' as {path}'} = {scope.applied(g.children[path])}")
         shares[path] = name
+        for other in _others(g, path):
+            again = scope.others[path, other.hash] = scope.fresh(name, "f")
+            scope.lines.append(f"share {again} of {name} = {scope.applied(other)}")
     for guard in _own_guards(g):
         scope.lines.append(_guard(scope, guard))
     print_body(scope, g, shares)
@@ -157,6 +160,12 @@ def _shared(g: Graph) -> dict[str, str]:
             out[owner] = ""
     out.update({p: "" for p, k in calls.items() if k > 1})
     return out
+
+
+def _others(g: Graph, path: str) -> list[Graph]:
+    """The blocks beside the first one that are applied with the weights at `path`."""
+    applied = {n.attrs["graph"].hash: n.attrs["graph"] for n in g.nodes if n.op == "call" and n.attrs["path"] == path}
+    return [other for other in applied.values() if other.hash != g.children[path].hash]
 
 
 def _own_guards(g: Graph) -> list[Guard]:

@@ -43,6 +43,7 @@ class Scope:
     params: dict[str, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
+    others: dict[tuple[str, str], str] = field(default_factory=dict)  # (path, hash) of a further block with the weights of a shared one
 
     def fresh(self, hint: str, fallback: str = "v") -> str:
         base = re.sub(r"\W", "_", hint) if hint else fallback

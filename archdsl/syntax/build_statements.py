@@ -30,8 +30,9 @@ class Statements(Types):
         return t.Default(self.span(start, end), c[0][1], c[1])
 
     def share(self, c: Parts, start: int, end: int) -> Any:
-        name, address, value, condition = c
-        return t.Share(self.span(start, end), name[1], value, condition, self.span(name[2], name[3]), (address or name)[1])
+        name, address, of, value, condition = c
+        first = None if of is None else t.Name(self.span(of[2], of[3]), of[1])
+        return t.Share(self.span(start, end), name[1], value, condition, self.span(name[2], name[3]), (address or name)[1], first)
 
     def param_decl(self, c: Parts, start: int, end: int) -> Any:
         return self.weight("param" if c[0] is None else "frozen", c[1:], start, end)

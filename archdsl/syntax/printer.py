@@ -140,7 +140,8 @@ class Printer(PartPrinter):
 
     def n_Share(self, node: t.Share) -> Doc:
         named = f" as {address_text(node.address)}" if node.address and node.address != node.name else ""
-        return [f"share {node.name}{named} = ", self.expr(node.value), self.when(node.condition)]
+        of = f" of {node.of.id}" if node.of is not None else ""
+        return [f"share {node.name}{named}{of} = ", self.expr(node.value), self.when(node.condition)]
 
     def n_ParamDecl(self, node: t.ParamDecl) -> Doc:
         word = {"frozen": "frozen param"}.get(node.kind, node.kind)

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import pytest
 
+from archdsl.printer import print_graph
+from archdsl.spec import loads
 from tests.elaborate.helpers import addresses, fault, made, model
 
 
@@ -49,6 +51,55 @@ model M()(x: [B, T, 8]) -> y: [B, T, 8] { require T % 4 == 0
   return f(x, groups = 2)
 }"""
     assert addresses(made(text)) == ["f.f.weight", "f.f.bias"]
+
+
+FORMS = """block Part(k: int, out: int = 8)(x: [B, T, d]) -> [B, T, out] { return k * Linear(out)(x) as f }
+model M(tied: bool = true)(x: [B, T, 8]) -> y: [B, T, 8] {
+%s
+}"""
+
+
+def test_another_block_with_the_weights_of_a_shared_one():
+    e = made(FORMS % "share f = Part(2)\nshare g of f = Part(3)\nx = Pre(RMSNorm(affine = false), g)(f(x))\nreturn x + linear(x, g.f.weight)")
+    assert addresses(e) == ["f.f.weight", "f.f.bias"]
+    text = print_graph(e)
+    assert "share f = Part" in text and "share f_2 of f = Part" in text
+    assert loads(text, "graph.arch").elaborate().graph.hash == e.graph.hash
+
+
+def test_forms_of_one_block_are_printed_each():
+    text = """block Part()(x: [B, T, d], flat: bool) -> [B, T, d] { return if flat { Linear(d)(x) as f } else { x + Linear(d)(x) as f } }
+model M()(x: [B, T, 8]) -> y: [B, T, 8] {
+  share part = Part()
+  x = part(x, flat = true)
+  layers: for i in range(2) { x = part(x, flat = i == 0) }
+  return part(x, flat = false)
+}"""
+    e = made(text)
+    assert addresses(e) == ["part.f.weight", "part.f.bias"]
+    assert loads(print_graph(e), "graph.arch").elaborate().graph.hash == e.graph.hash
+
+
+@pytest.mark.parametrize(("body", "code", "marked"), [
+    ("share f = Part(2)\nshare g of f = Part(2, out = 4)\nreturn f(x) + g(x)", "A0213", "g(x)"),
+    ("f = Part(2)\nshare g of f = Part(3)\nreturn g(x)", "A0213", "f"),
+    ("share f = Part(2) when not tied\nshare g of f = Part(3)\nreturn g(f(x))", "A0213", "f"),
+    ("share g of f = Part(3)\nreturn g(x)", "A0201", "f"),
+    ("share f as a = Part(2)\nshare g as a = Part(3)\nreturn g(f(x))", "A0211", "g"),
+])
+def test_weights_of_what_is_no_fitting_share(body, code, marked):
+    d = fault(lambda: made(FORMS % body))
+    assert (d.code, d.span.text) == (code, marked)
+
+
+def test_two_instances_of_a_body_do_not_share_by_accident():
+    text = """wrap block Twice(_ f: block)(x: [B, T, d]) -> [B, T, d] { share a = Linear(d)  return a(f(a(x))) }
+model M()(x: [B, T, 8]) -> y: [B, T, 8] {
+  x = Twice(identity)(x)
+  return Twice(identity)(x)%s
+}"""
+    assert fault(lambda: made(text % "")).code == "A0211"
+    assert addresses(made(text % " as second")) == ["a.weight", "a.bias", "second.a.weight", "second.a.bias"]
 
 
 def test_a_shared_block_at_two_widths_is_refused():

@@ -172,6 +172,7 @@ def test_declarations():
     stays('names hf of M {\n  "a.{i}" <-> layers.{i}.{q, k} concat\n  alias "b" <-> embed.weight\n'
           '  alias "e.{i}" <-> layers.{i}.{q, k} concat transpose when tie\n  drop "c" = zeros()\n  ignore "d" when tie\n}\n')
     stays("record R { a: int = 3, b: str }\n")
+    stays("block F()(x: [d]) -> [d] {\n  share f as a.b = G(1) when tied\n  share g of f = G(2)\n  return g(f(x))\n}\n")
     stays("extern block F(a: int)(x: [B = 1, ragged T, some V <= 3]) -> [B]\n")
     stays("model L(rank: int = 8) of llama.Llama with { layers.*.attn.{q, v} = LowRank(inner, rank) }\n")
     stays("op f(x: [B, (heads width)], xs: list[[...]]) -> (a: [B], b: f32[B])\n")

@@ -191,7 +191,7 @@ simple = st.one_of(
     st.builds(lambda x, v: t.Assign(S, x, v), tuples(st.builds(lambda n, ty: t.Target(S, n, ty), names, maybe(types)), 1), tuples(exprs, 1, 2)),
     st.builds(lambda c, m: t.Require(S, c, m), exprs, maybe(texts)),
     st.builds(lambda b, a: t.Default(S, b, a), plain, arguments(exprs)),
-    st.builds(lambda n, v, c, a: t.Share(S, n, v, c, S, a or n), names, exprs, maybe(exprs), maybe(plain)),
+    st.builds(lambda n, v, c, a, o: t.Share(S, n, v, c, S, a or n, o and name(o)), names, exprs, maybe(exprs), maybe(plain), maybe(names)),
     st.builds(
         lambda k, n, a, ty, i, c: t.ParamDecl(S, k, n, a or n, ty, i, c, S),
         st.sampled_from(["param", "frozen", "buffer"]),

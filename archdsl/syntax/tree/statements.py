@@ -9,7 +9,7 @@ from archdsl.syntax.tree.node import Node, node
 
 if TYPE_CHECKING:
     from archdsl.syntax.tree.declarations import Param
-    from archdsl.syntax.tree.expressions import Arg, Expr, MatchArm
+    from archdsl.syntax.tree.expressions import Arg, Expr, MatchArm, Name
     from archdsl.syntax.tree.types import Type
 
 
@@ -43,13 +43,14 @@ class Default(Statement):
 
 @node
 class Share(Statement):
-    """`address` is the `as` name, or the variable's."""
+    """`address` is the `as` name, or the variable's. `of`: the share whose weights these are."""
 
     name: str
     value: Expr
     condition: Expr | None
     name_span: Span = field(compare=False, repr=False)
     address: str = ""
+    of: Name | None = None
 
 
 @node
