@@ -20,6 +20,7 @@ from archdsl.version import VERSION
 
 if TYPE_CHECKING:
     from archdsl.lower.module import ArchModule
+    from archdsl.passes.model import Passing
     from archdsl.spec import Spec
 
 CODES = {
@@ -60,16 +61,23 @@ class Manifest(BaseModel):
 
 
 def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = None, knobs: dict[str, Any] | None = None, *, seed: int = 0,
-               dtype: Any = None, weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False) -> Manifest:
+               dtype: Any = None, weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False,
+               passes: Passing | None = None) -> Manifest:
     """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
-    `export` adds model.pt2 (torch.export, dynamic sizes), `onnx` model.onnx. Raises ArchError A0521 for a folder that is not ours."""
+    `passes`: steps behind those of the variant, and what goes with them. `export` adds model.pt2 (torch.export, dynamic sizes), `onnx` model.onnx.
+    Raises ArchError A0521 for a folder that is not ours, A056x for a step that does not fit."""
     from archdsl.lower.build import float_type
 
     dtype = float_type(dtype)
-    made = spec.elaborate(variant, knobs or {})
-    model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {})
-    if weights is not None:
-        load_state(model, weights, source)
+    recipe: list[Any] = []
+    if passes is not None or spec.transforms(variant):
+        changed = (passes or _passing()).model(spec, variant, knobs or {}, seed=seed, dtype=dtype, weights=weights, source=source)
+        made, model, recipe = changed.made, changed.build(), [a.to_json() for a in changed.recipe]
+    else:
+        made = spec.elaborate(variant, knobs or {})
+        model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {})
+        if weights is not None:
+            load_state(model, weights, source)
     target = Path(out)
     try:
         _ours(target)
@@ -79,6 +87,7 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
         raise unwritable(str(target), fault) from None
     try:
         manifest = _manifest(spec, variant, knobs or {}, made, seed, dtype)
+        manifest.recipe = recipe
         _write(folder, made, model)
         if export:
             _export(folder, made, model, manifest)
@@ -93,6 +102,12 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return manifest
+
+
+def _passing() -> Passing:
+    from archdsl.passes.model import Passing
+
+    return Passing()
 
 
 def load_state(model: Any, weights: Any, source: str | None) -> None:
@@ -254,7 +269,7 @@ def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
     root = Path(folder)
     for name in ("graph.arch", "weights.safetensors", "manifest.json"):
         if not (root / name).is_file():
-            raise error("A0520", f"{root} holds no {name}", _span(str(root)), "not a folder written by compile",
+            raise error("A0520", f"{root} holds no {name}", Span(Source("folder", str(root)), 0, len(str(root))), "not a folder written by compile",
                         help="`archdsl compile SPEC -o DIR` writes one")
     try:
         manifest = Manifest.model_validate(json.loads((root / "manifest.json").read_text(encoding="utf-8")))

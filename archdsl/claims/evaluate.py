@@ -323,9 +323,9 @@ def _interchangeable(e: Evaluation, node: Any, args: list[tree.Expr], named: Nam
 
 def _equal(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> Verdict:
     other = _named_variant(e, args[0])
-    apart = difference(e.made, other)
+    apart = difference(e.made.source or e.made, other.source or other)
     if apart:
-        raise NotBuilt(f"weights are carried over by passes, which come later; {apart}")
+        raise NotBuilt(f"models with other weights are compared behind passes alone: what a `transform` makes of a variant; {apart}")
     from archdsl.claims.run import largest_difference
 
     gap = largest_difference(e.made, other)

@@ -121,7 +121,7 @@ def largest_difference(a: Elaborated, b: Elaborated) -> float:
     inputs = sample_inputs(a, sizes, dtype=torch.float64)
     gap = 0.0
     with torch.no_grad():
-        outs = [model(*inputs) for model in (random_model(a.graph), random_model(b.graph))]
+        outs = [model(*inputs) for model in (comparable(a), comparable(b))]
     first, second = (o if is_list(o) else (o,) for o in outs)
     for x, y in zip(first, second):
         if x.shape != y.shape:
@@ -131,6 +131,23 @@ def largest_difference(a: Elaborated, b: Elaborated) -> float:
 
 
 # ---------------------------------------------------------------- models
+def comparable(made: Elaborated) -> Any:
+    """The model with random weights; behind `transform`s, with what they make of the random weights of the model before."""
+    if made.source is None:
+        return random_model(made.graph)
+    from archdsl.lower import lower
+    from archdsl.passes.model import state_of
+    from archdsl.passes.weights import Rewritten
+
+    weights: Any = state_of(random_model(made.source.graph), made.source.graph)
+    for done in made.rewrites:
+        weights = Rewritten(weights, done, lambda: torch.float64)
+    model = lower(made.graph, dtype=torch.float64)
+    for address, held in state_of(model, made.graph).items():
+        held.copy_(weights[address])
+    return model.eval()
+
+
 def random_model(graph: Graph, seed: int = 0) -> Any:
     """The lowered model in float64 and evaluation. Every parameter is random, so that nothing is hidden behind a zero or a one; large ones are
     windows of a few buffers, so that a model of any size fits. Buffers and consts have their initial values."""

@@ -11,12 +11,13 @@ from archdsl.source import NOWHERE
 
 if TYPE_CHECKING:
     from archdsl.ops.registry import Op
+    from archdsl.passes.registry import Pass
 
 WIDTH = 100
 
 
 class Page(TypedDict):
-    """`kind` is code, op or block; `text` is the whole page."""
+    """`kind` is code, op, block or pass; `text` is the whole page."""
 
     topic: str
     kind: str
@@ -24,7 +25,7 @@ class Page(TypedDict):
 
 
 def find_page(topic: str) -> Page:
-    """The page about a code, an op or a block. Raises A0651 with the nearest names."""
+    """The page about a code, an op, a block or a pass. Raises A0651 with the nearest names."""
     code = topic.strip("[]").upper()
     if re.fullmatch(r"A\d{4}", code):
         page = all_codes().get(code)
@@ -40,7 +41,21 @@ def find_page(topic: str) -> Page:
     exports = library_exports()
     if topic in exports:
         return {"topic": topic, "kind": "block", "text": block_page(topic, exports[topic])}
-    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports])
+    from archdsl.passes import registry
+
+    found = registry.find(topic)
+    if found:
+        return {"topic": topic, "kind": "pass", "text": pass_page(found)}
+    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *registry.PASSES])
+
+
+def pass_page(rule: Pass) -> str:
+    """Signature, meaning, contract, and the facts that order passes."""
+    order = {"requires": rule.requires, "provides": rule.provides, "destroys": rule.destroys}
+    facts = [f"contract: {rule.told()}", *(f"{word}: {', '.join(names)}" for word, names in order.items() if names)]
+    facts += [f"source: {rule.source}"] if rule.source else []
+    text = "\n\n".join(textwrap.fill(" ".join(p.split()), WIDTH) for p in textwrap.dedent(rule.doc).split("\n\n"))
+    return f"pass {rule.signature}\n\n{text}\n\n" + "\n".join(textwrap.fill(f, WIDTH, subsequent_indent="  ") for f in facts)
 
 
 def op_page(op: Op) -> str:

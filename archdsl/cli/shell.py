@@ -64,9 +64,10 @@ def fmt(paths: Paths, check: Annotated[bool, typer.Option("--check", help="Chang
 
 
 @app.command()
-def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK", help="For example A0303, linear, Attention.", show_default=False)],
+def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK|PASS", help="For example A0303, linear, Attention, bake.",
+                                                 show_default=False)],
             json: Json = False) -> int:
-    """Explain a diagnostic's code, an op or a block of the library."""
+    """Explain a diagnostic's code, an op, a block of the library or a pass."""
     from archdsl.cli.commands.explain import explain
 
     return explain(topic, json)
@@ -96,12 +97,22 @@ def compile(
     weights: Annotated[str | None, typer.Option(metavar="FILE[@NAMES]", help="Start from these; @timm, @hf: in the names of that `names`.")] = None,
     export: Annotated[bool, typer.Option("--export", help="Also write model.pt2, a torch.export program.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx.")] = False,
+    steps: Annotated[list[str] | None, typer.Option("--pass", metavar="STEP", help="Rewrite the model: `name(options) on SELECTOR`; may be repeated.",
+                                                    show_default=False)] = None,
+    decisions: Annotated[str | None, typer.Option(metavar="FILE", help="JSON: what passes need not decide themselves.", show_default=False)] = None,
+    tables: Annotated[list[str] | None, typer.Option("--table", metavar="NAME=FILE", help="JSON that selectors and passes may use by name.",
+                                                     show_default=False)] = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare the model before and after each pass with numbers.")] = False,
+    dump_after: Annotated[list[str] | None, typer.Option(metavar="PASS", help="Print the graph behind this pass; may be repeated.",
+                                                         show_default=False)] = None,
     out: Annotated[str | None, typer.Option("-o", "--out", metavar="DIR", help="The folder to write; else the model is printed as PyTorch.")] = None,
 ) -> int:
     """Compile a spec: the printed graph, a model.py that needs torch alone, weights, a manifest."""
     from archdsl.cli.commands.compile import compile
+    from archdsl.cli.passing import Asked
 
-    return compile(source, settings or [], seed, weights, export, onnx, out)
+    asked = Asked(steps or [], decisions, tables or [], check, dump_after or [])
+    return compile(source, settings or [], seed, weights, export, onnx, out, asked)
 
 
 @app.command("import")
@@ -139,6 +150,14 @@ def ops(json: Json = False) -> int:
     from archdsl.cli.commands.ops import ops
 
     return ops(json)
+
+
+@app.command()
+def passes(json: Json = False) -> int:
+    """List the passes: steps that rewrite a model and say what they keep."""
+    from archdsl.cli.commands.passes import passes
+
+    return passes(json)
 
 
 @app.command()

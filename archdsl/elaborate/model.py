@@ -47,7 +47,8 @@ class Setting:
 
 @record()
 class Elaborated:
-    """A model for one choice of hyper arguments. `sizes`: example sizes of the run-time axes (1 where none is given)."""
+    """A model for one choice of hyper arguments. `sizes`: example sizes of the run-time axes (1 where none is given). Behind the `transform`s of a
+    variant, `source` is the model before them and `rewrites` what each of them did."""
 
     graph: Graph
     inputs: tuple[InputSpec, ...]
@@ -58,6 +59,8 @@ class Elaborated:
     decl: tree.Model
     steps: int = 0
     warnings: list[Diagnostic] = field(default_factory=list)
+    source: Elaborated | None = None
+    rewrites: tuple[Any, ...] = ()
 
     def example_sizes(self, small: bool = False) -> dict[str, int]:
         """Sizes of the run-time axes that satisfy the guards: the spec's examples (1 where it gives none) if they do; `small` asks for small ones."""

@@ -79,7 +79,7 @@ class Edit(Flat):
         marks = tuple(Label(self.written(n), text) for n, text in labels if self.written(n) != where)
         if node is not None and node.span != where:
             marks = (*marks, Label(node.span, f"this `{node.op}`"))
-        if self.step.span.source not in (where.source, NOWHERE.source):
+        if self.step.span.source is not NOWHERE.source:
             marks = (*marks, Label(self.step.span, "the step"))
         message = f"`{self.step.name}` does not fit this model: {reason}{at}"
         return error("A0564", message, where, label or "in the way", labels=marks, notes=notes, help=help)

@@ -49,9 +49,11 @@ def keyed(decisions: Mapping[str, Any], step: Step) -> dict[str, Any]:
 def transformed(made: Elaborated, steps: Iterable[Step]) -> Elaborated:
     """The graph after some steps: what a variant with `transform`s is, for checks, costs and claims."""
     order = Order()
+    source = made
     for step in steps:
         order.enter(step)
-        made = replace(made, graph=rewrite(made, step).graph)
+        done = rewrite(made, step)
+        made = replace(made, graph=done.graph, source=source, rewrites=(*made.rewrites, done))
     return made
 
 

@@ -32,6 +32,29 @@ class Applied:
     def to_json(self) -> dict[str, Any]:
         return {"step": self.step, "decisions": self.decisions, "graph": self.graph, "notes": list(self.notes)}
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Applied:
+        """Raises KeyError or TypeError for data that no recipe has written."""
+        return cls(data["step"], data["graph"], dict(data["decisions"]), tuple(data["notes"]))
+
+
+@record()
+class Passing:
+    """What `archdsl compile` is told of passes: `steps` behind a variant's own; `decisions` (`ADDRESS@step` -> JSON value) and `tables` by name;
+    `check`: compare numbers around each step; `earlier`: the recipe of the folder that is compiled again; `watch(step, model)` behind each step."""
+
+    steps: tuple[Step, ...] = ()
+    decisions: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
+    check: bool = False
+    earlier: tuple[Applied, ...] = ()
+    watch: Watch | None = None
+
+    def model(self, spec: Spec, variant: str | None, knobs: dict[str, Any], **start: Any) -> Model:
+        """The model behind all steps."""
+        first = replace(Model.start(spec, variant, knobs=knobs, **start), recipe=self.earlier)
+        return first.apply(*spec.steps(variant, knobs), *self.steps, decisions=self.decisions, check=self.check, tables=self.tables, watch=self.watch)
+
 
 @record(frozen=True, slots=False)
 class Model:
@@ -52,11 +75,19 @@ class Model:
         """The model that a spec describes, its own `transform`s applied. `weights`: a state dict under the names of the model before them, or under
         the foreign names `source`; without it, the initial values for the seed."""
         settings = spec._knobs(knobs)
+        start = cls.start(spec, variant, seed=seed, dtype=dtype, weights=weights, source=source, knobs=settings)
+        return start.apply(*spec.steps(variant, settings))
+
+    @classmethod
+    def start(cls, spec: Spec, variant: str | None = None, *, seed: int = 0, dtype: Any = None, weights: Mapping[str, Any] | None = None,
+              source: str | None = None, **knobs: Any) -> Model:
+        """The model as it is written, before any `transform`; otherwise as `of`."""
+        settings = spec._knobs(knobs)
         made = spec.source(variant, settings)
         start = cls(made, Initial(made.graph, seed, dtype), _same(made.graph), dtype=dtype)
         if weights is not None:
             start = start.loaded(spec, variant, settings, weights, source)
-        return start.apply(*spec.steps(variant, settings))
+        return start
 
     def loaded(self, spec: Spec, variant: str | None, settings: Mapping[str, Any], weights: Mapping[str, Any], source: str | None) -> Model:
         """The same graph with other weights. Raises ArchError A0541 where they do not fit."""

@@ -67,9 +67,26 @@ class Pass:
         self.decider = function
         return function
 
+    def told(self) -> str:
+        """The contract in words, at the default options for a model that narrows nothing."""
+        if not callable(self.contract):
+            return str(self.contract)
+        from archdsl.passes.step import defaults
+
+        try:
+            return str(self.contract(Nominal, **defaults(self)))
+        except AttributeError:  # it looks at the graph
+            return "depends on the model"
+
     def promise(self, edit: Edit, options: dict[str, Any]) -> Contract:
         """The contract of one application."""
         return self.contract(edit, **options) if callable(self.contract) else self.contract
+
+
+class Nominal:
+    """What a contract sees of an edit that has narrowed nothing."""
+
+    phases = ("train", "eval")
 
 
 PASSES: dict[str, Pass] = {}

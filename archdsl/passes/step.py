@@ -54,8 +54,8 @@ class Step:
     def __str__(self) -> str:
         from archdsl.elaborate.values import show
 
-        defaults = _defaults(self.rule)
-        options = ", ".join(f"{k} = {show(v)}" for k, v in self.options.items() if k not in defaults or defaults[k] != v)
+        usual = defaults(self.rule)
+        options = ", ".join(f"{k} = {show(v)}" for k, v in self.options.items() if k not in usual or usual[k] != v)
         on, using = f" on {self.selector}" if self.selector else "", f" using {', '.join(self.using)}" if self.using else ""
         return f"{self.name}({options}){on}{using}"
 
@@ -90,8 +90,8 @@ def read(node: tree.Transform, frame: Frame) -> Step:
         wanted = f"needs {len(rule.using)} inputs ({', '.join(rule.using)})" if rule.using else "uses no inputs"
         raise error("A0562", f"`{rule.name}` {wanted}, {len(node.using)} are named", node.span, notes=(rule.signature,),
                     help=f"{rule.name}(…) using {', '.join(rule.using)}" if rule.using else "leave out `using …`")
-    defaults = _defaults(rule)
-    return Step(rule.name, {n: _plain(given.get(n, defaults.get(n))) for n in names}, node.selector, node.using, node.span)
+    usual = defaults(rule)
+    return Step(rule.name, {n: _plain(given.get(n, usual.get(n))) for n in names}, node.selector, node.using, node.span)
 
 
 def _name_span(node: tree.Transform) -> Span:
@@ -99,7 +99,8 @@ def _name_span(node: tree.Transform) -> Span:
     return Span(node.span.source, node.span.start + at, node.span.start + at + len(node.name)) if at >= 0 else node.span
 
 
-def _defaults(rule: Pass) -> dict[str, Any]:
+def defaults(rule: Pass) -> dict[str, Any]:
+    """The options of a pass that have defaults, with them."""
     from archdsl.elaborate.expressions import evaluate
 
     frame = alone()

@@ -2,24 +2,31 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archdsl.cli.output import progress
+from archdsl.cli.passing import Asked, read_passing
 from archdsl.cli.source import Opened, open_source, read_settings
 
+if TYPE_CHECKING:
+    from archdsl.passes.model import Passing
 
-def compile(source: str, settings: list[str], seed: int, weights: str | None, export: bool, onnx: bool, out: str | None) -> int:
-    """Builds the model and writes its folder; without `out` prints it as PyTorch."""
+
+def compile(source: str, settings: list[str], seed: int, weights: str | None, export: bool, onnx: bool, out: str | None,
+            asked: Asked | None = None) -> int:
+    """Builds the model and writes its folder; without `out` prints it as PyTorch. `asked`: what was said about passes."""
     opened = open_source(source)
     knobs = read_settings(settings)
+    passing = read_passing(opened, asked or Asked())
     if out is None:
-        _print(opened, knobs)
+        _print(opened, knobs, passing)
         return 0
     with progress("loading torch"):
         from archdsl.store import compile_to
     with progress(f"compiling {source}"):
         state, names = _weights(opened, weights)
-        manifest = compile_to(out, opened.spec, opened.variant, knobs, seed=seed, weights=state, source=names, export=export, onnx=onnx)
+        manifest = compile_to(out, opened.spec, opened.variant, knobs, seed=seed, weights=state, source=names, export=export, onnx=onnx,
+                              passes=passing)
     print(f"{out}: {manifest.model}{f'.{manifest.variant}' if manifest.variant else ''}, {manifest.params:,} parameters")
     print("  " + "  ".join(["graph.arch", "model.py", "weights.safetensors", "manifest.json", *manifest.exports]))
     return 0
@@ -37,9 +44,13 @@ def _weights(opened: Opened, weights: str | None) -> tuple[dict[str, Any] | None
     return (read_checkpoint(file), names) if at else (read_checkpoint(weights), None)
 
 
-def _print(opened: Opened, knobs: dict[str, Any]) -> None:
+def _print(opened: Opened, knobs: dict[str, Any], passing: Passing | None) -> None:
     with progress("compiling"):
         from archdsl.lower.emit_python import python_source
 
-        text = python_source(opened.spec.build(opened.variant, device="meta", knobs=knobs))
+        if passing is None:
+            model = opened.spec.build(opened.variant, device="meta", knobs=knobs)
+        else:
+            model = passing.model(opened.spec, opened.variant, knobs).build("meta")
+        text = python_source(model)
     sys.stdout.write(text)
