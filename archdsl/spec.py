@@ -417,6 +417,7 @@ def shipped() -> list[dict[str, Any]]:
         for s in _read_only(path).values():
             rows.append({"path": path, "name": s.name, "kind": s.paper.get("kind", "model"), "title": s.paper.get("title", ""),
                          "arxiv": s.paper.get("arxiv", ""), "domain": s.paper.get("domain", os.path.basename(os.path.dirname(path))),
+                         "task": s.paper.get("task", ""), "family": s.paper.get("family", ""),
                          "variants": list(s.variants)})
     return rows
 

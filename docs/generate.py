@@ -1,4 +1,4 @@
-"""Writes the pages that are generated from the sources: ops.md, library.md, errors.md.
+"""Writes the pages that are generated from the sources: ops.md, library.md, errors.md, papers/.
 
 usage: python docs/generate.py            (a test tells when it is time)
 """
@@ -13,7 +13,9 @@ import textwrap
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS.parent))
+sys.path[:0] = [str(DOCS.parent), str(DOCS)]
+
+import papers  # noqa: E402
 
 from archdsl.diagnostics.codes import Code, all_codes  # noqa: E402
 from archdsl.diagnostics.render import render  # noqa: E402
@@ -34,6 +36,7 @@ COMMANDS = ("archdsl", "iconv", "mkdir", "pip", "echo", "head", "printf")
 FAMILIES = {
     "pointwise": "Element by element", "linear": "Matrix products", "conv": "Convolution, pooling, resizing", "attention": "Attention",
     "norms": "Norms", "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",
+    "foreign": "Of other libraries",
 }
 MASKS = {
     "full": "every pair",
@@ -63,7 +66,7 @@ INITIALS = {
 
 def pages() -> dict[Path, str]:
     """Every generated page and its text."""
-    return {DOCS / "ops.md": ops_page(), DOCS / "library.md": library_page(), DOCS / "errors.md": errors_page()}
+    return {DOCS / "ops.md": ops_page(), DOCS / "library.md": library_page(), DOCS / "errors.md": errors_page(), **papers.pages()}
 
 
 # ---------------------------------------------------------------- ops.md

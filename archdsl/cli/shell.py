@@ -137,11 +137,16 @@ def verify(paths: Paths, json: Json = False) -> int:
 
 
 @app.command("list")
-def list_(json: Json = False) -> int:
-    """List the shipped specs and their variants."""
+def list_(
+    json: Json = False,
+    domain: Annotated[str | None, typer.Option(help="Only those of a domain, for example vision.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only those of a task, for example classification.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only those of a family, for example transformer.")] = None,
+) -> int:
+    """List the shipped specs and their variants, by domain, task and family."""
     from archdsl.cli.commands.list import list_specs
 
-    return list_specs(json)
+    return list_specs(json, domain, task, family)
 
 
 @app.command()

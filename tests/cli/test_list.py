@@ -13,12 +13,27 @@ SPECS = Path(__file__).parent.parent.parent / "specs"
 
 def test_list_names_every_model_and_variant(archdsl):
     rows = json.loads(archdsl("list", "--json").stdout)
-    assert all(set(r) == {"path", "name", "kind", "title", "arxiv", "domain", "variants"} for r in rows)
+    assert all(set(r) == {"path", "name", "kind", "title", "arxiv", "domain", "task", "family", "variants"} for r in rows)
     decls = [(p.name, d) for p in SPECS.rglob("*.arch") for d in parse(Source(p.name, p.read_text())).decls]
     assert {(Path(r["path"]).name, r["name"]) for r in rows} == {(file, d.name) for file, d in decls if isinstance(d, tree.Model)}
     assert {(Path(r["path"]).name, v) for r in rows for v in r["variants"]} == {(file, d.name) for file, d in decls if isinstance(d, tree.Variant)}
     text = archdsl("list").stdout
     assert all(r["name"] in text and r["title"] in text for r in rows)
+
+
+def test_every_spec_says_what_it_is(archdsl):
+    for r in json.loads(archdsl("list", "--json").stdout):
+        assert r["title"] and r["domain"] == Path(r["path"]).parent.name and r["task"] and r["family"], r
+        assert r["arxiv"] or Path(r["path"]).stem == "gpt2"  # published by OpenAI alone
+
+
+def test_list_by_domain_task_and_family(archdsl):
+    rows = json.loads(archdsl("list", "--json").stdout)
+    for fact, wanted in (("domain", "vision"), ("task", "classification"), ("family", "hybrid")):
+        some = json.loads(archdsl("list", f"--{fact}", wanted, "--json").stdout)
+        assert some == [r for r in rows if wanted in r[fact].split(", ")] and 0 < len(some) < len(rows)
+    assert json.loads(archdsl("list", "--domain", "vision", "--family", "convolution", "--json").stdout)[0]["name"] == "ConvNeXt"
+    assert "did you mean `vision`?" in archdsl("list", "--domain", "visoin", code=1).stderr
 
 
 def test_a_shipped_spec_goes_by_its_name(archdsl):
