@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from archdsl.lower.module import ArchModule
     from archdsl.passes.model import Passing
     from archdsl.spec import Spec
+    from archdsl.weightmap import WeightMap
 
 CODES = {
     "A0520": Code("this is no folder written by compile",
@@ -39,6 +40,7 @@ CODES = {
                   "They are not installed with archdsl: `pip install 'archdsl[onnx]'`."),
 }
 FILES = ("graph.arch", "model.py", "weights.safetensors", "manifest.json")
+NAMES = "names.json"  # foreign names, where the spec has some
 
 
 class Manifest(BaseModel):
@@ -62,20 +64,20 @@ class Manifest(BaseModel):
 
 def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = None, knobs: dict[str, Any] | None = None, *, seed: int = 0,
                dtype: Any = None, weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False,
-               passes: Passing | None = None) -> Manifest:
+               passes: Passing | None = None, flat: bool = False, form: str = "parallel") -> Manifest:
     """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
-    `passes`: steps behind those of the variant, and what goes with them. `export` adds model.pt2 (torch.export, dynamic sizes), `onnx` model.onnx.
-    Raises ArchError A0521 for a folder that is not ours, A056x for a step that does not fit."""
+    `passes`: steps behind those of the variant, and what goes with them. `flat`: model.py is one class. `export` adds model.pt2 (torch.export,
+    dynamic sizes), `onnx` model.onnx. Raises ArchError A0521 for a folder that is not ours, A056x for a step that does not fit."""
     from archdsl.lower.build import float_type
 
     dtype = float_type(dtype)
     recipe: list[Any] = []
     if passes is not None or spec.transforms(variant):
         changed = (passes or _passing()).model(spec, variant, knobs or {}, seed=seed, dtype=dtype, weights=weights, source=source)
-        made, model, recipe = changed.made, changed.build(), [a.to_json() for a in changed.recipe]
+        made, model, recipe = changed.made, changed.build(flat=flat), [a.to_json() for a in changed.recipe]
     else:
         made = spec.elaborate(variant, knobs or {})
-        model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {})
+        model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {}, flat=flat, form=form)
         if weights is not None:
             load_state(model, weights, source)
     target = Path(out)
@@ -89,6 +91,9 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
         manifest = _manifest(spec, variant, knobs or {}, made, seed, dtype)
         manifest.recipe = recipe
         _write(folder, made, model)
+        if (names := _foreign(model)):
+            (folder / NAMES).write_text(json.dumps(names) + "\n", encoding="utf-8")
+            manifest.exports.append(NAMES)
         if export:
             _export(folder, made, model, manifest)
         if onnx:
@@ -141,7 +146,7 @@ def _is_ours(folder: Path) -> bool:
         return False
     if not isinstance(found, dict) or not {"language", "graph_hash", "stdlib_hash"} <= found.keys():
         return False
-    return {p.name for p in folder.iterdir()} <= {*FILES, "model.pt2", "model.onnx", "model.onnx.data"}
+    return {p.name for p in folder.iterdir()} <= {*FILES, NAMES, "model.pt2", "model.onnx", "model.onnx.data"}
 
 
 def _span(text: str) -> Span:
@@ -189,6 +194,11 @@ def _write(folder: Path, made: Elaborated, model: Any) -> None:
     (folder / "model.py").write_text(python_source(model), encoding="utf-8")
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
     (folder / "weights.safetensors").chmod(0o644)
+
+
+def _foreign(model: Any) -> dict[str, Any]:
+    """The foreign names of a model as JSON."""
+    return {name: m.to_json() for name, m in model.archdsl.names.items()} if hasattr(model, "archdsl") else {}
 
 
 # ---------------------------------------------------------------- exports
@@ -241,9 +251,12 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
 
 
 # ---------------------------------------------------------------- reading back
-def open(folder: str | os.PathLike[str], device: Any = "cpu") -> ArchModule:
-    """The model in a folder that `compile -o` wrote, with its weights. Raises ArchError A0520 (not such a folder), A0522 (another version)."""
+def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, Any] | None = None) -> ArchModule:
+    """The model in a folder that `compile -o` wrote, with its weights and foreign names. `bind`: classes for its extern blocks. Raises ArchError
+    A0513 (a class is missing), A0520 (not such a folder), A0522 (another version)."""
     from safetensors.torch import load_file
+
+    from archdsl.origin import Origin
 
     spec, manifest = open_spec(folder)
     import torch
@@ -253,13 +266,26 @@ def open(folder: str | os.PathLike[str], device: Any = "cpu") -> ArchModule:
         state = load_file(path, device=str(device))
     except Exception as e:  # safetensors raises its own kind
         raise error("A0520", f"{path} cannot be read: {e}", _span(str(path))) from None
-    fresh = spec.build(seed=manifest.seed, dtype=getattr(torch, manifest.dtype), device=device)
+    fresh = spec.build(seed=manifest.seed, dtype=getattr(torch, manifest.dtype), device=device, bind=bind)
     missing = fresh.load_state_dict(state, strict=False)
     if missing.missing_keys or missing.unexpected_keys:
         name = (missing.missing_keys or missing.unexpected_keys)[0]
         raise error("A0520", f"{path} does not hold the weights of graph.arch: `{name}` is {'missing' if missing.missing_keys else 'unexpected'}",
                     _span(str(path)))
+    fresh.archdsl = Origin(manifest.spec, manifest.model, manifest.variant, {k: str(v) for k, v in manifest.knobs.items()}, fresh.typed,
+                           _names(Path(folder) / NAMES), spec)
     return fresh
+
+
+def _names(path: Path) -> dict[str, WeightMap]:
+    from archdsl.weightmap import WeightMap
+
+    if not path.exists():
+        return {}
+    try:
+        return {name: WeightMap.from_json(m) for name, m in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise error("A0520", f"{path} cannot be read: {e}", _span(str(path))) from None
 
 
 def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:

@@ -47,6 +47,34 @@ def test_open_gives_the_model_back(name, folders):
     torch.testing.assert_close(archdsl.open(folders[name]).eval()(*xs), model(*xs), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("name", "source"), [("llama", "hf"), ("gpt2", "hf"), ("vit", "timm"), ("convnext", "timm")])
+def test_a_folder_knows_the_foreign_names(name, source, folders):
+    """What the opened model exports is what the built one does, joined and transposed weights included."""
+    opened, (model, _) = archdsl.open(folders[name]), original(name)
+    theirs = archdsl.export_weights(model, source=source)
+    ours = archdsl.export_weights(opened, source=source)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    with torch.no_grad():
+        for p in opened.parameters():
+            p.zero_()
+    archdsl.import_weights(opened, theirs, source=source)
+    assert all(torch.equal(a, b) for a, b in zip(opened.state_dict().values(), model.state_dict().values()))
+
+
+def test_flat_python_is_one_class(tmp_path, folders):
+    path, variant, knobs = CASES["llama"]
+    compile_to(tmp_path / "flat", archdsl.load(path), variant, knobs, seed=3, flat=True)
+    text = (tmp_path / "flat" / "model.py").read_text()
+    assert text.count("class ") == 1
+    namespace: dict = {}
+    exec(text, namespace)
+    flat = namespace["Llama"]().eval()
+    flat.load_state_dict(load_file(tmp_path / "flat" / "weights.safetensors"))
+    model, made = original("llama")
+    xs = sample_inputs(made, made.example_sizes(small=True), seed=1)
+    torch.testing.assert_close(flat(*xs), model(*xs), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_model_py_needs_torch_alone(name, folders):
     text = (folders[name] / "model.py").read_text()
@@ -136,6 +164,7 @@ def _rewrite(path, change):
     (lambda d: (d / "graph.arch").unlink(), "A0520"),
     (lambda d: (d / "manifest.json").write_text("{"), "A0520"),
     (lambda d: (d / "weights.safetensors").write_bytes(b"nothing"), "A0520"),
+    (lambda d: (d / "names.json").write_text('{"hf": 3}'), "A0520"),
     (lambda d: _rewrite(d / "graph.arch", lambda t: t.replace("rms_norm(x, weight)", "rms_norm(x, weight, eps = 0.1)")), "A0522"),
     (lambda d: _rewrite(d / "manifest.json", lambda t: json.dumps({**json.loads(t), "language": "9.9.9"})), "A0522"),
 ])

@@ -97,6 +97,8 @@ def compile(
     weights: Annotated[str | None, typer.Option(metavar="FILE[@NAMES]", help="Start from these; @timm, @hf: in the names of that `names`.")] = None,
     export: Annotated[bool, typer.Option("--export", help="Also write model.pt2, a torch.export program.")] = False,
     onnx: Annotated[bool, typer.Option("--onnx", help="Also write model.onnx.")] = False,
+    flat: Annotated[bool, typer.Option("--flat", help="One class, all blocks written out in it.")] = False,
+    form: Annotated[str, typer.Option(help="How the model runs along its streaming axis.")] = "parallel",
     steps: Annotated[list[str] | None, typer.Option("--pass", metavar="STEP", help="Rewrite the model: `name(options) on SELECTOR`; may be repeated.",
                                                     show_default=False)] = None,
     decisions: Annotated[str | None, typer.Option(metavar="FILE", help="JSON: what passes need not decide themselves.", show_default=False)] = None,
@@ -112,7 +114,7 @@ def compile(
     from archdsl.cli.passing import Asked
 
     asked = Asked(steps or [], decisions, tables or [], check, dump_after or [])
-    return compile(source, settings or [], seed, weights, export, onnx, out, asked)
+    return compile(source, settings or [], seed, weights, export, onnx, out, asked, flat, form)
 
 
 @app.command("import")

@@ -50,7 +50,7 @@ def value(model) -> torch.Tensor:
 
 
 def test_folder(archdsl, out, tmp_path):
-    assert sorted(p.name for p in out.iterdir()) == ["graph.arch", "manifest.json", "model.py", "weights.safetensors"]
+    assert sorted(p.name for p in out.iterdir()) == ["graph.arch", "manifest.json", "model.py", "names.json", "weights.safetensors"]
     manifest = json.loads((out / "manifest.json").read_text())
     assert (manifest["model"], manifest["variant"], manifest["seed"]) == ("Stack", "wide", 3)
     built = package.load(tmp_path / "stack.arch").build("wide", seed=3)
