@@ -44,21 +44,22 @@ CODES = {
         "A contract does not hold",
         "`--check` compares the model before and after each step with numbers: random weights where the contract is for all weights, in float64. "
         "The step computes something else than it promises. That is a fault of the pass, or of a model that it should have refused.",
-        bad="archdsl compile net.arch --pass 'my_pass()' --check -o out",
+        bad="archdsl.passes.Model.of(archdsl.load(\"net.arch\")).apply(\"halve()\", check = True)",
+        good="archdsl.passes.Model.of(archdsl.load(\"net.arch\")).apply(\"centre()\", check = True)",
     ),
     "A0567": Code(
         "A step needs decisions",
         "Some passes look at weights or data before they rewrite the graph; their decisions are JSON, `{\"ADDRESS@step.option\": value}`. "
         "`archdsl compile … --decisions FILE` gives them, `manifest.json` records them. Without them the step cannot be costed or checked.",
-        bad="archdsl cost net.arch:pruned",
-        good="archdsl compile net.arch:pruned --decisions pruned.json -o out",
+        bad="archdsl.passes.rewrite(archdsl.load(\"net.arch\").elaborate(), steps.prune())",
+        good="archdsl.passes.rewrite(archdsl.load(\"net.arch\").elaborate(), steps.prune(), {\"layers.0@prune\": True})",
     ),
     "A0568": Code(
         "A file of decisions that cannot be used",
         "Decisions are one JSON object, `{\"ADDRESS@step.option\": value}`, and every one belongs to a step of the recipe. "
         "The `recipe` in a manifest.json holds those of an earlier run.",
-        bad="archdsl compile net.arch --pass 'bake()' --decisions notes.txt -o out",
-        good="archdsl compile net.arch --pass 'bake()' -o out",
+        bad="archdsl compile llama.arch:tiny --pass 'bake()' --decisions notes.txt -o out",
+        good="archdsl compile llama.arch:tiny --pass 'bake()' -o out",
     ),
     "A0570": Code(
         "A package's entry point cannot be loaded",

@@ -1,0 +1,82 @@
+"""The test kit: our passes on random hybrids, and a pass that breaks each rule is found."""
+from __future__ import annotations
+
+import pytest
+
+from archdsl.passes import graph_pass
+from archdsl.passes.contract import equal
+from archdsl.passes.registry import PASSES, load
+from archdsl.passes.testing import check_pass, hybrid
+from archdsl.spec import loads
+
+load()
+OURS = [(step, p.name) for p in PASSES.values() for step in p.samples]
+
+
+@pytest.mark.parametrize(("step", "name"), OURS, ids=[s for s, _ in OURS])
+def test_our_passes(step, name):
+    verdict = check_pass(step, range(24), fits=5)
+    assert verdict.refused or name == "bake"
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("step", "name"), OURS, ids=[s for s, _ in OURS])
+def test_our_passes_on_many(step, name):
+    check_pass(step, range(100, 500), fits=100)
+
+
+def test_hybrids_are_models_of_all_kinds():
+    texts = [hybrid(s) for s in range(60)]
+    assert texts == [hybrid(s) for s in range(60)] and len(set(texts)) == 60
+    for word in ("TokenEmbedding(", "BatchNorm(", "Post(", "Peri(", "LayerScale(", "embed.weight)", "dropout(", "emit ", "slope", "Attention("):
+        assert any(word in t.split("\nmodel")[1] for t in texts), word
+    for t in texts[:10]:
+        loads(t).elaborate()
+
+
+@pytest.fixture
+def own():
+    before = dict(PASSES)
+    yield
+    PASSES.clear()
+    PASSES.update(before)
+
+
+def double(edit):
+    for n in edit.selected("linear"):
+        edit.set(n, n.args[0], edit.add("mul", n.args[1], 2, at=n), n.args[2])
+
+
+def harmless(edit):
+    """Adds and takes away: the same function, but more of it each time."""
+    for n in edit.selected("linear"):
+        edit.set(n, n.args[0], edit.add("mul", edit.add("mul", n.args[1], 2, at=n), 0.5, at=n), n.args[2])
+
+
+def in_place(edit):
+    for n in edit.source.nodes:
+        if n.op == "linear":
+            n.name = "spoilt"
+    harmless(edit)
+
+
+def crashes(edit):
+    raise edit.refuse("no reason")
+
+
+@pytest.mark.parametrize(("body", "told"), [(double, "the contract does not hold"), (harmless, "a second application changes more"),
+                                            (in_place, "changed the graph that it was given")])
+def test_faulty_passes_are_found(own, body, told):
+    graph_pass("faulty()", contract=equal())(body)
+    text = "model M()(x: [B = 2, 4]) -> y: [B, 3] { param w: [3, 4] = normal()  return linear(x, w) }"
+    with pytest.raises(AssertionError, match=told):
+        check_pass("faulty()", (), models=[text])
+
+
+def test_how_many_fit_is_asked_for(own):
+    graph_pass("never()", contract=equal())(crashes)
+    assert check_pass("never()", range(3), fits=0, refuses=3).refused == 3
+    with pytest.raises(AssertionError, match="at least 1 were wanted"):
+        check_pass("never()", range(3))
+    graph_pass("again()", contract=equal())(harmless)
+    assert check_pass("again()", range(4), idempotent=False).fitted == 4
