@@ -11,18 +11,19 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
-
-import torch
-from torch import nn
-from torch.utils import _pytree as pytree
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Any
 
 from archdsl.capture.conditions import Condition
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Facts, Size, sym
 from archdsl.elaborate.builder import RESERVED
+from archdsl.lazy import torch
 from archdsl.records import record
 from archdsl.source import Source, Span
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Dynamic = Mapping[Any, Any]
 WORDS = frozenset("and or not in is as with if else match for true false none".split())
@@ -105,10 +106,19 @@ def _axes(given: dict[str, Any], dynamic: Dynamic, span: Span) -> dict[str, dict
     return found
 
 
+def _tree() -> Any:
+    """torch's trees of arguments and results."""
+    from torch.utils import _pytree
+
+    return _pytree
+
+
 def _dynamic(value: Any, axes: dict[int, str]) -> Any:
     if isinstance(value, torch.Tensor):
         return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
-    return pytree.tree_map(lambda v: {} if isinstance(v, torch.Tensor) else None, value) if isinstance(value, (list, tuple, dict)) else None
+    if not isinstance(value, (list, tuple, dict)):
+        return None
+    return _tree().tree_map(lambda v: {} if isinstance(v, torch.Tensor) else None, value)
 
 
 @contextlib.contextmanager
@@ -157,7 +167,7 @@ def _sizes(program: Any, given: dict[str, Any], names: dict[str, dict[int, str]]
     """Torch's symbols in our names, and what the sizes are restricted to. Raises A0554 for an axis that the module fixes."""
     holders = (n for n in program.graph.nodes if n.op == "placeholder")
     users = [n for n, s in zip(holders, program.graph_signature.input_specs, strict=True) if s.kind.name == "USER_INPUT"]
-    leaves = [k for k, value in given.items() for _ in pytree.tree_leaves(value)]
+    leaves = [k for k, value in given.items() for _ in _tree().tree_leaves(value)]
     symbols: dict[str, Size] = {}
     conditions: dict[Condition, None] = {}
     for key, node in zip(leaves, users):
@@ -208,7 +218,7 @@ def _addresses(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
 
 def legal(key: str) -> str:
     """A foreign key as an address."""
-    parts = [f"{p}_" if p in RESERVED or p in WORDS else re.sub(r"\W", "_", p) for p in key.split(".")]
+    parts = [f"{p}_" if p in RESERVED or p in WORDS or iskeyword(p) else re.sub(r"\W", "_", p) for p in key.split(".")]
     if parts[0].isdigit():
         parts[0] = f"part{parts[0]}"
     return ".".join(parts)
@@ -218,12 +228,12 @@ def _output_names(program: Any) -> tuple[str | None, ...]:
     """The keys of a dict or of a record that the module returns; a tuple has none."""
     spec = program.call_spec.out_spec
     try:
-        made = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+        made = _tree().tree_unflatten(list(range(spec.num_leaves)), spec)
     except Exception:
         return ()
     names: list[str | None] = [None] * spec.num_leaves
     for key, value in made.items() if isinstance(made, Mapping) else ():
-        for at, leaf in enumerate(leaves := pytree.tree_leaves(value)):
+        for at, leaf in enumerate(leaves := _tree().tree_leaves(value)):
             if isinstance(leaf, int) and isinstance(key, str):
                 names[leaf] = key if len(leaves) == 1 else f"{key}_{at}"
     return tuple(names)

@@ -5,7 +5,7 @@ from typing import Any
 
 from archdsl import shapes
 from archdsl.capture.lifting import lifted
-from archdsl.dims import Facts
+from archdsl.dims import Dim, Facts
 from archdsl.elaborate.ops import parameters
 from archdsl.graph import Mask, Node, Param, TensorType, Value
 from archdsl.ops.registry import OpError, find
@@ -62,6 +62,7 @@ class Flat:
                 arguments[p.name] = attrs[p.name]
             else:
                 arguments[p.name] = p.default
+        arguments = {k: _normal(v) for k, v in arguments.items()}
         known = find(name)
         assert known is not None and not given, name
         types = {k: _typed(v) for k, v in arguments.items()}
@@ -90,6 +91,13 @@ class Flat:
                 kept.append(node)
                 needed.update(id(v.node) for v in node.operands())
         return kept[::-1]
+
+
+def _normal(v: Any) -> Any:
+    """Sizes by what is known of them, as the text of the language has them."""
+    if type(v) is tuple:
+        return tuple([_normal(w) for w in v])
+    return shapes.normal(v) if isinstance(v, Dim) else v
 
 
 def _typed(v: Any) -> Any:

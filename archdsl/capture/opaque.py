@@ -4,10 +4,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from archdsl.capture.rules import IGNORED
 from archdsl.graph import TensorType, Value
+from archdsl.lazy import torch
 from archdsl.ops.foreign import PURE
 
 if TYPE_CHECKING:

@@ -6,9 +6,6 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from archdsl import shapes
 from archdsl.capture.errors import changed
 from archdsl.capture.export import Dynamic, Exported, export
@@ -20,6 +17,9 @@ from archdsl.printer import print_graph
 from archdsl.spec import Spec, loads
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from archdsl.lower.module import ArchModule
     from archdsl.store import Manifest
 

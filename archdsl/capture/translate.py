@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
-
-import torch
 
 from archdsl import shapes
 from archdsl.capture import opaque, rules
@@ -15,13 +14,13 @@ from archdsl.capture.flat import Flat, Invocation, Scope
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim, Facts, Size
 from archdsl.graph import FLOATS, Guard, InitExpr, Param, TensorType, Value
+from archdsl.lazy import torch
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import DTYPES
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Source, Span
 
 LITERAL = 4096  # elements of a table that is written into the text; a larger one is a buffer
-NAMES = {getattr(torch, t): n for n, t in DTYPES.items()}
 
 
 @record(slots=False, eq=False)
@@ -56,7 +55,7 @@ class Translation:
         self.exported, self.program = exported, _functional(exported.program)
         self.float = exported.float
         self.facts = Facts()
-        self.flat = Flat(self.facts, NAMES[exported.float] if exported.float is not torch.float64 else "f64")
+        self.flat = Flat(self.facts, _names()[exported.float])
         self.values: dict[str, Any] = {}
         self.params: dict[str, Callable[[], Value]] = {}
         self.weights: dict[str, torch.Tensor] = {}
@@ -204,9 +203,10 @@ class Translation:
         """The name of a torch dtype: `float` for the module's own float type."""
         if torch_dtype is self.float:
             return "float"
-        if torch_dtype not in NAMES:
+        names = _names()
+        if torch_dtype not in names:
             raise self.refused(f"the element type {torch_dtype} is not one of the language")
-        return NAMES[torch_dtype]
+        return names[torch_dtype]
 
     def cast(self, x: Any, to: Any) -> Any:
         """x in another element type. Whole numbers become float32 rather than the module's own float type; a cast to the same type does nothing."""
@@ -335,6 +335,11 @@ class Translation:
         stack = _scope(self.node) if self.node is not None else ()
         where = f"in the module `{stack[-1].path}` ({stack[-1].kind})" if stack else "in the module itself"
         return error(code, message, span or self.exported.span, "from here" if span else "", notes=(where,), help=help or ())
+
+
+@cache
+def _names() -> dict[Any, str]:
+    return {getattr(torch, t): n for n, t in DTYPES.items()}
 
 
 def _from_integers(node: Any) -> bool:
