@@ -33,7 +33,7 @@ def find_page(topic: str) -> Page:
             return {"topic": code, "kind": "code", "text": code_page(code, page)}
         raise _unknown(f"there is no diagnostic {code}", code, list(all_codes()))
     from archdsl.modules import library_exports
-    from archdsl.ops.registry import OPS, find
+    from archdsl.ops.registry import OPS, find, installed
 
     op = find(topic)
     if op:
@@ -46,6 +46,8 @@ def find_page(topic: str) -> Page:
     found = registry.find(topic)
     if found:
         return {"topic": topic, "kind": "pass", "text": pass_page(found)}
+    if installed(topic):
+        return {"topic": topic, "kind": "op", "text": op_page(OPS[topic])}
     raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *registry.PASSES])
 
 

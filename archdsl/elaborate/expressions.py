@@ -62,6 +62,8 @@ def lookup(frame: Frame, name: str, span: Span) -> Any:
     found = frame.module.find(name, frame.session)
     if found is None:
         found = library.find(name)
+    if found is None and library.installed_op(name):
+        found = library.find(name)
     if found is None:
         raise unknown(frame, name, span)
     return good(found)

@@ -344,6 +344,13 @@ def find(name: str) -> Any:
     return None
 
 
+def installed_op(name: str) -> bool:
+    """Whether an installed package adds an op of that name; asked before a name is called unknown."""
+    from archdsl.ops.registry import installed
+
+    return name.islower() and module_of(name) is None and installed(name)
+
+
 def names() -> list[str]:
     load_ops()
     from archdsl.ops.initializers import INITIALIZERS

@@ -84,6 +84,9 @@ class Walk:
         if name in self.vars:
             return None
         found = self.ref(name)
+        if found is None and library.installed_op(name):
+            self.refs.pop(name, None)
+            found = self.ref(name)
         if found is None:
             self.unknown(name, span)
         elif type(found) in (BlockRef, FnRef) and found.module is self.module and self.decl is not None:

@@ -123,6 +123,15 @@ def find(name: str) -> Op | None:
     return OPS.get(name)
 
 
+def installed(name: str) -> bool:
+    """Whether an installed package adds an op of that name (entry-point group `archdsl.ops`, read at the first name that nothing of ours has)."""
+    from archdsl.plugins import load_group
+
+    load()
+    load_group("archdsl.ops")
+    return name in OPS
+
+
 _loaded = False
 
 

@@ -192,6 +192,8 @@ class Flat:
                 self.set(node, *map_values(node.args, lambda v: new if v == old else v),
                          **{k: map_values(v, lambda v: new if v == old else v) for k, v in node.attrs.items()})
         for scope in self.scopes:
+            if old in scope.outputs or old in scope.emits.values():
+                self.touch(scope)
             scope.outputs = [new if v == old else v for v in scope.outputs]
             scope.emits = {k: new if v == old else v for k, v in scope.emits.items()}
             if not kept:

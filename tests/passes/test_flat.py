@@ -52,6 +52,16 @@ def test_an_edit_in_one_layer_leaves_the_others_one_definition():
     assert archdsl.loads(print_graph(new)).elaborate().graph.hash == new.hash
 
 
+def test_a_result_that_no_node_reads_is_replaced():
+    graph = made("model M()(x: [B, 4]) -> (y: [B, 4], z: [B, 4]) { a = relu(x)  emit e = a  return relu(a), a }").graph
+    flat = Flat(graph)
+    last = flat.outputs[0].node
+    flat.replace(Value(last), last.args[0])
+    new = flat.graph()
+    assert [n.op for n in new.nodes] == ["input", "relu"] and new.outputs[0] == new.outputs[1] == new.emits["e"]
+    assert archdsl.loads(print_graph(new)).elaborate().graph.hash == new.hash
+
+
 def test_a_shared_block_that_is_edited_in_one_place_is_taken_apart():
     flat = Flat(made(SHARED).graph)
     last = [n for n in flat.nodes if n.op == "linear" and flat.address(n) == "f"][1]
