@@ -19,7 +19,8 @@ from archdsl.spec import loads
 
 registry.load()
 UNCALLED = {"rearrange", "reduce", "einsum", "aten"}  # they have a syntax of their own
-ODD = """none true 1.5 -1 0 3 7 10**9 10**30 1e308 -1e308 0-1.5 "a" "" "sum" [] [1] [-1] [0] [1,2,3] [1.5] [none] ["a"] [[1]] (1,2) [(1,2)] [[1,2],[3]] causal full
+ODD = """none true 1.5 -1 0 3 7 10**9 10**30 1e308 -1e308 0-1.5 "a" "" "sum" [] [1] [-1] [0] [1,2,3] [1.5] [none] ["a"] [[1]] (1,2) [(1,2)]
+[[1,2],[3]] causal full
 normal() relu Linear(4) block(z)=>z R(1) R odd T T+1 floordiv(T,2) [T] [odd] [odd,1] [odd,odd] odd>0 T>3 w f normal iota sum keys(odd>0)""".split()
 
 
@@ -37,22 +38,27 @@ def texts(op: registry.Op) -> Iterator[tuple[str, str]]:
     for sample in op.samples()[:2]:
         inputs, good = ["odd: [B = 2, T = 4, 8]"], {}
         for k, v in sample.items():
-            operands = v if isinstance(v, tuple) and v and all(isinstance(o, TensorType) for o in v) else (v,)
-            if isinstance(operands[0], TensorType):
+            operands = [o for o in (v if isinstance(v, tuple) else (v,)) if isinstance(o, TensorType)]
+            if operands:
                 names = [f"{k}_{i}" for i in range(len(operands))]
                 inputs += [f"{n}: {declared(o)}" for n, o in zip(names, operands) if getattr(o, "high", 1) != float("inf")]
-                good[k] = f"[{', '.join(names)}]" if v is operands else names[0]
+                good[k] = f"[{', '.join(names)}]" if isinstance(v, tuple) else names[0]
             else:
                 good[k] = show(v)
         for p in op.decl.params:
             mine = good.get(p.name, "")
-            other_types = [f"({mine} > 0)", f'cast({mine}, "int")', f'cast({mine}, "f32")', f'cast({mine}, "bf16")'] if mine in names_of(inputs) else []
+            other_types = (
+                [f"({mine} > 0)", f'cast({mine}, "int")', f'cast({mine}, "f32")', f'cast({mine}, "bf16")'] if mine in names_of(inputs) else []
+            )
             for odd in [*ODD, *other_types]:
                 call = f"{op.name}({', '.join(f'{k} = {v}' for k, v in {**good, p.name: odd}.items())})"
-                yield call, (
-                    "use std.linear { Linear }\nrecord R { a: int }\n"
-                    f"model M()({', '.join(inputs)}) -> y: [B, T, 8] {{\n"
-                    f"  param w: [8] = ones()\n  share f = Linear(8)\n  z = f(odd)\n  v = {call}\n  return z\n}}"
+                yield (
+                    call,
+                    (
+                        "use std.linear { Linear }\nrecord R { a: int }\n"
+                        f"model M()({', '.join(inputs)}) -> y: [B, T, 8] {{\n"
+                        f"  param w: [8] = ones()\n  share f = Linear(8)\n  z = f(odd)\n  v = {call}\n  return z\n}}"
+                    ),
                 )
 
 
@@ -74,7 +80,7 @@ def runs(text: str) -> bool:
     shape = tuple(s if isinstance(s, int) else evaluate(s, sizes) for s in t.shape)
     if prod(shape) > 10**7:
         return True
-    model = loads(used).build(emit=[path], dtype=torch.float64)
+    model = loads(used).build(emit=path, dtype=torch.float64)
     try:
         _, emitted = model(*sample_inputs(made, sizes, dtype=torch.float64))
     except (IndexError, RuntimeError) as fault:

@@ -131,7 +131,10 @@ def test_inputs_of_models(header: str, code: str):
         loads(f"model M(){header} -> y: [B] {{ return mean(x) + zeros_like(x) }}")
 
 
-@pytest.mark.parametrize("body", ["param lambda: [8] = ones()\nreturn x * lambda", "return x |> Linear(8) as return", "def: for i in range(2) { x = Linear(8)(x) }\nreturn x"])
+@pytest.mark.parametrize(
+    "body",
+    ["param lambda: [8] = ones()\nreturn x * lambda", "return x |> Linear(8) as return", "def: for i in range(2) { x = Linear(8)(x) }\nreturn x"],
+)
 def test_addresses_are_no_words_of_python(body: str):
     with pytest.raises(ArchError, match="A0210"):
         spec(body)

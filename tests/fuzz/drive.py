@@ -1,0 +1,159 @@
+"""Drives a text through every stage. What is wrong with it is an ArchError; anything else is a fault of ours and raised as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from archdsl.claims import verify
+from archdsl.diagnostics.model import ArchError
+from archdsl.dims import evaluate
+from archdsl.elaborate.model import Elaborated
+from archdsl.graph import TensorType
+from archdsl.inputs import sample_inputs
+from archdsl.ops.rules import torch_dtype
+from archdsl.printer import print_graph
+from archdsl.source import Source
+from archdsl.spec import Spec, loads
+from archdsl.syntax.fmt import format_module
+from archdsl.syntax.parser import parse
+
+SECONDS = 2.0  # for each stage of one text
+BYTES = 700_000_000  # that one text may take beyond what the process has had
+SMALL = 3_000_000  # numbers in weights, and multiply-accumulates by hundreds, of what is run
+
+
+class Hangs(Exception):
+    """A stage that takes longer than it may."""
+
+
+@contextlib.contextmanager
+def limits() -> Iterator[None]:
+    """Stops what would take the machine; what takes too long is told by its traceback."""
+
+    def stop(*_: Any) -> None:
+        raise Hangs(f"more than {3 * SECONDS} s")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 3 * SECONDS)
+    start, most = time.process_time(), _resident()
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+    took = time.process_time() - start
+    assert took < SECONDS, f"{took:.1f} s"
+    assert _resident() - most < BYTES, f"{_resident() - most:,} bytes"
+
+
+def _resident() -> int:
+    """The largest resident size so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def formats(text: str) -> bool:
+    """Formatting keeps the tree and the comments, and what it wrote. Whether the text parses."""
+    try:
+        before = parse(Source("before.arch", text))
+    except ArchError:
+        return False
+    once = format_module(Source("before.arch", text))
+    after = parse(Source("after.arch", once))
+    assert after == before, "formatting changes the tree"
+    assert sorted(c.text for c in after.comments) == sorted(c.text for c in before.comments)
+    assert format_module(Source("after.arch", once)) == once, "formatting is not idempotent"
+    return True
+
+
+def checked(text: str) -> Spec | None:
+    """The spec, when it has no faults; what is wrong with it can be shown."""
+    try:
+        return loads(text, "fuzzed.arch")
+    except ArchError as fault:
+        if not fault.diagnostics or not str(fault):
+            raise
+        return None
+
+
+def costs_and_closes(made: Elaborated, spec: Spec, variant: str | None) -> int:
+    """Counts, prints, and reads back. Returns how many numbers a run takes."""
+    cost = spec.cost(variant)
+    cost.to_json(by_layer=True)
+    printed = print_graph(made)
+    again = loads(printed, "graph.arch").elaborate()
+    assert again.graph.hash == made.graph.hash, "the printed graph is another one"
+    return cost.params + cost.macs // 100 + cost.peak_bytes // 8
+
+
+def runs(made: Elaborated, spec: Spec, variant: str | None) -> None:
+    """Forward and backward in both phases: results of the types that they were said to have, and the same without modules."""
+    sizes = made.example_sizes(small=True)
+    model = spec.build(variant, seed=1, dtype=torch.float64)
+    assert sum(p.numel() for p in model.parameters()) == spec.cost(variant).params
+    inputs = sample_inputs(made, sizes, dtype=torch.float64)
+    flat = spec.build(variant, seed=1, dtype=torch.float64, flat=True)
+    for train in (True, False):
+        model.train(train)
+        flat.train(train)
+        torch.manual_seed(0)
+        found = outputs(model(*inputs))
+        for out, value in zip(found, made.graph.outputs, strict=True):
+            _is_of(out, value.type, sizes)
+        torch.manual_seed(0)
+        for a, b in zip(found, outputs(flat(*inputs)), strict=True):
+            torch.testing.assert_close(a, b, equal_nan=True)
+        total = [o.sum() for o in found if o.requires_grad]
+        if total:
+            torch.stack(total).sum().backward()
+
+
+def outputs(result: Any) -> tuple[torch.Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _is_of(x: torch.Tensor, t: TensorType, sizes: dict[str, int]) -> None:
+    shape = tuple(s if isinstance(s, int) else evaluate(s, sizes) for s in t.shape)
+    assert tuple(x.shape) == shape, f"the result is {list(x.shape)}, not {t} at {sizes}"
+    assert x.dtype == torch_dtype(t.dtype, torch.float64), f"the result holds {x.dtype}, not {t}"
+
+
+def drive(text: str, run: bool = True, most: int = 9) -> str:
+    """How far a text gets: "", "parsed", "checked", "run". Models are looked at in `most` variants."""
+    with limits():
+        parsed = formats(text)
+    with limits():
+        spec = checked(text)
+    if spec is None:
+        return "parsed" if parsed else ""
+    reached = "checked"
+    for model in spec.models.values():
+        for variant in (None, *model.variants)[:most]:
+            with limits():
+                made = model.elaborate(variant)
+                try:
+                    size = costs_and_closes(made, model, variant)
+                except ArchError as fault:
+                    if told(fault):
+                        continue
+                    raise
+            if run and size < SMALL:
+                with limits():
+                    runs(made, model, variant)
+                reached = "run"
+    if run and most > 1:
+        with limits():
+            verify(spec)
+    return reached
+
+
+def told(fault: ArchError) -> bool:
+    """What a sound spec may still be refused for: sizes beyond limits, at other sizes than it was checked for."""
+    return all(d.code in ("A0602", "A0604", "A0642", "A0644") for d in fault.diagnostics)

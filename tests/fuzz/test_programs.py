@@ -1,0 +1,108 @@
+"""Random programs and broken texts, driven through checking, formatting, costs, the printed graph, lowering, forward and backward.
+
+The ordinary run has a hundred programs and as many broken texts, always the same. `sh test.sh -m proof tests/fuzz` has ARCHDSL_FUZZ programs
+(3,000 unless set) and two broken texts for each, drawn by hypothesis, which makes a failing program small.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.drive import drive
+from tests.fuzz.mutations import library_texts, mutated, shipped_texts
+from tests.fuzz.programs import program
+
+COUNT = int(os.environ.get("ARCHDSL_FUZZ", "3000"))
+SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much)
+MANY = settings(max_examples=COUNT, deadline=None, suppress_health_check=SLOW, print_blob=True)
+FEW = settings(max_examples=max(1, COUNT // 10), deadline=None, suppress_health_check=SLOW, print_blob=True)
+SOUND = 0.4  # of the programs, at least
+rngs = st.randoms(use_true_random=False)
+LIBRARY, SHIPPED = library_texts(), shipped_texts()
+
+
+def driven(text: str, run: bool = True, most: int = 9) -> str:
+    """Shows the text when it is a fault of ours."""
+    try:
+        return drive(text, run, most)
+    except BaseException:
+        print(text)
+        raise
+
+
+# ---------------------------------------------------------------- a sample
+@pytest.mark.parametrize("part", range(5))
+def test_a_hundred_programs(part: int):
+    reached = Counter(driven(program(random.Random(i))) for i in range(20 * part, 20 * part + 20))
+    assert reached["run"] + reached["checked"] >= SOUND * reached.total()
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_hundred_broken_texts(part: int):
+    reached = Counter()
+    for i in range(25 * part, 25 * part + 25):
+        rng = random.Random(i)
+        kind = i % 5
+        if kind == 0:
+            text, most = SHIPPED[rng.choice(sorted(SHIPPED))], 1
+        elif kind < 3:
+            text, most = LIBRARY[rng.choice(sorted(LIBRARY))], 9
+        else:
+            text, most = program(rng, 0), 9
+        reached[driven(mutated(text, rng), run=kind > 0, most=most)] += 1
+    assert len(reached) > 1, "the accidents are of one kind"
+
+
+@pytest.mark.parametrize("name", sorted(LIBRARY))
+def test_library_texts_are_sound(name: str):
+    assert driven(LIBRARY[name]) == "run"
+
+
+# ---------------------------------------------------------------- at length
+TALLY: Counter[str] = Counter()
+
+
+@pytest.mark.proof
+@pytest.mark.slow
+@MANY
+@given(rngs)
+def test_programs(rng: random.Random):
+    TALLY[driven(program(rng))] += 1
+
+
+@pytest.mark.proof
+def test_most_programs_are_sound():
+    if TALLY.total() < 100:
+        pytest.skip("runs behind the test above")
+    print(dict(TALLY))
+    assert TALLY["run"] + TALLY["checked"] >= SOUND * TALLY.total()
+
+
+@pytest.mark.proof
+@pytest.mark.slow
+@MANY
+@given(rngs)
+def test_programs_with_accidents(rng: random.Random):
+    driven(mutated(program(rng, 0.01), rng))
+
+
+@pytest.mark.proof
+@pytest.mark.slow
+@MANY
+@given(st.sampled_from(sorted(LIBRARY)), rngs)
+def test_library_with_accidents(name: str, rng: random.Random):
+    driven(mutated(LIBRARY[name], rng))
+
+
+@pytest.mark.proof
+@pytest.mark.slow
+@FEW
+@given(st.sampled_from(sorted(SHIPPED)), rngs)
+def test_shipped_specs_with_accidents(name: str, rng: random.Random):
+    driven(mutated(SHIPPED[name], rng, 1), run=False, most=2)
