@@ -9,7 +9,7 @@ from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_LINES, limit, room
-from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments
+from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments, static_names
 from archdsl.files import read_source
 from archdsl.graph import Graph, Knob
 from archdsl.modules import MAX_FOUND, Library, Module, family
@@ -140,7 +140,14 @@ class Spec:
         `dtype` (f32, f64, bf16, f16) is that of everything the spec does not pin."""
         from archdsl.cost import cost
 
-        return cost(self.elaborate(variant, self._knobs(knobs)), at or {}, form, dtype)
+        made, sizes = self.sized(variant, at or {}, self._knobs(knobs))
+        return cost(made, sizes, form, dtype)
+
+    def sized(self, variant: str | None, at: dict[str, int], knobs: dict[str, Any]) -> tuple[Elaborated, dict[str, int]]:
+        """The typed graph with its static sizes as in `at`, and the sizes in `at` that vary at run time."""
+        static = static_names(self.decl)
+        made = self.elaborate(variant, {**knobs, **{n: v for n, v in at.items() if n in static}})
+        return made, {n: v for n, v in at.items() if n not in static}
 
     def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str = "parallel",
               emit: str | tuple[str, ...] = (), flat: bool = False, bind: dict[str, Any] | None = None, **knobs: Any) -> Any:

@@ -135,7 +135,7 @@ NAMES: dict[str, Code] = {
     "A0218": Code(
         "part of the language, not built yet",
         "The word is reserved and its meaning is settled, but this version cannot lower it: `scan`, `control`, bounded and ragged axes, "
-        "`T with { … }`, `transform`, `static`, layouts as values, `bank`.",
+        "`T with { … }`, layouts as values, `bank`.",
         bad=_net("control tau: float = 1\nreturn x * tau"),
         good=_net("return x * tau", "d: int = 8, tau: float = 1"),
     ),
@@ -207,8 +207,8 @@ NAMES: dict[str, Code] = {
     ),
     "A0229": Code(
         "this op of torch may not be used",
-        "`extern aten.x(…) -> types` runs an op of torch that has no counterpart here, as captured models need it. Only pure functions of tensors and numbers "
-        "are on the list: aten also has ops that read files, draw numbers or change their operands.",
+        "`extern aten.x(…) -> types` runs an op of torch that has no counterpart here, as captured models need it. Only pure functions of tensors "
+        "and numbers are on the list: aten also has ops that read files, draw numbers or change their operands.",
         bad=_net("y = extern aten.from_file(x) -> [B, d]\n  return y"),
         good=_net("y = extern aten.atan(x) -> [B, d]\n  return y"),
     ),

@@ -233,11 +233,35 @@ def _declare_axis(frame: Frame, binding: shapes.Binding, axis: tree.Axis, sizes:
     for name in shapes.axis_names(axis):
         if name in frame.vars:
             continue
+        if name in static_names(frame.decl):
+            frame.vars[name] = _static_size(frame, name, sizes.pop(name, None), axis)
+            frame.fixed[name] = axis.span
+            continue
         if not name[0].isupper():
             raise error("A0309", f"nothing binds the size `{name}`", axis.span, "a lower-case size is fixed when the model is built",
                         help=f"make it a hyper argument (`{name}: int = …`), or write it in upper case when it varies at run time")
         frame.vars[name] = dims.sym(name)
         frame.fixed[name] = axis.span
+
+
+def static_names(decl: tree.Model) -> set[str]:
+    """The sizes that `static` fixes when the model is built."""
+    return {n for s in decl.body if isinstance(s, tree.Static) for n in s.names}
+
+
+def _static_size(frame: Frame, name: str, example: int | None, axis: tree.Axis) -> int:
+    """The size that a setting gives, else the example size. Raises A0309 when there is neither, A0204 for a setting that is no size."""
+    size: Any = example
+    for o in frame.overrides:
+        if o.segments == (name,):
+            o.used[0] = True
+            size = evaluate(frame, o.expr) if o.expr is not None else o.value
+            if type(size) is not int or size < 1:
+                raise error("A0204", f"the static size `{name}` is a whole number from 1 up, not {describe(size)}", o.span)
+    if size is None:
+        raise error("A0309", f"the static size `{name}` has no value", axis.span, "fixed when the model is built",
+                    help=f"write `{name} = 224`, or set it when the model is built")
+    return size
 
 
 def _range(frame: Frame, p: tree.Param) -> tuple[Any, Any]:
@@ -248,7 +272,8 @@ def _range(frame: Frame, p: tree.Param) -> tuple[Any, Any]:
     low, high = evaluate(frame, p.domain.start), evaluate(frame, p.domain.stop)
     for bound, node in ((low, p.domain.start), (high, p.domain.stop)):
         if not is_hyper_number(bound):
-            raise error("A0204", f"the values of an input lie between numbers, this is {describe(bound)}", node.span, help="for example `in 0..<vocab`")
+            raise error("A0204", f"the values of an input lie between numbers, this is {describe(bound)}", node.span,
+                        help="for example `in 0..<vocab`")
     high = high if p.domain.inclusive else high - 1
     if high < low:
         raise error("A0204", f"no value of `{p.name}` lies in this range", p.domain.span, help="for example `in 0..<vocab`")

@@ -121,7 +121,8 @@ def _emit(frame: Frame, s: tree.Emit) -> None:
 def _static(frame: Frame, s: tree.Static) -> None:
     for n in s.names:
         if isinstance(frame.vars.get(n), Dim):
-            raise error("A0218", f"`static {n}` asks for a specialised graph: give the sizes with `--at` instead", s.span, "not built yet")
+            raise error("A0309", f"`static {n}` fixes a size of a model's input", s.span, "not so here",
+                        help="write it directly in the body of the model")
 
 
 # ---------------------------------------------------------------- control

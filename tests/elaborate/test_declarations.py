@@ -123,3 +123,35 @@ def test_inputs_are_not_settings():
         with pytest.raises(archdsl.ArchError) as caught:
             built(OPTIONAL, MEMORY, **{name: 3})
         assert caught.value.diagnostics[0].code == "A0204"
+
+
+STATIC = """model M()(x: [B, H = 4, W = 6]) -> y: [B, H, W] {
+  static H, W
+  param w: [H, W] = ones()
+  require H * W % 2 == 0, "{H} x {W} is odd"
+  return x * w
+}
+variant tall { H = 8 }
+"""
+
+
+def test_static_sizes_are_fixed_at_build():
+    spec = archdsl.loads(STATIC)
+    net, tall = spec.build(), spec.build("tall", W=2)
+    assert (net.w.shape, tall.w.shape) == ((4, 6), (8, 2)) and [str(i.type) for i in spec.inputs] == ["[B, 4, 6]"]
+    with pytest.raises(ValueError, match=r"`x` is \[B, 4, 6\]"):
+        net(torch.zeros(1, 4, 5))
+    assert spec.cost(at={"H": 8, "B": 3}).params == 48 and spec.cost("tall").params == 48
+
+
+@pytest.mark.parametrize(("text", "code"), [
+    (STATIC.replace("W = 6", "W"), "A0309"),
+    (STATIC.replace("H = 8", "H = 0"), "A0204"),
+    (STATIC.replace("H = 8", "H = 3, W = 5"), "A0310"),
+    (STATIC.replace("static H, W", "static H, Q"), "A0201"),
+    ("block F()(x: [B, T, 8]) -> [B, T, 8] { static T\nreturn x }\nmodel M()(x: [B, T, 8]) -> y: [B, T, 8] { return F()(x) }", "A0309"),
+])
+def test_static_sizes_that_are_none(text, code):
+    with pytest.raises(archdsl.ArchError) as caught:
+        archdsl.loads(text)
+    assert caught.value.diagnostics[0].code == code

@@ -55,6 +55,13 @@ def test_functions_of_numbers_take_run_time_sizes():
     assert "floordiv(T, 2)" in str(e.graph.outputs[0].shape[1])
 
 
+def test_functions_of_run_time_sizes_know_what_is_required():
+    """As `/` and `//` do: a printed graph says `floordiv` where the spec said `/`."""
+    a, b = (model(f"require T % 4 == 0\nreturn x[:, :{n}]", header="(x: [B, T, 8]) -> y: [B, _, 8]").graph for n in ("T / 4", "floordiv(T, 4)"))
+    assert a.hash == b.hash
+    assert model("require T % 4 == 0\nreturn x * (1 + mod(T, 4))").graph.hash == model("require T % 4 == 0\nreturn x * 1").graph.hash
+
+
 @pytest.mark.parametrize(("body", "code"), [
     ("return x + sin(1)", "A0204"), ("return bank(4, Linear(8))(x)", "A0218"), ("return x |> rearrange(l)", "A0218"),
     ("bf16 { y = x * 2 }\nreturn as_type(y, x)", "A0307"),

@@ -227,8 +227,10 @@ model M()(x: [B, 8]) -> (x: [B, 8], e: [B, 8]) {
     assert torch.equal(again, stream) and not torch.allclose(pruned, ensemble)
 
 
-@pytest.mark.parametrize("body", ["return x + norm(x)", "g = norm\nreturn x + g(x)", "g = norm\nh = g\nreturn x + h(x)", "a, g = 1, norm\nreturn x + g(x)",
-                                  "return x + (x |> norm)", "g = norm\nreturn x + (x |> g)"])
+@pytest.mark.parametrize("body", [
+    "return x + norm(x)", "g = norm\nreturn x + g(x)", "g = norm\nh = g\nreturn x + h(x)", "a, g = 1, norm\nreturn x + g(x)",
+    "return x + (x |> norm)", "g = norm\nreturn x + (x |> g)",
+])
 def test_another_name_for_a_block_parameter_changes_no_address(body):
     block = f"block F(norm: block)(x: [..., d]) -> [..., d] {{\n{body}\n}}\n"
     e = made(block + "model M()(x: [B, T, 8]) -> y: [B, T, 8] { return F(LayerNorm())(x) as f }")

@@ -15,7 +15,8 @@ def cost(source: str, at: list[str], settings: list[str], by: str | None, form: 
     """Prints the figures and their formulas, or with `by` one row a layer."""
     sizes, spans = parse_sizes(",".join(at)) if at else ({}, {})
     opened = open_source(source)
-    found = count(opened.spec.elaborate(opened.variant, read_settings(settings)), sizes, form, dtype, spans)
+    made, sizes = opened.spec.sized(opened.variant, sizes, read_settings(settings))
+    found = count(made, sizes, form, dtype, spans)
     if json:
         show_json(found.to_json(by_layer=by is not None))
     elif by is None:
