@@ -34,6 +34,7 @@ from archdsl.diagnostics.render import render
 from archdsl.elaborate.model import Elaborated, elaborate
 from archdsl.modules import Library, library_exports
 from archdsl.ops.registry import OPS
+from archdsl.passes.registry import PASSES
 from archdsl.printer import print_graph
 from archdsl.source import Source
 from archdsl.spec import check_file, loads
@@ -186,7 +187,7 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
     names: dict[str, Any] = {"__name__": "__main__"}
     out = []
     (folder / "specs").symlink_to(Path(__file__).parent.parent / "specs")
-    ops = dict(OPS)
+    ops, passes = dict(OPS), dict(PASSES)
     try:
         for b in blocks(document):
             if "file" in b.options:
@@ -200,8 +201,9 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
                     exec(compile(b.text, str(b), "exec"), names)
                 assert printed.getvalue() == "", f"{b} prints"
     finally:
-        OPS.clear()
-        OPS.update(ops)
+        for registry, before in ((OPS, ops), (PASSES, passes)):
+            registry.clear()
+            registry.update(before)
     return out
 
 

@@ -56,7 +56,7 @@ def below(node: Node) -> Iterator[Node]:
 def leave_weights(flat: Flat, values: list[Value]) -> dict[str, Value]:
     """Replaces each expression by a weight where data reads it; returns address -> the expression that the weight holds.
 
-    A weight takes the address of one that it stands for: of its own block first, with its shape, that nothing else reads any more.
+    A weight takes the address of one that it stands for and that nothing else reads any more: of its own block first.
     """
     stage = stages(flat)
     wanted = {v: [u for u in flat.users(v) if stage[id(u)] == DATA or u.op == "update"] for v in dict.fromkeys(values)}
@@ -105,8 +105,10 @@ class _Names:
         self.busy = {s.path for n in flat.live() if stage[id(n)] == DATA for s in flat.scope(n).chain()}
 
     def own(self, value: Value, scope: Scope) -> list[str]:
-        """The weights of a scope that an expression could stand for."""
-        return [a for a in leaves(value) if self.flat.owner[a] == scope.path and self.flat.params[a].type.shape == value.type.shape]
+        """The weights of a scope that an expression could stand for, those of its shape first, then those with as many axes."""
+        params = self.flat.params
+        found = [a for a in leaves(value) if self.flat.owner[a] == scope.path and len(params[a].type.shape) == len(value.type.shape)]
+        return sorted(found, key=lambda a: params[a].type.shape != value.type.shape)
 
     def choose(self, value: Value, scope: Scope, users: list[Node]) -> str:
         params, owner = self.flat.params, self.flat.owner
@@ -116,7 +118,7 @@ class _Names:
                 return self._take(address)
         operand, hint = _operand(users[0], value) if users and scope.path else "", _hint(users, value)
         names = chain([operand] if operand else [], [hint], (f"{hint}_{k}" for k in count(2)))
-        return self._take(next(a for n in names if self._free(a := scope.prefix + n) and a not in self.owners and a not in self.flat.params))
+        return self._take(next(a for n in names if self._free(a := scope.prefix + n) and a not in self.owners))
 
     def _free(self, address: str) -> bool:
         return address not in self.taken and not any(t.startswith(f"{address}.") or address.startswith(f"{t}.") for t in self.taken)

@@ -38,6 +38,7 @@ def test_the_same_outputs(spec, knobs, sizes, step):
     kind = "crms_norm" if "compress" in step else "rms_norm"
     assert ops(new, "layer_norm") == 0 and ops(new, kind) == norms
     closed(new)
+    assert {a.rpartition(".")[2] for a in new.weights} <= {a.rpartition(".")[2] for a in model.weights} | {"linear_weight", "linear_bias"}
     assert params(new) == params(model) if "train" in step else params(new) != params(model)
 
 
