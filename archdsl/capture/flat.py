@@ -31,6 +31,7 @@ class Flat:
     """Adds ops one after another. `at` (scope), `name` and `span` are those of the foreign node that is being translated.
 
     `float_name`: the pinned name of the model's own float type (`f32` for a module in float32). `lifts`: rule -> how often it has been applied.
+    `tables`: address of a buffer -> what its elements are by their places (masks.py), where they follow a pattern.
     """
 
     facts: Facts
@@ -42,6 +43,7 @@ class Flat:
     scopes: dict[int, Scope] = field(default_factory=dict)
     params: dict[str, Param] = field(default_factory=dict)
     lifts: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)
 
     def put(self, op: str, args: tuple[Any, ...], attrs: dict[str, Any], types: tuple[TensorType, ...]) -> Node:
         """A node as it is."""

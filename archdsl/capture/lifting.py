@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
 from archdsl.capture import layouts
-from archdsl.capture.masks import index_of, mask_of
+from archdsl.capture.masks import LOWEST, index_of, mask_of
 from archdsl.capture.patterns import Binds, Rule
 from archdsl.graph import Mask, Node, Value
-from archdsl.ops.attention import CAUSAL, FULL
+from archdsl.ops.attention import CAUSAL, FULL, kinds
 from archdsl.ops.registry import OpError
 from archdsl.records import record
 
@@ -170,10 +170,35 @@ def _written_mask(flat: Flat, node: Node) -> Any:
     bias = node.args[3]
     if bias is None or node.attrs["mask"] != FULL:
         return None
-    mask = mask_of(bias, node.args[0].shape, node.args[1].shape, flat.facts)
+    mask = mask_of(flat, bias, node.args[0].shape, node.args[1].shape)
     if mask is None:
         return None
     return flat.op("attention", *node.args[:3], None, **{**node.attrs, "mask": mask})
+
+
+def _masked_scores(flat: Flat, node: Node) -> Any:
+    """softmax(where(excluded, -∞, scores)) v is attention with a mask, or with a bias of 0 and -∞."""
+    weights, v = node.args
+    kept = weights.node.args[0].node if weights.node.op == "dropout" else weights.node
+    if kept.op != "softmax" or kept.attrs["axis"] != -1 or kept.args[0].node.op != "where":
+        return None
+    excluded, low, scores = kept.args[0].node.args
+    lowest = low if not isinstance(low, Value) else float("-inf") if low.node.op == "log" and low.node.args[0].node.op == "literal" else 0
+    if not isinstance(scores, Value) or isinstance(lowest, Value) or lowest > LOWEST:
+        return None
+    plain = flat.op("matmul", flat.op("softmax", scores), v)
+    if plain.node.op != "attention" or plain.node.attrs["mask"] != FULL:
+        return None
+    q, k, v, bias = plain.node.args
+    mask = mask_of(flat, flat.op("logical_not", excluded), q.shape, k.shape)
+    if mask is not None and (lowest == float("-inf") or "keys" not in kinds(mask)):
+        flat.lifts["mask"] = flat.lifts.get("mask", 0) + 1
+        return flat.op("attention", q, k, v, bias, **{**plain.node.attrs, "mask": mask})
+    if lowest != float("-inf"):
+        return None
+    zero = flat.op("literal", value=0.0, dtype=scores.dtype)
+    extra = flat.op("where", excluded, low, zero)
+    return flat.op("attention", q, k, v, extra if bias is None else flat.op("add", bias, extra), **plain.node.attrs)
 
 
 def _leading_axes(flat: Flat, node: Node) -> Any:
@@ -201,11 +226,11 @@ def _counted_index(flat: Flat, node: Node) -> Any:
 STEPS = [
     *(Step("positions", op, _counted_index) for op in ("embedding", "take", "gather")),
     Step("mask", "attention", _written_mask), Step("scale", "attention", _standard_scale), Step("scale", "attention", _scaled_query),
-    Step("grouped queries", "attention", _grouped_queries), Step("Linear", "linear", _leading_axes),
+    Step("grouped queries", "attention", _grouped_queries), Step("masked scores", "matmul", _masked_scores), Step("Linear", "linear", _leading_axes),
 ]
 RULES: list[Rule | Step] = [*SIMPLER, *NORMS, *ACTIVATIONS, *MAPS, *_attention_rules(), *STEPS]
 _BY_ROOT: dict[str, list[Rule | Step]] = {}
-_QUIET = {r.name for r in SIMPLER}
+_QUIET = {r.name for r in SIMPLER} | {"masked scores"}  # what they lift is counted where it arrives
 
 
 def lifted(flat: Flat, node: Node) -> Any:

@@ -5,6 +5,7 @@ bool tensor a condition. What is decided here holds for all sizes; a tensor that
 """
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,8 @@ def _spread(formula: Formula, shape: tuple[Size, ...]) -> Any:
 class Reader:
     """Finds formulas, each value once."""
 
-    def __init__(self, facts: Facts):
-        self.facts, self.known = facts, {}
+    def __init__(self, flat: Flat):
+        self.flat, self.facts, self.known = flat, flat.facts, {}
 
     def read(self, v: Any) -> Formula | None:
         if type(v) is not Value:
@@ -156,26 +157,58 @@ def _iota(reader: Reader, node: Node, inside: list[Any]) -> Any:
 
 @_reads("literal")
 def _literal(reader: Reader, node: Node, inside: list[Any]) -> Any:
-    """One number everywhere, or 0, 1, 2, … along the last axis."""
-    value = node.attrs["value"]
-    rows = [value]
-    while rows and isinstance(rows[0], tuple) and rows[0] and isinstance(rows[0][0], tuple):
-        rows = [r for row in rows for r in row]
-    if not isinstance(rows[0], tuple):
+    return pattern(node.attrs["value"])
+
+
+def pattern(value: Any) -> Any:
+    """What the elements of a table are by their places: one number everywhere, 0, 1, 2, … along the last axis, or one number up to the diagonal of
+    the last two axes and another above it. `value`: nested tuples; None for any other."""
+    if not isinstance(value, tuple):
         return (TRUE if value else FALSE) if isinstance(value, bool) else _whole(value) if _whole(value) is not None else value
-    first = rows[0][0]
-    if all(v == first for row in rows for v in row):
+    rank, matrices, rows = 0, [(value,)], [value]
+    while rows and isinstance(rows[0], tuple):
+        rank, matrices, rows = rank + 1, rows, [r for row in rows for r in row]
+    if not rows:
+        return None
+    first = rows[0]
+    if all(v == first for v in rows):
         return (TRUE if first else FALSE) if isinstance(first, bool) else _whole(first)
-    if all(row == tuple(range(len(row))) for row in rows):
-        return _place(len(node.types[0].shape) - 1)
+    if all(row == tuple(range(len(row))) for row in matrices):
+        return _place(rank - 1)
+    n = len(matrices[0])
+    if rank >= 2 and all(row == (first,) * (k % n + 1) + (rows[n - 1],) * (n - 1 - k % n) for k, row in enumerate(matrices)):
+        below = ("ge", _place(rank - 2) - _place(rank - 1))
+        yes, no = first, rows[n - 1]
+        return (below if yes else ("not", below)) if isinstance(yes, bool) else ("choose", below, yes, no)
     return None
+
+
+def _by_case(node: Node, inside: list[Any], computed: Callable[[Any, Any], Any]) -> Any:
+    """An op of two numbers of which one is chosen by a condition: the condition, and what the op makes of both. None where it is not so."""
+    a, b = (_spread(f, node.types[0].shape) for f in inside)
+    chosen = [v for v in (a, b) if isinstance(v, tuple) and v[0] == "choose"]
+    plain = [v for v in (a, b) if not isinstance(v, (tuple, Dim))]
+    if len(chosen) != 1 or len(plain) != 1:
+        return None
+    _, condition, x, y = chosen[0]
+    return (condition, *(computed(v, plain[0]) if chosen[0] is a else computed(plain[0], v) for v in (x, y)))
+
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {n: getattr(operator, n) for n in ("add", "sub", "mul", "eq", "ne", "lt", "le", "gt", "ge")}
+
+
+@_reads("param")
+def _table(reader: Reader, node: Node, inside: list[Any]) -> Any:
+    """A buffer whose values are a pattern."""
+    return reader.flat.tables.get(node.attrs["path"])
 
 
 @_reads("add", "sub", "mul", "floordiv", "mod", "maximum", "minimum")
 def _arithmetic(reader: Reader, node: Node, inside: list[Any]) -> Any:
     values = _numbers(node, inside)
     if values is None:
-        return None
+        cases = _by_case(node, inside, _OPERATORS[node.op]) if node.op in _OPERATORS else None
+        return None if cases is None else ("choose", *cases)
     a, b = values
     if node.op in ("floordiv", "mod"):
         return (floordiv if node.op == "floordiv" else mod)(a, b) if type(b) is int and b > 0 else None
@@ -288,7 +321,11 @@ def _cumsum(reader: Reader, node: Node, inside: list[Any]) -> Any:
 def _compared(reader: Reader, node: Node, inside: list[Any]) -> Any:
     values = _numbers(node, inside)
     if values is None:
-        return None
+        cases = _by_case(node, inside, _OPERATORS[node.op])
+        if cases is None:
+            return None
+        condition, yes, no = cases
+        return (TRUE if yes else FALSE) if yes == no else condition if yes else ("not", condition)
     d = values[0] - values[1]
     return {"eq": ("eq", d), "ne": ("not", ("eq", d)), "lt": ("ge", -d - 1), "le": ("ge", -d), "gt": ("ge", d - 1), "ge": ("ge", d)}[node.op]
 
@@ -343,9 +380,10 @@ def _indexed(reader: Reader, node: Node, inside: list[Any]) -> Any:
 
 
 # ---------------------------------------------------------------- masks
-def mask_of(v: Value, queries: tuple[Size, ...], keys: tuple[Size, ...], facts: Facts) -> Mask | None:
+def mask_of(flat: Flat, v: Value, queries: tuple[Size, ...], keys: tuple[Size, ...]) -> Mask | None:
     """The mask of the language that a bool tensor, or a bias of 0 and very negative numbers, amounts to, or None."""
-    formula = Reader(facts).read(v)
+    facts = flat.facts
+    formula = Reader(flat).read(v)
     if formula is None or len(formula.shape) < 2:
         return None
     element = formula.element
@@ -438,7 +476,7 @@ def index_of(flat: Flat, v: Value) -> Value | None:
     """An index tensor that counts along one axis, or is one number, written as that; None where it is so already or depends on data."""
     if _is_plain(v):
         return None
-    formula = Reader(flat.facts).read(v)
+    formula = Reader(flat).read(v)
     element = None if formula is None else formula.element
     if formula is None or isinstance(element, (tuple, bool, float)):
         return None

@@ -11,6 +11,7 @@ from archdsl.capture import opaque, rules
 from archdsl.capture.conditions import Condition, Learned, learn, read
 from archdsl.capture.export import Exported, legal, place
 from archdsl.capture.flat import Flat, Invocation, Scope
+from archdsl.capture.masks import pattern
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim, Facts, Size
 from archdsl.graph import FLOATS, Guard, InitExpr, Param, TensorType, Value
@@ -20,6 +21,7 @@ from archdsl.ops.rules import DTYPES
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Source, Span
 
+TABLE = 1 << 22  # elements of a buffer that is looked at for a pattern
 LITERAL = 4096  # elements of a table that is written into the text; a larger one is a buffer
 
 
@@ -297,6 +299,10 @@ class Translation:
         shape = tuple(tensor.shape)
         type = TensorType(self.dtype(tensor.dtype), shape)
         param = Param(address, "frozen" if frozen else "param" if kind == "PARAMETER" else "buffer", type, _initial(tensor, key, kind))
+        if kind != "PARAMETER" and 0 < tensor.numel() <= TABLE and (not tensor.is_floating_point() or tensor.unique().numel() <= 2):
+            element = pattern(_nested(tensor.tolist()))
+            if element is not None and len(shape) > 0:
+                self.flat.tables[address] = element
         self.weights[address] = tensor.detach()
         self.names[key] = address
         self.params[node.name] = lambda: self._read(param)
@@ -309,7 +315,7 @@ class Translation:
 
     def _table(self, tensor: torch.Tensor) -> Value:
         dtype = self.dtype(tensor.dtype)
-        kind = "f32" if dtype == "float" and self.float is torch.float32 else dtype
+        kind = "f32" if dtype == "float" and self.float is torch.float32 and tensor.dim() == 1 else dtype  # rates would not survive 16 bits
         return self.flat.op("literal", value=_nested(tensor.tolist()), dtype=kind)
 
     def _outputs(self) -> tuple[tuple[Value, ...], tuple[str | None, ...]]:

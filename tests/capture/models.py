@@ -43,7 +43,7 @@ def token_model(kind: Any, config: Any, lengths: tuple[tuple[int, int], ...] = (
     return Foreign(module, tokens[0], tokens, TOKENS)
 
 
-SIZES = {"vocab_size": 64, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
+SIZES: dict[str, Any] = {"vocab_size": 64, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
 MODELS = {
     "vit": lambda: image_model("vit_tiny_patch16_224", depth=2, img_size=64, num_classes=7),
     "swin": lambda: image_model("swin_tiny_patch4_window7_224", img_size=56, embed_dim=24, depths=(2, 2), num_heads=(2, 4), num_classes=7, side=56),

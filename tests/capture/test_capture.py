@@ -198,6 +198,36 @@ def test_another_mask_stays_a_computation(allowed):
         same(found, module, torch.randn(3, length, 8))
 
 
+class Written(nn.Module):
+    """Attention as it is written by hand, its mask a table that is cut to length."""
+
+    def __init__(self, excluded, table, persistent):
+        super().__init__()
+        self.excluded, self.qkv = excluded, nn.Linear(8, 24)
+        self.register_buffer("table", table, persistent=persistent)
+
+    def forward(self, x):
+        q, k, v = (y.unflatten(-1, (2, 4)).transpose(1, 2) for y in self.qkv(x).split(8, -1))
+        scores = q @ k.transpose(-2, -1) * 0.5
+        length = x.shape[1]
+        return F.dropout(self.excluded(scores, self.table[..., :length, :length]).softmax(-1), 0.25, self.training) @ v
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize(("excluded", "table"), [
+    (lambda s, t: s.masked_fill(t == 0, float("-inf")), torch.tril(torch.ones(1, 1, 80, 80))),
+    (lambda s, t: s.masked_fill(~t, -1e9), torch.tril(torch.ones(16, 16, dtype=torch.bool))),
+    (lambda s, t: s + t, torch.triu(torch.full((16, 16), float("-inf")), 1)),
+    (lambda s, t: s + (1 - t) * -1e5, torch.tril(torch.ones(16, 16)))])
+def test_a_table_may_be_a_mask(excluded, table, persistent):
+    module = Written(excluded, table, persistent).eval()
+    found = archdsl.capture(module, torch.zeros(2, 5, 8), dynamic={0: "B", 1: "T"})
+    assert [(n.attrs["mask"], n.args[3]) for n in nodes(found, "attention")] == [(CAUSAL, None)]
+    assert set(found.weights) == {"qkv.weight", "qkv.bias"}
+    for length in (1, 2, 7):
+        same(found, module, torch.randn(3, length, 8))
+
+
 # ---------------------------------------------------------------- code
 def function(f, *weights):
     class Function(nn.Module):

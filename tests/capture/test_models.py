@@ -61,9 +61,9 @@ def test_gradients_in_float64(captured):
                 m.padding_idx = None
         theirs = outputs(peer, x)
         probes = [torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) for y in theirs]
-        sum((y * p).sum() for y, p in zip(theirs, probes, strict=True)).backward()
+        torch.stack([(y * p).sum() for y, p in zip(theirs, probes, strict=True)]).sum().backward()
     ours = found.build(dtype=torch.float64).eval()
-    sum((y * p).sum() for y, p in zip(outputs(ours, x), probes, strict=True)).backward()
+    torch.stack([(y * p).sum() for y, p in zip(outputs(ours, x), probes, strict=True)]).sum().backward()
     wanted = {found.names[k]: p.grad for k, p in peer.named_parameters() if p.grad is not None}
     largest = max(g.abs().max() for g in wanted.values())
     assert largest > 0 and set(wanted) == {a for a, p in ours.named_parameters() if p.grad is not None}

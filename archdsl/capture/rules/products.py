@@ -69,7 +69,7 @@ def _attention(t: Translation, query: Value, key: Value, value: Value, attn_mask
     options: dict[str, Any] = {"scale": scale, **({"mask": CAUSAL} if is_causal else {})}
     if attn_mask is None or attn_mask.dtype in FLOATS:
         return t.flat.op("attention", q, k, v, None if attn_mask is None else t.one_float(q, attn_mask)[1], **options)
-    mask = mask_of(attn_mask, q.shape, k.shape, t.flat.facts)
+    mask = mask_of(t.flat, attn_mask, q.shape, k.shape)
     if mask is not None:
         t.flat.lifts["mask"] = t.flat.lifts.get("mask", 0) + 1
         return t.flat.op("attention", q, k, v, scale=scale, mask=mask)
