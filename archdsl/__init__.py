@@ -31,8 +31,8 @@ _LAZY = {
 }
 
 __all__ = [
-    "ArchError", "Captured", "Diagnostic", "Spec", "__version__", "bake", "capture", "checkpoint_layers", "compile_layers", "export_weights", "expression", "import_weights",
-    "load", "loads", "open", "tie",
+    "ArchError", "Captured", "Diagnostic", "Spec", "__version__", "bake", "capture", "checkpoint_layers", "compile_layers", "export_weights",
+    "expression", "import_weights", "load", "loads", "open", "tie",
 ]
 
 

@@ -215,8 +215,8 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
             raise
         finally:
             session.used_defaults = before | session.used_defaults
-        names = tuple(o.name for o in template.ref.decl.outs)
-        graph = builder.finish(title(template), values, names=names, doc=described(template), span=template.span)
+        results = tuple(o.name for o in template.ref.decl.outs)
+        graph = builder.finish(title(template), values, names=results, doc=described(template), span=template.span)
         graph = late.kept(session, graph)
         if not overrides:
             session.memo[key] = graph, used, tuple(session.facts[learned:])

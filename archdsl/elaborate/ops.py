@@ -61,9 +61,14 @@ def parameters(name: str) -> tuple[Parameter, ...]:
     """The parameters of an op in order."""
     op = find(name)
     assert op is not None, name
-    return tuple(Parameter(p.name, is_operand(p), is_operand_list(p), isinstance(p.type, tree.OptionalType),
-                           MISSING if p.default is None else default_of(op, p), p.name in op.numbers, p.type,
-                           _PLAIN.get(p.type.name, frozenset()) if isinstance(p.type, tree.NameType) else frozenset()) for p in op.decl.params)
+    made: list[Parameter] = []
+    for p in op.decl.params:
+        assert p.type is not None, f"{name}.{p.name} has no type"
+        default = MISSING if p.default is None else default_of(op, p)
+        plain = _PLAIN.get(p.type.name, frozenset()) if isinstance(p.type, tree.NameType) else frozenset[type]()
+        made.append(Parameter(p.name, is_operand(p), is_operand_list(p), isinstance(p.type, tree.OptionalType), default, p.name in op.numbers,
+                              p.type, plain))
+    return tuple(made)
 
 
 def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span] | None = None,
@@ -228,7 +233,8 @@ def _ranks(op: Op, types: dict[str, Any]) -> None:
     for name, least, more in _least_ranks(op.name):
         t = types.get(name)
         if type(t) is TensorType and len(t.shape) != least and not (more and len(t.shape) > least):
-            raise OpError(f"{'at least ' if more else ''}{least} {'axis is' if least == 1 else 'axes are'} needed, and this has {len(t.shape)}: {t}", name)
+            needed = f"{'at least ' if more else ''}{least} {'axis is' if least == 1 else 'axes are'} needed"
+            raise OpError(f"{needed}, and this has {len(t.shape)}: {t}", name)
 
 
 def _as_type(frame: Frame, value: Any) -> Any:

@@ -7,7 +7,24 @@ from archdsl.dims import Dim, Size, ceildiv, conv_out, maximum, minimum
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axes_of, axis_of, bools, broadcast, chosen, each, equal, floats, ints, need_count, need_equal, promote, rank, replaced, size, volume
+from archdsl.ops.rules import (
+    axes_of,
+    axis_of,
+    bools,
+    broadcast,
+    chosen,
+    each,
+    equal,
+    floats,
+    ints,
+    need_count,
+    need_equal,
+    promote,
+    rank,
+    replaced,
+    size,
+    volume,
+)
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -293,7 +310,8 @@ def _same(x: TensorType, axes: Any = None, **_: Any) -> TensorType:
 
 
 @op("roll(x: [*s], shifts: int | list[int], axes: int | list[int]) -> [*s]", infer=_rolled,
-    samples=lambda: [{"x": floats(2, 3, 5), "shifts": (1, -2), "axes": (1, 2)}, {"x": floats(2, 3), "shifts": 1, "axes": (0, 1)}, {"x": floats(1), "shifts": 3, "axes": 0}])
+    samples=lambda: [{"x": floats(2, 3, 5), "shifts": (1, -2), "axes": (1, 2)}, {"x": floats(2, 3), "shifts": 1, "axes": (0, 1)},
+                     {"x": floats(1), "shifts": 3, "axes": 0}])
 def roll(x, *, shifts, axes):
     """y[i + shift] = x[i], round the end."""
     return torch.roll(x, shifts if isinstance(shifts, tuple) or not isinstance(axes, tuple) else (shifts,) * len(axes), axes)
@@ -341,7 +359,7 @@ def unfold(x, *, size, stride=None, pad=0, axes=-1):
 
 
 def _fold(x: TensorType, out: Any, stride: Any = None, pad: Any = 0, axes: Any = -1) -> TensorType:
-    n = len(axes) if isinstance(axes, (tuple, list)) else 1
+    n = len(axes) if isinstance(axes, tuple) else 1
     kept, sizes = x.shape[:-n], x.shape[-n:]
     chosen, outs = axes_of(axes, len(kept)), each(out, n, "out")
     shape = list(kept)

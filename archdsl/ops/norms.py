@@ -25,7 +25,8 @@ def _last(x: TensorType, weight: TensorType | None = None, bias: TensorType | No
     return _affine(x, -1, weight=weight, bias=bias)
 
 
-def _layer(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, eps: float = 1e-5, count: int | None = None) -> TensorType:
+def _layer(x: TensorType, weight: TensorType | None = None, bias: TensorType | None = None, eps: float = 1e-5,
+           count: int | None = None) -> TensorType:
     if count is not None:
         need_count(count, "count")
         if x.shape and isinstance(x.shape[-1], int) and count > x.shape[-1]:

@@ -58,7 +58,8 @@ def _arithmetic(x: Any, y: Any, **_: Any) -> TensorType:
 
 def binary(name: str, low: float = -2.0, **rules: Any) -> Callable[[Callable[..., Any]], Op]:
     """Two tensors, or a tensor and a number, broadcast against each other."""
-    return op(f"{name}(x: [*s], y: [*t]) -> [*u]", infer=rules.pop("infer", _arithmetic), numbers=("x", "y"), samples=rules.pop("samples", _binary_samples(low)), **rules)
+    return op(f"{name}(x: [*s], y: [*t]) -> [*u]", infer=rules.pop("infer", _arithmetic), numbers=("x", "y"),
+              samples=rules.pop("samples", _binary_samples(low)), **rules)
 
 
 # ---------------------------------------------------------------- arithmetic

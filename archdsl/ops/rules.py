@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
-from archdsl.dims import Size, product
+from archdsl.dims import Size, product, symbols
 from archdsl.graph import FLOATS, TensorType
 from archdsl.ops.registry import OpError
 from archdsl.records import record
@@ -137,7 +137,8 @@ def need_dtype(x: Any, dtypes: Iterable[str], about: str, what: str) -> None:
 
 def need_number(x: Any, about: str = "x") -> None:
     if isinstance(x, bool) or isinstance(x, TensorType) and x.dtype == "bool":
-        raise OpError(f"numbers are needed, and this is {x if isinstance(x, TensorType) else 'a truth value'}", about, help=f"cast it first: `cast({about}, int)`")
+        raise OpError(f"numbers are needed, and this is {x if isinstance(x, TensorType) else 'a truth value'}", about,
+                      help=f"cast it first: `cast({about}, int)`")
 
 
 def need_index(x: Any, about: str = "index") -> None:
@@ -182,8 +183,10 @@ def need_equal(a: Size, b: Size, what: str, about: str | None = None) -> None:
 def _state(a: Size, b: Size) -> dict[str, str]:
     from archdsl.shapes import facts
 
-    condition = facts().suggest(a, b) or f"{a} == {b}"
-    return {"require": condition, "help": f"state it: `require {condition}`"}
+    condition = facts().suggest(a, b)
+    if condition is None and not symbols(a) & symbols(b):
+        condition = f"{a} == {b}"
+    return {} if condition is None else {"require": condition, "help": f"state it: `require {condition}`"}
 
 
 def need_rank(x: TensorType, ranks: Iterable[int], about: str = "x") -> None:
@@ -231,7 +234,7 @@ def axis_of(axis: int, rank: int, about: str = "axis") -> int:
     return axis % rank
 
 
-def axes_of(axis: int | Iterable[int] | None, rank: int) -> tuple[int, ...]:
+def axes_of(axis: int | tuple[int, ...] | None, rank: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(rank))
     if axis == ():

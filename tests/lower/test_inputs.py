@@ -59,7 +59,7 @@ def test_the_check_compiles_and_exports():
 def test_a_seed_is_a_whole_number():
     spec = archdsl.loads(SUM)
     with pytest.raises(TypeError, match="seed is a whole number, not 'a'"):
-        spec.build(seed="a")
+        spec.build(seed="a")  # pyright: ignore[reportArgumentType]  (the fault that is tested)
 
 
 def test_a_class_is_for_an_extern_block():

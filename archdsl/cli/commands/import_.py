@@ -9,6 +9,7 @@ from typing import Any
 
 from archdsl.cli.output import progress
 from archdsl.diagnostics.model import error
+from archdsl.elaborate.values import is_list
 from archdsl.source import Source, Span
 
 
@@ -53,7 +54,7 @@ def _given(target: str) -> tuple[Any, Any, Any]:
         made: Any = found()
     except Exception as fault:
         raise _raised(fault, target, span) from None
-    parts: tuple[Any, ...] = made if isinstance(made, tuple) else ()
+    parts: tuple[Any, ...] = made if is_list(made) else ()
     if len(parts) not in (2, 3) or not hasattr(parts[0], "state_dict"):
         raise error("A0555", f"`{target}` does not return a module and an example", span, help=help)
     return parts[0], parts[1], parts[2] if len(parts) == 3 else None
