@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from archdsl import dims
+from archdsl import dims, shapes
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
 from archdsl.elaborate.limits import MAX_BITS, MAX_ITEMS, TooMuch
@@ -72,11 +72,11 @@ def _sized(*values: Any) -> bool:
 
 
 def _of_sizes(f: Callable[..., Any], *values: Any) -> Any:
-    """`f` on sizes: whole numbers and run-time ones."""
+    """`f` on sizes: whole numbers and run-time ones. The facts that requirements have stated apply, as they do to `//`."""
     for v in values:
         if not isinstance(v, Dim) and type(v) is not int:
             raise HyperError(f"a size was expected, this is {describe(v)}")
-    return f(*values)
+    return shapes.normal(f(*values))
 
 
 @function

@@ -90,7 +90,7 @@ def test_legal_bodies(text):
         ("return x |> rearrange([B, T, d] -> [B, T, q, d])", "A0308 `rearrange`: `q` is on the right only"),
         ("return Linear(4, bais = false)(x)", "A0202 `Linear` has no argument `bais`"),
         ("return Linear()(x)", "A0203 `Linear` needs `out`"),
-        ("return LayerNorm(1e-5, true, true, 3)(x)", "A0205 `LayerNorm` takes 3 arguments, not 4"),
+        ("return LayerNorm(1e-5, true, true, ones(), 3)(x)", "A0205 `LayerNorm` takes 4 arguments, not 5"),
         ("return Linear(4, out = 3)(x)", "A0205 `out` is given twice"),
         ("return Linear(bias = false, 4)(x)", "A0205 an argument without a name cannot follow one with a name"),
         ("return Linear(4)(x, x)", "A0205 `Linear` takes 1 input, not 2"),
