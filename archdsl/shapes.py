@@ -195,7 +195,8 @@ class Binding:
         shown = f" (with {', '.join(f'{k} = {v}' for k, v in witness.items())} they are " \
                 f"{dims.evaluate(expected, witness)} and {dims.evaluate(size, witness)})" if witness else ""
         require = facts().suggest(expected, size)
-        raise ShapeError(f"{what} is {expected}, here it is {size}: they cannot be shown to be equal{shown}", axis, require=require)
+        told = f"{what} is {expected}, here it is {size}" if what != f"`{expected}`" else f"{what} is a size of its own, here it is {size}"
+        raise ShapeError(f"{told}: they cannot be shown to be equal{shown}", axis, require=require)
 
     def _solve(self, axis: tree.Axis, size: Size) -> None:
         unknown = [n for n in axis_names(axis) if n not in self.sizes]

@@ -212,6 +212,12 @@ NAMES: dict[str, Code] = {
         bad=_net("y = extern aten.from_file(x) -> [B, d]\n  return y"),
         good=_net("y = extern aten.atan(x) -> [B, d]\n  return y"),
     ),
+    "A0230": Code(
+        "statements behind `return`",
+        "A body ends where it returns. What stands behind it is never evaluated, so it is most likely a mistake.",
+        bad=_net("return x\n  x = relu(x)"),
+        good=_net("x = relu(x)\n  return x"),
+    ),
 }
 
 CODES: dict[str, Code] = {**NAMES, **SHAPES}

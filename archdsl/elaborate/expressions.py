@@ -175,6 +175,9 @@ def _binary(frame: Frame, node: tree.Binary) -> Any:
     if op in ("in", "not in"):
         return _contains(frame, node, a) == (op == "in")
     b = evaluate(frame, node.right)
+    if op in operators.DIVIDING and type(b) in operators.NUMBERS and b == 0 and type(a) in (*operators.NUMBERS, Dim):
+        named = not isinstance(node.right, tree.Number)
+        raise error("A0221", f"`{node.span.text}` divides by zero", node.span, f"`{node.right.span.text}` is 0" if named else "by zero")
     if type(a) in operators.NUMBERS and type(b) in operators.NUMBERS:
         return operators.binary(frame, op, a, b, node.span)
     if op in operators.COMPARISON and (isinstance(a, Dim) or isinstance(b, Dim)) and not (isinstance(a, Value) or isinstance(b, Value)):

@@ -7,12 +7,22 @@ from collections.abc import Iterable
 from archdsl.diagnostics.model import Fix
 from archdsl.source import Span
 
+TORCH = {
+    "dim": ("axis", "axes"), "dims": ("axes", "axis"), "keepdim": ("keep",), "p": ("rate",), "kernel_size": ("kernel", "size"), "padding": ("pad",),
+    "output_padding": ("output_pad",), "negative_slope": ("slope",), "num_heads": ("heads",), "num_groups": ("groups",),
+    "out_features": ("out",), "out_channels": ("out",), "min": ("low",), "max": ("high",), "split_size_or_sections": ("sizes",),
+}
+"""What an argument is called in torch -> here."""
+
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """At most three names that look like `name`, the closest first."""
+    """At most three names that look like `name`, or are what torch calls so, the closest first."""
     from difflib import get_close_matches
 
     pool = [n for n in dict.fromkeys(names) if not n.startswith("__")]
+    same = [n for n in TORCH.get(name, ()) if n in pool and n != name][:1]
+    if same:
+        return same
     lower = {n.lower().replace("_", ""): n for n in reversed(pool)}
     exact = lower.get(name.lower().replace("_", ""))
     close = get_close_matches(name, pool, n=3, cutoff=0.6)

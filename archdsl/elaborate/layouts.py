@@ -66,7 +66,7 @@ def _solve(frame: Frame, node: tree.LayoutCall, value: Value) -> _Spec:
     try:
         ins = _groups(spec, binding, source, value, names, node)
     except shapes.ShapeError as e:
-        raise error("A0308", f"`{node.word}`: {value.type} does not fit {source.span.text}: {e.message}", node.span, e.message,
+        raise error("A0308", f"`{node.word}`: {value.type} does not fit {source.span.text}", node.span, e.message,
                     help=(*_own_name(e.axis, names), *([f"add `require {e.require}`"] if e.require else []))) from None
     spec.ins = ins
     try:

@@ -28,6 +28,16 @@ class Enough(Exception):
 TYPES = frozenset("int float bool str block mask init f64 f32 f16 bf16 i64 i32 i8 u8".split())
 
 
+def ends(s: Any) -> bool:
+    """Whether a statement returns in any case."""
+    if isinstance(s, tree.If):
+        return s.has_else and all(any(map(ends, b)) for b in (*(body for _, body in s.branches), s.otherwise))
+    if isinstance(s, tree.Match):
+        others = any(isinstance(p, tree.Name) and p.id == "_" for a in s.arms for p in a.patterns)
+        return others and all(any(map(ends, a.body)) for a in s.arms)
+    return isinstance(s, tree.Return)
+
+
 @record(slots=False)
 class Walk:
     """`vars`: names that may be bound at this point. `fixed`: header names, which may not be bound again. `records`: parameters of a record type.
@@ -368,6 +378,10 @@ class Walk:
     def body(self, statements: tuple[Any, ...]) -> None:
         for s in statements:
             STATEMENTS[type(s)](self, s)
+        end = next((i for i, s in enumerate(statements) if ends(s)), len(statements))
+        for s in statements[end + 1 : end + 2]:
+            self.report(error("A0230", "nothing is evaluated behind `return`", s.span, "never reached",
+                              labels=(Label(statements[end].span, "the body ends here"),), help="remove it, or put it in front of the `return`"))
 
     def arms(self, bodies: Iterator[tuple[Any, ...]]) -> None:
         """Static branches open no scope: what one of them binds may be bound afterwards."""

@@ -99,7 +99,7 @@ def _attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | N
     need_equal(k.shape[-2], v.shape[-2], "the lengths of `k` and `v`", "v")
     need_equal(k.shape[-3], v.shape[-3], "the heads of `k` and `v`", "v")
     h, g = q.shape[-3], k.shape[-3]
-    if isinstance(h, int) and isinstance(g, int) and h % g:
+    if isinstance(h, int) and isinstance(g, int) and (g < 1 or h % g):
         raise OpError(f"{h} query heads cannot share {g} key heads evenly", "k")
     _check_mask(mask, q.shape[:-3], q.shape[-2], k.shape[-2])
     if bias is not None:
@@ -295,7 +295,7 @@ def attention_weights(q, k, bias=None, *, mask=FULL, scale=None, cap=None):
 def _infer_attend(weights: TensorType, v: TensorType) -> TensorType:
     h, g = weights.shape[-3], v.shape[-3]
     need_equal(weights.shape[-1], v.shape[-2], "the positions of `weights` and of `v`", "v")
-    if isinstance(h, int) and isinstance(g, int) and h % g:
+    if isinstance(h, int) and isinstance(g, int) and (g < 1 or h % g):
         raise OpError(f"{h} query heads cannot share {g} heads of values evenly", "v")
     for a, b in zip(weights.shape[:-3], v.shape[:-3]):
         need_equal(a, b, "the leading axes of `weights` and of `v`", "v")

@@ -163,3 +163,55 @@ def test_blocks_that_own_knobs_alone():
     assert list(shared.knobs) == ["f.k"] and shared.build("v")(torch.ones(1, 8)).unique().tolist() == [6]
     with pytest.raises(ArchError, match="A0211"):
         loads("block F(k: int = 2 in {2, 3})(x: [..., d]) -> [..., d] { return x * k }\nmodel M()(x: [B, 8]) -> y: [B, 8] { return F()(F()(x)) }")
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(ArchError) as caught:
+        loads(text)
+    return [str(ArchError(d)) for d in caught.value.diagnostics]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return x\n x = relu(x)",
+        "return x\n return x",
+        "if d == 8 { return x\n x = relu(x) } else { return x }",
+        "if d == 8 { return x } else { return 2 * x }\n return x",
+        "match d { 8 => { return x } _ => { return 2 * x } }\n y = x",
+    ],
+)
+def test_statements_behind_return(body: str):
+    (told,) = faults(f"model M(d: int = 8)(x: [B, d]) -> y: [B, d] {{ {body} }}")
+    assert "A0230" in told and "never reached" in told
+
+
+def test_statements_behind_a_return_that_may_not_be():
+    loads("fn f(n: int) -> int { if n > 3 { return n }\n return 2 * n }\nmodel M(d: int = f(3))(x: [B, d]) -> y: [B, d] { return x }")
+
+
+def test_division_by_zero_says_what_is_zero():
+    (told,) = faults("use std.mixer { Attention }\nmodel M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] { return x |> Attention(heads = 0) as a }")
+    assert "`d / heads` divides by zero" in told and "`heads` is 0" in told
+    assert faults("use std.mixer { Attention }\nmodel M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] { return x |> Attention(2, kv_heads = 0) as a }")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [("mean(x, dim = -1)", "axis"), ("softmax(x, dim = 1)", "axis"), ("sum(x, keepdim = true)", "keep"), ("dropout(x, p = 0.1)", "rate")],
+)
+def test_names_of_torch(call: str, name: str):
+    (told,) = faults(f"model M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] {{ v = {call}\n return x }}")
+    assert "A0202" in told and f"`{name}`" in told.partition("help")[2]
+
+
+@pytest.mark.parametrize("body", ["rearrange(y, [B, T, d] -> [B, d, T])", "reduce(y, [B, T, d] -> [B, d], mean)", "x + y", "y"])
+def test_no_requirement_that_hardly_a_size_fulfils(body: str):
+    (told,) = faults(f"model M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] {{ y = x[:, ::2]\n return {body} }}")
+    assert "require" not in told
+    assert told.count("cannot be shown to be equal") <= 1
+
+
+def test_a_requirement_that_helps_is_told():
+    (told,) = faults("model M(d: int = 8)(x: [B, T, d]) -> y: [B, _, d] { return rearrange(x, [B, (n two), d] -> [B, n, (two d)], two = 2) }")
+    assert "require T % 2 == 0" in told and told.count("T is not a multiple of 2") == 1
