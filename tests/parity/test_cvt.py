@@ -11,6 +11,7 @@ import archdsl
 from archdsl.diagnostics.model import ArchError
 from archdsl.spec import loads
 from tests.parity.proof import EXACT, prove, randomise, relative
+from tests.passes.helpers import distance, ops, start
 
 transformers = pytest.importorskip("transformers", reason="transformers is in the `parity` extra")
 from transformers import CvtConfig, CvtForImageClassification  # noqa: E402
@@ -192,6 +193,15 @@ def test_drop_path_rates(variant, last, depth):
 def test_what_does_not_fit_is_refused(changes, words):
     with pytest.raises(ArchError, match=words):
         archdsl.load(SPEC).build(**changes)
+
+
+def test_batch_norms_fold_into_their_convolutions():
+    """13 layers with three each: the convolutions get biases, the logits stay."""
+    model = start(SPEC, "cvt_13")
+    folded = model.apply("fold_batch_norm()")
+    assert ops(model, "batch_norm") == 39 and ops(folded, "batch_norm") == 0
+    assert sum(k.endswith("_map.conv.bias") for k in folded.weights) == 39 and len(model.weights) - len(folded.weights) == 39 * 3
+    assert distance(model, folded, B=1, H=75, W=64) < 1e-11
 
 
 def test_names_of_the_official_files():
