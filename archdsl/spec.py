@@ -93,7 +93,7 @@ class Spec:
         if key not in self._transformed:
             from archdsl.passes.manager import transformed
 
-            self._transformed[key] = made, transformed(made, self.steps(variant, knobs))
+            self._transformed[key] = made, transformed(made, self.steps(variant, knobs), self.session)
         return self._transformed[key][1]
 
     def transforms(self, variant: str | None) -> tuple[tree.Transform, ...]:

@@ -11,7 +11,7 @@ from archdsl.graph import Node, Value
 from archdsl.passes.affine import Blocked, maps, own_weights, readers, scale_columns
 from archdsl.passes.contract import Contract
 from archdsl.passes.edit import Edit
-from archdsl.passes.expressions import DATA, leaves, stages
+from archdsl.passes.expressions import DATA, below, leaves, stages
 from archdsl.passes.norm_scales import FORM, by_form, fold_gain, gain
 from archdsl.passes.registry import graph_pass
 from archdsl.passes.streams import Stream, stream_of
@@ -26,7 +26,7 @@ def _contract(edit: Edit, compress: bool, form: str) -> Contract:
 @graph_pass(f"centre(compress: bool = false, {FORM})", contract=_contract, provides=("centred",), source="arxiv 2305.14858",
             samples=["centre()", "centre(compress = true)", 'centre(form = "train")', 'centre(compress = true, form = "train")'])
 def centre(edit: Edit, *, compress: bool, form: str) -> None:
-    """Replaces layer norms by RMS norms on every residual stream that is read through layer norms alone. Writers of the stream are recentred: maps,
+    """Replaces layer norms by RMS norms on every residual stream that layer norms alone read. Writers of the stream are recentred: maps,
     embeddings and tables by their weights (C W with C = I - 11ᵀ/d), anything else at run time. γ and β move into the maps that read a norm, and the
     gains of branches into the maps that write. `compress` leaves the last of the d numbers of the stream out (CRMSNorm). `form = "train"` keeps the
     old parameters and recentres them on each pass. A stream that something else reads is left as it is, and a note names the reader."""
@@ -80,8 +80,9 @@ def _against(edit: Edit, stream: Stream, norm: Node) -> Blocked | None:
         return Blocked("its numbers change places", stream.twice[0].node)
     if not isinstance(stream.size, int) or stream.size < 2:
         return Blocked("it has no two numbers", norm)
-    if not stream.sums and (late := [v for v in stream.writers if edit.stage(v) == DATA and not recentred_by_weights(edit, v, stream.values[v])]):
-        return Blocked(f"it has one writer, `{late[0].node.op}`, without weights that could be recentred: nothing is gained", late[0].node)
+    norms = {id(n) for n, _ in stream.readers}
+    if not any(id(n) in norms for v in stream.writers for n in below(v.node)):
+        return Blocked("it is no residual stream: nothing that its norms feed is added to it", norm)
     return None
 
 
@@ -209,6 +210,7 @@ class _Stream:
             for u in [u for u in edit.users(v) if any(w in self.stream.values for w in u.values)]:
                 new = self._centred(v, axis, u, expression=bool(leaves(v)))
                 edit.set(u, *_put(u.args, v, new))
+            self.narrow.pop(v, None)  # the expression itself keeps its size
         else:
             self._at_run_time(v, axis)
 

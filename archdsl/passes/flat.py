@@ -72,6 +72,11 @@ class Flat:
         self._enter(self.root, known, {})
         for node in self.nodes:
             self._count(node)
+        self._held: dict[Value, dict[int, Scope]] = {}  # the scopes that take or give a value
+        for scope in self.scopes:
+            for v in (*scope.inputs, *scope.outputs, *scope.emits.values()):
+                if isinstance(v, Value):
+                    self._held.setdefault(v, {})[id(scope)] = scope
         self.read_from = {(n.attrs["path"], self.home[id(n)].path) for n in self.nodes if n.op == "param"}
         self.was_read = {a for a, _ in self.read_from}
 
@@ -191,13 +196,17 @@ class Flat:
             if id(node) not in kept:
                 self.set(node, *map_values(node.args, lambda v: new if v == old else v),
                          **{k: map_values(v, lambda v: new if v == old else v) for k, v in node.attrs.items()})
-        for scope in self.scopes:
+        held = self._held.pop(old, {})
+        for scope in held.values():
             if old in scope.outputs or old in scope.emits.values():
                 self.touch(scope)
             scope.outputs = [new if v == old else v for v in scope.outputs]
             scope.emits = {k: new if v == old else v for k, v in scope.emits.items()}
             if not kept:
                 scope.inputs = [new if v == old else v for v in scope.inputs]
+        self._held.setdefault(new, {}).update(held)
+        if kept and held:
+            self._held[old] = held
 
     def set(self, node: Node, *args: Any, **attrs: Any) -> None:
         """Gives a node other operands, and other attributes where some are named."""

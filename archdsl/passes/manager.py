@@ -46,12 +46,17 @@ def keyed(decisions: Mapping[str, Any], step: Step) -> dict[str, Any]:
     return {f"{a}@{step.name}": v for a, v in decisions.items()}
 
 
-def transformed(made: Elaborated, steps: Iterable[Step]) -> Elaborated:
-    """The graph after some steps: what a variant with `transform`s is, for checks, costs and claims."""
+STEPS, STEPS_A_NODE = 500, 8  # of an elaboration's budget, for a pass and for each node that it looks at
+
+
+def transformed(made: Elaborated, steps: Iterable[Step], session: Session) -> Elaborated:
+    """The graph after some steps: what a variant with `transform`s is, for checks, costs and claims. A stranger's spec pays for each from the budget
+    of its session (A0602)."""
     order = Order()
     source = made
     for step in steps:
         order.enter(step)
+        session.step(step.span, STEPS + STEPS_A_NODE * made.graph.node_count)
         done = rewrite(made, step)
         made = replace(made, graph=done.graph, source=source, rewrites=(*made.rewrites, done))
     return made

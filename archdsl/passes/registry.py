@@ -50,6 +50,7 @@ class Pass:
     source: str = ""
     samples: Sequence[str] = ()
     decider: Callable[..., dict[str, Any]] | None = None
+    usual: dict[str, Any] | None = None  # the defaults of its options, once they have been read
 
     @property
     def doc(self) -> str:

@@ -1,7 +1,7 @@
 """Steps: one text, `name(options) on SELECTOR using INPUT`, in a spec's `transform`, on the command line and printed from Python."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.hints import did_you_mean
@@ -65,33 +65,50 @@ class Step:
 
 def read(node: tree.Transform, frame: Frame) -> Step:
     """The step that a `transform` says, its options evaluated in `frame`."""
-    from archdsl.elaborate.expressions import evaluate
-    from archdsl.elaborate.headers import convert
-
     rule = find(node.name)
     if rule is None:
         raise error("A0561", f"there is no pass `{node.name}`", _name_span(node), "not known",
                     help=did_you_mean(node.name, every()) or ("`archdsl passes` lists them",))
+    options = options_of(rule, node, "A0562", frame)
+    if len(node.using) != len(rule.using):
+        wanted = f"needs {len(rule.using)} inputs ({', '.join(rule.using)})" if rule.using else "uses no inputs"
+        raise error("A0562", f"`{rule.name}` {wanted}, {len(node.using)} are named", node.span, notes=(rule.signature,),
+                    help=f"{rule.name}(…) using {', '.join(rule.using)}" if rule.using else "leave out `using …`")
+    return Step(rule.name, options, node.selector, node.using, node.span)
+
+
+class Optioned(Protocol):
+    """What has a name and options: a pass, a report."""
+
+    name: str
+    signature: str
+
+    @property
+    def params(self) -> tuple[tree.Param, ...]: ...
+
+
+def options_of(rule: Optioned, node: tree.Transform, code: str, frame: Frame | None = None) -> dict[str, Any]:
+    """The options that a text gives, with the defaults of the others. Raises `code` for those that do not belong, A0204 for values."""
+    from archdsl.elaborate.expressions import evaluate
+    from archdsl.elaborate.headers import convert
+
+    frame = frame or alone()
     names = [p.name for p in rule.params]
     given: dict[str, Any] = {}
     for at, a in enumerate(node.args):
         name = a.name or (names[at] if at < len(names) else None)
         if name is None or name not in names:
             what = f"has no option `{a.name}`" if a.name else f"takes {len(names)} options at most"
-            raise error("A0562", f"`{rule.name}` {what}", a.name_span or a.span, "not taken", notes=(rule.signature,),
+            raise error(code, f"`{rule.name}` {what}", a.name_span or a.span, "not taken", notes=(rule.signature,),
                         help=did_you_mean(a.name or "", names))
         if name in given:
-            raise error("A0562", f"`{name}` is given twice", a.span, notes=(rule.signature,))
+            raise error(code, f"`{name}` is given twice", a.span, notes=(rule.signature,))
         given[name] = convert(frame, evaluate(frame, a.value), next(p.type for p in rule.params if p.name == name), a.value.span, name)
     missing = [p.name for p in rule.params if p.default is None and p.name not in given]
     if missing:
-        raise error("A0562", f"`{rule.name}` needs `{missing[0]}`", node.span, notes=(rule.signature,), help=f"write {rule.name}({missing[0]} = …)")
-    if len(node.using) != len(rule.using):
-        wanted = f"needs {len(rule.using)} inputs ({', '.join(rule.using)})" if rule.using else "uses no inputs"
-        raise error("A0562", f"`{rule.name}` {wanted}, {len(node.using)} are named", node.span, notes=(rule.signature,),
-                    help=f"{rule.name}(…) using {', '.join(rule.using)}" if rule.using else "leave out `using …`")
+        raise error(code, f"`{rule.name}` needs `{missing[0]}`", node.span, notes=(rule.signature,), help=f"write {rule.name}({missing[0]} = …)")
     usual = defaults(rule)
-    return Step(rule.name, {n: _plain(given.get(n, usual.get(n))) for n in names}, node.selector, node.using, node.span)
+    return {n: _plain(given.get(n, usual.get(n))) for n in names}
 
 
 def _name_span(node: tree.Transform) -> Span:
@@ -99,12 +116,14 @@ def _name_span(node: tree.Transform) -> Span:
     return Span(node.span.source, node.span.start + at, node.span.start + at + len(node.name)) if at >= 0 else node.span
 
 
-def defaults(rule: Pass) -> dict[str, Any]:
-    """The options of a pass that have defaults, with them."""
-    from archdsl.elaborate.expressions import evaluate
+def defaults(rule: Optioned) -> dict[str, Any]:
+    """The options that have defaults, with them."""
+    if rule.usual is None:
+        from archdsl.elaborate.expressions import evaluate
 
-    frame = alone()
-    return {p.name: _plain(evaluate(frame, p.default)) for p in rule.params if p.default is not None}
+        frame = alone()
+        rule.usual = {p.name: _plain(evaluate(frame, p.default)) for p in rule.params if p.default is not None}
+    return rule.usual
 
 
 def _plain(value: Any) -> Any:

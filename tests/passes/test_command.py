@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -116,6 +117,15 @@ def test_a_variant_that_does_not_fit_is_found_by_check(archdsl, net):  # noqa: F
     net.write_text(NET.replace("transform centre();", "transform fold_batch_norm();"))
     done = archdsl("check", net, code=1)
     assert "error[A0564]" in done.stdout and "transform fold_batch_norm()" in done.stdout
+
+
+@pytest.mark.parametrize("step", ["bake()", "fold_norm_scales() on layers[0]"])
+def test_a_spec_cannot_hold_up_its_reader(archdsl, net, step):  # noqa: F811
+    net.write_text(NET + "variant many of plain { " + f"transform {step} " * 20_000 + "}\n")
+    start = time.perf_counter()
+    done = archdsl("check", net, code=1)
+    assert "error[A0602]" in done.stdout or "error[A0564]" in done.stdout
+    assert time.perf_counter() - start < 20
 
 
 def test_texts_of_steps():
