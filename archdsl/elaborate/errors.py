@@ -215,8 +215,8 @@ NAMES: dict[str, Code] = {
     "A0230": Code(
         "statements behind `return`",
         "A body ends where it returns. What stands behind it is never evaluated, so it is most likely a mistake.",
-        bad=_net("return x\n  x = relu(x)"),
-        good=_net("x = relu(x)\n  return x"),
+        bad=_net("return x\nx = relu(x)"),
+        good=_net("x = relu(x)\nreturn x"),
     ),
 }
 
