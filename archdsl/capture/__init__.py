@@ -1,7 +1,7 @@
 """Capture: a foreign PyTorch module as a typed graph. `archdsl.capture(module, example)` is this package called.
 
     torch.export (export.py) ──▶ aten nodes ──▶ our ops (translate.py, by the table in rules/)
-                                                  │ each op as it is added: lifting rules (lifting.py), masks and positions (masks.py)
+                                                  │ each op as it is added: lifting rules (lifting.py), masks (masks.py, formulas.py)
                                                   ▼
                                  flat program (flat.py) ──▶ a graph for each module class (hierarchy.py) ──▶ printed text, elaborated again
 

@@ -31,7 +31,7 @@ class Flat:
     """Adds ops one after another. `at` (scope), `name` and `span` are those of the foreign node that is being translated.
 
     `float_name`: the pinned name of the model's own float type (`f32` for a module in float32). `lifts`: rule -> how often it has been applied.
-    `tables`: address of a buffer -> what its elements are by their places (masks.py), where they follow a pattern.
+    `tables`: address of a buffer -> what its elements are by their places (formulas.py), where they follow a pattern.
     """
 
     facts: Facts

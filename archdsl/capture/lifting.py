@@ -201,6 +201,42 @@ def _masked_scores(flat: Flat, node: Node) -> Any:
     return flat.op("attention", q, k, v, extra if bias is None else flat.op("add", bias, extra), **plain.node.attrs)
 
 
+def _windowed_scores(flat: Flat, node: Node) -> Any:
+    """Scores [(B n), h, T, S] to which [B, n, …] is added with the first axis taken apart (shifted windows): attention with both axes in front."""
+    weights, v = node.args
+    kept = weights.node.args[0].node if weights.node.op == "dropout" else weights.node
+    merged = kept.args[0].node if kept.op == "softmax" and kept.attrs["axis"] == -1 else kept
+    if merged.op != "rearrange" or merged.args[0].node.op != "add" or len(v.shape) != 4:
+        return None
+    parts = merged.args[0].node.args
+    apart = next((x.node for x in parts if type(x) is Value and _splits_first(x.node)), None)
+    extra = next((x for x in parts if type(x) is Value and x.node is not apart and len(x.shape) == 5), None)
+    if apart is None or extra is None or not _undoes(merged, apart):
+        return None
+    plain = flat.op("matmul", flat.op("softmax", apart.args[0]), v)
+    if plain.node.op != "attention" or plain.node.attrs["mask"] != FULL:
+        return None
+    lead = apart.attrs["sizes"][:2]
+
+    def split(x: Value) -> Value:
+        front = [[]] if x.shape[0] == 1 else [[0, 1]]
+        groups = [[i] for i in range(2, 5)]
+        return layouts.rearrange(flat, x, [*lead, *x.shape[1:]], [*front, *groups], [*([[], []] if x.shape[0] == 1 else [[0], [1]]), *groups])
+
+    q, k, v, bias = plain.node.args
+    whole = extra if bias is None else flat.op("add", split(bias) if len(bias.shape) == 4 else bias, extra)
+    y = flat.op("attention", split(q), split(k), split(v), whole, **plain.node.attrs)
+    return layouts.rearrange(flat, y, list(y.shape), [[i] for i in range(5)], [[0, 1], [2], [3], [4]])
+
+
+def _splits_first(n: Node) -> bool:
+    return n.op == "rearrange" and n.attrs["ins"] == ((0, 1), (2,), (3,), (4,)) and n.attrs["outs"] == ((0,), (1,), (2,), (3,), (4,))
+
+
+def _undoes(merged: Node, apart: Node) -> bool:
+    return merged.attrs["ins"] == apart.attrs["outs"] and merged.attrs["outs"] == apart.attrs["ins"]
+
+
 def _leading_axes(flat: Flat, node: Node) -> Any:
     """linear(x as a matrix) is the matrix of linear(x): views around a linear map cancel."""
     x, weight, bias = node.args
@@ -226,11 +262,12 @@ def _counted_index(flat: Flat, node: Node) -> Any:
 STEPS = [
     *(Step("positions", op, _counted_index) for op in ("embedding", "take", "gather")),
     Step("mask", "attention", _written_mask), Step("scale", "attention", _standard_scale), Step("scale", "attention", _scaled_query),
-    Step("grouped queries", "attention", _grouped_queries), Step("masked scores", "matmul", _masked_scores), Step("Linear", "linear", _leading_axes),
+    Step("grouped queries", "attention", _grouped_queries), Step("masked scores", "matmul", _masked_scores),
+    Step("windowed scores", "matmul", _windowed_scores), Step("Linear", "linear", _leading_axes),
 ]
 RULES: list[Rule | Step] = [*SIMPLER, *NORMS, *ACTIVATIONS, *MAPS, *_attention_rules(), *STEPS]
 _BY_ROOT: dict[str, list[Rule | Step]] = {}
-_QUIET = {r.name for r in SIMPLER} | {"masked scores"}  # what they lift is counted where it arrives
+_QUIET = {r.name for r in SIMPLER} | {"masked scores", "windowed scores"}  # what they lift is counted where it arrives
 
 
 def lifted(flat: Flat, node: Node) -> Any:

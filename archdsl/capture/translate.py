@@ -11,7 +11,7 @@ from archdsl.capture import opaque, rules
 from archdsl.capture.conditions import Condition, Learned, learn, read
 from archdsl.capture.export import Exported, legal, place
 from archdsl.capture.flat import Flat, Invocation, Scope
-from archdsl.capture.masks import pattern
+from archdsl.capture.formulas import pattern
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim, Facts, Size
 from archdsl.graph import FLOATS, Guard, InitExpr, Param, TensorType, Value

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ IMAGES = {0: "B"}
 class Foreign(NamedTuple):
     """A module, an example for it, and other inputs with other sizes along the axes that vary."""
 
-    module: torch.nn.Module
+    module: Any
     example: torch.Tensor
     others: list[torch.Tensor]
     dynamic: dict[int, str]
@@ -61,7 +61,7 @@ MODELS = {
 """The bar: each is captured without opaque nodes, for any batch and length."""
 
 
-def outputs(model: torch.nn.Module, x: Any) -> list[torch.Tensor]:
+def outputs(model: Callable[..., Any], x: Any) -> list[torch.Tensor]:
     y = model(**x) if isinstance(x, dict) else model(x)
     return [y] if isinstance(y, torch.Tensor) else [v for v in (y.values() if hasattr(y, "values") else y) if isinstance(v, torch.Tensor)]
 

@@ -1,12 +1,14 @@
 """The bar of capture: timm and transformers, without opaque nodes, for any batch and length, with the same outputs and gradients."""
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 import archdsl
 from archdsl.spec import check_file
-from tests.capture.models import MODELS, exact, outputs
+from tests.capture.models import MODELS, exact, image_model, outputs
 from tests.parity.proof import relative
 
 
@@ -18,6 +20,15 @@ def captured(request):
 
 def test_nothing_stays_opaque(captured):
     assert captured[1].opaque == ()
+
+
+def test_it_is_lifted(captured, request):
+    """Attention, norms and activations are single ops, and masks are masks."""
+    name = request.node.callspec.params["captured"]
+    ops = [n for g in captured[1].graph.definitions() for n in g.nodes]
+    assert not {n.op for n in ops} & {"softmax", "rsqrt", "var", "erf", "tanh", "sigmoid", "cumsum"} - ({"tanh"} if name == "bert" else set())
+    masks = {n.attrs["mask"].kind for n in ops if n.op == "attention"}
+    assert masks == {"convnext": set(), "gpt2": {"causal"}, "opt": {"causal"}, "llama": {"causal"}}.get(name, {"full"})
 
 
 def test_the_text_is_a_sound_spec_of_the_same_graph(captured, tmp_path):
@@ -70,3 +81,30 @@ def test_gradients_in_float64(captured):
     for address, p in ours.named_parameters():
         if address in wanted:
             assert (p.grad - wanted[address]).abs().max() <= 1e-10 * largest, address
+
+
+def test_islands_of_float32_stay_in_a_bfloat16_model():
+    """Rotary angles and the statistics of norms: without them positions would not survive. Errors against float32 are those of the module."""
+    foreign = MODELS["llama"]()
+    half = copy.deepcopy(foreign.module).bfloat16()
+    found = archdsl.capture(half, foreign.example, dynamic=foreign.dynamic)
+    assert found.dtype is torch.bfloat16 and found.lifts["RMSNorm"] == 15
+    ours = found.build().eval()
+    for x in foreign.others:
+        with torch.no_grad():
+            wanted, theirs, mine = (outputs(m, x)[0].float() for m in (foreign.module, half, ours))
+        mine, theirs = ((y - wanted).square().mean().sqrt() for y in (mine, theirs))
+        assert mine <= 1.2 * theirs and mine < 0.02 * wanted.abs().max()
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("name", "side"), [("vit_tiny_patch16_224", 224), ("swin_tiny_patch4_window7_224", 224), ("convnext_tiny", 224),
+                                            ("mobilevit_xxs", 256), ("efficientformer_l1", 224)])
+def test_models_as_published(name, side):
+    foreign = image_model(name, side=side)
+    found = archdsl.capture(foreign.module, foreign.example, dynamic=foreign.dynamic)
+    assert found.opaque == ()
+    ours = found.build().eval()
+    with torch.no_grad():
+        for x in foreign.others[:2]:
+            assert relative(ours(x), foreign.module(x)) <= 1e-6
