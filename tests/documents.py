@@ -201,9 +201,10 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
                     exec(compile(b.text, str(b), "exec"), names)
                 assert printed.getvalue() == "", f"{b} prints"
     finally:
-        for registry, before in ((OPS, ops), (PASSES, passes)):
-            registry.clear()
-            registry.update(before)
+        OPS.clear()
+        OPS.update(ops)
+        PASSES.clear()
+        PASSES.update(passes)
     return out
 
 
