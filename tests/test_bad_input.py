@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad import texts  # noqa: F401  more cases
+from tests.bad import limits, texts  # noqa: F401  more cases
 from tests.bad.cases import CASES, model
 from tests.bad.client import Server
 
@@ -314,6 +314,13 @@ def test_sizes(at: str, server: Server, tmp_path: Path):
     (tmp_path / "m.arch").write_text(GOOD)
     a = server.run(tmp_path, "cost", "m.arch", "--at", at)
     assert a["rc"] == (1 if a["codes"] else 0)
+
+
+@pytest.mark.parametrize("at", [f"B={2**48 + 1}", "B=" + "9" * 5000, "B=" + "1" * 45])
+def test_sizes_beyond_any_tensor(at: str, server: Server, tmp_path: Path):
+    (tmp_path / "m.arch").write_text(GOOD)
+    assert server.run(tmp_path, "cost", "m.arch", "--at", at)["codes"] == ["A0642"]
+    assert server.run(tmp_path, "cost", "m.arch", "--at", f"B={2**30}")["codes"] == []
 
 
 @pytest.mark.parametrize(

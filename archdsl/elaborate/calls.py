@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from archdsl.diagnostics.model import error
+from archdsl.dims import TooLarge
 from archdsl.elaborate import headers, library
 from archdsl.elaborate.apply import Args, apply, complete
 from archdsl.elaborate.evaluation import evaluate
@@ -115,7 +116,7 @@ def builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
     try:
         frame.session.step(span, 1 + library.work(func.name, positional))
         return checked(frame.session, func.call(*positional, **named), span)
-    except library.TooMuch as e:
+    except (library.TooMuch, TooLarge) as e:
         raise limit(f"{func.name}: {e}", span) from None
     except library.HyperError as e:
         raise error("A0204", f"{func.name}: {e}", span, notes=(func.doc,)) from None
