@@ -11,6 +11,7 @@ from archdsl.passes.flat import Flat
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Span
 from archdsl.weightmap import Entry, WeightMap
+from archdsl.weightmap import Step as MapStep
 
 if TYPE_CHECKING:
     from archdsl.passes.step import Step
@@ -89,6 +90,10 @@ class Edit(Flat):
         from archdsl.passes.expressions import leave_weights
 
         self.values.update(leave_weights(self, list(values)))
+
+    def move(self, source: tuple[str, ...], target: tuple[str, ...], *steps: MapStep) -> None:
+        """Says that new weights (declared with `own`) are old ones, renamed, sliced, transposed or joined: an entry of the names' map."""
+        self.moves.append(Entry(source, target, steps))
 
     def written(self, node: Node) -> Span:
         """Where the user wrote what a node is of: the application in their own text that led to it, for a node inside a library block."""

@@ -323,8 +323,10 @@ class _Definition:
         path = scope.path[len(self.scope.prefix):]
         owner = self.builder.children.get(path)
         if owner is None:
-            self.builder.adopt(path, rolled.graph, scope.call.span if scope.call is not None else NOWHERE)
-        elif owner.hash != rolled.graph.hash and not (rolled.graph is scope.graph and owner is self.scope.graph.children.get(path)):
+            owner = self.scope.graph.children.get(path, rolled.graph) if rolled.graph is scope.graph else rolled.graph
+            self.builder.adopt(path, owner, scope.call.span if scope.call is not None else NOWHERE)
+        as_it_was = rolled.graph is scope.graph and owner is self.scope.graph.children.get(path)
+        if owner is not rolled.graph and owner.hash != rolled.graph.hash and not as_it_was:
             raise Dissolve(scope.path)  # a share is printed once; one that is applied at two sizes stays as elaboration made it
         call = scope.call
         assert call is not None

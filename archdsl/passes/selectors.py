@@ -177,7 +177,8 @@ class _Reader:
                 counts[prefix] = 1 + max(int(p[len(before)]) for a in self._places() if (p := a.split("."))[:len(before)] == before
                                          and len(p) > len(before) and p[len(before)].isdigit())
             if len(parts) == 1:
-                return int(part) == int(parts[0]) % counts[prefix]
+                wanted = int(parts[0])
+                return int(part) == (wanted if wanted >= 0 else wanted + counts[prefix])
             return int(part) in range(*slice(*(int(p) if p else None for p in parts)).indices(counts[prefix]))
 
         return fits

@@ -198,3 +198,28 @@ def test_the_map_of_names(net):
     kept = dict(zip(folded.names.targets(), folded.names.sources()))
     assert kept == {} or all(torch.equal(folded.weights[k], model.weights[v]) for k, v in kept.items())
     assert "head.weight" not in kept and set(kept) < set(folded.weights)
+
+
+def test_weights_that_are_moved(own, net):
+    """Transposed under another name: an entry of the map, composed over steps and undone by its inverse."""
+    from archdsl.graph import InitExpr, Param, TensorType
+    from archdsl.weightmap import Step as MapStep
+
+    @graph_pass("transpose_weights()", contract=equal(), provides=("transposed",))
+    def transpose_weights(edit):
+        """Keeps the weights of linear maps as [i, o]."""
+        for n in edit.selected("linear"):
+            old = n.args[1].node.attrs["path"]
+            new, (o, i) = old.removesuffix("weight") + "columns", n.args[1].shape
+            edit.own(new, Param(new, "param", TensorType("float", (i, o)), InitExpr("normal", (), (("mean", 0), ("std", 1)))), edit.owner[old])
+            edit.move((old,), (new,), MapStep("transpose", ((0, 1),)))
+            turned = edit.add("rearrange", edit.weight(new, n), sizes=(i, o), ins=((0,), (1,)), outs=((1,), (0,)), at=n)
+            edit.set(n, n.args[0], turned, n.args[2])
+
+    model = Model.of(package.load(net))
+    new = model.apply("transpose_weights()", check=True)
+    assert "head.columns" in new.weights and "head.weight" not in new.weights
+    assert torch.equal(new.weights["head.columns"], model.weights["head.weight"].T)
+    back = dict(new.names.invert().apply(new.state_dict()))
+    assert back.keys() == model.state_dict().keys() and all(torch.equal(back[k], w) for k, w in model.state_dict().items())
+    assert new.apply('fold_norm_scales(form = "train")').names == new.names

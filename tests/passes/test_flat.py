@@ -62,6 +62,35 @@ def test_a_result_that_no_node_reads_is_replaced():
     assert archdsl.loads(print_graph(new)).elaborate().graph.hash == new.hash
 
 
+FORMS = """block Times(k: float)(x: [..., d]) -> [..., d] { return k * Linear(d)(x) as map }
+extern block Scan(width: int)(x: [..., T, d]) -> [..., T, d]
+block Inner()(x: [B, T, d]) -> [B, T, d] {
+  buffer n: [d] = zeros()
+  y = phase { train => x + n  eval => x * 2 }
+  update n = mean(stop(x), axis = [0, 1])
+  emit seen = y
+  return Linear(d)(y) as q
+}
+model M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] {
+  share f = Times(1)
+  share g of f = Times(0.5)
+  share h = Inner()
+  x = g(f(x))
+  x = h(x) as one
+  x = h(x) as two
+  x = x |> Scan(width = 3) as scan
+  return x + collect(seen)[0]
+}"""
+
+
+def test_forms_of_shared_blocks_phases_updates_and_modules_of_the_user():
+    graph = made(FORMS).graph
+    flat = Flat(graph)
+    for scope in flat.scopes:
+        scope.dirty = True
+    assert flat.graph().hash == graph.hash and list(flat.graph().emits) == ["one.seen", "two.seen"]
+
+
 def test_a_shared_block_that_is_edited_in_one_place_is_taken_apart():
     flat = Flat(made(SHARED).graph)
     last = [n for n in flat.nodes if n.op == "linear" and flat.address(n) == "f"][1]
