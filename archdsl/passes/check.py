@@ -30,6 +30,9 @@ class Finding:
     difference: float
     allowed: float | None
 
+    def __str__(self) -> str:
+        return f"{self.what} in {'training' if self.phase == 'train' else 'evaluation'}, {self.weights} weights: differs by {self.difference:.2g}"
+
     @property
     def holds(self) -> bool:
         return self.allowed is None or self.difference <= self.allowed
@@ -43,8 +46,7 @@ def require(before: Model, after: Model, done: Rewrite, step: Step) -> list[Find
     wrong = [f for f in found if not f.holds]
     if wrong:
         worst = max(wrong, key=lambda f: f.difference if math.isfinite(f.difference) else math.inf)
-        rows = tuple(f"{f.what} in {'training' if f.phase == 'train' else 'evaluation'}, {f.weights} weights: {f.difference:.2g}, at most "
-                     f"{f.allowed:.2g} is promised" for f in wrong[:8])
+        rows = tuple(f"{f}, at most {f.allowed:.2g} is promised" for f in wrong[:8])
         raise error("A0566", f"`{step}` does not keep its contract: {worst.what} differs by {worst.difference:.2g}", step.span, "this step",
                     notes=(f"the contract: {contract}", *rows), help="leave the step out, and report it with the spec: its pass promises this")
     return found
@@ -75,8 +77,7 @@ def built(made: Elaborated, weights: Mapping[str, Any]) -> Any:
 
     from archdsl.lower import lower
 
-    model = lower(made.graph, device="meta", dtype=torch.float64, emit=("**",) if made.graph.emits else ())
-    model = model.to_empty(device="cpu")
+    model = lower(made.graph, dtype=torch.float64, emit=("**",) if made.graph.emits else ())  # "meta" would lose the tables written in the text
     held = {**dict(model.named_buffers(remove_duplicate=False)), **dict(model.named_parameters(remove_duplicate=False))}
     with torch.no_grad():
         for address in weights:

@@ -131,13 +131,15 @@ class Model:
         if step.rule.decider is not None and not own:
             own = step.rule.decider(self, {"tables": tables, "using": step.using}, **step.options)
         done = rewrite(self.made, step, keyed(own, step), tables)
+        notes = done.notes
         after = replace(self, made=replace(self.made, graph=done.graph), weights=Rewritten(self.weights, done, lambda: self.float_type),
                         names=_composed(self.names, done, self.graph),
-                        recipe=(*self.recipe, Applied(str(step), done.graph.hash, keyed(own, step), done.notes)))
+                        recipe=(*self.recipe, Applied(str(step), done.graph.hash, keyed(own, step), notes)))
         if check:
             from archdsl.passes.check import require
 
-            require(self, after, done, step)
+            measured = [str(f) for f in require(self, after, done, step) if f.allowed is None]
+            after = replace(after, recipe=(*self.recipe, replace(after.recipe[-1], notes=(*notes, *measured))))
         return after
 
     # ---------------------------------------------------------------- torch

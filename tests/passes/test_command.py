@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import archdsl as package
 from archdsl.diagnostics.model import ArchError
 from archdsl.passes import Model, Step, graph_pass, steps
-from archdsl.passes.contract import equal
+from archdsl.passes.contract import approximate, equal
 from archdsl.passes.registry import PASSES
 from tests.cli.conftest import archdsl  # noqa: F401  (a fixture)
 from tests.elaborate.helpers import USES, fault
@@ -171,6 +171,18 @@ def test_contracts_are_checked(own, net):
     assert [p.type for _, p in model.graph.parameters()] and model.recipe == ()
     assert model.apply("drop_small(0.5)", check=True).recipe[0].decisions == {"layers.0.mlp.up.weight@drop_small": True,
                                                                              "layers.1.mlp.up.weight@drop_small": True}
+
+
+def test_approximations_are_measured(own, net):
+    @graph_pass("halve()", contract=approximate("differences"))
+    def halve(edit):
+        """Halves the head."""
+        for n in edit.selected("linear"):
+            edit.set(n, n.args[0], edit.add("mul", n.args[1], 0.5, at=n), n.args[2])
+
+    notes = Model.of(package.load(net)).apply("halve() on head", check=True).recipe[0].notes
+    assert len(notes) == 4 and all(n.startswith("the output `y` in ") and "differs by" in n for n in notes)
+    assert all(0.1 < float(n.rpartition(" ")[2]) < 1 for n in notes)
 
 
 def test_order_is_refused_not_guessed(own, net):
