@@ -199,6 +199,8 @@ def _slice(x: TensorType, items: tuple[tuple[Any, ...], ...]) -> TensorType:
                 raise OpError(f"there is no position {rest[0]} on an axis of {n}", "items")
             continue
         start, stop, step = rest
+        if step is not None and not isinstance(step, int):
+            raise OpError(f"a step has to be known when the model is built, this is {step}", "items")
         if step is not None and step < 1:
             raise OpError("a step must be positive", "items", help="`flip` turns an axis round")
         length = _bound(stop, n, n) - _bound(start, n, 0)
