@@ -30,6 +30,7 @@ def loaded(code: str) -> list[str]:
     "from archdsl.cli.commands.fmt import fmt; fmt([SPEC], check=True)",
     "from archdsl.cli.commands.ops import ops; ops()",
     "from archdsl.cli.pages import find_page; find_page('linear')",
+    "from archdsl.cli.commands.report import report; assert report('timeline', [SPEC], [], [], False) == 0",
 ])
 def test_front_end_loads_no_torch(code):
     assert loaded(f"SPEC = {str(SPECS[0])!r}\n{code}") == []

@@ -12,12 +12,13 @@ from archdsl.source import NOWHERE
 if TYPE_CHECKING:
     from archdsl.ops.registry import Op
     from archdsl.passes.registry import Pass
+    from archdsl.reports.registry import Rule
 
 WIDTH = 100
 
 
 class Page(TypedDict):
-    """`kind` is code, op, block or pass; `text` is the whole page."""
+    """`kind` is code, op, block, pass or report; `text` is the whole page."""
 
     topic: str
     kind: str
@@ -25,7 +26,7 @@ class Page(TypedDict):
 
 
 def find_page(topic: str) -> Page:
-    """The page about a code, an op, a block or a pass. Raises A0651 with the nearest names."""
+    """The page about a code, an op, a block, a pass or a report. Raises A0651 with the nearest names."""
     code = topic.strip("[]").upper()
     if re.fullmatch(r"A\d{4}", code):
         page = all_codes().get(code)
@@ -46,6 +47,11 @@ def find_page(topic: str) -> Page:
     found = registry.find(topic)
     if found:
         return {"topic": topic, "kind": "pass", "text": pass_page(found)}
+    from archdsl.reports.registry import find as find_report
+
+    told = find_report(topic)
+    if told:
+        return {"topic": topic, "kind": "report", "text": report_page(told)}
     if installed(topic):
         return {"topic": topic, "kind": "op", "text": op_page(OPS[topic])}
     raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *registry.PASSES])
@@ -56,8 +62,17 @@ def pass_page(rule: Pass) -> str:
     order = {"requires": rule.requires, "provides": rule.provides, "destroys": rule.destroys}
     facts = [f"contract: {rule.told()}", *(f"{word}: {', '.join(names)}" for word, names in order.items() if names)]
     facts += [f"source: {rule.source}"] if rule.source else []
-    text = "\n\n".join(textwrap.fill(" ".join(p.split()), WIDTH) for p in textwrap.dedent(rule.doc).split("\n\n"))
-    return f"pass {rule.signature}\n\n{text}\n\n" + "\n".join(textwrap.fill(f, WIDTH, subsequent_indent="  ") for f in facts)
+    return f"pass {rule.signature}\n\n{_filled(rule.doc)}\n\n" + "\n".join(textwrap.fill(f, WIDTH, subsequent_indent="  ") for f in facts)
+
+
+def report_page(rule: Rule) -> str:
+    """Signature, meaning of the options and of the columns."""
+    return f"report {rule.signature}\n\n{_filled(rule.doc)}" + (f"\n\nsource: {rule.source}" if rule.source else "")
+
+
+def _filled(doc: str) -> str:
+    """Paragraphs of a docstring at one width."""
+    return "\n\n".join(textwrap.fill(" ".join(p.split()), WIDTH) for p in textwrap.dedent(doc).split("\n\n"))
 
 
 def op_page(op: Op) -> str:

@@ -64,10 +64,10 @@ def fmt(paths: Paths, check: Annotated[bool, typer.Option("--check", help="Chang
 
 
 @app.command()
-def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK|PASS", help="For example A0303, linear, Attention, bake.",
+def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK|PASS|REPORT", help="For example A0303, linear, Attention, bake.",
                                                  show_default=False)],
             json: Json = False) -> int:
-    """Explain a diagnostic's code, an op, a block of the library or a pass."""
+    """Explain a diagnostic's code, an op, a block of the library, a pass or a report."""
     from archdsl.cli.commands.explain import explain
 
     return explain(topic, json)
@@ -165,6 +165,21 @@ def passes(json: Json = False) -> int:
     from archdsl.cli.commands.passes import passes
 
     return passes(json)
+
+
+@app.command()
+def report(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A report, with options if wanted: 'timeline(devices = 4)'.", show_default=False)],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="What it is about; the first one is the baseline.", show_default=False,
+                                                 autocompletion=complete_source)],
+    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)] = None,
+    settings: Settings = None,
+    json: Json = False,
+) -> int:
+    """Print a report about models: `timeline` tells computation and communication on several devices."""
+    from archdsl.cli.commands.report import report
+
+    return report(name, sources, at or [], settings or [], json)
 
 
 @app.command()

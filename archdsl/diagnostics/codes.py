@@ -28,6 +28,7 @@ OWNERS = (
     "archdsl.lower.errors",      # A05 lowering, binding
     "archdsl.weights",           # A05 weights from files and foreign models
     "archdsl.passes.errors",     # A056x passes
+    "archdsl.reports.errors",    # A058x reports
     "archdsl.tying",             # A05 models with weights in common
     "archdsl.modules",           # A06 imports
     "archdsl.store",             # A052x compiled folders

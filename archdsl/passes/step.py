@@ -1,7 +1,7 @@
 """Steps: one text, `name(options) on SELECTOR using INPUT`, in a spec's `transform`, on the command line and printed from Python."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.hints import did_you_mean
@@ -13,6 +13,7 @@ from archdsl.syntax import tree
 if TYPE_CHECKING:
     from archdsl.elaborate.frame import Frame
     from archdsl.passes.model import Model
+    from archdsl.reports.registry import Rule
 
 
 @record(frozen=True)
@@ -77,17 +78,7 @@ def read(node: tree.Transform, frame: Frame) -> Step:
     return Step(rule.name, options, node.selector, node.using, node.span)
 
 
-class Optioned(Protocol):
-    """What has a name and options: a pass, a report."""
-
-    name: str
-    signature: str
-
-    @property
-    def params(self) -> tuple[tree.Param, ...]: ...
-
-
-def options_of(rule: Optioned, node: tree.Transform, code: str, frame: Frame | None = None) -> dict[str, Any]:
+def options_of(rule: Pass | Rule, node: tree.Transform, code: str, frame: Frame | None = None) -> dict[str, Any]:
     """The options that a text gives, with the defaults of the others. Raises `code` for those that do not belong, A0204 for values."""
     from archdsl.elaborate.expressions import evaluate
     from archdsl.elaborate.headers import convert
@@ -116,7 +107,7 @@ def _name_span(node: tree.Transform) -> Span:
     return Span(node.span.source, node.span.start + at, node.span.start + at + len(node.name)) if at >= 0 else node.span
 
 
-def defaults(rule: Optioned) -> dict[str, Any]:
+def defaults(rule: Pass | Rule) -> dict[str, Any]:
     """The options that have defaults, with them."""
     if rule.usual is None:
         from archdsl.elaborate.expressions import evaluate
