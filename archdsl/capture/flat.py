@@ -71,7 +71,8 @@ class Flat:
         result = known.infer(**types) if known.infer else shapes.infer_by_signature(known, types)
         result = result if isinstance(result, tuple) else (result,)
         args = tuple(arguments[p.name] for p in parameters(name) if p.operand)
-        node = Node(name, args, {p.name: arguments[p.name] for p in parameters(name) if not p.operand}, result, self.span, self.name)
+        node = Node(name, args, {p.name: arguments[p.name] for p in parameters(name) if not p.operand}, result, self.span,
+                    self.name if len(result) > 1 or "," not in self.name else "")
         simpler = lifted(self, node)
         if simpler is not None:
             return simpler

@@ -61,12 +61,18 @@ def _node(scope: Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:
         return right
     targets: list[str] = []
     for i in range(len(outputs)):
-        name = scope.fresh(n.name if len(outputs) == 1 else f"{n.name}_{i}" if n.name else "", "v")
+        name = scope.fresh(_hint(n, i, len(outputs)), "v")
         scope.values[Value(n, i)] = name
         targets.append(name)
     for i in range(len(outputs), len(n.types)):
         scope.values[Value(n, i)] = _emitted(scope, n, i)
     return f"{', '.join(targets) or '_'} = {right}"
+
+
+def _hint(n: Node, i: int, count: int) -> str:
+    """The name of one of a node's results. A captured node may have names for all of them, `q, k, v`."""
+    names = n.name.split(", ")
+    return n.name if count == 1 else names[i] if len(names) == count else f"{n.name}_{i}" if n.name else ""
 
 
 def _emitted(scope: Scope, n: Node, i: int) -> str:
