@@ -10,9 +10,11 @@ from archdsl.elaborate import headers
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.ops import infer
 from archdsl.elaborate.values import describe, has_tensor, is_list
 from archdsl.graph import Value
 from archdsl.ops.foreign import PURE
+from archdsl.ops.registry import find
 from archdsl.syntax import tree
 
 
@@ -27,9 +29,15 @@ def extern_call(frame: Frame, node: tree.ExternCall) -> Any:
     args = tuple(_argument(evaluate(frame, a.value), a) for a in node.args)
     if not has_tensor(args):
         raise error("A0204", f"`{node.op}` is a function of tensors, and is given none", node.span)
-    types = headers.declared_types(frame, node.outs, node.span)
-    attrs = {"name": name, "keywords": tuple(a.name for a in node.args if a.name is not None), "dtypes": tuple(t.dtype for t in types),
-             "shapes": tuple(t.shape for t in types)}
+    for o in node.outs:
+        if not isinstance(o.type, tree.TensorType):
+            raise error("A0204", "a result is a tensor", o.span, help="write its element type and shape, for example `int[B, T]`")
+    declared = headers.declared_types(frame, node.outs, node.span)
+    attrs = {"name": name, "keywords": tuple(a.name for a in node.args if a.name is not None), "dtypes": tuple(t.dtype for t in declared),
+             "shapes": tuple(t.shape for t in declared)}
+    op = find("aten")
+    assert op is not None
+    types = infer(frame, op, {"args": args, **attrs}, node.span, {})
     values = frame.builder.add("aten", (args,), attrs, types, node.span).values
     return values[0] if len(values) == 1 else values
 

@@ -62,6 +62,13 @@ def test_what_is_not_pure_is_refused(op, code):
     assert [d.code for d in fault.value.diagnostics] == [code]
 
 
+@pytest.mark.parametrize(("shape", "code"), [("[B, 2 ** 40, 2 ** 40]", "A0602"), ("[B, d - 9]", "A0304"), ("[B, e]", "A0305"), ("str", "A0204")])
+def test_result_types_are_possible(shape, code):
+    with pytest.raises(archdsl.ArchError) as fault:
+        archdsl.loads(f"model Net(d: int = 8)(x: [B, d]) -> [B, _] {{\n  y = extern aten.atan(x) -> {shape}\n  return x\n}}\n")
+    assert [d.code for d in fault.value.diagnostics] == [code]
+
+
 def test_the_list_holds_functions_of_tensors_and_numbers_alone():
     """By their schemas in this torch: nothing is written, no text is taken, nothing is drawn."""
     for name in PURE:
