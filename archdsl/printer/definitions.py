@@ -29,14 +29,16 @@ def print_graph(made: Elaborated | Graph, format: bool = True) -> str:
 
 
 def _definition_names(graph: Graph) -> dict[int, str]:
-    """A unique capitalised name for each definition, after the block or loop label that it came from."""
+    """A unique name for each definition, after the block or loop label that it came from; the model keeps its own. Those that are applied are
+    capitalised, and longer than a letter: one capital alone is a size."""
     taken: set[str] = set()
     out: dict[int, str] = {}
     for g in [graph, *(d for d in graph.definitions() if d is not graph)]:
         base = re.sub(r"\W", "_", g.name) or "Block"
-        base = base[0].upper() + base[1:] if base[0].isalpha() else f"B{base}"
+        if g is not graph or not _plain(g.name):
+            base = base[0].upper() + base[1:] if base[0].isalpha() else f"B{base}"
         name, k = base, 1
-        while name in taken or len(name) == 1:
+        while name in taken or len(name) == 1 and g is not graph:
             k += 1
             name = f"{base}_{k}"
         taken.add(name)

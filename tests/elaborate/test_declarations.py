@@ -40,6 +40,17 @@ def test_a_const_is_neither_counted_nor_lost_in_print():
     assert archdsl.loads(text).cost().params == 0
 
 
+@pytest.mark.parametrize(("name", "printed"), [("M", "M"), ("net", "net"), ("x", "x"), ("gelu", "Gelu")])
+def test_the_printed_model_keeps_its_name(name, printed):
+    text = ("use std.linear { Linear }\nblock Up(n: int)(x: [..., d]) -> [..., d] { return x |> Linear(n) as up |> Linear(d) as down }\n"
+            f"model {name}(d: int = 8)(x: [M, d], net: [M, d]) -> y: [M, d] {{\n  param weight: [d] = normal()\n  Y: for i in range(2) {{ x = Up(3)(x) as m }}\n"
+            "  return x * weight + net\n}")
+    made = archdsl.loads(text).elaborate()
+    again = archdsl.loads(print_graph(made))
+    assert again.name == printed
+    assert again.elaborate().graph.hash == made.graph.hash
+
+
 @pytest.mark.parametrize("value", ["normal()", "2 * uniform(low = -1)", "0.5 * (1 + normal())"])
 def test_a_const_that_others_would_not_have_is_refused(value):
     assert "const" in fault(f"param w: [8] = normal()\nconst c: [8] = {value}\nreturn x * c * w", code="A0204").help[0]
