@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.model import elaborate
+from archdsl.elaborate.passes import Plan
 from archdsl.elaborate.values import show
 from archdsl.records import record
 from archdsl.source import Span
@@ -33,10 +34,21 @@ class Application:
     arguments: tuple[Argument, ...]
 
 
+class _Unplanned(dict[int, Any]):
+    """No passes of a loop are elaborated as one: those that differ in a drop rate alone are told one by one."""
+
+    def get(self, key: int, default: Any = None) -> Any:
+        return NEVER
+
+
+NEVER = Plan((), (), (), frozenset({""}), frozenset())  # no variable has this name, so the plan never holds
+
+
 def applications(spec: Spec) -> list[Application]:
     """The applications of a model at its defaults, in the order in which they are evaluated; equal ones at one place once. Raises ArchError."""
     session = Session(spec.module.library)
     session.told = []
+    session.plans = _Unplanned()
     elaborate(spec.module, spec.decl, (), session)
     out: dict[Any, Application] = {}
     for span, block, rows in session.told:

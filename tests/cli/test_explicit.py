@@ -8,7 +8,9 @@ import pytest
 
 import archdsl
 from archdsl.cli.commands.check import check
+from archdsl.diagnostics.model import Diagnostic
 from archdsl.elaborate.explicit import applications
+from archdsl.source import Source, Span
 
 TEXT = """use std.linear { Linear }
 use std.norm { RMSNorm }
@@ -77,3 +79,46 @@ def test_errors_come_first(tmp_path, capsys):
     (tmp_path / "net.arch").write_text(TEXT.replace("as out", "as gate"))
     assert check([str(tmp_path)], explicit=True) == 1
     assert "A0211" in capsys.readouterr().out
+
+
+LOOP = """use std.linear { Linear }
+
+block F(rate: float)(x: [..., d]) -> [..., d] { return Linear(d)(x) |> dropout(rate) }
+
+model Net(d: int = 8)(x: [B, d]) -> y: [B, d] {
+  layers: for i in range(3) { x = F(float(i) / 10)(x) as f }
+  return x
+}
+"""
+
+
+def test_passes_that_differ_in_a_drop_rate_are_all_told():
+    told = applications(archdsl.loads(LOOP, "net.arch"))
+    assert [a.arguments[0].value for a in told if a.block == "F"] == ["0", "0.1", "0.2"]
+
+
+def test_entries_are_told_once(tmp_path, capsys):
+    (tmp_path / "two.arch").write_text("""use std.linear { Linear }
+
+model Two(d: int = 8) {
+  share f = Linear(d)
+  entry one(x: [B, d]) -> y: [B, d] { return f(x) }
+  entry two(x: [B, 3, d]) -> y: [B, 3, d] { return f(x) }
+}
+""")
+    assert check([str(tmp_path / "two.arch")], explicit=True) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")] == ["Two.one:", "Two.two:"]
+
+
+def test_warnings_come_first(tmp_path, capsys, monkeypatch):
+    """Nothing warns yet, so a warning is put in."""
+    path = tmp_path / "net.arch"
+    path.write_text(TEXT)
+    warning = Diagnostic("A0101", "take care", Span(Source("net.arch", TEXT), 0, 3), severity="warning")
+    monkeypatch.setattr("archdsl.cli.commands.check.check_file", lambda path: [warning])
+    assert check([str(path)], explicit=True) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("warning[A0101]: take care") and "\n\nNet:\n" in out
+    assert check([str(path)], json=True, explicit=True) == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("warning[A0101]") and json.loads(shown.out)

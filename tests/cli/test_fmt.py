@@ -34,6 +34,9 @@ def test_folders_and_faults(archdsl, tmp_path):
         (tmp_path / name).write_text(text)
     done = archdsl("fmt", "a", code=1)
     assert done.stdout == os.path.join("a", "ugly.arch") + "\n" and "error[A01" in done.stderr
+    assert done.stderr.endswith("2 files: 1 changed, 1 cannot be formatted\n")
+    for flags in ((), ("--check",)):
+        assert archdsl("fmt", *flags, "a/broken.arch", code=1).stderr.endswith("\n1 file: 1 cannot be formatted\n")
     assert (tmp_path / "a/broken.arch").read_text() == BROKEN
     assert "A0621" in archdsl("fmt", "absent.arch", code=1).stderr
 

@@ -23,6 +23,9 @@ def check(paths: list[str], json: bool = False, explicit: bool = False) -> int:
     if explicit and not errors:
         from archdsl.cli.commands.explicit import explicit as tell
 
+        show_diagnostics(found.found, sys.stderr if json else sys.stdout)
+        if found.found and not json:
+            print()
         return tell(list(arch_files(paths)), json)
     if json:
         show_json(to_json(found.found))

@@ -37,7 +37,8 @@ def _models(path: str) -> Iterator[tuple[str, list[Application]]]:
         if [d.code for d in fault.diagnostics] != ["A0606"]:
             raise
         return
-    yield from ((name, applications(spec)) for name, spec in models.items())
+    first = {name.partition(".")[0] for name in models if "." in name}  # a model with entries stands for its first one
+    yield from ((name, applications(spec)) for name, spec in models.items() if name not in first)
 
 
 def _place(span: Span) -> str:

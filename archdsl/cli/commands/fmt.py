@@ -12,7 +12,7 @@ from archdsl.syntax.fmt import format_module
 def fmt(paths: list[str], check: bool = False) -> int:
     """Rewrites the specs that are not formatted and prints their paths; 1 when one cannot be parsed, or with `check` when one would change."""
     faults: list[Diagnostic] = []
-    changed = files = 0
+    changed = files = broken = 0
     try:
         for path in arch_files(paths):
             files += 1
@@ -21,6 +21,7 @@ def fmt(paths: list[str], check: bool = False) -> int:
                 text = format_module(source)
             except ArchError as fault:
                 faults += fault.diagnostics
+                broken += 1
                 continue
             if text != source.text:
                 changed += 1
@@ -31,5 +32,6 @@ def fmt(paths: list[str], check: bool = False) -> int:
         faults += fault.diagnostics
     sys.stdout.flush()
     show_diagnostics(faults, sys.stderr)
-    print(f"{count(files, 'file')}: {changed or 'none'} {'not formatted' if check else 'changed'}", file=sys.stderr)
+    told = f"{changed or 'none'} {'not formatted' if check else 'changed'}" if changed or not broken else ""
+    print(f"{count(files, 'file')}: {', '.join(filter(None, (told, f'{broken} cannot be formatted' if broken else '')))}", file=sys.stderr)
     return 1 if faults or (check and changed) else 0
