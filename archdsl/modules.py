@@ -7,7 +7,7 @@ from typing import Any
 
 from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.values import POISON, BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
 from archdsl.records import replace
@@ -132,7 +132,8 @@ class Module:
     def _import(self, other: Module, n: tree.UseName, module: str) -> None:
         local = n.alias or n.name
         if n.name not in other.scope:
-            self._fault(error("A0207", f"`{module}` has no `{n.name}`", n.span, "not declared there", help=did_you_mean(n.name, other.scope)))
+            help, fixes = nearest_help(n.name, other.scope, Span(n.span.source, n.span.start, n.span.start + len(n.name)))
+            self._fault(error("A0207", f"`{module}` has no `{n.name}`", n.span, "not declared there", help=help, fixes=fixes))
             self.scope.setdefault(local, POISON)
         elif local in self.scope and self.scope[local] is not other.scope[n.name]:
             where = (Label(self.spans[local], "the first"),) if local in self.spans else ()

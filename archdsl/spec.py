@@ -50,6 +50,13 @@ class Spec:
     def __repr__(self) -> str:
         return f"Spec({self.path}:{self.name}, {len(self.variants)} variants)"
 
+    def _repr_html_(self) -> str:
+        """The picture of the model at its defaults, for notebooks."""
+        from archdsl.draw.page import html_page, notebook
+        from archdsl.draw.view import view
+
+        return notebook(html_page(view(self.elaborate(), name=self.name)))
+
     # ---------------------------------------------------------------- what it declares
     @cached_property
     def paper(self) -> dict[str, Any]:
@@ -317,7 +324,20 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
 def check_file(path: str) -> list[Diagnostic]:
     """Everything that is wrong with a file, errors and warnings, in the order of the text."""
     try:
-        _, found = _load(read_source(path), _folder(path))
+        source = read_source(path)
+    except ArchError as e:
+        return e.diagnostics
+    return _check(source, _folder(path))
+
+
+def check_text(text: str, path: str) -> list[Diagnostic]:
+    """The same of a text that is to stand in the file `path`."""
+    return _check(Source(path, text), _folder(path))
+
+
+def _check(source: Source, folder: str) -> list[Diagnostic]:
+    try:
+        _, found = _load(source, folder)
     except ArchError as e:
         found = e.diagnostics
     return sorted(found, key=lambda d: (d.span.source.path, d.span.start))

@@ -13,7 +13,7 @@ from archdsl.diagnostics.model import ArchError
 
 # Verbs that take paths and these flags alone. Called so, they start without typer, which (with pydantic, that it loads to convert
 # arguments) takes 0.1 s: twice as long as checking a spec. Whatever else the user writes, help included, goes through typer.
-PLAIN = {"check": ("--json",), "fmt": ("--check",)}
+PLAIN = {"check": ("--json", "--fix"), "fmt": ("--check",)}
 BROKEN_PIPE, INTERRUPTED = 141, 130  # as a shell reports the two signals
 
 

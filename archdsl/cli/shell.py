@@ -48,11 +48,12 @@ def check(
     paths: Paths,
     json: Json = False,
     explicit: Annotated[bool, typer.Option("--explicit", help="Print every argument of every block and where it comes from.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Apply the fixes that are offered, in the files; print what is left.")] = False,
 ) -> int:
     """Check specs: syntax, names, shapes, constraints. Loads no torch, builds nothing."""
     from archdsl.cli.commands.check import check
 
-    return check(paths, json, explicit)
+    return check(paths, json, explicit, fix)
 
 
 @app.command()
@@ -87,6 +88,20 @@ def cost(
     from archdsl.cli.commands.cost import cost
 
     return cost(source, at or [], settings or [], by, form, dtype, json)
+
+
+@app.command()
+def graph(
+    source: Source,
+    out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="FILE.html, .svg, .png or .dot.", show_default=False)],
+    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)] = None,
+    settings: Settings = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Blocks are open while there are at most so many nodes to see.")] = 12,
+) -> int:
+    """Draw a model: a page to open in a browser (.html), or a picture laid out by Graphviz. Equal neighbours are folded."""
+    from archdsl.cli.commands.graph import graph
+
+    return graph(source, out, at or [], settings or [], nodes)
 
 
 @app.command()

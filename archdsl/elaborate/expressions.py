@@ -4,14 +4,15 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from archdsl.diagnostics.model import Fix, error
+from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
 from archdsl.elaborate import apply, calls, foreign, layouts, library, operators
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
-from archdsl.elaborate.hints import did_you_mean, nearest_help
+from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_GUARDS, MAX_ITEMS, limit
 from archdsl.elaborate.ops import apply_op
+from archdsl.elaborate.unknown import unknown
 from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Literal, OpRef, RecordValue, Share, describe, is_list
 from archdsl.graph import InitExpr, Mask, Value
 from archdsl.source import Span
@@ -67,22 +68,6 @@ def lookup(frame: Frame, name: str, span: Span) -> Any:
     if found is None:
         raise unknown(frame, name, span)
     return good(found)
-
-
-def unknown(frame: Frame, name: str, span: Span) -> Exception:
-    """A0201: a library block is to be imported, another name may be a misspelt one."""
-    where = library.module_of(name)
-    if where:
-        decls = frame.module.tree.decls
-        start = decls[0].span.start if decls else 0
-        title = f"add `use {where} {{ {name} }}`"
-        fixes: tuple[Fix, ...] = (Fix(title, ((Span(span.source, start, start), f"use {where} {{ {name} }}\n"),)),)
-        help: tuple[str, ...] = ()
-    else:
-        help, fixes = nearest_help(name, [*frame.vars, *frame.module.names(), *library.names()], span)
-        if span.source.path == "--set":
-            help = (*help, f"text stands in quotes: `--set 'ADDRESS=\"{name}\"'`")
-    return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes)
 
 
 def _name(frame: Frame, node: tree.Name) -> Any:

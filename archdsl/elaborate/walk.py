@@ -8,9 +8,9 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate import library, signatures
 from archdsl.elaborate.bindings import assigned_names, axis_fields, axis_span, bindings, bound_names, default_statements
-from archdsl.elaborate.expressions import unknown
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.signatures import Callee
+from archdsl.elaborate.unknown import unknown
 from archdsl.elaborate.values import POISON, BlockRef, Builtin, FnRef, RecordRef
 from archdsl.modules import Module
 from archdsl.records import field, record

@@ -4,19 +4,29 @@ from __future__ import annotations
 import sys
 
 from archdsl.cli.output import count, show_diagnostics, show_json
-from archdsl.diagnostics.model import ArchError, Collector
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic
 from archdsl.diagnostics.render import to_json
 from archdsl.files import arch_files
 from archdsl.spec import check_file
 
 
-def check(paths: list[str], json: bool = False, explicit: bool = False) -> int:
-    """Prints what is wrong with the specs; 1 when something is. `explicit`: every argument of every block, for files without errors."""
-    found, files = Collector(), 0
+def check(paths: list[str], json: bool = False, explicit: bool = False, fix: bool = False) -> int:
+    """Prints what is wrong with the specs; 1 when something is. `fix`: applies the fixes that are offered first. `explicit`: every argument of
+    every block, for files without errors."""
+    found, files, fixed = Collector(), 0, 0
     try:
         for path in arch_files(paths):
             files += 1
-            _check_one(path, found)
+            try:
+                if fix:
+                    left, done = _fix_one(path)
+                    fixed += done
+                else:
+                    left = check_file(path)
+                for diagnostic in left:
+                    found.add(diagnostic)
+            except ArchError as fault:
+                found.add(fault)
     except ArchError as fault:  # a folder without specs
         found.add(fault)
     errors = sum(d.severity == "error" for d in found.found)
@@ -33,13 +43,22 @@ def check(paths: list[str], json: bool = False, explicit: bool = False) -> int:
         show_diagnostics(found.found, sys.stdout)
         warnings = len(found.found) - errors
         print(("\n" if found.found else "") + f"{count(files, 'file')} checked: {count(errors, 'error') if errors else 'no errors'}"
-              + (f", {count(warnings, 'warning')}" if warnings else ""))
+              + (f", {count(warnings, 'warning')}" if warnings else "") + (f"; {_fixes(fixed)} applied" if fixed else ""))
     return 1 if errors else 0
 
 
-def _check_one(path: str, found: Collector) -> None:
-    try:
-        for diagnostic in check_file(path):
-            found.add(diagnostic)
-    except ArchError as fault:
-        found.add(fault)
+def _fixes(n: int) -> str:
+    return "1 fix" if n == 1 else f"{n} fixes"
+
+
+def _fix_one(path: str) -> tuple[list[Diagnostic], int]:
+    """Mends a file in one step. What is still wrong with it, and how many fixes were applied. Raises ArchError when it cannot be read or written."""
+    from archdsl.diagnostics.fixing import fix_text
+    from archdsl.files import read_source, replace_text
+    from archdsl.spec import check_text
+
+    source = read_source(path)
+    made = fix_text(source.text, path, lambda text: check_text(text, path))
+    if made.text != source.text:
+        replace_text(path, made.text)
+    return made.left, len(made.done)

@@ -1,0 +1,92 @@
+"""Fixes applied to files: golden texts before and after, and what must never happen to the rest of the text."""
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from archdsl.diagnostics.fixing import apply, fix_text
+from archdsl.diagnostics.model import Diagnostic, Fix
+from archdsl.source import Source, Span
+from archdsl.spec import check_text
+
+CASES = sorted((Path(__file__).parent.parent / "golden/fix").glob("*.before.arch"))
+
+
+@pytest.mark.parametrize("before", CASES, ids=lambda p: p.name.partition(".")[0])
+def test_before_and_after(before, golden, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = before.read_text(encoding="utf-8")
+    made = fix_text(text, "a.arch", lambda t: check_text(t, "a.arch"))
+    assert made.text == golden.at(f"fix/{before.name.replace('before', 'after')}")
+    assert made.done and len(made.left) < len(check_text(text, "a.arch"))
+    assert fix_text(made.text, "a.arch", lambda t: check_text(t, "a.arch")).text == made.text, "a second time changes nothing"
+    comments = [line[line.index("#"):] for line in text.splitlines() if "#" in line]
+    assert [line[line.index("#"):] for line in made.text.splitlines() if "#" in line] == comments
+
+
+def fault(text: str, start: int, end: int, new: str, path: str = "a") -> Diagnostic:
+    span = Span(Source(path, text), start, end)
+    return Diagnostic("A0201", f"fault {start}", span, fixes=(Fix("do it", ((span, new),)),))
+
+
+def test_fixes_that_touch_wait_for_the_next_round():
+    def check(text: str) -> list[Diagnostic]:
+        return [fault(text, i, i + 2, "x") for i in range(len(text) - 1) if text[i : i + 2] in ("aa", "bb")]
+
+    made = fix_text("aaa bb", "a", check)
+    assert (made.text, made.left) == ("xa x", [])
+    assert apply("abc", [(0, 1, ""), (2, 2, "-"), (3, 3, "!")]) == "b-c!"
+
+
+def test_a_fix_that_does_not_mend_is_taken_back():
+    made = fix_text("one two", "a", lambda text: [fault(text, 0, 3, "uno" if text.startswith("one") else "one")])
+    assert (made.text, made.done) == ("one two", ())
+
+
+def test_edits_of_other_files_are_left_alone():
+    made = fix_text("one", "a", lambda text: [fault("one", 0, 3, "two", path="b")])
+    assert (made.text, len(made.left)) == ("one", 1)
+
+
+def test_a_fix_that_breaks_the_syntax_is_taken_back():
+    def check(text: str) -> list[Diagnostic]:
+        return [fault(text, 0, 1, "(")] if text == "x" else [Diagnostic("A0109", "not closed", Span(Source("a", text), 0, 1))]
+
+    assert fix_text("x", "a", check).text == "x"
+
+
+def test_the_command(archdsl_folder, capsys):
+    path = archdsl_folder / "a.arch"
+    text = "use std.linear { Linear }\r\nblock A(d: int)(x: [..., d]) -> [..., d] {\r\n  return Linear(d, bais = false)(x) as l # é\r\n}\r\n"
+    path.write_bytes(text.encode())
+    path.chmod(0o640)
+    from archdsl.cli.commands.check import check
+
+    assert check(["a.arch"], fix=True) == 0
+    assert capsys.readouterr().out == "1 file checked: no errors; 1 fix applied\n"
+    assert path.read_bytes() == text.replace("bais", "bias").encode()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640 and os.listdir() == ["a.arch"]
+    before = path.stat().st_mtime_ns
+    assert check(["a.arch"], fix=True) == 0 and path.stat().st_mtime_ns == before
+
+
+def test_a_file_that_cannot_be_written(archdsl_folder, capsys, monkeypatch):
+    (archdsl_folder / "a.arch").write_text("block A(d: int)(x: [..., d]) -> [..., d] {\n  return rlu(x)\n}\n")
+    from archdsl.cli.commands.check import check
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    assert check(["a.arch"], fix=True) == 1
+    assert "A0627" in capsys.readouterr().out
+    assert os.listdir() == ["a.arch"] and "rlu" in (archdsl_folder / "a.arch").read_text()
+
+
+@pytest.fixture
+def archdsl_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
