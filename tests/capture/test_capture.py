@@ -447,3 +447,39 @@ def test_a_pass_rewrites_a_captured_model_and_its_tables_stay(tmp_path):
     assert "checked: centre()" in done.stderr
     with torch.no_grad():
         assert relative(archdsl.open(tmp_path / "centred").eval()(foreign.example), foreign.module(foreign.example)) <= 1e-5
+
+
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.add_module("graph", nn.Linear(8, 8))  # a name that lowered modules use themselves
+
+    def forward(self, pair, options, times=2):
+        return {"out": self.graph(pair[0]) * times + options["shift"], "parts": (pair[1], options["shift"] + 1)}
+
+
+def test_nested_arguments_and_results():
+    module = Nested().eval()
+    example = {"pair": [torch.randn(2, 8), torch.randn(2, 8)], "options": {"shift": torch.randn(8)}, "times": 3}
+    found = archdsl.capture(module, example)
+    assert found.names == {"graph.weight": "graph_.weight", "graph.bias": "graph_.bias"}
+    assert found.graph.output_names == ("out", "parts_0", "parts_1")
+    mine = found.build()(*example["pair"], example["options"]["shift"])
+    theirs = module(**example)
+    for a, b in zip(mine, [theirs["out"], *theirs["parts"]], strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_a_module_that_runs_on_maps_of_several_sizes_has_its_weights_once():
+    class Pyramid(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+
+        def forward(self, x):
+            return self.head(x), self.head(F.max_pool2d(x, 2)), self.head(x[:, :, ::2])
+
+    module = Pyramid().eval()
+    found = archdsl.capture(module, torch.randn(2, 3, 16, 16), dynamic={0: "B"})
+    assert set(found.weights) == {"head.0.weight", "head.0.bias"}
+    same(found, module, torch.randn(3, 3, 16, 16))
