@@ -6,7 +6,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import error
 from archdsl.dims import TooLarge
-from archdsl.elaborate import headers, library
+from archdsl.elaborate import headers, initials, library
 from archdsl.elaborate.apply import Args, apply, complete
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
@@ -148,6 +148,11 @@ def initializer(name: str, args: Args, span: Span) -> InitExpr:
     missing = [k for k, v in names.items() if v is REQUIRED and k not in values]
     if missing:
         raise error("A0203", f"the initialiser {name} needs `{missing[0]}`", span, help=f"for example `{name}({missing[0]} = 0.5)`")
+    for k, v in values.items():
+        fault = initials.argument(name, k, v, spans.get(k, spans.get(list(names).index(k), span)))
+        if fault is not None:
+            raise fault
+    initials.limits(name, {**names, **values}, span)
     merged = {k: as_float(v, span) if isinstance(v, Fraction) else v for k, v in {**names, **values}.items()}
     return InitExpr(name, (), tuple(sorted(merged.items())))
 

@@ -229,7 +229,7 @@ def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:
 
             return True, initializer(value.name, ([], {}, {}), NOWHERE)
         if is_hyper_number(value):
-            return True, InitExpr("constant", (), (("value", float(value)),))
+            return True, InitExpr("constant", (), (("value", float(value) if abs(value) < 2**1023 else value),))
         return isinstance(value, InitExpr), value
     return isinstance(value, RecordValue) and value.name == name.rsplit(".", 1)[-1], value
 

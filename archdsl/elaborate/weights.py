@@ -14,7 +14,9 @@ from archdsl.elaborate.calls import initializer
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.expressions import settled, truth
 from archdsl.elaborate.frame import Frame, good
+from archdsl.elaborate.initials import check_initial
 from archdsl.elaborate.limits import MAX_AXES, limit
+from archdsl.elaborate.operators import as_float
 from archdsl.elaborate.ops import apply_op, as_attribute
 from archdsl.elaborate.values import POISON, InitRef, describe, is_hyper_number, is_list
 from archdsl.graph import InitExpr, Param, TensorType, Value
@@ -53,7 +55,8 @@ def _declare(frame: Frame, s: tree.ParamDecl | tree.Const, kind: str, init: tree
     if kind == "const" and draws(made):
         raise error("A0204", f"the const `{s.name}` would be random", init.span, "another value for everyone who loads the weights",
                     help=f"a const is computed, not saved: write `frozen param {s.name}` or `buffer {s.name}`")
-    type = TensorType(s.type.dtype or "float", shape)
+    type = TensorType(s.type.dtype or "float", sizes)
+    check_initial(frame, s.name, made, type, init)
     param = Param(join(frame.prefix, s.address or s.name), kind, type, made, _factors(frame, s.type.shape, s.name, len(sizes)), where)
     frame.bind(s.name, frame.builder.home.declare(param), where)
 
@@ -92,7 +95,7 @@ def initial(frame: Frame, node: tree.Expr) -> InitExpr:
     if isinstance(value, Value):
         raise error("A0204", "an initialiser cannot read data, nor a parameter that another body owns", node.span)
     if is_hyper_number(value) or isinstance(value, bool):
-        return InitExpr("constant", (), (("value", value if isinstance(value, (int, bool)) else float(value)),))
+        return InitExpr("constant", (), (("value", value if isinstance(value, (int, bool)) else as_float(value, node.span)),))
     if isinstance(value, tuple):
         return InitExpr("constant", (), (("value", as_attribute(value)),))
     raise error("A0204", f"an initialiser was expected, this is {describe(value)}", node.span,

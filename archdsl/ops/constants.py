@@ -1,13 +1,12 @@
 """Tensors written in the text, and types taken from another tensor."""
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from archdsl.graph import FLOATS, TensorType
+from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import DTYPES, floats, torch_dtype
+from archdsl.ops.rules import DTYPES, floats, misfit, torch_dtype
 
 
 def _literal(value: Any, dtype: str = "float") -> TensorType:
@@ -22,8 +21,9 @@ def _literal(value: Any, dtype: str = "float") -> TensorType:
         level = [w for v in level for w in v]
     if not all(isinstance(v, (int, float)) for v in level):
         raise OpError("a tensor is written down as numbers in lists of equal lengths", "value")
-    if dtype not in FLOATS and any(v != int(v) or not -(2**63) <= v < 2**63 for v in level if math.isfinite(v)):
-        raise OpError(f"these are no whole numbers that a tensor of type {dtype} holds", "value")
+    told = next(filter(None, (misfit(v, dtype) for v in level)), "")
+    if told:
+        raise OpError(f"a tensor of type {dtype} cannot hold these numbers: {told}", "value")
     return TensorType(dtype, tuple(shape))
 
 

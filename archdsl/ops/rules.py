@@ -14,6 +14,9 @@ from archdsl.records import record
 INTS = ("u8", "i8", "i32", "int")
 DTYPES = {"f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16", "int": "int64", "i32": "int32", "i8": "int8", "u8": "uint8",
           "bool": "bool"}
+LARGEST = {"f64": 1.7976931348623157e308, "f32": 3.4028234663852886e38, "bf16": 3.3895313892515355e38, "f16": 65504.0, "int": 2**63 - 1,
+           "i32": 2**31 - 1, "i8": 127, "u8": 255}
+"""The largest number of each type; the model's own `float` may be f64."""
 _FLOAT_RANK = {"f16": 0, "bf16": 1, "float": 2, "f32": 3, "f64": 4}
 
 
@@ -27,6 +30,22 @@ def torch_dtype(name: str, model: Any = None) -> Any:
     if name not in DTYPES:
         raise ValueError(f"`{name}` names no torch dtype before the model's own is chosen")
     return getattr(torch, DTYPES[name])
+
+
+def misfit(value: Any, dtype: str) -> str:
+    """Why a tensor of a type cannot hold a number, or ''."""
+    if dtype == "bool":
+        return "" if value in (0, 1) else f"{value} is no truth value"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "" if dtype in FLOATS else f"{value} is no whole number"
+    if dtype not in FLOATS and value != int(value):
+        return f"{float(value):g} is no whole number"
+    largest = LARGEST["f64" if dtype == "float" else dtype]
+    least = 0 if dtype == "u8" else -largest if dtype in FLOATS else -largest - 1
+    if least <= value <= largest:
+        return ""
+    shown = str(value) if isinstance(value, float) or abs(value) < 10**24 else f"a number of {len(str(abs(int(value))))} digits"
+    return f"{shown} lies outside of {least:g} to {largest:g}" if dtype in FLOATS else f"{shown} lies outside of {least:,} to {largest:,}"
 
 
 # ---------------------------------------------------------------- questions of bodies

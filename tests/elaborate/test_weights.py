@@ -241,3 +241,52 @@ def test_another_name_for_a_body_adds_no_segment():
     block = "block F(_ f: block)(x: [..., d]) -> [..., d] {\ng = f\nreturn x + g(x)\n}\n"
     e = made(block + "model M()(x: [B, T, 8]) -> y: [B, T, 8] { return F(LayerNorm())(x) as f }")
     assert addresses(e) == ["f.weight", "f.bias"]
+
+
+@pytest.mark.parametrize(("line", "code", "said", "at"), [
+    ("param p: [16] = [1, 2]", "A0301", "the initial value of `p` has the shape [2], the weight [16]", "[1, 2]"),
+    ("param p: [2] = [[1, 2], [3, 4]]", "A0301", "the shape [2, 2], the weight [2]", "[[1, 2], [3, 4]]"),
+    ("param p: [2] = []", "A0301", "the shape [0]", "[]"),
+    ("param p: [2] = [1, [2]]", "A0301", "different lengths", "[1, [2]]"),
+    ("param q: [3] = ones()\nparam p: [2] = q", "A0301", "the shape [3], the weight [2]", "q"),
+    ("param p: [2] = concat([ones(), zeros()])", "A0301", "the shape [4]", "concat([ones(), zeros()])"),
+    ("param p: [2] = zeros() + [1, 2]", "A0204", "not a list", "zeros() + [1, 2]"),
+    ("param p: [2] = kaiming_uniform()", "A0301", "needs a weight with two axes or more", "kaiming_uniform()"),
+    ("param p: [2] = eye", "A0301", "needs a weight with two axes or more", "eye"),
+    ("param p: [2] = orthogonal()", "A0301", "needs a weight with two axes or more", "orthogonal()"),
+    ("param p: [2] = 10**400", "A0221", "a number of 401 digits", "10**400"),
+    ("param p: f16[2] = 1e6", "A0221", "outside of -65504 to 65504", "1e6"),
+    ("buffer p: u8[2] = 300", "A0221", "300 lies outside of 0 to 255", "300"),
+    ("buffer p: i8[2] = [1, -129]", "A0221", "-129 lies outside of -128 to 127", "-129"),
+    ("buffer p: i32[2] = 2**31", "A0221", "2147483648 lies outside", "2**31"),
+    ("buffer p: i8[2] = [1, 2.5]", "A0307", "2.5 is no whole number", "2.5"),
+    ("buffer p: bool[2] = 3", "A0307", "3 is no truth value", "3"),
+    ("buffer p: i8[2] = normal()", "A0307", "`normal` draws floats", "normal()"),
+    ("const c: u8[2] = [300, 2]", "A0304", "300 lies outside of 0 to 255", "[300, 2]"),
+    ("const c: i8[2] = [0.5, 2]", "A0304", "0.5 is no whole number", "[0.5, 2]"),
+    ("param p: [2] = normal(std = \"a\")", "A0204", "`std` of the initialiser normal is a number", 'std = "a"'),
+    ("param p: [2] = normal(std = T)", "A0204", "`std` of the initialiser normal is a number", "std = T"),
+    ("param p: [2] = normal(std = -1)", "A0221", "the `std` of normal is negative", "normal(std = -1)"),
+    ("param p: [2] = normal(std = 10**400)", "A0221", "out of the range of floats", "normal(std = 10**400)"),
+    ("param p: [2] = trunc_normal(cut = 0)", "A0221", "the `cut` of trunc_normal is not positive", "trunc_normal(cut = 0)"),
+    ("param p: [2] = uniform(low = 3, high = 1)", "A0221", "`low` of uniform lies above", "uniform(low = 3, high = 1)"),
+])
+def test_an_initial_value_that_the_weight_cannot_hold_is_told_at_check(line: str, code: str, said: str, at: str):
+    d = fault(lambda: model(f"{line}\nreturn x"))
+    assert (d.code, d.span.text) == (code, at)
+    assert said in d.message
+
+
+@pytest.mark.parametrize("line", [
+    "param p: [2, 3] = [1, 2, 3]", "param p: [2, 3] = [[1], [2]]", "param p: [2, 3] = 1 + 2 * normal()", "buffer p: u8[2] = 255",
+    "buffer p: int[2] = 3.0", "buffer p: bool[2] = [true, false]", "param q: [1, 3] = ones()\nparam p: [2, 3] = 2 * q", "param p: [2, 4] = eye()",
+    "param p: f64[2] = 1e300", "buffer p: i8[2] = -128", "param p: [2] = exp(zeros())",
+])
+def test_an_initial_value_that_fits_is_built(line: str):
+    built = loads(f"model M()(x: [B, T, 8]) -> y: [B, T, 8] {{\n{line}\nreturn x\n}}").build()
+    assert "p" in dict(built.named_parameters()) | dict(built.named_buffers())
+
+
+def test_a_misfit_of_an_initialiser_given_to_a_block_points_at_the_argument():
+    d = fault(lambda: model("return LayerNorm(scale = kaiming_uniform())(x)"))
+    assert (d.code, d.span.text) == ("A0301", "scale = kaiming_uniform()")
