@@ -36,6 +36,7 @@ from archdsl.modules import Library, library_exports
 from archdsl.ops.registry import OPS
 from archdsl.passes.registry import PASSES
 from archdsl.printer import print_graph
+from archdsl.reports.registry import REPORTS
 from archdsl.source import Source
 from archdsl.spec import check_file, loads
 from archdsl.syntax import tree
@@ -187,7 +188,7 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
     names: dict[str, Any] = {"__name__": "__main__"}
     out = []
     (folder / "specs").symlink_to(Path(__file__).parent.parent / "specs")
-    ops, passes = dict(OPS), dict(PASSES)
+    kept = [(table, dict(table)) for table in (OPS, PASSES, REPORTS)]
     try:
         for b in blocks(document):
             if "file" in b.options:
@@ -201,10 +202,9 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
                     exec(compile(b.text, str(b), "exec"), names)
                 assert printed.getvalue() == "", f"{b} prints"
     finally:
-        OPS.clear()
-        OPS.update(ops)
-        PASSES.clear()
-        PASSES.update(passes)
+        for table, before in kept:
+            table.clear()
+            table.update(before)
     return out
 
 

@@ -2,7 +2,7 @@
 
 Products with weights are split in pairs, as in Megatron-LM (arxiv 1909.08053): the first by its outputs, the last by its inputs, whose results are
 sums over devices. A pair is split only where everything between treats the split axis part by part. Where a loop of the model already stands for
-devices (`lanes`, its label), nothing is split: what a pass of it owns is on that device, and a sum across passes is a sum over devices.
+devices (`lanes`, its label), no pair is split: what a pass of it owns is on that device, and a sum across passes is a sum over devices.
 """
 from __future__ import annotations
 
@@ -187,9 +187,9 @@ class _Planner:
         return [p for p in found if carried(w, *p, self.made.devices) != ()]
 
     def _first(self, w: Work) -> list[State]:
-        """The first product of a pair is split by its outputs, if the pair is one."""
+        """The first product of a pair is split by its outputs, if the pair is one. Beside lanes, only what the model gives is split."""
         width = w.types[0].shape[-1] if w.types and w.types[0].shape else 1
-        splits = w.op == "linear" and self.lanes is None and isinstance(width, int) and width % self.made.devices == 0
+        splits = w.op == "linear" and isinstance(width, int) and width % self.made.devices == 0
         if splits and self._closes(w.results[0], len(w.types[0].shape) - 1):
             self.made.split.add(w)
             return [State("part", len(w.types[0].shape) - 1)]
@@ -202,7 +202,7 @@ class _Planner:
             v, a = stack.pop()
             for w, name in self.users.get(v, ()):
                 way = carried(w, name, v, a, self.made.devices)
-                if way is None:
+                if way is None or way == "sum" and self.lanes is not None:
                     return False
                 new = [] if way == "sum" else [r for r in zip(w.results, way) if r not in seen]
                 seen.update(new)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
 
 from archdsl.cost.memory import BYTES
 from archdsl.cost.model import DTYPES
@@ -101,15 +100,10 @@ class Segment:
 
     @property
     def address(self) -> str:
-        """The innermost block around all of its products."""
-        return common([w.path for w in self.works] or ([self.reduced.work.path] if self.reduced else []))
-
-
-def common(addresses: Iterable[str]) -> str:
-    """The segments with which all addresses begin."""
-    names = [a.split(".") for a in addresses]
-    depth = next((i for i, column in enumerate(zip(*names)) if len(set(column)) > 1), min(map(len, names), default=0))
-    return ".".join(names[0][:depth]) if names else ""
+        """The block whose result is summed over the devices: of a product the one around it. Behind the last sum, the last product."""
+        last = self.reduced.work if self.reduced else self.works[-1]
+        around = last.path.rpartition(".")[0] if self.reduced and last.op == "linear" else ""
+        return around or last.path or last.op
 
 
 class Run:

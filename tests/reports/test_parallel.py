@@ -159,6 +159,11 @@ def test_branches(body, sums):
 
 @pytest.mark.parametrize("path", shipped_files(), ids=lambda p: p.rsplit("/", 1)[-1])
 def test_multiply_adds_are_those_of_cost(path):
+    """And every model has a plan."""
     for model in archdsl.load(path).models.values():
         cost = model.cost()
-        assert sum(w.macs for w in program(model.elaborate().graph, cost.sizes).works) == cost.macs
+        found = program(model.elaborate().graph, cost.sizes)
+        assert sum(w.macs for w in found.works) == cost.macs
+        for devices in (1, 2, 8):
+            made = plan(found, devices, None)
+            assert len(made.state) == sum(len(w.types) for w in found.works) and bool(made.reduced) <= bool(made.split)

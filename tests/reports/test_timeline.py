@@ -98,7 +98,7 @@ def test_any_layers_of_ladder(ladder, ratio, p):
 
 @pytest.mark.parametrize("reduced", [[0, 1, 2, 3, 4, 5, 6, 7], [1, 3, 5, 7], [7], [2, 7]])
 def test_desync(reduced):
-    """Reductions stand alone, nothing beside them; without lanes, a device would do the work of all."""
+    """Reductions stand alone, nothing beside them; a device does its lane, and its part of the head."""
     p, flops, r = 2, 1e6, 0.01
     spec = archdsl.load(LADDER).models["Desync"]
     made = spec.elaborate(knobs={**SIZES, "devices": p, "reduced": reduced})
@@ -106,7 +106,7 @@ def test_desync(reduced):
     found = timeline({"m": made}, {"T": T}, devices=99, flops=flops, bandwidth=bandwidth, lanes="shards")
     attention, mlp, head = branch_costs(p)
     assert found.of("m")["communication"] == pytest.approx(len(reduced) * r)
-    assert found.of("m")["total"] == pytest.approx(2 * (DEPTH * (attention + mlp) + head) / flops + len(reduced) * r)
+    assert found.of("m")["total"] == pytest.approx(2 * (DEPTH * (attention + mlp) + head / p) / flops + len(reduced) * r)
 
 
 def test_the_three_residuals_side_by_side():
@@ -119,6 +119,7 @@ def test_the_three_residuals_side_by_side():
     found = timeline(models, {"T": T}, devices=p, flops=flops, bandwidth=T * D * 2 / r, lanes="shards")
     assert found.of("standard")["idle"] == pytest.approx(2 * DEPTH * r) and found.of("ladder")["idle"] == pytest.approx(r)
     assert found.of("ladder")["hidden"] == pytest.approx((2 * DEPTH - 1) * r) and found.of("desync")["idle"] == pytest.approx(DEPTH * r)
+    assert found.of("standard")["compute"] == pytest.approx(found.of("ladder")["compute"]) == pytest.approx(found.of("desync")["compute"])
 
 
 def test_llama_3_70b_on_eight_devices():

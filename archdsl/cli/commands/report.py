@@ -1,6 +1,8 @@
 """archdsl report: tables about one model or several."""
 from __future__ import annotations
 
+from typing import Any
+
 from archdsl.cli.output import show_json, show_table
 from archdsl.cli.source import open_source, read_settings
 from archdsl.cost.sizes import model_sizes, parse_sizes
@@ -21,7 +23,7 @@ def report(name: str, sources: list[str], at: list[str], settings: list[str], js
     if json:
         show_json(found.to_json())
         return 0
-    given = ", ".join(f"{k} = {show(v)}" for k, v in found.options.items() if v is not None)
+    given = ", ".join(f"{k} = {_written(v)}" for k, v in found.options.items() if v is not None)
     sizes = dict.fromkeys(", ".join(f"{k}={v}" for k, v in s.sizes.items()) for s in subjects)
     print(f"{found.name}({given}) at {'; '.join(s or 'its only size' for s in sizes)}\n")
     heads, rows = found.table()
@@ -30,3 +32,11 @@ def report(name: str, sources: list[str], at: list[str], settings: list[str], js
     for note in found.notes:
         print(f"\n{note}")
     return 0
+
+
+def _written(value: Any) -> str:
+    """A value as an option is written: 400T, not 400000000000000."""
+    for suffix, scale in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if type(value) in (int, float) and value >= 10 * scale and value % scale == 0:
+            return f"{int(value) // scale}{suffix}"
+    return show(value)
