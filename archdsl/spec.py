@@ -162,9 +162,7 @@ class Spec:
         `bind` gives the user's own modules for `extern block`s. Raises ArchError for a form that the model does not have."""
         settings = self._knobs(knobs)
         made = self.elaborate(variant, settings)
-        if form != "parallel":
-            span = self.decl.name_span
-            raise error("A0501", f"the form `{form}` is not built yet: only `parallel` is", span, help="`form = \"parallel\"`")
+        require_form(form, self.decl.name_span)
         from archdsl.lower import lower
         from archdsl.lower.memory import fits
         from archdsl.origin import Origin
@@ -191,6 +189,12 @@ class Spec:
     def _knobs(knobs: dict[str, Any]) -> dict[str, Any]:
         extra = knobs.pop("knobs", None)
         return {**knobs, **(extra or {})}
+
+
+def require_form(form: str, span: Span) -> None:
+    """Raises A0501 for a form that is not built."""
+    if form != "parallel":
+        raise error("A0501", f"the form `{form}` is not built yet: only `parallel` is", span, help="`form = \"parallel\"`")
 
 
 def python_setting(address: str, value: Any) -> Setting:
@@ -260,12 +264,12 @@ def _folder(path: str | os.PathLike[str]) -> str:
     return os.path.dirname(os.path.realpath(path))
 
 
-def _load(source: Source, folder: str | None) -> tuple[Spec | None, list[Diagnostic]]:
+def _load(source: Source, folder: str | None, lints: bool = False) -> tuple[Spec | None, list[Diagnostic]]:
     with no_collection(), room(Span(source, 0, 0)):
-        return _read_and_check(source, folder)
+        return _read_and_check(source, folder, lints)
 
 
-def _read_and_check(source: Source, folder: str | None) -> tuple[Spec | None, list[Diagnostic]]:
+def _read_and_check(source: Source, folder: str | None, lints: bool) -> tuple[Spec | None, list[Diagnostic]]:
     module = Library().open(source, folder)
     path = source.path
     models: dict[str, Spec] = {}
@@ -284,6 +288,11 @@ def _read_and_check(source: Source, folder: str | None) -> tuple[Spec | None, li
         lines = min(source.text.count("\n"), (MAX_TOKENS - module.library.left) // 5, MAX_LINES)
         with session.one_budget(lines):
             _elaborate_all(module, models, session, found)
+    if lints and not found.found:
+        from archdsl.lints import lint
+
+        for d in lint(module):
+            found.add(d)
     return next(iter(models.values()), None), found.found
 
 
@@ -321,23 +330,23 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
                 found.add(d)
 
 
-def check_file(path: str) -> list[Diagnostic]:
-    """Everything that is wrong with a file, errors and warnings, in the order of the text."""
+def check_file(path: str, lints: bool = False) -> list[Diagnostic]:
+    """Everything that is wrong with a file, in the order of the text; with `lints`, what a file without errors could do without, as warnings."""
     try:
         source = read_source(path)
     except ArchError as e:
         return e.diagnostics
-    return _check(source, _folder(path))
+    return _check(source, _folder(path), lints)
 
 
-def check_text(text: str, path: str) -> list[Diagnostic]:
+def check_text(text: str, path: str, lints: bool = False) -> list[Diagnostic]:
     """The same of a text that is to stand in the file `path`."""
-    return _check(Source(path, text), _folder(path))
+    return _check(Source(path, text), _folder(path), lints)
 
 
-def _check(source: Source, folder: str) -> list[Diagnostic]:
+def _check(source: Source, folder: str, lints: bool) -> list[Diagnostic]:
     try:
-        _, found = _load(source, folder)
+        _, found = _load(source, folder, lints)
     except ArchError as e:
         found = e.diagnostics
     return sorted(found, key=lambda d: (d.span.source.path, d.span.start))

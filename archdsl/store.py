@@ -41,6 +41,7 @@ CODES = {
 }
 FILES = ("graph.arch", "model.py", "weights.safetensors", "manifest.json")
 NAMES = "names.json"  # foreign names, where the spec has some
+CARRIED = ("spec", "model", "variant", "knobs", "seed", "spec_hash", "stdlib_hash", "bindings")  # of a folder that is compiled again
 
 
 class Manifest(BaseModel):
@@ -64,14 +65,20 @@ class Manifest(BaseModel):
 
 def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = None, knobs: dict[str, Any] | None = None, *, seed: int = 0,
                dtype: Any = None, weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False,
-               passes: Passing | None = None, flat: bool = False, form: str = "parallel") -> Manifest:
+               passes: Passing | None = None, flat: bool = False, form: str = "parallel",
+               again: str | os.PathLike[str] | None = None) -> Manifest:
     """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
     `passes`: steps behind those of the variant, and what goes with them. `flat`: model.py is one class. `export` adds model.pt2 (torch.export,
-    dynamic sizes), `onnx` model.onnx. Raises ArchError A0521 for a folder that is not ours, A056x for a step that does not fit."""
+    dynamic sizes), `onnx` model.onnx. `again`: the compiled folder whose graph `spec` is; the new one tells of the same spec, settings and recipe,
+    has its element type unless `dtype` says otherwise, and without `passes` its foreign names. Raises ArchError A0501 for a form that is not
+    built, A0521 for a folder that is not ours, A056x for a step that does not fit, A0627 for a place that cannot be written."""
     from archdsl.lower.build import float_type
+    from archdsl.spec import require_form
 
-    dtype = float_type(dtype)
-    recipe: list[Any] = []
+    require_form(form, spec.decl.name_span)
+    earlier = read_manifest(Path(again)) if again is not None else None
+    dtype = float_type(earlier.dtype if earlier is not None and dtype is None else dtype)
+    recipe: list[Any] = earlier.recipe if earlier is not None else []
     if passes is not None or spec.transforms(variant):
         changed = (passes or _passing()).model(spec, variant, knobs or {}, seed=seed, dtype=dtype, weights=weights, source=source)
         made, model, recipe = changed.made, changed.build(flat=flat), [a.to_json() for a in changed.recipe]
@@ -80,18 +87,21 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
         model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {}, flat=flat, form=form)
         if weights is not None:
             load_state(model, weights, source)
-    target = Path(out)
+    target = Path(os.path.realpath(out))  # behind a link, the folder that it leads to
     try:
-        _ours(target)
+        _ours(target, os.fspath(out))
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as fault:
         raise unwritable(str(target), fault) from None
     try:
         manifest = _manifest(spec, variant, knobs or {}, made, seed, dtype)
+        if earlier is not None:
+            manifest = manifest.model_copy(update={f: getattr(earlier, f) for f in CARRIED})
         manifest.recipe = recipe
         _write(folder, made, model)
-        if (names := _foreign(model)):
+        names = _foreign(model) if again is None else {} if passes is not None else {k: m.to_json() for k, m in _names(Path(again) / NAMES).items()}
+        if names:
             (folder / NAMES).write_text(json.dumps(names) + "\n", encoding="utf-8")
             manifest.exports.append(NAMES)
         if export:
@@ -100,13 +110,30 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
             _onnx(folder, made, model, manifest)
         (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
         folder.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(folder, target)
-    except BaseException:
+        _replace(folder, target)
+    except BaseException as fault:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(fault, OSError):
+            raise unwritable(os.fspath(out), fault) from None
         raise
     return manifest
+
+
+def _replace(folder: Path, target: Path) -> None:
+    """Puts a folder in the place of another one, which stays whole until the new one stands there."""
+    if not target.exists():
+        os.replace(folder, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        os.replace(target, aside / "old")
+        try:
+            os.replace(folder, target)
+        except BaseException:
+            os.replace(aside / "old", target)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _passing() -> Passing:
@@ -133,9 +160,9 @@ def load_state(model: Any, weights: Any, source: str | None) -> None:
     model.load_state_dict(weights)
 
 
-def _ours(target: Path) -> None:
+def _ours(target: Path, shown: str) -> None:
     if target.exists() and not target.is_dir() or target.is_dir() and any(target.iterdir()) and not _is_ours(target):
-        raise error("A0521", f"{target} is not a folder that compile wrote", _span(str(target)), "left as it is", help="name another folder with -o")
+        raise error("A0521", f"{shown} is not a folder that compile wrote", _span(shown), "left as it is", help="name another folder with -o")
 
 
 def _is_ours(folder: Path) -> bool:
@@ -297,10 +324,7 @@ def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
         if not (root / name).is_file():
             raise error("A0520", f"{root} holds no {name}", Span(Source("folder", str(root)), 0, len(str(root))), "not a folder written by compile",
                         help="`archdsl compile SPEC -o DIR` writes one")
-    try:
-        manifest = Manifest.model_validate(json.loads((root / "manifest.json").read_text(encoding="utf-8")))
-    except (ValidationError, ValueError) as e:
-        raise error("A0520", f"{root / 'manifest.json'} cannot be read: {str(e).splitlines()[0]}", _span(str(root))) from None
+    manifest = read_manifest(root)
     if manifest.language.split(".")[:2] != VERSION.split(".")[:2]:
         raise error("A0522", f"{root} was written by version {manifest.language}, this is {VERSION}", _span(str(root)), help="compile the spec again")
     spec = load(root / "graph.arch")
@@ -308,3 +332,11 @@ def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
         raise error("A0522", f"{root / 'graph.arch'} is not the graph of the manifest", _span(str(root)), "its hash differs",
                     help="compile the spec again")
     return spec, manifest
+
+
+def read_manifest(root: Path) -> Manifest:
+    """What a compiled folder says of itself. Raises A0520."""
+    try:
+        return Manifest.model_validate(json.loads((root / "manifest.json").read_text(encoding="utf-8")))
+    except (ValidationError, ValueError, OSError) as e:
+        raise error("A0520", f"{root / 'manifest.json'} cannot be read: {str(e).splitlines()[0]}", _span(str(root))) from None

@@ -151,9 +151,64 @@ def test_nothing_is_left_when_it_fails(tmp_path, monkeypatch):
     import archdsl.store as store
 
     monkeypatch.setattr(store, "_write", lambda *a: (_ for _ in ()).throw(OSError("no space left")))
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(ArchError, match="no space left") as e:
         compile_to(tmp_path / "out", archdsl.load(CASES["llama"][0]), "tiny")
-    assert list(tmp_path.iterdir()) == []
+    assert e.value.diagnostics[0].code == "A0627" and list(tmp_path.iterdir()) == []
+
+
+def test_the_old_folder_stays_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    import archdsl.store as store
+
+    spec, out = archdsl.load(CASES["llama"][0]), tmp_path / "out"
+    compile_to(out, spec, "tiny", seed=1)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    real = store.os.replace
+
+    def replace(a, b):
+        if str(b) == str(out) and not str(a).endswith("old"):
+            raise OSError("device is gone")
+        real(a, b)
+
+    monkeypatch.setattr(store.os, "replace", replace)
+    with pytest.raises(ArchError, match="device is gone"):
+        compile_to(out, spec, "tiny", seed=2)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before and list(tmp_path.iterdir()) == [out]
+    monkeypatch.undo()
+    compile_to(out, spec, "tiny", seed=2)
+    assert (out / "weights.safetensors").read_bytes() != before["weights.safetensors"] and list(tmp_path.iterdir()) == [out]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    spec, out, link = archdsl.load(CASES["llama"][0]), tmp_path / "real", tmp_path / "link"
+    link.symlink_to(out)  # dangling at first
+    for seed in (1, 2):
+        compile_to(link, spec, "tiny", seed=seed)
+        assert link.is_symlink() and json.loads((out / "manifest.json").read_text())["seed"] == seed
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_a_folder_compiled_again_tells_of_the_same_spec(tmp_path, folders):
+    from archdsl.passes.model import Passing
+    from archdsl.passes.step import Step
+    from archdsl.store import open_spec
+
+    first = folders["gpt2"]
+    spec, manifest = open_spec(first)
+    again = compile_to(tmp_path / "again", spec, weights=load_file(first / "weights.safetensors"), again=first)
+    assert again == manifest and again.spec == "gpt2.arch"
+    for f in ("names.json", "weights.safetensors"):
+        assert (tmp_path / "again" / f).read_bytes() == (first / f).read_bytes()
+    passed = compile_to(tmp_path / "passed", spec, weights=load_file(first / "weights.safetensors"), again=first,
+                        passes=Passing((Step.parse("bake"),)))
+    assert passed.spec == "gpt2.arch" and "names.json" not in passed.exports and not (tmp_path / "passed" / "names.json").exists()
+
+
+def test_a_folder_compiled_again_keeps_its_element_type(tmp_path):
+    from archdsl.store import open_spec
+
+    compile_to(tmp_path / "a", archdsl.load(CASES["llama"][0]), "tiny", dtype=torch.float64)
+    compile_to(tmp_path / "b", open_spec(tmp_path / "a")[0], weights=load_file(tmp_path / "a/weights.safetensors"), again=tmp_path / "a")
+    assert (tmp_path / "a/weights.safetensors").read_bytes() == (tmp_path / "b/weights.safetensors").read_bytes()
 
 
 def _rewrite(path, change):

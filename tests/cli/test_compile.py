@@ -61,6 +61,19 @@ def test_folder(archdsl, out, tmp_path):
     assert json.loads(archdsl("cost", "out", "--json").stdout)["params"] == manifest["params"]
 
 
+def test_a_folder_compiled_again_keeps_names_and_spec(archdsl, out, tmp_path):
+    archdsl("compile", "out", "-o", "again")
+    for name in ("names.json", "manifest.json", "weights.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+
+
+@pytest.mark.parametrize("more", [(), ("--pass", "bake"), ("-o", "o"), ("--pass", "bake", "-o", "o")])
+def test_forms_that_are_not_built(archdsl, tmp_path, more):
+    (tmp_path / "stack.arch").write_text(SPEC)
+    assert "A0501" in archdsl("compile", "stack.arch", "--form", "step", *more, code=1).stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["stack.arch"]
+
+
 def test_model_py_needs_torch_alone(out):
     """A process in which archdsl cannot be imported loads and runs it."""
     code = f"""

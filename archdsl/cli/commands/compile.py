@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 def compile(source: str, settings: list[str], seed: int, weights: str | None, export: bool, onnx: bool, out: str | None,
             asked: Asked | None = None, flat: bool = False, form: str = "parallel") -> int:
     """Builds the model and writes its folder; without `out` prints it as PyTorch. `asked`: what was said about passes."""
+    from archdsl.spec import require_form
+
     opened = open_source(source)
+    require_form(form, opened.spec.decl.name_span)
     knobs = read_settings(settings)
     passing = read_passing(opened, asked or Asked())
     if out is None:
-        _print(opened, knobs, passing, flat, form)
+        _print(opened, knobs, passing, flat)
         return 0
     with progress("loading torch"):
         from archdsl.store import compile_to
     with progress(f"compiling {source}"):
         state, names = _weights(opened, weights)
         manifest = compile_to(out, opened.spec, opened.variant, knobs, seed=seed, weights=state, source=names, export=export, onnx=onnx,
-                              passes=passing, flat=flat, form=form)
+                              passes=passing, flat=flat, form=form, again=opened.folder)
     print(f"{out}: {manifest.model}{f'.{manifest.variant}' if manifest.variant else ''}, {manifest.params:,} parameters")
     print("  " + "  ".join(["graph.arch", "model.py", "weights.safetensors", "manifest.json", *manifest.exports]))
     return 0
@@ -44,12 +47,12 @@ def _weights(opened: Opened, weights: str | None) -> tuple[dict[str, Any] | None
     return (read_checkpoint(file), names) if at else (read_checkpoint(weights), None)
 
 
-def _print(opened: Opened, knobs: dict[str, Any], passing: Passing | None, flat: bool, form: str) -> None:
+def _print(opened: Opened, knobs: dict[str, Any], passing: Passing | None, flat: bool) -> None:
     with progress("compiling"):
         from archdsl.lower.emit_python import python_source
 
         if passing is None:
-            model = opened.spec.build(opened.variant, device="meta", knobs=knobs, flat=flat, form=form)
+            model = opened.spec.build(opened.variant, device="meta", knobs=knobs, flat=flat)
         else:
             model = passing.model(opened.spec, opened.variant, knobs).build("meta", flat=flat)
         text = python_source(model)
