@@ -1,6 +1,7 @@
 """Reading text files that a user or a spec names: every way in which that can go wrong is a diagnostic."""
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -111,6 +112,24 @@ def replace_text(path: str, text: str) -> None:
         if os.path.exists(new):
             os.unlink(new)
         raise unwritable(path, fault) from None
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Writes a file, new or not, in one step: whatever interrupts it, no part of a file is left. Raises A0627."""
+    real = os.path.realpath(path)
+    new = f"{real}.{os.getpid()}.new"
+    try:
+        if os.path.isdir(real):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        with open(new, "xb") as file:
+            file.write(data)
+        os.replace(new, real)
+    except BaseException as fault:
+        if os.path.exists(new):
+            os.unlink(new)
+        if isinstance(fault, OSError):
+            raise unwritable(path, fault) from None
+        raise
 
 
 def unwritable(path: str, fault: OSError) -> ArchError:

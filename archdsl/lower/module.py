@@ -56,6 +56,13 @@ class ArchModule(fx.GraphModule):
         """The typed graph that this block was lowered from."""
         return self.__dict__.get("_typed") or type(self).definition.source
 
+    def _repr_html_(self) -> str | None:
+        """The picture of the whole model, for notebooks; a part of it has none."""
+        from archdsl.draw.built import built_page
+
+        origin = self.__dict__.get("archdsl")
+        return None if origin is None else built_page(origin)
+
     # ---------------------------------------------------------------- the fx graph
     @property
     def graph(self) -> fx.Graph:  # type: ignore[override]

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from archdsl.cli.commands.cost import Branch, branches, short
+from archdsl.cli.commands.cost import Branch, branches
 from archdsl.cost import Layer
+from archdsl.cost.units import short
 
 SPEC = """\
 use std.linear { Linear }

@@ -8,6 +8,7 @@ from archdsl.cli.source import open_source, read_settings
 from archdsl.cost import FIGURES, Cost, Layer
 from archdsl.cost import cost as count
 from archdsl.cost.sizes import parse_sizes
+from archdsl.cost.units import short
 from archdsl.records import field, record
 
 
@@ -37,16 +38,6 @@ def _show_total(found: Cost, name: str) -> None:
     show_table(("", "exactly", "", "formula"), rows, right=(1, 2))
     if found.unknown:
         print(f"\nnot counted but for their parameters: {', '.join(found.unknown)}")
-
-
-def short(number: int, unit: str = "") -> str:
-    """Three digits and a decimal prefix: 22.9 MB, 1.25 G."""
-    size, prefixes = float(number), iter(("", "k", "M", "G", "T", "P", "E"))
-    prefix = next(prefixes)
-    while size >= 999.5 and (following := next(prefixes, None)):
-        size, prefix = size / 1000, following
-    digits = f"{size:.3g}" if prefix else str(number)
-    return f"{digits} {prefix}{unit}".rstrip()
 
 
 # ---------------------------------------------------------------- by layer

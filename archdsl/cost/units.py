@@ -1,0 +1,12 @@
+"""Numbers as people read them."""
+from __future__ import annotations
+
+
+def short(number: int, unit: str = "") -> str:
+    """Three digits and a decimal prefix: 22.9 MB, 1.25 G."""
+    size, prefixes = float(number), iter(("", "k", "M", "G", "T", "P", "E"))
+    prefix = next(prefixes)
+    while size >= 999.5 and (following := next(prefixes, None)):
+        size, prefix = size / 1000, following
+    digits = f"{size:.3g}" if prefix else str(number)
+    return f"{digits} {prefix}{unit}".rstrip()

@@ -1,0 +1,127 @@
+"""Equal neighbours as one: runs of equal layers, patterns that repeat, plain ops in a row."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from archdsl.graph import Node, Value
+from archdsl.records import field, record, replace
+
+if TYPE_CHECKING:
+    from archdsl.draw.view import Item
+
+LONGEST = 32  # layers in a pattern
+FEW = 3  # plain ops in a row become one from here on
+Container = Callable[..., Any]
+
+
+@record(eq=False)
+class Part:
+    """An item while it is made: the nodes that it stands for, and what it will hold. `key`: equal for what looks the same; None: never folded."""
+
+    item: Item
+    nodes: list[Node]
+    key: Any = None
+    below: list[Part] = field(default_factory=list["Part"])
+    reads: list[Value] = field(default_factory=list[Value])
+
+    def operands(self) -> Iterator[Value]:
+        yield from self.reads
+        for n in self.nodes:
+            yield from n.operands()
+
+
+def folded(parts: list[Part], container: Container) -> list[Part]:
+    """Parts in order of evaluation, folded. Only neighbours join, so a picture of the result has no circles."""
+    out: list[Part] = []
+    at = 0
+    while at < len(parts):
+        end = _list_end(parts, at)
+        if end - at > 1:
+            out.append(_layers(parts[at:end], container))
+            at = end
+            continue
+        end = _plain_end(parts, at)
+        if end - at >= FEW:
+            out.append(_ops(parts[at:end], container))
+            at = end
+            continue
+        out.append(parts[at])
+        at += 1
+    return out
+
+
+# ---------------------------------------------------------------- layers
+def _place(part: Part) -> tuple[str, int] | None:
+    """(label, index) of an item of a list."""
+    label, _, index = part.item.path.rpartition(".")
+    return (label, int(index)) if part.item.kind == "block" and label and index.isdecimal() else None
+
+
+def _list_end(parts: list[Part], at: int) -> int:
+    """The end of the items of one list that start here, one directly behind the other."""
+    end = at + 1
+    while end < len(parts) and (here := _place(parts[end - 1])) and (there := _place(parts[end])) and there == (here[0], here[1] + 1):
+        end += 1
+    return end
+
+
+def _layers(parts: list[Part], container: Container) -> Part:
+    """The layers of a loop: one item `× n` where all are equal, else a list of what is left after folding."""
+    label, first, last = parts[0].item.path.rpartition(".")[0], parts[0].item.path, parts[-1].item.path
+    inside = repeats(parts, container)
+    if len(inside) == 1:
+        return inside[0]
+    item = container("list", label, f"{len(parts)} layers", [p.item for p in inside], first, last)
+    return Part(item, [n for p in parts for n in p.nodes], None, inside)
+
+
+def repeats(parts: list[Part], container: Container) -> list[Part]:
+    """Neighbours folded, the repetition that saves most first: `a b a b a b c c` is `(a b) × 3, c × 2`."""
+    while (found := _best(parts)) is not None:
+        start, period, count = found
+        group = parts[start : start + period * count]
+        parts = [*parts[:start], _repeat(group, period, count, container), *parts[start + period * count :]]
+    return parts
+
+
+def _best(parts: list[Part]) -> tuple[int, int, int] | None:
+    """(start, period, count) of the repetition that hides most items, of the shortest period where several do."""
+    best: tuple[int, int, int] | None = None
+    hidden = 0
+    keys = [p.key for p in parts]
+    for period in range(1, min(LONGEST, len(keys) // 2) + 1):
+        run = 0
+        for i in range(period, len(keys)):
+            run = run + 1 if keys[i] is not None and keys[i] == keys[i - period] else 0
+            count = run // period + 1
+            if count > 1 and run % period == 0 and (count - 1) * period > hidden:
+                best, hidden = (i + 1 - count * period, period, count), (count - 1) * period
+    return best
+
+
+def _repeat(group: list[Part], period: int, count: int, container: Container) -> Part:
+    """`count` times the same `period` neighbours as one."""
+    first, nodes = group[:period], [n for p in group for n in p.nodes]
+    key = (count, *(p.key for p in first))
+    start, end = first[0].item.path, group[-1].item.last or group[-1].item.path
+    name = f"{start} to {end.rpartition('.')[2]}"
+    if period == 1 and first[0].item.kind == "block":
+        return Part(replace(first[0].item, name=name, last=end, count=count), nodes, key, first[0].below)
+    titles = list(dict.fromkeys(p.item.title for p in first))
+    title = " · ".join(titles) if len(titles) <= FEW else f"{period} in a row"
+    return Part(container("repeat", name, title, [p.item for p in first], start, end, count), nodes, key, first)
+
+
+# ---------------------------------------------------------------- plain ops
+def _plain_end(parts: list[Part], at: int) -> int:
+    end = at
+    while end < len(parts) and parts[end].item.kind == "op" and not parts[end].item.macs and not parts[end].item.unknown:
+        end += 1
+    return end
+
+
+def _ops(parts: list[Part], container: Container) -> Part:
+    names = list(dict.fromkeys(p.item.name for p in parts))
+    name = " · ".join(names[:3]) + (" · …" if len(names) > 3 else "")
+    return Part(container("ops", name, f"{len(parts)} ops", [p.item for p in parts]), [n for p in parts for n in p.nodes], None, parts)

@@ -1,0 +1,96 @@
+"""The picture as one HTML page: no request leaves it, no program is needed. What the page does is in `page.js`, beside this file."""
+from __future__ import annotations
+
+import json
+import os
+from html import escape
+from typing import Any
+
+from archdsl.draw.view import Item, View
+from archdsl.source import Span
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+HEIGHT = 640  # of the page inside a notebook, in pixels
+_FIGURES = ("count", "params", "macs", "saved_bytes", "state_bytes", "bytes", "calls")
+
+
+def html_page(view: View) -> str:
+    """The page: UTF-8 text."""
+    return filled("page.html", title=escape(view.name), css=part("page.css"), js=part("page.js"), data=script_json(to_json(view)))
+
+
+def notebook(page: str) -> str:
+    """A page as a notebook shows it: in a frame of its own, so that neither sees the other's names and styles."""
+    return f'<iframe srcdoc="{escape(page)}" style="width:100%;height:{HEIGHT}px;border:1px solid #8886"></iframe>'
+
+
+def to_json(view: View) -> dict[str, Any]:
+    """The picture as plain data. `definitions`: what blocks hold, each once; an item's `d` is the number of its own. `sources`: [name, text] of the
+    files that spans (`s`: source, first and last line) point into."""
+    packer = _Packer()
+    root = packer.item(view.root)
+    return {"name": view.name, "sizes": view.cost.sizes, "dtype": view.cost.dtype, "form": view.cost.form, "peak_bytes": view.cost.peak_bytes,
+            "weight_bytes": view.cost.weight_bytes, "unknown": list(view.cost.unknown), "root": root, "definitions": packer.definitions,
+            "sources": packer.sources, "opened": sorted(".".join(map(str, o)) for o in view.opened)}
+
+
+class _Packer:
+    """Numbers definitions and sources."""
+
+    def __init__(self) -> None:
+        self.definitions: list[dict[str, Any]] = []
+        self.sources: list[tuple[str, str]] = []
+        self.numbers: dict[int, int] = {}
+        self.files: dict[int, int] = {}
+
+    def item(self, item: Item) -> dict[str, Any]:
+        data: dict[str, Any] = {"k": item.kind, "n": item.name}
+        data |= {k: v for k, v in (("t", item.title), ("p", item.path), ("l", item.last), ("o", item.output), ("e", item.shape),
+                                   ("doc", item.doc), ("w", item.weights)) if v}
+        data |= {name: value for name in _FIGURES if (value := getattr(item, name)) != (1 if name in ("count", "calls") else 0)}
+        if item.unknown:
+            data["unknown"] = True
+        if item.span.source.text:
+            data["s"] = self.span(item.span)
+        if item.below:
+            data["d"] = self.definition(item)
+        return data
+
+    def definition(self, item: Item) -> int:
+        key = id(item.below)
+        if key not in self.numbers:
+            place = self.numbers[key] = len(self.definitions)
+            self.definitions.append({})
+            edges = [[e.source, e.target, e.type, e.shape] for e in item.edges]
+            self.definitions[place] = {"items": [self.item(b) for b in item.below], "edges": edges}
+        return self.numbers[key]
+
+    def span(self, span: Span) -> tuple[int, int, int]:
+        source = span.source
+        if id(source) not in self.files:
+            self.files[id(source)] = len(self.sources)
+            self.sources.append((os.path.basename(source.path) if os.path.isabs(source.path) else source.path, source.text))
+        return self.files[id(source)], source.position(span.start)[0], source.position(max(span.start, span.end - 1))[0]
+
+
+# ---------------------------------------------------------------- pieces that pages have in common
+def part(name: str) -> str:
+    """A file beside this one."""
+    with open(os.path.join(HERE, name), encoding="utf-8") as file:
+        return file.read()
+
+
+def filled(template: str, **values: str) -> str:
+    """A template with each `{{name}}` replaced, once: what is put in is not looked at again."""
+    pieces = part(template).split("{{")
+    out = [pieces[0]]
+    for piece in pieces[1:]:
+        name, _, rest = piece.partition("}}")
+        out += [values[name], rest]
+    return "".join(out)
+
+
+def script_json(data: Any) -> str:
+    """JSON that may stand in a script element whatever texts are in it."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -1,0 +1,269 @@
+"""The view model: what a picture of a typed graph shows, at some sizes. Definitions are shared as in the graph, so 96 layers cost what the
+different ones among them cost."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+from archdsl.cost import Cost, Layer, cost
+from archdsl.cost.memory import BYTES
+from archdsl.cost.run import Mode
+from archdsl.dims import Dim, NotInteger, Size, evaluate
+from archdsl.draw.folding import Part, folded
+from archdsl.elaborate.model import Elaborated
+from archdsl.elaborate.ops import is_operand
+from archdsl.elaborate.values import show
+from archdsl.graph import Graph, Mask, Node, TensorType, Value
+from archdsl.ops.registry import find
+from archdsl.records import field, record
+from archdsl.source import NOWHERE, Span
+
+OPENING = 12
+"""The most nodes of a picture as it opens, where the model itself has no more."""
+_HIDDEN = ("param", "input", "update")
+
+
+@record(frozen=True)
+class Edge:
+    """A tensor from one item to another, by their places in `Item.below`; None: from outside, or to outside. `type`: with run-time sizes by
+    name; `shape`: in numbers."""
+
+    source: int | None
+    target: int | None
+    type: str
+    shape: str
+
+
+@record(eq=False)
+class Item:
+    """A node of the picture. `kind`: input, output, op, block; list (the layers of a loop), repeat (`count` times the same neighbours), ops (plain
+    ops in a row).
+
+    `name`: what stands on it; `title`: the block, or the text of the op. `path`: its address relative to the item around it. It stands for `count`
+    equal ones, the last of them at `last`; figures are those of one. params: numbers in parameters; macs: of one forward pass;
+    saved_bytes: what autograd keeps of the tensors made there (None: not known of a single op); state_bytes: of streaming; bytes: of its
+    first result. `calls` above 1: weights that are applied so often; saved_bytes are those of all calls then. `below`, `edges`: what it holds.
+    """
+
+    kind: str
+    name: str
+    title: str = ""
+    path: str = ""
+    last: str = ""
+    count: int = 1
+    params: int = 0
+    macs: int = 0
+    saved_bytes: int | None = 0
+    state_bytes: int = 0
+    bytes: int = 0
+    calls: int = 1
+    output: str = ""
+    shape: str = ""
+    span: Span = NOWHERE
+    doc: str = ""
+    unknown: bool = False
+    weights: tuple[tuple[str, str, str], ...] = ()  # (path, kind, type)
+    below: list[Item] = field(default_factory=list["Item"])
+    edges: list[Edge] = field(default_factory=list[Edge])
+
+
+@record(eq=False, slots=False)
+class View:
+    """A picture: the model as an item, what it costs, and which items are open at first (by the places that lead to them)."""
+
+    name: str
+    root: Item
+    cost: Cost
+    opened: frozenset[tuple[int, ...]]
+
+    def visible(self) -> list[Item]:
+        """The nodes that the picture shows as it opens: those inside open items instead of the open item."""
+        found: list[Item] = []
+
+        def walk(item: Item, at: tuple[int, ...]) -> None:
+            for i, b in enumerate(item.below):
+                if (*at, i) in self.opened:
+                    walk(b, (*at, i))
+                else:
+                    found.append(b)
+
+        walk(self.root, ())
+        return found
+
+
+def view(made: Elaborated, at: Mapping[str, int] | None = None, name: str = "", dtype: str = "f32", opening: int = OPENING) -> View:
+    """The picture of a model at the sizes in `at` (else the spec's examples, else 1). It opens with at most `opening` nodes, or with as many as
+    the model itself has. Raises A0641 to A0644 for sizes and types that the model does not take."""
+    found = cost(made, at, dtype=dtype)
+    root = _Viewer(found).block(made.graph, "", name or made.graph.name)
+    root.state_bytes = found.state_bytes
+    return View(name or made.graph.name, root, found, opened(root, opening))
+
+
+def opened(root: Item, limit: int) -> frozenset[tuple[int, ...]]:
+    """Items to open, outer ones first, while there are at most `limit` nodes to see."""
+    shown, found, queue = len(root.below), set[tuple[int, ...]](), [((i,), b) for i, b in enumerate(root.below)]
+    for place, item in queue:
+        if any(b.kind not in ("op", "input", "output") for b in item.below) and shown - 1 + len(item.below) <= limit:
+            shown += len(item.below) - 1
+            found.add(place)
+            queue += [((*place, i), b) for i, b in enumerate(item.below)]
+    return frozenset(found)
+
+
+class _Viewer:
+    """Makes items. `rows`: costs by address; `known`: the insides of definitions, by what they and all below them cost."""
+
+    def __init__(self, found: Cost):
+        self.sizes, self.mode = found.sizes, Mode(False, False, found.dtype)
+        self.rows: dict[str, Layer] = {r.path: r for r in found.layers}
+        self.known: dict[int, tuple[list[Item], list[Edge]]] = {}
+        self.numbers: dict[Any, int] = {}
+        self.passes: dict[int, int] = {}
+
+    # ---------------------------------------------------------------- blocks
+    def key(self, graph: Graph, address: str) -> int:
+        """One number for all blocks that look the same: the definition and the figures of it and of all below."""
+        row = self.rows.get(address)
+        figures = (row.params, row.macs, row.saved_bytes, row.output, row.calls) if row else None
+        below = tuple([self.key(n.attrs["graph"], _join(address, n.attrs["path"])) for n in graph.nodes if n.op == "call"])
+        return self.numbers.setdefault((id(graph), figures, below), len(self.numbers))
+
+    def block(self, graph: Graph, address: str, name: str, path: str = "", span: Span = NOWHERE) -> Item:
+        row = self.rows[address]
+        key = self.key(graph, address)
+        if key not in self.known:
+            self.known[key] = self.inside(graph, address)
+        below, edges = self.known[key]
+        weights = tuple((p.path, p.kind, str(p.type)) for p in graph.params)
+        title = graph.name if graph.name not in path.split(".") else " · ".join(dict.fromkeys(b.title for b in below if b.kind == "block"))
+        first = graph.outputs[0].type if graph.outputs else None
+        return Item("block", name, title, path, path, 1, row.params, self.forward(graph), row.saved_bytes, 0, self.bytes(first), row.calls,
+                    str(first or ""), self.shape(first), span if span.source.text else graph.span, graph.doc,
+                    any(n.op in ("extern", "aten") for n in graph.nodes), weights, below, edges)
+
+    def inside(self, graph: Graph, address: str) -> tuple[list[Item], list[Edge]]:
+        parts = [self.input(v, i) for i, v in enumerate(graph.inputs)]
+        for node in graph.nodes:
+            if node.op == "call":
+                inner, path = node.attrs["graph"], node.attrs["path"]
+                item = self.block(inner, _join(address, path), path, path, node.span)
+                parts.append(Part(item, [node], self.key(inner, _join(address, path))))
+            elif node.op not in _HIDDEN:
+                parts.append(Part(self.op(node), [node]))
+        for i, v in enumerate(graph.outputs):
+            name = graph.output_names[i] if i < len(graph.output_names) else None
+            parts.append(Part(self.tensor("output", name or "output", v.type, v.node.span), [], reads=[v]))
+        return self.finished(folded(parts, _container))
+
+    def finished(self, parts: list[Part], outside: bool = False) -> tuple[list[Item], list[Edge]]:
+        """The items of parts, those inside them first, and the edges between them."""
+        for p in parts:
+            if p.below:
+                p.item.below, p.item.edges = self.finished(p.below, True)
+        return [p.item for p in parts], self.edges(parts, outside)
+
+    def edges(self, parts: list[Part], outside: bool) -> list[Edge]:
+        owner = {id(n): i for i, p in enumerate(parts) for n in p.nodes}
+        found: dict[tuple[Any, ...], Edge] = {}
+        for i, part in enumerate(parts):
+            for v in part.operands():
+                source = owner.get(id(v.node))
+                if source != i and (source is not None or outside) and v.node.op != "param":
+                    found.setdefault((source, i, v.type), Edge(source, i, str(v.type), self.shape(v.type)))
+        return list(found.values())
+
+    # ---------------------------------------------------------------- tensors and ops
+    def tensor(self, kind: str, name: str, type: TensorType, span: Span) -> Item:
+        return Item(kind, name, bytes=self.bytes(type), output=str(type), shape=self.shape(type), span=span)
+
+    def input(self, v: Value, place: int) -> Part:
+        return Part(self.tensor("input", v.node.attrs.get("name") or v.node.name or f"input {place}", v.type, v.node.span), [v.node])
+
+    def op(self, node: Node) -> Item:
+        first = node.types[0] if node.types else None
+        name = node.attrs["name"] if node.op == "aten" else node.op
+        title = " ".join(node.span.text.split()) or ", ".join(f"{k} = {_shown(v)}" for k, v in node.attrs.items())
+        weights = tuple(dict.fromkeys((v.node.attrs["path"], "", str(v.type)) for v in node.operands() if v.node.op == "param"))
+        return Item("op", name, _shortened(title), macs=self.macs(node), saved_bytes=None, bytes=self.bytes(first), output=str(first or ""),
+                    shape=self.shape(first), span=node.span, unknown=node.op in ("extern", "aten"), weights=weights)
+
+    def macs(self, node: Node) -> int:
+        """Multiply-accumulates of one op; of a phase those in evaluation."""
+        if node.op in ("phase", "call"):
+            return self.forward(node.attrs["eval" if node.op == "phase" else "graph"])
+        op = find(node.op)
+        if op is None or op.macs is None:
+            return 0
+        given = {k: self.given(v) for k, v in (dict(zip(_operands(node.op), node.args)) | node.attrs).items()}
+        return int(op.macs(**given))
+
+    def forward(self, graph: Graph) -> int:
+        """Multiply-accumulates of one call."""
+        if id(graph) not in self.passes:
+            self.passes[id(graph)] = sum(map(self.macs, graph.nodes))
+        return self.passes[id(graph)]
+
+    def given(self, value: Any) -> Any:
+        """Operands and attributes in numbers."""
+        if isinstance(value, Value):
+            return TensorType(value.dtype, tuple(map(self.number, value.shape)))
+        if isinstance(value, Dim):
+            return self.number(value)
+        if type(value) in (tuple, list):
+            return tuple(map(self.given, value))
+        if isinstance(value, Mask):
+            return Mask(value.kind, tuple(map(self.given, value.args)))
+        return value
+
+    def number(self, size: Size) -> int:
+        return size if isinstance(size, int) else evaluate(size, self.sizes)
+
+    def extent(self, type: TensorType) -> tuple[int, ...] | None:
+        """The shape in numbers; None inside a block whose sizes its inputs alone tell."""
+        try:
+            return tuple(map(self.number, type.shape))
+        except (KeyError, NotInteger):
+            return None
+
+    def shape(self, type: TensorType | None) -> str:
+        extent = self.extent(type) if type is not None else None
+        return str(type or "") if extent is None or type is None else str(TensorType(type.dtype, extent))
+
+    def bytes(self, type: TensorType | None) -> int:
+        extent = self.extent(type) if type is not None else None
+        return 0 if extent is None or type is None else prod(extent) * BYTES[self.mode.concrete(type.dtype)]
+
+
+def _container(kind: str, name: str, title: str, inside: Iterable[Item], path: str = "", last: str = "", count: int = 1) -> Item:
+    """An item around others: its figures are their sums, its result is that of the last one."""
+    parts = list(inside)
+
+    def total(figure: str) -> int:
+        return sum((getattr(p, figure) or 0) * p.count for p in parts)
+
+    saved = None if all(p.saved_bytes is None for p in parts) else total("saved_bytes")
+    end = parts[-1]
+    return Item(kind, name, title, path, last, count, total("params"), total("macs"), saved, total("state_bytes"), end.bytes, 1, end.output,
+                end.shape, parts[0].span, "", any(p.unknown for p in parts))
+
+
+@lru_cache(None)
+def _operands(name: str) -> tuple[str, ...]:
+    op = find(name)
+    assert op is not None, name
+    return tuple(p.name for p in op.decl.params if is_operand(p))
+
+
+def _shown(value: Any) -> str:
+    return value.name if isinstance(value, Graph) else show(value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name

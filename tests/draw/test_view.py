@@ -1,0 +1,167 @@
+"""The view model: figures against costs, folding against the list it stands for, edges against the graph."""
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from archdsl.draw import Item, view
+from archdsl.draw.folding import Part, repeats
+from archdsl.spec import load, loads, shipped_files
+
+HYBRID = """\
+use std.channel {{ MLP, SwiGLU }}
+use std.embed {{ Rope, TokenEmbedding }}
+use std.linear {{ Linear }}
+use std.mixer {{ Attention }}
+use std.norm {{ RMSNorm }}
+use std.residual {{ Pre }}
+
+model Hybrid(vocab: int = 64, d: int = 16, heads: int = 2, order: str = "{order}")(tokens: int[B = 1, T = 8] in 0..<vocab) -> logits: [B, T, vocab] {{
+  x = TokenEmbedding(vocab, d)(tokens) as embed
+  layers: for kind in order {{
+    x = match kind {{
+      "M" => Pre(RMSNorm(), SwiGLU(4 * d))(x) as glu
+      "*" => Pre(RMSNorm(), Attention(heads, mask = causal, positions = Rope()))(x) as attn
+      "-" => Pre(RMSNorm(), MLP(4 * d))(x) as mlp
+    }}
+  }}
+  return x |> RMSNorm() as norm |> Linear(vocab) as head
+}}
+"""
+NEMOTRON = "M-M-M--M-M*-M-M-M-M--M*-M-M-M-M-M*--M-M-M-M-M*-M--M-M-M-"  # 56 layers
+
+
+def hybrid(order: str):
+    return loads(HYBRID.format(order=order)).elaborate()
+
+
+def walk(item: Item, times: int = 1, base: str = ""):
+    """(item, how often it occurs, address) of all items below, folded ones once."""
+    for b in item.below:
+        address = f"{base}.{b.path}" if base and b.path else base or b.path
+        yield b, times * b.count, address
+        yield from walk(b, times * b.count, address if b.kind == "block" else base)
+
+
+def macs_of_ops(item: Item) -> int:
+    return sum(b.macs if b.kind == "op" else b.count * macs_of_ops(b) for b in item.below)
+
+
+@pytest.mark.parametrize("path", shipped_files(), ids=lambda p: p.rsplit("/", 1)[1])
+def test_every_figure_is_the_cost_of_that_address(path):
+    spec = load(path)
+    for variant in (None, *list(spec.variants)[:2]):
+        made = spec.elaborate(variant)
+        found = view(made)
+        rows = {r.path: r for r in found.cost.layers}
+        blocks = [(i, times, address) for i, times, address in walk(found.root) if i.kind == "block"]
+        calls = Counter(address for _, _, address in blocks)
+        for item, _, address in blocks:
+            row = rows[address]
+            assert (item.params, item.saved_bytes, item.calls) == (row.params, row.saved_bytes, row.calls), address
+            if calls[address] == 1 and row.calls == 1:
+                assert item.shape.partition("[")[2] == ", ".join(map(str, row.output)) + "]", address
+                assert item.macs == row.macs, address  # counted op by op, and by the simulated run
+        if set(calls.values()) == {1} and all(r.calls == 1 for r in rows.values()):
+            assert sum(times for _, times, _ in blocks) == len(rows) - 1
+        assert macs_of_ops(found.root) == found.cost.macs == found.root.macs
+        assert found.root.params == found.cost.params
+
+
+@pytest.mark.parametrize("path", shipped_files(), ids=lambda p: p.rsplit("/", 1)[1])
+def test_edges_lead_forward_to_what_reads_them(path):
+    found = view(load(path).elaborate())
+    for item in (found.root, *(i for i, _, _ in walk(found.root))):
+        for e in item.edges:
+            assert e.target is not None
+            assert (e.source is None or e.source < e.target) and item.below[e.target].kind != "input", (item.name, e)
+        if item.kind == "block":
+            read = {e.target for e in item.edges}
+            assert all(i in read for i, b in enumerate(item.below) if b.kind == "output")
+
+
+@pytest.mark.parametrize("order", [NEMOTRON, (NEMOTRON + NEMOTRON)[:96], "M" * 96, "M-" * 48, "*"])
+def test_a_hybrid_opens_with_few_nodes(order):
+    made = hybrid(order)
+    found = view(made)
+    assert len(found.visible()) <= 12
+    names = [i.name for i in found.root.below]
+    assert names[:2] == ["tokens", "embed"] and names[-3:] == ["norm", "head", "logits"]
+    assert sum(times for i, times, address in walk(found.root) if i.kind == "block" and re.fullmatch(r"layers\.\d+", address)) == len(order)
+
+
+def test_equal_layers_are_one_item():
+    (layers,) = [i for i in view(hybrid("M" * 24)).root.below if i.count > 1]
+    assert (layers.name, layers.path, layers.last, layers.count) == ("layers.0 to 23", "layers.0", "layers.23", 24)
+    assert (layers.kind, layers.title) == ("block", "PreSwiGLU")
+
+
+def test_a_pattern_is_one_item():
+    (layers,) = [i for i in view(hybrid("M-" * 12 + "*")).root.below if i.kind == "list"]
+    assert [(i.kind, i.name, i.count, i.title) for i in layers.below] == [
+        ("repeat", "layers.0 to 23", 12, "PreSwiGLU · PreMLP"), ("block", "layers.24", 1, "PreAttention")]
+    assert [i.name for i in layers.below[0].below] == ["layers.0", "layers.1"]
+
+
+def expanded(parts) -> list[str]:
+    def one(part) -> list[str]:
+        return expanded(part.below) if part.item.kind == "repeat" else [part.key if isinstance(part.key, str) else part.key[1]]
+
+    return [k for p in parts for k in one(p) * p.item.count]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_folding_keeps_the_order(seed):
+    pick = random.Random(seed)
+    text = "".join(pick.choice(["a", "b", "ab", "aab", "abc", "abcabc"]) for _ in range(pick.randrange(1, 40)))
+    parts = [Part(Item("block", f"l.{i}", c, f"l.{i}", f"l.{i}"), [], c) for i, c in enumerate(text)]
+
+    def container(kind, name, title, inside, path="", last="", count=1):
+        return Item(kind, name, title, path, last, count)
+
+    found = repeats(parts, container)
+    assert "".join(expanded(found)) == text
+    keys = [p.key for p in found]
+    assert all(a != b for a, b in pairwise(keys)), "equal neighbours are left"
+
+
+def test_only_unequal_layers_stand_apart():
+    made = loads("""\
+use std.linear { Linear }
+use std.norm { RMSNorm }
+
+model Net(widths: list[int] = [8, 8, 16, 8, 8])(x: [B = 2, 4]) -> y: [B, 4] {
+  x = Linear(4)(x) as embed
+  layers: for w in widths {
+    x = x + (x |> RMSNorm() as norm |> Linear(w) as up |> Linear(4) as down)
+  }
+  return x |> RMSNorm() as norm
+}
+""").elaborate()
+    (layers,) = [i for i in view(made).root.below if i.kind == "list"]
+    assert [(i.name, i.count) for i in layers.below] == [("layers.0 to 1", 2), ("layers.2", 1), ("layers.3 to 4", 2)]
+
+
+def test_sizes_change_what_depends_on_them():
+    made = hybrid("M")
+    small, large = view(made, {"T": 4}), view(made, {"T": 8})
+    assert large.root.macs == 2 * small.root.macs and large.root.params == small.root.params
+    assert (small.root.below[1].output, small.root.below[1].shape) == ("[B, T, 16]", "[1, 4, 16]")
+    assert small.root.below[1].bytes == 4 * 4 * 16
+
+
+def test_shared_weights_are_told():
+    made = loads("""\
+use std.linear { Linear }
+
+model Net(d: int = 4)(x: [B = 2, d]) -> y: [B, d] {
+  share f = Linear(d)
+  return f(f(x))
+}
+""").elaborate()
+    found = [i for i in view(made).root.below if i.kind == "block"]
+    assert [(i.path, i.calls, i.params, i.macs) for i in found] == [("f", 2, 20, 32)] * 2
