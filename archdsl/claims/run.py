@@ -18,59 +18,130 @@ from archdsl.graph import Graph, Mask, Node, Value
 from archdsl.inputs import sample_inputs
 from archdsl.lazy import torch
 from archdsl.lower.memory import physical
+from archdsl.ops.registry import find
 from archdsl.records import replace
 
 PERIOD = 1_048_573  # a prime: a weight of more numbers repeats them
 MAX_MACS = 2 * 10**12  # a minute or two
 LONGEST = 192  # of the stream
 TOLERANCE = 1e-9  # of float64 results of size 1
+LARGE = 1e4  # a change that shows through a small weight, and moves every maximum
+CHEAP = 2 * 10**9  # multiply-accumulates of the second run of a causal claim
 
 
 # ---------------------------------------------------------------- causality
 def causality(made: Elaborated, output: str, input: str) -> tuple[bool, str]:
-    """Whether no position of an output depends on a later position of an input: a position of the input is changed, and the outputs before it
-    must stay while some other changes. Returns that, and what was seen."""
+    """Whether no position of an output depends on a later position of an input, nor on how many there are: a position of the input is changed, a
+    little and a lot, and the outputs before it must stay while some other changes; and the first positions alone must give the same outputs.
+    At a length that shows every window, and at the example length where that is cheap. Returns that, and what was seen."""
     made = replace(made, graph=shortened(made.graph))
     sizes = small_sizes(made)
     affordable(made, sizes)
     stream = made.stream or ""
-    length = sizes[stream]
-    at = [i.name for i in made.inputs].index(input)
-    which = made.graph.output_names.index(output)
-    axis = _axis(made.graph.outputs[which].shape, stream)
-    inputs = list(sample_inputs(made, sizes, dtype=torch.float64))
-    positions = list(dict.fromkeys((length - 1, length // 2, 1)))
-    runs = [inputs]
-    for position in positions:
-        x = _changed(inputs[at], made.inputs[at], _axis(made.inputs[at].type.shape, stream), position)
-        runs.append([*inputs[:at], x, *inputs[at + 1 :]])
-    before, *after = _outputs(made, random_model(made.graph), runs, which)
-    depends = False
-    for position, y in zip(positions, after):
-        along = (y - before).abs().movedim(axis, 0).reshape(length, -1).amax(1) / before.abs().amax().clamp(min=1)
-        if not bool(torch.isfinite(along).all()):
-            return False, "the outputs are not finite with random weights"
-        leak = along[:position] > TOLERANCE
-        if bool(leak.any()):
-            return False, f"position {int(leak.nonzero()[0, 0])} of `{output}` depends on position {position} of `{input}` ({stream} = {length})"
-        depends = depends or bool((along[position:] > TOLERANCE).any())
-    if not depends:
-        return False, f"`{output}` does not depend on `{input}` at all"
-    return True, f"holds at {stream} = {length}"
+    probe = _Probe(made, random_model(made.graph), stream, output, input)
+    good, seen = probe.run(sizes)
+    longer = {**sizes, stream: min(made.sizes.get(stream, 0), LONGEST)}
+    if not good or longer[stream] <= sizes[stream] or not _cheap(made, longer):
+        return good, seen
+    return probe.run(longer)
+
+
+class _Probe:
+    """One output and one input of a model along its stream."""
+
+    def __init__(self, made: Elaborated, model: Any, stream: str, output: str, input: str):
+        self.made, self.model, self.stream, self.output, self.input = made, model, stream, output, input
+        self.at = [i.name for i in made.inputs].index(input)
+        self.which = made.graph.output_names.index(output)
+        self.axis = _axis(made.graph.outputs[self.which].shape, stream)
+
+    def run(self, sizes: dict[str, int]) -> tuple[bool, str]:
+        length, made = sizes[self.stream], self.made
+        inputs = list(sample_inputs(made, sizes, dtype=torch.float64))
+        axis = _axis(made.inputs[self.at].type.shape, self.stream)
+        amounts = (1.0, LARGE) if inputs[self.at].is_floating_point() else (1.0,)
+        changes = [(p, much) for p in dict.fromkeys((length - 1, length // 2, 1)) for much in amounts]
+        runs = [inputs]
+        for position, much in changes:
+            x = _changed(inputs[self.at], made.inputs[self.at], axis, position, much)
+            runs.append([*inputs[: self.at], x, *inputs[self.at + 1 :]])
+        before, *after = _outputs(made, self.model, runs, self.which)
+        depends = False
+        for (position, much), y in zip(changes, after):
+            along = self._along(y, before, length)
+            if not bool(torch.isfinite(along[:position] if much > 1 else along).all()):
+                return False, "the outputs are not finite with random weights"
+            leak = along[:position] > TOLERANCE
+            if bool(leak.any()):
+                first = int(leak.nonzero()[0, 0])
+                return False, f"position {first} of `{self.output}` depends on position {position} of `{self.input}` ({self._at(length)})"
+            depends = depends or much == 1 and bool((along[position:] > TOLERANCE).any())
+        if not depends:
+            return False, f"`{self.output}` does not depend on `{self.input}` at all"
+        return self._prefix(sizes, inputs, before) or (True, f"holds at {self._at(length)}")
+
+    def _at(self, length: int) -> str:
+        return f"{self.stream} = {length}"
+
+    def _along(self, y: Any, before: Any, length: int) -> Any:
+        """The largest difference at each position, relative to the largest output above 1."""
+        return (y - before).abs().movedim(self.axis, 0).reshape(length, -1).amax(1) / before.abs().amax().clamp(min=1)
+
+    def _prefix(self, sizes: dict[str, int], inputs: list[Any], before: Any) -> tuple[bool, str] | None:
+        """What is wrong when the first positions are all there are. A model that draws is left out: fewer positions draw other numbers."""
+        if _draws(self.made):
+            return None
+        length = sizes[self.stream]
+        for shorter in range(length - 1, 0, -1):
+            try:
+                require(self.made, {**sizes, self.stream: shorter})
+            except ArchError:
+                continue
+            cut = [_cut(x, i.type.shape, self.stream, shorter) for x, i in zip(inputs, self.made.inputs)]
+            (y,) = _outputs(self.made, self.model, [cut], self.which)
+            along = self._along(y, before.narrow(self.axis, 0, y.shape[self.axis]), y.shape[self.axis])
+            leak = along > TOLERANCE
+            if bool(leak.any()):
+                return False, f"position {int(leak.nonzero()[0, 0])} of `{self.output}` depends on how many follow ({self._at(length)} and {shorter})"
+            return None
+        return None
+
+
+def _draws(made: Elaborated) -> bool:
+    """Whether a forward pass in evaluation draws random numbers."""
+    ops = (find(n.op) for g in made.graph.definitions() for n in g.nodes)
+    return any(op is not None and op.random and not op.phase for op in ops)
+
+
+def _cut(x: Any, shape: tuple[Any, ...], stream: str, length: int) -> Any:
+    """The first positions of an input along the stream."""
+    for axis, size in enumerate(shape):
+        if isinstance(size, Dim) and str(size) == stream:
+            x = x.narrow(axis, 0, length)
+    return x
+
+
+def _cheap(made: Elaborated, sizes: dict[str, int]) -> bool:
+    from archdsl.cost import cost
+
+    try:
+        require(made, sizes)
+    except ArchError:
+        return False
+    return cost(made, sizes, dtype="f64").macs <= CHEAP
 
 
 def _outputs(made: Elaborated, model: Any, runs: list[list[Any]], which: int) -> list[Any]:
     """One output for each list of inputs. They run as one batch where the model has a batch axis and keeps its rows apart."""
 
     def run(inputs: list[Any]) -> Any:
-        with torch.no_grad():
-            out = model(*inputs)
+        out = _seeded(model, inputs)
         return out[which] if is_list(out) else out
 
     first = {
         str(t.shape[0]) if t.shape and isinstance(t.shape[0], Dim) else "" for t in (*(i.type for i in made.inputs), made.graph.outputs[which].type)
     }
-    if len(first) == 1 and "" not in first and first != {made.stream} and all(x.shape[0] == 1 for x in runs[0]):
+    if not _draws(made) and len(first) == 1 and "" not in first and first != {made.stream} and all(x.shape[0] == 1 for x in runs[0]):
         alone = run(runs[0])
         together = run([torch.cat(column) for column in zip(*runs)])
         if together.shape[0] == len(runs) and bool(torch.allclose(together[:1], alone, rtol=1e-9, atol=1e-9)):
@@ -78,18 +149,26 @@ def _outputs(made: Elaborated, model: Any, runs: list[list[Any]], which: int) ->
     return [run(inputs) for inputs in runs]
 
 
+def _seeded(model: Any, inputs: Iterable[Any]) -> Any:
+    """The outputs, with the same draws in every run."""
+    generator: Any = torch.random
+    with torch.no_grad(), generator.fork_rng(devices=[]):
+        generator.manual_seed(0)
+        return model(*inputs)
+
+
 def _axis(shape: tuple[Any, ...], stream: str | None) -> int:
     return next(i for i, s in enumerate(shape) if isinstance(s, Dim) and str(s) == stream)
 
 
-def _changed(x: Any, spec: Any, axis: int, position: int) -> Any:
-    """The input with other values at one position."""
+def _changed(x: Any, spec: Any, axis: int, position: int, much: float) -> Any:
+    """The input with other values at one position, `much` times as far away."""
     x = x.clone()
     there = x.select(axis, position)
     if x.dtype == torch.bool:
         there.logical_not_()
     elif x.is_floating_point():
-        there.add_(torch.randn(there.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype))
+        there.add_(much * torch.randn(there.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype))
     else:
         low, high = int(spec.low or 0), int(spec.high if spec.high is not None else 1)
         there.copy_((there - low + max((high - low + 1) // 2, 1)) % (high - low + 1) + low)
@@ -120,8 +199,7 @@ def largest_difference(a: Elaborated, b: Elaborated) -> float:
         affordable(made, sizes)
     inputs = sample_inputs(a, sizes, dtype=torch.float64)
     gap = 0.0
-    with torch.no_grad():
-        outs = [model(*inputs) for model in (comparable(a), comparable(b))]
+    outs = [_seeded(model, inputs) for model in (comparable(a), comparable(b))]
     first, second = (o if is_list(o) else (o,) for o in outs)
     for x, y in zip(first, second):
         if x.shape != y.shape:
@@ -153,6 +231,7 @@ def random_model(graph: Graph, seed: int = 0) -> Any:
     windows of a few buffers, so that a model of any size fits. Buffers and consts have their initial values."""
     from archdsl.lower import lower
     from archdsl.lower.init import Initial, seed_of
+    from archdsl.lower.module import with_tables
 
     model = lower(graph, device="meta", dtype=torch.float64)
     initial = Initial(graph, seed, torch.float64)
@@ -170,6 +249,8 @@ def random_model(graph: Graph, seed: int = 0) -> Any:
             if param.kind in ("param", "frozen"):
                 value = torch.nn.Parameter(value, requires_grad=False)
             setattr(owner, name, value)
+    with_tables(model)
+    assert not any(t.is_meta for t in itertools.chain(model.parameters(), model.buffers())), "a tensor without a value"
     return model.eval()
 
 

@@ -86,7 +86,8 @@ class _Builder:
         for name, what in cls._parts.items():
             part = what.make(self.module)
             if isinstance(part, torch.Tensor):
-                module.register_buffer(name, part.to(self.device, copy=True), persistent=False)
+                module.register_buffer(name, torch.empty(part.shape, dtype=part.dtype, device=self.device), persistent=False)
+                _fill(module.get_buffer(name), part)
             else:
                 module.add_module(name, part)
         return _numbered(module)
@@ -114,6 +115,12 @@ class _Builder:
             torch.manual_seed(seed_of(self.seed, address + path))
             module = self.bind[name](**dict(node.attrs["arguments"]))
         return module.to(device=self.device, dtype=self.dtype)
+
+
+def _fill(buffer: torch.Tensor, value: torch.Tensor) -> None:
+    """Unless the buffer has no storage: on the meta device, or under a fake mode."""
+    if not buffer.is_meta and type(buffer) is torch.Tensor:
+        buffer.copy_(value)
 
 
 def _scope(module: nn.Module, segment: str) -> nn.Module:

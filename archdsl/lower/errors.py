@@ -34,6 +34,13 @@ CODES = {
         bad="archdsl.load(\"llama.arch\").build(\"llama2_70b\", d = 2 ** 20)",
         good="archdsl.load(\"llama.arch\").build(\"llama2_70b\", d = 2 ** 20, device = \"meta\")",
     ),
+    "A0516": Code(
+        "A table that cannot be computed",
+        "What depends on nothing but numbers in the text is computed when the model is built, and torch refuses this: an index beyond a table, a\n"
+        "division of whole numbers by zero.",
+        bad="model Net(d: int = 8)(x: [B, d]) -> [B, d] {\n  return take(x, iota(d) + 1 - iota(d) // iota(d), axis = 1)\n}",
+        good="model Net(d: int = 8)(x: [B, d]) -> [B, d] {\n  return take(x, (iota(d) + 1) % d, axis = 1)\n}",
+    ),
     "A0514": Code(
         "A part without a form in plain torch",
         "`model.py` imports torch alone. Extern blocks are classes of yours, and a few ops have a body that is no plain torch expression: a model\n"

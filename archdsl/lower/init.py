@@ -2,15 +2,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from archdsl.graph import Graph, InitExpr, Param, TensorType
 from archdsl.ops.initializers import INITIALIZERS, sample
 from archdsl.ops.registry import find
 from archdsl.ops.rules import torch_dtype
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Real tensors on the CPU, whatever the caller's device or modes: what is computed here is kept for every later model of the class."""
+    with _disable_current_modes(), torch.device("cpu"), torch.no_grad():
+        yield
 
 
 def seed_of(seed: int, address: str) -> int:
@@ -27,7 +37,7 @@ def fill(model: nn.Module, graph: Graph, seed: int, dtype: torch.dtype) -> None:
     """Writes the initial value of every weight of the graph, in place."""
     tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
     initial = Initial(graph, seed, dtype)
-    with torch.no_grad():
+    with plain_torch():
         for address in initial.params:
             tensors[address].copy_(initial.value(address))
             if not initial.read_later(address):

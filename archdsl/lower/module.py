@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import linecache
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -93,6 +93,15 @@ class ArchModule(fx.GraphModule):
         self.__class__ = type(base.__name__, (base.__bases__[0] if base.detached else base,), body)
         return python_code
 
+    # ---------------------------------------------------------------- constants
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> ArchModule:
+        """Tables and consts are no part of a state dict: when the model leaves the meta device, they get their values back."""
+        absent = [name for name, value in constants(self).items() if value.is_meta]
+        super()._apply(fn, recurse)
+        if absent:
+            fill_constants(self, absent)
+        return self
+
     # ---------------------------------------------------------------- copies
     def __deepcopy__(self, memo: dict[int, Any]) -> ArchModule:
         new = type(self).__new__(type(self))
@@ -144,6 +153,48 @@ class ArchModule(fx.GraphModule):
         if print_output:
             print(text)
         return text
+
+
+# ---------------------------------------------------------------- constants
+def constants(module: ArchModule) -> dict[str, torch.Tensor]:
+    """Name or path -> tensor of what a module computes when it is built: its tables, and its consts but for those of the modules below."""
+    cls = type(module)
+    names = [name for name, part in cls._parts.items() if part.kind == "constant"]
+    if any(p.kind == "const" for _, p in cls.definition.graph.parameters()):
+        names += _consts(cls.definition)
+    return {name: module.get_buffer(name) for name in names}
+
+
+def _consts(definition: Definition) -> list[str]:
+    below = tuple(f"{path}." for path in definition.children)
+    return [path for path, p in definition.graph.parameters() if p.kind == "const" and not path.startswith(below)]
+
+
+def fill_constants(module: ArchModule, names: Iterable[str]) -> None:
+    """Writes the values of a module's own constants, where they have storage."""
+    from archdsl.lower.init import Initial, plain_torch
+
+    cls = type(module)
+    held = constants(module)
+    floats = [t.dtype for t in held.values() if t.is_floating_point()]
+    initial = Initial(cls.definition.graph, 0, max(floats, key=lambda d: d.itemsize, default=torch.float32))
+    with plain_torch():
+        for name in names:
+            if not held[name].is_meta:
+                part = cls._parts.get(name)
+                value = part.value if part is not None else initial.value(name)
+                assert value is not None, name
+                held[name].copy_(value)
+
+
+def with_tables(model: nn.Module) -> None:
+    """Gives a model that was built on the meta device its tables on the CPU, in new buffers."""
+    for module in model.modules():
+        if isinstance(module, ArchModule):
+            for name, part in type(module)._parts.items():
+                if part.kind == "constant":
+                    assert part.value is not None
+                    module._buffers[name] = part.value.clone()
 
 
 # ---------------------------------------------------------------- classes

@@ -13,9 +13,11 @@ import torch
 from torch import fx
 from torch.fx.proxy import GraphAppendingTracer
 
+from archdsl.diagnostics.model import error
 from archdsl.dims import Dim, sym
 from archdsl.graph import Mask, Node, Value
 from archdsl.lower import parts
+from archdsl.lower.init import plain_torch
 from archdsl.lower.plan import Definition
 from archdsl.lower.sizes import Axes
 from archdsl.ops.registry import Op, find
@@ -35,16 +37,18 @@ class Traced:
 
 def trace(definition: Definition, fold: bool = True) -> Traced:
     """The fx graph of one class. `fold`: tables of whole numbers that depend on nothing are computed here, once."""
-    return _Tracer(definition, fold).run()
+    with plain_torch(), torch.inference_mode(False):
+        return _Tracer(definition, fold).run()
 
 
 FOLDED = 2**20
-"""Elements of the largest table that is kept instead of computed in each forward pass."""
+"""Elements of the tables of one class that are kept instead of computed in each forward pass, intermediate ones included."""
 
 
 class _Tracer:
     def __init__(self, definition: Definition, fold: bool):
         self.definition, self.fold = definition, fold
+        self.room = FOLDED
         self.folded: dict[Value, tuple[torch.Tensor, Node, int]] = {}  # its value, what makes it, and in how many steps
         self.traced = Traced(fx.Graph())
         self.graph = self.traced.graph
@@ -129,16 +133,21 @@ class _Tracer:
             return False
         if any(v not in self.folded for v in node.operands()) or not all(isinstance(s, int) for t in node.types for s in t.shape):
             return False
-        if math.prod(s for s in node.types[0].shape if isinstance(s, int)) > FOLDED or any(_varies(a) for a in (*node.args, *node.attrs.values())):
+        size = math.prod(s for s in node.types[0].shape if isinstance(s, int))
+        if self.room < size or any(_varies(a) for a in (*node.args, *node.attrs.values())):
             return False
         args = tuple(_at(a, self.folded) for a in node.args)
         attrs = {k: _at(v, self.folded) for k, v in node.attrs.items()}
         if isinstance(attrs.get("dtype"), str):
             attrs["dtype"] = torch_dtype(attrs["dtype"])
-        with torch.no_grad():
+        try:
             result = op.body(*args, **attrs)
+        except (RuntimeError, IndexError, ValueError, ArithmeticError) as fault:
+            why = str(fault).splitlines()[0]
+            raise error("A0516", f"`{node.op}` cannot be computed: {why}", node.span, "its operands are known numbers") from None
         if not isinstance(result, torch.Tensor):
             return False
+        self.room -= size
         self.folded[Value(node)] = result, node, 1 + max((self.folded[v][2] for v in node.operands()), default=0)
         return True
 
