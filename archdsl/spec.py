@@ -57,13 +57,6 @@ class Spec:
 
         return notebook(html_page(view(self.elaborate(), name=self.name)))
 
-    def _repr_html_(self) -> str:
-        """The picture of the model at its defaults, for notebooks."""
-        from archdsl.draw.page import html_page, notebook
-        from archdsl.draw.view import view
-
-        return notebook(html_page(view(self.elaborate(), name=self.name)))
-
     # ---------------------------------------------------------------- what it declares
     @cached_property
     def paper(self) -> dict[str, Any]:

@@ -105,20 +105,6 @@ def graph(
 
 
 @app.command()
-def graph(
-    source: Source,
-    out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="FILE.html, .svg, .png or .dot.", show_default=False)],
-    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)] = None,
-    settings: Settings = None,
-    nodes: Annotated[int, typer.Option(min=1, help="Blocks are open while there are at most so many nodes to see.")] = 12,
-) -> int:
-    """Draw a model: a page to open in a browser (.html), or a picture laid out by Graphviz. Equal neighbours are folded."""
-    from archdsl.cli.commands.graph import graph
-
-    return graph(source, out, at or [], settings or [], nodes)
-
-
-@app.command()
 def compile(
     source: Source,
     settings: Settings = None,
