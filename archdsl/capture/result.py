@@ -92,7 +92,7 @@ def capture(module: nn.Module, example: Any, dynamic: Dynamic | None = None, nam
 
 def _model_name(module: nn.Module) -> str:
     name = re.sub(r"\W|^_+", "", type(module).__name__) or "Model"
-    return name[0].upper() + name[1:] if len(name) > 1 else "Model"
+    return name[0].upper() + name[1:]
 
 
 def _elaborated(graph: Graph, program: Program, exported: Exported) -> Elaborated:

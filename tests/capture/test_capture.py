@@ -51,6 +51,12 @@ class Net(nn.Module):
         return self.again(x * self.scale + self.shift) + self.table
 
 
+@pytest.mark.parametrize(("name", "printed"), [("M", "M"), ("m", "M"), ("_net", "Net"), ("_", "Model")])
+def test_the_model_is_called_after_the_class(name, printed):
+    module = type(name, (nn.Linear,), {})(3, 4)
+    assert archdsl.capture(module, torch.randn(2, 3), {0: "B"}).spec.name == printed
+
+
 def test_the_parts_of_a_module():
     net = Net().eval()
     randomise(net)
