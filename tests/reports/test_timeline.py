@@ -155,3 +155,32 @@ def test_options_that_make_no_sense(options, words):
     with pytest.raises(ArchError, match=words) as fault:
         timeline({"m": archdsl.loads(EVEN).elaborate()}, **options)
     assert fault.value.diagnostics[0].code == "A0582"
+
+
+def test_what_is_not_known_is_said():
+    """A block of the user's own costs nothing here, and the report says so; without products there is nothing to tell."""
+    text = EVEN.replace("model Net", "extern block Scan()(x: [B, T, d]) -> [B, T, d]\n\nmodel Net")
+    text = text.replace("return x\n", "return Scan()(x) as scan\n")
+    found = timeline({"m": archdsl.loads(text).elaborate()}, devices=2, dtype="f32")
+    assert found.notes == ("m: the cost of scan is not known and left out",) and len(found.rows) == 5
+    empty = timeline({"m": archdsl.loads("model M()(x: [B = 2, 3]) -> y: [B, 3] { return relu(x) }").elaborate()})
+    assert empty.of("m")["total"] == 0 and empty.of("m")["speed-up"] is None and len(empty.rows) == 1
+
+
+def test_training_arms_are_left_out():
+    """Evaluation is told: attention of the arm for training, which drops weights, is not counted besides."""
+    spec = archdsl.load("specs/language/gpt2.arch")
+    knobs = {"vocab": 40, "d": 32, "depth": 1, "heads": 4}
+    totals = [timeline({"m": spec.elaborate(knobs={**knobs, "drop": drop})}, {"T": 8}).of("m")["compute"] for drop in (0, 0.5)]
+    assert totals[0] == totals[1] > 0
+
+
+def test_a_report_has_a_cell_for_each_column():
+    from archdsl.reports import Column, Report, Row
+
+    with pytest.raises(ValueError, match="2 cells for 1 columns"):
+        Report("r", (Column("a"),), (Row("m", "layer", (1, 2)),))
+    found = Report("r", (Column("size", "B"), Column("n")), tuple(Row("m", f"layers.{i}.f", (1500 if i else 20_000_000, 7)) for i in range(3)))
+    assert found.table() == (["", "size", "n"], [["layers.0.f", "20 MB", "7"], ["layers.1..2.f ×2", "1.5 kB", "7"]])
+    with pytest.raises(KeyError):
+        found.of("m", "nothing")
