@@ -6,10 +6,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
+from archdsl.elaborate.bindings import static_names
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_LINES, limit, room
-from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments, static_names
+from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments
 from archdsl.files import read_source
 from archdsl.graph import Graph, Knob
 from archdsl.modules import MAX_FOUND, Library, Module, family

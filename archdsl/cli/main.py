@@ -13,7 +13,7 @@ from archdsl.diagnostics.model import ArchError
 
 # Verbs that take paths and these flags alone. Called so, they start without typer, which (with pydantic, that it loads to convert
 # arguments) takes 0.1 s: twice as long as checking a spec. Whatever else the user writes, help included, goes through typer.
-PLAIN = {"check": ("--json", "--fix"), "fmt": ("--check",)}
+PLAIN = {"check": ("--json", "--fix", "--no-lints"), "fmt": ("--check",)}
 BROKEN_PIPE, INTERRUPTED = 141, 130  # as a shell reports the two signals
 
 
@@ -53,7 +53,7 @@ def main() -> None:
 def _run_plain(verb: str, arguments: list[str]) -> int:
     gc.set_threshold(500_000, 20, 20)  # all objects of a check are alive until it ends: looking for garbage among them finds none
     command = getattr(import_module(f"archdsl.cli.commands.{verb}"), verb)
-    flags = {a.removeprefix("--"): True for a in arguments if a.startswith("-")}
+    flags = {a.removeprefix("--").replace("-", "_"): True for a in arguments if a.startswith("-")}
     return command([a for a in arguments if not a.startswith("-")], **flags)
 
 

@@ -49,11 +49,12 @@ def check(
     json: Json = False,
     explicit: Annotated[bool, typer.Option("--explicit", help="Print every argument of every block and where it comes from.")] = False,
     fix: Annotated[bool, typer.Option("--fix", help="Apply the fixes that are offered, in the files; print what is left.")] = False,
+    no_lints: Annotated[bool, typer.Option("--no-lints", help="No warnings: print errors alone.")] = False,
 ) -> int:
     """Check specs: syntax, names, shapes, constraints. Loads no torch, builds nothing."""
     from archdsl.cli.commands.check import check
 
-    return check(paths, json, explicit, fix)
+    return check(paths, json, explicit, fix, no_lints)
 
 
 @app.command()

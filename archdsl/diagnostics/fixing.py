@@ -29,7 +29,8 @@ def fix_text(text: str, path: str, check: Check) -> Fixed:
     Fixes that touch the same characters wait for the next round. A fix behind which its diagnostic still stands, or a fault of syntax without
     a fix on its line, and a round that breaks the syntax of a text that could be read are taken back.
     """
-    found, done = check(text), []
+    found = check(text)
+    done: list[str] = []
     refused: set[tuple[str, int, int]] = set()
     for _ in range(ROUNDS):
         chosen = _chosen(found, path, refused)

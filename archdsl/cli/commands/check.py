@@ -10,19 +10,19 @@ from archdsl.files import arch_files
 from archdsl.spec import check_file
 
 
-def check(paths: list[str], json: bool = False, explicit: bool = False, fix: bool = False) -> int:
-    """Prints what is wrong with the specs; 1 when something is. `fix`: applies the fixes that are offered first. `explicit`: every argument of
-    every block, for files without errors."""
+def check(paths: list[str], json: bool = False, explicit: bool = False, fix: bool = False, no_lints: bool = False) -> int:
+    """Prints what is wrong with the specs; 1 when there is an error. `fix`: applies the fixes that are offered first. `no_lints`: errors
+    alone. `explicit`: every argument of every block, for files without errors."""
     found, files, fixed = Collector(), 0, 0
     try:
         for path in arch_files(paths):
             files += 1
             try:
                 if fix:
-                    left, done = _fix_one(path)
+                    left, done = _fix_one(path, not no_lints)
                     fixed += done
                 else:
-                    left = check_file(path)
+                    left = check_file(path, not no_lints)
                 for diagnostic in left:
                     found.add(diagnostic)
             except ArchError as fault:
@@ -51,14 +51,14 @@ def _fixes(n: int) -> str:
     return "1 fix" if n == 1 else f"{n} fixes"
 
 
-def _fix_one(path: str) -> tuple[list[Diagnostic], int]:
+def _fix_one(path: str, lints: bool) -> tuple[list[Diagnostic], int]:
     """Mends a file in one step. What is still wrong with it, and how many fixes were applied. Raises ArchError when it cannot be read or written."""
     from archdsl.diagnostics.fixing import fix_text
     from archdsl.files import read_source, replace_text
     from archdsl.spec import check_text
 
     source = read_source(path)
-    made = fix_text(source.text, path, lambda text: check_text(text, path))
+    made = fix_text(source.text, path, lambda text: check_text(text, path, lints))
     if made.text != source.text:
         replace_text(path, made.text)
     return made.left, len(made.done)

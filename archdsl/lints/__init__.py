@@ -1,0 +1,52 @@
+"""Lints: what a spec that is right could do without. Warnings, read from the tree of a module that has no error; nothing is evaluated.
+
+`# allow A0701` silences a code: behind something for that line, on a line of its own for the next one, in front of all declarations for the file.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from archdsl.diagnostics.model import Diagnostic
+from archdsl.lints.conditions import dead_branches, empty_claims
+from archdsl.lints.names import unused_imports, unused_names
+from archdsl.lints.pages import CODES
+from archdsl.modules import Module
+
+__all__ = ["CODES", "lint"]
+
+MAX_FOUND = 100
+ALLOW = re.compile(r"#\s*allow\s+(A07\d\d(?:\s*,\s*A07\d\d)*)\b")
+
+
+def lint(module: Module) -> list[Diagnostic]:
+    """The warnings about a module's own text that no comment allows, in the order of the text."""
+    everywhere, lines = _allowed(module)
+    found = [d for d in _found(module) if d.code not in everywhere and d.code not in lines.get(module.source.position(d.span.start)[0], ())]
+    return sorted(found, key=lambda d: d.span.start)[:MAX_FOUND]
+
+
+def _found(module: Module) -> Iterator[Diagnostic]:
+    yield from unused_imports(module)
+    for d in module.tree.decls:
+        yield from unused_names(d, module)
+        yield from dead_branches(d)
+        yield from empty_claims(d)
+
+
+def _allowed(module: Module) -> tuple[set[str], dict[int, set[str]]]:
+    """Codes that are silent in the whole file, and those of each line."""
+    everywhere: set[str] = set()
+    lines: dict[int, set[str]] = {}
+    first = module.tree.decls[0].span.start if module.tree.decls else 0
+    for c in module.tree.comments:
+        match = ALLOW.match(c.text)
+        if match is None:
+            continue
+        codes = set(re.findall(r"A07\d\d", match[1]))
+        if c.own_line and c.span.start < first:
+            everywhere |= codes
+        else:
+            line = module.source.position(c.span.start)[0] + c.own_line
+            lines.setdefault(line, set()).update(codes)
+    return everywhere, lines
