@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any
 
@@ -328,7 +329,8 @@ def _equal(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> Ver
         raise NotBuilt(f"models with other weights are compared behind passes alone: what a `transform` makes of a variant; {apart}")
     from archdsl.claims.run import largest_difference
 
-    gap = largest_difference(e.made, other)
+    with _runs(e, node):
+        gap = largest_difference(e.made, other)
     return Verdict(gap <= e.tolerance(), f"differ by {gap:.2g}")
 
 
@@ -337,7 +339,21 @@ def _causal(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> Ve
     _in_time(e, node, args, named)
     from archdsl.claims.run import causality
 
-    return Verdict(*causality(made, args[0].span.text, args[1].span.text))
+    with _runs(e, node):
+        return Verdict(*causality(made, args[0].span.text, args[1].span.text))
+
+
+@contextmanager
+def _runs(e: Evaluation, node: Any) -> Generator[None, None, None]:
+    """What torch refuses while a model runs for a claim is a fault of the spec. Raises A0410."""
+    try:
+        yield
+    except (RuntimeError, IndexError, ValueError, ArithmeticError) as fault:
+        first = (str(fault).splitlines() or [""])[0]
+        open_inputs = [i.name for i in e.made.inputs if i.low is None and i.type.dtype in ("int", "i32", "i8", "u8")]
+        help = tuple(f"say which numbers `{n}` holds, for example `in 0..<vocab`: without a range it is run with 0 and 1" for n in open_inputs)
+        raise error("A0410", f"the model does not run: {first}", node.span, "found by running it with random weights and inputs",
+                    help=help) from fault
 
 
 def _fails(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> Verdict:

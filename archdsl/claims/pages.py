@@ -84,4 +84,9 @@ CODES: dict[str, Code] = {
         bad=_NET + "space small of Net { layers.0.g == skip }",
         good=_NET + "space small of Net { layers.0.f == skip }",
     ),
+    "A0410": Code(
+        "a model that does not run for its claim",
+        "`causal(y, x)` and `equal(variant)` run the model with random weights and inputs. An index computed in the model may lie beyond its table for "
+        "inputs that the spec allows; that shows only then. Inputs of whole numbers say which they hold: `in 0..<vocab`.",
+    ),
 }

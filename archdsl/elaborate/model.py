@@ -6,14 +6,16 @@ from itertools import product
 from typing import Any
 
 from archdsl import dims, shapes
-from archdsl.diagnostics.model import ArchError, Diagnostic, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.dims import Dim, Facts, Size
 from archdsl.elaborate import headers
+from archdsl.elaborate.bindings import static_names
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, limit, room
+from archdsl.elaborate.ranges import check_ranges
 from archdsl.elaborate.statements import run  # and with it the table of statements
 from archdsl.elaborate.values import POISON, TEMPLATES, Poisoned, describe, is_hyper_number
 from archdsl.graph import Graph, Guard, Knob, TensorType
@@ -127,13 +129,15 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         raise error("A0218", f"the model `{decl.name}` uses `with`, which is reserved", decl.span, "not built yet")
     with shapes.use_facts(facts), room(decl.name_span):
         knobs = _header(frame, decl)
-        inputs = _inputs(frame, decl)
+        inputs = _inputs(frame, decl, knobs)
         frame.fixed.update({p.name: p.span for p in decl.params})
         frame.blocks = frozenset(p.name for p in decl.params if isinstance(frame.vars.get(p.name), TEMPLATES))
         run(frame, decl.body)
         values = headers.results(frame, decl.outs, decl.name_span, decl.name)
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
-    _unused(session, overrides, graph, knobs, decl, elsewhere(module, decl))
+    spans = {p.name: p.domain.span for p in decl.inputs or () if p.domain is not None}
+    check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source)
+    _unused(session, overrides, graph, knobs, decl, module)
     sizes = {n: s for i in inputs for n, s in i.sizes.items()}
     knobs.update(graph.knobs)
     return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps)
@@ -175,22 +179,27 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
     return knobs
 
 
-def _inputs(frame: Frame, decl: tree.Model) -> tuple[InputSpec, ...]:
+def _inputs(frame: Frame, decl: tree.Model, knobs: dict[str, Knob]) -> tuple[InputSpec, ...]:
+    """The inputs; their static sizes become knobs."""
     binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
     out: list[InputSpec] = []
+    examples = _examples(frame, decl, binding)
     for p in decl.inputs or ():
         optional = isinstance(p.type, tree.OptionalType)
         kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
         if not isinstance(kind, tree.TensorType):
             raise error("A0204", f"the input `{p.name}` of a model is a tensor", p.span)
-        sizes: dict[str, int] = {}
+        if p.default is not None and not (optional and isinstance(p.default, tree.NoneLit)):
+            raise error("A0204", f"the input `{p.name}` of a model has no default: it is given when the model runs", p.default.span,
+                        help="`?` behind its type makes it optional")
         if _left_out(frame, decl, p, optional):
             frame.vars[p.name] = None
             continue
         if len(kind.shape.axes) > MAX_AXES:
             raise limit(f"the input `{p.name}` has more than {MAX_AXES} axes", p.span)
         for axis in kind.shape.axes:
-            _declare_axis(frame, binding, axis, sizes)
+            _declare_axis(frame, axis, examples, knobs)
+        sizes = {a.id: examples[a.id] for a in kind.shape.axes if isinstance(a, tree.AxisSized) and isinstance(frame.vars[a.id], Dim)}
         try:
             shape = binding.shape(kind.shape)
         except shapes.ShapeError as e:
@@ -217,36 +226,49 @@ def _left_out(frame: Frame, decl: tree.Model, p: tree.Param, optional: bool) -> 
     return found
 
 
-def _declare_axis(frame: Frame, binding: shapes.Binding, axis: tree.Axis, sizes: dict[str, int]) -> None:
+def _examples(frame: Frame, decl: tree.Model, binding: shapes.Binding) -> dict[str, int]:
+    """The example sizes of all inputs. Raises A0309 for two of one name, one of a size that is known, and what is no size."""
+    out: dict[str, int] = {}
+    first: dict[str, Span] = {}
+    for p in decl.inputs or ():
+        kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
+        for axis in kind.shape.axes if isinstance(kind, tree.TensorType) else ():
+            if not isinstance(axis, tree.AxisSized):
+                continue
+            try:
+                size = binding.size(axis.size)
+            except shapes.ShapeError as e:
+                raise error("A0309", f"the example size of `{axis.id}`: {e.message}", axis.span) from None
+            if not isinstance(size, int) or size < 1:
+                raise error("A0309", f"an example size is a whole number, this is {size}", axis.span)
+            if axis.id in frame.vars:
+                raise error("A0309", f"`{axis.id}` needs no example size: it is {describe(frame.vars[axis.id])}", axis.span,
+                            "known when the model is built", help=f"write `{axis.id}`")
+            if out.setdefault(axis.id, size) != size:
+                raise error("A0309", f"`{axis.id}` has two example sizes, {out[axis.id]} and {size}", axis.span, "the second",
+                            labels=(Label(first[axis.id], "the first"),))
+            first.setdefault(axis.id, axis.span)
+    return out
+
+
+def _declare_axis(frame: Frame, axis: tree.Axis, examples: dict[str, int], knobs: dict[str, Knob]) -> None:
     if isinstance(axis, (tree.Ragged, tree.Bounded)):
         raise error("A0218", "packed and bounded axes are part of the language but not built yet", axis.span)
     if isinstance(axis, (tree.AnyAxes, tree.AxesVar)):
         raise error("A0309", "an input of a model names all its axes", axis.span)
-    if isinstance(axis, tree.AxisSized):
-        try:
-            size = binding.size(axis.size)
-        except shapes.ShapeError as e:
-            raise error("A0309", f"the example size of `{axis.id}`: {e.message}", axis.span) from None
-        if not isinstance(size, int) or size < 1:
-            raise error("A0309", f"an example size is a whole number, this is {size}", axis.span)
-        sizes[axis.id] = size
     for name in shapes.axis_names(axis):
         if name in frame.vars:
             continue
         if name in static_names(frame.decl):
-            frame.vars[name] = _static_size(frame, name, sizes.pop(name, None), axis)
+            frame.vars[name] = size = _static_size(frame, name, examples.get(name), axis)
             frame.fixed[name] = axis.span
+            knobs[name] = Knob(name, "int", examples.get(name, size), size, None, axis.span, "")
             continue
         if not name[0].isupper():
             raise error("A0309", f"nothing binds the size `{name}`", axis.span, "a lower-case size is fixed when the model is built",
                         help=f"make it a hyper argument (`{name}: int = …`), or write it in upper case when it varies at run time")
         frame.vars[name] = dims.sym(name)
         frame.fixed[name] = axis.span
-
-
-def static_names(decl: tree.Model) -> set[str]:
-    """The sizes that `static` fixes when the model is built."""
-    return {n for s in decl.body if isinstance(s, tree.Static) for n in s.names}
 
 
 def _static_size(frame: Frame, name: str, example: int | None, axis: tree.Axis) -> int:
@@ -280,17 +302,23 @@ def _range(frame: Frame, p: tree.Param) -> tuple[Any, Any]:
     return low, high
 
 
-def elsewhere(module: Module, decl: tree.Model) -> set[str]:
-    """The other entries of the model that an entry belongs to."""
+def elsewhere(module: Module, decl: tree.Model) -> frozenset[str]:
+    """What settings of a whole model may mean in other entries than this one: the entries themselves and their inputs."""
     own = next((s.name for s in decl.body if isinstance(s, tree.Entry)), None)
-    return {name.partition(".")[2] for name in module.models if family(name) == family(decl.name)} - {own, ""} if own else set()
+    if own is None:
+        return frozenset()
+    others = {name: inputs for name, inputs in module.entries[family(decl.name)].items() if name != own}
+    return frozenset(others).union(*others.values())
 
 
-def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, knobs: dict[str, Knob], decl: tree.Model, others: set[str]) -> None:
-    """Settings and defaults that reach nothing. Of those that the entries of a model have in common, another entry may be meant."""
+def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, knobs: dict[str, Knob], decl: tree.Model, module: Module) -> None:
+    """Settings and defaults that reach nothing. Of those in the text that the entries of a model have in common, another entry may be meant."""
     faults: list[Diagnostic] = []
     names = [*knobs, *graph.knobs]
-    for o in [o for o in overrides if not o.used[0] and o.segments[0] not in others][:MAX_FAULTS]:
+    others = elsewhere(module, decl)
+    for o in [o for o in overrides if not o.used[0]][:MAX_FAULTS]:
+        if o.segments[0] in others and o.span.source is module.source:
+            continue
         address = ".".join(o.segments)
         faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address",
                         help=did_you_mean(address, names) or _known(names)).diagnostics
