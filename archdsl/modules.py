@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from archdsl.diagnostics.codes import Code
@@ -103,6 +103,7 @@ class Module:
         decls = tuple(self._spread(d) if isinstance(d, (tree.Block, tree.Model)) and any(map(_spreads, d.params)) else d for d in self.tree.decls)
         if any(a is not b for a, b in zip(decls, self.tree.decls)):
             self.tree = replace(self.tree, decls=decls)
+            self.__dict__.pop("models", None)
 
     def _spread(self, d: Any) -> Any:
         params: list[tree.Param] = []
@@ -143,7 +144,7 @@ class Module:
             self.scope[local] = other.scope[n.name]
             self.spans[local] = n.span
 
-    @property
+    @cached_property
     def models(self) -> dict[str, tree.Model]:
         """The models by name. One with entries gives `Two.encode`, `Two.decode` …, each with the statements that all share; `Two` is its first."""
         out: dict[str, tree.Model] = {}
@@ -152,6 +153,15 @@ class Module:
                 made = entry_models(d) or [d]
                 out.setdefault(d.name, replace(made[0], name=d.name))
                 out.update((m.name, m) for m in made if m.name != d.name)
+        return out
+
+    @cached_property
+    def entries(self) -> dict[str, dict[str, frozenset[str]]]:
+        """Of each model with entries: the entries, each with the names of its inputs."""
+        out: dict[str, dict[str, frozenset[str]]] = {}
+        for name, d in self.models.items():
+            if family(name) != name:
+                out.setdefault(family(name), {})[name.partition(".")[2]] = frozenset(p.name for p in d.inputs or ())
         return out
 
     def find(self, name: str, session: Any) -> Any:

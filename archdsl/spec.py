@@ -11,7 +11,7 @@ from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_LINES, limit, room
 from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments
-from archdsl.files import read_source
+from archdsl.files import located, read_source, shipped_files
 from archdsl.graph import Graph, Knob
 from archdsl.modules import MAX_FOUND, Library, Module, family
 from archdsl.records import record
@@ -137,7 +137,17 @@ class Spec:
             out += self.variants[variant].settings
         for address, value in knobs.items():
             out.append(value if isinstance(value, Setting) else python_setting(address, value))
+            if address in self._run_time_sizes:
+                raise error("A0215", f"`{address}` is a size of an input, not a knob", out[-1].span, "known when the model runs",
+                            help=f'costs are counted for the sizes in `at`: `cost(at={{"{address}": 32}})`, or `--at {address}=32`')
         return tuple(out)
+
+    @cached_property
+    def _run_time_sizes(self) -> set[str]:
+        """The names of axes that inputs bind when the model runs."""
+        kinds = [p.type.item if isinstance(p.type, tree.OptionalType) else p.type for p in self.decl.inputs or ()]
+        axes = {name for kind in kinds if isinstance(kind, tree.TensorType) for axis in kind.shape.axes for name in axis_names(axis)}
+        return axes - static_names(self.decl) - {p.name for p in self.decl.params}
 
     def graph(self, variant: str | None = None, **knobs: Any) -> Graph:
         """The typed graph."""
@@ -161,6 +171,8 @@ class Spec:
               emit: str | tuple[str, ...] = (), flat: bool = False, bind: dict[str, Any] | None = None, **knobs: Any) -> Any:
         """The trainable torch.fx.GraphModule. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern;
         `bind` gives the user's own modules for `extern block`s. Raises ArchError for a form that the model does not have."""
+        if not isinstance(seed, Integral):
+            raise TypeError(f"build(variant, seed = 0, device = \"cpu\", …) builds one variant: the seed is a whole number, not {seed!r}")
         settings = self._knobs(knobs)
         made = self.elaborate(variant, settings)
         require_form(form, self.decl.name_span)
@@ -241,9 +253,24 @@ def text_setting(text: str) -> Setting:
 
 # ---------------------------------------------------------------- files
 def load(path: str | os.PathLike[str]) -> Spec:
-    """The spec in a file: its first model, `.models` for all. Raises ArchError with everything that `check` would report as errors."""
-    source = read_source(os.fspath(path))
+    """The spec in a file, or the shipped one of a name (`vit`): its first model, `.models` for all. Raises ArchError with everything that `check`
+    would report as errors."""
+    path = located(os.fspath(path))
+    if not os.path.exists(path):
+        _is_path(path)
+    source = read_source(path)
     return _sound(source, *_load(source, _folder(path)))
+
+
+def _is_path(path: str) -> None:
+    """Raises A0621 for the text of a spec, and for a file with a variant behind it."""
+    file, _, variant = path.rpartition(":")
+    if "{" in path or "\n" in path:
+        raise error("A0621", "this is the text of a spec, not the path of a file", Span(Source("load", path), 0, len(path)),
+                    help="`archdsl.loads(TEXT)` reads a text")
+    if os.path.isfile(located(file)):
+        raise error("A0621", f"there is no file `{path}`", Span(Source(path, ""), 0, 0),
+                    help=f'`archdsl.load("{file}").build("{variant}")` builds the variant')
 
 
 def loads(text: str, name: str = "<text>") -> Spec:
@@ -411,7 +438,7 @@ def resolve_source(text: str) -> tuple[Spec, str | None]:
     """`SPEC[:model][.variant]`, or `SPEC:variant` where the file has one model with such a variant; `Model.entry` is a model as well.
     A shipped spec may be given by its name."""
     path, _, rest = text.partition(":") if not (len(text) > 1 and text[1] == ":") else (text, "", "")
-    spec = load(_find(path))
+    spec = load(path)
     if not rest:
         return spec, None
     model, variant = (rest, "") if rest in spec.models else ("", rest) if "." not in rest else tuple(rest.rsplit(".", 1))
@@ -430,21 +457,6 @@ def _no_such(text: str, rest: str, spec: Spec) -> ArchError:
     at = text.find(rest)
     return error("A0401", f"{spec.path} has no model or variant `{rest}`", Span(Source("SOURCE", text), at, len(text)), "no such name",
                  help=did_you_mean(rest, names) or (f"it has {', '.join(names)}",))
-
-
-def _find(path: str) -> str:
-    if os.path.exists(path) or os.sep in path or path.endswith(".arch"):
-        return path
-    for entry in shipped_files():
-        if os.path.basename(entry).removesuffix(".arch") == path:
-            return entry
-    return path
-
-
-def shipped_files() -> list[str]:
-    """Paths of the specs that come with the package, by domain."""
-    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "specs")
-    return sorted(f.path for folder in os.scandir(root) if folder.is_dir() for f in os.scandir(folder) if f.name.endswith(".arch"))
 
 
 def shipped() -> list[dict[str, Any]]:

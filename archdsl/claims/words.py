@@ -8,7 +8,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.elaborate import library
-from archdsl.elaborate.bindings import tensor_type
+from archdsl.elaborate.bindings import static_names, tensor_type
 from archdsl.elaborate.hints import did_you_mean, nearest_help
 from archdsl.elaborate.values import BlockRef, FnRef
 from archdsl.elaborate.walk import MAX_FOUND, Walk
@@ -173,7 +173,7 @@ class _Words(Walk):
         self.input_names = [p.name for p in inputs]
         self.output_names = [o.name for o in model.outs if o.name]
         kinds = [k for k in map(tensor_type, inputs) if k is not None]
-        self.knobs = [p.name for p in model.params]
+        self.knobs = [*(p.name for p in model.params), *sorted(static_names(model))]
         self.axes = [n for k in kinds for a in k.shape.axes for n in axis_names(a) if n[0].isupper() and n not in self.knobs]
         self.vars = dict.fromkeys([*self.knobs, *self.axes])
 

@@ -90,6 +90,12 @@ def default_statements(decls: Any) -> Iterator[tree.Default]:
                 stack.extend(b)
 
 
+def static_names(decl: tree.Model) -> set[str]:
+    """The sizes that `static` fixes when the model is built."""
+    bodies = (decl.body, *(s.body for s in decl.body if isinstance(s, tree.Entry)))
+    return {n for body in bodies for s in body if isinstance(s, tree.Static) for n in s.names}
+
+
 def word_span(node: Any, name: str) -> Span:
     """Where a node that keeps no span for a name has it: first behind the node's own word."""
     text = node.span.text

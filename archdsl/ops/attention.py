@@ -297,6 +297,8 @@ def _infer_attend(weights: TensorType, v: TensorType) -> TensorType:
     need_equal(weights.shape[-1], v.shape[-2], "the positions of `weights` and of `v`", "v")
     if isinstance(h, int) and isinstance(g, int) and (g < 1 or h % g):
         raise OpError(f"{h} query heads cannot share {g} heads of values evenly", "v")
+    if len(weights.shape) != len(v.shape):
+        raise OpError(f"`weights` is {weights} and `v` is {v}: the leading axes differ", "v")
     for a, b in zip(weights.shape[:-3], v.shape[:-3]):
         need_equal(a, b, "the leading axes of `weights` and of `v`", "v")
     return TensorType(same_dtype(weights=weights, v=v), (*weights.shape[:-1], v.shape[-1]))

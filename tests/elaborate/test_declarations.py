@@ -166,3 +166,36 @@ def test_static_sizes_that_are_none(text, code):
     with pytest.raises(archdsl.ArchError) as caught:
         archdsl.loads(text)
     assert caught.value.diagnostics[0].code == code
+
+
+def test_static_sizes_in_entries_and_claims():
+    text = """model M() {
+  param bias: [2] = zeros()
+  entry a(x: [B, H], y: [B, H = 4]) -> y: [B, H] {
+    static H
+    param w: [H] = ones()
+    return x * w + y
+  }
+  entry b(x: [B, T]) -> y: [B, T] { return x }
+}
+claim M.a { params == 6; params(H = 7) == 9 }"""
+    spec = archdsl.loads(text)
+    assert spec.models["M.a"].cost(at={"H": 5}).params == 7
+    from archdsl.claims import verify
+
+    assert [r["passed"] for r in verify(spec.models["M.a"])] == [True, True]
+
+
+@pytest.mark.parametrize(("inputs", "said"), [
+    ("a: [B = 2, T = 3], b: [B = 4, T = 3]", "`B` has two example sizes, 2 and 4"),
+    ("a: [B, d = 3], b: [B, d]", "`d` needs no example size: it is 8 (int)"),
+    ("a: [B, T] = 3, b: [B, T]", "the input `a` of a model has no default: it is given when the model runs"),
+    ("a: [B, T], b: [B, T]? = a", "the input `b` of a model has no default: it is given when the model runs"),
+])
+def test_inputs_that_contradict_themselves(inputs, said):
+    assert raised(lambda: model("return a", f"({inputs}) -> y: [B, _]", "d: int = 8")).message == said
+
+
+def test_an_optional_input_may_say_none():
+    net = built("return memory ?? x", "(x: [B, T, 8], memory: [B, T, 8]? = none) -> y: [B, T, 8]")
+    assert net(torch.zeros(1, 2, 8), torch.ones(1, 2, 8)).sum() == 16

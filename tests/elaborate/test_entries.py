@@ -146,3 +146,22 @@ model M(d: int = 8) {
 variant v { a.p.k = 5 }"""
     spec = archdsl.loads(text)
     assert spec.models["M.a"].elaborate("v").knobs["a.p.k"].value == 5 and weights(spec, "M.b", variant="v") == ["b.q.weight"]
+
+
+def test_settings_of_other_entries_are_for_the_text_alone():
+    text = """block P(k: int = 3 in {3, 5})(x: [B, d]) -> [B, d] { return x * k }
+model M(d: int = 8) {
+  entry a(x: [B, d]) -> [B, d] { return P()(x) as p }
+  entry b(x: [B, d], m: [B, d]?) -> [B, d] { return m ?? x }
+}
+variant v { a.p.k = 5, m = none }"""
+    spec = archdsl.loads(text)
+    assert [i.name for i in spec.models["M.b"].elaborate("v").inputs] == ["x"]
+    with pytest.raises(archdsl.ArchError, match="nothing can be set"):
+        spec.models["M.a"].build(**{"b.typo": 5})
+
+
+def test_many_entries_stay_cheap():
+    entries = " ".join(f"entry e{i}(x: [B, d]) -> [B, d] {{ return {i} * x }}" for i in range(300))
+    spec = archdsl.loads(f"model M(d: int = 8) {{ {entries} }}\nvariant v {{ d = 4 }}")
+    assert len(spec.models) == 301 and spec.session.steps < 200_000
