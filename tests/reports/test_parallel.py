@@ -40,7 +40,7 @@ class Devices:
         for w in self.found.works:
             if w.op in ("input", "param"):
                 x = next(given) if w.op == "input" else self.weights[w.path]
-                results = [[x] for _ in range(self.p)]
+                results = [[x if self.has(w.results[0], device) else None] for device in range(self.p)]
             else:
                 results = [self.apply(w, device) for device in range(self.p)]
             for t, per_device in zip(w.results, zip(*results)):
@@ -53,9 +53,16 @@ class Devices:
         self.sums += kind == "sum"
         return sum(self.values[t]) if kind == "sum" else torch.cat(self.values[t], at) if kind == "part" else self.values[t][0]
 
+    def has(self, t, device):
+        state = self.made.state[t]
+        return state.kind != "lane" or state.at == device
+
     def apply(self, w, device):
+        if not self.has(w.results[0], device):
+            return [None] * len(w.types)
         read = {t: self.whole(t) if t in self.made.reduced and (w, t) not in self.made.local else self.values[t][device] for _, t in w.operands}
         state = self.made.state[w.results[0]]
+        read = {t: torch.zeros(t.shape, dtype=F64) if x is None else x for t, x in read.items()}  # a summand of another device
         parts = {t for _, t in w.operands if self.made.state[t].kind == "part" and (t not in self.made.reduced or (w, t) in self.made.local)}
         share = {name: self.share(w, name, t, read[t], device) if w in self.made.split and t not in parts else read[t] for name, t in w.operands}
         attrs = {k: "f64" if (k, v) == ("dtype", "f32") else v for k, v in w.attrs.items()}
@@ -84,11 +91,11 @@ class Devices:
         return x.chunk(self.p, axis)[device] if x.dim() >= -axis and x.shape[axis] == w.types[0].shape[axis] != 1 and name != "like" else x
 
 
-def carry_out(spec, devices, variant=None, **knobs):
+def carry_out(spec, p, variant=None, lanes=None, **knobs):
     made = spec.elaborate(variant, knobs)
     sizes = made.example_sizes(small=True)
     found = program(made.graph, sizes)
-    chosen = plan(found, devices, None)
+    chosen = plan(found, p, lanes)
     model = spec.build(variant, dtype=F64, **knobs).eval()
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -132,6 +139,16 @@ def test_key_heads_that_do_not_divide():
 def test_shipped_models(name, knobs):
     chosen, _ = carry_out(spec(name), 2, **knobs)
     assert chosen.reduced and chosen.split
+
+
+@pytest.mark.parametrize(("reduced", "sums"), [([0, 1, 2, 3], 4), ([1, 3], 2), ([3], 1), ([0, 3], 2)])
+def test_lanes(reduced, sums):
+    """Each device has the weights of its lane alone, and its part of the head."""
+    spec = archdsl.load("specs/language/ladder.arch").models["Desync"]
+    chosen, found = carry_out(spec, 99, lanes="shards", kv_heads=4, hidden=48, devices=2, reduced=reduced, **TINY)
+    assert chosen.devices == 2 and len(chosen.reduced) == sums
+    owned = [sum(chosen.lane.get(w) == device for w in found.works if w.macs) for device in (0, 1)]
+    assert owned == [2 * 8, 2 * 8] and [w.path for w in chosen.split] == ["head"]
 
 
 BRANCHES = [
