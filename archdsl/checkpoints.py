@@ -52,14 +52,22 @@ def _read(name: str) -> Any:
         return load_file(name)
     import torch
 
-    return torch.load(name, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(name, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, UnpicklingError):
+        raise
+    except Exception:  # other bytes, read as a pickle, go wrong in any way
+        raise UnpicklingError from None
 
 
 def _read_shards(name: str) -> dict[str, Any]:
     with open(name, encoding="utf-8") as file:
-        files = json.load(file)["weight_map"].values()
+        index = json.load(file)
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(f, str) for f in files.values()):
+        raise _fault(name, "it is no index of shards: `weight_map` in it does not name a file for each tensor")
     state: dict[str, Any] = {}
-    for shard in sorted(set(files)):
+    for shard in sorted(set(files.values())):
         if os.path.basename(shard) != shard:  # an index from elsewhere names files of its own folder only
             raise _fault(name, f"it names `{shard}`, which is not in its folder")
         state |= _read(os.path.join(os.path.dirname(name), shard))

@@ -75,8 +75,22 @@ def read_source(path: str | os.PathLike[str], module: str = "") -> Source:
         raise _not_text(name, data, fault.start, module) from None
 
 
+def located(path: str) -> str:
+    """The path itself, or that of the shipped spec of this name (`vit`) where nothing in the folder has it."""
+    if os.path.exists(path) or os.sep in path or path.endswith(SUFFIX):
+        return path
+    return next((file for file in shipped_files() if os.path.basename(file).removesuffix(SUFFIX) == path), path)
+
+
+def shipped_files() -> list[str]:
+    """Paths of the specs that come with the package, by domain."""
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "specs")
+    return sorted(f.path for folder in os.scandir(root) if folder.is_dir() for f in os.scandir(folder) if f.name.endswith(SUFFIX))
+
+
 def arch_files(paths: list[str]) -> Iterator[str]:
-    """The files that command line arguments name: a file itself, for a folder every .arch file below it, in sorted order, each once.
+    """The files that command line arguments name: a file itself, for a folder every .arch file below it, in sorted order, each once; for the name
+    of a shipped spec that one.
 
     Raises ArchError A0626 for a folder without any, and behind the last file A0603 for links that lead out of their folder: a folder from a
     stranger shows what it holds, not what is elsewhere. Files that are absent are left to `read_source`.
@@ -84,6 +98,7 @@ def arch_files(paths: list[str]) -> Iterator[str]:
     seen: set[str] = set()
     leaving: list[Diagnostic] = []
     for path in paths:
+        path = located(path)
         found = _below(path) if os.path.isdir(path) else [path]
         if not found:
             raise _fault("A0626", f"`{path}` holds no .arch file", path, help="name a file, or a folder with specs in it")
@@ -176,7 +191,9 @@ def _fault(code: str, message: str, name: str, help: str = "") -> ArchError:
 
 
 def _folder(name: str) -> ArchError:
-    return _fault("A0622", f"`{name}` is a folder, and one spec is needed here", name, help="name a file in it")
+    compiled = all(os.path.isfile(os.path.join(name, file)) for file in ("graph.arch", "manifest.json"))
+    help = f'it was written by compile: `archdsl.open("{name}")` gives its model' if compiled else "name a file in it"
+    return _fault("A0622", f"`{name}` is a folder, and one spec is needed here", name, help=help)
 
 
 def _unreadable(name: str, fault: Exception) -> ArchError:
@@ -185,9 +202,12 @@ def _unreadable(name: str, fault: Exception) -> ArchError:
 
 
 def _near(name: str) -> str:
-    """A proposal: a file of a similar name in the same folder."""
+    """A proposal: the file without a variant behind it, or one of a similar name in the same folder."""
     from difflib import get_close_matches
 
+    file, colon, _ = name.rpartition(":")
+    if colon and os.path.isfile(located(file)):
+        return f"no variant is named here: `{file}` is read with all its models and variants"
     folder, wanted = os.path.split(name)
     try:
         names = [entry.name for entry in os.scandir(folder or ".") if entry.is_file() and entry.name.endswith(SUFFIX)]

@@ -15,6 +15,7 @@ from archdsl.files import located, read_source, shipped_files
 from archdsl.graph import Graph, Knob
 from archdsl.modules import MAX_FOUND, Library, Module, family
 from archdsl.records import record
+from archdsl.shapes import axis_names
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import MAX_TOKENS, no_collection, parse_expression
@@ -171,7 +172,7 @@ class Spec:
               emit: str | tuple[str, ...] = (), flat: bool = False, bind: dict[str, Any] | None = None, **knobs: Any) -> Any:
         """The trainable torch.fx.GraphModule. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern;
         `bind` gives the user's own modules for `extern block`s. Raises ArchError for a form that the model does not have."""
-        if not isinstance(seed, Integral):
+        if not hasattr(seed, "__index__"):
             raise TypeError(f"build(variant, seed = 0, device = \"cpu\", …) builds one variant: the seed is a whole number, not {seed!r}")
         settings = self._knobs(knobs)
         made = self.elaborate(variant, settings)

@@ -87,7 +87,7 @@ def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.Pa
 
     strict: raise A0541, with the model as it was, unless every expected key is there with its shape and nothing else is. Otherwise what fits is
     imported. An `alias` may be absent, must be equal to what it repeats, and stands in for it where that is absent.
-    Raises ArchError A0541 to A0543.
+    Raises ArchError A0541 to A0543, TypeError for what is no state dict.
     """
     model = _unwrapped(model)
     origin = _origin(model)
@@ -95,6 +95,9 @@ def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.Pa
         from archdsl.checkpoints import read_checkpoint
 
         state_dict = read_checkpoint(state_dict)
+    if not isinstance(state_dict, Mapping):
+        hint = ": pass its `.state_dict()`" if hasattr(state_dict, "state_dict") else ""
+        raise TypeError(f"state_dict is a mapping from names to tensors, or the path of a file, not {type(state_dict).__name__}{hint}")
     own = _tensors(model, origin)
     if own and state_dict.keys() == own.keys():
         raise error("A0542", "these weights have the model's own names", NOWHERE, help="`model.load_state_dict(…)` takes them as they are")
@@ -230,10 +233,16 @@ def _origin(model: Any) -> Origin:
 
 def _names(origin: Origin, source: str) -> WeightMap:
     if source not in origin.names:
-        known = ", ".join(f"`{n}`" for n in origin.names) or "none"
         raise error("A0542", f"the spec of `{origin.model}` has no names `{source}`", NOWHERE,
-                    help=(*did_you_mean(source, origin.names), f"it has {known}"))
+                    help=(*did_you_mean(source, origin.names), _which(origin)))
     return origin.names[source]
+
+
+def _which(origin: Origin) -> str:
+    if origin.names:
+        return f"it has {', '.join(f'`{n}`' for n in origin.names)}"
+    return (f"it has none: `names SOURCE of {origin.model} {{ \"their.name\" <-> our.name }}` in the spec adds some; "
+            "`model.load_state_dict(…)` takes weights under the model's own names")
 
 
 def _tensors(model: nn.Module, origin: Origin) -> dict[str, Tensor]:

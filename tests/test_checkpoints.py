@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from archdsl.checkpoints import read_checkpoint
 from archdsl.diagnostics.model import ArchError
+from archdsl.files import shipped_files
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1, dtype=torch.int64)}
 
@@ -76,3 +78,18 @@ def test_what_is_no_checkpoint(tmp_path):
 def test_a_file_of_something_else(tmp_path):
     (tmp_path / "net.arch").write_text("model Net()(x: [B, 8]) -> y: [B, 8] { return x }\n")
     assert refused(tmp_path / "net.arch").endswith("it is neither a safetensors file nor one that torch.save wrote")
+
+
+def test_any_bytes_are_refused_with_a_reason(tmp_path):
+    """Read as a pickle, a text goes wrong in many ways; none of them says anything to the user."""
+    texts = [path.read_bytes() for path in (*map(Path, shipped_files()), Path(__file__))]
+    texts += [b"", b".", b"(", b"\x80", b"\x80\x02.", bytes(range(256))]
+    for i, text in enumerate(texts):
+        (tmp_path / f"{i}.txt").write_bytes(text)
+        assert refused(tmp_path / f"{i}.txt").endswith("it is neither a safetensors file nor one that torch.save wrote"), text[:40]
+
+
+@pytest.mark.parametrize("index", [[], {}, {"weight_map": ["a"]}, {"weight_map": {"a": 3}}])
+def test_an_index_that_is_none(tmp_path, index):
+    (tmp_path / "m.index.json").write_text(json.dumps(index))
+    assert "it is no index of shards" in refused(tmp_path / "m.index.json")

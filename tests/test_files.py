@@ -5,9 +5,11 @@ import os
 
 import pytest
 
+import archdsl
 from archdsl import files
 from archdsl.diagnostics.model import ArchError
 from archdsl.files import arch_files, read_source, replace_text
+from archdsl.spec import check_file
 
 
 def fault(call, *arguments):
@@ -112,3 +114,53 @@ def test_unwritable(tmp_path, monkeypatch):
     d = fault(replace_text, str(tmp_path / "a.arch"), "new")
     assert d.code == "A0627" and d.message.endswith("cannot be written: no space left on device")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.arch", "old")]
+
+
+# ---------------------------------------------------------------- what a path may be
+NET = """model Net(d: int = 2)(x: [B, T, d]) -> y: [B, T, d] { return x }
+variant wide { d = 4 }
+"""
+
+
+def helped(call, *args, **more):
+    with pytest.raises(ArchError) as caught:
+        call(*args, **more)
+    (found,) = caught.value.diagnostics
+    return found.code, found.help[0]
+
+
+def test_shipped_names_stand_for_their_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = archdsl.load("vit")
+    assert shipped.name == "ViT" and os.path.isabs(shipped.path)
+    assert list(arch_files(["vit", shipped.path])) == [shipped.path]
+    (tmp_path / "vit").write_text(NET)  # what the folder has comes first
+    assert archdsl.load("vit").name == "Net" and list(arch_files(["vit"])) == ["vit"]
+
+
+def test_load_tells_what_was_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.arch").write_text(NET)
+    assert helped(archdsl.load, NET) == ("A0621", "`archdsl.loads(TEXT)` reads a text")
+    assert helped(archdsl.load, NET * 100) == ("A0621", "`archdsl.loads(TEXT)` reads a text")
+    assert helped(archdsl.load, "net.arch:wide") == ("A0621", '`archdsl.load("net.arch").build("wide")` builds the variant')
+    assert helped(archdsl.load, "vit:tiny")[1] == '`archdsl.load("vit").build("tiny")` builds the variant'
+    (tmp_path / "out").mkdir()
+    assert helped(archdsl.load, "out") == ("A0622", "name a file in it")
+    for name in ("graph.arch", "manifest.json"):
+        (tmp_path / "out" / name).touch()
+    assert helped(archdsl.load, "out") == ("A0622", 'it was written by compile: `archdsl.open("out")` gives its model')
+    (found,) = check_file("net.arch:wide")
+    assert found.help[0] == "no variant is named here: `net.arch` is read with all its models and variants"
+
+
+def test_settings_and_sizes_are_told_apart():
+    spec = archdsl.loads(NET)
+    assert helped(spec.cost, T=32) == ("A0215", 'costs are counted for the sizes in `at`: `cost(at={"T": 32})`, or `--at T=32`')
+    assert helped(spec.elaborate, None, {"B": 1})[0] == "A0215"
+    with pytest.raises(TypeError, match=r"build\(variant, seed = 0, .* not 'convs'"):
+        spec.build("wide", "convs")
+
+
+def test_the_package_shows_its_names_alone():
+    assert dir(archdsl) == sorted(archdsl.__all__) and all(hasattr(archdsl, name) for name in dir(archdsl))

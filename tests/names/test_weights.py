@@ -343,6 +343,20 @@ def test_names_that_the_spec_does_not_have(spec):
     assert d.code == "A0542" and "did you mean `stacked`?" in d.help[0]
 
 
+def test_a_spec_without_names_says_how_to_add_some():
+    model = archdsl.loads("model Net(d: int = 2)(x: [B, d]) -> y: [B, d] { param w: [d] = ones()\n return x * w }").build()
+    with pytest.raises(archdsl.ArchError) as caught:
+        import_weights(model, {"gain": torch.ones(2)})
+    assert "`names SOURCE of Net { " in caught.value.diagnostics[0].help[0]
+
+
+def test_a_module_is_no_state_dict(spec):
+    with pytest.raises(TypeError, match=r"not Linear: pass its `\.state_dict\(\)`"):
+        import_weights(spec.build(), torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"not list$"):
+        import_weights(spec.build(), [torch.ones(2)])
+
+
 def test_training_goes_on_after_an_import(spec):
     """Parameters stay the same objects: optimisers and hooks that hold them go on."""
     model = spec.build()
