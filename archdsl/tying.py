@@ -25,15 +25,22 @@ CODES = {
 def tie(model: nn.Module, other: nn.Module) -> list[str]:
     """Makes `model` use the tensors of `other` wherever both have a parameter or buffer of the same name, and returns these names.
 
-    From then on both are trained as one: pass each tensor to the optimiser once. Copies of one model alone (deepcopy, pickle) are no longer tied.
-    Raises ArchError A0545, with nothing changed, when no name is common or a shape or type differs.
+    Both are models of one spec file. From then on they are trained as one: pass each tensor to the optimiser once. Copies of one model alone
+    (deepcopy, pickle) are no longer tied. Raises ArchError A0545, with nothing changed, for models of different files, when no name is common, or
+    when what is common differs in kind, shape or type; TypeError for what archdsl did not build.
     """
+    for m in (model, other):
+        if not hasattr(m, "archdsl"):
+            raise TypeError(f"tie takes two models that archdsl built, not {type(m).__name__}")
     theirs = _tensors(other)
     common = {name: found for name, found in _tensors(model).items() if name in theirs}
     wrong = [f"`{n}` is {_shown(t)} here and {_shown(theirs[n][2])} there" for n, (_, _, t) in common.items() if _shown(t) != _shown(theirs[n][2])]
+    names = f"`{type(model).__name__}` and `{type(other).__name__}`"
+    if model.archdsl.path != other.archdsl.path:  # type: ignore[union-attr]
+        raise error("A0545", f"{names} come from two files", NOWHERE, notes=(str(model.archdsl), str(other.archdsl)),
+                    help="tie models of one spec: addresses of two specs mean different weights")
     if wrong or not common:
-        names = f"`{type(model).__name__}` and `{type(other).__name__}`"
-        what = f"weights of {names} differ in shape or type" if wrong else f"{names} have no weights in common"
+        what = f"weights of {names} differ in kind, shape or type" if wrong else f"{names} have no weights in common"
         raise error("A0545", what, NOWHERE, notes=tuple(wrong[:5]), help="tie models of one spec, built with the same knobs and element type")
     for name, (owner, key, _) in common.items():
         owner[key] = theirs[name][2]
@@ -50,4 +57,7 @@ def _tensors(model: nn.Module) -> dict[str, tuple[dict[str, Any], str, Any]]:
 
 
 def _shown(tensor: Any) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)} on {tensor.device.type}"
+    from torch import nn
+
+    kind = "buffer" if not isinstance(tensor, nn.Parameter) else "param" if tensor.requires_grad else "frozen param"
+    return f"{kind} {str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)} on {tensor.device.type}"

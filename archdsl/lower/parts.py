@@ -114,10 +114,10 @@ def require(left: int, relation: str, right: int, message: str) -> None:
         raise ValueError(message)
 
 
-def fit(*inputs: tuple[torch.Tensor, str, tuple[int | str | None, ...]]) -> None:
-    """Raises ValueError unless every input (tensor, name, axes) has its axes: sizes as declared, and one size for each name."""
+def fit(*inputs: tuple[torch.Tensor, str, str, tuple[int | str | None, ...]]) -> None:
+    """Raises ValueError unless every input (tensor, name, shape as it is written, axes) has its axes: sizes as given, one size for each name."""
     sizes: dict[str, int] = {}
-    for x, name, axes in inputs:
+    for x, name, shape, axes in inputs:
         good = x.dim() == len(axes)
         if good:
             for axis, expected in enumerate(axes):
@@ -126,7 +126,7 @@ def fit(*inputs: tuple[torch.Tensor, str, tuple[int | str | None, ...]]) -> None
                     good = False
         if not good:
             known = "".join(f", {n} = {sizes[n]}" for n in dict.fromkeys(axes) if isinstance(n, str) and n in sizes) if x.dim() == len(axes) else ""
-            raise ValueError(f"the input `{name}` is [{', '.join('_' if a is None else str(a) for a in axes)}]{known}: this is {list(x.shape)}")
+            raise ValueError(f"the input `{name}` is {shape}{known}: this is {list(x.shape)}")
 
 
 # ---------------------------------------------------------------- activation checkpointing

@@ -56,6 +56,13 @@ class Axes:
             self.known[size] = self._read(size) if size in self.axes else self._sum(size)
         return self.known[size]
 
+    def computed(self, dim: Dim) -> Any:
+        """The value from other sizes than itself; none where nothing else tells it."""
+        try:
+            return self._sum(dim)
+        except Unknown:
+            return None
+
     def _read(self, dim: Dim) -> Any:
         return self.measure(*self.axes[dim])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -14,7 +13,7 @@ from torch import fx
 from torch.fx.proxy import GraphAppendingTracer
 
 from archdsl.diagnostics.model import error
-from archdsl.dims import Dim, sym
+from archdsl.dims import Dim, Size, sym
 from archdsl.graph import Mask, Node, Value
 from archdsl.lower import parts
 from archdsl.lower.init import plain_torch
@@ -163,16 +162,17 @@ class _Tracer:
             self.axes.add(Value(node))
 
     def _fit(self) -> None:
-        """Checks the inputs that have a fixed size, or a size in common: a wrong one might broadcast unnoticed."""
+        """Checks the shapes of the inputs: a wrong one might broadcast unnoticed."""
         inputs = [v for v in self.definition.graph.inputs if v in self.values]
-        named = Counter(str(s) for v in inputs for s in v.shape if isinstance(s, Dim) and str(s).isidentifier())
-        checks = []
-        for v in inputs:
-            axes = tuple(s if isinstance(s, int) else str(s) if str(s) in named else None for s in v.shape)
-            if any(isinstance(a, int) or a is not None and named[a] > 1 for a in axes):
-                checks.append((self.values[v], v.node.attrs["name"], axes))
+        checks = [(self.values[v], v.node.attrs["name"], str(v.type).removeprefix(v.type.dtype), tuple(map(self._expected, v.shape))) for v in inputs]
         if checks:
             self._mark(self.tracer.create_proxy("call_function", parts.fit, tuple(checks), {}))
+
+    def _expected(self, size: Size) -> Any:
+        """What `fit` holds an axis against: a number, a name, the size computed from others, or nothing."""
+        if isinstance(size, int) or str(size).isidentifier():
+            return size if isinstance(size, int) else str(size)
+        return self.axes.computed(size)
 
     def _node(self, node: Node) -> None:
         structural = {"param": self._param, "read": self._read, "call": self._module, "extern": self._module, "phase": self._phase,

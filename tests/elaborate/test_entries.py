@@ -112,11 +112,23 @@ def test_tied_entries_train_as_one(spec):
 def test_what_cannot_be_tied(spec):
     wide, plain, double = spec.models["Two.encode"].build("wide"), spec.models["Two.decode"].build(), spec.models["Two.double"].build()
     before = plain.scale
-    with pytest.raises(archdsl.ArchError, match="differ in shape") as caught:
+    with pytest.raises(archdsl.ArchError, match="differ in kind, shape or type") as caught:
         archdsl.tie(plain, wide)
     assert caught.value.diagnostics[0].code == "A0545" and plain.scale is before
-    with pytest.raises(archdsl.ArchError, match="no weights in common"):
+    with pytest.raises(TypeError, match="tie takes two models that archdsl built, not Linear"):
         archdsl.tie(double, torch.nn.Linear(2, 2))
+    with pytest.raises(archdsl.ArchError, match="come from two files"):
+        archdsl.tie(plain, archdsl.loads("model N()(x: [B, 4]) -> y: [B, 4] { param scale: [4] = ones()\nreturn x * scale }", "other").build())
+    with pytest.raises(archdsl.ArchError, match="no weights in common"):
+        archdsl.tie(double, archdsl.loads("model Two()(x: [B, 8]) -> y: [B, 8] { return x }").build())
+
+
+@pytest.mark.parametrize("other", ["buffer w: [8] = ones()", "frozen param w: [8] = ones()"])
+def test_kinds_of_weights_are_not_mixed(other):
+    text = "".join(f"model {name}()(x: [N, 8]) -> y: [N, 8] {{ {w}\nreturn x * w }}\n" for name, w in (("A", "param w: [8] = ones()"), ("B", other)))
+    models = archdsl.loads(text).models
+    with pytest.raises(archdsl.ArchError, match="differ in kind"):
+        archdsl.tie(models["A"].build(), models["B"].build())
 
 
 @pytest.mark.parametrize(("text", "code"), [
