@@ -86,7 +86,7 @@ CODES: dict[str, Code] = {
     ),
     "A0410": Code(
         "a model that does not run for its claim",
-        "`causal(y, x)` and `equal(variant)` run the model with random weights and inputs. An index computed in the model may lie beyond its table for "
-        "inputs that the spec allows; that shows only then. Inputs of whole numbers say which they hold: `in 0..<vocab`.",
+        "`causal(y, x)` and `equal(variant)` run the model with random weights and inputs. An index computed in the model may lie beyond its table "
+        "for inputs that the spec allows; that shows only then. Inputs of whole numbers say which they hold: `in 0..<vocab`.",
     ),
 }

@@ -478,15 +478,22 @@ def _check_result(inner: Frame, binding: shapes.Binding, value: Value, out: tree
 
 # ---------------------------------------------------------------- faults inside a block, shown where they were caused
 def retarget(d: Diagnostic, template: Template, args: Args, span: Span) -> Diagnostic:
-    """A fault found inside a library block moves to the argument it speaks of, else to the application."""
-    if d.span.source is span.source or d.span.source is NOWHERE.source or not template.ref.module.is_library:
+    """A fault found inside a library block moves to where the user's text caused it: the argument it speaks of, else the application, else (where
+    a library block applies what the user gave it) where the block was written."""
+    given = _in_library(span) and not _in_library(template.span)  # a library block applies what the user gave it
+    if d.span.source is NOWHERE.source or not _in_library(d.span) or d.span.source is span.source and not given:
         return d
-    text = d.span.text
-    words = set("".join(c if c.isalnum() or c == "_" else " " for c in text).split())
-    for name, b in template.args.items():
-        if name in words and b.origin == "argument" and b.span.source is span.source:
-            return _moved(d, b.span, template)
-    return _moved(d, span, template)
+    text = "".join(c if c.isalnum() or c == "_" else " " for c in d.span.text)
+    named = [(name, b.span) for name, b in template.args.items()
+             if b.origin == "argument" and name in text.split() and (b.span.source is span.source or not _in_library(b.span))]
+    applied = [where for name, where in named if text.startswith(f"{name} ") or text == name]  # `f(norm(x))` failed: the fault is in `f`
+    if applied or len(named) == 1:
+        return _moved(d, applied[0] if applied else named[0][1], template)
+    return _moved(d, template.span if given else span, template)
+
+
+def _in_library(span: Span) -> bool:
+    return span.source.module.startswith("std.")
 
 
 def _moved(d: Diagnostic, to: Span, template: Template) -> Diagnostic:

@@ -69,13 +69,13 @@ class _Walk:
         what, which = TABLES[node.op]
         held, table = known.get(operands[which]), operands[what]
         rows = table.shape[node.attrs.get("axis", 0)]
-        if held is None or type(rows) is not int or 0 <= held.low and held.high < rows or len(self.faults) >= MAX_FAULTS:
+        if held is None or type(rows) is not int or held.low >= 0 and held.high < rows or len(self.faults) >= MAX_FAULTS:
             return
         said = f"from {held.low} to {held.high}"
         labels = (Label(held.span, f"`{held.name}` holds numbers {said}"),) if held.span != where else ()
-        swapped = f": its shape is {table.type}, perhaps two arguments are exchanged" if table.shape[-1] == held.high + 1 else ""
-        self.faults += error("A0304", f"`{held.name}` holds numbers {said}, the table that it indexes has {rows} rows", where, f"{rows} rows{swapped}",
-                             labels=labels, help=f"the range of an input with {rows} values is `in 0..<{rows}`").diagnostics
+        swapped = f": its shape is {table.type}, are two arguments exchanged?" if table.shape[-1] == held.high + 1 else ""
+        self.faults += error("A0304", f"`{held.name}` holds numbers {said}, the table that it indexes has {rows} rows", where,
+                             f"{rows} rows{swapped}", labels=labels, help=f"the range of an input with {rows} values is `in 0..<{rows}`").diagnostics
 
 
 def _through(node: Node, first: Range | None) -> Range | None:
