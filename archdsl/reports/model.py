@@ -49,7 +49,7 @@ class Report:
     def sources(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(row.source for row in self.rows))
 
-    def of(self, source: str, address: str = "") -> dict[str, Cell]:
+    def of(self, source: str, address: str = "") -> dict[str, Any]:
         """The cells of one row by column. Raises KeyError."""
         for row in self.rows:
             if (row.source, row.address) == (source, address):

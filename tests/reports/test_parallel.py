@@ -1,12 +1,14 @@
 """The plan for several devices, carried out: each does its part with torch, sums are taken where the plan says, the model's result comes out."""
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 import archdsl
 from archdsl.inputs import sample_inputs
-from archdsl.ops.registry import find
+from archdsl.ops.registry import OPS
 from archdsl.reports.parallel import plan
 from archdsl.reports.work import Tensor, program
 from archdsl.spec import shipped_files
@@ -65,7 +67,7 @@ class Devices:
         read = {t: torch.zeros(t.shape, dtype=F64) if x is None else x for t, x in read.items()}  # a summand of another device
         parts = {t for _, t in w.operands if self.made.state[t].kind == "part" and (t not in self.made.reduced or (w, t) in self.made.local)}
         share = {name: self.share(w, name, t, read[t], device) if w in self.made.split and t not in parts else read[t] for name, t in w.operands}
-        attrs = {k: "f64" if (k, v) == ("dtype", "f32") else v for k, v in w.attrs.items()}
+        attrs: dict[str, Any] = {k: "f64" if (k, v) == ("dtype", "f32") else v for k, v in w.attrs.items()}
         if w.op == "rearrange" and w in self.made.split:
             (t,) = parts
             sizes = list(attrs["sizes"])
@@ -75,7 +77,7 @@ class Devices:
         if w.op == "linear" and state.kind == "sum" and w in self.made.split and device:
             share["bias"] = None  # once is enough
         args = [tuple(read[a] for a in arg) if isinstance(arg, tuple) else share.get(name, arg) for name, arg in w.args.items()]
-        op = find(w.op)
+        op = OPS[w.op]
         y = op.body(*args, **attrs, **({"training": False} if op.phase else {}))
         return y if isinstance(y, (tuple, list)) else (y,)
 
