@@ -55,9 +55,10 @@ CODES = {
     ),
     "A0627": Code(
         "a file cannot be written",
-        "The operating system refused to write there: permissions, a full disk, or a folder that does not exist. What was there before is unchanged.",
-        bad="archdsl new absent-folder/net",
-        good="mkdir absent-folder && archdsl new absent-folder/net",
+        "The operating system refused to write there: permissions, a full disk, a folder that does not exist, or a file where a folder is "
+        "meant. What was there before is unchanged.",
+        bad="archdsl new README.md/net",
+        good="archdsl new net",
     ),
 }
 

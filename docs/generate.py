@@ -5,7 +5,6 @@ usage: python docs/generate.py            (a test tells when it is time)
 from __future__ import annotations
 
 import contextlib
-import inspect
 import re
 import sys
 import tempfile
@@ -17,6 +16,7 @@ sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
 import papers  # noqa: E402
 
+from archdsl.cli.words import INITIALS, MASKS, arguments, initial  # noqa: E402
 from archdsl.diagnostics.codes import Code, all_codes  # noqa: E402
 from archdsl.diagnostics.render import render  # noqa: E402
 from archdsl.elaborate import library  # noqa: E402
@@ -38,30 +38,6 @@ FAMILIES = {
     "norms": "Norms", "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",
     "foreign": "Of other libraries",
 }
-MASKS = {
-    "full": "every pair",
-    "causal": "key ≤ query",
-    "window(n)": "|query - key| < n: with `causal`, the last n keys",
-    "causal_by(n)": "⌊key / n⌋ ≤ ⌊query / n⌋: causal between groups of n",
-    "own_block(n, previous = 0)": "the query's own block of n positions, and `previous` blocks before it",
-    "keys(valid)": "keys for which the bool tensor [B, S] holds",
-    "equal_labels(x)": "pairs with the same label in the int tensor x: windows that were shifted, packed sequences",
-}
-INITIALS = {
-    "zeros": "0",
-    "ones": "1",
-    "constant": "one number, or nested lists of the weight's shape",
-    "eye": "1 where the first two indices are equal (in the middle of a kernel), else 0",
-    "orthogonal": "orthonormal rows or columns of the matrix [first axis, the others], times gain",
-    "uniform": "evenly between low and high",
-    "normal": "a normal distribution",
-    "trunc_normal": "a normal distribution cut off at ±cut (in absolute units)",
-    "kaiming_uniform": "±√(6 / ((1 + a²) fan-in))",
-    "kaiming_normal": "std √(2 / ((1 + a²) fan-in))",
-    "xavier_uniform": "±gain √(6 / (fan-in + fan-out))",
-    "xavier_normal": "std gain √(2 / (fan-in + fan-out))",
-    "lecun_normal": "truncated, variance 1 / fan-in",
-}
 
 
 def pages() -> dict[Path, str]:
@@ -74,8 +50,8 @@ def ops_page() -> str:
     load()
     assert {m.split("(")[0] for m in MASKS} == {"full", "causal", *library.MASKS}, "a mask without a text"
     assert set(INITIALS) == set(initializers.INITIALIZERS), "an initialiser without a text"
-    functions = [(f"`{name}({_arguments(f.call)})`", f.doc) for name, f in sorted(library.FUNCTIONS.items())]
-    initials = [(f"`{name}({_defaults(arguments)})`", INITIALS[name]) for name, arguments in initializers.INITIALIZERS.items()]
+    functions = [(f"`{name}({arguments(f.call)})`", f.doc) for name, f in sorted(library.FUNCTIONS.items())]
+    initials = [(f"`{initial(name)}`", INITIALS[name]) for name in initializers.INITIALIZERS]
     parts = [
         HEAD + "# Functions and ops\n\nEvery word that is no block. `archdsl ops` lists the ops, `archdsl explain OP` shows one. "
         "[The language](language.md) tells how they are used.",
@@ -94,19 +70,6 @@ def ops_page() -> str:
     known = {o.body.__module__.rsplit(".", 1)[-1] for o in OPS.values() if o.body.__module__.startswith("archdsl.")}
     assert known == set(FAMILIES), f"families without a title: {known ^ set(FAMILIES)}"
     return "\n\n".join(parts) + "\n"
-
-
-def _arguments(f: object) -> str:
-    """Parameters as they are written in the language."""
-    out = []
-    for p in inspect.signature(f).parameters.values():  # type: ignore[arg-type]
-        default = "" if p.default is p.empty else f" = {str(p.default).lower()}"
-        out.append(f"{p.name}, …" if p.kind is p.VAR_POSITIONAL else p.name + default)
-    return ", ".join(out)
-
-
-def _defaults(arguments: dict[str, object]) -> str:
-    return ", ".join(k if v is initializers.REQUIRED else f"{k} = {v:g}" for k, v in arguments.items())
 
 
 def _op(op: Op) -> str:

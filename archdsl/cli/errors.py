@@ -6,8 +6,9 @@ from archdsl.diagnostics.codes import Code
 CODES = {
     "A0651": Code(
         "nothing has this name",
-        "`archdsl explain` knows three kinds of names: codes of diagnostics (A0303), ops (lower case: `linear`) and blocks of the library "
-        "(`Attention`). `archdsl ops` lists the ops.",
+        "`archdsl explain` knows codes of diagnostics (A0303), ops (lower case: `linear`), blocks and modules of the library (`Attention`, "
+        "`std.norm`), passes, reports, and the words of the language: functions (`multiples`), masks (`causal`), initialisers (`zeros`), statements "
+        "(`choose`). `archdsl ops` lists the ops, `archdsl passes` the passes; `archdsl ops WORD` and `archdsl list WORD` search.",
         bad="archdsl explain atention",
         good="archdsl explain attention",
     ),
@@ -22,6 +23,12 @@ CODES = {
         "The name becomes the file's name, and in CamelCase the model's: a letter, then letters, digits, `_` or `-`. A folder may stand before it.",
         bad="archdsl new 2fast",
         good="archdsl new fast2",
+    ),
+    "A0654": Code(
+        "the language server is not installed",
+        "`archdsl lsp` speaks the Language Server Protocol through pygls, which comes with the extra `lsp`. Nothing else needs it.",
+        bad="archdsl lsp",
+        good="pip install 'archdsl[lsp]'",
     ),
     "A0901": Code(
         "archdsl itself made a mistake",

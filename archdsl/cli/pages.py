@@ -1,4 +1,4 @@
-"""The pages of `archdsl explain`: one for each code, op and library block."""
+"""The pages of `archdsl explain`: one for each code, op, library block, module, pass, report and word of the language."""
 from __future__ import annotations
 
 import re
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 from archdsl.diagnostics.codes import Code, all_codes
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.source import NOWHERE
+from archdsl.syntax import tree
 
 if TYPE_CHECKING:
     from archdsl.ops.registry import Op
@@ -18,7 +19,7 @@ WIDTH = 100
 
 
 class Page(TypedDict):
-    """`kind` is code, op, block, pass or report; `text` is the whole page."""
+    """`kind` is code, op, block, pass, report, function, mask, initialiser, module or word; `text` is the whole page."""
 
     topic: str
     kind: str
@@ -26,7 +27,7 @@ class Page(TypedDict):
 
 
 def find_page(topic: str) -> Page:
-    """The page about a code, an op, a block, a pass or a report. Raises A0651 with the nearest names."""
+    """The page about a code, an op, a block, a module, a pass, a report or a word of the language. Raises A0651 with the nearest names."""
     code = topic.strip("[]").upper()
     if re.fullmatch(r"A\d{4}", code):
         page = all_codes().get(code)
@@ -38,7 +39,8 @@ def find_page(topic: str) -> Page:
 
     op = find(topic)
     if op:
-        return {"topic": topic, "kind": "op", "text": op_page(op)}
+        also = _word(topic)  # `max` is a function of hyper values too
+        return {"topic": topic, "kind": "op", "text": "\n\n".join([op_page(op), *([also["text"]] if also else [])])}
     exports = library_exports()
     if topic in exports:
         return {"topic": topic, "kind": "block", "text": block_page(topic, exports[topic])}
@@ -54,7 +56,62 @@ def find_page(topic: str) -> Page:
         return {"topic": topic, "kind": "report", "text": report_page(told)}
     if installed(topic):
         return {"topic": topic, "kind": "op", "text": op_page(OPS[topic])}
-    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *registry.PASSES])
+    other = _word(topic)
+    if other:
+        return other
+    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *registry.PASSES, *_words()])
+
+
+def _word(topic: str) -> Page | None:
+    """The page about a function of hyper values, a mask, an initialiser, a module of the library or any other word."""
+    from archdsl.cli.words import INITIALS, WORDS, arguments, initial
+    from archdsl.elaborate.library import FUNCTIONS
+    from archdsl.modules import library_modules
+
+    masks = _masks()
+    if topic in FUNCTIONS:
+        found = FUNCTIONS[topic]
+        return {"topic": topic, "kind": "function", "text": f"function {topic}({arguments(found.call)})\n\n{_filled(found.doc)}\n\nof hyper values"}
+    if topic in masks:
+        return {"topic": topic, "kind": "mask", "text": f"mask {masks[topic][0]}\n\nlets through: {masks[topic][1]}"}
+    if topic in INITIALS:
+        return {"topic": topic, "kind": "initialiser", "text": f"initialiser {initial(topic)}\n\n{INITIALS[topic]}"}
+    if topic in library_modules():
+        return {"topic": topic, "kind": "module", "text": module_page(topic)}
+    if topic in WORDS:
+        example, meaning = WORDS[topic]
+        return {"topic": topic, "kind": "word", "text": f"{topic}\n\n{textwrap.fill(meaning, WIDTH)}\n\n    {example}"}
+    return None
+
+
+def _masks() -> dict[str, tuple[str, str]]:
+    from archdsl.cli.words import MASKS
+
+    return {text.split("(")[0]: (text, told) for text, told in MASKS.items()}
+
+
+def _words() -> list[str]:
+    from archdsl.cli.words import INITIALS, WORDS
+    from archdsl.elaborate.library import FUNCTIONS
+    from archdsl.modules import library_modules
+
+    return [*FUNCTIONS, *_masks(), *INITIALS, *library_modules(), *WORDS]
+
+
+def module_page(name: str) -> str:
+    """What a module of the library declares, each with the first sentence of its documentation."""
+    from archdsl.modules import library_tree
+
+    decls = [(d.name, d.doc or "") for d in library_tree(name).decls if isinstance(d, (tree.Block, tree.Record, tree.Fn))]
+    width = max(len(n) for n, _ in decls)
+    lines = [textwrap.fill(f"{n:<{width}}  {sentence(doc)}", WIDTH, initial_indent="  ", subsequent_indent=" " * (width + 4)) for n, doc in decls]
+    return f"module {name}\n\n" + "\n".join(lines) + f"\n\n    use {name} {{ {decls[0][0]} }}"
+
+
+def sentence(doc: str) -> str:
+    """The first sentence of a documentation, whole however its lines are broken."""
+    text = " ".join(doc.split("\n\n")[0].split())
+    return text[:at + 1] if (at := text.find(". ")) >= 0 else text
 
 
 def pass_page(rule: Pass) -> str:

@@ -66,10 +66,10 @@ def fmt(paths: Paths, check: Annotated[bool, typer.Option("--check", help="Chang
 
 
 @app.command()
-def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK|PASS|REPORT", help="For example A0303, linear, Attention, bake.",
-                                                 show_default=False)],
+def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK|PASS|REPORT|WORD", show_default=False,
+                                                 help="For example A0303, linear, Attention, std.norm, bake, causal.")],
             json: Json = False) -> int:
-    """Explain a diagnostic's code, an op, a block of the library, a pass or a report."""
+    """Explain a diagnostic's code, an op, a block or module of the library, a pass, a report or a word of the language."""
     from archdsl.cli.commands.explain import explain
 
     return explain(topic, json)
@@ -103,6 +103,24 @@ def graph(
     from archdsl.cli.commands.graph import graph
 
     return graph(source, out, at or [], settings or [], nodes)
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="SOURCE: a spec, a variant, or a folder written by compile.", show_default=False,
+                                     autocompletion=complete_source)],
+    b: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.", show_default=False, autocompletion=complete_source)],
+    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)] = None,
+    settings: Settings = None,
+    before: Annotated[list[str] | None, typer.Option("--set-a", metavar="ADDRESS=VALUE", help="A knob of A alone.", show_default=False)] = None,
+    after: Annotated[list[str] | None, typer.Option("--set-b", metavar="ADDRESS=VALUE", help="A knob of B alone.", show_default=False)] = None,
+    out: Annotated[str | None, typer.Option("-o", "--out", metavar="FILE.html", help="Write both side by side.", show_default=False)] = None,
+    json: Json = False,
+) -> int:
+    """Compare two models: blocks (renamed and moved ones are recognised), weights, costs, knobs, claims."""
+    from archdsl.cli.commands.diff import diff
+
+    return diff(a, b, at or [], settings or [], before or [], after or [], out, json)
 
 
 @app.command()
@@ -156,6 +174,7 @@ def verify(paths: Paths, json: Json = False) -> int:
 
 @app.command("list")
 def list_(
+    word: Annotated[str | None, typer.Argument(metavar="[WORD]", help="Only those in whose facts or variants it occurs.", show_default=False)] = None,
     json: Json = False,
     domain: Annotated[str | None, typer.Option(help="Only those of a domain, for example vision.")] = None,
     task: Annotated[str | None, typer.Option(help="Only those of a task, for example classification.")] = None,
@@ -164,15 +183,27 @@ def list_(
     """List the shipped specs and their variants, by domain, task and family."""
     from archdsl.cli.commands.list import list_specs
 
-    return list_specs(json, domain, task, family)
+    return list_specs(json, word, domain, task, family)
 
 
 @app.command()
-def ops(json: Json = False) -> int:
+def ops(
+    word: Annotated[str | None, typer.Argument(metavar="[WORD]", help="Only those in whose signature or documentation it occurs.",
+                                               show_default=False)] = None,
+    json: Json = False,
+) -> int:
     """List the ops: functions of tensors that own no weights."""
     from archdsl.cli.commands.ops import ops
 
-    return ops(json)
+    return ops(json, word)
+
+
+@app.command()
+def lsp() -> int:
+    """Serve an editor: diagnostics, hover, completion, over the Language Server Protocol on standard input and output."""
+    from archdsl.cli.commands.lsp import lsp
+
+    return lsp()
 
 
 @app.command()

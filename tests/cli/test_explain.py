@@ -6,6 +6,7 @@ import json
 import pytest
 
 from archdsl.cli.pages import code_page, find_page
+from archdsl.cli.words import WORDS
 from archdsl.diagnostics.codes import Code, all_codes
 from archdsl.diagnostics.model import ArchError
 
@@ -58,3 +59,43 @@ def test_no_page():
     with pytest.raises(ArchError) as caught:
         find_page("no such thing")
     assert caught.value.diagnostics[0].code == "A0651"
+
+
+@pytest.mark.parametrize(("topic", "kind", "said"), [
+    ("causal", "mask", "key ≤ query"), ("window", "mask", "mask window(n)"), ("zeros", "initialiser", "initialiser zeros()"),
+    ("multiples", "function", "function multiples(k, low, high)"), ("std.norm", "module", "  LayerNorm  (x - mean)"),
+    ("choose", "word", "A knob with"), ("max", "op", "function max(xs, …)"),
+])
+def test_words_of_the_language(archdsl, topic, kind, said):
+    page = json.loads(archdsl("explain", topic, "--json").stdout)
+    assert page["kind"] == kind and said in page["text"]
+    assert all(len(line) <= 140 for line in page["text"].splitlines())
+
+
+def test_every_word_has_a_page():
+    from archdsl.elaborate import library
+    from archdsl.modules import library_modules
+    from archdsl.syntax.lexer import STATEMENTS
+
+    for name in (*library.names(), *library_modules(), *STATEMENTS):
+        assert len(find_page(name)["text"]) > 20, name
+
+
+def test_examples_of_words_are_text_of_the_language():
+    from archdsl.source import Source
+    from archdsl.syntax.parser import parse
+
+    for word, (example, _) in WORDS.items():
+        text = example.replace("{ … }", "{ return x }").replace("(…)", "()").replace("…; ", "")
+        body = f"block F()(x: [B, d]) -> [B, d] {{ {text} }}"
+        tries = (text, body, f"block F()(x: [B, d]) -> [B, d] {{ y = {text} }}", f"model F({text})(x: [B, d]) -> [B, d] {{ }}",
+                 f"model F() {{ {text} }}", f"block F()(x: [B, d]) -> [B, d] {{ choose f {{ {text} }} = nothing }}")
+        faults = []
+        for attempt in tries:
+            try:
+                parse(Source(word, attempt))
+                break
+            except ArchError as fault:
+                faults.append(fault)
+        else:
+            raise AssertionError(f"{word}: {text}: {faults[0]}")

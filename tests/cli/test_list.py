@@ -18,7 +18,9 @@ def test_list_names_every_model_and_variant(archdsl):
     assert {(Path(r["path"]).name, r["name"]) for r in rows} == {(file, d.name) for file, d in decls if isinstance(d, tree.Model)}
     assert {(Path(r["path"]).name, v) for r in rows for v in r["variants"]} == {(file, d.name) for file, d in decls if isinstance(d, tree.Variant)}
     text = archdsl("list").stdout
-    assert all(r["name"] in text and r["title"] in text for r in rows)
+    words = " ".join(text.split())
+    assert all(r["name"] in words and r["title"] in words and " ".join(r["variants"]) in words for r in rows)
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_every_spec_says_what_it_is(archdsl):
@@ -46,4 +48,18 @@ def test_ops(archdsl):
     linear = next(r for r in rows if r["name"] == "linear")
     assert linear["signature"].startswith("linear(x: [..., i]") and linear["roles"] == {"i": "contract"} and linear["grad"] == "exact"
     assert all(r["doc"] for r in rows)
-    assert all(r["signature"] in archdsl("ops").stdout for r in rows[:3])
+    text = archdsl("ops").stdout
+    words = " ".join(text.split())
+    assert all(r["signature"] in words and " ".join(r["doc"].split()).split(". ")[0] in words for r in rows)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_word_filters(archdsl):
+    ops = [r["name"] for r in json.loads(archdsl("ops", "NORM", "--json").stdout)]
+    assert {"layer_norm", "rms_norm"} <= set(ops) and "linear" not in ops
+    assert archdsl("ops", "layer_norm").stdout.startswith("layer_norm(")
+    assert "did you mean `linear`" in archdsl("ops", "linaer", code=1).stderr
+    for word in ("swin", "Sliced Recursive", "small_x3", "super-resolution"):
+        some = json.loads(archdsl("list", word, "--json").stdout)
+        assert 0 < len(some) < 8 and all(word.lower() in json.dumps(r).lower() for r in some)
+    assert "did you mean `vit`?" in archdsl("list", "vitt", code=1).stderr

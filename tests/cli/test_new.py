@@ -34,5 +34,8 @@ def test_bad_names(archdsl, tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_that_does_not_exist(archdsl):
-    assert "A0627" in archdsl("new", "absent/net", code=1).stderr
+def test_a_folder_is_made(archdsl, tmp_path):
+    assert "archdsl check absent/deep/net.arch" in archdsl("new", "absent/deep/net").stdout
+    archdsl("check", "absent")
+    (tmp_path / "file").touch()
+    assert "A0627" in archdsl("new", "file/net", code=1).stderr

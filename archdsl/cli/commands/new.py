@@ -41,12 +41,16 @@ claim { params <= 10M }
 
 
 def new(name: str) -> int:
-    """Writes NAME.arch and says what to do with it. Raises A0627, A0652, A0653."""
+    """Writes NAME.arch, and the folder before it, and says what to do with it. Raises A0627, A0652, A0653."""
     folder, stem = os.path.split(name.removesuffix(SUFFIX))
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", stem):
         raise error("A0653", f"`{stem}` cannot name a spec", NOWHERE, help="a letter, then letters, digits, `_` or `-`")
     model = "".join(part[:1].upper() + part[1:] for part in re.split("[_-]+", stem))
     path = os.path.join(folder, stem + SUFFIX)
+    try:
+        os.makedirs(folder or ".", exist_ok=True)
+    except OSError as fault:
+        raise unwritable(folder, fault) from None
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(TEXT.replace("NAME", model, 1))
