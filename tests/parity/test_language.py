@@ -93,7 +93,9 @@ CONFIGS = {
     "llama2_70b": dict(vocab=32_000, d=8192, depth=80, heads=64, kv_heads=8, hidden=28_672),
     "llama3_8b": dict(vocab=128_256, d=4096, depth=32, heads=32, kv_heads=8, hidden=14_336, base=500_000.0),
     "llama3_70b": dict(vocab=128_256, d=8192, depth=80, heads=64, kv_heads=8, hidden=28_672, base=500_000.0),
-    "llama32_1b": dict(vocab=128_256, d=2048, depth=16, heads=32, kv_heads=8, hidden=8192, base=500_000.0, tie=True),
+    "llama32_1b": dict(vocab=128_256, d=2048, depth=16, heads=32, kv_heads=8, hidden=8192, base=500_000.0, tie=True,
+                       scaling={"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                "original_max_position_embeddings": 8192}),
 }
 
 
@@ -109,10 +111,19 @@ def test_llama_names_and_shapes(variant):
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in peer.parameters())
 
 
+@pytest.mark.parametrize("variant", CONFIGS)
+def test_llama_numbers_at_two_layers(variant):
+    """Two layers with the variant's heads, groups, base and head of the vocabulary, in narrow: by the rule of parity."""
+    narrow = {"vocab": 97, "d": 4 * CONFIGS[variant]["heads"], "depth": 2, "hidden": 72}
+    peer = transformers.LlamaForCausalLM(llama_config(**{**CONFIGS[variant], **narrow})).double()
+    ours = archdsl.load(LLAMA).build(variant, dtype=F64, **narrow)
+    prove(ours, peer, tokens(97, 2, 9), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
+
+
 @pytest.mark.proof
 @pytest.mark.parametrize("variant", ["llama3_8b", "llama3_70b"])
-def test_llama_numbers_at_two_layers(variant):
-    """The real widths, two layers, a small vocabulary, float32 on both sides."""
+def test_llama_numbers_at_real_widths(variant):
+    """A small vocabulary, two layers (of 70B one, for memory), float32 on both sides."""
     config = {**CONFIGS[variant], "depth": 2 if variant == "llama3_8b" else 1, "vocab": 512}
     peer = transformers.LlamaForCausalLM(llama_config(**config)).eval()
     from tests.parity.proof import randomise, relative

@@ -35,6 +35,21 @@ def test_deit_tiny_is_timms(size, batch):
     prove(archdsl.load(VIT).build("deit_tiny", depth=3, dtype=F64), peer, image(batch, 3, *size), source="timm", call=lambda m, x: m(x))
 
 
+@pytest.mark.parametrize("variant", ["tiny", "small", "base", "deit_small", "deit_base"])
+def test_vits_at_their_widths_are_timms(variant):
+    """Two layers of the real widths, in the rest as published."""
+    name = {"tiny": "vit_tiny", "small": "vit_small", "base": "vit_base"}.get(variant, variant)
+    peer = timm.create_model(f"{name}_patch16_224", depth=2, num_classes=1000).double()
+    prove(archdsl.load(VIT).build(variant, depth=2, dtype=F64), peer, image(1, 3, 224, 224), source="timm", call=lambda m, x: m(x))
+
+
+@pytest.mark.parametrize(("side", "width", "batch"), [(32, 56, 2), (40, 8, 1)])
+def test_vits_of_other_shapes_are_timms(side, width, batch):
+    peer = timm.models.vision_transformer.VisionTransformer(embed_dim=48, num_heads=3, depth=2, patch_size=8, img_size=(side, width), num_classes=7)
+    ours = archdsl.load(VIT).build(dtype=F64, d=48, heads=3, depth=2, patch=8, side=side, width=width, classes=7)
+    prove(ours, peer.double(), image(batch, 3, side, width), source="timm", call=lambda m, x: m(x))
+
+
 def test_distilled_deit_is_timms():
     peer = timm.create_model("deit_tiny_distilled_patch16_224", depth=2).double()
     prove(archdsl.load(VIT).build("deit_tiny_distilled", depth=2, dtype=F64), peer, image(2, 3, 224, 224), source="timm", call=lambda m, x: m(x))
