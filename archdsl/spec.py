@@ -14,7 +14,7 @@ from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, s
 from archdsl.files import located, read_source, shipped_files
 from archdsl.graph import Graph, Knob
 from archdsl.modules import MAX_FOUND, Library, Module, family
-from archdsl.records import record
+from archdsl.records import record, replace
 from archdsl.shapes import axis_names
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
@@ -335,6 +335,16 @@ def _try(elaborate: Any, found: Collector) -> bool:
     return True
 
 
+def _in_variant(spec: Spec, name: str) -> None:
+    """Elaborates a variant; a fault elsewhere in the text says which variant it is of."""
+    try:
+        spec.elaborate(name)
+    except ArchError as e:
+        own = spec.variants[name].decl.span
+        inside = [d.span.source is own.source and own.start <= d.span.start < own.end for d in e.diagnostics]
+        raise ArchError(*(d if i else replace(d, notes=(*d.notes, f"in the variant `{name}`")) for d, i in zip(e.diagnostics, inside))) from None
+
+
 def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector) -> None:
     for spec in models.values():
         if not _try(lambda: spec.elaborate(), found):  # noqa: B023
@@ -347,7 +357,7 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
         found.add(e)
         return
     for spec, name in [(s, name) for s in models.values() for name in known if name in s.variants]:
-        if not _try(lambda: spec.elaborate(name), found):  # noqa: B023
+        if not _try(lambda: _in_variant(spec, name), found):  # noqa: B023
             break
     if not found.found:
         from archdsl.claims import check_claims

@@ -1,33 +1,26 @@
 """Headers: binding both argument lists, types of hyper values, results against the declared outputs, faults sent to the caller's text."""
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from archdsl import records, shapes
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
-from archdsl.dims import Dim
 from archdsl.elaborate.builder import join
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, good
 from archdsl.elaborate.hints import did_you_mean, nearest_help
+from archdsl.elaborate.hyper_types import convert, set_inside, try_convert
 from archdsl.elaborate.values import (
-    POISON,
     TEMPLATES,
     BlockRef,
     Bound,
-    Builtin,
     Defaults,
-    InitRef,
-    Late,
     RecordRef,
     RecordValue,
     Template,
     describe,
-    is_hyper_number,
-    is_list,
 )
-from archdsl.graph import FLOATS, InitExpr, Knob, Mask, TensorType, Value
+from archdsl.graph import FLOATS, Knob, TensorType, Value
 from archdsl.records import replace
 from archdsl.source import NOWHERE, Span
 from archdsl.syntax import tree
@@ -139,101 +132,7 @@ def allowed(frame: Frame, p: tree.Param) -> Any:
         return Domain("unreadable", fault=tuple(fault.diagnostics))
 
 
-# ---------------------------------------------------------------- types of hyper values
-def convert(frame: Frame, value: Any, type: tree.Type | None, span: Span, name: str) -> Any:
-    """The value as its declared type takes it. Raises A0204."""
-    if value is POISON or type is None:
-        return value
-    ok, result = try_convert(frame, value, type)
-    if not ok:
-        raise error("A0204", f"`{name}` is of type {type.span.text or type_text(type)}, not {describe(value)}", span, f"this is {describe(value)}",
-                    help=_type_help(type, value))
-    return result
-
-
-def _type_help(type: tree.Type, value: Any) -> tuple[str, ...]:
-    options = [o.value for o in type.options if isinstance(o, tree.LiteralType)] if isinstance(type, tree.UnionType) else []
-    if options and isinstance(value, str):
-        return did_you_mean(value, options) or (f"it is one of {', '.join(options)}",)
-    if isinstance(value, BlockRef) and isinstance(type, tree.NameType) and type.name == "block":
-        return (f"complete it: `{value.decl.name}(…)`",)
-    if isinstance(value, Value):
-        return ("the first list of a block holds hyper values, the second its tensors: `F(…)(x)`",)
-    return ()
-
-
-def type_text(type: tree.Type) -> str:
-    return getattr(type, "name", None) or type.__class__.__name__
-
-
-def try_convert(frame: Frame, value: Any, type: tree.Type) -> tuple[bool, Any]:
-    """Whether the value fits a type, and the value as that type takes it."""
-    if isinstance(type, tree.NameType):
-        return _convert_named(frame, value, type.name)
-    if isinstance(type, tree.OptionalType):
-        return (True, None) if value is None else try_convert(frame, value, type.item)
-    if isinstance(type, tree.UnionType):
-        for option in type.options:
-            ok, result = try_convert(frame, value, option)
-            if ok:
-                return True, result
-        return False, None
-    if isinstance(type, tree.LiteralType):
-        return value == type.value, value
-    if isinstance(type, (tree.ListType, tree.TupleType)):
-        return _convert_list(frame, value, type)
-    return not isinstance(value, Value), value
-
-
-def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
-    if not is_list(value):
-        return False, None
-    if isinstance(type, tree.TupleType):
-        kinds = type.items
-    else:
-        kinds = (type.item,) * len(value)
-        if type.length is not None and evaluate(frame, type.length) != len(value):
-            return False, None
-    if len(kinds) != len(value):
-        return False, None
-    parts = [try_convert(frame, v, k) for v, k in zip(value, kinds)]
-    return all(ok for ok, _ in parts), tuple(v for _, v in parts)
-
-
-def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:
-    if name == "int":
-        if type(value) is int:
-            return True, value
-        if isinstance(value, Fraction) and value.denominator == 1:
-            return True, int(value)
-        return isinstance(value, Dim), value
-    if name == "float":
-        return is_hyper_number(value) or type(value) is Late, value
-    if name == "bool":
-        return isinstance(value, bool), value
-    if name == "str":
-        return isinstance(value, str), value
-    if name == "block":
-        if isinstance(value, Builtin):
-            from archdsl.elaborate.values import OpRef
-            from archdsl.ops.registry import find
-
-            op = find(value.name)
-            return op is not None, OpRef(op) if op else value
-        return isinstance(value, TEMPLATES), value
-    if name == "mask":
-        return isinstance(value, Mask), value
-    if name == "init":
-        if isinstance(value, InitRef):
-            from archdsl.elaborate.calls import initializer
-
-            return True, initializer(value.name, ([], {}, {}), NOWHERE)
-        if is_hyper_number(value):
-            return True, InitExpr("constant", (), (("value", float(value) if abs(value) < 2**1023 else value),))
-        return isinstance(value, InitExpr), value
-    return isinstance(value, RecordValue) and value.name == name.rsplit(".", 1)[-1], value
-
-
+# ---------------------------------------------------------------- records
 def record(frame: Frame, ref: RecordRef, args: Args, span: Span) -> RecordValue:
     """`RopeScaling(factor = 8)`: fields in order, header defaults filled in."""
     positional, named, spans = args
@@ -379,7 +278,7 @@ def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None
             inner.session.step(p.span, len(inner.overrides) >> 2)
             for o in inner.overrides:
                 if addresses(o, p.name, inner.vars[p.name]):
-                    inner.vars[p.name] = convert(inner, override_value(inner, o, default), p.type, o.span, p.name)
+                    inner.vars[p.name] = convert(inner, override_value(inner, o, inner.vars[p.name], p.type, p.name), p.type, o.span, p.name)
             address = join(inner.prefix, p.name)
             kind = p.type.span.text if p.type else ""
             inner.builder.knobs[address] = Knob(address, kind, default, inner.vars[p.name], p.domain, p.span, p.doc, allowed(inner, p))
@@ -390,26 +289,11 @@ def addresses(o: Override, name: str, value: Any) -> bool:
     return o.segments[0] == name and (len(o.segments) == 1 or isinstance(value, (tuple, RecordValue)))
 
 
-def override_value(frame: Frame, o: Override, current: Any) -> Any:
-    """The value that an override gives; further segments reach into lists and records."""
+def override_value(frame: Frame, o: Override, current: Any, type: tree.Type | None, name: str) -> Any:
+    """The value that an override gives to the parameter `name`; further segments reach into lists and records, where it has their types."""
     o.used[0] = True
     value = evaluate(o.home or frame, o.expr) if o.expr is not None else o.value
-    return _deep_set(current, o.segments[1:], value, o.span)
-
-
-def _deep_set(current: Any, segments: tuple[str, ...], value: Any, span: Span) -> Any:
-    if not segments:
-        return value
-    head, rest = segments[0], segments[1:]
-    if isinstance(current, RecordValue):
-        if head not in [k for k, _ in current.items]:
-            raise error("A0215", f"the record {current.name} has no field `{head}`", span, help=did_you_mean(head, [k for k, _ in current.items]))
-        return RecordValue(current.name, tuple((k, _deep_set(v, rest, value, span) if k == head else v) for k, v in current.items))
-    if is_list(current) and (head == "*" or head.isdigit()):
-        if head != "*" and int(head) >= len(current):
-            raise error("A0215", f"there is no item {head}: the list has {len(current)}", span)
-        return tuple(_deep_set(v, rest, value, span) if head in ("*", str(i)) else v for i, v in enumerate(current))
-    raise error("A0215", f"`{head}` is nothing that can be set inside {describe(current)}", span)
+    return set_inside(frame, current, o.segments[1:], value, o.span, type, name) if len(o.segments) > 1 else value
 
 
 def _hyper_inputs(inner: Frame, decl: tree.Block, head: Header, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:
@@ -503,4 +387,4 @@ def _moved(d: Diagnostic, to: Span, template: Template) -> Diagnostic:
     return replace(d, span=to, label=d.label or d.message, labels=(*d.labels, inside), fixes=())
 
 
-__all__ = ["Defaults", "bind", "convert", "first_list", "record", "results", "retarget"]
+__all__ = ["Defaults", "bind", "convert", "first_list", "record", "results", "retarget", "try_convert"]

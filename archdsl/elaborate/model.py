@@ -161,7 +161,7 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
             value = default
             for o in given.get(p.name, ()):
                 if headers.addresses(o, p.name, value):
-                    value = headers.convert(frame, headers.override_value(frame, o, value), p.type, o.span, p.name)
+                    value = headers.convert(frame, headers.override_value(frame, o, value, p.type, p.name), p.type, o.span, p.name)
         except Poisoned:  # it follows from a fault reported above
             value = default = POISON
         except ArchError as e:

@@ -143,13 +143,17 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
     """A knob and a match on templates: the chosen arm is bound, under the knob's name as its segment."""
     arms = {a.name: a for a in s.arms}
     chosen, given, default = s.default, s.default_args, s.default
+    where = s.span
     address = join(frame.prefix, s.name)
     for o in frame.overrides:
         if o.segments == (s.name,):
             o.used[0] = True
             chosen, given = _chosen_arm(o)
+            where = o.expr.span if o.expr is not None else o.span
     if chosen not in arms:
-        raise error("A0224", f"`{s.name}` has no arm `{chosen}`", s.span, help=did_you_mean(chosen, arms) or (f"its arms are {', '.join(arms)}",))
+        labels = (Label(s.name_span, "its arms are here"),) if where is not s.span else ()
+        raise error("A0224", f"`{s.name}` has no arm `{chosen}`", where, labels=labels,
+                    help=did_you_mean(chosen, arms) or (f"its arms are {', '.join(arms)}",))
     arm = arms[chosen]
     frame.builder.knobs[address] = Knob(address, "choice", default, chosen, tuple(arms), s.span, allowed=of_values(tuple(arms)))
     inner = frame.inner(s.span, overrides=below(frame, s.name, s.span), prefix=address)
@@ -159,14 +163,14 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
         frame.session.step(p.span, len(inner.overrides) >> 2)
         for o in inner.overrides:
             if o.segments[0] == p.name:
-                value = headers.override_value(inner, o, value)
+                value = headers.convert(inner, headers.override_value(inner, o, value, p.type, p.name), p.type, o.span, p.name)
         inner.vars[p.name] = headers.convert(inner, value, p.type, spans.get(p.name, p.span), p.name)
         if p.domain is not None:
             knob = join(address, p.name)
             kind, allowed = p.type.span.text if p.type else "", headers.allowed(inner, p)
             frame.builder.knobs[knob] = Knob(knob, kind, value, inner.vars[p.name], p.domain, p.span, p.doc, allowed)
     for k in named:
-        raise error("A0202", f"the arm `{chosen}` has no argument `{k}`", spans.get(k, s.span), help=did_you_mean(k, [p.name for p in arm.params]))
+        raise error("A0202", f"the arm `{chosen}` has no argument `{k}`", spans.get(k, where), help=did_you_mean(k, [p.name for p in arm.params]))
     value = evaluate(inner.child(prefix=frame.prefix, overrides=frame.overrides), arm.value)
     if not isinstance(value, TEMPLATES):
         raise error("A0204", f"an arm of `choose` is a block, this is {describe(value)}", arm.value.span)

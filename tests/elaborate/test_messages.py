@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 
+from archdsl.spec import loads
 from tests.elaborate.helpers import fault, model
 
 
@@ -17,3 +18,55 @@ from tests.elaborate.helpers import fault, model
 def test_a_fault_inside_a_wrapper_points_at_the_argument_whose_block_failed(call: str, at: str):
     header = "(x: [8]) -> y: [8]" if "Batch" in call else "(x: [B, T, 8]) -> y: [B, T, 8]"  # a batch norm needs two axes
     assert fault(lambda: model(f"return {call}(x) as a", header)).span.text == at
+
+
+NET = """use std.linear { Linear }
+record Stage { width: int, depth: int = 2 }
+model M(d: int = 16, stages: list[Stage] = [Stage(16), Stage(32)], q: list["attn" | "conv"] = ["attn"], p: list[int; 2]? = none,
+        g: list[list[int]] = [[1], [2]], t: (int, str) = (1, "a"))(x: [B, d]) -> y: [B, _] {
+  l: for i in range(2) {
+    choose f { wide(k: int = 1) => Linear(k * d)  skip => identity } = wide
+    x = f(x)
+  }
+  s: for st in stages { x = Linear(st.width / 4)(x) as up }
+  return x
+}
+"""
+
+
+@pytest.mark.parametrize(("settings", "code", "at", "message", "help"), [
+    ("l.*.f = wid", "A0224", "wid", "`f` has no arm `wid`", "did you mean `wide`?"),
+    ('l.1.f = "wid"', "A0224", '"wid"', "`f` has no arm `wid`", "did you mean `wide`?"),
+    ("l.*.f = wide(w = 3)", "A0202", "w = 3", "the arm `wide` has no argument `w`", None),
+    ('l.*.f.k = "x"', "A0204", "l.*.f.k", '`k` is of type int, not "x" (str)', None),
+    ('stages.0.depth = "x"', "A0204", "stages.0.depth", '`stages.0.depth` is of type int, not "x" (str)', None),
+    ("stages.*.width = 7.5", "A0204", "stages.*.width", "`stages.*.width` is of type int, not 7.5 (float)", None),
+    ("stages.0 = 3", "A0204", "stages.0", "`stages.0` is of type Stage, not 3 (int)", None),
+    ("stages.0.widht = 3", "A0215", "stages.0.widht", "the record Stage has no field `widht`", "did you mean `width`?"),
+    ('q = ["attn", "con"]', "A0204", "q", 'item 1 of `q` is of type "attn" | "conv", not "con" (str)', "did you mean `conv`?"),
+    ('q.0 = "con"', "A0204", "q.0", '`q.0` is of type "attn" | "conv", not "con" (str)', "did you mean `conv`?"),
+    ("p = [1]", "A0204", "p", "`p` is of type list[int; 2], and this list has 1 item", None),
+    ("p = [1, 2.5]", "A0204", "p", "item 1 of `p` is of type int, not 2.5 (float)", None),
+    ("g = [[1], [2, true]]", "A0204", "g", "item 1 of item 1 of `g` is of type int, not true (bool)", None),
+    ("g.0.0 = false", "A0204", "g.0.0", "`g.0.0` is of type int, not false (bool)", None),
+    ("t.0 = 2.5", "A0204", "t.0", "`t.0` is of type int, not 2.5 (float)", None),
+    ("q = 3", "A0204", "q", '`q` is of type list["attn" | "conv"], not 3 (int)', None),
+])
+def test_a_setting_that_does_not_fit_is_told_where_it_is_written(settings: str, code: str, at: str, message: str, help: str | None):
+    d = fault(lambda: loads(f"{NET}variant v {{ {settings} }}\n"))
+    assert (d.code, d.span.text, d.message) == (code, at, message)
+    assert d.span.start > len(NET)
+    assert help is None or help in d.help
+
+
+def test_settings_inside_one_list_of_a_block_add_up():
+    block = "block F(w: list[int] = [8, 8] in {[8, 8], [4, 16]})(x: [B, d]) -> [B, _] { return x |> Linear(w[0]) as a |> Linear(w[1]) as b }\n"
+    spec = loads(f"use std.linear {{ Linear }}\n{block}model M()(x: [B, 8]) -> y: [B, _] {{ return F()(x) as f }}\n"
+                 "variant v { f.w.0 = 4, f.w.1 = 16 }\n")
+    assert {a: p.type.shape for a, p in spec.elaborate("v").graph.parameters() if "weight" in a} == {"f.a.weight": (4, 8), "f.b.weight": (16, 4)}
+
+
+def test_a_fault_that_a_variant_causes_elsewhere_names_the_variant():
+    assert fault(lambda: loads(f"{NET}variant fine {{ d = 8 }}\nvariant odd {{ stages.0.width = 6 }}\n")).notes == ("in the variant `odd`",)
+    inherited = fault(lambda: loads(f"{NET}variant odd {{ d = 0.5 }}\n"))
+    assert inherited.notes == ()
