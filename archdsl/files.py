@@ -57,8 +57,8 @@ CODES = {
         "a file cannot be written",
         "The operating system refused to write there: permissions, a full disk, a folder that does not exist, or a file where a folder is "
         "meant. What was there before is unchanged.",
-        bad="echo > first && archdsl new first/net",
-        good="archdsl new second/net",
+        bad="archdsl new my.arch/net",
+        good="archdsl new mine/net",
     ),
 }
 
