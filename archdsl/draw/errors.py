@@ -7,7 +7,7 @@ CODES = {
     "A0661": Code(
         "this kind of file cannot be drawn",
         "`archdsl graph` looks at how the name of the file ends: .html is a page that opens in any browser without a network, .svg and .png are "
-        "pictures that the program `dot` lays out, .dot is the text that it reads.",
+        "pictures that the program `dot` lays out, .dot is the text that it reads. `archdsl diff -o` writes .html alone.",
         bad="archdsl graph vit -o vit.pdf",
         good="archdsl graph vit -o vit.html",
     ),

@@ -1,0 +1,158 @@
+"""What differs in one block itself: its type, its weights, its ops."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from typing import Any
+
+from archdsl.elaborate.values import show
+from archdsl.graph import Graph, InitExpr, Mask, Node, Param, TensorType, Value
+from archdsl.records import record
+
+_STRUCTURE = ("input", "param")
+_DERIVED = ("sizes", "path", "graph")  # attributes that follow from others
+
+
+@record(frozen=True)
+class Note:
+    """One thing that differs. `size`: it is a size alone."""
+
+    text: str
+    size: bool = False
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def notes_on(a: Graph, b: Graph, names: Mapping[str, str]) -> tuple[Note, ...]:
+    """Sentences without a verb. `names`: path after -> path before of the blocks that both call."""
+    found = [*_types(a, b), *_weights(a, b), *map(Note, _ops(a, b, names)), *map(Note, _guards(a, b))]
+    if a.name != b.name:
+        found.insert(0, Note(f"block {a.name} → {b.name}"))
+    if all(n.size for n in found) and _keys(a, {}) == _keys(b, names) and _wires(a, {}) != _wires(b, names):
+        found.append(Note("connected in another way"))
+    return tuple(found)
+
+
+def _keys(g: Graph, names: Mapping[str, str]) -> list[Any]:
+    return [_key(n, names) for n in g.nodes if n.op not in _STRUCTURE]
+
+
+def _wires(g: Graph, names: Mapping[str, str]) -> list[Any]:
+    """Which result each operand is."""
+    numbers = {id(n): i for i, n in enumerate(n for n in g.nodes if n.op != "param")}
+
+    def wire(v: Value) -> Any:
+        return v.node.attrs["path"] if v.node.op == "param" else (numbers[id(v.node)], v.index)
+
+    return [(_key(n, names), list(map(wire, n.operands()))) for n in g.nodes if n.op not in _STRUCTURE] + [list(map(wire, g.outputs))]
+
+
+def _is_size(x: TensorType, y: TensorType) -> bool:
+    return x.dtype == y.dtype and len(x.shape) == len(y.shape)
+
+
+def _types(a: Graph, b: Graph) -> Iterator[Note]:
+    for what, xs, ys in (("input", a.inputs, b.inputs), ("output", a.outputs, b.outputs)):
+        left, right = [v.type for v in xs], [v.type for v in ys]
+        if left != right:
+            s = "s" if max(len(left), len(right)) > 1 else ""
+            size = len(left) == len(right) and all(map(_is_size, left, right))
+            yield Note(f"{what}{s} {', '.join(map(str, left)) or 'none'} → {', '.join(map(str, right)) or 'none'}", size)
+
+
+# ---------------------------------------------------------------- weights
+def param_pairs(a: Graph, b: Graph) -> list[tuple[Param | None, Param | None]]:
+    """The weights that two blocks own themselves, before and after: by name, then by type and initialiser."""
+    left, right = {p.path: p for p in a.params}, {p.path: p for p in b.params}
+    out: list[tuple[Param | None, Param | None]] = [(p, right.get(path)) for path, p in left.items()]
+    new = [p for path, p in right.items() if path not in left]
+    for i, (x, y) in enumerate(out):
+        if x is not None and y is None:
+            same = next((p for p in new if (p.kind, p.type, p.init) == (x.kind, x.type, x.init)), None)
+            if same is not None:
+                new.remove(same)
+                out[i] = x, same
+    return out + [(None, p) for p in new]
+
+
+def _weights(a: Graph, b: Graph) -> Iterator[Note]:
+    pairs = param_pairs(a, b)
+    sized = [v.type for v in a.inputs] != [v.type for v in b.inputs] or any(x and y and x.type != y.type for x, y in pairs)
+    for x, y in pairs:
+        if y is None and x is not None:
+            yield Note(f"{x.kind} {x.path}: {x.type} removed")
+        elif x is None and y is not None:
+            yield Note(f"{y.kind} {y.path}: {y.type} added")
+        elif x is not None and y is not None:
+            name = x.path if x.path == y.path else f"{x.path} → {y.path}"
+            parts = [f"{old} → {new}" for old, new in ((x.kind, y.kind), (str(x.type), str(y.type))) if old != new]
+            if (old := init_text(x.init)) != (new := init_text(y.init)):
+                parts.append(f"init {old} → {new}")
+            size = sized and x.path == y.path and x.kind == y.kind and _is_size(x.type, y.type) and _form(x.init) == _form(y.init)
+            if parts or x.path != y.path:
+                yield Note(f"{x.kind} {name}" + (": " + ", ".join(parts) if parts else ""), size)
+
+
+def _form(e: Any) -> Any:
+    """An initialiser without its numbers: where sizes differ, its bounds do."""
+    return (e.op, *map(_form, e.args), *(k for k, _ in e.attrs)) if isinstance(e, InitExpr) else None
+
+
+def init_text(e: Any) -> str:
+    """An initialiser as the language writes it, nearly."""
+    if not isinstance(e, InitExpr):
+        return show(e)
+    attrs = [f"{k} = {show(v)}" for k, v in e.attrs]
+    return f"{e.op}({', '.join([*map(init_text, e.args), *attrs])})" if e.args or attrs else e.op
+
+
+# ---------------------------------------------------------------- ops
+def _ops(a: Graph, b: Graph, names: Mapping[str, str]) -> Iterator[str]:
+    left, right = ([n for n in g.nodes if n.op not in _STRUCTURE] for g in (a, b))
+    keys = [_key(n, {}) for n in left], [_key(n, names) for n in right]
+    for kind, i, j, k, m in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+        if kind == "equal":
+            for x, y in zip(left[i:j], right[k:m]):
+                yield from _attributes(x, y)
+            continue
+        gone, new = ([n.op for n in nodes if n.op != "call"] for nodes in (left[i:j], right[k:m]))
+        if gone and new:
+            yield f"{', '.join(gone)} → {', '.join(new)}"
+        elif gone:
+            yield f"without {', '.join(gone)}"
+        elif new:
+            yield f"with {', '.join(new)}"
+
+
+def _key(n: Node, names: Mapping[str, str]) -> Any:
+    if n.op == "call":
+        return "call", names.get(n.attrs["path"], n.attrs["path"])
+    return n.op
+
+
+def _attributes(x: Node, y: Node) -> Iterator[str]:
+    for name in dict.fromkeys((*x.attrs, *y.attrs)):
+        if name not in _DERIVED:
+            old, new = _text(x.attrs.get(name)), _text(y.attrs.get(name))
+            if old != new:
+                yield f"{x.op}: {name} {old} → {new}"
+    if x.op != "call":
+        for i, (p, q) in enumerate(zip(x.args, y.args)):
+            if not isinstance(p, (Value, tuple)) and not isinstance(q, (Value, tuple)) and p != q:
+                yield f"{x.op}: operand {i + 1} {_text(p)} → {_text(q)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Graph):
+        return f"{value.name or 'graph'} {value.hash[:6]}"
+    if isinstance(value, Mask):
+        inside = [_text(v) for v in value.args if not isinstance(v, Value)]
+        return value.kind + (f"({', '.join(inside)})" if inside else "")
+    return show(value)
+
+
+def _guards(a: Graph, b: Graph) -> Iterator[str]:
+    left, right = ({f"{g.left} {g.op} {g.right}" for g in x.guards} for x in (a, b))
+    yield from (f"no longer requires {g}" for g in sorted(left - right))
+    yield from (f"requires {g}" for g in sorted(right - left))

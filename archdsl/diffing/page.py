@@ -1,0 +1,76 @@
+"""A difference side by side, as one HTML page that needs neither a network nor JavaScript."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from archdsl.cost.units import short
+from archdsl.diffing.model import Difference
+from archdsl.diffing.structure import Change
+from archdsl.diffing.text import change_of
+from archdsl.draw.page import filled
+
+Cells = tuple[str, str, str, str]  # class, before, after, what is to say
+
+
+def html_page(d: Difference) -> str:
+    """The page: UTF-8 text."""
+    a, b = (escape(s.name) for s in d.sides)
+    parts = [_table("Structure", a, b, _structure(d.structure))]
+    parts.append(_table("Cost", a, b, _costs(d)))
+    parts.append(_table("Weights", "tensors", "numbers", ((kind, f"{n:,}", f"{m:,}", kind) for kind, (n, m) in d.counts().items())))
+    if d.knobs:
+        parts.append(_table("Knobs", a, b, (_written(*v, k) for k, v in d.knobs.items())))
+    if d.claims:
+        parts.append(_table("Claims", a, b, (_written(*v) for v in d.claims)))
+    parts += [f"<p>{escape(n)}</p>" for n in d.notes]
+    if d.same_graph:
+        parts.insert(0, "<p>Both graphs have one hash: they compute the same, with weights at the same addresses.</p>")
+    return filled("diff.html", title=f"{a} → {b}", body="\n".join(parts))
+
+
+def _table(title: str, left: str, right: str, rows: Iterator[Cells]) -> str:
+    lines = [f'<tr class="{kind}"><td>{x}</td><td>{y}</td><td>{note}</td></tr>' for kind, x, y, note in rows]
+    head = f"<thead><tr><th>{left}</th><th>{right}</th><th></th></tr></thead>"
+    return "\n".join([f"<h2>{title}</h2>", f"<table>{head}<tbody>", *lines, "</tbody></table>"])
+
+
+def _structure(root: Change) -> Iterator[Cells]:
+    if root.notes:
+        yield "changed", "the model", "the model", _notes(root)
+    for c in root.below:
+        yield from _rows(c, 0)
+
+
+def _rows(c: Change, depth: int) -> Iterator[Cells]:
+    kind = c.kind if c.place in ("kept", "shifted") or c.kind != "same" else c.place
+    yield kind, _block(c.before, c.last_before, c.count, c.blocks[0], depth), _block(c.after, c.last_after, c.count, c.blocks[1], depth), _notes(c)
+    for b in c.below:
+        yield from _rows(b, depth + 1)
+
+
+def _block(first: str | None, last: str | None, count: int, block: str, depth: int) -> str:
+    if first is None:
+        return ""
+    address = f"{first} to {(last or first).rpartition('.')[2]}" if count > 1 else first
+    times = f" <b>× {count}</b>" if count > 1 else ""
+    return f'<span style="padding-left:{1.2 * depth:.1f}em"><code>{escape(address)}</code>{times} <small>{escape(block)}</small></span>'
+
+
+def _notes(c: Change) -> str:
+    place = {"moved": "moved", "renamed": "renamed"}.get(c.place, "")
+    return "<br>".join(escape(n) for n in ([place] if place else []) + [n.text for n in c.notes])
+
+
+def _costs(d: Difference) -> Iterator[Cells]:
+    a, b = (escape(", ".join(f"{k}={v}" for k, v in s.cost.sizes.items())) for s in d.sides)
+    yield "same" if a == b else "changed", a, b, "sizes"
+    for figure, (x, y) in d.costs.items():
+        unit = "B" if figure.endswith("bytes") else ""
+        left, right = (f"{short(n, unit)} <small>{n:,}</small>" for n in (x, y))
+        yield "same" if x == y else "changed", left, right, f"{figure.replace('_', ' ')} <b>{escape(change_of(x, y))}</b>"
+
+
+def _written(before: str | None, after: str | None, name: str = "") -> Cells:
+    kind = "removed" if after is None else "added" if before is None else "changed"
+    return kind, escape(before or ""), escape(after or ""), escape(name)
