@@ -11,9 +11,9 @@ from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_GUARDS, MAX_ITEMS, limit
-from archdsl.elaborate.ops import apply_op
+from archdsl.elaborate.ops import OPERATOR, apply_op
 from archdsl.elaborate.unknown import unknown
-from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Literal, OpRef, RecordValue, Share, describe, is_list
+from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Late, Literal, OpRef, RecordValue, Share, describe, is_list
 from archdsl.graph import InitExpr, Mask, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -132,8 +132,12 @@ def decided(value: Any, node: tree.Expr) -> bool:
         a, op, b, _ = value.parts[0]
         raise error("A0222", f"`{a} {op} {b}` depends on sizes that vary at run time", node.span, "cannot be decided when the spec is built",
                     help=f"add `require {a} {op} {b}`, or make the size a fixed (lower-case) one")
-    what = "an optional tensor: write `… is some`" if isinstance(value, Value) or value is None else describe(value)
-    raise error("A0222", f"a condition must be a bool, this is {what}", node.span)
+    if value is None or isinstance(value, Value) and value.dtype != "bool" and isinstance(node, tree.Name):
+        raise error("A0222", f"a condition must be a bool, this is {describe(value)}", node.span, help="`… is some` asks whether an input is there")
+    if isinstance(value, Value):
+        raise error("A0222", "the values of a tensor cannot decide what is built", node.span, f"this is {describe(value)}",
+                    help="`where(condition, a, b)` chooses number by number when the model runs")
+    raise error("A0222", f"a condition must be a bool, this is {describe(value)}", node.span)
 
 
 def _unary(frame: Frame, node: tree.Unary) -> Any:
@@ -165,6 +169,9 @@ def _binary(frame: Frame, node: tree.Binary) -> Any:
         raise error("A0221", f"`{node.span.text}` divides by zero", node.span, f"`{node.right.span.text}` is 0" if named else "by zero")
     if type(a) in operators.NUMBERS and type(b) in operators.NUMBERS:
         return operators.binary(frame, op, a, b, node.span)
+    if type(a) is not Late and type(b) is not Late and (isinstance(a, Value) or isinstance(b, Value)):
+        sides: dict[Any, Any] = {0: node.left.span, 1: node.right.span, OPERATOR: op}
+        return apply_op(frame, operators.ARITHMETIC.get(op) or operators.COMPARISON[op], (a, b), {}, node.span, sides)
     if op in operators.COMPARISON and (isinstance(a, Dim) or isinstance(b, Dim)) and not (isinstance(a, Value) or isinstance(b, Value)):
         divides = None
         left = node.left

@@ -11,7 +11,7 @@ from archdsl.dims import Dim
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_AXES, checked, limit
-from archdsl.elaborate.values import Condition, Late, OpRef, Unfit, describe, is_list
+from archdsl.elaborate.values import TEMPLATES, Condition, Late, OpRef, Unfit, describe, is_list
 from archdsl.graph import InitExpr, Mask, TensorType, Value
 from archdsl.ops.registry import Op, OpError, find
 from archdsl.records import record
@@ -32,6 +32,8 @@ def is_operand_list(p: tree.Param) -> bool:
     return isinstance(kind, tree.ListType) and isinstance(kind.item, tree.TensorType)
 
 
+OPERATOR = "operator"
+"""Among the spans of an application: it is written as an operator, with its operands at the left and the right."""
 MISSING = object()
 ATOMS = frozenset({int, str, bool, float, Dim, type(None)})
 """What a graph holds as it is."""
@@ -188,14 +190,19 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
         _ranks(op, types)
         found: Any = op.infer(**types) if op.infer else shapes.infer_by_signature(op, types)
     except OpError as e:
-        where = spans.get(e.about, span)
+        where = spans.get(e.about, span) if OPERATOR not in spans else span
         value = values.get(e.about or "")
         help = tuple(h for h in (e.help, f"add `require {e.require}` to the model" if e.require and e.require not in (e.help or "") else None) if h)
-        notes = tuple(f"`{k}` is {v}" for k, v in types.items() if isinstance(v, TensorType))
+        notes = tuple(f"{_called(op, parameters(op.name), k, spans) if OPERATOR in spans else f'`{k}`'} is {v}"
+                      for k, v in types.items() if isinstance(v, TensorType))
         from archdsl.diagnostics.model import Label
 
         labels = (Label(value.node.span, f"its shape {value.type} comes from here"),) if isinstance(value, Value) and value.node.span != where else ()
-        raise error("A0304", f"{op.name}: {e.message}", where, e.message, labels=labels, notes=notes, help=help) from None
+        told = e.message
+        if OPERATOR in spans:
+            for side, p in zip(("left", "right"), parameters(op.name)):
+                told = told.replace(f"`{p.name}`", f"the {side} operand")
+        raise error("A0304", f"{op.name}: {told}", where, told, labels=labels, notes=notes, help=help) from None
     except OverflowError:
         raise error("A0602", f"the sizes of {op.name} grow beyond what can be computed with", span) from None
     result: tuple[TensorType, ...] = found if is_list(found) else (found,)
@@ -274,7 +281,8 @@ def _arguments(frame: Frame, op: Op, params: tuple[Parameter, ...], args: tuple[
         if value is not MISSING:
             if p.operand:
                 if type(value) is not Value or p.many:
-                    _check_operand(op, p, value, spans.get(p.name, span))
+                    notes = (op.signature,) if OPERATOR not in spans else ()
+                    _check_operand(op, p, value, spans.get(p.name, span), _called(op, params, p.name, spans), notes)
             elif (type(value) not in p.plain or type(value) is int and not -LARGEST <= value < LARGEST) and p.name not in op.own:
                 value = _checked_attribute(frame, op, p, value, spans.get(p.name, span))
         elif p.default is MISSING:
@@ -301,17 +309,24 @@ def default_of(op: Op, p: tree.Param) -> Any:
     raise AssertionError(f"the default of {op.name}.{p.name} is no literal")
 
 
-def _check_operand(op: Op, p: Parameter, value: Any, span: Span) -> None:
+def _called(op: Op, params: tuple[Parameter, ...], name: str, spans: dict[Any, Span]) -> str:
+    """What messages call an operand: by its name, or the side of the operator it stands on."""
+    if OPERATOR in spans:
+        return f"the {'left' if name == params[0].name else 'right'} operand of `{spans[OPERATOR]}`"
+    return f"`{name}` of {op.name}"
+
+
+def _check_operand(op: Op, p: Parameter, value: Any, span: Span, called: str, notes: tuple[str, ...]) -> None:
     """Operands are tensors; numbers where the op says so, and where a tensor is missing altogether (which is told elsewhere)."""
     kind = value.__class__
     if kind is Condition:
-        raise error("A0204", f"`{p.name}` of {op.name} cannot be a condition on run-time sizes", span)
+        raise error("A0204", f"{called} cannot be a condition on run-time sizes", span)
     if p.many:
         if kind is not tuple or not all(isinstance(v, (Value, InitExpr)) for v in value):
-            raise error("A0204", f"`{p.name}` of {op.name} is a list of tensors, not {describe(value)}", span)
+            raise error("A0204", f"{called} is a list of tensors, not {describe(value)}", span)
     elif not (value is None and p.optional) and not isinstance(value, (InitExpr, int, float, Fraction, Dim)):
-        raise error("A0204", f"`{p.name}` of {op.name} is a tensor, not {describe(value)}", span, f"this is {describe(value)}",
-                    notes=(op.signature,))
+        help = "apply it: `(…)(x)`" if isinstance(value, TEMPLATES) else ()
+        raise error("A0204", f"{called} is a tensor, not {describe(value)}", span, f"this is {describe(value)}", notes=notes, help=help)
 
 
 def _need_tensors(op: Op, params: tuple[Parameter, ...], values: dict[str, Any], span: Span, spans: dict[Any, Span]) -> None:
@@ -327,8 +342,17 @@ def _need_tensors(op: Op, params: tuple[Parameter, ...], values: dict[str, Any],
             continue
         _held(value, spans.get(p.name, span))
         if not p.number or isinstance(value, InitExpr):
-            raise error("A0204", f"`{p.name}` of {op.name} is a tensor, not {describe(value)}", spans.get(p.name, span), f"this is {describe(value)}",
-                        notes=(op.signature,))
+            raise error("A0204", f"{_called(op, params, p.name, spans)} is a tensor, not {describe(value)}", spans.get(p.name, span),
+                        f"this is {describe(value)}", notes=(op.signature,) if OPERATOR not in spans else (), help=_position(op, value, values))
+
+
+def _position(op: Op, value: Any, values: dict[str, Any]) -> tuple[str, ...]:
+    """`take(x, 0, axis = 1)`: one position is read by an index in brackets."""
+    axis = values.get("axis")
+    if op.name not in ("take", "gather") or type(value) is not int or type(axis) is not int or not -MAX_AXES <= axis <= MAX_AXES:
+        return ()
+    inside = [":"] * axis + [str(value)] if axis >= 0 else ["...", str(value), *[":"] * (-1 - axis)]
+    return (f"one position of that axis is `x[{', '.join(inside)}]`",)
 
 
 def _checked_attribute(frame: Frame, op: Op, p: Parameter, value: Any, span: Span) -> Any:

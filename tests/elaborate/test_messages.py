@@ -70,3 +70,27 @@ def test_a_fault_that_a_variant_causes_elsewhere_names_the_variant():
     assert fault(lambda: loads(f"{NET}variant fine {{ d = 8 }}\nvariant odd {{ stages.0.width = 6 }}\n")).notes == ("in the variant `odd`",)
     inherited = fault(lambda: loads(f"{NET}variant odd {{ d = 0.5 }}\n"))
     assert inherited.notes == ()
+
+
+@pytest.mark.parametrize(("body", "code", "at", "message", "said"), [
+    ("return x + y", "A0304", "x + y", "add: the shapes [B, T, 8] and [B, 7] do not fit", "the right operand of `+` is [B, 7]"),
+    ("return y @ y", "A0304", "y @ y", "matmul: the last axis of the left operand and the last but one of the right operand differ", None),
+    ("return x + Linear(8)", "A0204", "Linear(8)", "the right operand of `+` is a tensor, not a block", "apply it"),
+    ("return Linear(8) * x", "A0204", "Linear(8)", "the left operand of `*` is a tensor, not a block", "apply it"),
+    ("return x - none", "A0204", "none", "the right operand of `-` is a tensor, not none", None),
+    ('return "a" < x', "A0204", '"a"', "the left operand of `<` is a tensor, not \"a\" (str)", None),
+    ("return add(x, y)", "A0304", "add(x, y)", "add: the shapes [B, T, 8] and [B, 7] do not fit", "`y` is [B, 7]"),
+    ("if x > 0 { return x }\nreturn x", "A0222", "x > 0", "the values of a tensor cannot decide what is built", "`where(condition, a, b)`"),
+    ("return if any(x > 0) { x } else { y }", "A0222", "any(x > 0)", "the values of a tensor cannot decide what is built", "where("),
+    ("return if x { x } else { y }", "A0222", "x", "a condition must be a bool", "`… is some`"),
+    ("return x |> take(0, axis = 1)", "A0204", "0", "`index` of take is a tensor, not 0 (int)", "`x[:, 0]`"),
+    ("return take(x, 3)", "A0204", "3", "`index` of take is a tensor, not 3 (int)", "`x[3]`"),
+    ("return take(x, 3, axis = -2)", "A0204", "3", "`index` of take is a tensor, not 3 (int)", "`x[..., 3, :]`"),
+    ("return LayerNorm(8)(x)", "A0310", "8", "eps is 8: a small number in the square root, not a width", None),
+    ("return Pre(RMSNorm(8), Linear(8))(x) as f", "A0310", "8", "eps is 8: a small number in the square root", None),
+])
+def test_mistakes_about_operands(body: str, code: str, at: str, message: str, said: str | None):
+    d = fault(lambda: model(body, "(x: [B, T, 8], y: [B, 7]) -> z: [B, T, 8]"))
+    assert (d.code, d.span.text) == (code, at)
+    assert d.message.startswith(message)
+    assert said is None or any(said in text for text in (*d.help, *d.notes))
