@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up .venv and runs all tests. Arguments go to pytest: `sh test.sh -m "not slow"`, `sh test.sh tests/syntax`.
+# Sets up .venv and runs the tests but for proofs (`-m proof`). Arguments go to pytest: `sh test.sh -m "not slow"`, `sh test.sh tests/syntax`.
 set -eu
 cd "$(dirname "$0")"
 . scripts/venv.sh

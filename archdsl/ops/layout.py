@@ -267,7 +267,8 @@ def _pad(x: TensorType, widths: Any, mode: str = "constant", value: float = 0) -
                      {"x": floats(1, 2, 4), "widths": ((0, 0), (0, 0), (0, -1)), "mode": "constant"},
                      {"x": floats(1, 2, 4), "widths": ((0, 0), (0, 0), (1, 2)), "mode": "circular"}])
 def pad(x, *, widths, mode="constant", value=0):
-    """x with `widths[i] = (before, after)` more positions on axis i: a value, the reflected inside, the edge, or the other end."""
+    """x with `widths[i] = (before, after)` more positions on axis i: a value, the reflected inside, the edge, or the other end. Every axis has a
+    pair, (0, 0) where nothing is added; negative ones cut. `pad_to` takes the axes alone."""
     return F.pad(x, _flat(widths, mode), **chosen(mode=(mode, "constant"), value=(value, 0)))
 
 
