@@ -280,6 +280,13 @@ def loads(text: str, name: str = "<text>") -> Spec:
     return _sound(source, *_load(source, None))
 
 
+def loads_at(text: str, path: str) -> Spec | None:
+    """The spec in a text that is to stand in the file `path`; None when it declares no model. Raises ArchError as `load` does."""
+    source = Source(path, text)
+    spec, found = _load(source, _folder(path))
+    return _sound(source, spec, found) if spec is not None or found else None
+
+
 def _sound(source: Source, spec: Spec | None, found: list[Diagnostic]) -> Spec:
     faults = [d for d in found if d.severity == "error"]
     if faults:

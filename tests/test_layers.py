@@ -30,6 +30,8 @@ def loaded(code: str) -> list[str]:
     "from archdsl.cli.commands.fmt import fmt; fmt([SPEC], check=True)",
     "from archdsl.cli.commands.ops import ops; ops()",
     "from archdsl.cli.pages import find_page; find_page('linear')",
+    "from archdsl.lsp.document import Document; from archdsl.lsp import completing, telling; d = Document(SPEC, open(SPEC).read()); "
+    "assert telling.inlay_hints(d, 0, len(d.text)) and completing.complete(d, 0)",
     "from archdsl.cli.commands.report import report; assert report('timeline', [SPEC], [], [], False) == 0",
 ])
 def test_front_end_loads_no_torch(code):

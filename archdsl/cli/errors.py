@@ -26,9 +26,8 @@ CODES = {
     ),
     "A0654": Code(
         "the language server is not installed",
-        "`archdsl lsp` speaks the Language Server Protocol through pygls, which comes with the extra `lsp`. Nothing else needs it.",
-        bad="archdsl lsp",
-        good="pip install 'archdsl[lsp]'",
+        "`archdsl lsp` speaks the Language Server Protocol through pygls, which comes with the extra: `pip install 'archdsl[lsp]'`. "
+        "Nothing else needs it.",
     ),
     "A0901": Code(
         "archdsl itself made a mistake",

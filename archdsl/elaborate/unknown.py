@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from archdsl.diagnostics.model import Fix, error
 from archdsl.elaborate import library
 from archdsl.elaborate.hints import nearest, nearest_help
-from archdsl.source import Span
+from archdsl.source import Source, Span
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
     from archdsl.elaborate.frame import Frame
+    from archdsl.modules import Module
 
 
 def unknown(frame: Frame, name: str, span: Span) -> Exception:
@@ -21,7 +22,7 @@ def unknown(frame: Frame, name: str, span: Span) -> Exception:
     help: tuple[str, ...] = ()
     where = library.module_of(name)
     if where:
-        fixes: tuple[Fix, ...] = (Fix(f"add `use {where} {{ {name} }}`", (_import(frame, where, name, span),)),)
+        fixes: tuple[Fix, ...] = (Fix(f"add `use {where} {{ {name} }}`", (import_edit(frame.module, where, name, span.source),)),)
     else:
         here = [*frame.vars, *frame.module.names(), *library.names()]
         close = next(iter(nearest(name, [*here, *(library_exports() if name[:1].isupper() else ())])), None)
@@ -29,26 +30,27 @@ def unknown(frame: Frame, name: str, span: Span) -> Exception:
             help, fixes = nearest_help(name, here, span)
         else:
             module = library_exports()[close]
-            fixes = (Fix(f"replace by `{close}` and add `use {module} {{ {close} }}`", ((span, close), _import(frame, module, close, span))),)
+            edits = ((span, close), import_edit(frame.module, module, close, span.source))
+            fixes = (Fix(f"replace by `{close}` and add `use {module} {{ {close} }}`", edits),)
         if span.source.path == "--set":
             help = (*help, f"text stands in quotes: `--set 'ADDRESS=\"{name}\"'`")
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes)
 
 
-def _import(frame: Frame, where: str, name: str, span: Span) -> tuple[Span, str]:
+def import_edit(module: Module, where: str, name: str, source: Source) -> tuple[Span, str]:
     """The edit that imports a name: into the `use` of that module, behind the last `use`, or in front of everything but comments of the file."""
-    uses = [d for d in frame.module.tree.decls if isinstance(d, tree.Use)]
+    uses = [d for d in module.tree.decls if isinstance(d, tree.Use)]
     into = next((d for d in uses if d.module == where and d.names), None)
     if into is not None:
         end = into.names[-1].span.end
-        return Span(span.source, end, end), f", {name}"
+        return Span(source, end, end), f", {name}"
     if uses:
         end = uses[-1].span.end
-        rest = span.source.text[end:].partition("\n")[0].rstrip("\r")
+        rest = source.text[end:].partition("\n")[0].rstrip("\r")
         end += len(rest) if rest.lstrip().startswith("#") else 0
-        return Span(span.source, end, end), f"\nuse {where} {{ {name} }}"
-    start = frame.module.tree.decls[0].span.start if frame.module.tree.decls else 0
-    for c in reversed(frame.module.tree.comments):  # documentation belongs to what follows it
-        if c.span.end <= start and c.text.startswith("///") and not span.source.text[c.span.end : start].strip():
+        return Span(source, end, end), f"\nuse {where} {{ {name} }}"
+    start = module.tree.decls[0].span.start if module.tree.decls else 0
+    for c in reversed(module.tree.comments):  # documentation belongs to what follows it
+        if c.span.end <= start and c.text.startswith("///") and not source.text[c.span.end : start].strip():
             start = c.span.start
-    return Span(span.source, start, start), f"use {where} {{ {name} }}\n\n"
+    return Span(source, start, start), f"use {where} {{ {name} }}\n\n"
