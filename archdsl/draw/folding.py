@@ -4,7 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from archdsl.graph import Node, Value
+from archdsl.graph import Graph, Mask, Node, Value
+from archdsl.ops.registry import find
 from archdsl.records import field, record, replace
 
 if TYPE_CHECKING:
@@ -29,6 +30,40 @@ class Part:
         yield from self.reads
         for n in self.nodes:
             yield from n.operands()
+
+
+class Looks:
+    """One number for all definitions that a picture shows alike: drop rates may differ, and so may initial values."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, int] = {}
+        self.numbers: dict[Any, int] = {}
+
+    def of(self, graph: Graph) -> int:
+        if id(graph) not in self.known:
+            places = {id(n): i for i, n in enumerate(graph.nodes)}
+
+            def wire(a: Any) -> Any:
+                if isinstance(a, Value):
+                    return ("@", a.node.attrs["path"]) if a.node.op == "param" else ("%", places[id(a.node)], a.index)
+                if isinstance(a, Graph):
+                    return "graph", self.of(a)
+                if isinstance(a, Mask):
+                    return a.kind, *map(wire, a.args)
+                return tuple(map(wire, a)) if isinstance(a, (tuple, list)) else (type(a).__name__, a)
+
+            nodes = tuple((n.op, wire(n.args), _shape_of(n, wire), n.types) for n in graph.nodes if n.op != "param")
+            weights = tuple((p.path, p.kind, p.type) for p in graph.params)
+            form = graph.name, nodes, weights, wire(graph.outputs)
+            self.known[id(graph)] = self.numbers.setdefault(form, len(self.numbers))
+        return self.known[id(graph)]
+
+
+def _shape_of(n: Node, wire: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """The attributes of a node but its drop rate, and the name of an input."""
+    op = find(n.op)
+    rate = {"rate"} if op is not None and op.random and op.phase else set[str]()
+    return tuple((k, wire(v)) for k, v in sorted(n.attrs.items()) if k not in rate and not (n.op == "input" and k == "name"))
 
 
 def folded(parts: list[Part], container: Container) -> list[Part]:
@@ -73,6 +108,7 @@ def _layers(parts: list[Part], container: Container) -> Part:
     if len(inside) == 1:
         return inside[0]
     item = container("list", label, f"{len(parts)} layers", [p.item for p in inside], first, last)
+    item.saved_bytes = sum(p.item.saved_bytes or 0 for p in parts)
     return Part(item, [n for p in parts for n in p.nodes], None, inside)
 
 
@@ -102,7 +138,7 @@ def _best(parts: list[Part]) -> tuple[int, int, int] | None:
 
 def _repeat(group: list[Part], period: int, count: int, container: Container) -> Part:
     """`count` times the same `period` neighbours as one."""
-    first, nodes = group[:period], [n for p in group for n in p.nodes]
+    first, nodes = [_mean(group[i::period]) for i in range(period)], [n for p in group for n in p.nodes]
     key = (count, *(p.key for p in first))
     start, end = first[0].item.path, group[-1].item.last or group[-1].item.path
     name = f"{start} to {end.rpartition('.')[2]}"
@@ -111,6 +147,14 @@ def _repeat(group: list[Part], period: int, count: int, container: Container) ->
     titles = list(dict.fromkeys(p.item.title for p in first))
     title = " · ".join(titles) if len(titles) <= FEW else f"{period} in a row"
     return Part(container("repeat", name, title, [p.item for p in first], start, end, count), nodes, key, first)
+
+
+def _mean(parts: list[Part]) -> Part:
+    """The first of parts that look the same. The first and the last layer of a list may keep more or fewer bytes than the others."""
+    saved = [p.item.saved_bytes for p in parts if p.item.saved_bytes is not None]
+    if len(set(saved)) < 2:
+        return parts[0]
+    return replace(parts[0], item=replace(parts[0].item, saved_bytes=round(sum(saved) / len(saved))))
 
 
 # ---------------------------------------------------------------- plain ops

@@ -144,7 +144,7 @@ function tell(item, address, times) {
   const rows = [], row = (name, ...value) => rows.push(make("tr", {}, make("td", { class: "soft" }, name), make("td", {}, ...value)));
   const span = item.l && item.l !== item.p ? `${address} to ${item.l.split(".").pop()}` : address;
   if (address && (item.p || item.k === "op")) row(item.p ? "address" : "inside", make("code", {}, span));
-  if (count(item) > 1) row("alike", `${count(item)}; the figures are those of one`);
+  if (count(item) > 1) row("alike", `${count(item)}; the figures are those of one, activation bytes the mean`);
   if ((item.calls ?? 1) > 1) row("applied", `${item.calls} times with the same weights; the activation bytes are those of all`);
   for (const [name, title] of Object.entries(HEATS)) {
     const value = item[name] ?? (item[name] === null ? null : 0), part = data.root[name] ? value * count(item) * times / data.root[name] : 0;

@@ -11,7 +11,7 @@ from archdsl.cost import Cost, Layer, cost
 from archdsl.cost.memory import BYTES
 from archdsl.cost.run import Mode
 from archdsl.dims import Dim, NotInteger, Size, evaluate
-from archdsl.draw.folding import Part, folded
+from archdsl.draw.folding import Looks, Part, folded
 from archdsl.elaborate.model import Elaborated
 from archdsl.elaborate.ops import is_operand
 from archdsl.elaborate.values import show
@@ -42,8 +42,8 @@ class Item:
     ops in a row).
 
     `name`: what stands on it; `title`: the block, or the text of the op. `path`: its address relative to the item around it. It stands for `count`
-    equal ones, the last of them at `last`; figures are those of one. params: numbers in parameters; macs: of one forward pass;
-    saved_bytes: what autograd keeps of the tensors made there (None: not known of a single op); state_bytes: of streaming; bytes: of its
+    equal ones, the last of them at `last`; figures are those of one, saved_bytes their mean. params: numbers in parameters; macs: of one forward
+    pass; saved_bytes: what autograd keeps of the tensors made there (None: not known of a single op); state_bytes: of streaming; bytes: of its
     first result. `calls` above 1: weights that are applied so often; saved_bytes are those of all calls then. `below`, `edges`: what it holds.
     """
 
@@ -121,6 +121,7 @@ class _Viewer:
         self.rows: dict[str, Layer] = {r.path: r for r in found.layers}
         self.known: dict[int, tuple[list[Item], list[Edge]]] = {}
         self.numbers: dict[Any, int] = {}
+        self.looks = Looks()
         self.passes: dict[int, int] = {}
 
     # ---------------------------------------------------------------- blocks
@@ -150,7 +151,7 @@ class _Viewer:
             if node.op == "call":
                 inner, path = node.attrs["graph"], node.attrs["path"]
                 item = self.block(inner, _join(address, path), path, path, node.span)
-                parts.append(Part(item, [node], self.key(inner, _join(address, path))))
+                parts.append(Part(item, [node], (self.looks.of(inner), item.params, item.macs)))
             elif node.op not in _HIDDEN:
                 parts.append(Part(self.op(node), [node]))
         for i, v in enumerate(graph.outputs):
