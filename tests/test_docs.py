@@ -17,7 +17,7 @@ from tests.documents import Block, blocks
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/language.md", ROOT / "docs/capture.md", ROOT / "docs/passes.md",
-             ROOT / "docs/reports.md", ROOT / "docs/pictures.md"]
+             ROOT / "docs/reports.md", ROOT / "docs/pictures.md", ROOT / "docs/editor.md"]
 ARCH = [b for d in DOCUMENTS for b in blocks(d) if b.language == "arch"]
 
 
