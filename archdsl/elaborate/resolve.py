@@ -17,7 +17,7 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.signatures import name_span
 from archdsl.elaborate.values import FnRef
 from archdsl.elaborate.walk import STATEMENTS, Enough, Walk
-from archdsl.modules import Module
+from archdsl.modules import Module, library_exports
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -29,7 +29,12 @@ def resolve(module: Module) -> list[Diagnostic]:
         walk.told_imports |= _doubtful_names(module)
     with suppress(Enough):
         _walk(walk, module)
-    return walk.found.found
+    return [d for d in walk.found.found if not any(_inside(f, d.span) for f in module.diagnostics)]
+
+
+def _inside(fault: Diagnostic, span: Span) -> bool:
+    """Whether a text that could not be read lies inside of another one: what is said of that may follow from it."""
+    return fault.span.source is span.source and span.start <= fault.span.start < span.end
 
 
 def _walk(walk: Walk, module: Module) -> None:
@@ -58,7 +63,9 @@ def _doubtful_names(module: Module) -> set[str]:
             stack += inside
         elif not broken:
             text[node.span.start : node.span.end] = " " * (node.span.end - node.span.start)
-    return set(re.findall(r"\w+", "".join(text)))
+    left = "".join(text)
+    used = set(re.findall(r"\buse\s+([\w.]+)", left))
+    return {*re.findall(r"\w+", left), *(name for name, where in library_exports().items() if where in used)}
 
 
 # ---------------------------------------------------------------- recursion

@@ -113,6 +113,11 @@ class Walk:
         (self.told_imports if library.module_of(name) else self.told).add(name)
         self.report(fault)  # type: ignore[arg-type]
 
+    def broken(self) -> bool:
+        """Whether a part of the present declaration could not be read."""
+        span = self.decl.span
+        return any(d.span.source is span.source and span.start <= d.span.start <= span.end for d in self.module.diagnostics)
+
     def failed_imports(self) -> set[str]:
         """Modules of which an import failed, perhaps by a misspelling of the very name."""
         if not self.module.diagnostics:
@@ -352,7 +357,7 @@ class Walk:
             first, _, member = kind.name.partition(".")
             scope = self.module.modules[first].scope if member and first in self.module.modules else self.module.scope
             found = scope.get(member or first)
-            if found is None:
+            if found is None and kind.name not in self.told_imports:
                 self.report(
                     error(
                         "A0201",
@@ -451,7 +456,7 @@ class Walk:
                                 help="write `_` for a size that follows from the body",
                             )
                         )
-        if needs_return and not self.returns:
+        if needs_return and not self.returns and not self.broken():
             self.report(error("A0220", f"`{name}` returns nothing", name_span, "no `return` in its body", help="end the body with `return`"))
 
 

@@ -11,6 +11,8 @@ from archdsl.syntax.describe import describe_open, listing, options, place, shor
 from archdsl.syntax.lexer import Token
 from archdsl.syntax.recover import PARTNER, Open, Repair, Situation
 
+CONDITIONAL = "a choice between two values is `if condition { a } else { b }`"
+
 __all__ = ["CODES", "explain", "explain_bad"]
 
 CHAINS = frozenset(("|>", ">>", "&", "|", "??"))
@@ -285,6 +287,8 @@ def _bracket(s: Situation, token: Token) -> Told:
         closed = s.would_take(s.prior, s.table.words.fixed[PARTNER[inner.token[1]]])
         return _unclosed(s, inner, token) if closed is not None and s.take(closed, token) is not None else None
     before = s.tokens[s.at - 1]
+    if token[1] == "if":
+        return Diagnostic("A0101", f"`if` cannot stand here in {describe_open(s, inner)}", span(s, token), "not expected", help=(CONDITIONAL,)), None
     fix = Fix("insert a comma", ((Span(s.run.source, before[3], before[3]), ","),))
     fault = Diagnostic("A0116", f"a comma is missing in {describe_open(s, inner)}", span(s, token), f"`{short(token[1])}` starts another item",
                        (Label(span(s, before), "the item before ends here"),), fixes=(fix,))
@@ -354,7 +358,7 @@ def _other(s: Situation, token: Token) -> Told:
                           f"{choices[0]} is needed {'after' if apart else 'before'} this")
     got = f"the text ends{inside}" if end else f"`{short(token[1])}` cannot stand here{inside}"
     return Diagnostic("A0101", got, span(s, before if end else token), "more is needed" if end else "not expected",
-                      help=(f"here may stand {listing(choices)}",))
+                      help=(CONDITIONAL if token[1] in ("if", "else") and not s.leads_line(token) else f"here may stand {listing(choices)}",))
 
 
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (

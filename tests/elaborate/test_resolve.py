@@ -248,3 +248,35 @@ def test_every_kind_of_node_is_walked():
 
     assert kinds(tree.Expr) - set(walk.EXPRESSIONS) == set()
     assert kinds(tree.Statement) - set(walk.STATEMENTS) == set()
+
+
+REST = "use std.norm { RMSNorm }\nmodel M(d: int = 8)(x: [B, d]) -> y: [B, d] {\n  %s\n}\n"
+
+
+@pytest.mark.parametrize(("text", "code", "at"), [
+    (REST % "return RMSNorm(eps: 4)(x)", "A0101", ":"),
+    (REST % "return", "A0101", "}"),
+    (REST % "return RMSNorm()(x) as", "A0101", "}"),
+    (REST % "return relu(x) if true else x", "A0101", "else"),
+    (REST % "y = [x if true else x]\n  return y[0]", "A0101", "if"),
+    (REST % 'return einsum("bd,bd->b", x, x)', "A0101", '"bd,bd->b"'),
+    (REST % "default RMSNorm(eps 4)\n  return RMSNorm()(x)", "A0116", "4"),
+    ("record R { w: int; n: int = 2 }\nmodel M(rs: list[R] = [R(1), R(2, n = 3)])(x: [B]) -> y: [B] { return x }", "A0101", ";"),
+    ("use std.norm { * }\nmodel M(d: int = 8)(x: [B, d]) -> y: [B, d] { return x |> RMSNorm() |> LayerNorm() as b }", "A0101", "*"),
+    ('paper { title = "a, domain = "b" }\nmodel M()(x: [B]) -> y: [B] { return x }', "A0102", '"'),
+    ("fn f(n: int) -> int { return n : }\nmodel M(d: int = f(3))(x: [B, d]) -> y: [B, d] { return x }", "A0101", ":"),
+])
+def test_one_fault_of_syntax_is_one_message(text: str, code: str, at: str):
+    found = spec.check_text(text, "t.arch")
+    assert [d.code for d in found] == [code]
+    assert found[0].span.text == at
+
+
+def test_a_second_fault_on_another_line_is_told_too():
+    text = REST % "y = relu(x : 3)\n  z = [1 2]\n  return nonsense(x)"
+    assert [d.code for d in spec.check_text(text, "t.arch")] == ["A0101", "A0116", "A0201"]
+
+
+def test_pythons_choice_is_told_in_the_words_of_the_language():
+    found, = spec.check_text(REST % "return relu(x) if d > 3 else x", "t.arch")
+    assert found.help == ("a choice between two values is `if condition { a } else { b }`",)
