@@ -33,6 +33,11 @@ _UNARIES: dict[Any, str] = {operator.neg: "-", operator.pos: "+", operator.inver
 _RESERVED = frozenset(keyword.kwlist) | frozenset(dir(builtins)) | {"self", "torch", "F", "math", "nn"}
 
 
+_VIEWS = frozenset("contiguous expand flatten permute reshape squeeze to transpose unflatten unsqueeze view".split())
+_VIEWED = frozenset(getattr(torch, name) for name in _VIEWS if hasattr(torch, name))
+_SHORT = {"scaled_dot_product_attention": "attended"}
+
+
 @dataclass
 class Statement:
     """One line: `node` computed with `folded` operands inside; `unpacked`: the getitem nodes that its results are bound to."""
@@ -166,7 +171,7 @@ class Writer:
 
     def _bind(self, node: Node, at: int, last: dict[Node, int], live: dict[str, Node]) -> str:
         """A name for a value: its hint, unless another value that is needed later has it."""
-        hint = re.sub(r"\W", "_", str(node.meta.get("hint") or node.name)) or "x"
+        hint = re.sub(r"\W", "_", str(_called(node))) or "x"
         hint = f"{hint}_" if hint in _RESERVED or hint in self.globals else f"_{hint}" if hint[0].isdigit() else hint
         name, k = hint, 1
         while name in live and last.get(live[name], -1) > at:
@@ -290,6 +295,27 @@ class Writer:
     def _slice(self, s: slice) -> str:
         start, stop = ("" if v is None else self.arg(v) for v in (s.start, s.stop))
         return f"{start}:{stop}" + ("" if s.step is None else f":{self.arg(s.step)}")
+
+
+def _called(node: Node) -> str:
+    """What a value is called: its hint, or what the value is called that it is a view of; positions for an arange, else the function."""
+    of = node
+    while not of.meta.get("hint") and of.args and isinstance(of.args[0], Node):
+        within = of.args[0]
+        if of.target is operator.getitem and within.target is getattr:
+            return "size" if within.args[1] == "shape" else node.name
+        view = of.target in _VIEWED or of.op == "call_method" and of.target in _VIEWS
+        if not (view or of.target is operator.getitem and not within.meta.get("results")):
+            break
+        of = within
+    if of.meta.get("hint"):
+        return of.meta["hint"]
+    if of.op in ("placeholder", "get_attr"):
+        return str(of.target).rpartition(".")[2]
+    if of.target is torch.arange:
+        return "position"
+    plain = re.sub(r"_\d+$", "", of.name)
+    return _SHORT.get(plain, of.name if of is node else plain)
 
 
 def _width(text: str) -> int:

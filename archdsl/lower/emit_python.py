@@ -12,7 +12,6 @@ import textwrap
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -22,8 +21,8 @@ from archdsl.lower.build import lower
 from archdsl.lower.module import ArchModule
 from archdsl.lower.plain import HELPERS, Plain
 from archdsl.lower.plan import Definition
+from archdsl.lower.wrapping import WIDTH, wrapped
 
-WIDTH = 120
 RESERVED = frozenset(keyword.kwlist) | frozenset(dir(nn.Module)) | {"self", "torch", "F", "nn", "math", "x", "_"}
 
 
@@ -154,26 +153,26 @@ class _File:
 
     def _class(self, t: Template) -> str:
         lines = [f"class {t.name}(nn.Module):"]
-        lines += _docstring(t.definition)
+        lines += _docstring(t.definition, {*t.inputs, *t.arguments, *_attributes(t.definition)})
         names = {i: name for name, columns in t.arguments.items() for i in columns}
         kept = _kept(t, names)
         at = 0
         setup: list[str] = []
         for line in t.setup:
             text, at = self._line(line, names, at, lambda name: name)
-            setup += _wrap(text, 8)
+            setup += wrapped(text, 8)
         if setup or t.arguments:
             hints = [f"{name}: {_kind(t, columns)}" for name, columns in t.arguments.items()]
-            lines += _wrap(f"def __init__({', '.join(['self', *hints])}):", 4)
+            lines += wrapped(f"def __init__({', '.join(['self', *hints])}):", 4)
             lines += ["        super().__init__()", *(f"        self.{name} = {name}" for name in kept), *setup, ""]
         if len(lines) > 1 and lines[-1]:
             lines.append("")
         lines.append(f"    def forward({', '.join(['self', *t.inputs])}):")
         if t.definition is self.root:
-            lines += _wrap(f'"""{_types(self.root)}"""', 8)
+            lines += wrapped(f'"""{_types(self.root)}"""', 8)
         for line in t.forward:
             text, at = self._line(line, names, at, lambda name: f"self.{name}")
-            lines += _wrap(text, 8)
+            lines += wrapped(text, 8)
         return "\n".join(lines).rstrip()
 
     def _line(self, line: list[Piece], names: dict[int, str], at: int, refer: Callable[[str], str]) -> tuple[str, int]:
@@ -220,6 +219,8 @@ class _File:
 def _find_arguments(t: Template) -> None:
     """Numbers that are not the same in all members become arguments; those that always agree become one."""
     columns: dict[tuple[Any, ...], list[int]] = {}
+    pieces = [piece for line in (*t.setup, *t.forward) for piece in line]
+    own = {i for i, (_, piece) in enumerate((n, p) for p in pieces for n in _numbers(p)) if isinstance(piece, Number)}
     for i in range(len(t.members[0])):
         column = tuple((type(m[i].value), m[i].value) for m in t.members)
         if any(v != column[0] for v in column):
@@ -228,13 +229,26 @@ def _find_arguments(t: Template) -> None:
     fixed |= {p.path.split(".")[0] for p in t.definition.graph.params} | {path.split(".")[0] for path in t.definition.graph.children}
     taken = set(fixed)
     for where in columns.values():
-        hints = [t.members[0][i].hint for i in where]
-        base = name = next((h if h not in fixed else f"{h}_size" for h in hints if h), "n")
+        hint = _hint(t, where, own)
+        base = name = hint if hint not in fixed else f"{hint}_size"
         k = 2
         while name in taken:
             name, k = f"{base}{k}", k + 1
         taken.add(name)
         t.arguments[name] = where
+
+
+def _hint(t: Template, where: list[int], own: set[int]) -> str:
+    """A name for equal numbers: what the block itself calls them, else what the blocks inside do. Of linear maps inside, `out` and `i` say little
+    about the block around them: what one gives and a later one takes is hidden, what one takes first is the width."""
+    hints = [(i, h) for i in where if (h := t.members[0][i].hint)]
+    said = [h for i, h in hints if i in own] or [h for _, h in hints if h not in ("out", "i")]
+    if said or not hints:
+        return said[0] if said else "n"
+    if len({h for _, h in hints}) == 1:
+        return hints[0][1]
+    (first, name), (second, _) = hints[:2]
+    return "hidden" if name == "out" and second > first + 1 else "width"
 
 
 def _kind(t: Template, columns: list[int]) -> str:
@@ -334,8 +348,13 @@ def _loops(statements: list[str], lists: dict[str, int]) -> list[str]:
     return out
 
 
-def _docstring(d: Definition) -> list[str]:
-    text = d.source.doc.strip().replace("\\", "\\\\").replace('"""', "'''") if d.source.doc else ""
+def _attributes(d: Definition) -> set[str]:
+    return {path.split(".")[0] for path in (*(p.path for p in d.graph.params), *d.graph.children)}
+
+
+def _docstring(d: Definition, known: set[str]) -> list[str]:
+    """The block's documentation, without the sentences about arguments that the class does not have."""
+    text = _about(d.source.doc or "", known).replace("\\", "\\\\").replace('"""', "'''")
     if not text:
         return []
     lines = [part for line in text.splitlines() for part in textwrap.wrap(line, WIDTH - 10) or [""]]
@@ -344,62 +363,18 @@ def _docstring(d: Definition) -> list[str]:
     return [f'    """{lines[0]}', *(f"    {line}".rstrip() for line in lines[1:]), '    """', ""]
 
 
+def _about(doc: str, known: set[str]) -> str:
+    first, *others = re.split(r"(?<=\.)(\s+)(?=[A-Z`])", doc.strip())
+    for gap, sentence in zip(others[::2], others[1::2], strict=True):
+        if known.issuperset(re.findall(r"`([a-z]\w*)(?:`| = )", sentence)):
+            first += gap + sentence
+        elif "\n" in gap and not first.endswith("\n"):
+            first += "\n"
+    return re.sub(r"\n\s+", "\n", first).strip()
+
+
 def _types(d: Definition) -> str:
     """The inputs and outputs as the spec writes them."""
     given = ", ".join(f"{v.node.attrs['name']}: {v.type}" for v in d.source.inputs)
     names = [*d.source.output_names, *[None] * len(d.source.outputs)]
     return f"({given}) -> {', '.join(f'{n}: {v.type}' if n else str(v.type) for n, v in zip(names, d.source.outputs))}"
-
-
-def _wrap(text: str, indent: int) -> list[str]:
-    """Lines indented, and broken inside their longest bracket when they are too long."""
-    out: list[str] = []
-    for line in text.split("\n"):
-        pad = " " * (indent + len(line) - len(line.lstrip()))
-        out += _broken(line.strip(), pad)
-    return out
-
-
-def _broken(line: str, pad: str) -> list[str]:
-    groups = _groups(line) if len(pad) + len(line) > WIDTH and not line.startswith('"""') else []
-    if not groups:
-        return [pad + line]
-    start, end, commas = max(groups, key=lambda g: g[1] - g[0])
-    if end == start + 1:
-        return [pad + line]
-    cuts = [start, *commas, end]
-    parts = [line[a + 1:b].strip() for a, b in pairwise(cuts)]
-    rows: list[str] = []
-    for part in parts:
-        if rows and len(pad) + 4 + len(rows[-1]) + len(part) + 3 <= WIDTH:
-            rows[-1] += f", {part}"
-        elif part:
-            rows.append(part)
-    comma = "," if len(parts) > 1 else ""
-    out = [f"{pad}{line[:start + 1]}"]
-    for i, row in enumerate(rows):
-        *inner, last = _broken(row, f"{pad}    ")
-        out += [*inner, last + ("," if i + 1 < len(rows) else comma)]
-    return [*out, f"{pad}{line[end:]}"]
-
-
-def _groups(line: str) -> list[tuple[int, int, list[int]]]:
-    """The outermost brackets: start, end, commas directly inside."""
-    found: list[tuple[int, int, list[int]]] = []
-    depth, start, commas, quote = 0, 0, [], ""
-    for i, c in enumerate(line):
-        if quote:
-            quote = "" if c == quote and line[i - 1] != "\\" else quote
-        elif c in "'\"":
-            quote = c
-        elif c in "([{":
-            depth += 1
-            if depth == 1:
-                start, commas = i, []
-        elif c in ")]}":
-            depth -= 1
-            if depth == 0:
-                found.append((start, i, commas))
-        elif c == "," and depth == 1:
-            commas.append(i)
-    return found

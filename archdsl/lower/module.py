@@ -63,6 +63,11 @@ class ArchModule(fx.GraphModule):
         origin = self.__dict__.get("archdsl")
         return None if origin is None else built_page(origin)
 
+    def extra_repr(self) -> str:
+        """The weights of the block's own, with their shapes, for `print(model)`."""
+        own = {**self._parameters, **self._buffers}
+        return ", ".join(f"{name}: {list(t.shape)}" for name, t in own.items() if t is not None and name not in self._non_persistent_buffers_set)
+
     # ---------------------------------------------------------------- the fx graph
     @property
     def graph(self) -> fx.Graph:  # type: ignore[override]

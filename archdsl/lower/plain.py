@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -186,11 +188,26 @@ class Plain:
         if op in ("trunc_normal", "lecun_normal", "eye"):
             self.helpers.add(op)
             return f"{op}({', '.join([empty, *(repr(v) for v in numbers.values())])})" if op != "trunc_normal" else \
-                f"trunc_normal({empty}, {numbers['mean']!r}, {numbers['std']!r}, {numbers['cut']!r})"
+                f"trunc_normal({empty}, {numbers['mean']!r}, {self._number(numbers['std'])}, {numbers['cut']!r})"
         numbers = {k: numbers[k] for k in INITIALIZERS[op]}
         names = {"low": "a", "high": "b", **({"a": "a"} if op.startswith("kaiming") else {})}
-        given = ", ".join(f"{names.get(k, k)}={v!r}" for k, v in numbers.items())
+        given = ", ".join(f"{names.get(k, k)}={self._number(v)}" for k, v in numbers.items())
         return f"nn.init.{op}_({empty}{', ' if given else ''}{given})"
+
+    def _number(self, value: float) -> str:
+        """A bound or a deviation; where it is ±1 / √fan-in of a weight of this block, as that."""
+        for fan, axis in self._fans():
+            if fan > 1 and math.isclose(abs(value), fan ** -0.5, rel_tol=1e-15):
+                return f"{'-' * (value < 0)}\x00{axis}\x00{fan} ** -0.5"
+        square = round(value * value)
+        return f"math.sqrt({square})" if value > 0 and math.sqrt(square) == value and not value.is_integer() else repr(value)
+
+    def _fans(self) -> Iterator[tuple[int, str]]:
+        """The fan-ins of the block's matrices and kernels, with the name of the axis where there is one alone."""
+        for p in self.owned.values():
+            if len(p.type.shape) > 1:
+                inner = [s for s in p.type.shape[1:] if isinstance(s, int)]
+                yield math.prod(inner), _axes(p)[1] if len(inner) == 1 else "fan_in"
 
     # ---------------------------------------------------------------- forward
     def _special(self, node: fx.Node, writer: Writer) -> tuple[str, int] | None:

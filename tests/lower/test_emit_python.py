@@ -82,6 +82,46 @@ def test_reads_well(golden):
     assert python_source(build(CONVNET)) == golden
 
 
+NAMED = """
+use std.channel { MLP }
+use std.linear { Linear }
+use std.residual { Pre }
+use std.norm { LayerNorm }
+/// Two stages. `rate` is something else. Mixes by `mix`.
+model Named(rate: float = 0)(x: [B, T, 4]) -> y: [B, T, 8] {
+  shift = (iota(T) |> as_type(x)) |> rearrange([T] -> [T, 1])
+  x = x + shift * x
+  x = Pre(LayerNorm(), MLP(12))(x) as one
+  x = Linear(8)(x) as mix
+  return Pre(LayerNorm(), MLP(20))(x) as two
+}
+"""
+
+
+def test_names_and_numbers_say_what_they_are():
+    model = build(NAMED)
+    text = same(model, torch.randn(2, 3, 4))
+    rope = python_source(build(LLAMA))
+    assert "getitem" not in rope and "position = torch.arange(" in rope
+    assert "hidden: int" in text and "out2" not in text
+    assert "a=-i ** -0.5, b=i ** -0.5" in text and "a=math.sqrt(5)" in text
+    assert '"""Two stages. Mixes by `mix`."""' in text and "unit_drop" not in text
+
+
+def test_bounds_are_those_of_the_spec():
+    """A bound computed from the fan-in is the number that the graph holds."""
+    namespace: dict = {}
+    exec(python_source(build(NAMED)), namespace)
+    torch.manual_seed(0)
+    drawn = torch.cat([namespace["Named"]().mix.bias.detach() for _ in range(2000)])
+    assert 0.499 < drawn.abs().max().item() <= 0.5
+
+
+def test_printing_a_model_shows_the_shapes_of_its_weights():
+    text = repr(build(NAMED))
+    assert "(mix): Linear(weight: [8, 4], bias: [8])" in text and "(up): Linear(weight: [12, 4], bias: [12])" in text
+
+
 def test_numbers_that_differ_are_arguments():
     text = python_source(build(STAGES))
     assert text.count("class Linear") <= 2
