@@ -11,7 +11,9 @@ from archdsl.diagnostics.model import Diagnostic
 from archdsl.lints.conditions import dead_branches, empty_claims
 from archdsl.lints.names import unused_imports, unused_names
 from archdsl.lints.pages import CODES
+from archdsl.lints.survey import survey
 from archdsl.modules import Module
+from archdsl.syntax import tree
 
 __all__ = ["CODES", "lint"]
 
@@ -27,10 +29,11 @@ def lint(module: Module) -> list[Diagnostic]:
 
 
 def _found(module: Module) -> Iterator[Diagnostic]:
-    yield from unused_imports(module)
-    for d in module.tree.decls:
-        yield from unused_names(d, module)
-        yield from dead_branches(d)
+    surveys = [(d, survey(d)) for d in module.tree.decls if not isinstance(d, tree.Use)]
+    yield from unused_imports(module, set().union(*(s.read for _, s in surveys)))
+    for d, seen in surveys:
+        yield from unused_names(d, module, seen)
+        yield from dead_branches(d, seen)
         yield from empty_claims(d)
 
 

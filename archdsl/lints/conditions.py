@@ -9,6 +9,7 @@ from typing import Any
 
 from archdsl.claims.words import WORDS
 from archdsl.diagnostics.model import Diagnostic, Label
+from archdsl.lints.survey import Survey
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -72,14 +73,13 @@ def _words(e: tree.Node) -> str:
 
 
 # ---------------------------------------------------------------- branches
-def dead_branches(d: tree.Decl) -> Iterator[Diagnostic]:
+def dead_branches(d: tree.Decl, seen: Survey) -> Iterator[Diagnostic]:
     """A0706: branches that no arguments reach, and requirements that always hold."""
     params = {p.name: p for p in getattr(d, "params", ())}
     if not isinstance(d, tree.Block | tree.Model | tree.Fn | tree.OpDecl):
         return
-    bound = {t.name for s in _all(d) if isinstance(s, tree.Assign) for t in s.targets}
-    params = {n: p for n, p in params.items() if n not in bound}
-    for n in _all(d):
+    params = {n: p for n, p in params.items() if n not in seen.assigned}
+    for n in seen.branches:
         if isinstance(n, tree.If | tree.IfExpr):
             yield from _if(n, params)
         elif isinstance(n, tree.Match | tree.MatchExpr):

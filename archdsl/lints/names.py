@@ -8,56 +8,19 @@ from typing import Any
 
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.elaborate.bindings import bindings, bound_names, pattern_names, tensor_type
+from archdsl.lints.survey import Survey, survey
 from archdsl.modules import Module
 from archdsl.source import Span
 from archdsl.syntax import tree
 
 
-def mentions(node: Any, but: Any = None) -> set[str]:
-    """The names that a tree reads, without what stands below `but`."""
-    out: set[str] = set()
-    stack: list[Any] = [node]
-    while stack:
-        n = stack.pop()
-        if n is but:
-            continue
-        kind = type(n)
-        if kind in IDENTIFIED:
-            out.add(n.id)
-        elif kind is tree.NameType:
-            out.add(n.name.partition(".")[0])
-        elif kind in NAMED:
-            out.update(NAMED[kind](n))
-        stack += tree.children(n)
-    return out
-
-
-IDENTIFIED = frozenset((tree.Name, tree.AxisName, tree.AxesVar, tree.Ragged, tree.Bounded, tree.AxisSized))
-NAMED: dict[type, Any] = {
-    tree.Default: lambda n: (n.block,),
-    tree.Emit: lambda n: () if n.value is not None else (n.name,),
-    tree.Update: lambda n: (n.name,),
-    tree.Next: lambda n: (n.name,),
-    tree.Static: lambda n: n.names,
-    tree.Scan: lambda n: (*n.inputs, n.axis),
-    tree.Param: lambda n: (n.name.partition(".")[0],) if n.rest else (),  # `...Record`
-    tree.Model: lambda n: (n.base,),
-    tree.Transform: lambda n: n.using,
-}
-
-
 # ---------------------------------------------------------------- imports
-def unused_imports(module: Module) -> Iterator[Diagnostic]:
+def unused_imports(module: Module, read: set[str]) -> Iterator[Diagnostic]:
     """A0701: imported names that the file never reads."""
     uses = [d for d in module.tree.decls if isinstance(d, tree.Use)]
     if not uses:
         return
-    read: set[str] = set()
-    for d in module.tree.decls:
-        if not isinstance(d, tree.Use):
-            read |= mentions(d)
-    if any(isinstance(d, tree.Block | tree.Model) and any(p.rest for p in d.params) for d in module.tree.decls):
-        read |= _spread_records(module)
+    read = read | _spread_records(module)
     for d in uses:
         if not d.names:
             name = d.module.rpartition(".")[2]
@@ -71,7 +34,7 @@ def unused_imports(module: Module) -> Iterator[Diagnostic]:
 
 def _spread_records(module: Module) -> set[str]:
     """The records that headers spread: after linking only their fields are left in the tree, so the text of the headers tells."""
-    return {name for name in module.scope if f"...{name}" in module.source.text} | {m for m in module.modules if f"...{m}." in module.source.text}
+    return {first for first in re.findall(r"\.\.\.([^\W\d]\w*)", module.source.text) if first in module.scope or first in module.modules}
 
 
 def _unused_import(d: tree.Use, name: str, span: Span, edit: tuple[Span, str]) -> Diagnostic:
@@ -97,20 +60,21 @@ def _remove_name(d: tree.Use, n: tree.UseName) -> tuple[Span, str]:
 
 
 # ---------------------------------------------------------------- values, arguments, knobs
-def unused_names(d: Any, module: Module) -> Iterator[Diagnostic]:
+def unused_names(d: Any, module: Module, seen: Survey) -> Iterator[Diagnostic]:
     """A0702 to A0705 of one declaration."""
     if not isinstance(d, tree.Block | tree.Model | tree.Fn | tree.OpDecl | tree.Entry) or d.body is None:
         return
-    read = mentions(d)
     params = () if isinstance(d, tree.Entry) else d.params
     if not isinstance(d, tree.Model) or d.base is None:
-        yield from _params(d, params, read)
-        yield from _inputs(d, read)
-    yield from _values(d, read)
+        yield from _params(d, params, seen.read)
+        yield from _inputs(d, seen.read)
+    yield from _values(d, seen)
     yield from _shadows(d, params, module)
+    if seen.loops > 1:
+        yield from _loops(d.body, {})
     for e in d.body if isinstance(d, tree.Model) else ():
         if isinstance(e, tree.Entry):
-            yield from unused_names(e, module)
+            yield from unused_names(e, module, survey(e))
 
 
 def _params(d: Any, params: tuple[tree.Param, ...], read: set[str]) -> Iterator[Diagnostic]:
@@ -129,7 +93,7 @@ def _inputs(d: Any, read: set[str]) -> Iterator[Diagnostic]:
     idle = [(p, kind) for p in getattr(d, "inputs", None) or () if (kind := tensor_type(p)) and not p.rest and p.name not in read]
     if not idle:
         return
-    sizes = mentions((getattr(d, "params", ()), d.outs, d.body))
+    sizes = survey((getattr(d, "params", ()), d.outs, d.body)).read
     bound = Counter(n for p in d.inputs if (kind := tensor_type(p)) for n in {n for axis in kind.shape.axes for n in bound_names(axis)})
     for p, kind in idle:
         own = (n for axis in kind.shape.axes for n in bound_names(axis))
@@ -137,36 +101,15 @@ def _inputs(d: Any, read: set[str]) -> Iterator[Diagnostic]:
             yield _warning("A0703", f"the input `{p.name}` of `{d.name}` is never used", _name_of(p), "its values are not read")
 
 
-def _values(d: Any, read: set[str]) -> Iterator[Diagnostic]:
-    counters, several = set(_loop_spans(d.body)), set(_among_others(d.body))
+def _values(d: Any, seen: Survey) -> Iterator[Diagnostic]:
     said: set[str] = set()
     for name, span, _ in bindings(d.body):
-        if name in read or name in said or name.startswith("_") or (span.start, span.end) in counters:
+        if name in seen.read or name in said or name.startswith("_") or span.start in seen.counters:
             continue
         said.add(name)
         where = span if span.text == name else _word(span, name)
         yield _warning("A0702", f"`{name}` is never read", where, "a value for nothing",
-                       help=("`_` takes a result that is not needed", ) if (span.start, span.end) in several else ())
-
-
-def _loop_spans(body: Any) -> Iterator[tuple[int, int]]:
-    """Loop variables: `for i in range(n)` repeats, whether `i` is read or not."""
-    stack = list(body)
-    while stack:
-        s = stack.pop()
-        if isinstance(s, tree.For):
-            yield from ((span.start, span.end) for _, span in pattern_names(s.pattern))
-        stack += tree.children(s)
-
-
-def _among_others(body: Any) -> Iterator[tuple[int, int]]:
-    """Targets beside others: `y, state = f(x)`."""
-    stack = list(body)
-    while stack:
-        s = stack.pop()
-        if isinstance(s, tree.Assign) and len(s.targets) > 1:
-            yield from ((t.span.start, t.span.end) for t in s.targets)
-        stack += tree.children(s)
+                       help=("`_` takes a result that is not needed", ) if span.start in seen.several else ())
 
 
 # ---------------------------------------------------------------- names that hide others
@@ -180,7 +123,6 @@ def _shadows(d: Any, params: tuple[tree.Param, ...], module: Module) -> Iterator
             where = span if span.text == name else _word(span, name)
             labels = (Label(_word(module.spans[name], name), "this one cannot be reached here"),)
             yield _warning("A0705", f"`{name}` hides a declaration of this file", where, "the same name", labels=labels)
-    yield from _loops(d.body, {})
 
 
 def _loops(node: Any, around: dict[str, Span]) -> Iterator[Diagnostic]:

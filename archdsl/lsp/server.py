@@ -5,6 +5,7 @@ import asyncio
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -22,17 +23,20 @@ from archdsl.source import Source, Span
 from archdsl.syntax.fmt import format_module
 from archdsl.version import VERSION
 
-DELAY = 0.15  # seconds without a keystroke before a text is checked
+QUICK = 0.05  # seconds that checking may take for a text to be checked at each keystroke
+DELAY = 0.15  # seconds without a keystroke before any other text is checked
+SHORT = 0.005  # in which the keys that were sent together arrive
 log = logging.getLogger("archdsl.lsp")
 
 
 class Server(LanguageServer):
-    """`open`: the newest version of each open text by its address."""
+    """`open`: the newest version of each open text by its address; `waiting`: those to be checked; `took`: seconds of the last check."""
 
     def __init__(self) -> None:
         super().__init__("archdsl", VERSION)
         self.open: dict[str, Document] = {}
         self.waiting: dict[str, asyncio.Task[None]] = {}
+        self.took: dict[str, float] = {}
 
     def document(self, uri: str) -> Document:
         """The text as it is now in the editor."""
@@ -48,8 +52,9 @@ class Server(LanguageServer):
 
     def check(self, uri: str) -> None:
         """Tells the editor what is wrong with a text."""
-        document = self.document(uri)
+        document, start = self.document(uri), time.perf_counter()
         own = [d for d in document.diagnostics if d.span.source.path == document.path]
+        self.took[uri] = time.perf_counter() - start
         away = [d for d in document.diagnostics if d.span.source.path != document.path]
         shown = [diagnostic(d, document) for d in own]
         shown += [lsp.Diagnostic(range=range_of(Span(document.source, 0, 0)), message=f"{d.span!r}: {d.message}", code=d.code, source="archdsl",
@@ -58,7 +63,7 @@ class Server(LanguageServer):
         self.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri=uri, diagnostics=shown, version=version))
 
     async def check_soon(self, uri: str) -> None:
-        await asyncio.sleep(DELAY)
+        await asyncio.sleep(SHORT if self.took.get(uri, 0) < QUICK else DELAY)
         if uri in self.workspace.text_documents:
             self.check(uri)
 
@@ -163,6 +168,7 @@ def closed(server: Server, params: lsp.DidCloseTextDocumentParams) -> None:
     uri = params.text_document.uri
     server.forget(uri)
     server.open.pop(uri, None)
+    server.took.pop(uri, None)
     server.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri=uri, diagnostics=[]))
 
 

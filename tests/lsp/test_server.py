@@ -42,12 +42,12 @@ def test_diagnostics_as_one_types(editor):
     assert unused["severity"] == 2 and unused["tags"] == [1] and editor.text_in("a.arch", unused["range"]) == "SwiGLU"
 
 
-def test_only_the_last_of_quick_changes_is_checked(editor):
+def test_quick_changes_end_with_the_last(editor):
     editor.open("a.arch", NET)
     for at in range(20):
         editor.type("a.arch", NET + f"# {at}\n", wait=False)
-    editor.type("a.arch", NET + "claim { parms > 0 }\n")
-    assert editor.notices.empty()
+    assert titles(editor.type("a.arch", NET + "claim { parms > 0 }\n")) == ["A0403"]
+    assert titles(editor.type("a.arch", NET)) == ["A0701"] and editor.notices.empty()
 
 
 def test_hover(editor):
