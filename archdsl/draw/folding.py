@@ -1,7 +1,7 @@
 """Equal neighbours as one: runs of equal layers, patterns that repeat, plain ops in a row."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from archdsl.graph import Graph, Mask, Node, Value
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from archdsl.draw.view import Item
 
 LONGEST = 32  # layers in a pattern
-FEW = 3  # plain ops in a row become one from here on
+FEW = 3  # plain ops in a row become one from here on; and so many names are told
 Container = Callable[..., Any]
 
 
@@ -144,9 +144,14 @@ def _repeat(group: list[Part], period: int, count: int, container: Container) ->
     name = f"{start} to {end.rpartition('.')[2]}"
     if period == 1 and first[0].item.kind == "block":
         return Part(replace(first[0].item, name=name, last=end, count=count), nodes, key, first[0].below)
-    titles = list(dict.fromkeys(p.item.title for p in first))
-    title = " · ".join(titles) if len(titles) <= FEW else f"{period} in a row"
+    title = listed(p.item.title for p in first)
     return Part(container("repeat", name, title, [p.item for p in first], start, end, count), nodes, key, first)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Different names, the first ones of many."""
+    found = [n for n in dict.fromkeys(names) if n != "…"]
+    return " · ".join(found[:FEW]) + (" · …" if len(found) > FEW else "")
 
 
 def _mean(parts: list[Part]) -> Part:
@@ -166,6 +171,5 @@ def _plain_end(parts: list[Part], at: int) -> int:
 
 
 def _ops(parts: list[Part], container: Container) -> Part:
-    names = list(dict.fromkeys(p.item.name for p in parts))
-    name = " · ".join(names[:3]) + (" · …" if len(names) > 3 else "")
-    return Part(container("ops", name, f"{len(parts)} ops", [p.item for p in parts]), [n for p in parts for n in p.nodes], None, parts)
+    item = container("ops", listed(p.item.name for p in parts), f"{len(parts)} ops", [p.item for p in parts])
+    return Part(item, [n for p in parts for n in p.nodes], None, parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from heapq import heappop, heappush
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ from archdsl.cost import Cost, Layer, cost
 from archdsl.cost.memory import BYTES
 from archdsl.cost.run import Mode
 from archdsl.dims import Dim, NotInteger, Size, evaluate
-from archdsl.draw.folding import Looks, Part, folded
+from archdsl.draw.folding import Looks, Part, folded, listed
 from archdsl.elaborate.model import Elaborated
 from archdsl.elaborate.ops import is_operand
 from archdsl.elaborate.values import show
@@ -103,14 +104,21 @@ def view(made: Elaborated, at: Mapping[str, int] | None = None, name: str = "", 
 
 
 def opened(root: Item, limit: int) -> frozenset[tuple[int, ...]]:
-    """Items to open, outer ones first, while there are at most `limit` nodes to see."""
-    shown, found, queue = len(root.below), set[tuple[int, ...]](), [((i,), b) for i, b in enumerate(root.below)]
-    for place, item in queue:
-        if any(b.kind not in ("op", "input", "output") for b in item.below) and shown - 1 + len(item.below) <= limit:
+    """Items to open while there are at most `limit` nodes to see: outer ones first, of those the largest. Blocks of plain ops stay closed."""
+    shown, found = len(root.below), set[tuple[int, ...]]()
+    queue = sorted(_rank((i,), b) for i, b in enumerate(root.below))
+    while queue:
+        *_, place, item = heappop(queue)
+        if any(b.kind in ("block", "list", "repeat") for b in item.below) and shown - 1 + len(item.below) <= limit:
             shown += len(item.below) - 1
             found.add(place)
-            queue += [((*place, i), b) for i, b in enumerate(item.below)]
+            for i, b in enumerate(item.below):
+                heappush(queue, _rank((*place, i), b))
     return frozenset(found)
+
+
+def _rank(place: tuple[int, ...], item: Item) -> tuple[int, int, tuple[int, ...], Item]:
+    return len(place), -item.params * item.count, place, item
 
 
 class _Viewer:
@@ -139,7 +147,7 @@ class _Viewer:
             self.known[key] = self.inside(graph, address)
         below, edges = self.known[key]
         weights = tuple((p.path, p.kind, str(p.type)) for p in graph.params)
-        title = graph.name if graph.name not in path.split(".") else " · ".join(dict.fromkeys(b.title for b in below if b.kind == "block"))
+        title = graph.name if graph.name not in path.split(".") else listed(t for b in below if b.kind == "block" for t in b.title.split(" · "))
         first = graph.outputs[0].type if graph.outputs else None
         return Item("block", name, title, path, path, 1, row.params, self.forward(graph), row.saved_bytes, 0, self.bytes(first), row.calls,
                     str(first or ""), self.shape(first), span if span.source.text else graph.span, graph.doc,

@@ -1,6 +1,7 @@
 """Which block is which: renamed, moved, shifted, changed; every weight of both sides told once."""
 from __future__ import annotations
 
+import random
 from collections import Counter
 from itertools import pairwise
 
@@ -147,6 +148,22 @@ def test_a_leaf_does_not_move_to_an_unrelated_place():
     a = "  return (x |> Linear(16) as one) + (x |> MLP(32) as mlp)"
     b = "  return x |> Pre(LayerNorm(), Attention(2)) as attn"
     assert not [c for c in told(a, b) if c[1] == "moved"]
+
+
+EDITS = [("range(3)", "range(4)"), ("layers:", "blocks:"), ("as mlp", "as ffn"), ("as attn", "as mixer"), ("MLP(32)", "MLP(48)"),
+         ("MLP(32)", "SwiGLU(32)"), ("Attention(2)", "Attention(4)"), ("RMSNorm()", "LayerNorm()"), ("as head", "as out"), ("as norm", "as last"), ("as embed", "as stem"),
+         ("|> Linear(16) as head", ""), ("|> Linear(16) as embed", "|> MLP(32) as embed"), ("return x |>", "return x |> MLP(32) as mlp |>")]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_edits_keep_every_weight(seed):
+    pick = random.Random(seed)
+    texts = [BASE, BASE]
+    for old, new in pick.sample(EDITS, pick.randrange(1, 6)):
+        side = pick.randrange(2)
+        texts[side] = texts[side].replace(old, new)
+    told(*texts)
+    told(*reversed(texts))
 
 
 # ---------------------------------------------------------------- what differs in a block

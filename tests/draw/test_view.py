@@ -96,6 +96,12 @@ def test_a_hybrid_opens_with_few_nodes(order):
     assert sum(times for i, times, address in walk(found.root) if i.kind == "block" and re.fullmatch(r"layers\.\d+", address)) == len(order)
 
 
+def test_what_is_large_opens_first():
+    found = view(load(next(p for p in shipped_files() if p.endswith("convnext.arch"))).elaborate())
+    assert [found.root.below[p[0]].name for p in found.opened if len(p) == 1] == ["stages"] and len(found.visible()) <= 12
+    assert {i.name for i in found.visible()} >= {"stages.0", "stages.1", "stages.2", "stages.3"}
+
+
 def test_equal_layers_are_one_item():
     (layers,) = [i for i in view(hybrid("M" * 24)).root.below if i.count > 1]
     assert (layers.name, layers.path, layers.last, layers.count) == ("layers.0 to 23", "layers.0", "layers.23", 24)
