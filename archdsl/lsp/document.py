@@ -6,14 +6,17 @@ from functools import cached_property
 from typing import Any
 
 from archdsl.cost.layers import Layer
-from archdsl.diagnostics.model import ArchError, Diagnostic
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic
 from archdsl.elaborate.evaluation import observed
 from archdsl.elaborate.frame import Session
+from archdsl.elaborate.limits import room
+from archdsl.elaborate.resolve import resolve
 from archdsl.graph import Graph
 from archdsl.modules import Library, Module
 from archdsl.source import Source, Span
 from archdsl.spec import Spec, check_text, loads_at
 from archdsl.syntax import tree
+from archdsl.syntax.parser import no_collection
 
 MOST = 4  # values of one expression that are kept
 MOST_BLOCKS = 20_000  # applications of blocks that are followed
@@ -77,8 +80,22 @@ class Document:
         return Library().open(self.source, os.path.dirname(os.path.realpath(self.path)))
 
     @cached_property
+    def early(self) -> list[Diagnostic]:
+        """Faults of syntax and of names, which are found without evaluating. With one of them nothing else is looked for."""
+        found = Collector()
+        try:
+            with no_collection(), room(Span(self.source, 0, 0)):
+                for d in (*self.module.diagnostics, *resolve(self.module)):
+                    found.add(d)
+        except ArchError as fault:
+            found.add(fault)
+        return sorted(found.found, key=lambda d: (d.span.source.path, d.span.start))
+
+    @cached_property
     def diagnostics(self) -> list[Diagnostic]:
         """Errors and lints, those of other files too."""
+        if self.early:
+            return self.early
         try:
             return check_text(self.text, self.path, lints=True)
         except ArchError as fault:

@@ -24,7 +24,7 @@ from archdsl.syntax.fmt import format_module
 from archdsl.version import VERSION
 
 QUICK = 0.05  # seconds that checking may take for a text to be checked at each keystroke
-DELAY = 0.15  # seconds without a keystroke before any other text is checked
+DELAY = 0.15  # seconds without a keystroke before any other text is elaborated; syntax and names are told at each
 SHORT = 0.005  # in which the keys that were sent together arrive
 log = logging.getLogger("archdsl.lsp")
 
@@ -54,7 +54,7 @@ class Server(LanguageServer):
         """Tells the editor what is wrong with a text."""
         document, start = self.document(uri), time.perf_counter()
         own = [d for d in document.diagnostics if d.span.source.path == document.path]
-        self.took[uri] = time.perf_counter() - start
+        self.took[uri] = self.took.get(uri, 0) if document.early else time.perf_counter() - start
         away = [d for d in document.diagnostics if d.span.source.path != document.path]
         shown = [diagnostic(d, document) for d in own]
         shown += [lsp.Diagnostic(range=range_of(Span(document.source, 0, 0)), message=f"{d.span!r}: {d.message}", code=d.code, source="archdsl",
@@ -63,7 +63,9 @@ class Server(LanguageServer):
         self.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri=uri, diagnostics=shown, version=version))
 
     async def check_soon(self, uri: str) -> None:
-        await asyncio.sleep(SHORT if self.took.get(uri, 0) < QUICK else DELAY)
+        await asyncio.sleep(SHORT)
+        if self.took.get(uri, 0) >= QUICK and not self.document(uri).early:
+            await asyncio.sleep(DELAY)
         if uri in self.workspace.text_documents:
             self.check(uri)
 
