@@ -9,7 +9,7 @@ from archdsl.dims import Dim
 from archdsl.elaborate import apply, calls, foreign, layouts, library, operators
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import did_you_mean, of_torch
 from archdsl.elaborate.limits import MAX_GUARDS, MAX_ITEMS, limit
 from archdsl.elaborate.ops import OPERATOR, apply_op
 from archdsl.elaborate.unknown import unknown
@@ -294,7 +294,11 @@ def _member(frame: Frame, node: tree.Member) -> Any:
                         help=did_you_mean(node.name, [k for k, _ in value.items])) from None
     if isinstance(value, Share):
         return apply.read_parameter(frame, value, node.name, node.name_span)
-    raise error("A0201", f"{describe(value)} has no `{node.name}`", node.name_span)
+    help = ()
+    if isinstance(value, Value):
+        told = of_torch(node.name)
+        help = told[0] if told is not None else (f"write `{node.name}({node.value.span.text})`",) if library.find(node.name) is not None else ()
+    raise error("A0201", f"{describe(value)} has no `{node.name}`", node.name_span, help=help)
 
 
 def _named(frame: Frame, node: tree.Named) -> Any:

@@ -14,6 +14,35 @@ TORCH = {
 }
 """What an argument is called in torch -> here."""
 
+_AXES = "`rearrange([B, T, (heads w)] -> [B, heads, T, w], heads = heads)` names the axes and says where they go"
+_NO_MODULE = "ops and blocks have no module in front: `silu(x)`, `Linear(d)(x)`"
+_SIZES = "the header names the sizes of a tensor: `x: [B, T, d]`"
+WORDS: dict[str, tuple[str, str]] = {
+    "None": ("none", ""), "True": ("true", ""), "False": ("false", ""),
+    "cat": ("concat", ""), "concatenate": ("concat", ""), "bmm": ("matmul", "`x @ y` is the product of matrices"), "clip": ("clamp", ""),
+    "mm": ("matmul", "`x @ y` is the product of matrices"), "swish": ("silu", ""), "index_select": ("take", ""), "arange": ("iota", ""),
+    "chunk": ("split", "`split(x, 2, axis = -1)` gives equal parts"), "tile": ("repeat", ""), "std": ("", "`sqrt(var(x, axis = -1))`"),
+    "amax": ("max", ""), "amin": ("min", ""), "broadcast_to": ("expand", ""), "interpolate": ("resize", ""),
+    "scaled_dot_product_attention": ("attention", ""), "masked_fill": ("where", "`where(condition, a, b)`"),
+    **dict.fromkeys(("permute", "transpose", "reshape", "view", "flatten", "unflatten", "swapaxes", "movedim"), ("", _AXES)),
+    "unsqueeze": ("", "`x[:, none]` adds an axis"), "squeeze": ("", "`x[:, 0]` removes an axis of one position"),
+    "tensor": ("", "`const w: [2] = [1, 2]` writes a tensor down"), "Parameter": ("", "`param w: [d] = zeros()` declares a weight"),
+    "Sequential": ("", "`f >> g` joins blocks, `x |> f |> g` applies them"),
+    "ModuleList": ("", "a loop with a label repeats a block: `layers: for i in range(n) { … }`"),
+    "size": ("", _SIZES), "shape": ("", _SIZES), "contiguous": ("", "leave it out"), "print": ("", "`emit name = value` shows a value inside"),
+    **dict.fromkeys(("torch", "nn", "F", "np", "jnp", "math", "self"), ("", _NO_MODULE)),
+}
+"""Words of PyTorch and Python -> what is written here instead ("" where no single word does), and how."""
+
+
+def of_torch(name: str, span: Span | None = None) -> tuple[tuple[str, ...], tuple[Fix, ...]] | None:
+    """(help, fixes) for a word of PyTorch or Python; None for any other."""
+    if name not in WORDS:
+        return None
+    here, how = WORDS[name]
+    fixes = (Fix(f"replace by `{here}`", ((span, here),)),) if here and span is not None else ()
+    return tuple(t for t in (f"`{name}` is called `{here}` here" if here and not fixes else "", how) if t), fixes
+
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """At most three names that look like `name`, or are what torch calls so, the closest first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.headers import signature
 from archdsl.elaborate.hints import nearest_help
@@ -18,7 +18,8 @@ OPEN = frozenset(("collect", "bank", "routed"))
 
 
 class Callee:
-    """What a call is held against: parameters in order as (name, required), how messages call it, and what they show beside it."""
+    """What a call is held against: parameters in order as (name, required), how messages call it, and what they show beside it.
+    `other`: names of a block's other list."""
 
     def __init__(
         self,
@@ -29,7 +30,9 @@ class Callee:
         notes: tuple[str, ...] = (),
         any_more: bool = False,
         hint: str = "",
+        other: frozenset[str] = frozenset(),
     ):
+        self.other = other
         self.what, self.params, self.kind, self.labels, self.notes, self.any_more, self.hint = what, params, kind, labels, notes, any_more, hint
 
 
@@ -98,7 +101,7 @@ def _fits(callee: Callee, args: tuple[tree.Arg, ...], piped: int, given: frozens
 
 def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
     assert a.name is not None
-    help, fixes = nearest_help(a.name, names, a.name_span)
+    help, fixes = _elsewhere(callee, a.name) if a.name in callee.other else nearest_help(a.name, names, a.name_span)
     return error(
         "A0202",
         f"{callee.what} has no {callee.kind} `{a.name}`",
@@ -109,6 +112,14 @@ def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
         help=help,
         fixes=fixes,
     )
+
+
+def _elsewhere(callee: Callee, name: str) -> tuple[tuple[str, ...], tuple[Fix, ...]]:
+    """Where a name of the other list belongs."""
+    block = callee.what.strip("`")
+    if callee.kind == "input":
+        return (f"`{name}` configures the block: it stands in the first list, `{block}({name} = …)(x)`",), ()
+    return (f"`{name}` is an input: it stands in the second list, `{block}(…)(x, {name} = {name})`",), ()
 
 
 def _too_many(callee: Callee, positional: list[tree.Arg], span: Span, count: int) -> ArchError:
@@ -137,6 +148,7 @@ def callee(target: Any) -> Callee | None:
             notes=(signature(target.decl),),
             any_more=len(params) < len(target.decl.params),
             hint="tensors stand in a second list: `Block(arguments)(x)`",
+            other=frozenset(p.name for p in target.decl.inputs if not p.rest),
         )
     if isinstance(target, FnRef):
         where = Label(name_span(target.decl), f"`{target.decl.name}` is declared here")
@@ -177,7 +189,8 @@ def inputs(target: BlockRef) -> Callee:
     params = [p for p in target.decl.inputs if not p.rest]
     required = [(p.name, p.default is None and not isinstance(p.type, tree.OptionalType)) for p in params]
     return Callee(
-        f"`{target.decl.name}`", required, "input", (_declared(target.decl),), (signature(target.decl),), len(params) < len(target.decl.inputs)
+        f"`{target.decl.name}`", required, "input", (_declared(target.decl),), (signature(target.decl),), len(params) < len(target.decl.inputs),
+        other=frozenset(p.name for p in target.decl.params if not p.rest),
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from archdsl.diagnostics.model import Fix, error
 from archdsl.elaborate import library
-from archdsl.elaborate.hints import nearest, nearest_help
+from archdsl.elaborate.hints import did_you_mean, nearest, nearest_help, of_torch
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
 
@@ -20,9 +20,13 @@ def unknown(frame: Frame, name: str, span: Span) -> Exception:
     from archdsl.modules import library_exports
 
     help: tuple[str, ...] = ()
+    told = of_torch(name, span)
     where = library.module_of(name)
     if where:
         fixes: tuple[Fix, ...] = (Fix(f"add `use {where} {{ {name} }}`", (import_edit(frame.module, where, name, span.source),)),)
+    elif told is not None:
+        help, fixes = told
+        help = (*help, *(did_you_mean(name, frame.vars) if not fixes else ()))
     else:
         here = [*frame.vars, *frame.module.names(), *library.names()]
         close = next(iter(nearest(name, [*here, *(library_exports() if name[:1].isupper() else ())])), None)

@@ -41,7 +41,8 @@ def ends(s: Any) -> bool:
 @record(slots=False)
 class Walk:
     """`vars`: names that may be bound at this point. `fixed`: header names, which may not be bound again. `records`: parameters of a record type.
-    `loop`: the loops around; `branches`: static branches inside the innermost one. `uses`: declaration -> those of this module that it mentions."""
+    `loop`: the loops around; `branches`: static branches inside the innermost one. `uses`: declaration -> those of this module that it mentions.
+    `ahead`: names in the second list of the block that is being completed."""
 
     module: Module
     found: Collector = field(default_factory=Collector)
@@ -58,6 +59,7 @@ class Walk:
     refs: dict[str, Any] = field(default_factory=dict[str, Any])
     uses: dict[str, dict[str, Span]] = field(default_factory=dict[str, dict[str, Span]])
     supplied: dict[int, set[str]] | None = None
+    ahead: frozenset[str] = frozenset()
     lists: dict[tuple[int, str], Callee | None] = field(default_factory=dict[tuple[int, str], "Callee | None"])
 
     def begin(self, decl: Any) -> None:
@@ -188,7 +190,9 @@ class Walk:
         self.branches -= 1
 
     def call(self, node: tree.Call, piped: int = 0) -> None:
+        ahead, self.ahead = self.ahead, frozenset(a.name for a in node.args if a.name)
         target = self.callee(node.func)
+        self.ahead = frozenset()
         if type(target) is Builtin and target.name == "collect":
             return
         for a in node.args:
@@ -204,7 +208,7 @@ class Walk:
         is_block = type(target) is BlockRef
         callee = self.signature(target)
         if callee is not None:
-            self.hold(callee, node.args, node.span, 0 if is_block else piped, self.supply(target) if is_block else frozenset())
+            self.hold(callee, node.args, node.span, 0 if is_block else piped, self.supply(target) | ahead if is_block else frozenset())
         if is_block and piped:
             self.hold(self.inputs(target), (), node.span, 1)
 

@@ -280,3 +280,50 @@ def test_a_second_fault_on_another_line_is_told_too():
 def test_pythons_choice_is_told_in_the_words_of_the_language():
     found, = spec.check_text(REST % "return relu(x) if d > 3 else x", "t.arch")
     assert found.help == ("a choice between two values is `if condition { a } else { b }`",)
+
+
+NET = "model M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] {\n  BODY\n}\n"
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("y = softmax(x, dim = -1)", "replace by `axis`"), ("y = concat([x, x], dim = 1)", "replace by `axis`"),
+    ("y = dropout(x, p = 0.1)", "replace by `rate`"),
+    ("y = Linear(out_features = 8)(x)", "replace by `out`"), ("y = cat([x, x])", "replace by `concat`"), ("y = permute(x, 0, 2, 1)", "rearrange("),
+    ("y = x |> transpose(1, 2)", "rearrange("), ("y = reshape(x, 3)", "rearrange("), ("y = None", "replace by `none`"), ("y = True", "replace by `true`"),
+    ("y = False", "replace by `false`"), ("y = unsqueeze(x, 1)", "`x[:, none]`"), ("y = bmm(x, x)", "replace by `matmul`"),
+    ("y = torch.silu(x)", "no module in front"), ("y = nn.Linear(4)(x)", "no module in front"), ("y = F.gelu(x)", "no module in front"),
+    ("view = 3\n  y = views(x)", "replace by `view`"), ("sizes = 3\n  y = size + 1", "did you mean `sizes`?"),
+])
+def test_words_of_torch_are_told_in_the_words_of_the_language(text: str, said: str):
+    found, = spec.check_text("use std.linear { Linear }\n" + NET.replace("BODY", f"{text}\n  return x"), "t.arch")
+    assert any(said in line for line in (*found.help, *(f.title for f in found.fixes)))
+    assert sum(len(f.edits) for f in found.fixes) <= 1
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("y = x.silu()", "write `silu(x)`"), ("y = x.transpose(1, 2)", "rearrange("), ("y = x.shape[0]", "the header names the sizes"), ("y = x.T", None),
+])
+def test_a_method_of_a_tensor(text: str, said: str | None):
+    found, = spec.check_text(NET.replace("BODY", f"{text}\n  return x"), "t.arch")
+    assert found.code == "A0201"
+    assert any(said in line for line in found.help) if said else not found.help
+
+
+@pytest.mark.parametrize(("call", "at", "said"), [
+    ("Attention(2, memory = x)(x)", "memory", "`memory` is an input: it stands in the second list"),
+    ("Attention()(x, heads = 2)", "heads", "`heads` configures the block: it stands in the first list"),
+    ("(x |> Attention(2, also = causal))", "also", "`also` is an input"),
+])
+def test_an_argument_in_the_other_list(call: str, at: str, said: str):
+    found, = spec.check_text("use std.mixer { Attention }\n" + NET.replace("BODY", f"return {call}"), "t.arch")
+    assert (found.code, found.span.text) == ("A0202", at)
+    assert found.help[0].startswith(said)
+
+
+def test_the_words_of_torch_lead_to_words_of_the_language():
+    from archdsl.elaborate.hints import TORCH, WORDS
+    from archdsl.elaborate.library import find
+
+    assert [w for w, (here, _) in WORDS.items() if here and here not in ("none", "true", "false") and find(here) is None] == []
+    assert [w for w in WORDS if find(w) is not None] == []
+    assert all(here and "" not in here for here in TORCH.values())
