@@ -6,9 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
-from archdsl.elaborate.domains import Domain
+from archdsl.elaborate.domains import Domain, outside
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.elaborate.values import is_list, show
 from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -63,7 +62,7 @@ def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
                 for fault in knob.allowed.fault:
                     found.add(fault)
             elif knob.allowed is not None and not knob.allowed.contains(knob.default):
-                found.add(_outside(knob))
+                found.add(outside(knob))
     seen: dict[tuple[str, str], Span] = {}
     for d in module.tree.decls:
         if not isinstance(d, tree.Space):
@@ -88,23 +87,6 @@ def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
             except ArchError as fault:
                 found.add(fault)
     return found.found
-
-
-def _outside(knob: Knob) -> ArchError:
-    d = knob.allowed
-    default: Any = knob.default
-    parts = enumerate(zip(default, d.items)) if d.kind == "list" and is_list(default) else ()
-    items = [(i, v, k) for i, (v, k) in parts if not k.contains(v)]
-    what = f"`{knob.address}`" if not items else f"item {items[0][0]} of `{knob.address}`"
-    value, allowed = items[0][1:] if items else (default, d)
-    text = str(allowed)
-    return error(
-        "A0407",
-        f"the default of {what} lies outside of its own domain: {show(value)}",
-        knob.span,
-        f"the domain is {text}" if len(text) < 120 else "not in the domain",
-        help="the default is the paper's value: widen the domain so that search can find it",
-    )
 
 
 def _check_limit(spec: Spec, limit: tree.Expr) -> None:

@@ -11,6 +11,7 @@ from archdsl.elaborate import headers
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.values import OpRef, describe, is_hyper_number, is_list, show
+from archdsl.graph import Knob
 from archdsl.records import record
 from archdsl.syntax import tree
 
@@ -181,3 +182,17 @@ def _each(frame: Frame, node: tree.Each, kind: tree.Type | None, value: Any, nam
         at = frame if node.name is None else frame.child(vars={**frame.vars, node.name: v})
         items.append(_domain(at, inner, kind.item, v, name))
     return Domain("list", items=tuple(items))
+
+
+def outside(knob: Knob) -> ArchError:
+    """A0407: the default of a knob is none of the values of its domain."""
+    d = knob.allowed
+    default: Any = knob.default
+    parts = enumerate(zip(default, d.items)) if d.kind == "list" and is_list(default) else ()
+    items = [(i, v, k) for i, (v, k) in parts if not k.contains(v)]
+    what = f"`{knob.address}`" if not items else f"item {items[0][0]} of `{knob.address}`"
+    value, allowed = items[0][1:] if items else (default, d)
+    text = str(allowed)
+    return error("A0407", f"the default of {what} lies outside of its own domain: {show(value)}", knob.span,
+                 f"the domain is {text}" if len(text) < 120 else "not in the domain",
+                 help="the default is the paper's value: widen the domain so that search can find it")

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 from archdsl import dims, shapes
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
@@ -11,6 +12,7 @@ from archdsl.dims import Dim, Facts, Size
 from archdsl.elaborate import headers
 from archdsl.elaborate.bindings import static_names
 from archdsl.elaborate.builder import Builder
+from archdsl.elaborate.domains import outside
 from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Session
 from archdsl.elaborate.hints import did_you_mean
@@ -23,6 +25,8 @@ from archdsl.modules import Module, family
 from archdsl.records import field, record, replace
 from archdsl.source import Span
 from archdsl.syntax import tree
+
+T = TypeVar("T")
 
 
 @record(frozen=True)
@@ -132,7 +136,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         inputs = _inputs(frame, decl, knobs)
         frame.fixed.update({p.name: p.span for p in decl.params})
         frame.blocks = frozenset(p.name for p in decl.params if isinstance(frame.vars.get(p.name), TEMPLATES))
-        run(frame, decl.body)
+        _caused(knobs, lambda: run(frame, decl.body))
         values = headers.results(frame, decl.outs, decl.name_span, decl.name)
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
     spans = {p.name: p.domain.span for p in decl.inputs or () if p.domain is not None}
@@ -141,6 +145,17 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     sizes = {n: s for i in inputs for n, s in i.sizes.items()}
     knobs.update(graph.knobs)
     return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps)
+
+
+def _caused(knobs: dict[str, Knob], make: Callable[[], T]) -> T:
+    """A fault of a body whose own default lies outside of its domain follows from that: the domain is told instead."""
+    try:
+        return make()
+    except ArchError as e:
+        odd = [k for k in knobs.values() if k.value is k.default and (a := k.allowed) is not None and not a.fault and not a.contains(k.default)]
+        if not odd or any(d.code == "A0602" for d in e.diagnostics):
+            raise
+        raise ArchError(*(d for k in odd for d in outside(k).diagnostics)) from None
 
 
 def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:

@@ -8,7 +8,7 @@ import pytest
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.spaces import knob_domain, knobs_in_search, spaces_of
-from archdsl.spec import Spec, check_file, load
+from archdsl.spec import Spec, check_file, load, loads
 
 MODEL = """
 use std.linear {{ Linear }}
@@ -189,3 +189,11 @@ def test_a_domain_that_other_settings_leave_empty_does_not_stop_the_model(spec):
     assert s.elaborate("narrow").knobs["k"].value == 7
     with pytest.raises(ArchError, match="7 / 2 is not a whole number"):
         knob_domain(s, "k", "narrow")
+
+
+@pytest.mark.parametrize("body", ["require d % 32 == 0\n  return x", "return x |> split(5, axis = -1)", "return nonsense[d]"])
+def test_a_default_outside_of_its_domain_is_the_cause_of_what_follows(body):
+    text = "model M(d: int = 60 in 32..256 step 32, nonsense: list[int] = [1])(x: [B, d]) -> y: [B, d] {\n  %s\n}\n" % body
+    with pytest.raises(ArchError) as e:
+        loads(text)
+    assert [(d.code, d.span.text) for d in e.value.diagnostics] == [("A0407", "d: int = 60 in 32..256 step 32")]
