@@ -4,11 +4,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
+from archdsl.cost.layers import count_params
 from archdsl.cost.units import short
 from archdsl.diffing.model import Difference
 from archdsl.diffing.structure import Change
 from archdsl.diffing.text import change_of
 from archdsl.draw.page import filled
+from archdsl.graph import Graph
 
 Cells = tuple[str, str, str, str]  # class, before, after, what is to say
 
@@ -44,17 +46,21 @@ def _structure(root: Change) -> Iterator[Cells]:
 
 def _rows(c: Change, depth: int) -> Iterator[Cells]:
     kind = c.kind if c.place in ("kept", "shifted") or c.kind != "same" else c.place
-    yield kind, _block(c.before, c.last_before, c.count, c.blocks[0], depth), _block(c.after, c.last_after, c.count, c.blocks[1], depth), _notes(c)
+    a, b = c.graphs
+    yield kind, _block(c.before, c.last_before, c.count, a, depth), _block(c.after, c.last_after, c.count, b, depth), _notes(c)
     for b in c.below:
         yield from _rows(b, depth + 1)
 
 
-def _block(first: str | None, last: str | None, count: int, block: str, depth: int) -> str:
-    if first is None:
+def _block(first: str | None, last: str | None, count: int, graph: Graph | None, depth: int) -> str:
+    """The address, the block, and how many parameters one has."""
+    if first is None or graph is None:
         return ""
+    params = count_params(graph)
+    told = graph.name + (f", {short(params)} parameters" + (" each" if count > 1 else "") if params else "")
     address = f"{first} to {(last or first).rpartition('.')[2]}" if count > 1 else first
     times = f" <b>× {count}</b>" if count > 1 else ""
-    return f'<span style="padding-left:{1.2 * depth:.1f}em"><code>{escape(address)}</code>{times} <small>{escape(block)}</small></span>'
+    return f'<span style="padding-left:{1.2 * depth:.1f}em"><code>{escape(address)}</code>{times} <small>{escape(told)}</small></span>'
 
 
 def _notes(c: Change) -> str:

@@ -103,6 +103,7 @@ def test_a_page(archdsl, spec, tmp_path):
     assert page.count("<table>") == 4 and "<script" not in page and "http" not in page.replace('http-equiv="Content', "")
     rows = [r for r in page.split("<tr") if "layers.0.mlp<" in r]
     assert len(rows) == 1 and "layers.0.ffn<" in rows[0] and rows[0].startswith(' class="renamed"')
+    assert rows[0].count("PreMLP, 288 parameters<") == 2  # 8 + 2 · 8 · 16 + 16 + 8
     assert page.count("<tr") == page.count("</tr>") and len(page.encode()) < 1_000_000
 
 

@@ -150,9 +150,11 @@ def test_a_leaf_does_not_move_to_an_unrelated_place():
     assert not [c for c in told(a, b) if c[1] == "moved"]
 
 
-EDITS = [("range(3)", "range(4)"), ("layers:", "blocks:"), ("as mlp", "as ffn"), ("as attn", "as mixer"), ("MLP(32)", "MLP(48)"),
-         ("MLP(32)", "SwiGLU(32)"), ("Attention(2)", "Attention(4)"), ("RMSNorm()", "LayerNorm()"), ("as head", "as out"), ("as norm", "as last"), ("as embed", "as stem"),
-         ("|> Linear(16) as head", ""), ("|> Linear(16) as embed", "|> MLP(32) as embed"), ("return x |>", "return x |> MLP(32) as mlp |>")]
+EDITS = [
+    ("range(3)", "range(4)"), ("layers:", "blocks:"), ("as mlp", "as ffn"), ("as attn", "as mixer"), ("as head", "as out"), ("as norm", "as last"),
+    ("as embed", "as stem"), ("MLP(32)", "MLP(48)"), ("MLP(32)", "SwiGLU(32)"), ("Attention(2)", "Attention(4)"), ("RMSNorm()", "LayerNorm()"),
+    ("|> Linear(16) as head", ""), ("|> Linear(16) as embed", "|> MLP(32) as embed"), ("return x |>", "return x |> MLP(32) as mlp |>"),
+]
 
 
 @pytest.mark.parametrize("seed", range(60))
