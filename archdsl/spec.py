@@ -55,9 +55,9 @@ class Spec:
     def _repr_html_(self) -> str:
         """The picture of the model at its defaults, for notebooks."""
         from archdsl.draw.page import html_page, notebook
-        from archdsl.draw.view import view
+        from archdsl.draw.view import example_view
 
-        return notebook(html_page(view(self.elaborate(), name=self.name)))
+        return notebook(html_page(example_view(self.elaborate(), self.name)))
 
     # ---------------------------------------------------------------- what it declares
     @cached_property

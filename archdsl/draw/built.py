@@ -3,20 +3,20 @@ from __future__ import annotations
 
 from archdsl.dims import Facts
 from archdsl.draw.page import html_page, notebook
-from archdsl.draw.view import View, view
+from archdsl.draw.view import View, example_view
 from archdsl.elaborate.model import Elaborated, InputSpec
 from archdsl.origin import Origin
 
 
 def built_view(origin: Origin) -> View:
     """The picture of the graph that was lowered, at the spec's example sizes where they fit it. A model that comes from a pickle has left its spec
-    behind: it is drawn at small sizes."""
+    behind: its sizes are 1, or small ones that fit."""
     spec, graph = origin.spec, origin.graph
     inputs = tuple(InputSpec(v.node.attrs["name"], v.type) for v in graph.inputs)
     sizes = spec.elaborate().sizes if spec is not None else {}
     made = Elaborated(graph, inputs, {}, Facts(), sizes, None, spec.decl if spec is not None else None)  # type: ignore[arg-type]
     name = origin.model + (f".{origin.variant}" if origin.variant else "") + "".join(f", {k}={v}" for k, v in origin.knobs.items())
-    return view(made, made.example_sizes(small=spec is None), name)
+    return example_view(made, name)
 
 
 def built_page(origin: Origin) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from archdsl.cost import Cost, Layer, cost
 from archdsl.cost.memory import BYTES
 from archdsl.cost.run import Mode
+from archdsl.diagnostics.model import ArchError
 from archdsl.dims import Dim, NotInteger, Size, evaluate
 from archdsl.draw.folding import Looks, Part, folded, listed
 from archdsl.elaborate.model import Elaborated
@@ -101,6 +102,14 @@ def view(made: Elaborated, at: Mapping[str, int] | None = None, name: str = "", 
     root = _Viewer(found).block(made.graph, "", name or made.graph.name)
     root.state_bytes = found.state_bytes
     return View(name or made.graph.name, root, found, opened(root, opening))
+
+
+def example_view(made: Elaborated, name: str = "") -> View:
+    """The picture at the spec's example sizes; at small ones where it gives none that fit. For notebooks, where nobody can say `--at`."""
+    try:
+        return view(made, name=name)
+    except ArchError:
+        return view(made, made.example_sizes(small=True), name)
 
 
 def opened(root: Item, limit: int) -> frozenset[tuple[int, ...]]:

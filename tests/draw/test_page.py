@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from archdsl.diagnostics.model import ArchError
 from archdsl.draw import view
 from archdsl.draw.page import filled, html_page, notebook, script_json, to_json
 from archdsl.spec import load, loads, shipped_files
@@ -76,6 +77,13 @@ def test_a_notebook_gets_a_frame():
     assert found
     assert html.unescape(found[1]) == html_page(view(spec.elaborate(), name="Hybrid"))
     assert notebook('"<') == notebook('"<') and '""' not in notebook('"<')
+
+
+def test_a_notebook_finds_sizes_that_fit():
+    spec = loads("use std.vision { Conv }\n\nmodel Net()(x: [B, 3, H, W]) -> y: [B, 8, _, _] {\n  return x |> Conv(8, 7) as conv\n}\n")
+    with pytest.raises(ArchError):
+        view(spec.elaborate())  # no convolution of 7 fits a map of 1
+    assert "conv" in spec._repr_html_()
 
 
 # ---------------------------------------------------------------- in a browser
