@@ -137,7 +137,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         frame.fixed.update({p.name: p.span for p in decl.params})
         frame.blocks = frozenset(p.name for p in decl.params if isinstance(frame.vars.get(p.name), TEMPLATES))
         _caused(knobs, lambda: run(frame, decl.body))
-        values = headers.results(frame, decl.outs, decl.name_span, decl.name)
+        values = _caused(knobs, lambda: headers.results(frame, decl.outs, decl.name_span, decl.name))
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
     spans = {p.name: p.domain.span for p in decl.inputs or () if p.domain is not None}
     check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source)

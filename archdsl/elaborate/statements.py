@@ -7,7 +7,7 @@ from typing import Any
 from archdsl.diagnostics.model import Label, error
 from archdsl.dims import Dim
 from archdsl.elaborate import headers
-from archdsl.elaborate.apply import owner_allowed
+from archdsl.elaborate.apply import owner_allowed, snake
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.bodies import TABLE, bind, run
 from archdsl.elaborate.builder import Builder, join
@@ -19,9 +19,24 @@ from archdsl.elaborate.frame import Frame, below, good
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.loops import loop
 from archdsl.elaborate.requires import require
-from archdsl.elaborate.values import POISON, TEMPLATES, BlockRef, DefaultEntry, Defaults, FnRef, Share, Template, describe, has_tensor, is_list
+from archdsl.elaborate.values import (
+    POISON,
+    TEMPLATES,
+    BlockRef,
+    Compose,
+    DefaultEntry,
+    Defaults,
+    FnRef,
+    Literal,
+    Share,
+    Template,
+    describe,
+    has_tensor,
+    is_list,
+)
 from archdsl.elaborate.weights import const, draw, parameter, update
 from archdsl.graph import Knob, Value
+from archdsl.records import replace
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -85,14 +100,18 @@ def _share(frame: Frame, s: tree.Share) -> None:
 
 
 def _hinted(value: Any, name: str) -> Any:
-    from archdsl.records import replace
-
     return replace(value, hint=name) if isinstance(value, TEMPLATES) and hasattr(value, "hint") else value
 
 
-def _one_share(frame: Frame, s: tree.Share, value: Any, name: str) -> Share:
+def _one_share(frame: Frame, s: tree.Share, value: Any, name: str) -> Share | Compose:
+    if isinstance(value, Compose) and s.of is None:  # each part is shared, where an application named so would have it
+        parts = (_one_share(frame, s, p, f"{name}.{p.label or p.hint or snake(p.ref.decl.name)}") if isinstance(p, Template) else p
+                 for p in value.parts)
+        return replace(value, parts=tuple(parts), key=frame.session.intern(("share", id(frame.builder), join(frame.prefix, name), value.key)))
     if not isinstance(value, Template):
-        raise error("A0213", f"only a block can be shared, this is {describe(value)}", s.value.span)
+        what = "a block literal" if isinstance(value, Literal) else "shared already" if isinstance(value, Share) else describe(value)
+        help = "give it a name, `block F()(x: [..., d]) -> [..., d] { … }`, and share `F()`" if isinstance(value, Literal) else ()
+        raise error("A0213", f"a completed block can be shared, or several joined by `>>`; this is {what}", s.value.span, help=help)
     if value.ref.decl.body is None:
         raise error("A0218", f"`{value.ref.decl.name}` is an extern block; sharing one is not built yet", s.value.span, "not built yet")
     if s.of is not None:

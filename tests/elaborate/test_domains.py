@@ -193,7 +193,7 @@ def test_a_domain_that_other_settings_leave_empty_does_not_stop_the_model(spec):
 
 @pytest.mark.parametrize("body", ["require d % 32 == 0\n  return x", "return x |> split(5, axis = -1)", "return nonsense[d]"])
 def test_a_default_outside_of_its_domain_is_the_cause_of_what_follows(body):
-    text = "model M(d: int = 60 in 32..256 step 32, nonsense: list[int] = [1])(x: [B, d]) -> y: [B, d] {\n  %s\n}\n" % body
+    text = f"model M(d: int = 60 in 32..256 step 32, nonsense: list[int] = [1])(x: [B, d]) -> y: [B, d] {{\n  {body}\n}}\n"
     with pytest.raises(ArchError) as e:
         loads(text)
     assert [(d.code, d.span.text) for d in e.value.diagnostics] == [("A0407", "d: int = 60 in 32..256 step 32")]

@@ -290,3 +290,32 @@ def test_an_initial_value_that_fits_is_built(line: str):
 def test_a_misfit_of_an_initialiser_given_to_a_block_points_at_the_argument():
     d = fault(lambda: model("return LayerNorm(scale = kaiming_uniform())(x)"))
     assert (d.code, d.span.text) == ("A0301", "scale = kaiming_uniform()")
+
+
+def test_blocks_joined_by_arrows_are_shared_together():
+    text = "f = LayerNorm() >> MLP(16, act = relu) >> silu\nshare trunk = f\nx = trunk(x)\nreturn Pre(RMSNorm(), trunk)(x) as p"
+    e = model(text)
+    assert sorted(addresses(e)) == sorted(["trunk.layer_norm.weight", "trunk.layer_norm.bias", *(f"trunk.mlp.{m}.{w}" for m in ("up", "down")
+                                                                                          for w in ("weight", "bias")), "p.norm.weight"])
+    assert [n.attrs["path"] for n in e.graph.nodes if n.op == "call"].count("trunk.mlp") == 2
+    alone = model("f = LayerNorm() >> MLP(16, act = relu) >> silu\nreturn f(x) as trunk")
+    assert [a for a in addresses(e) if a.startswith("trunk")] == addresses(alone)
+
+
+def test_what_cannot_be_shared_says_what_it_is():
+    assert fault(lambda: model("share f = relu\nreturn f(x)")).message.endswith("this is the op `relu`")
+    literal = fault(lambda: model("share f = block(x) => 2 * x\nreturn f(x)"))
+    assert literal.message.endswith("this is a block literal") and "share `F()`" in literal.help[0]
+    assert fault(lambda: model("share f = Linear(8)\nshare g = f\nreturn g(f(x))")).message.endswith("this is shared already")
+    assert fault(lambda: model("share f = Linear(8) >> Linear(8)\nreturn f(x)")).code == "A0211"
+
+
+def test_a_shared_composition_keeps_to_one_set_of_weights():
+    d = fault(lambda: model("share f = LayerNorm() >> Linear(8)\nx = f(x)\nreturn f(concat([x, x], axis = -1))"))
+    assert d.code == "A0213" and "other weights" in d.message
+
+
+def test_a_shared_composition_is_built_and_shared():
+    m = loads("use std.linear { Linear }\nuse std.norm { LayerNorm }\nmodel M()(x: [B, 8]) -> y: [B, 8] {\n"
+              "  share f = LayerNorm() >> Linear(8)\n  return f(f(x))\n}").build()
+    assert sum(p.numel() for p in m.parameters()) == 2 * 8 + 8 * 8 + 8
