@@ -1,0 +1,91 @@
+"""What the server knows about texts, without the protocol."""
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from archdsl.lsp import names, telling
+from archdsl.lsp.document import Document
+from archdsl.source import Span
+from archdsl.spec import check_text, loads_at
+from archdsl.syntax import tree
+
+ROOT = Path(__file__).parents[2]
+SPECS = [ROOT / "specs" / name for name in ("language/llama.arch", "vision/vit.arch", "vision/fit.arch", "vision/sret.arch")]
+
+
+def renamed(text: str, spans: list[Span], new: str) -> str:
+    for span in sorted(spans, key=lambda s: s.start, reverse=True):
+        text = text[: span.start] + new + text[span.end :]
+    return text
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_renaming_changes_no_model(path):
+    """Every value that may be renamed gets another name, one at a time: the graphs stay what they were."""
+    text = path.read_text(encoding="utf-8")
+    document = Document(str(path), text)
+    spec = loads_at(text, str(path))
+    assert spec is not None
+    before = {name: m.elaborate().graph.hash for name, m in spec.models.items()}
+    done: set[tuple[str, int]] = set()
+    for u in random.Random(0).sample(names.uses(document), 60):
+        first = (u.name, names.references(document, u.span.start)[0].span.start)
+        if first in done or len(done) == 8:
+            continue
+        try:
+            spans = names.rename(document, u.span.start, "other_name")
+        except names.CannotRename:
+            continue
+        done.add(first)
+        new = loads_at(renamed(text, spans, "other_name"), str(path))
+        assert new is not None
+        assert [m.elaborate().graph.hash for m in new.models.values()] == list(before.values()), f"{u.name} at {u.span}"
+    assert len(done) > 2
+
+
+def test_uses_stand_where_they_say():
+    for path in SPECS:
+        document = Document(str(path), path.read_text(encoding="utf-8"))
+        assert all(u.span.text == u.name for u in names.uses(document))
+
+
+def test_names_in_messages_are_renamed():
+    text = 'fn f(n: int) -> int {\n  half = n / 2\n  require half > 1, "{half} of {n}"\n  return half\n}\n'
+    spans = names.rename(Document("a.arch", text), text.index("half"), "h")
+    assert renamed(text, spans, "h") == text.replace("half", "h")
+
+
+def test_faults_are_those_of_check():
+    chance = random.Random(1)
+    text = SPECS[0].read_text(encoding="utf-8")
+    for _ in range(25):
+        i = chance.randrange(len(text))
+        broken = text[:i] + chance.choice(["", "x", "(", "}", ", "]) + text[i + chance.randrange(3) :]
+        mine, theirs = Document("a.arch", broken).diagnostics, check_text(broken, "a.arch", lints=True)
+        assert [(d.code, d.message, d.span[1:]) for d in mine] == [(d.code, d.message, d.span[1:]) for d in theirs]
+
+
+def test_shapes_are_those_of_the_graph():
+    """The type beside each assignment of the body is that of a value of the graph."""
+    path = SPECS[0]
+    document = Document(str(path), path.read_text(encoding="utf-8"))
+    spec = loads_at(document.text, str(path))
+    assert spec is not None
+    types = {str(t) for g in spec.elaborate().graph.definitions() for n in g.nodes for t in n.types}
+    hints = telling.inlay_hints(document, 0, len(document.text))
+    assert len(hints) >= 5 and {h.strip(": ").removesuffix(" …") for _, h in hints} <= types
+
+
+def test_what_was_known_stays_where_the_text_is_the_same():
+    good = "model M(d: int = 4)(x: [B, d]) -> y: [B, d] {\n  a = x * 2\n  b = a + 1\n  return b\n}\n"
+    first = Document("a.arch", good)
+    assert [h for _, h in telling.inlay_hints(first, 0, 999)] == [": [B, 4]", ": [B, 4]", " [B, 4]"]
+    broken = Document("a.arch", good.replace("b = a + 1", "b = a + "), first)
+    assert broken.broken and broken.good is first
+    (node,) = (n for n in broken.node_at(good.index("x * 2"), (tree.Binary,)))
+    assert telling.shapes(broken, node.span) == ["[B, 4]"]
+    again = Document("a.arch", good.replace("b = a + 1", "b = a + 3"), broken)
+    assert again.good is again
