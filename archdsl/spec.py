@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
 from archdsl.elaborate.bindings import static_names
+from archdsl.elaborate.entries import check_entries
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_LINES, limit, room
@@ -352,6 +353,16 @@ def _in_variant(spec: Spec, name: str) -> None:
         raise ArchError(*(d if i else replace(d, notes=(*d.notes, f"in the variant `{name}`")) for d, i in zip(e.diagnostics, inside))) from None
 
 
+def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
+    """Raises A0213 for entries of one model, at the defaults or in a variant, that need two weights at one address."""
+    families: dict[str, dict[str, Graph]] = {}
+    for name, spec in models.items():
+        if name != family(name) and (variant is None or variant in spec.variants):
+            families.setdefault(family(name), {})[name.partition(".")[2]] = spec.source(variant).graph
+    for name, entries in families.items():
+        check_entries(name, entries)
+
+
 def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector) -> None:
     for spec in models.values():
         if not _try(lambda: spec.elaborate(), found):  # noqa: B023
@@ -366,6 +377,9 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
     for spec, name in [(s, name) for s in models.values() for name in known if name in s.variants]:
         if not _try(lambda: _in_variant(spec, name), found):  # noqa: B023
             break
+    if not found.found:
+        for name in (None, *known):
+            _try(lambda: _entries_agree(models, name), found)  # noqa: B023
     if not found.found:
         from archdsl.claims import check_claims
         from archdsl.names import check_names

@@ -177,3 +177,28 @@ def test_many_entries_stay_cheap():
     entries = " ".join(f"entry e{i}(x: [B, d]) -> [B, d] {{ return {i} * x }}" for i in range(300))
     spec = archdsl.loads(f"model M(d: int = 8) {{ {entries} }}\nvariant v {{ d = 4 }}")
     assert len(spec.models) == 301 and spec.session.steps < 200_000
+
+
+AE = """use std.channel { MLP }
+use std.linear { Linear }
+model AE(code: int = CODE) {
+  share core = MLP(16)
+  entry encode(x: [B, 8]) -> z: [B, _] { return x |> core |> Linear(code) as out }
+  entry decode(z: [B, code]) -> y: [B, _] { return z |> core |> Linear(3) as out }
+}
+"""
+
+
+@pytest.mark.parametrize("odd", [AE.replace("CODE", "4"), AE.replace("CODE", "8") + "variant small { code = 4 }\n"])
+def test_entries_that_use_shared_weights_at_two_widths_are_told_at_check(odd):
+    with pytest.raises(archdsl.ArchError) as caught:
+        archdsl.loads(odd)
+    d, = caught.value.diagnostics
+    assert d.code == "A0213"
+    assert d.message == "the entries of `AE` share `core.up.weight` and would need two of it: [16, 8] in `encode`, [16, 4] in `decode`"
+    assert (d.span.text, d.labels[0].span.text) == ("core", "core")
+    assert d.labels[0].span.start < d.span.start
+
+
+def test_what_entries_own_stands_below_their_names_and_may_differ():
+    assert sorted(archdsl.loads(AE.replace("CODE", "8")).models) == ["AE.decode", "AE.encode"]
