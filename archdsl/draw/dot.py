@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from archdsl.cost.units import short
@@ -22,7 +23,7 @@ def dot_text(view: View) -> str:
 
 def rendered(view: View, kind: str, path: str) -> bytes:
     """SVG or PNG. `path`: the file that was asked for, for messages. Raises A0662 without the program, A0663 when it fails."""
-    import graphviz
+    graphviz: Any = import_module("graphviz")  # it has no types; loaded here, for it is seldom needed
 
     span = Span(Source("-o", path), 0, len(path))
     page = f"`-o {path.rpartition('.')[0] or path}.html` needs no program"

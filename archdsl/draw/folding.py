@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from archdsl.elaborate.values import is_list
 from archdsl.graph import Graph, Mask, Node, Value
 from archdsl.ops.registry import find
 from archdsl.records import field, record, replace
@@ -50,7 +51,7 @@ class Looks:
                     return "graph", self.of(a)
                 if isinstance(a, Mask):
                     return a.kind, *map(wire, a.args)
-                return tuple(map(wire, a)) if isinstance(a, (tuple, list)) else (type(a).__name__, a)
+                return tuple(map(wire, a)) if is_list(a) else (type(a).__name__, a)
 
             nodes = tuple((n.op, wire(n.args), _shape_of(n, wire), n.types) for n in graph.nodes if n.op != "param")
             weights = tuple((p.path, p.kind, p.type) for p in graph.params)
