@@ -378,8 +378,8 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
         if not _try(lambda: _in_variant(spec, name), found):  # noqa: B023
             break
     if not found.found:
-        for name in (None, *known):
-            _try(lambda: _entries_agree(models, name), found)  # noqa: B023
+        for variant in (None, *known):
+            _try(lambda: _entries_agree(models, variant), found)  # noqa: B023
     if not found.found:
         from archdsl.claims import check_claims
         from archdsl.names import check_names

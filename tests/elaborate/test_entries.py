@@ -201,4 +201,4 @@ def test_entries_that_use_shared_weights_at_two_widths_are_told_at_check(odd):
 
 
 def test_what_entries_own_stands_below_their_names_and_may_differ():
-    assert sorted(archdsl.loads(AE.replace("CODE", "8")).models) == ["AE.decode", "AE.encode"]
+    assert sorted(archdsl.loads(AE.replace("CODE", "8")).models) == ["AE", "AE.decode", "AE.encode"]
