@@ -15,10 +15,12 @@ import torch
 
 from archdsl.claims import verify
 from archdsl.diagnostics.model import ArchError
+from archdsl.diagnostics.render import render
 from archdsl.dims import evaluate
 from archdsl.elaborate.model import Elaborated
 from archdsl.graph import TensorType
 from archdsl.inputs import sample_inputs
+from archdsl.lints import lint
 from archdsl.ops.rules import torch_dtype
 from archdsl.printer import print_graph
 from archdsl.source import Source
@@ -91,7 +93,9 @@ def formats(text: str) -> bool:
 def checked(text: str) -> Spec | None:
     """The spec, when it has no faults; what is wrong with it can be shown."""
     try:
-        return loads(text, "fuzzed.arch")
+        spec = loads(text, "fuzzed.arch")
+        assert all(render(d) for d in lint(spec.module))
+        return spec
     except ArchError as fault:
         if not fault.diagnostics or not str(fault):
             raise
