@@ -80,9 +80,9 @@ def _key(d: Diagnostic) -> tuple[str, int, int]:
 
 
 def _stands(d: Diagnostic, after: list[Diagnostic], edits: list[Edit]) -> bool:
-    """Whether the same is said again at the same place of the new text."""
+    """Whether the same is said again at the same place of the new text; of a name, that the new one is as wrong as the old one."""
     start, end = _moved(d.span.start, edits), _moved(d.span.end, edits)
-    return any(o.code == d.code and o.message == d.message and _touches(o.span, start, end) for o in after)
+    return any(o.code == d.code and (o.message == d.message or not _broken([d])) and _touches(o.span, start, end) for o in after)
 
 
 def _misled(d: Diagnostic, after: list[Diagnostic], edits: list[Edit], new: str) -> bool:

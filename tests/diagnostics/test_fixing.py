@@ -46,6 +46,22 @@ def test_a_fix_that_does_not_mend_is_taken_back():
     assert (made.text, made.done) == ("one two", ())
 
 
+def test_a_name_that_is_no_better_is_taken_back():
+    def check(text: str) -> list[Diagnostic]:
+        span = Span(Source("a", text), 0, len(text))
+        other = {"n": "ne", "ne": "neg", "neg": "ne"}[text]
+        return [Diagnostic("A0201", f"the name `{text}` is not in scope", span, fixes=(Fix(f"replace by `{other}`", ((span, other),)),))]
+
+    assert fix_text("n", "a", check).text == "n"
+
+
+def test_a_guess_that_leads_astray_is_taken_back():
+    """Two commas are missing, and a bracket is offered: with it the rest of the line makes no sense."""
+    text = "block A(d: int)(x: [..., d]) -> [..., d] {\n  return where(x > 0 x x * 2)\n}\n"
+    assert any(d.fixes for d in check_text(text, "a.arch"))
+    assert fix_text(text, "a.arch", lambda t: check_text(t, "a.arch")).text == text
+
+
 def test_edits_of_other_files_are_left_alone():
     made = fix_text("one", "a", lambda text: [fault("one", 0, 3, "two", path="b")])
     assert (made.text, len(made.left)) == ("one", 1)
