@@ -64,6 +64,9 @@ def layers(model: nn.Module, selector: Selector | None = None) -> list[tuple[str
     for name, module in chosen:
         if not any(name.startswith(f"{other}.") for other, _ in outer):
             outer.append((name, module))
+    if selector is None:  # a norm behind the layers is like those inside them, but stands alone: compiling it would cost more than it saves
+        counts = Counter(_kind(m) for _, m in outer)
+        outer = [(name, m) for name, m in outer if counts[_kind(m)] > 1]
     return outer
 
 
