@@ -193,7 +193,7 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
     (folder / "specs").symlink_to(Path(__file__).parent.parent / "specs")
     for registry in (ops, passes, reports):
         registry.load()  # what is loaded later would be lost when the tables are put back
-    kept = [(table, dict(table)) for table in (OPS, PASSES, REPORTS)]
+    kept: list[Any] = [(table, dict(table)) for table in (OPS, PASSES, REPORTS)]
     try:
         for b in blocks(document):
             if "file" in b.options:

@@ -456,6 +456,8 @@ def test_a_pass_rewrites_a_captured_model_and_its_tables_stay(tmp_path):
 
 
 class Nested(nn.Module):
+    graph: nn.Module
+
     def __init__(self):
         super().__init__()
         self.add_module("graph", nn.Linear(8, 8))  # a name that lowered modules use themselves

@@ -43,7 +43,8 @@ def test_a_const_is_neither_counted_nor_lost_in_print():
 @pytest.mark.parametrize(("name", "printed"), [("M", "M"), ("net", "net"), ("x", "x"), ("gelu", "Gelu")])
 def test_the_printed_model_keeps_its_name(name, printed):
     text = ("use std.linear { Linear }\nblock Up(n: int)(x: [..., d]) -> [..., d] { return x |> Linear(n) as up |> Linear(d) as down }\n"
-            f"model {name}(d: int = 8)(x: [M, d], net: [M, d]) -> y: [M, d] {{\n  param weight: [d] = normal()\n  Y: for i in range(2) {{ x = Up(3)(x) as m }}\n"
+            f"model {name}(d: int = 8)(x: [M, d], net: [M, d]) -> y: [M, d] {{\n  param weight: [d] = normal()\n"
+            "  Y: for i in range(2) { x = Up(3)(x) as m }\n"
             "  return x * weight + net\n}")
     made = archdsl.loads(text).elaborate()
     again = archdsl.loads(print_graph(made))

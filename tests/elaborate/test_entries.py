@@ -170,7 +170,7 @@ variant v { a.p.k = 5, m = none }"""
     spec = archdsl.loads(text)
     assert [i.name for i in spec.models["M.b"].elaborate("v").inputs] == ["x"]
     with pytest.raises(archdsl.ArchError, match="nothing can be set"):
-        spec.models["M.a"].build(**{"b.typo": 5})
+        spec.models["M.a"].build(knobs={"b.typo": 5})
 
 
 def test_many_entries_stay_cheap():

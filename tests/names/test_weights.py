@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -352,9 +352,9 @@ def test_a_spec_without_names_says_how_to_add_some():
 
 def test_a_module_is_no_state_dict(spec):
     with pytest.raises(TypeError, match=r"not Linear: pass its `\.state_dict\(\)`"):
-        import_weights(spec.build(), torch.nn.Linear(2, 2))
+        import_weights(spec.build(), cast("Any", torch.nn.Linear(2, 2)))
     with pytest.raises(TypeError, match=r"not list$"):
-        import_weights(spec.build(), [torch.ones(2)])
+        import_weights(spec.build(), cast("Any", [torch.ones(2)]))
 
 
 def test_training_goes_on_after_an_import(spec):
