@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from archdsl import shapes
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import Label, error
 from archdsl.dims import Size
 from archdsl.elaborate.apply import owner_allowed
 from archdsl.elaborate.bindings import word_span
@@ -19,8 +19,9 @@ from archdsl.elaborate.limits import MAX_AXES, limit
 from archdsl.elaborate.operators import as_float
 from archdsl.elaborate.ops import apply_op, as_attribute
 from archdsl.elaborate.values import POISON, InitRef, describe, is_hyper_number, is_list
-from archdsl.graph import InitExpr, Param, TensorType, Value
+from archdsl.graph import InitExpr, Node, Param, TensorType, Value
 from archdsl.ops.initializers import RANDOM
+from archdsl.ops.registry import find
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -113,12 +114,31 @@ def draws(init: Any) -> bool:
     return isinstance(init, InitExpr) and (init.op in RANDOM or init.op == "param" or any(map(draws, init.args)))
 
 
+def _no_constant(value: Value) -> Node | None:
+    """A node that the value depends on and that is no table of numbers."""
+    seen: set[int] = set()
+    stack = [value.node]
+    while stack:
+        node = stack.pop()
+        op = find(node.op)
+        if op is None or op.random:
+            return node
+        if id(node) not in seen:
+            seen.add(id(node))
+            stack += [v.node for v in node.operands()]
+    return None
+
+
 def const(frame: Frame, s: tree.Const) -> None:
     """`const NAME = VALUE`: a weight that is not saved where the value is an initialiser, else a name for it."""
     value = evaluate(frame, s.value)
     if isinstance(value, (InitRef, InitExpr)):
         _declare(frame, s, "const", s.value, word_span(s, s.name))
         return
+    if isinstance(value, Value) and (node := _no_constant(value)) is not None:
+        labels = (Label(node.span, "this one"),)
+        raise error("A0204", f"`{s.name}` is no const", s.value.span, "it follows from a weight, an input or a draw", labels=labels,
+                    help=f"write `{s.name} = …` without `const`")
     if s.address:
         raise error("A0209", f"`as {s.address}` names a weight; this value owns nothing", s.span, help="drop the `as`")
     if s.type is not None and isinstance(s.type, tree.TensorType) and not isinstance(value, Value):

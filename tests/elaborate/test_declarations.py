@@ -57,6 +57,12 @@ def test_a_const_that_others_would_not_have_is_refused(value):
     assert "const" in fault(f"param w: [8] = normal()\nconst c: [8] = {value}\nreturn x * c * w", code="A0204").help[0]
 
 
+@pytest.mark.parametrize("value", ["w", "w + iota(8)", "x", "permutation(8)"])
+def test_a_const_follows_from_numbers_alone(value):
+    assert "without `const`" in fault(f"param w: [8] = ones()\nconst c = {value}\nreturn x * w", "A0204").help[0]
+    assert model("const c = 2 * iota(8) + T\nreturn x * cast(c, \"float\")")
+
+
 def test_a_const_shares_the_addresses_of_weights():
     fault("param w: [8] = ones()\nconst c as w: [8] = ones()\nreturn x * c * w", code="A0211")
 
