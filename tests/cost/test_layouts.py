@@ -62,7 +62,10 @@ def laid_call(name: str, i: int, model: torch.dtype, how: str, grad: set[str] | 
     return call, {k: mapped(v, placed) for k, v in values.items()}
 
 
-@cases
+OWN = [(n, i) for n, i in CASES if n != "aten"]  # of an op of another library the cost is unknown, and where its results lie
+
+
+@pytest.mark.parametrize(("name", "i"), OWN, ids=[f"{n}-{i}" for n, i in OWN])
 def test_results(name: str, i: int):
     """Alias or new, strides and bytes of every result, in evaluation and in training."""
     for how in HOW:

@@ -57,11 +57,11 @@ def test_good_example(code, page, tmp_path, monkeypatch):
 
 
 def test_no_golden_case_without_its_code():
-    assert {f.stem for f in (TESTS / "golden/errors").glob("A*.txt")} == {p.values[0] for p in pages("spec", "bad")}
+    assert {f.stem for f in (TESTS / "golden/errors").glob("A*.txt")} == {p.values[0] for p in (*pages("spec", "bad"), *pages("shell", "bad"))}
 
 
 @pytest.mark.parametrize(("code", "page"), pages("shell", "bad"))
-def test_command_examples(code, page, tmp_path):
+def test_command_examples(code, page, tmp_path, golden):
     """In a folder with the files that the examples speak of, the bad command ends with its code, the good one does not."""
     script = tmp_path / "archdsl"
     script.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -m archdsl.cli.main \"$@\"\n")
@@ -79,6 +79,9 @@ def test_command_examples(code, page, tmp_path):
         done = subprocess.run(["sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
         assert (f"[{code}]" in done.stdout + done.stderr) == fails, f"{command}\n{done.stdout}\n{done.stderr}"
         assert (done.returncode != 0) == fails, f"{command}\n{done.stdout}\n{done.stderr}"
+        if fails:
+            shown = (done.stdout + done.stderr).replace(os.path.realpath(folder), "~").replace(str(folder), "~")
+            assert shown == golden.at(f"errors/{code}.txt")
 
 
 def test_every_code_is_raised_by_a_test():
