@@ -229,7 +229,7 @@ def _output_names(program: Any) -> tuple[str | None, ...]:
     spec = program.call_spec.out_spec
     try:
         made = _tree().tree_unflatten(list(range(spec.num_leaves)), spec)
-    except Exception:
+    except Exception:  # a record of the user's whose constructor refuses numbers: its outputs have no names
         return ()
     names: list[str | None] = [None] * spec.num_leaves
     for key, value in made.items() if isinstance(made, Mapping) else ():
