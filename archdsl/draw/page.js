@@ -23,6 +23,7 @@ function make(tag, attributes = {}, ...children) {
 }
 const count = (item) => item.count ?? 1;
 const inside = (item) => item.d === undefined ? null : data.definitions[item.d];
+const tensor = (item) => item.k === "input" || item.k === "output";
 const holds = (item) => item.d !== undefined && inside(item).items.length > 0;
 
 // ---------------------------------------------------------------- places: "2.0.1" leads to an item
@@ -73,14 +74,17 @@ function contents(item, place, times, address) {
   const base = item.k === "block" || item === data.root ? address : address.slice(0, address.length - (item.p ?? "").length).replace(/\.$/, "");
   own.items.forEach((below, i) => {
     body.append(box(below, place === "" ? String(i) : `${place}.${i}`, times, below.p ? (base ? `${base}.${below.p}` : below.p) : base));
-    const leaving = own.edges.filter((e) => e[0] === i);
-    if (i + 1 < own.items.length) {
-      const labels = [...new Set(leaving.map((e) => e[2].length <= 30 ? e[2] : e[3]))];
-      body.append(make("div", { class: "link", title: [...new Set(leaving.map((e) => `${e[2]} is ${e[3]}`))].join("\n") }, labels.join("  ")));
-    }
+    if (i + 1 < own.items.length) body.append(link(own, i));
   });
   body.edges = own.edges;
   return body;
+}
+function link(own, i) {  // the shapes that leave item i; of those that pass the next one by, where they go
+  const leaving = own.edges.filter((e) => e[0] === i), shown = (e) => e[2].length <= 30 ? e[2] : e[3];
+  const next = new Set(leaving.filter((e) => e[1] === i + 1).map(shown)), far = new Map();
+  for (const e of leaving) if (e[1] !== i + 1 && !next.has(shown(e))) far.set(shown(e), [...far.get(shown(e)) ?? [], own.items[e[1]].n]);
+  const labels = [...next, ...[...far].map(([shape, names]) => `${shape} to ${[...new Set(names)].join(", ")}`)];
+  return make("div", { class: "link", title: [...new Set(leaving.map((e) => `${e[2]} is ${e[3]}`))].join("\n") }, labels.join(" · "));
 }
 function lanes(edges) {  // edges that pass others by, each in the first free lane; inner ones first
   const wires = edges.map(([s, t]) => ({ s: s ?? -1, t })).filter((w) => w.t - w.s > 1 && !(w.s === -1 && w.t === 0)).sort((a, b) => (a.t - a.s) - (b.t - b.s));
@@ -148,18 +152,19 @@ function tell(item, address, times) {
   if ((item.calls ?? 1) > 1) row("applied", `${item.calls} times with the same weights; the activation bytes are those of all`);
   for (const [name, title] of Object.entries(HEATS)) {
     const value = item[name] ?? (item[name] === null ? null : 0), part = data.root[name] ? value * count(item) * times / data.root[name] : 0;
-    if (value === null) continue;
+    if (value === null || tensor(item) && name !== "bytes") continue;
     row(title, `${full(value)}${unit(name) && " B"}`, make("span", { class: "soft" }, part && name !== "bytes" ? `  ${(100 * part).toPrecision(3)} % of the model` : ""));
   }
   if (item.o) row("result", make("code", {}, item.o), make("span", { class: "soft" }, item.e !== item.o ? `  here ${item.e}` : ""));
   for (const [path, kind, type] of item.w ?? []) row(kind || "reads", make("code", {}, `${path}: ${type}`));
   if (item.unknown) row("cost", "not known of a foreign op");
-  const parts = [make("h2", {}, item.n + (count(item) > 1 ? ` × ${count(item)}` : "")), make("p", { class: "soft" }, item.t ?? "")];
-  if (item.doc) parts.push(make("p", {}, item.doc));
+  const parts = [make("h2", {}, item.n + (count(item) > 1 ? ` × ${count(item)}` : "")), ...(item.t && item.t !== item.n ? [make("p", { class: "soft" }, item.t)] : [])];
+  if (item.doc) parts.push(make("p", {}, ...item.doc.split("`").map((text, i) => i % 2 ? make("code", {}, text) : text)));
   parts.push(make("table", {}, ...rows));
   if (item.s) parts.push(...source(item.s));
   document.getElementById("details").replaceChildren(...parts);
-  document.querySelector("pre .here")?.scrollIntoView({ block: "nearest" });
+  const here = document.querySelector("pre .here");  // scrolled by hand: scrollIntoView would move the page as well
+  if (here) here.parentElement.scrollTop = here.offsetTop - here.parentElement.clientHeight / 3;
 }
 function source([file, first, last]) {
   const [name, text] = data.sources[file], lines = text.replace(/\n$/, "").split("\n");
@@ -172,7 +177,8 @@ function search(text) {
   const hits = document.getElementById("hits"), wanted = text.trim().toLowerCase(), found = [];
   if (wanted) {
     for (const at of walk(data.root)) {
-      if (at.place !== "" && `${at.item.n} ${at.item.t ?? ""} ${at.address}`.toLowerCase().includes(wanted)) found.push(at);
+      const texts = tensor(at.item) ? [at.item.n] : [at.item.n, at.item.t ?? "", at.address];  // inputs and outputs share the address around them
+      if (at.place !== "" && texts.some((t) => t.toLowerCase().includes(wanted))) found.push(at);
       if (found.length === 60) break;
     }
   }

@@ -2,7 +2,7 @@
 different ones among them cost."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from heapq import heappop, heappush
 from math import prod
@@ -156,7 +156,7 @@ class _Viewer:
             self.known[key] = self.inside(graph, address)
         below, edges = self.known[key]
         weights = tuple((p.path, p.kind, str(p.type)) for p in graph.params)
-        title = graph.name if graph.name not in path.split(".") else listed(t for b in below if b.kind == "block" for t in b.title.split(" · "))
+        title = graph.name if graph.name not in path.split(".") else listed(_titles(below))
         first = graph.outputs[0].type if graph.outputs else None
         return Item("block", name, title, path, path, 1, row.params, self.forward(graph), row.saved_bytes, 0, self.bytes(first), row.calls,
                     str(first or ""), self.shape(first), span if span.source.text else graph.span, graph.doc,
@@ -266,6 +266,15 @@ def _container(kind: str, name: str, title: str, inside: Iterable[Item], path: s
     end = parts[-1]
     return Item(kind, name, title, path, last, count, total("params"), total("macs"), saved, total("state_bytes"), end.bytes, 1, end.output,
                 end.shape, parts[0].span, "", any(p.unknown for p in parts))
+
+
+def _titles(items: Iterable[Item]) -> Iterator[str]:
+    """What blocks are called, those inside lists of layers too."""
+    for item in items:
+        if item.kind == "block":
+            yield from item.title.split(" · ")
+        elif item.kind in ("list", "repeat"):
+            yield from _titles(item.below)
 
 
 @lru_cache(None)

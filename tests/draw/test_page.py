@@ -106,6 +106,36 @@ def test_edges_show_shapes_and_arrows(page, tmp_path):
 
 
 @needs_chromium
+def test_96_layers_are_drawn_within_a_second(page, tmp_path):
+    """From the start of the navigation to the drawn picture, the data parsed; the last of the page's scripts asks."""
+    assert ask(page, "document.querySelectorAll('.item').length && performance.now()", tmp_path) <= 1000
+
+
+@needs_chromium
+def test_a_shape_that_passes_others_by_says_where_it_goes(tmp_path):
+    text = """\
+use std.linear { Linear }
+
+model Net(d: int = 8)(x: [B = 2, d]) -> y: [B, d] {
+  wide = Linear(2 * d)(x) as wide
+  narrow = Linear(d)(x) as narrow
+  return narrow + (wide |> Linear(d) as back)
+}
+"""
+    links = ask(html_page(view(loads(text).elaborate())), "[...document.querySelectorAll('.link')].map((e) => e.textContent)", tmp_path)
+    assert links == ["[B, 8]", "[B, 16] to back", "[B, 8] to add", "[B, 8]", "[B, 8]"]
+
+
+@needs_chromium
+def test_it_opens_at_its_top_with_the_model_in_the_source(tmp_path):
+    page = html_page(view(load(next(p for p in shipped_files() if p.endswith("hat.arch"))).elaborate(), name="HAT"))
+    script = """(() => { const pre = document.querySelector('pre'), here = pre.querySelector('.here'), box = pre.getBoundingClientRect();
+      return [scrollY, document.getElementById('picture').scrollTop, document.getElementById('details').scrollTop, here.textContent,
+              here.getBoundingClientRect().top >= box.top && here.getBoundingClientRect().bottom <= box.bottom]; })()"""
+    assert ask(page, script, tmp_path) == [0, 0, 0, "model HAT(", True]
+
+
+@needs_chromium
 def test_open_close_and_skip_edges(page, tmp_path):
     script = """(() => {
       document.querySelectorAll('.head .turn')[2].click();
@@ -134,9 +164,10 @@ def test_search_finds_addresses_of_folded_layers(page, tmp_path):
     script = """(() => { const box = document.getElementById('search'); box.value = 'attn.q'; box.oninput({ target: box });
       const hits = document.querySelectorAll('#hits button'); const told = hits[0].textContent; hits[0].click();
       const at = document.querySelector('.chosen > .head b').textContent, address = document.querySelector('#details code').textContent;
-      return [hits.length, told, at, address]; })()"""
+      return [[...hits].map((h) => h.firstChild.textContent), told, at, address]; })()"""
     hits, told, at, address = ask(page, script, tmp_path)
-    assert hits >= 1 and "attn.q" in told and at == "q"
+    assert hits and not {"x", "output"} & set(hits), "inputs and outputs are found by their names alone"
+    assert "attn.q" in told and at == "q"
     made = hybrid((NEMOTRON * 2)[:96])
     assert any(name.startswith(f"{address}.") for name, _ in made.graph.parameters())
 
