@@ -176,8 +176,8 @@ def _is_ours(folder: Path) -> bool:
     return {p.name for p in folder.iterdir()} <= {*FILES, NAMES, "model.pt2", "model.onnx", "model.onnx.data"}
 
 
-def _span(text: str) -> Span:
-    return Span(Source("-o", text), 0, len(text))
+def _span(text: str, said: str = "-o") -> Span:
+    return Span(Source(said, text), 0, len(text))
 
 
 def _manifest(spec: Spec, variant: str | None, knobs: dict[str, Any], made: Elaborated, seed: int, dtype: Any) -> Manifest:
@@ -267,7 +267,8 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
     try:
         import onnxscript  # noqa: F401
     except ModuleNotFoundError:
-        raise error("A0523", "writing ONNX needs the packages onnx and onnxscript", _span("--onnx"), help="pip install 'archdsl[onnx]'") from None
+        raise error("A0523", "writing ONNX needs the packages onnx and onnxscript", _span("--onnx", "compile"),
+                    help="pip install 'archdsl[onnx]'") from None
     xs, dynamic = _example(made)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -292,13 +293,13 @@ def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, An
     try:
         state = load_file(path, device=str(device))
     except Exception as e:  # safetensors raises its own kind
-        raise error("A0520", f"{path} cannot be read: {e}", _span(str(path))) from None
+        raise error("A0520", f"{path} cannot be read: {e}", _span(str(path), "folder")) from None
     fresh = spec.build(seed=manifest.seed, dtype=getattr(torch, manifest.dtype), device=device, bind=bind)
     missing = fresh.load_state_dict(state, strict=False)
     if missing.missing_keys or missing.unexpected_keys:
         name = (missing.missing_keys or missing.unexpected_keys)[0]
         raise error("A0520", f"{path} does not hold the weights of graph.arch: `{name}` is {'missing' if missing.missing_keys else 'unexpected'}",
-                    _span(str(path)))
+                    _span(str(path), "folder"))
     fresh.archdsl = Origin(manifest.spec, manifest.model, manifest.variant, {k: str(v) for k, v in manifest.knobs.items()}, fresh.typed,
                            _names(Path(folder) / NAMES), spec)
     return fresh
@@ -312,7 +313,7 @@ def _names(path: Path) -> dict[str, WeightMap]:
     try:
         return {name: WeightMap.from_json(m) for name, m in json.loads(path.read_text(encoding="utf-8")).items()}
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise error("A0520", f"{path} cannot be read: {e}", _span(str(path))) from None
+        raise error("A0520", f"{path} cannot be read: {e}", _span(str(path), "folder")) from None
 
 
 def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
@@ -322,14 +323,15 @@ def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
     root = Path(folder)
     for name in ("graph.arch", "weights.safetensors", "manifest.json"):
         if not (root / name).is_file():
-            raise error("A0520", f"{root} holds no {name}", Span(Source("folder", str(root)), 0, len(str(root))), "not a folder written by compile",
+            raise error("A0520", f"{root} holds no {name}", _span(str(root), "folder"), "not a folder written by compile",
                         help="`archdsl compile SPEC -o DIR` writes one")
     manifest = read_manifest(root)
     if manifest.language.split(".")[:2] != VERSION.split(".")[:2]:
-        raise error("A0522", f"{root} was written by version {manifest.language}, this is {VERSION}", _span(str(root)), help="compile the spec again")
+        raise error("A0522", f"{root} was written by version {manifest.language}, this is {VERSION}", _span(str(root), "folder"),
+                    help="compile the spec again")
     spec = load(root / "graph.arch")
     if spec.elaborate().graph.hash != manifest.graph_hash:
-        raise error("A0522", f"{root / 'graph.arch'} is not the graph of the manifest", _span(str(root)), "its hash differs",
+        raise error("A0522", f"{root / 'graph.arch'} is not the graph of the manifest", _span(str(root), "folder"), "its hash differs",
                     help="compile the spec again")
     return spec, manifest
 
@@ -339,4 +341,4 @@ def read_manifest(root: Path) -> Manifest:
     try:
         return Manifest.model_validate(json.loads((root / "manifest.json").read_text(encoding="utf-8")))
     except (ValidationError, ValueError, OSError) as e:
-        raise error("A0520", f"{root / 'manifest.json'} cannot be read: {str(e).splitlines()[0]}", _span(str(root))) from None
+        raise error("A0520", f"{root / 'manifest.json'} cannot be read: {str(e).splitlines()[0]}", _span(str(root), "folder")) from None

@@ -33,7 +33,8 @@ def rendered(view: View, kind: str, path: str) -> bytes:
         raise error("A0662", f"{kind.upper()} needs the program `dot`, which is not on the PATH", span, "laid out by Graphviz",
                     help=("`apt install graphviz`, `brew install graphviz` or `winget install graphviz`", page)) from None
     except graphviz.CalledProcessError as fault:
-        raise error("A0663", f"`dot` could not draw this: {str(fault.stderr).strip()[:400] or fault}", span, help=page) from None
+        said = fault.stderr.decode(errors="replace") if isinstance(fault.stderr, bytes) else str(fault.stderr or "")
+        raise error("A0663", f"`dot` could not draw this: {said.strip()[:400] or fault}", span, help=page) from None
 
 
 class _Writer:
