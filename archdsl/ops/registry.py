@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from archdsl.records import field, record
 
 if TYPE_CHECKING:
+    from archdsl.graph import TensorType
     from archdsl.syntax import tree
 
 Role = Literal["map", "contract", "normalise", "causal", "mix", "grouped"]
@@ -37,6 +39,21 @@ class OpError(ValueError):
         self.message, self.about, self.help, self.require = message, about, help, require
 
 
+LENGTH = "Length"
+"""The symbol for how many positions a state has room for."""
+
+
+@record()
+class Extension:
+    """How an op goes on from a state. `op`: takes the same operands, then those named in `states`, and gives the new ones behind its results; it
+    may take `position` (how many positions came before) and `start` (for each row, where it begins).
+    `states`: name -> type at the beginning, all zeros; `Length` in a shape is the room that the user gives. `attrs`: further ones of `op`."""
+
+    op: str
+    states: dict[str, TensorType] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
 @record(slots=False)
 class Op:
     """`infer(**arguments) -> TensorType | tuple` with operands as TensorType, number or None; absent: the signature alone decides,
@@ -51,6 +68,10 @@ class Op:
     be more than the signature can say).
     `view`: the result may alias the first operand. `keeps`: where the result has the first operand's shape, it is that operand.
     `samples`: argument sets for the registry test: () -> list[dict].
+    `stream`: what the op does along time, where positions meet: called with `time` (operand -> its axes along the stream, from the right:
+    -1 is the last) and the op's arguments, it gives the `Extension` that goes on from a state, or None where no positions meet; raises OpError
+    where later positions are needed. Without it, every axis that the signature or an attribute `axis` mixes is one along which nothing streams.
+    `reference`: a plain form of the body, for ops whose body is a kernel: the registry test counts and compares with it.
     """
 
     name: str
@@ -69,6 +90,8 @@ class Op:
     own: tuple[str, ...] = ()
     source: str = ""
     samples: Callable[[], list[dict[str, Any]]] | None = None
+    stream: Callable[..., Extension | None] | None = None
+    reference: Callable[..., Any] | None = None
 
     @property
     def doc(self) -> str:
@@ -132,6 +155,7 @@ def installed(name: str) -> bool:
     return name in OPS
 
 
+FAMILIES = ("attention", "constants", "conv", "foreign", "gated", "indexing", "layout", "linear", "norms", "pointwise", "random", "reduction", "time")
 _loaded = False
 
 
@@ -140,4 +164,5 @@ def load() -> None:
     global _loaded
     if not _loaded:
         _loaded = True
-        from archdsl.ops import attention, constants, conv, foreign, indexing, layout, linear, norms, pointwise, random, reduction  # noqa: F401
+        for family in FAMILIES:
+            import_module(f"archdsl.ops.{family}")

@@ -49,6 +49,11 @@ def misfit(value: Any, dtype: str) -> str:
 
 
 # ---------------------------------------------------------------- questions of bodies
+def traced(x: Any) -> bool:
+    """Whether a body is being traced: the operand stands for a tensor to come."""
+    return _traced_type(x) is not None
+
+
 def is_tensor(x: Any) -> bool:
     """True for a tensor or a traced tensor, False for a number, a run-time size or None."""
     return _traced_type(x) is not None or hasattr(x, "dim") and not _is_proxy(x)

@@ -98,10 +98,11 @@ class Call:
         if self.op.name == "at_least":
             self.attrs = {}
 
-    def __call__(self, training: bool = False) -> tuple[torch.Tensor, ...]:
+    def __call__(self, training: bool = False, reference: bool = False) -> tuple[torch.Tensor, ...]:
         torch.manual_seed(0)
         extra = {"training": training} if self.op.phase else {}
-        result = self.op.body(*self.args, **self.attrs, **extra)
+        body = self.op.reference if reference and self.op.reference is not None else self.op.body
+        result = body(*self.args, **self.attrs, **extra)
         return tuple(result) if isinstance(result, (tuple, list)) else (result,)
 
 

@@ -54,7 +54,7 @@ def _counted(call: Call) -> int:
     """Multiply-accumulates that torch counts; vectors, which its counter leaves out, are counted here."""
     vectors = {torch.ops.aten.mv: lambda a, b, *_, **__: 2 * math.prod(a), torch.ops.aten.dot: lambda a, b, *_, **__: 2 * math.prod(a)}
     with FlopCounterMode(display=False, custom_mapping=vectors) as counter, sdpa_kernel(SDPBackend.MATH):
-        call()
+        call(reference=True)  # the counter does not see into kernels
     assert counter.get_total_flops() % 2 == 0
     return counter.get_total_flops() // 2
 
@@ -63,6 +63,15 @@ def _counted(call: Call) -> int:
 def test_macs(name: str, i: int):
     op = OPS[name]
     assert (op.macs(**sample(name, i)) if op.macs else 0) == _counted(Call(name, i))
+
+
+# ---------------------------------------------------------------- kernels
+@pytest.mark.parametrize(("name", "i"), [c for c in CASES if OPS[c[0]].reference is not None])
+def test_kernel_equals_reference(name: str, i: int):
+    for dtype, within in ((torch.float64, 1e-10), (torch.float32, 1e-4)):
+        call = Call(name, i, dtype)
+        for got, expected in zip(call(), call(reference=True), strict=True):
+            assert got.dtype == expected.dtype and torch.allclose(got, expected, rtol=within, atol=within)
 
 
 # ---------------------------------------------------------------- what autograd keeps

@@ -1,0 +1,323 @@
+"""Ops that carry a state along time, from one declaration: the parallel op, the op that goes on from a state, and their kernel.
+
+```
+@recurrent("retention(q: [..., T, k], …, decay: [..., T]) -> [..., T, e]", state={"memory": "f32[..., k, e]"}, samples=…)
+def retention(q, k, v, decay, memory):
+    \"\"\"…\"\"\"
+    return y, memory            # any number of positions, from the state `memory`
+
+@retention.step
+def _(q, k, v, decay, memory):  # one position: the operands without their axis T
+    return y, memory
+```
+Float operands arrive in the dtype of the states (float32 at least), results leave in that of the first operand.
+
+This registers `retention` and `retention_extend(…, memory: f32[..., k, e]) -> (y: [..., T, e], memory: f32[..., k, e])`. The axis `T` of the
+signature is time. Both bodies call one opaque torch op (`torch.ops.archdsl.retention`) with a backward pass that computes the forward pass again,
+so autograd keeps the operands alone; a step of one position is written out instead. Kernels register on that torch op.
+"""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache, cached_property
+from typing import Any
+
+from archdsl.graph import TensorType
+from archdsl.lazy import torch
+from archdsl.ops.registry import OPS, Extension, Op, OpError
+from archdsl.ops.rules import is_float, same_size, size, torch_dtype, traced
+from archdsl.shapes import infer_by_signature
+from archdsl.syntax import tree
+
+Fold = Callable[..., tuple[Any, ...]]
+
+
+class Recurrence:
+    """One declared recurrence. `body(*operands, *states, **attributes) -> (results…, new states…)` for any number of positions."""
+
+    def __init__(self, signature: str, state: dict[str, str], body: Fold, rules: dict[str, Any]):
+        self.name = signature.split("(", 1)[0].strip()
+        self.state, self.body = state, body
+        self._step: Fold | None = None
+        head, _, result = signature.rpartition(") -> ")
+        first = result if result.startswith("(") else f"(y: {result})"
+        states = ", ".join(f"{n}: {t}" for n, t in state.items())
+        extended = f"{self.name}_extend{head[len(self.name):]}, {states}) -> {first[:-1]}, {states})"
+        samples = rules.pop("samples")
+        shared = {**rules, "roles": {**rules.get("roles", {}), "T": "causal"}}
+        self.op = OPS[self.name] = Op(self.name, signature, self._parallel_body(), saves=self._saves, samples=samples, stream=self._stream,
+                                      reference=self._reference, **shared)
+        self.extend = OPS[f"{self.name}_extend"] = Op(f"{self.name}_extend", extended, self._extend_body(), saves=self._saves,
+                                                      samples=lambda: [self._with_state(s) for s in samples()], reference=self._stepwise, **shared)
+
+    def step(self, body: Fold) -> Fold:
+        """Registers what happens at one position."""
+        self._step = body
+        return body
+
+    # ---------------------------------------------------------------- what the signature says
+    @cached_property
+    def operands(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.op.decl.params if _tensor(p) is not None)
+
+    @cached_property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.op.decl.params if _tensor(p) is None)
+
+    @cached_property
+    def time(self) -> dict[str, int]:
+        """Operand or result -> where its axis of time lies, from the right; those without it are left out."""
+        shapes: dict[str, Any] = {p.name: _tensor(p) for p in self.op.decl.params}
+        shapes.update({f"->{i}": o.type for i, o in enumerate(self.op.decl.outs)})
+        return {name: names.index("T") - len(names) for name, t in shapes.items() if t is not None and "T" in (names := _axes(t))}
+
+    @property
+    def results(self) -> int:
+        return len(self.op.decl.outs)
+
+    # ---------------------------------------------------------------- streaming
+    def _stream(self, time: dict[str, tuple[int, ...]], **arguments: Any) -> Extension | None:
+        here = {k: v for k, v in time.items() if v}
+        if not here:
+            return None
+        if all(v != (self.time.get(k),) for k, v in here.items()):
+            return None  # the stream is one of the leading axes
+        for name, axis in self.time.items():
+            if not name.startswith("->") and isinstance(arguments.get(name), TensorType) and here.get(name) != (axis,):
+                raise OpError(f"`{name}` does not move along the stream as the other operands do", name)
+        return Extension(self.extend.name, self.state_types(arguments))
+
+    def state_types(self, arguments: dict[str, Any]) -> dict[str, TensorType]:
+        """The types of the states for operands of these types."""
+        return dict(zip(self.state, infer_by_signature(self._states, {k: v for k, v in arguments.items() if k in self.operands})))
+
+    @cached_property
+    def _states(self) -> Op:
+        """A signature whose results are the states alone."""
+        head = self.op.signature.rpartition(") -> ")[0]
+        return Op(self.op.name, f"{head}) -> ({', '.join(f'{n}: {t}' for n, t in self.state.items())})", self.body)
+
+    def _with_state(self, sample: dict[str, Any]) -> dict[str, Any]:
+        from archdsl.ops.rules import Sample
+
+        types = self.state_types({k: v for k, v in sample.items() if isinstance(v, TensorType)})
+        return {**sample, **{n: Sample(t.dtype, t.shape, -1.0, 1.0) for n, t in types.items()}}
+
+    def _saves(self, needs: Any = (), **arguments: Any) -> tuple[str, ...]:
+        return tuple(k for k in (*self.operands, *self.state) if isinstance(arguments.get(k), TensorType))
+
+    # ---------------------------------------------------------------- bodies
+    def _parallel_body(self) -> Callable[..., Any]:
+        def body(*args: Any, **attributes: Any) -> Any:
+            given, named = self._arguments(args, attributes)
+            found = self._kernel(*given, *(None for _ in self.state), *named)
+            return found[0] if self.results == 1 else tuple(found[i] for i in range(self.results))
+
+        return _described(body, self.body, drop=tuple(self.state))
+
+    def _extend_body(self) -> Callable[..., Any]:
+        def body(*args: Any, **attributes: Any) -> Any:
+            given, named = self._arguments(args, attributes)
+            states = tuple(attributes[s] if s in attributes else args[len(self.operands) + i] for i, s in enumerate(self.state))
+            if self._step is not None and traced(given[0]) and same_size(self._length(given), 1):
+                return self._one(given, states, dict(zip(self.attributes, named)))
+            found = self._kernel(*given, *states, *named)
+            return tuple(found[i] for i in range(self.results + len(self.state)))
+
+        return _described(body, self.body, doc=f"`{self.name}`, from the state that earlier positions left: the results and the new state.")
+
+    def _arguments(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+        """Operands and attributes in the order of the signature, defaults filled in."""
+        from archdsl.elaborate.ops import default_of
+
+        defaults = {p.name: default_of(self.op, p) for p in self.op.decl.params if p.default is not None}
+        given = [args[i] if i < len(args) else attributes.get(n, defaults.get(n)) for i, n in enumerate(self.operands)]
+        return given, [attributes.get(n, defaults.get(n)) for n in self.attributes]
+
+    def _length(self, given: list[Any]) -> Any:
+        """How many positions there are."""
+        return next(size(x, self.time[n]) for n, x in zip(self.operands, given) if n in self.time and x is not None)
+
+    def _one(self, given: list[Any], states: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[Any, ...]:
+        """One position, written out."""
+        assert self._step is not None
+        plain = [x if x is None or n not in self.time else x.squeeze(self.time[n]) for n, x in zip(self.operands, given)]
+        found = self._step(*self._widened(plain, states), *states, **attributes)
+        return (*(found[i].unsqueeze(self.time[f"->{i}"]).to(given[0].dtype) for i in range(self.results)), *found[self.results:])
+
+    def _widened(self, given: list[Any], states: tuple[Any, ...]) -> list[Any]:
+        """Float operands in the dtype of the states."""
+        like = states[0] if states else None
+        return [x.to(like.dtype) if like is not None and x is not None and is_float(x) else x for x in given]
+
+    def _fold(self, given: list[Any], states: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[Any, ...]:
+        """Any number of positions, by the declared body."""
+        found = self.body(*self._widened(given, states), *states, **attributes)
+        return (*(y.to(given[0].dtype) for y in found[:self.results]), *found[self.results:])
+
+    def _stepwise(self, *args: Any, **attributes: Any) -> Any:
+        """One position after the other: what every other form is held against."""
+        assert self._step is not None, f"{self.name} has no step"
+        given, named = self._arguments(args, attributes)
+        states = tuple(args[len(self.operands):])
+        results: list[list[Any]] = [[] for _ in range(self.results)]
+        for t in range(self._length(given)):
+            now = [x if x is None or n not in self.time else x.select(self.time[n], t) for n, x in zip(self.operands, given)]
+            found = self._step(*self._widened(now, states), *states, **dict(zip(self.attributes, named)))
+            states = found[self.results:]
+            for i in range(self.results):
+                results[i].append(found[i])
+        stacked = tuple(torch.stack(r, self.time[f"->{i}"]).to(given[0].dtype) for i, r in enumerate(results))
+        return (*stacked, *states)
+
+    def _reference(self, *args: Any, **attributes: Any) -> Any:
+        given, _ = self._arguments(args, attributes)
+        found = self._stepwise(*given, *self.zeros(given), **attributes)
+        return found[0] if self.results == 1 else found[:self.results]
+
+    def zeros(self, given: list[Any]) -> tuple[Any, ...]:
+        """The states before the first position, for operands that are tensors."""
+        types = {n: TensorType(_name(x.dtype), tuple(x.shape)) for n, x in zip(self.operands, given) if x is not None}
+        like = next(x for x in given if x is not None)
+        return tuple(torch.zeros(fixed(t), dtype=_wide(t.dtype, like.dtype), device=like.device) for t in self.state_types(types).values())
+
+    # ---------------------------------------------------------------- the torch op
+    @property
+    def _kernel(self) -> Any:
+        return _registered(self)
+
+    def forward(self, *args: Any) -> tuple[Any, ...]:
+        """The torch op's computation: operands, states (None: zeros), attributes."""
+        n, m = len(self.operands), len(self.state)
+        given, states, named = list(args[:n]), args[n:n + m], args[n + m:]
+        if m and states[0] is None:
+            states = self.zeros(given)
+        attributes = dict(zip(self.attributes, named))
+        one = self._step is not None and self._length(given) == 1  # what a traced step computes, to the last bit
+        found = self._one(given, tuple(states), attributes) if one else self._fold(given, tuple(states), attributes)
+        own = [x for x in (*given, *states) if x is not None]
+        return tuple(f.clone() if any(f.data_ptr() == x.data_ptr() for x in own) and f.numel() else f.contiguous() for f in found)
+
+    def fake(self, *args: Any) -> tuple[Any, ...]:
+        """Empty tensors of the results' shapes."""
+        n, m = len(self.operands), len(self.state)
+        given, states = args[:n], args[n:n + m]
+        sizes: dict[str, Any] = {}
+        lead: tuple[Any, ...] = ()
+        for p in self.op.decl.params:
+            kind, x = _tensor(p), dict(zip(self.operands, given)).get(p.name)
+            if kind is not None and x is not None:
+                names = _axes(kind)
+                sizes.update(zip(names, x.shape[len(x.shape) - len(names):]))
+                if _leads(kind):
+                    lead = max(lead, tuple(x.shape[:len(x.shape) - len(names)]), key=len)
+        like = next(x for x in given if x is not None)
+        outs = [(*(lead if _leads(o.type) else ()), *(sizes[a] for a in _axes(o.type))) for o in self.op.decl.outs]
+        made = [like.new_empty(shape, dtype=_out_dtype(o.type, like)) for shape, o in zip(outs, self.op.decl.outs)]
+        if m:
+            for o, s in zip(self._states.decl.outs, states):
+                shape = s.shape if s is not None else (*(lead if _leads(o.type) else ()), *(sizes[a] for a in _axes(o.type)))
+                made.append(like.new_empty(shape, dtype=_out_dtype(o.type, like)))
+        return tuple(made)
+
+    def backward(self, tensors: list[Any], grads: list[Any], *named: Any) -> list[Any]:
+        """The gradients of all operands and states; an absent one's is empty."""
+        import torch as t
+
+        n = len(self.operands)
+        given, states = tensors[:n], tensors[n:]
+        if self.state and states[0] is None:
+            states = self.zeros(given)
+        every = [*given, *states]
+        floats = [i for i, x in enumerate(every) if x is not None and x.is_floating_point()]
+
+        def run(*values: Any) -> tuple[Any, ...]:
+            filled = list(every)
+            for i, v in zip(floats, values):
+                filled[i] = v
+            return self._fold(filled[:n], tuple(filled[n:]), dict(zip(self.attributes, named)))
+
+        outs, pull = t.func.vjp(run, *(every[i] for i in floats))[:2]
+        found = pull(tuple(t.zeros_like(o) if g is None else g.to(o.dtype) for o, g in zip(outs, grads)))
+        result = [t.empty(0) if x is None else t.zeros_like(x) for x in tensors]
+        for i, g in zip(floats, found):
+            if tensors[i] is not None:
+                result[i] = g.contiguous()
+        return result
+
+
+@cache
+def _registered(r: Recurrence) -> Any:
+    """The torch op, made when it is first called."""
+    import torch as t
+
+    n, m = len(r.operands), len(r.state)
+    optional = {p.name for p in r.op.decl.params if isinstance(p.type, tree.OptionalType)}
+    tensors = [f"Tensor{'?' if o in optional else ''} {o}" for o in r.operands] + [f"Tensor? {s}" for s in r.state]
+    attributes = [f"{_schema(p.type)} {p.name}" for p in r.op.decl.params if _tensor(p) is None]
+    results = ", ".join(["Tensor"] * (r.results + m))
+    forward = t.library.custom_op(f"archdsl::{r.name}", r.forward, mutates_args=(), schema=f"({', '.join(tensors + attributes)}) -> ({results})")
+    forward.register_fake(r.fake)
+    backward = t.library.custom_op(f"archdsl::{r.name}_backward", r.backward, mutates_args=(),
+                                   schema=f"({', '.join(['Tensor?[] tensors', 'Tensor?[] grads', *attributes])}) -> Tensor[]")
+    backward.register_fake(lambda tensors, grads, *named: [t.empty(0) if x is None else t.empty_like(x) for x in tensors])
+
+    def setup(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[:n + m])
+        ctx.named = inputs[n + m:]
+
+    def pull(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        saved = list(ctx.saved_tensors)
+        found = backward(saved, list(grads), *ctx.named)
+        return (*(g if x is not None and x.is_floating_point() else None for x, g in zip(saved, found)), *(None for _ in ctx.named))
+
+    forward.register_autograd(pull, setup_context=setup)
+    return getattr(t.ops.archdsl, r.name)
+
+
+def recurrent(signature: str, *, state: dict[str, str], **rules: Any) -> Callable[[Fold], Recurrence]:
+    """Registers the decorated body under the name that starts the signature, and its extension."""
+    return lambda body: Recurrence(signature, state, body, rules)
+
+
+# ---------------------------------------------------------------- signatures
+def _tensor(p: tree.Param) -> tree.TensorType | None:
+    kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
+    return kind if isinstance(kind, tree.TensorType) else None
+
+
+def _axes(t: Any) -> list[str]:
+    return [a.id for a in t.shape.axes if isinstance(a, tree.AxisName)]
+
+
+def _leads(t: Any) -> bool:
+    return any(isinstance(a, tree.AnyAxes) for a in t.shape.axes)
+
+
+def fixed(t: TensorType) -> list[int]:
+    return [s for s in t.shape if isinstance(s, int)]
+
+
+def _schema(t: Any) -> str:
+    return f"{t.item.span.text}?" if isinstance(t, tree.OptionalType) else t.span.text
+
+
+def _name(dtype: Any) -> str:
+    return "int" if not dtype.is_floating_point else {"torch.float64": "f64", "torch.float32": "f32"}.get(str(dtype), "bf16")
+
+
+def _wide(name: str, model: Any) -> Any:
+    return torch_dtype(name, model if model.is_floating_point else torch.float32)
+
+
+def _out_dtype(t: Any, like: Any) -> Any:
+    return _wide(t.dtype, like.dtype) if t.dtype else like.dtype
+
+
+def _described(body: Callable[..., Any], like: Callable[..., Any], drop: tuple[str, ...] = (), doc: str | None = None) -> Callable[..., Any]:
+    """A body with the signature and the words of the declared one."""
+    kept = [p for p in inspect.signature(like).parameters.values() if p.name not in drop]
+    body.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    body.__doc__, body.__name__ = doc or like.__doc__, like.__name__
+    return body
