@@ -164,6 +164,10 @@ class Module:
                 out.setdefault(family(name), {})[name.partition(".")[2]] = frozenset(p.name for p in d.inputs or ())
         return out
 
+    def meant(self, model: str) -> str:
+        """`Two.encode` for `Two`, a model with entries, which stands for its first one; else the name itself."""
+        return f"{model}.{next(iter(self.entries[model]))}" if model in self.entries else model
+
     def find(self, name: str, session: Any) -> Any:
         """The declaration or import of that name, or None."""
         found = self.scope.get(name)

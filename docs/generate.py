@@ -14,9 +14,12 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
+import examples  # noqa: E402
 import papers  # noqa: E402
 
 from archdsl.cli.words import INITIALS, MASKS, arguments, initial  # noqa: E402
+from archdsl.cost import cost  # noqa: E402
+from archdsl.cost.units import short  # noqa: E402
 from archdsl.diagnostics.codes import Code, all_codes  # noqa: E402
 from archdsl.diagnostics.render import render  # noqa: E402
 from archdsl.elaborate import library  # noqa: E402
@@ -36,7 +39,7 @@ COMMANDS = ("archdsl", "iconv", "mkdir", "pip", "echo", "head", "printf")
 FAMILIES = {
     "pointwise": "Element by element", "linear": "Matrix products", "conv": "Convolution, pooling, resizing", "attention": "Attention",
     "norms": "Norms", "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",
-    "foreign": "Of other libraries",
+    "time": "Along the stream", "gated": "Gated linear attention", "foreign": "Of other libraries",
 }
 
 
@@ -83,18 +86,30 @@ def _op(op: Op) -> str:
 # ---------------------------------------------------------------- library.md
 def library_page() -> str:
     parts = [HEAD + "# The library\n\nBlocks, records and functions that come with archdsl, written in the language: `stdlib/*.arch`. "
-             "`archdsl explain BLOCK` shows one."]
+             "`archdsl explain BLOCK` shows one. Costs are those of one application, in float32; what is kept for the backward pass is without "
+             "parameters, at the sizes that stand behind the names."]
     for name in library_modules():
         source = library_source(name)
         assert source is not None
         decls = [d for d in parse(source).decls if isinstance(d, (tree.Block, tree.Record, tree.Fn))]
-        parts.append(f"## {name}\n\n" + "\n\n".join(_declaration(d) for d in decls))
+        parts.append(f"## {name}\n\n[source](../stdlib/{name.removeprefix('std.').replace('.', '/')}.arch)\n\n" + "\n\n".join(map(_declaration, decls)))
     return "\n\n".join(parts) + "\n"
 
 
 def _declaration(d: tree.Block | tree.Record | tree.Fn) -> str:
     text = d.span.text if isinstance(d, tree.Record) else d.span.text.split(" {\n")[0]
-    return f"**{d.name}**<br>\n{' '.join(d.doc.split())}\n\n```\n{text}\n```"
+    parts = [f"### {d.name}", " ".join(d.doc.split()), f"```arch signature\n{text}\n```"]
+    return "\n\n".join([*parts, _costs(d)] if isinstance(d, tree.Block) else parts)
+
+
+def _costs(block: tree.Block) -> str:
+    """What an application of the block costs."""
+    made, (expression, inputs) = examples.applied(block), examples.example(block)
+    found = cost(made)
+    given = f" for `{inputs}`" if inputs else ""
+    results = ", ".join(f"`{o.type}`" for o in made.graph.outputs)
+    figures = [f"{found.params:,} parameters", f"`{found.formulas['macs']}` multiply-accumulates", f"{short(found.saved_bytes, 'B')} kept"]
+    return f"`{expression}`{given} is {results}: {', '.join(f for f in figures if not f.startswith(('0 ', '`0`'))) or 'it costs nothing'}."
 
 
 # ---------------------------------------------------------------- errors.md

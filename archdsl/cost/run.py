@@ -45,7 +45,7 @@ class Sizes:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return tuple(self.numbers.items()), self.formula and tuple(self.formula.items())
+        return tuple(self.numbers.items()), None if self.formula is None else tuple(self.formula.items())
 
     def number(self, size: Size) -> int:
         return size if isinstance(size, int) else evaluate(size, self.numbers)

@@ -189,7 +189,7 @@ class Builder:
     def finish(self, name: str, outputs: tuple[Value, ...], *, names: tuple[str | None, ...] = (), doc: str = "", span: Span) -> Graph:
         outputs = tuple(self.resolve(o) for o in outputs)
         kept = self._live(outputs)
-        graph = Graph(name, tuple(self.inputs), kept, outputs, names, tuple(self.params.values()), dict(self.children), dict(self.emits),
+        graph = Graph(name, tuple(self.inputs), kept, outputs, names, tuple(self.params.values()), self._owners(kept), dict(self.emits),
                       tuple(self.guards), dict(self.knobs), doc, span, dict(self.applied))
         if graph.weight_count > MAX_WEIGHTS:
             raise limit(f"`{name}` has more than {MAX_WEIGHTS:,} weights", span,
@@ -198,6 +198,14 @@ class Builder:
             raise limit(f"`{name}` runs more than {MAX_NODES:,} ops", span,
                         help="shorten the loops, or nest fewer blocks that apply others several times")
         return graph
+
+    def _owners(self, kept: tuple[Node, ...]) -> dict[str, Graph]:
+        """Path -> the first block applied there. An application that nothing reads is gone, and what a graph is must not depend on it."""
+        first: dict[str, Graph] = {}
+        for node in kept:
+            if node.op == "call":
+                first.setdefault(node.attrs["path"], node.attrs["graph"])
+        return {path: first.get(path, owner) for path, owner in self.children.items()}
 
     def _live(self, outputs: tuple[Value, ...]) -> tuple[Node, ...]:
         """Nodes that an output, an emitted value or an update needs; inputs stay."""

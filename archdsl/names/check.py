@@ -33,7 +33,7 @@ def check_names(module: Module, models: Mapping[str, Spec]) -> list[Diagnostic]:
             found.add(error("A0431", f"there is no model `{decl.model}` in this file", header(decl), "its names",
                             help=did_you_mean(decl.model, models)))
             continue
-        first = seen.setdefault((decl.name, decl.model), decl)
+        first = seen.setdefault((decl.name, module.meant(decl.model)), decl)
         if first is not decl:
             found.add(error("A0438", f"`{decl.model}` has two names `{decl.name}`", header(decl), "the second",
                             labels=(Label(header(first), "the first"),), help="give them different names, or make them one block"))

@@ -51,11 +51,9 @@ def chains_fit(decl: tree.Names, module: Module, made: Elaborated, done: Compile
 
 def weight_maps(module: Module, model: str, made: Elaborated) -> dict[str, WeightMap]:
     """The maps of a model by the names of their blocks. Raises ArchError for what is wrong with them."""
-    from archdsl.modules import family
-
     out: dict[str, WeightMap] = {}
     for d in module.tree.decls:
-        if isinstance(d, tree.Names) and d.model in (model, family(model)):
+        if isinstance(d, tree.Names) and module.meant(d.model) == module.meant(model):
             done = compile_names(d, module, made)
             if done.found:
                 raise ArchError(*done.found)

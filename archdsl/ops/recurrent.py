@@ -319,5 +319,5 @@ def _described(body: Callable[..., Any], like: Callable[..., Any], drop: tuple[s
     """A body with the signature and the words of the declared one."""
     kept = [p for p in inspect.signature(like).parameters.values() if p.name not in drop]
     body.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
-    body.__doc__, body.__name__ = doc or like.__doc__, like.__name__
+    body.__doc__, body.__name__, body.__module__ = doc or like.__doc__, like.__name__, like.__module__
     return body

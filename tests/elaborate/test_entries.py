@@ -73,6 +73,16 @@ def test_claims_and_names_of_an_entry(spec):
     assert set(archdsl.export_weights(net, source="other")) == {"up.weight", "up.bias", "down.weight", "down.bias", "s", "head"}
 
 
+def test_names_of_the_model_are_those_of_its_first_entry():
+    """The others have weights of their own, which such names need not know."""
+    text = TEXT.replace("names other of Two.encode", "names other of Two")
+    models = archdsl.loads(text).models
+    for name, known in (("Two", True), ("Two.encode", True), ("Two.decode", False), ("Two.double", False)):
+        assert ("other" in models[name].build(device="meta").archdsl.names) is known
+    with pytest.raises(archdsl.ArchError, match="A0438"):
+        archdsl.loads(text + TEXT[TEXT.index("names other") :])
+
+
 def test_sources_name_entries(spec, tmp_path):
     from archdsl.spec import resolve_source
 

@@ -21,12 +21,14 @@ from archdsl.elaborate.model import Elaborated
 from archdsl.graph import TensorType
 from archdsl.inputs import sample_inputs
 from archdsl.lints import lint
+from archdsl.lower.emit_python import python_source
 from archdsl.ops.rules import torch_dtype
 from archdsl.printer import print_graph
 from archdsl.source import Source
 from archdsl.spec import Spec, loads
 from archdsl.syntax.fmt import format_module
 from archdsl.syntax.parser import parse
+from archdsl.weights import export_weights, import_weights
 from tests.bad.client import REFERENCE
 from tests.bad.server import speed
 
@@ -132,6 +134,35 @@ def runs(made: Elaborated, spec: Spec, variant: str | None) -> None:
         total = [o.sum() for o in found if o.requires_grad]
         if total:
             torch.stack(total).sum().backward()
+    writes(model, inputs)
+    foreign(model)
+
+
+def writes(model: Any, inputs: Any) -> None:
+    """The written `model.py` holds the same weights and computes the same."""
+    namespace: dict[str, Any] = {}
+    exec(compile(python_source(model), "model.py", "exec"), namespace)
+    other = namespace[type(model).__name__]().to(torch.float64)
+    other.load_state_dict(model.state_dict())
+    results = []
+    for m in (model.eval(), other.eval()):
+        torch.manual_seed(0)
+        results.append(outputs(m(*inputs)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+
+
+def foreign(model: Any) -> None:
+    """Weights that go out under foreign names come back."""
+    for source in model.archdsl.names:
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        given = {k: v.clone() for k, v in export_weights(model, source=source).items()}
+        with torch.no_grad():
+            for v in model.state_dict().values():
+                v.zero_()
+        import_weights(model, given, source=source)
+        for k, v in model.state_dict().items():
+            torch.testing.assert_close(v, before[k], equal_nan=True)
 
 
 def outputs(result: Any) -> tuple[torch.Tensor, ...]:

@@ -24,6 +24,7 @@ class Statements(Steps):
         forms += [lambda: self._bind_template(), lambda: self._bind_mask(), lambda: self._require(), lambda: self._emit(t)]
         if self.owner:
             forms += [lambda: self._share(t)]
+        forms += [lambda: self.more(t, depth)] * 6
         forms += [
             lambda: self._const(t),
             lambda: self._draw(t),
@@ -42,6 +43,10 @@ class Statements(Steps):
                 lambda: self._match(t, depth),
             ] * 2
         self.pick(forms)()
+
+    def more(self, t: Tensor, depth: int) -> None:
+        """The constructs of `constructs.py`."""
+        raise NotImplementedError
 
     def _copy(self, t: Tensor) -> Tensor:
         """t under a name that may be bound again."""
@@ -244,7 +249,7 @@ class Statements(Steps):
     def body(self, n: int, inputs: tuple[Tensor, ...], preserving: bool = False) -> list[str]:
         self.lines: list[str] = []
         self.inputs = {t.name for t in inputs}
-        self.scope, self.templates, self.masks, self.emitted, self.knobs, self.numbers = list(inputs), [], [], [], [], []
+        self.scope, self.templates, self.masks, self.emitted, self.knobs, self.looped, self.numbers = list(inputs), [*self.outer], [], [], [], [], []
         self.preserving, self.owner = preserving, True
         self.has_width = any(self.width in t.shape for t in inputs)
         if self.maybe(0.05):

@@ -216,3 +216,22 @@ def test_no_requirement_that_hardly_a_size_fulfils(body: str):
 def test_a_requirement_that_helps_is_told():
     (told,) = faults("model M(d: int = 8)(x: [B, T, d]) -> y: [B, _, d] { return rearrange(x, [B, (n two), d] -> [B, n, (two d)], two = 2) }")
     assert "require T % 2 == 0" in told and told.count("T is not a multiple of 2") == 1
+
+
+def test_costs_without_run_time_sizes():
+    """Each figure's formula is the number itself."""
+    fixed = loads("use std.linear { Linear }\nmodel M()(x: [2, 4, 8]) -> y: [2, 4, 3] { return Linear(3)(x) as a }").cost().to_json(by_layer=True)
+    assert fixed["macs"] == fixed["formulas"]["macs"] == 2 * 4 * 8 * 3 and fixed["formulas"]["params"] == 27
+    cost = loads("model M()(x: [B = 2, T = 4, 8]) -> y: [B, T, 8] { static B, T\n return x @ rearrange(x, [B, T, d] -> [B, d, T]) @ x }").cost()
+    assert cost.formulas["macs"] == cost.macs == 2 * 2 * 4 * 4 * 8
+
+
+def test_a_first_application_that_nothing_reads():
+    """Two blocks with one set of weights; the graph is what is left of them."""
+    block = "block Own(act: block)(x: [..., d]) -> [..., d] { return act(Linear(d)(x) as up) }\n"
+    head = "use std.linear { Linear }\n" + block + "model M()(x: [B, 8]) -> y: [B, 8] {\n share f = Own(relu)\n share g of f = Own(silu)\n"
+    unread = loads(head + " h = f(x)\n return g(x) }")
+    closes(unread)
+    assert unread.elaborate().graph.hash == loads(head + " return g(x) }").elaborate().graph.hash
+    closes(loads(head + " h = f(x)\n return f(g(x)) }"))
+    assert list(unread.build().state_dict()) == ["f.up.weight", "f.up.bias"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.drive import drive
 from tests.fuzz.mutations import library_texts, mutated, shipped_texts
-from tests.fuzz.programs import program
+from tests.fuzz.programs import completed, program
 
 COUNT = int(os.environ.get("ARCHDSL_FUZZ", "3000"))
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much)
@@ -27,9 +27,10 @@ rngs = st.randoms(use_true_random=False)
 LIBRARY, SHIPPED = library_texts(), shipped_texts()
 
 
-def driven(text: str, run: bool = True, most: int = 9) -> str:
-    """Shows the text when it is a fault of ours."""
+def driven(text: str, run: bool = True, most: int = 9, then: random.Random | None = None) -> str:
+    """Shows the text when it is a fault of ours. `then`: what else may be written below it."""
     try:
+        text = completed(text, then) if then is not None else text
         return drive(text, run, most)
     except BaseException:
         print(text)
@@ -39,7 +40,7 @@ def driven(text: str, run: bool = True, most: int = 9) -> str:
 # ---------------------------------------------------------------- a sample
 @pytest.mark.parametrize("part", range(5))
 def test_a_hundred_programs(part: int):
-    reached = Counter(driven(program(random.Random(i))) for i in range(20 * part, 20 * part + 20))
+    reached = Counter(driven(program(random.Random(i)), then=random.Random(i)) for i in range(20 * part, 20 * part + 20))
     assert reached["run"] + reached["checked"] >= SOUND * reached.total()
 
 
@@ -73,7 +74,7 @@ TALLY: Counter[str] = Counter()
 @MANY
 @given(rngs)
 def test_programs(rng: random.Random):
-    TALLY[driven(program(rng))] += 1
+    TALLY[driven(program(rng), then=rng)] += 1
 
 
 @pytest.mark.proof

@@ -83,7 +83,9 @@ class Writer:
         self.emitted: list[str] = []
         self.count = 0
         self.owner = True  # weights may be owned here
-        self.records, self.both = False, ""
+        self.records, self.both, self.planned = False, "", ""
+        self.outer: list[str] = []  # templates that stand around the body: shared by entries
+        self.looped: list[tuple[str, list[str]]] = []  # choices inside loops, by the pattern of their addresses
         self.lines: list[str] = []
         self.inputs: set[str] = set()  # their names cannot be bound again
         self.knobs: list[tuple[str, list[str]]] = []  # choices with their arms

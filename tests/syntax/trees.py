@@ -131,6 +131,7 @@ def settings(e):
 
 
 def _more(e):
+    e = short(e)
     results = tuples(e, 1, 2)
     items = e | ranges(e)
     index = e | st.just(t.Rest(S)) | st.builds(lambda a, b, c: t.Slice(S, a, b, c), maybe(e), maybe(e), maybe(e))
@@ -215,6 +216,7 @@ simple = short(simple)
 
 
 def _nested(s):
+    s = short(s)
     body = tuples(s, 0, 2)
     carries = tuples(st.builds(lambda n, ty, i: t.Carry(S, n, ty, i), plain, types, exprs), 1, 2)
     merges = st.just((None, None)) | st.tuples(exprs, exprs)
