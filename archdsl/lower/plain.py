@@ -212,13 +212,13 @@ class Plain:
     # ---------------------------------------------------------------- forward
     def _special(self, node: fx.Node, writer: Writer) -> tuple[str, int] | None:
         """Private modules and checks in plain torch."""
-        args = [writer.arg(a) for a in node.args] if node.op in ("call_module", "call_function") else []
         if node.target is parts.require:
             left, relation, right = writer.at(node.args[0], 7), node.args[1], writer.at(node.args[2], 7)
             return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({node.args[3]!r})", 0
         part = self.traced.parts.get(str(node.target)) if node.op == "call_module" else None
         if part is None:
             return None
+        args = [writer.arg(a) for a in node.args]
         if part.kind == "op":
             return self._phase_op(part, args), 16
         if part.kind == "read":
