@@ -177,7 +177,9 @@ class Spec:
             raise TypeError(f"build(variant, seed = 0, device = \"cpu\", …) builds one variant: the seed is a whole number, not {seed!r}")
         settings = self._knobs(knobs)
         made = self.elaborate(variant, settings)
-        require_form(form, self.decl.name_span)
+        from archdsl.streaming import in_form
+
+        streamed = in_form(made, form)
         from archdsl.lower import lower
         from archdsl.lower.memory import fits
         from archdsl.origin import Origin
@@ -186,9 +188,9 @@ class Spec:
         if self.transforms(variant):
             from archdsl.passes.model import Model
 
-            model: Any = Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings).build(device, emit, flat, bind)
+            model: Any = Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings).build(device, emit, flat, bind, form)
         else:
-            model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind)
+            model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, streamed=streamed)
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
                                lambda: self._foreign(variant, settings, made), self)
         return model

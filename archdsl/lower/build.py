@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,14 +17,18 @@ from archdsl.lower.plan import Definition, plan
 from archdsl.ops.rules import DTYPES, torch_dtype
 from archdsl.source import Source, Span
 
+if TYPE_CHECKING:
+    from archdsl.streaming import Streamed
+
 
 def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None, emit: str | Iterable[str] = (),
-          flat: bool = False, hoist: bool = True, bind: Mapping[str, Callable[..., nn.Module]] | None = None) -> ArchModule:
+          flat: bool = False, hoist: bool = True, bind: Mapping[str, Callable[..., nn.Module]] | None = None,
+          streamed: Streamed | None = None) -> ArchModule:
     """The model that a typed graph describes, with initial weights that depend on `seed` and their addresses alone.
 
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
     of segments); with it, the model returns (outputs, {address: value}). flat: one module without blocks inside. hoist: tables that several
-    blocks would compute are computed once. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
+    blocks would compute are computed once. streamed: the form with state of this graph, which is lowered in its place. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
     Raises ArchError A0511 (emit matches nothing), A0513 (an extern block without a class, a class without an extern block), A0644 (no float
     type), TypeError for a seed that is no whole number.
     """
@@ -32,10 +36,14 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     if not hasattr(seed, "__index__"):
         raise TypeError(f"seed is a whole number, not {seed!r}")
     _known(graph, bind or {})
-    definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist)
+    graph = graph if streamed is None else streamed.graph
+    state = () if streamed is None else tuple(s.address for s in streamed.slots)
+    definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, state=state)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)
     model.__dict__["_typed"] = graph  # the class may come from an equal graph with other knobs
+    if streamed is not None:
+        model.__dict__["_streamed"] = streamed
     if builder.device.type != "meta":
         fill(model, graph, seed, dtype)
     return model

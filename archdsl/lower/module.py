@@ -68,6 +68,27 @@ class ArchModule(fx.GraphModule):
         own = {**self._parameters, **self._buffers}
         return ", ".join(f"{name}: {list(t.shape)}" for name, t in own.items() if t is not None and name not in self._non_persistent_buffers_set)
 
+    # ---------------------------------------------------------------- the state of a form that keeps one
+    def init_state(self, batch: int = 1, length: int | None = None, **sizes: int) -> dict[str, torch.Tensor]:
+        """The state before the first position, address -> tensor, on the model's device: what `forward` takes behind its inputs and gives behind
+        its outputs. `length`: how many positions there is room for, where the state grows with them (default: the example size in the spec).
+        `sizes`: further sizes of the inputs, by name. Raises ValueError for a model in the form `parallel` and for sizes that are missing."""
+        from archdsl.lower.state import init_state
+
+        return init_state(self, batch, length, **sizes)
+
+    def reorder_state(self, state: dict[str, torch.Tensor], rows: Any) -> dict[str, torch.Tensor]:
+        """The state whose row i is the old row `rows[i]`. Raises ValueError for rows that there are not."""
+        from archdsl.lower.state import reorder_state
+
+        return reorder_state(self, state, rows)
+
+    def reset_state(self, state: dict[str, torch.Tensor], rows: Iterable[int]) -> dict[str, torch.Tensor]:
+        """The state with some rows begun anew: their next position is their first. Raises ValueError for rows that there are not."""
+        from archdsl.lower.state import reset_state
+
+        return reset_state(self, state, rows)
+
     # ---------------------------------------------------------------- the fx graph
     @property
     def graph(self) -> fx.Graph:  # type: ignore[override]

@@ -129,6 +129,34 @@ def fit(*inputs: tuple[torch.Tensor, str, str, tuple[int | str | None, ...]]) ->
             raise ValueError(f"the input `{name}` is {shape}{known}: this is {list(x.shape)}")
 
 
+def holds(state: dict[str, torch.Tensor], expected: tuple[tuple[str, tuple[int | str | None, ...], torch.dtype], ...]) -> None:
+    """Raises ValueError unless a state has the tensors (address, axes, dtype) of this model: sizes as given, one size for each name."""
+    if type(state) is not dict or len(state) != len(expected) or any(address not in state for address, _, _ in expected):
+        _no_state(state, expected)
+    sizes: dict[str, int] = {}
+    for address, axes, dtype in expected:
+        x = state[address]
+        good = isinstance(x, torch.Tensor) and x.dim() == len(axes) and x.dtype == dtype
+        for axis, size in enumerate(axes if good else ()):
+            if size is not None and x.size(axis) != (sizes.setdefault(size, x.size(axis)) if isinstance(size, str) else size):
+                good = False
+        if not good:
+            shown = ", ".join("…" if a is None else str(a) for a in axes)
+            known = "".join(f", {n} = {sizes[n]}" for n in dict.fromkeys(axes) if isinstance(n, str) and n in sizes)
+            told = f"{x.dtype} {list(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
+            raise ValueError(f"the state `{address}` is {dtype} [{shown}]{known}: this is {told}")
+
+
+def _no_state(state: Any, expected: tuple[tuple[str, Any, Any], ...]) -> None:
+    if not isinstance(state, dict):
+        raise ValueError(f"the state is a dict of tensors by address, as init_state(batch = 1) gives it: this is {type(state).__name__}")
+    names = [address for address, _, _ in expected]
+    missing, more = [n for n in names if n not in state], [n for n in state if n not in names]
+    told = [f"{what} {', '.join(f'`{n}`' for n in found[:4])}{' and others' if len(found) > 4 else ''}"
+            for what, found in (("lacks", missing), ("also has", more)) if found]
+    raise ValueError(f"this is not the state of this model: it {' and '.join(told)}")
+
+
 # ---------------------------------------------------------------- activation checkpointing
 _local = threading.local()
 

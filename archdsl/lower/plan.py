@@ -25,6 +25,7 @@ class Definition:
     """What one class computes. `source`: the graph as elaborated. `graph`: the rewritten one, whose inputs and outputs are those of `forward`.
     `outputs` counts the block's own outputs; behind them come the values emitted at `emits` and the new values of the buffers at `updates`
     (paths below this block). A `root` checks its inputs. Only a root has `hands_out`: with it, `forward` returns (outputs, {address: value}).
+    `state`: addresses of the last inputs and outputs of a root in a form with state, which `forward` takes and gives as a dict.
     `children`: the definitions of the calls, by path; `arms`: (train, eval) of each phase node in order. `dtype`: the build's, as torch names it."""
 
     source: Graph
@@ -37,6 +38,7 @@ class Definition:
     children: dict[str, Definition] = field(default_factory=dict)
     arms: tuple[tuple[Definition, Definition], ...] = ()
     root: bool = False
+    state: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -50,7 +52,7 @@ class Definition:
     @cached_property
     def key(self) -> str:
         """The same for definitions that may share a class: equal computation, names, places in the text, messages and dtype."""
-        shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.root} {self.hands_out} {structural_hash(self.graph)}"]
+        shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.root} {self.hands_out} {self.state} {structural_hash(self.graph)}"]
         shown += [f"{n.name} {n.span!r}" for n in self.graph.nodes]
         shown += [g.message for g in self.graph.guards]
         shown += [f"{path} {child.key}" for path, child in self.children.items()]
@@ -58,8 +60,8 @@ class Definition:
         return hashlib.blake2b("\n".join(shown).encode(), digest_size=16).hexdigest()
 
 
-def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool = False, hoist: bool = True) -> Definition:
-    """The root's definition. Raises ArchError A0511 for an `emit` pattern that matches nothing."""
+def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool = False, hoist: bool = True, state: tuple[str, ...] = ()) -> Definition:
+    """The root's definition; the last inputs and outputs of a graph with `state` are the tensors at these addresses. Raises ArchError A0511 for an `emit` pattern that matches nothing."""
     patterns = (emit,) if isinstance(emit, str) else tuple(emit)
     whole = flatten(graph) if flat else _Normal()(graph)
     need = frozenset(select(whole, patterns))
@@ -67,7 +69,8 @@ def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool
     info = planner.analyse(whole, need)
     tables = {k: v for k, v in info.tables.items() if hoist and info.counts[k] > 1 or v.node.op == "read"}
     made = planner.define(whole, need, tables, root=True)
-    made.source, made.root, made.hands_out = graph, True, bool(patterns)
+    made.source, made.root, made.hands_out, made.state = graph, True, bool(patterns), state
+    made.outputs -= len(state)
     return made
 
 

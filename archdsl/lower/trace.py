@@ -14,7 +14,7 @@ from torch.fx.proxy import GraphAppendingTracer
 
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim, Size, sym
-from archdsl.graph import Mask, Node, Value
+from archdsl.graph import Mask, Node, TensorType, Value
 from archdsl.lower import parts
 from archdsl.lower.init import plain_torch
 from archdsl.lower.plan import Definition
@@ -60,9 +60,7 @@ class _Tracer:
 
     def run(self) -> Traced:
         nodes = self.definition.graph.nodes
-        for node in nodes:
-            if node.op == "input":
-                self._input(node)
+        self._inputs([n for n in nodes if n.op == "input"])
         if self.definition.root:
             self._fit()
         for g in self.definition.graph.guards:
@@ -151,6 +149,22 @@ class _Tracer:
         return True
 
     # ---------------------------------------------------------------- nodes
+    def _inputs(self, nodes: list[Node]) -> None:
+        """The inputs of `forward`; those of a state come in one dict."""
+        addresses = self.definition.state
+        own = len(nodes) - len(addresses)
+        for node in nodes[:own]:
+            self._input(node)
+        if addresses:
+            state = self._mark(self._proxy(self.graph.placeholder("state")), "state")
+            checks = tuple((a, tuple(map(self._expected, n.types[0].shape)), self._torch_dtype(n.types[0])) for a, n in zip(addresses, nodes[own:]))
+            self._mark(self.tracer.create_proxy("call_function", parts.holds, (state, checks), {}))
+            for address, node in zip(addresses, nodes[own:]):
+                self._bind_one(Value(node), state[address], node.name)
+
+    def _torch_dtype(self, t: TensorType) -> torch.dtype:
+        return torch_dtype(t.dtype, getattr(torch, self.definition.dtype))
+
     def _input(self, node: Node) -> None:
         proxy = self._proxy(self.graph.placeholder(_identifier(node.attrs["name"])))
         proxy.node.meta.update(arch=node.span, hint=node.name or node.attrs["name"], type=node.types[0])
@@ -196,7 +210,7 @@ class _Tracer:
                 result.node.meta["results"] = len(node.types)
             several: Any = result
             results = [several[i] for i in range(len(node.types))]
-        names = node.attrs.get("names") or (node.name,) * len(results)
+        names = node.attrs.get("names") or tuple(map(node.result_name, range(len(results))))
         for value, proxy, name in zip(node.values, results, names):
             self._bind_one(value, proxy, name)
 
@@ -278,8 +292,12 @@ class _Tracer:
         d = self.definition
         found = [self._value(v).node for v in d.graph.outputs]
         own = found[0] if d.outputs == 1 else tuple(found[:d.outputs])
+        if d.state:
+            own = own, dict(zip(d.state, found[d.outputs:]))
         if d.hands_out:
-            result: Any = (own, dict(zip(d.emits, found[d.outputs:])))
+            result: Any = (own, dict(zip(d.emits, found[d.outputs + len(d.state):])))
+        elif d.state:
+            result = own
         else:
             result = found[0] if len(found) == 1 else tuple(found)
         self.span = d.source.span
@@ -288,7 +306,7 @@ class _Tracer:
     def _drop_dead(self) -> None:
         """Bodies and sizes may have made nodes that nothing reads; modules and checks stay."""
         for node in reversed(list(self.graph.nodes)):
-            keeps = node.op in ("placeholder", "output", "call_module") or node.target in (parts.require, parts.fit)
+            keeps = node.op in ("placeholder", "output", "call_module") or node.target in (parts.require, parts.fit, parts.holds)
             if not node.users and not keeps:
                 self.graph.erase_node(node)
 

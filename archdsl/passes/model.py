@@ -147,13 +147,16 @@ class Model:
         """All weights that the model saves."""
         return {a: self.weights[a] for a, p in self.graph.parameters() if p.kind != "const"}
 
-    def build(self, device: Any = "cpu", emit: str | Iterable[str] = (), flat: bool = False, bind: Mapping[str, Any] | None = None) -> ArchModule:
-        """The trainable torch.fx.GraphModule with these weights."""
+    def build(self, device: Any = "cpu", emit: str | Iterable[str] = (), flat: bool = False, bind: Mapping[str, Any] | None = None,
+              form: str = "parallel") -> ArchModule:
+        """The trainable torch.fx.GraphModule with these weights. Raises ArchError A0501 for a form that the model does not have."""
         import torch
 
         from archdsl.lower import lower
+        from archdsl.streaming import in_form
 
-        built = lower(self.graph, device=device, dtype=self.float_type, emit=emit, flat=flat, bind=bind)
+        streamed = in_form(self.made, form)
+        built = lower(self.graph, device=device, dtype=self.float_type, emit=emit, flat=flat, bind=bind, streamed=streamed)
         if str(device) != "meta":
             with torch.no_grad():
                 held = {**dict(built.named_buffers(remove_duplicate=False)), **dict(built.named_parameters(remove_duplicate=False))}

@@ -1,0 +1,133 @@
+"""The state of a model in the form `extend` or `step`: a dict of tensors by address, begun, reordered and begun anew by row."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from archdsl.dims import Dim, Size, evaluate, symbols
+from archdsl.ops.registry import LENGTH
+from archdsl.ops.rules import torch_dtype
+
+if TYPE_CHECKING:
+    from archdsl.lower.module import ArchModule
+    from archdsl.streaming import Slot, Streamed
+
+State = dict[str, torch.Tensor]
+
+
+def streamed_of(model: ArchModule) -> Streamed:
+    """How a model streams. Raises ValueError for one in the form `parallel`."""
+    found = model.__dict__.get("_streamed")
+    if found is None:
+        raise ValueError('this model was built in the form `parallel`, which keeps no state: build(form = "step") or build(form = "extend")')
+    return found
+
+
+def init_state(model: ArchModule, batch: int = 1, length: int | None = None, **sizes: int) -> State:
+    """The state before the first position: zeros. See `ArchModule.init_state`."""
+    streamed = streamed_of(model)
+    given = {"batch": batch, **({} if length is None else {"length": length}), **sizes}
+    for name, value in given.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"init_state: `{name}` is a whole number from 1 up, not {value!r}")
+    known: dict[str, int] = dict(sizes)
+    if streamed.batch is not None:
+        known[str(streamed.batch)] = batch
+    elif batch != 1:
+        raise ValueError("init_state: this model takes one sequence at a time: its inputs have no axis before the stream")
+    if streamed.has_length:
+        known[LENGTH] = _length(model, streamed, length)
+    if streamed.longest is not None and known.get(LENGTH, 0) > streamed.longest:
+        raise ValueError(f"init_state: `length` = {known[LENGTH]}, and this model has {streamed.longest} positions at most")
+    missing = sorted({n for s in streamed.slots for size in s.type.shape for n in symbols(size)} - set(known))
+    if missing:
+        raise ValueError(f"init_state: give the size{'s' * (len(missing) > 1)} {', '.join(missing)}, for example init_state({missing[0]} = 8)")
+    device, dtype = _device(model), getattr(torch, model.definition.dtype)
+    return {s.address: torch.zeros([_number(x, known) for x in s.type.shape], dtype=torch_dtype(s.type.dtype, dtype), device=device)
+            for s in streamed.slots}
+
+
+def _length(model: ArchModule, streamed: Streamed, length: int | None) -> int:
+    """The room for positions: as given, else as the model's example says."""
+    if length is not None:
+        return length
+    found = streamed.example
+    if found is None:
+        raise ValueError("init_state: how many positions shall the state have room for? init_state(length = 2048)")
+    return min(found, streamed.longest) if streamed.longest is not None else found
+
+
+def _number(size: Size, known: Mapping[str, int]) -> int:
+    return size if isinstance(size, int) else evaluate(size, known)
+
+
+def _device(model: ArchModule) -> torch.device:
+    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+def row_axis(streamed: Streamed, slot: Slot) -> int | None:
+    """The axis of a slot that counts the rows of the batch."""
+    return next((i for i, s in enumerate(slot.type.shape) if isinstance(s, Dim) and s == streamed.batch), None)
+
+
+def _checked(model: ArchModule, state: State) -> Streamed:
+    streamed = streamed_of(model)
+    if not isinstance(state, dict) or set(state) != {s.address for s in streamed.slots}:
+        raise ValueError("this is not the state of this model: it comes from its init_state or from its last call")
+    return streamed
+
+
+def reorder_state(model: ArchModule, state: State, rows: Any) -> State:
+    """The state whose row i is the old row `rows[i]`: for beams, and to drop or repeat rows. `rows`: int64 [new batch]."""
+    streamed = _checked(model, state)
+    found: State = {}
+    for slot in streamed.slots:
+        x = state[slot.address]
+        axis = row_axis(streamed, slot)
+        index = torch.as_tensor(rows, dtype=torch.int64, device=x.device)
+        if index.dim() != 1:
+            raise ValueError(f"reorder_state: `rows` lists rows, [n], and is {list(index.shape)}")
+        if axis is not None and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < x.shape[axis]:
+            raise ValueError(f"reorder_state: the state has the rows 0 to {x.shape[axis] - 1}, and `rows` names {index.tolist()}")
+        found[slot.address] = x if axis is None else x.index_select(axis, index)
+    return found
+
+
+def reset_state(model: ArchModule, state: State, rows: Iterable[int]) -> State:
+    """The state with these rows begun anew: their next position is their first one."""
+    streamed = _checked(model, state)
+    if not streamed.rows and any(s.address == "position" for s in streamed.slots):
+        raise ValueError("reset_state: the rows of this model's batch share their positions, so one row cannot begin anew")
+    index = torch.as_tensor(list(rows), dtype=torch.int64)
+    found: State = {}
+    for slot in streamed.slots:
+        x, axis = state[slot.address], row_axis(streamed, slot)
+        if axis is None or not index.numel():
+            found[slot.address] = x
+            continue
+        if not 0 <= int(index.min()) <= int(index.max()) < x.shape[axis]:
+            raise ValueError(f"reset_state: the state has the rows 0 to {x.shape[axis] - 1}, and `rows` names {index.tolist()}")
+        fresh = state["position"].to(x.dtype) if slot.address == "start" else 0
+        found[slot.address] = x.index_fill(axis, index.to(x.device), fresh)
+    return found
+
+
+def stack_states(model: ArchModule, states: list[State]) -> State:
+    """One state of several, row behind row. They are at the same position (rows may have begun at different ones)."""
+    streamed = streamed_of(model)
+    if not states:
+        raise ValueError("stack_states: at least one state is needed")
+    for s in states:
+        _checked(model, s)
+    found: State = {}
+    for slot in streamed.slots:
+        parts, axis = [s[slot.address] for s in states], row_axis(streamed, slot)
+        if axis is None:
+            if any(not torch.equal(p, parts[0]) for p in parts):
+                raise ValueError(f"stack_states: the states differ in `{slot.address}`")
+            found[slot.address] = parts[0]
+        else:
+            found[slot.address] = torch.cat(parts, axis)
+    return found
