@@ -110,8 +110,8 @@ class Body:
         inside: dict[Value, Value] = dict(zip(inner.inputs, call.args))
         self._copy(inner, f"{path}.", dim_map(inner, call.args), inside)
         results = [inside[v] for v in (*inner.outputs, *inner.emits.values())]
-        if len(inner.outputs) == 1 and call.name and not results[0].node.name:
-            results[0].node.name = call.name  # a node of ours: the result keeps the name that the caller gave it
+        if len(inner.outputs) == 1 and call.result_name(0) and not results[0].node.name:
+            results[0].node.name = call.result_name(0)  # a node of ours: the result keeps the name that the caller gave it
         known.update(zip(old.values, results))
 
 

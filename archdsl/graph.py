@@ -66,11 +66,23 @@ class Node:
     attrs: dict[str, Any]
     types: tuple[TensorType, ...]
     span: Span = NOWHERE
-    name: str = ""  # the variable it was bound to: a hint for printing, no part of the hash
+    name: str = ""  # the variable it was bound to, `a, b` for those of several results: a hint for printing, no part of the hash
 
     @property
     def values(self) -> tuple[Value, ...]:
         return (Value(self),) if len(self.types) == 1 else tuple([Value(self, i) for i in range(len(self.types))])
+
+    def result_name(self, index: int) -> str:
+        """What the `index`-th result is called, "" where it has no name."""
+        names = self.name.split(", ")
+        return names[index] if index < len(names) else ""
+
+    def call_result(self, index: int, name: str) -> None:
+        """Gives the `index`-th result a name."""
+        names = self.name.split(", ")
+        names += [""] * (index + 1 - len(names))
+        names[index] = name
+        self.name = ", ".join(names)
 
     def operands(self) -> list[Value]:
         """The tensor operands, nested tuples and masks included."""

@@ -72,8 +72,9 @@ def bind(frame: Frame, target: tree.Target, value: Any) -> None:
         binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
         binding.sequences = frame.vars.get("...", {})
         headers.match_type(binding, target.type, value, target.span, f"`{target.name}`")
-    if isinstance(value, Value) and not value.node.name and value.node.op != "input":
-        value.node.name = target.name if target.name != "_" else ""
+    if isinstance(value, Value) and not value.node.result_name(value.index) and value.node.op != "input":
+        if target.name != "_":
+            value.node.call_result(value.index, target.name)
     elif isinstance(value, (Value, tuple)) and target.name in frame.fixed:
         raise error("A0208", f"`{target.name}` is a hyper argument of this header", target.span, "bound again here",
                     labels=(Label(frame.fixed[target.name], "declared here"),))

@@ -180,8 +180,19 @@ def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, 
     imports = tuple(builder.imports)
     at = {v: i for i, v in reversed(list(enumerate(_reachable(frame, _body_names(frame, s, plan)))))}
     plain = all(v in at for v in imports) and len(mine) == len(dict.fromkeys(values))
-    return _Body(interned, imports, carried, mine, tuple(at[v] for v in imports) if plain else None, used, mine[0].node.name if mine else "",
+    return _Body(interned, imports, carried, mine, tuple(at[v] for v in imports) if plain else None, used, _result_names(carried, mine),
                  tuple(w.number for w in waiting.values()))
+
+
+def _result_names(carried: list[tuple[str, Any]], mine: list[Value]) -> str:
+    """What the results of a pass are called: as the variables that carry them on, tensors in lists with their places."""
+    names: dict[Value, str] = {}
+    for name, value in carried:
+        found: list[Value] = []
+        map_tensors(value, lambda t, found=found: found.append(t) or t)
+        for i, t in enumerate(found):
+            names.setdefault(t, name if isinstance(value, Value) else f"{name}_{i}")
+    return ", ".join(names[v] for v in mine)
 
 
 def _body_names(frame: Frame, s: tree.For, plan: passes.Plan | None) -> tuple[str, ...]:

@@ -164,7 +164,10 @@ class Writer:
         types = (*node.types[:count], *(node.types[count + i] for i in emitted), *(v.type for v in new_values))
         attrs = {"path": path, "graph": made.graph}
         if len(types) > 1:
-            own = (node.name or path.rsplit(".", 1)[-1],) if count == 1 else tuple(o.node.name for o in inner.outputs)
+            if count == 1:
+                own = (node.result_name(0) or path.rsplit(".", 1)[-1],)
+            else:
+                own = tuple(node.result_name(i) or o.node.result_name(o.index) for i, o in enumerate(inner.outputs))
             attrs["names"] = (*own, *(a.rsplit(".", 1)[-1] for a in (*made.emits, *made.updates)))
         new = Node("call", (*map_values(node.args, self.known.__getitem__), *passed, *sizes), attrs, types, node.span, node.name)
         self.nodes.append(new)

@@ -71,8 +71,9 @@ def _node(scope: Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:
 
 def _hint(n: Node, i: int, count: int) -> str:
     """The name of one of a node's results. A captured node may have names for all of them, `q, k, v`."""
-    names = n.name.split(", ")
-    return n.name if count == 1 else names[i] if len(names) == count else f"{n.name}_{i}" if n.name else ""
+    if count == 1:
+        return n.name
+    return n.result_name(i) or (f"{n.name}_{i}" if n.name and ", " not in n.name else "")
 
 
 def _emitted(scope: Scope, n: Node, i: int) -> str:
