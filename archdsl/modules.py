@@ -106,7 +106,15 @@ class Module:
             self.__dict__.pop("models", None)
 
     def _spread(self, d: Any) -> Any:
+        known = self.library.spread.get(id(d))
+        made = known[1] if known is not None else self._with_fields(d)
+        if self.scope.get(d.name) is not None and getattr(self.scope[d.name], "decl", None) is d:
+            self.scope[d.name] = REFS[type(d)](made, self)
+        return made
+
+    def _with_fields(self, d: Any) -> Any:
         params: list[tree.Param] = []
+        faults = len(self.diagnostics)
         for p in d.params:
             if not _spreads(p):
                 params.append(p)
@@ -126,8 +134,8 @@ class Module:
                 else:
                     params.append(f)
         made = replace(d, params=tuple(params))
-        if self.scope.get(d.name) is not None and getattr(self.scope[d.name], "decl", None) is d:
-            self.scope[d.name] = REFS[type(d)](made, self)
+        if len(self.diagnostics) == faults:
+            self.library.spread[id(d)] = d, made
         return made
 
     def _import(self, other: Module, n: tree.UseName, module: str) -> None:
@@ -220,6 +228,7 @@ class Library:
         self.read: dict[str, Module] = {}
         self.path: list[str] = []
         self.left = MAX_TOKENS  # for the spec and the modules beside it, together
+        self.spread: dict[int, tuple[Any, Any]] = {}  # declarations with `...Record` in their headers by id, and what they stand for
 
     def _parse(self, source: Source) -> tuple[tree.Module, list[Diagnostic]]:
         parsed, faults, tokens = parse_some(source, self.left)
@@ -228,8 +237,12 @@ class Library:
 
     def open(self, source: Source, folder: str | os.PathLike[str] | None) -> Module:
         """The module of a spec's own text. `folder`: where files that it imports stand beside it; None: it may import from the library alone."""
-        folder = None if folder is None else os.fspath(folder)
         parsed, faults = self._parse(source)
+        return self.made(source, parsed, faults, folder)
+
+    def made(self, source: Source, parsed: tree.Module, faults: list[Diagnostic], folder: str | os.PathLike[str] | None) -> Module:
+        """The same of a text that has been parsed."""
+        folder = None if folder is None else os.fspath(folder)
         module = Module(source, parsed, self, False, folder, list(faults))
         self.path.append(os.path.join(folder, os.path.basename(source.path)) if folder is not None else source.path)
         module.link()

@@ -14,6 +14,15 @@ class Source:
         self.path, self.text, self.module = path, text, module
         self._starts: list[int] | None = None
 
+    @property
+    def whole(self) -> Source:
+        """The text that this one is a part of: itself, but for a `Piece`."""
+        return self
+
+    def at(self, offset: int) -> int:
+        """The place of an offset in the whole text."""
+        return offset
+
     def _line_starts(self) -> list[int]:
         if self._starts is None:
             starts, at = [0], self.text.find("\n")
@@ -47,6 +56,33 @@ class Source:
         (self.path, self.text, self.module), self._starts = state, None
 
 
+class Piece(Source):
+    """Lines of a text, read on their own: places in them stay what they are while the text before them changes. `move` says where they stand now."""
+
+    __slots__ = ("_base", "_whole")
+
+    def __init__(self, whole: Source, start: int, end: int):
+        super().__init__(whole.path, whole.text[start:end], whole.module)
+        self.move(whole, start)
+
+    def move(self, whole: Source, start: int) -> None:
+        """The lines stand at this place of that text from now on."""
+        self._whole, self._base = whole, start
+
+    @property
+    def whole(self) -> Source:
+        return self._whole
+
+    def at(self, offset: int) -> int:
+        return self._base + offset
+
+    def position(self, offset: int) -> tuple[int, int]:
+        return self._whole.position(self._base + offset)
+
+    def line(self, number: int) -> str:
+        return self._whole.line(number)
+
+
 class Span(NamedTuple):
     """Characters `start` (included) to `end` (excluded) of a source."""
 
@@ -57,6 +93,11 @@ class Span(NamedTuple):
     @property
     def text(self) -> str:
         return self.source.text[self.start : self.end]
+
+    @property
+    def absolute(self) -> Span:
+        """The same characters in the whole text."""
+        return Span(self.source.whole, self.source.at(self.start), self.source.at(self.end))
 
     def to(self, other: Span) -> Span:
         """From the start of this span to the end of another one."""

@@ -26,6 +26,7 @@ MAX_SETTINGS = 100_000  # of all variants together, inherited ones included
 if TYPE_CHECKING:
     from archdsl.claims import Claim
     from archdsl.cost import Cost
+    from archdsl.incremental.kept import Kept
     from archdsl.passes.step import Step
 
 
@@ -44,9 +45,9 @@ class Variant:
 class Spec:
     """One model of a file. `models` holds all of them by name; `variants`, `knobs`, `inputs`, `claims` are this model's."""
 
-    def __init__(self, module: Module, decl: tree.Model, path: str, models: dict[str, Spec], session: Session):
+    def __init__(self, module: Module, decl: tree.Model, path: str, models: dict[str, Spec], session: Session, kept: Kept | None = None):
         self.module, self.decl, self.path, self.models, self.session = module, decl, path, models, session
-        self.name, self.doc = decl.name, decl.doc
+        self.name, self.doc, self.kept = decl.name, decl.doc, kept
         self._made: dict[Any, Elaborated] = {}
         self._transformed: dict[tuple[int, str | None], tuple[Elaborated, Elaborated]] = {}
 
@@ -126,7 +127,8 @@ class Spec:
             if len(self._made) > 64:
                 self._made.clear()
                 self._transformed.clear()
-            self._made[key] = elaborate(self.module, self.decl, settings, self.session)
+            make = lambda: elaborate(self.module, self.decl, settings, self.session)
+            self._made[key] = make() if self.kept is None else self.kept.elaborated(self.decl, settings, self.session, make)
         return self._made[key]
 
     def _settings(self, variant: str | None, knobs: dict[str, Any]) -> tuple[Setting, ...]:
@@ -310,29 +312,33 @@ def _load(source: Source, folder: str | None, lints: bool = False) -> tuple[Spec
 
 def _read_and_check(source: Source, folder: str | None, lints: bool) -> tuple[Spec | None, list[Diagnostic]]:
     module = Library().open(source, folder)
-    path = source.path
+    models, found = check_module(module, Session(module.library), lints)
+    return next(iter(models.values()), None), found
+
+
+def check_module(module: Module, session: Session, lints: bool, kept: Kept | None = None) -> tuple[dict[str, Spec], list[Diagnostic]]:
+    """The models of a module, and everything that is wrong with it. `kept`: what earlier versions of the text gave, and the session with them."""
+    from archdsl.elaborate.resolve import resolve
+
     models: dict[str, Spec] = {}
-    session = Session(module.library)
     for name, d in module.models.items():
-        models[name] = Spec(module, d, path, models, session)
+        models[name] = Spec(module, d, module.source.path, models, session, kept)
     found = Collector()
     for d in module.diagnostics:
         found.add(d)
-    from archdsl.elaborate.resolve import resolve
-
-    for d in resolve(module):
+    for d in resolve(module, kept):
         found.add(d)
     if not found.found:
         # a line counts when something stands on it
-        lines = min(source.text.count("\n"), (MAX_TOKENS - module.library.left) // 5, MAX_LINES)
+        lines = min(module.source.text.count("\n"), (MAX_TOKENS - module.library.left) // 5, MAX_LINES)
         with session.one_budget(lines):
-            _elaborate_all(module, models, session, found)
+            _elaborate_all(module, models, session, found, kept)
     if lints and not found.found:
         from archdsl.lints import lint
 
-        for d in lint(module):
+        for d in lint(module, kept):
             found.add(d)
-    return next(iter(models.values()), None), found.found
+    return models, found.found
 
 
 def _try(elaborate: Any, found: Collector) -> bool:
@@ -365,7 +371,7 @@ def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
         check_entries(name, entries)
 
 
-def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector) -> None:
+def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None) -> None:
     for spec in models.values():
         if not _try(lambda: spec.elaborate(), found):  # noqa: B023
             break
@@ -387,8 +393,8 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
         from archdsl.names import check_names
         from archdsl.spaces import check_spaces
 
-        for checker in (check_claims, check_spaces, check_names):
-            for d in checker(module, models)[:MAX_FOUND]:
+        for faults in (check_claims(module, models), check_spaces(module, models), check_names(module, models, kept)):
+            for d in faults[:MAX_FOUND]:
                 found.add(d)
 
 

@@ -66,7 +66,8 @@ class Collector:
 
     def add(self, fault: ArchError | Diagnostic) -> None:
         for d in fault.diagnostics if isinstance(fault, ArchError) else (fault,):
-            key = (d.code, d.span.source.path, d.span.start, d.span.end)
+            source = d.span.source
+            key = (d.code, source.path, source.at(d.span.start), source.at(d.span.end))
             if key not in self._seen:
                 self._seen.add(key)
                 self.found.append(d)

@@ -365,11 +365,11 @@ def retarget(d: Diagnostic, template: Template, args: Args, span: Span) -> Diagn
     """A fault found inside a library block moves to where the user's text caused it: the argument it speaks of, else the application, else (where
     a library block applies what the user gave it) where the block was written."""
     given = _in_library(span) and not _in_library(template.span)  # a library block applies what the user gave it
-    if d.span.source is NOWHERE.source or not _in_library(d.span) or d.span.source is span.source and not given:
+    if d.span.source is NOWHERE.source or not _in_library(d.span) or d.span.source.whole is span.source.whole and not given:
         return d
     text = "".join(c if c.isalnum() or c == "_" else " " for c in d.span.text)
     named = [(name, b.span) for name, b in template.args.items()
-             if b.origin == "argument" and name in text.split() and (b.span.source is span.source or not _in_library(b.span))]
+             if b.origin == "argument" and name in text.split() and (b.span.source.whole is span.source.whole or not _in_library(b.span))]
     applied = [where for name, where in named if text.startswith(f"{name} ") or text == name]  # `f(norm(x))` failed: the fault is in `f`
     if applied or len(named) == 1:
         return _moved(d, applied[0] if applied else named[0][1], template)

@@ -140,7 +140,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         values = _caused(knobs, lambda: headers.results(frame, decl.outs, decl.name_span, decl.name))
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
     spans = {p.name: p.domain.span for p in decl.inputs or () if p.domain is not None}
-    check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source)
+    check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source.whole)
     _unused(session, overrides, graph, knobs, decl, module)
     sizes = {n: s for i in inputs for n, s in i.sizes.items()}
     knobs.update(graph.knobs)
@@ -332,7 +332,7 @@ def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, kno
     names = [*knobs, *graph.knobs]
     others = elsewhere(module, decl)
     for o in [o for o in overrides if not o.used[0]][:MAX_FAULTS]:
-        if o.segments[0] in others and o.span.source is module.source:
+        if o.segments[0] in others and o.span.source.whole is module.source:
             continue
         address = ".".join(o.segments)
         faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address",

@@ -44,7 +44,7 @@ class _Walk:
     def graph(self, graph: Graph, known: dict[Value, Range], at: Span | None) -> None:
         """`known`: ranges of this graph's inputs; `at`: the innermost application that is written in the own text."""
         for node in graph.nodes:
-            where = node.span if node.span.source is self.own else at
+            where = node.span if node.span.source.whole is self.own else at
             found = [known.get(a) if isinstance(a, Value) else None for a in node.args]
             if not any(found):
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import Diagnostic, Label, error
 from archdsl.elaborate import walk_bodies, walk_expressions  # they fill the tables
@@ -21,28 +21,43 @@ from archdsl.modules import Module, library_exports
 from archdsl.source import Span
 from archdsl.syntax import tree
 
+if TYPE_CHECKING:
+    from archdsl.incremental.kept import Kept
 
-def resolve(module: Module) -> list[Diagnostic]:
+
+def resolve(module: Module, kept: Kept | None = None) -> list[Diagnostic]:
     """Unknown names, misfitting argument lists, names bound twice or too late, missing `return`s and recursion in a module's own text."""
     walk = Walk(module)
     if module.diagnostics:
         walk.told_imports |= _doubtful_names(module)
     with suppress(Enough):
-        _walk(walk, module)
+        _walk(walk, module, kept)
+    if kept is not None and walk.found.found:  # what is said of one declaration may depend on what was said before
+        return resolve(module)
     return [d for d in walk.found.found if not any(_inside(f, d.span) for f in module.diagnostics)]
 
 
 def _inside(fault: Diagnostic, span: Span) -> bool:
     """Whether a text that could not be read lies inside of another one: what is said of that may follow from it."""
-    return fault.span.source is span.source and span.start <= fault.span.start < span.end
+    fault_span, span = fault.span.absolute, span.absolute
+    return fault_span.source is span.source and span.start <= fault_span.start < span.end
 
 
-def _walk(walk: Walk, module: Module) -> None:
+def _walk(walk: Walk, module: Module, kept: Kept | None) -> None:
     for d in module.tree.decls:
         visit = DECLARATIONS.get(type(d))
         if visit is not None:
-            walk.begin(d)
-            visit(walk, d)
+            known = None if kept is None else kept.resolved(d)
+            all_uses, walk.uses = walk.uses, {} if known is None else known
+            if known is None:
+                walk.begin(d)
+                visit(walk, d)
+                if kept is not None and not (walk.found.found or walk.told_imports):
+                    kept.resolve(d, walk.uses)
+            for name, mentioned in walk.uses.items():
+                first = all_uses.setdefault(name, {})
+                first.update((n, span) for n, span in mentioned.items() if n not in first)
+            walk.uses = all_uses
     _recursion(walk)
     if any(isinstance(d, tree.Claim | tree.Variant | tree.Space) for d in module.tree.decls):
         from archdsl.claims.words import check_text
@@ -54,15 +69,17 @@ def _walk(walk: Walk, module: Module) -> None:
 def _doubtful_names(module: Module) -> set[str]:
     """Where the text could not be read in full: every word outside of what was read. It may have bound them, so nothing is said of them."""
     text = list(module.source.text)
+    faults = [f.span.absolute for f in module.diagnostics]
     stack: list[Any] = list(module.tree.decls)
     while stack:
         node = stack.pop()
         inside = [s for b in nested_bodies(node) for s in b] if isinstance(node, tree.Statement) else list(getattr(node, "body", None) or ())
-        broken = any(f.span.start < node.span.end and node.span.start <= f.span.end and f.span.source is module.source for f in module.diagnostics)
+        span = node.span.absolute
+        broken = any(f.start < span.end and span.start <= f.end and f.source is module.source for f in faults)
         if broken and inside:
             stack += inside
         elif not broken:
-            text[node.span.start : node.span.end] = " " * (node.span.end - node.span.start)
+            text[span.start : span.end] = " " * (span.end - span.start)
     left = "".join(text)
     used = set(re.findall(r"\buse\s+([\w.]+)", left))
     return {*re.findall(r"\w+", left), *(name for name, where in library_exports().items() if where in used)}

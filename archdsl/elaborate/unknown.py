@@ -46,15 +46,15 @@ def import_edit(module: Module, where: str, name: str, source: Source) -> tuple[
     uses = [d for d in module.tree.decls if isinstance(d, tree.Use)]
     into = next((d for d in uses if d.module == where and d.names), None)
     if into is not None:
-        end = into.names[-1].span.end
+        source, end = into.names[-1].span.source, into.names[-1].span.end
         return Span(source, end, end), f", {name}"
     if uses:
-        end = uses[-1].span.end
+        source, end = uses[-1].span.source, uses[-1].span.end
         rest = source.text[end:].partition("\n")[0].rstrip("\r")
         end += len(rest) if rest.lstrip().startswith("#") else 0
         return Span(source, end, end), f"\nuse {where} {{ {name} }}"
-    start = module.tree.decls[0].span.start if module.tree.decls else 0
+    source, start = module.tree.decls[0].span[:2] if module.tree.decls else (source, 0)
     for c in reversed(module.tree.comments):  # documentation belongs to what follows it
-        if c.span.end <= start and c.text.startswith("///") and not source.text[c.span.end : start].strip():
+        if c.span.source is source and c.span.end <= start and c.text.startswith("///") and not source.text[c.span.end : start].strip():
             start = c.span.start
     return Span(source, start, start), f"use {where} {{ {name} }}\n\n"

@@ -117,8 +117,8 @@ class Walk:
 
     def broken(self) -> bool:
         """Whether a part of the present declaration could not be read."""
-        span = self.decl.span
-        return any(d.span.source is span.source and span.start <= d.span.start <= span.end for d in self.module.diagnostics)
+        span, faults = self.decl.span.absolute, [d.span.absolute for d in self.module.diagnostics]
+        return any(f.source is span.source and span.start <= f.start <= span.end for f in faults)
 
     def failed_imports(self) -> set[str]:
         """Modules of which an import failed, perhaps by a misspelling of the very name."""

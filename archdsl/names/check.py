@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
@@ -16,11 +17,12 @@ from archdsl.records import replace
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
+    from archdsl.incremental.kept import Kept
     from archdsl.modules import Module
     from archdsl.spec import Spec
 
 
-def check_names(module: Module, models: Mapping[str, Spec]) -> list[Diagnostic]:
+def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = None) -> list[Diagnostic]:
     """What is wrong with the `names` of a file whose models and variants elaborate."""
     found = Collector()
     seen: dict[tuple[str, str], tree.Names] = {}
@@ -38,7 +40,8 @@ def check_names(module: Module, models: Mapping[str, Spec]) -> list[Diagnostic]:
             found.add(error("A0438", f"`{decl.model}` has two names `{decl.name}`", header(decl), "the second",
                             labels=(Label(header(first), "the first"),), help="give them different names, or make them one block"))
             continue
-        for d in _check(decl, module, spec, known):
+        check = partial(_check, decl, module, spec, known)
+        for d in check() if kept is None else kept.names(decl, [spec.source(v) for v in (None, *spec.variants)], check):
             found.add(d)
     return found.found
 
@@ -74,7 +77,7 @@ def _check(decl: tree.Names, module: Module, spec: Spec, known: dict[int, Weight
             all_.picks |= use.picks
         addresses.update(dict.fromkeys(own))
     for k, line in enumerate(decl.lines):
-        broken = any(line.span.start <= d.span.start < line.span.end for d in found.found)
+        broken = any(line.span.start <= d.span.start < line.span.end for d in found.found if d.span.source is line.span.source)
         if uses[k].active and not broken and len(found.found) < MAX_FAULTS:
             try:
                 _idle(line, uses[k], list(addresses), frozenset(p.name for p in spec.decl.params))

@@ -110,8 +110,9 @@ class Words:
         return self.name
 
 
-def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
-    """All tokens of a text, or a few more than `limit` of them. Takes time in proportion to the length of the text."""
+def lex(text: str, words: Words, limit: int = 1 << 62, start: int = 0, stop: int | None = None) -> Lexed:
+    """All tokens of a text or of whole lines of it, or a few more than `limit` of them. Takes time in proportion to the length of the text."""
+    stop = len(text) if stop is None else stop
     tokens: list[Token] = []
     comments: list[tuple[int, int]] = []
     docs: dict[int, str] = {}
@@ -123,7 +124,7 @@ def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
     layout, modulo = ids["LAYOUT"], ids["MODULO"]
     layouts: list[int] = []  # indices of layout words
     add = tokens.append
-    for m in _TOKEN.finditer(text):
+    for m in _TOKEN.finditer(text, start, stop):
         group = m.lastindex
         piece = m.group()
         start, end = m.span()
@@ -180,7 +181,7 @@ def lex(text: str, words: Words, limit: int = 1 << 62) -> Lexed:
     for at in layouts:
         if _has_value(tokens, at, lpar, call, ids):
             tokens[at] = (ids["LAYOUT_ON"], *tokens[at][1:])
-    tokens.append((ids["$END"], "", len(text), len(text)))
+    tokens.append((ids["$END"], "", stop, stop))
     return Lexed(tokens, comments, docs, bad)
 
 

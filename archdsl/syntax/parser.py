@@ -50,10 +50,10 @@ def parse_some(source: Source, most: int) -> tuple[t.Module, list[Diagnostic], i
     module = run.result()
     if module is None:
         module = t.Module(Span(source, 0, len(source.text)), ())
-    return module, _one_per_line(run.faults.found), len(run.lexed.tokens)
+    return module, one_per_line(run.faults.found), len(run.lexed.tokens)
 
 
-def _one_per_line(faults: list[Diagnostic]) -> list[Diagnostic]:
+def one_per_line(faults: list[Diagnostic]) -> list[Diagnostic]:
     """Without the A0101 that follow from another fault of their line: what stands behind a misread word is rarely read right."""
     lines: dict[int, Diagnostic] = {}
     for d in faults:
@@ -159,7 +159,7 @@ class Run:
             self.fault("A0105", f"the text has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read", 0, 0, "this file is too large")
             return None
         with no_collection():
-            self.lexed = lex(text, self.table.words, self.max_tokens)
+            self.lexed = self.read()
             if len(self.lexed.tokens) > self.max_tokens:
                 at = self.lexed.tokens[self.max_tokens]
                 whole = "the text has" if self.max_tokens == MAX_TOKENS else "a spec and its modules have"
@@ -180,6 +180,10 @@ class Run:
             self.faults.add(fault)
         self.faults.found.sort(key=lambda fault: fault.span.start)
         return value
+
+    def read(self) -> Lexed:
+        """The tokens of the text."""
+        return lex(self.source.text, self.table.words, self.max_tokens)
 
     def loop(self, tokens: list[Token]) -> Any:
         """Run the table over the tokens, recovering at statements and declarations."""

@@ -1,0 +1,167 @@
+"""Versions of a text in an editor, each checked with what is known from those before it."""
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label
+from archdsl.elaborate.frame import Session
+from archdsl.elaborate.limits import MAX_STEPS, room
+from archdsl.incremental.kept import Kept
+from archdsl.incremental.pieces import Part, Reader, Reading
+from archdsl.modules import Library, Module
+from archdsl.records import record, replace
+from archdsl.source import Piece, Source, Span
+from archdsl.spec import Spec, check_module, check_text
+from archdsl.syntax import tree
+from archdsl.syntax.parser import MAX_TOKENS, no_collection
+
+VERSIONS = 400  # of a text, after which everything is looked at anew: results are kept by objects that stay alive
+
+
+@record(frozen=True)
+class Checked:
+    """One version: its module (what could be read of it), its models by name, and what `archdsl check` says of it, in the order of the text."""
+
+    source: Source
+    module: Module
+    models: dict[str, Spec]
+    diagnostics: list[Diagnostic]
+
+    @property
+    def broken(self) -> bool:
+        return any(d.severity == "error" for d in self.diagnostics)
+
+
+class Checker:
+    """Checks versions of the text of one file. Spans of a version's tree and models lie in pieces, which later versions move."""
+
+    def __init__(self, path: str):
+        self.path, self.folder = path, os.path.dirname(os.path.realpath(path))
+        self.reader = Reader()
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets what was found out about other versions, and about other files."""
+        self.reader.known.clear()
+        self.library = Library()
+        self.session = Session(self.library)
+        self.kept = Kept()
+        self.meaning: dict[str, Any] = {}
+        self.alive: list[Any] = []
+        self.beside: dict[str, tuple[int, int]] = {}
+
+    def check(self, text: str) -> Checked:
+        """Everything that is wrong with a version. It never raises ArchError."""
+        source = Source(self.path, text)
+        if len(self.alive) >= VERSIONS or self._changed_beside():
+            self.begin()
+        with no_collection():
+            found = self._check(source)
+        if found is None or _about_limits(found.diagnostics) or self.session.steps > MAX_STEPS // 2 or self.library.left < MAX_TOKENS // 2:
+            found = self._cold(source)
+        self._forget_broken()
+        return found
+
+    def _check(self, source: Source) -> Checked | None:
+        self.library.left, self.session.variants, self.session.steps = MAX_TOKENS, None, 0
+        self.session.graphs.clear()  # a graph of an earlier version knows only where it stood then
+        try:
+            with room(Span(source, 0, 0)):
+                reading = self.reader.read(source)
+                module = self._module(reading)
+                if module.diagnostics:
+                    self._doubt(reading, module)
+                elif renewed := self._renewed(reading, module):
+                    reading = renewed
+                    module = self._module(reading)
+                self.alive.append(module)
+                if not module.diagnostics:
+                    self.kept.doubtful = set()
+                    self.meaning = _meaning(module)
+                models, diagnostics = check_module(module, self.session, True, self.kept)
+        except ArchError:
+            return None
+        return Checked(source, module, models, _sorted(map(absolute, diagnostics)))
+
+    def _module(self, reading: Reading) -> Module:
+        self.library.left = MAX_TOKENS - reading.tokens
+        return self.library.made(reading.source, reading.tree, list(reading.faults), self.folder)
+
+    def _cold(self, source: Source) -> Checked:
+        """The same without what is known: limits count all the work there is."""
+        self.begin()
+        module = Library().open(source, self.folder)
+        return Checked(source, module, {}, check_text(source.text, self.path, lints=True))
+
+    # ---------------------------------------------------------------- what an edit reaches
+    def _changed(self, module: Module) -> set[str]:
+        """The names that mean something else than in the last version without faults of syntax."""
+        now = _meaning(module)
+        return {n for n in now.keys() | self.meaning.keys() if now.get(n) is not self.meaning.get(n)}
+
+    def _doubt(self, reading: Reading, module: Module) -> None:
+        """Finds the declarations that mention a name of another meaning, in a text that is not elaborated."""
+        changed = self._changed(module)
+        self.kept.doubtful = {id(d) for p in reading.parts if not changed.isdisjoint(p.words) for d in p.decls}
+        self.kept.doubtful |= {id(d) for d in module.tree.decls if not isinstance(d.span.source, Piece)}
+
+    def _renewed(self, reading: Reading, module: Module) -> Reading | None:
+        """The reading with new trees for all that depends on a name of another meaning, directly or not: what is known goes by objects of trees.
+        None where nothing does."""
+        parts, new = list(reading.parts), {id(d) for d in module.tree.decls} - {id(d) for d in (self.alive[-1].tree.decls if self.alive else ())}
+        changed = self._changed(module)
+        known = {i for i, p in enumerate(parts) if not any(id(d) in new for d in p.decls)} if self.meaning else set[int]()
+        count = 0
+        while reached := [i for i in known if not changed.isdisjoint(parts[i].words)]:
+            for i in reached:
+                known.discard(i)
+                parts[i] = self.reader.renew(parts[i])
+                changed |= parts[i].declares
+                count += 1
+        return reading.of(parts) if count else None
+
+    # ---------------------------------------------------------------- files beside it
+    def _changed_beside(self) -> bool:
+        return any(_state(path) != state for path, state in self.beside.items())
+
+    def _forget_broken(self) -> None:
+        """Remembers how the files beside the text were; one with faults is read again each time."""
+        for path, module in list(self.library.read.items()):
+            if not module.is_library:
+                if module.diagnostics:
+                    self.library.read.pop(path)
+                else:
+                    self.beside.setdefault(path, _state(path))
+
+
+def _state(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
+
+
+def _meaning(module: Module) -> dict[str, Any]:
+    """What each name of a module stands for, as an object that is the same while the name means the same."""
+    found: dict[str, Any] = dict(module.modules)
+    found.update((name, getattr(ref, "decl", ref)) for name, ref in module.scope.items())
+    return found
+
+
+def _about_limits(found: list[Diagnostic]) -> bool:
+    return any(d.code in ("A0602", "A0105", "A0106") for d in found)
+
+
+def _sorted(found: Any) -> list[Diagnostic]:
+    return sorted(found, key=lambda d: (d.span.source.path, d.span.start))
+
+
+def absolute(d: Diagnostic) -> Diagnostic:
+    """A diagnostic with its places in the whole text, where they stand now."""
+    return replace(d, span=d.span.absolute, labels=tuple(Label(label.span.absolute, label.message) for label in d.labels),
+                   fixes=tuple(Fix(f.title, tuple((span.absolute, new) for span, new in f.edits)) for f in d.fixes))
+
+
+__all__ = ["Checked", "Checker", "Part", "absolute", "tree"]

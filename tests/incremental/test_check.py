@@ -1,0 +1,222 @@
+"""What is kept from one version of a text to the next changes nothing: after any edits the diagnostics are those of a check from nothing."""
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from archdsl.diagnostics.model import Diagnostic
+from archdsl.incremental import pieces
+from archdsl.incremental.check import Checker
+from archdsl.incremental.pieces import Reader, split
+from archdsl.source import Source, Span
+from archdsl.spec import check_text
+from archdsl.syntax.parser import parse_some
+from archdsl.syntax.tree import children
+from benchmarks.generate import generated
+
+ROOT = Path(__file__).parents[2]
+SPECS = [ROOT / "specs" / f"{name}.arch" for name in ("language/llama", "language/ladder", "vision/fit", "vision/swin", "vision/nextvit")]
+HYBRID = """\
+use std.norm { LayerNorm, RMSNorm }
+use std.linear { Linear }
+use std.residual { Pre }
+use std.mixer
+
+record Sizes { hidden: int = 16 in {8, 16}, act: block = gelu }
+
+/// The layers with attention.
+fn every(n: int, k: int) -> list[bool] { return [i % k == 0 for i in range(n)] }
+
+block Narrow(...Sizes, bias: bool = true)(x: [..., d]) -> [..., d] {
+  return x |> Linear(hidden, bias = bias) as up |> act |> Linear(d) as down
+}
+
+wrap block Scaled(body: block)(x: [..., d]) -> [..., d] {
+  param gain: [d] = ones()
+  return gain * body(x)
+}
+
+block Both(hidden: int)(x: [..., d]) -> [..., d] { return x |> Narrow(hidden) as one |> Narrow(hidden, bias = false) as two }
+
+extern block Scan(width: int)(x: [..., T, d]) -> [..., T, d]
+
+# two models over the same blocks
+model Net(d: int = 8, depth: int = 4, k: int = 2)(x: [B = 1, T = 6, d]) -> y: [B, T, d] stream T {
+  default Linear(bias = true)
+  layers: for i, attend in enumerate(every(depth, k)) {
+    x = if attend { Pre(RMSNorm(), mixer.Attention(2))(x) as mix } else { Pre(RMSNorm(), Both(2 * d))(x) as mix }
+  }
+  return x |> LayerNorm() as norm
+}
+
+model Two(d: int = 4)  {
+  share embed = Linear(d)
+  entry encode(x: [B, d]) -> z: [B, d] { return embed(x) |> Scaled(Narrow(8)) as body }
+  entry decode(z: [B, d]) -> x: [B, d] { return embed(z) }
+}
+
+variant deep of Net { depth = 6 }
+variant odd of deep { k = 3, d = 2 * 6 }
+claim deep { params > 10; count(Attention) == 3 }
+space small of Net { params <= 30k }
+names theirs of Net { "n.*" <-> norm.*  "l.{i}.*.*" <-> layers.{i}.mix.*.*  "l.{i}.*.*.*" <-> layers.{i}.mix.*.*.* }
+"""
+
+
+def told(found: list[Diagnostic]) -> list[object]:
+    """All of a diagnostic but the identity of its sources."""
+    def place(span: Span) -> object:
+        return span.source.path, span.start, span.end, span.text
+
+    return [(d.code, d.severity, d.message, place(d.span), d.label, d.notes, d.help, [(place(label.span), label.message) for label in d.labels],
+             [(f.title, [(place(span), new) for span, new in f.edits]) for f in d.fixes]) for d in found]
+
+
+def edited(text: str, first: str, chance: random.Random) -> str:
+    """The text after an accident, a deliberate change, or an undo of all."""
+    kind = chance.random()
+    words = list(re.finditer(r"[^\W\d]\w*", text)) or list(re.finditer("", text))
+    lines = text.split("\n")
+    if kind < 0.25:  # another name or number in the place of one
+        one = chance.choice(words)
+        return text[: one.start()] + chance.choice(words)[0] + text[one.end() :]
+    if kind < 0.45 and (numbers := list(re.finditer(r"\d+", text))):
+        one = chance.choice(numbers)
+        return text[: one.start()] + str(chance.randrange(12)) + text[one.end() :]
+    if kind < 0.55:
+        lines.insert(chance.randrange(len(lines) + 1), chance.choice([*lines, "", "  # a comment", "# allow A0702", "/// documentation"]))
+        return "\n".join(lines)
+    if kind < 0.62:
+        del lines[chance.randrange(len(lines))]
+        return "\n".join(lines)
+    if kind < 0.70:  # a declaration moves, or is there twice
+        cuts = [text[a:b] for a, b in split(text)]
+        moved = chance.choice(cuts)
+        if chance.random() < 0.5:
+            cuts.remove(moved)
+        cuts.insert(chance.randrange(len(cuts) + 1), moved)
+        return "".join(cuts)
+    if kind < 0.80:
+        i = chance.randrange(len(text) + 1)
+        return text[:i] + chance.choice(["", "x", "(", "}", "{", ", ", " = ", "\n", '"', "\n}\n", "1", ".", "#"]) + text[i + chance.randrange(3) :]
+    return first
+
+
+def held_against_cold(text: str, path: str, seed: int, edits: int) -> int:
+    """The number of versions without an error. Each version comes from the one before it by up to three edits."""
+    chance, checker, first, clean = random.Random(seed), Checker(path), text, 0
+    for _ in range(edits):
+        for _ in range(chance.choice([1, 1, 1, 2, 3])):
+            text = edited(text, first, chance)
+        found = checker.check(text)
+        assert told(found.diagnostics) == told(check_text(text, path, lints=True)), text
+        clean += not found.broken
+    return clean
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_edits_of_a_file_with_all_kinds_of_declarations(seed, tmp_path):
+    assert held_against_cold(HYBRID, str(tmp_path / "a.arch"), seed, 80) > 4
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_edits_of_specs(path):
+    assert held_against_cold(path.read_text(encoding="utf-8"), str(path), 7, 25) > 0
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", range(40))
+def test_many_edits(seed, tmp_path):
+    texts = [HYBRID, generated(250), *(p.read_text(encoding="utf-8") for p in sorted((ROOT / "specs").rglob("*.arch")))]
+    held_against_cold(texts[seed % len(texts)], str(tmp_path / "a.arch"), seed, 150)
+
+
+def test_typed_letter_by_letter(tmp_path):
+    """A spec as it grows, from an empty file on."""
+    path, checker = str(tmp_path / "a.arch"), Checker(str(tmp_path / "a.arch"))
+    text = HYBRID.split("\nextern")[0]
+    for end in range(0, len(text), 3):
+        assert told(checker.check(text[:end]).diagnostics) == told(check_text(text[:end], path, lints=True)), text[:end]
+
+
+def test_files_beside_it(tmp_path):
+    path, parts = str(tmp_path / "a.arch"), tmp_path / "parts.arch"
+    checker = Checker(path)
+    text = "use parts { half }\nblock B(d: int)(x: [..., d]) -> [..., d] { return x * half(d) }\n"
+
+    def same() -> list[str]:
+        found = checker.check(text).diagnostics
+        assert told(found) == told(check_text(text, path, lints=True))
+        return [d.code for d in found]
+
+    assert same() == ["A0207"]
+    parts.write_text("fn half(n: int) -> int { return n // 2 }\n")
+    assert same() == [] and same() == []
+    parts.write_text("fn half(n: int) -> int { return n // 2\n")
+    assert same() == same() != []
+    parts.write_text("fn third(n: int) -> int { return n // 3 }\n")
+    assert same() == ["A0207"]
+    (tmp_path / "a.arch").write_text(text)
+    parts.write_text("use a { B }\nfn half(n: int) -> int { return n // 2 }\n")
+    assert same() == ["A0216"]
+
+
+def test_limits_count_all_the_work(tmp_path):
+    """A loop that is too long for the budget of a file is told of, and not told of again when it is gone."""
+    path = str(tmp_path / "a.arch")
+    checker, long = Checker(path), HYBRID.replace("range(n)]", "range(150_000)]")
+    for text in (HYBRID, long, long + "\n", HYBRID, HYBRID + "\n"):
+        assert told(checker.check(text).diagnostics) == told(check_text(text, path, lints=True))
+    assert any(d.code == "A0602" for d in checker.check(long).diagnostics)
+
+
+# ---------------------------------------------------------------- what is read again
+def tree_of(module, text):
+    """A tree as nested tuples, its places in the text."""
+    def shown(n):
+        return type(n).__name__, n.span.absolute[1:], n.span.text, getattr(n, "doc", ""), [shown(c) for c in children(n)]
+
+    return [shown(d) for d in module.decls], [(c.span.absolute[1:], c.text, c.own_line) for c in module.comments]
+
+
+@pytest.mark.parametrize("text", [HYBRID, generated(250), *(p.read_text(encoding="utf-8") for p in SPECS)])
+def test_trees_are_those_of_the_whole_text(text):
+    chance, reader, first = random.Random(3), Reader(), text
+    for _ in range(40):
+        source = Source("a.arch", text)
+        found = reader.read(source)
+        module, faults, tokens = parse_some(source, 250_000)
+        assert told(found.faults) == told(faults) and found.tokens == tokens
+        assert tree_of(found.tree, text) == tree_of(module, text)
+        text = edited(text, first, chance)
+
+
+def test_one_declaration_is_read_again(monkeypatch):
+    read: list[str] = []
+    run = pieces.Run.result
+    monkeypatch.setattr(pieces.Run, "result", lambda self: (read.append(self.source.text), run(self))[1])
+    reader = Reader()
+    reader.read(Source("a.arch", HYBRID))
+    everything = len(read)
+    read.clear()
+    reader.read(Source("a.arch", HYBRID.replace("2 * d", "3 * d")))
+    assert everything > 10 and len(read) == 1 and "model Net" in read[0] and "model Two" not in read[0]
+
+
+def test_one_model_is_elaborated_again(tmp_path, monkeypatch):
+    from archdsl import spec
+
+    text, done, elaborate = generated(250), [], spec.elaborate
+    monkeypatch.setattr(spec, "elaborate", lambda module, decl, *rest: (done.append(decl.name), elaborate(module, decl, *rest))[1])
+    checker = Checker(str(tmp_path / "a.arch"))
+    checker.check(text)
+    assert len(done) == 5 * 3  # models and variants of three chapters
+    done.clear()
+    assert not checker.check(text.replace("|> relu6\n  y = y |> Conv(out", "|> relu\n  y = y |> Conv(out", 1)).broken
+    assert done == ["Image0", "Image0"]
+    done.clear()
+    checker.check("# above\n" + text.replace("|> relu6\n  y = y |> Conv(out", "|> relu\n  y = y |> Conv(out", 1))
+    assert done == []
