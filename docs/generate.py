@@ -14,7 +14,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
-import examples  # noqa: E402
+import applied  # noqa: E402
 import papers  # noqa: E402
 
 from archdsl.cli.words import INITIALS, MASKS, arguments, initial  # noqa: E402
@@ -92,7 +92,8 @@ def library_page() -> str:
         source = library_source(name)
         assert source is not None
         decls = [d for d in parse(source).decls if isinstance(d, (tree.Block, tree.Record, tree.Fn))]
-        parts.append(f"## {name}\n\n[source](../stdlib/{name.removeprefix('std.').replace('.', '/')}.arch)\n\n" + "\n\n".join(map(_declaration, decls)))
+        file = f"../stdlib/{name.removeprefix('std.').replace('.', '/')}.arch"
+        parts.append(f"## {name}\n\n[source]({file})\n\n" + "\n\n".join(map(_declaration, decls)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -104,7 +105,7 @@ def _declaration(d: tree.Block | tree.Record | tree.Fn) -> str:
 
 def _costs(block: tree.Block) -> str:
     """What an application of the block costs."""
-    made, (expression, inputs) = examples.applied(block), examples.example(block)
+    made, (expression, inputs) = applied.model(block), applied.example(block)
     found = cost(made)
     given = f" for `{inputs}`" if inputs else ""
     results = ", ".join(f"`{o.type}`" for o in made.graph.outputs)

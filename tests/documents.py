@@ -7,6 +7,7 @@ The first words of a fence say how a block is tested; a document explains them t
     ```arch apply="F(3)(x)"     declarations, and what a model returns that uses them
     ```arch error=A0211         any of these; it raises this code and no other
     ```arch values              a hyper expression a line, `# ` and its value
+    ```arch signature           the head of a declaration of the library; shown only, generated pages have it from the source
     ```arch graph               the printed graph of the block above
     ```text weights             addresses and shapes of the weights of the block above
     ```text error               the diagnostics of the block above, rendered
@@ -99,7 +100,7 @@ def _info(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
 
 def _known(block: Block) -> None:
     kind = (block.language, *block.words)
-    arch = kind in (("arch",), ("arch", "body"), ("arch", "values")) and set(block.options) <= {"error", "file", "apply", "params", "inputs", "out"}
+    arch = kind in (("arch",), ("arch", "body"), ("arch", "values"), ("arch", "signature")) and set(block.options) <= {"error", "file", "apply", "params", "inputs", "out"}
     session = kind in (("pycon",), ("console",), ("python", "run"))
     if not (arch or session or block.language in SHOWN_ONLY and not block.words):
         raise ValueError(f"{block}: ```{block.language} {' '.join(block.words)} {block.options or ''} is no kind of block")

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,11 @@ from tests import documents
 from tests.documents import Block, blocks
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/language.md", ROOT / "docs/capture.md", ROOT / "docs/passes.md",
-             ROOT / "docs/reports.md", ROOT / "docs/pictures.md", ROOT / "docs/editor.md"]
-ARCH = [b for d in DOCUMENTS for b in blocks(d) if b.language == "arch"]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCKS = {d: blocks(d) for d in DOCUMENTS}
+ARCH = [b for found in BLOCKS.values() for b in found if b.language == "arch" and b.words != ("signature",)]
+PROGRAMS = (".", "pre-commit")  # further ones that a reader is told to run
+RUN = (("pycon",), ("console",), ("python", "run"))
 
 
 def name(block: Block) -> str:
@@ -50,7 +54,7 @@ def test_specs(block, tmp_path, request):
     agree(documents.expected(block, tmp_path), update)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.stem)
+@pytest.mark.parametrize("document", [d for d, found in BLOCKS.items() if any((b.language, *b.words) in RUN for b in found)], ids=lambda d: d.stem)
 def test_sessions(document, tmp_path, request):
     agree(documents.session(document, tmp_path), request.config.getoption("--update-golden"))
 
@@ -61,6 +65,33 @@ def test_whole_files_are_formatted(block):
     from archdsl.syntax.fmt import format_module
 
     assert format_module(Source("example.arch", block.text)) == block.text
+
+
+@pytest.mark.parametrize("block", [b for d, found in BLOCKS.items() for b in found if b.language == "sh" and d.name != "errors.md"], ids=name)
+def test_shell_lines(block):
+    """What is shown and not run, as it would install or rewrite things: scripts, extras, verbs and options in it exist.
+    Those of errors.md raise what they should: tests/diagnostics."""
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
+    lines = [re.sub(r"\s+#.*", "", line) for line in block.text.splitlines() if line.strip()]
+    assert lines, f"{block} is empty"
+    for command in (part.strip() for line in lines for part in re.split(r"&&|\|", line)):
+        words = shlex.split(command)
+        if words[0] == "sh":
+            assert (ROOT / words[1]).is_file(), command
+        elif words[0] == "pip":
+            assert set(re.findall(r"\w+", "".join(re.findall(r"\[(.*?)\]", command)))) <= extras, command
+        elif words[0] == "python" and words[1] != "-m":
+            assert (ROOT / words[1]).is_file(), command
+        elif words[0] == "archdsl":
+            told = subprocess.run([sys.executable, "-m", "archdsl.cli.main", words[1], "--help"], capture_output=True, text=True, timeout=60)
+            assert told.returncode == 0 and all(re.search(rf"{re.escape(w)}\b", told.stdout) for w in words[2:] if w.startswith("-")), command
+        else:
+            assert words[0] in PROGRAMS, f"{block}: what is `{command}`?"
+
+
+@pytest.mark.parametrize("block", [b for found in BLOCKS.values() for b in found if (b.language, b.words) == ("python", ())], ids=name)
+def test_python_that_is_shown_alone_compiles(block):
+    compile(block.text, str(block), "exec")
 
 
 def test_the_op_of_contributing_passes_the_registry_test(tmp_path):
@@ -81,7 +112,7 @@ def test_generated_pages_are_fresh():
         assert path.exists() and path.read_text(encoding="utf-8") == text, f"run `python docs/generate.py`: {path.name} is out of date"
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda d: d.stem)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.stem)
 def test_links(document):
     text = document.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):

@@ -1,0 +1,59 @@
+"""One application of each block of the library: its page tells what that costs and the site draws it. Called by generate.py and hooks.py."""
+from __future__ import annotations
+
+import re
+
+from archdsl.diagnostics.model import ArchError
+from archdsl.elaborate.model import Elaborated
+from archdsl.modules import library_exports
+from archdsl.spec import loads
+from archdsl.syntax import tree
+
+# Required arguments by name and inputs by their last axes, as long as nothing else is said about a block below.
+ARGUMENTS = {
+    "hidden": "256", "heads": "4", "out": "128", "vocab": "1000", "d": "64", "w": "16", "groups": "8", "kernel": "3", "length": "64", "m": "7",
+    "shift": "3", "base": "10_000", "act": "silu", "alpha": "2", "norm": "LayerNorm()", "f": "MLP(256)", "g": "Attention(4)",
+}
+INPUTS = {
+    "[..., T, d]": "[B = 1, T = 16, 64]", "[..., d]": "[B = 1, T = 16, 64]", "[..., i]": "[B = 1, T = 16, 64]", "[*s]": "[B = 1, T = 16, 64]",
+    "[B, ...]": "[B = 1, T = 16, 64]", "[B, c, *s]": "[B = 1, 64, H = 14, W = 14]", "[B, c, H, W]": "[B = 1, 64, H = 14, W = 14]",
+    "[B, H, W, c]": "[B = 1, H = 14, W = 14, 64]", "[..., heads, T, w]": "[B = 1, 4, T = 16, 16]", "int[...]": "int[B = 1, T = 16] in 0..<1000",
+}
+# Blocks that need more than that: the expression, and the inputs of the model around it where they are no `x`.
+APPLIED: dict[str, tuple[str, str]] = {
+    "Attention": ("Attention(4, mask = causal, positions = Rope())(x)", ""),
+    "EnsemblePath": ("EnsemblePath(LayerNorm(), MLP(256))(x, e)", "x: [B = 1, T = 16, 64], e: [B, T, 64]"),
+    "Conv": ("Conv(128, 3, pad = 1)(x)", ""),
+    "DropPath": ("DropPath(0.1)(x)", ""),
+    "SqueezeExcite": ("SqueezeExcite(16)(x)", ""),
+    "WindowAttention": ("WindowAttention(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
+    "SwinBlock": ("SwinBlock(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
+}
+
+
+def example(block: tree.Block) -> tuple[str, str]:
+    """(expression, inputs) of an application. Raises ValueError for a block that needs an entry in APPLIED."""
+    expression, inputs = APPLIED.get(block.name, ("", ""))
+    try:
+        given = [ARGUMENTS[p.name] for p in block.params if p.default is None and not expression]
+        needed = [p for p in block.inputs if p.type is not None and p.default is None and not inputs]
+        inputs = inputs or ", ".join(f"{p.name}: {INPUTS[' '.join(p.type.span.text.split())]}" for p in needed)
+    except KeyError as unknown:
+        raise ValueError(f"the library's block {block.name} has no example for its {unknown}: say one in docs/applied.py") from None
+    names = ", ".join(p.name for p in needed)
+    return expression or f"{block.name}({', '.join(given)})({names})", inputs
+
+
+def model(block: tree.Block) -> Elaborated:
+    """A model that is this application alone. Raises ValueError where the example does not fit the block."""
+    expression, inputs = example(block)
+    exports = library_exports()
+    used = sorted({n for n in re.findall(r"\b[A-Z]\w*", expression) if n in exports})
+    types = [re.sub(r"\[.*", "[...]", o.type.span.text, flags=re.DOTALL) for o in block.outs]  # the element type, and any shape
+    outs = types[0] if len(types) == 1 else "(" + ", ".join(f"out{i}: {t}" for i, t in enumerate(types)) + ")"
+    text = "".join(f"use {exports[n]} {{ {n} }}\n" for n in used)
+    text += f"model {block.name}Example()({inputs}) -> {outs} {{\n  return {expression} as _\n}}\n"
+    try:
+        return loads(text, f"{block.name}.arch").elaborate()
+    except ArchError as fault:
+        raise ValueError(f"docs/applied.py applies {block.name} in a way that does not fit: {fault}\n{text}") from None
