@@ -10,6 +10,7 @@ from archdsl.dims.poly import (
     atoms,
     evaluate,
     key,
+    largest,
     product,
     sym,
     symbols,
@@ -19,5 +20,5 @@ from archdsl.dims.windows import conv_out, conv_transpose_out, pool_out
 
 __all__ = [
     "Atom", "Dim", "Facts", "NotInteger", "Size", "TooLarge", "atoms", "ceildiv", "conv_out", "conv_transpose_out", "evaluate", "exact_div",
-    "floordiv", "is_exact", "key", "maximum", "minimum", "mod", "pool_out", "product", "substitute", "sym", "symbols", "terms",
+    "floordiv", "is_exact", "key", "largest", "maximum", "minimum", "mod", "pool_out", "product", "substitute", "sym", "symbols", "terms",
 ]

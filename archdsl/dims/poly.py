@@ -431,6 +431,14 @@ def terms(size: Size) -> list[tuple[Number, Mono]]:
     return [(own[m], m) for m in sorted(own, key=mono_key)]
 
 
+def largest(size: Size) -> int:
+    """The largest whole number that a size is made of: 2 ** 70 in `T + 2 ** 70`."""
+    if isinstance(size, int):
+        return abs(size)
+    inside = (largest(a) for mono in size.terms for atom, _ in mono for a in atom.args)
+    return max(0, *(max(abs(c.numerator), c.denominator) for c in size.terms.values()), *inside)
+
+
 def key(size: Size) -> str:
     """A text that is the same for equal sizes in every process."""
     return str(size)
@@ -459,7 +467,10 @@ def value_at(size: Size, values: Mapping[str, int], memo: dict[Atom, Number]) ->
                 if atom.kind == "sym":
                     v = values[atom.name]
                 elif atom.kind == "floor":
-                    v = value_at(atom.args[0], values, memo) // value_at(atom.args[1], values, memo)
+                    divisor = value_at(atom.args[1], values, memo)
+                    if divisor == 0:
+                        raise NotInteger(f"{atom.args[1]}, which divides, is 0 at {', '.join(f'{n} = {v}' for n, v in sorted(values.items()))}")
+                    v = value_at(atom.args[0], values, memo) // divisor
                 else:
                     v = (min if atom.kind == "min" else max)(value_at(a, values, memo) for a in atom.args)
                 memo[atom] = v

@@ -312,12 +312,14 @@ def call_mask(name: str, args: list[Any], named: dict[str, Any], span: Any) -> M
     """`window(64)`, `causal_by(8)`, `own_block(16, previous = 1)`, `keys(valid)`, `equal_labels(region)`."""
     values = [*args, *named.values()]
     allowed = {"own_block": (1, 2)}.get(name, (1, 1))
-    if not allowed[0] <= len(values) <= allowed[1] or any(k != "previous" for k in named):
+    if not allowed[0] <= len(values) <= allowed[1] or any(k != "previous" for k in named) or not args:
         raise error("A0202", f"the mask {name} takes {'one argument' if allowed[1] == 1 else 'a size and `previous`'}", span)
     if name in ("window", "causal_by", "own_block"):
         for v in values:
             if not isinstance(v, (int, Dim)) or isinstance(v, bool) or isinstance(v, int) and v < (0 if v is not values[0] else 1):
                 raise error("A0204", f"the mask {name} takes sizes, this is {describe(v)}", span)
+            if dims.largest(v) >= 2**63:
+                raise error("A0221", "this number is out of range", span, f"no positions are as far apart as {show(v)}")
     if name == "own_block" and len(values) == 1:
         values.append(0)
     return Mask(name, tuple(values))

@@ -7,7 +7,7 @@ from typing import Any
 
 from archdsl import shapes
 from archdsl.diagnostics.model import error
-from archdsl.dims import Dim
+from archdsl.dims import Dim, largest
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_AXES, checked, limit
@@ -375,8 +375,8 @@ def _checked_attribute(frame: Frame, op: Op, p: Parameter, value: Any, span: Spa
 
 
 def _held(value: Any, span: Span) -> None:
-    """Raises A0221 for a whole number that no int64 holds."""
+    """Raises A0221 for a whole number that no int64 holds, one in a size included."""
     for v in _flat((value,)):
-        if type(v) is int and not -LARGEST <= v < LARGEST:
+        if type(v) is int and not -LARGEST <= v < LARGEST or isinstance(v, Dim) and largest(v) >= LARGEST:
             raise error("A0221", "this number is out of range", span, "a whole number of a tensor lies between -2**63 and 2**63",
                         help="`float(…)` makes it a float")

@@ -203,6 +203,8 @@ def _slice(x: TensorType, items: tuple[tuple[Any, ...], ...]) -> TensorType:
             raise OpError(f"a step has to be known when the model is built, this is {step}", "items")
         if step is not None and step < 1:
             raise OpError("a step must be positive", "items", help="`flip` turns an axis round")
+        if step is not None and step >= 2**31:
+            raise OpError(f"a step is below 2**31, this is {step:,}", "items")
         length = _bound(stop, n, n) - _bound(start, n, 0)
         shape.append(maximum(ceildiv(length, step or 1), 0))
     return TensorType(x.dtype, (*shape, *axes))

@@ -205,5 +205,5 @@ def drive(text: str, run: bool = True, most: int = 9) -> str:
 
 
 def told(fault: ArchError) -> bool:
-    """What a sound spec may still be refused for: sizes beyond limits, at other sizes than it was checked for."""
-    return all(d.code in ("A0602", "A0604", "A0642", "A0644") for d in fault.diagnostics)
+    """What a sound spec may still be refused for: sizes beyond limits, sizes that do not fit."""
+    return all(d.code in ("A0602", "A0604", "A0642", "A0643", "A0644") for d in fault.diagnostics)

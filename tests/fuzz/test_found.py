@@ -38,6 +38,14 @@ def run(body: str, out: str = "[_, _, _]") -> tuple[torch.Tensor, ...]:
         ("x[::T]", "A0304"),
         ("roll(x, 10 ** 30, axes = 1)", "A0221"),  # numbers that no int64 holds
         ("x + 10 ** 30", "A0221"),
+        ("x * (T + 2 ** 64)", "A0221"),
+        ("n < T * 2 ** 70", "A0221"),
+        ("roll(x, T * 2 ** 70, axes = 1)", "A0221"),
+        ("x[:, ::2 ** 40]", "A0304"),
+        ("attention(x, x, x, mask = causal & window(2 ** 70))", "A0221"),
+        ("attention(x, x, x, mask = window(T + 2 ** 70))", "A0221"),
+        ("attention(x, x, x, mask = own_block(2, previous = 2 ** 63))", "A0221"),
+        ("attention(x, x, x, mask = own_block(previous = 2))", "A0202"),
         ("layer_norm(x, 0.5)", "A0204"),  # numbers stand only where the op takes them
         ("x + normal()", "A0204"),
         ("concat([x, normal()])", "A0204"),
@@ -216,6 +224,15 @@ def test_no_requirement_that_hardly_a_size_fulfils(body: str):
 def test_a_requirement_that_helps_is_told():
     (told,) = faults("model M(d: int = 8)(x: [B, T, d]) -> y: [B, _, d] { return rearrange(x, [B, (n two), d] -> [B, n, (two d)], two = 2) }")
     assert "require T % 2 == 0" in told and told.count("T is not a multiple of 2") == 1
+
+
+def test_sizes_that_divide_by_zero():
+    """Other sizes are fine: the model is sound, and its example sizes are not."""
+    made = loads("model M()(x: [B = 2, T = 4, 8]) -> y: [B, T, 8] { return x * floordiv(T, T - 4) }")
+    with pytest.raises(ArchError, match=r"A0643.*T - 4, which divides, is 0 at B = 2, T = 4"):
+        made.cost()
+    assert made.cost(at={"T": 8}).params == 0
+    assert made.build()(torch.ones(1, 8, 8)).unique().tolist() == [2]
 
 
 def test_costs_without_run_time_sizes():
