@@ -28,7 +28,8 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
 
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
     of segments); with it, the model returns (outputs, {address: value}). flat: one module without blocks inside. hoist: tables that several
-    blocks would compute are computed once. streamed: the form with state of this graph, which is lowered in its place. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
+    blocks would compute are computed once. streamed: the form with state of this graph, which is lowered in its place. bind: classes for
+    `extern` blocks. device "meta": shapes alone, no initial values.
     Raises ArchError A0511 (emit matches nothing), A0513 (an extern block without a class, a class without an extern block), A0644 (no float
     type), TypeError for a seed that is no whole number.
     """
@@ -37,8 +38,8 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
         raise TypeError(f"seed is a whole number, not {seed!r}")
     _known(graph, bind or {})
     graph = graph if streamed is None else streamed.graph
-    state = () if streamed is None else tuple(s.address for s in streamed.slots)
-    definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, state=state)
+    held: dict[str, Any] = {} if streamed is None else {"state": streamed.addresses, "moves": (streamed.step, streamed.longest)}
+    definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, **held)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)
     model.__dict__["_typed"] = graph  # the class may come from an equal graph with other knobs

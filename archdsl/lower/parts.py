@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from archdsl.ops.registry import OPS, load
+from archdsl.ops.registry import LENGTH, OPS, load
 
 
 class Scope(nn.Module):
@@ -129,8 +129,10 @@ def fit(*inputs: tuple[torch.Tensor, str, str, tuple[int | str | None, ...]]) ->
             raise ValueError(f"the input `{name}` is {shape}{known}: this is {list(x.shape)}")
 
 
-def holds(state: dict[str, torch.Tensor], expected: tuple[tuple[str, tuple[int | str | None, ...], torch.dtype], ...]) -> None:
-    """Raises ValueError unless a state has the tensors (address, axes, dtype) of this model: sizes as given, one size for each name."""
+def holds(state: dict[str, torch.Tensor], expected: tuple[tuple[str, tuple[int | str | None, ...], torch.dtype], ...], new: int,
+          longest: int | None) -> None:
+    """Raises ValueError unless a state has the tensors (address, axes, dtype) of this model, sizes as given, one size for each name, and room for
+    `new` positions, or where it is known without waiting for a device that there would be more than `longest`."""
     if type(state) is not dict or len(state) != len(expected) or any(address not in state for address, _, _ in expected):
         _no_state(state, expected)
     sizes: dict[str, int] = {}
@@ -145,6 +147,16 @@ def holds(state: dict[str, torch.Tensor], expected: tuple[tuple[str, tuple[int |
             known = "".join(f", {n} = {sizes[n]}" for n in dict.fromkeys(axes) if isinstance(n, str) and n in sizes)
             told = f"{x.dtype} {list(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
             raise ValueError(f"the state `{address}` is {dtype} [{shown}]{known}: this is {told}")
+    if "position" in state and not torch.compiler.is_compiling() and state["position"].device.type == "cpu":
+        _room(int(state["position"]), new, sizes.get(LENGTH), longest)
+
+
+def _room(before: int, new: int, room: int | None, longest: int | None) -> None:
+    if longest is not None and before + new > longest:
+        raise ValueError(f"this model has {longest} positions at most: {before} came before, and {new} more come")
+    if room is not None and before + new > room:
+        more = max(2 * room, before + new) if longest is None else min(longest, max(2 * room, before + new))
+        raise ValueError(f"the state has room for {room} positions: it holds {before}, and {new} more come; init_state(length = {more}) makes more")
 
 
 def _no_state(state: Any, expected: tuple[tuple[str, Any, Any], ...]) -> None:

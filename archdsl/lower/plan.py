@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from archdsl.diagnostics.model import error
+from archdsl.dims import Size
 from archdsl.flatten import copy_node, dim_map, flatten, inline, is_owner, param_at
 from archdsl.graph import Graph, Node, Value, structural_hash
 from archdsl.lower.tables import Tables, describe, moved
@@ -25,7 +26,8 @@ class Definition:
     """What one class computes. `source`: the graph as elaborated. `graph`: the rewritten one, whose inputs and outputs are those of `forward`.
     `outputs` counts the block's own outputs; behind them come the values emitted at `emits` and the new values of the buffers at `updates`
     (paths below this block). A `root` checks its inputs. Only a root has `hands_out`: with it, `forward` returns (outputs, {address: value}).
-    `state`: addresses of the last inputs and outputs of a root in a form with state, which `forward` takes and gives as a dict.
+    `state`: addresses of the last inputs and outputs of a root in a form with state, which `forward` takes and gives as a dict; `moves`: how
+    many positions a call has, and how many there may be in all.
     `children`: the definitions of the calls, by path; `arms`: (train, eval) of each phase node in order. `dtype`: the build's, as torch names it."""
 
     source: Graph
@@ -39,6 +41,7 @@ class Definition:
     arms: tuple[tuple[Definition, Definition], ...] = ()
     root: bool = False
     state: tuple[str, ...] = ()
+    moves: tuple[Size, int | None] = (0, None)
 
     @property
     def name(self) -> str:
@@ -46,13 +49,14 @@ class Definition:
         words = re.sub(r"\W", "_", self.source.name or "block").strip("_") or "block"
         if words[0].isupper():
             return words
-        words = words[:-1] if re.search(r"[^s]s$", words) else words
+        words = singular(words)
         return "".join(w[:1].upper() + w[1:] for w in words.split("_"))
 
     @cached_property
     def key(self) -> str:
         """The same for definitions that may share a class: equal computation, names, places in the text, messages and dtype."""
-        shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.root} {self.hands_out} {self.state} {structural_hash(self.graph)}"]
+        shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.root} {self.hands_out} {self.state} {self.moves}",
+                 structural_hash(self.graph)]
         shown += [f"{n.name} {n.span!r}" for n in self.graph.nodes]
         shown += [g.message for g in self.graph.guards]
         shown += [f"{path} {child.key}" for path, child in self.children.items()]
@@ -60,8 +64,15 @@ class Definition:
         return hashlib.blake2b("\n".join(shown).encode(), digest_size=16).hexdigest()
 
 
-def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool = False, hoist: bool = True, state: tuple[str, ...] = ()) -> Definition:
-    """The root's definition; the last inputs and outputs of a graph with `state` are the tensors at these addresses. Raises ArchError A0511 for an `emit` pattern that matches nothing."""
+def singular(word: str) -> str:
+    """`layers` is layer, `branches` branch, `passes` pass."""
+    return word[:-2] if re.search(r"(ss|x|ch|sh|zz)es$", word) else word[:-1] if re.search(r"[^s]s$", word) else word
+
+
+def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool = False, hoist: bool = True,
+         state: tuple[str, ...] = (), moves: tuple[Size, int | None] = (0, None)) -> Definition:
+    """The root's definition; the last inputs and outputs of a graph with `state` are the tensors at these addresses. Raises ArchError A0511 for an
+    `emit` pattern that matches nothing."""
     patterns = (emit,) if isinstance(emit, str) else tuple(emit)
     whole = flatten(graph) if flat else _Normal()(graph)
     need = frozenset(select(whole, patterns))
@@ -69,7 +80,7 @@ def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool
     info = planner.analyse(whole, need)
     tables = {k: v for k, v in info.tables.items() if hoist and info.counts[k] > 1 or v.node.op == "read"}
     made = planner.define(whole, need, tables, root=True)
-    made.source, made.root, made.hands_out, made.state = graph, True, bool(patterns), state
+    made.source, made.root, made.hands_out, made.state, made.moves = graph, True, bool(patterns), state, moves
     made.outputs -= len(state)
     return made
 

@@ -1,9 +1,14 @@
 """From a `Definition` to a torch.fx graph: op bodies called with proxies, sizes read from shapes, phases and buffer commits as small modules."""
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import operator
+import os
+import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -19,6 +24,7 @@ from archdsl.lower import parts
 from archdsl.lower.init import plain_torch
 from archdsl.lower.plan import Definition
 from archdsl.lower.sizes import Axes
+from archdsl.ops import registry
 from archdsl.ops.registry import Op, find
 from archdsl.ops.rules import torch_dtype
 
@@ -158,9 +164,10 @@ class _Tracer:
         if addresses:
             state = self._mark(self._proxy(self.graph.placeholder("state")), "state")
             checks = tuple((a, tuple(map(self._expected, n.types[0].shape)), self._torch_dtype(n.types[0])) for a, n in zip(addresses, nodes[own:]))
-            self._mark(self.tracer.create_proxy("call_function", parts.holds, (state, checks), {}))
+            new, longest = self.definition.moves
+            self._mark(self.tracer.create_proxy("call_function", parts.holds, (state, checks, self.axes(new), longest), {}))
             for address, node in zip(addresses, nodes[own:]):
-                self._bind_one(Value(node), state[address], node.name)
+                self._bind_one(Value(node), self.tracer.create_proxy("call_function", operator.getitem, (state, address), {}), node.name)
 
     def _torch_dtype(self, t: TensorType) -> torch.dtype:
         return torch_dtype(t.dtype, getattr(torch, self.definition.dtype))
@@ -193,10 +200,13 @@ class _Tracer:
                       "commit": self._commit}
         last = next(iter(reversed(self.graph.nodes)), None)
         result = structural.get(node.op, self._op)(node)
+        named = iter(split_names(node)) if node.op == "rearrange" else None
         for made in reversed(self.graph.nodes):
             if made is last:
                 break
             made.meta.setdefault("arch", node.span)
+            if named is not None and made.target is torch.unflatten:
+                made.meta["sizes"] = next(named, ())
         self._bind(node, result)
 
     def _bind(self, node: Node, result: Any) -> None:
@@ -233,7 +243,8 @@ class _Tracer:
             attrs["dtype"] = torch_dtype(attrs["dtype"], getattr(torch, self.definition.dtype))
         if "device" in _parameters(op) and attrs.get("seed") is None:
             attrs["device"] = self._where()
-        result = self._phase_op(node, op, args, attrs) if op.phase else op.body(*args, **attrs)
+        with contextlib.nullcontext() if self.fold else body_names():
+            result = self._phase_op(node, op, args, attrs) if op.phase else op.body(*args, **attrs)
         return self._constant(node, result) if isinstance(result, torch.Tensor) else result
 
     def _constant(self, node: Node, value: torch.Tensor) -> fx.Proxy:
@@ -327,6 +338,43 @@ def _at(value: Any, known: dict[Value, tuple[torch.Tensor, Node, int]]) -> Any:
     if isinstance(value, Mask):
         return Mask(value.kind, tuple(_at(a, known) for a in value.args))
     return tuple(_at(v, known) for v in value) if isinstance(value, (tuple, list)) else value
+
+
+@contextlib.contextmanager
+def body_names() -> Iterator[None]:
+    """Values are called what the local variables of the op's body that hold them at its end are called."""
+    before = sys.getprofile()
+
+    def leave(frame: Any, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event != "return" or not code.co_filename.startswith(_OPS):
+            return
+        given = code.co_argcount + code.co_kwonlyargcount
+        for name in code.co_varnames[given:]:
+            value = frame.f_locals.get(name)
+            if isinstance(value, fx.Proxy) and value.node.op not in ("placeholder", "get_attr") and not name.startswith("_"):
+                value.node.meta.setdefault("hint", name)
+                value.node.meta.setdefault("soft", True)
+
+    sys.setprofile(leave)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+_OPS = os.path.dirname(registry.__file__)
+
+
+def split_names(node: Node) -> list[tuple[str, ...]]:
+    """What the text of a layout calls the sizes of each axis that it splits, first axes first: `[B, T, (heads w)] -> …` gives [("heads", "w")]."""
+    split = [len(group) for group in node.attrs["ins"]]
+    for pattern in re.findall(r"\[([^\[\]]*)\]", node.span.text)[:2]:
+        axes = [a.strip("()").split() for a in re.findall(r"\([^()]*\)|[^,\s]+", pattern)]
+        axes = [whole for a in axes for whole in ([a] if a[0][0] not in ".*" else [a] * (len(split) - len(axes) + 1))]
+        if [len(a) if a != ["1"] else 0 for a in axes] == split:
+            return [tuple(n if n.isidentifier() else "" for n in a) for a in axes if len(a) > 1]
+    return []
 
 
 @lru_cache(None)

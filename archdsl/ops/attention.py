@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from archdsl.dims import Size
+from archdsl.dims import Size, sym
 from archdsl.graph import Mask, TensorType, Value
 from archdsl.lazy import F, torch
-from archdsl.ops.registry import OpError, op
+from archdsl.ops.registry import LENGTH, Extension, OpError, op
 from archdsl.ops.rules import bools, broadcast, chosen, equal, floats, ints, need_dtype, need_equal, rank, same_dtype, same_size, size, volume, wider
 
 FULL, CAUSAL = Mask("full"), Mask("causal")
@@ -59,6 +59,51 @@ def _span(mask: Mask, i: int, keys: int) -> tuple[int, int]:
     return 0, keys
 
 
+# ---------------------------------------------------------------- along the stream
+NEVER = float("inf")
+
+
+def reach(mask: Mask) -> tuple[float, float]:
+    """(how far ahead of a query its last key may lie, how many positions back from the query, itself included, its first one)."""
+    if mask.kind in ("and", "or"):
+        parts = [reach(a) for a in mask.args]
+        pick = min if mask.kind == "and" else max
+        return pick(a for a, _ in parts), pick(b for _, b in parts)
+    if mask.kind == "causal":
+        return 0, NEVER
+    if mask.kind == "window":
+        return mask.args[0] - 1, mask.args[0]
+    if mask.kind == "causal_by":
+        return mask.args[0] - 1, NEVER
+    if mask.kind == "own_block":
+        b, previous = (*mask.args, 0)[:2]
+        return b - 1, b * (previous + 1)
+    return NEVER, NEVER
+
+
+def along_stream(time: dict[str, tuple[int, ...]], q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL,
+                 **_: Any) -> Extension | None:
+    """Attention to earlier positions keeps their keys and values: all, or the last ones that a query can see."""
+    here = {n: a for n, a in time.items() if a}
+    if any(a not in ((-2,), ()) for n, a in time.items()):
+        if all(all(x < -3 for x in a) for a in here.values()):
+            return None
+        raise OpError("it mixes the heads or the widths of different positions")
+    if here.get("k") is None and here.get("v") is None:
+        return None  # keys and values are the same for all positions
+    if set(here) != {"q", "k", "v"}:
+        why = "its bias is a table of positions" if "bias" in here else "queries, keys and values do not move along the stream together"
+        raise OpError(why)
+    if any(True for _ in mask.tensors()):
+        raise OpError("its mask is made of a tensor: one that comes with the inputs is not kept from call to call", "mask")
+    ahead, back = reach(simplified(mask))
+    if ahead > 0:
+        raise OpError("a position attends to later ones", "mask", help="`mask = causal` lets it attend to earlier ones alone")
+    room: Size = sym(LENGTH) if back == NEVER else max(1, int(back) - 1)
+    kept = {n: TensorType(x.dtype, (*x.shape[:-2], room, x.shape[-1])) for n, x in (("keys", k), ("values", v))}
+    return Extension("attention_extend", kept, {"rolling": back != NEVER})
+
+
 # ---------------------------------------------------------------- types
 def _check_mask(mask: Mask, lead: tuple[Size, ...], T: Size, S: Size) -> None:
     if mask.kind in POSITIONAL:
@@ -83,7 +128,7 @@ def _fits(shape: tuple[Size, ...], whole: tuple[Size, ...], about: str) -> None:
         raise OpError(f"[{', '.join(map(str, shape))}] does not repeat to [{', '.join(map(str, whole))}]", about)
 
 
-def _attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL,
+def infer_attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL,
                scale: float | None = None, cap: float | None = None) -> TensorType:
     if cap is not None and cap <= 0:
         raise OpError(f"scores stay within ±cap, so cap must be above 0, and this is {cap}", "cap")
@@ -163,18 +208,28 @@ def _allowed(mask: Mask, q: Any, k: Any) -> tuple[Any, int]:
         return (t[..., None, None, :] if mask.kind == "keys" else t[..., None, :, None] == t[..., None, None, :]), rank(t) + 2
     i = torch.arange(size(q, -2), device=q.device)[:, None]
     j = torch.arange(size(k, -2), device=q.device)[None, :]
+    return by_position(mask, i, j), 2
+
+
+def by_position(mask: Mask, i: Any, j: Any) -> Any:
+    """Which pairs of positions attend, [T, S], for the positions of queries i [T, 1] and of keys j [1, S]."""
+    if mask.kind in ("and", "or"):
+        first, *rest = (by_position(a, i, j) for a in mask.args)
+        for other in rest:
+            first = first & other if mask.kind == "and" else first | other
+        return first
     if mask.kind == "full":
-        return (i >= 0) & (j >= 0), 2
+        return (i >= 0) & (j >= 0)
     if mask.kind == "causal":
-        return j <= i, 2
+        return j <= i
     if mask.kind == "window":
-        return (i - j).abs() < mask.args[0], 2
+        return (i - j).abs() < mask.args[0]
     if mask.kind == "causal_by":
-        return j // mask.args[0] <= i // mask.args[0], 2
+        return j // mask.args[0] <= i // mask.args[0]
     if mask.kind == "own_block":
         b, previous = (*mask.args, 0)[:2]
         back = i // b - j // b
-        return (back == 0 if previous == 0 else (back >= 0) & (back <= previous)), 2
+        return back == 0 if previous == 0 else (back >= 0) & (back <= previous)
     raise ValueError(f"no mask {mask.kind}")
 
 
@@ -189,7 +244,7 @@ def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
 
 @op("attention(q: [..., h, T, w], k: [..., g, S, w], v: [..., g, S, e], mask: mask = full, "
     "bias: [*b]? = none, scale: float? = none, cap: float? = none) -> [..., h, T, e]",
-    infer=_attention, roles={"w": "contract", "T": "mix", "S": "contract", "h": "grouped"}, saves=_attention_saves,
+    infer=infer_attention, stream=along_stream, roles={"w": "contract", "T": "mix", "S": "contract", "h": "grouped"}, saves=_attention_saves,
     source="arxiv 1706.03762, 2305.13245",
     macs=lambda q, k, v, **_: volume(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]),
     samples=lambda: [
@@ -210,18 +265,21 @@ def attention(q, k, v, bias=None, *, mask=FULL, scale=None, cap=None):
     """softmax(scale · q kᵀ + bias, over the pairs that `mask` allows) v, by head; h query heads share g key heads in order. `scale` is w^-½
     unless given. A query with nothing to attend gives 0. `cap` bounds scores, before the bias, to ±cap: cap · tanh(scale · q kᵀ / cap); no fused
     kernel knows it. `macs` counts all T · S pairs, as torch's counter does; `pairs` those of a mask."""
+    mask = simplified(mask)
     if cap is not None:
-        return _capped(q, k, v, bias, simplified(mask), size(q, -1) ** -0.5 if scale is None else scale, cap)
-    mask, lead = simplified(mask), [size(q, i) for i in range(rank(q) - 3)]
-    grouped = not same_size(size(q, -3), size(k, -3))
+        return _capped(q, k, v, bias, mask, size(q, -1) ** -0.5 if scale is None else scale, cap)
     causal = mask == CAUSAL and bias is None
-    allowed = None
-    if bias is not None:
-        allowed = _four_axes(bias, rank(bias), lead)
-    if mask != FULL and not causal:
-        pairs, axes = _allowed(mask, q, k)
-        pairs = _four_axes(pairs, axes, lead)
-        allowed = pairs if allowed is None else torch.where(pairs, allowed, float("-inf"))
+    return fused(q, k, v, bias, None if mask == FULL or causal else _allowed(mask, q, k), scale, causal)
+
+
+def fused(q, k, v, bias, pairs, scale, causal=False):
+    """Torch's fused attention. `pairs`: which pairs attend, as a bool tensor and its number of axes, or None for all (`causal`: for earlier ones)."""
+    lead = [size(q, i) for i in range(rank(q) - 3)]
+    grouped = not same_size(size(q, -3), size(k, -3))
+    allowed = None if bias is None else _four_axes(bias, rank(bias), lead)
+    if pairs is not None:
+        where = _four_axes(pairs[0], pairs[1], lead)
+        allowed = where if allowed is None else torch.where(where, allowed, float("-inf"))
     if len(lead) != 1:  # torch's fused kernels take one batch axis
         q, k, v = (x.flatten(0, len(lead) - 1) if lead else x[None] for x in (q, k, v))
     options = chosen(attn_mask=(allowed, None), is_causal=(causal, False), scale=(scale, None), enable_gqa=(grouped, False))
@@ -235,16 +293,25 @@ def _capped(q, k, v, bias, mask, scale, cap):
 
 def _weights(q, k, bias, mask, scale, cap):
     """The formula itself."""
-    scores = _heads_apart(_heads_stacked(q, k) @ k.mT, q, k)
-    scores = scores * scale if cap is None else cap * torch.tanh(scores * (scale / cap))
-    if bias is not None:
-        scores = scores + bias
+    scores = _scores(q, k, bias, scale, cap)
     if mask != FULL:
         scores = torch.where(_allowed(mask, q, k)[0], scores, float("-inf"))
     # Only a mask of keys can leave a query with nothing to attend: the others let each position attend to itself.
     if "keys" in kinds(mask):
         return torch._safe_softmax(scores, -1)  # pyright: ignore[reportPrivateImportUsage]  (it has no public name)
     return torch.softmax(scores, -1)
+
+
+def plain(q, k, v, bias, pairs, scale, cap):
+    """The formula, over the pairs of a bool tensor that broadcasts to [..., heads, T, S]."""
+    scale = size(q, -1) ** -0.5 if scale is None else scale
+    return _attend(torch.softmax(torch.where(pairs, _scores(q, k, bias, scale, cap), float("-inf")), -1), v)
+
+
+def _scores(q, k, bias, scale, cap):
+    scores = _heads_apart(_heads_stacked(q, k) @ k.mT, q, k)
+    scores = scores * scale if cap is None else cap * torch.tanh(scores * (scale / cap))
+    return scores if bias is None else scores + bias
 
 
 def _attend(weights, v):
@@ -264,7 +331,7 @@ def _heads_apart(y, x, keys):
 
 # ---------------------------------------------------------------- in two steps, for those who change the weights in between
 def _infer_weights(q: TensorType, k: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: Any = None, cap: Any = None) -> TensorType:
-    whole = _attention(q, k, TensorType(q.dtype, (*k.shape[:-1], q.shape[-1])), bias, mask, scale, cap)
+    whole = infer_attention(q, k, TensorType(q.dtype, (*k.shape[:-1], q.shape[-1])), bias, mask, scale, cap)
     return TensorType(whole.dtype, (*q.shape[:-1], k.shape[-2]))
 
 

@@ -62,7 +62,7 @@ class Op:
     `saves`: what autograd keeps for the backward pass: names of operands ("xs.0": the first of a list),
     "out" (the first result; "out1" the second) or TensorTypes;
     a dict says for which operand's gradient (`{"x": ("weight",), "weight": ("x",)}`); a callable computes either (and may take `needs`,
-    the names of the operands that get a gradient). Ask `kept`.
+    the names of the operands that get a gradient). Ask `kept`. None: not told, for ops that only forms with state have; costs count nothing.
     `roles`: axis name of the signature -> role; others map. `phase`: behaves differently in training; the body takes `training`.
     `numbers`: operands that may be numbers beside a tensor. `own`: arguments that `infer` checks itself (they may
     be more than the signature can say).
@@ -79,7 +79,7 @@ class Op:
     body: Callable[..., Any]
     infer: Callable[..., Any] | None = None
     macs: Callable[..., Any] | None = None
-    saves: tuple[str, ...] | dict[str, tuple[str, ...]] | Callable[..., Any] = ()
+    saves: tuple[str, ...] | dict[str, tuple[str, ...]] | Callable[..., Any] | None = ()
     roles: dict[str, Role] = field(default_factory=dict)
     grad: Grad = "exact"
     phase: bool = False
@@ -103,7 +103,7 @@ class Op:
         give its dtype in place of `float`: some ops widen. True for torch's CPU kernels; results that alias an operand are that operand's."""
         float_operands = [k for k, v in arguments.items() if any(getattr(t, "is_float", False) for t in (v if isinstance(v, tuple) else (v,)))]
         wanted = [k for k in float_operands if needs is None or k in needs]
-        if not wanted or self.grad == "none":
+        if not wanted or self.grad == "none" or self.saves is None:
             return ()
         needs_it = {"needs": set(wanted)} if callable(self.saves) and "needs" in _parameters(self.saves) else {}
         saves = self.saves(**arguments, **needs_it) if callable(self.saves) else self.saves
@@ -155,7 +155,8 @@ def installed(name: str) -> bool:
     return name in OPS
 
 
-FAMILIES = ("attention", "constants", "conv", "foreign", "gated", "indexing", "layout", "linear", "norms", "pointwise", "random", "reduction", "time")
+FAMILIES = ("attention", "caches", "constants", "conv", "foreign", "gated", "indexing", "layout", "linear", "norms", "pointwise", "random",
+            "reduction", "time")
 _loaded = False
 
 

@@ -33,8 +33,8 @@ class Slot:
 @record(frozen=True)
 class Streamed:
     """A model in a form with state. `graph`: its inputs are the model's, then those named in `slots`, in that order; so are its outputs.
-    `axis`: the streaming one, `example` its size where the spec gives one; `batch`: the size of the first axis before it, if there is one. `rows`: rows may begin at different positions.
-    `longest`: how many positions there may be in all, where the model says so."""
+    `axis`: the streaming one, `example` its size where the spec gives one; `batch`: the size of the first axis before it, if there is one.
+    `rows`: rows may begin at different positions. `longest`: how many positions there may be in all, where the model says so."""
 
     graph: Graph
     form: str
@@ -49,6 +49,15 @@ class Streamed:
     def inputs(self) -> tuple[str, ...]:
         """The names of the state's inputs, in the order of the slots."""
         return tuple(v.node.attrs["name"] for v in self.graph.inputs[len(self.graph.inputs) - len(self.slots):])
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(s.address for s in self.slots)
+
+    @property
+    def step(self) -> Size:
+        """How many positions a call has."""
+        return 1 if self.form == "step" else sym(self.axis)
 
     @property
     def has_length(self) -> bool:
