@@ -11,7 +11,7 @@ from archdsl.elaborate.entries import check_entries
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_LINES, limit, room
-from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, segments
+from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, reaches_nothing, segments
 from archdsl.files import located, read_source, shipped_files
 from archdsl.graph import Graph, Knob
 from archdsl.modules import MAX_FOUND, Library, Module, family
@@ -362,13 +362,18 @@ def _in_variant(spec: Spec, name: str) -> None:
 
 
 def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
-    """Raises A0213 for entries of one model, at the defaults or in a variant, that need two weights at one address."""
-    families: dict[str, dict[str, Graph]] = {}
+    """Raises A0213 for entries of one model, at the defaults or in a variant, that need two weights at one address, A0214 for a default that
+    they have in common and that reaches nothing in any of them."""
+    families: dict[str, dict[str, Elaborated]] = {}
     for name, spec in models.items():
         if name != family(name) and (variant is None or variant in spec.variants):
-            families.setdefault(family(name), {})[name.partition(".")[2]] = spec.source(variant).graph
+            families.setdefault(family(name), {})[name.partition(".")[2]] = spec.source(variant)
     for name, entries in families.items():
-        check_entries(name, entries)
+        check_entries(name, {entry: made.graph for entry, made in entries.items()})
+        first, *others = entries.values()
+        faults = [reaches_nothing(s) for s in first.idle if all(s in made.idle for made in others)]
+        if faults:
+            raise ArchError(*(d for f in faults for d in f.diagnostics))
 
 
 def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None) -> None:

@@ -73,7 +73,8 @@ class Session:
         self.depth = 0
         self.known = 0
         self.facts: list[Fact] = []
-        self.used_defaults: set[tuple[int, str]] = set()
+        self.used_defaults: set[tuple[int, int, str]] = set()  # the key of the defaults in force, the block's id, the argument
+        self.stated_by: dict[tuple[int, int, str], dict[int, Any]] = {}  # the same -> the statements that said it, by id
         self.resolving: list[str] = []
         self.declared_defaults: list[Any] = []
         self.graphs: dict[Any, Graph] = {}

@@ -106,7 +106,7 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
             out[name] = Bound(convert(frame, good(value), p.type, span, name), span, "argument")
         elif entries and (id(decl), name) in entries:
             entry = entries[id(decl), name]
-            frame.session.used_defaults.add((id(decl), name))
+            frame.session.used_defaults.add((frame.defaults.key, id(decl), name))
             out[name] = Bound(convert(frame, entry.value, p.type, entry.span, name), entry.span, "default")
         elif p.default is None:
             raise error("A0203", f"`{decl.name}` needs `{name}`", node.span, f"`{name}` is missing", labels=declared(decl), notes=(signature(decl),))

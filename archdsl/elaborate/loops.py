@@ -142,7 +142,7 @@ class _Body:
     carried: list[tuple[str, Any]]
     mine: list[Value]
     operands: tuple[int, ...] | None
-    used: set[tuple[int, str]]
+    used: set[tuple[int, int, str]]
     name: str
     waiting: tuple[int, ...]
     facts: tuple[Any, ...] = ()

@@ -67,6 +67,7 @@ class Elaborated:
     warnings: list[Diagnostic] = field(default_factory=list)
     source: Elaborated | None = None
     rewrites: tuple[Any, ...] = ()
+    idle: tuple[tree.Default, ...] = ()  # that the entries of a model have in common, and that reach nothing in this one
 
     def example_sizes(self, small: bool = False) -> dict[str, int]:
         """Sizes of the run-time axes that satisfy the guards: the spec's examples (1 where it gives none) if they do; `small` asks for small ones."""
@@ -141,10 +142,10 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
     spans = {p.name: p.domain.span for p in decl.inputs or () if p.domain is not None}
     check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source.whole)
-    _unused(session, overrides, graph, knobs, decl, module)
+    idle = _unused(session, overrides, graph, knobs, decl, module)
     sizes = {n: s for i in inputs for n, s in i.sizes.items()}
     knobs.update(graph.knobs)
-    return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps)
+    return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps, idle=idle)
 
 
 def _caused(knobs: dict[str, Knob], make: Callable[[], T]) -> T:
@@ -326,8 +327,10 @@ def elsewhere(module: Module, decl: tree.Model) -> frozenset[str]:
     return frozenset(others).union(*others.values())
 
 
-def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, knobs: dict[str, Knob], decl: tree.Model, module: Module) -> None:
-    """Settings and defaults that reach nothing. Of those in the text that the entries of a model have in common, another entry may be meant."""
+def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, knobs: dict[str, Knob], decl: tree.Model,
+            module: Module) -> tuple[tree.Default, ...]:
+    """Raises A0215, A0214 for settings and defaults that reach nothing. Of those in the text that the entries of a model have in common, another
+    entry may be meant: its defaults are returned."""
     faults: list[Diagnostic] = []
     names = [*knobs, *graph.knobs]
     others = elsewhere(module, decl)
@@ -337,16 +340,24 @@ def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, kno
         address = ".".join(o.segments)
         faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address",
                         help=did_you_mean(address, names) or _known(names)).diagnostics
-    seen = {id(s) for s in decl.body} if others else set[int]()
-    for statement, key, _ in session.declared_defaults:
-        if key in session.used_defaults or id(statement) in seen:
-            continue
-        if not any(k in session.used_defaults for s, k, _ in session.declared_defaults if s is statement):
-            seen.add(id(statement))
-            faults += error("A0214", f"this default of `{statement.block}` reaches nothing", statement.span,
-                            "no such block is applied below without that argument", help="remove it").diagnostics
+    own = next((s.span for s in decl.body if isinstance(s, tree.Entry)), decl.span)
+    used = {i for key in session.used_defaults for i in session.stated_by[key]}
+    idle = {id(s): s for s in session.declared_defaults if id(s) not in used}.values()
+    common = tuple(s for s in idle if others and _within(s.span, decl.span) and not _within(s.span, own))
+    faults += [d for s in idle if s not in common for d in reaches_nothing(s).diagnostics]
     if faults:
         raise ArchError(*faults)
+    return common
+
+
+def _within(inner: Span, outer: Span) -> bool:
+    return inner.source is outer.source and outer.start <= inner.start < outer.end
+
+
+def reaches_nothing(default: tree.Default) -> ArchError:
+    """A0214."""
+    return error("A0214", f"this default of `{default.block}` reaches nothing", default.span, f"no `{default.block}` below takes an argument from it",
+                 help="remove it: what an application gives, and a default further in, win over it")
 
 
 def _known(names: list[str]) -> tuple[str, ...]:

@@ -83,8 +83,10 @@ def _default(frame: Frame, s: tree.Default) -> None:
         entries[(id(ref.decl), k)] = DefaultEntry(v, spans.get(k, s.span), s)
     key = frame.session.intern(("defaults", tuple(sorted((k, str(frame.session.key(e.value))) for k, e in entries.items()))))
     frame.defaults = Defaults(entries, key)
+    for (block, k), entry in entries.items():
+        frame.session.stated_by.setdefault((key, block, k), {})[id(entry.statement)] = entry.statement
     if frame.decl is not None and not frame.module.is_library:
-        frame.session.declared_defaults.extend((s, (id(ref.decl), k), frame) for k in named)
+        frame.session.declared_defaults.append(s)
 
 
 def _share(frame: Frame, s: tree.Share) -> None:

@@ -212,3 +212,34 @@ def test_entries_that_use_shared_weights_at_two_widths_are_told_at_check(odd):
 
 def test_what_entries_own_stands_below_their_names_and_may_differ():
     assert sorted(archdsl.loads(AE.replace("CODE", "8")).models) == ["AE", "AE.decode", "AE.encode"]
+
+
+IDLE = """use std.linear { Linear }
+use std.norm { LayerNorm, RMSNorm }
+
+model Two(d: int = 8, wide: bool = true) {
+  default RMSNorm(eps = 0.5)
+  if wide { default LayerNorm(eps = 0.25) }
+  entry one(x: [B, d]) -> y: [B, d] { return x |> LayerNorm() as norm }
+  entry two(x: [B, d]) -> y: [B, d] { return x |> Linear(d) as map }
+}
+variant narrow { wide = false }
+"""
+
+
+def test_a_default_that_reaches_nothing_in_any_entry():
+    with pytest.raises(archdsl.ArchError) as caught:
+        archdsl.loads(IDLE)
+    assert [(d.code, d.span.text) for d in caught.value.diagnostics] == [("A0214", "default RMSNorm(eps = 0.5)")]
+
+
+def test_a_default_that_reaches_something_in_the_last_entry():
+    spec = archdsl.loads(IDLE.replace("Linear(d) as map", "Linear(d) as map |> RMSNorm() as norm"))
+    assert list(spec.models) == ["Two", "Two.one", "Two.two"]
+
+
+def test_a_default_of_one_entry_that_reaches_nothing_there():
+    text = IDLE.replace("  default RMSNorm(eps = 0.5)\n", "").replace("{ return x |> Linear", "{ default LayerNorm(eps = 1) return x |> Linear")
+    with pytest.raises(archdsl.ArchError) as caught:
+        archdsl.loads(text)
+    assert [(d.code, d.span.text) for d in caught.value.diagnostics] == [("A0214", "default LayerNorm(eps = 1)")]

@@ -168,24 +168,54 @@ def test_defaults_reach_library_blocks_and_explicit_arguments_win():
 
 
 def test_a_blocks_own_default_wins_over_the_callers():
-    e = model("default Linear(bias = false)\nreturn Attention(2, bias = true)(x) as a")
-    assert "a.q.bias" in addresses(e)
+    e = model("default Linear(bias = false)\nx = Linear(8)(x) as f\nreturn Attention(2, bias = true)(x) as a")
+    assert "a.q.bias" in addresses(e) and "f.bias" not in addresses(e)
+    d = fault(lambda: model("default Linear(bias = false)\nreturn Attention(2, bias = true)(x) as a"))
+    assert (d.code, d.span.text) == ("A0214", "default Linear(bias = false)")
 
 
 def test_a_template_closes_over_the_defaults_where_it_is_written():
     text = """block Inner(f: block)(x: [..., d]) -> [..., d] {
   default Linear(bias = true)
-  return f(x)
+  return Linear(8)(f(x)) as own
 }
 model M()(x: [B, 8]) -> y: [B, 8] {
   default Linear(bias = false)
   return Inner(Linear(8))(x) as i
 }"""
-    assert addresses(made(text)) == ["i.f.weight"]
+    assert addresses(made(text)) == ["i.f.weight", "i.own.weight", "i.own.bias"]
 
 
 def test_a_default_that_reaches_nothing():
     assert fault(lambda: model("default RMSNorm(eps = 1)\nreturn Linear(8)(x) as f")).code == "A0214"
+
+
+def test_a_default_that_a_later_one_replaces_reaches_nothing():
+    d = fault(lambda: model("default Linear(bias = false)\ndefault Linear(bias = true)\nreturn Linear(8)(x) as f"))
+    assert (d.code, d.span.text) == ("A0214", "default Linear(bias = false)")
+
+
+INNER = """block Inner()(x: [..., d]) -> [..., d] {
+  default Linear(bias = true)
+  return relu(x)
+}
+model M()(x: [B, 8]) -> y: [B, 8] {
+  default Linear(bias = false)
+  return x |> Linear(8) as a |> Inner() as b
+}"""
+
+
+def test_a_default_does_not_count_as_used_where_another_one_of_the_same_argument_is():
+    d = fault(lambda: made(INNER))
+    assert (d.code, d.span.text) == ("A0214", "default Linear(bias = true)")
+
+
+def test_a_default_counts_as_used_where_a_known_definition_reads_it():
+    """Two blocks say the same default over the same block, whose graph is made once; a second elaboration reads it from memory."""
+    block = "block {}()(x: [..., d]) -> [..., d] {{\n  default Linear(bias = false)\n  return MLP(16)(x) as f\n}}\n"
+    net = "model M(k: int = 1)(x: [B, 8]) -> y: [B, 8] { return k * (x |> One() as a |> Two() as b) }\n"
+    spec = loads("use std.channel { MLP }\nuse std.linear { Linear }\n" + block.format("One") + block.format("Two") + net)
+    assert spec.elaborate(None, {"k": 2}).graph.children["a"].children["f"] is spec.elaborate().graph.children["b"].children["f"]
 
 
 @pytest.mark.parametrize(("style", "expected"), [
