@@ -19,7 +19,8 @@ so autograd keeps the operands alone; a step of one position is written out inst
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from functools import cache, cached_property
 from typing import Any
 
@@ -37,7 +38,7 @@ class Recurrence:
     """One declared recurrence. `body(*operands, *states, **attributes) -> (results…, new states…)` for any number of positions."""
 
     def __init__(self, signature: str, state: dict[str, str], body: Fold, rules: dict[str, Any]):
-        self.name = signature.split("(", 1)[0].strip()
+        self.name, self.signature = signature.split("(", 1)[0].strip(), signature
         self.state, self.body = state, body
         self._step: Fold | None = None
         head, _, result = signature.rpartition(") -> ")
@@ -114,7 +115,7 @@ class Recurrence:
             found = self._kernel(*given, *(None for _ in self.state), *named)
             return found[0] if self.results == 1 else tuple(found[i] for i in range(self.results))
 
-        return _described(body, self.body, drop=tuple(self.state))
+        return _described(body, self, tuple(self.state))
 
     def _extend_body(self) -> Callable[..., Any]:
         def body(*args: Any, **attributes: Any) -> Any:
@@ -125,7 +126,7 @@ class Recurrence:
             found = self._kernel(*given, *states, *named)
             return tuple(found[i] for i in range(self.results + len(self.state)))
 
-        return _described(body, self.body, doc=f"`{self.name}`, from the state that earlier positions left: the results and the new state.")
+        return _described(body, self, (), f"`{self.name}`, from the state that earlier positions left: the results and the new state.")
 
     def _arguments(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
         """Operands and attributes in the order of the signature, defaults filled in."""
@@ -196,8 +197,7 @@ class Recurrence:
         attributes = dict(zip(self.attributes, named))
         one = self._step is not None and self._length(given) == 1  # what a traced step computes, to the last bit
         found = self._one(given, tuple(states), attributes) if one else self._fold(given, tuple(states), attributes)
-        own = [x for x in (*given, *states) if x is not None]
-        return tuple(f.clone() if any(f.data_ptr() == x.data_ptr() for x in own) and f.numel() else f.contiguous() for f in found)
+        return tuple(_apart(found, [*given, *states]))
 
     def fake(self, *args: Any) -> tuple[Any, ...]:
         """Empty tensors of the results' shapes."""
@@ -243,8 +243,8 @@ class Recurrence:
         result = [t.empty(0) if x is None else t.zeros_like(x) for x in tensors]
         for i, g in zip(floats, found):
             if tensors[i] is not None:
-                result[i] = g.contiguous()
-        return result
+                result[i] = g
+        return _apart(result, [*tensors, *grads])
 
 
 @cache
@@ -281,6 +281,17 @@ def recurrent(signature: str, *, state: dict[str, str], **rules: Any) -> Callabl
     return lambda body: Recurrence(signature, state, body, rules)
 
 
+def _apart(results: Iterable[Any], given: list[Any]) -> list[Any]:
+    """Results that share no memory with what was given or with each other, as torch wants them of its ops."""
+    taken = {x.untyped_storage().data_ptr() for x in given if x is not None}
+    found: list[Any] = []
+    for x in results:
+        x = x.clone() if x.untyped_storage().data_ptr() in taken else x.contiguous()
+        taken.add(x.untyped_storage().data_ptr())
+        found.append(x)
+    return found
+
+
 # ---------------------------------------------------------------- signatures
 def _tensor(p: tree.Param) -> tree.TensorType | None:
     kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
@@ -315,9 +326,12 @@ def _out_dtype(t: Any, like: Any) -> Any:
     return _wide(t.dtype, like.dtype) if t.dtype else like.dtype
 
 
-def _described(body: Callable[..., Any], like: Callable[..., Any], drop: tuple[str, ...] = (), doc: str | None = None) -> Callable[..., Any]:
-    """A body with the signature and the words of the declared one."""
+def _described(body: Callable[..., Any], r: Recurrence, drop: tuple[str, ...], doc: str | None = None) -> Callable[..., Any]:
+    """A body with the signature and the words of the declared one; an operand that may be absent has none for its default."""
+    like = r.body
     kept = [p for p in inspect.signature(like).parameters.values() if p.name not in drop]
-    body.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    optional = set(re.findall(r"(\w+): \S*\[[^]]*\]\? = none", r.signature))
+    kept = [p.replace(default=None) if p.name in optional else p for p in kept]
+    body.__signature__ = inspect.Signature(kept, __validate_parameters__=False)  # type: ignore[attr-defined]  (states stand behind such operands)
     body.__doc__, body.__name__, body.__module__ = doc or like.__doc__, like.__name__, like.__module__
     return body

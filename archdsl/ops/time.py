@@ -1,11 +1,14 @@
-"""Ops along the stream: positions that go on, sums so far, earlier positions, the last one."""
+"""Ops along the stream: positions that go on, sums so far, earlier positions, short convolutions, the last position."""
 from __future__ import annotations
+
+from typing import Any
 
 from archdsl.dims import Size
 from archdsl.graph import TensorType
-from archdsl.lazy import torch
-from archdsl.ops.registry import op
-from archdsl.ops.rules import ints
+from archdsl.lazy import F, torch
+from archdsl.ops.recurrent import recurrent
+from archdsl.ops.registry import Extension, op
+from archdsl.ops.rules import axis_of, floats, ints, volume
 
 
 def _from(position: TensorType, start: TensorType | None = None, n: Size = 1) -> TensorType:
@@ -19,3 +22,63 @@ def index_extend(position, start=None, *, n):
     """`index` behind `position` earlier positions: position, position + 1, …; with `start`, counted by row from where it begins."""
     index = position + torch.arange(n, device=position.device)
     return index if start is None else index - start[:, None]
+
+
+# ---------------------------------------------------------------- the last position
+def _last(x: TensorType, axis: int = -2) -> TensorType:
+    a = axis_of(axis, len(x.shape))
+    return TensorType(x.dtype, (*x.shape[:a], *x.shape[a + 1:]))
+
+
+def _last_of(time: dict[str, tuple[int, ...]], x: TensorType, axis: int = -2) -> Extension | None:
+    if not time["x"]:
+        return None
+    if axis_of(axis, len(x.shape)) - len(x.shape) not in time["x"]:
+        return None  # one position of another axis, for each of the stream's
+    return Extension("last")
+
+
+@op("last(x: [*s], axis: int = -2) -> [*t]", infer=_last, view=True, stream=_last_of,
+    samples=lambda: [{"x": floats(2, 5, 3)}, {"x": floats(1, 4), "axis": 0}, {"x": ints(5, 3, 1), "axis": -1}])
+def last(x, *, axis=-2):
+    """x at the last position of an axis, without that axis. Along the stream it is the last position of a call: what is made of it may not go
+    back to the positions."""
+    return torch.select(x, axis, -1)
+
+
+# ---------------------------------------------------------------- earlier positions
+@recurrent("shift(x: [..., T, d]) -> [..., T, d]", state={"before": "[..., d]"}, source="RWKV's token shift",
+           samples=lambda: [{"x": floats(2, 5, 3)}, {"x": floats(1, 1, 4)}])
+def shift(x, before):
+    """Each position has the value of the one before; the first has 0."""
+    return torch.cat([before[..., None, :], x[..., :-1, :]], -2), x[..., -1, :]
+
+
+@shift.step
+def _shift_step(x, before):
+    return before, x
+
+
+def _conv_macs(x: TensorType, weight: TensorType, **_: Any) -> Size:
+    return volume(x.shape) * weight.shape[-1]
+
+
+@recurrent("causal_conv(x: [..., T, c], weight: [c, k], bias: [c]? = none) -> [..., T, c]", state={"tail": "[..., k - 1, c]"}, macs=_conv_macs,
+           roles={"k": "contract"}, source="causal-conv1d",
+           samples=lambda: [{"x": floats(2, 7, 3), "weight": floats(3, 4)}, {"x": floats(1, 1, 5), "weight": floats(5, 3), "bias": floats(5)},
+                            {"x": floats(2, 3, 5, 1), "weight": floats(1, 2), "bias": floats(1)}])
+def causal_conv(x, weight, bias, tail):
+    """Each channel's weighted sum of its last k positions, the newest last: y_t = Σ_j weight_j x_(t - k + 1 + j) + bias. Before the first position
+    x is 0."""
+    k, n = weight.shape[-1], x.shape[-2]
+    long = torch.cat([tail, x], -2)
+    flat = long.reshape(-1, n + k - 1, x.shape[-1]).mT
+    y = F.conv1d(flat, weight[:, None, :], bias, groups=x.shape[-1]).mT.reshape(x.shape)
+    return y, long[..., n:, :]
+
+
+@causal_conv.step
+def _causal_conv_step(x, weight, bias, tail):
+    long = torch.cat([tail, x[..., None, :]], -2)
+    y = torch.einsum("...kc,ck->...c", long, weight)
+    return (y if bias is None else y + bias), long[..., 1:, :]

@@ -34,7 +34,7 @@ def inputs_of(spec: Spec, made: Any, T: int, batch: int, dtype: torch.dtype, see
 
 def parts(T: int, *cuts: int) -> list[int]:
     """Lengths that sum to T: the given ones, then the rest."""
-    return [*cuts, T - sum(cuts)] if T > sum(cuts) else [T]
+    return [*cuts, T - sum(cuts)] if sum(cuts) < T else [T]
 
 
 def run(model: Any, inputs: tuple[torch.Tensor, ...], lengths: Iterable[int], state: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:

@@ -102,7 +102,7 @@ def test_compiles_and_exports(llama: Any):
 
 
 def test_bad_states(llama: Any):
-    _, extend, step = llama
+    _, _, step = llama
     x = torch.zeros(2, 1, dtype=torch.int64)
     state = step.init_state(2, 8)
     key = "layers.0.attn.keys"
@@ -118,7 +118,7 @@ def test_bad_states(llama: Any):
     ):
         with pytest.raises(ValueError, match=told):
             step(x, bad)
-    with pytest.raises(ValueError, match="tokens.*1"):
+    with pytest.raises(ValueError, match=r"tokens.*1"):
         step(torch.zeros(2, 2, dtype=torch.int64), state)
     for call, told in (
         (lambda: step.init_state(0), "batch"), (lambda: step.init_state(2, 0), "length"), (lambda: step.init_state(2, True), "length"),
