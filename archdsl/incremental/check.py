@@ -8,12 +8,11 @@ from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.limits import MAX_STEPS, room
 from archdsl.incremental.kept import Kept
-from archdsl.incremental.pieces import Part, Reader, Reading
+from archdsl.incremental.pieces import Reader, Reading
 from archdsl.modules import Library, Module
 from archdsl.records import record, replace
 from archdsl.source import Piece, Source, Span
-from archdsl.spec import Spec, check_module, check_text
-from archdsl.syntax import tree
+from archdsl.spec import check_module, check_text
 from archdsl.syntax.parser import MAX_TOKENS, no_collection
 
 VERSIONS = 400  # of a text, after which everything is looked at anew: results are kept by objects that stay alive
@@ -21,11 +20,10 @@ VERSIONS = 400  # of a text, after which everything is looked at anew: results a
 
 @record(frozen=True)
 class Checked:
-    """One version: its module (what could be read of it), its models by name, and what `archdsl check` says of it, in the order of the text."""
+    """One version: its module (what could be read of it), and what `archdsl check` says of it, in the order of the text."""
 
     source: Source
     module: Module
-    models: dict[str, Spec]
     diagnostics: list[Diagnostic]
 
     @property
@@ -50,6 +48,11 @@ class Checker:
         self.meaning: dict[str, Any] = {}
         self.alive: list[Any] = []
         self.beside: dict[str, tuple[int, int]] = {}
+
+    @property
+    def tired(self) -> bool:
+        """Whether it would be well to begin anew, when there is time."""
+        return len(self.alive) >= VERSIONS // 2
 
     def check(self, text: str) -> Checked:
         """Everything that is wrong with a version. It never raises ArchError."""
@@ -79,10 +82,10 @@ class Checker:
                 if not module.diagnostics:
                     self.kept.doubtful = set()
                     self.meaning = _meaning(module)
-                models, diagnostics = check_module(module, self.session, True, self.kept)
+                _, diagnostics = check_module(module, self.session, True, self.kept)
         except ArchError:
             return None
-        return Checked(source, module, models, _sorted(map(absolute, diagnostics)))
+        return Checked(source, module, _sorted(map(absolute, diagnostics)))
 
     def _module(self, reading: Reading) -> Module:
         self.library.left = MAX_TOKENS - reading.tokens
@@ -92,7 +95,7 @@ class Checker:
         """The same without what is known: limits count all the work there is."""
         self.begin()
         module = Library().open(source, self.folder)
-        return Checked(source, module, {}, check_text(source.text, self.path, lints=True))
+        return Checked(source, module, check_text(source.text, self.path, lints=True))
 
     # ---------------------------------------------------------------- what an edit reaches
     def _changed(self, module: Module) -> set[str]:
@@ -163,5 +166,3 @@ def absolute(d: Diagnostic) -> Diagnostic:
     return replace(d, span=d.span.absolute, labels=tuple(Label(label.span.absolute, label.message) for label in d.labels),
                    fixes=tuple(Fix(f.title, tuple((span.absolute, new) for span, new in f.edits)) for f in d.fixes))
 
-
-__all__ = ["Checked", "Checker", "Part", "absolute", "tree"]

@@ -4,6 +4,7 @@ Only success is kept: what has a fault is looked at again each time, as its mess
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from archdsl.elaborate.frame import Session
     from archdsl.elaborate.model import Elaborated, Setting
     from archdsl.lints.survey import Survey
+    from archdsl.modules import Module
     from archdsl.syntax import tree
 
 Uses = dict[str, dict[str, Span]]
@@ -28,18 +30,24 @@ class Kept:
         self._models: dict[Any, tuple[Elaborated, int, Any]] = {}
         self._resolved: dict[int, tuple[Any, Uses]] = {}
         self._linted: dict[int, tuple[Any, Survey, list[Diagnostic]]] = {}
-        self._names: dict[int, tuple[Any, list[Any]]] = {}
+        self._names: dict[Any, tuple[Any, list[Any]]] = {}
 
     def elaborated(self, decl: tree.Model, settings: tuple[Setting, ...], session: Session, make: Callable[[], Elaborated]) -> Elaborated:
         """A model with these settings. One that is known costs the steps that it took."""
-        key = (decl.span.source, decl.name, tuple((s.address, repr(s.value), id(s.expr)) for s in settings))
+        return self._model((decl.span.source, decl.name, tuple((s.address, repr(s.value), id(s.expr)) for s in settings)), settings, session, make)
+
+    def transformed(self, made: Elaborated, steps: tuple[tree.Transform, ...], session: Session, make: Callable[[], Elaborated]) -> Elaborated:
+        """A model behind the `transform`s of a variant."""
+        return self._model((id(made), *map(id, steps)), (made, steps), session, make)
+
+    def _model(self, key: Any, alive: Any, session: Session, make: Callable[[], Elaborated]) -> Elaborated:
         found = self._models.get(key)
         if found is not None:
             session.steps += found[1]
             return found[0]
         before = session.steps if session.shared else 0
         made = make()
-        self._models[key] = made, session.steps - before, settings
+        self._models[key] = made, session.steps - before, alive
         return made
 
     def resolved(self, decl: Any) -> Uses | None:
@@ -59,12 +67,15 @@ class Kept:
             found = self._linted[id(decl)] = decl, seen, list(faults)
         return found[1], found[2]
 
-    def names(self, decl: tree.Names, models: list[Elaborated], check: Callable[[], list[Diagnostic]]) -> list[Diagnostic]:
-        """The faults of foreign names against a model at its defaults and in its variants."""
-        known = self._names.get(id(decl))
-        if known is not None and len(known[1]) == len(models) and all(a is b for a, b in zip(known[1], models)):
+    def names(self, decl: tree.Names, module: Module, about: list[Any], check: Callable[[], list[Diagnostic]]) -> list[Diagnostic]:
+        """The faults of foreign names. `about`: what they were held against. A block that mentions nothing of its file but the model may have got a
+        new tree with it, and says the same."""
+        words = {w for w in re.findall(r"[^\W\d]\w*", decl.span.text) if w in module.scope or w in module.modules}
+        key: Any = decl.span.text if words <= {decl.model} else id(decl)
+        known = self._names.get(key)
+        if known is not None and known[1] == about:
             return []
         faults = check()
         if not faults:
-            self._names[id(decl)] = decl, models
+            self._names[key] = decl, about
         return faults

@@ -16,6 +16,7 @@ from archdsl.syntax.parser import MAX_TOKENS, Run, one_per_line, parse_some
 
 _STARTS = re.compile(rf"^(?:{'|'.join(sorted(DECLARATIONS))})\b", re.MULTILINE)
 _ENDS = re.compile(r"\}[ \t\r]*(?:#.*)?$")  # a line behind which a declaration may start; documentation must not stand there
+_MEANING = tree.Block | tree.Model | tree.Fn | tree.Record | tree.OpDecl
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
@@ -25,15 +26,16 @@ class Part:
 
     __slots__ = ("comments", "decls", "odd", "piece", "tokens", "words")
 
-    def __init__(self, piece: Piece, module: tree.Module, tokens: int, odd: bool):
-        self.piece, self.decls, self.comments, self.tokens = piece, module.decls, module.comments, tokens
-        self.words = frozenset(_WORD.findall(piece.text))
-        self.odd = odd
+    def __init__(self, piece: Piece, module: tree.Module, tokens: list[Token]):
+        self.piece, self.decls, self.comments = piece, module.decls, module.comments
+        self.tokens = len(tokens) - 1
+        self.words = frozenset(_WORD.findall("\n".join([t[1] for t in tokens])))
+        self.odd = _odd(piece.text, tokens)
 
     @property
     def declares(self) -> set[str]:
         """The names that it gives a meaning."""
-        names = {getattr(d, "name", "") for d in self.decls}
+        names = {d.name for d in self.decls if isinstance(d, _MEANING)}
         for d in self.decls:
             if isinstance(d, tree.Use):
                 names |= {n.alias or n.name for n in d.names} or {d.module.rpartition(".")[2]}
@@ -76,7 +78,8 @@ class Reader:
     def renew(self, part: Part) -> Part:
         """The same part with a tree of its own: for what depends on a name whose meaning has changed."""
         piece = Piece(part.piece.whole, part.piece.at(0), part.piece.at(len(part.piece.text)))
-        fresh = Part(piece, Run(piece, "start").result(), part.tokens, part.odd)
+        run = Run(piece, "start")
+        fresh = Part(piece, run.result(), run.lexed.tokens)
         same = self.known[piece.text]
         same[next(i for i, p in enumerate(same) if p is part)] = fresh
         return fresh
@@ -91,9 +94,7 @@ class Reader:
         piece = Piece(source, start, end)
         run = Run(piece, "start")
         module = run.result()
-        if module is None or run.faults.found:
-            return None
-        return Part(piece, module, len(run.lexed.tokens) - 1, _odd(piece.text, run.lexed.tokens))
+        return Part(piece, module, run.lexed.tokens) if module is not None and not run.faults.found else None
 
     def _mended(self, source: Source, cuts: list[tuple[int, int]], parts: list[Part | None], broken: list[int]) -> Reading | None:
         """Reads what is broken with a piece before and two behind it; None where that does not tell all."""

@@ -84,7 +84,7 @@ def _decls(document: Document) -> list[Any]:
     """The declarations of this text, and of the last good one those that are broken now."""
     now = list(document.module.tree.decls)
     known = {getattr(d, "name", None) for d in now}
-    old = document.good.module.tree.decls if document.good not in (None, document) else ()
+    old = document.good.checked.module.tree.decls if document.good is not None else ()
     return now + [d for d in old if getattr(d, "name", None) not in known and not isinstance(d, tree.Use)]
 
 
@@ -131,7 +131,7 @@ def _named(document: Document, name: str) -> Any:
 
 def _values(document: Document, offset: int) -> list[Item]:
     """Names of values in the declaration around; where that is too broken to be read, its words."""
-    around = next((d for d in document.module.tree.decls if d.span.start <= offset <= d.span.end and isinstance(d, SCOPES)), None)
+    around = next((d for d in document.module.tree.decls if isinstance(d, SCOPES) and d.span.absolute.start <= offset <= d.span.absolute.end), None)
     if around is not None:
         found = {u.name for u in uses(document) if u.decl is around}
     else:
@@ -145,7 +145,7 @@ def _values(document: Document, offset: int) -> list[Item]:
 def _declared(document: Document) -> list[Item]:
     own = [_declaration(d) for d in _decls(document) if isinstance(d, SCOPES)]
     imported = [_declaration(r.decl) for n, r in document.module.scope.items()
-                if isinstance(getattr(r, "decl", None), SCOPES) and r.decl.span.source is not document.module.source and r.decl.name == n]
+                if isinstance(getattr(r, "decl", None), SCOPES) and r.decl.span.source.whole is not document.module.source and r.decl.name == n]
     return own + imported
 
 

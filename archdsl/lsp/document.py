@@ -1,20 +1,20 @@
 """An open text: its tree, its diagnostics, and what its expressions are. A broken text keeps what the last good one told."""
 from __future__ import annotations
 
-import os
+from bisect import bisect_right
 from functools import cached_property
 from typing import Any
 
 from archdsl.cost.layers import Layer
-from archdsl.diagnostics.model import ArchError, Collector, Diagnostic
+from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.elaborate.evaluation import observed
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.limits import room
-from archdsl.elaborate.resolve import resolve
 from archdsl.graph import Graph
-from archdsl.modules import Library, Module
+from archdsl.incremental.check import Checked, Checker
+from archdsl.modules import Module
 from archdsl.source import Source, Span
-from archdsl.spec import Spec, check_text, loads_at
+from archdsl.spec import Spec
 from archdsl.syntax import tree
 from archdsl.syntax.parser import no_collection
 
@@ -23,129 +23,152 @@ MOST_BLOCKS = 20_000  # applications of blocks that are followed
 
 
 class Facts:
-    """What elaborating the models of a text at their defaults tells: values by the place of their expression, blocks by that of their call."""
+    """What elaborating a model at its defaults tells: values by the place of their expression, blocks by that of their call. Places are relative to
+    the pieces of the text, so they stay right while the text around them changes."""
 
-    def __init__(self, spec: Spec):
-        self.source = spec.module.source
-        self.models = spec.models
-        self.values: dict[tuple[int, int], list[Any]] = {}
-        self.calls: dict[tuple[int, int], list[tuple[str, str, Graph]]] = {}  # model, address, definition
+    def __init__(self, module: Module, decl: tree.Model, sources: set[Source]):
+        self.name, self._sources = decl.name, sources
+        self.values: dict[Span, list[Any]] = {}
+        self.calls: dict[Span, list[tuple[str, Graph]]] = {}  # address, definition
         self._walked = 0
-        self._rows: dict[str, dict[str, Layer]] = {}
-        module, models = spec.module, {}
-        session = Session(module.library)
-        with observed(self._tell):
-            for name, decl in module.models.items():
-                models[name] = Spec(module, decl, spec.path, models, session)
-                self._walk(name, models[name].elaborate().graph, "")
+        self.spec = Spec(module, decl, module.source.path, {}, Session(module.library))
+        self.spec.models[decl.name] = self.spec
+        with no_collection(), room(decl.name_span), observed(self._tell):
+            graph = self.spec.elaborate().graph
+        self._walk(graph, "")
 
     def _tell(self, node: Any, value: Any) -> None:
-        if node.span.source is self.source:
-            seen = self.values.setdefault((node.span.start, node.span.end), [])
+        if node.span.source in self._sources:
+            seen = self.values.setdefault(node.span, [])
             if len(seen) < MOST:
                 seen.append(value)
 
-    def _walk(self, model: str, graph: Graph, path: str) -> None:
+    def _walk(self, graph: Graph, path: str) -> None:
         for n in graph.nodes:
             if n.op != "call" or self._walked >= MOST_BLOCKS:
                 continue
             self._walked += 1
             below: Graph = n.attrs["graph"]
             address = ".".join(p for p in (path, n.attrs["path"]) if p)
-            if n.span.source is self.source:
-                self.calls.setdefault((n.span.start, n.span.end), []).append((model, address, below))
-            self._walk(model, below, address)
+            if n.span.source in self._sources:
+                self.calls.setdefault(n.span, []).append((address, below))
+            self._walk(below, address)
 
-    def layer(self, model: str, address: str) -> Layer | None:
-        """The costs of a block at the example sizes."""
-        if model not in self._rows:
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """The costs of blocks by address, at the example sizes."""
+        try:
+            return {layer.path: layer for layer in self.spec.cost().layers}
+        except ArchError:  # at these sizes there is no telling
+            return {}
+
+
+class Good:
+    """A version without errors: its text, where its pieces stood in it, and the facts about its models, each found when it is asked for."""
+
+    def __init__(self, checked: Checked, known: dict[Any, Facts | None]):
+        self.checked, self.text = checked, checked.source.text
+        cuts = sorted({(d.span.source.at(0), id(d.span.source)): d.span.source for d in checked.module.tree.decls}.items())
+        self.starts, self._order = [at for (at, _), _ in cuts], [source for _, source in cuts]
+        self.sources = set(self._order)
+        self._known = known  # of all versions, by the piece of the model
+        self._mine = {(d.span.source, d.name): d for d in checked.module.models.values()}
+
+    @property
+    def missing(self) -> list[tree.Model]:
+        """The models that no facts are known of."""
+        return [d for key, d in self._mine.items() if key not in self._known]
+
+    def learn(self, decl: tree.Model) -> Facts | None:
+        """The facts about one model; None where its limits do not leave room."""
+        key = decl.span.source, decl.name
+        if key not in self._known:
+            for old in [k for k in self._known if k[1] == decl.name]:
+                del self._known[old]
             try:
-                self._rows[model] = {layer.path: layer for layer in self.models[model].cost().layers}
-            except ArchError:  # at these sizes there is no telling
-                self._rows[model] = {}
-        return self._rows[model].get(address)
+                self._known[key] = Facts(self.checked.module, decl, self.sources)
+            except ArchError:
+                self._known[key] = None
+        return self._known[key]
+
+    @property
+    def facts(self) -> list[Facts]:
+        """Those of all its models."""
+        return [f for d in self._mine.values() if (f := self.learn(d)) is not None]
+
+    def place(self, start: int, end: int) -> Span | None:
+        """A stretch of its text, in the piece where its tree lies."""
+        at = bisect_right(self.starts, start) - 1
+        return Span(self._order[at], start - self.starts[at], end - self.starts[at]) if at >= 0 else None
 
 
 class Document:
-    """One version of a text in an editor. `before`: the version it was edited from."""
+    """One version of a text in an editor. `before`: the version it was edited from, of which no more may be asked."""
 
     def __init__(self, path: str, text: str, before: Document | None = None):
         self.path, self.text = path, text
         self.source = Source(path, text)
-        self._good = None if before is None else before.good if "diagnostics" in before.__dict__ else before._good
+        self._checker = Checker(path) if before is None else before._checker
+        self._known: dict[Any, Facts | None] = {} if before is None else before._known
+        self._good = None if before is None else before.good if "checked" in before.__dict__ else before._good
 
     @cached_property
+    def checked(self) -> Checked:
+        """What can be read of the text, and all that is wrong with it."""
+        return self._checker.check(self.text)
+
+    @property
     def module(self) -> Module:
         """What could be read of the text, with its imports."""
-        return Library().open(self.source, os.path.dirname(os.path.realpath(self.path)))
+        return self.checked.module
 
-    @cached_property
-    def early(self) -> list[Diagnostic]:
-        """Faults of syntax and of names, which are found without evaluating. With one of them nothing else is looked for."""
-        found = Collector()
-        try:
-            with no_collection(), room(Span(self.source, 0, 0)):
-                for d in (*self.module.diagnostics, *resolve(self.module)):
-                    found.add(d)
-        except ArchError as fault:
-            found.add(fault)
-        return sorted(found.found, key=lambda d: (d.span.source.path, d.span.start))
-
-    @cached_property
+    @property
     def diagnostics(self) -> list[Diagnostic]:
-        """Errors and lints, those of other files too."""
-        if self.early:
-            return self.early
-        try:
-            return check_text(self.text, self.path, lints=True)
-        except ArchError as fault:
-            return fault.diagnostics
+        """Errors and lints, those of other files too, as `archdsl check` finds them."""
+        return self.checked.diagnostics
 
     @property
     def broken(self) -> bool:
-        return any(d.severity == "error" for d in self.diagnostics)
+        return self.checked.broken
 
     @cached_property
-    def good(self) -> Document | None:
+    def good(self) -> Good | None:
         """This version when it has no error, else the last one before it that had none."""
-        return self._good if self.broken else self
+        return self._good if self.broken else Good(self.checked, self._known)
 
-    @cached_property
-    def own_facts(self) -> Facts | None:
-        """What its expressions are; None for a text with errors or without a model."""
-        if self.broken:
-            return None
-        try:
-            spec = loads_at(self.text, self.path)
-            return Facts(spec) if spec is not None else None
-        except ArchError:
-            return None
+    def prepare(self) -> bool:
+        """Finds out a part of what may be asked next; whether there is more to do."""
+        if self._checker.tired:
+            self._checker.begin()
+            self.__dict__.update(checked=self._checker.check(self.text))
+            self.__dict__.pop("good", None)
+            return True
+        good = self.good
+        if good is None or not good.missing:
+            return False
+        good.learn(good.missing[0])
+        return True
 
     # ---------------------------------------------------------------- what is known at a place
     def values(self, span: Span) -> list[Any]:
         """The values that an expression had, in this version or at the same place of the last good one."""
-        found = self._known(span)
-        return found[0].values.get(found[1], []) if found else []
+        place = self._known_at(span)
+        return [] if self.good is None or place is None else [v for f in self.good.facts for v in f.values.get(place, ())][:MOST]
 
-    def calls(self, span: Span) -> list[tuple[str, str, Graph]]:
-        """The applications of blocks that an expression is: model, address, definition."""
-        found = self._known(span)
-        return found[0].calls.get(found[1], []) if found else []
+    def calls(self, span: Span) -> list[tuple[Facts, str, Graph]]:
+        """The applications of blocks that an expression is: the model, the address, the definition."""
+        place = self._known_at(span)
+        return [] if self.good is None or place is None else [(f, *c) for f in self.good.facts for c in f.calls.get(place, ())]
 
-    @property
-    def facts(self) -> Facts | None:
-        return self.good.own_facts if self.good is not None else None
-
-    def _known(self, span: Span) -> tuple[Facts, tuple[int, int]] | None:
-        facts = self.facts
-        if facts is None or self.good is None:
+    def _known_at(self, span: Span) -> Span | None:
+        """Where facts about an expression are kept: its own place, or where it stood in the last good version, if it is still the same there."""
+        if self.good is None or not self.broken or span.source in self.good.sources:
+            return span
+        start, end = span.source.at(span.start), span.source.at(span.end)
+        old, new = self._carried(self.good.text, start), self._carried(self.good.text, end, True)
+        if old is None or new is None or self.good.text[old:new] != self.text[start:end]:
             return None
-        if self.good is self:
-            return facts, (span.start, span.end)
-        start, end = self._carried(self.good.text, span.start), self._carried(self.good.text, span.end, True)
-        if start is None or end is None or self.good.text[start:end] != self.text[span.start : span.end]:
-            return None
-        return facts, (start, end)
+        return self.good.place(old, new)
 
     def _carried(self, old: str, at: int, ends: bool = False) -> int | None:
         """Where a place was in an older text that differs in one stretch; None inside of the stretch."""
@@ -166,16 +189,25 @@ class Document:
     def node_at(self, offset: int, kinds: tuple[type, ...] = (tree.Node,)) -> list[tree.Node]:
         """The nodes around a place, the innermost first."""
         found: list[tree.Node] = []
-        stack: list[tree.Node] = list(self.module.tree.decls)
-        while stack:
-            n = stack.pop()
-            if n.span.source is self.module.source and n.span.start <= offset <= n.span.end:
-                if isinstance(n, kinds):
-                    found.append(n)
-                stack += tree.children(n)
+        for d in self.module.tree.decls:
+            local = offset - d.span.source.at(0)
+            stack: list[tree.Node] = [d]
+            while stack:
+                n = stack.pop()
+                if n.span.source is d.span.source and n.span.start <= local <= n.span.end:
+                    if isinstance(n, kinds):
+                        found.append(n)
+                    stack += tree.children(n)
         return sorted(found, key=lambda n: n.span.end - n.span.start)
 
 
 def _common(a: str, b: str) -> int:
     """How many characters two texts have in common at their start."""
-    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -55,7 +55,7 @@ def _uses(n: Any, d: Any, out: list[Use]) -> None:
         if name and WORD.fullmatch(name):
             place = span if span is not None and span.text == name else _find(n.span, name, last)
             if place is not None:
-                out.append(Use(name, place, binds, d))
+                out.append(Use(name, place.absolute, binds, d))
 
     if isinstance(n, (tree.Name, *AXES)):
         add(n.id, False, Span(n.span.source, n.span.start, n.span.start + len(n.id)))
@@ -100,7 +100,7 @@ def _uses(n: Any, d: Any, out: list[Use]) -> None:
 def _braced(span: Span, name: str, d: Any, out: list[Use]) -> None:
     for m in re.finditer(rf"\{{{re.escape(name)}\}}", span.text):
         start = span.start + m.start() + 1
-        out.append(Use(name, Span(span.source, start, start + len(name)), False, d))
+        out.append(Use(name, Span(span.source, start, start + len(name)).absolute, False, d))
 
 
 def _find(span: Span, name: str, last: bool = False, after: str = "") -> Span | None:
@@ -148,7 +148,8 @@ def _declares(u: Use) -> bool:
 
 
 def _own_span(d: Any) -> Span | None:
-    return getattr(d, "name_span", None) or _find(d.span, d.name)
+    found = getattr(d, "name_span", None) or _find(d.span, d.name)
+    return None if found is None else found.absolute
 
 
 def definition(document: Document, offset: int) -> Span | None:
@@ -175,7 +176,7 @@ def _argument(document: Document, offset: int, name: str) -> Span | None:
     call = next((n for n in document.node_at(offset, (tree.Call,)) if isinstance(n, tree.Call)), None)
     target = document.module.scope.get(call.func.id) if call is not None and isinstance(call.func, tree.Name) else None
     decl = getattr(target, "decl", None)
-    return next((p.span for p in getattr(decl, "params", ()) if p.name == name), None)
+    return next((p.span.absolute for p in getattr(decl, "params", ()) if p.name == name), None)
 
 
 def file_of(span: Span) -> str:
@@ -215,7 +216,7 @@ def _bound_outside(document: Document, found: list[Use]) -> str:
             return f"`{u.name}` is imported: `{u.name} as OTHER` in its `use` gives it another name"
     for u in found:
         for n in document.node_at(u.span.start):
-            if isinstance(n, tree.Share | tree.ParamDecl | tree.Choose) and n.name == u.name and n.name_span == u.span:
+            if isinstance(n, tree.Share | tree.ParamDecl | tree.Choose) and n.name == u.name and n.name_span.absolute == u.span:
                 return f"`{u.name}` is an address, by which weights and knobs are found"
             if isinstance(n, tree.Const | tree.Emit | tree.Control) and n.name == u.name:
                 return f"`{u.name}` is an address, by which values are found"

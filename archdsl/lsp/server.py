@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import os
 import time
@@ -23,20 +24,23 @@ from archdsl.source import Source, Span
 from archdsl.syntax.fmt import format_module
 from archdsl.version import VERSION
 
-QUICK = 0.05  # seconds that checking may take for a text to be checked at each keystroke
-DELAY = 0.15  # seconds without a keystroke before any other text is elaborated; syntax and names are told at each
-SHORT = 0.005  # in which the keys that were sent together arrive
+SHORT = 0.003  # seconds in which the keys that were sent together arrive
+QUIET = 0.25  # without a keystroke before shapes are told
+IDLE = 1.5  # without a keystroke before what can wait is done
+MANY = 300  # checks without a pause, after which memory is looked through all the same
 log = logging.getLogger("archdsl.lsp")
 
 
 class Server(LanguageServer):
-    """`open`: the newest version of each open text by its address; `waiting`: those to be checked; `took`: seconds of the last check."""
+    """`open`: the newest version of each open text by its address; `waiting`: those to be checked; `key`: when the last change came; `checks`: how
+    many there were since the last pause."""
 
     def __init__(self) -> None:
         super().__init__("archdsl", VERSION)
         self.open: dict[str, Document] = {}
         self.waiting: dict[str, asyncio.Task[None]] = {}
-        self.took: dict[str, float] = {}
+        self.key, self.checks = 0.0, 0
+        self.pause: asyncio.Task[None] | None = None
 
     def document(self, uri: str) -> Document:
         """The text as it is now in the editor."""
@@ -52,25 +56,53 @@ class Server(LanguageServer):
 
     def check(self, uri: str) -> None:
         """Tells the editor what is wrong with a text."""
-        document, start = self.document(uri), time.perf_counter()
+        document = self.document(uri)
         own = [d for d in document.diagnostics if d.span.source.path == document.path]
-        self.took[uri] = self.took.get(uri, 0) if document.early else time.perf_counter() - start
         away = [d for d in document.diagnostics if d.span.source.path != document.path]
         shown = [diagnostic(d, document) for d in own]
         shown += [lsp.Diagnostic(range=range_of(Span(document.source, 0, 0)), message=f"{d.span!r}: {d.message}", code=d.code, source="archdsl",
                                  severity=lsp.DiagnosticSeverity.Error) for d in away]
         version = self.workspace.get_text_document(uri).version
         self.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri=uri, diagnostics=shown, version=version))
+        self.checks += 1
+        if self.checks >= MANY:
+            self.tidy()
 
     async def check_soon(self, uri: str) -> None:
         await asyncio.sleep(SHORT)
-        if self.took.get(uri, 0) >= QUICK and not self.document(uri).early:
-            await asyncio.sleep(DELAY)
         if uri in self.workspace.text_documents:
             self.check(uri)
+        self.rest()
+
+    # ------------------------------------------------------------ pauses
+    async def quiet(self, seconds: float) -> None:
+        """Returns when no key has come for so long."""
+        while (left := self.key + seconds - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+
+    def rest(self) -> None:
+        """Does at the next pause what can wait."""
+        if self.pause is None or self.pause.done():
+            self.pause = asyncio.get_running_loop().create_task(self._rest())
+            self.pause.add_done_callback(_tell_fault)
+
+    async def _rest(self) -> None:
+        await self.quiet(IDLE)
+        for uri in list(self.open):
+            while time.monotonic() - self.key > IDLE and (document := self.open.get(uri)) is not None and document.prepare():
+                await asyncio.sleep(0)  # a key may have come
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Looks for garbage among what is new. What is left is long-lived: no later look goes over it."""
+        self.checks = 0
+        if not gc.isenabled():
+            gc.collect()
+            gc.freeze()
 
     def typed(self, uri: str) -> None:
-        """Checks a text when the keys have been quiet for a moment."""
+        """Checks a text when those keys have come that were sent together."""
+        self.key = time.monotonic()
         self.forget(uri)
         task = asyncio.get_running_loop().create_task(self.check_soon(uri))
         task.add_done_callback(_tell_fault)
@@ -101,6 +133,7 @@ def position_of(source: Source, offset: int) -> lsp.Position:
 
 
 def range_of(span: Span) -> lsp.Range:
+    span = span.absolute
     return lsp.Range(position_of(span.source, span.start), position_of(span.source, max(span.start, span.end)))
 
 
@@ -170,7 +203,6 @@ def closed(server: Server, params: lsp.DidCloseTextDocumentParams) -> None:
     uri = params.text_document.uri
     server.forget(uri)
     server.open.pop(uri, None)
-    server.took.pop(uri, None)
     server.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri=uri, diagnostics=[]))
 
 
@@ -277,11 +309,15 @@ def make() -> Server:
         (lsp.TEXT_DOCUMENT_DID_OPEN, opened), (lsp.TEXT_DOCUMENT_DID_SAVE, saved), (lsp.TEXT_DOCUMENT_DID_CLOSE, closed),
         (lsp.TEXT_DOCUMENT_HOVER, hover), (lsp.TEXT_DOCUMENT_DEFINITION, definition), (lsp.TEXT_DOCUMENT_REFERENCES, references),
         (lsp.TEXT_DOCUMENT_RENAME, rename), (lsp.TEXT_DOCUMENT_DOCUMENT_SYMBOL, symbols), (lsp.TEXT_DOCUMENT_FORMATTING, format),
-        (lsp.TEXT_DOCUMENT_INLAY_HINT, hints),
     ):
         server.feature(method)(_bound(server, answer))
     server.feature(lsp.TEXT_DOCUMENT_COMPLETION, lsp.CompletionOptions(trigger_characters=[".", "(", "{", " "]))(_bound(server, complete))
     server.feature(lsp.TEXT_DOCUMENT_CODE_ACTION, lsp.CodeActionOptions([lsp.CodeActionKind.QuickFix]))(_bound(server, actions))
+
+    @server.feature(lsp.TEXT_DOCUMENT_INLAY_HINT)
+    async def _(params: lsp.InlayHintParams) -> list[lsp.InlayHint] | None:
+        await server.quiet(QUIET)
+        return guarded(hints)(server, params)
 
     @server.feature(lsp.TEXT_DOCUMENT_DID_CHANGE)
     async def _(params: lsp.DidChangeTextDocumentParams) -> None:
@@ -300,4 +336,5 @@ def serve() -> None:
     logging.basicConfig(level=logging.WARNING)
     stdin, stdout = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what is printed by mistake must not get between messages
+    gc.disable()  # a look over all trees and graphs takes longer than a check: `tidy` chooses the time
     make().start_io(stdin, stdout)

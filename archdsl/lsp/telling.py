@@ -47,7 +47,7 @@ def hover(document: Document, offset: int) -> tuple[str, Span] | None:
         parts.append(named)
     around = document.node_at(offset, (tree.Expr,))
     for n in around[:4]:
-        if n.span.start > word[1] or n.span.end < word[2]:
+        if n.span.absolute.start > word[1] or n.span.absolute.end < word[2]:
             continue
         found = shapes(document, n.span) or (_variable(document, offset, word[0]) if n is around[0] and not isinstance(n, tree.Name) else [])
         if found:
@@ -69,7 +69,7 @@ def _variable(document: Document, offset: int, name: str) -> list[str]:
     """What a name is bound to where it is assigned."""
     for n in document.node_at(offset, (tree.Assign,)):
         assert isinstance(n, tree.Assign)
-        at = next((i for i, t in enumerate(n.targets) if t.name == name and t.span.start <= offset <= t.span.end), None)
+        at = next((i for i, t in enumerate(n.targets) if t.name == name and t.span.absolute.start <= offset <= t.span.absolute.end), None)
         if at is not None:
             return _of_target(document, n, at)
     return []
@@ -86,10 +86,10 @@ def _of_target(document: Document, s: tree.Assign, at: int) -> list[str]:
 def _costs(document: Document, span: Span) -> str | None:
     """Parameters and multiply-accumulates of an applied block, at the example sizes."""
     calls = document.calls(span)
-    if not calls or document.facts is None:
+    if not calls:
         return None
-    model, address, graph = calls[0]
-    layer = document.facts.layer(model, address)
+    facts, address, graph = calls[0]
+    layer = facts.layers.get(address)
     params = count_params(graph)
     text = f"`{address}`: {params:,} parameters" + (f", {layer.macs:,} MACs" if layer is not None else "")
     return text + (f" (one of {len(calls)})" if len(calls) > 1 else "")
@@ -99,7 +99,7 @@ def _named(document: Document, offset: int, word: tuple[str, int, int]) -> str |
     """Signature and documentation of what a name stands for."""
     name = word[0]
     around = document.node_at(offset)
-    if any(isinstance(n, tree.Arg) and n.name == name and n.name_span and n.name_span.start == word[1] for n in around[:2]):
+    if any(isinstance(n, tree.Arg) and n.name == name and n.name_span and n.name_span.absolute.start == word[1] for n in around[:2]):
         return _argument(document, offset, name)
     found = references(document, offset)
     local = any(u.binds and not isinstance(u.decl, tree.Use) and u.name != getattr(u.decl, "name", None) for u in found)
@@ -139,23 +139,22 @@ def head(decl: Any) -> str:
 # ---------------------------------------------------------------- hints
 def inlay_hints(document: Document, start: int, end: int) -> list[tuple[int, str]]:
     """Shapes behind the names that statements bind, in a stretch of the text: (place, text)."""
-    if document.facts is None:
-        return []
     out: list[tuple[int, str]] = []
     stack: list[Any] = list(document.module.tree.decls)
     while stack:
         n = stack.pop()
-        if n.span.source is not document.module.source or n.span.end < start or n.span.start > end:
+        span = n.span.absolute
+        if span.source is not document.module.source or span.end < start or span.start > end:
             continue
         if isinstance(n, tree.Assign):
             for at, t in enumerate(n.targets):
                 found = _of_target(document, n, at)
                 if found and t.type is None and "[" in found[0]:
-                    out.append((t.span.end, f": {found[0]}" + (" …" if len(found) > 1 else "")))
+                    out.append((t.span.absolute.end, f": {found[0]}" + (" …" if len(found) > 1 else "")))
         elif isinstance(n, tree.Return) and n.values:
             found = shapes(document, n.values[0].span)
             if found and len(n.values) == 1 and "[" in found[0]:
-                out.append((n.span.start + len("return"), f" {found[0]}" + (" …" if len(found) > 1 else "")))
+                out.append((span.start + len("return"), f" {found[0]}" + (" …" if len(found) > 1 else "")))
         stack += tree.children(n)
     return sorted(out)
 
