@@ -104,7 +104,8 @@ class Spec:
         if key not in self._transformed:
             from archdsl.passes.manager import transformed
 
-            self._transformed[key] = made, transformed(made, self.steps(variant, knobs), self.session)
+            make = lambda: transformed(made, self.steps(variant, knobs), self.session)
+            self._transformed[key] = made, make() if self.kept is None else self.kept.transformed(made, self.transforms(variant), self.session, make)
         return self._transformed[key][1]
 
     def transforms(self, variant: str | None) -> tuple[tree.Transform, ...]:

@@ -1,4 +1,4 @@
-"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, parse, cost, build, first_step, parity; all of them when none is named.
+"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, parse, cost, build, first_step, parity; all of them when none is named.
 
 Each part runs in a process of its own. What it prints goes to benchmarks/RESULTS.md with the machine, its load, versions and date; parts that did
 not run keep what they said before. Parity with timm and transformers takes half an hour on two cores, the others a few minutes.
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 PARTS = {
     "frontend": "Checking specs",
+    "keystroke": "Typing in an editor",
     "parse": "Reading and formatting",
     "cost": "Costs of an 80-layer Llama",
     "build": "Building and compiling",

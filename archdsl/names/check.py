@@ -41,12 +41,22 @@ def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = 
                             labels=(Label(header(first), "the first"),), help="give them different names, or make them one block"))
             continue
         check = partial(_check, decl, module, spec, known)
-        for d in check() if kept is None else kept.names(decl, [spec.source(v) for v in (None, *spec.variants)], check):
+        for d in check() if kept is None else kept.names(decl, module, _about(spec, known), check):
             found.add(d)
     return found.found
 
 
 def _alike(a: list[Any], b: list[Any]) -> bool:
+def _about(spec: Spec, known: dict[int, Weights]) -> list[Any]:
+    """What compiling foreign names depends on: the weights and the knobs at the default and in each variant."""
+    out: list[Any] = []
+    for variant in (None, *spec.variants):
+        made = spec.source(variant)
+        shapes = known.setdefault(id(made.graph), Weights(made.graph)).shapes
+        out.append((tuple(shapes.items()), tuple((a, spec.session.key(k.value)) for a, k in made.knobs.items())))
+    return out
+
+
     return len(a) == len(b) and all(type(x) is type(y) and x == y for x, y in zip(a, b))
 
 
