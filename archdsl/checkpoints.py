@@ -25,8 +25,8 @@ CODES = {
 NESTED = ("state_dict", "model_state_dict", "model")
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Name -> tensor, on the CPU. Raises ArchError A0628."""
+def read_checkpoint(path: str | os.PathLike[str], what: str = "weights") -> dict[str, Tensor]:
+    """Name -> tensor, on the CPU. `what`: the tensors in a message. Raises ArchError A0628."""
     name = os.fspath(path)
     try:
         state = _read(name)
@@ -35,12 +35,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except UnpicklingError as fault:
         code = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)", str(fault))
         why = f"loading it would run code, `{code[1]}`" if code else "it is neither a safetensors file nor one that torch.save wrote"
-        raise _fault(name, why) from None
+        raise _fault(name, why, what) from None
     except Exception as fault:  # safetensors, zipfile and the system each raise their own kinds
-        raise _fault(name, (getattr(fault, "strerror", None) or str(fault)).split("\n")[0] or type(fault).__name__) from None
+        raise _fault(name, (getattr(fault, "strerror", None) or str(fault)).split("\n")[0] or type(fault).__name__, what) from None
     if isinstance(state, dict):
         state = next((state[key] for key in NESTED if isinstance(state.get(key), dict)), state)
-    return _tensors(name, state)
+    return _tensors(name, state, what)
 
 
 def _read(name: str) -> Any:
@@ -74,16 +74,16 @@ def _read_shards(name: str) -> dict[str, Any]:
     return state
 
 
-def _tensors(name: str, state: Any) -> dict[str, Tensor]:
+def _tensors(name: str, state: Any, what: str) -> dict[str, Tensor]:
     import torch
 
     if not isinstance(state, dict):
-        raise _fault(name, f"it holds {type(state).__name__}, not a dictionary of tensors")
+        raise _fault(name, f"it holds {type(state).__name__}, not a dictionary of tensors", what)
     other = next((key for key, value in state.items() if not isinstance(value, torch.Tensor)), None)
     if other is not None:
-        raise _fault(name, f"`{other}` in it is {type(state[other]).__name__}, not a tensor")
+        raise _fault(name, f"`{other}` in it is {type(state[other]).__name__}, not a tensor", what)
     return state
 
 
-def _fault(name: str, why: str) -> ArchError:
-    return error("A0628", f"the weights in `{name}` cannot be read: {why}", Span(Source(name, ""), 0, 0))
+def _fault(name: str, why: str, what: str = "weights") -> ArchError:
+    return error("A0628", f"the {what} in `{name}` cannot be read: {why}", Span(Source(name, ""), 0, 0))

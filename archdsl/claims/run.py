@@ -214,11 +214,14 @@ def comparable(made: Elaborated) -> Any:
     if made.source is None:
         return random_model(made.graph)
     from archdsl.lower import lower
+    from archdsl.passes.manager import undecided
     from archdsl.passes.model import state_of
     from archdsl.passes.weights import Rewritten
 
     weights: Any = state_of(random_model(made.source.graph), made.source.graph)
     for done in made.rewrites:
+        if done.undecided is not None:
+            raise undecided(done.undecided)
         weights = Rewritten(weights, done, lambda: torch.float64)
     model = lower(made.graph, dtype=torch.float64)
     for address, held in state_of(model, made.graph).items():

@@ -114,10 +114,15 @@ def sentence(doc: str) -> str:
     return text[:at + 1] if (at := text.find(". ")) >= 0 else text
 
 
+DECIDES = {False: "decides: what becomes of the graph, from weights or data", True: "decides: values of weights; the graph is known before"}
+
+
 def pass_page(rule: Pass) -> str:
     """Signature, meaning, contract, and the facts that order passes."""
     order = {"requires": rule.requires, "provides": rule.provides, "destroys": rule.destroys}
     facts = [f"contract: {rule.told()}", *(f"{word}: {', '.join(names)}" for word, names in order.items() if names)]
+    facts += [f"uses: {', '.join(rule.using)}"] if rule.using else []
+    facts += [DECIDES[rule.fills]] if rule.decider is not None else []
     facts += [f"source: {rule.source}"] if rule.source else []
     return f"pass {rule.signature}\n\n{_filled(rule.doc)}\n\n" + "\n".join(textwrap.fill(f, WIDTH, subsequent_indent="  ") for f in facts)
 

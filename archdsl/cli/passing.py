@@ -1,4 +1,4 @@
-"""What `--pass`, `--decisions`, `--table`, `--check` and `--dump-after` mean on the command line."""
+"""What `--pass`, `--decisions`, `--data`, `--model`, `--table`, `--check` and `--dump-after` mean on the command line."""
 from __future__ import annotations
 
 import json
@@ -22,6 +22,8 @@ class Asked(NamedTuple):
     tables: list[str] = []
     check: bool = False
     dump_after: list[str] = []
+    data: list[str] = []
+    models: list[str] = []
 
 
 def read_passing(opened: Opened, asked: Asked) -> Passing | None:
@@ -29,6 +31,7 @@ def read_passing(opened: Opened, asked: Asked) -> Passing | None:
     own = opened.spec.transforms(opened.variant)
     if not (own or any(asked)):
         return None
+    from archdsl.passes.context import Given
     from archdsl.passes.model import Passing
     from archdsl.passes.step import Step
 
@@ -42,7 +45,9 @@ def read_passing(opened: Opened, asked: Asked) -> Passing | None:
         if key.partition("@")[2].partition(".")[0] not in names:
             raise _option("A0568", "--decisions", asked.decisions or "", f"the decision `{key}` belongs to no step of this model",
                           f"its steps: {', '.join(names) or 'none'}; keys are written `ADDRESS@step`")
-    return Passing(steps, decisions, dict(map(_table, asked.tables)), asked.check, _earlier(opened), _Watch(asked))
+    tables = {name: _object("--table", path) for name, path in (_bound("--table", t) for t in asked.tables)}
+    given = Given(dict(_bound("--data", t) for t in asked.data), dict(_bound("--model", t) for t in asked.models), tables)
+    return Passing(steps, decisions, given, asked.check, _earlier(opened), _Watch(asked))
 
 
 def _earlier(opened: Opened) -> Any:
@@ -72,11 +77,16 @@ class _Watch:
             print(f"# behind {step}\n{print_graph(model.made)}")
 
 
-def _table(text: str) -> tuple[str, Any]:
+WHAT = {"--table": "FILE, for example `--table scores=scores.json`", "--data": "FILE, for example `--data calib=calib.safetensors`",
+        "--model": "DIR, for example `--model teacher=out/teacher`"}
+
+
+def _bound(option: str, text: str) -> tuple[str, str]:
+    """NAME=PATH. Raises A0568."""
     name, equals, path = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise _option("A0568", "--table", text, f"`{text}` is no table", "write NAME=FILE, for example `--table scores=scores.json`")
-    return name, _object("--table", path)
+    if not equals or not name.isidentifier() or not path:
+        raise _option("A0568", option, text, f"`{text}` binds no name", f"write NAME={WHAT[option]}")
+    return name, path
 
 
 def _object(option: str, path: str) -> dict[str, Any]:

@@ -136,6 +136,10 @@ def compile(
     steps: Annotated[list[str] | None, typer.Option("--pass", metavar="STEP", help="Rewrite the model: `name(options) on SELECTOR`; may be repeated.",
                                                     show_default=False)] = None,
     decisions: Annotated[str | None, typer.Option(metavar="FILE", help="JSON: what passes need not decide themselves.", show_default=False)] = None,
+    data: Annotated[list[str] | None, typer.Option("--data", metavar="NAME=FILE", help="Tensors by input that passes may use by name.",
+                                                   show_default=False)] = None,
+    models: Annotated[list[str] | None, typer.Option("--model", metavar="NAME=DIR", help="A compiled model that passes may use by name.",
+                                                     show_default=False)] = None,
     tables: Annotated[list[str] | None, typer.Option("--table", metavar="NAME=FILE", help="JSON that selectors and passes may use by name.",
                                                      show_default=False)] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare the model before and after each pass with numbers.")] = False,
@@ -147,7 +151,7 @@ def compile(
     from archdsl.cli.commands.compile import compile
     from archdsl.cli.passing import Asked
 
-    asked = Asked(steps or [], decisions, tables or [], check, dump_after or [])
+    asked = Asked(steps or [], decisions, tables or [], check, dump_after or [], data or [], models or [])
     return compile(source, settings or [], seed, weights, export, onnx, out, asked, flat, form)
 
 

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 @record()
 class Rewrite:
     """What a step makes of a graph. `values`: address -> the expression of the old graph's weights that this new weight holds; `names`: where the
-    weights come from that are old ones, moved about; one that stands in neither is the old one of its address."""
+    weights come from that are old ones, moved about; one that stands in neither is the old one of its address. `undecided`: the step, where it was
+    taken without the decisions that fill its weights."""
 
     graph: Graph
     values: dict[str, Value] = field(default_factory=dict)
     names: WeightMap = field(default_factory=WeightMap)
     notes: tuple[str, ...] = ()
     contract: Contract | None = None
+    undecided: Step | None = None
 
 
 class Edit(Flat):

@@ -61,6 +61,22 @@ CODES = {
         bad="archdsl compile llama.arch:tiny --pass 'bake()' --decisions notes.txt -o out",
         good="archdsl compile llama.arch:tiny --pass 'bake()' -o out",
     ),
+    "A0569": Code(
+        "A name behind `using` stands for nothing",
+        "Some passes use data, another model or a table, under a name of the step's own: `using calib`. A spec only names it; what it stands for is "
+        "given on the command line, `--data calib=FILE`, `--model calib=DIR` or `--table calib=FILE`, or to `apply` in Python.",
+        bad="archdsl.passes.Model.of(archdsl.load(\"conv.arch\")).apply(\"recalibrate_batch_norm() using calib\")",
+        good="archdsl.passes.Model.of(archdsl.load(\"conv.arch\")).apply(\"recalibrate_batch_norm() using calib\", data = {\"calib\": images})",
+    ),
+    "A0571": Code(
+        "Data that do not fit the model",
+        "Data for a step are one tensor for each input of the model, under its name, with all samples along the first axis: a .safetensors file, one "
+        "that torch.save wrote, or a dictionary in Python. Shapes, element types and ranges are those of the inputs.",
+        bad="archdsl.passes.Model.of(archdsl.load(\"conv.arch\")).apply(\"recalibrate_batch_norm() using calib\", "
+            "data = {\"calib\": {\"image\": torch.randn(8, 1, 9, 9)}})",
+        good="archdsl.passes.Model.of(archdsl.load(\"conv.arch\")).apply(\"recalibrate_batch_norm() using calib\", "
+             "data = {\"calib\": {\"image\": torch.randn(8, 3, 9, 9)}})",
+    ),
     "A0570": Code(
         "A package's entry point cannot be loaded",
         "Installed packages add passes, ops, tasks and reports through entry points (`archdsl.passes`, `archdsl.ops`, `archdsl.tasks`, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.frame import Frame, Session
 from archdsl.elaborate.model import Elaborated
@@ -20,14 +20,20 @@ def rewrite(made: Elaborated, step: Step, decisions: Mapping[str, Any] | None = 
     """One step on a graph: pure, and free of torch. Raises ArchError A0563, A0564, A0567."""
     rule = step.rule
     own = of_step(decisions or {}, step)
-    if rule.decider is not None and not own:
-        raise error("A0567", f"`{step.name}` needs decisions, which its first part makes of weights or data", step.span, "none are given",
-                    help="`archdsl compile … --pass` makes them; `--decisions FILE` gives those of an earlier run")
+    if rule.decider is not None and not own and not rule.fills:
+        raise undecided(step)
     edit = Edit(made.graph, step, made.facts, own, dict(tables or {}))
     rule.body(edit, **step.options)
     found = edit.finish()
     found.contract = rule.promise(edit, step.options)
+    found.undecided = step if rule.decider is not None and not own else None
     return found
+
+
+def undecided(step: Step) -> ArchError:
+    """A0567: the step cannot go on without decisions."""
+    return error("A0567", f"`{step.name}` needs decisions, which its first part makes of weights or data", step.span, "none are given",
+                 help="`archdsl compile … --pass` makes them; `--decisions FILE` gives those of an earlier run")
 
 
 def of_step(decisions: Mapping[str, Any], step: Step) -> dict[str, Any]:
@@ -93,4 +99,4 @@ class Order:
         self.facts |= set(rule.provides)
 
 
-__all__ = ["Order", "find", "keyed", "of_step", "read_all", "rewrite", "transformed"]
+__all__ = ["Order", "find", "keyed", "of_step", "read_all", "rewrite", "transformed", "undecided"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.elaborate.model import Elaborated
 from archdsl.graph import Graph
+from archdsl.passes.context import Context, Given
 from archdsl.passes.manager import Order, keyed, of_step, rewrite
 from archdsl.passes.step import Step
 from archdsl.passes.weights import Initial, Rewritten, Weights
@@ -40,12 +41,13 @@ class Applied:
 
 @record()
 class Passing:
-    """What `archdsl compile` is told of passes: `steps` behind a variant's own; `decisions` (`ADDRESS@step` -> JSON value) and `tables` by name;
-    `check`: compare numbers around each step; `earlier`: the recipe of the folder that is compiled again; `watch(step, model)` behind each step."""
+    """What `archdsl compile` is told of passes: `steps` behind a variant's own; `decisions` (`ADDRESS@step` -> JSON value); `given`: data, models and
+    tables by name; `check`: compare numbers around each step; `earlier`: the recipe of the folder that is compiled again; `watch(step, model)` behind
+    each step."""
 
     steps: tuple[Step, ...] = ()
     decisions: dict[str, Any] = field(default_factory=dict)
-    tables: dict[str, Any] = field(default_factory=dict)
+    given: Given = field(default_factory=Given)
     check: bool = False
     earlier: tuple[Applied, ...] = ()
     watch: Watch | None = None
@@ -53,7 +55,7 @@ class Passing:
     def model(self, spec: Spec, variant: str | None, knobs: dict[str, Any], **start: Any) -> Model:
         """The model behind all steps."""
         first = replace(Model.start(spec, variant, knobs=knobs, **start), recipe=self.earlier)
-        return first.apply(*spec.steps(variant, knobs), *self.steps, decisions=self.decisions, check=self.check, tables=self.tables, watch=self.watch)
+        return first.apply(*spec.steps(variant, knobs), *self.steps, decisions=self.decisions, check=self.check, given=self.given, watch=self.watch)
 
 
 @record(frozen=True, slots=False)
@@ -71,12 +73,12 @@ class Model:
 
     @classmethod
     def of(cls, spec: Spec, variant: str | None = None, *, seed: int = 0, dtype: Any = None, weights: Mapping[str, Any] | None = None,
-           source: str | None = None, **knobs: Any) -> Model:
+           source: str | None = None, data: Mapping[str, Any] | None = None, models: Mapping[str, Any] | None = None, **knobs: Any) -> Model:
         """The model that a spec describes, its own `transform`s applied. `weights`: a state dict under the names of the model before them, or under
-        the foreign names `source`; without it, the initial values for the seed."""
+        the foreign names `source`; without it, the initial values for the seed. `data`, `models`: as for `apply`."""
         settings = spec._knobs(knobs)
         start = cls.start(spec, variant, seed=seed, dtype=dtype, weights=weights, source=source, knobs=settings)
-        return start.apply(*spec.steps(variant, settings))
+        return start.apply(*spec.steps(variant, settings), data=data, models=models)
 
     @classmethod
     def start(cls, spec: Spec, variant: str | None = None, *, seed: int = 0, dtype: Any = None, weights: Mapping[str, Any] | None = None,
@@ -112,25 +114,28 @@ class Model:
         return float_type(self.dtype)
 
     # ---------------------------------------------------------------- steps
-    def apply(self, *steps: Step | str, decisions: Mapping[str, Any] | None = None, check: bool = False, tables: Mapping[str, Any] | None = None,
+    def apply(self, *steps: Step | str, decisions: Mapping[str, Any] | None = None, check: bool = False, data: Mapping[str, Any] | None = None,
+              models: Mapping[str, Any] | None = None, tables: Mapping[str, Any] | None = None, given: Given | None = None,
               watch: Watch | None = None) -> Model:
         """The model after some steps. `decisions`: `ADDRESS@step` -> JSON value, in place of what a step would decide itself. `check`: compare each
-        step's output with its input as its contract says (A0566). `watch(step, model)` is called behind each step."""
-        model = self
+        step's output with its input as its contract says (A0566). What the names behind `using` stand for: `data` (name -> input -> tensor, all
+        samples along the first axis, or a file of them), `models` (name -> built model, or a compiled folder), `tables` (name -> JSON); or `given`
+        with all three. `watch(step, model)` is called behind each step."""
+        model, given = self, given or Given(data or {}, models or {}, tables or {})
         order = Order(f for a in self.recipe for f in Step.parse(a.step).rule.provides)
         for step in steps:
             step = Step.parse(step) if isinstance(step, str) else step
             order.enter(step)
-            model = model._one(step, decisions or {}, check, tables or {})
+            model = model._one(step, decisions or {}, check, given)
             if watch is not None:
                 watch(step, model)
         return model
 
-    def _one(self, step: Step, decisions: Mapping[str, Any], check: bool, tables: Mapping[str, Any]) -> Model:
+    def _one(self, step: Step, decisions: Mapping[str, Any], check: bool, given: Given) -> Model:
         own = of_step(decisions, step)
         if step.rule.decider is not None and not own:
-            own = step.rule.decider(self, {"tables": tables, "using": step.using}, **step.options)
-        done = rewrite(self.made, step, keyed(own, step), tables)
+            own = step.rule.decider(self, Context(step, given), **step.options)
+        done = rewrite(self.made, step, keyed(own, step), given.tables)
         notes = done.notes
         after = replace(self, made=replace(self.made, graph=done.graph), weights=Rewritten(self.weights, done, lambda: self.float_type),
                         names=_composed(self.names, done, self.graph),

@@ -13,6 +13,8 @@ stays as it was. A pass that has to look at weights or data first has a second f
 @fold.decide
 def fold_decide(model, context, *, rate): return {"layers.3.mlp": 0.25}
 ```
+`context.inputs(model.made)` gives what the names behind `using` stand for (context.py). Where decisions fill weights alone (`fills = True`), the
+graph is known without them: such a variant can be checked and costed before anything is decided.
 Packages add passes through the entry-point group `archdsl.passes`.
 """
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Pass:
     """`signature`: name and options as the language writes them. `body(edit, **options)`. `contract`: what holds between input and output, or a
     function of (edit after the rewrite, **options) that says it. `requires`: facts that earlier steps must have provided; `provides`, `destroys`:
     facts that hold, or no longer hold, behind this step. `using`: the kinds of inputs that are bound on the command line (data, model, table).
-    `samples`: steps for the test kit.
+    `fills`: decisions are values of weights, and the graph does not depend on them. `samples`: steps for the test kit.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Pass:
     provides: tuple[str, ...] = ()
     destroys: tuple[str, ...] = ()
     using: tuple[str, ...] = ()
+    fills: bool = False
     source: str = ""
     samples: Sequence[str] = ()
     decider: Callable[..., dict[str, Any]] | None = None
@@ -133,4 +136,4 @@ def load() -> None:
     global _loaded
     if not _loaded:
         _loaded = True
-        from archdsl.passes import bake, batch_norm, centre, norm_scales  # noqa: F401
+        from archdsl.passes import bake, batch_norm, centre, norm_scales, recalibrate  # noqa: F401

@@ -18,6 +18,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.passes.check import compare, random_weights
+from archdsl.passes.context import Given
 from archdsl.passes.manager import rewrite
 from archdsl.passes.model import Model
 from archdsl.passes.step import Step
@@ -129,13 +130,14 @@ def examine(step: Step, spec: Spec, variant: str | None = None, *, idempotent: b
     model = Model(made, weights, Model.start(spec, variant).names, dtype=torch.float64)
     before, text = made.graph.hash, print_graph(made)
     kept = {a: w.clone() for a, w in weights.items()}
+    given = supplied(step, model)
     try:
-        after = model.apply(step)
+        after = model.apply(step, given=given)
     except ArchError as fault:
         _untouched(made, before, text, weights, kept)
         return refusal(fault)
     _untouched(made, before, text, weights, kept)
-    assert model.apply(step).graph.hash == after.graph.hash, "the same step gives another graph the second time"
+    assert model.apply(step, given=given).graph.hash == after.graph.hash, "the same step gives another graph the second time"
     again = loads(print_graph(after.made), "graph.arch").elaborate()
     assert again.graph.hash == after.graph.hash, "the graph does not print as a spec of the same hash"
     assert set(after.weights) == {a for a, _ in after.graph.parameters()}, "weights and graph have other addresses"
@@ -143,12 +145,23 @@ def examine(step: Step, spec: Spec, variant: str | None = None, *, idempotent: b
     assert not wrong, f"the contract does not hold: {wrong}"
     if idempotent:
         try:
-            twice = after.apply(step)
+            twice = after.apply(step, given=given)
         except ArchError as fault:
             refusal(fault)
         else:
             assert twice.graph.hash == after.graph.hash, "a second application changes more"
     return None
+
+
+def supplied(step: Step, model: Model) -> Given:
+    """What the names behind `using` stand for: random samples, the model itself. Raises AssertionError for tables, which no one can guess."""
+    from archdsl.inputs import sample_inputs
+
+    made, kinds = model.made, list(zip(step.rule.using, step.using, strict=True))
+    assert all(kind != "table" for kind, _ in kinds), f"`{step.name}` uses a table: apply it to models of your own"
+    tensors = sample_inputs(made, made.example_sizes(small=True), seed=2, dtype=model.float_type)
+    data = {i.name: x for i, x in zip(made.inputs, tensors)}
+    return Given({n: data for kind, n in kinds if kind == "data"}, {n: model.build() for kind, n in kinds if kind == "model"})
 
 
 def contract_of(before: Model, after: Model, step: Step) -> list[Any]:

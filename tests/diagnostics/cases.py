@@ -162,9 +162,23 @@ def specs(_: Any) -> dict[str, Any]:
     return {}
 
 
+def calibration(_: Any) -> dict[str, Any]:
+    import torch
+
+    write("conv.arch", """\
+use std.norm { BatchNorm }
+use std.vision { Conv }
+
+model Net(c: int = 4)(image: [B = 1, 3, H = 9, W = 9]) -> y: [B, c, H, W] {
+  return image |> Conv(c, 3, pad = 1) as conv |> BatchNorm() as norm
+}
+""")
+    return {"torch": torch, "images": {"image": torch.randn(8, 3, 9, 9)}}
+
+
 AROUND: dict[str, Callable[[Any], dict[str, Any]]] = {
     "A0511": moe, "A0513": mine, "A0515": copies("llama"), "A0541": copies("vit"), "A0542": scaled, "A0545": autoencoder, "A0566": passes,
-    "A0567": passes, "A0622": specs,
+    "A0567": passes, "A0569": calibration, "A0571": calibration, "A0622": specs,
 }
 """Code -> what writes the files that the page's example reads, and gives the names that it uses."""
 
