@@ -1,32 +1,40 @@
 """What differs in one block itself: its type, its weights, its ops."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
-from archdsl.elaborate.values import show
+from archdsl.elaborate.values import is_list, show
 from archdsl.graph import Graph, InitExpr, Mask, Node, Param, TensorType, Value
-from archdsl.records import record
+from archdsl.ops.registry import find
+from archdsl.records import record, replace
 
 _STRUCTURE = ("input", "param")
 _DERIVED = ("sizes", "path", "graph")  # attributes that follow from others
+_KINDS = 8  # of ops that one note lists
 
 
 @record(frozen=True)
 class Note:
-    """One thing that differs. `size`: it is a size alone."""
+    """One thing that differs. `size`: it is a size alone. `common`: what to say of several layers of which each has a number of its own."""
 
     text: str
     size: bool = False
+    common: str = ""
 
     def __str__(self) -> str:
         return self.text
 
+    def of(self, several: bool) -> str:
+        """The text, of one layer or of several."""
+        return self.common if several and self.common else self.text
+
 
 def notes_on(a: Graph, b: Graph, names: Mapping[str, str]) -> tuple[Note, ...]:
     """Sentences without a verb. `names`: path after -> path before of the blocks that both call."""
-    found = [*_types(a, b), *_weights(a, b), *map(Note, _ops(a, b, names)), *map(Note, _guards(a, b))]
+    found = [*_types(a, b), *_weights(a, b), *_counted(_ops(a, b, names)), *map(Note, _guards(a, b))]
     if a.name != b.name:
         found.insert(0, Note(f"block {a.name} → {b.name}"))
     if all(n.size for n in found) and _keys(a, {}) == _keys(b, names) and _wires(a, {}) != _wires(b, names):
@@ -108,7 +116,7 @@ def init_text(e: Any) -> str:
 
 
 # ---------------------------------------------------------------- ops
-def _ops(a: Graph, b: Graph, names: Mapping[str, str]) -> Iterator[str]:
+def _ops(a: Graph, b: Graph, names: Mapping[str, str]) -> Iterator[Note]:
     left, right = ([n for n in g.nodes if n.op not in _STRUCTURE] for g in (a, b))
     keys = [_key(n, {}) for n in left], [_key(n, names) for n in right]
     for kind, i, j, k, m in SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
@@ -118,11 +126,22 @@ def _ops(a: Graph, b: Graph, names: Mapping[str, str]) -> Iterator[str]:
             continue
         gone, new = ([n.op for n in nodes if n.op != "call"] for nodes in (left[i:j], right[k:m]))
         if gone and new:
-            yield f"{', '.join(gone)} → {', '.join(new)}"
+            yield Note(f"{_listed(gone)} → {_listed(new)}")
         elif gone:
-            yield f"without {', '.join(gone)}"
+            yield Note(f"without {_listed(gone)}")
         elif new:
-            yield f"with {', '.join(new)}"
+            yield Note(f"with {_listed(new)}")
+
+
+def _counted(notes: Iterable[Note]) -> Iterator[Note]:
+    """Equal notes as one: `slice: [:, 8:] → [:, 4:]  × 2`."""
+    yield from (replace(note, text=f"{note.text}  × {n}") if n > 1 else note for note, n in Counter(notes).items())
+
+
+def _listed(ops: list[str]) -> str:
+    """`cast × 4, mul, add × 2`."""
+    found = [op + (f" × {n}" if n > 1 else "") for op, n in Counter(ops).items()]
+    return ", ".join(found[:_KINDS]) + (f" and {len(found) - _KINDS} others" if len(found) > _KINDS else "")
 
 
 def _key(n: Node, names: Mapping[str, str]) -> Any:
@@ -131,16 +150,61 @@ def _key(n: Node, names: Mapping[str, str]) -> Any:
     return n.op
 
 
-def _attributes(x: Node, y: Node) -> Iterator[str]:
+def _attributes(x: Node, y: Node) -> Iterator[Note]:
+    sizes, op = _sizes(x, y), find(x.op)
+    if x.op == "rearrange" and _layout(x) != _layout(y):
+        yield Note(f"rearrange: {_layout(x)} → {_layout(y)}")
     for name in dict.fromkeys((*x.attrs, *y.attrs)):
-        if name not in _DERIVED:
-            old, new = _text(x.attrs.get(name)), _text(y.attrs.get(name))
-            if old != new:
-                yield f"{x.op}: {name} {old} → {new}"
+        if name not in _DERIVED and not (x.op == "rearrange" and name in ("ins", "outs")):
+            old, new = x.attrs.get(name), y.attrs.get(name)
+            if _text(old) != _text(new):
+                text = _written(old, new, _places) if x.op == "slice" and name == "items" else f"{name} {_written(old, new)}"
+                drops = name == "rate" and op is not None and op.random and op.phase
+                yield Note(f"{x.op}: {text}", _follows(old, new, sizes), f"{x.op}: another rate in each" if drops else "")
     if x.op != "call":
         for i, (p, q) in enumerate(zip(x.args, y.args)):
             if not isinstance(p, (Value, tuple)) and not isinstance(q, (Value, tuple)) and p != q:
-                yield f"{x.op}: operand {i + 1} {_text(p)} → {_text(q)}"
+                yield Note(f"{x.op}: operand {i + 1} {_written(p, q)}")
+
+
+def _sizes(x: Node, y: Node) -> set[tuple[Any, Any]]:
+    """(before, after) of each size of what a node reads and gives."""
+    left, right = ([*(v.type for v in n.operands()), *n.types] for n in (x, y))
+    return {pair for p, q in zip(left, right) if len(p.shape) == len(q.shape) for pair in zip(p.shape, q.shape)} if len(left) == len(right) else set()
+
+
+def _follows(old: Any, new: Any, sizes: set[tuple[Any, Any]]) -> bool:
+    """Whether an attribute only says what the sizes around it say."""
+    if is_list(old) and is_list(new) and len(old) == len(new):
+        return all(_follows(p, q, sizes) for p, q in zip(old, new))
+    return _text(old) == _text(new) or isinstance(old, int) and not isinstance(old, bool) and (old, new) in sizes
+
+
+def _written(old: Any, new: Any, text: Callable[[Any], str] | None = None) -> str:
+    """Both values; numbers in six digits where that tells them apart."""
+    if isinstance(old, float) and isinstance(new, float) and f"{old:.6g}" != f"{new:.6g}":
+        return f"{old:.6g} → {new:.6g}"
+    return " → ".join(map(text or _text, (old, new)))
+
+
+def _layout(n: Node) -> str:
+    """`[a, b, (c d)] -> [b, a, c, d]`: atoms by their order."""
+
+    def word(groups: Any) -> str:
+        names = [" ".join(f"{chr(97 + i % 26)}{i // 26 or ''}" for i in g) for g in groups]
+        return f"[{', '.join(f'({x})' if len(g) != 1 else x for g, x in zip(groups, names))}]"
+
+    return f"{word(n.attrs['ins'])} -> {word(n.attrs['outs'])}"
+
+
+def _places(items: Any) -> str:
+    """The items of a slice as the language writes them."""
+
+    def one(kind: str, *numbers: Any) -> str:
+        first, *rest = ("" if n is None else _text(n) for n in (numbers or (None,)))
+        return "none" if kind == "new" else first if kind == "int" else ":".join([first, *(n for i, n in enumerate(rest) if n or not i)])
+
+    return f"[{', '.join(one(*item) for item in items)}]"
 
 
 def _text(value: Any) -> str:

@@ -41,15 +41,17 @@ def _structure(root: Change) -> Iterator[Cells]:
     if root.notes:
         yield "changed", "the model", "the model", _notes(root)
     for c in root.below:
-        yield from _rows(c, 0)
+        yield from _rows(c, 0, False)
 
 
-def _rows(c: Change, depth: int) -> Iterator[Cells]:
+def _rows(c: Change, depth: int, several: bool) -> Iterator[Cells]:
+    """`several`: the rows stand for several layers."""
+    several = several or c.count > 1
     kind = c.kind if c.place in ("kept", "shifted") or c.kind != "same" else c.place
     a, b = c.graphs
-    yield kind, _block(c.before, c.last_before, c.count, a, depth), _block(c.after, c.last_after, c.count, b, depth), _notes(c)
+    yield kind, _block(c.before, c.last_before, c.count, a, depth), _block(c.after, c.last_after, c.count, b, depth), _notes(c, several)
     for b in c.below:
-        yield from _rows(b, depth + 1)
+        yield from _rows(b, depth + 1, several)
 
 
 def _block(first: str | None, last: str | None, count: int, graph: Graph | None, depth: int) -> str:
@@ -63,9 +65,9 @@ def _block(first: str | None, last: str | None, count: int, graph: Graph | None,
     return f'<span style="padding-left:{1.2 * depth:.1f}em"><code>{escape(address)}</code>{times} <small>{escape(told)}</small></span>'
 
 
-def _notes(c: Change) -> str:
+def _notes(c: Change, several: bool = False) -> str:
     place = {"moved": "moved", "renamed": "renamed"}.get(c.place, "")
-    return "<br>".join(escape(n) for n in ([place] if place else []) + [n.text for n in c.notes])
+    return "<br>".join(escape(n) for n in ([place] if place else []) + [n.of(several) for n in c.notes])
 
 
 def _costs(d: Difference) -> Iterator[Cells]:

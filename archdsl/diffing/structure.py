@@ -104,13 +104,14 @@ class Comparison:
         return out
 
     def match(self, left: dict[str, Any], right: dict[str, Any]) -> dict[str, str]:
-        """Label before -> label after: what is equal, by label if it can be; then what has the same label; then what is alike."""
-        scores = [(self.group_score(xs, ys), x == y, -i, -j, x, y)
+        """Label before -> label after: what is equal, by label if it can be; then what has the same label; then what is alike, of several such the
+        one that stands at the like place: a norm behind a branch is that behind the other branch, not the one in front of it."""
+        scores = [(self.group_score(xs, ys), x == y, -abs(i / len(left) - j / len(right)), -i, -j, x, y)
                   for i, (x, xs) in enumerate(left.items()) for j, (y, ys) in enumerate(right.items())]
         scores.sort(key=lambda s: (s[0] == 1.0, s[1], *s), reverse=True)
-        scores = [s for s in scores if not self.wraps(left[s[4]], right[s[5]])]
+        scores = [s for s in scores if not self.wraps(left[s[-2]], right[s[-1]])]
         found: dict[str, str] = {}
-        for score, same, _, _, x, y in scores:
+        for score, same, *_, x, y in scores:
             if (score >= ALIKE or same) and x not in found and y not in found.values():
                 found[x] = y
         return found
@@ -277,4 +278,5 @@ def looks(c: Change) -> tuple[Any, ...]:
 def _looks(c: Change, top: Change) -> tuple[Any, ...]:
     """What is seen of a change, addresses relative to `top`."""
     ends = ((c.before or "")[len(top.before or ""):], (c.after or "")[len(top.after or ""):]) if c is not top else ("", "")
-    return c.kind, c.place, ends, c.blocks, c.notes, c.count if c is not top else 1, tuple(_looks(b, top) for b in c.below)
+    notes = tuple([n.of(True) for n in c.notes])
+    return c.kind, c.place, ends, c.blocks, notes, c.count if c is not top else 1, tuple(_looks(b, top) for b in c.below)

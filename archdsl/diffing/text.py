@@ -1,7 +1,7 @@
 """A difference as text, and as rows that a page shows side by side."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from archdsl.cost.units import short
@@ -51,9 +51,11 @@ def _alike(changes: list[Change]) -> list[tuple[Change, list[Change]]]:
     return list(out.values())
 
 
-def _lines(c: Change, others: list[Change], depth: int) -> Iterator[str]:
+def _lines(c: Change, others: list[Change], depth: int, several: bool = False) -> Iterator[str]:
+    """`others`: layers of which the same is to say; `several`: what is around it stands for several layers."""
+    several = several or bool(others) or c.count > 1
     block = next(n for n in reversed(c.blocks) if n)
-    name = addresses(c) + _and(others)
+    name = addresses(c, others)
     yield "  " * depth + f"{MARKS[c.kind] if c.place in ('kept', 'shifted') else '>'} {name}" + (f"  {block}" if block not in name.split(".") else "")
     if c.resized:
         (a, b) = c.graphs
@@ -62,25 +64,26 @@ def _lines(c: Change, others: list[Change], depth: int) -> Iterator[str]:
         yield "  " * depth + "    sizes" + (f": {types[0]}" if types else "")
         return
     for note in c.notes:
-        yield "  " * depth + f"    {note}"
+        yield "  " * depth + f"    {note.of(several)}"
     if c.kind in ("changed", "same") or any(b.kind not in ("removed", "added") for b in c.walk()):
         for b, more in _alike(c.below):
-            yield from _lines(b, more, depth + 1)
+            yield from _lines(b, more, depth + 1, several)
 
 
-def _and(others: list[Change]) -> str:
-    """The indices of further layers."""
-    indices = [_range(c.before or c.after, c.last_before or c.last_after, c.count).rpartition(".")[2] for c in others]
-    left = f" and {len(indices) - 3} others" if len(indices) > 3 else ""
-    return "".join(f", {i}" for i in indices[:3]) + left
-
-
-def addresses(c: Change) -> str:
-    """`layers.0 to 3 → blocks.0 to 3`; one address where both are equal."""
-    before, after = (_range(x, y, c.count) for x, y in ((c.before, c.last_before), (c.after, c.last_after)))
+def addresses(c: Change, others: Sequence[Change] = ()) -> str:
+    """`layers.0 to 3, 8 → blocks.0 to 3, 8`; one address where both are equal."""
+    every = [c, *others]
+    before, after = (_joined([_range(*ends, k.count) for ends, k in zip(side, every) if ends[0] is not None])
+                     for side in ([(k.before, k.last_before) for k in every], [(k.after, k.last_after) for k in every]))
     name = before or after if not before or not after or before == after else f"{before} → {after}"
-    return name + (f" × {c.count}" if c.count > 1 else "") + (" moved" if c.place == "moved" else "") \
+    return name + (f" × {c.count}" if c.count > 1 and not others else "") + (" moved" if c.place == "moved" else "") \
         + (", changed" if c.kind == "changed" and c.place in ("moved", "renamed") else "")
+
+
+def _joined(places: list[str]) -> str:
+    """An address, and the indices of further layers."""
+    more = [p.rpartition(".")[2] for p in places[1:]]
+    return ", ".join(places[:1] + more[:3]) + (f" and {len(more) - 3} others" if len(more) > 3 else "")
 
 
 def _range(first: str | None, last: str | None, count: int) -> str:

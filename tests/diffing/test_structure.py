@@ -168,6 +168,23 @@ def test_any_edits_keep_every_weight(seed):
     told(*reversed(texts))
 
 
+def test_of_blocks_that_look_the_same_the_one_at_the_like_place():
+    """A norm behind the branch is the later one of two, not the first."""
+    one = "  return x |> Linear(16) as up |> Linear(16) as down |> RMSNorm() as norm"
+    two = "  return x |> RMSNorm() as norm_in |> Linear(16) as up |> Linear(16) as down |> RMSNorm() as norm_out"
+    assert [c[:4] for c in told(one, two)[1:]] == [("added", "kept", None, "norm_in"), ("same", "renamed", "norm", "norm_out")]
+
+
+def test_layers_with_rates_of_their_own_are_one_change():
+    body = "  layers: for rate in linspace({}, 4) {{\n    x = Pre(RMSNorm(), MLP(32), drop = rate)(x) as mlp\n  }}\n  return x"
+    root = folded(compare(graph(body.format("0.1, 0.2")), graph(body.format("0.3, 0.7"))))
+    (layers,) = root.below
+    assert layers.count == 4 and not layers.resized
+    notes = [n for c in layers.walk() for n in c.notes]
+    assert {n.of(True) for n in notes} == {"drop_path: another rate in each"}
+    assert "drop_path: rate 0.1 → 0.3" in {n.of(False) for n in notes}
+
+
 # ---------------------------------------------------------------- what differs in a block
 @pytest.mark.parametrize(("old", "new", "note"), [
     ("  return relu(x)", "  return gelu(x)", "relu → gelu"),
@@ -183,6 +200,12 @@ def test_any_edits_keep_every_weight(seed):
     ("  return x", "  require T % 2 == 0\n  return x", "requires"),
     ("  return x |> RMSNorm(eps = 1e-5) as n", "  return x |> RMSNorm(eps = 1e-6) as n", "rms_norm: eps 1e-05 → 1e-06"),
     ("  return x |> Attention(2) as a", "  return x |> Attention(2, mask = causal) as a", "full → causal"),
+    ("  return x * x[:, :, :1]", "  return x * x[:, :, 3:4]", "slice: [:, :, :1] → [:, :, 3:4]"),
+    ("  return gelu(exp(relu(exp(x))))", "  return gelu(relu(x))", "without exp  × 2"),
+    ("  return x * 0.123456789", "  return x * 0.5", "mul: operand 2 0.123457 → 0.5"),
+    ("  return rearrange(x, [B, T, (g h w)] -> [B, T, (h g w)], g = 2, h = 2)",
+     "  return rearrange(x, [B, T, (g h w)] -> [B, T, (w h g)], g = 2, h = 2)",
+     "rearrange: [a, b, (c d e)] -> [a, b, (d c e)] → [a, b, (c d e)] -> [a, b, (e d c)]"),
 ])
 def test_notes(old, new, note):
     found = [n for c in told(old, new) for n in c[4]]
@@ -203,5 +226,11 @@ def test_sizes_alone():
     root = folded(compare(graph(BASE), graph(BASE.replace("MLP(32)", "MLP(64)"))))
     (layers,) = [c for c in root.below if c.kind == "changed"]
     assert layers.resized and layers.count == 3
+    depthwise = "  return x |> Linear({0}) as up |> rearrange([B, T, c] -> [B, c, T, 1]) |> Conv({0}, 1, groups = {1}) as conv |> reduce(" \
+        "[B, c, T, U] -> [B, T, U], mean) |> Linear(16) as down"
+    (a, b, c) = (loads(HEAD + "use std.vision { Conv }\n" + f"model Net()(x: [B = 2, T = 4, 16]) -> y: [B, T, 16] {{\n{depthwise.format(*n)}\n}}\n")
+                 .elaborate().graph for n in ((8, 8), (32, 32), (32, 4)))
+    assert [c.resized for c in compare(a, b).below if c.before == "conv"] == [True]  # as many groups as channels: they follow
+    assert [c.resized for c in compare(a, c).below if c.before == "conv"] == [False]
     other = compare(graph(BASE), graph(BASE.replace("MLP(32)", "SwiGLU(64)")))
     assert not any(c.resized for c in other.below)
