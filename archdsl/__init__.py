@@ -9,6 +9,7 @@ from archdsl.version import VERSION as __version__
 if TYPE_CHECKING:
     from archdsl.baking import bake
     from archdsl.capture.result import Captured, capture
+    from archdsl.generation import generate, generate_stream
     from archdsl.lower.compile import checkpoint_layers, compile_layers
     from archdsl.spec import Spec, expression, load, loads
     from archdsl.store import open
@@ -25,6 +26,8 @@ _LAZY = {
     "import_weights": "archdsl.weights",
     "export_weights": "archdsl.weights",
     "tie": "archdsl.tying",
+    "generate": "archdsl.generation",
+    "generate_stream": "archdsl.generation",
     "compile_layers": "archdsl.lower.compile",
     "checkpoint_layers": "archdsl.lower.compile",
     "Captured": "archdsl.capture.result",
@@ -32,7 +35,7 @@ _LAZY = {
 
 __all__ = [
     "ArchError", "Captured", "Diagnostic", "Spec", "__version__", "bake", "capture", "checkpoint_layers", "compile_layers", "export_weights",
-    "expression", "import_weights", "load", "loads", "open", "tie",
+    "expression", "generate", "generate_stream", "import_weights", "load", "loads", "open", "tie",
 ]
 
 

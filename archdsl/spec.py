@@ -180,12 +180,10 @@ class Spec:
             raise TypeError(f"build(variant, seed = 0, device = \"cpu\", …) builds one variant: the seed is a whole number, not {seed!r}")
         settings = self._knobs(knobs)
         made = self.elaborate(variant, settings)
-        from archdsl.streaming import in_form
-
-        streamed = in_form(made, form)
         from archdsl.lower import lower
         from archdsl.lower.memory import fits
         from archdsl.origin import Origin
+        from archdsl.streaming import source
 
         fits(made.graph, device, dtype, self.decl.name_span)
         if self.transforms(variant):
@@ -193,7 +191,7 @@ class Spec:
 
             model: Any = Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings).build(device, emit, flat, bind, form)
         else:
-            model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, streamed=streamed)
+            model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form, source=source(made))
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
                                lambda: self._foreign(variant, settings, made), self)
         return model

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,36 +15,36 @@ from archdsl.lower.module import ArchModule, class_of
 from archdsl.lower.parts import Scope
 from archdsl.lower.plan import Definition, plan
 from archdsl.ops.rules import DTYPES, torch_dtype
-from archdsl.source import Source, Span
-
-if TYPE_CHECKING:
-    from archdsl.streaming import Streamed
+from archdsl.source import Source as Text
+from archdsl.source import Span
+from archdsl.streaming import Source, in_form
 
 
 def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None, emit: str | Iterable[str] = (),
           flat: bool = False, hoist: bool = True, bind: Mapping[str, Callable[..., nn.Module]] | None = None,
-          streamed: Streamed | None = None) -> ArchModule:
+          form: str = "parallel", source: Source | None = None) -> ArchModule:
     """The model that a typed graph describes, with initial weights that depend on `seed` and their addresses alone.
 
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
     of segments); with it, the model returns (outputs, {address: value}). flat: one module without blocks inside. hoist: tables that several
-    blocks would compute are computed once. streamed: the form with state of this graph, which is lowered in its place. bind: classes for
-    `extern` blocks. device "meta": shapes alone, no initial values.
-    Raises ArchError A0511 (emit matches nothing), A0513 (an extern block without a class, a class without an extern block), A0644 (no float
+    blocks would compute are computed once. form: `extend` and `step` keep a state along the axis that
+    `source` names. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values.
+    Raises ArchError A0501 (no such form), A0511 (emit matches nothing), A0513 (an extern block without a class, a class without an extern block), A0644 (no float
     type), TypeError for a seed that is no whole number.
     """
     dtype = float_type(dtype)
     if not hasattr(seed, "__index__"):
         raise TypeError(f"seed is a whole number, not {seed!r}")
     _known(graph, bind or {})
+    source = source or Source(graph, None)
+    streamed = in_form(source, form)
     graph = graph if streamed is None else streamed.graph
     held: dict[str, Any] = {} if streamed is None else {"state": streamed.addresses, "moves": (streamed.step, streamed.longest)}
     definition = plan(graph, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, **held)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)
     model.__dict__["_typed"] = graph  # the class may come from an equal graph with other knobs
-    if streamed is not None:
-        model.__dict__["_streamed"] = streamed
+    model.__dict__.update(_source=source, _streamed=streamed)
     if builder.device.type != "meta":
         fill(model, graph, seed, dtype)
     return model
@@ -56,7 +56,7 @@ def _known(graph: Graph, bind: Mapping[str, Any]) -> None:
     for name in bind:
         if name not in known:
             has = f"it has {', '.join(f'`{n}`' for n in sorted(known))}" if known else "it has none"
-            raise error("A0513", f"`{graph.name}` has no extern block `{name}`", Span(Source("bind", name), 0, len(name)), "nothing to bind to",
+            raise error("A0513", f"`{graph.name}` has no extern block `{name}`", Span(Text("bind", name), 0, len(name)), "nothing to bind to",
                         help=did_you_mean(name, known) or (has,))
 
 
@@ -68,7 +68,7 @@ def float_type(dtype: torch.dtype | str | None) -> torch.dtype:
     found = getattr(torch, named, None) if named in DTYPES.values() else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         text = str(dtype)
-        raise error("A0644", f"`{text}` is no float type to build with", Span(Source("dtype", text), 0, len(text)), "not known",
+        raise error("A0644", f"`{text}` is no float type to build with", Span(Text("dtype", text), 0, len(text)), "not known",
                     help='for example `dtype = torch.bfloat16`, or its name in the language: `"bf16"`')
     return found
 

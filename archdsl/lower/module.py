@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from archdsl.origin import Origin
 
 _CLASSES: weakref.WeakValueDictionary[tuple[str, bool], type[ArchModule]] = weakref.WeakValueDictionary()
+_OWN = ("_graph", "_compiled_call_impl", "_forms")
+"""What no copy takes along."""
 _SHARED_DICTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -133,7 +135,7 @@ class ArchModule(fx.GraphModule):
         new = type(self).__new__(type(self))
         memo[id(self)] = new
         memo.update({id(v): v for v in (self.__dict__.get("_typed"),) if v is not None})
-        new.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in ("_graph", "_compiled_call_impl")})
+        new.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in _OWN})
         if type(self).detached:
             new.graph = copy.deepcopy(self.graph)
         for hook in self._deepcopy_hooks:
@@ -142,7 +144,7 @@ class ArchModule(fx.GraphModule):
 
     def __copy__(self) -> ArchModule:
         new = type(self).__new__(type(self))
-        new.__dict__.update({k: v for k, v in self.__dict__.items() if k != "_graph"})
+        new.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_graph", "_forms")})
         new.__dict__.update({k: copy.copy(self.__dict__[k]) for k in _SHARED_DICTS})
         if type(self).detached:
             new.graph = copy.deepcopy(self.graph)
@@ -153,7 +155,7 @@ class ArchModule(fx.GraphModule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls = type(self)
-        state = {k: v for k, v in self.__dict__.items() if k not in ("_graph", "_compiled_call_impl")}
+        state = {k: v for k, v in self.__dict__.items() if k not in _OWN}
         if cls.detached:
             state["_edited"] = _packed(self.graph)
         return _restore, (cls.definition, cls.rematerialised), state

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.elaborate.model import Elaborated
 from archdsl.graph import Graph
 from archdsl.passes.context import Context, Given
+from archdsl.passes.edit import Rewrite
 from archdsl.passes.manager import Order, keyed, of_step, rewrite
 from archdsl.passes.step import Step
 from archdsl.passes.weights import Initial, Rewritten, Weights
@@ -16,6 +17,7 @@ from archdsl.weightmap import Entry, MapError, WeightMap
 
 if TYPE_CHECKING:
     from archdsl.lower.module import ArchModule
+    from archdsl.passes.foreign import Foreign
     from archdsl.spec import Spec
 
 Watch = Callable[[Step, "Model"], None]
@@ -58,11 +60,27 @@ class Passing:
         return first.apply(*spec.steps(variant, knobs), *self.steps, decisions=self.decisions, check=self.check, given=self.given, watch=self.watch)
 
 
+@record(frozen=True)
+class Begun:
+    """The spec, variant and settings with which steps began; `given`: foreign names, where the spec does not say them."""
+
+    spec: Spec
+    variant: str | None
+    settings: dict[str, Any]
+    given: Mapping[str, Foreign] | None = None
+
+    @property
+    def names(self) -> Mapping[str, Foreign]:
+        """From the weights of the model before all steps to foreign keys."""
+        return self.given if self.given is not None else self.spec.names(self.variant, self.settings)
+
+
 @record(frozen=True, slots=False)
 class Model:
     """`made`: the typed graph with its interface. `weights`: address -> tensor, made when asked for. `names`: from the addresses of the first graph
     to those weights of this one that are theirs, renamed, sliced or joined; weights that hold an expression of several are in none of its entries.
-    `recipe`: the steps so far. `dtype`: torch's float type, or None for its default. A model never changes; steps make new ones.
+    `lost`: what weights of the first graph are no longer there, and `fresh`: what weights of this one none of the first became, each with the step that
+    did it. `begun`: the spec before all steps. `recipe`: the steps so far. `dtype`: torch's float type, or None for its default. A model never changes; steps make new ones.
     """
 
     made: Elaborated
@@ -70,6 +88,9 @@ class Model:
     names: WeightMap
     recipe: tuple[Applied, ...] = ()
     dtype: Any = None
+    lost: dict[str, str] = field(default_factory=dict)
+    fresh: dict[str, str] = field(default_factory=dict)
+    begun: Begun | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, spec: Spec, variant: str | None = None, *, seed: int = 0, dtype: Any = None, weights: Mapping[str, Any] | None = None,
@@ -82,23 +103,18 @@ class Model:
 
     @classmethod
     def start(cls, spec: Spec, variant: str | None = None, *, seed: int = 0, dtype: Any = None, weights: Mapping[str, Any] | None = None,
-              source: str | None = None, **knobs: Any) -> Model:
-        """The model as it is written, before any `transform`; otherwise as `of`."""
+              source: str | None = None, names: Mapping[str, Foreign] | None = None, **knobs: Any) -> Model:
+        """The model as it is written, before any `transform`; otherwise as `of`. `names`: its foreign names, where the spec does not say them."""
         settings = spec._knobs(knobs)
         made = spec.source(variant, settings)
-        start = cls(made, Initial(made.graph, seed, dtype), _same(made.graph), dtype=dtype)
-        if weights is not None:
-            start = start.loaded(spec, variant, settings, weights, source)
-        return start
+        start = cls(made, Initial(made.graph, seed, dtype), _same(made.graph), dtype=dtype, begun=Begun(spec, variant, settings, names))
+        return start if weights is None else start.loaded(weights, source)
 
-    def loaded(self, spec: Spec, variant: str | None, settings: Mapping[str, Any], weights: Mapping[str, Any], source: str | None) -> Model:
-        """The same graph with other weights. Raises ArchError A0541 where they do not fit."""
-        from archdsl.names import weight_maps
-        from archdsl.origin import Origin
+    def loaded(self, weights: Mapping[str, Any], source: str | None = None) -> Model:
+        """The same graph with other weights, under its own names or the foreign ones `source`. Raises ArchError A0541, A0542, A0546."""
         from archdsl.store import load_state
 
-        built: Any = self.build()
-        built.archdsl = Origin(spec.path, spec.name, variant, {}, self.graph, lambda: weight_maps(spec.module, spec.name, self.made), spec)
+        built = self.build()
         load_state(built, weights, source)
         return replace(self, weights=state_of(built, self.graph))
 
@@ -137,8 +153,11 @@ class Model:
             own = step.rule.decider(self, Context(step, given), **step.options)
         done = rewrite(self.made, step, keyed(own, step), given.tables)
         notes = done.notes
-        after = replace(self, made=replace(self.made, graph=done.graph), weights=Rewritten(self.weights, done, lambda: self.float_type),
-                        names=_composed(self.names, done, self.graph),
+        names = _composed(self.names, done, step.rule.fills)
+        still, here = set(names.sources()), set(names.targets())
+        after = replace(self, made=replace(self.made, graph=done.graph), weights=Rewritten(self.weights, done, lambda: self.float_type), names=names,
+                        lost={**self.lost, **{a: str(step) for a in self.names.sources() if a not in still}},
+                        fresh={a: self.fresh.get(a, str(step)) for a in saved(done.graph) if a not in here},
                         recipe=(*self.recipe, Applied(str(step), done.graph.hash, keyed(own, step), notes)))
         if check:
             from archdsl.passes.check import require
@@ -148,9 +167,16 @@ class Model:
         return after
 
     # ---------------------------------------------------------------- torch
+    @property
+    def foreign(self) -> dict[str, Foreign]:
+        """The blocks of names of the spec, from these weights to foreign keys; `Prevented` where a step has changed what they name."""
+        from archdsl.passes.foreign import carried
+
+        return carried(self, self.begun.names) if self.begun is not None else {}
+
     def state_dict(self) -> dict[str, Any]:
         """All weights that the model saves."""
-        return {a: self.weights[a] for a, p in self.graph.parameters() if p.kind != "const"}
+        return {a: self.weights[a] for a in saved(self.graph)}
 
     def build(self, device: Any = "cpu", emit: str | Iterable[str] = (), flat: bool = False, bind: Mapping[str, Any] | None = None,
               form: str = "parallel") -> ArchModule:
@@ -158,15 +184,21 @@ class Model:
         import torch
 
         from archdsl.lower import lower
-        from archdsl.streaming import in_form
+        from archdsl.streaming import source
 
-        streamed = in_form(self.made, form)
-        built = lower(self.graph, device=device, dtype=self.float_type, emit=emit, flat=flat, bind=bind, streamed=streamed)
+        built = lower(self.graph, device=device, dtype=self.float_type, emit=emit, flat=flat, bind=bind, form=form, source=source(self.made))
         if str(device) != "meta":
             with torch.no_grad():
                 held = {**dict(built.named_buffers(remove_duplicate=False)), **dict(built.named_parameters(remove_duplicate=False))}
                 for address in self.weights:
                     held[address].copy_(self.weights[address])
+        if self.begun is not None:
+            from archdsl.origin import Origin
+            from archdsl.spec import setting_text
+
+            b = self.begun
+            built.archdsl = Origin(b.spec.path, b.spec.name, b.variant, {a: setting_text(v) for a, v in b.settings.items()}, self.graph,
+                                   lambda: self.foreign, b.spec)
         return built
 
 
@@ -176,14 +208,20 @@ def state_of(module: Any, graph: Graph) -> dict[str, Any]:
     return {a: held[a].detach() for a, _ in graph.parameters()}
 
 
+def saved(graph: Graph) -> list[str]:
+    """The addresses of all weights that a model saves."""
+    return [a for a, p in graph.parameters() if p.kind != "const"]
+
+
 def _same(graph: Graph) -> WeightMap:
-    return WeightMap(tuple(Entry((a,), (a,)) for a, p in graph.parameters() if p.kind != "const"))
+    return WeightMap(tuple(Entry((a,), (a,)) for a in saved(graph)))
 
 
-def _composed(names: WeightMap, done: Any, before: Graph) -> WeightMap:
-    """The map after a step: through its moves, or address by address where it makes none; without weights that hold expressions."""
-    now = {a for a, p in done.graph.parameters() if p.kind != "const"}
-    other = {a for e in done.names.entries for a in (*e.source, *e.target)} | set(done.values)
+def _composed(names: WeightMap, done: Rewrite, fills: bool) -> WeightMap:
+    """The map after a step: through its moves, or address by address where it makes none; without weights that hold expressions. A step that `fills`
+    weights leaves them what they were."""
+    now = set(saved(done.graph))
+    other = {a for e in done.names.entries for a in (*e.source, *e.target)} | (set() if fills else set(done.values))
     entries = [*done.names.entries, *(Entry((a,), (a,)) for e in names.entries for a in e.target if a in now - other)]
     first = {e.target: e for e in names.entries}
     out: list[Entry] = []

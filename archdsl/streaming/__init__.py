@@ -7,28 +7,32 @@ from archdsl.diagnostics.model import error
 
 if TYPE_CHECKING:
     from archdsl.elaborate.model import Elaborated
-    from archdsl.streaming.derive import Slot, Streamed
+    from archdsl.streaming.derive import Slot, Source, Streamed
 
-__all__ = ["FORMS", "Slot", "Streamed", "in_form", "stream"]
+__all__ = ["FORMS", "Slot", "Source", "Streamed", "in_form", "source"]
 FORMS = ("parallel", "extend", "step")
 
 
-def in_form(made: Elaborated, form: str) -> Streamed | None:
+def source(made: Elaborated) -> Source:
+    """What the forms of a model are derived from."""
+    from archdsl.streaming.derive import Source
+
+    return Source(made.graph, made.stream, made.sizes.get(made.stream or ""))
+
+
+def in_form(source: Source, form: str) -> Streamed | None:
     """The model in a form with state; None for `parallel`. Raises ArchError A0501 for a form that it does not have."""
     if form not in FORMS:
-        raise error("A0501", f"there is no form `{form}`", made.decl.name_span, help=f"it is one of {', '.join(FORMS)}")
-    return None if form == "parallel" else stream(made, form)
-
-
-def stream(made: Elaborated, form: str) -> Streamed:
-    """The model in the form `extend` or `step`. Raises ArchError A0501 with the op that prevents it."""
+        raise error("A0501", f"there is no form `{form}`", source.graph.span, help=f"it is one of {', '.join(FORMS)}")
+    if form == "parallel":
+        return None
     from archdsl.streaming.derive import stream
 
-    return stream(made, form)
+    return stream(source, form)
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Slot", "Streamed"):
+    if name in ("Slot", "Source", "Streamed"):
         from archdsl.streaming import derive
 
         return getattr(derive, name)

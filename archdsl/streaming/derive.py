@@ -10,7 +10,6 @@ from typing import Any
 
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim, Size, product, substitute, sym, symbols, terms
-from archdsl.elaborate.model import Elaborated
 from archdsl.flatten import copy_node, dim_map, is_owner, map_values
 from archdsl.graph import Graph, Guard, Mask, Node, TensorType, Value
 from archdsl.ops.registry import LENGTH, OpError, find
@@ -20,6 +19,15 @@ from archdsl.streaming.rows import NoRows, Rows
 
 POSITION, START = "position", "start"
 COUNTERS = (POSITION, START)
+
+
+@record(frozen=True)
+class Source:
+    """What forms are derived from: the graph of all positions at once, the name of its streaming axis if it has one, the axis' example size."""
+
+    graph: Graph
+    axis: str | None
+    example: int | None = None
 
 
 @record(frozen=True)
@@ -64,21 +72,20 @@ class Streamed:
         return any(LENGTH in symbols(s) for slot in self.slots for s in slot.type.shape)
 
 
-def stream(made: Elaborated, form: str) -> Streamed:
+def stream(source: Source, form: str) -> Streamed:
     """The model in the form `extend` (any number of positions a call) or `step` (one). Raises ArchError A0501 with the op that prevents it."""
-    span = made.decl.name_span
-    if made.stream is None:
-        raise error("A0501", f"`{made.decl.name}` has no form `{form}`: it declares no streaming axis", span,
+    if source.axis is None:
+        raise error("A0501", f"`{source.graph.name}` has no form `{form}`: it declares no streaming axis", source.graph.span,
                     help="write `stream T` behind the results, where T is the axis of time")
-    moving = [i for i in made.graph.inputs if any(made.stream in symbols(s) for s in i.shape)]
+    moving = [i for i in source.graph.inputs if any(source.axis in symbols(s) for s in i.shape)]
     first = moving[0].shape[0] if moving else None
-    batch = first if isinstance(first, Dim) and str(first) != made.stream and str(first) in first.symbols else None
+    batch = first if isinstance(first, Dim) and str(first) != source.axis and str(first) in first.symbols else None
     if batch is not None:
         try:
-            return _Root(made, form, batch, True).streamed()
+            return _Root(source, form, batch, True).streamed()
         except NoRows:
             pass  # all rows begin together
-    return _Root(made, form, batch, False).streamed()
+    return _Root(source, form, batch, False).streamed()
 
 
 @record()
@@ -402,11 +409,11 @@ class _Definition:
 class _Root:
     """The model itself: its definition, the state's counters, and what its guards say of positions."""
 
-    def __init__(self, made: Elaborated, form: str, batch: Size | None, rows: bool):
-        self.made, self.form, self.batch, self.rows = made, form, batch, rows
+    def __init__(self, source: Source, form: str, batch: Size | None, rows: bool):
+        self.source, self.form, self.batch, self.rows = source, form, batch, rows
 
     def streamed(self) -> Streamed:
-        graph, axis = self.made.graph, self.made.stream
+        graph, axis = self.source.graph, self.source.axis
         assert axis is not None
         none = (False,) * len(graph.inputs)
         context = _Context(frozenset((axis,)), frozenset(), {axis: 1} if self.form == "step" else {}, none, none, self.batch, self.rows)
@@ -428,7 +435,7 @@ class _Root:
         slots = [Slot(a, t) for a, t in made.slots] + [Slot(c, definition.counters[c].type) for c in made.counters]
         names = (*made.graph.output_names, *(None for _ in made.counters))
         whole = replace(made.graph, nodes=tuple(nodes), outputs=tuple(outputs), output_names=names, guards=guards)
-        return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows, longest, self.made.sizes.get(axis))
+        return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows, longest, self.source.example)
 
     def _guards(self, graph: Graph, axis: str) -> tuple[tuple[Guard, ...], int | None]:
         """Guards on other sizes stay; `T <= n` bounds the positions in all."""

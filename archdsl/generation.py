@@ -1,0 +1,270 @@
+"""Text out of a model with a form `step`: greedy, sampled or by beams. Loads torch at first use."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from archdsl.lazy import torch
+from archdsl.records import record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from archdsl.lower.module import ArchModule
+
+Prompts = Any  # an int64 tensor [batch, length], or a list of sequences of ids of any lengths
+
+
+def generate(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, temperature: float = 0.0, top_k: int | None = None,
+             top_p: float | None = None, beams: int = 1, length_penalty: float = 1.0, eos: int | Sequence[int] | None = None,
+             seed: int | None = None) -> Any:
+    """Continues prompts of token ids.
+
+    `model`: any built form of a model whose only input is `int[B, T]` and whose (first) result is logits `[B, T, vocab]`. `prompts`: an int64
+    tensor [batch, length], or a list of 1-D sequences of different lengths: nothing is padded, each row begins where it begins.
+    `temperature` 0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature), restricted to the `top_k` likeliest and
+    to the smallest set with probability `top_p`; `seed` makes that repeatable (else torch's generator draws). `beams` > 1 searches for the
+    sequence with the greatest sum of log-probabilities / length ** `length_penalty`. A row ends behind a token of `eos`.
+
+    Returns an int64 tensor [batch, length + new] for a tensor of prompts (ended rows are filled with the first `eos`), a list of 1-D tensors
+    for a list. Raises ValueError for prompts and settings that do not fit, ArchError A0501 for a model that has no form `step`.
+    """
+    asked = _Asked(max_new_tokens, temperature, top_k, top_p, beams, length_penalty, _ends(eos), seed)
+    rows, as_tensor = _rows(model, prompts)
+    run = _Run(model, rows, asked)
+    new = run.search() if beams > 1 else torch.stack(list(run.sample()), 1)
+    if as_tensor:
+        return torch.cat([torch.stack(rows), new], 1)
+    return [torch.cat([row, _until(n, asked.eos)]) for row, n in zip(rows, new)]
+
+
+def generate_stream(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, temperature: float = 0.0, top_k: int | None = None,
+                    top_p: float | None = None, eos: int | Sequence[int] | None = None, seed: int | None = None) -> Iterator[Tensor]:
+    """As `generate`, token by token: yields int64 [batch] until every row has ended; an ended row gives the first `eos`. The settings are checked
+    at once."""
+    asked = _Asked(max_new_tokens, temperature, top_k, top_p, 1, 1.0, _ends(eos), seed)
+    return _Run(model, _rows(model, prompts)[0], asked).sample()
+
+
+@record()
+class _Asked:
+    new: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    beams: int
+    length_penalty: float
+    eos: tuple[int, ...]
+    seed: int | None
+
+    def check(self, vocab: int) -> None:
+        for name, value, least in (("max_new_tokens", self.new, 1), ("beams", self.beams, 1), ("top_k", self.top_k, 1)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+                raise ValueError(f"generate: `{name}` is a whole number from {least} up, not {value!r}")
+        if not self.temperature >= 0 or self.temperature == float("inf"):
+            raise ValueError(f"generate: `temperature` is 0 (the likeliest token) or above, not {self.temperature!r}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"generate: `top_p` is a probability above 0, at most 1, not {self.top_p!r}")
+        if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
+            raise ValueError("generate: `top_k` and `top_p` restrict what is drawn, and `temperature = 0` draws nothing: set a temperature, such as 1")
+        if self.beams > 1 and self.temperature:
+            raise ValueError("generate: beams follow the likeliest tokens: `temperature` stays 0 with `beams`")
+        if self.beams > vocab:
+            raise ValueError(f"generate: {self.beams} beams need a vocabulary of as many tokens, and this has {vocab}")
+        if any(not 0 <= e < vocab for e in self.eos):
+            raise ValueError(f"generate: `eos` is a token from 0 to {vocab - 1}, not {list(self.eos)}")
+
+
+def _ends(eos: Any) -> tuple[int, ...]:
+    return () if eos is None else tuple(int(e) for e in eos) if isinstance(eos, (list, tuple)) else (int(eos),)
+
+
+def _until(tokens: Tensor, eos: tuple[int, ...]) -> Tensor:
+    """The tokens up to and with the first that ends."""
+    for i, t in enumerate(tokens.tolist()):
+        if t in eos:
+            return tokens[:i + 1]
+    return tokens
+
+
+def _rows(model: ArchModule, prompts: Prompts) -> tuple[list[Tensor], bool]:
+    """The prompts as 1-D tensors on the model's device."""
+    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    as_tensor = isinstance(prompts, torch.Tensor)
+    if as_tensor and prompts.dim() != 2:
+        raise ValueError(f"generate: prompts are [batch, length], this is {list(prompts.shape)}")
+    rows = [torch.as_tensor(r, device=device) for r in prompts]
+    if not rows:
+        raise ValueError("generate: there is no prompt")
+    for i, r in enumerate(rows):
+        if r.dim() != 1 or not r.numel() or r.is_floating_point() or r.dtype == torch.bool:
+            raise ValueError(f"generate: prompt {i} is no sequence of at least one token id: {r.dtype} {list(r.shape)}")
+    return [r.to(torch.int64) for r in rows], as_tensor
+
+
+class _Run:
+    """One call: the two forms, the state behind the prompts, the logits of the next token."""
+
+    def __init__(self, model: ArchModule, rows: list[Tensor], asked: _Asked):
+        from archdsl.lower.forms import sibling
+
+        self.asked, self.rows = asked, rows
+        self.extend, self.step = sibling(model, "extend"), sibling(model, "step")
+        self.streamed = self.extend.__dict__["_streamed"]
+        self._fits(model)
+        self.logits, self.state = self._prefill()
+        asked.check(self.logits.shape[-1])
+
+    def _fits(self, model: ArchModule) -> None:
+        inputs = model.__dict__["_source"].graph.inputs
+        if len(inputs) != 1 or inputs[0].dtype != "int" or len(inputs[0].shape) != 2:
+            shown = ", ".join(f"{v.node.attrs['name']}: {v.type}" for v in inputs)
+            raise ValueError(f"generate: the model takes token ids alone, int[B, T]; this one takes {shown}")
+        longest = max(map(len, self.rows)) + self.asked.new
+        most = self.streamed.longest
+        if most is not None and longest > most:
+            raise ValueError(f"generate: this model has {most} positions at most, and {longest} would be needed: prompts of up to "
+                             f"{max(map(len, self.rows))} and {self.asked.new} new tokens")
+        if len({len(r) for r in self.rows}) > 1 and not self.streamed.rows:
+            raise ValueError("generate: the rows of this model's batch share their positions: give prompts of one length")
+        low, high = min(int(r.min()) for r in self.rows), max(int(r.max()) for r in self.rows)
+        if low < 0:
+            raise ValueError(f"generate: a token id is 0 or above, and the prompts hold {low}")
+        self.high = high
+
+    def _prefill(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits behind each prompt, [batch, vocab], and the state: rows of one length go together, and all end at the same position."""
+        from archdsl.lower.state import stack_states
+
+        longest = max(map(len, self.rows))
+        room = {"length": longest + self.asked.new} if self.streamed.has_length else {}
+        groups: dict[int, list[int]] = {}
+        for i, r in enumerate(self.rows):
+            groups.setdefault(len(r), []).append(i)
+        logits, states, order = [], [], []
+        with torch.no_grad():
+            for length, members in groups.items():
+                state = self.extend.init_state(len(members), **room)
+                for counter in ("position", "start"):
+                    if counter in state:
+                        state[counter] = state[counter] + (longest - length)
+                y, state = self.extend(torch.stack([self.rows[i] for i in members]), state)
+                logits.append(self._last(y))
+                states.append(state)
+                order += members
+        back = torch.tensor(order).argsort()
+        return torch.cat(logits)[back.to(logits[0].device)], self.extend.reorder_state(stack_states(self.extend, states), back)
+
+    @staticmethod
+    def _last(y: Any) -> Tensor:
+        y = y[0] if isinstance(y, tuple) else y
+        if y.dim() != 3:
+            raise ValueError(f"generate: the model's first result is logits [B, T, vocab], this is {list(y.shape)}")
+        return y[:, -1].float()
+
+    def _next(self, tokens: Tensor) -> None:
+        y, self.state = self.step(tokens[:, None], self.state)
+        self.logits = self._last(y)
+
+    # ---------------------------------------------------------------- one by one
+    def sample(self) -> Iterator[Tensor]:
+        a = self.asked
+        generator = None if a.seed is None else torch.Generator(self.logits.device).manual_seed(a.seed)
+        ended = torch.zeros(len(self.rows), dtype=torch.bool, device=self.logits.device)
+        ends = torch.tensor(a.eos, dtype=torch.int64, device=self.logits.device)
+        for i in range(a.new):
+            with torch.no_grad():
+                tokens = self._draw(generator)
+                if a.eos:
+                    tokens = torch.where(ended, ends[0], tokens)
+                    ended = ended | torch.isin(tokens, ends)
+            yield tokens
+            if i + 1 == a.new or a.eos and bool(ended.all()):
+                return
+            with torch.no_grad():
+                self._next(tokens)
+
+    def _draw(self, generator: Any) -> Tensor:
+        a = self.asked
+        if a.temperature == 0:
+            return self.logits.argmax(-1)
+        probabilities = torch.softmax(restricted(self.logits / a.temperature, a.top_k, a.top_p), -1)
+        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+
+    # ---------------------------------------------------------------- beams
+    def search(self) -> Tensor:
+        """[batch, new]: for each row the tokens of the best beam, filled with eos behind its end."""
+        a, batch = self.asked, len(self.rows)
+        k, device = a.beams, self.logits.device
+        done: list[list[tuple[float, list[int]]]] = [[] for _ in range(batch)]
+        scores = torch.full((batch, k), float("-inf"), device=device)
+        scores[:, 0] = 0
+        self.state = self.step.reorder_state(self.state, torch.arange(batch).repeat_interleave(k))
+        self.logits = self.logits.repeat_interleave(k, 0)
+        tokens = torch.zeros(batch, k, 0, dtype=torch.int64, device=device)
+        with torch.no_grad():
+            for i in range(a.new):
+                scores, tokens, origin = self._grow(scores, tokens, done)
+                if i + 1 == a.new or all(self._settled(done[b], scores[b], i + 1) for b in range(batch)):
+                    break
+                self.state = self.step.reorder_state(self.state, origin)
+                self._next(tokens[:, :, -1].flatten())
+        return self._best(done, scores, tokens)
+
+    def _grow(self, scores: Tensor, tokens: Tensor, done: list[list[tuple[float, list[int]]]]) -> tuple[Tensor, Tensor, Tensor]:
+        """One token more for each beam. Candidates that end leave the beams; the k best others stay."""
+        a, (batch, k) = self.asked, scores.shape
+        vocab = self.logits.shape[-1]
+        every = (scores[:, :, None] + torch.log_softmax(self.logits, -1).view(batch, k, vocab)).flatten(1)
+        value, place = every.topk(min(k * (1 + len(a.eos)), k * vocab), -1)
+        new_scores, new_tokens, origin = [], [], []
+        for b in range(batch):
+            kept: list[tuple[float, Tensor, int]] = []
+            for rank, (s, p) in enumerate(zip(value[b].tolist(), place[b].tolist())):
+                beam, token = divmod(p, vocab)
+                longer = torch.cat([tokens[b, beam], tokens.new_tensor([token])])
+                if token in a.eos:
+                    if rank < k and s > float("-inf"):
+                        done[b].append((self._score(s, len(longer)), longer.tolist()))
+                        done[b] = sorted(done[b], key=lambda d: -d[0])[:k]
+                elif len(kept) < k:
+                    kept.append((s, longer, b * k + beam))
+            while len(kept) < k:  # a vocabulary with hardly anything but ends
+                kept.append((float("-inf"), kept[-1][1] if kept else longer, kept[-1][2] if kept else b * k))
+            new_scores.append([s for s, _, _ in kept])
+            new_tokens.append(torch.stack([t for _, t, _ in kept]))
+            origin += [o for _, _, o in kept]
+        return scores.new_tensor(new_scores), torch.stack(new_tokens), torch.tensor(origin)
+
+    def _score(self, total: float, length: int) -> float:
+        return total / length ** self.asked.length_penalty
+
+    def _settled(self, done: list[tuple[float, list[int]]], scores: Tensor, length: int) -> bool:
+        """Whether no running beam can pass the worst of k ended ones: a score only falls with each token."""
+        if len(done) < self.asked.beams:
+            return False
+        best = float(scores.max())
+        longest = self.asked.new if self.asked.length_penalty > 0 else length
+        return done[-1][0] >= self._score(best, longest)
+
+    def _best(self, done: list[list[tuple[float, list[int]]]], scores: Tensor, tokens: Tensor) -> Tensor:
+        found = []
+        for b, ended in enumerate(done):
+            running = [(self._score(float(s), tokens.shape[-1]), t.tolist()) for s, t in zip(scores[b], tokens[b])]
+            found.append(max([*ended, *running], key=lambda c: c[0])[1])
+        length = max(map(len, found))
+        fill = self.asked.eos[0] if self.asked.eos else 0
+        return tokens.new_tensor([f + [fill] * (length - len(f)) for f in found])
+
+
+def restricted(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Logits with -inf for every token that is not among the `top_k` likeliest, nor in the smallest set of likeliest ones with probability
+    `top_p` (the likeliest token always is). [..., vocab]"""
+    if top_k is not None and top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k, -1).values[..., -1:], float("-inf"))
+    if top_p is not None and top_p < 1:
+        ordered, places = logits.sort(-1, descending=True)
+        probabilities = torch.softmax(ordered, -1)
+        beyond = probabilities.cumsum(-1) - probabilities >= top_p
+        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, places, beyond), float("-inf"))
+    return logits

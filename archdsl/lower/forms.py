@@ -1,0 +1,40 @@
+"""Other forms of a built model, with the same weights."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from archdsl.lower.build import lower
+from archdsl.lower.module import ArchModule, with_tables
+
+
+def sibling(model: ArchModule, form: str) -> ArchModule:
+    """The model in another form, in evaluation: it holds the very tensors of `model`, so what is trained there is used here. Made once, kept with
+    the model. Raises ArchError A0501 for a form that it does not have, TypeError for a model of which archdsl knows no forms."""
+    source = model.__dict__.get("_source")
+    if source is None:
+        raise TypeError(f"{type(model).__name__} is a part of a model: forms are those of a whole one")
+    known: dict[str, ArchModule] = model.__dict__.setdefault("_forms", {})
+    if form not in known:
+        made = lower(source.graph, device="meta", dtype=model.definition.dtype, form=form, source=source)
+        with_tables(made)
+        known[form] = made
+    made = known[form]
+    share(made, model, dict(source.graph.parameters()))
+    return made.eval()
+
+
+def share(made: nn.Module, model: nn.Module, addresses: Any) -> None:
+    """Puts the weights of `model` in place of those at the same addresses, and everything on their device."""
+    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    for module in made.modules():
+        for key, buffer in module._buffers.items():
+            if buffer is not None and not buffer.is_meta and buffer.device != device:
+                module._buffers[key] = buffer.to(device)
+    for address in addresses:
+        *scope, name = address.split(".")
+        theirs, mine = (m.get_submodule(".".join(scope)) for m in (model, made))
+        table = "_parameters" if name in theirs._parameters else "_buffers"
+        getattr(mine, table)[name] = getattr(theirs, table)[name]

@@ -1,0 +1,153 @@
+"""Generation against transformers with the same random weights, and its own rules."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+import archdsl
+from archdsl.generation import restricted
+
+VOCAB = 41
+
+
+@pytest.fixture(scope="module")
+def pairs() -> dict[str, tuple[Any, Any]]:
+    """(ours, theirs) with the same weights."""
+    torch.manual_seed(0)
+    out = {}
+    peer: Any = LlamaForCausalLM(LlamaConfig(vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                                             num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, initializer_range=0.4))
+    ours = archdsl.load("llama").build(vocab=VOCAB, d=32, depth=2, heads=4, kv_heads=2, hidden=48)
+    out["llama"] = ours, peer
+    peer = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.4))
+    ours = archdsl.load("gpt2").build(vocab=VOCAB, d=32, depth=2, heads=4, context=64)
+    out["gpt2"] = ours, peer
+    for ours, peer in out.values():
+        peer.generation_config.pad_token_id = peer.generation_config.eos_token_id = peer.generation_config.bos_token_id = None
+        archdsl.import_weights(ours.eval(), peer.eval().state_dict(), source="hf")
+    return out
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_greedy(pairs: Any, name: str):
+    ours, peer = pairs[name]
+    prompt = torch.randint(0, VOCAB, (3, 5))
+    expected = peer.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False)
+    assert torch.equal(archdsl.generate(ours, prompt, 12), expected)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_prompts_of_different_lengths(pairs: Any, name: str):
+    """As the peer with left padding, and as each prompt alone."""
+    ours, peer = pairs[name]
+    prompts = [[3, 1, 4, 1, 5], [9], [2, 6, 5]]
+    got = archdsl.generate(ours, prompts, 9)
+    padded = torch.tensor([[0] * (5 - len(p)) + p for p in prompts])
+    mask = torch.tensor([[0] * (5 - len(p)) + [1] * len(p) for p in prompts])
+    expected = peer.generate(padded, attention_mask=mask, max_new_tokens=9, do_sample=False, pad_token_id=0)
+    for p, g, e in zip(prompts, got, expected):
+        assert g.tolist() == p + e[5:].tolist()
+        assert g.tolist() == archdsl.generate(ours, [p], 9)[0].tolist()
+
+
+def test_eos(pairs: Any):
+    ours, peer = pairs["llama"]
+    prompt = torch.randint(0, VOCAB, (4, 3), generator=torch.Generator().manual_seed(3))
+    free = archdsl.generate(ours, prompt, 12)
+    eos = int(free[0, 6])
+    expected = peer.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False, eos_token_id=eos, pad_token_id=eos)
+    assert torch.equal(archdsl.generate(ours, prompt, 12, eos=eos), expected)
+    rows = archdsl.generate(ours, prompt.tolist(), 12, eos=[eos])
+    assert all(eos not in r.tolist()[3:-1] for r in rows) and int(rows[0][-1]) == eos
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("beams", [2, 5])
+def test_beams(pairs: Any, name: str, beams: int):
+    ours, peer = pairs[name]
+    prompt = torch.randint(0, VOCAB, (3, 4), generator=torch.Generator().manual_seed(1))
+    expected = peer.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False, num_beams=beams)
+    assert torch.equal(archdsl.generate(ours, prompt, 8, beams=beams), expected)
+
+
+def test_beams_of_every_sequence_find_the_best():
+    """With as many beams as tokens, two steps look at all sequences."""
+    ours = archdsl.load("llama").build(vocab=7, d=16, depth=1, heads=2, kv_heads=2, hidden=16).eval()
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.copy_(torch.randn_like(p))
+        prompt = torch.tensor([[1, 2]])
+        every = torch.cartesian_prod(torch.arange(7), torch.arange(7))
+        logits = ours(torch.cat([prompt.expand(49, -1), every], 1)).log_softmax(-1)
+        total = logits[:, 1].gather(1, every[:, :1]) + logits[:, 2].gather(1, every[:, 1:])
+    assert archdsl.generate(ours, prompt, 2, beams=7)[0, 2:].tolist() == every[total.argmax()].tolist()
+
+
+def test_sampling_is_seeded_and_follows_the_distribution(pairs: Any):
+    ours, _ = pairs["llama"]
+    prompt = torch.tensor([[1, 2, 3]]).expand(4000, -1)
+    one, two, other = (archdsl.generate(ours, prompt, 1, temperature=1.7, seed=s)[:, -1] for s in (0, 0, 1))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+    with torch.no_grad():
+        expected = torch.softmax(ours(prompt[:1])[0, -1] / 1.7, -1)
+    seen = torch.bincount(one, minlength=VOCAB) / 4000
+    assert float((seen - expected).abs().max()) < 0.04
+    few = archdsl.generate(ours, prompt, 1, temperature=1.7, top_k=3, seed=0)[:, -1]
+    assert set(few.tolist()) <= set(expected.topk(3).indices.tolist())
+
+
+def test_restrictions_equal_the_peers():
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    logits = torch.randn(50, 31)
+    for k in (1, 5, 31):
+        assert torch.equal(restricted(logits, k, None), TopKLogitsWarper(k)(None, logits))
+    for p in (0.01, 0.5, 0.93, 1.0):
+        assert torch.equal(restricted(logits, None, p), TopPLogitsWarper(p)(None, logits))
+
+
+def test_stream_gives_the_same_tokens(pairs: Any):
+    ours, _ = pairs["gpt2"]
+    prompt = torch.randint(0, VOCAB, (2, 4))
+    assert torch.equal(torch.stack(list(archdsl.generate_stream(ours, prompt, 6)), 1), archdsl.generate(ours, prompt, 6)[:, 4:])
+
+
+def test_weights_are_those_of_the_model(pairs: Any):
+    """Training between two calls shows in the second; the model's phase stays."""
+    spec = archdsl.load("llama")
+    model = spec.build(vocab=VOCAB, d=32, depth=1, heads=4, kv_heads=2, hidden=48).train()
+    prompt = torch.tensor([[1, 2, 3]])
+    archdsl.generate(model, prompt, 1)
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.weight[17] = model.norm(model.embed(prompt))[0, 0]
+        expected = int(model.eval()(prompt)[0, -1].argmax())
+    model.train()
+    assert int(archdsl.generate(model, prompt, 1)[0, -1]) == expected and model.training
+    assert {k for k in model.state_dict()} == {k for k in spec.build(vocab=VOCAB, d=32, depth=1, heads=4, kv_heads=2, hidden=48).state_dict()}
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    ({"max_new_tokens": 0}, "max_new_tokens"), ({"temperature": -1}, "temperature"), ({"temperature": float("nan")}, "temperature"),
+    ({"temperature": 1, "top_k": 0}, "top_k"), ({"temperature": 1, "top_p": 0}, "top_p"), ({"top_k": 3}, "draws nothing"),
+    ({"beams": 2, "temperature": 1}, "beams"), ({"beams": 99}, "vocabulary"), ({"eos": VOCAB}, "eos"), ({"max_new_tokens": 100}, "64 positions"),
+])
+def test_bad_settings(pairs: Any, settings: dict[str, Any], told: str):
+    with pytest.raises(ValueError, match=told):
+        archdsl.generate(pairs["gpt2"][0], [[1, 2]], **settings)
+
+
+@pytest.mark.parametrize(("prompts", "told"), [
+    ([], "no prompt"), ([[]], "prompt 0"), (torch.zeros(3, dtype=torch.int64), "batch, length"), ([[0.5]], "prompt 0"), ([[-1]], "0 or above"),
+])
+def test_bad_prompts(pairs: Any, prompts: Any, told: str):
+    with pytest.raises(ValueError, match=told):
+        archdsl.generate(pairs["llama"][0], prompts)
+
+
+def test_models_of_another_kind():
+    with pytest.raises(archdsl.ArchError, match="no streaming axis"):
+        archdsl.generate(archdsl.load("vit").build("vit_tiny" if "vit_tiny" in archdsl.load("vit").variants else None, device="meta"), [[1]])
