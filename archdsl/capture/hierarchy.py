@@ -141,7 +141,7 @@ class _Maker:
         for v in dict.fromkeys(v for n in nodes for v in n.operands() if id(v.node) not in mine):
             if v.node.op == "param" and v.node.attrs["path"].startswith(region.path + "."):
                 continue
-            values[v] = inner.input(v.node.name or "x", v.type, NOWHERE)
+            values[v] = inner.input(v.node.result_name(v.index) or "x", v.type, NOWHERE)
             taken.append(v)
         self.fill(inner, region, values)
         given = self._given(nodes, mine)

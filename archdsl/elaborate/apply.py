@@ -195,7 +195,7 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
     for name, v in (*_headed(frame, template, positional), *named_args.items()):
         before = len(tensors)
         map_tensors(v, tensors.append)
-        names += [name if type(v) is Value and name else t.node.name or "x" for t in tensors[before:]]
+        names += [name if type(v) is Value and name else t.node.result_name(t.index) or "x" for t in tensors[before:]]
     key = (id(template.ref.decl), template.key, tuple([session.key(v) for v in positional]),
            tuple([(k, session.key(v)) for k, v in named_args.items()]), frame.dtype, tuple(sorted(_labels(template).items())), session.known)
     hit = None if overrides else session.memo.get(key)

@@ -91,7 +91,7 @@ class Builder:
         if self.parent is None:
             raise NeedInline()
         self.parent.resolve(value)
-        inner = self.input(value.node.name or "x", value.type, value.node.span)
+        inner = self.input(value.node.result_name(value.index) or "x", value.type, value.node.span)
         self.imports[value] = inner
         return inner
 

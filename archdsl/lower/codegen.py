@@ -35,7 +35,15 @@ _RESERVED = frozenset(keyword.kwlist) | frozenset(dir(builtins)) | {"self", "tor
 
 _VIEWS = frozenset("contiguous expand flatten permute reshape squeeze to transpose unflatten unsqueeze view".split())
 _VIEWED = frozenset(getattr(torch, name) for name in _VIEWS if hasattr(torch, name))
-_SHORT = {"scaled_dot_product_attention": "attended"}
+_SHORT = {"scaled_dot_product_attention": "attended", "matmul": "product", "gt": "mask", "ge": "mask", "le": "mask", "lt": "mask", "eq": "mask",
+          "ne": "mask", **dict.fromkeys(("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "where"), "y")}
+_METHODS = {torch.unflatten: "unflatten", torch.roll: "roll", torch.flatten: "flatten"}
+_UNPACKED = frozenset(("permute", "expand", "view", "reshape"))
+_KEYWORDS: dict[Any, tuple[str, ...]] = {
+    torch.cat: ("", "dim"), torch.stack: ("", "dim"), torch.softmax: ("", "dim"), torch.log_softmax: ("", "dim"), F.softmax: ("", "dim"),
+    torch.cumsum: ("", "dim"), torch.roll: ("shifts", "dims"),
+}
+"""How arguments that are given by place read better."""
 
 
 @dataclass
@@ -62,14 +70,15 @@ Special = Callable[[Node, "Writer"], tuple[str, int] | None]
 """A node's text and how tightly it binds, where it is not to be written in the usual way."""
 
 
-def generate(graph: Graph, *, free: bool = True, names: dict[str, str] | None = None, special: Special | None = None) -> Code:
-    """The `forward` of a graph. `free`: let go of tensors after their last use. `names`: how to write attribute targets (default `self.…`)."""
-    return Writer(graph, free, names or {}, special).write()
+def generate(graph: Graph, *, free: bool = True, names: dict[str, str] | None = None, special: Special | None = None, hints: bool = False) -> Code:
+    """The `forward` of a graph. `free`: let go of tensors after their last use. `names`: how to write attribute targets (default `self.…`).
+    `hints`: sizes with names in the spec stand behind them, `\x00name\x00size`."""
+    return Writer(graph, free, names or {}, special, hints).write()
 
 
 class Writer:
-    def __init__(self, graph: Graph, free: bool, names: dict[str, str], special: Special | None):
-        self.graph, self.free, self.targets, self.special = graph, free, names, special
+    def __init__(self, graph: Graph, free: bool, names: dict[str, str], special: Special | None, hints: bool = False):
+        self.graph, self.free, self.targets, self.special, self.hints = graph, free, names, special, hints
         self.forced: set[Node] = set()
         self.folded: set[Node] = set()
         self.names: dict[Node, str] = {}
@@ -80,7 +89,7 @@ class Writer:
             self.folded = set()
             statements = self._statements()
             self._name(statements)
-            long = next((s for s in statements if _width(s.text) > WIDTH and self._unfold(s.node)), None)
+            long = next((s for s in statements if _width(s.text) > WIDTH - 6 * self.hints and self._unfold(s.node)), None)
             if long is None:
                 break
         inputs = [self.names[n] for n in self.graph.nodes if n.op == "placeholder"]
@@ -210,20 +219,35 @@ class Writer:
         if node.op == "call_method":
             args, kwargs = node.args[1:], {k: v for k, v in node.kwargs.items() if (k, v) != ("keepdim", False)}
             args = args[:-1] if args and args[-1] is None and node.target in ("sum", "mean") else args
+            if node.target in _UNPACKED and len(args) == 1 and isinstance(args[0], (list, tuple)):
+                args = tuple(args[0])
             return f"{self.at(node.args[0], _CALL)}.{node.target}({self._args(args, kwargs)})", _CALL
         f, args = node.target, node.args
         if f in _BINARY and len(args) == 2 and not node.kwargs:
             sign, level = _BINARY[f]
             right_assoc = f is operator.pow
             left = level + (right_assoc or level == _COMPARES)  # `a < b < c` means something else in Python
-            return f"{self.at(args[0], left)} {sign} {self.at(args[1], level + (not right_assoc))}", level
+            a, b = self.at(args[0], left), self.at(args[1], level + (not right_assoc))
+            return f"{a}**{b}" if sign == "**" and _SIMPLE.fullmatch(a) and _SIMPLE.fullmatch(b) else f"{a} {sign} {b}", level
         if f in _UNARIES:
             return f"{_UNARIES[f]}{self.at(args[0], _UNARY)}", _UNARY
         if f is getattr and len(args) == 2:
             return f"{self.at(args[0], _CALL)}.{args[1]}", _CALL
         if f is operator.getitem:
             return f"{self.at(args[0], _CALL)}[{self._index(args[1])}]", _CALL
-        return f"{self._function(f)}({self._args(*_said(f, args, node.kwargs))})", _CALL
+        args, kwargs = _said(f, args, node.kwargs)
+        if f in _METHODS and args:
+            return f"{self.at(args[0], _CALL)}.{_METHODS[f]}({self._args(*_named(f, self._sizes(node, args[1:]), kwargs))})", _CALL
+        return f"{self._function(f)}({self._args(*_named(f, args, kwargs))})", _CALL
+
+    def _sizes(self, node: Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of a method; sizes that the spec names tell their names, where the text is to be cut into arguments."""
+        sizes = args[-1] if args else None
+        if not isinstance(sizes, (list, tuple)):
+            return args
+        names = node.meta.get("sizes", ()) if self.hints else ()
+        shown = (Hinted(s, n) if n and isinstance(s, int) and s > 0 else s for s, n in zip(sizes, names)) if len(names) == len(sizes) else sizes
+        return *args[:-1], tuple(shown)
 
     def _target(self, path: str) -> str:
         if path in self.targets:
@@ -262,6 +286,8 @@ class Writer:
         return self._constant(value)
 
     def _constant(self, value: Any) -> str:
+        if isinstance(value, Hinted):
+            return f"\x00{value.name}\x00{value.size}"
         if isinstance(value, tuple):
             return f"({', '.join(self.arg(v) for v in value)}{',' if len(value) == 1 else ''})"
         if isinstance(value, list):
@@ -277,7 +303,8 @@ class Writer:
         if isinstance(value, torch.device):
             return f"torch.device({str(value)!r})"
         if value is None or isinstance(value, (bool, int, float, str, torch.dtype, torch.layout, torch.memory_format)):
-            return repr(value) if not isinstance(value, (torch.layout, torch.memory_format)) else str(value)
+            text = repr(value) if not isinstance(value, (torch.layout, torch.memory_format)) else str(value)
+            return quoted(value) if isinstance(value, str) else text
         if isinstance(value, (torch.Size,)):
             return self._constant(tuple(value))
         name = f"_{type(value).__name__.lower()}"
@@ -290,11 +317,13 @@ class Writer:
         if not items:
             return "()"
         text = ", ".join(self._slice(i) if isinstance(i, slice) else self.arg(i) for i in items)
-        return f"{text}," if isinstance(index, tuple) and len(items) == 1 else text
+        return f"{text}," if isinstance(index, tuple) and len(items) == 1 and isinstance(items[0], (list, tuple)) else text
 
     def _slice(self, s: slice) -> str:
         start, stop = ("" if v is None else self.arg(v) for v in (s.start, s.stop))
-        return f"{start}:{stop}" + ("" if s.step is None else f":{self.arg(s.step)}")
+        simple = all(re.fullmatch(r"[-+~]*\w*", t) for t in (start, stop))
+        between = ":" if simple else f"{start and ' '}:{stop and ' '}"
+        return f"{start}{between}{stop}" + ("" if s.step is None else f":{self.arg(s.step)}")
 
 
 def _called(node: Node) -> str:
@@ -318,8 +347,33 @@ def _called(node: Node) -> str:
     return _SHORT.get(plain, of.name if of is node else plain)
 
 
+_SIMPLE = re.compile(r"[-+~]*[\w.\x00]+")  # what a formatter puts next to ** without spaces
+
+
+@dataclass(frozen=True)
+class Hinted:
+    """A size with its name in the spec: `\x00name\x00size` in the text."""
+
+    size: int
+    name: str
+
+
+def quoted(text: str) -> str:
+    """A string literal in double quotes, where that needs no more escapes."""
+    plain = repr(text)
+    return f'"{plain[1:-1]}"' if plain[0] == "'" and '"' not in plain and "\\'" not in plain else plain
+
+
+def _named(f: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments by name, where the place alone says little."""
+    names = _KEYWORDS.get(f, ())
+    given = {n: a for n, a in zip(names, args) if n}
+    return tuple(a for i, a in enumerate(args) if i >= len(names) or not names[i]), {**given, **kwargs}
+
+
 def _width(text: str) -> int:
     """The length of a line, all numbers taken as equally long: equal code with other numbers is broken at the same places."""
+    text = re.sub(r"\x00([^\x00]*)\x00\d+", r"self.\1", text)
     return len(re.sub(r"\b\d[\d.]*(e[+-]?\d+)?", "0000", text))
 
 

@@ -1,20 +1,21 @@
 """One definition in plain PyTorch: the lines that create its weights and children, and its statements without modules of ours."""
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import fx
+import torch.nn.functional as F
+from torch import fx, nn
 from torch.fx.proxy import GraphAppendingTracer
 
 from archdsl.diagnostics.model import error
 from archdsl.graph import InitExpr, Param
 from archdsl.lower import parts
-from archdsl.lower.codegen import Writer, generate
+from archdsl.lower.checks import fits
+from archdsl.lower.codegen import Writer, generate, quoted
 from archdsl.lower.plan import Definition
 from archdsl.lower.trace import trace
 from archdsl.ops.initializers import INITIALIZERS
@@ -22,21 +23,21 @@ from archdsl.ops.registry import find
 from archdsl.ops.rules import torch_dtype
 
 HELPERS = {
-    "drop_path": '''def drop_path(x, rate, training):
+    "drop_path": '''def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     """Training: each sample is zero with probability `rate`, the others are divided by 1 - rate."""
     if rate == 0 or not training:
         return x
     keep = 1 - rate
     mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
     return x * (mask / keep if keep > 0 else mask)''',
-    "trunc_normal": '''def trunc_normal(x, mean, std, cut):
+    "trunc_normal": '''def trunc_normal(x: Tensor, mean: float, std: float, cut: float) -> Tensor:
     """Normal values cut off at -cut and cut."""
     return nn.init.trunc_normal_(x, mean, std, -cut, cut) if std else x.fill_(min(max(mean, -cut), cut))''',
-    "lecun_normal": '''def lecun_normal(x):
+    "lecun_normal": '''def lecun_normal(x: Tensor) -> Tensor:
     """Normal values of variance 1 / fan-in, cut off at two standard deviations."""
-    std = (x[0].numel()) ** -0.5 / 0.8796256610342398
+    std = x[0].numel() ** -0.5 / 0.8796256610342398
     return nn.init.trunc_normal_(x, 0.0, 1.0, -2.0, 2.0).mul_(std)''',
-    "eye": '''def eye(x):
+    "eye": '''def eye(x: Tensor) -> Tensor:
     """Ones where the first two indices are equal (for kernels: in the middle)."""
     n = min(x.shape[:2])
     x.zero_()[(range(n), range(n), *(s // 2 for s in x.shape[2:]))] = 1
@@ -46,36 +47,30 @@ _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _PHASE = 5  # `a if b else c` binds looser than any operator
 
 
-def _without_checks(graph: fx.Graph) -> fx.Graph:
-    """The graph without the check of its inputs' shapes, which the docstring of `forward` tells."""
-    if not any(n.target is parts.fit for n in graph.nodes):
-        return graph
-    graph = copy.deepcopy(graph)
-    for n in [n for n in graph.nodes if n.target is parts.fit]:
-        graph.erase_node(n)
-    return graph
-
-
 class Plain:
-    """`setup`: lines as text, (target, path of a child) or (target, paths of the children in a ModuleList). `lists`: ModuleLists and their
+    """`setup`: lines as text, (target, path of a child), (target, paths of the children in a ModuleList) or (target, paths, key) where each of them
+    stands in a ModuleDict of its own. `lists`: ModuleLists and their
     lengths. `helpers`: names of HELPERS that the text calls."""
 
     def __init__(self, definition: Definition):
         self.definition = definition
         self.helpers: set[str] = set()
+        self.created: set[str] = set()
         self.lists: dict[str, int] = {}
         self.names: dict[str, str] = {}
-        self.setup: list[str | tuple[str, str | list[str]]] = []
+        self.setup: list[str | tuple[Any, ...]] = []
         self.owned = {p.path: p for p in definition.graph.params}
         self.traced = trace(definition, fold=False)  # tables are computed where they are needed: their numbers would not be readable
         self._create()
         self.phases = iter(range(len(definition.arms)))
         self.phase_of: dict[str, int] = {}
-        code = generate(_without_checks(self.traced.graph), free=False, names=self.names, special=self._special)
+        code = generate(self.traced.graph, free=False, names=self.names, special=self._special, hints=True)
         unknown = [n for n in code.globals if n not in ("torch", "F", "math")]
         if unknown:
             raise error("A0514", f"`{unknown[0]}` has no form in plain torch", definition.source.span, "this block needs it")
-        self.statements, self.inputs = code.statements, code.signature
+        self.inputs = code.signature
+        self._sized = [s for s in code.statements if "\x00" in s]
+        self.statements = [self._with_powers(s) for s in code.statements]
 
     # ---------------------------------------------------------------- weights and children
     def _create(self) -> None:
@@ -122,6 +117,11 @@ class Plain:
             self.lists[target] = len(keys)
             if all(isinstance(v, str) for v in what.values()):
                 self.setup.append((target, list(what.values())))
+            elif key := _only_key(what):
+                self.setup.append((target, [v[key] for v in what.values()], key))
+                for i in range(len(keys)):
+                    self.names[f"{path}.{i}.{key}"] = f"{target}[{i}].{key}"
+                return
             elif all(isinstance(v, dict) and "" not in v for v in what.values()):
                 self.setup.append(f"{target} = nn.ModuleList(nn.Module() for _ in range({len(keys)}))")
             else:
@@ -138,6 +138,7 @@ class Plain:
 
     def _weight(self, owner: str, name: str, p: Param) -> None:
         value = self._initial(p)
+        self.created.add(p.path)
         if p.kind == "param":
             self.setup.append(f"{owner}.{name} = nn.Parameter({value})")
         elif p.kind == "frozen":
@@ -196,25 +197,51 @@ class Plain:
 
     def _number(self, value: float) -> str:
         """A bound or a deviation; where it is ±1 / √fan-in of a weight of this block, as that."""
-        for fan, axis in self._fans():
+        for fan, text in self._fans():
             if fan > 1 and math.isclose(abs(value), fan ** -0.5, rel_tol=1e-15):
-                return f"{'-' * (value < 0)}\x00{axis}\x00{fan} ** -0.5"
+                power = f"{text}{' ** ' if text.endswith(')') else '**'}-0.5"
+                return f"-({power})" if value < 0 else power
         square = round(value * value)
         return f"math.sqrt({square})" if value > 0 and math.sqrt(square) == value and not value.is_integer() else repr(value)
 
     def _fans(self) -> Iterator[tuple[int, str]]:
-        """The fan-ins of the block's matrices and kernels, with the name of the axis where there is one alone."""
+        """The fan-ins of the block's matrices and kernels, as they are written: a named axis, or counted from the weight where that is there."""
         for p in self.owned.values():
             if len(p.type.shape) > 1:
                 inner = [s for s in p.type.shape[1:] if isinstance(s, int)]
-                yield math.prod(inner), _axes(p)[1] if len(inner) == 1 else "fan_in"
+                fan = math.prod(inner)
+                if len(inner) == 1 and _axes(p)[1]:
+                    yield fan, f"\x00{_axes(p)[1]}\x00{fan}"
+                elif p.path in self.created:
+                    yield fan, f"{self.names[p.path]}[0].numel()"
 
     # ---------------------------------------------------------------- forward
+    def _with_powers(self, statement: str) -> str:
+        """Numbers that are 1 / √n of a named size, or √n of a whole number, as that."""
+        sizes: dict[int, str] = {}
+        for s in (statement, *self._sized):
+            for name, size in re.findall(r"\x00(\w+)\x00(\d+)", s):
+                sizes.setdefault(int(size), name)
+
+        def spelled(found: re.Match[str]) -> str:
+            value = float(found[0])
+            for size, name in sizes.items():
+                if size > 1 and size ** -0.5 == value:
+                    return f"\x00{name}\x00{size}**-0.5"
+            square = round(value * value)
+            return f"math.sqrt({square})" if 1 < value < 1e6 and math.sqrt(square) == value else found[0]
+
+        return re.sub(r"(?<![\w.])\d+\.\d{9,}(?![\w.])", spelled, statement) if "raise" not in statement else statement
+
     def _special(self, node: fx.Node, writer: Writer) -> tuple[str, int] | None:
         """Private modules and checks in plain torch."""
         if node.target is parts.require:
             left, relation, right = writer.at(node.args[0], 7), node.args[1], writer.at(node.args[2], 7)
-            return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({node.args[3]!r})", 0
+            return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({quoted(str(node.args[3]))})", 0
+        if node.target is parts.fit:
+            return fits(node.args, writer.arg), 0
+        if node.target in (F.layer_norm, F.rms_norm):
+            return self._norm(node, writer)
         part = self.traced.parts.get(str(node.target)) if node.op == "call_module" else None
         if part is None:
             return None
@@ -222,12 +249,25 @@ class Plain:
         if part.kind == "op":
             return self._phase_op(part, args), 16
         if part.kind == "read":
-            return f"{args[0]}.clone() if self.training else {args[0]}", 0
-        if part.kind == "commit":
-            return f"if self.training:\n    {args[0]}.copy_({args[1]}.detach())", 0
+            return args[0], 16
+        if part.kind == "commit":  # bound anew, not written in place: the backward pass, also a compiled one, still needs the old value
+            return f"if self.training:\n    {args[0]} = {args[1]}.detach().to({args[0]}.dtype)", 0
         k = self.phase_of.setdefault(str(node.target), len(self.phase_of))
         called = f"({', '.join(args)})"
         return f"self.train_arm_{k}{called} if self.training else self.eval_arm_{k}{called}", 0
+
+    def _norm(self, node: fx.Node, writer: Writer) -> tuple[str, int] | None:
+        """A norm over the axes of its weight."""
+        weight = node.kwargs.get("weight")
+        known = weight.meta.get("type") if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
+        if known is None or tuple(known.shape) != tuple(node.args[1]):  # type: ignore[arg-type]
+            return None
+        named = {"layer_norm": ("weight", "bias", "eps"), "rms_norm": ("weight", "eps")}[node.target.__name__]  # type: ignore[union-attr]
+        shape, given = writer.arg(weight), {k: node.kwargs[k] for k in named if node.kwargs.get(k) is not None}
+        if given.get("eps") == 1e-5 and "bias" in named:
+            given.pop("eps")
+        texts = [writer.arg(node.args[0]), f"{shape}.shape", *(f"{k}={writer.arg(v)}" for k, v in given.items())]
+        return f"F.{node.target.__name__}({', '.join(texts)})", 16  # type: ignore[union-attr]
 
     def _phase_op(self, part: parts.Part, args: list[str]) -> str:
         if part.op == "dropout":
@@ -256,6 +296,14 @@ def _put(tree: dict[str, Any], path: str, what: Any) -> None:
         tree[name] = what
 
 
+def _only_key(items: dict[str, Any]) -> str:
+    """The one name below each number of a list, where blocks alone stand there under a name that a ModuleDict may hold."""
+    keys = {tuple(v) if isinstance(v, dict) else () for v in items.values()}
+    (key,) = keys if len(keys) == 1 else ((),)
+    fits = len(key) == 1 and all(isinstance(v[key[0]], str) for v in items.values()) and not hasattr(nn.ModuleDict, key[0])
+    return key[0] if fits else ""
+
+
 def _tuple(shape: str) -> str:
     return shape if shape == "()" else f"({shape})" if "," in shape else f"({shape},)"
 
@@ -264,4 +312,11 @@ def _axes(p: Param) -> list[str]:
     """The names of a weight's axes as the spec writes them, "" for expressions."""
     found = re.match(r"\s*(?:as\s+\w+\s*)?:\s*\w*\[([^\]]*)\]", p.span.source.text[p.span.end:])
     names = [n.strip() for n in found[1].split(",")] if found else []
-    return [n if n.isidentifier() else "" for n in names] if len(names) == len(p.type.shape) else [""] * len(p.type.shape)
+    return [_axis_name(n) for n in names] if len(names) == len(p.type.shape) else [""] * len(p.type.shape)
+
+
+def _axis_name(text: str) -> str:
+    """`c / groups` is c_per_group."""
+    if found := re.fullmatch(r"(\w+) / (\w+?)s?", text):
+        return f"{found[1]}_per_{found[2]}"
+    return text if text.isidentifier() else ""

@@ -259,7 +259,11 @@ class Writer:
 
 
 def hint(table: Value) -> str:
-    return table.node.name or table.node.op
+    return table.node.result_name(table.index) or table.node.op
+
+
+def called(value: Value) -> str:
+    return value.node.result_name(value.index) or "x"
 
 
 def _sizes(made: Definition) -> list[str]:
@@ -283,7 +287,7 @@ def _behind(values: list[Value]) -> set[int]:
 
 
 def _arm(name: str, outside: list[Value]) -> tuple[list[Node], dict[Value, Value]]:
-    inputs = [Node("input", (), {"name": v.node.name or "x"}, (v.type,), v.node.span, v.node.name or "x") for v in outside]
+    inputs = [Node("input", (), {"name": called(v)}, (v.type,), v.node.span, called(v)) for v in outside]
     return inputs, {v: Value(n) for v, n in zip(outside, inputs)}
 
 

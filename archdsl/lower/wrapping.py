@@ -1,6 +1,7 @@
 """Long lines of Python, broken inside their brackets."""
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 WIDTH = 120
@@ -19,23 +20,40 @@ def _broken(line: str, pad: str) -> list[str]:
     groups = _groups(line) if len(pad) + len(line) > WIDTH and not line.startswith('"""') else []
     if not groups:
         return [pad + line]
-    start, end, commas = max(groups, key=lambda g: g[1] - g[0])
+    start, end, commas = _chosen(line, groups, len(pad))
     if end == start + 1:
         return [pad + line]
-    cuts = [start, *commas, end]
-    parts = [line[a + 1:b].strip() for a, b in pairwise(cuts)]
-    rows: list[str] = []
-    for part in parts:
-        if rows and len(pad) + 4 + len(rows[-1]) + len(part) + 3 <= WIDTH:
-            rows[-1] += f", {part}"
-        elif part:
-            rows.append(part)
-    comma = "," if len(parts) > 1 else ""
-    out = [f"{pad}{line[:start + 1]}"]
-    for i, row in enumerate(rows):
-        *inner, last = _broken(row, f"{pad}    ")
-        out += [*inner, last + ("," if i + 1 < len(rows) else comma)]
-    return [*out, f"{pad}{line[end:]}"]
+    body = line[start + 1:end].strip()
+    inner = f"{pad}    "
+    if len(inner) + len(body) <= WIDTH and not body.endswith(","):
+        rows = [f"{inner}{body}"]
+    else:
+        generator = _is_generator(body)
+        pieces = re.split(r" (?=for )", body, maxsplit=1) if generator else [line[a + 1:b].strip() for a, b in pairwise([start, *commas, end])]
+        parts = [p for p in pieces if p]
+        rows = []
+        for part in parts:
+            *first, last = _broken(part, inner)
+            rows += [*first, last if generator else f"{last},"]
+    return [f"{pad}{line[:start + 1]}", *rows, f"{pad}{line[end:]}"]
+
+
+def _chosen(line: str, groups: list[tuple[int, int, list[int]]], pad: int) -> tuple[int, int, list[int]]:
+    """The last bracket, if what stands before it fits on a line, else the longest."""
+    last = groups[-1]
+    if pad + last[0] + 1 <= WIDTH and last[1] - last[0] > 1:
+        return last
+    return max(groups, key=lambda g: g[1] - g[0])
+
+
+def _is_generator(body: str) -> bool:
+    """Whether a comprehension stands in these brackets, not arguments."""
+    depth = 0
+    for word in re.findall(r"[(\[{]|[)\]}]|\bfor\b", body):
+        depth += (word in "([{") - (word in ")]}")
+        if word == "for" and depth == 0:
+            return True
+    return False
 
 
 def _groups(line: str) -> list[tuple[int, int, list[int]]]:

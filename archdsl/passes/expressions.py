@@ -140,8 +140,9 @@ def _operand(user: Node, value: Value) -> str:
 
 def _hint(users: list[Node], value: Value) -> str:
     user = users[0] if users else value.node
-    base = value.node.name or (f"{user.name or user.op}_{_operand(user, value)}" if users and _operand(user, value) else value.node.op)
-    return f"{base}_baked" if base == value.node.name or base == value.node.op else base
+    name = value.node.result_name(value.index)
+    base = name or (f"{user.name or user.op}_{_operand(user, value)}" if users and _operand(user, value) else value.node.op)
+    return f"{base}_baked" if base == name or base == value.node.op else base
 
 
 def _param(flat: Flat, address: str, value: Value) -> Param:

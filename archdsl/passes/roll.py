@@ -247,7 +247,7 @@ class _Definition:
         order = [k for k in formals if k in needed] + [k for k in needed if k not in formals]
         for k in order:
             type = roll.flat.params[k[1]].type if isinstance(k, tuple) else k.type
-            hint = k[1].rpartition(".")[2] if isinstance(k, tuple) else k.node.name
+            hint = k[1].rpartition(".")[2] if isinstance(k, tuple) else k.node.result_name(k.index)
             span = scope.call.span if scope.call is not None else NOWHERE
             self.local[k] = self.builder.input(formals.get(k) or hint or "x", type, span)
         return order
