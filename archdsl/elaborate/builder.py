@@ -8,7 +8,7 @@ from typing import Any
 from archdsl.diagnostics.model import Label, error
 from archdsl.elaborate.limits import MAX_ADDRESS, MAX_NODES, MAX_WEIGHTS, limit
 from archdsl.elaborate.values import HOLDERS, NeedInline, map_tensors
-from archdsl.graph import Graph, Guard, InitExpr, Knob, Node, Param, TensorType, Value
+from archdsl.graph import Graph, Guard, InitExpr, Knob, Mask, Node, Param, TensorType, Value
 from archdsl.ops.registry import find
 from archdsl.source import Span
 
@@ -22,6 +22,20 @@ register_forward_hook register_forward_pre_hook register_backward_hook register_
 register_load_state_dict_post_hook register_load_state_dict_pre_hook register_state_dict_post_hook register_state_dict_pre_hook
 """.split())
 """Names that a module of the lowered model already has (a test holds this list against torch)."""
+
+
+def _exact(value: Any) -> Any:
+    """A key that is equal for the same values alone: 1, 1.0 and true differ, and so do 0.0 and -0.0, in lists too."""
+    kind = value.__class__
+    if kind is Value or kind is str or kind is int:
+        return value
+    if kind is tuple:
+        return tuple([_exact(v) for v in value])
+    if kind is float:
+        return (kind, repr(value))
+    if kind is Mask:
+        return (kind, value.kind, _exact(value.args))
+    return (kind, value)
 
 
 class Builder:
@@ -72,7 +86,7 @@ class Builder:
         known = find(op)
         if known is None or known.random or known.phase:
             return None
-        return (op, tuple([(a.__class__, a) for a in args]), tuple([(k, repr(v) if type(v) is float else v) for k, v in attrs.items()]))
+        return (op, _exact(args), tuple([(k, v if v.__class__ is int else _exact(v)) for k, v in attrs.items()]))
 
     def input(self, name: str, type: TensorType, span: Span) -> Value:
         node = Node("input", (), {"name": name}, (type,), span, name)
