@@ -167,8 +167,13 @@ class Spec:
         return cost(made, sizes, form, dtype)
 
     def sized(self, variant: str | None, at: dict[str, int], knobs: dict[str, Any]) -> tuple[Elaborated, dict[str, int]]:
-        """The typed graph with its static sizes as in `at`, and the sizes in `at` that vary at run time."""
+        """The typed graph with its static sizes as in `at`, and the sizes in `at` that vary at run time. Raises A0645 for a size that is also a
+        setting."""
         static = static_names(self.decl)
+        for name in sorted(static & at.keys() & knobs.keys()):
+            setting = knobs[name] if isinstance(knobs[name], Setting) else python_setting(name, knobs[name])
+            raise error("A0645", f"the static size `{name}` is given twice: {at[name]} as a size and {setting_text(setting)} as a setting",
+                        setting.span, "the setting", help="give it once")
         made = self.elaborate(variant, {**knobs, **{n: v for n, v in at.items() if n in static}})
         return made, {n: v for n, v in at.items() if n not in static}
 
@@ -186,22 +191,24 @@ class Spec:
         from archdsl.streaming import source
 
         fits(made.graph, device, dtype, self.decl.name_span)
+        named = True
         if self.transforms(variant):
             from archdsl.passes.model import Model
 
-            model: Any = Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings).build(device, emit, flat, bind, form)
+            changed = Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings)
+            named = changed.keeps_weights(self.source(variant, settings).graph)
+            model: Any = changed.build(device, emit, flat, bind, form)
         else:
             model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form, source=source(made))
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
-                               lambda: self._foreign(variant, settings, made), self)
+                               lambda: self._foreign(variant, settings) if named else {}, self)
         return model
 
-    def _foreign(self, variant: str | None, knobs: dict[str, Any], made: Elaborated) -> dict[str, Any]:
-        """The foreign names of a built model. They are those of the spec as it is written: a variant whose `transform`s change weights has none."""
-        from archdsl.names import own_shapes, weight_maps
+    def _foreign(self, variant: str | None, knobs: dict[str, Any]) -> dict[str, Any]:
+        """The foreign names of the spec as it is written: a variant whose `transform`s change weights has none."""
+        from archdsl.names import weight_maps
 
-        source = self.source(variant, knobs)
-        return weight_maps(self.module, self.name, source) if made is source or own_shapes(made.graph) == own_shapes(source.graph) else {}
+        return weight_maps(self.module, self.name, self.source(variant, knobs))
 
     @staticmethod
     def _knobs(knobs: dict[str, Any]) -> dict[str, Any]:
@@ -489,6 +496,11 @@ def resolve_source(text: str) -> tuple[Spec, str | None]:
     if model:
         if model not in spec.models:
             raise _no_such(text, rest, spec)
+        entries = [name.partition(".")[2] for name in spec.models if name != model and family(name) == model]
+        if variant and entries and variant not in spec.models[model].variants:
+            span = Span(Source("SOURCE", text), len(text) - len(variant), len(text))
+            raise error("A0401", f"`{model}` has neither an entry nor a variant `{variant}`", span, "no such name",
+                        help=did_you_mean(variant, [*entries, *spec.models[model].variants]) or (f"its entries are {', '.join(entries)}",))
         return spec.models[model], variant or None
     for s in spec.models.values():
         if rest in s.variants:

@@ -30,4 +30,11 @@ CODES: dict[str, Code] = {
         bad="archdsl cost llama --dtype f8",
         good="archdsl cost llama --dtype bf16",
     ),
+    "A0645": Code(
+        "a static size that is given twice",
+        "`static H` fixes a size of an input when the model is built. `--at H=…` and `--set H=…` both say at which size, as do `at` and the knobs in "
+        "Python; one of them is enough, and two may disagree.",
+        bad='archdsl.load("fixed.arch").cost(at = {"H": 8}, H = 16)',
+        good='archdsl.load("fixed.arch").cost(at = {"H": 8})',
+    ),
 }

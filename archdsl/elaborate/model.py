@@ -27,6 +27,8 @@ from archdsl.source import Span
 from archdsl.syntax import tree
 
 T = TypeVar("T")
+OF_PYTHON = frozenset(("variant", "seed", "device", "dtype", "form", "emit", "flat", "bind", "knobs", "at"))
+"""The arguments of `Spec.build` and `Spec.cost` beside knobs."""
 
 
 @record(frozen=True)
@@ -145,6 +147,9 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     idle = _unused(session, overrides, graph, knobs, decl, module)
     sizes = {n: s for i in inputs for n, s in i.sizes.items()}
     knobs.update(graph.knobs)
+    for name in sorted(OF_PYTHON & knobs.keys()):
+        raise error("A0231", f"a knob cannot be called `{name}`, as an argument of `build` or `cost` is", knobs[name].span or decl.name_span,
+                    "could not be set from Python", help=f"call it otherwise, for example `{name}_of_model`")
     return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps, idle=idle)
 
 

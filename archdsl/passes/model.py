@@ -166,6 +166,11 @@ class Model:
             after = replace(after, recipe=(*self.recipe, replace(after.recipe[-1], notes=(*notes, *measured))))
         return after
 
+    def keeps_weights(self, first: Graph) -> bool:
+        """Whether all weights of the first graph are there as they were: under their addresses, neither moved nor the values of expressions."""
+        before, after = ({a: (p.kind, p.type) for a, p in g.parameters() if p.kind != "const"} for g in (first, self.graph))
+        return before == after and {e.target: e for e in self.names.entries} == {e.target: e for e in _same(first).entries}
+
     # ---------------------------------------------------------------- torch
     @property
     def foreign(self) -> dict[str, Foreign]:

@@ -91,3 +91,44 @@ def test_only_equal_neighbours_fold():
 def test_layers_that_differ_below_do_not_fold():
     rows = [row(""), row("a.0"), row("a.0.x"), row("a.1"), row("a.1.y"), row("a.2"), row("a.2.y")]
     assert names(branches(tuple(rows))) == ["a.0", "a.1-a.2"]
+
+
+STATIC = """model Fixed(d: int = 4)(image: [B = 1, 3, H = 8, W = 8]) -> y: [B, 3, H, W] {
+  static H, W
+  param positions: [3, H, W] = zeros()
+  return image + positions
+}
+"""
+
+
+def test_a_static_size_is_given_once(archdsl, tmp_path):
+    (tmp_path / "fixed.arch").write_text(STATIC)
+    assert "384" in archdsl("cost", "fixed.arch", "--at", "H=8", "--set", "W=16").stdout
+    said = archdsl("cost", "fixed.arch", "--at", "H=8,B=2", "--set", "H=9", code=1).stderr
+    assert "error[A0645]: the static size `H` is given twice: 8 as a size and 9 as a setting" in said and "H=9" in said
+
+
+def test_static_sizes_stand_in_the_manifest(archdsl, tmp_path):
+    import json
+
+    (tmp_path / "fixed.arch").write_text(STATIC + "variant wide { W = 16 }\n")
+    archdsl("compile", "fixed.arch:wide", "--set", "H=5", "-o", "out")
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["knobs"] == {"d": 4, "H": 5, "W": 16}
+
+
+ENTRIES = """model Two(d: int = 8) {
+  entry encode(x: [B, d]) -> y: [B, d] { return x }
+  entry decode(x: [B, d]) -> y: [B, d] { return 2 * x }
+}
+variant wide { d = 16 }
+"""
+
+
+def test_an_unknown_entry(archdsl, tmp_path):
+    (tmp_path / "two.arch").write_text(ENTRIES)
+    for name, help in (("Two.decod", "did you mean `decode` or `encode`?"), ("Two.x", "its entries are encode, decode"), ("Two.wid", "did you mean `wide`?")):
+        said = archdsl("cost", f"two.arch:{name}", code=1).stderr
+        assert f"error[A0401]: `Two` has neither an entry nor a variant `{name[4:]}`" in said and help in said
+        assert f"two.arch:{name}" in said
+    for name in ("Two.wide", "Two.decode.wide"):
+        assert archdsl("cost", f"two.arch:{name}").stdout.startswith(f"{name} at")

@@ -101,6 +101,11 @@ def scaled(_: Any) -> dict[str, Any]:
     return {"model": model, "weights": archdsl.export_weights(model, source="hf")}
 
 
+def fixed(_: Any) -> dict[str, Any]:
+    write("fixed.arch", "model Fixed()(x: [B = 1, H = 4]) -> y: [B, H] {\n  static H\n  param shift: [H] = zeros()\n  return x + shift\n}\n")
+    return {}
+
+
 def autoencoder(_: Any) -> dict[str, Any]:
     copies("vit", "gpt2")(_)
     text = """\
@@ -178,7 +183,11 @@ model Net(c: int = 4)(image: [B = 1, 3, H = 9, W = 9]) -> y: [B, c, H, W] {
 
 AROUND: dict[str, Callable[[Any], dict[str, Any]]] = {
     "A0511": moe, "A0513": mine, "A0515": copies("llama"), "A0541": copies("vit"), "A0542": scaled, "A0545": autoencoder, "A0566": passes,
+<<<<<<< Updated upstream
     "A0567": passes, "A0569": calibration, "A0571": calibration, "A0622": specs,
+=======
+    "A0567": passes, "A0622": specs, "A0645": fixed,
+>>>>>>> Stashed changes
 }
 """Code -> what writes the files that the page's example reads, and gives the names that it uses."""
 
