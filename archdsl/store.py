@@ -70,8 +70,9 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
     """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
     `passes`: steps behind those of the variant, and what goes with them. `flat`: model.py is one class. `export` adds model.pt2 (torch.export,
     dynamic sizes), `onnx` model.onnx. `again`: the compiled folder whose graph `spec` is; the new one tells of the same spec, settings and recipe,
-    has its element type unless `dtype` says otherwise, and without `passes` its foreign names. Raises ArchError A0501 for a form that is not
-    built, A0521 for a folder that is not ours, A056x for a step that does not fit, A0627 for a place that cannot be written."""
+    has its element type unless `dtype` says otherwise, and its foreign names. Behind a step that changes weights there are no foreign names. Raises
+    ArchError A0501 for a form that is not built, A0521 for a folder that is not ours, A056x for a step that does not fit, A0627 for a place that
+    cannot be written."""
     from archdsl.lower.build import float_type
     from archdsl.spec import require_form
 
@@ -79,6 +80,7 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
     earlier = read_manifest(Path(again)) if again is not None else None
     dtype = float_type(earlier.dtype if earlier is not None and dtype is None else dtype)
     recipe: list[Any] = earlier.recipe if earlier is not None else []
+    changed = None
     if passes is not None or spec.transforms(variant):
         changed = (passes or _passing()).model(spec, variant, knobs or {}, seed=seed, dtype=dtype, weights=weights, source=source)
         made, model, recipe = changed.made, changed.build(flat=flat), [a.to_json() for a in changed.recipe]
@@ -100,9 +102,11 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
             manifest = manifest.model_copy(update={f: getattr(earlier, f) for f in CARRIED})
         manifest.recipe = recipe
         _write(folder, made, model)
-        names = _foreign(model) if again is None else {} if passes is not None else {k: m.to_json() for k, m in _names(Path(again) / NAMES).items()}
+        names = {}
+        if changed is None or changed.keeps_weights(spec.source(variant, knobs or {}).graph):
+            names = _foreign(spec, variant, knobs or {}) if again is None else _names(Path(again) / NAMES)
         if names:
-            (folder / NAMES).write_text(json.dumps(names) + "\n", encoding="utf-8")
+            (folder / NAMES).write_text(json.dumps({k: m.to_json() for k, m in names.items()}) + "\n", encoding="utf-8")
             manifest.exports.append(NAMES)
         if export:
             _export(folder, made, model, manifest)
@@ -223,9 +227,11 @@ def _write(folder: Path, made: Elaborated, model: Any) -> None:
     (folder / "weights.safetensors").chmod(0o644)
 
 
-def _foreign(model: Any) -> dict[str, Any]:
-    """The foreign names of a model as JSON."""
-    return {name: m.to_json() for name, m in model.archdsl.names.items()} if hasattr(model, "archdsl") else {}
+def _foreign(spec: Spec, variant: str | None, knobs: dict[str, Any]) -> dict[str, WeightMap]:
+    """The foreign names of the model as it is written, before any `transform`."""
+    from archdsl.names import weight_maps
+
+    return weight_maps(spec.module, spec.name, spec.source(variant, knobs))
 
 
 # ---------------------------------------------------------------- exports

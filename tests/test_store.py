@@ -199,8 +199,50 @@ def test_a_folder_compiled_again_tells_of_the_same_spec(tmp_path, folders):
     for f in ("names.json", "weights.safetensors"):
         assert (tmp_path / "again" / f).read_bytes() == (first / f).read_bytes()
     passed = compile_to(tmp_path / "passed", spec, weights=load_file(first / "weights.safetensors"), again=first,
-                        passes=Passing((Step.parse("bake"),)))
+                        passes=Passing((Step.parse("centre"),)))
     assert passed.spec == "gpt2.arch" and "names.json" not in passed.exports and not (tmp_path / "passed" / "names.json").exists()
+    baked = compile_to(tmp_path / "baked", spec, weights=load_file(first / "weights.safetensors"), again=first, passes=Passing((Step.parse("bake"),)))
+    assert "names.json" in baked.exports and (tmp_path / "baked/names.json").read_bytes() == (first / "names.json").read_bytes()
+
+
+WEIGHED = """use std.linear { Linear }
+use std.norm { LayerNorm }
+
+model Net(d: int = 4)(x: [B = 1, d]) -> y: [B, d] {
+  param gain: [d] = ones()
+  return (2 * gain) * (x |> Linear(d, bias = false) as map |> LayerNorm() as norm |> Linear(d) as head)
+}
+
+variant plain { transform bake() }
+
+names other of Net {
+  "g" <-> gain
+  "map" <-> map.weight
+  "norm.*" <-> norm.*
+  "head.*" <-> head.*
+}
+"""
+
+
+def test_foreign_names_stay_until_a_step_changes_weights(tmp_path):
+    """`bake` writes `2 * gain` in the place of `gain`, whose shape it keeps: under the foreign name it would mean something else."""
+    from archdsl.passes.contract import bits
+    from archdsl.passes.model import Passing
+    from archdsl.passes.registry import PASSES, graph_pass
+
+    @graph_pass("keep_all_weights()", contract=bits())
+    def keep_all_weights(edit):
+        """Renames nothing and changes nothing."""
+
+    try:
+        spec = archdsl.loads(WEIGHED)
+        kept = compile_to(tmp_path / "kept", spec, passes=Passing(("keep_all_weights()",)))
+        assert kept.exports == ["names.json"] and len(archdsl.open(tmp_path / "kept").archdsl.names["other"].entries) == 6
+    finally:
+        PASSES.pop("keep_all_weights")
+    assert compile_to(tmp_path / "plain", spec, "plain").exports == []
+    assert spec.build("plain").archdsl.names == {}
+    assert set(spec.build().archdsl.names) == {"other"}
 
 
 def test_a_folder_compiled_again_keeps_its_element_type(tmp_path):
