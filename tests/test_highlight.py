@@ -16,11 +16,13 @@ from pygments.token import Comment, Error, Keyword, Name, Number, String
 
 from archdsl import highlight
 from archdsl.elaborate.walk import TYPES
-from archdsl.syntax.lexer import RESERVED
+from archdsl.syntax import table as tables
+from archdsl.syntax.lexer import RESERVED, STARTERS
 
 ROOT = Path(__file__).parent.parent
 CODE = ROOT / "editors/vscode"
 TEXTS = sorted([*(ROOT / "specs").rglob("*.arch"), *(ROOT / "stdlib").rglob("*.arch")])
+FUNCTIONS = {"floordiv", "ceildiv", "mod", "min", "max", "rearrange", "under", "reduce", "einsum", "layout"}  # coloured as what is called
 WORDS = {*highlight.DECLARE, *highlight.MODIFY, *highlight.STATEMENTS, *highlight.FLOW, *highlight.CLAUSES, *highlight.LOGIC, *highlight.CONSTANTS}
 
 
@@ -55,6 +57,13 @@ def test_words_are_those_of_the_grammar():
     assert set(highlight.TYPES) == TYPES
 
 
+def test_words_are_those_of_the_lexer():
+    """Every word that the parse table has a kind of its own for is coloured, in both."""
+    kinds = tables.load().words
+    lexed = {*kinds.word, *RESERVED, *STARTERS} - set(highlight.TYPES) - FUNCTIONS
+    assert lexed and lexed - WORDS == set()
+
+
 def test_the_entry_point():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, _, name = project["entry-points"]["pygments.lexers"]["archdsl"].partition(":")
@@ -74,6 +83,8 @@ def test_textmate_grammar_has_the_same_words():
 
 def test_the_extension_is_whole():
     package = json.loads((CODE / "package.json").read_text(encoding="utf-8"))
+    locked = json.loads((CODE / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    assert locked[""]["dependencies"] == package["dependencies"] and all(f"node_modules/{name}" in locked for name in package["dependencies"])
     files = [package["main"], *(g["path"] for g in package["contributes"]["grammars"]),
              *(entry["configuration"] for entry in package["contributes"]["languages"])]
     assert all((CODE / file).is_file() for file in files)
