@@ -32,10 +32,11 @@ class Note:
         return self.common if several and self.common else self.text
 
 
-def notes_on(a: Graph, b: Graph, names: Mapping[str, str]) -> tuple[Note, ...]:
-    """Sentences without a verb. `names`: path after -> path before of the blocks that both call."""
+def notes_on(a: Graph, b: Graph, names: Mapping[str, str], named: bool = True) -> tuple[Note, ...]:
+    """Sentences without a verb. `names`: path after -> path before of the blocks that both call; `named`: the blocks' own names say more than
+    their addresses do, as those of a loop's layers do not."""
     found = [*_types(a, b), *_weights(a, b), *_counted(_ops(a, b, names)), *map(Note, _guards(a, b))]
-    if a.name != b.name:
+    if named and a.name != b.name:
         found.insert(0, Note(f"block {a.name} → {b.name}"))
     if all(n.size for n in found) and _keys(a, {}) == _keys(b, names) and _wires(a, {}) != _wires(b, names):
         found.append(Note("connected in another way"))
@@ -96,6 +97,7 @@ def _weights(a: Graph, b: Graph) -> Iterator[Note]:
             name = x.path if x.path == y.path else f"{x.path} → {y.path}"
             parts = [f"{old} → {new}" for old, new in ((x.kind, y.kind), (str(x.type), str(y.type))) if old != new]
             if (old := init_text(x.init)) != (new := init_text(y.init)):
+                old, new = (init_text(p.init, 6) for p in (x, y)) if init_text(x.init, 6) != init_text(y.init, 6) else (old, new)
                 parts.append(f"init {old} → {new}")
             size = sized and x.path == y.path and x.kind == y.kind and _is_size(x.type, y.type) and _form(x.init) == _form(y.init)
             if parts or x.path != y.path:
@@ -107,12 +109,12 @@ def _form(e: Any) -> Any:
     return (e.op, *map(_form, e.args), *(k for k, _ in e.attrs)) if isinstance(e, InitExpr) else None
 
 
-def init_text(e: Any) -> str:
-    """An initialiser as the language writes it, nearly."""
+def init_text(e: Any, digits: int | None = None) -> str:
+    """An initialiser as the language writes it, nearly; numbers in full or in some digits."""
     if not isinstance(e, InitExpr):
-        return show(e)
-    attrs = [f"{k} = {show(v)}" for k, v in e.attrs]
-    return f"{e.op}({', '.join([*map(init_text, e.args), *attrs])})" if e.args or attrs else e.op
+        return f"{e:.{digits}g}" if digits and isinstance(e, float) else show(e)
+    attrs = [f"{k} = {init_text(v, digits)}" for k, v in e.attrs]
+    return f"{e.op}({', '.join([*(init_text(a, digits) for a in e.args), *attrs])})" if e.args or attrs else e.op
 
 
 # ---------------------------------------------------------------- ops

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from typing import Any
 
 from archdsl.cost.layers import count_params
 from archdsl.cost.units import short
 from archdsl.diffing.model import Difference
-from archdsl.diffing.structure import Change
+from archdsl.diffing.structure import Change, looks
 from archdsl.diffing.text import change_of
 from archdsl.draw.page import filled
 from archdsl.graph import Graph
@@ -40,18 +41,27 @@ def _table(title: str, left: str, right: str, rows: Iterator[Cells]) -> str:
 def _structure(root: Change) -> Iterator[Cells]:
     if root.notes:
         yield "changed", "the model", "the model", _notes(root)
-    for c in root.below:
-        yield from _rows(c, 0, False)
+    yield from _below(root, 0, False)
 
 
-def _rows(c: Change, depth: int, several: bool) -> Iterator[Cells]:
-    """`several`: the rows stand for several layers."""
+def _below(change: Change, depth: int, several: bool) -> Iterator[Cells]:
+    """Rows of what a block holds. A layer that differs as an earlier one of its list does is one row, which names that one."""
+    told: dict[Any, Change] = {}
+    for c in change.below:
+        label = (c.before or c.after or "").rpartition(".")[0]
+        first = told.setdefault((label, c.before is None, looks(c)), c)
+        yield from _rows(c, depth, several, None if first is c or c.silent else first)
+
+
+def _rows(c: Change, depth: int, several: bool, like: Change | None) -> Iterator[Cells]:
+    """`several`: the rows stand for several layers; `like`: an earlier one to which the same happened."""
     several = several or c.count > 1
     kind = c.kind if c.place in ("kept", "shifted") or c.kind != "same" else c.place
     a, b = c.graphs
-    yield kind, _block(c.before, c.last_before, c.count, a, depth), _block(c.after, c.last_after, c.count, b, depth), _notes(c, several)
-    for b in c.below:
-        yield from _rows(b, depth + 1, several)
+    note = _notes(c, several) if like is None or not c.below else f"as <code>{escape(like.before or like.after or '')}</code>"
+    yield kind, _block(c.before, c.last_before, c.count, a, depth), _block(c.after, c.last_after, c.count, b, depth), note
+    if like is None:
+        yield from _below(c, depth + 1, several)
 
 
 def _block(first: str | None, last: str | None, count: int, graph: Graph | None, depth: int) -> str:
@@ -59,7 +69,8 @@ def _block(first: str | None, last: str | None, count: int, graph: Graph | None,
     if first is None or graph is None:
         return ""
     params = count_params(graph)
-    told = graph.name + (f", {short(params)} parameters" + (" each" if count > 1 else "") if params else "")
+    name = graph.name if graph.name not in first.split(".") else ""  # a loop's layers are called as their label
+    told = ", ".join(filter(None, (name, f"{short(params)} parameters" + (" each" if count > 1 else "") if params else "")))
     address = f"{first} to {(last or first).rpartition('.')[2]}" if count > 1 else first
     times = f" <b>× {count}</b>" if count > 1 else ""
     return f'<span style="padding-left:{1.2 * depth:.1f}em"><code>{escape(address)}</code>{times} <small>{escape(told)}</small></span>'

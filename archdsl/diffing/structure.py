@@ -82,7 +82,8 @@ class Comparison:
                 below.append(alone("removed", x[1], _join(before, x[0])))
             elif y is not None:
                 below.append(alone("added", y[1], _join(after, y[0])))
-        return Change("changed", place, before, after, (a, b), notes_on(a, b, names), below)
+        labels = a.name in before.split(".") and b.name in after.split(".")
+        return Change("changed", place, before, after, (a, b), notes_on(a, b, names, not labels), below)
 
     # ---------------------------------------------------------------- which child is which
     def children(self, a: dict[str, Graph], b: dict[str, Graph]) -> list[tuple[Any, Any]]:

@@ -107,6 +107,18 @@ def test_a_page(archdsl, spec, tmp_path):
     assert page.count("<tr") == page.count("</tr>") and len(page.encode()) < 1_000_000
 
 
+def test_a_page_tells_what_happens_to_several_layers_once(archdsl, tmp_path):
+    text = SPEC.replace("MLP(hidden)", "MLP(if i % 2 == 0 { hidden } else { 8 })").replace("depth: int = 3", "depth: int = 5")
+    (tmp_path / "a.arch").write_text(text)
+    (tmp_path / "b.arch").write_text(text.replace("{ hidden }", "{ 32 }"))
+    archdsl("diff", "a.arch", "b.arch", "-o", "a.html")
+    rows = (tmp_path / "a.html").read_text().split("<tr")
+    layers = [next(r for r in rows if f"<code>layers.{i}</code> <small>" in r) for i in range(5)]
+    assert [r.startswith(' class="changed"') for r in layers] == [True, False, True, False, True]
+    assert ["as <code>layers.0</code>" in r for r in layers] == [False, False, True, False, True]
+    assert sum("layers.2.mlp" in r for r in rows) == 0 < sum("layers.0.mlp.up<" in r for r in rows)
+
+
 @needs_chromium
 def test_a_page_stands_side_by_side(archdsl, spec, tmp_path):
     archdsl("diff", spec, "other.arch", "-o", "a.html")
