@@ -53,7 +53,7 @@ def _named(t: Template, numbers: tuple[Number, ...], root: bool) -> dict[int, st
 
 def _types(d: Definition, sizes: dict[int, str]) -> str:
     def shape(v: Value) -> str:
-        return re.sub(r"(?<![\w.])\d+(?![\w.])", lambda m: sizes.get(int(m[0]), m[0]), str(v.type))
+        return re.sub(r"(?<=[\[ ])\d+(?=[,\]])", lambda m: sizes.get(int(m[0]), m[0]), str(v.type))
 
     given = ", ".join(f"{v.node.attrs['name']}: {shape(v)}" for v in d.source.inputs)
     names = [*d.source.output_names, *[None] * len(d.source.outputs)]

@@ -142,6 +142,7 @@ class Writer:
                     visit(o)
 
         visit(node)
+        inside = [n for n in inside if not (node.op == "output" and node.args[0] is n)]  # a name for what is returned makes no line shorter
         if not inside:
             return False
         half = [n for n in inside if len(self._expr(n)[0]) <= 0.7 * len(self._right(node))] or inside

@@ -104,7 +104,7 @@ def test_names_and_numbers_say_what_they_are():
     rope = python_source(build(LLAMA))
     assert "getitem" not in rope and "position = torch.arange(" in rope
     assert "hidden: int" in text and "out2" not in text
-    assert "a=-i ** -0.5, b=i ** -0.5" in text and "a=math.sqrt(5)" in text
+    assert "a=-(i**-0.5), b=i**-0.5" in text and "a=math.sqrt(5)" in text
     assert '"""Two stages. Mixes by `mix`."""' in text and "unit_drop" not in text
 
 
