@@ -46,7 +46,6 @@ def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = 
     return found.found
 
 
-def _alike(a: list[Any], b: list[Any]) -> bool:
 def _about(spec: Spec, known: dict[int, Weights]) -> list[Any]:
     """What compiling foreign names depends on: the weights and the knobs at the default and in each variant."""
     out: list[Any] = []
@@ -57,6 +56,7 @@ def _about(spec: Spec, known: dict[int, Weights]) -> list[Any]:
     return out
 
 
+def _alike(a: list[Any], b: list[Any]) -> bool:
     return len(a) == len(b) and all(type(x) is type(y) and x == y for x, y in zip(a, b))
 
 
