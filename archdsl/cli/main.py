@@ -1,13 +1,15 @@
 """The command `archdsl`. Exit 0 on success, 1 on a finding, 2 on wrong usage or a fault of ours; 130 and 141 after Ctrl-C and a closed pipe."""
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from archdsl.diagnostics.model import ArchError
 
@@ -15,6 +17,7 @@ from archdsl.diagnostics.model import ArchError
 # arguments) takes 0.1 s: twice as long as checking a spec. Whatever else the user writes, help included, goes through typer.
 PLAIN = {"check": ("--json", "--fix", "--no-lints"), "fmt": ("--check",)}
 BROKEN_PIPE, INTERRUPTED = 141, 130  # as a shell reports the two signals
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run() -> NoReturn:
@@ -33,21 +36,47 @@ def run() -> NoReturn:
 def main() -> None:
     """Reads the command line and ends in SystemExit. What is neither an ArchError nor wrong usage is a fault of archdsl: it says so
     and keeps the traceback in a file."""
+    _open_streams()
+    try:
+        try:
+            _dispatch()
+        finally:
+            _flush()  # here: what goes wrong with it later would be told by Python
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as fault:
+        code = _unwritable(fault)
+        if code is None:  # the last line of defence: reported as ours, in full
+            from archdsl.cli.bug import report
+
+            with suppress(OSError):
+                report(fault)
+            _is_lost(sys.stderr)
+            code = 2
+        sys.exit(code)
+
+
+def _open_streams() -> None:
+    if sys.stdout is None or sys.stderr is None:  # the caller closed them
+        nothing = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  until the process ends
+        sys.stdout, sys.stderr = sys.stdout or nothing, sys.stderr or nothing
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a narrow locale must not end a report
-    try:
-        verb, *arguments = sys.argv[1:] or [""]
-        if verb in PLAIN and any(not a.startswith("-") for a in arguments) and all(a in PLAIN[verb] or not a.startswith("-") for a in arguments):
-            sys.exit(guarded(lambda: _run_plain(verb, arguments)))
-        from archdsl.cli.shell import app
 
-        app(prog_name="archdsl")
-    except Exception as fault:  # the last line of defence: reported as ours, in full
-        from archdsl.cli.bug import report
 
-        report(fault)
-        sys.exit(2)
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _dispatch() -> None:
+    verb, *arguments = sys.argv[1:] or [""]
+    if verb in PLAIN and any(not a.startswith("-") for a in arguments) and all(a in PLAIN[verb] or not a.startswith("-") for a in arguments):
+        sys.exit(guarded(lambda: _run_plain(verb, arguments)))
+    from archdsl.cli.shell import app
+
+    app(prog_name="archdsl")
 
 
 def _run_plain(verb: str, arguments: list[str]) -> int:
@@ -60,20 +89,53 @@ def _run_plain(verb: str, arguments: list[str]) -> int:
 def guarded(call: Callable[[], int]) -> int:
     """The exit code of a command; what a user or a spec did wrong is shown on standard error."""
     try:
-        code = call()
-        sys.stdout.flush()
-        return code
-    except ArchError as fault:
-        from archdsl.cli.output import show_diagnostics
+        try:
+            code = call()
+            sys.stdout.flush()
+            return code
+        except ArchError as fault:
+            from archdsl.cli.output import show_diagnostics
 
-        sys.stdout.flush()
-        show_diagnostics(fault.diagnostics, sys.stderr)
-        return 1
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit complains
-        return BROKEN_PIPE
+            sys.stdout.flush()
+            show_diagnostics(fault.diagnostics, sys.stderr)
+            return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as fault:
+        code = _unwritable(fault)
+        if code is None:
+            raise
+        return code
+
+
+def _unwritable(fault: Exception) -> int | None:
+    """The exit code where standard output or error takes nothing more: a reader that went away is told nothing, a full disk on the other stream.
+    None for any other fault."""
+    if not isinstance(fault, OSError) or fault.filename is not None:
+        return None
+    lost = [name for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)) if _is_lost(stream)]
+    if not lost and fault.errno in FULL:  # what did not fit is gone: a flush has nothing to complain of
+        lost = ["standard output"]
+    if isinstance(fault, BrokenPipeError):
+        return BROKEN_PIPE
+    if lost == ["standard output"]:
+        from archdsl.cli.output import show_diagnostics
+        from archdsl.files import unwritable
+
+        with suppress(OSError):
+            show_diagnostics(unwritable("standard output", fault).diagnostics, sys.stderr)
+        _is_lost(sys.stderr)
+    return 1 if lost else None
+
+
+def _is_lost(stream: TextIO) -> bool:
+    """Whether a stream takes nothing more; then it leads nowhere from here on, or Python would complain of it at exit."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

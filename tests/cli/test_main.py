@@ -74,3 +74,43 @@ def test_closed_pipe():
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(30) == 128 + signal.SIGPIPE
     process.stderr.close()
+
+
+def closed_pipe() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
+@pytest.mark.parametrize(("arguments", "code"), [
+    (("explain", "A0303"), 0), (("--version",), 0), (("--help",), 0), (("check", "vit"), 0), (("check", "absent.arch"), 1),
+    (("cost", "absent.arch"), 1), (("fmt", "absent.arch"), 1), (("no-such",), 2)])
+def test_output_that_leads_nowhere(tmp_path, arguments, code):
+    """A full disk, a reader that went away, a stream that the caller closed: a clean end, told on the stream that is left."""
+    told = "error[A0627]: `standard output` cannot be written: no space left on device"
+    prints = arguments[0] in ("explain", "--version", "--help", "check")
+    command = [sys.executable, "-m", "archdsl.cli.main", *arguments]
+    shell = " ".join(command)
+
+    def ended(**streams: int) -> subprocess.CompletedProcess[str]:
+        given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        return subprocess.run(command, **given, cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path)}, text=True)
+
+    with open("/dev/full", "w") as full:
+        found = [(ended(stdout=full.fileno()), 1 if prints else code, prints), (ended(stderr=full.fileno()), 1 if code else 0, False),
+                 (ended(stdout=full.fileno(), stderr=full.fileno()), 1 if prints or code else 0, False)]
+    for name in ("stdout", "stderr"):
+        pipe = closed_pipe()
+        try:
+            lost = 1 if arguments[0].startswith("--") else 141  # typer's own pages end with 1
+            found.append((ended(**{name: pipe}), lost if (prints if name == "stdout" else code and arguments[0] != "check") else code, False))
+        finally:
+            os.close(pipe)
+    for closing in (">&-", "2>&-", ">&- 2>&-"):
+        found.append((subprocess.run(["sh", "-c", f"{shell} {closing}"], capture_output=True, cwd=tmp_path, text=True), code, False))
+    for done, wanted, said in found:
+        assert done.returncode == wanted, (done, wanted)
+        assert "Traceback" not in str(done.stderr) and "A0901" not in f"{done.stderr}{done.stdout}" and "Exception" not in str(done.stderr)
+        assert (told in str(done.stderr)) is said
+    assert not list(tmp_path.iterdir())
