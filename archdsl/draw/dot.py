@@ -43,7 +43,7 @@ class _Writer:
 
     def lines(self) -> Iterator[str]:
         yield f"graph [compound=true, rankdir=TB, nodesep=0.3, ranksep=0.35, labelloc=t, fontname=Helvetica, label={_quoted(self.head())}]"
-        yield 'node [fontname=Helvetica, fontsize=11, color="#8a8f98", fillcolor="#ffffff", margin="0.14,0.06"]'
+        yield 'node [fontname=Helvetica, fontsize=11, color="#8a8f98", fillcolor="#ffffff", margin="0.14,0.06", height=0.32]'
         yield 'edge [fontname=Courier, fontsize=9, color="#646b76", fontcolor="#646b76", arrowsize=0.6]'
         yield from self.inside(self.view.root, (), 1)
 
