@@ -7,7 +7,7 @@ from typing import Any
 
 from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
-from archdsl.elaborate.hints import did_you_mean, nearest_help
+from archdsl.elaborate.hints import did_you_mean, mend, nearest_help
 from archdsl.elaborate.values import POISON, BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
 from archdsl.records import replace
@@ -257,7 +257,7 @@ class Library:
         if parts[0] == "std":
             return self._library(name, parts[1:], span)
         if user.is_library or user.folder is None:
-            raise error("A0207", f"there is no module `{name}`", span, help=did_you_mean(name, library_modules()))
+            raise error("A0207", f"there is no module `{name}`", span, **mend(name, library_modules(), span))
         return self._beside(name, parts, user, span)
 
     def _library(self, name: str, parts: list[str], span: Span) -> Module:
@@ -266,7 +266,7 @@ class Library:
         source = library_source(name)
         if source is None:
             raise error("A0207", f"the library has no module `{name}`", span, "not in the library",
-                        help=did_you_mean(name, library_modules()) or (f"it has {', '.join(library_modules())}",))
+                        **mend(name, library_modules(), span, f"it has {', '.join(library_modules())}"))
         return self._load(name, source, library_tree(name), True, None, [])
 
     def _beside(self, name: str, parts: list[str], user: Module, span: Span) -> Module:
@@ -275,7 +275,7 @@ class Library:
         path = os.path.join(folder, *parts[:-1], parts[-1] + ".arch")
         if not os.path.lexists(path):
             raise error("A0207", f"there is no module `{name}`", span, f"neither in the library nor beside {user.source.path}",
-                        help=did_you_mean(name, [*library_modules(), *(f[:-5] for f in _listed(folder))]))
+                        **mend(name, [*library_modules(), *(f[:-5] for f in _listed(folder))], span))
         key = os.path.realpath(path)
         if not key.startswith(os.path.join(os.path.realpath(folder), "")):
             raise error("A0603", f"the module `{name}` lies outside of the spec's folder", span, "reached through a link",

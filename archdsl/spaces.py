@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate.domains import Domain, outside
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend, mend_address
 from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -53,6 +53,12 @@ def knobs_in_search(spec: Spec, variant: str | None = None) -> dict[str, Knob]:
 
 
 # ---------------------------------------------------------------- checks
+def _of_span(d: tree.Space) -> Span:
+    """Where a space names its model."""
+    found = re.search(rf"\bof\s+({re.escape(d.model)})\b", d.span.text)
+    return Span(d.span.source, d.span.start + found.start(1), d.span.start + found.end(1)) if found else d.span
+
+
 def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
     """Defaults that lie outside their own domain, spaces of nothing, limits that cannot be read at the defaults (`resolve` has read their names)."""
     found = Collector()
@@ -68,7 +74,8 @@ def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
         if not isinstance(d, tree.Space):
             continue
         if d.model not in models:
-            found.add(error("A0401", f"`{d.model}` is no model of this file", d.span, "a space of nothing", help=did_you_mean(d.model, models)))
+            where = _of_span(d)
+            found.add(error("A0401", f"`{d.model}` is no model of this file", where, "a space of nothing", **mend(d.model, models, where)))
             continue
         if (d.model, d.name) in seen:
             found.add(
@@ -134,7 +141,7 @@ def _known(made: Any, address: str, node: tree.Expr) -> list[Knob]:
             f"`{made.spec.name}` has no knob at `{address}`",
             node.span,
             "no such knob",
-            help=did_you_mean(pattern, known) or (f"the knobs inside are {', '.join(known)}",) if known else "it has none inside",
+            **(mend_address(address, list(made.made.knobs), node.span) if known else {"help": "it has none inside"}),
         )
     return knobs
 
@@ -153,5 +160,5 @@ def _arm(made: Any, node: tree.Binary) -> None:
                     f"`{address}` has no arm `{other.id}`",
                     other.span,
                     "no such arm",
-                    help=did_you_mean(other.id, knob.domain) or (f"its arms are {', '.join(knob.domain)}",),
+                    **mend(other.id, knob.domain, other.span, f"its arms are {', '.join(knob.domain)}"),
                 )

@@ -9,7 +9,7 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.elaborate import library
 from archdsl.elaborate.bindings import static_names, tensor_type
-from archdsl.elaborate.hints import did_you_mean, nearest_help
+from archdsl.elaborate.hints import mend, nearest_help
 from archdsl.elaborate.values import BlockRef, FnRef
 from archdsl.elaborate.walk import MAX_FOUND, Walk
 from archdsl.modules import Module
@@ -118,7 +118,7 @@ def base_of(name: str, models: dict[str, Any], variants: dict[str, tree.Variant]
 
 
 def no_target(name: str, span: Span, known: Any, label: str = "") -> ArchError:
-    return error("A0401", f"`{name}` is neither a model nor a variant of this file", span, label or "no such name", help=did_you_mean(name, known))
+    return error("A0401", f"`{name}` is neither a model nor a variant of this file", span, label or "no such name", **mend(name, known, span))
 
 
 def _model_of(
@@ -313,7 +313,7 @@ class _Words(Walk):
             if a.name in self.axes
             else f"`{self.model.name}` has neither a knob nor a run-time size `{a.name}`"
         )
-        self.report(error("A0404", what, a.name_span or a.span, "nothing to set", help=did_you_mean(a.name or "", known)))
+        self.report(error("A0404", what, a.name_span or a.span, "nothing to set", **mend(a.name or "", known, a.name_span)))
 
     def _params(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
         return "it takes one address at most" if len(positional) > 1 else None
@@ -331,7 +331,7 @@ class _Words(Walk):
             return "it takes the name of an op or a block, or `KNOB == VALUE`"
         if find_op(what.id) is None and not isinstance(self.module.scope.get(what.id), BlockRef) and library.module_of(what.id) is None:
             names = [*library.names(), *(n for n, r in self.module.scope.items() if isinstance(r, BlockRef))]
-            self.report(error("A0403", f"there is no op or block `{what.id}` to count", what.span, "not known", help=did_you_mean(what.id, names)))
+            self.report(error("A0403", f"there is no op or block `{what.id}` to count", what.span, "not known", **mend(what.id, names, what.span)))
         return None
 
     def _causal(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
@@ -346,8 +346,8 @@ class _Words(Walk):
                         f"`{self.model.name}` has no {what} `{name}`",
                         a.span,
                         f"no such {what}",
-                        help=did_you_mean(name or "", known)
-                        or (f"it has {', '.join(known)}" if known else "name the output in the header: `-> logits: […]`",),
+                        **mend(name or "", known, a.span,
+                               f"it has {', '.join(known)}" if known else "name the output in the header: `-> logits: […]`"),
                     )
                 )
         if self.model.stream is None:
@@ -374,7 +374,7 @@ class _Words(Walk):
                         f"this file has no variant `{name}`",
                         a.span,
                         "no such variant",
-                        help=did_you_mean(name, [*self.variants, self.model.name]),
+                        **mend(name, [*self.variants, self.model.name], a.span),
                     )
                 )
         return None

@@ -1,7 +1,7 @@
 """A diagnostic is data: code, message, places, facts and fixes. Only `render` turns it into text."""
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from archdsl.records import field, record
 from archdsl.source import Span
@@ -24,8 +24,17 @@ class Fix:
 
 
 @record(frozen=True)
+class Given:
+    """An application of a block around a fault: the block's statements, and where the caller wrote its arguments, by name."""
+
+    body: tuple[Any, ...]
+    spans: dict[str, Span]
+
+
+@record(frozen=True)
 class Diagnostic:
-    """`label` stands under the primary span, `labels` are secondary places, `notes` derived facts, `help` actions."""
+    """`label` stands under the primary span, `labels` are secondary places, `notes` derived facts, `help` actions. For those who look for the cause:
+    `given`, how the names at the place got their values, from the inside out; `division`, the two numbers of one that is not exact."""
 
     code: str
     message: str
@@ -36,6 +45,8 @@ class Diagnostic:
     help: tuple[str, ...] = ()
     fixes: tuple[Fix, ...] = ()
     severity: Literal["error", "warning"] = "error"
+    given: tuple[Given, ...] = field(default=(), compare=False, repr=False)
+    division: tuple[int, int] | None = field(default=None, compare=False, repr=False)
 
 
 class ArchError(Exception):
@@ -52,9 +63,10 @@ class ArchError(Exception):
 
 
 def error(code: str, message: str, span: Span, label: str = "", *, labels: tuple[Label, ...] = (), notes: tuple[str, ...] = (),
-          help: tuple[str, ...] | str = (), fixes: tuple[Fix, ...] = ()) -> ArchError:
+          help: tuple[str, ...] | str = (), fixes: tuple[Fix, ...] = (),
+          division: tuple[int, int] | None = None) -> ArchError:
     """An ArchError with one diagnostic."""
-    return ArchError(Diagnostic(code, message, span, label, labels, notes, (help,) if isinstance(help, str) else help, fixes))
+    return ArchError(Diagnostic(code, message, span, label, labels, notes, (help,) if isinstance(help, str) else help, fixes, division=division))
 
 
 @record()

@@ -10,7 +10,7 @@ from archdsl.elaborate.bodies import run
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, below, good
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend
 from archdsl.elaborate.limits import checked
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import BlockRef, Compose, Literal, NeedInline, OpRef, Partial, Share, Template, describe, is_list, map_tensors
@@ -295,7 +295,7 @@ def read_parameter(frame: Frame, share: Share, name: str, span: Span) -> Value:
     params = dict(graph.parameters())
     if name not in params:
         raise error("A0213", f"`{share.name}` has no parameter `{name}`", span,
-                    help=did_you_mean(name, params) or (f"it has {', '.join(params) or 'none'}",))
+                    **mend(name, params, span, f"it has {', '.join(params) or 'none'}"))
     return Value(frame.builder.home.add("param", (), {"path": f"{share.path}.{name}"}, (params[name].type,), span, name))
 
 

@@ -35,6 +35,9 @@ def run(frame: Frame, body: tuple[tree.Statement, ...]) -> bool:
             faults += found
             if len(faults) >= MAX_FAULTS or any(d.code == "A0602" for d in found):
                 break
+            if isinstance(s, tree.Require) and isinstance(frame.decl, tree.Block):
+                break  # nothing is said of a body that was not to be run with these values
+            frame.builder.incomplete = True
             _poison(frame, s)
     if faults:
         raise ArchError(*faults)

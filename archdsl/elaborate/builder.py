@@ -58,6 +58,7 @@ class Builder:
         self.knobs: dict[str, Knob] = {}
         self.applied: dict[str, int] = {}
         self.pure: dict[Any, Node] = {}
+        self.incomplete = False  # after a fault: what follows may lack weights and emitted values
 
     # ---------------------------------------------------------------- nodes
     def add(self, op: str, args: tuple[Any, ...], attrs: dict[str, Any], types: tuple[TensorType, ...], span: Span, name: str = "") -> Node:

@@ -10,11 +10,25 @@ from archdsl.elaborate import headers, initials, library
 from archdsl.elaborate.apply import Args, apply, complete
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend
 from archdsl.elaborate.limits import checked, limit
 from archdsl.elaborate.operators import as_float
 from archdsl.elaborate.ops import apply_op
-from archdsl.elaborate.values import TEMPLATES, BlockRef, Builtin, FnRef, InitRef, MaskRef, OpRef, RecordRef, UserOp, describe, has_tensor, is_list
+from archdsl.elaborate.values import (
+    TEMPLATES,
+    BlockRef,
+    Builtin,
+    FnRef,
+    InitRef,
+    MaskRef,
+    OpRef,
+    Poisoned,
+    RecordRef,
+    UserOp,
+    describe,
+    has_tensor,
+    is_list,
+)
 from archdsl.graph import InitExpr
 from archdsl.records import replace
 from archdsl.source import Span
@@ -143,7 +157,7 @@ def initializer(name: str, args: Args, span: Span) -> InitExpr:
     values = dict(zip(names, positional))
     for k, v in named.items():
         if k not in names:
-            raise error("A0202", f"the initialiser {name} has no argument `{k}`", spans.get(k, span), help=did_you_mean(k, names))
+            raise error("A0202", f"the initialiser {name} has no argument `{k}`", spans.get(k, span), **mend(k, names, spans.get(k, span)))
         values[k] = v
     missing = [k for k, v in names.items() if v is REQUIRED and k not in values]
     if missing:
@@ -160,6 +174,8 @@ def initializer(name: str, args: Args, span: Span) -> InitExpr:
 def _collect(frame: Frame, node: tree.Call) -> Any:
     if len(node.args) != 1 or not isinstance(node.args[0].value, tree.Name):
         raise error("A0219", "`collect` takes the name of an emitted value", node.span, help="for example `collect(balance)`")
+    if frame.builder.incomplete:
+        raise Poisoned()
     name = node.args[0].value.id
     emits = list(frame.builder.emits.items())[frame.emitted :]
     return tuple(v for k, v in emits if k.rsplit(".", 1)[-1] == name)

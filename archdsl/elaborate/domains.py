@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from archdsl.diagnostics.model import ArchError, Diagnostic, error
+from archdsl.diagnostics.distance import distance
+from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, error
 from archdsl.elaborate import headers
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
+from archdsl.elaborate.hints import nearest
 from archdsl.elaborate.values import OpRef, describe, is_hyper_number, is_list, show
 from archdsl.graph import Knob
 from archdsl.records import record
+from archdsl.source import Span
 from archdsl.syntax import tree
 
 LISTED = 10_000
@@ -193,6 +197,40 @@ def outside(knob: Knob) -> ArchError:
     what = f"`{knob.address}`" if not items else f"item {items[0][0]} of `{knob.address}`"
     value, allowed = items[0][1:] if items else (default, d)
     text = str(allowed)
-    return error("A0407", f"the default of {what} lies outside of its own domain: {show(value)}", knob.span,
+    where = _default_span(knob)
+    if items:
+        from archdsl.elaborate.mending import item_span
+
+        where = item_span(where, [items[0][0]]) or where
+    fixes = tuple(Fix(f"replace by `{show(v)}`", ((where, show(v)),)) for v in _nearest(allowed, value)) if where is not knob.span else ()
+    return error("A0407", f"the default of {what} lies outside of its own domain: {show(value)}", where,
                  f"the domain is {text}" if len(text) < 120 else "not in the domain",
-                 help="the default is the paper's value: widen the domain so that search can find it")
+                 help="the default is the paper's value: if it is right, widen the domain so that search can find it", fixes=fixes)
+
+
+def _default_span(knob: Knob) -> Span:
+    """Where the default of a knob is written, in the text of its parameter; the whole of that where it cannot be told."""
+    if knob.domain is None:
+        return knob.span
+    start = knob.span.start
+    head = re.match(r"(.*?[^=!<>]=)(?!=)(\s*)(.*?)\s+in\s*$", knob.span.source.text[start : knob.domain.span.start], re.DOTALL)
+    return Span(knob.span.source, start + head.start(3), start + head.end(3)) if head else knob.span
+
+
+def _nearest(domain: Domain, value: Any) -> list[Any]:
+    """The values of a domain next to one outside, the nearest first."""
+    if domain.kind in ("int", "float") and is_hyper_number(value):
+        step = domain.step if domain.step is not None else 1 if domain.kind == "int" else None
+        low, high = domain.low, domain.high
+        if step is not None:
+            high = low + (high - low) // step * step
+        below = low if value < low else high if value > high else low + (value - low) // step * step if step else value
+        found = [below] + ([below + step] if step and low <= value < high else [])
+    elif domain.kind == "choice":
+        found = [v for v in domain.values if is_hyper_number(v)] if is_hyper_number(value) else nearest(value, domain.values) \
+            if isinstance(value, str) and all(isinstance(v, str) for v in domain.values) else []
+    else:
+        return []
+    if is_hyper_number(value):  # of a few written values, the one that looks like it
+        found.sort(key=lambda v: (distance(show(v), show(value)) if domain.kind == "choice" else 0, abs(v - value), v))
+    return [v for v in found if domain.contains(v)][:2]

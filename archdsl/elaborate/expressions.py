@@ -9,7 +9,7 @@ from archdsl.dims import Dim
 from archdsl.elaborate import apply, calls, foreign, layouts, library, operators
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
-from archdsl.elaborate.hints import did_you_mean, of_torch
+from archdsl.elaborate.hints import mend, of_torch
 from archdsl.elaborate.limits import MAX_GUARDS, MAX_ITEMS, limit
 from archdsl.elaborate.ops import OPERATOR, apply_op
 from archdsl.elaborate.unknown import unknown
@@ -291,7 +291,7 @@ def _member(frame: Frame, node: tree.Member) -> Any:
             return value.get(node.name)
         except KeyError:
             raise error("A0201", f"the record {value.name} has no field `{node.name}`", node.name_span,
-                        help=did_you_mean(node.name, [k for k, _ in value.items])) from None
+                        **mend(node.name, [k for k, _ in value.items], node.name_span)) from None
     if isinstance(value, Share):
         return apply.read_parameter(frame, value, node.name, node.name_span)
     help = ()

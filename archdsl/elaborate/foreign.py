@@ -9,7 +9,7 @@ from archdsl.dims import Dim
 from archdsl.elaborate import headers
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend
 from archdsl.elaborate.ops import infer
 from archdsl.elaborate.values import describe, has_tensor, is_list
 from archdsl.graph import Value
@@ -25,7 +25,7 @@ def extern_call(frame: Frame, node: tree.ExternCall) -> Any:
     name = name if "." in name else f"{name}.default"
     if library != "aten" or name not in PURE:
         known = [f"aten.{n.removesuffix('.default')}" for n in sorted(PURE)]
-        raise error("A0229", f"`{node.op}` is not on the list of pure ops of torch", node.span, "may not be used", help=did_you_mean(node.op, known))
+        raise error("A0229", f"`{node.op}` is not on the list of pure ops of torch", node.span, "may not be used", **mend(node.op, known, node.span))
     args = tuple(_argument(evaluate(frame, a.value), a) for a in node.args)
     if not has_tensor(args):
         raise error("A0204", f"`{node.op}` is a function of tensors, and is given none", node.span)

@@ -38,6 +38,11 @@ class Override:
     used: list[bool]
     home: Any = None
 
+    @property
+    def place(self) -> Span:
+        """Where the value is written; the setting where that is not known."""
+        return self.expr.span if self.expr is not None else self.span
+
     def below(self, segment: str) -> Override | None:
         head = self.segments[0]
         if head == "*" or head == segment or (head.startswith("{") and segment in [s.strip() for s in head[1:-1].split(",")]):

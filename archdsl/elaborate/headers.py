@@ -1,20 +1,22 @@
 """Headers: binding both argument lists, types of hyper values, results against the declared outputs, faults sent to the caller's text."""
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from archdsl import records, shapes
-from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, Given, Label, error
 from archdsl.elaborate.builder import join
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, good
-from archdsl.elaborate.hints import did_you_mean, nearest_help
+from archdsl.elaborate.hints import mend, nearest_help
 from archdsl.elaborate.hyper_types import convert, set_inside, try_convert
 from archdsl.elaborate.values import (
     TEMPLATES,
     BlockRef,
     Bound,
     Defaults,
+    Poisoned,
     RecordRef,
     RecordValue,
     Template,
@@ -128,6 +130,8 @@ def allowed(frame: Frame, p: tree.Param) -> Any:
 
     try:
         return domain(frame, p) if p.domain is not None else None
+    except Poisoned:  # it reads what is told of already
+        return None
     except ArchError as fault:
         return Domain("unreadable", fault=tuple(fault.diagnostics))
 
@@ -140,9 +144,10 @@ def record(frame: Frame, ref: RecordRef, args: Args, span: Span) -> RecordValue:
     if len(positional) > len(names):
         raise error("A0205", f"the record {ref.decl.name} has {len(names)} fields", span)
     values = dict(zip(names, positional))
+    places = {**{n: spans[i] for i, n in enumerate(names) if i in spans}, **spans}
     for k, v in named.items():
         if k not in names:
-            raise error("A0202", f"the record {ref.decl.name} has no field `{k}`", spans.get(k, span), help=did_you_mean(k, names))
+            raise error("A0202", f"the record {ref.decl.name} has no field `{k}`", spans.get(k, span), **mend(k, names, spans.get(k, span)))
         values[k] = v
     inner = Frame(frame.session, ref.module, frame.builder)
     for f in ref.decl.fields:
@@ -150,7 +155,8 @@ def record(frame: Frame, ref: RecordRef, args: Args, span: Span) -> RecordValue:
             if f.default is None:
                 raise error("A0203", f"the record {ref.decl.name} needs `{f.name}`", span)
             values[f.name] = evaluate(inner, f.default)
-        values[f.name] = inner.vars[f.name] = convert(inner, values[f.name], f.type, spans.get(f.name, span), f.name)
+            places[f.name] = f.default.span
+        values[f.name] = inner.vars[f.name] = convert(inner, values[f.name], f.type, places.get(f.name, span), f.name)
     return RecordValue(ref.decl.name, tuple((n, values[n]) for n in names))
 
 
@@ -201,7 +207,7 @@ def _second_list(inner: Frame, decl: tree.Block, head: Header, args: Args, span:
             rest[k] = v
         else:
             raise error("A0202", f"`{decl.name}` has no input `{k}`", spans.get(k, span), labels=declared(decl), notes=(signature(decl),),
-                        help=did_you_mean(k, [p.name for p in params]))
+                        **mend(k, [p.name for p in params], spans.get(k, span)))
     if has_rest:
         inner.rest = (tuple(positional[len(params) :]), rest)
     for name in head.needed:
@@ -278,7 +284,7 @@ def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None
             inner.session.step(p.span, len(inner.overrides) >> 2)
             for o in inner.overrides:
                 if addresses(o, p.name, inner.vars[p.name]):
-                    inner.vars[p.name] = convert(inner, override_value(inner, o, inner.vars[p.name], p.type, p.name), p.type, o.span, p.name)
+                    inner.vars[p.name] = convert(inner, override_value(inner, o, inner.vars[p.name], p.type, p.name), p.type, o.place, p.name)
             address = join(inner.prefix, p.name)
             kind = p.type.span.text if p.type else ""
             inner.builder.knobs[address] = Knob(address, kind, default, inner.vars[p.name], p.domain, p.span, p.doc, allowed(inner, p))
@@ -293,7 +299,7 @@ def override_value(frame: Frame, o: Override, current: Any, type: tree.Type | No
     """The value that an override gives to the parameter `name`; further segments reach into lists and records, where it has their types."""
     o.used[0] = True
     value = evaluate(o.home or frame, o.expr) if o.expr is not None else o.value
-    return set_inside(frame, current, o.segments[1:], value, o.span, type, name) if len(o.segments) > 1 else value
+    return set_inside(frame, current, o.segments[1:], value, o, type, name) if len(o.segments) > 1 else value
 
 
 def _hyper_inputs(inner: Frame, decl: tree.Block, head: Header, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:
@@ -366,14 +372,25 @@ def retarget(d: Diagnostic, template: Template, args: Args, span: Span) -> Diagn
     a library block applies what the user gave it) where the block was written."""
     given = _in_library(span) and not _in_library(template.span)  # a library block applies what the user gave it
     if d.span.source is NOWHERE.source or not _in_library(d.span) or d.span.source.whole is span.source.whole and not given:
-        return d
+        return _given(d, template)
     text = "".join(c if c.isalnum() or c == "_" else " " for c in d.span.text)
     named = [(name, b.span) for name, b in template.args.items()
              if b.origin == "argument" and name in text.split() and (b.span.source.whole is span.source.whole or not _in_library(b.span))]
     applied = [where for name, where in named if text.startswith(f"{name} ") or text == name]  # `f(norm(x))` failed: the fault is in `f`
-    if applied or len(named) == 1:
-        return _moved(d, applied[0] if applied else named[0][1], template)
+    divisor = re.search(r"[/%]\s*(\w+)", d.span.text)
+    divides = [where for name, where in named if divisor and divisor[1] == name and d.division]
+    if divides or applied or len(named) == 1:
+        return _moved(d, divides[0] if divides else applied[0] if applied else named[0][1], template)
     return _moved(d, template.span if given else span, template)
+
+
+def _given(d: Diagnostic, template: Template) -> Diagnostic:
+    """A fault in the body of a block of the user's: with where the block's arguments were written."""
+    decl = template.ref.decl
+    inside = [*d.given[-1].spans.values()][:1] if d.given else [d.span]
+    if not inside or not (inside[0].source is decl.span.source and decl.span.start <= inside[0].start < decl.span.end):
+        return d
+    return replace(d, given=(*d.given, Given(decl.body or (), {name: b.span for name, b in template.args.items() if b.origin == "argument"})))
 
 
 def _in_library(span: Span) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Any
 
 from archdsl.diagnostics.model import Fix
 from archdsl.source import Span
@@ -64,6 +66,53 @@ def nearest_help(name: str, names: Iterable[str], span: Span | None) -> tuple[tu
     if not close or span is None:
         return did_you_mean(name, close), ()
     return did_you_mean(name, close) if len(close) > 1 else (), (Fix(f"replace by `{close[0]}`", ((span, close[0]),)),)
+
+
+def mend(name: str, names: Iterable[str], span: Span | None, otherwise: tuple[str, ...] | str = ()) -> dict[str, Any]:
+    """`help` and `fixes` of a fault about a name at (or inside of) a span, as keywords; `otherwise` is the help where no name is near."""
+    help, fixes = nearest_help(name, names, place_of(name, span))
+    return {"help": help or (() if fixes else (otherwise,) if isinstance(otherwise, str) else otherwise), "fixes": fixes}
+
+
+def place_of(name: str, span: Span | None) -> Span | None:
+    """Where the name stands in a span; None where it is not written there."""
+    if span is None or span.text == name:
+        return span
+    found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", span.text)
+    return Span(span.source, span.start + found.start(), span.start + found.end()) if found else None
+
+
+def mend_address(address: str, known: Iterable[str], span: Span) -> dict[str, Any]:
+    """The same for an address with `*`, `{a, b}` and `{i}` in it: its first segment that leads nowhere is replaced by one that is there."""
+    names = list(known)
+    alive, at = [n.split(".") for n in names], 0
+    for i, segment in enumerate(segments(address)):
+        here = {n[i] for n in alive if len(n) > i}
+        for word in re.findall(r"\w+", segment):
+            counts = segment.startswith("{") and "," not in segment or segment == "*" or word.isdigit() and any(h.isdigit() for h in here)
+            if not counts and word not in here:
+                where = span.text.find(segment, at)
+                close = nearest(word, sorted(h for h in here if not h.isdigit()))
+                if where < 0 or not close:
+                    return {"help": did_you_mean(address, names), "fixes": ()}
+                where += segment.find(word)
+                start = span.start + where
+                return mend(word, close, Span(span.source, start, start + len(word)))
+        alive = [n for n in alive if len(n) > i and (n[i] in re.findall(r"\w+", segment) or not re.fullmatch(r"[A-Za-z_]\w*", segment))]
+        at = max(span.text.find(segment, at), at)
+    return {"help": did_you_mean(address, names), "fixes": ()}
+
+
+def segments(address: str) -> tuple[str, ...]:
+    """`a.{b, c}.*.0` -> segments; braces hold no dots of their own."""
+    out: list[str] = []
+    depth = at = 0
+    for i, c in enumerate(address):
+        depth += (c == "{") - (c == "}")
+        if c == "." and depth == 0:
+            out.append(address[at:i])
+            at = i + 1
+    return (*out, address[at:])
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> tuple[str, ...]:

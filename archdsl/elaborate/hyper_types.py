@@ -7,8 +7,8 @@ from typing import Any
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim
 from archdsl.elaborate.evaluation import evaluate
-from archdsl.elaborate.frame import Frame
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.frame import Frame, Override
+from archdsl.elaborate.hints import did_you_mean, mend
 from archdsl.elaborate.values import (
     POISON,
     TEMPLATES,
@@ -37,8 +37,14 @@ def convert(frame: Frame, value: Any, type: tree.Type | None, span: Span, name: 
         what = "".join(f"item {i} of " for i in reversed(path)) + f"`{name}`"
         told = f"this list has {len(item)} item{'s' * (len(item) != 1)}" if is_list(item) and _is_list_type(kind) else f"this is {describe(item)}"
         instead = f", and {told}" if is_list(item) and _is_list_type(kind) else f", not {describe(item)}"
-        raise error("A0204", f"{what} is of type {kind.span.text or type_text(kind)}{instead}", span,
-                    f"item {path[-1]} is {describe(item)}" if path else told, help=_type_help(kind, item))
+        from archdsl.elaborate.mending import item_span, type_fixes, value_span
+
+        whole = value_span(span)
+        where = item_span(whole, path)
+        fixes = type_fixes(frame, item, kind, where) if where is not None else ()
+        raise error("A0204", f"{what} is of type {kind.span.text or type_text(kind)}{instead}", where or whole,
+                    told if where is not None else f"item {path[-1]} is {describe(item)}",
+                    help=() if fixes else _type_help(kind, item), fixes=fixes)
     return result
 
 
@@ -143,28 +149,28 @@ def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:
 
 
 # ---------------------------------------------------------------- settings that reach into lists and records
-def set_inside(frame: Frame, current: Any, segments: tuple[str, ...], value: Any, span: Span, type: tree.Type | None, name: str) -> Any:
+def set_inside(frame: Frame, current: Any, segments: tuple[str, ...], value: Any, o: Override, type: tree.Type | None, name: str) -> Any:
     """`stages.0.depth = 3`: a list or record with one item replaced. Raises A0215 for an item that is not there, A0204 for a misfit of types."""
     type = type.item if isinstance(type, tree.OptionalType) and current is not None else type
     if not segments:
-        return convert(frame, value, type, span, name)
+        return convert(frame, value, type, o.place, name)
     head, rest = segments[0], segments[1:]
     if isinstance(current, RecordValue):
         names = [k for k, _ in current.items]
         if head not in names:
-            raise error("A0215", f"the record {current.name} has no field `{head}`", span, help=did_you_mean(head, names))
+            raise error("A0215", f"the record {current.name} has no field `{head}`", o.span, **mend(head, names, o.span))
         ref = _record_of(frame, type)
         kind = next((f.type for f in ref.decl.fields if f.name == head), None) if ref is not None else None
         inner = frame.child(module=ref.module) if ref is not None else frame
-        return RecordValue(current.name, tuple((k, set_inside(inner, v, rest, value, span, kind, f"{name}.{head}") if k == head else v)
+        return RecordValue(current.name, tuple((k, set_inside(inner, v, rest, value, o, kind, f"{name}.{head}") if k == head else v)
                                                for k, v in current.items))
     if is_list(current) and (head == "*" or head.isdigit()):
         if head != "*" and int(head) >= len(current):
-            raise error("A0215", f"there is no item {head}: the list has {len(current)}", span)
+            raise error("A0215", f"there is no item {head}: the list has {len(current)}", o.span)
         kinds = type.items if isinstance(type, tree.TupleType) else (type.item if isinstance(type, tree.ListType) else None,) * len(current)
-        return tuple(set_inside(frame, v, rest, value, span, k, f"{name}.{head}") if head in ("*", str(i)) else v
+        return tuple(set_inside(frame, v, rest, value, o, k, f"{name}.{head}") if head in ("*", str(i)) else v
                      for i, (v, k) in enumerate(zip(current, kinds)))
-    raise error("A0215", f"`{head}` is nothing that can be set inside {describe(current)}", span)
+    raise error("A0215", f"`{head}` is nothing that can be set inside {describe(current)}", o.span)
 
 
 def _record_of(frame: Frame, type: tree.Type | None) -> RecordRef | None:

@@ -15,7 +15,7 @@ from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.domains import outside
 from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Session
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend_address, segments
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, limit, room
 from archdsl.elaborate.ranges import check_ranges
 from archdsl.elaborate.statements import run  # and with it the table of statements
@@ -109,18 +109,6 @@ def _holds(guard: Guard, sizes: dict[str, int]) -> bool:
     return _COMPARE[guard.op](size_at(guard.left, sizes), size_at(guard.right, sizes))
 
 
-def segments(address: str) -> tuple[str, ...]:
-    """`a.{b, c}.*.0` -> segments; braces hold no dots of their own."""
-    out: list[str] = []
-    depth = at = 0
-    for i, c in enumerate(address):
-        depth += (c == "{") - (c == "}")
-        if c == "." and depth == 0:
-            out.append(address[at:i])
-            at = i + 1
-    return (*out, address[at:])
-
-
 def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = (), session: Session | None = None) -> Elaborated:
     """The graph of a model. A session may be used again for other settings of the same module. Raises ArchError with every fault found."""
     session = session or Session(module.library)
@@ -139,8 +127,8 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         inputs = _inputs(frame, decl, knobs)
         frame.fixed.update({p.name: p.span for p in decl.params})
         frame.blocks = frozenset(p.name for p in decl.params if isinstance(frame.vars.get(p.name), TEMPLATES))
-        _caused(knobs, lambda: run(frame, decl.body))
-        values = _caused(knobs, lambda: headers.results(frame, decl.outs, decl.name_span, decl.name))
+        _caused(frame, knobs, lambda: run(frame, decl.body))
+        values = _caused(frame, knobs, lambda: headers.results(frame, decl.outs, decl.name_span, decl.name))
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
     spans = {p.name: p.domain.span for p in decl.inputs or () if p.domain is not None}
     check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source.whole)
@@ -153,15 +141,20 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps, idle=idle)
 
 
-def _caused(knobs: dict[str, Knob], make: Callable[[], T]) -> T:
-    """A fault of a body whose own default lies outside of its domain follows from that: the domain is told instead."""
+def _caused(frame: Frame, knobs: dict[str, Knob], make: Callable[[], T]) -> T:
+    """A fault of a body whose own default lies outside of its domain follows from that: the domain is told instead. A broken rule is told where
+    its number is written."""
     try:
         return make()
     except ArchError as e:
         odd = [k for k in knobs.values() if k.value is k.default and (a := k.allowed) is not None and not a.fault and not a.contains(k.default)]
-        if not odd or any(d.code == "A0602" for d in e.diagnostics):
+        if any(d.code == "A0602" for d in e.diagnostics):
             raise
-        raise ArchError(*(d for k in odd for d in outside(k).diagnostics)) from None
+        if odd:
+            raise ArchError(*(d for k in odd for d in outside(k).diagnostics)) from None
+        from archdsl.elaborate.blame import blamed
+
+        raise ArchError(*blamed(e.diagnostics, frame.decl, frame.overrides, knobs)) from None
 
 
 def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
@@ -182,7 +175,7 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
             value = default
             for o in given.get(p.name, ()):
                 if headers.addresses(o, p.name, value):
-                    value = headers.convert(frame, headers.override_value(frame, o, value, p.type, p.name), p.type, o.span, p.name)
+                    value = headers.convert(frame, headers.override_value(frame, o, value, p.type, p.name), p.type, o.place, p.name)
         except Poisoned:  # it follows from a fault reported above
             value = default = POISON
         except ArchError as e:
@@ -192,12 +185,16 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
                 break
         frame.vars[p.name] = value
         knobs[p.name] = Knob(p.name, p.type.span.text if p.type else "", default, value, p.domain, p.span, p.doc)
-    if faults:
-        raise ArchError(*faults)
     for p in decl.params:
-        if p.domain is not None:
+        if p.domain is not None and p.name in knobs:
             knobs[p.name] = replace(knobs[p.name], allowed=headers.allowed(frame, p))
+    if faults:
+        _caused(frame, {n: k for n, k in knobs.items() if k.default is not POISON}, lambda: _raise(faults))
     return knobs
+
+
+def _raise(faults: list[Diagnostic]) -> None:
+    raise ArchError(*faults)
 
 
 def _inputs(frame: Frame, decl: tree.Model, knobs: dict[str, Knob]) -> tuple[InputSpec, ...]:
@@ -343,8 +340,9 @@ def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, kno
         if o.segments[0] in others and o.span.source.whole is module.source:
             continue
         address = ".".join(o.segments)
+        said = mend_address(address, names, o.span)
         faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address",
-                        help=did_you_mean(address, names) or _known(names)).diagnostics
+                        help=said["help"] or (() if said["fixes"] else _known(names)), fixes=said["fixes"]).diagnostics
     own = next((s.span for s in decl.body if isinstance(s, tree.Entry)), decl.span)
     used = {i for key in session.used_defaults for i in session.stated_by[key]}
     idle = {id(s): s for s in session.declared_defaults if id(s) not in used}.values()

@@ -134,7 +134,8 @@ def _number(op: str, a: Any, b: Any, span: Span) -> Any:
             if b == 0:
                 raise ZeroDivisionError
             if a % b:
-                raise error("A0303", f"{a} / {b} is not a whole number", span, f"{a} / {b} is not a whole number", help=divisors(a, b))
+                raise error("A0303", f"{a} / {b} is not a whole number", span, f"{a} / {b} is not a whole number", help=divisors(a, b),
+                            division=(a, b))
             return a // b
         return _whole(Fraction(a) / Fraction(b), keep=True)
     raise error("A0204", f"`{op}` does not take {describe(a)} and {describe(b)}", span)

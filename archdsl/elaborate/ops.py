@@ -9,7 +9,7 @@ from archdsl import shapes
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim, largest
 from archdsl.elaborate.frame import Frame
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend
 from archdsl.elaborate.limits import MAX_AXES, checked, limit
 from archdsl.elaborate.values import TEMPLATES, Condition, Late, OpRef, Unfit, describe, is_list
 from archdsl.graph import InitExpr, Mask, TensorType, Value
@@ -271,7 +271,7 @@ def _arguments(frame: Frame, op: Op, params: tuple[Parameter, ...], args: tuple[
         for name, value in named.items():
             if name not in names:
                 raise error("A0202", f"{op.name} has no argument `{name}`", spans.get(name, span), notes=(op.signature,),
-                            help=did_you_mean(name, names))
+                            **mend(name, names, spans.get(name)))
             if name in given:
                 raise error("A0205", f"`{name}` is given twice", spans.get(name, span))
             given[name] = value

@@ -9,8 +9,10 @@ from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.expressions import decided
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.limits import MAX_GUARDS, limit
+from archdsl.elaborate.operators import divisors
 from archdsl.elaborate.values import Condition, Poisoned, show
 from archdsl.graph import Guard
+from archdsl.source import Span
 from archdsl.syntax import tree
 
 
@@ -28,17 +30,21 @@ def require(frame: Frame, s: tree.Require) -> None:
     names = [n for n in _mentioned(s.condition) if isinstance(frame.vars.get(n), (int, Dim))]
     facts = tuple(f"{n} is {frame.vars[n]}" for n in names[:6])
     labels = tuple(Label(frame.args[n].span, f"`{n}` is {frame.vars[n]}") for n in names if n in frame.args and frame.args[n].origin == "argument")
-    raise error("A0310", text, s.condition.span, "not so here", labels=labels, notes=facts, help=_divisor_help(frame, s.condition))
+    where, division = _inexact(frame, s.condition)
+    raise error("A0310", text, where, "not so here", labels=labels, notes=facts, help=divisors(*division)[:1] if division else (), division=division)
 
 
-def _divisor_help(frame: Frame, c: tree.Expr) -> tuple[str, ...]:
+def _inexact(frame: Frame, c: tree.Expr) -> tuple[Span, tuple[int, int] | None]:
+    """Of a condition, the part that does not hold; of a `%` in it, its numbers."""
+    if isinstance(c, tree.Binary) and c.op == "and" and evaluate(frame, c.left) is True:
+        return _inexact(frame, c.right)
+    if isinstance(c, tree.Binary) and c.op == "and" and evaluate(frame, c.left) is False:
+        return _inexact(frame, c.left)
     if isinstance(c, tree.Binary) and c.op == "==" and isinstance(c.left, tree.Binary) and c.left.op == "%":
-        from archdsl.elaborate.operators import divisors
-
         a, b = evaluate(frame, c.left.left), evaluate(frame, c.left.right)
         if type(a) is int and type(b) is int and b:
-            return divisors(a, b)[:1]
-    return ()
+            return c.span, (a, b)
+    return c.span, None
 
 
 def _mentioned(node: Any) -> list[str]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import Diagnostic, Label, error
 from archdsl.elaborate import walk_bodies, walk_expressions  # they fill the tables
 from archdsl.elaborate.bindings import bound_names, nested_bodies, tensor_type
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend
 from archdsl.elaborate.signatures import name_span
 from archdsl.elaborate.values import FnRef
 from archdsl.elaborate.walk import STATEMENTS, Enough, Walk
 from archdsl.modules import Module, library_exports
-from archdsl.source import Span
+from archdsl.source import Source, Span
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
@@ -34,7 +34,20 @@ def resolve(module: Module, kept: Kept | None = None) -> list[Diagnostic]:
         _walk(walk, module, kept)
     if kept is not None and walk.found.found:  # what is said of one declaration may depend on what was said before
         return resolve(module)
-    return [d for d in walk.found.found if not any(_inside(f, d.span) for f in module.diagnostics)]
+    guessed = [_lines(f) for f in module.diagnostics if f.code == "A0109"]
+    return [d for d in walk.found.found if not any(_inside(f, d.span) for f in module.diagnostics) and not any(_on(lines, d.span) for lines in guessed)]
+
+
+def _lines(fault: Diagnostic) -> tuple[Source, int, int]:
+    """The lines between a bracket and where its partner was put, which may have been elsewhere: what is read there is a guess."""
+    places = [fault.span.absolute, *(label.span.absolute for label in fault.labels)]
+    rows = [p.source.position(p.start)[0] for p in places]
+    return places[0].source, min(rows), max(rows)
+
+
+def _on(lines: tuple[Source, int, int], span: Span) -> bool:
+    where = span.absolute
+    return where.source is lines[0] and lines[1] <= where.source.position(where.start)[0] <= lines[2]
 
 
 def _inside(fault: Diagnostic, span: Span) -> bool:
@@ -230,7 +243,7 @@ def _stream(w: Walk, axis: str | None, inputs: tuple[tree.Param, ...], span: Spa
                 "A0309",
                 f"`stream {axis}`: no input has an axis `{axis}`",
                 span,
-                help=did_you_mean(axis, axes) or (f"the axes are {', '.join(dict.fromkeys(axes))}",),
+                **mend(axis, axes, span, f"the axes are {', '.join(dict.fromkeys(axes))}"),
             )
         )
 

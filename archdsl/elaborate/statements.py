@@ -16,7 +16,7 @@ from archdsl.elaborate.domains import of_values
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.expressions import select_arm, truth
 from archdsl.elaborate.frame import Frame, below, good
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend
 from archdsl.elaborate.loops import loop
 from archdsl.elaborate.requires import require
 from archdsl.elaborate.values import (
@@ -78,7 +78,7 @@ def _default(frame: Frame, s: tree.Default) -> None:
     entries = dict(frame.defaults.entries)
     for k, v in named.items():
         if k not in params:
-            raise error("A0202", f"`{s.block}` has no argument `{k}`", spans.get(k, s.span), help=did_you_mean(k, params),
+            raise error("A0202", f"`{s.block}` has no argument `{k}`", spans.get(k, s.span), **mend(k, params, spans.get(k, s.span)),
                         notes=(headers.signature(ref.decl),))
         entries[(id(ref.decl), k)] = DefaultEntry(v, spans.get(k, s.span), s)
     key = frame.session.intern(("defaults", tuple(sorted((k, str(frame.session.key(e.value))) for k, e in entries.items()))))
@@ -174,7 +174,7 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
     if chosen not in arms:
         labels = (Label(s.name_span, "its arms are here"),) if where is not s.span else ()
         raise error("A0224", f"`{s.name}` has no arm `{chosen}`", where, labels=labels,
-                    help=did_you_mean(chosen, arms) or (f"its arms are {', '.join(arms)}",))
+                    **mend(chosen, arms, where, f"its arms are {', '.join(arms)}"))
     arm = arms[chosen]
     frame.builder.knobs[address] = Knob(address, "choice", default, chosen, tuple(arms), s.span, allowed=of_values(tuple(arms)))
     inner = frame.inner(s.span, overrides=below(frame, s.name, s.span), prefix=address)
@@ -184,14 +184,14 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
         frame.session.step(p.span, len(inner.overrides) >> 2)
         for o in inner.overrides:
             if o.segments[0] == p.name:
-                value = headers.convert(inner, headers.override_value(inner, o, value, p.type, p.name), p.type, o.span, p.name)
+                value = headers.convert(inner, headers.override_value(inner, o, value, p.type, p.name), p.type, o.place, p.name)
         inner.vars[p.name] = headers.convert(inner, value, p.type, spans.get(p.name, p.span), p.name)
         if p.domain is not None:
             knob = join(address, p.name)
             kind, allowed = p.type.span.text if p.type else "", headers.allowed(inner, p)
             frame.builder.knobs[knob] = Knob(knob, kind, value, inner.vars[p.name], p.domain, p.span, p.doc, allowed)
     for k in named:
-        raise error("A0202", f"the arm `{chosen}` has no argument `{k}`", spans.get(k, where), help=did_you_mean(k, [p.name for p in arm.params]))
+        raise error("A0202", f"the arm `{chosen}` has no argument `{k}`", spans.get(k, where), **mend(k, [p.name for p in arm.params], spans.get(k, where)))
     value = evaluate(inner.child(prefix=frame.prefix, overrides=frame.overrides), arm.value)
     if not isinstance(value, TEMPLATES):
         raise error("A0204", f"an arm of `choose` is a block, this is {describe(value)}", arm.value.span)
@@ -234,7 +234,7 @@ def _in_order(frame: Frame, s: tree.Return, values: tuple[Any, ...]) -> tuple[An
     for i, (name, value, node) in enumerate(zip(s.names, values, s.values)):
         place = name if name is not None else names[i] if i < len(names) and names[i] is not None else i
         if name is not None and name not in names:
-            raise error("A0202", f"`{frame.decl.name}` has no result `{name}`", node.span, help=did_you_mean(name, [n for n in names if n]))
+            raise error("A0202", f"`{frame.decl.name}` has no result `{name}`", node.span, **mend(name, [n for n in names if n], node.span))
         if place in placed:
             raise error("A0205", f"the result `{place}` is given twice", node.span)
         placed[place] = value
@@ -272,7 +272,7 @@ def call_fn(frame: Frame, ref: FnRef, args: Any, span: Span) -> Any:
     values = dict(zip(names, positional))
     for k, v in named.items():
         if k not in names:
-            raise error("A0202", f"`{decl.name}` has no argument `{k}`", spans.get(k, span), help=did_you_mean(k, names))
+            raise error("A0202", f"`{decl.name}` has no argument `{k}`", spans.get(k, span), **mend(k, names, spans.get(k, span)))
         values[k] = v
     for i, p in enumerate(decl.params):
         if p.name not in values:

@@ -8,7 +8,7 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate import library, signatures
 from archdsl.elaborate.bindings import assigned_names, axis_fields, axis_span, bindings, bound_names, default_statements
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend
 from archdsl.elaborate.signatures import Callee
 from archdsl.elaborate.unknown import unknown
 from archdsl.elaborate.values import POISON, BlockRef, Builtin, FnRef, RecordRef
@@ -290,7 +290,7 @@ class Walk:
                         f"the record {record.decl.name} has no field `{node.name}`",
                         node.name_span,
                         "no such field",
-                        help=did_you_mean(node.name, fields),
+                        **mend(node.name, fields, node.name_span),
                     )
                 )
             return None
@@ -306,7 +306,7 @@ class Walk:
                     f"the module `{value.id}` has no `{node.name}`",
                     node.name_span,
                     "not declared there",
-                    help=did_you_mean(node.name, module.scope),
+                    **mend(node.name, module.scope, node.name_span),
                 )
             )
         return found
@@ -328,7 +328,7 @@ class Walk:
                 if n not in local and n not in self.vars:
                     self.report(
                         error(
-                            "A0308", f"`{node.word}`: `{n}` is on the right only", axis.span, "nothing says what it is", help=did_you_mean(n, local)
+                            "A0308", f"`{node.word}`: `{n}` is on the right only", axis.span, "nothing says what it is", **mend(n, local, axis.span)
                         )
                     )
 
@@ -353,6 +353,13 @@ class Walk:
                     self.unknown(n, axis_span(axis, n))
         self.fields(shape)
 
+    def _type_mend(self, kind: tree.NameType) -> dict[str, Any]:
+        """A record of the library is to be imported; another name may be a misspelt type."""
+        if library.module_of(kind.name) is not None:
+            d = unknown(self, kind.name, kind.span).diagnostics[0]  # type: ignore[attr-defined,arg-type]
+            return {"help": d.help, "fixes": d.fixes}
+        return mend(kind.name, _type_names(self.module), kind.span, "types are int, float, bool, str, block, mask, init, shapes and records")
+
     def type(self, kind: tree.Type | None) -> RecordRef | None:
         """Checks the names in a hyper type; the record that it names."""
         if isinstance(kind, tree.NameType):
@@ -362,14 +369,15 @@ class Walk:
             scope = self.module.modules[first].scope if member and first in self.module.modules else self.module.scope
             found = scope.get(member or first)
             if found is None and kind.name not in self.told_imports:
+                if library.module_of(kind.name) is not None:
+                    self.told_imports.add(kind.name)
                 self.report(
                     error(
                         "A0201",
                         f"the type `{kind.name}` is not known",
                         kind.span,
                         "no such record",
-                        help=did_you_mean(kind.name, _type_names(self.module))
-                        or ("types are int, float, bool, str, block, mask, init, shapes and records",),
+                        **self._type_mend(kind),
                     )
                 )
             return found if isinstance(found, RecordRef) else None

@@ -7,7 +7,7 @@ from typing import Any
 from archdsl.diagnostics.model import Label, error
 from archdsl.elaborate import signatures
 from archdsl.elaborate.bindings import last_word_span, pattern_names, word_span
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import mend
 from archdsl.elaborate.values import BlockRef
 from archdsl.elaborate.walk import STATEMENTS, Walk
 from archdsl.syntax import tree
@@ -132,7 +132,7 @@ def _choose(w: Walk, s: tree.Choose) -> None:
                 f"`{s.name}` has no arm `{s.default}`",
                 last_word_span(s, s.default),
                 "no such arm",
-                help=did_you_mean(s.default, arms) or (f"its arms are {', '.join(arms)}",),
+                **mend(s.default, arms, s.span, f"its arms are {', '.join(arms)}"),
             )
         )
     for a in s.default_args:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import did_you_mean, mend, mend_address, place_of
 from archdsl.elaborate.limits import MAX_FAULTS
 from archdsl.names.compile import chains_fit, compile_names
 from archdsl.names.lines import Compiled, Memo, Use, Weights
@@ -32,8 +32,9 @@ def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = 
             continue
         spec = models.get(decl.model)
         if spec is None:
-            found.add(error("A0431", f"there is no model `{decl.model}` in this file", header(decl), "its names",
-                            help=did_you_mean(decl.model, models)))
+            where = place_of(decl.model, header(decl)) or header(decl)
+            found.add(error("A0431", f"there is no model `{decl.model}` in this file", where, "its names",
+                            **mend(decl.model, models, where)))
             continue
         first = seen.setdefault((decl.name, module.meant(decl.model)), decl)
         if first is not decl:
@@ -93,6 +94,8 @@ def _check(decl: tree.Names, module: Module, spec: Spec, known: dict[int, Weight
                 _idle(line, uses[k], list(addresses), frozenset(p.name for p in spec.decl.params))
             except ArchError as fault:
                 found.add(fault)
+    if any(d.code == "A0432" for d in found.found):  # what a line with a slip in it was to be about is not missing
+        return [d for d in found.found if d.code != "A0433"]
     return found.found
 
 
@@ -101,14 +104,18 @@ def _idle(line: tree.NameLine, use: Use, addresses: list[str], known: frozenset[
     span = quoted(line) if line.address is None else addressed(line)
     pattern = parse_pattern(line.address if line.address is not None else line.foreign, span, known)
     if not use.matched:
-        raise error("A0432", f"no weight has an address like `{span.text.strip(chr(34))}`", span, "nothing there, in no variant",
-                    help=_close(pattern, addresses))
+        said = mend_address(span.text.strip('"'), addresses, span)
+        where = said["fixes"][0].edits[0][0] if said["fixes"] else span
+        raise error("A0432", f"no weight has an address like `{span.text.strip(chr(34))}`", where, "nothing there, in no variant",
+                    help=said["help"] if said["fixes"] else _close(pattern, addresses), fixes=said["fixes"])
     for k, choice in enumerate(pattern.choices):
         for i, text in enumerate(choice.texts):
             if (k, i) not in use.picks and not any(text in a.split(".") for a in addresses):
                 segments = {s for a in addresses for s in a.split(".")}
-                raise error("A0432", f"no weight has `{text}` in its address", span, f"`{text}` of this list names nothing",
-                            help=did_you_mean(text, segments) or "remove it")
+                said = mend_address(span.text.strip('"'), addresses, span)
+                where = said["fixes"][0].edits[0][0] if said["fixes"] else span
+                raise error("A0432", f"no weight has `{text}` in its address", where, f"`{text}` of this list names nothing",
+                            help=said["help"] or (() if said["fixes"] else did_you_mean(text, segments) or "remove it"), fixes=said["fixes"])
 
 
 def _close(pattern: Pattern, addresses: list[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from archdsl.diagnostics.distance import distance
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.records import replace
 from archdsl.source import Source, Span
@@ -10,6 +11,7 @@ from archdsl.syntax.codes import CODES
 from archdsl.syntax.describe import describe_open, listing, options, place, short, span
 from archdsl.syntax.lexer import Token
 from archdsl.syntax.recover import PARTNER, Open, Repair, Situation
+from archdsl.syntax.unclosed import by_indentation, no_opening, no_partner, short_list
 
 CONDITIONAL = "a choice between two values is `if condition { a } else { b }`"
 
@@ -207,23 +209,6 @@ def _nearest_word(s: Situation, states: list[int], index: int) -> str | None:
     return None
 
 
-def distance(a: str, b: str) -> int:
-    """How many letters to add, drop, change or swap with a neighbour to make one word of the other."""
-    if abs(len(a) - len(b)) > 3:
-        return 9
-    older: list[int] = []
-    before: list[int] = []
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        older, before, row = before, row, [i]
-        for j, y in enumerate(b, 1):
-            best = min(before[j] + 1, row[-1] + 1, before[j - 1] + (x != y))
-            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
-                best = min(best, older[j - 2] + 1)
-            row.append(best)
-    return row[-1]
-
-
 def _reserved(s: Situation, token: Token) -> Told:
     """`in = 3`: a reserved word where a name is needed."""
     name = s.table.words.name
@@ -279,7 +264,7 @@ def _bracket(s: Situation, token: Token) -> Told:
     ends = token[1] in (")", "]", "}") or s.opens_declaration(s.at) or (s.leads_line(token) and s.opens_statement(s.at) and _left_of(s, token))
     if fits and ends and (inner.token[1] != "{" or s.opens_declaration(s.at) or token[1] in (")", "]")):
         return _unclosed(s, inner, token)
-    if inner.token[1] == "{":
+    if inner.token[1] == "{" and not inner.rules & {"set", "alternatives"}:
         return None
     comma = s.table.words.fixed[","]
     after = s.would_take(s.prior, comma)
@@ -326,6 +311,8 @@ def _missing(s: Situation, token: Token) -> Told:
     expected = s.expected(s.prior)
     following = s.tokens[s.at + 1 : s.at + 3]
     able = [name for name in LINKS if name in expected and _goes_on(s, s.table.ids[name], [token, *following])]
+    if s.names[token[0]] == "STRING" and "COMMA" in able:
+        able = ["COMMA"]  # the message of a `require`
     if len(able) != 1:
         return None
     kind, text = s.table.ids[able[0]], s.table.texts[able[0]]
@@ -362,5 +349,6 @@ def _other(s: Situation, token: Token) -> Told:
 
 
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (
-    _too_deep, _end_of_text, _assigning, _equals, _apart, _bare, _mixed, _misspelt, _reserved, _starts_badly, _bracket, _missing, _other,
+    _too_deep, by_indentation, no_partner, _end_of_text, _assigning, short_list, _equals, _apart, _bare, _mixed, _misspelt, _reserved, _starts_badly,
+    no_opening, _bracket, _missing, _other,
 )

@@ -90,7 +90,36 @@ class Situation:
                 return None
         return states
 
+    def reads(self, tokens: list[Token], start: int) -> bool:
+        """Whether these tokens could stand where the statement or declaration that starts at an index does."""
+        depth = next((d for d in self.anchors() if self.start_of(d) == start), None)
+        if depth is None and start == self.declared_before():
+            depth = self.outer()
+        states: list[int] | None = self.states[: depth + 1] if depth is not None and len(tokens) <= FAR else None
+        for token in tokens:
+            states = None if states is None else self.take(states, token)
+        return states is not None
+
     # ------------------------------------------------------------ places on the stack
+    def anchors(self) -> list[int]:
+        """The depths at which a statement or a declaration started, the innermost first."""
+        return [d for d in range(len(self.states) - 1, -1, -1) if self.is_anchor(self.states[d])]
+
+    def outer(self) -> int | None:
+        """The depth at which the declaration under way started."""
+        return next((d for d in self.anchors() if self.table.actions[self.states[d]].get(self.table.ids["USE"], -1) >= 0), None)
+
+    def declaration(self) -> int | None:
+        """The index of the first token of the declaration under way."""
+        outer = self.outer()
+        return self.start_of(outer) if outer is not None else None
+
+    def declared_before(self) -> int | None:
+        """The index of the first token of the declaration that ends in front of it."""
+        outer = self.outer()
+        last = self.last(outer) if outer is not None else None
+        return self.index_of(last.span.start) if last is not None else None
+
     def is_anchor(self, state: int) -> bool:
         """Can a statement or a declaration start here?"""
         row, ids = self.table.actions[state], self.table.ids
@@ -228,6 +257,11 @@ def mend(s: Situation, repair: Repair) -> int | None:
     depth = s.anchor()
     start = s.start(depth)
     again = s.finished(depth) is not None
+    if start is None or repair.at < start and not again:  # further out, or in the declaration before
+        depth = next((d for d in s.anchors() if (first := s.start_of(d)) is not None and first <= repair.at), s.outer() or depth)
+        start = s.start_of(depth)
+        if start is not None and repair.at < start:
+            start, again = s.declared_before(), True
     if start is not None and repair.at <= start and not again and (last := s.last(depth)) is not None and repair.remove:
         start, again = s.index_of(last.span.start), True
     if start is None or repair.at < start:
@@ -242,7 +276,7 @@ def mend(s: Situation, repair: Repair) -> int | None:
 
 def resynchronise(s: Situation) -> tuple[int, int] | None:
     """(depth of the stack to keep, index of the token to go on with)."""
-    anchors = [d for d in range(len(s.states) - 1, -1, -1) if s.is_anchor(s.states[d])]
+    anchors = s.anchors()
     inner = anchors[0]
     outer = next(d for d in anchors if s.table.actions[s.states[d]].get(s.table.ids["USE"], -1) >= 0)
     first = s.start(inner)

@@ -131,7 +131,7 @@ fn half(n: int) -> int { return n / 2 }
     source = Source("test.arch", text)
     module, found = recovered(text), parse_recover(source)[1]
     assert [(d.code, source.position(d.span.start)[0]) for d in found] == [
-        ("A0109", 2),
+        ("A0109", 1),
         ("A0108", 3),
         ("A0116", 4),
         ("A0115", 5),
@@ -169,8 +169,11 @@ def test_a_mistake_in_a_nested_block_spares_its_surroundings():
 def test_a_missing_brace_is_looked_for():
     text = "block A()(x: [d]) -> [d] {\n  for i in range(3) {\n    x = x\n  return x\n}\n"
     (fault,) = faults(text)
-    assert fault.message == "the body of `block A` is not closed"
-    assert any("further right" in label.message and label.span.text == "{" for label in fault.labels)
+    assert fault.message == "the body of `for i in range(3)` is not closed"
+    assert fault.span.text == "{" and fault.labels[0].span.text == "return"
+    (fix,) = fault.fixes
+    ((place, new),) = fix.edits
+    assert text[: place.start] + new + text[place.end :] == text.replace("    x = x\n", "    x = x\n  }\n")
 
 
 def test_rendering():

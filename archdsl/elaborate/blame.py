@@ -1,0 +1,132 @@
+"""A broken rule is told where the number that breaks it is written: the setting or the default, however far it travelled. Loaded for faults alone."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from archdsl.diagnostics.model import Diagnostic, Fix, Label
+from archdsl.elaborate.domains import Domain
+from archdsl.elaborate.frame import Override
+from archdsl.graph import Knob
+from archdsl.records import replace
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+ALWAYS = frozenset(("A0303", "A0310"))  # rules on numbers
+SETTINGS = ALWAYS | {"A0301", "A0304", "A0305", "A0308"}  # what fits at the defaults and not with settings
+NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
+DIVISOR = re.compile(r"(?:/|%)\s*([A-Za-z_]\w*)")
+
+
+def blamed(faults: Iterable[Diagnostic], decl: tree.Model, overrides: tuple[Override, ...], knobs: dict[str, Knob]) -> list[Diagnostic]:
+    """The faults of one elaboration, each moved to the number that it hangs on, where one can be told; one for each number."""
+    out: dict[Any, Diagnostic] = {}
+    for d in faults:
+        moved = _moved(d, decl, overrides, knobs) if d.code in (SETTINGS if overrides else ALWAYS) else None
+        key = (moved.span if moved else (d.code, d.span, d.message))
+        out.setdefault(key, moved or d)
+    return list(out.values())
+
+
+def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], knobs: dict[str, Knob]) -> Diagnostic | None:
+    candidates = list(_written(d, decl, overrides, knobs))
+    set_here = [c for c in candidates if c[1] is not None]
+    if not set_here and d.code not in ALWAYS:
+        return None
+    chosen = set_here or candidates
+    if not chosen:
+        return None
+    name, o, span = next((c for c in chosen if _small(d, knobs[c[0]], c)), chosen[0])
+    if span == d.span or span.source.whole is not d.span.source.whole:
+        return None
+    knob, value = knobs[name], _number(knobs[name], o)
+    # one fault has one place: what a label said of the first place is said there
+    label = f"`{name}` is {span.text}"
+    rest = tuple(x for x in d.labels if x.span != span)
+    fixes = _fixes(d, value, knob, span)
+    help = tuple(h for h in d.help if not (fixes and " divide " in h))
+    return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *rest), help=help, fixes=fixes)
+
+
+def _number(knob: Knob, o: Override | None) -> Any:
+    return knob.value if o is None or len(o.segments) == 1 else None
+
+
+def _small(d: Diagnostic, knob: Knob, candidate: tuple[str, Override | None, Span]) -> bool:
+    """Whether a small change of the number makes the division exact: of two numbers, the one that is further off is hardly the slip."""
+    value = _number(knob, candidate[1])
+    return any(abs(int(fix.edits[0][1]) - value) < value / 2 for fix in _fixes(d, value, knob, candidate[2]))
+
+
+def _written(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], knobs: dict[str, Knob]) -> Iterator[tuple[str, Override | None, Span]]:
+    """(knob, setting, where its number is written) of what the fault hangs on, the divisor of a division first."""
+    names = [*_names(d.span.text), *(n for x in d.labels if re.fullmatch(r"`\w+` is -?\d+", x.message) for n in _names(x.span.text))]
+    for given in d.given:
+        names = [n for name in _expanded(names, _bindings(given.body)) for n in (_names(given.spans[name].text) if name in given.spans else [])]
+    defaults = {p.name: p for p in decl.params}
+    seen: set[str] = set()
+    queue = _expanded(names, _bindings(decl.body))
+    while queue:
+        name = queue.pop(0)
+        if name in seen or name not in defaults or name not in knobs:
+            continue
+        seen.add(name)
+        o = next((o for o in reversed(overrides) if o.segments[0] == name and o.expr is not None), None)
+        node = o.expr if o is not None else defaults[name].default
+        if isinstance(node, (tree.Number, tree.List, tree.Str)):
+            yield name, o, node.span
+        elif node is not None:
+            queue += _names(node.span.text)
+
+
+def _names(text: str) -> list[str]:
+    """The names in a text, divisors first."""
+    text = re.sub(r'"[^"]*"', "", text)
+    return list(dict.fromkeys([*DIVISOR.findall(text), *NAME.findall(text)]))
+
+
+def _bindings(body: Any) -> dict[str, str]:
+    """The text that each name of a body is bound to."""
+    out: dict[str, str] = {}
+    stack = list(body)
+    while stack:
+        s = stack.pop()
+        if isinstance(s, tree.Assign):
+            text = " ".join(v.span.text for v in s.values)
+            out.update({t.name: text for t in s.targets if t.name not in out})
+        elif isinstance(s, tree.For):
+            stack += s.body
+            for n in _names(s.pattern.span.text):
+                out.setdefault(n, s.iterable.span.text)
+        elif isinstance(s, tree.Statement):
+            stack += [c for c in tree.children(s) if isinstance(c, tree.Statement)]
+    return out
+
+
+def _expanded(names: list[str], bindings: dict[str, str]) -> list[str]:
+    """The names, each followed by those in what it is bound to."""
+    out: dict[str, None] = {}
+    queue = list(names)
+    while queue:
+        name = queue.pop(0)
+        if name not in out:
+            out[name] = None
+            queue = (_names(bindings[name]) if name in bindings else []) + queue
+    return list(out)
+
+
+def _fixes(d: Diagnostic, value: Any, knob: Knob, span: Span) -> tuple[Fix, ...]:
+    """Other numbers for the one at the span: divisors of what is divided, multiples of what divides; those of its domain first."""
+    if type(value) is not int or d.division is None:
+        return ()
+    a, b = d.division
+    if value == b and a > 0:
+        near = [n for n in range(1, min(a, 4 * abs(b) + 64) + 1) if a % n == 0]
+    elif value == a and b > 0:
+        near = [n for n in ((a // b) * b, (a // b + 1) * b, (a // b + 2) * b) if n > 0]
+    else:
+        return ()
+    inside: Any = knob.allowed if isinstance(knob.allowed, Domain) and not knob.allowed.fault else None
+    near.sort(key=lambda n: (inside is not None and not inside.contains(n), abs(n - value), -n))
+    return tuple(Fix(f"replace by `{n}`", ((span, str(n)),)) for n in near if n != value)[:3]
