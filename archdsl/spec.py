@@ -178,9 +178,11 @@ class Spec:
         return made, {n: v for n, v in at.items() if n not in static}
 
     def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str = "parallel",
-              emit: str | tuple[str, ...] = (), flat: bool = False, bind: dict[str, Any] | None = None, **knobs: Any) -> Any:
-        """The trainable torch.fx.GraphModule. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern;
-        `bind` gives the user's own modules for `extern block`s. Raises ArchError for a form that the model does not have."""
+              emit: str | tuple[str, ...] = (), flat: bool = False, bind: dict[str, Any] | None = None,
+              feed: str | tuple[str, ...] = (), **knobs: Any) -> Any:
+        """The trainable torch.fx.GraphModule. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern, `feed` for
+        draws that each call is given, `draws = {address: tensor}`; `bind` gives the user's own modules for `extern block`s.
+        Raises ArchError for a form that the model does not have."""
         if not hasattr(seed, "__index__"):
             raise TypeError(f"build(variant, seed = 0, device = \"cpu\", …) builds one variant: the seed is a whole number, not {seed!r}")
         settings = self._knobs(knobs)
@@ -197,9 +199,9 @@ class Spec:
 
             changed = Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings)
             named = changed.keeps_weights(self.source(variant, settings).graph)
-            model: Any = changed.build(device, emit, flat, bind, form)
+            model: Any = changed.build(device, emit, flat, bind, form, feed)
         else:
-            model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form, source=source(made))
+            model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form, source=source(made), feed=feed)
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
                                lambda: self._foreign(variant, settings) if named else {}, self)
         return model

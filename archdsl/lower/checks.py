@@ -26,7 +26,8 @@ def fits(inputs: Any, arg: Callable[[Any], str]) -> str:
             if expected is None or isinstance(expected, str) and first.setdefault(expected, size) == size:
                 continue
             conditions.append(f"{size} != {first[expected] if isinstance(expected, str) else arg(expected)}")
-        lines += [*_if(conditions), f"    raise ValueError(f\"the input `{name}` is {shape}: this is {{list({tensor}.shape)}}\")"]
+        quote = "'" if '"' in name else '"'
+        lines += [*_if(conditions), f"    raise ValueError(f{quote}the input `{name}` is {shape}: this is {{list({tensor}.shape)}}{quote})"]
     return "\n".join(lines)
 
 

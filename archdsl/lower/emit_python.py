@@ -111,7 +111,8 @@ class _File:
         if len(lines) > 1 and lines[-1]:
             lines.append("")
         sizes = {str(n.attrs["name"]) for n in t.definition.graph.nodes if n.op == "input" and "size" in n.attrs}
-        given = [f"{name}: {'int' if name in sizes else 'Tensor'}" for name in t.inputs]
+        held = {"draws"} if t.definition.draws else set()
+        given = [f"{name}: {'int' if name in sizes else 'dict[str, Tensor]' if name in held else 'Tensor'}" for name in t.inputs]
         lines += wrapped(f"def forward({', '.join(['self', *given])}) -> {_returns(t.definition)}:", 4)
         if shown := types(t, t.definition is self.root):
             lines += [f'        """{part}' if i == 0 else f"        {part}" for i, part in enumerate(textwrap.wrap(shown, WIDTH - 16))]

@@ -41,6 +41,13 @@ CODES = {
         bad="model Net(d: int = 8)(x: [B, d]) -> [B, d] {\n  return take(x, iota(d) + 1 - iota(d) // iota(d), axis = 1)\n}",
         good="model Net(d: int = 8)(x: [B, d]) -> [B, d] {\n  return take(x, (iota(d) + 1) % d, axis = 1)\n}",
     ),
+    "A0517": Code(
+        "No draw has such an address",
+        "`feed` asks for draws that the caller gives instead of torch's generator, by address: `layers.3.noise`, `layers.*.noise` (one segment),\n"
+        "`**.noise` (any number). A draw has the name that it is bound to; what dropout and stochastic depth draw has none and cannot be fed.",
+        bad="archdsl.load(\"noisy.arch\").build(feed = [\"layers.*.nose\"])",
+        good="archdsl.load(\"noisy.arch\").build(feed = [\"layers.*.noise\"])",
+    ),
     "A0514": Code(
         "A part without a form in plain torch",
         "`model.py` imports torch alone. Extern blocks are classes of yours, and a few ops have a body that is no plain torch expression: a model\n"

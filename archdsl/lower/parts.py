@@ -129,6 +129,19 @@ def fit(*inputs: tuple[torch.Tensor, str, str, tuple[int | str | None, ...]]) ->
             raise ValueError(f"the input `{name}` is {shape}{known}: this is {list(x.shape)}")
 
 
+def draws_given(draws: dict[str, torch.Tensor], expected: tuple[tuple[str, torch.dtype], ...]) -> None:
+    """Raises ValueError unless there is a tensor of the given element type for each address, and nothing else."""
+    missing = [address for address, _ in expected if address not in draws]
+    if missing or len(draws) != len(expected):
+        known = [address for address, _ in expected]
+        fault = f"`{missing[0]}` is missing" if missing else f"`{next(a for a in draws if a not in known)}` is none of them"
+        raise ValueError(f"`draws` holds the draws {', '.join(f'`{a}`' for a in known)}: {fault}")
+    for address, dtype in expected:
+        if not isinstance(draws[address], torch.Tensor) or draws[address].dtype != dtype:
+            told = getattr(draws[address], "dtype", type(draws[address]).__name__)
+            raise ValueError(f"the draw `{address}` is a tensor of {dtype}: this is {told}")
+
+
 def holds(state: dict[str, torch.Tensor], expected: tuple[tuple[str, tuple[int | str | None, ...], torch.dtype], ...], new: int,
           longest: int | None) -> None:
     """Raises ValueError unless a state has the tensors (address, axes, dtype) of this model, sizes as given, one size for each name, and room for

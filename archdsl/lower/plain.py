@@ -240,6 +240,10 @@ class Plain:
             return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({quoted(str(node.args[3]))})", 0
         if node.target is parts.fit:
             return fits(node.args, writer.arg), 0
+        if node.target is parts.draws_given:
+            given = writer.arg(node.args[0])
+            names = ", ".join(quoted(a) for a, _ in node.args[1])  # type: ignore[union-attr]
+            return f"if {given}.keys() != {{{names}}}:\n    raise ValueError(f\"other draws are needed than {{sorted({given})}}\")", 0
         if node.target in (F.layer_norm, F.rms_norm):
             return self._norm(node, writer)
         part = self.traced.parts.get(str(node.target)) if node.op == "call_module" else None

@@ -42,6 +42,7 @@ class Definition:
     root: bool = False
     state: tuple[str, ...] = ()
     moves: tuple[Size, int | None] = (0, None)
+    draws: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,7 +57,7 @@ class Definition:
     def key(self) -> str:
         """The same for definitions that may share a class: equal computation, names, places in the text, messages and dtype."""
         shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.root} {self.hands_out} {self.state} {self.moves}",
-                 structural_hash(self.graph)]
+                 f"{self.draws} " + structural_hash(self.graph)]
         shown += [f"{n.name} {n.span!r}" for n in self.graph.nodes]
         shown += [g.message for g in self.graph.guards]
         shown += [f"{path} {child.key}" for path, child in self.children.items()]
@@ -70,8 +71,9 @@ def singular(word: str) -> str:
 
 
 def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool = False, hoist: bool = True,
-         state: tuple[str, ...] = (), moves: tuple[Size, int | None] = (0, None)) -> Definition:
-    """The root's definition; the last inputs and outputs of a graph with `state` are the tensors at these addresses. Raises ArchError A0511 for an
+         state: tuple[str, ...] = (), moves: tuple[Size, int | None] = (0, None), draws: tuple[str, ...] = ()) -> Definition:
+    """The root's definition; the last inputs and outputs of a graph with `state` are the tensors at these addresses. Inputs behind those are the
+    draws at the addresses `draws`. Raises ArchError A0511 for an
     `emit` pattern that matches nothing."""
     patterns = (emit,) if isinstance(emit, str) else tuple(emit)
     whole = flatten(graph) if flat else _Normal()(graph)
@@ -81,7 +83,7 @@ def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool
     tables = {k: v for k, v in info.tables.items() if hoist and info.counts[k] > 1 or v.node.op == "read"}
     made = planner.define(whole, need, tables, root=True)
     made.source, made.root, made.hands_out, made.state, made.moves = graph, True, bool(patterns), state, moves
-    made.outputs -= len(state)
+    made.outputs, made.draws = made.outputs - len(state), draws
     return made
 
 

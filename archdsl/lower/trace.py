@@ -156,8 +156,10 @@ class _Tracer:
 
     # ---------------------------------------------------------------- nodes
     def _inputs(self, nodes: list[Node]) -> None:
-        """The inputs of `forward`; those of a state come in one dict."""
-        addresses = self.definition.state
+        """The inputs of `forward`; those of a state come in one dict, and so do draws that are fed."""
+        addresses, draws = self.definition.state, self.definition.draws
+        if draws:
+            nodes, last = nodes[:-len(draws)], nodes[-len(draws):]
         own = len(nodes) - len(addresses)
         for node in nodes[:own]:
             self._input(node)
@@ -168,6 +170,12 @@ class _Tracer:
             self._mark(self.tracer.create_proxy("call_function", parts.holds, (state, checks, self.axes(new), longest), {}))
             for address, node in zip(addresses, nodes[own:]):
                 self._bind_one(Value(node), self.tracer.create_proxy("call_function", operator.getitem, (state, address), {}), node.name)
+        if draws:
+            given = self._mark(self._proxy(self.graph.placeholder("draws")), "draws")
+            kinds = tuple((a, self._torch_dtype(n.types[0])) for a, n in zip(draws, last))
+            self._mark(self.tracer.create_proxy("call_function", parts.draws_given, (given, kinds), {}))
+            for address, node in zip(draws, last):
+                self._bind_one(Value(node), self.tracer.create_proxy("call_function", operator.getitem, (given, address), {}), node.name)
 
     def _torch_dtype(self, t: TensorType) -> torch.dtype:
         return torch_dtype(t.dtype, getattr(torch, self.definition.dtype))
@@ -185,7 +193,10 @@ class _Tracer:
     def _fit(self) -> None:
         """Checks the shapes of the inputs: a wrong one might broadcast unnoticed."""
         inputs = [v for v in self.definition.graph.inputs if v in self.values]
-        checks = [(self.values[v], v.node.attrs["name"], str(v.type).removeprefix(v.type.dtype), tuple(map(self._expected, v.shape))) for v in inputs]
+        fed = self.definition.draws
+        names = dict(zip(inputs[-len(fed):] if fed else (), (f'draws["{address}"]' for address in fed)))
+        names = {v: names.get(v, v.node.attrs["name"]) for v in inputs}
+        checks = [(self.values[v], names[v], str(v.type).removeprefix(v.type.dtype), tuple(map(self._expected, v.shape))) for v in inputs]
         if checks:
             self._mark(self.tracer.create_proxy("call_function", parts.fit, tuple(checks), {}))
 
@@ -317,7 +328,7 @@ class _Tracer:
     def _drop_dead(self) -> None:
         """Bodies and sizes may have made nodes that nothing reads; modules and checks stay."""
         for node in reversed(list(self.graph.nodes)):
-            keeps = node.op in ("placeholder", "output", "call_module") or node.target in (parts.require, parts.fit, parts.holds)
+            keeps = node.op in ("placeholder", "output", "call_module") or node.target in (parts.require, parts.fit, parts.holds, parts.draws_given)
             if not node.users and not keeps:
                 self.graph.erase_node(node)
 

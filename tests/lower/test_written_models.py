@@ -36,13 +36,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "FIT": SIZES | {"grid": [2, 2], "side": 16, "patch": 4}, "Denoiser": SIZES | {"grid": [2, 2], "side": 16, "patch": 4, "classes": 5},
     "Autoregressive": SIZES | {"vocab": 32, "t": 3, "n": 4},
     "HAT": {"d": 24, "depths": [2, 1], "heads": 2, "window": 4, "squeeze": 4, "features": 6, "side": 8},
-    "NextViT": {"depths": [1, 1, 2, 1], "widths": [32, 32, 64, 64], "wide": [32, 32, 64, 64], "head_dim": 8, "every": [0, 1, 2, 1], "stem": [8, 4, 8, 8], "classes": 5},
+    "NextViT": {"depths": [1, 1, 2, 1], "widths": [32, 32, 64, 64], "wide": [32, 32, 64, 64], "head_dim": 8,
+                "every": [0, 1, 2, 1], "stem": [8, 4, 8, 8], "classes": 5},
     "SReT": {"widths": [8, 16, 32], "heads": [2, 2, 4], "depths": [1, 2, 1], "size": [64, 64], "classes": 5},
     "Swin": {"d": 16, "depths": [2, 1, 2, 1], "heads": [2, 2, 4, 4], "window": 2, "side": 32, "classes": 5},
     "ViT": {"d": 32, "depth": 2, "heads": 2, "patch": 8, "classes": 5},
 }
 OF_VARIANTS: dict[str, dict[str, Any]] = {"large_tiny_16": {"size": [224, 224]}}  # its slices fit no smaller map
-CASES = [(f, name, variant) for f in shipped_files() for name, spec in archdsl.load(f).models.items() for variant in (list(spec.variants) or [None])]
+MODELS = [(f, name, spec) for f in shipped_files() for name, spec in archdsl.load(f).models.items()]
+CASES = [(f, name, variant) for f, name, spec in MODELS for variant in (list(spec.variants) or [None])]
 
 
 def id_of(case: tuple[str, str, str | None]) -> str:
