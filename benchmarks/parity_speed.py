@@ -1,4 +1,4 @@
-"""Compiled specs against timm and transformers: eager and torch.compile, forward and forward + backward, paired and interleaved.
+"""Compiled specs against timm, transformers and spandrel: eager and torch.compile, forward and forward + backward, paired and interleaved.
 
     python benchmarks/parity_speed.py [--pairs 15] [--threads 2] [--only vit,llama] [--batches 1,8] [--modes eager,compile] [--markdown FILE]
 
@@ -74,7 +74,15 @@ MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[[int], to
                                    attn_implementation="eager", use_cache=False), tokens),
     "olmo2 (d 512, 8 layers, T 256)": (
         lambda: spec("language/olmo2", **KNOBS, kv_heads=8, hidden=1408), lambda: transformers_model("Olmo2", **LANGUAGE, use_cache=False), tokens),
+    "hat (small, x2, 64 x 64)": (lambda: spec("vision/hat", "small_x2", drop_path=0), lambda: hat(), lambda batch: torch.rand(batch, 3, 64, 64)),
 }
+
+
+def hat() -> Any:
+    from spandrel.architectures.HAT import HAT
+
+    return HAT(img_size=64, embed_dim=144, depths=[6] * 6, num_heads=[6] * 6, window_size=16, compress_ratio=24, squeeze_factor=24, conv_scale=0.01,
+               overlap_ratio=0.5, mlp_ratio=2, upscale=2, upsampler="pixelshuffle", num_feat=64, drop_path_rate=0.0)
 
 
 def tensor(y: Any) -> torch.Tensor:
