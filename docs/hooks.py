@@ -85,6 +85,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     here = page.file.src_uri
     if here == "library.md":
         markdown = _library(markdown, files)
+    elif here == "errors.md":  # examples of specs, faulty ones too: they are coloured, and name no way to be tested
+        markdown = CODE.sub(lambda m: re.sub(r"^```$", "```arch", m[0], count=1, flags=re.MULTILINE) if m[0].startswith("```\n") else m[0], markdown)
     elif here.startswith("papers/") and Path(here).stem in specs():
         markdown = _paper(markdown, Path(here).stem, files)
     return _linked(FENCE.sub(_fence, markdown), here, lambda path: _brought(path, files, config))
