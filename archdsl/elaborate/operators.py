@@ -151,7 +151,8 @@ def divisors(width: int, count: int) -> tuple[str, ...]:
         return ("`floordiv` and `ceildiv` round; `float(a) / b` is exact",)
     near = sorted((d for d in range(1, min(width, 4 * abs(count) + 16) + 1) if width % d == 0), key=lambda d: abs(d - count))[:3]
     text = ", ".join(f"{d} ({width // d})" for d in sorted(near))
-    return (f"{text} divide {width}", "`floordiv` and `ceildiv` round; `float(a) / b` is exact")
+    text = "only 1 divides 1" if width == 1 else f"{text} {'divides' if len(near) == 1 else 'divide'} {width}"
+    return (text, "`floordiv` and `ceildiv` round; `float(a) / b` is exact")
 
 
 def _weight(size: Any) -> int:

@@ -76,6 +76,12 @@ def test_faults(body, code):
     assert fault(lambda: model(body)).code == code
 
 
+@pytest.mark.parametrize(("division", "help"), [
+    ("1 / 2", "only 1 divides 1"), ("101 / 2", "1 (101) divides 101"), ("7 / 2", "1 (7), 7 (1) divide 7"), ("768 / 7", "4 (192), 6 (128), 8 (96) divide 768")])
+def test_what_divides_is_told(division, help):
+    assert fault(lambda: model(f"v = {division}\nreturn x")).help[0] == help
+
+
 def test_no_size_of_a_weight_varies_not_even_among_those_of_an_ellipsis():
     d = fault(lambda: made("block W()(x: [..., d]) -> [..., d] {\n param w: [..., d] = zeros()\n return x + w\n}\n"
                            "model M()(x: [3, 4, T, 8]) -> y: [3, 4, T, 8] { return W()(x) as w }"))
