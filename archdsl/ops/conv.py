@@ -115,6 +115,14 @@ def _pool(x: TensorType, size: Numbers, stride: Numbers | None = None, pad: Numb
     return TensorType(x.dtype, (*x.shape[:2], *(_positive(pool_out(s, k, st, p, ceil_mode), s, k) for s, k, st, p in sizes)))
 
 
+def _avg_pool(x: TensorType, size: Numbers, **rest: Any) -> TensorType:
+    out = _pool(x, size, **rest)
+    windows = each(size, len(x.shape) - 2, "size")
+    if len(windows) == 3 and any(isinstance(s, int) and isinstance(k, int) and s < k for s, k in zip(x.shape[2:], windows)):
+        raise OpError(f"a window of {size} is larger than the map {x}: torch pads it for one and two axes only", "size")
+    return out
+
+
 _POOLED: dict[str, Any] = {"infer": _pool, "roles": {"s": "mix"}}
 
 
@@ -136,7 +144,7 @@ def max_pool(x, *, size, stride=None, pad=0, ceil_mode=False):
 
 @op("avg_pool(x: [B, c, *s], size: int | list[int], stride: int | list[int]? = none, pad: int | list[int] = 0, ceil_mode: bool = false, "
     "count_include_pad: bool = true) -> [B, c, *t]", saves=("x",),
-    samples=lambda: [*_pool_samples(), {"x": floats(1, 2, 5, 5), "size": 3, "pad": 1, "count_include_pad": False}], **_POOLED)
+    samples=lambda: [*_pool_samples(), {"x": floats(1, 2, 5, 5), "size": 3, "pad": 1, "count_include_pad": False}], **{**_POOLED, "infer": _avg_pool})
 def avg_pool(x, *, size, stride=None, pad=0, ceil_mode=False, count_include_pad=True):
     """The mean of each window; padding counts as zeros unless `count_include_pad` is false."""
     options = chosen(stride=(stride, None), padding=(pad, 0), ceil_mode=(ceil_mode, False), count_include_pad=(count_include_pad, True))

@@ -238,6 +238,8 @@ def _pad_widths(x: TensorType, widths: tuple[tuple[Size, Size], ...], mode: str,
         raise OpError(f"padding `{mode}` takes no value", "value")
     if mode != "constant" and x.dtype == "bool":
         raise OpError(f"padding `{mode}` needs numbers, and this is {x}", "x")
+    if mode != "constant" and not 2 <= len(x.shape) <= 5:
+        raise OpError(f"padding `{mode}` needs 2 to 5 axes, and this is {x}", "x", help="`rearrange` joins and splits axes")
     padded = [i for i, w in enumerate(widths) if w != (0, 0)]
     if mode != "constant" and padded and len(x.shape) - padded[0] > min(3, max(1, len(x.shape) - 1)):
         raise OpError(f"padding `{mode}` reaches the last {min(3, max(1, len(x.shape) - 1))} axes only", "widths")
