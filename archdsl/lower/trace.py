@@ -158,8 +158,7 @@ class _Tracer:
     def _inputs(self, nodes: list[Node]) -> None:
         """The inputs of `forward`; those of a state come in one dict, and so do draws that are fed."""
         addresses, draws = self.definition.state, self.definition.draws
-        if draws:
-            nodes, last = nodes[:-len(draws)], nodes[-len(draws):]
+        nodes, last = nodes[:len(nodes) - len(draws)], nodes[len(nodes) - len(draws):]
         own = len(nodes) - len(addresses)
         for node in nodes[:own]:
             self._input(node)
