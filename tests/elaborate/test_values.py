@@ -77,7 +77,8 @@ def test_faults(body, code):
 
 
 @pytest.mark.parametrize(("division", "help"), [
-    ("1 / 2", "only 1 divides 1"), ("101 / 2", "1 (101) divides 101"), ("7 / 2", "1 (7), 7 (1) divide 7"), ("768 / 7", "4 (192), 6 (128), 8 (96) divide 768")])
+    ("1 / 2", "only 1 divides 1"), ("101 / 2", "1 (101) divides 101"), ("7 / 2", "1 (7), 7 (1) divide 7"),
+    ("768 / 7", "4 (192), 6 (128), 8 (96) divide 768")])
 def test_what_divides_is_told(division, help):
     assert fault(lambda: model(f"v = {division}\nreturn x")).help[0] == help
 
