@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from archdsl.cost import Cost
     from archdsl.incremental.kept import Kept
     from archdsl.passes.step import Step
+    from archdsl.weightmap import WeightMap
 
 
 @record(frozen=True)
@@ -193,21 +194,18 @@ class Spec:
         from archdsl.streaming import source
 
         fits(made.graph, device, dtype, self.decl.name_span)
-        named = True
         if self.transforms(variant):
             from archdsl.passes.model import Model
 
-            changed = Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings)
-            named = changed.keeps_weights(self.source(variant, settings).graph)
-            model: Any = changed.build(device, emit, flat, bind, form, feed)
-        else:
-            model = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form, source=source(made), feed=feed)
+            return Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings).build(device, emit, flat, bind, form, feed)
+        model: Any = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form, source=source(made),
+                           feed=feed)
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
-                               lambda: self._foreign(variant, settings) if named else {}, self)
+                               lambda: self.names(variant, settings), self)
         return model
 
-    def _foreign(self, variant: str | None, knobs: dict[str, Any]) -> dict[str, Any]:
-        """The foreign names of the spec as it is written: a variant whose `transform`s change weights has none."""
+    def names(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> dict[str, WeightMap]:
+        """The maps from addresses to foreign names, of the model as it is written, before any `transform`."""
         from archdsl.names import weight_maps
 
         return weight_maps(self.module, self.name, self.source(variant, knobs))

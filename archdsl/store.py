@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,15 +16,15 @@ from pydantic import BaseModel, ValidationError
 from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.model import Elaborated
-from archdsl.files import unwritable
+from archdsl.files import read_json, unwritable
 from archdsl.source import NOWHERE, Source, Span
 from archdsl.version import VERSION
 
 if TYPE_CHECKING:
     from archdsl.lower.module import ArchModule
+    from archdsl.passes.foreign import Foreign
     from archdsl.passes.model import Passing
     from archdsl.spec import Spec
-    from archdsl.weightmap import WeightMap
 
 CODES = {
     "A0520": Code("this is no folder written by compile",
@@ -70,23 +72,26 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
     """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
     `passes`: steps behind those of the variant, and what goes with them. `flat`: model.py is one class. `export` adds model.pt2 (torch.export,
     dynamic sizes), `onnx` model.onnx. `again`: the compiled folder whose graph `spec` is; the new one tells of the same spec, settings and recipe,
-    has its element type unless `dtype` says otherwise, and its foreign names. Behind a step that changes weights there are no foreign names. Raises
-    ArchError A0501 for a form that is not built, A0521 for a folder that is not ours, A056x for a step that does not fit, A0627 for a place that
-    cannot be written."""
+    has its element type unless `dtype` says otherwise, and its foreign names. Behind a step that changes what they name, names.json tells which.
+    Raises ArchError A0501 for a form that is not built, A0521 for a folder that is not ours, A056x for a step that does not fit, A0627 for a place
+    that cannot be written."""
     from archdsl.lower.build import float_type
+    from archdsl.origin import Origin
     from archdsl.spec import require_form
 
     require_form(form, spec.decl.name_span)
     earlier = read_manifest(Path(again)) if again is not None else None
     dtype = float_type(earlier.dtype if earlier is not None and dtype is None else dtype)
     recipe: list[Any] = earlier.recipe if earlier is not None else []
-    changed = None
+    first = _names(Path(again) / NAMES) if again is not None else None
     if passes is not None or spec.transforms(variant):
-        changed = (passes or _passing()).model(spec, variant, knobs or {}, seed=seed, dtype=dtype, weights=weights, source=source)
+        changed = (passes or _passing()).model(spec, variant, knobs or {}, seed=seed, dtype=dtype, weights=weights, source=source, names=first)
         made, model, recipe = changed.made, changed.build(flat=flat), [a.to_json() for a in changed.recipe]
     else:
         made = spec.elaborate(variant, knobs or {})
         model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {}, flat=flat, form=form)
+        if first is not None:
+            model.archdsl = Origin(spec.path, spec.name, variant, {}, made.graph, first, spec)
         if weights is not None:
             load_state(model, weights, source)
     target = Path(os.path.realpath(out))  # behind a link, the folder that it leads to
@@ -102,11 +107,9 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
             manifest = manifest.model_copy(update={f: getattr(earlier, f) for f in CARRIED})
         manifest.recipe = recipe
         _write(folder, made, model)
-        names = {}
-        if changed is None or changed.keeps_weights(spec.source(variant, knobs or {}).graph):
-            names = _foreign(spec, variant, knobs or {}) if again is None else _names(Path(again) / NAMES)
+        names = {k: m.to_json() for k, m in model.archdsl.foreign.items()}
         if names:
-            (folder / NAMES).write_text(json.dumps({k: m.to_json() for k, m in names.items()}) + "\n", encoding="utf-8")
+            (folder / NAMES).write_text(json.dumps(names) + "\n", encoding="utf-8")
             manifest.exports.append(NAMES)
         if export:
             _export(folder, made, model, manifest)
@@ -172,7 +175,7 @@ def _ours(target: Path, shown: str) -> None:
 def _is_ours(folder: Path) -> bool:
     """Whether compile wrote all that is in a folder."""
     try:
-        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        found = read_json(folder / "manifest.json")
     except (OSError, ValueError):
         return False
     if not isinstance(found, dict) or not {"language", "graph_hash", "stdlib_hash"} <= found.keys():
@@ -216,6 +219,7 @@ def stdlib_hash() -> str:
 
 
 def _write(folder: Path, made: Elaborated, model: Any) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     from archdsl.lower.emit_python import python_source
@@ -223,15 +227,12 @@ def _write(folder: Path, made: Elaborated, model: Any) -> None:
 
     (folder / "graph.arch").write_text(print_graph(made), encoding="utf-8")
     (folder / "model.py").write_text(python_source(model), encoding="utf-8")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
+    try:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
+    except SafetensorError as fault:  # a kind of its own for what the system says
+        said = re.search(r"\(os error (\d+)\)", str(fault))
+        raise OSError(int(said[1]), os.strerror(int(said[1]))) if said else fault from None
     (folder / "weights.safetensors").chmod(0o644)
-
-
-def _foreign(spec: Spec, variant: str | None, knobs: dict[str, Any]) -> dict[str, WeightMap]:
-    """The foreign names of the model as it is written, before any `transform`."""
-    from archdsl.names import weight_maps
-
-    return weight_maps(spec.module, spec.name, spec.source(variant, knobs))
 
 
 # ---------------------------------------------------------------- exports
@@ -261,7 +262,9 @@ def _export(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> N
 
     xs, dynamic = _example(made)
     program = torch.export.export(model.eval(), xs, dynamic_shapes=dynamic)
-    torch.export.save(program, folder / "model.pt2")
+    data = io.BytesIO()  # torch's writer of files ends the process where a disk is full
+    torch.export.save(program, data)
+    (folder / "model.pt2").write_bytes(data.getbuffer())
     manifest.exports.append("model.pt2")
 
 
@@ -311,14 +314,14 @@ def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, An
     return fresh
 
 
-def _names(path: Path) -> dict[str, WeightMap]:
-    from archdsl.weightmap import WeightMap
+def _names(path: Path) -> dict[str, Foreign]:
+    from archdsl.passes.foreign import read
 
     if not path.exists():
         return {}
     try:
-        return {name: WeightMap.from_json(m) for name, m in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        return {name: read(m) for name, m in read_json(path).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise error("A0520", f"{path} cannot be read: {e}", _span(str(path), "folder")) from None
 
 
@@ -345,6 +348,6 @@ def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
 def read_manifest(root: Path) -> Manifest:
     """What a compiled folder says of itself. Raises A0520."""
     try:
-        return Manifest.model_validate(json.loads((root / "manifest.json").read_text(encoding="utf-8")))
+        return Manifest.model_validate(read_json(root / "manifest.json"))
     except (ValidationError, ValueError, OSError) as e:
         raise error("A0520", f"{root / 'manifest.json'} cannot be read: {str(e).splitlines()[0]}", _span(str(root), "folder")) from None

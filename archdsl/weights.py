@@ -49,6 +49,14 @@ CODES = {
         "`drop \"ADDRESS\" = VALUE` says that the foreign file lacks this weight because it always has that value. A model in which it has another "
         "one cannot be written in that layout without changing what it computes.",
     ),
+    "A0546": Code(
+        "foreign names that a step has taken away",
+        "A step that folds, recentres or bakes weights makes others of them: the tensors of a foreign file can neither be put into the new ones nor "
+        "be told from them. Names go through steps that keep, rename, transpose or join weights. Start from the foreign weights instead: they "
+        "are imported into the model before its steps, and carried through them.",
+        bad="archdsl.export_weights(archdsl.load(\"vit.arch\").build(\"tiny_folded\"), source = \"timm\")",
+        good="archdsl.export_weights(archdsl.load(\"vit.arch\").build(\"tiny\"), source = \"timm\")",
+    ),
 }
 
 
@@ -87,7 +95,7 @@ def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.Pa
 
     strict: raise A0541, with the model as it was, unless every expected key is there with its shape and nothing else is. Otherwise what fits is
     imported. An `alias` may be absent, must be equal to what it repeats, and stands in for it where that is absent.
-    Raises ArchError A0541 to A0543, TypeError for what is no state dict.
+    Raises ArchError A0541 to A0543, A0546, TypeError for what is no state dict.
     """
     model = _unwrapped(model)
     origin = _origin(model)
@@ -185,7 +193,7 @@ def export_weights(model: nn.Module, source: str = "timm") -> dict[str, Tensor]:
     """The model's weights under foreign names, the inverse of `import_weights`: contiguous, aliases written out.
 
     As with `state_dict`, a weight that is only renamed shares its storage with the model; everything else is a tensor of its own.
-    Raises ArchError A0542 to A0544.
+    Raises ArchError A0542 to A0544, A0546.
     """
     model = _unwrapped(model)
     origin = _origin(model)
@@ -232,6 +240,11 @@ def _origin(model: Any) -> Origin:
 
 
 def _names(origin: Origin, source: str) -> WeightMap:
+    if source in origin.prevented:
+        why = origin.prevented[source]
+        raise error("A0546", f"the names `{source}` do not reach this model: behind `{why.step}`, `{why.address}` is not what they name", NOWHERE,
+                    help=(f"`archdsl compile SPEC --weights FILE@{source} --pass …` starts from such weights and carries them through the steps",
+                          f"in Python, `archdsl.passes.Model.of(spec, variant, weights = …, source = \"{source}\")` does"))
     if source not in origin.names:
         raise error("A0542", f"the spec of `{origin.model}` has no names `{source}`", NOWHERE,
                     help=(*did_you_mean(source, origin.names), _which(origin)))

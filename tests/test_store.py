@@ -200,7 +200,8 @@ def test_a_folder_compiled_again_tells_of_the_same_spec(tmp_path, folders):
         assert (tmp_path / "again" / f).read_bytes() == (first / f).read_bytes()
     passed = compile_to(tmp_path / "passed", spec, weights=load_file(first / "weights.safetensors"), again=first,
                         passes=Passing((Step.parse("centre"),)))
-    assert passed.spec == "gpt2.arch" and "names.json" not in passed.exports and not (tmp_path / "passed" / "names.json").exists()
+    assert passed.spec == "gpt2.arch" and archdsl.open(tmp_path / "passed").archdsl.names == {}
+    assert list(json.loads((tmp_path / "passed" / "names.json").read_text())["hf"]) == ["prevented"]  # and by which step
     baked = compile_to(tmp_path / "baked", spec, weights=load_file(first / "weights.safetensors"), again=first, passes=Passing((Step.parse("bake"),)))
     assert "names.json" in baked.exports and (tmp_path / "baked/names.json").read_bytes() == (first / "names.json").read_bytes()
 
@@ -240,8 +241,9 @@ def test_foreign_names_stay_until_a_step_changes_weights(tmp_path):
         assert kept.exports == ["names.json"] and len(archdsl.open(tmp_path / "kept").archdsl.names["other"].entries) == 6
     finally:
         PASSES.pop("keep_all_weights")
-    assert compile_to(tmp_path / "plain", spec, "plain").exports == []
-    assert spec.build("plain").archdsl.names == {}
+    compile_to(tmp_path / "plain", spec, "plain")
+    for plain in (archdsl.open(tmp_path / "plain"), spec.build("plain")):
+        assert plain.archdsl.names == {} and plain.archdsl.prevented["other"].step == "bake()"
     assert set(spec.build().archdsl.names) == {"other"}
 
 

@@ -79,8 +79,9 @@ class Begun:
 class Model:
     """`made`: the typed graph with its interface. `weights`: address -> tensor, made when asked for. `names`: from the addresses of the first graph
     to those weights of this one that are theirs, renamed, sliced or joined; weights that hold an expression of several are in none of its entries.
-    `lost`: what weights of the first graph are no longer there, and `fresh`: what weights of this one none of the first became, each with the step that
-    did it. `begun`: the spec before all steps. `recipe`: the steps so far. `dtype`: torch's float type, or None for its default. A model never changes; steps make new ones.
+    `lost`: the weights of the first graph that are no longer there, `fresh`: those of this one that none of the first became, each with the step that
+    did it. `begun`: the spec before all steps. `recipe`: the steps so far. `dtype`: torch's float type, or None for its default. A model never
+    changes; steps make new ones.
     """
 
     made: Elaborated
@@ -165,11 +166,6 @@ class Model:
             measured = [str(f) for f in require(self, after, done, step) if f.allowed is None]
             after = replace(after, recipe=(*self.recipe, replace(after.recipe[-1], notes=(*notes, *measured))))
         return after
-
-    def keeps_weights(self, first: Graph) -> bool:
-        """Whether all weights of the first graph are there as they were: under their addresses, neither moved nor the values of expressions."""
-        before, after = ({a: (p.kind, p.type) for a, p in g.parameters() if p.kind != "const"} for g in (first, self.graph))
-        return before == after and {e.target: e for e in self.names.entries} == {e.target: e for e in _same(first).entries}
 
     # ---------------------------------------------------------------- torch
     @property

@@ -54,6 +54,7 @@ class Rewritten(Weights):
 
     def __init__(self, before: Weights, done: Rewrite, dtype: Callable[[], Any]):
         self.before, self.done, self._dtype = before, done, dtype
+        self.seed: int = getattr(before, "seed", 0)
         self._params = dict(done.graph.parameters())
         self._moves = {t: e for e in done.names.entries for t in e.target}
 
@@ -68,6 +69,8 @@ class Rewritten(Weights):
             return evaluate(self.done.values[address], self.before, model).to(dtype).contiguous()
         if address in self._moves:
             return self._moves[address].apply(self.before)[address].to(dtype).contiguous()
+        if address not in self.before:  # one that the step adds starts as its declaration says
+            return Initial(self.done.graph, self.seed, model)[address]
         return self.before[address]
 
     def __iter__(self) -> Iterator[str]:

@@ -153,7 +153,8 @@ def test_decisions_are_kept_and_replayed(tmp_path):
     again = model.apply(STEP, decisions=decisions)
     assert all(torch.equal(again.weights[k], w) for k, w in new.weights.items())
     notes = new.recipe[-1].notes
-    assert notes[0] == "3 of its batch norms have the statistics of other data" and "the output `y` in evaluation, given weights: differs by" in notes[1]
+    assert notes[0] == "3 of its batch norms have the statistics of other data"
+    assert "the output `y` in evaluation, given weights: differs by" in notes[1]
     assert float(notes[1].rpartition(" ")[2]) > 0.01 and not any("training" in n for n in notes)
 
 
@@ -234,7 +235,8 @@ def net(tmp_path):
 def test_compile(archdsl, net):  # noqa: F811
     save_file({"image": images(6).float()}, net.parent / "calib.safetensors")
     done = archdsl("compile", net, "--pass", STEP, "--data", "calib=calib.safetensors", "--check", "-o", "out")
-    assert f"checked: {STEP}" in done.stderr and "differs by" in done.stderr and "3 of its batch norms have the statistics of other data" in done.stderr
+    for told in (f"checked: {STEP}", "differs by", "3 of its batch norms have the statistics of other data"):
+        assert told in done.stderr
     recipe = json.loads((net.parent / "out/manifest.json").read_text())["recipe"]
     (net.parent / "d.json").write_text(json.dumps(recipe[0]["decisions"]))
     archdsl("compile", net, "--pass", STEP, "--decisions", "d.json", "-o", "same")
