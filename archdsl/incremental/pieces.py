@@ -78,7 +78,7 @@ class Reader:
     def renew(self, part: Part) -> Part:
         """The same part with a tree of its own: for what depends on a name whose meaning has changed."""
         piece = Piece(part.piece.whole, part.piece.at(0), part.piece.at(len(part.piece.text)))
-        run = Run(piece, "start")
+        run = Sound(piece, "start")
         fresh = Part(piece, run.result(), run.lexed.tokens)
         same = self.known[piece.text]
         same[next(i for i, p in enumerate(same) if p is part)] = fresh
@@ -92,7 +92,7 @@ class Reader:
             part.piece.move(source, start)
             return part
         piece = Piece(source, start, end)
-        run = Run(piece, "start")
+        run = Sound(piece, "start")
         module = run.result()
         return Part(piece, module, run.lexed.tokens) if module is not None and not run.faults.found else None
 
@@ -157,6 +157,13 @@ def _odd(text: str, tokens: list[Token]) -> bool:
             elif stack and stack.pop() > margin == len(line):
                 return True
     return False
+
+
+class Sound(Run):
+    """Reads a text without a fault; one with a fault gives None."""
+
+    def loop(self, tokens: list[Token]) -> Any:
+        return self.values[-1] if self.advance(tokens, 0) < 0 else None
 
 
 class Tokens(list[Token]):

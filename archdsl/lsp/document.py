@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.elaborate.evaluation import observed
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.limits import room
-from archdsl.graph import Graph
+from archdsl.graph import Graph, Knob
 from archdsl.incremental.check import Checked, Checker
 from archdsl.modules import Module
 from archdsl.source import Source, Span
@@ -20,6 +21,7 @@ from archdsl.syntax.parser import no_collection
 
 MOST = 4  # values of one expression that are kept
 MOST_BLOCKS = 20_000  # applications of blocks that are followed
+MOST_MODELS = 200  # of all versions, of which facts are kept
 
 
 class Facts:
@@ -30,11 +32,16 @@ class Facts:
         self.name, self._sources = decl.name, sources
         self.values: dict[Span, list[Any]] = {}
         self.calls: dict[Span, list[tuple[str, Graph]]] = {}  # address, definition
+        self.graph: Graph | None = None
         self._walked = 0
         self.spec = Spec(module, decl, module.source.path, {}, Session(module.library))
         self.spec.models[decl.name] = self.spec
-        with no_collection(), room(decl.name_span), observed(self._tell):
-            graph = self.spec.elaborate().graph
+        try:
+            with no_collection(), room(decl.name_span), observed(self._tell):
+                graph = self.spec.elaborate().graph
+        except ArchError:  # what was evaluated up to the fault is known
+            return
+        self.graph = graph
         self._walk(graph, "")
 
     def _tell(self, node: Any, value: Any) -> None:
@@ -54,19 +61,31 @@ class Facts:
                 self.calls.setdefault(n.span, []).append((address, below))
             self._walk(below, address)
 
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        """The knobs by address, below the model's own too."""
+        return self.spec.knobs if self.graph is not None else {}
+
+    @property
+    def weights(self) -> list[str]:
+        """The addresses of all weights that are saved."""
+        return [a for a, p in self.graph.parameters() if p.kind != "const"] if self.graph is not None else []
+
     @cached_property
     def layers(self) -> dict[str, Layer]:
         """The costs of blocks by address, at the example sizes."""
+        if self.graph is None:
+            return {}
         try:
             return {layer.path: layer for layer in self.spec.cost().layers}
         except ArchError:  # at these sizes there is no telling
             return {}
 
 
-class Good:
-    """A version without errors: its text, where its pieces stood in it, and the facts about its models, each found when it is asked for."""
+class Readable:
+    """A version without errors of syntax: its text, where its pieces stood in it, and the facts about its models, each found when it is asked for."""
 
-    def __init__(self, checked: Checked, known: dict[Any, Facts | None]):
+    def __init__(self, checked: Checked, known: dict[Any, Facts]):
         self.checked, self.text = checked, checked.source.text
         cuts = sorted({(d.span.source.at(0), id(d.span.source)): d.span.source for d in checked.module.tree.decls}.items())
         self.starts, self._order = [at for (at, _), _ in cuts], [source for _, source in cuts]
@@ -79,22 +98,19 @@ class Good:
         """The models that no facts are known of."""
         return [d for key, d in self._mine.items() if key not in self._known]
 
-    def learn(self, decl: tree.Model) -> Facts | None:
-        """The facts about one model; None where its limits do not leave room."""
+    def learn(self, decl: tree.Model) -> Facts:
+        """The facts about one model."""
         key = decl.span.source, decl.name
         if key not in self._known:
-            for old in [k for k in self._known if k[1] == decl.name]:
-                del self._known[old]
-            try:
-                self._known[key] = Facts(self.checked.module, decl, self.sources)
-            except ArchError:
-                self._known[key] = None
+            while len(self._known) > MOST_MODELS:
+                del self._known[next(iter(self._known))]
+            self._known[key] = Facts(self.checked.module, decl, self.sources)
         return self._known[key]
 
     @property
     def facts(self) -> list[Facts]:
         """Those of all its models."""
-        return [f for d in self._mine.values() if (f := self.learn(d)) is not None]
+        return [self.learn(d) for d in self._mine.values()]
 
     def place(self, start: int, end: int) -> Span | None:
         """A stretch of its text, in the piece where its tree lies."""
@@ -109,8 +125,8 @@ class Document:
         self.path, self.text = path, text
         self.source = Source(path, text)
         self._checker = Checker(path) if before is None else before._checker
-        self._known: dict[Any, Facts | None] = {} if before is None else before._known
-        self._good = None if before is None else before.good if "checked" in before.__dict__ else before._good
+        self._known: dict[Any, Facts] = {} if before is None else before._known
+        self._good: Readable | None = None if before is None else before.good if "checked" in before.__dict__ else before._good
 
     @cached_property
     def checked(self) -> Checked:
@@ -132,9 +148,15 @@ class Document:
         return self.checked.broken
 
     @cached_property
-    def good(self) -> Good | None:
+    def now(self) -> Readable | None:
+        """This version, when it can be read and evaluated as far as that goes."""
+        faults = [d for d in self.module.diagnostics if d.severity == "error"] or [d for d in self.diagnostics if d.code == "A0602"]
+        return None if faults else Readable(self.checked, self._known)
+
+    @cached_property
+    def good(self) -> Readable | None:
         """This version when it has no error, else the last one before it that had none."""
-        return self._good if self.broken else Good(self.checked, self._known)
+        return self._good if self.broken else self.now
 
     def prepare(self) -> bool:
         """Finds out a part of what may be asked next; whether there is more to do."""
@@ -142,33 +164,41 @@ class Document:
             self._checker.begin()
             self.__dict__.update(checked=self._checker.check(self.text))
             self.__dict__.pop("good", None)
+            self.__dict__.pop("now", None)
             return True
-        good = self.good
-        if good is None or not good.missing:
-            return False
-        good.learn(good.missing[0])
-        return True
+        missing = self.now.missing if self.now is not None else []
+        if missing and self.now is not None:
+            self.now.learn(missing[0])
+        return bool(missing)
 
     # ---------------------------------------------------------------- what is known at a place
     def values(self, span: Span) -> list[Any]:
         """The values that an expression had, in this version or at the same place of the last good one."""
-        place = self._known_at(span)
-        return [] if self.good is None or place is None else [v for f in self.good.facts for v in f.values.get(place, ())][:MOST]
+        for version, place in self._versions(span):
+            if found := [v for f in version.facts for v in f.values.get(place, ())]:
+                return found[:MOST]
+        return []
 
     def calls(self, span: Span) -> list[tuple[Facts, str, Graph]]:
         """The applications of blocks that an expression is: the model, the address, the definition."""
-        place = self._known_at(span)
-        return [] if self.good is None or place is None else [(f, *c) for f in self.good.facts for c in f.calls.get(place, ())]
+        for version, place in self._versions(span):
+            if found := [(f, *c) for f in version.facts for c in f.calls.get(place, ())]:
+                return found
+        return []
 
-    def _known_at(self, span: Span) -> Span | None:
-        """Where facts about an expression are kept: its own place, or where it stood in the last good version, if it is still the same there."""
-        if self.good is None or not self.broken or span.source in self.good.sources:
-            return span
+    def _versions(self, span: Span) -> Iterator[tuple[Readable, Span]]:
+        """Where facts about an expression are kept: its own place, and where it stood in the last good version, if it is still the same there."""
+        if self.now is not None:
+            yield self.now, span
+        if self.good is None or self.good is self.now:
+            return
+        if span.source in self.good.sources:
+            yield self.good, span
+            return
         start, end = span.source.at(span.start), span.source.at(span.end)
         old, new = self._carried(self.good.text, start), self._carried(self.good.text, end, True)
-        if old is None or new is None or self.good.text[old:new] != self.text[start:end]:
-            return None
-        return self.good.place(old, new)
+        if old is not None and new is not None and self.good.text[old:new] == self.text[start:end] and (place := self.good.place(old, new)):
+            yield self.good, place
 
     def _carried(self, old: str, at: int, ends: bool = False) -> int | None:
         """Where a place was in an older text that differs in one stretch; None inside of the stretch."""

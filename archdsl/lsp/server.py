@@ -6,6 +6,7 @@ import functools
 import gc
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,16 @@ class Server(LanguageServer):
         if uri in self.workspace.text_documents:
             self.check(uri)
         self.rest()
+
+    def text(self, markdown: str, *where: str) -> lsp.MarkupContent | str:
+        """Text for a reader that says under this name of its capabilities whether it knows Markdown."""
+        known: Any = self.client_capabilities.text_document
+        for name in where:
+            known = getattr(known, name, None)
+        if lsp.MarkupKind.Markdown in (known or ()):
+            return lsp.MarkupContent(lsp.MarkupKind.Markdown, markdown)
+        plain = re.sub(r"(?m)^```.*\n?|(?<!`)`(?!`)", "", markdown)
+        return lsp.MarkupContent(lsp.MarkupKind.PlainText, plain) if known else plain
 
     # ------------------------------------------------------------ pauses
     async def quiet(self, seconds: float) -> None:
@@ -209,7 +220,7 @@ def closed(server: Server, params: lsp.DidCloseTextDocumentParams) -> None:
 def hover(server: Server, params: lsp.HoverParams) -> lsp.Hover | None:
     document = server.document(params.text_document.uri)
     found = telling.hover(document, server.offset(document, params.position))
-    return lsp.Hover(lsp.MarkupContent(lsp.MarkupKind.Markdown, found[0]), range_of(found[1])) if found else None
+    return lsp.Hover(server.text(found[0], "hover", "content_format"), range_of(found[1])) if found else None
 
 
 ITEM_KINDS = {
@@ -218,18 +229,17 @@ ITEM_KINDS = {
     "model": lsp.CompletionItemKind.Class, "record": lsp.CompletionItemKind.Struct, "value": lsp.CompletionItemKind.Variable,
     "word": lsp.CompletionItemKind.Keyword,
 }
-RANKS = ("argument", "value", "variant", "model", "module", "block", "record", "function", "op", "word")
 
 
 def complete(server: Server, params: lsp.CompletionParams) -> lsp.CompletionList:
     document = server.document(params.text_document.uri)
     out: list[lsp.CompletionItem] = []
-    for item in completing.complete(document, server.offset(document, params.position)):
+    for rank, item in enumerate(completing.complete(document, server.offset(document, params.position))):
         edit = import_edit(document.module, item.module, item.label, document.source) if item.module else None
         out.append(lsp.CompletionItem(
             label=item.label, kind=ITEM_KINDS[item.kind], detail=item.detail or item.module or None, insert_text=item.insert or None,
-            documentation=lsp.MarkupContent(lsp.MarkupKind.Markdown, item.doc) if item.doc else None,
-            sort_text=f"{bool(item.module):d}{RANKS.index(item.kind)}{item.label}",
+            documentation=server.text(item.doc, "completion", "completion_item", "documentation_format") if item.doc else None,
+            sort_text=f"{rank:04d}",
             additional_text_edits=[lsp.TextEdit(range_of(edit[0]), edit[1])] if edit else None,
         ))
     return lsp.CompletionList(False, out)

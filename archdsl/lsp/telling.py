@@ -1,11 +1,13 @@
 """What is told about a place: hover, shapes beside the text, the outline."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from archdsl.cost.layers import count_params
-from archdsl.elaborate.values import show
-from archdsl.graph import Value
+from archdsl.elaborate import library
+from archdsl.elaborate.values import Builtin, InitRef, MaskRef, show
+from archdsl.graph import Mask, Value
 from archdsl.lsp.document import Document
 from archdsl.lsp.names import references, word_at
 from archdsl.ops.registry import find as find_op
@@ -38,31 +40,65 @@ def shapes(document: Document, span: Span) -> list[str]:
 def hover(document: Document, offset: int) -> tuple[str, Span] | None:
     """Markdown about the innermost expression at a place, and where that stands."""
     word = word_at(document.text, offset)
-    if word is None:
-        return None
-    span = Span(document.source, word[1], word[2])
-    parts: list[str] = []
-    named = _named(document, offset, word)
-    if named:
-        parts.append(named)
     around = document.node_at(offset, (tree.Expr,))
-    for n in around[:4]:
+    if word is None:  # an operator or a bracket: the expression around it
+        shown = next(((n, found) for n in around[:1] if (found := shapes(document, n.span))), None)
+        return (_typed(shown[0].span.text, shown[1]), shown[0].span) if shown else None
+    span = Span(document.source, word[1], word[2])
+    parts: list[str] = [named] if (named := _named(document, offset, word)) else []
+    for n in _about(around):
         if n.span.absolute.start > word[1] or n.span.absolute.end < word[2]:
             continue
         found = shapes(document, n.span) or (_variable(document, offset, word[0]) if n is around[0] and not isinstance(n, tree.Name) else [])
         if found:
             span = n.span
-            first = n.span.text.split("\n")[0]
-            parts.append(f"```arch\n{first if len(first) < 80 else first[:79] + '…'}: {' or '.join(found)}\n```")
+            parts.append(_typed(n.span.text, found))
+            parts += _costs(document, list(_applied(n)))
             break
     else:
-        found = _variable(document, offset, word[0])
+        found = _variable(document, offset, word[0]) or _read(document, offset)
         if found:
-            parts.append(f"```arch\n{word[0]}: {' or '.join(found)}\n```")
-    costs = next((c for n in around if (c := _costs(document, n.span))), None)
-    if costs:
-        parts.append(costs)
-    return ("\n\n".join(parts), span) if parts else None
+            parts.append(_typed(word[0], found))
+    return ("\n\n".join(dict.fromkeys(parts)), span) if parts else None
+
+
+def _about(around: list[tree.Node]) -> Iterator[tree.Node]:
+    """The innermost expression, and those around it whose value it makes: the call of a name, what it is piped through, what has an `as`. Of what an
+    argument stands in, something else is to be said."""
+    last: tree.Node | None = None
+    for n in around:
+        whole = (isinstance(n, tree.Call) and n.func is last or isinstance(n, tree.Named) and n.expr is last
+                 or isinstance(n, tree.Chain) and any(i is last for i in n.items))
+        if last is not None and not whole:
+            return
+        yield n
+        last = n
+
+
+def _applied(n: tree.Node) -> Iterator[tree.Node]:
+    """An expression, and the one in it that is the last to be applied."""
+    yield n
+    inner = n.expr if isinstance(n, tree.Named) else n.items[-1] if isinstance(n, tree.Chain) else None
+    if inner is not None:
+        yield from _applied(inner)
+
+
+def _holds(span: Span, offset: int) -> bool:
+    return span.absolute.start <= offset <= span.absolute.end
+
+
+def _typed(text: str, found: list[str]) -> str:
+    first = text.split("\n")[0]
+    return f"```arch\n{first if len(first) < 80 else first[:79] + '…'}: {' or '.join(found)}\n```"
+
+
+def _read(document: Document, offset: int) -> list[str]:
+    """What a name stands for that is read where nothing is evaluated: in a message, as a loop's variable."""
+    loop = next((n for n in document.node_at(offset, (tree.For, tree.Comprehension))), None)
+    if isinstance(loop, tree.For | tree.Comprehension) and loop.pattern.name and _holds(loop.pattern.span, offset):
+        return [text for v in document.values(loop.iterable.span) if isinstance(v, tuple) and (text := told(v)) is not None][:1]
+    bound = [u for u in references(document, offset) if u.binds and u.span.start <= offset]
+    return _variable(document, bound[-1].span.start, bound[-1].name) if bound and bound[-1].span.start != offset else []
 
 
 def _variable(document: Document, offset: int, name: str) -> list[str]:
@@ -83,34 +119,82 @@ def _of_target(document: Document, s: tree.Assign, at: int) -> list[str]:
     return list(dict.fromkeys(t for t in found if t is not None))
 
 
-def _costs(document: Document, span: Span) -> str | None:
-    """Parameters and multiply-accumulates of an applied block, at the example sizes."""
-    calls = document.calls(span)
-    if not calls:
-        return None
-    facts, address, graph = calls[0]
-    layer = facts.layers.get(address)
-    params = count_params(graph)
-    text = f"`{address}`: {params:,} parameters" + (f", {layer.macs:,} MACs" if layer is not None else "")
-    return text + (f" (one of {len(calls)})" if len(calls) > 1 else "")
+def _costs(document: Document, nodes: list[tree.Node]) -> list[str]:
+    """Parameters and multiply-accumulates of the first of these that is an applied block, at the example sizes."""
+    for n in nodes:
+        if calls := document.calls(n.span):
+            facts, address, graph = calls[0]
+            layer = facts.layers.get(address)
+            text = f"`{address}`: {count_params(graph):,} parameters" + (f", {layer.macs:,} MACs" if layer is not None else "")
+            return [text + (f" (one of {len(calls)})" if len(calls) > 1 else "")]
+    return []
 
 
 def _named(document: Document, offset: int, word: tuple[str, int, int]) -> str | None:
     """Signature and documentation of what a name stands for."""
-    name = word[0]
-    around = document.node_at(offset)
+    name, around = word[0], document.node_at(offset)
     if any(isinstance(n, tree.Arg) and n.name == name and n.name_span and n.name_span.absolute.start == word[1] for n in around[:2]):
         return _argument(document, offset, name)
+    listed = next((t for n in around if (t := _in_list(document, n, offset, name)) is not None), None)
+    if listed is not None:
+        return listed
     found = references(document, offset)
     local = any(u.binds and not isinstance(u.decl, tree.Use) and u.name != getattr(u.decl, "name", None) for u in found)
     target = None if local else getattr(document.module.scope.get(name), "decl", None)
     if target is not None:
-        return _page(head(target), getattr(target, "doc", ""))
-    rule = None if local or not any(u.span.start == word[1] for u in found) else find_op(name)
+        return _page(head(target), getattr(target, "doc", "")) + _whole(document, target)
+    if not local and any(u.span.start == word[1] for u in found):
+        return _of_language(name)
+    return next((t for u in found if u.binds for n in document.node_at(u.span.start) if (t := _binder(n, name)) is not None), None)
+
+
+def _of_language(name: str) -> str | None:
+    rule = find_op(name)
     if rule is not None:
         return _page(f"op {rule.signature}", rule.doc)
-    param = next((n for u in found if u.binds for n in document.node_at(u.span.start, (tree.Param,)) if getattr(n, "name", "") == name), None)
-    return _page(param.span.text, getattr(param, "doc", "")) if param is not None else None
+    word = library.find(name)
+    if isinstance(word, Builtin):
+        return _page(name, word.doc)
+    if isinstance(word, Mask | MaskRef):
+        return _page(f"{name}: mask", "")
+    return _page(f"{name}: init", "") if isinstance(word, InitRef) else None
+
+
+def _binder(n: tree.Node, name: str) -> str | None:
+    """The header's line, or the statement, that gives a name its meaning for good."""
+    if isinstance(n, tree.Param) and n.name == name:
+        return _page(n.span.text, n.doc)
+    return _page(n.span.text, "") if isinstance(n, tree.Share | tree.ParamDecl) and n.name == name else None
+
+
+def _in_list(document: Document, n: tree.Node, offset: int, name: str) -> str | None:
+    """What is told of a word in a variant, in the `of` and `claim` of others, in an import and among sizes."""
+    variants = {d.name: d for d in document.module.tree.decls if isinstance(d, tree.Variant)}
+    if isinstance(n, tree.Variant | tree.Claim) and name in variants and name in (getattr(n, a, "") for a in ("name", "base", "target")):
+        return _page(variants[name].span.text, variants[name].doc)
+    if isinstance(n, tree.Setting) and _holds(n.address_span, offset):
+        for d in document.module.tree.decls:
+            param = next((p for p in d.params if p.name == n.address), None) if isinstance(d, tree.Model) else None
+            if param is not None:
+                return _page(param.span.text, param.doc)
+    if isinstance(n, tree.Use) and name in n.module.split("."):
+        module = document.module.library.read.get(n.module)
+        own = [] if module is None else [f"`{m}`" for m, r in module.scope.items() if getattr(r, "module", None) is module]
+        return f"```arch\nuse {n.module}\n```\n\n" + ", ".join(own) if own else None
+    if isinstance(n, tree.AxisSized | tree.AxisName) and n.id == name and name[0].isupper():
+        example = f": {n.size.span.text} in examples" if isinstance(n, tree.AxisSized) else ""
+        return f"`{name}`{example}; varies at run time, unless it is `static`"
+    return None
+
+
+def _whole(document: Document, target: Any) -> str:
+    """The size of a model as a whole."""
+    version = document.now or document.good
+    for f in version.facts if isinstance(target, tree.Model) and version is not None else ():
+        if f.name == target.name and f.graph is not None:
+            layer = f.layers.get("")
+            return f"\n\n{count_params(f.graph):,} parameters" + (f", {layer.macs:,} MACs" if layer is not None else "")
+    return ""
 
 
 def _argument(document: Document, offset: int, name: str) -> str | None:

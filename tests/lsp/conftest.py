@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("pygls")
 WAIT = 60
+MARKDOWN = ["markdown", "plaintext"]
+CAPABILITIES = {"textDocument": {"hover": {"contentFormat": MARKDOWN}, "completion": {"completionItem": {"documentationFormat": MARKDOWN}}}}
 
 
 class Editor:
@@ -30,7 +32,7 @@ class Editor:
         self.reader.start()
 
     def start(self) -> None:
-        self.capabilities = self.ask("initialize", {"processId": None, "rootUri": self.folder.as_uri(), "capabilities": {}})["capabilities"]
+        self.capabilities = self.ask("initialize", {"processId": None, "rootUri": self.folder.as_uri(), "capabilities": CAPABILITIES})["capabilities"]
         self.tell("initialized", {})
 
     def _read(self) -> None:

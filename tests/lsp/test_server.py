@@ -85,7 +85,7 @@ def test_completion(editor):
     assert {"std.norm", "std.mixer"} <= set(labels("use std.n", "use std.n"))
     assert set(labels("use std.norm { }", "use std.norm {")) >= {"LayerNorm", "RMSNorm"}
     assert set(labels(NET + "variant more of ", "more of ")) == {"Net", "big"}
-    assert set(labels(NET + "variant more of big { d", "of big { d")) == {"d", "depth"}
+    assert set(labels(NET + "variant more of big { d", "of big { d")) == {"d", "depth", "transform"}
     assert labels(NET + "# a comm", "# a comm") == {}
 
 
