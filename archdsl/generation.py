@@ -66,7 +66,7 @@ class _Asked:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"generate: `top_p` is a probability above 0, at most 1, not {self.top_p!r}")
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
-            raise ValueError("generate: `top_k` and `top_p` restrict what is drawn, and `temperature = 0` draws nothing: set a temperature, such as 1")
+            raise ValueError("generate: `top_k` and `top_p` restrict what is drawn, and `temperature = 0` draws nothing: `temperature = 1` does")
         if self.beams > 1 and self.temperature:
             raise ValueError("generate: beams follow the likeliest tokens: `temperature` stays 0 with `beams`")
         if self.beams > vocab:

@@ -212,6 +212,12 @@ def _split(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Pl
     return [Place(a["x"].strides, "x") for _ in results]
 
 
+@rule("last")
+def _last(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Place]:
+    strides, axis = a["x"].strides, a["axis"] % len(a["x"].strides)
+    return [Place((*strides[:axis], *strides[axis + 1:]), "x")]
+
+
 @rule("slice")
 def _slice(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Place]:
     laid, axis = a["x"].laid, 0

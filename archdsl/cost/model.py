@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archdsl.cost.greatest import highest
 from archdsl.cost.layers import Layer, count_params, layers
@@ -12,14 +12,18 @@ from archdsl.cost.memory import BYTES
 from archdsl.cost.run import Mode, Simulator, Sizes, Summary, nbytes, whole
 from archdsl.cost.sizes import Spans, model_sizes, unfit
 from archdsl.diagnostics.model import ArchError, error
-from archdsl.dims import NotInteger, Size, maximum, sym
+from archdsl.dims import NotInteger, Size, maximum, product, substitute, sym
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.model import Elaborated
 from archdsl.graph import Graph
 from archdsl.lower.plan import Definition, plan
-from archdsl.ops.registry import OpError
-from archdsl.records import field, record
+from archdsl.ops.registry import LENGTH, OpError
+from archdsl.records import field, record, replace
 from archdsl.source import Source, Span
+from archdsl.streaming import in_form, source
+
+if TYPE_CHECKING:
+    from archdsl.streaming import Streamed
 
 DTYPES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16", "f16": "float16"}
 FORMS = ("parallel", "extend", "step")
@@ -34,7 +38,8 @@ class Cost:
     macs: multiply-accumulates of one forward pass in evaluation (matrix products and convolutions). saved_bytes: what autograd keeps of one
     forward pass in training for the backward pass, parameters left out. peak_bytes: the most bytes alive at once in evaluation without
     gradients, inputs included, weights and the insides of ops left out; a block keeps its inputs until it returns. state_bytes: 0 for the
-    parallel form. Bytes are those of `dtype` where the spec pins nothing, with torch's CPU kernels. `unknown`: addresses of blocks whose cost
+    parallel form; in `extend` and `step` what is kept between calls, for T positions (`Length` in formulas). A step costs what one token costs
+    behind T - 1 others. Bytes are those of `dtype` where the spec pins nothing, with torch's CPU kernels. `unknown`: addresses of blocks whose cost
     is not known (`extern`): everything but the parameters elsewhere leaves them out.
     """
 
@@ -55,7 +60,7 @@ class Cost:
         """The figures as polynomials in the run-time sizes. Where a size of 1 would save a copy, they count the copy: they hold from 2 up."""
         forward, training = self._run.formulas()
         return {"params": self.params, "weight_bytes": self.weight_bytes, "macs": forward.macs, "saved_bytes": self._run.saved(training),
-                "peak_bytes": self._run.peak(forward), "state_bytes": 0}
+                "peak_bytes": self._run.peak(forward), "state_bytes": self._run.state({n: sym(n) for n in self._run.sizes})}
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -79,25 +84,33 @@ def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str = "par
     dtype: f32, f64, bf16 or f16, of everything that the spec does not pin. spans: where the sizes were written. Raises ArchError A0501 for a
     form that is not built, A0641 to A0644 for sizes and types that the model does not take.
     """
-    if form != "parallel":
-        raise error("A0501", f"the form `{form}` is not built yet: only `parallel` is", made.decl.name_span, help='`form = "parallel"`')
+    streamed = in_form(source(made), form)
     if dtype not in DTYPES:
         raise error("A0644", f"`{dtype}` is no float type to count with", Span(Source("dtype", dtype), 0, len(dtype)), "not known",
                     help=did_you_mean(dtype, DTYPES) or (f"it is one of {', '.join(DTYPES)}",))
     sizes = model_sizes(made, at or {}, spans)
-    runs = _Runs(made, dtype, sizes)
-    forward, training = runs.at(sizes)
+    runs = _Runs(made if streamed is None else replace(made, graph=streamed.graph), dtype, _in_call(sizes, streamed), streamed)
+    forward, training = runs.at(runs.sizes)
     mode = Mode(False, False, dtype)
     weights = sum(prod(map(whole, p.type.shape)) * BYTES[mode.concrete(p.type.dtype)] for _, p in made.graph.parameters())
     macs, saved, peak = whole(forward.macs), whole(runs.saved(training)), whole(runs.peak(forward))
-    return Cost(count_params(made.graph), weights, macs, saved, peak, 0, sizes, dtype, form, tuple(dict.fromkeys(forward.unknown())), runs)
+    unknown = tuple(dict.fromkeys(forward.unknown()))
+    return Cost(count_params(made.graph), weights, macs, saved, peak, whole(runs.state(runs.sizes)), sizes, dtype, form, unknown, runs)
+
+
+def _in_call(sizes: dict[str, int], streamed: Streamed | None) -> dict[str, int]:
+    """The sizes of one call behind which the state is full."""
+    if streamed is None:
+        return sizes
+    length = sizes[streamed.axis]
+    return {**{n: s for n, s in sizes.items() if n != streamed.axis or streamed.form != "step"}, LENGTH: length}
 
 
 class _Runs:
     """The lowered program and its runs: forward in evaluation, and training with gradients."""
 
-    def __init__(self, made: Elaborated, dtype: str, sizes: dict[str, int]):
-        self.made, self.dtype, self.sizes = made, dtype, sizes
+    def __init__(self, made: Elaborated, dtype: str, sizes: dict[str, int], streamed: Streamed | None):
+        self.made, self.dtype, self.sizes, self.streamed = made, dtype, sizes, streamed
         self.definition = program(made.graph)
         self.forward, self.training = (Simulator(Mode(training=t, grad=t, dtype=dtype)) for t in (False, True))
 
@@ -115,6 +128,13 @@ class _Runs:
             return self.at({n: max(s, 2) for n, s in self.sizes.items()}, names)
         except ArchError:
             return self.at(self.sizes, names)
+
+    def state(self, sizes: Mapping[str, Size]) -> Size:
+        """Bytes of the state."""
+        total: Size = 0
+        for slot in self.streamed.slots if self.streamed is not None else ():
+            total = total + product([substitute(s, sizes) for s in slot.type.shape]) * BYTES[self.forward.mode.concrete(slot.type.dtype)]
+        return total
 
     def inputs(self, s: Summary) -> dict[int, Size]:
         """Bytes of the inputs by storage, in the terms of that run."""

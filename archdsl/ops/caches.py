@@ -47,7 +47,7 @@ def attention_extend(q, k, v, keys, values, position, start=None, bias=None, *, 
     if rolling:
         everything = torch.cat([keys, k.to(keys.dtype)], -2), torch.cat([values, v.to(values.dtype)], -2)
         there = position - room + torch.arange(size(everything[0], -2), device=q.device)
-        keys, values = (x[..., n:, :] for x in everything)
+        keys, values = (x[..., n:, :].clone() for x in everything)  # not a window into what only this call needs
     else:
         keys, values = torch.index_copy(keys, -2, at, k.to(keys.dtype)), torch.index_copy(values, -2, at, v.to(values.dtype))
         everything, there = (keys, values), torch.arange(room, device=q.device)

@@ -282,14 +282,25 @@ def recurrent(signature: str, *, state: dict[str, str], **rules: Any) -> Callabl
 
 
 def _apart(results: Iterable[Any], given: list[Any]) -> list[Any]:
-    """Results that share no memory with what was given or with each other, as torch wants them of its ops."""
+    """Results that share no memory with what was given or with each other, as torch wants them of its ops, and keep none that is not theirs."""
     taken = {x.untyped_storage().data_ptr() for x in given if x is not None}
     found: list[Any] = []
     for x in results:
-        x = x.clone() if x.untyped_storage().data_ptr() in taken else x.contiguous()
+        if x.untyped_storage().data_ptr() in taken or not _plain(x):
+            x = x.clone(memory_format=torch.contiguous_format)
         taken.add(x.untyped_storage().data_ptr())
         found.append(x)
     return found
+
+
+def _plain(x: Any) -> bool:
+    """Whether a tensor fills its own memory in order, axes of size 1 included: as the empty ones do that stand for it in a compiled graph."""
+    step = 1
+    for n, stride in zip(reversed(x.shape), reversed(x.stride())):
+        if stride != step:
+            return False
+        step *= n
+    return step == x.untyped_storage().nbytes() // x.element_size()
 
 
 # ---------------------------------------------------------------- signatures
