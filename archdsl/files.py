@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.source import Source, Span
 
 LIMIT = 10_000_000  # bytes; the largest shipped spec has some 10,000
+JSON_LIMIT = 200_000_000  # bytes of a manifest, of decisions, of a table
 SUFFIX = ".arch"
 
 CODES = {
@@ -146,6 +149,18 @@ def write_whole(path: str, data: bytes) -> None:
         if isinstance(fault, OSError):
             raise unwritable(path, fault) from None
         raise
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds. Raises OSError, and ValueError for what is none, or too large a one."""
+    with open(path, "rb") as file:
+        data = file.read(JSON_LIMIT + 1)
+    if len(data) > JSON_LIMIT:
+        raise ValueError(f"it has more than {JSON_LIMIT:,} bytes")
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
 
 
 def unwritable(path: str, fault: OSError) -> ArchError:

@@ -85,8 +85,10 @@ def _bound(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], spa
 def _axes(given: dict[str, Any], dynamic: Dynamic, span: Span) -> dict[str, dict[int, str]]:
     """Input -> axis -> name of the size. `{0: "B"}` is about every tensor, `{"ids": {0: "B"}}` or `{0: {0: "B"}}` about one."""
     tensors = {k: v for k, v in given.items() if isinstance(v, torch.Tensor)}
-    if dynamic and all(isinstance(v, str) for v in dynamic.values()):
+    if isinstance(dynamic, Mapping) and dynamic and all(isinstance(a, int) and isinstance(n, str) for a, n in dynamic.items()):
         dynamic = {k: {a: n for a, n in dynamic.items() if a < v.dim()} for k, v in tensors.items()}
+    if not isinstance(dynamic, Mapping) or not all(isinstance(axes, Mapping) for axes in dynamic.values()):
+        raise error("A0554", "`dynamic` does not say which axes vary", span, help='`{0: "B"}` for all tensors, `{"tokens": {1: "T"}}` for one')
     found: dict[str, dict[int, str]] = {}
     for key, axes in dynamic.items():
         name = list(given)[key] if isinstance(key, int) and key < len(given) else key
@@ -97,7 +99,7 @@ def _axes(given: dict[str, Any], dynamic: Dynamic, span: Span) -> dict[str, dict
             tensor = tensors[name]
             if not isinstance(axis, int) or not 0 <= axis < tensor.dim():
                 raise error("A0554", f"`dynamic` names axis {axis} of `{name}`, which has {tensor.dim()} axes", span)
-            if not re.fullmatch(r"[A-Z]\w*", size):
+            if not isinstance(size, str) or not re.fullmatch(r"[A-Z]\w*", size):
                 raise error("A0554", f"`{size}` cannot name a size that varies", span, help="such names are upper-case, for example `B` or `T`")
             if tensor.shape[axis] < 2:
                 raise error("A0554", f"`{size}` is {tensor.shape[axis]} in the example", span, "torch.export takes 0 and 1 for fixed",

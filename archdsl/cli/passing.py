@@ -1,11 +1,11 @@
 """What `--pass`, `--decisions`, `--data`, `--model`, `--table`, `--check` and `--dump-after` mean on the command line."""
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from archdsl.diagnostics.model import ArchError, error
+from archdsl.files import read_json
 from archdsl.source import Source, Span
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def _bound(option: str, text: str) -> tuple[str, str]:
 def _object(option: str, path: str) -> dict[str, Any]:
     """A JSON object in a file. Raises A0568."""
     try:
-        with open(path, encoding="utf-8") as file:
-            found: Any = json.load(file)
+        found = read_json(path)
     except (OSError, ValueError) as fault:
         raise _option("A0568", option, path, f"{path} cannot be read: {fault}", "a JSON object is needed") from None
     if not isinstance(found, dict):

@@ -11,6 +11,7 @@ from archdsl.graph import FLOATS, Graph
 from archdsl.source import Span
 
 _BYTES = {"f64": 8, "int": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "bool": 1, "i8": 1, "u8": 1}
+LARGEST = 2**60  # numbers of a tensor: its bytes are counted in an int64
 
 
 def physical() -> int | None:
@@ -32,7 +33,10 @@ def weight_bytes(graph: Graph, dtype: Any) -> int:
 
 
 def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
-    """Raises A0515 for weights that are larger than the memory of the CPU they would lie in."""
+    """Raises A0515 for weights that are larger than the memory of the CPU they would lie in, and on any device for one that no tensor can hold."""
+    for address, p in graph.parameters():
+        if math.prod(p.sizes) >= LARGEST:
+            raise error("A0515", f"the weight `{address}` of `{graph.name}` has {math.prod(p.sizes):,} numbers", span, "no tensor has so many")
     if str(device).partition(":")[0] != "cpu":
         return
     room, needed = physical(), weight_bytes(graph, dtype)

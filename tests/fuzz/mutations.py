@@ -17,8 +17,8 @@ WORDS = """x d T B heads relu softmax Linear(4) causal none true self return if 
 
 
 def mutated(text: str, rng: random.Random, most: int = 3) -> str:
-    """Half of the texts suffer accidents after which most still parse."""
-    kinds = SMALL if rng.randrange(2) else ACCIDENTS
+    """Most of the texts suffer accidents after which many still parse."""
+    kinds = SMALL if rng.randrange(4) else ACCIDENTS
     for _ in range(rng.randint(1, most)):
         text = rng.choice(kinds)(text, rng)
     return text
@@ -103,7 +103,7 @@ def truncate(text: str, rng: random.Random) -> str:
 
 
 ACCIDENTS = [delete, double, exchange, insert, replace, renumber, rename, rename, renumber, transplant, move_line, double_line, delete_line, truncate]
-SMALL = [renumber, renumber, rename, rename, rename, move_line, delete_line, double_line]
+SMALL = [renumber, renumber, renumber, rename, rename, delete_line]
 
 # ---------------------------------------------------------------- what there is to mutate
 APPLIED = {

@@ -216,7 +216,8 @@ class Steps(Writer):
         return f"pad({t.name}, [{widths}])", (*t.shape[:-1], last), t.dtype
 
     def _topk(self, t: Tensor) -> Made:
-        return f"topk({t.name}, 1)[{self.pick('01')}]", (*t.shape[:-1], num(1)), "float"
+        part = self.pick("01")
+        return f"topk({t.name}, 1)[{part}]", (*t.shape[:-1], num(1)), "int" if part == "1" else "float"
 
     def _unfold(self, t: Tensor) -> Made:
         return f"unfold({t.name}, 2)", (*t.shape[:-1], self._halved(t.shape[-1]), num(2)), t.dtype

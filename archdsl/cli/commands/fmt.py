@@ -19,6 +19,8 @@ def fmt(paths: list[str], check: bool = False) -> int:
             try:
                 source = read_source(path)
                 text = format_module(source)
+                if text != source.text and not check:
+                    replace_text(path, text)
             except ArchError as fault:
                 faults += fault.diagnostics
                 broken += 1
@@ -26,9 +28,7 @@ def fmt(paths: list[str], check: bool = False) -> int:
             if text != source.text:
                 changed += 1
                 print(path)
-                if not check:
-                    replace_text(path, text)
-    except ArchError as fault:  # of a folder, or a file that cannot be written
+    except ArchError as fault:  # of a folder
         faults += fault.diagnostics
     sys.stdout.flush()
     show_diagnostics(faults, sys.stderr)

@@ -46,13 +46,13 @@ def _given(target: str) -> tuple[Any, Any, Any]:
         raise error("A0555", f"there is no module `{fault.name}`", span, "looked for here and where Python finds modules") from None
     except AttributeError:
         raise error("A0555", f"`{path}` has no `{name}`", span) from None
-    except Exception as fault:
+    except (Exception, SystemExit) as fault:
         raise _raised(fault, path, span) from None
     finally:
         sys.path.pop(0)
     try:
         made: Any = found()
-    except Exception as fault:
+    except (Exception, SystemExit) as fault:
         raise _raised(fault, target, span) from None
     parts: tuple[Any, ...] = made if is_list(made) else ()
     if len(parts) not in (2, 3) or not hasattr(parts[0], "state_dict"):
@@ -60,7 +60,7 @@ def _given(target: str) -> tuple[Any, Any, Any]:
     return parts[0], parts[1], parts[2] if len(parts) == 3 else None
 
 
-def _raised(fault: Exception, what: str, span: Span) -> Exception:
+def _raised(fault: BaseException, what: str, span: Span) -> Exception:
     """The user's own code failed: the message and the innermost line of it."""
     last = traceback.extract_tb(fault.__traceback__)[-1]
     return error("A0555", f"`{what}` raises {type(fault).__name__}: {fault}", span, notes=(f"{last.filename}, line {last.lineno}: {last.line}",))

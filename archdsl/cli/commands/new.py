@@ -53,7 +53,12 @@ def new(name: str) -> int:
         raise unwritable(folder, fault) from None
     try:
         with open(path, "x", encoding="utf-8") as file:
-            file.write(TEXT.replace("NAME", model, 1))
+            try:
+                file.write(TEXT.replace("NAME", model, 1))
+                file.flush()
+            except BaseException:
+                os.unlink(path)
+                raise
     except FileExistsError:
         raise error("A0652", f"`{path}` exists already", NOWHERE, help="choose another name, or edit that file") from None
     except OSError as fault:
