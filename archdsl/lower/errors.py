@@ -6,9 +6,10 @@ from archdsl.diagnostics.codes import Code
 CODES = {
     "A0501": Code(
         "A form that this model cannot be built in",
-        "The form `parallel` computes all positions at once. `extend` and `step`, which keep a state between calls, come with the streaming mixers.",
-        bad="archdsl cost llama.arch --form step",
-        good="archdsl cost llama.arch --form parallel",
+        "The form `parallel` computes all positions at once. `extend` and `step` go on from a state that earlier calls left. They exist for a model\n"
+        "with a streaming axis (`stream T`) in which no position needs a later one, or all of them: a causal mask, norms over features, recurrences.",
+        bad="archdsl cost vit.arch --form step",
+        good="archdsl cost llama.arch --form step",
     ),
     "A0511": Code(
         "No emitted value has such an address",
