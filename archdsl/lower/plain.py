@@ -303,9 +303,10 @@ def _put(tree: dict[str, Any], path: str, what: Any) -> None:
 def _only_key(items: dict[str, Any]) -> str:
     """The one name below each number of a list, where blocks alone stand there under a name that a ModuleDict may hold."""
     keys = {tuple(v) if isinstance(v, dict) else () for v in items.values()}
-    if len(keys) != 1 or len(next(iter(keys))) != 1:
+    only = keys.pop() if len(keys) == 1 else ()
+    key = str(only[0]) if len(only) == 1 else ""
+    if not key:
         return ""
-    ((key,),) = keys
     return key if all(isinstance(v[key], str) for v in items.values()) and not hasattr(nn.ModuleDict, key) else ""
 
 

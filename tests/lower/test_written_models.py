@@ -7,66 +7,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_specs import CASES, built, id_of
 
-import archdsl
-from archdsl.inputs import sample_inputs
 from archdsl.lower.emit_python import python_source
-from archdsl.spec import shipped_files
-
-DECODER = {"vocab": 48, "d": 32, "depth": 2, "heads": 4, "kv_heads": 2, "hidden": 48}
-SIZES = {"s.layout": "(1)1(1)", "s.m": 3, "s.dx": 16, "s.dl": 24, "s.hx": 2, "s.hl": 2}
-SMALL: dict[str, dict[str, Any]] = {
-    "Llama": DECODER | {"head_dim": 8}, "Olmo2": DECODER, "PeriLN": DECODER | {"head_dim": 8},
-    "Gemma2": DECODER | {"head_dim": 8, "query_width": 8, "reach": 2},
-    "Ladder": DECODER | {"depth": 4}, "Desync": DECODER | {"depth": 3, "kv_heads": 4, "devices": 4},
-    "GPT2": {"vocab": 48, "context": 16, "d": 32, "depth": 2, "heads": 4},
-    "GPT": {"vocab": 48, "context": 16, "d": 32, "depth": 2, "heads": 4, "head_dim": 8, "hidden": 48},
-    "ITransformer": {"lookback": 12, "horizon": 6, "depth": 2, "d": 16, "hidden": 24, "heads": 2, "variates": 5},
-    "ConvNeXt": {"widths": [8, 8, 16, 16], "depths": [1, 2, 2, 1], "classes": 5},
-    "Isotropic": {"d": 16, "depth": 2, "classes": 5},
-    "CvT": {f"stages.{i}.{k}": v for i, w in enumerate((8, 12, 16)) for k, v in (("width", w), ("depth", 1 + i // 2), ("heads", 2))} | {"classes": 5},
-    "EfficientFormer": {"widths": [8, 8, 12, 16], "depths": [1, 1, 1, 3], "vit": 2, "size": [64, 64], "classes": 5},
-    "Features": {"widths": [8, 8, 12, 16], "depths": [1, 1, 1, 3], "vit": 2, "size": [64, 64]},
-    "FIT": SIZES | {"grid": [2, 2], "side": 16, "patch": 4}, "Denoiser": SIZES | {"grid": [2, 2], "side": 16, "patch": 4, "classes": 5},
-    "Autoregressive": SIZES | {"vocab": 32, "t": 3, "n": 4},
-    "HAT": {"d": 24, "depths": [2, 1], "heads": 2, "window": 4, "squeeze": 4, "features": 6, "side": 8},
-    "NextViT": {"depths": [1, 1, 2, 1], "widths": [32, 32, 64, 64], "wide": [32, 32, 64, 64], "head_dim": 8,
-                "every": [0, 1, 2, 1], "stem": [8, 4, 8, 8], "classes": 5},
-    "SReT": {"widths": [8, 16, 32], "heads": [2, 2, 4], "depths": [1, 2, 1], "size": [64, 64], "classes": 5},
-    "Swin": {"d": 16, "depths": [2, 1, 2, 1], "heads": [2, 2, 4, 4], "window": 2, "side": 32, "classes": 5},
-    "ViT": {"d": 32, "depth": 2, "heads": 2, "patch": 8, "classes": 5},
-}
-OF_VARIANTS: dict[str, dict[str, Any]] = {"large_tiny_16": {"size": [224, 224]}}  # its slices fit no smaller map
-MODELS = [(f, name, spec) for f in shipped_files() for name, spec in archdsl.load(f).models.items()]
-CASES = [(f, name, variant) for f, name, spec in MODELS for variant in (list(spec.variants) or [None])]
-
-
-def id_of(case: tuple[str, str, str | None]) -> str:
-    return f"{Path(case[0]).stem}:{case[1]}.{case[2]}"
-
-
-@cache
-def built(case: tuple[str, str, str | None]) -> tuple[Any, Any, tuple[torch.Tensor, ...]]:
-    """A small model in float64 with random weights, what it was elaborated to, and inputs."""
-    path, name, variant = case
-    spec = archdsl.load(path).models[name]
-    small = SMALL.get(name, {}) | OF_VARIANTS.get(variant or "", {})
-    knobs = {k: v for k, v in small.items() if k in spec.elaborate(variant).knobs or "." in k}
-    made = spec.elaborate(variant, knobs)
-    model = spec.build(variant, seed=1, dtype=torch.float64, knobs=knobs)
-    g = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for key, value in model.state_dict().items():
-            if value.is_floating_point():
-                noise = torch.rand(value.shape, generator=g, dtype=value.dtype)
-                value.copy_(noise + 0.5 if key.endswith("var") else value + 0.2 * (noise - 0.5))
-    return model, made, sample_inputs(made, made.example_sizes(small=True), dtype=torch.float64)
 
 
 def written(model: Any) -> torch.nn.Module:
