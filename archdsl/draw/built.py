@@ -13,8 +13,9 @@ def built_view(origin: Origin) -> View:
     behind: its sizes are 1, or small ones that fit."""
     spec, graph = origin.spec, origin.graph
     inputs = tuple(InputSpec(v.node.attrs["name"], v.type) for v in graph.inputs)
-    sizes = spec.elaborate().sizes if spec is not None else {}
-    made = Elaborated(graph, inputs, {}, Facts(), sizes, None, spec.decl if spec is not None else None)  # type: ignore[arg-type]
+    written = spec.elaborate() if spec is not None else None
+    sizes, stream = (written.sizes, written.stream) if written is not None else ({}, None)
+    made = Elaborated(graph, inputs, {}, Facts(), sizes, stream, spec.decl if spec is not None else None)  # type: ignore[arg-type]
     name = origin.model + (f".{origin.variant}" if origin.variant else "") + "".join(f", {k}={v}" for k, v in origin.knobs.items())
     return example_view(made, name)
 

@@ -2,6 +2,7 @@
 different ones among them cost."""
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from heapq import heappop, heappush
@@ -18,9 +19,10 @@ from archdsl.elaborate.model import Elaborated
 from archdsl.elaborate.ops import is_operand
 from archdsl.elaborate.values import show
 from archdsl.graph import Graph, Mask, Node, TensorType, Value
-from archdsl.ops.registry import find
+from archdsl.ops.registry import LENGTH, find
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Span
+from archdsl.streaming import in_form, source
 
 OPENING = 12
 """The most nodes of a picture as it opens, where the model itself has no more."""
@@ -45,8 +47,9 @@ class Item:
 
     `name`: what stands on it; `title`: the block, or the text of the op. `path`: its address relative to the item around it. It stands for `count`
     equal ones, the last of them at `last`; figures are those of one, saved_bytes their mean. params: numbers in parameters; macs: of one forward
-    pass; saved_bytes: what autograd keeps of the tensors made there (None: not known of a single op); state_bytes: of streaming; bytes: of its
-    first result. `calls` above 1: weights that are applied so often; saved_bytes are those of all calls then. `below`, `edges`: what it holds.
+    pass; saved_bytes: what autograd keeps of the tensors made there (None: not known of a single op); state_bytes: what a form with state keeps
+    between calls; bytes: of its first result. `calls` above 1: weights that are applied so often; saved_bytes are those of all calls then.
+    `below`, `edges`: what it holds.
     """
 
     kind: str
@@ -99,8 +102,7 @@ def view(made: Elaborated, at: Mapping[str, int] | None = None, name: str = "", 
     """The picture of a model at the sizes in `at` (else the spec's examples, else 1). It opens with at most `opening` nodes, or with as many as
     the model itself has. Raises A0641 to A0644 for sizes and types that the model does not take."""
     found = cost(made, at, dtype=dtype)
-    root = _Viewer(found).block(made.graph, "", name or made.graph.name)
-    root.state_bytes = found.state_bytes
+    root = _Viewer(found, _state(made, found)).block(made.graph, "", name or made.graph.name)
     return View(name or made.graph.name, root, found, opened(root, opening))
 
 
@@ -130,10 +132,29 @@ def _rank(place: tuple[int, ...], item: Item) -> tuple[int, int, tuple[int, ...]
     return len(place), -item.params * item.count, place, item
 
 
-class _Viewer:
-    """Makes items. `rows`: costs by address; `known`: the insides of definitions, by what they and all below them cost."""
+def _state(made: Elaborated, found: Cost) -> Counter[str]:
+    """The bytes that a streaming model keeps between calls, behind as many positions as the sizes say: by address, those of all below included.
+    A model that has no form with state keeps none."""
+    kept: Counter[str] = Counter()
+    try:
+        streamed = in_form(source(made), "extend")
+    except ArchError:
+        return kept
+    assert streamed is not None
+    sizes, mode = {**found.sizes, LENGTH: found.sizes[streamed.axis]}, Mode(False, False, found.dtype)
+    for slot in streamed.slots:
+        steps = slot.address.split(".")
+        size = prod(s if isinstance(s, int) else evaluate(s, sizes) for s in slot.type.shape) * BYTES[mode.concrete(slot.type.dtype)]
+        kept.update({".".join(steps[:i]): size for i in range(len(steps))})
+    return kept
 
-    def __init__(self, found: Cost):
+
+class _Viewer:
+    """Makes items. `rows`: costs by address; `state`: bytes kept between calls, by address; `known`: the insides of definitions, by what they and
+    all below them cost."""
+
+    def __init__(self, found: Cost, state: Counter[str]):
+        self.state = state
         self.sizes, self.mode = found.sizes, Mode(False, False, found.dtype)
         self.rows: dict[str, Layer] = {r.path: r for r in found.layers}
         self.known: dict[int, tuple[list[Item], list[Edge]]] = {}
@@ -145,7 +166,7 @@ class _Viewer:
     def key(self, graph: Graph, address: str) -> int:
         """One number for all blocks that look the same: the definition and the figures of it and of all below."""
         row = self.rows.get(address)
-        figures = (row.params, row.macs, row.saved_bytes, row.output, row.calls) if row else None
+        figures = (row.params, row.macs, row.saved_bytes, row.output, row.calls, self.state[address]) if row else None
         below = tuple([self.key(n.attrs["graph"], _join(address, n.attrs["path"])) for n in graph.nodes if n.op == "call"])
         return self.numbers.setdefault((id(graph), figures, below), len(self.numbers))
 
@@ -158,8 +179,8 @@ class _Viewer:
         weights = tuple((p.path, p.kind, str(p.type)) for p in graph.params)
         title = graph.name if graph.name not in path.split(".") else listed(_titles(below))
         first = graph.outputs[0].type if graph.outputs else None
-        return Item("block", name, title, path, path, 1, row.params, self.forward(graph), row.saved_bytes, 0, self.bytes(first), row.calls,
-                    str(first or ""), self.shape(first), span if span.source.text else graph.span, graph.doc,
+        return Item("block", name, title, path, path, 1, row.params, self.forward(graph), row.saved_bytes, self.state[address],
+                    self.bytes(first), row.calls, str(first or ""), self.shape(first), span if span.source.text else graph.span, graph.doc,
                     any(n.op in ("extern", "aten") for n in graph.nodes), weights, below, edges)
 
     def inside(self, graph: Graph, address: str) -> tuple[list[Item], list[Edge]]:
@@ -168,7 +189,7 @@ class _Viewer:
             if node.op == "call":
                 inner, path = node.attrs["graph"], node.attrs["path"]
                 item = self.block(inner, _join(address, path), path, path, node.span)
-                parts.append(Part(item, [node], (self.looks.of(inner), item.params, item.macs)))
+                parts.append(Part(item, [node], (self.looks.of(inner), item.params, item.macs, item.state_bytes)))
             elif node.op not in _HIDDEN:
                 parts.append(Part(self.op(node), [node]))
         for i, v in enumerate(graph.outputs):

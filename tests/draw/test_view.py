@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from archdsl.cost import cost
 from archdsl.draw import Item, view
 from archdsl.draw.folding import Part, repeats
 from archdsl.spec import load, loads, shipped_files
@@ -209,3 +210,15 @@ model Net(d: int = 4)(x: [B = 2, d]) -> y: [B, d] {
 """).elaborate()
     found = [i for i in view(made).root.below if i.kind == "block"]
     assert [(i.path, i.calls, i.params, i.macs) for i in found] == [("f", 2, 20, 32)] * 2
+
+
+def test_state_is_told_where_it_is_kept():
+    """Keys and values of T positions for each layer of attention, nothing elsewhere; without `stream` nothing at all."""
+    text = HYBRID.format(order="M*M*")
+    made = loads(text.replace("[B, T, vocab] {", "[B, T, vocab] stream T {")).elaborate()
+    found = view(made, {"B": 3, "T": 32})
+    kept = {address: i.state_bytes for i, _, address in walk(found.root) if i.kind == "block" and i.state_bytes}
+    assert found.root.state_bytes == cost(made, {"B": 3, "T": 32}, form="extend").state_bytes
+    assert kept["layers.1.attn"] == 2 * 3 * 32 * 16 * 4 == kept["layers.1"]  # keys and values, B, T, d, bytes
+    assert {a.split(".")[-1] for a in kept} <= {"1", "3", "attn"}
+    assert view(loads(text).elaborate()).root.state_bytes == 0
