@@ -120,15 +120,72 @@ def _find(span: Span, name: str, last: bool = False, after: str = "") -> Span | 
 # ---------------------------------------------------------------- meaning
 def references(document: Document, offset: int) -> list[Use]:
     """Every place that means what the name at `offset` means, in this file."""
-    all_uses = uses(document)
-    here = next((u for u in all_uses if u.span.start <= offset <= u.span.end), None)
+    all_uses, outer = uses(document), links(document)
+    link = next((u for u in outer if u.span.start <= offset <= u.span.end), None)
+    at = offset if link is None else next((u.span.start for u in all_uses if u.decl is link.decl and u.name == link.name and u.binds), offset)
+    here = next((u for u in all_uses if u.span.start <= at <= u.span.end), None)
     if here is None:
         return []
+    found = _inside(all_uses, here)
+    if any(p.name == here.name for p in _params(here.decl)) and any(u.binds and u.decl is here.decl and not _declares(u) for u in found):
+        found += [u for u in outer if u.decl is here.decl and u.name == here.name]
+    return sorted({u.span: u for u in found}.values(), key=lambda u: u.span.start)
+
+
+def _inside(all_uses: list[Use], here: Use) -> list[Use]:
+    """The places where the same is meant, but for arguments named by callers."""
     same = [u for u in all_uses if u.name == here.name]
     local = _locals(same)
     if id(here.decl) in local and not _declares(here):
         return [u for u in same if u.decl is here.decl and not _declares(u)]
     return [u for u in same if id(u.decl) not in local or _declares(u)]
+
+
+def _params(d: Any) -> tuple[Any, ...]:
+    return (*getattr(d, "params", ()), *getattr(d, "fields", ()), *(getattr(d, "inputs", None) or ()))
+
+
+def links(document: Document) -> list[Use]:
+    """Where arguments are named outside of the header that declares them: in calls, `default`s, settings of variants, claims, spaces, foreign names.
+    `decl`: the declaration that has the argument."""
+    decls = {d.name: d for d in document.module.tree.decls if isinstance(d, SCOPES)}
+    variants = {d.name: d for d in document.module.tree.decls if isinstance(d, tree.Variant)}
+    out: list[Use] = []
+    for d in document.module.tree.decls:
+        model = _model_of(d, decls, variants)
+        stack: list[Any] = [d]
+        while stack:
+            n = stack.pop()
+            stack += tree.children(n)
+            if isinstance(n, tree.Call | tree.Default):
+                callee = n.block if isinstance(n, tree.Default) else _callee(n)
+                out += [Use(a.name, a.name_span.absolute, False, decls.get(callee, model)) for a in n.args if a.name and a.name_span]
+            elif model is not None and isinstance(n, tree.Setting):
+                first = n.address.partition(".")[0]
+                out.append(Use(first, Span(n.span.source, n.address_span.start, n.address_span.start + len(first)).absolute, False, model))
+            elif model is not None and isinstance(n, tree.Name):
+                out.append(Use(n.id, n.span.absolute, False, model))
+    return [u for u in out if u.decl is not None and any(p.name == u.name for p in _params(u.decl))]
+
+
+def _callee(n: tree.Call) -> str:
+    """The name that a first or a second list is written behind."""
+    func = n.func.func if isinstance(n.func, tree.Call) else n.func
+    return func.id if isinstance(func, tree.Name) else ""
+
+
+def _model_of(d: Any, decls: dict[str, Any], variants: dict[str, tree.Variant]) -> Any:
+    """The model that a variant, claim, space or names block is about."""
+    if isinstance(d, tree.Space | tree.Names):
+        return decls.get(d.model)
+    if not isinstance(d, tree.Variant | tree.Claim):
+        return None
+    base: str | None = d.base if isinstance(d, tree.Variant) else d.target
+    for _ in range(len(variants) + 1):
+        if base not in variants:
+            break
+        base = variants[base].base
+    return decls.get((base or "").partition(".")[0]) if base else next((m for m in decls.values() if isinstance(m, tree.Model)), None)
 
 
 def _locals(same: list[Use]) -> set[int]:
@@ -202,7 +259,7 @@ def rename(document: Document, offset: int, new: str) -> list[Span]:
     if any(u.name == new and (id(u.decl) in around or not isinstance(found[0].decl, SCOPES)) for u in uses(document)) or new in document.module.scope:
         raise CannotRename(f"`{new}` is taken here")
     text = document.text
-    for u in reversed(found):
+    for u in sorted(found, key=lambda u: u.span.start, reverse=True):
         text = text[: u.span.start] + new + text[u.span.end :]
     if not document.broken and any(d.severity == "error" for d in check_text(text, document.path)):
         raise CannotRename(f"`{old}` is used in a way that renaming does not follow")
@@ -220,8 +277,6 @@ def _bound_outside(document: Document, found: list[Use]) -> str:
                 return f"`{u.name}` is an address, by which weights and knobs are found"
             if isinstance(n, tree.Const | tree.Emit | tree.Control) and n.name == u.name:
                 return f"`{u.name}` is an address, by which values are found"
-            if isinstance(n, tree.Param) and n.name == u.name and isinstance(u.decl, tree.Model | tree.Record | tree.Block | tree.Fn | tree.OpDecl):
-                return f"`{u.name}` is an argument: its name is used by callers, settings and claims"
     if not any(u.binds for u in found):
         return f"`{found[0].name}` is a size of a header, or not of this file"
     return ""

@@ -52,6 +52,29 @@ def test_uses_stand_where_they_say():
         assert all(u.span.text == u.name for u in names.uses(document))
 
 
+def test_arguments_are_renamed_where_they_are_named():
+    """In calls, defaults, settings, claims, spaces, foreign names; not those of others that are called the same."""
+    text = (
+        "use std.linear { Linear }\n"
+        "block Gate(scale: float = 1, out: int = 4)(x: [..., d]) -> [..., out] { return scale * Linear(out = out)(x) as map }\n"
+        "block Other(scale: float = 1)(x: [..., d]) -> [..., d] { return scale * x }\n"
+        "model Net(out: int = 4, scale: float = 2)(x: [B, 4]) -> y: [B, out] {\n"
+        "  default Gate(scale = 3)\n"
+        "  return x |> Other(scale = scale) |> Gate(out = out) as gate\n"
+        "}\n"
+        "variant big { scale = 4, out = 4 }\n"
+        "claim big { scale == 4; params(scale = 5) > 2 * scale }\n"
+        "space small of Net { scale <= 8 }\n"
+        'names theirs of Net { "w.*" <-> gate.map.* when scale > 0 }\n'
+    )
+    document = Document("a.arch", text)
+    assert not document.broken, document.diagnostics
+    lines = lambda mark: [s.source.position(s.start)[0] for s in names.rename(document, text.index(mark), "other")]
+    assert lines("scale: float = 1, out") == [2, 2, 5]
+    assert lines("scale: float = 2") == lines("scale = 4") == lines("scale <= 8") == [4, 6, 8, 9, 9, 9, 10, 11]
+    assert lines("out: int = 4)(x") == [2, 2, 2, 6]
+
+
 def test_names_in_messages_are_renamed():
     text = 'fn f(n: int) -> int {\n  half = n / 2\n  require half > 1, "{half} of {n}"\n  return half\n}\n'
     spans = names.rename(Document("a.arch", text), text.index("half"), "h")

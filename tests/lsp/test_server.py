@@ -114,7 +114,9 @@ def test_rename(editor):
     assert renamed("y = x", "wide") == [7, 8]
     assert renamed("Wide(2", "Broad") == [6, 13]
     assert renamed("right = ", "back") == [14, 15]
-    for mark, new in (("y = x", "x"), ("y = x", "for"), ("y = x", "2y"), ("depth)", "layers_"), ("RMSNorm()", "Norm")):
+    assert renamed("depth)", "layers_") == [11, 13]
+    assert renamed("d = 32", "width") == [11, 11, 11, 12, 13, 18], "the setting of a variant, and the argument that it sets"
+    for mark, new in (("y = x", "x"), ("y = x", "for"), ("y = x", "2y"), ("RMSNorm()", "Norm")):
         assert renamed(mark, new) is None
         assert editor.told("window/showMessage")["message"]
 
