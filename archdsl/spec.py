@@ -216,12 +216,6 @@ class Spec:
         return {**knobs, **(extra or {})}
 
 
-def require_form(form: str, span: Span) -> None:
-    """Raises A0501 for a form that is not built."""
-    if form != "parallel":
-        raise error("A0501", f"the form `{form}` is not built yet: only `parallel` is", span, help="`form = \"parallel\"`")
-
-
 def python_setting(address: str, value: Any) -> Setting:
     """A knob set from Python: numbers, strings, bools, lists; a record or a block as its text in the language."""
     from fractions import Fraction

@@ -60,6 +60,7 @@ class Manifest(BaseModel):
     stdlib_hash: str
     graph_hash: str
     params: int
+    form: str = "parallel"
     recipe: list[Any] = []
     bindings: dict[str, str] = {}
     exports: list[str] = []
@@ -77,16 +78,14 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
     that cannot be written."""
     from archdsl.lower.build import float_type
     from archdsl.origin import Origin
-    from archdsl.spec import require_form
 
-    require_form(form, spec.decl.name_span)
     earlier = read_manifest(Path(again)) if again is not None else None
     dtype = float_type(earlier.dtype if earlier is not None and dtype is None else dtype)
     recipe: list[Any] = earlier.recipe if earlier is not None else []
     first = _names(Path(again) / NAMES) if again is not None else None
     if passes is not None or spec.transforms(variant):
         changed = (passes or _passing()).model(spec, variant, knobs or {}, seed=seed, dtype=dtype, weights=weights, source=source, names=first)
-        made, model, recipe = changed.made, changed.build(flat=flat), [a.to_json() for a in changed.recipe]
+        made, model, recipe = changed.made, changed.build(flat=flat, form=form), [a.to_json() for a in changed.recipe]
     else:
         made = spec.elaborate(variant, knobs or {})
         model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {}, flat=flat, form=form)
@@ -105,7 +104,7 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
         manifest = _manifest(spec, variant, knobs or {}, made, seed, dtype)
         if earlier is not None:
             manifest = manifest.model_copy(update={f: getattr(earlier, f) for f in CARRIED})
-        manifest.recipe = recipe
+        manifest.recipe, manifest.form = recipe, form
         _write(folder, made, model)
         names = {k: m.to_json() for k, m in model.archdsl.foreign.items()}
         if names:
@@ -236,31 +235,33 @@ def _write(folder: Path, made: Elaborated, model: Any) -> None:
 
 
 # ---------------------------------------------------------------- exports
-def _example(made: Elaborated) -> tuple[Any, Any]:
-    """Small example inputs, and torch.export's description of their run-time axes."""
+def _example(made: Elaborated, model: Any) -> tuple[Any, Any]:
+    """Small example inputs, the state where the model keeps one, and torch.export's description of their run-time axes."""
     import torch
 
     from archdsl.dims import Dim
     from archdsl.inputs import sample_inputs
 
+    streamed = model.__dict__["_streamed"]
     sizes = made.example_sizes(small=True)
-    xs = sample_inputs(made, sizes)
-    known: dict[str, Any] = {}
-    dynamic = []
-    for spec in made.inputs:
-        axes = {}
-        for i, s in enumerate(spec.type.shape):
-            if isinstance(s, Dim):
-                known.setdefault(str(s), torch.export.Dim.AUTO)
-                axes[i] = known[str(s)]
-        dynamic.append(axes)
-    return xs, tuple(dynamic)
+    fixed = {} if streamed is None or streamed.form != "step" else {streamed.axis: 1}
+
+    def free(shape: Any) -> dict[int, Any]:
+        return {i: torch.export.Dim.AUTO for i, s in enumerate(shape) if isinstance(s, Dim) and str(s) not in fixed}
+
+    xs = sample_inputs(made, {**sizes, **fixed})
+    dynamic = tuple(free(i.type.shape) for i in made.inputs)
+    if streamed is None:
+        return xs, dynamic
+    others = {n: s for n, s in sizes.items() if n not in (streamed.axis, str(streamed.batch))}
+    state = model.init_state(sizes.get(str(streamed.batch), 1), max(8, sizes[streamed.axis]), **others)
+    return (*xs, state), (*dynamic, {slot.address: free(slot.type.shape) for slot in streamed.slots})
 
 
 def _export(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> None:
     import torch
 
-    xs, dynamic = _example(made)
+    xs, dynamic = _example(made, model)
     program = torch.export.export(model.eval(), xs, dynamic_shapes=dynamic)
     data = io.BytesIO()  # torch's writer of files ends the process where a disk is full
     torch.export.save(program, data)
@@ -278,18 +279,29 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
     except ModuleNotFoundError:
         raise error("A0523", "writing ONNX needs the packages onnx and onnxscript", _span("--onnx", "compile"),
                     help="pip install 'archdsl[onnx]'") from None
-    xs, dynamic = _example(made)
+    xs, dynamic = _example(made, model)
+    state = list(xs[-1]) if isinstance(xs[-1], dict) else []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(model.eval(), xs, dynamic_shapes=dynamic, dynamo=True, verbose=False, input_names=[i.name for i in made.inputs])
+        program = torch.onnx.export(model.eval(), xs, dynamic_shapes=dynamic, dynamo=True, verbose=False, input_names=[*(i.name for i in made.inputs), *state],
+                                    **_output_names(made, state))
     assert program is not None  # it is with dynamo
     program.save(str(folder / "model.onnx"))
     manifest.exports.append("model.onnx")
 
 
+def _output_names(made: Elaborated, state: list[str]) -> dict[str, Any]:
+    """Results by their names in the header, the new state by its addresses; a state's tensors are called alike coming in and going out, but for ONNX
+    a name stands for one value."""
+    if not state:
+        return {}
+    names = made.graph.output_names or (None,) * len(made.graph.outputs)
+    return {"output_names": [*(n or f"result_{i}" for i, n in enumerate(names)), *(f"{a}.next" for a in state)]}
+
+
 # ---------------------------------------------------------------- reading back
 def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, Any] | None = None) -> ArchModule:
-    """The model in a folder that `compile -o` wrote, with its weights and foreign names. `bind`: classes for its extern blocks. Raises ArchError
+    """The model in a folder that `compile -o` wrote, in the form it was compiled in, with its weights and foreign names. `bind`: classes for its extern blocks. Raises ArchError
     A0513 (a class is missing), A0520 (not such a folder), A0522 (another version)."""
     from safetensors.torch import load_file
 
@@ -303,7 +315,7 @@ def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, An
         state = load_file(path, device=str(device))
     except Exception as e:  # safetensors raises its own kind
         raise error("A0520", f"{path} cannot be read: {e}", _span(str(path), "folder")) from None
-    fresh = spec.build(seed=manifest.seed, dtype=getattr(torch, manifest.dtype), device=device, bind=bind)
+    fresh = spec.build(seed=manifest.seed, dtype=getattr(torch, manifest.dtype), device=device, bind=bind, form=manifest.form)
     missing = fresh.load_state_dict(state, strict=False)
     if missing.missing_keys or missing.unexpected_keys:
         name = (missing.missing_keys or missing.unexpected_keys)[0]

@@ -68,7 +68,7 @@ def test_a_folder_compiled_again_keeps_names_and_spec(archdsl, out, tmp_path):
 
 
 @pytest.mark.parametrize("more", [(), ("--pass", "bake"), ("-o", "o"), ("--pass", "bake", "-o", "o")])
-def test_forms_that_are_not_built(archdsl, tmp_path, more):
+def test_forms_that_it_has_not(archdsl, tmp_path, more):
     (tmp_path / "stack.arch").write_text(SPEC)
     assert "A0501" in archdsl("compile", "stack.arch", "--form", "step", *more, code=1).stderr
     assert [p.name for p in tmp_path.iterdir()] == ["stack.arch"]

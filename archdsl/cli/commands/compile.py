@@ -15,14 +15,11 @@ if TYPE_CHECKING:
 def compile(source: str, settings: list[str], seed: int, weights: str | None, export: bool, onnx: bool, out: str | None,
             asked: Asked | None = None, flat: bool = False, form: str = "parallel") -> int:
     """Builds the model and writes its folder; without `out` prints it as PyTorch. `asked`: what was said about passes."""
-    from archdsl.spec import require_form
-
     opened = open_source(source)
-    require_form(form, opened.spec.decl.name_span)
     knobs = read_settings(settings)
     passing = read_passing(opened, asked or Asked())
     if out is None:
-        _print(opened, knobs, passing, flat)
+        _print(opened, knobs, passing, flat, form)
         return 0
     with progress("loading torch"):
         from archdsl.store import compile_to
@@ -47,13 +44,13 @@ def _weights(opened: Opened, weights: str | None) -> tuple[dict[str, Any] | None
     return (read_checkpoint(file), names) if at else (read_checkpoint(weights), None)
 
 
-def _print(opened: Opened, knobs: dict[str, Any], passing: Passing | None, flat: bool) -> None:
+def _print(opened: Opened, knobs: dict[str, Any], passing: Passing | None, flat: bool, form: str) -> None:
     with progress("compiling"):
         from archdsl.lower.emit_python import python_source
 
         if passing is None:
-            model = opened.spec.build(opened.variant, device="meta", knobs=knobs, flat=flat)
+            model = opened.spec.build(opened.variant, device="meta", knobs=knobs, flat=flat, form=form)
         else:
-            model = passing.model(opened.spec, opened.variant, knobs).build("meta", flat=flat)
+            model = passing.model(opened.spec, opened.variant, knobs).build("meta", flat=flat, form=form)
         text = python_source(model)
     sys.stdout.write(text)
