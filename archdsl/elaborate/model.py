@@ -347,7 +347,8 @@ def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, kno
     used = {i for key in session.used_defaults for i in session.stated_by[key]}
     idle = {id(s): s for s in session.declared_defaults if id(s) not in used}.values()
     common = tuple(s for s in idle if others and _within(s.span, decl.span) and not _within(s.span, own))
-    faults += [d for s in idle if s not in common for d in reaches_nothing(s).diagnostics]
+    if not overrides:  # another choice than the text's own may leave out what a default is for
+        faults += [d for s in idle if s not in common for d in reaches_nothing(s).diagnostics]
     if faults:
         raise ArchError(*faults)
     return common

@@ -206,3 +206,12 @@ def test_inputs_that_contradict_themselves(inputs, said):
 def test_an_optional_input_may_say_none():
     net = built("return memory ?? x", "(x: [B, T, 8], memory: [B, T, 8]? = none) -> y: [B, T, 8]")
     assert net(torch.zeros(1, 2, 8), torch.ones(1, 2, 8)).sum() == 16
+
+
+def test_a_default_of_one_choice_stays_for_the_others():
+    """It reaches something at the text's own values; a variant that chooses otherwise is no mistake."""
+    spec = loads(
+        'use std.norm { LayerNorm, RMSNorm }\nmodel Net(norm: str = "a" in {"a", "b"})(x: [B = 1, T = 2, 8]) -> y: [B, T, 8] {\n'
+        "  default RMSNorm(eps = 1e-3)\n"
+        '  return if norm == "a" { RMSNorm()(x) as norm_ } else { LayerNorm()(x) as norm_ }\n}\nvariant other { norm = "b" }\n')
+    assert spec.graph().weight_count == 1 and spec.graph("other").weight_count == 2
