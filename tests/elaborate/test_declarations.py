@@ -210,7 +210,7 @@ def test_an_optional_input_may_say_none():
 
 def test_a_default_of_one_choice_stays_for_the_others():
     """It reaches something at the text's own values; a variant that chooses otherwise is no mistake."""
-    spec = loads(
+    spec = archdsl.loads(
         'use std.norm { LayerNorm, RMSNorm }\nmodel Net(norm: str = "a" in {"a", "b"})(x: [B = 1, T = 2, 8]) -> y: [B, T, 8] {\n'
         "  default RMSNorm(eps = 1e-3)\n"
         '  return if norm == "a" { RMSNorm()(x) as norm_ } else { LayerNorm()(x) as norm_ }\n}\nvariant other { norm = "b" }\n')
