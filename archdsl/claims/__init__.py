@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from archdsl.modules import Module
     from archdsl.spec import Spec
 
-__all__ = ["CODES", "Claim", "check_claims", "claims_of", "verify"]
+__all__ = ["CODES", "Claim", "check_claims", "claims_of", "untrue", "verified", "verify"]
 
 
 @record(frozen=True)
@@ -73,12 +73,43 @@ def check_claims(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
     return found
 
 
+def untrue(claim: Claim, row: dict[str, Any]) -> Diagnostic | None:
+    """A0411 for a claim of equality that does not hold, at the figure that it gives, with the one that was counted."""
+    from archdsl.diagnostics.model import Fix, error
+
+    expr = claim.item.expr
+    if row["passed"] or not isinstance(expr, tree.Binary) or expr.op != "==" or not isinstance(row["actual"], (int, list)):
+        return None
+    where, actual, said = expr.right.span, row["actual"], row["expected"]
+    text = written(actual, where.text)
+    lists = isinstance(actual, list) and isinstance(said, list) and isinstance(expr.right, tree.List)
+    if lists and len(actual) == len(said) == len(expr.right.items):
+        off = [i for i, (a, b) in enumerate(zip(actual, said)) if a != b]
+        if len(off) == 1:
+            where, text = expr.right.items[off[0]].span, written(actual[off[0]], expr.right.items[off[0]].span.text)
+    fixes = (Fix(f"replace by `{text}`", ((where, text),)),) if isinstance(expr.right, (tree.Number, tree.List)) else ()
+    return error("A0411", f"`{claim.text}` is not true", where, f"it is {text}", fixes=fixes).diagnostics[0]
+
+
+def written(value: Any, like: str) -> str:
+    """A number or a list of them, grouped as the text that it replaces."""
+    if isinstance(value, list):
+        return "[" + ", ".join(written(v, like) for v in value) + "]"  # pyright: ignore[reportUnknownVariableType]
+    return f"{value:_}" if "_" in like or value >= 10_000 and len(like) < 5 else str(value)
+
+
 def verify(spec: Spec) -> Iterator[dict[str, Any]]:
     """Checks the claims about a model one by one: rows {path, variant, claim, passed, expected, actual}. A claim whose `when` does not hold
     has no row. One that cannot be verified yet has not passed."""
+    for _, row in verified(spec):
+        yield row
+
+
+def verified(spec: Spec) -> Iterator[tuple[Claim, dict[str, Any]]]:
+    """The same, each row with its claim."""
     from archdsl.claims.evaluate import row
 
     for claim in claims_of(spec):
         found = row(spec, claim)
         if found is not None:
-            yield found
+            yield claim, found

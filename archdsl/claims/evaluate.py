@@ -148,7 +148,8 @@ class Evaluation:
             knob = self.made.knobs.get(address)
             if knob is None:
                 raise error(
-                    "A0409", f"`{self.spec.name}` has no knob at `{address}`", node.span, "no such knob", **mend_address(address, self.made.knobs, node.span)
+                    "A0409", f"`{self.spec.name}` has no knob at `{address}`", node.span, "no such knob",
+                    **mend_address(address, self.made.knobs, node.span),
                 )
             return self._standing_for(knob.value, node)
         if isinstance(node, tree.Binary) and node.op in ("==", "!="):
@@ -246,7 +247,8 @@ def _weights_below(made: Elaborated, node: tree.Expr) -> list[Any]:
     if not below:
         scopes = {a.rsplit(".", n)[0] for a, _ in made.graph.parameters() for n in range(1, a.count(".") + 1)}
         raise error(
-            "A0404", f"`{made.decl.name}` has no weights at `{address}`", node.span, "nothing there", **mend_address(address, sorted(scopes), node.span)
+            "A0404", f"`{made.decl.name}` has no weights at `{address}`", node.span, "nothing there",
+            **mend_address(address, sorted(scopes), node.span),
         )
     return below
 
@@ -289,7 +291,8 @@ def _typed(made: Elaborated, node: tree.Expr) -> TensorType:
     known |= {n: v.type for n, v in zip(made.graph.output_names, made.graph.outputs) if n}
     if address not in known:
         raise error(
-            "A0404", f"`{made.decl.name}` has no output, input or address `{address}`", node.span, "nothing there", **mend_address(address, known, node.span)
+            "A0404", f"`{made.decl.name}` has no output, input or address `{address}`", node.span, "nothing there",
+            **mend_address(address, known, node.span),
         )
     return known[address]
 

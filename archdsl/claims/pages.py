@@ -89,4 +89,9 @@ CODES: dict[str, Code] = {
         "`causal(y, x)` and `equal(variant)` run the model with random weights and inputs. An index computed in the model may lie beyond its table "
         "for inputs that the spec allows; that shows only then. Inputs of whole numbers say which they hold: `in 0..<vocab`.",
     ),
+    "A0411": Code(
+        "a figure that is not what the model has",
+        "`archdsl verify` counted something else than the claim says. The figure is wrong, or the model is: which of the two, the paper says. "
+        "`within 1%` allows for rounding, `from \"table 2\"` says where a figure comes from.",
+    ),
 }

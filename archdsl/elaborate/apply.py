@@ -16,6 +16,7 @@ from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import BlockRef, Compose, Literal, NeedInline, OpRef, Partial, Share, Template, describe, is_list, map_tensors
 from archdsl.flatten import copy_node, flatten
 from archdsl.graph import Graph, Value
+from archdsl.records import replace
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -161,8 +162,28 @@ def _apply_outlined(frame: Frame, template: Template, args: Args, span: Span, se
     if not (graph.owns_weights or graph.emits):
         frame.session.step(span, len(graph.nodes))
         return _results(frame.builder.splice(graph, list(operands), path, span))
-    frame.builder.home.adopt(path, graph, span)
+    try:
+        frame.builder.home.adopt(path, graph, span)
+    except ArchError as e:
+        raise _renamed(frame, e, template, segment, span) from None
     return _emit_call(frame, graph, path, operands, span, None)
+
+
+def _renamed(frame: Frame, e: ArchError, template: Template, segment: str, span: Span) -> ArchError:
+    """With a name that is free beside the one that is taken."""
+    from archdsl.elaborate.proposals import mentioned, other_name
+
+    if _in_std(span) or "." in segment:
+        return e
+    body = _body_of(template) or template
+    above = join(frame.prefix, "")
+    taken = {p.removeprefix(above).split(".")[0] for p in frame.builder.home.owners if p.startswith(above)}
+    fixes = other_name(span, snake(body.ref.decl.name), taken, mentioned(frame.module.tree))
+    return ArchError(*(replace(d, help=(), fixes=fixes) if d.code == "A0211" else d for d in e.diagnostics))
+
+
+def _in_std(span: Span) -> bool:
+    return span.source.module.startswith("std.")
 
 
 def owner_allowed(frame: Frame, span: Span, what: str) -> None:

@@ -105,7 +105,10 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
         name = p.name
         if name in given:
             value, span = given[name]
-            out[name] = Bound(convert(frame, good(value), p.type, span, name), span, "argument")
+            try:
+                out[name] = Bound(convert(frame, good(value), p.type, span, name), span, "argument")
+            except ArchError as e:
+                raise _exchanged(frame, e, head.params, given, name) from None
         elif entries and (id(decl), name) in entries:
             entry = entries[id(decl), name]
             frame.session.used_defaults.add((frame.defaults.key, id(decl), name))
@@ -113,6 +116,21 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
         elif p.default is None:
             raise error("A0203", f"`{decl.name}` needs `{name}`", node.span, f"`{name}` is missing", labels=declared(decl), notes=(signature(decl),))
     return out
+
+
+def _exchanged(frame: Frame, e: ArchError, params: tuple[tree.Param, ...], given: dict[str, tuple[Any, Span]], name: str) -> ArchError:
+    """A misfit of types, with the argument that may have been meant for it: each of the two fits where the other one stands."""
+    from archdsl.elaborate.proposals import swapped
+
+    types = {p.name: p.type for p in params if p.type is not None}
+
+    def fits(other: str) -> bool:
+        mine, theirs = given[name][0], given[other][0]
+        here, there = types[name], types[other]
+        return not try_convert(frame, theirs, there)[0] and try_convert(frame, mine, there)[0] and try_convert(frame, theirs, here)[0]
+
+    labels, fixes = swapped({k: span for k, (_, span) in given.items()}, name, fits, [n for n in given if n != name and n in types])
+    return ArchError(*(replace(d, labels=(*d.labels, *labels), help=() if fixes else d.help, fixes=(*fixes, *d.fixes)) for d in e.diagnostics))
 
 
 def signature(decl: tree.Block) -> str:
@@ -355,7 +373,16 @@ def _check_result(inner: Frame, binding: shapes.Binding, value: Value, out: tree
     try:
         binding.match(kind.shape, value.shape)
     except shapes.ShapeError as e:
-        raise error("A0305", f"`{name}` declares {kind.span.text}, the result is {value.type}", where, e.message,
+        from archdsl.elaborate.proposals import declared_shape
+
+        def agree(axis: tree.Axis, size: Any) -> bool:
+            try:
+                return shapes.same(binding.size(axis), size) is True
+            except (shapes.ShapeError, KeyError):
+                return False
+
+        fixes = declared_shape(kind, value, inner.vars, agree)
+        raise error("A0305", f"`{name}` declares {kind.span.text}, the result is {value.type}", where, e.message, fixes=fixes,
                     labels=(Label(kind.span, "declared here"), *((Label(value.node.span, "computed here"),) if value.node.span != where else ())),
                     help=(f"add `require {e.require}`",) if e.require else ()) from None
     if kind.dtype is not None and value.dtype != kind.dtype and not (kind.dtype == "int" and value.dtype in ("i32", "i8", "u8")):

@@ -52,6 +52,7 @@ class _Spec:
         self.sizes: dict[str, Size] = {}
         self.ins: list[list[str]] = []
         self.outs: list[list[str]] = []
+        self.written: tuple[tree.Shape, tree.Shape] | None = None
 
 
 def _solve(frame: Frame, node: tree.LayoutCall, value: Value) -> _Spec:
@@ -67,13 +68,21 @@ def _solve(frame: Frame, node: tree.LayoutCall, value: Value) -> _Spec:
         ins = _groups(spec, binding, source, value, names, node)
     except shapes.ShapeError as e:
         raise error("A0308", f"`{node.word}`: {value.type} does not fit {source.span.text}", node.span, e.message,
+                    fixes=proposals().lacking_axis(source, target, len(value.shape)),
                     help=(*_own_name(e.axis, names), *([f"add `require {e.require}`"] if e.require else []))) from None
-    spec.ins = ins
+    spec.ins, spec.written = ins, (source, target)
     try:
         spec.outs = _targets(spec, binding, target)
     except shapes.ShapeError as e:
         raise error("A0308", f"`{node.word}`: {e.message}", e.axis.span if e.axis is not None else target.span) from None
     return spec
+
+
+def proposals() -> Any:
+    """What mends faults: nobody needs it without one."""
+    from archdsl.elaborate import proposals
+
+    return proposals
 
 
 def _own_name(axis: tree.Axis | None, names: dict[str, Any]) -> tuple[str, ...]:
@@ -205,8 +214,10 @@ def _rearrange(frame: Frame, value: Value, spec: _Spec, span: Span) -> Value:
     inside = {n for g in spec.ins for n in g}
     lost = [n for n in inside if not any(n in g for g in spec.outs) and spec.sizes[n] != 1]
     if lost:
-        raise error("A0308", f"`{lost[0]}` of size {spec.sizes[lost[0]]} is on the left only", span,
-                    help="`reduce(…, mean)` or `reduce(…, sum)` removes an axis")
+        name = lost[0]
+        fixes = proposals().lost_axis(*spec.written, name) if spec.written is not None else ()
+        raise error("A0308", f"`{name}` of size {spec.sizes[name]} is on the left only", span,
+                    help="`reduce(…, mean)` or `reduce(…, sum)` removes an axis", fixes=fixes)
     order = list(dict.fromkeys([n for g in spec.ins for n in g] + [n for g in spec.outs for n in g]))
     number = {n: i for i, n in enumerate(order)}
     ins = tuple(tuple(number[n] for n in g) for g in spec.ins)

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from archdsl import shapes
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.dims import Dim, largest
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import mend
@@ -14,7 +14,7 @@ from archdsl.elaborate.limits import MAX_AXES, checked, limit
 from archdsl.elaborate.values import TEMPLATES, Condition, Late, OpRef, Unfit, describe, is_list
 from archdsl.graph import InitExpr, Mask, TensorType, Value
 from archdsl.ops.registry import Op, OpError, find
-from archdsl.records import record
+from archdsl.records import record, replace
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -188,6 +188,8 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
     types = {k: v if type(v) in ATOMS else _as_type(frame, v) for k, v in values.items()}
     try:
         _ranks(op, types)
+        if op.filled:
+            _filled(types)
         found: Any = op.infer(**types) if op.infer else shapes.infer_by_signature(op, types)
     except OpError as e:
         where = spans.get(e.about, span) if OPERATOR not in spans else span
@@ -202,7 +204,8 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
         if OPERATOR in spans:
             for side, p in zip(("left", "right"), parameters(op.name)):
                 told = told.replace(f"`{p.name}`", f"the {side} operand")
-        raise error("A0304", f"{op.name}: {told}", where, told, labels=labels, notes=notes, help=help) from None
+        raise error("A0304", f"{op.name}: {told}", where, told, labels=labels, notes=notes, help=help,
+                    fixes=_other_axes(op, types, spans) if e.about == "axis" else ()) from None
     except OverflowError:
         raise error("A0602", f"the sizes of {op.name} grow beyond what can be computed with", span) from None
     result: tuple[TensorType, ...] = found if is_list(found) else (found,)
@@ -244,6 +247,13 @@ def _ranks(op: Op, types: dict[str, Any]) -> None:
             raise OpError(f"{needed}, and this has {len(t.shape)}: {t}", name)
 
 
+def _filled(types: dict[str, Any]) -> None:
+    """Raises OpError for an operand without numbers in it."""
+    for name, t in types.items():
+        if type(t) is TensorType and 0 in t.shape:
+            raise OpError(f"`{name}` has an axis of 0 positions: {t}", name)
+
+
 def _as_type(frame: Frame, value: Any) -> Any:
     kind = value.__class__
     if kind is Value:
@@ -279,18 +289,35 @@ def _arguments(frame: Frame, op: Op, params: tuple[Parameter, ...], args: tuple[
     for p in params:
         value = given.get(p.name, MISSING)
         if value is not MISSING:
-            if p.operand:
-                if type(value) is not Value or p.many:
-                    notes = (op.signature,) if OPERATOR not in spans else ()
-                    _check_operand(op, p, value, spans.get(p.name, span), _called(op, params, p.name, spans), notes)
-            elif (type(value) not in p.plain or type(value) is int and not -LARGEST <= value < LARGEST) and p.name not in op.own:
-                value = _checked_attribute(frame, op, p, value, spans.get(p.name, span))
+            try:
+                if p.operand:
+                    if type(value) is not Value or p.many:
+                        notes = (op.signature,) if OPERATOR not in spans else ()
+                        _check_operand(op, p, value, spans.get(p.name, span), _called(op, params, p.name, spans), notes)
+                elif (type(value) not in p.plain or type(value) is int and not -LARGEST <= value < LARGEST) and p.name not in op.own:
+                    value = _checked_attribute(frame, op, p, value, spans.get(p.name, span))
+            except ArchError as e:
+                raise _exchanged(e, params, given, p.name, spans) from None
         elif p.default is MISSING:
             raise error("A0203", f"{op.name} needs `{p.name}`", span, notes=(op.signature,))
         else:
             value = p.default
         values[p.name] = value
     return values
+
+
+def _exchanged(e: ArchError, params: tuple[Parameter, ...], given: dict[str, Any], name: str, spans: dict[Any, Span]) -> ArchError:
+    """A tensor where a value belongs, or the other way round, with the argument that may have been meant for it."""
+    from archdsl.elaborate.proposals import swapped
+
+    operands = {p.name: p.operand for p in params}
+    tensor = isinstance(given[name], Value)
+
+    def fits(other: str) -> bool:
+        return isinstance(given[other], Value) != tensor and operands[other] == tensor != operands[name]
+
+    labels, fixes = swapped(spans, name, fits, [n for n in given if n != name])
+    return ArchError(*(replace(d, labels=(*d.labels, *labels), fixes=(*fixes, *d.fixes)) for d in e.diagnostics))
 
 
 def default_of(op: Op, p: tree.Param) -> Any:
@@ -344,6 +371,20 @@ def _need_tensors(op: Op, params: tuple[Parameter, ...], values: dict[str, Any],
         if not p.number or isinstance(value, InitExpr):
             raise error("A0204", f"{_called(op, params, p.name, spans)} is a tensor, not {describe(value)}", spans.get(p.name, span),
                         f"this is {describe(value)}", notes=(op.signature,) if OPERATOR not in spans else (), help=_position(op, value, values))
+
+
+def _other_axes(op: Op, types: dict[str, Any], spans: dict[Any, Span]) -> tuple[Fix, ...]:
+    """Axes with which the op would take its operands."""
+    from archdsl.elaborate.proposals import nearby_axes
+
+    def fits(k: int) -> bool:
+        try:
+            return bool(op.infer(**{**types, "axis": k}) if op.infer else shapes.infer_by_signature(op, {**types, "axis": k}))
+        except (OpError, OverflowError, ArithmeticError):
+            return False
+
+    ranks = [len(t.shape) for v in types.values() for t in (v if is_list(v) else (v,)) if isinstance(t, TensorType)]
+    return nearby_axes(types.get("axis"), ranks[0] if ranks else 0, fits, spans.get("axis"))
 
 
 def _position(op: Op, value: Any, values: dict[str, Any]) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ def resolve(module: Module, kept: Kept | None = None) -> list[Diagnostic]:
     if kept is not None and walk.found.found:  # what is said of one declaration may depend on what was said before
         return resolve(module)
     guessed = [_lines(f) for f in module.diagnostics if f.code == "A0109"]
-    return [d for d in walk.found.found if not any(_inside(f, d.span) for f in module.diagnostics) and not any(_on(lines, d.span) for lines in guessed)]
+    sure = [d for d in walk.found.found if not any(_inside(f, d.span) for f in module.diagnostics)]
+    return [d for d in sure if not any(_on(lines, d.span) for lines in guessed)]
 
 
 def _lines(fault: Diagnostic) -> tuple[Source, int, int]:

@@ -125,6 +125,8 @@ def _elsewhere(callee: Callee, name: str) -> tuple[tuple[str, ...], tuple[Fix, .
 def _too_many(callee: Callee, positional: list[tree.Arg], span: Span, count: int) -> ArchError:
     n = len(callee.params)
     extra = positional[-(count - n)].value.span if count - n <= len(positional) else span
+    from archdsl.elaborate.proposals import without
+
     return error(
         "A0205",
         f"{callee.what} takes {n or 'no'} {callee.kind}{'s' * (n != 1)}, not {count}",
@@ -133,6 +135,7 @@ def _too_many(callee: Callee, positional: list[tree.Arg], span: Span, count: int
         labels=callee.labels,
         notes=callee.notes,
         help=callee.hint or (),
+        fixes=without((a.span for a in positional), len(positional) - (count - n)),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from archdsl.diagnostics.model import Label, error
+from archdsl.diagnostics.model import Fix, Label, error
 from archdsl.dims import Dim
 from archdsl.elaborate import headers
 from archdsl.elaborate.apply import owner_allowed, snake
@@ -50,9 +50,16 @@ def _assign(frame: Frame, s: tree.Assign) -> None:
     if len(values) == 1:
         values = values[0]
         if not is_list(values):
-            raise error("A0225", f"{len(s.targets)} names are bound, there is one value: {describe(values)}", s.span)
+            raise error("A0225", f"{len(s.targets)} names are bound, there is one value: {describe(values)}",
+                        s.targets[0].span.to(s.targets[-1].span))
     if len(values) != len(s.targets):
-        raise error("A0225", f"{len(s.targets)} names are bound, there are {len(values)} values", s.span)
+        from archdsl.elaborate.proposals import without
+
+        names = [t.span for t in s.targets]
+        end = names[-1].end
+        more = ", _" * (len(values) - len(names))
+        fixes = without(names, len(values)) or (Fix("bind the others to `_`", ((Span(s.span.source, end, end), more),)),)
+        raise error("A0225", f"{len(names)} names are bound, there are {len(values)} values", names[0].to(names[-1]), fixes=fixes)
     for t, v in zip(s.targets, values):
         bind(frame, t, v)
 
@@ -191,7 +198,8 @@ def _choose(frame: Frame, s: tree.Choose) -> None:
             kind, allowed = p.type.span.text if p.type else "", headers.allowed(inner, p)
             frame.builder.knobs[knob] = Knob(knob, kind, value, inner.vars[p.name], p.domain, p.span, p.doc, allowed)
     for k in named:
-        raise error("A0202", f"the arm `{chosen}` has no argument `{k}`", spans.get(k, where), **mend(k, [p.name for p in arm.params], spans.get(k, where)))
+        raise error("A0202", f"the arm `{chosen}` has no argument `{k}`", spans.get(k, where),
+                    **mend(k, [p.name for p in arm.params], spans.get(k, where)))
     value = evaluate(inner.child(prefix=frame.prefix, overrides=frame.overrides), arm.value)
     if not isinstance(value, TEMPLATES):
         raise error("A0204", f"an arm of `choose` is a block, this is {describe(value)}", arm.value.span)

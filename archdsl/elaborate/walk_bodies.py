@@ -148,7 +148,10 @@ def _return(w: Walk, s: tree.Return) -> None:
     outs = getattr(w.decl, "outs", None)
     if outs is not None and len(s.values) > 1 and len(s.values) != len(outs):
         where = s.values[0].span.to(s.values[-1].span)
-        w.report(error("A0220", f"`{w.decl.name}` declares {len(outs)} result{'s' * (len(outs) != 1)}, this returns {len(s.values)}", where))
+        from archdsl.elaborate.proposals import without
+
+        w.report(error("A0220", f"`{w.decl.name}` declares {len(outs)} result{'s' * (len(outs) != 1)}, this returns {len(s.values)}", where,
+                       fixes=without((v.span for v in s.values), len(outs)) if outs else ()))
 
 
 def _scan(w: Walk, s: tree.Scan) -> None:

@@ -1,10 +1,11 @@
 """What a body owns: parameters, buffers, consts, and what it draws."""
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from archdsl import shapes
-from archdsl.diagnostics.model import Label, error
+from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.dims import Size
 from archdsl.elaborate.apply import owner_allowed
 from archdsl.elaborate.bindings import word_span
@@ -22,6 +23,7 @@ from archdsl.elaborate.values import POISON, InitRef, describe, is_hyper_number,
 from archdsl.graph import InitExpr, Node, Param, TensorType, Value
 from archdsl.ops.initializers import RANDOM
 from archdsl.ops.registry import find
+from archdsl.records import replace
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -59,7 +61,21 @@ def _declare(frame: Frame, s: tree.ParamDecl | tree.Const, kind: str, init: tree
     type = TensorType(s.type.dtype or "float", sizes)
     check_initial(frame, s.name, made, type, init)
     param = Param(join(frame.prefix, s.address or s.name), kind, type, made, _factors(frame, s.type.shape, s.name, len(sizes)), where)
-    frame.bind(s.name, frame.builder.home.declare(param), where)
+    try:
+        value = frame.builder.home.declare(param)
+    except ArchError as e:
+        raise _own_address(frame, e, s) from None
+    frame.bind(s.name, value, where)
+
+
+def _own_address(frame: Frame, e: ArchError, s: tree.ParamDecl | tree.Const) -> ArchError:
+    """A weight `x as y` whose address is taken may have its own name."""
+    named = re.search(rf"\b{re.escape(s.name)}(\s+as\s+[\w.]+)", s.span.text)
+    if named is None or join(frame.prefix, s.name) in frame.builder.home.owners:
+        return e
+    where = Span(s.span.source, s.span.start + named.start(1), s.span.start + named.end(1))
+    fix = Fix(f"leave out `{where.text.strip()}`", ((where, ""),))
+    return ArchError(*(replace(d, help=(), fixes=(fix,)) if d.code == "A0211" else d for d in e.diagnostics))
 
 
 def _fixed(name: str, size: Size, span: Span) -> int:

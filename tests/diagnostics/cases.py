@@ -206,6 +206,20 @@ def too_deep(_: Any) -> list[Diagnostic]:
     return check_file("example.arch")
 
 
+@case("A0411")
+def untrue_figure(_: Any) -> list[Diagnostic]:
+    from archdsl.claims import untrue, verified
+
+    write("example.arch", """\
+use std.linear { Linear }
+
+model Net(d: int = 8)(x: [B, d]) -> y: [B, d] { return x |> Linear(d) as out }
+
+claim { params == 73 from "table 1" }
+""")
+    return [d for claim, row in verified(archdsl.load("example.arch")) if (d := untrue(claim, row)) is not None]
+
+
 @case("A0410")
 def does_not_run(_: Any) -> str:
     from archdsl.claims import verify

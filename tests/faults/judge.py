@@ -4,10 +4,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from archdsl.claims import claims_of, untrue
+from archdsl.claims.evaluate import row
 from archdsl.diagnostics.fixing import apply, fix_text
 from archdsl.diagnostics.model import Diagnostic, Fix
 from archdsl.source import Source
-from archdsl.spec import check_text
+from archdsl.spec import check_text, loads
+from archdsl.syntax import tree
 
 from .text import Fault, canonical
 
@@ -35,6 +38,14 @@ class Verdict:
 def errors(text: str, path: str) -> list[Diagnostic]:
     """What `archdsl check` reports as errors; of a text without any, what `archdsl verify` says of claims that can be counted."""
     found = [d for d in check_text(text, path) if d.severity == "error"]
+    if found:
+        return found
+    for spec in loads(text, path).models.values():
+        for claim in claims_of(spec):
+            if isinstance(claim.item.expr, tree.Binary):  # the others run the model
+                made = row(spec, claim)
+                fault = untrue(claim, made) if made is not None else None
+                found += [fault] if fault is not None else []
     return found
 
 
@@ -44,7 +55,7 @@ def judge(fault: Fault) -> Verdict:
     sound = canonical(fault.before, fault.path)
     restored = any(canonical(fixed(fault.text, f, fault.path), fault.path) == sound for f in fixes)
     fix = restored or not fault.exact and any(not errors(fixed(fault.text, f, fault.path), fault.path) for f in fixes)
-    mended = fix_text(fault.text, fault.path, lambda t: errors(t, fault.path))
+    mended = fix_text(fault.text, fault.path, lambda t: [d for d in check_text(t, fault.path) if d.severity == "error"])
     return Verdict(fault, tuple(found), bool(found), any(on_place(d, fault) for d in found), fix, restored, len(found) == 1,
                    canonical(mended.text, fault.path) == sound or not errors(mended.text, fault.path))
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from archdsl.claims import verify as verify_claims
+from archdsl.claims import Claim, untrue, verified
 from archdsl.cli.output import count, show_diagnostics, show_json, show_table
 from archdsl.diagnostics.model import ArchError, Collector
 from archdsl.files import arch_files
@@ -15,11 +15,14 @@ from archdsl.spec import load
 def verify(paths: list[str], json: bool = False) -> int:
     """Checks every claim of the specs; 1 when one does not hold, or a spec does not check."""
     rows: list[dict[str, Any]] = []
-    faults = Collector()
+    faults, wrong = Collector(), Collector()
     try:
         for path in arch_files(paths):
             try:
-                rows += _claims_of(path)
+                for claim, row in _claims_of(path):
+                    rows.append(row)
+                    if (fault := untrue(claim, row)) is not None:
+                        wrong.add(fault)
             except ArchError as fault:
                 faults.add(fault)
     except ArchError as fault:  # of a folder
@@ -33,18 +36,21 @@ def verify(paths: list[str], json: bool = False) -> int:
         if rows:
             show_table(("", "spec", "variant", "claim", "expected", "actual"), [_cells(row) for row in rows])
             print()
+            show_diagnostics(wrong.found, sys.stdout)
+            if wrong.found:
+                print()
             print(f"{count(len(rows), 'claim')}: {f'{failed} not true' if failed else 'all true'}")
         elif not faults.found:
             print("no claims")
     return 1 if failed or faults.found else 0
 
 
-def _claims_of(path: str) -> Iterator[dict[str, Any]]:
+def _claims_of(path: str) -> Iterator[tuple[Claim, dict[str, Any]]]:
     spec = load(path)
     total = sum(len(s.claims) for s in spec.models.values())
     _progress(f"{path}: {count(total, 'claim')}")
-    for at, row in enumerate((row for s in spec.models.values() for row in verify_claims(s)), 1):
-        yield row
+    for at, found in enumerate((found for s in spec.models.values() for found in verified(s)), 1):
+        yield found
         _progress(f"{path}: {at} of {total} claims")
 
 
