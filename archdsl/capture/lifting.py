@@ -39,6 +39,16 @@ def _heads(b: Binds) -> bool:
     return all(shapes.same(s, t) is True for x in (kt, v) for s, t in zip(q.shape[:-2], x.shape[:-2])) and ("b" not in b or type(b["b"]) is Value)
 
 
+def _halves(b: Binds) -> bool:
+    """`low` and `high` take the halves of the last axis of x, which are joined again there; an angle for each of its channels."""
+    x = b["x"]
+    width = x.shape[-1] if type(x) is Value and x.shape else None
+    if type(width) is not int or width % 2 or b["axis"] not in (-1, len(x.shape) - 1) or any(type(b[n]) is not Value for n in ("cosine", "sine")):
+        return False
+    others, half = (("slice", None, None, None),) * (len(x.shape) - 1), width // 2
+    return b["low"] == (*others, ("slice", None, half, None)) and b["high"] == (*others, ("slice", half, None, None))
+
+
 # ---------------------------------------------------------------- written rules
 SIMPLER = [
     Rule("x + 0", "x + 0", "x"), Rule("x - 0", "x - 0", "x"), Rule("x * 1", "x * 1", "x"), Rule("x / 1", "x / 1", "x"),
@@ -78,6 +88,10 @@ ACTIVATIONS = [
     Rule("Hardsigmoid", "relu6(x + 3) / 6", "hardsigmoid(x)"),
     Rule("softcap", "tanh(x / c) * c", "softcap(x, cap = c)", ("c",)),
     Rule("softmax", "exp(x - logsumexp(x, axis = axis, keep = true))", "softmax(x, axis = axis)"),
+]
+POSITIONS = [
+    Rule("RoPE", "x * cosine + concat([neg(slice(x, items = high)), slice(x, items = low)], axis = axis) * sine", "rotary(x, cosine, sine)",
+         when=_halves),
 ]
 MAPS = [
     Rule("Linear", "linear(x, w) + b", "linear(x, w, b)", (), _bias),
@@ -265,7 +279,7 @@ STEPS = [
     Step("grouped queries", "attention", _grouped_queries), Step("masked scores", "matmul", _masked_scores),
     Step("windowed scores", "matmul", _windowed_scores), Step("Linear", "linear", _leading_axes),
 ]
-RULES: list[Rule | Step] = [*SIMPLER, *NORMS, *ACTIVATIONS, *MAPS, *_attention_rules(), *STEPS]
+RULES: list[Rule | Step] = [*SIMPLER, *NORMS, *ACTIVATIONS, *POSITIONS, *MAPS, *_attention_rules(), *STEPS]
 _BY_ROOT: dict[str, list[Rule | Step]] = {}
 _QUIET = {r.name for r in SIMPLER} | {"masked scores", "windowed scores"}  # what they lift is counted where it arrives
 

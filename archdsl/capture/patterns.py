@@ -139,6 +139,8 @@ def _build(expr: tree.Expr, flat: Flat, binds: Binds) -> Any:
     if isinstance(expr, (tree.Number, tree.Unary, tree.Bool, tree.Str)):
         value = _constant(expr)
         return value if isinstance(value, (int, str)) else float(value)
+    if isinstance(expr, tree.List):
+        return tuple(_build(i, flat, binds) for i in expr.items)
     op, operands, named = _call(expr)
     if op == "swap":
         from archdsl.capture.layouts import swapped

@@ -11,6 +11,7 @@ from archdsl.ops.rules import (
     DTYPES,
     Sample,
     bools,
+    broadcast,
     chosen,
     elementwise,
     floats,
@@ -427,6 +428,28 @@ def _where(condition: Any, x: Any, y: Any) -> TensorType:
 def where(condition, x, y):
     """x where the condition holds, y elsewhere; either may be a number."""
     return torch.where(condition, x, y)
+
+
+def _rotary(x: TensorType, cos: TensorType, sin: TensorType) -> TensorType:
+    for t, about in ((x, "x"), (cos, "cos"), (sin, "sin")):
+        need_float(t, about)
+    width = x.shape[-1] if x.shape else 0
+    if not isinstance(width, int) or width % 2 or not width:
+        raise OpError(f"pairs are turned: the last axis has an even number of channels, and this is {x}", "x")
+    for t, about in ((cos, "cos"), (sin, "sin")):
+        if not t.shape or t.shape[-1] != width or broadcast(x.shape, t.shape) != x.shape:
+            raise OpError(f"one angle for each of {width} channels is needed, in a shape that fits {x}, and this is {t}", about)
+    return TensorType(promote(x, cos, sin), x.shape)
+
+
+@op("rotary(x: [..., w], cos: [*c], sin: [*t]) -> [..., w]", infer=_rotary, roles={"w": "mix"}, source="arxiv 2104.09864",
+    saves=lambda x, cos, sin: {"x": ("cos", "sin"), "cos": ("x",), "sin": (TensorType(x.dtype, x.shape),)},
+    samples=lambda: [{"x": floats(2, 3, 5, 8), "cos": floats(5, 8), "sin": floats(5, 8)},
+                     {"x": floats(1, 2), "cos": floats(1, 2), "sin": floats(2)}, {"x": floats(6), "cos": floats(6), "sin": floats(6)}])
+def rotary(x, cos, sin):
+    """Turns the pairs (i, i + w/2) of the last axis: x · cos + (-x₂, x₁) · sin, with x₁ and x₂ the halves of x."""
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
 
 
 # ---------------------------------------------------------------- types and gradients

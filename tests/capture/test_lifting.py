@@ -16,9 +16,11 @@ from archdsl.graph import TensorType, Value
 from archdsl.lower import lower
 
 WRITTEN = [r for r in RULES if isinstance(r, Rule)]
-NUMBERS = {"eps": 0.25, "s": 0.37, "c": 1.7, "drop": 0.4, "axis": -1}
+ALL = (("slice", None, None, None),) * 2
+NUMBERS = {"low": (*ALL, ("slice", None, 3, None)), "high": (*ALL, ("slice", 3, None, None)),
+           "eps": 0.25, "s": 0.37, "c": 1.7, "drop": 0.4, "axis": -1}
 ATTENTION = {"q": (2, 3, 5, 4), "kt": (2, 3, 4, 7), "v": (2, 3, 7, 6), "b": (3, 5, 7)}
-ROWS = {"x": (2, 3, 6), "w": (6,), "b": (6,)}
+ROWS = {"cosine": (3, 6), "sine": (1, 3, 6), "x": (2, 3, 6), "w": (6,), "b": (6,)}
 LINEAR = {"x": (2, 3, 6), "w": (7, 6), "b": (7,)}
 
 
@@ -68,3 +70,25 @@ def test_the_pattern_is_found(rule, monkeypatch):
         assert op == "input"
     else:
         assert op in {_call(rule._result)[0], "hardswish"}
+
+
+@pytest.mark.parametrize(("halves", "found"), [((3, 3), 1), ((2, 4), 0)])
+def test_rotary_positions_turn_halves(halves, found):
+    """`rotate_half` is lifted where the parts are the halves of the last axis and in that order, and never otherwise."""
+    class Turn(torch.nn.Module):
+        def forward(self, x, angle):
+            a, b = x[..., : halves[0]], x[..., halves[0] :]
+            return x * angle.cos() + torch.cat((-b, a), -1) * angle.sin()
+
+    class Other(Turn):
+        def forward(self, x, angle):
+            a, b = x[..., : halves[0]], x[..., halves[0] :]
+            return x * angle.cos() + torch.cat((b, -a), -1) * angle.sin()
+
+    import archdsl
+
+    example = torch.randn(2, 5, 6), torch.randn(5, 6)
+    for module, expected in ((Turn(), found), (Other(), 0)):
+        captured = archdsl.capture(module, example)
+        assert captured.lifts.get("RoPE", 0) == expected and ("rotary(" in captured.text) == bool(expected)
+        assert torch.allclose(captured.build()(*example), module(*example), atol=1e-6)

@@ -29,6 +29,9 @@ def test_it_is_lifted(captured, request):
     assert not {n.op for n in ops} & {"softmax", "rsqrt", "var", "erf", "tanh", "sigmoid", "cumsum"} - ({"tanh"} if name == "bert" else set())
     masks = {n.attrs["mask"].kind for n in ops if n.op == "attention"}
     assert masks == {"convnext": set(), "gpt2": {"causal"}, "opt": {"causal"}, "llama": {"causal"}}.get(name, {"full"})
+    turned = [n for n in ops if n.op == "rotary"]
+    assert len(turned) == (2 if name == "llama" else 0)  # queries and keys of the one definition of a layer
+    assert name != "llama" or not any(n.op == "slice" for g in captured[1].graph.definitions() if g.name == "LlamaAttention" for n in g.nodes)
 
 
 def test_the_text_is_a_sound_spec_of_the_same_graph(captured, tmp_path):
