@@ -244,8 +244,8 @@ def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
 
 @op("attention(q: [..., h, T, w], k: [..., g, S, w], v: [..., g, S, e], mask: mask = full, "
     "bias: [*b]? = none, scale: float? = none, cap: float? = none) -> [..., h, T, e]",
-    infer=infer_attention, stream=along_stream, roles={"w": "contract", "T": "mix", "S": "contract", "h": "grouped"}, saves=_attention_saves,
-    source="arxiv 1706.03762, 2305.13245",
+    infer=infer_attention, filled=True, stream=along_stream, roles={"w": "contract", "T": "mix", "S": "contract", "h": "grouped"},
+    saves=_attention_saves, source="arxiv 1706.03762, 2305.13245",
     macs=lambda q, k, v, **_: volume(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]),
     samples=lambda: [
         {"q": floats(2, 4, 5, 8), "k": floats(2, 4, 7, 8), "v": floats(2, 4, 7, 8)},
@@ -346,7 +346,8 @@ def _weights_saves(q: TensorType, k: TensorType, bias: TensorType | None = None,
 
 @op("attention_weights(q: [..., h, T, w], k: [..., g, S, w], mask: mask = full, bias: [*b]? = none, scale: float? = none, cap: float? = none)"
     " -> [..., h, T, S]",
-    infer=_infer_weights, roles={"w": "contract", "T": "mix", "S": "normalise", "h": "grouped"}, saves=_weights_saves, source="arxiv 1706.03762",
+    infer=_infer_weights, filled=True, roles={"w": "contract", "T": "mix", "S": "normalise", "h": "grouped"}, saves=_weights_saves,
+    source="arxiv 1706.03762",
     macs=lambda q, k, **_: volume(q.shape) * k.shape[-2],
     samples=lambda: [
         {"q": floats(2, 4, 5, 8), "k": floats(2, 4, 7, 8)},

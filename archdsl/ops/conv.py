@@ -56,7 +56,7 @@ def _conv_macs(x: TensorType, weight: TensorType, bias: TensorType | None = None
 
 
 @op('conv(x: [B, c, *s], weight: [o, i, *k], bias: [o]? = none, stride: int | list[int] = 1, pad: int | list[int] | "same" = 0, '
-    'dilation: int | list[int] = 1, groups: int = 1) -> [B, o, *t]', infer=_conv, macs=_conv_macs, saves=("x", "weight"),
+    'dilation: int | list[int] = 1, groups: int = 1) -> [B, o, *t]', infer=_conv, filled=True, macs=_conv_macs, saves=("x", "weight"),
     roles={"c": "grouped", "i": "contract", "s": "mix"},
     samples=lambda: [{"x": floats(2, 6, 7, 9), "weight": floats(4, 6, 3, 3), "bias": floats(4), "stride": 2, "pad": 1},
                      {"x": floats(1, 4, 7, 5), "weight": floats(4, 1, 7, 7), "pad": "same", "groups": 4},
@@ -91,7 +91,7 @@ def _conv_transpose(x: TensorType, weight: TensorType, bias: TensorType | None =
 
 
 @op("conv_transpose(x: [B, c, *s], weight: [c, o, *k], bias: [p]? = none, stride: int | list[int] = 1, pad: int | list[int] = 0, "
-    "output_pad: int | list[int] = 0, dilation: int | list[int] = 1, groups: int = 1) -> [B, p, *t]", infer=_conv_transpose,
+    "output_pad: int | list[int] = 0, dilation: int | list[int] = 1, groups: int = 1) -> [B, p, *t]", infer=_conv_transpose, filled=True,
     macs=lambda x, weight, bias=None, **attrs: x.numel * volume(weight.shape[1:]), saves=("x", "weight"),
     roles={"c": "contract", "s": "mix"},
     samples=lambda: [{"x": floats(2, 4, 5, 3), "weight": floats(4, 3, 2, 2), "bias": floats(3), "stride": 2},
@@ -123,7 +123,7 @@ def _avg_pool(x: TensorType, size: Numbers, **rest: Any) -> TensorType:
     return out
 
 
-_POOLED: dict[str, Any] = {"infer": _pool, "roles": {"s": "mix"}}
+_POOLED: dict[str, Any] = {"infer": _pool, "filled": True, "roles": {"s": "mix"}}
 
 
 def _pool_samples() -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ def _resize(x: TensorType, size: Any, mode: str = "linear", align_corners: bool 
 
 
 @op('resize(x: [B, c, *s], size: int | list[int], mode: "nearest" | "nearest_exact" | "area" | "linear" | "bicubic" = "linear", '
-    'align_corners: bool = false, antialias: bool = false) -> [B, c, *t]', infer=_resize, roles={"s": "mix"},
+    'align_corners: bool = false, antialias: bool = false) -> [B, c, *t]', infer=_resize, filled=True, roles={"s": "mix"},
     saves=lambda x, mode="linear", **attrs: ("x",) if mode == "area" else (),
     samples=lambda: [{"x": floats(2, 3, 5, 7), "size": (8, 3)}, {"x": floats(1, 1, 4, 4), "size": (7, 7), "mode": "bicubic", "antialias": True},
                      {"x": floats(1, 2, 5), "size": 9, "align_corners": True}, {"x": floats(1, 2, 5, 5), "size": (2, 3), "mode": "nearest"},

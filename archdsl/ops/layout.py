@@ -260,6 +260,8 @@ def _pad_saves(x: TensorType, mode: str = "constant", **_: Any) -> tuple[str, ..
 
 
 def _pad(x: TensorType, widths: Any, mode: str = "constant", value: float = 0) -> TensorType:
+    if mode != "constant" and 0 in x.shape:
+        raise OpError(f"there is nothing in {x} to fill with", "x")
     return _pad_widths(x, widths, mode, value)
 
 

@@ -101,7 +101,7 @@ def _group_saves(x: TensorType, weight: TensorType | None = None, bias: TensorTy
 
 
 @op("group_norm(x: [B, c, ...], weight: [c]? = none, bias: [c]? = none, groups: int = 1, eps: float = 1e-5) -> [B, c, ...]", infer=_groups,
-    roles={"c": "normalise"}, source="arxiv 1803.08494", saves=_group_saves,
+    filled=True, roles={"c": "normalise"}, source="arxiv 1803.08494", saves=_group_saves,
     samples=lambda: [{"x": floats(2, 6, 3, 5), "weight": floats(6), "bias": floats(6), "groups": 3}, {"x": floats(1, 4, 3), "groups": 2},
                      {"x": floats(1, 2, 1, 1), "weight": floats(2), "bias": floats(2)}])
 def group_norm(x, weight=None, bias=None, *, groups=1, eps=1e-5):
@@ -133,7 +133,8 @@ def _batch_saves(x: TensorType, weight: TensorType | None = None, bias: TensorTy
 
 
 @op("batch_norm(x: [B, c, ...], weight: [c]? = none, bias: [c]? = none, mean: [c]? = none, variance: [c]? = none, momentum: float = 0.1, "
-    "eps: float = 1e-5) -> [B, c, ...]", infer=_batch, roles={"B": "normalise"}, source="arxiv 1502.03167", phase=True, saves=_batch_saves,
+    "eps: float = 1e-5) -> [B, c, ...]", infer=_batch, filled=True, roles={"B": "normalise"}, source="arxiv 1502.03167", phase=True,
+    saves=_batch_saves,
     samples=lambda: [{"x": floats(4, 3, 5, 2), "weight": floats(3), "bias": floats(3), "mean": floats(3), "variance": floats(3, low=0.5)},
                      {"x": floats(3, 2)}, {"x": floats(1, 1, 7), "mean": floats(1), "variance": floats(1, low=0.5)}])
 def batch_norm(x, weight=None, bias=None, mean=None, variance=None, *, momentum=0.1, eps=1e-5, training=False):

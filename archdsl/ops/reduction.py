@@ -20,6 +20,8 @@ def _reduce_type(x: TensorType, axis: Any, how: str, keep: bool) -> TensorType:
         need_float(x)
     if how in ("any", "all"):
         need_dtype(x, ("bool",), "x", "a bool tensor")
+    if how in ("max", "min") and any(x.shape[i] == 0 for i in axes) or how == "var" and 0 in x.shape:
+        raise OpError(f"there is no {how} of no positions: {x}", "x")
     dtype = "int" if how == "sum" and not x.is_float else x.dtype
     return TensorType(dtype, tuple(1 if i in axes else s for i, s in enumerate(x.shape) if keep or i not in axes))
 

@@ -66,6 +66,7 @@ class Op:
     `roles`: axis name of the signature -> role; others map. `phase`: behaves differently in training; the body takes `training`.
     `numbers`: operands that may be numbers beside a tensor. `own`: arguments that `infer` checks itself (they may
     be more than the signature can say).
+    `filled`: operands have no axis of 0 positions: torch has no result for such ones.
     `view`: the result may alias the first operand. `keeps`: where the result has the first operand's shape, it is that operand.
     `samples`: argument sets for the registry test: () -> list[dict].
     `stream`: what the op does along time, where positions meet: called with `time` (operand -> its axes along the stream, from the right:
@@ -85,6 +86,7 @@ class Op:
     phase: bool = False
     random: bool = False
     view: bool = False
+    filled: bool = False
     keeps: bool = False
     numbers: tuple[str, ...] = ()
     own: tuple[str, ...] = ()

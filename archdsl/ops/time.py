@@ -38,7 +38,7 @@ def _last_of(time: dict[str, tuple[int, ...]], x: TensorType, axis: int = -2) ->
     return Extension("last")
 
 
-@op("last(x: [*s], axis: int = -2) -> [*t]", infer=_last, view=True, stream=_last_of,
+@op("last(x: [*s], axis: int = -2) -> [*t]", infer=_last, filled=True, view=True, stream=_last_of,
     samples=lambda: [{"x": floats(2, 5, 3)}, {"x": floats(1, 4), "axis": 0}, {"x": ints(5, 3, 1), "axis": -1}])
 def last(x, *, axis=-2):
     """x at the last position of an axis, without that axis. Along the stream it is the last position of a call: what is made of it may not go

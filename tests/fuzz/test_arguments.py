@@ -114,5 +114,37 @@ def test_all_arguments(name: str):
     check(list(texts(registry.OPS[name])))
 
 
+def emptied(op: registry.Op) -> Iterator[tuple[str, str]]:
+    """(the call, a model with it) for samples of an op whose operands have axes of 0 positions: wherever one of the sample's sizes stood."""
+    assert op.samples is not None
+    for sample in op.samples():
+        operands = {k: [o for o in (v if isinstance(v, tuple) else (v,)) if isinstance(o, TensorType)] for k, v in sample.items()}
+        if any(getattr(o, "high", 1) == float("inf") for of in operands.values() for o in of):
+            continue
+        for size in sorted({s for of in operands.values() for o in of for s in o.shape}, key=str):
+            inputs, given = ["odd: [B = 2, T = 4, 8]"], {k: show(v) for k, v in sample.items() if not operands[k]}
+            for k, of in operands.items():
+                for i, o in enumerate(of):
+                    shape = ", ".join("0" if s == size else str(s) for s in o.shape)
+                    kind = f"{'' if o.dtype == 'float' else o.dtype}[{shape}]"
+                    inputs.append(f"{k}_{i}: {kind}" + (f" in 0..<{int(o.high)}" if o.dtype == "int" else ""))  # type: ignore[attr-defined]
+                names = [f"{k}_{i}" for i in range(len(of))]
+                given |= {k: f"[{', '.join(names)}]" if isinstance(sample[k], tuple) else names[0]} if of else {}
+            call = f"{op.name}({', '.join(f'{k} = {v}' for k, v in given.items())})"
+            yield call, f"model M()({', '.join(inputs)}) -> y: [B, T, 8] {{\n  z = relu(odd)\n  v = {call}\n  return z\n}}"
+
+
+FOLDS = {"causal_conv", "gla"}  # a sequence of no positions gives them nothing to start with
+
+
+@pytest.mark.parametrize("name", sorted(set(registry.OPS) - UNCALLED - FOLDS))
+def test_axes_of_no_positions(name: str):
+    for call, text in emptied(registry.OPS[name]):
+        try:
+            runs(text)
+        except Exception as fault:
+            raise AssertionError(f"{call}\n{text}") from fault
+
+
 def hash_of(name: str) -> int:
     return sum(map(ord, name))

@@ -42,6 +42,9 @@ def run(body: str, out: str = "[_, _, _]") -> tuple[torch.Tensor, ...]:
         ("n < T * 2 ** 70", "A0221"),
         ("roll(x, T * 2 ** 70, axes = 1)", "A0221"),
         ("x[:, ::2 ** 40]", "A0304"),
+        ("avg_pool(rearrange(x[..., 8:], [B, T, e] -> [B, e, T]), 2)", "A0304"),  # axes of no positions
+        ("max(x[..., 8:])", "A0304"),
+        ("argmax(x[..., 8:])", "A0304"),
         ("attention(x, x, x, mask = causal & window(2 ** 70))", "A0221"),
         ("attention(x, x, x, mask = window(T + 2 ** 70))", "A0221"),
         ("attention(x, x, x, mask = own_block(2, previous = 2 ** 63))", "A0221"),
