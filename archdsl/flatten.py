@@ -110,8 +110,9 @@ class Body:
         inside: dict[Value, Value] = dict(zip(inner.inputs, call.args))
         self._copy(inner, f"{path}.", dim_map(inner, call.args), inside)
         results = [inside[v] for v in (*inner.outputs, *inner.emits.values())]
-        if len(inner.outputs) == 1 and call.result_name(0) and not results[0].node.name:
-            results[0].node.name = call.result_name(0)  # a node of ours: the result keeps the name that the caller gave it
+        for i, v in enumerate(results[:len(inner.outputs)]):
+            if call.result_name(i) and v.node.op != "input" and not v.node.result_name(v.index):
+                v.node.call_result(v.index, call.result_name(i))  # a node of ours: the result keeps the name that the caller gave it
         known.update(zip(old.values, results))
 
 
