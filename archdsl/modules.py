@@ -106,21 +106,23 @@ class Module:
             self.__dict__.pop("models", None)
 
     def _spread(self, d: Any) -> Any:
-        known = self.library.spread.get(id(d))
+        records = [self._spread_record(p) for p in d.params if _spreads(p)]
+        key = id(d), tuple(id(getattr(r, "decl", r)) for r in records)
+        known, faults = self.library.spread.get(key), len(self.diagnostics)
         made = known[1] if known is not None else self._with_fields(d)
+        if known is None and len(self.diagnostics) == faults and all(isinstance(r, RecordRef) for r in records):
+            self.library.spread[key] = d, made, records
         if self.scope.get(d.name) is not None and getattr(self.scope[d.name], "decl", None) is d:
             self.scope[d.name] = REFS[type(d)](made, self)
         return made
 
     def _with_fields(self, d: Any) -> Any:
         params: list[tree.Param] = []
-        faults = len(self.diagnostics)
         for p in d.params:
             if not _spreads(p):
                 params.append(p)
                 continue
-            first, _, last = p.name.rpartition(".")
-            record = self.member(first, last, None) if first else self.find(last, None)
+            record = self._spread_record(p)
             if not isinstance(record, RecordRef):
                 if record is not POISON:
                     self._fault(error("A0201" if record is None else "A0204", f"`{p.name}` is no record", p.span, "its fields would become arguments",
@@ -133,10 +135,11 @@ class Module:
                     self._fault(error("A0208", f"`{f.name}` is an argument and a field of `{p.name}`", p.span, labels=labels))
                 else:
                     params.append(f)
-        made = replace(d, params=tuple(params))
-        if len(self.diagnostics) == faults:
-            self.library.spread[id(d)] = d, made
-        return made
+        return replace(d, params=tuple(params))
+
+    def _spread_record(self, p: tree.Param) -> Any:
+        first, _, last = p.name.rpartition(".")
+        return self.member(first, last, None) if first else self.find(last, None)
 
     def _import(self, other: Module, n: tree.UseName, module: str) -> None:
         local = n.alias or n.name
@@ -228,7 +231,7 @@ class Library:
         self.read: dict[str, Module] = {}
         self.path: list[str] = []
         self.left = MAX_TOKENS  # for the spec and the modules beside it, together
-        self.spread: dict[int, tuple[Any, Any]] = {}  # declarations with `...Record` in their headers by id, and what they stand for
+        self.spread: dict[Any, tuple[Any, Any, Any]] = {}  # declarations with `...Record` in their headers, and what they stand for
 
     def _parse(self, source: Source) -> tuple[tree.Module, list[Diagnostic]]:
         parsed, faults, tokens = parse_some(source, self.left)

@@ -220,3 +220,11 @@ def test_one_model_is_elaborated_again(tmp_path, monkeypatch):
     done.clear()
     checker.check("# above\n" + text.replace("|> relu6\n  y = y |> Conv(out", "|> relu\n  y = y |> Conv(out", 1))
     assert done == []
+
+
+def test_a_record_that_is_gone_takes_its_fields_along(tmp_path):
+    """While the text cannot be read in full, nothing is elaborated, and a header that spreads the record has what the record has then."""
+    path = str(tmp_path / "a.arch")
+    checker, gone = Checker(path), HYBRID.replace("record Sizes", "record Others").replace("use std.norm {", "use std.nrm {")
+    for text in (HYBRID, gone, HYBRID, HYBRID.replace("hidden: int = 16 in", "hidden: int = 8 in"), gone):
+        assert told(checker.check(text).diagnostics) == told(check_text(text, path, lints=True))
