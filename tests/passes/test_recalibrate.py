@@ -309,3 +309,10 @@ def test_models_and_tables_behind_names(own, archdsl, net):  # noqa: F811
     with pytest.raises(ArchError, match="holds no graph") as fault:
         model.apply("follow() using teacher, scores, calib", given=Given(models={"teacher": str(net.parent)}))
     assert fault.value.diagnostics[0].code == "A0520"
+
+
+def test_it_is_listed_and_explained(archdsl):  # noqa: F811
+    row = next(r for r in json.loads(archdsl("passes", "--json").stdout) if r["name"] == "recalibrate_batch_norm")
+    assert row["using"] == ["data"] and row["contract"].startswith("approximate; ") and row["signature"] == "recalibrate_batch_norm(batch: int = 64)"
+    text = json.loads(archdsl("explain", "recalibrate_batch_norm", "--json").stdout)["text"]
+    assert all(told in text for told in ("uses: data", "decides: values of weights", "source: arxiv 2105.07576", "Sets the running mean and variance"))
