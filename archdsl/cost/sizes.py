@@ -46,6 +46,10 @@ def model_sizes(made: Elaborated, at: Mapping[str, int], spans: Spans | None = N
         if number > MAX_SIZE:
             raise error("A0642", f"`{name}` cannot be as large", span, "no tensor has so many elements", help=f"a size is at most {MAX_SIZE:,}")
     sizes = {name: at[name] if name in at else _example(made, name) for name in free}
+    for name, number in sizes.items():
+        if number > MAX_SIZE:
+            raise error("A0642", f"`{name} = {number}` of this model is no size", made.decl.name_span, "no tensor has so many elements",
+                        help=f"a size is at most {MAX_SIZE:,}; `--at {name}=1` gives another one")
     require(made, sizes, spans)
     return sizes
 

@@ -238,6 +238,13 @@ def test_sizes_that_divide_by_zero():
     assert made.build()(torch.ones(1, 8, 8)).unique().tolist() == [2]
 
 
+def test_example_sizes_that_no_tensor_has():
+    made = loads("model M()(x: [B = 2 ** 70, 8]) -> y: [B, 4] { return x[..., :4] }")
+    with pytest.raises(ArchError, match=r"A0642.*`B = 1180591620717411303424` of this model is no size"):
+        made.cost()
+    assert made.cost(at={"B": 3}).params == 0
+
+
 def test_costs_without_run_time_sizes():
     """Each figure's formula is the number itself."""
     fixed = loads("use std.linear { Linear }\nmodel M()(x: [2, 4, 8]) -> y: [2, 4, 3] { return Linear(3)(x) as a }").cost().to_json(by_layer=True)
