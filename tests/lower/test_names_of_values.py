@@ -52,4 +52,5 @@ def test_passes_of_a_loop_give_what_they_carry():
 
 def test_the_printed_graph_keeps_names():
     text = print_graph(typed(NAMED))
-    assert "left, right = split(" in text and "total, gap = Halves" in text and "streams_0, streams_1 = " in text.replace("streams_0_2", "streams_0"), text
+    assert "left, right = split(" in text and "total, gap = Halves" in text, text
+    assert re.search(r"streams_0\w*, streams_1\w* = ", text), text

@@ -1,0 +1,75 @@
+"""What torch.export and ONNX write of each shipped model, made small, loaded back: the same results, also at sizes that were not exported."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_specs import CASES, SMALL, id_of
+
+import archdsl
+from archdsl.inputs import sample_inputs
+from archdsl.store import compile_to
+
+FIRST = [c for i, c in enumerate(CASES) if i == 0 or CASES[i - 1][1] != c[1]]
+"""One variant of each model."""
+
+NO_ONNX = {"SReT": "ONNX has no random permutation", "Swin": "torch's exporter cannot decompose attention over windows"}
+FIXED = {"NextViT": "its small example has a batch of 1, which torch.export takes as fixed", "Autoregressive": "its length is taken as fixed"}
+
+
+@pytest.fixture(scope="module", params=FIRST, ids=id_of)
+def folder(request, tmp_path_factory) -> tuple[Any, Any, Any]:
+    """A compiled folder with both, its model, and what it was elaborated to."""
+    pytest.importorskip("onnxscript", reason="onnxscript is in the `onnx` extra")
+    path, name, variant = request.param
+    spec = archdsl.load(path).models[name]
+    knobs = {k: v for k, v in SMALL.get(name, {}).items() if k in spec.elaborate(variant).knobs or "." in k}
+    out = tmp_path_factory.mktemp("exported") / "out"
+    compile_to(out, spec, variant, knobs, seed=3, export=True, onnx=name not in NO_ONNX)
+    return out, archdsl.open(out).eval(), spec.elaborate(variant, knobs)
+
+
+def inputs(made: Any, more: int) -> tuple[torch.Tensor, ...]:
+    """Inputs at the small example sizes, or with a larger batch and, where lengths are free, longer."""
+    sizes = dict(made.example_sizes(small=True))
+    for size in ("B", "T", "N") if more else ():
+        if size in sizes and (size == "B" or sizes[size] < 8):
+            sizes[size] += more
+    return sample_inputs(made, sizes, seed=more)
+
+
+def outputs(y: Any) -> list[torch.Tensor]:
+    return [y] if isinstance(y, torch.Tensor) else list(y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_exported_program_gives_the_same(folder, more):
+    out, model, made = folder
+    if more and type(model).__name__ in FIXED:
+        pytest.skip(FIXED[type(model).__name__])
+    program = torch.export.load(out / "model.pt2").module()
+    xs = inputs(made, more)
+    results = []
+    for run in (program, model):
+        torch.manual_seed(0)  # SReT shuffles in evaluation as well
+        results.append(outputs(run(*xs)))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [0, 1])
+def test_onnx_gives_the_same(folder, more):
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is in the `onnx` extra")
+    out, model, made = folder
+    name = type(model).__name__
+    if name in NO_ONNX or more and name in FIXED:
+        pytest.skip(NO_ONNX.get(name) or FIXED[name])
+    session = runtime.InferenceSession(str(out / "model.onnx"))
+    xs = inputs(made, more)
+    names = [i.name for i in session.get_inputs()]
+    assert names == [i.name for i in made.inputs]
+    found = session.run(None, {n: x.numpy() for n, x in zip(names, xs)})
+    expected = outputs(model(*xs))
+    torch.testing.assert_close([torch.from_numpy(f) for f in found], [e.detach() for e in expected], rtol=1e-3, atol=1e-4)
