@@ -316,4 +316,4 @@ def test_it_is_listed_and_explained(archdsl):  # noqa: F811
     assert row["using"] == ["data"] and row["contract"].startswith("approximate; ")
     assert row["signature"] == "recalibrate_batch_norm(batch: int = 64)"
     text = json.loads(archdsl("explain", "recalibrate_batch_norm", "--json").stdout)["text"]
-    assert all(told in text for told in ("uses: data", "decides: values of weights", "source: arxiv 2105.07576", "Sets the running mean and variance"))
+    assert all(told in text for told in ("uses: data", "decides: values of weights", "source: arxiv 2105.07576", "Sets the running mean"))
