@@ -158,7 +158,7 @@ def installed(name: str) -> bool:
 
 
 FAMILIES = ("attention", "caches", "constants", "conv", "foreign", "gated", "indexing", "layout", "linear", "norms", "pointwise", "random",
-            "reduction", "time")
+            "reduction", "ssm", "time")
 _loaded = False
 
 

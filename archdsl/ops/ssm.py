@@ -1,0 +1,166 @@
+"""Selective state spaces: linear recurrences whose decay, input and output depend on the position."""
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from archdsl.dims import Size
+from archdsl.graph import TensorType
+from archdsl.lazy import torch
+from archdsl.ops.recurrent import recurrent
+from archdsl.ops.registry import OpError
+from archdsl.ops.rules import floats, size, volume
+from archdsl.shapes import infer_by_signature
+
+BLOCK = 128
+"""Positions whose states `selective_scan` holds at a time."""
+CHUNK = 64
+"""Positions that `ssd` computes by matrix products; between chunks a state is carried."""
+
+
+# ---------------------------------------------------------------- Mamba-1
+def _scan_macs(x: TensorType, a: TensorType, **_: Any) -> Size:
+    """Each position adds one outer product to the memory and reads it once."""
+    return 2 * volume(x.shape) * a.shape[-1]
+
+
+@recurrent("selective_scan(x: [..., T, d], dt: [..., T, d], a: [d, n], b: [..., T, n], c: [..., T, n], skip: [d]? = none) -> [..., T, d]",
+           state={"memory": "f32[..., d, n]"}, roles={"n": "contract"}, macs=_scan_macs, source="arxiv 2312.00752, algorithm 2",
+           samples=lambda: [
+               {"x": floats(2, 5, 3), "dt": floats(2, 5, 3, low=0.01, high=2), "a": floats(3, 4, low=-3, high=-0.1), "b": floats(2, 5, 4),
+                "c": floats(2, 5, 4), "skip": floats(3)},
+               {"x": floats(1, 2), "dt": floats(1, 2, low=0.1, high=1), "a": floats(2, 1, low=-3, high=-1), "b": floats(1, 1), "c": floats(1, 1)},
+               {"x": floats(131, 2), "dt": floats(131, 2, low=0.01, high=30), "a": floats(2, 3, low=-16, high=-0.01), "b": floats(131, 3),
+                "c": floats(131, 3)}])
+def selective_scan(x, dt, a, b, c, skip, memory):
+    """Mamba's state space, n numbers for each channel: memory ← exp(dt a) memory + dt x bᵀ, y = memory c + skip x. `dt` is positive (behind its
+    softplus), `a` negative."""
+    step = _blocks()
+    ys = []
+    for at in range(0, x.shape[-2], BLOCK):
+        y, memory = step(*(v[..., at:at + BLOCK, :] for v in (x, dt)), a, *(v[..., at:at + BLOCK, :] for v in (b, c)), memory)
+        ys.append(y)
+    y = torch.cat(ys, -2)
+    return (y if skip is None else y + skip * x), memory
+
+
+@selective_scan.step
+def _selective_scan_step(x, dt, a, b, c, skip, memory):
+    memory = torch.exp(dt[..., None] * a) * memory + (dt * x)[..., :, None] @ b[..., None, :]
+    y = (memory @ c[..., :, None])[..., 0]
+    return (y if skip is None else y + skip * x), memory
+
+
+def _states(x: Any, dt: Any, a: Any, b: Any, memory: Any) -> tuple[Any, Any]:
+    """The decays and the states of a block, time in front."""
+    decay = torch.exp(dt.movedim(-2, 0)[..., None] * a)
+    states = (dt * x).movedim(-2, 0)[..., None] * b.movedim(-2, 0)[..., None, :]
+    for fade, state in zip(decay.unbind(), states.unbind()):
+        memory = state.addcmul_(fade, memory)
+    return decay, states
+
+
+@cache
+def _blocks() -> Any:
+    """One block of `selective_scan` as a function of torch that keeps its operands alone: the backward pass computes the states again."""
+    import torch as t
+
+    class Block(t.autograd.Function):
+        @staticmethod
+        def forward(x: Any, dt: Any, a: Any, b: Any, c: Any, memory: Any) -> tuple[Any, Any]:  # type: ignore[override]
+            _, states = _states(x, dt, a, b, memory)
+            y = states @ c.movedim(-2, 0)[..., None]
+            return y[..., 0].movedim(0, -2), states[-1].clone()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx: Any, dy: Any, later: Any) -> tuple[Any, ...]:  # type: ignore[override]
+            x, dt, a, b, c, memory = ctx.saved_tensors
+            decay, states = _states(x, dt, a, b, memory)
+            dy, x, dt, b, c = (v.movedim(-2, 0) for v in (dy, x, dt, b, c))
+            grads = dy[..., None] * c[..., None, :]  # of the states: what reads them, then what is made of them
+            for fade, grad in zip(reversed(decay.unbind()), reversed(grads.unbind())):
+                later = fade * grad.add_(later)
+            before = t.cat([memory[None], states[:-1]])
+            dlog = before.mul_(decay).mul_(grads)
+            du = (grads @ b[..., None])[..., 0]
+            db = ((dt * x)[..., None, :] @ grads)[..., 0, :]
+            dc = (dy[..., None, :] @ states)[..., 0, :]
+            da = t.einsum("kd,kdn->dn", dt.reshape(-1, dt.shape[-1]), dlog.reshape(-1, *a.shape))
+            ddt = t.einsum("...dn,dn->...d", dlog, a) + du * x
+            return (du * dt).movedim(0, -2), ddt.movedim(0, -2), da, db.movedim(0, -2), dc.movedim(0, -2), later
+
+    return Block.apply
+
+
+# ---------------------------------------------------------------- Mamba-2
+def _ssd_types(**arguments: Any) -> tuple[TensorType, ...]:
+    """The signature's, where groups share the heads evenly."""
+    heads, groups = arguments["x"].shape[-2:-1], arguments["b"].shape[-2:-1]
+    if heads and groups and isinstance(heads[0], int) and isinstance(groups[0], int) and heads[0] % groups[0]:
+        raise OpError(f"{heads[0]} heads cannot share {groups[0]} groups of `b` and `c` evenly", "b")
+    return infer_by_signature(ssd.extend if "memory" in arguments else ssd.op, arguments)
+
+
+def _ssd_macs(x: TensorType, b: TensorType, **_: Any) -> Size:
+    """Each position adds one outer product to each head's memory and reads it once."""
+    return 2 * volume(x.shape) * b.shape[-1]
+
+
+@recurrent("ssd(x: [..., T, h, p], dt: [..., T, h], a: [h], b: [..., T, g, n], c: [..., T, g, n], skip: [h]? = none) -> [..., T, h, p]",
+           state={"memory": "f32[..., h, p, n]"}, roles={"n": "contract", "g": "grouped"}, macs=_ssd_macs, infer=_ssd_types,
+           source="arxiv 2405.21060, listing 1",
+           samples=lambda: [
+               {"x": floats(2, 5, 4, 3), "dt": floats(2, 5, 4, low=0.01, high=2), "a": floats(4, low=-3, high=-0.1), "b": floats(2, 5, 2, 6),
+                "c": floats(2, 5, 2, 6), "skip": floats(4)},
+               {"x": floats(1, 2, 1), "dt": floats(1, 2, low=0.1, high=1), "a": floats(2, low=-3, high=-1), "b": floats(1, 1, 3),
+                "c": floats(1, 1, 3)},
+               {"x": floats(67, 2, 2), "dt": floats(67, 2, low=0.01, high=30), "a": floats(2, low=-16, high=-0.01), "b": floats(67, 2, 1),
+                "c": floats(67, 2, 1)}])
+def ssd(x, dt, a, b, c, skip, memory):
+    """Mamba-2's state space, one decay for each head, whose memory is p × n: memory ← exp(dt a) memory + dt x bᵀ, y = memory c + skip x. The heads
+    share g groups of b and c, h / g in a row each. `dt` is positive (behind its softplus), `a` negative."""
+    n, p, g = x.shape[-3], x.shape[-1], b.shape[-2]
+    u, log = _chunks(dt[..., None] * x, 3), _chunks(dt * a, 2).mT  # [..., k, q, h, p], [..., k, h, q]: k chunks of q positions
+    u, b, c = u.movedim(-3, -2), _chunks(b, 3).movedim(-3, -2), _chunks(c, 3).movedim(-3, -2)
+    fade = _fades(log)  # [..., k, h, j, i]: what is left at i of what came in at j
+    within = (b @ c.mT).unsqueeze(-3) * fade.unflatten(-3, (g, -1))
+    y = within.flatten(-4, -3).mT @ u
+    added = (fade[..., -1:] * u).mT.reshape(*u.shape[:-3], g, -1, u.shape[-2]) @ b
+    total = log.cumsum(-1)
+    before = []
+    for left, new in zip(torch.exp(total[..., -1:, None]).unbind(-4), added.reshape(*u.shape[:-2], p, -1).unbind(-4)):
+        before.append(memory)
+        memory = left * memory + new
+    carried = torch.stack(before, -4).reshape(*u.shape[:-3], g, -1, b.shape[-1])  # [..., k, g, (r p), n]
+    read = (carried @ c.mT).reshape(*u.shape[:-2], p, -1).mT
+    y = (y + torch.exp(total)[..., None] * read).movedim(-3, -2).flatten(-4, -3)[..., :n, :, :]
+    return (y if skip is None else y + skip[:, None] * x), memory
+
+
+@ssd.step
+def _ssd_step(x, dt, a, b, c, skip, memory):
+    each = size(x, -2) // size(b, -2)
+    b, c = b.repeat_interleave(each, -2), c.repeat_interleave(each, -2)
+    memory = torch.exp(dt * a)[..., None, None] * memory + (dt[..., None] * x)[..., :, None] @ b[..., None, :]
+    y = (memory @ c[..., :, None])[..., 0]
+    return (y if skip is None else y + skip[:, None] * x), memory
+
+
+def _chunks(x: Any, axes: int) -> Any:
+    """Time, the first of the last `axes` axes, as chunks of equal length; zeros behind the end change no state."""
+    n = x.shape[-axes]
+    q = min(CHUNK, n)
+    if missing := -n % q:
+        x = torch.nn.functional.pad(x, (0, 0) * (axes - 1) + (0, missing))
+    return x.unflatten(-axes, (-1, q))
+
+
+def _fades(log: Any) -> Any:
+    """exp of the sum of logarithms behind j up to i, [..., j, i], 0 where i < j. Each sum is made of its own terms: differences of sums from the
+    beginning would lose small ones behind large ones."""
+    q = log.shape[-1]
+    return torch.exp(log[..., None, :].expand(*log.shape, q).triu(1).cumsum(-1)).triu()
