@@ -35,9 +35,14 @@ class Verdict:
         return self.flagged and self.span and self.fix and self.once
 
 
+def checked(text: str, path: str) -> list[Diagnostic]:
+    """What `archdsl check` reports as errors."""
+    return [d for d in check_text(text, path) if d.severity == "error"]
+
+
 def errors(text: str, path: str) -> list[Diagnostic]:
     """What `archdsl check` reports as errors; of a text without any, what `archdsl verify` says of claims that can be counted."""
-    found = [d for d in check_text(text, path) if d.severity == "error"]
+    found = checked(text, path)
     if found:
         return found
     for spec in loads(text, path).models.values():
@@ -54,10 +59,10 @@ def judge(fault: Fault) -> Verdict:
     fixes = [f for d in found for f in d.fixes]
     sound = canonical(fault.before, fault.path)
     restored = any(canonical(fixed(fault.text, f, fault.path), fault.path) == sound for f in fixes)
-    fix = restored or not fault.exact and any(not errors(fixed(fault.text, f, fault.path), fault.path) for f in fixes)
-    mended = fix_text(fault.text, fault.path, lambda t: [d for d in check_text(t, fault.path) if d.severity == "error"])
+    fix = restored or not fault.exact and any(not checked(fixed(fault.text, f, fault.path), fault.path) for f in fixes)
+    mended = fix_text(fault.text, fault.path, lambda t: checked(t, fault.path))
     return Verdict(fault, tuple(found), bool(found), any(on_place(d, fault) for d in found), fix, restored, len(found) == 1,
-                   canonical(mended.text, fault.path) == sound or not errors(mended.text, fault.path))
+                   canonical(mended.text, fault.path) == sound or bool(mended.done) and not mended.left)
 
 
 def fixed(text: str, fix: Fix, path: str) -> str:
