@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from archdsl.syntax import tree
 
 Role = Literal["map", "contract", "normalise", "causal", "mix", "grouped"]
-Grad = Literal["exact", "straight_through", "none", "score"]
+Grad = Literal["exact", "straight_through", "surrogate", "none", "score"]
 
 
 class OpError(ValueError):
@@ -157,8 +157,8 @@ def installed(name: str) -> bool:
     return name in OPS
 
 
-FAMILIES = ("attention", "caches", "constants", "conv", "foreign", "gated", "indexing", "layout", "linear", "norms", "pointwise", "random",
-            "reduction", "ssm", "time")
+FAMILIES = ("attention", "caches", "constants", "conv", "foreign", "gated", "indexing", "layout", "linear", "memories", "norms",
+            "pointwise", "random", "reduction", "ssm", "time")
 _loaded = False
 
 
