@@ -9,7 +9,7 @@ from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
 from archdsl.elaborate.bindings import static_names
 from archdsl.elaborate.entries import check_entries
 from archdsl.elaborate.frame import Session
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import did_you_mean, mend
 from archdsl.elaborate.limits import MAX_LINES, limit, room
 from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, reaches_nothing, segments
 from archdsl.files import located, read_source, shipped_files
@@ -474,7 +474,7 @@ def _variant(d: tree.Variant, models: dict[str, Spec], decls: dict[str, tree.Var
     elif d.base in out:
         model, inherited, steps = out[d.base].model, out[d.base].settings, out[d.base].transforms
     else:
-        raise error("A0401", f"`{d.base}` is neither a model nor a variant of this file", d.span, help=did_you_mean(d.base, [*models, *decls]))
+        raise error("A0401", f"`{d.base}` is neither a model nor a variant of this file", d.span, **mend(d.base, [*models, *decls], d.span))
     replaced = {segments(s.address) for s in own}
     return Variant(d.name, model, tuple(s for s in inherited if segments(s.address) not in replaced) + own, d, d.doc, (*steps, *d.transforms))
 
