@@ -32,6 +32,7 @@ from archdsl.shapes import infer_by_signature
 from archdsl.syntax import tree
 
 Fold = Callable[..., tuple[Any, ...]]
+RECURRENCES: dict[str, Recurrence] = {}
 
 
 class Recurrence:
@@ -45,6 +46,7 @@ class Recurrence:
         first = result if result.startswith("(") else f"(y: {result})"
         states = ", ".join(f"{n}: {t}" for n, t in state.items())
         extended = f"{self.name}_extend{head[len(self.name):]}, {states}) -> {first[:-1]}, {states})"
+        RECURRENCES[self.name] = self
         samples = rules.pop("samples")
         shared = {**rules, "roles": {**rules.get("roles", {}), "T": "causal"}}
         self.op = OPS[self.name] = Op(self.name, signature, self._parallel_body(), saves=self._saves, samples=samples, stream=self._stream,
@@ -60,22 +62,27 @@ class Recurrence:
     # ---------------------------------------------------------------- what the signature says
     @cached_property
     def operands(self) -> tuple[str, ...]:
-        return tuple(p.name for p in self.op.decl.params if _tensor(p) is not None)
+        return tuple(p.name for p in self.op.decl.params if tensor_of(p) is not None)
 
     @cached_property
     def attributes(self) -> tuple[str, ...]:
-        return tuple(p.name for p in self.op.decl.params if _tensor(p) is None)
+        return tuple(p.name for p in self.op.decl.params if tensor_of(p) is None)
 
     @cached_property
     def time(self) -> dict[str, int]:
         """Operand or result -> where its axis of time lies, from the right; those without it are left out."""
-        shapes: dict[str, Any] = {p.name: _tensor(p) for p in self.op.decl.params}
+        shapes: dict[str, Any] = {p.name: tensor_of(p) for p in self.op.decl.params}
         shapes.update({f"->{i}": o.type for i, o in enumerate(self.op.decl.outs)})
-        return {name: names.index("T") - len(names) for name, t in shapes.items() if t is not None and "T" in (names := _axes(t))}
+        return {name: names.index("T") - len(names) for name, t in shapes.items() if t is not None and "T" in (names := axes_of(t))}
 
     @property
     def results(self) -> int:
         return len(self.op.decl.outs)
+
+    @property
+    def state_shapes(self) -> tuple[Any, ...]:
+        """The types of the states as they are declared."""
+        return tuple(o.type for o in self._states.decl.outs)
 
     # ---------------------------------------------------------------- streaming
     def _stream(self, time: dict[str, tuple[int, ...]], **arguments: Any) -> Extension | None:
@@ -206,18 +213,18 @@ class Recurrence:
         sizes: dict[str, Any] = {}
         lead: tuple[Any, ...] = ()
         for p in self.op.decl.params:
-            kind, x = _tensor(p), dict(zip(self.operands, given)).get(p.name)
+            kind, x = tensor_of(p), dict(zip(self.operands, given)).get(p.name)
             if kind is not None and x is not None:
-                names = _axes(kind)
+                names = axes_of(kind)
                 sizes.update(zip(names, x.shape[len(x.shape) - len(names):]))
-                if _leads(kind):
+                if leads(kind):
                     lead = max(lead, tuple(x.shape[:len(x.shape) - len(names)]), key=len)
         like = next(x for x in given if x is not None)
-        outs = [(*(lead if _leads(o.type) else ()), *(sizes[a] for a in _axes(o.type))) for o in self.op.decl.outs]
+        outs = [(*(lead if leads(o.type) else ()), *(sizes[a] for a in axes_of(o.type))) for o in self.op.decl.outs]
         made = [like.new_empty(shape, dtype=_out_dtype(o.type, like)) for shape, o in zip(outs, self.op.decl.outs)]
         if m:
             for o, s in zip(self._states.decl.outs, states):
-                shape = s.shape if s is not None else (*(lead if _leads(o.type) else ()), *(sizes[a] for a in _axes(o.type)))
+                shape = s.shape if s is not None else (*(lead if leads(o.type) else ()), *(sizes[a] for a in axes_of(o.type)))
                 made.append(like.new_empty(shape, dtype=_out_dtype(o.type, like)))
         return tuple(made)
 
@@ -255,7 +262,7 @@ def _registered(r: Recurrence) -> Any:
     n, m = len(r.operands), len(r.state)
     optional = {p.name for p in r.op.decl.params if isinstance(p.type, tree.OptionalType)}
     tensors = [f"Tensor{'?' if o in optional else ''} {o}" for o in r.operands] + [f"Tensor? {s}" for s in r.state]
-    attributes = [f"{_schema(p.type)} {p.name}" for p in r.op.decl.params if _tensor(p) is None]
+    attributes = [f"{_schema(p.type)} {p.name}" for p in r.op.decl.params if tensor_of(p) is None]
     results = ", ".join(["Tensor"] * (r.results + m))
     forward = t.library.custom_op(f"archdsl::{r.name}", r.forward, mutates_args=(), schema=f"({', '.join(tensors + attributes)}) -> ({results})")
     forward.register_fake(r.fake)
@@ -304,16 +311,19 @@ def _plain(x: Any) -> bool:
 
 
 # ---------------------------------------------------------------- signatures
-def _tensor(p: tree.Param) -> tree.TensorType | None:
+def tensor_of(p: tree.Param) -> tree.TensorType | None:
+    """The type of a parameter that is an operand."""
     kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
     return kind if isinstance(kind, tree.TensorType) else None
 
 
-def _axes(t: Any) -> list[str]:
+def axes_of(t: Any) -> list[str]:
+    """The names of a type's axes, which lie at its end."""
     return [a.id for a in t.shape.axes if isinstance(a, tree.AxisName)]
 
 
-def _leads(t: Any) -> bool:
+def leads(t: Any) -> bool:
+    """Whether a type has any axes before the named ones."""
     return any(isinstance(a, tree.AnyAxes) for a in t.shape.axes)
 
 
