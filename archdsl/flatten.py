@@ -99,8 +99,8 @@ class Body:
                 continue
             if node.op == "call":
                 self.called.add(new.attrs["path"])
-            if node.op == "phase":
-                new.attrs.update(train=inline(new.attrs["train"], self.select), eval=inline(new.attrs["eval"], self.select))
+            for key in ("train", "eval") if node.op == "phase" else ("body",) if node.op == "scan" else ():
+                new.attrs[key] = inline(new.attrs[key], self.select)
             self.nodes.append(new)
             known.update(zip(node.values, new.values))
 

@@ -56,6 +56,9 @@ class Node:
     call    applies `graph` owning the weights at `path`  attrs: path, graph; results: the graph's outputs, then its emitted values
     phase   one of two graphs by train/eval               attrs: train, eval (graphs with the same inputs, weights passed as inputs)
     update  a buffer's new value, in training             attrs: path
+    scan    a graph at each position of an axis in turn   attrs: body (its inputs: a position of each scanned operand, the carries, the others;
+            its results: the carries' next values, then what it yields), scanned (how many), axes (of the scanned), carries (names), n (the size);
+            args: the scanned, the carries' first values, the others; results: the yields, stacked, then the last carries
 
     `args`: operands in the order of the op's signature; a Value, a number (int, float, Dim), None, or a tuple of those.
     `attrs`: hyper arguments by name, hashable (numbers, strings, tuples, Dims, Masks).
@@ -288,6 +291,8 @@ class Graph:
             elif n.op == "phase":
                 yield n.attrs["train"]
                 yield n.attrs["eval"]
+            elif n.op == "scan":
+                yield n.attrs["body"]
 
 
 def structural_hash(graph: Graph) -> str:

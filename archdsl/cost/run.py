@@ -20,7 +20,7 @@ from archdsl.flatten import param_at
 from archdsl.graph import FLOATS, Mask, Node, TensorType, Value
 from archdsl.lower.plan import Definition
 from archdsl.ops.registry import Op, find
-from archdsl.records import record
+from archdsl.records import record, replace
 
 
 @record(frozen=True)
@@ -162,7 +162,7 @@ class Program:
         for v in graph.outputs:
             self.last[v] = len(graph.nodes)
         self.symbols = [[(str(s), axis) for axis, s in enumerate(v.shape) if isinstance(s, Dim) and str(s) in s.symbols] for v in graph.inputs]
-        self.arms = dict(zip((id(n) for n in graph.nodes if n.op == "phase"), definition.arms))
+        self.arms = dict(zip((id(n) for n in graph.nodes if n.op in ("phase", "scan")), definition.arms))
 
     def trainable(self, path: str) -> bool:
         param = param_at(self.definition.graph, path)
@@ -203,6 +203,14 @@ class Simulator:
         extent = tuple(sizes.number(s) for s in t.shape)
         shape = extent if sizes.formula is None else tuple(sizes.amount(s) for s in t.shape)
         return Placed(self.mode.concrete(t.dtype), shape, extent, contiguous(extent))
+
+
+def _selected(p: Placed, axis: int) -> Placed:
+    """One position of an axis."""
+    def cut(sizes: Any) -> Any:
+        return (*sizes[:axis], *sizes[axis + 1:])
+
+    return Placed(p.dtype, cut(p.shape), cut(p.extent), cut(p.strides))
 
 
 class _Run:
@@ -282,6 +290,8 @@ class _Run:
         elif node.op == "phase":
             train, other = self.program.arms[id(node)]
             self._call(node, train if self.mode.training else other, "")
+        elif node.op == "scan":
+            self._scan(node, self.program.arms[id(node)][0])
         elif node.op == "extern":
             self.unknown.append(node.attrs["path"])
             for v in node.values:
@@ -381,6 +391,43 @@ class _Run:
         self.inside[self.at] = s.peak
         self.kept.update(i for i in (slots[k] for k in s.kept_slots) if i not in self.weights)
         self.kept.update(i for i, inner in zip(news, s.news) if inner in s.kept)
+
+    def _scan(self, node: Node, body: Definition) -> None:
+        """The body n times. The first time its carries are the initial ones, then what the time before gave; results are stacked at the end."""
+        axes, carries = node.attrs["axes"], len(node.attrs["carries"])
+        n = self.sizes.amount(node.attrs["n"])
+        given: list[Any] = [self.values[a] if isinstance(a, Value) else (self.sizes.number(a), self.sizes.amount(a)) for a in node.args]
+        given[:len(axes)] = [replace(t, place=_selected(t.place, axis)) for t, axis in zip(given, axes)]
+        first, _ = self._once(body, given)
+        later = list(given)
+        for i, out in enumerate(first.outputs[:carries]):
+            later[len(axes) + i] = Tensor(out.place, self._storage(nbytes(out.place)), out.grad)
+        steady, slots = self._once(body, later)
+        own = {later[len(axes) + i].storage for i in range(carries)}
+        for s, times in ((first, 1), (steady, n - 1)):
+            self.macs = self.macs + times * s.macs
+            self.private = self.private + times * (s.private + sum((s.bytes[i] for i in s.news if i in s.kept), 0))
+        kept = {slots[k] for k in steady.kept_slots}
+        self.private = self.private + (n - 1) * sum((self.bytes[i] for i in kept & own), 0)
+        self.kept.update(i for i in kept - own if i not in self.weights)
+        listed: Size = 0
+        for v, out in zip(node.values, (*steady.outputs[carries:], *steady.outputs[:carries])):
+            place = self.simulator.place(v.type, self.sizes)
+            self.values[v] = Tensor(place, self._storage(nbytes(place)), out.grad)
+            listed = listed + nbytes(place)
+        self.inside[self.at] = tuple(p + listed for p in steady.peak)
+
+    def _once(self, body: Definition, given: list[Any]) -> tuple[Summary, list[int]]:
+        """One run of a body, and the storages behind its slots."""
+        slots: list[int] = []
+        args: list[Any] = []
+        for t in given:
+            if isinstance(t, Tensor):
+                if t.storage not in slots:
+                    slots.append(t.storage)
+                t = replace(t, storage=slots.index(t.storage))
+            args.append(t)
+        return self.simulator.call(body, tuple(args), self.sizes), slots
 
     # ---------------------------------------------------------------- live bytes
     def _peak(self) -> tuple[Size, ...]:

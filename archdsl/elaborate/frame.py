@@ -230,6 +230,7 @@ class Frame:
     result: Any = None
     functions: int = 0
     late: dict[int, Late] | None = None
+    scanning: Any = None
 
     def child(self, **changes: Any) -> Frame:
         """A frame over the same variables with some fields changed."""

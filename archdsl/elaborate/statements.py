@@ -19,6 +19,7 @@ from archdsl.elaborate.frame import Frame, below, good
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.loops import loop
 from archdsl.elaborate.requires import require
+from archdsl.elaborate.scans import next_value, scan, yielded
 from archdsl.elaborate.values import (
     POISON,
     TEMPLATES,
@@ -321,9 +322,9 @@ TABLE.update({
     tree.Choose: _choose,
     tree.Island: _island,
     tree.Return: _return,
-    tree.Scan: _reserved("scan", "recurrences are lowered with the sequence mixers"),
-    tree.Next: _reserved("next", "it belongs to `scan`"),
-    tree.Yield: _reserved("yield", "it belongs to `scan`"),
+    tree.Scan: scan,
+    tree.Next: next_value,
+    tree.Yield: yielded,
     tree.Control: _reserved("control", "run-time settings are built when a paper needs them"),
     tree.Entry: _entry,
 })

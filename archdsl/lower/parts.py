@@ -55,14 +55,35 @@ class Phase(nn.Module):
         return self.train_arm(*inputs) if self.training else self.eval_arm(*inputs)
 
 
+class Scan(nn.Module):
+    """`scan … over T carry …`: the body at one position after the other. Its inputs are what is scanned along `axes`, the initial values of the
+    `carries`, then what it takes from outside; its results the new carries, then what it yields. Gives the yields, stacked, and the last carries."""
+
+    def __init__(self, body: nn.Module, axes: tuple[int, ...], carries: int):
+        super().__init__()
+        self.body, self.axes, self.carries = body, axes, carries
+
+    def forward(self, *inputs: Any) -> Any:
+        n, c = len(self.axes), self.carries
+        scanned, carried, others = inputs[:n], inputs[n:n + c], inputs[n + c:]
+        results: list[tuple[torch.Tensor, ...]] = []
+        for t in range(scanned[0].size(self.axes[0])):
+            found = self.body(*(x.select(axis, t) for x, axis in zip(scanned, self.axes)), *carried, *others)
+            found = found if isinstance(found, tuple) else (found,)
+            carried = found[:c]
+            results.append(found[c:])
+        return (*(torch.stack(y, self.axes[0]) for y in zip(*results)), *carried)
+
+
 @dataclass(frozen=True)
 class Part:
-    """What a private name of a block stands for. kind: op (a PhaseOp or nn.Dropout), phase (`arms`: two definitions), read, commit, constant."""
+    """What a private name of a block stands for. kind: op (a PhaseOp or nn.Dropout), phase (`arms`: two definitions), scan (`arms`: its body),
+    read, commit, constant."""
 
     kind: str
     op: str = ""
     attrs: dict[str, Any] = field(default_factory=dict)
-    arms: tuple[Any, Any] | None = None
+    arms: tuple[Any, ...] | None = None
     value: torch.Tensor | None = None
 
     def make(self, module: Callable[[Any], nn.Module]) -> nn.Module | torch.Tensor:
@@ -73,6 +94,9 @@ class Part:
         if self.kind == "phase":
             assert self.arms is not None
             return Phase(*map(module, self.arms))
+        if self.kind == "scan":
+            assert self.arms is not None
+            return Scan(module(self.arms[0]), **self.attrs)
         if self.kind == "op":
             return nn.Dropout(self.attrs["rate"]) if self.op == "dropout" else PhaseOp(self.op, self.attrs)
         return Read() if self.kind == "read" else Commit()

@@ -28,7 +28,8 @@ class Definition:
     (paths below this block). A `root` checks its inputs. Only a root has `hands_out`: with it, `forward` returns (outputs, {address: value}).
     `state`: addresses of the last inputs and outputs of a root in a form with state, which `forward` takes and gives as a dict; `moves`: how
     many positions a call has, and how many there may be in all.
-    `children`: the definitions of the calls, by path; `arms`: (train, eval) of each phase node in order. `dtype`: the build's, as torch names it."""
+    `children`: the definitions of the calls, by path; `arms`: (train, eval) of each phase node, (body,) of each scan, in order.
+    `dtype`: the build's, as torch names it."""
 
     source: Graph
     graph: Graph
@@ -38,7 +39,7 @@ class Definition:
     updates: tuple[str, ...] = ()
     hands_out: bool = False
     children: dict[str, Definition] = field(default_factory=dict)
-    arms: tuple[tuple[Definition, Definition], ...] = ()
+    arms: tuple[tuple[Definition, ...], ...] = ()
     root: bool = False
     state: tuple[str, ...] = ()
     moves: tuple[Size, int | None] = (0, None)
@@ -61,7 +62,7 @@ class Definition:
         shown += [f"{n.name} {n.span!r}" for n in self.graph.nodes]
         shown += [g.message for g in self.graph.guards]
         shown += [f"{path} {child.key}" for path, child in self.children.items()]
-        shown += [f"{train.key} {other.key}" for train, other in self.arms]
+        shown += [" ".join(d.key for d in arms) for arms in self.arms]
         return hashlib.blake2b("\n".join(shown).encode(), digest_size=16).hexdigest()
 
 
@@ -128,7 +129,7 @@ class _Normal:
         def foreign(call: Node) -> bool:
             return call.attrs["path"] not in owners or not is_owner(graph, call)
 
-        if any(n.op == "phase" or n.op == "call" and foreign(n) for n in graph.nodes):
+        if any(n.op in ("phase", "scan") or n.op == "call" and foreign(n) for n in graph.nodes):
             graph = inline(graph, foreign)
         children = {path: self(child) for path, child in graph.children.items()}
         if all(children[p] is graph.children[p] for p in children):

@@ -31,7 +31,7 @@ class Writer:
         self.updates: dict[str, Value] = {}
         self.pending: dict[str, Value] = {}
         self.children: dict[str, Definition] = {}
-        self.arms: list[tuple[Definition, Definition]] = []
+        self.arms: list[tuple[Definition, ...]] = []
         self.calls: dict[str, list[Node]] = {}  # of the source, by path
 
     def definition(self) -> Definition:
@@ -55,6 +55,8 @@ class Writer:
         for node in self.nodes:
             if node.op == "phase":
                 self._phase(node)
+            elif node.op == "scan":
+                self._scan(node)
         self._take_sizes()
         addresses = tuple(self.source.emits)
         return Definition(self.source, self._graph(out), self.planner.dtype, len(self.source.outputs), tuple(addresses[i] for i in sorted(self.need)),
@@ -196,6 +198,14 @@ class Writer:
         node.args = (*node.args, *(sym(s) for s in sorted(needed)))
         node.attrs.update(train=train.graph, eval=other.graph)
         self.arms.append((train, other))
+
+    def _scan(self, node: Node) -> None:
+        """Defines what happens at one position; it takes the run-time sizes that it needs."""
+        needed = sorted(_sizes(self.planner.define(node.attrs["body"], frozenset(), {})))
+        body = self.planner.define(node.attrs["body"], frozenset(), {}, sizes=tuple(needed))
+        node.args = (*node.args, *(sym(s) for s in needed))
+        node.attrs.update(body=body.graph)
+        self.arms.append((body,))
 
     def _training_only(self, out: list[Value]) -> None:
         """What only the new values of buffers need is put into a phase node, so that evaluation does not compute it."""

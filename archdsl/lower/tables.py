@@ -14,7 +14,7 @@ from archdsl.graph import InitExpr, Mask, Node, Param, Value
 from archdsl.ops.initializers import RANDOM
 from archdsl.ops.registry import find
 
-STRUCTURAL = frozenset(("input", "param", "read", "call", "phase", "update", "commit", "extern"))
+STRUCTURAL = frozenset(("input", "param", "read", "call", "phase", "scan", "update", "commit", "extern"))
 
 
 def describe(value: Value) -> str:

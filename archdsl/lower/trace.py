@@ -207,7 +207,7 @@ class _Tracer:
 
     def _node(self, node: Node) -> None:
         structural = {"param": self._param, "read": self._read, "call": self._module, "extern": self._module, "phase": self._phase,
-                      "commit": self._commit}
+                      "scan": self._scan, "commit": self._commit}
         last = next(iter(reversed(self.graph.nodes)), None)
         result = structural.get(node.op, self._op)(node)
         named = iter(split_names(node)) if node.op == "rearrange" else None
@@ -303,6 +303,11 @@ class _Tracer:
     def _phase(self, node: Node) -> fx.Proxy:
         args = tuple(self._resolve(a) for a in node.args)
         return self._part("phase", parts.Part("phase", arms=next(self.arms)), args)
+
+    def _scan(self, node: Node) -> fx.Proxy:
+        args = tuple(self._resolve(a) for a in node.args)
+        attrs = {"axes": node.attrs["axes"], "carries": len(node.attrs["carries"])}
+        return self._part("scan", parts.Part("scan", attrs=attrs, arms=next(self.arms)), args)
 
     def _commit(self, node: Node) -> fx.Proxy:
         buffer = self._proxy(self.graph.get_attr(node.attrs["path"]))

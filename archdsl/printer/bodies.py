@@ -56,7 +56,7 @@ def _node(scope: Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:
             scope.values[Value(n)] = f"{shares[owner]}.{path[len(owner) + 1:]}"
         return ""
     right = _right(scope, n, shares)
-    outputs = n.attrs["graph"].outputs if n.op == "call" else n.types
+    outputs = n.attrs["graph"].outputs if n.op == "call" else n.types[:len(n.types) - len(n.attrs["carries"])] if n.op == "scan" else n.types
     if n.op == "update":
         return right
     targets: list[str] = []
@@ -64,7 +64,7 @@ def _node(scope: Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:
         name = scope.fresh(_hint(n, i, len(outputs)), "v")
         scope.values[Value(n, i)] = name
         targets.append(name)
-    for i in range(len(outputs), len(n.types)):
+    for i in range(len(outputs), len(n.types) if n.op == "call" else 0):
         scope.values[Value(n, i)] = _emitted(scope, n, i)
     return f"{', '.join(targets) or '_'} = {right}"
 
@@ -105,6 +105,10 @@ def _right(scope: Scope, n: Node, shares: dict[str, str]) -> str:
     if n.op == "phase":
         args = ", ".join(map(scope.value, n.args))
         return "phase { " + "  ".join(f"{k} => {scope.applied(n.attrs[k])}({args}) as _" for k in ("train", "eval")) + " }"
+    if n.op == "scan":
+        from archdsl.printer.scans import scan_block
+
+        return f"{scan_block(scope, n)}()({', '.join(map(scope.value, n.args))})"
     if n.op == "update":
         return f"update {scope.params[n.attrs['path']]} = {scope.value(n.args[0])}"
     if n.op == "extern":

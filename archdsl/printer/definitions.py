@@ -20,6 +20,7 @@ def print_graph(made: Elaborated | Graph, format: bool = True) -> str:
     parts = [_print_definition(g, names, None) for g in graph.definitions() if g is not graph]
     externs = dict.fromkeys(_extern(n) for g in graph.definitions() for n in g.nodes if n.op == "extern")
     parts = [*externs, *parts, _print_definition(graph, names, made if isinstance(made, Elaborated) else None, root=True)]
+    parts[-1:-1] = [text for _, text in names.scans.values()]
     text = "\n\n".join(parts) + "\n"
     if not format:
         return text
@@ -61,7 +62,7 @@ def _definition_text(g: Graph, names: Names, made: Elaborated | None, root: bool
     scope = Scope(g, names)
     for symbol in names.sizes.get(id(g), ()):
         scope.sizes[dims.sym(symbol)] = symbol
-    inputs = _header(scope, g, made, root)
+    inputs = header(scope, g, made, root)
     _params(scope, g)
     shares = _shared(g)
     for n in g.nodes:
@@ -92,7 +93,7 @@ def _plain(name: str) -> bool:
     return name.isidentifier() and name not in LANGUAGE_WORDS and not is_word(name)
 
 
-def _header(scope: Scope, g: Graph, made: Elaborated | None, root: bool) -> str:
+def header(scope: Scope, g: Graph, made: Elaborated | None, root: bool) -> str:
     """Inputs with their types; each run-time size that an axis shows gets a local name."""
     pool = iter([*"YXZUVWQPONMLKJIHGFEDC", *(f"S{i}" for i in range(1000))])
     symbols = {s for v in g.inputs for d in v.shape if not isinstance(d, int) for s in dims.symbols(d)} | set(scope.sizes.values())

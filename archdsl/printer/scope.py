@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -10,7 +11,7 @@ from archdsl import dims
 from archdsl.dims import Dim, Size
 from archdsl.elaborate import library
 from archdsl.elaborate.values import RecordValue, is_list
-from archdsl.graph import Graph, Mask, TensorType, Value
+from archdsl.graph import Graph, Mask, Node, TensorType, Value
 from archdsl.records import field, record
 
 LANGUAGE_WORDS = frozenset("and or not in is as with if else match for true false none".split())
@@ -25,11 +26,23 @@ class Unprintable(ValueError):
 
 
 class Names(dict[int, str]):
-    """Names of definitions. `sizes`: the run-time sizes that a definition is given as hyper arguments, because no axis of its inputs tells them."""
+    """Names of definitions. `scans`: of the blocks that stand for scans, with their texts, by node.
+    `sizes`: the run-time sizes that a definition is given as hyper arguments, because no axis of its inputs tells them."""
 
     def __init__(self, names: dict[int, str]):
         super().__init__(names)
         self.sizes: dict[int, tuple[str, ...]] = {}
+        self.scans: dict[int, tuple[str, str]] = {}
+
+    def scan(self, node: Node, make: Callable[[str], str]) -> str:
+        """The name of the block that stands for a scan; `make(name)` gives its text when it is first needed."""
+        if id(node) not in self.scans:
+            k, taken = 1, {*self.values(), *(n for n, _ in self.scans.values())}
+            while (name := "Scanned" if k == 1 else f"Scanned_{k}") in taken:
+                k += 1
+            self.scans[id(node)] = name, ""
+            self.scans[id(node)] = name, make(name)
+        return self.scans[id(node)][0]
 
 
 @record(slots=False)

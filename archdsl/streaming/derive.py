@@ -206,6 +206,8 @@ class _Definition:
             self._call(node, known)
         elif node.op == "param":
             self._keep(node, known)
+        elif node.op == "scan":
+            self._scan(node, known)
         else:
             self._check(node)
             self._op(node, known)
@@ -351,6 +353,56 @@ class _Definition:
         if extension.op == "last":
             self.last.update(node.values)
 
+    # ---------------------------------------------------------------- recurrences in the language
+    def _scan(self, node: Node, known: dict[Value, Value]) -> None:
+        """The same scan, from a state; of one position the body itself."""
+        self._check(node)
+        scanned, carries = node.attrs["scanned"], node.attrs["carries"]
+        if not any(self.at.timed(s) for v in node.operands() for s in v.shape):
+            self._keep(node, known)
+            return
+        if not self.at.is_time(node.attrs["n"]):
+            raise self.refuse(node, "it goes along another axis than the stream's")
+        initial, others = node.args[scanned:scanned + len(carries)], node.args[scanned + len(carries):]
+        if any(self.at.timed(s) for v in others for s in v.shape) or self._reads_time(node.attrs["body"]):
+            raise self.refuse(node, "its body looks at all positions at once")
+        if any(known[v] in self.rows.held for v in node.operands()):
+            raise NoRows("a scan takes positions that differ from row to row")
+        for name, value in zip(carries, initial):
+            if not _is_zero(value):
+                raise self.refuse(node, f"`{name}` does not begin with zeros, and a state does", help=f"`carry {name}: … = zeros()`")
+        before = [self.slot(name, v.type, node.span) for name, v in zip(carries, initial)]
+        given = [*(known[v] for v in node.args[:scanned]), *(v for *_, v in before), *(known[v] for v in others)]
+        results = self._one(node, given) if self.at.dims.get(str(node.attrs["n"])) == 1 else self._several(node, given)
+        known.update(zip(node.values, results))
+        self.slots += [(name, t, value, after) for (name, t, value), after in zip(before, results[len(results) - len(carries):])]
+
+    def _several(self, node: Node, given: list[Value]) -> list[Value]:
+        new = copy_node(node, dict(zip(node.args, given)).__getitem__, "", self.at.dims)
+        new.args = tuple(given)
+        self.nodes.append(new)
+        return list(new.values)
+
+    def _one(self, node: Node, given: list[Value]) -> list[Value]:
+        """The nodes of the body, on slices."""
+        body, axes = node.attrs["body"], node.attrs["axes"]
+        plain = [self._at(v, axis, ("int", 0)) for v, axis in zip(given, axes)]
+        inside: dict[Value, Value] = dict(zip(body.inputs, [*plain, *given[len(axes):]]))
+        for inner in body.nodes:
+            if inner.op != "input":
+                self._node(inner, inside)
+        count = len(node.attrs["carries"])
+        outputs = [inside[v] for v in body.outputs]
+        return [*(self._at(y, axes[0], ("new",)) for y in outputs[count:]), *outputs[:count]]
+
+    def _at(self, value: Value, axis: int, item: tuple[Any, ...]) -> Value:
+        """A value without an axis, of which it takes one position, or with a new one."""
+        shape = value.shape[:axis] + ((1,) if item[0] == "new" else ()) + value.shape[axis + (item[0] == "int"):]
+        items = (*((("slice", None, None, None),) * axis), item)
+        new = Node("slice", (value,), {"items": items}, (TensorType(value.dtype, shape),), value.node.span, value.node.name)
+        self.nodes.append(new)
+        return Value(new)
+
     # ---------------------------------------------------------------- calls
     def _call(self, node: Node, known: dict[Value, Value]) -> None:
         inner, path = node.attrs["graph"], node.attrs["path"]
@@ -455,6 +507,14 @@ class _Root:
     def _outputs(self, made: _Made, axis: str) -> None:
         if any(made.rows):
             raise NoRows("a result holds positions by row")
+
+
+def _is_zero(value: Value) -> bool:
+    """Whether a tensor is known to hold zeros."""
+    node = value.node
+    if node.op in ("expand", "cast", "as_type", "at_least", "identity"):
+        return _is_zero(node.args[0])
+    return node.op == "zeros_like" or node.op == "literal" and node.attrs["value"] == 0
 
 
 def _dims(values: Any) -> Any:

@@ -1,0 +1,144 @@
+"""`scan`: recurrences written in the language, against loops in plain torch."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.printer import print_graph
+from tests.cost import counted
+from tests.streaming.forms import agree, close
+
+RNN = """
+use std.linear { Linear }
+/// A gated recurrence with a matrix of its own.
+block Recur()(x: [B, T, d], g: [B, T, d]) -> [B, T, d] {
+  param w: [d, d] = normal(std = 0.1)
+  scan (x, g) over T carry s: [B, d] = zeros() {
+    new = tanh(linear(s, w)) * sigmoid(g) + x
+    next s = new
+    yield new * 2
+  }
+}
+model Net(d: int = 8, depth: int = 2)(x: [B = 2, T = 5, d]) -> y: [B, T, d] stream T {
+  layers: for i in range(depth) {
+    g = Linear(d)(x) as gate
+    x = x + Recur()(x, g) as rec
+  }
+  return x
+}
+"""
+
+TWO = """
+/// Two carries of other shapes and types, two results, time as the last axis.
+block Two()(x: [B, d, T], k: [B, T, d]) -> (sums: [B, d, T], products: f32[B, d, T, d]) {
+  scan (x, k) over T carry total: [B, d] = zeros(), memory: f32[B, d, d] = zeros() {
+    f32 { memory_now = 0.5 * memory + outer(x, k) }
+    next total = total + x
+    next memory = memory_now
+    yield total, memory_now
+  }
+}
+model Net(d: int = 3)(x: [B = 2, d, T = 5], k: [B, T, d]) -> (sums: [B, d, T], products: f32[B, d, T, d]) stream T { return Two()(x, k) }
+"""
+
+
+def test_recurrence():
+    model = archdsl.loads(RNN).build(dtype=torch.float64)
+    x = torch.randn(3, 7, 8, dtype=torch.float64, requires_grad=True)
+    h: Any = x
+    for layer in model.layers:
+        g, s, out = layer.gate(h), torch.zeros(3, 8, dtype=torch.float64), []
+        for t in range(7):
+            s = torch.tanh(s @ layer.rec.w.T) * torch.sigmoid(g[:, t]) + h[:, t]
+            out.append(2 * s)
+        h = h + torch.stack(out, 1)
+    y = model(x)
+    close(y, h, 1e-12)
+    inputs = [x, *model.parameters()]
+    for a, b in zip(torch.autograd.grad(y.square().sum(), inputs), torch.autograd.grad(h.square().sum(), inputs)):
+        close(a, b, 1e-10)
+    one = x[:1, :1].detach()
+    assert model(one).shape == one.shape
+
+
+def test_the_carried_name_is_the_old_value():
+    """`total` is yielded as it came in, `memory_now` as it goes out; the axis lies where each operand has it."""
+    model = archdsl.loads(TWO).build(dtype=torch.float64)
+    x, k = torch.randn(2, 3, 6, dtype=torch.float64), torch.randn(2, 6, 3, dtype=torch.float64)
+    sums, products = model(x, k)
+    close(sums, x.cumsum(-1) - x, 1e-12)
+    memory = torch.zeros(2, 3, 3, dtype=torch.float64)
+    for t in range(6):
+        memory = 0.5 * memory + x[:, :, t, None] * k[:, t, None, :]
+        close(products[:, :, t], memory, 1e-12)
+
+
+def test_forms_agree():
+    state = agree(archdsl.loads(RNN))["state"]
+    assert {k: list(v.shape) for k, v in state.items()} == {"layers.0.rec.s": [2, 8], "layers.1.rec.s": [2, 8]}
+
+
+def test_a_step_is_plain():
+    """No loop is left in it: it exports."""
+    spec = archdsl.loads(RNN)
+    step = spec.build(form="step").eval()
+    x, state = torch.randn(2, 1, 8), step.init_state(2)
+    program = torch.export.export(step, (x, state)).module()
+    close(program(x, state)[0], step(x, state)[0], 1e-6)
+
+
+@pytest.mark.parametrize("text", [RNN, TWO])
+def test_printed_graph_is_the_same(text: str):
+    spec = archdsl.loads(text)
+    printed = print_graph(spec.elaborate())
+    assert archdsl.loads(printed).graph().hash == spec.graph().hash
+
+
+def test_costs():
+    spec = archdsl.loads(RNN)
+    model, x = spec.build(dtype=torch.float64), torch.randn(3, 7, 8, dtype=torch.float64)
+    cost = spec.cost(at={"B": 3, "T": 7}, dtype="f64")
+    assert cost.macs == counted.macs(model, (x,)) and cost.saved_bytes == counted.saved_bytes(model, (x,))
+    assert cost.peak_bytes >= counted.peak_bytes(model, (x,)) >= cost.peak_bytes / 1.2
+    assert spec.cost(form="step").state_bytes == 2 * 2 * 8 * 4
+
+
+def net(body: str, more: str = "") -> str:
+    return f"block Net_()(x: [B, T, d]) -> [B, T, d] {{\n{body}\n}}\n" \
+        f"model Net(d: int = 4)(x: [B = 2, T = 5, d]) -> y: [B, T, d] stream T {{ return Net_()(x) }}\n{more}"
+
+
+@pytest.mark.parametrize(("body", "code", "told"), [
+    ("scan x over T carry s: [B, d] = zeros() { next s = s + x }", "A0220", "yields nothing"),
+    ("scan x over T carry s: [B, d] = zeros() { yield s }", "A0220", "no next value"),
+    ("scan x over T carry s: [B, d] = zeros() { next s = s\n next s = x\n yield s }", "A0208", "second next"),
+    ("scan x over T carry s: [B, d] = zeros() { next s = sum(x, axis = -1)\n yield s }", "A0301", "next `s` is"),
+    ("scan x over T carry s: [B, d] = zeros() { next r = x\n next s = s\n yield s }", "A0209", "carries no `r`"),
+    ("scan x over T carry s: [B, d] = zeros() { next s = s\n yield 3 }", "A0204", "yields tensors"),
+    ("k = sum(x, axis = 1)\nscan k over T carry s: [B, d] = zeros() { next s = s\n yield s }", "A0309", "no axis of T"),
+    ("scan x over T carry s: [B, d] = x { next s = s\n yield s }", "A0301", "begins with"),
+    ("scan x over T carry s: [B, d] = normal() { next s = s\n yield s }", "A0204", "begins with a number"),
+    ("scan x over T carry s: int = 0 { next s = s\n yield s }", "A0204", "it is a tensor"),
+    ("scan x over Q carry s: [B, d] = zeros() { next s = s\n yield s }", "A0201", "Q"),
+    ("next s = x\nreturn x", "A0220", "belongs into"),
+    ("yield x\nreturn x", "A0220", "belongs into"),
+])
+def test_wrong_scans(body: str, code: str, told: str):
+    with pytest.raises(archdsl.ArchError) as e:
+        archdsl.loads(net(body)).graph()
+    assert any(d.code == code and told in d.message for d in e.value.diagnostics), str(e.value)
+
+
+@pytest.mark.parametrize(("body", "told"), [
+    ("scan x over T carry s: [B, d] = ones() { next s = s + x\n yield s }", "does not begin with zeros"),
+    ("scan x over d carry s: [B, T] = zeros() { next s = s + x\n yield s }", "another axis"),
+    ("k = x * 2\nscan x over T carry s: [B, d] = zeros() { next s = s + sum(k, axis = 1)\n yield s }", "all positions"),
+])
+def test_scans_that_do_not_stream(body: str, told: str):
+    spec = archdsl.loads(net(body))
+    spec.build()
+    with pytest.raises(archdsl.ArchError, match=told):
+        spec.build(form="step")
