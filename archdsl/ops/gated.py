@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from archdsl.graph import TensorType
-from archdsl.lazy import torch
+from archdsl.lazy import F, torch
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats, volume
 
@@ -10,12 +10,38 @@ CHUNK = 64
 """Positions that are computed together; between chunks a state is carried."""
 
 
-def differences(total):
-    """exp(total_i - total_j) for j at most i, 0 for later j. `total`: sums of logarithms up to each position, [..., T, …]; none of the differences
-    is above 0, so nothing overflows whatever the gates are. [..., T, T, …] for axes behind T as in `total`."""
-    n = total.shape[-1]
-    later = torch.ones(n, n, dtype=torch.bool, device=total.device).triu(1)
-    return torch.exp((total[..., :, None] - total[..., None, :]).masked_fill(later, float("-inf")))
+PART = 16
+"""Positions of which each pair has fades of its own, channel by channel."""
+BLOCK = 256
+"""Positions whose parts are held at a time."""
+
+
+def fades(log):
+    """exp of the sum of logarithms behind j up to i for each channel, 0 where i < j: [..., T, c] -> [..., T (i), T (j), c]. Each sum is made of its
+    own terms, none above 0: nothing overflows, and no small gate is lost behind a large one, as in differences of sums from the beginning."""
+    n = log.shape[-2]
+    order = torch.arange(n, device=log.device)
+    gap = order[:, None, None] - order[:, None]
+    behind = log[..., :, None, :].expand(*log.shape[:-1], n, log.shape[-1]).masked_fill(gap <= 0, 0)
+    return torch.exp(behind.cumsum(-3)).masked_fill(gap < 0, 0)
+
+
+def _scalar_fades(log):
+    return fades(log[..., None])[..., 0]
+
+
+def _parts(x):
+    """[..., T, c] as parts of PART positions, [..., parts, PART, c]; zeros behind the end change no state."""
+    n = x.shape[-2]
+    size = min(PART, n)
+    if missing := -n % size:
+        x = F.pad(x, (0, 0, 0, missing))
+    return x.unflatten(-2, (-1, size))
+
+
+def _sooner(x, axis):
+    """What was there one position before; 0 at the first."""
+    return torch.cat([torch.zeros_like(x.narrow(axis, 0, 1)), x.narrow(axis, 0, x.shape[axis] - 1)], axis)
 
 
 def _macs(q: TensorType, v: TensorType, **_: object):
@@ -44,10 +70,9 @@ def _linear_chunk(q, k, v, decay, memory):
     scores = q @ k.mT
     if decay is None:
         return scores.tril() @ v + q @ memory, memory + k.mT @ v
-    total = decay.cumsum(-1)
-    y = (scores * differences(total)) @ v + (q * torch.exp(total)[..., None]) @ memory
-    end = total[..., -1:]
-    return y, torch.exp(end)[..., None] * memory + (k * torch.exp(end - total)[..., None]).mT @ v
+    kept, fade = torch.exp(decay.cumsum(-1))[..., None], _scalar_fades(decay)
+    y = (scores * fade) @ v + (q * kept) @ memory
+    return y, kept[..., -1:, :] * memory + (k * fade[..., -1, :, None]).mT @ v
 
 
 @linear_attention.step
@@ -57,39 +82,70 @@ def _linear_step(q, k, v, decay, memory, *, scale=1):
     return scale * (q[..., None, :] @ memory)[..., 0, :], memory
 
 
-@recurrent("gla(q: [..., T, k], k: [..., T, k], v: [..., T, e], decay: [..., T, k], scale: float = 1) -> [..., T, e]",
+@recurrent("gla(q: [..., T, k], k: [..., T, k], v: [..., T, e], decay: [..., T, k]? = none, value_decay: [..., T, e]? = none, scale: float = 1, "
+           "before: bool = false) -> [..., T, e]",
            state={"memory": "f32[..., k, e]"}, roles={"k": "contract"}, source="arxiv 2312.06635, equation 3", macs=_macs,
            samples=lambda: [
                {"q": floats(2, 3, 5, 4), "k": floats(2, 3, 5, 4), "v": floats(2, 3, 5, 3), "decay": floats(2, 3, 5, 4, low=-3, high=-0.01)},
                {"q": floats(1, 1, 4), "k": floats(1, 1, 4), "v": floats(1, 1, 2), "decay": floats(1, 1, 4, low=-9, high=0), "scale": 0.5},
-               {"q": floats(67, 3), "k": floats(67, 3), "v": floats(67, 5), "decay": floats(67, 3, low=-30, high=-0.01)}])
-def gla(q, k, v, decay, memory, *, scale=1):
-    """Gated linear attention: memory ← exp(decay) memory + k vᵀ by row of the memory, y = scale · q memory. `decay` is a logarithm, 0 or below."""
+               {"q": floats(67, 3), "k": floats(67, 3), "v": floats(67, 5), "decay": floats(67, 3, low=-30, high=-0.01)},
+               {"q": floats(37, 3), "k": floats(37, 3), "v": floats(37, 2), "value_decay": floats(37, 2, low=-9, high=-0.01)},
+               {"q": floats(2, 21, 3), "k": floats(2, 21, 3), "v": floats(2, 21, 2), "decay": floats(2, 21, 3, low=-9, high=-0.01),
+                "value_decay": floats(2, 21, 2, low=-9, high=-0.01), "before": True},
+               {"q": floats(18, 2), "k": floats(18, 2), "v": floats(18, 2), "before": True}])
+def gla(q, k, v, decay, value_decay, memory, *, scale=1, before=False):
+    """Gated linear attention: memory ← exp(decay) memory exp(value_decay) + k vᵀ, by row of the memory and by column, y = scale · q memory. Both are
+    logarithms, 0 or below. `before`: y reads the memory as earlier positions left it."""
     ys = []
-    for at in range(0, q.shape[-2], CHUNK):
-        part = slice(at, at + CHUNK)
-        y, memory = _gla_chunk(q[..., part, :], k[..., part, :], v[..., part, :], decay[..., part, :], memory)
-        ys.append(y)
-    return scale * torch.cat(ys, -2), memory
+    for at in range(0, q.shape[-2], BLOCK):
+        block = (None if x is None else _parts(x[..., at:at + BLOCK, :]) for x in (q, k, v, decay, value_decay))
+        y, memory = _gla_block(*block, memory, before)
+        ys.append(y.flatten(-3, -2))
+    return scale * torch.cat(ys, -2)[..., :q.shape[-2], :], memory
 
 
-def _gla_chunk(q, k, v, decay, memory):
-    """All differences of sums of logarithms are 0 or below, so nothing overflows whatever the gates are."""
-    total = decay.cumsum(-2)
-    n = q.shape[-2]
-    gap = total[..., :, None, :] - total[..., None, :, :]
-    later = torch.ones(n, n, dtype=torch.bool, device=q.device).tril()[..., None]
-    fade = torch.exp(torch.where(later, gap, float("-inf")))
-    scores = torch.einsum("...ik,...jk,...ijk->...ij", q, k, fade)
-    y = scores @ v + (q * torch.exp(total)) @ memory
-    end = total[..., -1:, :]
-    return y, torch.exp(end).mT * memory + (k * torch.exp(end - total)).mT @ v
+def _gla_block(q, k, v, decay, value_decay, memory, before):
+    """Pairs of positions within a part, then what each part reads of the memory that the parts in front of it left."""
+    row, row_kept, k_left, row_end = _fading(decay, before)
+    column, column_kept, v_left, column_end = _fading(value_decay, before)
+    if row is None:
+        scores = (q @ k.mT).tril(-1 if before else 0)
+    else:
+        scores = ((row * k[..., None, :, :]) @ q[..., None])[..., 0]
+    y = scores @ v if column is None else (scores[..., None, :] @ (column * v[..., None, :, :]))[..., 0, :]
+    added = (k * k_left).mT @ (v * v_left)
+    met = []
+    for part in range(q.shape[-3]):
+        met.append(memory)
+        if row_end is not None:
+            memory = row_end[..., part, :, :].mT * memory
+        if column_end is not None:
+            memory = column_end[..., part, :, :] * memory
+        memory = memory + added[..., part, :, :]
+    return y + ((q * row_kept) @ torch.stack(met, -3)) * column_kept, memory
+
+
+def _fading(log, before):
+    """Of gates in parts, [..., parts, T, c]: the fades between positions, what a position meets of the memory, what is left of it at the end of the
+    part, what is left of the memory there. Without gates all is left."""
+    if log is None:
+        return None, 1, 1, None
+    fade, total = fades(log), log.cumsum(-2)
+    left, end = fade[..., -1, :, :], torch.exp(total[..., -1:, :])
+    if before:
+        fade, total = _sooner(fade, -3), _sooner(total, -2)
+    return fade, torch.exp(total), left, end
 
 
 @gla.step
-def _gla_step(q, k, v, decay, memory, *, scale=1):
-    memory = torch.exp(decay)[..., None] * memory + k[..., :, None] @ v[..., None, :]
-    return scale * (q[..., None, :] @ memory)[..., 0, :], memory
+def _gla_step(q, k, v, decay, value_decay, memory, *, scale=1, before=False):
+    met = memory
+    if decay is not None:
+        memory = torch.exp(decay)[..., :, None] * memory
+    if value_decay is not None:
+        memory = torch.exp(value_decay)[..., None, :] * memory
+    memory = memory + k[..., :, None] @ v[..., None, :]
+    return scale * (q[..., None, :] @ (met if before else memory))[..., 0, :], memory
 
 
 # ---------------------------------------------------------------- the delta rule
@@ -112,19 +168,18 @@ def delta_rule(q, k, v, beta, decay, memory, *, scale=1):
     for at in range(0, q.shape[-2], CHUNK):
         part = slice(at, at + CHUNK)
         fade = torch.zeros_like(beta[..., part]) if decay is None else decay[..., part]
-        y, memory = _delta_chunk(q[..., part, :], k[..., part, :], v[..., part, :], beta[..., part, None], fade.cumsum(-1), memory)
+        y, memory = _delta_chunk(q[..., part, :], k[..., part, :], v[..., part, :], beta[..., part, None], fade, memory)
         ys.append(y)
     return scale * torch.cat(ys, -2), memory
 
 
-def _delta_chunk(q, k, v, beta, total, memory):
+def _delta_chunk(q, k, v, beta, decay, memory):
     """What each position writes depends on what earlier ones wrote: one triangular system for the whole chunk (the WY form)."""
-    fade, kept = differences(total), torch.exp(total)[..., None]
+    fade, kept = _scalar_fades(decay), torch.exp(decay.cumsum(-1))[..., None]
     system = (beta * (k @ k.mT) * fade).tril(-1)
     written = torch.linalg.solve_triangular(system, beta * (v - (k * kept) @ memory), upper=False, unitriangular=True)
     y = (q @ k.mT * fade).tril() @ written + (q * kept) @ memory
-    end = total[..., -1:]
-    return y, torch.exp(end)[..., None] * memory + (k * torch.exp(end - total)[..., None]).mT @ written
+    return y, kept[..., -1:, :] * memory + (k * fade[..., -1, :, None]).mT @ written
 
 
 @delta_rule.step
@@ -133,4 +188,54 @@ def _delta_step(q, k, v, beta, decay, memory, *, scale=1):
         memory = torch.exp(decay)[..., None, None] * memory
     held = (k[..., None, :] @ memory)[..., 0, :]
     memory = memory + k[..., :, None] @ (beta[..., None] * (v - held))[..., None, :]
+    return scale * (q[..., None, :] @ memory)[..., 0, :], memory
+
+
+# ---------------------------------------------------------------- the delta rule, generalised
+def _dplr_macs(q: TensorType, v: TensorType, **_: object):
+    """Each position reads the memory at a, adds two outer products and reads it at its query."""
+    return 4 * volume(q.shape) * v.shape[-1]
+
+
+@recurrent("dplr_delta_rule(q: [..., T, k], k: [..., T, k], v: [..., T, e], a: [..., T, k], b: [..., T, k], decay: [..., T, k], scale: float = 1) "
+           "-> [..., T, e]",
+           state={"memory": "f32[..., k, e]"}, roles={"k": "contract"}, source="arxiv 2503.14456", macs=_dplr_macs,
+           samples=lambda: [
+               {"q": floats(2, 3, 5, 4), "k": floats(2, 3, 5, 4), "v": floats(2, 3, 5, 3), "a": floats(2, 3, 5, 4, low=-0.6, high=0.6),
+                "b": floats(2, 3, 5, 4, low=-0.6, high=0.6), "decay": floats(2, 3, 5, 4, low=-3, high=-0.01)},
+               {"q": floats(1, 1, 4), "k": floats(1, 1, 4), "v": floats(1, 1, 2), "a": floats(1, 1, 4), "b": floats(1, 1, 4),
+                "decay": floats(1, 1, 4, low=-9, high=0), "scale": 0.5},
+               {"q": floats(37, 3), "k": floats(37, 3), "v": floats(37, 5), "a": floats(37, 3, low=-0.6, high=0.6),
+                "b": floats(37, 3, low=-0.6, high=0.6), "decay": floats(37, 3, low=-30, high=-0.01)}])
+def dplr_delta_rule(q, k, v, a, b, decay, memory, *, scale=1):
+    """memory ← (diag(exp(decay)) + b aᵀ) memory + k vᵀ, y = scale · q memory: the delta rule with gates by row of the memory, and with a key that is
+    read (a) and one that is written over (b). With a = -exp(decay) k, b = beta k and beta k for its key it is the delta rule that forgets by row
+    first. `decay` is a logarithm, 0 or below."""
+    ys = []
+    for at in range(0, q.shape[-2], BLOCK):
+        y, memory = _dplr_block(*(_parts(x[..., at:at + BLOCK, :]) for x in (q, k, v, a, b, decay)), memory)
+        ys.append(y.flatten(-3, -2))
+    return scale * torch.cat(ys, -2)[..., :q.shape[-2], :], memory
+
+
+def _dplr_block(q, k, v, a, b, decay, memory):
+    """`read`: what each position reads at a, which depends on what earlier ones read: a triangular system for each part."""
+    fade, kept, left, end = _fading(decay, False)
+    sooner, met_kept = _sooner(fade, -3), torch.exp(_sooner(decay.cumsum(-2), -2))
+    through_b, through_k = (((sooner * x[..., None, :, :]) @ a[..., None])[..., 0] for x in (b, k))
+    wanted = torch.cat([through_k @ v, a * met_kept], -1)
+    own, of_memory = torch.linalg.solve_triangular(-through_b, wanted, upper=False, unitriangular=True).split([v.shape[-1], a.shape[-1]], -1)
+    added, b_left, met, read = (k * left).mT @ v, (b * left).mT, [], []
+    for part in range(q.shape[-3]):
+        met.append(memory)
+        read.append(own[..., part, :, :] + of_memory[..., part, :, :] @ memory)
+        memory = end[..., part, :, :].mT * memory + added[..., part, :, :] + b_left[..., part, :, :] @ read[-1]
+    from_k, from_b = (((fade * x[..., None, :, :]) @ q[..., None])[..., 0] for x in (k, b))
+    return from_k @ v + from_b @ torch.stack(read, -3) + (q * kept) @ torch.stack(met, -3), memory
+
+
+@dplr_delta_rule.step
+def _dplr_step(q, k, v, a, b, decay, memory, *, scale=1):
+    read = a[..., None, :] @ memory
+    memory = torch.exp(decay)[..., None] * memory + b[..., :, None] @ read + k[..., :, None] @ v[..., None, :]
     return scale * (q[..., None, :] @ memory)[..., 0, :], memory
