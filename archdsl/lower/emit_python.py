@@ -13,7 +13,7 @@ from archdsl.graph import Graph
 from archdsl.lower.build import lower
 from archdsl.lower.checks import types
 from archdsl.lower.module import ArchModule
-from archdsl.lower.plain import HELPERS, Plain
+from archdsl.lower.plain import HELPERS, Plain, helper
 from archdsl.lower.plan import Definition, singular
 from archdsl.lower.templates import (
     RESERVED,
@@ -85,7 +85,7 @@ class _File:
 
     # ---------------------------------------------------------------- text
     def text(self) -> str:
-        body = "\n\n\n".join([*(HELPERS[h] for h in sorted(self.helpers)), *(self._class(t) for t in self.templates.values())])
+        body = "\n\n\n".join([*(helper(h) for h in sorted(self.helpers)), *(self._class(t) for t in self.templates.values())])
         imports = ["import math"] if re.search(r"\bmath\.", body) else []
         imports += ["import torch", *(["import torch.nn.functional as F"] if re.search(r"\bF\.", body) else []), "from torch import Tensor, nn"]
         name = self.root.name

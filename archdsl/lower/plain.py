@@ -1,6 +1,7 @@
 """One definition in plain PyTorch: the lines that create its weights and children, and its statements without modules of ours."""
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Iterator
@@ -47,10 +48,21 @@ _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _PHASE = 5  # `a if b else c` binds looser than any operator
 
 
+
+
+def helper(name: str) -> str:
+    """The text of a function that written models call: one of HELPERS, or the plain form of an op whose kernel is a torch op of its own."""
+    if name in HELPERS:
+        return HELPERS[name]
+    op = find(name)
+    assert op is not None and op.plain is not None, name
+    return inspect.getsource(op.plain).replace(op.plain.__name__, name).rstrip()
+
+
 class Plain:
     """`setup`: lines as text, (target, path of a child), (target, paths of the children in a ModuleList) or (target, paths, key) where each of them
     stands in a ModuleDict of its own. `lists`: ModuleLists and their
-    lengths. `helpers`: names of HELPERS that the text calls."""
+    lengths. `helpers`: names of the functions that the text calls (`helper`)."""
 
     def __init__(self, definition: Definition):
         self.definition = definition
@@ -264,6 +276,8 @@ class Plain:
         """A norm over the axes of its weight."""
         weight = node.kwargs.get("weight")
         known = weight.meta.get("type") if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
+        if isinstance(node.target, torch._ops.OpOverloadPacket):
+            return self._kernel(node, writer)
         if known is None or tuple(known.shape) != tuple(node.args[1]):  # type: ignore[arg-type]
             return None
         named = {"layer_norm": ("weight", "bias", "eps"), "rms_norm": ("weight", "eps")}[node.target.__name__]  # type: ignore[union-attr]
@@ -278,6 +292,18 @@ class Plain:
             return f"F.dropout({args[0]}, p={part.attrs['rate']!r}, training=self.training)"
         if part.op == "drop_path":
             self.helpers.add("drop_path")
+    def _kernel(self, node: fx.Node, writer: Writer) -> tuple[str, int] | None:
+        """A torch op of ours, by its plain form. None where there is no such form."""
+        name = str(node.target).rpartition(".")[2]
+        op = find(name)
+        if op is None or op.plain is None:
+            return None
+        self.helpers.add(name)
+        args = [*node.args]
+        while args and args[-1] is None:
+            args.pop()
+        return f"{name}({', '.join(map(writer.arg, args))})", 16
+
             return f"drop_path({args[0]}, rate={part.attrs['rate']!r}, training=self.training)"
         if part.op == "batch_norm":
             x, weight, bias, mean, variance = [*args, *["None"] * (5 - len(args))]

@@ -73,6 +73,7 @@ class Op:
     -1 is the last) and the op's arguments, it gives the `Extension` that goes on from a state, or None where no positions meet; raises OpError
     where later positions are needed. Without it, every axis that the signature or an attribute `axis` mixes is one along which nothing streams.
     `reference`: a plain form of the body, for ops whose body is a kernel: the registry test counts and compares with it.
+    `plain`: a function of torch alone that does the same, whose text is copied into what `compile` writes.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Op:
     samples: Callable[[], list[dict[str, Any]]] | None = None
     stream: Callable[..., Extension | None] | None = None
     reference: Callable[..., Any] | None = None
+    plain: Callable[..., Any] | None = None
 
     @property
     def doc(self) -> str:
@@ -157,8 +159,8 @@ def installed(name: str) -> bool:
     return name in OPS
 
 
-FAMILIES = ("attention", "caches", "constants", "conv", "foreign", "gated", "indexing", "layout", "linear", "memories", "norms",
-            "pointwise", "random", "reduction", "ssm", "time")
+FAMILIES = ("attention", "caches", "constants", "conv", "experts", "foreign", "gated", "indexing", "layout", "linear", "memories",
+            "norms", "pointwise", "random", "reduction", "ssm", "time")
 _loaded = False
 
 

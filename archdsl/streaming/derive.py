@@ -2,7 +2,8 @@
 
 The size T of the streaming axis comes to mean the positions of one call. An op along whose axis T positions stay apart is kept as it is; one that
 declares how it goes on from a state (`Op.stream`) is replaced by its extension, and each of its states becomes an input and an output of its
-graph, and so of every graph around it. Whatever else looks along T has no form with state: the diagnostic names the op and why.
+graph, and so of every graph around it. Whatever else looks along T has no form with state: the diagnostic names the op and why. Emitted values
+that look along T (a mean over all positions) are left out.
 """
 from __future__ import annotations
 
@@ -114,13 +115,14 @@ class _Context:
 @record()
 class _Made:
     """A derived definition. `slots`: (address below it, type in its own sizes). `counters`: those of `position` and `start` that it reads.
-    `rows`, `last`: of each output."""
+    `rows`, `last`: of each output. `lost`: why emitted values are not there, by their places."""
 
     graph: Graph
     slots: tuple[tuple[str, TensorType], ...]
     counters: tuple[str, ...]
     rows: tuple[bool, ...]
     last: tuple[bool, ...]
+    lost: dict[int, ArchError | NoRows]
 
 
 class _Session:
@@ -152,6 +154,7 @@ class _Definition:
         self.last: set[Value] = set()
         self.children = dict(graph.children)
         self.calls: dict[str, int] = {}
+        self.lost: dict[Value, ArchError | NoRows] = {}
         for i, value in enumerate(graph.inputs):
             node = copy_node(value.node, self.known.__getitem__, "", context.dims)
             if context.rows[i]:
@@ -161,9 +164,23 @@ class _Definition:
                 self.last.add(value)
             self.inputs.append(node)
             self.known[value] = Value(node)
+        needed = _needed(graph.outputs)
         for node in graph.nodes:
             if node.op != "input":
+                self._try(node, id(node) in needed)
+
+    def _try(self, node: Node, needed: bool) -> None:
+        """A node that only emitted values need is left out where it has no such form, and all that reads it."""
+        fault = next((self.lost[v] for v in node.operands() if v in self.lost), None)
+        if fault is None:
+            try:
                 self._node(node, self.known)
+                return
+            except (ArchError, NoRows) as e:
+                fault = e
+        if needed:
+            raise fault
+        self.lost.update(dict.fromkeys(node.values, fault))
 
     def finish(self) -> _Made:
         counters = tuple(c for c in COUNTERS if c in self.counters)
@@ -173,9 +190,10 @@ class _Definition:
         names = tuple(self.source.output_names) or (None,) * len(own)
         graph = replace(self.source, inputs=inputs, nodes=(*(v.node for v in inputs), *self.nodes), outputs=outputs,
                         output_names=(*names, *(None for _ in self.slots)), children=self.children,
-                        emits={k: self.known[v] for k, v in self.source.emits.items()}, guards=(), knobs={})
+                        emits={k: self.known[v] for k, v in self.source.emits.items() if v not in self.lost}, guards=(), knobs={})
+        lost = {i: self.lost[v] for i, v in enumerate(self.source.emits.values()) if v in self.lost}
         return _Made(graph, tuple((a, t) for a, t, *_ in self.slots), counters, tuple(v in self.rows.held for v in own),
-                     tuple(v in self.last for v in self.source.outputs))
+                     tuple(v in self.last for v in self.source.outputs), lost)
 
     # ---------------------------------------------------------------- what goes in and out
     def counter(self, name: str) -> Value:
@@ -347,6 +365,8 @@ class _Definition:
         own = tuple(TensorType(t.dtype, tuple(self._size(s) for s in t.shape)) for t in node.types)
         new = Node(extension.op, tuple(args), attrs, (*own, *(v.type for *_, v in before.values())), node.span, node.name)
         self.nodes.append(new)
+        for i, name in enumerate(before, len(own)):
+            new.call_result(i, name)
         values = new.values
         known.update(zip(node.values, values))
         self.slots += [(name, t, value, after) for (name, t, value), after in zip(before.values(), values[len(own):])]
@@ -444,18 +464,34 @@ class _Definition:
         own = len(inner.outputs)
         types = [TensorType(t.dtype, tuple(self._size(s) for s in t.shape)) for t in node.types]
         types[:own] = [self.rows.type(t) if r else t for t, r in zip(types[:own], made.rows)]
-        every = (*types[:own], *(v.type for *_, v in states), *types[own:])
+        kept = [i for i in range(own, len(types)) if i - own not in made.lost]
+        every = (*types[:own], *(v.type for *_, v in states), *(types[i] for i in kept))
         new = Node("call", args, {"path": path, "graph": made.graph}, every, node.span, node.name)
+        for i, (*_, value) in enumerate(states, own):
+            new.call_result(i, value.node.name)
         self.nodes.append(new)
         values = new.values
         n = len(states)
-        known.update(zip(node.values, (*values[:own], *values[own + n:])))
+        known.update(zip((*node.values[:own], *(node.values[i] for i in kept)), (*values[:own], *values[own + n:])))
+        self.lost.update({node.values[own + i]: fault for i, fault in made.lost.items()})
         self.rows.held.update(v for v, r in zip(values, made.rows) if r)
         self.last.update(v for v, r in zip(node.values, made.last) if r)
         self.slots += [(a, t, before, after) for (a, t, before), after in zip(states, values[own:own + n])]
 
     def refuse(self, node: Node, reason: str, help: Any = ()) -> ArchError:
         return error("A0501", f"no form `{self.session.form}`: {reason}", node.span, f"`{node.op}`, along the stream", help=help)
+
+
+def _needed(outputs: tuple[Value, ...]) -> set[int]:
+    """The nodes that the outputs need, by identity."""
+    found: set[int] = set()
+    stack = [v.node for v in outputs]
+    while stack:
+        node = stack.pop()
+        if id(node) not in found:
+            found.add(id(node))
+            stack += [v.node for v in node.operands()]
+    return found
 
 
 class _Root:

@@ -1,0 +1,146 @@
+"""Linear maps of which each row chooses one: experts that are computed for the rows that chose them, and for no others."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from archdsl.graph import TensorType
+from archdsl.lazy import F, torch
+from archdsl.ops.registry import OpError, op
+from archdsl.ops.rules import Sample, broadcast, equal, floats, ints, need_equal, need_index, need_rank, same_dtype, volume
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _grouped_linear(x: TensorType, index: TensorType, weight: TensorType, bias: TensorType | None = None) -> TensorType:
+    dtype = same_dtype(x=x, weight=weight, bias=bias)
+    need_index(index)
+    need_rank(weight, (3,), "weight")
+    if not x.shape:
+        raise OpError("a tensor with at least one axis is needed", "x")
+    need_equal(x.shape[-1], weight.shape[2], "the last axis of `x` and of `weight`", "weight")
+    if bias is not None:
+        need_rank(bias, (2,), "bias")
+        for axis, what in enumerate(("number", "length")):
+            need_equal(bias.shape[axis], weight.shape[axis], f"the {what} of the rows of `bias` and axis {axis} of `weight`", "bias")
+    lead = broadcast(x.shape[:-1], index.shape, about="index")
+    if len(lead) != len(index.shape) or any(equal(a, b) is not True for a, b in zip(lead, index.shape)):
+        raise OpError(f"`index` names one map for each row, but {index} has fewer of them than {x}", "index")
+    return TensorType(dtype, (*index.shape, weight.shape[1]))
+
+
+def _chosen(*shape: int) -> Sample:
+    """Indices of three maps, or -1."""
+    return Sample("int", shape, -1, 3)
+
+
+def grouped_linear_plain(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """weight[index] x + bias[index] for each row of x; zeros where the index is negative."""
+    rows = x.expand(*index.shape, x.shape[-1])
+    y = x.new_zeros(*index.shape, weight.shape[1])
+    for e in range(weight.shape[0]):
+        at = (index == e).nonzero(as_tuple=True)
+        y = y.index_put(at, F.linear(rows[at], weight[e], None if bias is None else bias[e]))
+    return y
+
+
+def _reference(x, index, weight, bias=None):
+    """Every row by a matrix of its own."""
+    at = index.clamp(min=0)
+    y = (weight[at] @ x.expand(*index.shape, x.shape[-1])[..., None])[..., 0]
+    return torch.where((index >= 0)[..., None], y if bias is None else y + bias[at], 0)
+
+
+@op("grouped_linear(x: [*s, i], index: int[*t], weight: [n, o, i], bias: [n, o]? = none) -> [*t, o]", infer=_grouped_linear, own=("x", "index"),
+    roles={"i": "contract"}, macs=lambda x, index, weight, bias=None: volume(index.shape) * weight.shape[1] * weight.shape[2],
+    saves=("x", "index", "weight", "bias"), reference=_reference, plain=grouped_linear_plain, source="dropless experts: arxiv 2211.15841",
+    samples=lambda: [{"x": floats(2, 7, 1, 5), "index": ints(3, 2, 7, 2), "weight": floats(3, 4, 5), "bias": floats(3, 4)},
+                     {"x": floats(6, 5), "index": _chosen(6), "weight": floats(3, 4, 5)},
+                     {"x": floats(1, 1), "index": ints(1, 1), "weight": floats(1, 1, 1)}])
+def grouped_linear(x, index, weight, bias=None):
+    """y = W[e] x + b[e] over the last axis, for each row with the index e; axes of size 1 of x stretch to those of `index`. A row with a negative
+    index is zeros and costs nothing (`macs` counts all rows)."""
+    return _registered()(x, index, weight, bias)
+
+
+# ---------------------------------------------------------------- the torch op
+def _groups(index: Any, maps: int) -> Iterator[tuple[int, Any]]:
+    """(map, the places of its rows in the flattened index) for each map that some row chose."""
+    flat = index.reshape(-1)
+    order = torch.argsort(flat, stable=True)
+    counts = torch.bincount(flat.clamp(min=-1) + 1, minlength=maps + 1).tolist()
+    if len(counts) > maps + 1:
+        raise ValueError(f"grouped_linear: an index lies beyond the {maps} maps")
+    for e, places in enumerate(order.split(counts), -1):
+        if e >= 0 and places.numel():
+            yield e, places
+
+
+def _rows(x: Any, index: Any) -> tuple[Any, Any]:
+    """The rows of x as a matrix, and for each place of the flattened index its row."""
+    lead = x.shape[:-1]
+    count = 1
+    for n in lead:
+        count *= n
+    source = torch.arange(count, device=x.device).view(lead).expand(index.shape).reshape(-1)
+    return x.reshape(count, x.shape[-1]), source
+
+
+def _forward(x: Any, index: Any, weight: Any, bias: Any = None) -> Any:
+    rows, source = _rows(x, index)
+    y = x.new_zeros(source.numel(), weight.shape[1])
+    for e, places in _groups(index, weight.shape[0]):
+        y[places] = F.linear(rows[source[places]], weight[e], None if bias is None else bias[e])
+    return y.view(*index.shape, weight.shape[1])
+
+
+def _backward(grad: Any, x: Any, index: Any, weight: Any, biased: bool) -> list[Any]:
+    rows, source = _rows(x, index)
+    flat = grad.reshape(source.numel(), grad.shape[-1])
+    dx, dweight = torch.zeros_like(rows), torch.zeros_like(weight)
+    dbias = grad.new_zeros(weight.shape[:2] if biased else (0,))
+    for e, places in _groups(index, weight.shape[0]):
+        g, at = flat[places], source[places]
+        dx.index_add_(0, at, g @ weight[e])
+        dweight[e] = g.mT @ rows[at]
+        if biased:
+            dbias[e] = g.sum(0)
+    return [dx.view(x.shape), dweight, dbias]
+
+
+def _dense(x: Any, index: Any, weight: Any, bias: Any = None) -> Any:
+    """All maps of all rows, then the chosen one: for exported programs, whose sizes may not depend on values."""
+    y = torch.einsum("...i,noi->...no", x, weight)
+    y = y if bias is None else y + bias
+    at = index.clamp(min=0)[..., None, None]
+    picked = torch.gather(y.expand(*index.shape, *y.shape[-2:]), -2, at.expand(*index.shape, 1, y.shape[-1])).squeeze(-2)
+    return torch.where((index >= 0)[..., None], picked, 0)
+
+
+@cache
+def _registered() -> Any:
+    """The torch op, made when it is first called. Exporters that know nothing of it take the dense form."""
+    import torch as t
+    from torch._decomp import register_decomposition
+
+    forward = t.library.custom_op("archdsl::grouped_linear", _forward, mutates_args=(),
+                                  schema="(Tensor x, Tensor index, Tensor weight, Tensor? bias) -> Tensor")
+    forward.register_fake(lambda x, index, weight, bias: x.new_empty(*index.shape, weight.shape[1]))
+    backward = t.library.custom_op("archdsl::grouped_linear_backward", _backward, mutates_args=(),
+                                   schema="(Tensor grad, Tensor x, Tensor index, Tensor weight, bool biased) -> Tensor[]")
+    backward.register_fake(lambda grad, x, index, weight, biased: [t.empty_like(x), t.empty_like(weight),
+                                                                    weight.new_empty(weight.shape[:2] if biased else (0,))])
+
+    def setup(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs)
+
+    def pull(ctx: Any, grad: Any) -> tuple[Any, ...]:
+        x, index, weight, bias = ctx.saved_tensors
+        dx, dweight, dbias = backward(grad, x, index, weight, bias is not None)
+        return dx, None, dweight, dbias if bias is not None else None
+
+    forward.register_autograd(pull, setup_context=setup)
+    register_decomposition(t.ops.archdsl.grouped_linear.default)(_dense)
+    return t.ops.archdsl.grouped_linear
