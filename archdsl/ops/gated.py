@@ -49,7 +49,7 @@ def _macs(q: TensorType, v: TensorType, **_: object):
     return 2 * volume(q.shape) * v.shape[-1]
 
 
-@recurrent("linear_attention(q: [..., T, k], k: [..., T, k], v: [..., T, e], decay: [..., T]? = none, scale: float = 1) -> [..., T, e]",
+@recurrent("linear_attention(q: [..., T, k], k: [..., T, k], v: [..., T, e], decay: f32[..., T]? = none, scale: float = 1) -> [..., T, e]",
            state={"memory": "f32[..., k, e]"}, roles={"k": "contract"}, source="arxiv 2006.16236, 2307.08621, 2405.21060", macs=_macs,
            samples=lambda: [
                {"q": floats(2, 3, 5, 4), "k": floats(2, 3, 5, 4), "v": floats(2, 3, 5, 3), "decay": floats(2, 3, 5, low=-3, high=-0.01)},
@@ -82,8 +82,8 @@ def _linear_step(q, k, v, decay, memory, *, scale=1):
     return scale * (q[..., None, :] @ memory)[..., 0, :], memory
 
 
-@recurrent("gla(q: [..., T, k], k: [..., T, k], v: [..., T, e], decay: [..., T, k]? = none, value_decay: [..., T, e]? = none, scale: float = 1, "
-           "before: bool = false) -> [..., T, e]",
+@recurrent("gla(q: [..., T, k], k: [..., T, k], v: [..., T, e], decay: f32[..., T, k]? = none, value_decay: f32[..., T, e]? = none, "
+           "scale: float = 1, before: bool = false) -> [..., T, e]",
            state={"memory": "f32[..., k, e]"}, roles={"k": "contract"}, source="arxiv 2312.06635, equation 3", macs=_macs,
            samples=lambda: [
                {"q": floats(2, 3, 5, 4), "k": floats(2, 3, 5, 4), "v": floats(2, 3, 5, 3), "decay": floats(2, 3, 5, 4, low=-3, high=-0.01)},
@@ -98,14 +98,15 @@ def gla(q, k, v, decay, value_decay, memory, *, scale=1, before=False):
     logarithms, 0 or below. `before`: y reads the memory as earlier positions left it."""
     ys = []
     for at in range(0, q.shape[-2], BLOCK):
-        block = (None if x is None else _parts(x[..., at:at + BLOCK, :]) for x in (q, k, v, decay, value_decay))
-        y, memory = _gla_block(*block, memory, before)
+        block = [None if x is None else _parts(x[..., at:at + BLOCK, :]) for x in (q, k, v, decay, value_decay)]
+        y, memory = _gla_block(block, memory, before)
         ys.append(y.flatten(-3, -2))
     return scale * torch.cat(ys, -2)[..., :q.shape[-2], :], memory
 
 
-def _gla_block(q, k, v, decay, value_decay, memory, before):
+def _gla_block(operands, memory, before):
     """Pairs of positions within a part, then what each part reads of the memory that the parts in front of it left."""
+    q, k, v, decay, value_decay = operands
     row, row_kept, k_left, row_end = _fading(decay, before)
     column, column_kept, v_left, column_end = _fading(value_decay, before)
     if row is None:
@@ -154,7 +155,7 @@ def _delta_macs(q: TensorType, v: TensorType, **_: object):
     return 3 * volume(q.shape) * v.shape[-1]
 
 
-@recurrent("delta_rule(q: [..., T, k], k: [..., T, k], v: [..., T, e], beta: [..., T], decay: [..., T]? = none, scale: float = 1) -> [..., T, e]",
+@recurrent("delta_rule(q: [..., T, k], k: [..., T, k], v: [..., T, e], beta: [..., T], decay: f32[..., T]? = none, scale: float = 1) -> [..., T, e]",
            state={"memory": "f32[..., k, e]"}, roles={"k": "contract"}, source="arxiv 2406.06484, 2412.06464", macs=_delta_macs,
            samples=lambda: [
                {"q": floats(2, 3, 5, 4), "k": floats(2, 3, 5, 4, low=-0.7, high=0.7), "v": floats(2, 3, 5, 3), "beta": floats(2, 3, 5, low=0, high=1),
@@ -197,7 +198,7 @@ def _dplr_macs(q: TensorType, v: TensorType, **_: object):
     return 4 * volume(q.shape) * v.shape[-1]
 
 
-@recurrent("dplr_delta_rule(q: [..., T, k], k: [..., T, k], v: [..., T, e], a: [..., T, k], b: [..., T, k], decay: [..., T, k], scale: float = 1) "
+@recurrent("dplr_delta_rule(q: [..., T, k], k: [..., T, k], v: [..., T, e], a: [..., T, k], b: [..., T, k], decay: f32[..., T, k], scale: float = 1) "
            "-> [..., T, e]",
            state={"memory": "f32[..., k, e]"}, roles={"k": "contract"}, source="arxiv 2503.14456", macs=_dplr_macs,
            samples=lambda: [
@@ -213,15 +214,17 @@ def dplr_delta_rule(q, k, v, a, b, decay, memory, *, scale=1):
     first. `decay` is a logarithm, 0 or below."""
     ys = []
     for at in range(0, q.shape[-2], BLOCK):
-        y, memory = _dplr_block(*(_parts(x[..., at:at + BLOCK, :]) for x in (q, k, v, a, b, decay)), memory)
+        y, memory = _dplr_block([_parts(x[..., at:at + BLOCK, :]) for x in (q, k, v, a, b, decay)], memory)
         ys.append(y.flatten(-3, -2))
     return scale * torch.cat(ys, -2)[..., :q.shape[-2], :], memory
 
 
-def _dplr_block(q, k, v, a, b, decay, memory):
+def _dplr_block(operands, memory):
     """`read`: what each position reads at a, which depends on what earlier ones read: a triangular system for each part."""
-    fade, kept, left, end = _fading(decay, False)
-    sooner, met_kept = _sooner(fade, -3), torch.exp(_sooner(decay.cumsum(-2), -2))
+    q, k, v, a, b, decay = operands
+    fade, total = fades(decay), decay.cumsum(-2)
+    kept, left, end = torch.exp(total), fade[..., -1, :, :], torch.exp(total[..., -1:, :])
+    sooner, met_kept = _sooner(fade, -3), torch.exp(_sooner(total, -2))
     through_b, through_k = (((sooner * x[..., None, :, :]) @ a[..., None])[..., 0] for x in (b, k))
     wanted = torch.cat([through_k @ v, a * met_kept], -1)
     own, of_memory = torch.linalg.solve_triangular(-through_b, wanted, upper=False, unitriangular=True).split([v.shape[-1], a.shape[-1]], -1)
