@@ -24,8 +24,8 @@ def _scan_macs(x: TensorType, a: TensorType, **_: Any) -> Size:
     return 2 * volume(x.shape) * a.shape[-1]
 
 
-@recurrent("selective_scan(x: [..., T, d], dt: [..., T, d], a: [d, n], b: [..., T, n], c: [..., T, n], skip: [d]? = none) -> [..., T, d]",
-           state={"memory": "f32[..., d, n]"}, roles={"n": "contract"}, macs=_scan_macs, source="arxiv 2312.00752, algorithm 2",
+@recurrent("selective_scan(x: [..., T, d], dt: f32[..., T, d], a: f32[d, n], b: [..., T, n], c: [..., T, n], skip: f32[d]? = none) "
+           "-> [..., T, d]", state={"memory": "f32[..., d, n]"}, roles={"n": "contract"}, macs=_scan_macs, source="arxiv 2312.00752, algorithm 2",
            samples=lambda: [
                {"x": floats(2, 5, 3), "dt": floats(2, 5, 3, low=0.01, high=2), "a": floats(3, 4, low=-3, high=-0.1), "b": floats(2, 5, 4),
                 "c": floats(2, 5, 4), "skip": floats(3)},
@@ -110,8 +110,8 @@ def _ssd_macs(x: TensorType, b: TensorType, **_: Any) -> Size:
     return 2 * volume(x.shape) * b.shape[-1]
 
 
-@recurrent("ssd(x: [..., T, h, p], dt: [..., T, h], a: [h], b: [..., T, g, n], c: [..., T, g, n], skip: [h]? = none) -> [..., T, h, p]",
-           state={"memory": "f32[..., h, p, n]"}, roles={"n": "contract", "g": "grouped"}, macs=_ssd_macs, infer=_ssd_types,
+@recurrent("ssd(x: [..., T, h, p], dt: f32[..., T, h], a: f32[h], b: [..., T, g, n], c: [..., T, g, n], skip: f32[h]? = none) "
+           "-> [..., T, h, p]", state={"memory": "f32[..., h, p, n]"}, roles={"n": "contract", "g": "grouped"}, macs=_ssd_macs, infer=_ssd_types,
            source="arxiv 2405.21060, listing 1",
            samples=lambda: [
                {"x": floats(2, 5, 4, 3), "dt": floats(2, 5, 4, low=0.01, high=2), "a": floats(4, low=-3, high=-0.1), "b": floats(2, 5, 2, 6),
