@@ -6,7 +6,7 @@ from typing import Any
 
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
-from archdsl.ops.registry import OpError, op
+from archdsl.ops.registry import Extension, OpError, op
 from archdsl.ops.rules import axes_of, axis_of, bools, chosen, floats, ints, need_count, need_dtype, need_float, need_number, rank, replaced
 
 HOW = ("mean", "sum", "max", "min", "var", "any", "all")
@@ -143,7 +143,16 @@ def _cumsum(x: TensorType, axis: int = -1) -> TensorType:
     return TensorType(x.dtype if x.is_float else "int", x.shape)
 
 
-@op("cumsum(x: [...], axis: int = -1) -> [...]", infer=_cumsum, samples=lambda: [*_axis_samples(), {"x": ints(5, 2, 4), "axis": 0}, {"x": bools(3)}])
+def _sums_so_far(time: dict[str, tuple[int, ...]], x: TensorType, axis: int = -1) -> Extension | None:
+    a = axis_of(axis, len(x.shape))
+    if a - len(x.shape) not in time["x"]:
+        return None
+    whole = _cumsum(x, axis)
+    return Extension("cumsum_extend", {"total": TensorType(whole.dtype, (*x.shape[:a], *x.shape[a + 1:]))})
+
+
+@op("cumsum(x: [...], axis: int = -1) -> [...]", infer=_cumsum, stream=_sums_so_far,
+    samples=lambda: [*_axis_samples(), {"x": ints(5, 2, 4), "axis": 0}, {"x": bools(3)}])
 def cumsum(x, *, axis=-1):
     """y[t] = x[0] + … + x[t] along an axis."""
     return torch.cumsum(x, axis)

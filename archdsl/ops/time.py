@@ -8,7 +8,7 @@ from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.registry import Extension, op
-from archdsl.ops.rules import axis_of, floats, ints, volume
+from archdsl.ops.rules import axis_of, floats, ints, need_equal, volume
 
 
 def _from(position: TensorType, start: TensorType | None = None, n: Size = 1) -> TensorType:
@@ -22,6 +22,23 @@ def index_extend(position, start=None, *, n):
     """`index` behind `position` earlier positions: position, position + 1, …; with `start`, counted by row from where it begins."""
     index = position + torch.arange(n, device=position.device)
     return index if start is None else index - start[:, None]
+
+
+# ---------------------------------------------------------------- sums so far
+def _sums(x: TensorType, total: TensorType, axis: int = -1) -> tuple[TensorType, TensorType]:
+    a = axis_of(axis, len(x.shape))
+    for s, r in zip((*x.shape[:a], *x.shape[a + 1:]), total.shape, strict=True):
+        need_equal(s, r, "the axes of `x` beside the summed one and those of `total`", "total")
+    return TensorType(total.dtype, x.shape), total
+
+
+@op("cumsum_extend(x: [*s], total: [*t], axis: int = -1) -> (y: [*s], total: [*t])", infer=_sums, own=("x", "total"), saves=None,
+    samples=lambda: [{"x": floats(2, 5, 3), "total": floats(2, 3), "axis": 1}, {"x": ints(5, 1, 4), "total": ints(5, 1)},
+                     {"x": floats(1), "total": floats(), "axis": 0}])
+def cumsum_extend(x, total, *, axis=-1):
+    """`cumsum` behind earlier positions, whose sum is `total`: the sums, and their last."""
+    y = torch.cumsum(x, axis) + torch.unsqueeze(total, axis)
+    return y, torch.select(y, axis, -1)
 
 
 # ---------------------------------------------------------------- the last position
