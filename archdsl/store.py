@@ -258,11 +258,25 @@ def _example(made: Elaborated, model: Any) -> tuple[Any, Any]:
     return (*xs, state), (*dynamic, {slot.address: free(slot.type.shape) for slot in streamed.slots})
 
 
+def _exportable(model: Any) -> Any:
+    """A model with state without its fx graph: torch.export would run that, whose dicts are of a kind of their own when they come out and refused
+    when they go in."""
+    from torch import nn
+
+    if model.__dict__["_streamed"] is None:
+        return model
+    plain = nn.Module.__new__(type(type(model).__name__, (nn.Module,), {"forward": type(model).forward}))
+    nn.Module.__init__(plain)
+    for kind in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+        plain.__dict__[kind] = model.__dict__[kind]
+    return plain.eval()
+
+
 def _export(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> None:
     import torch
 
     xs, dynamic = _example(made, model)
-    program = torch.export.export(model.eval(), xs, dynamic_shapes=dynamic)
+    program = torch.export.export(_exportable(model.eval()), xs, dynamic_shapes=dynamic)
     data = io.BytesIO()  # torch's writer of files ends the process where a disk is full
     torch.export.save(program, data)
     (folder / "model.pt2").write_bytes(data.getbuffer())
@@ -283,8 +297,9 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
     state = list(xs[-1]) if isinstance(xs[-1], dict) else []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(model.eval(), xs, dynamic_shapes=dynamic, dynamo=True, verbose=False, input_names=[*(i.name for i in made.inputs), *state],
-                                    **_output_names(made, state))
+        given = (*xs, {}) if state else xs  # a dict in the last place would be taken for arguments by name
+        program = torch.onnx.export(model.eval(), given, dynamic_shapes=dynamic, dynamo=True, verbose=False,
+                                    input_names=[*(i.name for i in made.inputs), *state], **_output_names(made, state))
     assert program is not None  # it is with dynamo
     program.save(str(folder / "model.onnx"))
     manifest.exports.append("model.onnx")
@@ -301,8 +316,8 @@ def _output_names(made: Elaborated, state: list[str]) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- reading back
 def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, Any] | None = None) -> ArchModule:
-    """The model in a folder that `compile -o` wrote, in the form it was compiled in, with its weights and foreign names. `bind`: classes for its extern blocks. Raises ArchError
-    A0513 (a class is missing), A0520 (not such a folder), A0522 (another version)."""
+    """The model in a folder that `compile -o` wrote, in the form it was compiled in, with its weights and foreign names. `bind`: classes for its
+    extern blocks. Raises ArchError A0513 (a class is missing), A0520 (not such a folder), A0522 (another version)."""
     from safetensors.torch import load_file
 
     from archdsl.origin import Origin

@@ -56,6 +56,9 @@ def _types(d: Definition, sizes: dict[int, str]) -> str:
     def shape(v: Value) -> str:
         return re.sub(r"(?<=[\[ ])\d+(?=[,\]])", lambda m: sizes.get(int(m[0]), m[0]), str(v.type))
 
-    given = ", ".join(f"{v.node.attrs['name']}: {shape(v)}" for v in d.source.inputs)
-    names = [*d.source.output_names, *[None] * len(d.source.outputs)]
-    return f"({given}) -> {', '.join(f'{n}: {shape(v)}' if n else shape(v) for n, v in zip(names, d.source.outputs))}"
+    kept = len(d.state)
+    inputs, outputs = (values[:len(values) - kept] for values in (d.source.inputs, d.source.outputs))
+    state = ["state"] if kept else []
+    given = ", ".join([*(f"{v.node.attrs['name']}: {shape(v)}" for v in inputs), *state])
+    names = [*d.source.output_names, *[None] * len(outputs)]
+    return f"({given}) -> {', '.join([*(f'{n}: {shape(v)}' if n else shape(v) for n, v in zip(names, outputs)), *state])}"

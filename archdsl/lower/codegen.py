@@ -70,15 +70,17 @@ Special = Callable[[Node, "Writer"], tuple[str, int] | None]
 """A node's text and how tightly it binds, where it is not to be written in the usual way."""
 
 
-def generate(graph: Graph, *, free: bool = True, names: dict[str, str] | None = None, special: Special | None = None, hints: bool = False) -> Code:
+def generate(graph: Graph, *, free: bool = True, names: dict[str, str] | None = None, special: Special | None = None, hints: bool = False,
+             taken: frozenset[str] = frozenset()) -> Code:
     """The `forward` of a graph. `free`: let go of tensors after their last use. `names`: how to write attribute targets (default `self.…`).
-    `hints`: sizes with names in the spec stand behind them, `\x00name\x00size`."""
-    return Writer(graph, free, names or {}, special, hints).write()
+    `hints`: sizes with names in the spec stand behind them, `\x00name\x00size`. `taken`: names that no value gets."""
+    return Writer(graph, free, names or {}, special, hints, taken).write()
 
 
 class Writer:
-    def __init__(self, graph: Graph, free: bool, names: dict[str, str], special: Special | None, hints: bool = False):
-        self.graph, self.free, self.targets, self.special, self.hints = graph, free, names, special, hints
+    def __init__(self, graph: Graph, free: bool, names: dict[str, str], special: Special | None, hints: bool = False,
+                 taken: frozenset[str] = frozenset()):
+        self.graph, self.free, self.targets, self.special, self.hints, self.taken = graph, free, names, special, hints, taken
         self.forced: set[Node] = set()
         self.folded: set[Node] = set()
         self.names: dict[Node, str] = {}
@@ -182,7 +184,7 @@ class Writer:
     def _bind(self, node: Node, at: int, last: dict[Node, int], live: dict[str, Node]) -> str:
         """A name for a value: its hint, unless another value that is needed later has it."""
         hint = re.sub(r"\W", "_", str(_called(node))) or "x"
-        hint = f"{hint}_" if hint in _RESERVED or hint in self.globals else f"_{hint}" if hint[0].isdigit() else hint
+        hint = f"{hint}_" if hint in _RESERVED or hint in self.globals or hint in self.taken else f"_{hint}" if hint[0].isdigit() else hint
         name, k = hint, 1
         while name in live and last.get(live[name], -1) > at:
             name, k = f"{hint}_{k}", k + 1

@@ -14,7 +14,9 @@ from archdsl.lower.build import lower
 from archdsl.lower.checks import types
 from archdsl.lower.module import ArchModule
 from archdsl.lower.plain import HELPERS, Plain, helper
+from archdsl.lower.plain_state import methods
 from archdsl.lower.plan import Definition, singular
+from archdsl.lower.recurrences import Functions
 from archdsl.lower.templates import (
     RESERVED,
     Made,
@@ -30,6 +32,7 @@ from archdsl.lower.templates import (
     split,
 )
 from archdsl.lower.wrapping import WIDTH, wrapped
+from archdsl.streaming import Streamed
 
 
 def python_source(model: ArchModule | Graph) -> str:
@@ -39,12 +42,15 @@ def python_source(model: ArchModule | Graph) -> str:
     edited = [name for name, m in model.named_modules() if isinstance(m, ArchModule) and type(m).detached]
     if edited:
         raise ValueError(f"{edited[0] or 'the model'} was edited after lowering: only what a typed graph describes can be written")
-    return _File(type(model).definition).text()
+    return _File(type(model).definition, model.__dict__.get("_streamed")).text()
 
 
 class _File:
-    def __init__(self, root: Definition):
-        self.root = root
+    """The classes of a model, and the functions that they call. `streamed`: how the model streams, in a form with state."""
+
+    def __init__(self, root: Definition, streamed: Streamed | None = None):
+        self.root, self.streamed = root, streamed
+        self.functions = Functions()
         self.templates: dict[str, Template] = {}
         self.made: dict[str, Made] = {}
         self.helpers: set[str] = set()
@@ -60,8 +66,10 @@ class _File:
             return self.made[d.key]
         children = {path: self._visit(child) for path, child in d.children.items()}
         arms = [tuple(map(self._visit, pair)) for pair in d.arms]
-        plain = Plain(d)
+        plain = Plain(d, self.streamed)
         self.helpers |= plain.helpers
+        for r in plain.recurrences.values():
+            self.functions.add(r)
         setup = [[*line] for line in _setup(plain, children, arms)]
         forward = [split(line) for line in _loops(plain.statements, plain.lists)]
         t = Template(d, setup, forward, plain.inputs)
@@ -78,21 +86,24 @@ class _File:
         for t in sorted(self.templates.values(), key=lambda t: t.definition is not self.root):  # the model keeps its name
             base = name = t.definition.name
             k = 2
-            while name in taken or name in RESERVED or name in HELPERS:
+            while name in taken or name in RESERVED or name in HELPERS or name in self.functions.texts:
                 name, k = f"{base}{k}", k + 1
             taken.add(name)
             t.name = name
 
     # ---------------------------------------------------------------- text
     def text(self) -> str:
-        body = "\n\n\n".join([*(helper(h) for h in sorted(self.helpers)), *(self._class(t) for t in self.templates.values())])
-        imports = ["import math"] if re.search(r"\bmath\.", body) else []
-        imports += ["import torch", *(["import torch.nn.functional as F"] if re.search(r"\bF\.", body) else []), "from torch import Tensor, nn"]
+        numbers = "\n".join(self.functions.numbers)
+        parts = [*(helper(h) for h in sorted(self.helpers)), *self.functions.functions, *(self._class(t) for t in self.templates.values())]
+        body = "\n\n\n".join([*([numbers] if numbers else []), *parts])
+        first = {*self.functions.imports, *(["import math"] if re.search(r"\bmath\.", body) else [])}
+        imports = ["import torch", *(["import torch.nn.functional as F"] if re.search(r"\bF\.", body) else []), "from torch import Tensor, nn"]
         name = self.root.name
         head = f'"""{name}: written by archdsl, needs torch alone.\n\nThe weights lie beside it:\n\n    model = {name}()\n' \
                '    model.load_state_dict(safetensors.torch.load_file("weights.safetensors"))\n"""\n\n'
-        gap = "\n" if imports[0] == "import math" else ""
-        return f"{head}{gap and imports.pop(0)}{gap}{gap}" + "\n".join(imports) + f"\n\n\n{body}\n"
+        above = "\n".join(sorted(first, key=lambda line: (line.startswith("from "), line)))
+        gap = "\n\n" if above else ""
+        return f"{head}{above}{gap}" + "\n".join(imports) + f"\n{'' if numbers else chr(10)}\n{body}\n"
 
     def _class(self, t: Template) -> str:
         lines = [f"class {t.name}(nn.Module):"]
@@ -110,8 +121,11 @@ class _File:
             lines += ["        super().__init__()", *(f"        self.{name} = {name}" for name in read), *setup, ""]
         if len(lines) > 1 and lines[-1]:
             lines.append("")
+        if t.definition.state:
+            assert self.streamed is not None
+            lines += [*methods(self.streamed, t.definition.dtype), ""]
         sizes = {str(n.attrs["name"]) for n in t.definition.graph.nodes if n.op == "input" and "size" in n.attrs}
-        held = {"draws"} if t.definition.draws else set()
+        held = {name for name, there in (("draws", t.definition.draws), ("state", t.definition.state)) if there}
         given = [f"{name}: {'int' if name in sizes else 'dict[str, Tensor]' if name in held else 'Tensor'}" for name in t.inputs]
         lines += wrapped(f"def forward({', '.join(['self', *given])}) -> {_returns(t.definition)}:", 4)
         if shown := types(t, t.definition is self.root):
@@ -188,7 +202,8 @@ def _setup(plain: Plain, children: dict[str, Made], arms: list[tuple[Made, ...]]
 
 
 def _loops(statements: list[str], lists: dict[str, int]) -> list[str]:
-    """Runs of `x = self.layers[i](x)` over a whole ModuleList as a loop; the last may be `return self.layers[i](x)`."""
+    """Runs of `x = self.layers[i](x)` over a whole ModuleList as a loop; the last may be `return self.layers[i](x)`. Addresses
+    of a state count along."""
     out: list[str] = []
     at = 0
     while at < len(statements):
@@ -196,6 +211,10 @@ def _loops(statements: list[str], lists: dict[str, int]) -> list[str]:
         n = lists.get(found[1], 0) if found else 0
         if found and n > 1:
             run = [s.replace(f"{found[1]}[{i}](", "\x02(", 1) for i, s in enumerate(statements[at:at + n])]
+            path = re.sub(r'\["?(\d+)"?\]', r".\1", found[1].removeprefix("self."))
+            told = [s.replace(f'["{path}.{i}.', f'[f"{path}.{{\x03}}.') for i, s in enumerate(run)]
+            counted = told[0] != run[0]
+            run = told
             result = run[0].split(" = ")[0]
             returns = len(run) == n and run[-1].startswith("return ")
             if returns:
@@ -207,7 +226,9 @@ def _loops(statements: list[str], lists: dict[str, int]) -> list[str]:
                 name = one if (one := singular(found[2])) != found[2] else f"{found[2]}_item"
                 while re.search(rf"\b{name}\b", run[0]) or name in RESERVED:
                     name += "_"
-                out.append(f"for {name} in {found[1]}:\n    {run[0].replace(chr(2), name)}")
+                count = next(c for c in ("i", "j", "k", "index") if c != name and not re.search(rf"\b{c}\b", run[0]))
+                over = f"{count}, {name} in enumerate({found[1]})" if counted else f"{name} in {found[1]}"
+                out.append(f"for {over}:\n    {run[0].replace(chr(2), name).replace(chr(3), count)}")
                 out += [f"return {result}"] if returns else []
                 at += n
                 continue
@@ -254,6 +275,10 @@ def _about(doc: str, known: set[str]) -> str:
 
 def _returns(d: Definition) -> str:
     """The type of what `forward` gives."""
+    if d.state:
+        own = "Tensor" if d.outputs == 1 else _several(d.outputs)
+        own = f"tuple[{own}, dict[str, Tensor]]"
+        return f"tuple[{own}, dict[str, Tensor]]" if d.hands_out else own
     if d.hands_out:
         return f"tuple[{'Tensor' if d.outputs == 1 else _several(d.outputs)}, dict[str, Tensor]]"
     return "Tensor" if len(d.graph.outputs) == 1 else _several(len(d.graph.outputs))

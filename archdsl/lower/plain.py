@@ -17,11 +17,15 @@ from archdsl.graph import InitExpr, Param
 from archdsl.lower import parts
 from archdsl.lower.checks import fits
 from archdsl.lower.codegen import Writer, generate, quoted
+from archdsl.lower.plain_state import Kept, check
 from archdsl.lower.plan import Definition
+from archdsl.lower.recurrences import call, named, recurrence_of
 from archdsl.lower.trace import trace
 from archdsl.ops.initializers import INITIALIZERS
+from archdsl.ops.recurrent import Recurrence
 from archdsl.ops.registry import find
 from archdsl.ops.rules import torch_dtype
+from archdsl.streaming import Streamed
 
 HELPERS = {
     "drop_path": '''def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -44,10 +48,6 @@ HELPERS = {
     x.zero_()[(range(n), range(n), *(s // 2 for s in x.shape[2:]))] = 1
     return x''',
 }
-_OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
-_PHASE = 5  # `a if b else c` binds looser than any operator
-
-
 
 
 def helper(name: str) -> str:
@@ -59,13 +59,17 @@ def helper(name: str) -> str:
     return inspect.getsource(op.plain).replace(op.plain.__name__, name).rstrip()
 
 
+_OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+_PHASE = 5  # `a if b else c` binds looser than any operator
+
+
 class Plain:
     """`setup`: lines as text, (target, path of a child), (target, paths of the children in a ModuleList) or (target, paths, key) where each of them
     stands in a ModuleDict of its own. `lists`: ModuleLists and their
     lengths. `helpers`: names of the functions that the text calls (`helper`)."""
 
-    def __init__(self, definition: Definition):
-        self.definition = definition
+    def __init__(self, definition: Definition, streamed: Streamed | None = None):
+        self.definition, self.streamed = definition, streamed
         self.helpers: set[str] = set()
         self.created: set[str] = set()
         self.lists: dict[str, int] = {}
@@ -76,13 +80,20 @@ class Plain:
         self._create()
         self.phases = iter(range(len(definition.arms)))
         self.phase_of: dict[str, int] = {}
-        code = generate(self.traced.graph, free=False, names=self.names, special=self._special, hints=True)
+        self.recurrences: dict[str, Recurrence] = {}
+        for node in self.traced.graph.nodes:
+            if (r := recurrence_of(node)) is not None:
+                self.recurrences[r.name] = r
+                named(node, r)
+        self.kept = kept = Kept(self.traced.graph, definition.state) if definition.state else None
+        code = generate(self.traced.graph, free=False, names=self.names, special=self._special, hints=True, taken=frozenset(self.recurrences))
         unknown = [n for n in code.globals if n not in ("torch", "F", "math")]
         if unknown:
             raise error("A0514", f"`{unknown[0]}` has no form in plain torch", definition.source.span, "this block needs it")
         self.inputs = code.signature
-        self._sized = [s for s in code.statements if "\x00" in s]
-        self.statements = [self._with_powers(s) for s in code.statements]
+        statements = code.statements if kept is None else kept.written(code.statements)
+        self._sized = [s for s in statements if "\x00" in s]
+        self.statements = [self._with_powers(s) for s in statements]
 
     # ---------------------------------------------------------------- weights and children
     def _create(self) -> None:
@@ -256,8 +267,17 @@ class Plain:
             given = writer.arg(node.args[0])
             names = ", ".join(quoted(a) for a, _ in node.args[1])  # type: ignore[union-attr]
             return f"if {given}.keys() != {{{names}}}:\n    raise ValueError(f\"other draws are needed than {{sorted({given})}}\")", 0
+        if node.target is parts.holds:
+            assert self.streamed is not None
+            return check(node, self.streamed, writer.arg), 0
+        if self.kept is not None and node in self.kept.reads:
+            return self.kept.reads[node], 16
+        if (r := recurrence_of(node)) is not None:
+            return call(r, node, writer.arg), 16
         if node.target in (F.layer_norm, F.rms_norm):
             return self._norm(node, writer)
+        if isinstance(node.target, torch._ops.OpOverloadPacket):
+            return self._kernel(node, writer)
         part = self.traced.parts.get(str(node.target)) if node.op == "call_module" else None
         if part is None:
             return None
@@ -272,12 +292,22 @@ class Plain:
         called = f"({', '.join(args)})"
         return f"self.train_arm_{k}{called} if self.training else self.eval_arm_{k}{called}", 0
 
+    def _kernel(self, node: fx.Node, writer: Writer) -> tuple[str, int] | None:
+        """A torch op of ours, by its plain form. None where there is no such form."""
+        name = str(node.target).rpartition(".")[2]
+        op = find(name)
+        if op is None or op.plain is None:
+            return None
+        self.helpers.add(name)
+        args = [*node.args]
+        while args and args[-1] is None:
+            args.pop()
+        return f"{name}({', '.join(map(writer.arg, args))})", 16
+
     def _norm(self, node: fx.Node, writer: Writer) -> tuple[str, int] | None:
         """A norm over the axes of its weight."""
         weight = node.kwargs.get("weight")
         known = weight.meta.get("type") if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
-        if isinstance(node.target, torch._ops.OpOverloadPacket):
-            return self._kernel(node, writer)
         if known is None or tuple(known.shape) != tuple(node.args[1]):  # type: ignore[arg-type]
             return None
         named = {"layer_norm": ("weight", "bias", "eps"), "rms_norm": ("weight", "eps")}[node.target.__name__]  # type: ignore[union-attr]
@@ -292,18 +322,6 @@ class Plain:
             return f"F.dropout({args[0]}, p={part.attrs['rate']!r}, training=self.training)"
         if part.op == "drop_path":
             self.helpers.add("drop_path")
-    def _kernel(self, node: fx.Node, writer: Writer) -> tuple[str, int] | None:
-        """A torch op of ours, by its plain form. None where there is no such form."""
-        name = str(node.target).rpartition(".")[2]
-        op = find(name)
-        if op is None or op.plain is None:
-            return None
-        self.helpers.add(name)
-        args = [*node.args]
-        while args and args[-1] is None:
-            args.pop()
-        return f"{name}({', '.join(map(writer.arg, args))})", 16
-
             return f"drop_path({args[0]}, rate={part.attrs['rate']!r}, training=self.training)"
         if part.op == "batch_norm":
             x, weight, bias, mean, variance = [*args, *["None"] * (5 - len(args))]

@@ -39,7 +39,9 @@ def _broken(line: str, pad: str) -> list[str]:
 
 
 def _chosen(line: str, groups: list[tuple[int, int, list[int]]], pad: int) -> tuple[int, int, list[int]]:
-    """The last bracket, if what stands before it fits on a line, else the longest."""
+    """The last bracket, if what stands before it fits on a line, else the longest; of a function, its arguments."""
+    if line.startswith("def "):
+        return groups[0]
     last = groups[-1]
     if pad + last[0] + 1 <= WIDTH and last[1] - last[0] > 1:
         return last
