@@ -19,6 +19,7 @@ INPUTS = {
     "[B, ...]": "[B = 1, T = 16, 64]", "[B, c, *s]": "[B = 1, 64, H = 14, W = 14]", "[B, c, H, W]": "[B = 1, 64, H = 14, W = 14]",
     "[B, H, W, c]": "[B = 1, H = 14, W = 14, 64]", "[..., heads, T, w]": "[B = 1, 4, T = 16, 16]", "int[...]": "int[B = 1, T = 16] in 0..<1000",
 }
+_CHOSEN = "x: [B = 1, T = 16, 1, 64], index: int[B, T, 2] in 0..<8"
 # Blocks that need more than that: the expression, and the inputs of the model around it where they are no `x`.
 APPLIED: dict[str, tuple[str, str]] = {
     "Attention": ("Attention(4, mask = causal, positions = Rope())(x)", ""),
@@ -26,10 +27,19 @@ APPLIED: dict[str, tuple[str, str]] = {
     "Conv": ("Conv(128, 3, pad = 1)(x)", ""),
     "DropPath": ("DropPath(0.1)(x)", ""),
     "SqueezeExcite": ("SqueezeExcite(16)(x)", ""),
-    "CausalConv": ("CausalConv()(x)", "x: [B = 1, T = 16, 64]"),
-    "GatedRMSNorm": ("GatedRMSNorm(4)(x, gate)", "x: [B = 1, T = 16, 64], gate: [B, T, 64]"),
-    "Mamba2": ("Mamba2(head_dim = 16)(x)", "x: [B = 1, T = 16, 64]"),
     "WindowAttention": ("WindowAttention(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
+    "MergedPrefixes": ("MergedPrefixes()(m, c, a, n, d, b)", "m: f32[B = 1, 4], c: f32[B, 4], a: f32[B, 4, 16], n: f32[B, 4], d: f32[B, 4], "
+                       "b: f32[B, 4, 16]"),
+    "LegendreMemory": ("LegendreMemory(64, theta = 128)(u)", "u: [B = 1, T = 16]"),
+    "LMU": ("LMU(64, theta = 128)(x)", ""),
+    "ExpertLinear": ("ExpertLinear(8, 256)(x, index)", _CHOSEN),
+    "ExpertMLP": ("ExpertMLP(8, 256, gelu)(x, index)", _CHOSEN),
+    "ExpertSwiGLU": ("ExpertSwiGLU(8, 256)(x, index)", _CHOSEN),
+    "Router": ("Router(8)(x)", ""),
+    "TopK": ("TopK(2)(chance)", "chance: f32[B = 1, T = 16, 8]"),
+    "TopP": ("TopP(0.4)(chance)", "chance: f32[B = 1, T = 16, 8]"),
+    "Routed": ("Routed(ExpertSwiGLU(8, 256), 2)(x, gates)", "x: [B = 1, T = 16, 64], gates: [B, T, 8]"),
+    "MoE": ("MoE(8, ExpertSwiGLU(8, 256), TopK(2), active = 2)(x)", ""),
     "SwinBlock": ("SwinBlock(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
 }
 
@@ -52,7 +62,7 @@ def model(block: tree.Block) -> Elaborated:
     expression, inputs = example(block)
     exports = library_exports()
     used = sorted({n for n in re.findall(r"\b[A-Z]\w*", expression) if n in exports})
-    types = [re.sub(r"\[.*", "[...]", o.type.span.text, flags=re.DOTALL) for o in block.outs]  # the element type, and any shape
+    types = [re.sub(r"\[.*", f"[*r{i}]", o.type.span.text, flags=re.DOTALL) for i, o in enumerate(block.outs)]  # the element type, and any shape
     outs = types[0] if len(types) == 1 else "(" + ", ".join(f"out{i}: {t}" for i, t in enumerate(types)) + ")"
     text = "".join(f"use {exports[n]} {{ {n} }}\n" for n in used)
     text += f"model {block.name}Example()({inputs}) -> {outs} {{\n  return {expression} as _\n}}\n"

@@ -65,6 +65,20 @@ def matmul(a, b):
     return torch.matmul(a, b)
 
 
+def _square(x: TensorType) -> TensorType:
+    if len(x.shape) < 2:
+        raise OpError("a square matrix is needed", "x")
+    need_equal(x.shape[-2], x.shape[-1], "the last two axes of `x`", "x")
+    return x
+
+
+@op("matrix_exp(x: [..., n, n]) -> [..., n, n]", infer=_square, own=("x",), roles={"n": "contract"}, saves=("x",),
+    samples=lambda: [{"x": floats(3, 3)}, {"x": floats(2, 1, 1)}, {"x": floats(2, 3, 4, 4)}])
+def matrix_exp(x):
+    """1 + x + x²/2 + x³/6 + …, the exponential of square matrices."""
+    return torch.linalg.matrix_exp(x)
+
+
 @op("outer(a: [..., i], b: [..., j]) -> [..., i, j]", saves={"a": ("b",), "b": ("a",)},
     samples=lambda: [{"a": floats(2, 3, 5), "b": floats(2, 3, 4)}, {"a": floats(1), "b": floats(3)}])
 def outer(a, b):

@@ -66,7 +66,7 @@ def _lti_macs(u: TensorType, a: TensorType, **_: object) -> Size:
     return volume((*u.shape, *a.shape))
 
 
-@recurrent("lti(u: [..., T], a: [m, m], b: [m]) -> [..., T, m]", state={"memory": "f32[..., m]"}, roles={"m": "contract"}, macs=_lti_macs,
+@recurrent("lti(u: [..., T], a: f32[m, m], b: f32[m]) -> [..., T, m]", state={"memory": "f32[..., m]"}, roles={"m": "contract"}, macs=_lti_macs,
            source="arxiv 1907.01463 (Legendre memory units)",
            samples=lambda: [{"u": floats(2, 3, 5), "a": floats(4, 4, low=-0.4, high=0.4), "b": floats(4)},
                             {"u": floats(1, 1), "a": floats(2, 2), "b": floats(2)},
@@ -114,13 +114,17 @@ def lif(x, potential, *, tau=2, threshold=1, slope=4):
     gradient of a spike is that of sigmoid(slope (v - threshold)); none goes through the reset. The recurrence is not linear: no form is parallel."""
     ys = []
     for now in x.unbind(-2):
-        y, potential = _lif_step(now, potential, tau=tau, threshold=threshold, slope=slope)
+        y, potential = _fire(now, potential, tau, threshold, slope)
         ys.append(y)
     return torch.stack(ys, -2), potential
 
 
 @lif.step
 def _lif_step(x, potential, *, tau=2, threshold=1, slope=4):
+    return _fire(x, potential, tau, threshold, slope)
+
+
+def _fire(x, potential, tau, threshold, slope):
     v = potential + (x - potential) / tau
     soft = torch.sigmoid(slope * (v - threshold))
     fired = (v >= threshold).to(v.dtype)
