@@ -27,6 +27,9 @@ APPLIED: dict[str, tuple[str, str]] = {
     "Conv": ("Conv(128, 3, pad = 1)(x)", ""),
     "DropPath": ("DropPath(0.1)(x)", ""),
     "SqueezeExcite": ("SqueezeExcite(16)(x)", ""),
+    "CausalConv": ("CausalConv()(x)", "x: [B = 1, T = 16, 64]"),
+    "GatedRMSNorm": ("GatedRMSNorm(4)(x, gate)", "x: [B = 1, T = 16, 64], gate: [B, T, 64]"),
+    "Mamba2": ("Mamba2(head_dim = 16)(x)", "x: [B = 1, T = 16, 64]"),
     "WindowAttention": ("WindowAttention(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
     "MergedPrefixes": ("MergedPrefixes()(m, c, a, n, d, b)", "m: f32[B = 1, 4], c: f32[B, 4], a: f32[B, 4, 16], n: f32[B, 4], d: f32[B, 4], "
                        "b: f32[B, 4, 16]"),
