@@ -15,8 +15,11 @@ DECODER = {"vocab": 48, "d": 32, "depth": 2, "heads": 4, "kv_heads": 2, "hidden"
 SIZES = {"s.layout": "(1)1(1)", "s.m": 3, "s.dx": 16, "s.dl": 24, "s.hx": 2, "s.hl": 2}
 SMALL: dict[str, dict[str, Any]] = {
     "Llama": DECODER | {"head_dim": 8}, "Olmo2": DECODER, "PeriLN": DECODER | {"head_dim": 8},
+    "Mixtral": DECODER | {"experts": 4}, "QwenMoE": DECODER | {"head_dim": 8, "shared": 40, "experts": 6, "k": 3},
     "Gemma2": DECODER | {"head_dim": 8, "query_width": 8, "reach": 2},
     "Ladder": DECODER | {"depth": 4}, "Desync": DECODER | {"depth": 3, "kv_heads": 4, "devices": 4},
+    "DeltaNetLM": {"vocab": 48, "d": 32, "depth": 4, "heads": 2, "hidden": 48}, "GLA": DECODER | {"head_dim": 4, "value_dim": 8},
+    "Liger": DECODER | {"head_dim": 8, "span": 3, "slots": 4},
     "GPT2": {"vocab": 48, "context": 16, "d": 32, "depth": 2, "heads": 4},
     "GPT": {"vocab": 48, "context": 16, "d": 32, "depth": 2, "heads": 4, "head_dim": 8, "hidden": 48},
     "ITransformer": {"lookback": 12, "horizon": 6, "depth": 2, "d": 16, "hidden": 24, "heads": 2, "variates": 5},
