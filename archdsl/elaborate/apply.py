@@ -114,16 +114,18 @@ def _apply_share(frame: Frame, share: Share, args: Args, span: Span, label: str 
     else:
         _same_weights(share, owner, graph, span)
     if frame.phase:
-        return _results(_read_in_arm(frame, graph, share.path, operands))
+        return _results(_read_in_arm(frame, graph, share.path, operands, span))
     return _emit_call(frame, graph, share.path, operands, span, join(frame.prefix, label) if label not in (None, "_") else None)
 
 
-def _read_in_arm(frame: Frame, graph: Graph, path: str, operands: tuple[Value, ...]) -> tuple[Value, ...]:
+def _read_in_arm(frame: Frame, graph: Graph, path: str, operands: tuple[Value, ...], span: Span) -> tuple[Value, ...]:
     """A shared block inside an arm of `phase`: an arm owns nothing, so the weights are read outside and the block is copied in."""
     flat = flatten(graph)
+    for node in flat.nodes:
+        allowed_in_arm(frame, node.op, span)
     for address, value in flat.emits.items():
         frame.builder.emit(f"{path}.{address}", value, value.node.span)
-    frame.builder.require(flat.guards)
+    frame.builder.home.require(flat.guards)
     known: dict[Value, Value] = dict(zip(flat.inputs, operands))
     for node in flat.nodes:
         if node.op == "param":
@@ -133,6 +135,19 @@ def _read_in_arm(frame: Frame, graph: Graph, path: str, operands: tuple[Value, .
             copy = copy_node(node, known.__getitem__, f"{path}.")
             known.update(zip(node.values, frame.builder.add(copy.op, copy.args, copy.attrs, copy.types, copy.span, copy.name).values))
     return tuple(known[o] for o in flat.outputs)
+
+
+def allowed_in_arm(frame: Frame, op: str, span: Span) -> None:
+    """Raises A0227 for a node that cannot stand in an arm of `phase` or in a `scan`: graphs of their own that neither hold modules nor commit."""
+    if not frame.phase or op not in ("update", "extern"):
+        return
+    scanned = frame.phase == "scan"
+    where = "a `scan`" if scanned else "an arm of `phase`"
+    if op == "extern":
+        raise error("A0227", f"an extern block is applied in {where}", span, "its module would stand inside", help="apply it outside")
+    raise error("A0227", f"a buffer is updated in {where}", span, "its value would depend on the position" if scanned else "in one phase alone",
+                help="yield what it depends on, and update it behind the `scan`" if scanned else
+                "update it outside of the `phase`: updates take effect in training alone")
 
 
 def _same_weights(share: Share, first: Graph, other: Graph, span: Span) -> None:
@@ -371,6 +386,7 @@ def _apply_extern(frame: Frame, template: Template, args: Args, span: Span, segm
     operands = tuple(v for v in given.values() if v is None or isinstance(v, Value))
     types = headers.declared_types(inner, decl.outs, span)
     owner_allowed(frame, span, decl.name)
+    allowed_in_arm(frame, "extern", span)
     frame.builder.home.claim(path, span)
     hyper = tuple((p.name, inner.vars[p.name]) for p in decl.params)
     node = frame.builder.add("extern", operands, {"path": path, "block": decl.name, "arguments": hyper}, types, span)

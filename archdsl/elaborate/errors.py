@@ -195,7 +195,8 @@ NAMES: dict[str, Code] = {
     ),
     "A0227": Code(
         "arms of `phase` that do not fit together",
-        "`phase { train => …  eval => … }` has both arms, and both give tensors of the same types: `.train()` and `.eval()` switch between them.",
+        "`phase { train => …  eval => … }` has both arms, and both give tensors of the same types: `.train()` and `.eval()` switch between them. "
+        "Arms, like the body of a `scan`, neither update buffers nor apply extern blocks.",
         bad=_net("return phase { train => x  eval => concat([x, x], axis = -1) }"),
         good=_net("return phase { train => x  eval => x * 2 }"),
     ),

@@ -7,7 +7,7 @@ from typing import Any
 from archdsl import shapes
 from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.dims import Size
-from archdsl.elaborate.apply import owner_allowed
+from archdsl.elaborate.apply import allowed_in_arm, owner_allowed
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.bodies import bind
 from archdsl.elaborate.builder import join
@@ -189,7 +189,8 @@ def _drawn(frame: Frame, s: tree.Draw, value: InitRef | InitExpr) -> Value:
 
 
 def update(frame: Frame, s: tree.Update) -> None:
-    """`update NAME = VALUE`: what a buffer of this body holds from the next pass on. Raises A0204, A0301."""
+    """`update NAME = VALUE`: what a buffer of this body holds from the next pass on. Raises A0204, A0227, A0301."""
+    allowed_in_arm(frame, "update", s.span)
     target = good(frame.vars.get(s.name, POISON))
     if not isinstance(target, Value) or target.node.op != "param" or frame.builder.params.get(target.node.attrs["path"], None) is None \
             or frame.builder.params[target.node.attrs["path"]].kind != "buffer":

@@ -17,29 +17,31 @@ def print_body(scope: Scope, g: Graph, shares: dict[str, str]) -> None:
     for address, v in g.emits.items():
         if v not in automatic:
             emitted.setdefault(v, []).append(address)
-    called = {n.attrs["path"] for n in g.nodes if n.op == "call"}
-    for path, name in shares.items():
-        if path not in called:  # only its weights are read: they exist from the first application on
-            scope.lines.append(f"_ = {name}({_zeros(scope, g.children[path])})")
+    called: set[str] = set()
     for v in g.inputs:
         scope.lines += [f"emit {a} = {scope.values[v]}" for a in emitted.get(v, ())]
     nodes = [n for n in g.nodes if n.op != "input"]
     at = 0
     while at < len(nodes):
         n = nodes[at]
+        if n.op == "param" and n.attrs["path"] not in scope.params and (owner := read_owner(g, n)) not in called:
+            scope.lines.append(f"_ = {shares[owner]}({_zeros(scope, g.children[owner])})")  # weights exist from the first application on
+            called.add(owner)
         run = _repeat(scope, nodes, at, shares, g)
-        if run > 1:
-            at += run
-        else:
-            line = _node(scope, g, n, shares)
-            if line:
-                scope.lines.append(line)
-            at += 1
+        if run == 1 and (line := _node(scope, g, n, shares)):
+            scope.lines.append(line)
+        called.update(m.attrs["path"] for m in nodes[at:at + run] if m.op == "call")
+        at += run
         for v in nodes[at - 1].values:
             scope.lines += [f"emit {a} = {scope.values[v]}" for a in emitted.get(v, ())]
     for path, child in g.children.items():
-        if path not in called and path not in shares:
+        if path not in called:
             scope.lines.append(f"_ = {scope.applied(child)}({_zeros(scope, child)}) as {path}")
+
+
+def read_owner(g: Graph, n: Node) -> str:
+    """The path of the child whose weight a `param` node reads."""
+    return max((c for c in g.children if n.attrs["path"].startswith(c + ".")), key=len)
 
 
 def _zeros(scope: Scope, child: Graph) -> str:
@@ -51,9 +53,8 @@ def _zeros(scope: Scope, child: Graph) -> str:
 def _node(scope: Scope, g: Graph, n: Node, shares: dict[str, str]) -> str:
     if n.op == "param":
         if Value(n) not in scope.values:
-            path = n.attrs["path"]
-            owner = max((c for c in g.children if path.startswith(c + ".")), key=len)
-            scope.values[Value(n)] = f"{shares[owner]}.{path[len(owner) + 1:]}"
+            owner = read_owner(g, n)
+            scope.values[Value(n)] = f"{shares[owner]}.{n.attrs['path'][len(owner) + 1:]}"
         return ""
     right = _right(scope, n, shares)
     outputs = n.attrs["graph"].outputs if n.op == "call" else n.types[:len(n.types) - len(n.attrs["carries"])] if n.op == "scan" else n.types

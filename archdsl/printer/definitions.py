@@ -8,7 +8,7 @@ from archdsl import dims
 from archdsl.dims import Size
 from archdsl.elaborate.model import Elaborated
 from archdsl.graph import Graph, Guard, InitExpr, Node, Param, TensorType, Value
-from archdsl.printer.bodies import print_body
+from archdsl.printer.bodies import print_body, read_owner
 from archdsl.printer.scope import LANGUAGE_WORDS, Names, Scope, Unprintable, is_word, literal
 from archdsl.source import Source
 
@@ -159,8 +159,7 @@ def _shared(g: Graph) -> dict[str, str]:
         if n.op == "call":
             calls[n.attrs["path"]] = calls.get(n.attrs["path"], 0) + 1
         elif n.op == "param" and n.attrs["path"] not in own:
-            owner = max((c for c in g.children if n.attrs["path"].startswith(c + ".")), key=len)
-            out[owner] = ""
+            out[read_owner(g, n)] = ""
     out.update({p: "" for p, k in calls.items() if k > 1})
     return out
 
