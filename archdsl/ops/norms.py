@@ -6,7 +6,7 @@ from typing import Any
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axis_of, floats, need_count, need_equal, need_float, need_rank, replaced, size, wider
+from archdsl.ops.rules import axis_of, cast_to, floats, need_count, need_equal, need_float, need_rank, replaced, size, wider
 
 
 def _affine(x: TensorType, axis: int, **operands: TensorType | None) -> TensorType:
@@ -17,7 +17,7 @@ def _affine(x: TensorType, axis: int, **operands: TensorType | None) -> TensorTy
                 raise OpError(f"one axis is needed, and this has {len(v.shape)}: {v}", name)
             need_equal(v.shape[0], x.shape[axis], f"the length of `{name}` and axis {axis} of `x`", name)
             if v.dtype != x.dtype:
-                raise OpError(f"`x` is {x} and `{name}` is {v}: the element types differ", name, help=f"cast it: `cast({name}, {x.dtype})`")
+                raise OpError(f"`x` is {x} and `{name}` is {v}: the element types differ", name, help=f"cast it: {cast_to(x.dtype, name)}")
     return TensorType(x.dtype, x.shape)
 
 

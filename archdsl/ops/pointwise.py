@@ -12,6 +12,7 @@ from archdsl.ops.rules import (
     Sample,
     bools,
     broadcast,
+    cast_to,
     chosen,
     elementwise,
     floats,
@@ -36,7 +37,7 @@ def _float_unary(x: TensorType, **_: Any) -> TensorType:
 
 def _number_unary(x: TensorType, **_: Any) -> TensorType:
     if x.dtype == "bool":
-        raise OpError(f"a tensor of numbers is needed, and this one is {x}", "x", help="cast it first: `cast(x, int)`")
+        raise OpError(f"a tensor of numbers is needed, and this one is {x}", "x", help=f"cast it first: {cast_to('int')}")
     return TensorType(x.dtype, x.shape)
 
 

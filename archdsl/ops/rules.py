@@ -138,7 +138,7 @@ def promote(*operands: Any, about: str | None = None) -> str:
     if result == _number or result is None:
         tensors = ", ".join(str(x) for x in operands if isinstance(x, TensorType))
         raise OpError(f"a fractional number meets {tensors or 'no tensor'}: the result has no float type to take", about,
-                      help="cast the tensor first, as in `cast(x, f32)`")
+                      help=f"cast the tensor first, as in {cast_to('float')}")
     return result
 
 
@@ -149,9 +149,14 @@ def number_dtype(x: Any) -> str:
     return "bool" if isinstance(x, bool) else _number if isinstance(x, (float, Fraction)) else "int"
 
 
+def cast_to(dtype: str, name: str = "x") -> str:
+    """How a text casts an operand, for help."""
+    return f'`cast({name}, "{dtype}")`'
+
+
 def need_float(x: Any, about: str = "x") -> None:
     if isinstance(x, TensorType) and not x.is_float:
-        raise OpError(f"a float tensor is needed, and this one is {x}", about, help=f"cast it first: `cast({about}, f32)`")
+        raise OpError(f"a float tensor is needed, and this one is {x}", about, help=f"cast it first: {cast_to('float', about)}")
 
 
 def need_dtype(x: Any, dtypes: Iterable[str], about: str, what: str) -> None:
@@ -162,7 +167,7 @@ def need_dtype(x: Any, dtypes: Iterable[str], about: str, what: str) -> None:
 def need_number(x: Any, about: str = "x") -> None:
     if isinstance(x, bool) or isinstance(x, TensorType) and x.dtype == "bool":
         raise OpError(f"numbers are needed, and this is {x if isinstance(x, TensorType) else 'a truth value'}", about,
-                      help=f"cast it first: `cast({about}, int)`")
+                      help=f"cast it first: {cast_to('int', about)}")
 
 
 def need_index(x: Any, about: str = "index") -> None:
@@ -181,7 +186,7 @@ def same_dtype(**operands: Any) -> str:
     for name, b in rest:
         if b.dtype != a.dtype:
             raise OpError(f"`{first}` is {a} and `{name}` is {b}: the element types differ", name,
-                          help=f"cast one of them, as in `cast({name}, {a.dtype})`")
+                          help=f"cast one of them, as in {cast_to(a.dtype, name)}")
     need_float(a, first)
     return a.dtype
 

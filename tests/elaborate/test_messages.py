@@ -1,6 +1,8 @@
 """Where messages point and what they say, for mistakes that newcomers make."""
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from archdsl.diagnostics.render import helps
@@ -98,3 +100,18 @@ def test_mistakes_about_operands(body: str, code: str, at: str, message: str, sa
     assert (d.code, d.span.text) == (code, at)
     assert d.message.startswith(message)
     assert said is None or any(said in text for text in (*d.help, *d.notes))
+
+
+@pytest.mark.parametrize(("inputs", "call", "operand"), [
+    ("x: int[B, T, 8]", "softmax(x)", "x"),
+    ("x: bool[B, T, 8]", "neg(x)", "x"),
+    ("x: int[B, T, 8]", "sqrt(x)", "x"),
+    ("x: [B, T, 8], w: f64[8]", "layer_norm(x, w)", "w"),
+    ("x: [B, T, 8], w: f64[8, 8]", "linear(x, w)", "w"),
+])
+def test_what_a_message_offers_to_cast_can_be_written(inputs: str, call: str, operand: str):
+    found = fault(lambda: model(f"return {call}", f"({inputs}) -> y: [_, _, _]"))
+    offered = re.search(r"`(cast\([^`]*\))`", " ".join(found.help))
+    assert offered, found
+    cast = re.sub(r"cast\(\w+", f"cast({operand}", offered[1])
+    model(f"y = {re.sub(rf'(?<=[( ]){operand}(?=[,)])', cast, call)}\nreturn mean(cast(y, \"float\"))", f"({inputs}) -> y: []")
