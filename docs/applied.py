@@ -17,6 +17,7 @@ ARGUMENTS = {
 INPUTS = {
     "[..., T, d]": "[B = 1, T = 16, 64]", "[..., d]": "[B = 1, T = 16, 64]", "[..., i]": "[B = 1, T = 16, 64]", "[*s]": "[B = 1, T = 16, 64]",
     "[B, ...]": "[B = 1, T = 16, 64]", "[B, c, *s]": "[B = 1, 64, H = 14, W = 14]", "[B, c, H, W]": "[B = 1, 64, H = 14, W = 14]",
+    "[..., w]": "[B = 1, T = 16, 64]", "[..., T, c]": "[B = 1, T = 16, 64]",
     "[B, H, W, c]": "[B = 1, H = 14, W = 14, 64]", "[..., heads, T, w]": "[B = 1, 4, T = 16, 16]", "int[...]": "int[B = 1, T = 16] in 0..<1000",
 }
 _CHOSEN = "x: [B = 1, T = 16, 1, 64], index: int[B, T, 2] in 0..<8"
@@ -30,6 +31,10 @@ APPLIED: dict[str, tuple[str, str]] = {
     "CausalConv": ("CausalConv()(x)", "x: [B = 1, T = 16, 64]"),
     "GatedRMSNorm": ("GatedRMSNorm(4)(x, gate)", "x: [B = 1, T = 16, 64], gate: [B, T, 64]"),
     "Mamba2": ("Mamba2(head_dim = 16)(x)", "x: [B = 1, T = 16, 64]"),
+    "LowRank": ("LowRank(128, rank = 16)(x)", ""),
+    "HeadsOut": ("HeadsOut(gate = true)(y, x)", "y: [B = 1, 4, T = 16, 16], x: [B, T, 64]"),
+    "SlotAttention": ("SlotAttention()(q, k, v, rate)", "q: [B = 1, 4, T = 16, 16], k: [B, 4, T, 16], v: [B, 4, T, 16], rate: f32[B, 4, T, 8]"),
+    "Bidirectional": ("Bidirectional(GatedLinearAttention(4) as on, GatedLinearAttention(4) as back)(x)", ""),
     "WindowAttention": ("WindowAttention(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
     "MergedPrefixes": ("MergedPrefixes()(m, c, a, n, d, b)", "m: f32[B = 1, 4], c: f32[B, 4], a: f32[B, 4, 16], n: f32[B, 4], d: f32[B, 4], "
                        "b: f32[B, 4, 16]"),
