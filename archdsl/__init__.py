@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from archdsl.lower.compile import checkpoint_layers, compile_layers
     from archdsl.spec import Spec, expression, load, loads
     from archdsl.store import open
+    from archdsl.training.fit import fit
     from archdsl.tying import tie
     from archdsl.weights import export_weights, import_weights
 
@@ -30,12 +31,13 @@ _LAZY = {
     "generate_stream": "archdsl.generation",
     "compile_layers": "archdsl.lower.compile",
     "checkpoint_layers": "archdsl.lower.compile",
+    "fit": "archdsl.training.fit",
     "Captured": "archdsl.capture.result",
 }
 
 __all__ = [
     "ArchError", "Captured", "Diagnostic", "Spec", "__version__", "bake", "capture", "checkpoint_layers", "compile_layers", "export_weights",
-    "expression", "generate", "generate_stream", "import_weights", "load", "loads", "open", "tie",
+    "expression", "fit", "generate", "generate_stream", "import_weights", "load", "loads", "open", "tie",
 ]
 
 

@@ -44,6 +44,8 @@ from archdsl.reports.registry import REPORTS
 from archdsl.source import Source
 from archdsl.spec import check_file, loads
 from archdsl.syntax import tree
+from archdsl.tasks import registry as tasks
+from archdsl.tasks.registry import TASKS
 
 SHOWN_ONLY = {"sh", "text", "toml", "json", "python", ""}
 PARAMS, INPUTS, OUT = "d: int = 64, heads: int = 4", "x: [B, T, d]", "[B, T, _]"
@@ -192,9 +194,9 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
     names: dict[str, Any] = {"__name__": "__main__"}
     out = []
     (folder / "specs").symlink_to(Path(__file__).parent.parent / "specs")
-    for registry in (ops, passes, reports):
+    for registry in (ops, passes, reports, tasks):
         registry.load()  # what is loaded later would be lost when the tables are put back
-    kept: list[Any] = [(table, dict(table)) for table in (OPS, PASSES, REPORTS)]
+    kept: list[Any] = [(table, dict(table)) for table in (OPS, PASSES, REPORTS, TASKS)]
     try:
         for b in blocks(document):
             if "file" in b.options:

@@ -7,8 +7,8 @@ CODES = {
     "A0651": Code(
         "nothing has this name",
         "`archdsl explain` knows codes of diagnostics (A0303), ops (lower case: `linear`), blocks and modules of the library (`Attention`, "
-        "`std.norm`), passes, reports, and the words of the language: functions (`multiples`), masks (`causal`), initialisers (`zeros`), statements "
-        "(`choose`). `archdsl ops` lists the ops, `archdsl passes` the passes; `archdsl ops WORD` and `archdsl list WORD` search.",
+        "`std.norm`), passes, reports, tasks, and the words of the language: functions (`multiples`), masks (`causal`), initialisers (`zeros`), "
+        "statements (`choose`). `archdsl ops` lists the ops, `archdsl passes` the passes; `archdsl ops WORD` and `archdsl list WORD` search.",
         bad="archdsl explain atention",
         good="archdsl explain attention",
     ),

@@ -1,4 +1,4 @@
-"""The pages of `archdsl explain`: one for each code, op, library block, module, pass, report and word of the language."""
+"""The pages of `archdsl explain`: one for each code, op, library block, module, pass, report, task and word of the language."""
 from __future__ import annotations
 
 import re
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from archdsl.ops.registry import Op
     from archdsl.passes.registry import Pass
     from archdsl.reports.registry import Rule
+    from archdsl.tasks.registry import TaskRule
 
 WIDTH = 100
 
 
 class Page(TypedDict):
-    """`kind` is code, op, block, pass, report, function, mask, initialiser, module or word; `text` is the whole page."""
+    """`kind` is code, op, block, pass, report, task, function, mask, initialiser, module or word; `text` is the whole page."""
 
     topic: str
     kind: str
@@ -27,7 +28,7 @@ class Page(TypedDict):
 
 
 def find_page(topic: str) -> Page:
-    """The page about a code, an op, a block, a module, a pass, a report or a word of the language. Raises A0651 with the nearest names."""
+    """The page about a code, an op, a block, a module, a pass, a report, a task or a word of the language. Raises A0651 with the nearest names."""
     code = topic.strip("[]").upper()
     if re.fullmatch(r"A\d{4}", code):
         page = all_codes().get(code)
@@ -54,12 +55,18 @@ def find_page(topic: str) -> Page:
     told = find_report(topic)
     if told:
         return {"topic": topic, "kind": "report", "text": report_page(told)}
+    from archdsl.tasks.registry import TASKS
+    from archdsl.tasks.registry import find as find_task
+
+    trained = find_task(topic)
+    if trained:
+        return {"topic": topic, "kind": "task", "text": report_page(trained, "task")}
     if installed(topic):
         return {"topic": topic, "kind": "op", "text": op_page(OPS[topic])}
     other = _word(topic)
     if other:
         return other
-    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *registry.PASSES, *_words()])
+    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *registry.PASSES, *TASKS, *_words()])
 
 
 def _word(topic: str) -> Page | None:
@@ -127,9 +134,9 @@ def pass_page(rule: Pass) -> str:
     return f"pass {rule.signature}\n\n{_filled(rule.doc)}\n\n" + "\n".join(textwrap.fill(f, WIDTH, subsequent_indent="  ") for f in facts)
 
 
-def report_page(rule: Rule) -> str:
-    """Signature, meaning of the options and of the columns."""
-    return f"report {rule.signature}\n\n{_filled(rule.doc)}" + (f"\n\nsource: {rule.source}" if rule.source else "")
+def report_page(rule: Rule | TaskRule, kind: str = "report") -> str:
+    """Signature, meaning of the options and of the columns; of a task, what is asked."""
+    return f"{kind} {rule.signature}\n\n{_filled(rule.doc)}" + (f"\n\nsource: {rule.source}" if rule.source else "")
 
 
 def _filled(doc: str) -> str:

@@ -66,10 +66,10 @@ def fmt(paths: Paths, check: Annotated[bool, typer.Option("--check", help="Chang
 
 
 @app.command()
-def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK|PASS|REPORT|WORD", show_default=False,
+def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK|PASS|REPORT|TASK|WORD", show_default=False,
                                                  help="For example A0303, linear, Attention, std.norm, bake, causal.")],
             json: Json = False) -> int:
-    """Explain a diagnostic's code, an op, a block or module of the library, a pass, a report or a word of the language."""
+    """Explain a diagnostic's code, an op, a block or module of the library, a pass, a report, a task or a word of the language."""
     from archdsl.cli.commands.explain import explain
 
     return explain(topic, json)
@@ -231,6 +231,34 @@ def report(
     from archdsl.cli.commands.report import report
 
     return report(name, sources, at or [], settings or [], json)
+
+
+@app.command()
+def train(
+    source: Source,
+    task: Annotated[str, typer.Option(metavar="TASK", help="Data and objective, with options if wanted: 'mqar(pairs = 8)'.", show_default=False)],
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="How many batches.", show_default=False)],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="DIR", help="The folder to write: model, checkpoints, log.jsonl.", show_default=False)],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in DIR.")] = False,
+    settings: Settings = None,
+    batch: Annotated[int, typer.Option(min=1, metavar="SIZE", help="Examples in a batch.")] = 32,
+    lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of AdamW.")] = 0.0,
+    schedule: Annotated[Literal["constant", "linear", "cosine"], typer.Option(help="Of the learning rate, behind the warm-up.")] = "constant",
+    warmup: Annotated[int, typer.Option(min=0, metavar="STEPS", help="Steps in which the learning rate rises.")] = 0,
+    clip: Annotated[float | None, typer.Option(metavar="NORM", help="The largest norm of the gradients.", show_default=False)] = None,
+    groups: Annotated[list[str] | None, typer.Option("--group", metavar="'(lr = 1e-4) on SELECTOR'", show_default=False,
+                                                     help="Settings of some parameters: lr, weight_decay, frozen; may be repeated.")] = None,
+    every: Annotated[int, typer.Option(min=1, metavar="STEPS", help="Steps between checkpoints.")] = 100,
+    seed: Annotated[int, typer.Option(help="For initial weights, data and draws.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    json: Json = False,
+) -> int:
+    """Train a model on a task. The folder is one that SOURCE may name; an interrupted training is resumed exactly."""
+    from archdsl.cli.commands.train import Asked, train
+
+    asked = Asked(steps, batch, seed, lr, weight_decay, schedule, warmup, clip, groups or [], every, device)
+    return train(source, task, settings or [], out, resume, asked, json)
 
 
 @app.command()

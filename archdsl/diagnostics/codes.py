@@ -29,6 +29,8 @@ OWNERS = (
     "archdsl.weights",           # A05 weights from files and foreign models
     "archdsl.passes.errors",     # A056x passes
     "archdsl.reports.errors",    # A058x reports
+    "archdsl.tasks.errors",      # A059x tasks
+    "archdsl.training.errors",   # A059x training
     "archdsl.tying",             # A05 models with weights in common
     "archdsl.modules",           # A06 imports
     "archdsl.store",             # A052x compiled folders

@@ -7,12 +7,13 @@ what stands inside applications of a block, `branch:attention` what stands in re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.graph import Node
+from archdsl.passes.expressions import DATA, own_stage
 from archdsl.passes.flat import Flat, ordered
 from archdsl.source import Source, Span
 
@@ -26,6 +27,16 @@ def select(flat: Flat, text: str, span: Span | None = None, tables: Mapping[str,
     if not found:
         raise reader.fault(f"the selector `{text}` chooses nothing", help=reader.hints())
     return ordered([n for n in flat.nodes if id(n) in found])
+
+
+def select_weights(flat: Flat, text: str, span: Span | None = None) -> list[str]:
+    """The addresses of the parameters that a selector chooses, in the graph's order: those at or below its paths, and those that the nodes of its
+    `op:`, `block:` and `branch:` read, through expressions of weights too. Raises A0563 when there are none, or for a word without a meaning."""
+    reader = _WeightReader(flat, text, span, {})
+    found = reader.any()
+    if not found:
+        raise reader.fault(f"the selector `{text}` chooses no parameters", help=reader.hints())
+    return [a for a in reader.parameters if a in found]
 
 
 def addresses(flat: Flat, nodes: list[Node]) -> list[str]:
@@ -48,7 +59,7 @@ class _Reader:
         return error("A0563", message, self.span, **more)
 
     def hints(self) -> tuple[str, ...]:
-        known = sorted({part for a in self._places() for part in a.split(".") if not part.isdigit()})
+        known = sorted({part for a in self._places() for part in a.split(".") if part and not part.isdigit()})
         found = [h for word in self.seen for h in did_you_mean(word, known)]
         return tuple(found) or (f"there are {', '.join(known[:12])}",)
 
@@ -63,14 +74,14 @@ class _Reader:
         self.at += 1
         return self.tokens[self.at - 1]
 
-    def any(self) -> set[int]:
+    def any(self) -> set[Any]:
         found = self.term()
         while self.peek() in ("&", "|", "-") and self.peek():
             sign, other = self.next(), self.term()
             found = found & other if sign == "&" else found | other if sign == "|" else found - other
         return found
 
-    def term(self) -> set[int]:
+    def term(self) -> set[Any]:
         if self.peek() == "(":
             self.next()
             found = self.any()
@@ -84,7 +95,7 @@ class _Reader:
         return self.path()
 
     # ------------------------------------------------------------ terms
-    def kind(self, kind: str, name: str) -> set[int]:
+    def kind(self, kind: str, name: str) -> set[Any]:
         if kind == "op":
             from archdsl.ops.registry import OPS, find
 
@@ -107,12 +118,12 @@ class _Reader:
             return {id(n) for b in branches(self.flat) if b.kind == name for n in b.nodes} & set(self.nodes)
         raise self.fault(f"`{kind}:` cannot be selected by yet", help="`op:`, `block:` and `branch:` can")
 
-    def _innermost(self, name: str, chosen: set[int]) -> set[int]:
+    def _innermost(self, name: str, chosen: set[int]) -> set[Any]:
         """Without the scopes that merely hold others of these: a model that applies blocks of that name in blocks of its own."""
         named = {id(s) for s in self.flat.scopes if id(s) in chosen and s.graph.name == name}
         return named or chosen
 
-    def call(self) -> set[int]:
+    def call(self) -> set[Any]:
         name, _ = self.next(), self.next()
         inside: list[str] = []
         while self.peek() != ")":
@@ -128,7 +139,12 @@ class _Reader:
         order = sorted(table, key=lambda a: (table[a], a), reverse=name == "highest")[:int(inside[0])]
         return set().union(*({i for i, n in self.nodes.items() if any(a == p or a.startswith(f"{p}.") for a in self._standing(n))} for p in order))
 
-    def path(self) -> set[int]:
+    def path(self) -> set[Any]:
+        """The nodes at a path."""
+        fits = self.at_path()
+        return {i for i, n in self.nodes.items() if any(map(fits, self._standing(n)))}
+
+    def at_path(self) -> Callable[[str], bool]:
         """`layers[8:24].*.q`: one test for each segment."""
         tests: list[Any] = [self.segment()]
         while self.peek() in (".", "["):
@@ -144,7 +160,7 @@ class _Reader:
                 hits[address] = len(parts) >= len(tests) and all(t(p, parts[:i]) for i, (t, p) in enumerate(zip(tests, parts)))
             return hits[address]
 
-        return {i for i, n in self.nodes.items() if any(map(fits, self._standing(n)))}
+        return fits
 
     def segment(self) -> Any:
         token = self.next()
@@ -189,3 +205,46 @@ class _Reader:
         yield from (v.node.attrs["path"] for v in n.operands() if v.node.op == "param")
         if n.op in ("param", "update"):
             yield n.attrs["path"]
+
+
+class _WeightReader(_Reader):
+    """The same language, about parameters: sets hold addresses."""
+
+    def __init__(self, flat: Flat, text: str, span: Span | None, tables: Mapping[str, Any]):
+        super().__init__(flat, text, span, tables)
+        self.parameters = [a for a, p in flat.params.items() if p.kind == "param"]
+
+    def path(self) -> set[Any]:
+        fits = self.at_path()
+        return {a for a in self.parameters if fits(a)}
+
+    def kind(self, kind: str, name: str) -> set[Any]:
+        chosen = super().kind(kind, name)
+        read = _reads(self.flat, lambda n: id(n) in chosen, {}, (lambda n: n.op == name) if kind == "op" else None)
+        return read & set(self.parameters)
+
+    def _places(self) -> set[str]:
+        return {*super()._places(), *self.parameters}
+
+
+def _reads(flat: Flat, chosen: Callable[[Node], bool], given: Mapping[int, frozenset[str]], inside: Callable[[Node], bool] | None,
+           prefix: str = "") -> set[str]:
+    """The weights that chosen nodes are or read, through expressions of weights alone. `given`: the weights that inputs stand for, by id. The arms of
+    a phase are looked into for nodes that are `inside`."""
+    made: dict[int, frozenset[str] | None] = {}  # of which weights alone a node is made; None for data
+    found: set[str] = set()
+    for n in ordered(flat.nodes):
+        parts = [made[id(v.node)] for v in n.operands()]
+        if n.op == "param":
+            made[id(n)] = frozenset((prefix + n.attrs["path"],))
+        elif n.op == "input":
+            made[id(n)] = given.get(id(n))
+        else:
+            made[id(n)] = None if None in parts or own_stage(n) == DATA else frozenset().union(*(p for p in parts if p is not None))
+        if chosen(n):
+            found.update(*(p for p in (*parts, made[id(n)] if n.op == "param" else None) if p is not None))
+        if n.op == "phase" and inside is not None:
+            for below in (Flat(n.attrs["train"]), Flat(n.attrs["eval"])):
+                formal = {id(v.node): p for v, p in zip(below.root.inputs, parts) if p is not None}
+                found |= _reads(below, inside, formal, inside, prefix + flat.scope(n).prefix)
+    return found

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from archdsl.elaborate.frame import Frame
     from archdsl.passes.model import Model
     from archdsl.reports.registry import Rule
+    from archdsl.tasks.registry import TaskRule
 
 
 @record(frozen=True)
@@ -78,7 +79,7 @@ def read(node: tree.Transform, frame: Frame) -> Step:
     return Step(rule.name, options, node.selector, node.using, node.span)
 
 
-def options_of(rule: Pass | Rule, node: tree.Transform, code: str, frame: Frame | None = None) -> dict[str, Any]:
+def options_of(rule: Pass | Rule | TaskRule, node: tree.Transform, code: str, frame: Frame | None = None) -> dict[str, Any]:
     """The options that a text gives, with the defaults of the others. Raises `code` for those that do not belong, A0204 for values."""
     from archdsl.elaborate.expressions import evaluate
     from archdsl.elaborate.headers import convert
@@ -107,7 +108,7 @@ def _name_span(node: tree.Transform) -> Span:
     return Span(node.span.source, node.span.start + at, node.span.start + at + len(node.name)) if at >= 0 else node.span
 
 
-def defaults(rule: Pass | Rule) -> dict[str, Any]:
+def defaults(rule: Pass | Rule | TaskRule) -> dict[str, Any]:
     """The options that have defaults, with them."""
     if rule.usual is None:
         from archdsl.elaborate.expressions import evaluate

@@ -492,3 +492,42 @@ def example(code: str, text: str, monkeypatch: Any) -> Callable[[], Any]:
 
         names["timm"] = timm
     return lambda: exec(compile(text, "example.py", "exec"), names)
+
+
+# ---------------------------------------------------------------- training
+def trained(**settings: Any) -> Any:
+    """A training of one step in the folder `out`."""
+    from archdsl.training.fit import fit
+
+    model = archdsl.load(write("net.arch", NET)).build()
+    return fit(model, lambda m, x, step: ((m(x) ** 2).mean(), {}), lambda step: model.head.weight.new_ones(1, 4, 8), steps=1, out="out", **settings)
+
+
+@case("A0595")
+def holds_a_training(_: Any) -> Any:
+    trained()
+    return trained()
+
+
+@case("A0596")
+def another_training(_: Any) -> Any:
+    trained()
+    return trained(lr=0.5, seed=3, resume=True)
+
+
+@case("A0597")
+def not_finite(_: Any) -> Any:
+    from archdsl.training.fit import fit
+
+    model = archdsl.load(write("net.arch", NET)).build()
+    x = model.head.weight.new_ones(1, 4, 8)
+    return fit(model, lambda m, x, step: ((m(x) ** 2).mean() * (1 if step < 7 else float("nan")), {}), [x], steps=20, every=5, out="out")
+
+
+@case("A0598")
+def no_data(monkeypatch: Any) -> Any:
+    from archdsl.tasks import images, parse
+
+    images._digits.cache_clear()
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    return parse("digits")

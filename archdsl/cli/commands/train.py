@@ -1,0 +1,102 @@
+"""archdsl train: a model, a task, a folder."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from archdsl.cli.output import count, progress, show_json, show_table
+from archdsl.cli.source import Opened, open_source, read_settings
+from archdsl.diagnostics.model import error
+from archdsl.source import Source, Span
+
+if TYPE_CHECKING:
+    from archdsl.tasks.model import Task
+
+
+class Asked(NamedTuple):
+    """What the command line says of the training itself."""
+
+    steps: int
+    size: int
+    seed: int
+    lr: float
+    weight_decay: float
+    schedule: str
+    warmup: int
+    clip: float | None
+    groups: list[str]
+    every: int
+    device: str
+
+
+def train(source: str, task: str, settings: list[str], out: str, resume: bool, asked: Asked, json: bool) -> int:
+    """Trains, or goes on with, a model; prints the metrics of the validation split."""
+    from archdsl.tasks.registry import parse
+    from archdsl.training.checkpoint import read_settings as resumable
+    from archdsl.training.folder import refuse_another
+    from archdsl.training.groups import parse_group
+    from archdsl.training.interface import check_inputs
+
+    known = parse(task)
+    opened = open_source(source)
+    knobs = read_settings(settings)
+    made = opened.spec.elaborate(opened.variant, knobs)
+    groups = [parse_group(g) for g in asked.groups]
+    _check_form(opened)
+    check_inputs(made, known, asked.size)
+    if resume:
+        resumable(out)
+    else:
+        refuse_another(Path(out))
+    device = _device(asked.device)
+    with progress("loading torch"):
+        from archdsl.store import compile_to, open
+        from archdsl.training.fit import fit
+        from archdsl.training.interface import check_call
+    with progress(f"building {source}"):
+        model: Any = open(source, device) if opened.folder is not None else opened.spec.build(opened.variant, asked.seed, device, knobs=knobs)
+        check_call(model, known, asked.size, made)
+        if not resume:
+            compile_to(out, opened.spec, opened.variant, knobs, seed=asked.seed, again=opened.folder,
+                       weights={k: v.cpu() for k, v in model.state_dict().items()})
+    data = {"task": known.text, "data": known.digest, "batch": asked.size}
+    batches = known.batches("train", asked.size, asked.seed, device)
+    run = fit(model, known, batches, groups, steps=asked.steps, seed=asked.seed, lr=asked.lr, weight_decay=asked.weight_decay,
+              schedule=asked.schedule, warmup=asked.warmup, clip=asked.clip, out=out, every=asked.every, resume=resume, settings=data)
+    with progress("evaluating"):
+        found = known.evaluate(model, "valid", size=asked.size, seed=asked.seed)
+    _show(out, model, known, run.log[-1]["loss"], run.step, found, json)
+    return 0
+
+
+def _show(out: str, model: Any, task: Task, loss: float, step: int, found: dict[str, float], json: bool) -> None:
+    if json:
+        show_json({"out": out, "task": task.text, "steps": step, "loss": loss, "valid": found})
+        return
+    print(f"{out}: {type(model).__name__}, {count(step, 'step')} of {task.text}\n")
+    show_table(["split", *found], [["valid", *(f"{v:.4f}" for v in found.values())]], right=range(1, 1 + len(found)))
+
+
+def _check_form(opened: Opened) -> None:
+    if opened.folder is None:
+        return
+    from archdsl.store import read_manifest
+
+    form = read_manifest(Path(opened.folder)).form
+    if form != "parallel":
+        span = Span(Source("SOURCE", opened.folder), 0, len(opened.folder))
+        raise error("A0599", f"{opened.folder} holds the form `{form}`, which is for evaluation", span,
+                    help="compile the spec in the form `parallel`: its weights are the same")
+
+
+def _device(name: str) -> Any:
+    """torch's device. Raises ArchError A0599 for one that is not there."""
+    with progress("loading torch"):
+        import torch
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as fault:
+        raise error("A0599", f"there is no device `{name}`: {str(fault).splitlines()[0]}", Span(Source("--device", name), 0, len(name)),
+                    help="`cpu` is always there, `cuda` where torch finds a GPU") from None
+    return device

@@ -1,0 +1,189 @@
+"""What a task is: inputs, sizes, batches as a pure function, an objective, metrics."""
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from archdsl.lazy import F, torch
+from archdsl.records import record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from archdsl.tasks.registry import TaskRule
+
+Batch = dict[str, Any]
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+IGNORE = -100
+"""A target that counts neither for the loss nor for metrics, as in torch."""
+
+
+@record(frozen=True)
+class Axis:
+    """An input of a task: `shape` by names of `sizes` and numbers ("B" is the batch), `kind` int or float, the range of whole numbers."""
+
+    name: str
+    kind: Literal["int", "float"]
+    shape: tuple[str | int, ...]
+    low: int | None = None
+    high: int | None = None
+
+    def __str__(self) -> str:
+        limits = "" if self.low is None else f" in {self.low}..{self.high}"
+        return f"{self.name}: {'int' if self.kind == 'int' else ''}[{', '.join(map(str, self.shape))}]{limits}"
+
+
+class Task(ABC):
+    """Data, objective and metrics. Options are attributes, set before `setup` is called; `@task(SIGNATURE)` registers a class.
+
+    `inputs`: what a model takes, in order. `sizes`: a number for each name in their shapes but "B". `classes`: how many values a target has: the last
+    axis of the model's first result holds at least as many scores. `count`: how many examples a split has, None where they never end.
+    """
+
+    rule: ClassVar[TaskRule]
+    options: dict[str, Any]
+    inputs: tuple[Axis, ...]
+    sizes: dict[str, int]
+    classes: int
+
+    def __init__(self, **options: Any):
+        """Raises ArchError A0592 for options that do not go together, A0598 for data that is not there."""
+        self.options = {**self.rule.defaults, **options}
+        unknown = self.options.keys() - {p.name for p in self.rule.params}
+        if unknown:
+            raise TypeError(f"the task {self.rule.name} has no option {sorted(unknown)[0]!r}: {self.rule.signature}")
+        for name, value in self.options.items():
+            setattr(self, name, value)
+        self.setup()
+
+    @abstractmethod
+    def setup(self) -> None:
+        """Sets `inputs`, `sizes` and `classes` from the options."""
+
+    @abstractmethod
+    def batch(self, split: Split, index: int, size: int, seed: int = 0) -> Batch:
+        """The `index`-th batch of `size` examples: a tensor for each input by name, and `targets`. A pure function of its arguments."""
+
+    @abstractmethod
+    def targets_shape(self, size: int) -> tuple[int, ...]:
+        """The shape of `targets` in a batch of `size`: that of the model's first result without its last axis."""
+
+    def count(self, split: Split) -> int | None:
+        """How many examples a split has; None where they never end."""
+        return None
+
+    @property
+    def digest(self) -> str:
+        """Tells data that differ: what the data depends on beside the options."""
+        return ""
+
+    @property
+    def text(self) -> str:
+        """The task with all its options, as `parse` reads it."""
+        from archdsl.elaborate.values import show
+        from archdsl.spec import python_setting
+
+        return f"{self.rule.name}({', '.join(f'{k} = {show(python_setting(k, v).value)}' for k, v in self.options.items())})"
+
+    def __repr__(self) -> str:
+        return self.text
+
+    # ---------------------------------------------------------------- what every task has in common
+    def call(self, model: Module, batch: Batch) -> Tensor:
+        """The model's first result, scores [*targets, classes or more]."""
+        y = model(*(batch[i.name] for i in self.inputs))
+        return y[0] if isinstance(y, tuple) else y
+
+    def objective(self, model: Module, batch: Batch, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean cross-entropy in nats, a single number, and what is worth logging."""
+        scores = self.call(model, batch)
+        return cross_entropy(scores, batch["targets"]), {}
+
+    def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
+        """Of the model's first result for a batch: mean cross-entropy in nats, the share of targets whose score is the highest."""
+        targets = batch["targets"]
+        counted = targets != IGNORE
+        right = (outputs.argmax(-1) == targets) & counted
+        return {"loss": cross_entropy(outputs, targets).item(), "accuracy": right.sum().item() / max(1, int(counted.sum()))}
+
+    def batches(self, split: Split = "train", size: int = 32, seed: int = 0, device: Any = "cpu") -> Callable[[int], Batch]:
+        """`batch` as a function of its index alone, on a device: what `archdsl.fit` takes."""
+        def at(index: int) -> Batch:
+            return {k: v.to(device) for k, v in self.batch(split, index, size, seed).items()}
+
+        return at
+
+    def evaluate(self, model: Module, split: Split = "valid", batches: int = 8, size: int = 32, seed: int = 0) -> dict[str, float]:
+        """Metrics over the first `batches` batches of a split, or all examples of one that ends; each batch counts by its examples. The model is
+        evaluated on its own device, and is in its old phase afterwards."""
+        device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+        total = self.count(split)
+        parts = [(i, size) for i in range(batches)] if total is None else [(i, min(size, total - i * size)) for i in range(-(-total // size))]
+        sums: dict[str, float] = {}
+        phase = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                for i, n in parts:
+                    batch = {k: v[:n].to(device) for k, v in self.batch(split, i, size, seed).items()}
+                    for name, value in self.metrics(self.call(model, batch), batch).items():
+                        sums[name] = sums.get(name, 0.0) + value * n
+        finally:
+            model.train(phase)
+        return {name: value / sum(n for _, n in parts) for name, value in sums.items()}
+
+
+class TokenTask(Task):
+    """A task of next or later tokens: tokens int[B, T] -> logits [B, T, vocab]; `targets` [B, T] holds IGNORE where nothing is asked. A subclass
+    calls `tokens(vocab, length)` in `setup`."""
+
+    def tokens(self, vocab: int, length: int) -> None:
+        self.inputs = (Axis("tokens", "int", ("B", "T"), 0, vocab - 1),)
+        self.sizes, self.classes = {"T": length}, vocab
+
+    def targets_shape(self, size: int) -> tuple[int, ...]:
+        return size, self.sizes["T"]
+
+
+def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the targets that count, in nats, in float32 or wider."""
+    scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    return F.cross_entropy(scores.flatten(0, -2), targets.flatten(), ignore_index=IGNORE)
+
+
+def generator(*key: int | str) -> Any:
+    """A numpy generator that depends on a key alone, the same on every machine."""
+    import numpy
+
+    words = "\0".join(map(str, key)).encode()
+    return numpy.random.Generator(numpy.random.PCG64(int.from_bytes(hashlib.blake2b(words, digest_size=16).digest(), "little")))
+
+
+def tensors(**arrays: Any) -> Batch:
+    """numpy arrays as tensors, whole numbers as int64."""
+    return {k: torch.from_numpy(v.astype("int64") if v.dtype.kind in "iu" else v) for k, v in arrays.items()}
+
+
+def rows_of(count: int, split: Split, index: int, size: int, seed: int) -> Any:
+    """Which of `count` examples the `index`-th batch holds: in training every epoch is a permutation of its own, drawn from (seed, epoch), and a
+    batch may end one and begin the next; elsewhere they come in order, from the first again behind the last. int64 [size]"""
+    import numpy
+
+    places = numpy.arange(index * size, (index + 1) * size)
+    if split != "train":
+        return places % count
+    orders = {e: generator("epoch", seed, e).permutation(count) for e in range(int(places[0]) // count, int(places[-1]) // count + 1)}
+    return numpy.array([orders[int(p) // count][int(p) % count] for p in places])
+
+
+def check_options(task: Task, least: Mapping[str, int]) -> None:
+    """Raises A0592 for an option below its least value."""
+    from archdsl.tasks.registry import wrong_option
+
+    for name, low in least.items():
+        if task.options[name] < low:
+            raise wrong_option(task, name, f"it is {low} at least")
