@@ -8,15 +8,19 @@ if TYPE_CHECKING:
 
 
 def bake(model: ArchModule) -> ArchModule:
-    """A new model in eval mode that computes the same (up to rounding) without weight expressions. The given model is unchanged."""
+    """A new model in eval mode that computes the same (up to rounding) without weight expressions. The given model is unchanged.
+    Raises TypeError for what archdsl did not build."""
     import torch
 
     from archdsl.lower import lower
+    from archdsl.lower.module import ArchModule
     from archdsl.passes.edit import Edit
     from archdsl.passes.model import state_of
     from archdsl.passes.step import Step
     from archdsl.passes.weights import Rewritten
 
+    if not isinstance(model, ArchModule):
+        raise TypeError(f"bake takes a model that archdsl built, not {type(model).__name__}")
     definition = type(model).definition
     dtype = getattr(torch, definition.dtype)
     step = Step("bake")

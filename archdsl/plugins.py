@@ -21,6 +21,7 @@ def load_group(group: str) -> None:
         try:
             point.load()
         except Exception as fault:  # whatever a stranger's module raises: the user is told which one
+            _loaded.discard(group)  # and told again when it is needed again
             where = f" of {point.dist.name}" if point.dist is not None else ""
             raise error("A0570", f"the entry point `{point.name}`{where} in `{group}` cannot be loaded: {type(fault).__name__}: {fault}", NOWHERE,
                         help=f"it names `{point.value}`: mend or uninstall that package") from fault

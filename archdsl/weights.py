@@ -310,7 +310,7 @@ def _fitting(origin: Origin, source: str, found: dict[str, Shape]) -> str:
     for other, m in names.items():
         if other != source and m.fit(shapes, found).perfect:
             return f"these are the weights of this model under the names `{other}`: `source = \"{other}\"`"
-    for variant, other in _other_variants(origin, found):
+    for variant, other in _other_variants(origin, source, found):
         return f"these are the weights of the variant `{variant}`" + (f", under the names `{other}`" if other != source else "")
     return ""
 
@@ -320,8 +320,8 @@ def _prefixes(long: Iterable[str], short: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(k[: i + 1] for k in long for i, c in enumerate(k) if c == "." and k[i + 1 :] in short))
 
 
-def _other_variants(origin: Origin, found: dict[str, Shape]) -> Iterable[tuple[str, str]]:
-    """Variants, and names of them, that the weights fit. Nothing when the spec is not at hand any more."""
+def _other_variants(origin: Origin, source: str, found: dict[str, Shape]) -> Iterable[tuple[str, str]]:
+    """Variants, and names of them, that the weights fit, but for those of this model's own shapes. Nothing when the spec is not at hand any more."""
     from archdsl.names import own_shapes, weight_maps
 
     spec = origin.spec or _reload(origin)
@@ -330,7 +330,7 @@ def _other_variants(origin: Origin, found: dict[str, Shape]) -> Iterable[tuple[s
             made = s.source(variant)
             shapes = own_shapes(made.graph)
             for name, m in weight_maps(s.module, s.name, made).items():
-                if m.fit(shapes, found).perfect:
+                if (name != source or shapes != origin.shapes) and m.fit(shapes, found).perfect:
                     yield _called(s.name, variant) if len(spec.models) > 1 or variant is None else variant, name  # type: ignore[union-attr]
 
 

@@ -82,3 +82,9 @@ def test_a_model_without_expressions_is_the_same_model():
     assert list(plain.state_dict()) == list(model.state_dict())
     x = torch.randint(0, 512, (1, 5))
     assert torch.equal(plain(x), model.eval()(x))
+
+
+@pytest.mark.parametrize("use", [archdsl.bake, archdsl.compile_layers, archdsl.checkpoint_layers])
+def test_models_of_others_are_refused(use):
+    with pytest.raises(TypeError, match="archdsl built"):
+        use(torch.nn.Linear(2, 2))

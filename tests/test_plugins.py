@@ -30,7 +30,7 @@ def cubed(x):
     return x * x * x
 """
 POINTS = "[archdsl.passes]\ntidy = demo_passes\n\n[archdsl.ops]\ncubed = demo_ops:cubed\n"
-PLAIN = "model M()(x: [B = 1, 4]) -> y: [B, 4] { return x |> relu |> relu }\nvariant v { d = 3 }\n".replace("variant v { d = 3 }\n", "")
+PLAIN = "model M()(x: [B = 1, 4]) -> y: [B, 4] { return x |> relu |> relu }\n"
 CUBED = "model M()(x: [B = 1, 4]) -> y: [B, 4] { return x |> cubed |> relu |> relu }\nvariant v { transform tidy() }\n"
 
 
@@ -83,3 +83,15 @@ def test_a_package_that_cannot_be_loaded_is_named(run, tmp_path):
     (tmp_path / "site/demo_passes.py").write_text("import nothing_of_that_name\n")
     code, text = run("passes")
     assert code == 1 and "error[A0570]" in text and "`tidy` of demo" in text and "demo_passes" in text and "Traceback" not in text
+
+
+def test_a_package_that_cannot_be_loaded_is_named_each_time(monkeypatch):
+    from importlib import metadata
+
+    from archdsl import ArchError, plugins
+
+    point = metadata.EntryPoint("broken", "no_module_of_that_name", "archdsl.tests")
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point])
+    for _ in range(2):
+        with pytest.raises(ArchError, match="`broken`"):
+            plugins.load_group("archdsl.tests")

@@ -49,8 +49,11 @@ def _rematerialise(module: ArchModule) -> None:
 
 
 def layers(model: nn.Module, selector: Selector | None = None) -> list[tuple[str, ArchModule]]:
-    """The blocks that a selector chooses, none inside another."""
+    """The blocks that a selector chooses, none inside another. Raises TypeError for a model that holds nothing that archdsl built, ValueError for
+    a selector that chooses nothing."""
     found = list(blocks(model))
+    if not found:
+        raise TypeError(f"{type(model).__name__} holds no block that archdsl built")
     if selector is None:
         counts = Counter(_kind(m) for _, m in found)
         chosen = [(name, m) for name, m in found if counts[_kind(m)] > 1 and name]

@@ -233,6 +233,7 @@ def test_a_tied_head_stands_in_for_the_embedding(spec):
 def test_a_tied_head_that_differs_is_refused(spec):
     d = refused(spec.build(tie=True), foreign(tie=False))
     assert d.message.endswith("1 unequal") and "head.weight should repeat embed.weight" in d.notes[0]
+    assert d.help == ("these are the weights of the variant `Net`",), "whose head is its own"
 
 
 TWICE = """
@@ -278,6 +279,7 @@ def test_an_alias_of_several_weights_that_differs_is_refused():
     theirs["1.qk.weight"][5, 0] += 0.5
     d = refused(archdsl.loads(TWICE).build(), theirs)
     assert d.message.endswith("1 unequal") and "1.qk.weight should repeat 0.qk.weight" in d.notes[0]
+    assert d.help == ("`strict = False` imports what fits",), "no other variant has them"
 
 
 def test_nan_equals_nan_in_an_alias(spec):
