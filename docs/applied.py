@@ -48,6 +48,9 @@ APPLIED: dict[str, tuple[str, str]] = {
     "TopP": ("TopP(0.4)(chance)", "chance: f32[B = 1, T = 16, 8]"),
     "Routed": ("Routed(ExpertSwiGLU(8, 256), 2)(x, gates)", "x: [B = 1, T = 16, 64], gates: [B, T, 8]"),
     "MoE": ("MoE(8, ExpertSwiGLU(8, 256), TopK(2), active = 2)(x)", ""),
+    "SignHash": ("SignHash(8)(x)", "x: [B = 1, T = 16, 64]"),
+    "Tables": ("Tables(128, 8)(code, score)", "code: int[B = 1, T = 16, 8] in 0..<256, score: [B, T, 8]"),
+    "MemoryLayer": ("MemoryLayer(128, 8)(x)", ""),
     "SwinBlock": ("SwinBlock(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
 }
 

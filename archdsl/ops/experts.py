@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import Sample, broadcast, equal, floats, ints, need_equal, need_index, need_rank, same_dtype, volume
+from archdsl.ops.rules import Sample, broadcast, equal, floats, ints, need_equal, need_index, need_rank, rank, same_dtype, size, volume
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,3 +144,39 @@ def _registered() -> Any:
     forward.register_autograd(pull, setup_context=setup)
     register_decomposition(t.ops.archdsl.grouped_linear.default)(_dense)
     return t.ops.archdsl.grouped_linear
+
+
+# ---------------------------------------------------------------- rows of tables
+def _embedding_bag(index: TensorType, weight: TensorType, scale: TensorType) -> TensorType:
+    dtype = same_dtype(weight=weight, scale=scale)
+    need_index(index)
+    need_rank(weight, (2,), "weight")
+    if not index.shape or len(index.shape) != len(scale.shape):
+        raise OpError(f"one number for each index is needed, and `scale` is {scale} for {index}", "scale")
+    for i, (a, b) in enumerate(zip(index.shape, scale.shape)):
+        need_equal(a, b, f"axis {i} of `index` and of `scale`", "scale")
+    return TensorType(dtype, (*index.shape[:-1], weight.shape[1]))
+
+
+def _bag_saves(index: TensorType, weight: TensorType, scale: TensorType, needs: Any = ("scale",)) -> tuple[str | TensorType, ...]:
+    """Beside the operands, torch keeps where each sum begins, how long it is and where its largest are; in float64 also the sum of each index."""
+    each = TensorType("int", (volume(index.shape[:-1]),))
+    more = (each, each, each, TensorType("int", (volume(index.shape) + 1 if weight.dtype == "f64" else 0,)))
+    return ("index", "scale", *(("weight",) if "scale" in needs else ()), *more)
+
+
+def _weighed(index, weight, scale):
+    """All rows side by side."""
+    return (scale[..., None, :] @ weight[index])[..., 0, :]
+
+
+@op("embedding_bag(index: int[..., k], weight: [n, d], scale: [..., k]) -> [..., d]", infer=_embedding_bag, roles={"k": "contract"},
+    macs=lambda index, weight, scale: volume(index.shape) * weight.shape[1], saves=_bag_saves,
+    reference=_weighed,
+    samples=lambda: [{"index": ints(7, 2, 3, 4), "weight": floats(7, 5), "scale": floats(2, 3, 4)},
+                     {"index": ints(1, 1), "weight": floats(1, 1), "scale": floats(1)}])
+def embedding_bag(index, weight, scale):
+    """Σₖ scale[…, k] weight[index[…, k]]: a weighted sum of rows of a table."""
+    k = size(index, -1)
+    y = F.embedding_bag(index.reshape(-1, k), weight, mode="sum", per_sample_weights=scale.reshape(-1, k))
+    return y.view(*(size(index, i) for i in range(rank(index) - 1)), size(weight, 1))
