@@ -253,12 +253,12 @@ def _weights_below(made: Elaborated, node: tree.Expr) -> list[Any]:
     return below
 
 
-def _cost(figure: str) -> Callable[..., int]:
+def _cost(figure: str, form: str = "parallel") -> Callable[..., int]:
     def compute(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> int:
         from archdsl.cost import cost
 
         made, sizes, dtype = e.settled(named)
-        found = cost(made, sizes, dtype=dtype)
+        found = cost(made, sizes, form, dtype)
         if found.unknown:
             raise error("A0404", f"`{figure}` is not known: the cost of `{found.unknown[0]}` is not", node.span)
         return getattr(found, figure)
@@ -346,6 +346,23 @@ def _causal(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> Ve
         return Verdict(*causality(made, args[0].span.text, args[1].span.text))
 
 
+def _forms(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> Verdict:
+    made, _, _ = e.settled(named)
+    from archdsl.claims.forms import largest_gap
+    from archdsl.claims.run import TOLERANCE
+
+    with _runs(e, node):
+        gap, seen = largest_gap(made, args[0].span.text)
+    return Verdict(gap <= e.tolerance() if e.item.within is not None else gap <= TOLERANCE, seen)
+
+
+def _constant_state(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> Verdict:
+    made, _, _ = e.settled(named)
+    from archdsl.claims.forms import growth
+
+    return Verdict(*growth(made))
+
+
 @contextmanager
 def _runs(e: Evaluation, node: Any) -> Generator[None, None, None]:
     """What torch refuses while a model runs for a claim is a fault of the spec. Raises A0410."""
@@ -399,6 +416,9 @@ COMPUTE: dict[str, Callable[..., Any]] = {
     "interchangeable": _interchangeable,
     "equal": _equal,
     "causal": _causal,
+    "forms": _forms,
+    "constant_state": _constant_state,
+    "state_bytes": _cost("state_bytes", "step"),
     "fails": _fails,
     **{f: _cost(f) for f in ("macs", "weight_bytes", "saved_bytes", "peak_bytes")},
 }

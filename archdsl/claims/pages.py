@@ -37,7 +37,7 @@ CODES: dict[str, Code] = {
         "a word that claims do not know",
         "Claims and limits speak of costs (params, macs, weight_bytes, saved_bytes, peak_bytes), of structure (`count(OP)`, `count(Block)`, "
         "`count(knob == value)`, `shape(NAME)`), of behaviour (`causal(output, input)`, `equal(variant)`, `interchangeable(a, b)`, "
-        "`fails(expression)`), "
+        "`fails(expression)`), of streaming (state_bytes, `forms(output)`, `constant_state(T)`), "
         "of knobs and functions of the file, and of a knob inside by its address.",
         bad=_NET + "claim { parms == 144 }",
         good=_NET + "claim { params == 144 }",
@@ -86,8 +86,8 @@ CODES: dict[str, Code] = {
     ),
     "A0410": Code(
         "a model that does not run for its claim",
-        "`causal(y, x)` and `equal(variant)` run the model with random weights and inputs. An index computed in the model may lie beyond its table "
-        "for inputs that the spec allows; that shows only then. Inputs of whole numbers say which they hold: `in 0..<vocab`.",
+        "`causal(y, x)`, `forms(y)` and `equal(variant)` run the model with random weights and inputs. An index computed in the model may lie beyond "
+        "its table for inputs that the spec allows; that shows only then. Inputs of whole numbers say which they hold: `in 0..<vocab`.",
     ),
     "A0411": Code(
         "a figure that is not what the model has",

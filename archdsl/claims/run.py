@@ -41,7 +41,7 @@ def causality(made: Elaborated, output: str, input: str) -> tuple[bool, str]:
     probe = _Probe(made, random_model(made.graph), stream, output, input)
     good, seen = probe.run(sizes)
     longer = {**sizes, stream: min(made.sizes.get(stream, 0), LONGEST)}
-    if not good or longer[stream] <= sizes[stream] or not _cheap(made, longer):
+    if not good or longer[stream] <= sizes[stream] or not cheap(made, longer):
         return good, seen
     return probe.run(longer)
 
@@ -53,12 +53,12 @@ class _Probe:
         self.made, self.model, self.stream, self.output, self.input = made, model, stream, output, input
         self.at = [i.name for i in made.inputs].index(input)
         self.which = made.graph.output_names.index(output)
-        self.axis = _axis(made.graph.outputs[self.which].shape, stream)
+        self.axis = axis_of_stream(made.graph.outputs[self.which].shape, stream)
 
     def run(self, sizes: dict[str, int]) -> tuple[bool, str]:
         length, made = sizes[self.stream], self.made
         inputs = list(sample_inputs(made, sizes, dtype=torch.float64))
-        axis = _axis(made.inputs[self.at].type.shape, self.stream)
+        axis = axis_of_stream(made.inputs[self.at].type.shape, self.stream)
         amounts = (1.0, LARGE) if inputs[self.at].is_floating_point() else (1.0,)
         changes = [(p, much) for p in dict.fromkeys((length - 1, length // 2, 1)) for much in amounts]
         runs = [inputs]
@@ -89,7 +89,7 @@ class _Probe:
 
     def _prefix(self, sizes: dict[str, int], inputs: list[Any], before: Any) -> tuple[bool, str] | None:
         """What is wrong when the first positions are all there are. A model that draws is left out: fewer positions draw other numbers."""
-        if _draws(self.made):
+        if draws(self.made):
             return None
         length = sizes[self.stream]
         for shorter in range(length - 1, 0, -1):
@@ -97,7 +97,7 @@ class _Probe:
                 require(self.made, {**sizes, self.stream: shorter})
             except ArchError:
                 continue
-            cut = [_cut(x, i.type.shape, self.stream, shorter) for x, i in zip(inputs, self.made.inputs)]
+            cut = [first_positions(x, i.type.shape, self.stream, shorter) for x, i in zip(inputs, self.made.inputs)]
             (y,) = _outputs(self.made, self.model, [cut], self.which)
             along = self._along(y, before.narrow(self.axis, 0, y.shape[self.axis]), y.shape[self.axis])
             leak = along > TOLERANCE
@@ -107,13 +107,13 @@ class _Probe:
         return None
 
 
-def _draws(made: Elaborated) -> bool:
+def draws(made: Elaborated) -> bool:
     """Whether a forward pass in evaluation draws random numbers."""
     ops = (find(n.op) for g in made.graph.definitions() for n in g.nodes)
     return any(op is not None and op.random and not op.phase for op in ops)
 
 
-def _cut(x: Any, shape: tuple[Any, ...], stream: str, length: int) -> Any:
+def first_positions(x: Any, shape: tuple[Any, ...], stream: str, length: int) -> Any:
     """The first positions of an input along the stream."""
     for axis, size in enumerate(shape):
         if isinstance(size, Dim) and str(size) == stream:
@@ -121,7 +121,7 @@ def _cut(x: Any, shape: tuple[Any, ...], stream: str, length: int) -> Any:
     return x
 
 
-def _cheap(made: Elaborated, sizes: dict[str, int]) -> bool:
+def cheap(made: Elaborated, sizes: dict[str, int]) -> bool:
     from archdsl.cost import cost
 
     try:
@@ -135,13 +135,13 @@ def _outputs(made: Elaborated, model: Any, runs: list[list[Any]], which: int) ->
     """One output for each list of inputs. They run as one batch where the model has a batch axis and keeps its rows apart."""
 
     def run(inputs: list[Any]) -> Any:
-        out = _seeded(model, inputs)
+        out = seeded(model, inputs)
         return out[which] if is_list(out) else out
 
     first = {
         str(t.shape[0]) if t.shape and isinstance(t.shape[0], Dim) else "" for t in (*(i.type for i in made.inputs), made.graph.outputs[which].type)
     }
-    if not _draws(made) and len(first) == 1 and "" not in first and first != {made.stream} and all(x.shape[0] == 1 for x in runs[0]):
+    if not draws(made) and len(first) == 1 and "" not in first and first != {made.stream} and all(x.shape[0] == 1 for x in runs[0]):
         alone = run(runs[0])
         together = run([torch.cat(column) for column in zip(*runs)])
         if together.shape[0] == len(runs) and bool(torch.allclose(together[:1], alone, rtol=1e-9, atol=1e-9)):
@@ -149,7 +149,7 @@ def _outputs(made: Elaborated, model: Any, runs: list[list[Any]], which: int) ->
     return [run(inputs) for inputs in runs]
 
 
-def _seeded(model: Any, inputs: Iterable[Any]) -> Any:
+def seeded(model: Any, inputs: Iterable[Any]) -> Any:
     """The outputs, with the same draws in every run."""
     generator: Any = torch.random
     with torch.no_grad(), generator.fork_rng(devices=[]):
@@ -157,7 +157,7 @@ def _seeded(model: Any, inputs: Iterable[Any]) -> Any:
         return model(*inputs)
 
 
-def _axis(shape: tuple[Any, ...], stream: str | None) -> int:
+def axis_of_stream(shape: tuple[Any, ...], stream: str | None) -> int:
     return next(i for i, s in enumerate(shape) if isinstance(s, Dim) and str(s) == stream)
 
 
@@ -199,7 +199,7 @@ def largest_difference(a: Elaborated, b: Elaborated) -> float:
         affordable(made, sizes)
     inputs = sample_inputs(a, sizes, dtype=torch.float64)
     gap = 0.0
-    outs = [_seeded(model, inputs) for model in (comparable(a), comparable(b))]
+    outs = [seeded(model, inputs) for model in (comparable(a), comparable(b))]
     first, second = (o if is_list(o) else (o,) for o in outs)
     for x, y in zip(first, second):
         if x.shape != y.shape:

@@ -49,9 +49,9 @@ WORDS = {
         Word("interchangeable", "truth", "`interchangeable(VARIANT, VARIANT)`"),
         Word("equal", "truth", "`equal(VARIANT) within 1e-10`", torch=True),
         Word("fails", "truth", "`fails(EXPRESSION)`"),
-        Word("state_bytes", "number", "`state_bytes(B = 1, T = 8192)`", comes="the streaming forms"),
-        Word("forms", "truth", "`forms(logits) within 1e-4`", comes="the streaming forms"),
-        Word("constant_state", "truth", "`constant_state(T)`", comes="the streaming forms"),
+        Word("state_bytes", "number", "`state_bytes(B = 1, T = 8192)`", sizes=True),
+        Word("forms", "truth", "`forms(OUTPUT) within 1e-10`", torch=True),
+        Word("constant_state", "truth", "`constant_state(T)`"),
         Word("permutes", "truth", "`permutes(BLOCK, axis = T)`", comes="analyses of axes"),
         Word("probe", "number", "`probe(BLOCK, weight = 0)`", comes="probes of blocks"),
         Word("active_params", "number", "`active_params`", comes="routing"),
@@ -187,7 +187,7 @@ class _Words(Walk):
             self.expr(item.within[0])
             equal = isinstance(item.expr, tree.Binary) and item.expr.op == "=="
             word = self._word(item.expr)
-            if not equal and (word is None or word.kind != "truth" or word.name in ("causal", "interchangeable", "fails")):
+            if not equal and (word is None or word.kind != "truth" or word.name in ("causal", "interchangeable", "fails", "constant_state")):
                 self.report(
                     error(
                         "A0406",
@@ -338,28 +338,55 @@ class _Words(Walk):
         names = [a.value.id if isinstance(a.value, tree.Name) else None for a in positional]
         if len(names) != 2 or None in names:
             return "it takes an output and an input by their names"
-        for name, known, what, a in ((names[0], self.output_names, "output", positional[0]), (names[1], self.input_names, "input", positional[1])):
-            if name not in known:
-                self.report(
-                    error(
-                        "A0404",
-                        f"`{self.model.name}` has no {what} `{name}`",
-                        a.span,
-                        f"no such {what}",
-                        **mend(name or "", known, a.span,
-                               f"it has {', '.join(known)}" if known else "name the output in the header: `-> logits: […]`"),
-                    )
+        self._in_header(names[0], self.output_names, "output", positional[0])
+        self._in_header(names[1], self.input_names, "input", positional[1])
+        self._in_time("causal", node)
+        return None
+
+    def _in_header(self, name: str | None, known: list[str], what: str, a: tree.Arg) -> None:
+        if name not in known:
+            self.report(
+                error(
+                    "A0404",
+                    f"`{self.model.name}` has no {what} `{name}`",
+                    a.span,
+                    f"no such {what}",
+                    **mend(name or "", known, a.span,
+                           f"it has {', '.join(known)}" if known else "name the output in the header: `-> logits: […]`"),
                 )
+            )
+
+    def _in_time(self, word: str, node: tree.Call) -> None:
         if self.model.stream is None:
             self.report(
                 error(
                     "A0404",
-                    f"`causal` speaks of an order in time; `{self.model.name}` does not say which axis that is",
+                    f"`{word}` speaks of an order in time; `{self.model.name}` does not say which axis that is",
                     node.span,
                     labels=(Label(self.model.name_span, "no `stream AXIS` in this header"),),
                     help="add `stream T` behind the outputs",
                 )
             )
+
+    def _state_bytes(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        self._in_time("state_bytes", node)
+        return "it takes sizes and knobs by name" if positional else None
+
+    def _forms(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        if len(positional) != 1 or not isinstance(positional[0].value, tree.Name):
+            return "it takes an output by its name"
+        self._in_header(positional[0].value.id, self.output_names, "output", positional[0])
+        self._in_time("forms", node)
+        return None
+
+    def _constant_state(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        if len(positional) != 1 or not isinstance(positional[0].value, tree.Name):
+            return "it takes the axis of time by its name"
+        name, stream = positional[0].value.id, self.model.stream
+        self._in_time("constant_state", node)
+        if stream is not None and name != stream:
+            self.report(error("A0404", f"`{name}` is not the axis of time of `{self.model.name}`", positional[0].span, f"it is `{stream}`",
+                              **mend(name, [stream], positional[0].span)))
         return None
 
     def _variants(self, positional: list[tree.Arg], count: int) -> str | None:
