@@ -105,7 +105,10 @@ def header(scope: Scope, g: Graph, made: Elaborated | None, root: bool) -> str:
                 scope.sizes[d] = str(d)
     for v in g.inputs:
         for d in v.shape:
-            if isinstance(d, int) or d in scope.sizes or root:
+            if isinstance(d, int) or d in scope.sizes:
+                continue
+            if root:  # `2 * T` binds T
+                scope.sizes.update((dims.sym(s), s) for s in dims.symbols(d))
                 continue
             scope.sizes[d] = next(n for n in pool if n not in symbols and n not in scope.sizes.values())
     shown: list[str] = []

@@ -109,6 +109,12 @@ def test_a_dead_application_prints_and_comes_back():
     assert loads(print_graph(e)).elaborate().graph.hash == e.graph.hash
 
 
+@pytest.mark.parametrize("axes", ["2 * T, 8", "(2 T), 8", "T + 1, 8", "2 * T + 1, 8", "(S T), S"])
+def test_sizes_that_sums_and_products_of_a_models_inputs_tell(axes: str):
+    spec = loads(f"model M()(x: [B, {axes}]) -> y: [B, T, _] {{ return x[:, :T] }}")
+    assert loads(print_graph(spec.elaborate())).elaborate().graph.hash == spec.elaborate().graph.hash
+
+
 def test_closure_of_a_shared_block_that_emits():
     e = made("""block A()(x: [B, T, 8]) -> [B, T, 8] { emit z = x + 1
   return Linear(8)(x) }
