@@ -112,7 +112,7 @@ def test_one_hash_for_each_attention():
 
 
 def test_bytes_gathered():
-    """Each multiply-accumulate of a table reads one number: 344,064 bytes a token and layer in float16 for `tiny`, 18 times less than dense maps compute."""
+    """Each multiply-accumulate of a table reads one number: 344,064 bytes a token and layer of `tiny` in float16, and 18 times fewer than dense."""
     spec = archdsl.load(SPEC)
     macs = spec.cost("tiny", at={"B": 1, "T": 1}).macs - 512 * 50_304
     layer = macs // 6 - 2 * 512
