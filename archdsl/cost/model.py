@@ -84,6 +84,8 @@ def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str = "par
     dtype: f32, f64, bf16 or f16, of everything that the spec does not pin. spans: where the sizes were written. Raises ArchError A0501 for a
     form that is not built, A0641 to A0644 for sizes and types that the model does not take.
     """
+    if form not in FORMS:
+        raise error("A0501", f"costs are those of the forms {', '.join(FORMS)}, not of `{form}`", made.decl.name_span)
     streamed = in_form(source(made), form)
     if dtype not in DTYPES:
         raise error("A0644", f"`{dtype}` is no float type to count with", Span(Source("dtype", dtype), 0, len(dtype)), "not known",

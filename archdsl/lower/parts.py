@@ -196,6 +196,15 @@ def _room(before: int, new: int, room: int | None, longest: int | None) -> None:
         raise ValueError(f"the state has room for {room} positions: it holds {before}, and {new} more come; init_state(length = {more}) makes more")
 
 
+def sums(lengths: torch.Tensor, total: int) -> None:
+    """Raises ValueError unless the lengths of documents, each at least 1, sum to all positions; where that is known without waiting for a device."""
+    if torch.compiler.is_compiling() or lengths.device.type != "cpu":
+        return
+    if lengths.numel() == 0 or int(lengths.min()) < 1 or int(lengths.sum()) != total:
+        shown = lengths.tolist() if lengths.numel() <= 8 else f"{lengths.numel()} lengths"
+        raise ValueError(f"the lengths of the documents, each at least 1, sum to the {total} positions: {shown} sum to {int(lengths.sum())}")
+
+
 def _no_state(state: Any, expected: tuple[tuple[str, Any, Any], ...]) -> None:
     if not isinstance(state, dict):
         raise ValueError(f"the state is a dict of tensors by address, as init_state(batch = 1) gives it: this is {type(state).__name__}")

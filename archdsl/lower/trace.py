@@ -18,7 +18,7 @@ from torch import fx
 from torch.fx.proxy import GraphAppendingTracer
 
 from archdsl.diagnostics.model import error
-from archdsl.dims import Dim, Size, sym
+from archdsl.dims import Dim, Size, sym, symbols, terms
 from archdsl.graph import Mask, Node, TensorType, Value
 from archdsl.lower import parts
 from archdsl.lower.init import plain_torch
@@ -198,6 +198,11 @@ class _Tracer:
         checks = [(self.values[v], names[v], str(v.type).removeprefix(v.type.dtype), tuple(map(self._expected, v.shape))) for v in inputs]
         if checks:
             self._mark(self.tracer.create_proxy("call_function", parts.fit, tuple(checks), {}))
+        shown = {str(s) for v in inputs for s in v.shape}
+        for _, name, shape, size in [(*c[:3], s) for v, c in zip(inputs, checks) for s in v.shape if isinstance(s, Dim)]:
+            for symbol in symbols(size) - shown if any(not factors for _, factors in terms(size)) else ():  # `T + 3` alone tells T
+                said = (self.axes(sym(symbol)), ">=", 0, f"the input `{name}` is {shape}: `{symbol}` would be negative")
+                self._mark(self.tracer.create_proxy("call_function", parts.require, said, {}))
 
     def _expected(self, size: Size) -> Any:
         """What `fit` holds an axis against: a number, a name, the size computed from others, or nothing."""
@@ -249,6 +254,8 @@ class _Tracer:
         assert op is not None, node.op
         args = tuple(self._resolve(a) for a in node.args)
         attrs = {k: self._resolve(v) for k, v in node.attrs.items()}
+        if node.op == "documents" and self.definition.root:
+            self._mark(self.tracer.create_proxy("call_function", parts.sums, (*args, attrs["n"]), {}))
         if isinstance(attrs.get("dtype"), str) and node.op != "at_least":
             attrs["dtype"] = torch_dtype(attrs["dtype"], getattr(torch, self.definition.dtype))
         if "device" in _parameters(op) and attrs.get("seed") is None:
@@ -332,11 +339,12 @@ class _Tracer:
     def _drop_dead(self) -> None:
         """Bodies and sizes may have made nodes that nothing reads; modules and checks stay."""
         for node in reversed(list(self.graph.nodes)):
-            keeps = node.op in ("placeholder", "output", "call_module") or node.target in (parts.require, parts.fit, parts.holds, parts.draws_given)
+            keeps = node.op in ("placeholder", "output", "call_module") or node.target in _CHECKS
             if not node.users and not keeps:
                 self.graph.erase_node(node)
 
 
+_CHECKS = (parts.require, parts.fit, parts.sums, parts.holds, parts.draws_given)
 WHOLE = ("int", "i32", "i8", "u8", "bool")
 
 

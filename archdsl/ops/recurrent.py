@@ -118,24 +118,30 @@ class Recurrence:
     # ---------------------------------------------------------------- bodies
     def _parallel_body(self) -> Callable[..., Any]:
         def body(*args: Any, **attributes: Any) -> Any:
-            given, named = self._arguments(args, attributes)
+            given, named = self.arguments(args, attributes)
             found = self._kernel(*given, *(None for _ in self.state), *named)
             return found[0] if self.results == 1 else tuple(found[i] for i in range(self.results))
 
-        return _described(body, self, tuple(self.state))
+        return described(body, self, tuple(self.state))
 
     def _extend_body(self) -> Callable[..., Any]:
         def body(*args: Any, **attributes: Any) -> Any:
-            given, named = self._arguments(args, attributes)
+            given, named = self.arguments(args, attributes)
             states = tuple(attributes[s] if s in attributes else args[len(self.operands) + i] for i, s in enumerate(self.state))
             if self._step is not None and traced(given[0]) and same_size(self._length(given), 1):
                 return self._one(given, states, dict(zip(self.attributes, named)))
             found = self._kernel(*given, *states, *named)
             return tuple(found[i] for i in range(self.results + len(self.state)))
 
-        return _described(body, self, (), f"`{self.name}`, from the state that earlier positions left: the results and the new state.")
+        return described(body, self, (), f"`{self.name}`, from the state that earlier positions left: the results and the new state.")
 
-    def _arguments(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    def schema(self) -> tuple[list[str], list[str]]:
+        """The tensors and the attributes of the torch op."""
+        optional = {p.name for p in self.op.decl.params if isinstance(p.type, tree.OptionalType)}
+        tensors = [f"Tensor{'?' if o in optional else ''} {o}" for o in self.operands] + [f"Tensor? {s}" for s in self.state]
+        return tensors, [f"{_schema(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None]
+
+    def arguments(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
         """Operands and attributes in the order of the signature, defaults filled in."""
         from archdsl.elaborate.ops import default_of
 
@@ -167,7 +173,7 @@ class Recurrence:
     def _stepwise(self, *args: Any, **attributes: Any) -> Any:
         """One position after the other: what every other form is held against."""
         assert self._step is not None, f"{self.name} has no step"
-        given, named = self._arguments(args, attributes)
+        given, named = self.arguments(args, attributes)
         states = tuple(args[len(self.operands):])
         results: list[list[Any]] = [[] for _ in range(self.results)]
         for t in range(self._length(given)):
@@ -180,7 +186,7 @@ class Recurrence:
         return (*stacked, *states)
 
     def _reference(self, *args: Any, **attributes: Any) -> Any:
-        given, _ = self._arguments(args, attributes)
+        given, _ = self.arguments(args, attributes)
         found = self._stepwise(*given, *self.zeros(given), **attributes)
         return found[0] if self.results == 1 else found[:self.results]
 
@@ -260,9 +266,7 @@ def _registered(r: Recurrence) -> Any:
     import torch as t
 
     n, m = len(r.operands), len(r.state)
-    optional = {p.name for p in r.op.decl.params if isinstance(p.type, tree.OptionalType)}
-    tensors = [f"Tensor{'?' if o in optional else ''} {o}" for o in r.operands] + [f"Tensor? {s}" for s in r.state]
-    attributes = [f"{_schema(p.type)} {p.name}" for p in r.op.decl.params if tensor_of(p) is None]
+    tensors, attributes = r.schema()
     results = ", ".join(["Tensor"] * (r.results + m))
     forward = t.library.custom_op(f"archdsl::{r.name}", r.forward, mutates_args=(), schema=f"({', '.join(tensors + attributes)}) -> ({results})")
     forward.register_fake(r.fake)
@@ -347,12 +351,16 @@ def _out_dtype(t: Any, like: Any) -> Any:
     return _wide(t.dtype, like.dtype) if t.dtype else like.dtype
 
 
-def _described(body: Callable[..., Any], r: Recurrence, drop: tuple[str, ...], doc: str | None = None) -> Callable[..., Any]:
-    """A body with the signature and the words of the declared one; an operand that may be absent has none for its default."""
+def described(body: Callable[..., Any], r: Recurrence, drop: tuple[str, ...], doc: str | None = None,
+              more: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """A body with the signature and the words of the declared one, without the operands `drop` and with `more` behind the others; an operand that
+    may be absent has none for its default."""
     like = r.body
     kept = [p for p in inspect.signature(like).parameters.values() if p.name not in drop]
     optional = set(re.findall(r"(\w+): \S*\[[^]]*\]\? = none", r.signature))
     kept = [p.replace(default=None) if p.name in optional else p for p in kept]
+    kept = [*(p for p in kept if p.kind is not p.KEYWORD_ONLY), *(inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in more),
+            *(p for p in kept if p.kind is p.KEYWORD_ONLY)]
     body.__signature__ = inspect.Signature(kept, __validate_parameters__=False)  # type: ignore[attr-defined]  (states stand behind such operands)
     body.__doc__, body.__name__, body.__module__ = doc or like.__doc__, like.__name__, like.__module__
     return body

@@ -171,3 +171,4 @@ def load() -> None:
         _loaded = True
         for family in FAMILIES:
             import_module(f"archdsl.ops.{family}")
+        import_module("archdsl.ops.packing").register_all()  # ops of all recurrences, so behind them

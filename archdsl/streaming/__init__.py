@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from archdsl.streaming.derive import Slot, Source, Streamed
 
 __all__ = ["FORMS", "Slot", "Source", "Streamed", "in_form", "source"]
-FORMS = ("parallel", "extend", "step")
+FORMS = ("parallel", "extend", "step", "packed")
 
 
 def source(made: Elaborated) -> Source:

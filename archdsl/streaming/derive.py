@@ -18,8 +18,8 @@ from archdsl.records import record, replace
 from archdsl.streaming.axes import meeting, operands
 from archdsl.streaming.rows import NoRows, Rows
 
-POSITION, START = "position", "start"
-COUNTERS = (POSITION, START)
+POSITION, START, DOCUMENTS = "position", "start", "documents"
+COUNTERS = (POSITION, START, DOCUMENTS)
 
 
 @record(frozen=True)
@@ -81,7 +81,7 @@ def stream(source: Source, form: str) -> Streamed:
     moving = [i for i in source.graph.inputs if any(source.axis in symbols(s) for s in i.shape)]
     first = moving[0].shape[0] if moving else None
     batch = first if isinstance(first, Dim) and str(first) != source.axis and str(first) in first.symbols else None
-    if batch is not None:
+    if batch is not None and form != "packed":
         try:
             return _Root(source, form, batch, True).streamed()
         except NoRows:
@@ -128,8 +128,8 @@ class _Made:
 class _Session:
     """`orders`: the sizes around the stream in axes that it was merged into with others: an axis is split again in no other order."""
 
-    def __init__(self, form: str):
-        self.form = form
+    def __init__(self, form: str, axis: str):
+        self.form, self.axis = form, axis
         self.orders: set[tuple[str, str]] = set()
         self.made: dict[Any, tuple[Graph, _Made]] = {}
 
@@ -199,7 +199,8 @@ class _Definition:
     def counter(self, name: str) -> Value:
         """`position` or `start`, taken in from outside."""
         if name not in self.counters:
-            shape = () if name == POSITION or self.at.batch is None else (self.at.batch,)
+            batch = () if self.at.batch is None else (self.at.batch,)
+            shape = {POSITION: (), START: batch, DOCUMENTS: (sym(self.session.axis),)}[name]
             self.counters[name] = Value(Node("input", (), {"name": name}, (TensorType("int", shape),), self.source.span, name))
         return self.counters[name]
 
@@ -311,6 +312,11 @@ class _Definition:
     def _index(self, node: Node, known: dict[Value, Value]) -> None:
         if not self.at.is_time(node.attrs["n"]):
             raise self.refuse(node, f"it counts {node.attrs['n']} positions, of which the stream is a part")
+        if self.session.form == "packed":
+            new = Node("index_packed", (self.counter(DOCUMENTS),), {}, node.types, node.span, node.name)
+            self.nodes.append(new)
+            known[Value(node)] = Value(new)
+            return
         by_row = self.at.by_row and self.at.batch is not None
         start = self.counter(START) if by_row else None
         n = self._size(node.attrs["n"])
@@ -341,8 +347,24 @@ class _Definition:
             return False
         if any(known[v] in self.rows.held for v in node.operands()):
             raise NoRows(f"{node.op} takes positions that differ from row to row")
-        self._extend(node, known, extension)
+        if self.session.form == "packed":
+            self._pack(node, known)
+        else:
+            self._extend(node, known, extension)
         return True
+
+    def _pack(self, node: Node, known: dict[Value, Value]) -> None:
+        """The same op, in which no position sees another document."""
+        new = copy_node(node, known.__getitem__)
+        if node.op == "attention":
+            same = Mask("equal_labels", (self.counter(DOCUMENTS),))
+            new.attrs["mask"] = same if new.attrs["mask"].kind == "full" else Mask("and", (new.attrs["mask"], same))
+        elif find(f"{node.op}_packed") is not None:
+            new.op, new.args = f"{node.op}_packed", (*new.args, self.counter(DOCUMENTS))
+        else:
+            raise self.refuse(node, "it knows no borders between documents")
+        self.nodes.append(new)
+        known.update(zip(node.values, new.values))
 
     def _extend(self, node: Node, known: dict[Value, Value], extension: Any) -> None:
         made = find(extension.op)
@@ -386,6 +408,8 @@ class _Definition:
         initial, others = node.args[scanned:scanned + len(carries)], node.args[scanned + len(carries):]
         if any(self.at.timed(s) for v in others for s in v.shape) or self._reads_time(node.attrs["body"]):
             raise self.refuse(node, "its body looks at all positions at once")
+        if self.session.form == "packed":
+            raise self.refuse(node, "a scan knows no borders between documents")
         if any(known[v] in self.rows.held for v in node.operands()):
             raise NoRows("a scan takes positions that differ from row to row")
         for name, value in zip(carries, initial):
@@ -506,7 +530,9 @@ class _Root:
         none = (False,) * len(graph.inputs)
         context = _Context(frozenset((axis,)), frozenset(), {axis: 1} if self.form == "step" else {}, none, none, self.batch, self.rows)
         guards, longest = self._guards(graph, axis)
-        definition = _Definition(_Session(self.form), graph, context)
+        definition = _Definition(_Session(self.form, axis), graph, context)
+        if self.form == "packed":
+            return self._packed(definition, guards)
         if POSITION in definition.counters or START in definition.counters:
             definition.counter(POSITION)
         made = definition.finish()
@@ -524,6 +550,30 @@ class _Root:
         names = (*made.graph.output_names, *(None for _ in made.counters))
         whole = replace(made.graph, nodes=tuple(nodes), outputs=tuple(outputs), output_names=names, guards=guards)
         return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows, longest, self.source.example)
+
+    def _packed(self, definition: _Definition, guards: tuple[Guard, ...]) -> Streamed:
+        """Documents behind each other: the lengths come in, labels are made of them."""
+        axis = self.source.axis
+        assert axis is not None
+        labels = definition.counter(DOCUMENTS)
+        made = definition.finish()
+        self._outputs(made, axis)
+        lengths = Value(Node("input", (), {"name": "lengths"}, (TensorType("int", (sym("Documents"),)),), made.graph.span, "lengths"))
+        node = Node("documents", (lengths,), {"n": sym(axis)}, labels.node.types, made.graph.span, DOCUMENTS)
+        known: dict[Value, Value] = {labels: Value(node)}
+        nodes = [lengths.node]
+        for n in made.graph.nodes:
+            if n is labels.node:
+                nodes.append(node)
+                continue
+            new = copy_node(n, known.__getitem__)
+            nodes.append(new)
+            known.update(zip(n.values, new.values))
+        inputs = (*(known[v] for v in made.graph.inputs if v != labels), lengths)
+        nodes = [*(v.node for v in inputs), *(n for n in nodes if n.op != "input")]
+        whole = replace(made.graph, inputs=inputs, nodes=tuple(nodes), outputs=tuple(known[v] for v in made.graph.outputs), guards=guards,
+                        emits={k: known[v] for k, v in made.graph.emits.items()})
+        return Streamed(whole, self.form, axis, self.batch, (), False, None, self.source.example)
 
     def _guards(self, graph: Graph, axis: str) -> tuple[tuple[Guard, ...], int | None]:
         """Guards on other sizes stay; `T <= n` bounds the positions in all."""

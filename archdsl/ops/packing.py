@@ -1,0 +1,155 @@
+"""Several documents behind each other on one axis: which document a position is of, its place there, and recurrences that begin anew with each."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from archdsl.dims import Size
+from archdsl.graph import TensorType
+from archdsl.lazy import torch
+from archdsl.ops.recurrent import RECURRENCES, Recurrence, described
+from archdsl.ops.registry import OPS, Op, op
+from archdsl.ops.rules import ints
+
+
+def _labels(lengths: TensorType, n: Size = 1) -> TensorType:
+    return TensorType("int", (n,))
+
+
+@op("documents(lengths: int[d], n: int) -> int[*s]", infer=_labels, grad="none",
+    samples=lambda: [{"lengths": ints(4, 3), "n": 7}, {"lengths": ints(4, 1), "n": 1}])
+def documents(lengths, *, n):
+    """For each of n positions the number of the document that it lies in, from 0, when the documents lie behind each other with these lengths."""
+    return torch.searchsorted(lengths.cumsum(0), torch.arange(n, device=lengths.device), right=True)
+
+
+@op("index_packed(documents: int[T]) -> int[T]", grad="none", samples=lambda: [{"documents": ints(3, 7)}, {"documents": ints(3, 1)}])
+def index_packed(documents):
+    """The position within its document of each position: it counts from 0 wherever the label changes."""
+    place = torch.arange(documents.shape[0], device=documents.device)
+    same = torch.cat([torch.zeros_like(documents[:1], dtype=torch.bool), documents[1:] == documents[:-1]])
+    return place - torch.cummax(torch.where(same, 0, place), 0).values
+
+
+# ---------------------------------------------------------------- recurrences
+SHORT = 12
+
+
+def packed_name(r: Recurrence) -> str:
+    return f"{r.name}_packed"
+
+
+def register(r: Recurrence) -> None:
+    """The op that runs a recurrence on each document alone: its operands, then `documents: int[T]`."""
+    head, _, result = r.signature.rpartition(") -> ")
+    body = _body(r)
+    OPS[packed_name(r)] = Op(
+        packed_name(r), f"{packed_name(r)}{head[len(r.name):]}, documents: int[T]) -> {result}", body, infer=_without(r), macs=_macs(r),
+        saves=lambda needs=(), **arguments: (*r.op.saves(needs, **arguments), "documents"),  # type: ignore[operator,misc]
+        roles=r.op.roles, grad=r.op.grad, source=r.op.source, samples=lambda: _labelled(r), reference=_reference(r))
+
+
+def _without(r: Recurrence) -> Callable[..., Any] | None:
+    infer = r.op.infer
+    return None if infer is None else lambda documents, **arguments: infer(**arguments)
+
+
+def _macs(r: Recurrence) -> Callable[..., Any] | None:
+    macs = r.op.macs
+    return None if macs is None else lambda documents, **arguments: macs(**arguments)
+
+
+def _labelled(r: Recurrence) -> list[dict[str, Any]]:
+    """The short samples of the recurrence, with labels: the long ones say nothing more here."""
+    found = []
+    for sample in (r.op.samples or list)():
+        length = next(sample[n].shape[a] for n, a in r.time.items() if n in sample)
+        if length <= SHORT:
+            found.append({**sample, "documents": ints(3, length)})
+    return found
+
+
+def _body(r: Recurrence) -> Callable[..., Any]:
+    def body(*args: Any, documents: Any = None, **attributes: Any) -> Any:
+        if documents is None:
+            *args, documents = args
+        given, named = r.arguments(tuple(args), attributes)
+        found = _kernel(r)(*given, documents, *named)
+        return found[0] if r.results == 1 else tuple(found[i] for i in range(r.results))
+
+    words = f"`{r.name}` on each document alone: it begins anew wherever the label of `documents` changes."
+    return described(body, r, tuple(r.state), words, ("documents",))
+
+
+def _reference(r: Recurrence) -> Callable[..., Any]:
+    def reference(*args: Any, **attributes: Any) -> Any:
+        *given, labels = args
+        parts = [r.op.reference(*part, **attributes) for part in _parts(r, given, labels)]  # type: ignore[misc]
+        found = [p if isinstance(p, tuple) else (p,) for p in parts]
+        joined = tuple(torch.cat(ys, r.time[f"->{i}"]) for i, ys in enumerate(zip(*found)))
+        return joined[0] if r.results == 1 else joined
+
+    return reference
+
+
+def _parts(r: Recurrence, given: list[Any], labels: Any) -> list[list[Any]]:
+    """The operands of each document; those without the axis of time are the same for all."""
+    borders = [0, *(torch.nonzero(labels[1:] != labels[:-1])[:, 0] + 1).tolist(), labels.shape[0]]
+    return [[x if x is None or n not in r.time else x.narrow(r.time[n], a, b - a) for n, x in zip(r.operands, given)]
+            for a, b in zip(borders, borders[1:])]
+
+
+@cache
+def _kernel(r: Recurrence) -> Any:
+    """The torch op, made when it is first called."""
+    import torch as t
+
+    n = len(r.operands)
+    tensors, attributes = r.schema()
+    none = (None,) * len(r.state)
+
+    def forward(*args: Any) -> tuple[Any, ...]:
+        found = [r.forward(*part, *none, *args[n + 1:])[:r.results] for part in _parts(r, list(args[:n]), args[n])]
+        return tuple(t.cat(ys, r.time[f"->{i}"]) for i, ys in enumerate(zip(*found)))
+
+    def backward(given: list[Any], labels: Any, grads: list[Any], *named: Any) -> list[Any]:
+        parts = _parts(r, given, labels)
+        ends = [{f"->{i}": g for i, g in enumerate(grads)} for _ in parts]
+        at = 0
+        for part, own in zip(parts, ends):
+            length = next(x.shape[r.time[k]] for k, x in zip(r.operands, part) if k in r.time and x is not None)
+            own.update({k: None if g is None else g.narrow(r.time[k], at, length) for k, g in own.items()})
+            at += length
+        found = [r.backward([*part, *none], [*own.values(), *none], *named)[:n] for part, own in zip(parts, ends)]
+        return [t.cat(gs, r.time[k]) if k in r.time and x is not None else sum(gs[1:], gs[0]) for k, x, gs in zip(r.operands, given, zip(*found))]
+
+    results = "Tensor" if r.results == 1 else f"({', '.join(['Tensor'] * r.results)})"
+    op_ = t.library.custom_op(f"archdsl::{packed_name(r)}", lambda *args: _one_or_all(forward(*args)), mutates_args=(),
+                              schema=f"({', '.join([*tensors[:n], 'Tensor documents', *attributes])}) -> {results}")
+    op_.register_fake(lambda *args: _one_or_all(r.fake(*args[:n], *none, *args[n + 1:])[:r.results]))
+    back = t.library.custom_op(f"archdsl::{packed_name(r)}_backward", backward, mutates_args=(),
+                               schema=f"({', '.join(['Tensor?[] tensors', 'Tensor documents', 'Tensor?[] grads', *attributes])}) -> Tensor[]")
+    back.register_fake(lambda given, labels, grads, *named: [t.empty(0) if x is None else t.empty_like(x) for x in given])
+
+    def setup(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[:n + 1])
+        ctx.named = inputs[n + 1:]
+
+    def pull(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        *saved, labels = ctx.saved_tensors
+        found = back(list(saved), labels, list(grads), *ctx.named)
+        return (*(g if x is not None and x.is_floating_point() else None for x, g in zip(saved, found)), None, *(None for _ in ctx.named))
+
+    op_.register_autograd(pull, setup_context=setup)
+    called = getattr(t.ops.archdsl, packed_name(r))
+    return (lambda *args: (called(*args),)) if r.results == 1 else called
+
+
+def _one_or_all(found: tuple[Any, ...]) -> Any:
+    return found[0] if len(found) == 1 else found
+
+
+def register_all() -> None:
+    for r in RECURRENCES.values():
+        register(r)
