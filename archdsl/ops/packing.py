@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from archdsl.dims import Size
@@ -73,8 +74,8 @@ def _labelled(r: Recurrence) -> list[dict[str, Any]]:
 def _body(r: Recurrence) -> Callable[..., Any]:
     def body(*args: Any, documents: Any = None, **attributes: Any) -> Any:
         if documents is None:
-            *args, documents = args
-        given, named = r.arguments(tuple(args), attributes)
+            args, documents = args[:-1], args[-1]
+        given, named = r.arguments(args, attributes)
         found = _kernel(r)(*given, documents, *named)
         return found[0] if r.results == 1 else tuple(found[i] for i in range(r.results))
 
@@ -97,7 +98,7 @@ def _parts(r: Recurrence, given: list[Any], labels: Any) -> list[list[Any]]:
     """The operands of each document; those without the axis of time are the same for all."""
     borders = [0, *(torch.nonzero(labels[1:] != labels[:-1])[:, 0] + 1).tolist(), labels.shape[0]]
     return [[x if x is None or n not in r.time else x.narrow(r.time[n], a, b - a) for n, x in zip(r.operands, given)]
-            for a, b in zip(borders, borders[1:])]
+            for a, b in pairwise(borders)]
 
 
 @cache
