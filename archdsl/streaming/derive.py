@@ -533,7 +533,7 @@ class _Root:
         definition = _Definition(_Session(self.form, axis), graph, context)
         if self.form == "packed":
             return self._packed(definition, guards)
-        if POSITION in definition.counters or START in definition.counters:
+        if longest is not None or POSITION in definition.counters or START in definition.counters:
             definition.counter(POSITION)
         made = definition.finish()
         self._outputs(made, axis)
