@@ -75,8 +75,12 @@ def capture(module: nn.Module, example: Any, dynamic: Dynamic | None = None, nam
     dynamic: which axes vary, by the names of their sizes: `{0: "B"}` for every tensor, `{"tokens": {0: "B", 1: "T"}}` for one.
     name: of the model in the text; the module's class unless given. The module itself is traced as a copy in evaluation mode and stays as it is.
     Raises ArchError A0550 (torch.export cannot trace it), A0551 (an op or a size without counterpart), A0552 (an op that is not pure),
-    A0553 (no result, or a result that the graph cannot hold), A0554 (`example` or `dynamic` do not fit).
+    A0553 (no result, or a result that the graph cannot hold), A0554 (`example` or `dynamic` do not fit); TypeError for what is no module.
     """
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"capture takes a torch.nn.Module, not a {type(module).__name__}: a function becomes one as its `forward`")
     exported = export(module, example, dynamic or {})
     program = translate(exported)
     with shapes.use_facts(program.flat.facts):

@@ -491,3 +491,8 @@ def test_a_module_that_runs_on_maps_of_several_sizes_has_its_weights_once():
     found = archdsl.capture(module, torch.randn(2, 3, 16, 16), dynamic={0: "B"})
     assert set(found.weights) == {"head.0.weight", "head.0.bias"}
     same(found, module, torch.randn(3, 3, 16, 16))
+
+
+def test_a_function_is_no_module():
+    with pytest.raises(TypeError, match="not a function"):
+        archdsl.capture(lambda x: x, torch.zeros(2, 2))

@@ -77,3 +77,10 @@ def test_a_class_is_for_an_extern_block():
         archdsl.loads(text).build(bind={"Mne": torch.nn.Identity})
     (d,) = caught.value.diagnostics
     assert d.code == "A0513" and "Mne" in d.message and d.help == ("did you mean `Mine`?",)
+
+
+def test_a_size_that_a_sum_tells_is_not_negative():
+    net = archdsl.loads("model M()(x: [B, T + 3]) -> y: [B, T] { return x[:, :T] }").build()
+    assert net(torch.zeros(2, 5)).shape == (2, 2)
+    with pytest.raises(ValueError, match=r"^the input `x` is \[B, T \+ 3\]: `T` would be negative$"):
+        net(torch.zeros(2, 2))
