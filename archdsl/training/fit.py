@@ -111,7 +111,7 @@ def _loop(run: Run, objective: Any, batch: Callable[[int], Any], found: Grouped,
                 loss, logs = call(run.model, batch(step), step)
                 value = _finite(loss, step, run, folder, every)
                 loss.backward()
-                row = {"step": step + 1, "loss": value, "lr": lrs[0] * rate}
+                row = {"step": step + 1, "loss": value, "lr": what["lr"] * rate}
                 if clip is not None:
                     row["norm"] = _clipped(parameters, clip, step, run, folder, every)
                 run.optimizer.step()
