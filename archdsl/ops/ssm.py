@@ -16,6 +16,8 @@ BLOCK = 128
 """Positions whose states `selective_scan` holds at a time."""
 CHUNK = 64
 """Positions that `ssd` computes by matrix products; between chunks a state is carried."""
+SPAN = 1024
+"""Positions whose chunks `ssd` computes at a time: what they need between stays small however long the sequence is."""
 
 
 # ---------------------------------------------------------------- Mamba-1
@@ -37,8 +39,8 @@ def selective_scan(x, dt, a, b, c, skip, memory):
     softplus), `a` negative."""
     step = _blocks()
     ys = []
-    for at in range(0, x.shape[-2], BLOCK):
-        y, memory = step(*(v[..., at:at + BLOCK, :] for v in (x, dt)), a, *(v[..., at:at + BLOCK, :] for v in (b, c)), memory)
+    for u, t, i, o in zip(*(v.split(BLOCK, -2) for v in (x, dt, b, c))):
+        y, memory = step(u, t, a, i, o, memory)
         ys.append(y)
     y = torch.cat(ys, -2)
     return (y if skip is None else y + skip * x), memory
@@ -52,25 +54,33 @@ def _selective_scan_step(x, dt, a, b, c, skip, memory):
 
 
 def _states(x: Any, dt: Any, a: Any, b: Any, memory: Any) -> tuple[Any, Any]:
-    """The decays and the states of a block, time in front."""
-    decay = torch.exp(dt.movedim(-2, 0)[..., None] * a)
-    states = (dt * x).movedim(-2, 0)[..., None] * b.movedim(-2, 0)[..., None, :]
-    for fade, state in zip(decay.unbind(), states.unbind()):
-        memory = state.addcmul_(fade, memory)
+    """The decays of a block and its states, [t, ..., n, d]; the first state is the one before the block."""
+    decay = torch.exp(dt[..., None, :] * a.mT)
+    states = torch.empty((len(x) + 1, *decay.shape[1:]), dtype=decay.dtype, device=decay.device)
+    states[0] = memory.mT
+    torch.mul((dt * x)[..., None, :], b[..., None], out=states[1:])
+    each = states.unbind()
+    for fade, before, state in zip(decay.unbind(), each, each[1:]):
+        state.addcmul_(fade, before)
     return decay, states
+
+
+def _front(*operands: Any) -> list[Any]:
+    """Time in front."""
+    return [v.movedim(-2, 0) for v in operands]
 
 
 @cache
 def _blocks() -> Any:
     """One block of `selective_scan` as a function of torch that keeps its operands alone: the backward pass computes the states again."""
-    import torch as t
 
-    class Block(t.autograd.Function):
+    class Block(torch.autograd.Function):
         @staticmethod
         def forward(x: Any, dt: Any, a: Any, b: Any, c: Any, memory: Any) -> tuple[Any, Any]:  # type: ignore[override]
+            x, dt, b, c = _front(x, dt, b, c)
             _, states = _states(x, dt, a, b, memory)
-            y = states @ c.movedim(-2, 0)[..., None]
-            return y[..., 0].movedim(0, -2), states[-1].clone()
+            y = c[..., None, :] @ states[1:]
+            return y[..., 0, :].movedim(0, -2), states[-1].mT.clone()
 
         @staticmethod
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -79,19 +89,22 @@ def _blocks() -> Any:
         @staticmethod
         def backward(ctx: Any, dy: Any, later: Any) -> tuple[Any, ...]:  # type: ignore[override]
             x, dt, a, b, c, memory = ctx.saved_tensors
+            dy, x, dt, b, c = _front(dy, x, dt, b, c)
             decay, states = _states(x, dt, a, b, memory)
-            dy, x, dt, b, c = (v.movedim(-2, 0) for v in (dy, x, dt, b, c))
-            grads = dy[..., None] * c[..., None, :]  # of the states: what reads them, then what is made of them
-            for fade, grad in zip(reversed(decay.unbind()), reversed(grads.unbind())):
-                later = fade * grad.add_(later)
-            before = t.cat([memory[None], states[:-1]])
-            dlog = before.mul_(decay).mul_(grads)
-            du = (grads @ b[..., None])[..., 0]
-            db = ((dt * x)[..., None, :] @ grads)[..., 0, :]
-            dc = (dy[..., None, :] @ states)[..., 0, :]
-            da = t.einsum("kd,kdn->dn", dt.reshape(-1, dt.shape[-1]), dlog.reshape(-1, *a.shape))
-            ddt = t.einsum("...dn,dn->...d", dlog, a) + du * x
-            return (du * dt).movedim(0, -2), ddt.movedim(0, -2), da, db.movedim(0, -2), dc.movedim(0, -2), later
+            grads = c[..., None] * dy[..., None, :]  # of the states: by what reads them, then by what is made of them
+            each, fades = grads.unbind(), decay.unbind()
+            each[-1].add_(later.mT)
+            for now, fade, after in zip(reversed(each[:-1]), reversed(fades), reversed(each)):
+                now.addcmul_(fade, after)
+            du = (b[..., None, :] @ grads)[..., 0, :]
+            db = (grads @ (dt * x)[..., None])[..., 0]
+            dc = (states[1:] @ dy[..., None])[..., 0]
+            first = fades[0] * each[0]
+            dlog = states[:-1].mul_(decay).mul_(grads)
+            ddt = torch.mul(dlog, a.mT, out=decay).sum(-2) + du * x
+            da = dlog.mul_(dt[..., None, :]).flatten(0, -3).sum(0).mT
+            moved = (v.movedim(0, -2) for v in (du * dt, ddt, db, dc))
+            return next(moved), next(moved), da, *moved, first.mT
 
     return Block.apply
 
@@ -123,9 +136,19 @@ def _ssd_macs(x: TensorType, b: TensorType, **_: Any) -> Size:
 def ssd(x, dt, a, b, c, skip, memory):
     """Mamba-2's state space, one decay for each head, whose memory is p × n: memory ← exp(dt a) memory + dt x bᵀ, y = memory c + skip x. The heads
     share g groups of b and c, h / g in a row each. `dt` is positive (behind its softplus), `a` negative."""
-    n, p, g = x.shape[-3], x.shape[-1], b.shape[-2]
-    u, log = _chunks(dt[..., None] * x, 3), _chunks(dt * a, 2).mT  # [..., k, q, h, p], [..., k, h, q]: k chunks of q positions
-    u, b, c = u.movedim(-3, -2), _chunks(b, 3).movedim(-3, -2), _chunks(c, 3).movedim(-3, -2)
+    ys = []
+    for u, t, i, o in zip(*(v.split(SPAN, axis) for v, axis in ((x, -3), (dt, -2), (b, -3), (c, -3)))):
+        y, memory = _span(t[..., None] * u, t * a, i, o, memory)
+        ys.append(y)
+    y = torch.cat(ys, -3)
+    return (y if skip is None else y + skip[:, None] * x), memory
+
+
+def _span(u, log, b, c, memory):
+    """`ssd` of inputs times dt, u, and logarithms of decays, in chunks."""
+    n, p, g = u.shape[-3], u.shape[-1], b.shape[-2]
+    u, b, c = (_chunks(v, 3).movedim(-3, -2) for v in (u, b, c))  # [..., k, h, q, p] and [..., k, g, q, n]: k chunks of q positions
+    log = _chunks(log, 2).mT  # [..., k, h, q]
     fade = _fades(log)  # [..., k, h, j, i]: what is left at i of what came in at j
     within = (b @ c.mT).unsqueeze(-3) * fade.unflatten(-3, (g, -1))
     y = within.flatten(-4, -3).mT @ u
@@ -137,8 +160,7 @@ def ssd(x, dt, a, b, c, skip, memory):
         memory = left * memory + new
     carried = torch.stack(before, -4).reshape(*u.shape[:-3], g, -1, b.shape[-1])  # [..., k, g, (r p), n]
     read = (carried @ c.mT).reshape(*u.shape[:-2], p, -1).mT
-    y = (y + torch.exp(total)[..., None] * read).movedim(-3, -2).flatten(-4, -3)[..., :n, :, :]
-    return (y if skip is None else y + skip[:, None] * x), memory
+    return (y + torch.exp(total)[..., None] * read).movedim(-3, -2).flatten(-4, -3)[..., :n, :, :], memory
 
 
 @ssd.step
