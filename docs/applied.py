@@ -41,6 +41,8 @@ APPLIED: dict[str, tuple[str, str]] = {
     "MergedPrefixes": ("MergedPrefixes()(m, c, a, n, d, b)", "m: f32[B = 1, 4], c: f32[B, 4], a: f32[B, 4, 16], n: f32[B, 4], d: f32[B, 4], "
                        "b: f32[B, 4, 16]"),
     "LegendreMemory": ("LegendreMemory(64, theta = 128)(u)", "u: [B = 1, T = 16]"),
+    "Taps": ('Taps("vector", 64)(x)', "x: [B = 1, T = 16, 64]"),
+    "Extractor": ('Extractor("he", 64)(x)', "x: [B = 1, T = 16, 64]"),
     "LMU": ("LMU(64, theta = 128)(x)", ""),
     "ExpertLinear": ("ExpertLinear(8, 256)(x, index)", _CHOSEN),
     "ExpertMLP": ("ExpertMLP(8, 256, gelu)(x, index)", _CHOSEN),
