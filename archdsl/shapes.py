@@ -49,11 +49,21 @@ def normal(size: Size) -> Size:
 
 
 class ShapeError(Exception):
-    """A shape that does not fit its pattern. `about` names the operand; `require` is a condition that would mend it."""
+    """A shape that does not fit its pattern. `about` names the operand; `require` is a condition that would mend it; `division`: the two numbers of
+    one that does not come out even."""
 
-    def __init__(self, message: str, axis: tree.Axis | None = None, require: str | None = None, about: str | None = None):
+    def __init__(self, message: str, axis: tree.Axis | None = None, require: str | None = None, about: str | None = None,
+                 division: tuple[int, int] | None = None):
         super().__init__(message)
-        self.message, self.axis, self.require, self.about = message, axis, require, about
+        self.message, self.axis, self.require, self.about, self.division = message, axis, require, about, division
+
+
+def inexact(size: Size, factor: Size, axis: tree.Axis, message: str = "") -> ShapeError:
+    """A `size` was to be a multiple of `factor`."""
+    message = message or f"{size} is not a multiple of {factor}"
+    if type(size) is int and type(factor) is int:
+        return ShapeError(message, axis, division=(size, factor))
+    return ShapeError(message, axis, require=f"{size} % {factor} == 0")
 
 
 Hyper = Callable[[tree.Expr], Any]
@@ -110,7 +120,7 @@ class Binding:
         if op == "/":
             exact = divide(a, b)
             if exact is None:
-                raise ShapeError(f"{a} / {b} is not a whole number", axis, require=None if type(a) is int else f"{a} % {b} == 0")
+                raise inexact(a, b, axis, f"{a} / {b} is not a whole number")
             return exact
         return normal({"//": dims.floordiv, "floordiv": dims.floordiv, "%": dims.mod, "mod": dims.mod, "ceildiv": dims.ceildiv}[op](a, b))
 
@@ -215,7 +225,7 @@ class Binding:
                 known = dims.product([self.size(a) for a in axis.items if name not in axis_names(a)])
                 rest = divide(size, known)
                 if rest is None:
-                    raise ShapeError(f"{size} is not a multiple of {known}", axis, require=None if type(size) is int else f"{size} % {known} == 0")
+                    raise inexact(size, known, axis)
                 size, axis = rest, next(a for a in axis.items if name in axis_names(a))
                 continue
             if not isinstance(axis, tree.AxisOp) or axis.op not in "+-*/" or len(axis.operands) != 2:

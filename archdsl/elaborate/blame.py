@@ -23,30 +23,37 @@ def blamed(faults: Iterable[Diagnostic], decl: tree.Model, overrides: tuple[Over
     """The faults of one elaboration, each moved to the number that it hangs on, where one can be told; one for each number."""
     out: dict[Any, Diagnostic] = {}
     for d in faults:
-        moved = _moved(d, decl, overrides, knobs) if d.code in (SETTINGS if overrides else ALWAYS) else None
-        key = (moved.span if moved else (d.code, d.span, d.message))
-        out.setdefault(key, moved or d)
+        moved = _moved(d, decl, overrides, knobs) if _of_numbers(d) or overrides and d.code in SETTINGS else None
+        out.setdefault(moved[1] if moved else (d.code, d.span, d.message), moved[0] if moved else d)
     return list(out.values())
 
 
-def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], knobs: dict[str, Knob]) -> Diagnostic | None:
+def _of_numbers(d: Diagnostic) -> bool:
+    """Whether a fault hangs on numbers alone: a rule on them, or a division that does not come out even."""
+    return d.code in ALWAYS or d.division is not None
+
+
+def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], knobs: dict[str, Knob]) -> tuple[Diagnostic, Span] | None:
+    """The fault at the number, and where that is; a number outside of the file (`--set`) is shown behind the fault."""
     candidates = list(_written(d, decl, overrides, knobs))
     set_here = [c for c in candidates if c[1] is not None]
-    if not set_here and d.code not in ALWAYS:
+    if not set_here and not _of_numbers(d):
         return None
     chosen = set_here or candidates
     if not chosen:
         return None
     name, o, span = next((c for c in chosen if _small(d, knobs[c[0]], c)), chosen[0])
-    if span == d.span or span.source.whole is not d.span.source.whole:
+    if span == d.span:
         return None
+    label = f"`{name}` is {span.text}"
+    if span.source.whole is not d.span.source.whole:
+        return (replace(d, labels=(*d.labels, Label(span, label))), span) if span.source.text and _of_numbers(d) else None
     knob, value = knobs[name], _number(knobs[name], o)
     # one fault has one place: what a label said of the first place is said there
-    label = f"`{name}` is {span.text}"
     rest = tuple(x for x in d.labels if x.span != span)
     fixes = _fixes(d, value, knob, span)
     help = tuple(h for h in d.help if not (fixes and " divide " in h))
-    return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *rest), help=help, fixes=fixes)
+    return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *rest), help=help, fixes=fixes), span
 
 
 def _number(knob: Knob, o: Override | None) -> Any:
@@ -72,7 +79,9 @@ def _written(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], k
         if name in seen or name not in defaults or name not in knobs:
             continue
         seen.add(name)
-        o = next((o for o in reversed(overrides) if o.segments[0] == name and o.expr is not None), None)
+        o = next((o for o in reversed(overrides) if o.segments[0] == name), None)
+        if o is not None and o.expr is None:  # set in Python: no text holds the number
+            continue
         node = o.expr if o is not None else defaults[name].default
         if isinstance(node, (tree.Number, tree.List, tree.Str)):
             yield name, o, node.span

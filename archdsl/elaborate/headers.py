@@ -279,7 +279,8 @@ def match_type(binding: shapes.Binding, kind: tree.TensorType, value: Value, whe
         labels = (Label(value.node.span, f"{value.type} comes from here"),) if value.node.span not in (where, NOWHERE) else ()
         labels += (Label(kind.span, "the expected shape"),) if kind.span.source.text else ()
         help = (f"add `require {e.require}`",) if e.require else ()
-        raise error(code, f"{what} is {kind.span.text or kind}, but this is {value.type}", where, e.message, labels=labels, help=help) from None
+        raise error(code, f"{what} is {kind.span.text or kind}, but this is {value.type}", where, e.message, labels=labels, help=help,
+                    division=e.division) from None
     what = said if isinstance(said, str) else f"the input `{said[0]}` of `{said[1]}`"
     raise error("A0307", f"{what} holds {expected or 'floats'}, not {actual}", where, f"this is {value.type}",
                 help="a token index becomes a vector by an embedding" if actual == "int" else ())

@@ -67,9 +67,12 @@ def _solve(frame: Frame, node: tree.LayoutCall, value: Value) -> _Spec:
     try:
         ins = _groups(spec, binding, source, value, names, node)
     except shapes.ShapeError as e:
+        from archdsl.elaborate.operators import divisors
+
         raise error("A0308", f"`{node.word}`: {value.type} does not fit {source.span.text}", node.span, e.message,
-                    fixes=proposals().lacking_axis(source, target, len(value.shape)),
-                    help=(*_own_name(e.axis, names), *([f"add `require {e.require}`"] if e.require else []))) from None
+                    fixes=proposals().lacking_axis(source, target, len(value.shape)), division=e.division,
+                    help=(*_own_name(e.axis, names), *([f"add `require {e.require}`"] if e.require else []),
+                          *(divisors(*e.division)[:1] if e.division else ()))) from None
     spec.ins, spec.written = ins, (source, target)
     try:
         spec.outs = _targets(spec, binding, target)
@@ -141,8 +144,7 @@ def _groups(spec: _Spec, binding: shapes.Binding, source: tree.Shape, value: Val
         if unknown:
             quotient = shapes.divide(size, product)
             if quotient is None:
-                raise shapes.ShapeError(f"{size} is not a multiple of {product}", axis,
-                                        require=None if isinstance(size, int) else f"{size} % {product} == 0")
+                raise shapes.inexact(size, product, axis)
             rest = quotient
             binding.bind(unknown[0].id, rest, axis)  # type: ignore[attr-defined]
         else:

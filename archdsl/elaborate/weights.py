@@ -50,7 +50,8 @@ def _declare(frame: Frame, s: tree.ParamDecl | tree.Const, kind: str, init: tree
     try:
         shape = binding.shape(s.type.shape)
     except shapes.ShapeError as e:
-        raise error("A0301", f"the shape of `{s.name}`: {e.message}", e.axis.span if e.axis is not None else s.type.span) from None
+        raise error("A0301", f"the shape of `{s.name}`: {e.message}", e.axis.span if e.axis is not None else s.type.span,
+                    division=e.division) from None
     axes = s.type.shape.axes
     spans = [a.span for a in axes] if len(axes) == len(shape) else [s.type.span] * len(shape)  # `...` stands for several
     sizes = tuple(_fixed(s.name, size, span) for size, span in zip(shape, spans))
@@ -183,7 +184,8 @@ def _drawn(frame: Frame, s: tree.Draw, value: InitRef | InitExpr) -> Value:
     try:
         shape = binding.shape(s.type.shape)
     except shapes.ShapeError as e:
-        raise error("A0301", f"the shape of `{s.name}`: {e.message}", e.axis.span if e.axis is not None else s.type.span) from None
+        raise error("A0301", f"the shape of `{s.name}`: {e.message}", e.axis.span if e.axis is not None else s.type.span,
+                    division=e.division) from None
     attrs = {"shape": shape, **dict(init.attrs), "dtype": s.type.dtype or "float"}
     return apply_op(frame, f"random_{init.op}", (), attrs, s.span, label=s.name)
 

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from archdsl.diagnostics.model import ArchError
 from archdsl.diagnostics.render import helps
-from archdsl.spec import loads
+from archdsl.spec import loads, text_setting
 from tests.elaborate.helpers import fault, model
 
 
@@ -115,3 +116,47 @@ def test_what_a_message_offers_to_cast_can_be_written(inputs: str, call: str, op
     assert offered, found
     cast = re.sub(r"cast\(\w+", f"cast({operand}", offered[1])
     model(f"y = {re.sub(rf'(?<=[( ]){operand}(?=[,)])', cast, call)}\nreturn mean(cast(y, \"float\"))", f"({inputs}) -> y: []")
+
+
+GROUPS = """use std.linear { Linear }
+block Mix(heads: int)(x: [..., T, d]) -> [..., T, d] {
+  q = Linear(d)(x) as q |> rearrange([..., T, (heads w)] -> [..., heads, T, w])
+  k = Linear(d)(x) as k |> rearrange([..., T, (heads w)] -> [..., heads, T, w])
+  return (q * k) |> rearrange([..., heads, T, w] -> [..., T, (heads w)])
+}
+model M(d: int = 128, heads: int = 5)(x: [B = 1, T = 4, d]) -> y: [B, T, d] { return x |> Mix(heads) as mix }
+"""
+
+
+def test_parts_that_do_not_come_out_even_are_one_fault_at_the_number():
+    with pytest.raises(ArchError) as caught:
+        loads(GROUPS, "a.arch").elaborate()
+    (d,) = caught.value.diagnostics
+    assert (d.code, d.span.text, d.label) == ("A0308", "5", "`heads` is 5")
+    assert d.labels[0].message == "128 is not a multiple of 5" and d.labels[0].span.text.startswith("rearrange")
+    assert [f.edits[0][1] for f in d.fixes] == ["4", "8", "2"]
+
+
+EVEN = GROUPS.replace("heads: int = 5", "heads: int = 4")
+
+
+def test_a_number_set_in_python_is_not_looked_for_in_the_file():
+    with pytest.raises(ArchError) as caught:
+        loads(EVEN, "a.arch").elaborate(knobs={"heads": 3})
+    assert {d.span.text.split("(")[0] for d in caught.value.diagnostics} == {"rearrange"}
+    assert all(d.help == ("1 (128), 2 (64), 4 (32) divide 128",) for d in caught.value.diagnostics)
+
+
+def test_a_number_from_the_command_line_is_shown_behind_the_fault():
+    with pytest.raises(ArchError) as caught:
+        loads(EVEN, "a.arch").elaborate(knobs={"heads": text_setting("heads=3")})
+    (d,) = caught.value.diagnostics
+    assert d.span.text.startswith("rearrange") and [(x.span.source.path, x.message) for x in d.labels] == [("--set", "`heads` is 3")]
+
+
+def test_an_inexact_shape_of_a_weight_points_at_its_number():
+    with pytest.raises(ArchError) as caught:
+        loads("model M(d: int = 8, heads: int = 3)(x: [B, d]) -> y: [B, d] { param w: [d / heads] = zeros(); return x * mean(w) }", "a.arch").elaborate()
+    (d,) = caught.value.diagnostics
+    assert (d.code, d.span.text, d.label) == ("A0301", "3", "`heads` is 3")
+    assert [f.edits[0][1] for f in d.fixes] == ["4", "2", "1"]
