@@ -236,6 +236,9 @@ class Graph:
     span: Span = NOWHERE
     applied: dict[str, int] = field(default_factory=dict)  # block -> how often this graph applies it, this one included, graphs that it calls not
 
+    def __repr__(self) -> str:
+        return f"Graph({self.name}, {self.node_count} nodes, {self.weight_count} weights)"
+
     def parameters(self, prefix: str = "") -> Iterator[tuple[str, Param]]:
         """Every owned weight with its full address, own ones first, then the children's in the order of the text."""
         for p in self.params:

@@ -80,6 +80,10 @@ class Report:
     aliases: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        found = {"loaded": len(self.loaded), **self.faults, "aliases": len(self.aliases), "ignored": len(self.ignored)}
+        return f"Report({', '.join(f'{n} {k}' for k, n in found.items() if n) or 'nothing'})"
+
     @property
     def faults(self) -> dict[str, int]:
         """How many of each kind, where there are any."""

@@ -71,6 +71,9 @@ class Elaborated:
     rewrites: tuple[Any, ...] = ()
     idle: tuple[tree.Default, ...] = ()  # that the entries of a model have in common, and that reach nothing in this one
 
+    def __repr__(self) -> str:
+        return f"Elaborated({self.graph!r}, {len(self.knobs)} knobs)"
+
     def example_sizes(self, small: bool = False) -> dict[str, int]:
         """Sizes of the run-time axes that satisfy the guards: the spec's examples (1 where it gives none) if they do; `small` asks for small ones."""
         names = sorted({n for i in self.inputs for s in i.type.shape if not isinstance(s, int) for n in dims.symbols(s)})

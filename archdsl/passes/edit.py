@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.graph import Graph, Node, Value
 from archdsl.passes.contract import Contract, Phase
-from archdsl.passes.flat import Flat
+from archdsl.passes.flat import STRUCTURE, Flat, known
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Span
 from archdsl.weightmap import Entry, WeightMap
@@ -50,7 +50,10 @@ class Edit(Flat):
             self.chosen = frozenset(id(n) for n in select(self, step.selector, step.span, self.tables))
 
     def selected(self, op: str | None = None) -> list[Node]:
-        """The nodes that the step is about, in order of evaluation: all without a selector; those of one op where it is given."""
+        """The nodes that the step is about, in order of evaluation: all without a selector; those of one op where it is given. Raises ValueError
+        for the name of no op."""
+        if op is not None and op not in STRUCTURE:
+            known(op)
         return [n for n in self.nodes if (self.chosen is None or id(n) in self.chosen) and (op is None or n.op == op)]
 
     def stage(self, value: Value) -> int:

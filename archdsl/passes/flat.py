@@ -11,11 +11,24 @@ from typing import Any
 
 from archdsl import shapes
 from archdsl.dims import Size
+from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.ops import MISSING, parameters
 from archdsl.flatten import copy_node, dim_map, map_values
 from archdsl.graph import Graph, Node, Param, TensorType, Value
-from archdsl.ops.registry import find
+from archdsl.ops.registry import OPS, Op, find
 from archdsl.source import NOWHERE, Span
+
+
+STRUCTURE = frozenset(("call", "extern", "input", "param", "phase", "scan", "update"))
+"""Kinds of nodes that are no op."""
+
+
+def known(op: str) -> Op:
+    """The op of that name. Raises ValueError, with the nearest names."""
+    rule = find(op)
+    if rule is None:
+        raise ValueError(" ".join((f"there is no op `{op}`:", *(did_you_mean(op, OPS) or ("`archdsl ops` lists them",)))))
+    return rule
 
 
 class Scope:
@@ -153,6 +166,7 @@ class Flat:
     # ---------------------------------------------------------------- editing
     def add(self, op: str, *args: Any, at: Scope | Node, span: Span | None = None, name: str = "", **attrs: Any) -> Any:
         """A new node in the scope `at`, or in that of the node `at`, whose place in the text it takes. Returns its Value (a tuple of several)."""
+        known(op)
         scope = at if isinstance(at, Scope) else self.home[id(at)]
         span = span or (at.span if isinstance(at, Node) else NOWHERE)
         operands = iter(args)
@@ -169,9 +183,8 @@ class Flat:
         return Value(node) if len(node.types) == 1 else node.values
 
     def infer(self, op: str, args: tuple[Any, ...], attrs: Mapping[str, Any]) -> tuple[TensorType, ...]:
-        """The result types of an op. Raises OpError."""
-        rule = find(op)
-        assert rule is not None, op
+        """The result types of an op. Raises OpError, ValueError for the name of no op."""
+        rule = known(op)
         operands = iter(args)
         types = {p.name: _typed(next(operands, None)) if p.operand else attrs[p.name] for p in parameters(op)}
         with shapes.use_facts(self.facts or shapes.facts()):

@@ -98,14 +98,16 @@ class Model:
            source: str | None = None, data: Mapping[str, Any] | None = None, models: Mapping[str, Any] | None = None, **knobs: Any) -> Model:
         """The model that a spec describes, its own `transform`s applied. `weights`: a state dict under the names of the model before them, or under
         the foreign names `source`; without it, the initial values for the seed. `data`, `models`: as for `apply`."""
-        settings = spec._knobs(knobs)
-        start = cls.start(spec, variant, seed=seed, dtype=dtype, weights=weights, source=source, knobs=settings)
-        return start.apply(*spec.steps(variant, settings), data=data, models=models)
+        start = cls.start(spec, variant, seed=seed, dtype=dtype, weights=weights, source=source, **knobs)
+        return start.apply(*spec.steps(variant, spec._knobs(knobs)), data=data, models=models)
 
     @classmethod
     def start(cls, spec: Spec, variant: str | None = None, *, seed: int = 0, dtype: Any = None, weights: Mapping[str, Any] | None = None,
               source: str | None = None, names: Mapping[str, Foreign] | None = None, **knobs: Any) -> Model:
         """The model as it is written, before any `transform`; otherwise as `of`. `names`: its foreign names, where the spec does not say them."""
+        if not hasattr(spec, "elaborate"):
+            raise TypeError(f"a spec is needed, as `archdsl.load` gives, not {type(spec).__name__}: of a model `m` that is built or opened it is "
+                            "`m.archdsl.spec`, its weights are `weights = m.state_dict()`")
         settings = spec._knobs(knobs)
         made = spec.source(variant, settings)
         start = cls(made, Initial(made.graph, seed, dtype), _same(made.graph), dtype=dtype, begun=Begun(spec, variant, settings, names))
@@ -118,6 +120,10 @@ class Model:
         built = self.build()
         load_state(built, weights, source)
         return replace(self, weights=state_of(built, self.graph))
+
+    def __repr__(self) -> str:
+        steps = ", ".join(a.step for a in self.recipe)
+        return f"Model({self.graph.name}, {self.graph.weight_count} weights{f', behind {steps}' if steps else ''})"
 
     @property
     def graph(self) -> Graph:

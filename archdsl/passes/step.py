@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.passes.registry import Pass, every, find
 from archdsl.records import field, record, replace
@@ -65,12 +65,18 @@ class Step:
         return model.apply(self, **how)
 
 
+def no_pass(name: str, span: Span) -> ArchError:
+    """A0561: the nearest names, or how one of the user's own is found."""
+    own = ("`archdsl passes` lists them", "a pass of your own is known once its module is imported: by Python, or by the entry point `archdsl.passes` of "
+                                          "a package")
+    return error("A0561", f"there is no pass `{name}`", span, "not known", help=did_you_mean(name, every()) or own)
+
+
 def read(node: tree.Transform, frame: Frame) -> Step:
     """The step that a `transform` says, its options evaluated in `frame`."""
     rule = find(node.name)
     if rule is None:
-        raise error("A0561", f"there is no pass `{node.name}`", _name_span(node), "not known",
-                    help=did_you_mean(node.name, every()) or ("`archdsl passes` lists them",))
+        raise no_pass(node.name, _name_span(node))
     options = options_of(rule, node, "A0562", frame)
     if len(node.using) != len(rule.using):
         wanted = f"needs {len(rule.using)} inputs ({', '.join(rule.using)})" if rule.using else "uses no inputs"
@@ -145,8 +151,7 @@ class Steps:
             raise AttributeError(name)
         rule = find(name)
         if rule is None:
-            raise error("A0561", f"there is no pass `{name}`", Span(Source("<python>", name), 0, len(name)), "not known",
-                        help=did_you_mean(name, every()) or ("`archdsl passes` lists them",))
+            raise no_pass(name, Span(Source("<python>", name), 0, len(name)))
 
         def make(*args: Any, **options: Any) -> Step:
             from archdsl.elaborate.values import show

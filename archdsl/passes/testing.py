@@ -141,8 +141,8 @@ def examine(step: Step, spec: Spec, variant: str | None = None, *, idempotent: b
     again = loads(print_graph(after.made), "graph.arch").elaborate()
     assert again.graph.hash == after.graph.hash, "the graph does not print as a spec of the same hash"
     assert set(after.weights) == {a for a, _ in after.graph.parameters()}, "weights and graph have other addresses"
-    wrong = [f for f in contract_of(model, after, step) if not f.holds]
-    assert not wrong, f"the contract does not hold: {wrong}"
+    wrong = [f"{f}, {f.allowed:.2g} is allowed" for f in contract_of(model, after, step) if not f.holds]
+    assert not wrong, "the contract does not hold:\n  " + "\n  ".join(wrong)
     if idempotent:
         try:
             twice = after.apply(step, given=given)

@@ -86,6 +86,7 @@ def test_import_copies_transposes_shifts_and_fills(spec):
     own = model.state_dict()
     assert set(report.loaded) == set(own) and not report.faults
     assert report.ignored == ("h.0.bn.num_batches_tracked", "h.1.bn.num_batches_tracked")
+    assert repr(report) == f"Report({len(own)} loaded, 2 ignored)"
     assert torch.equal(own["layers.1.fc.weight"], theirs["h.1.fc.weight"].T)
     assert torch.allclose(own["layers.1.norm.weight"], theirs["h.1.ln.weight"] + 1)
     assert torch.equal(own["layers.1.bn.running_var"], theirs["h.1.bn.running_var"])

@@ -2,9 +2,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from archdsl.passes import graph_pass
+import archdsl
+from archdsl.diagnostics.model import ArchError
+from archdsl.passes import Model, graph_pass
 from archdsl.passes.contract import equal
+from archdsl.passes.flat import STRUCTURE
 from archdsl.passes.registry import PASSES, load
 from archdsl.passes.testing import check_pass, hybrid
 from archdsl.spec import loads
@@ -80,3 +84,45 @@ def test_how_many_fit_is_asked_for(own):
         check_pass("never()", range(3))
     graph_pass("again()", contract=equal())(harmless)
     assert check_pass("again()", range(4), idempotent=False).fitted == 4
+
+
+def test_words_that_are_no_op_are_told(own):
+    def finds(edit):
+        edit.selected("swish")
+
+    def makes(edit):
+        for n in edit.selected("linear"):
+            edit.add("sigmoyd", n.values[0], at=n)
+
+    text = "model M()(x: [B = 2, 4]) -> y: [B, 3] { param w: [3, 4] = normal()  return linear(x, w) }"
+    for body, told in ((finds, "there is no op `swish`: did you mean `hardswish`"), (makes, "there is no op `sigmoyd`: did you mean `sigmoid`")):
+        PASSES.pop("misspelt", None)
+        graph_pass("misspelt()", contract=equal())(body)
+        with pytest.raises(ValueError, match=told):
+            Model.of(loads(text)).apply("misspelt()")
+    graph_pass("looks()", contract=equal())(lambda edit: [edit.selected(kind) for kind in STRUCTURE] and None)
+    Model.of(loads(text)).apply("looks()")
+
+
+def test_what_breaks_a_contract_is_told_in_words(own):
+    graph_pass("faulty()", contract=equal())(double)
+    with pytest.raises(AssertionError, match=r"the output `y` in training, given weights: differs by .*, 1e-10 is allowed"):
+        check_pass("faulty()", (), models=["model M()(x: [B = 2, 4]) -> y: [B, 3] { param w: [3, 4] = normal()  return linear(x, w) }"])
+
+
+def test_a_pass_that_is_not_known_says_how_ones_own_are_found():
+    with pytest.raises(ArchError, match="entry point `archdsl.passes`"):
+        Model.of(loads("model M()(x: [B, 4]) -> y: [B, 4] { return x }")).apply("mine_alone()")
+
+
+def test_models_are_made_of_specs_and_shown_in_a_line():
+    spec = loads("use std.norm { LayerNorm }\nuse std.linear { Linear }\nuse std.residual { Pre }\n"
+                 "model M(d: int = 8)(x: [B, d]) -> y: [B, d] {\n  x = Linear(d)(x) as a\n  x = Pre(LayerNorm(), Linear(d) as f)(x)\n"
+                 "  return x |> LayerNorm() as n |> Linear(d) as b\n}\n")
+    for wrong in (spec.build(), "m.arch", spec.graph()):
+        with pytest.raises(TypeError, match=r"m.archdsl.spec"):
+            Model.of(wrong)
+    done = Model.of(spec, d=4).apply("centre()")
+    assert repr(done) == f"Model(M, {len(done.weights)} weights, behind centre())"
+    built = spec.build()
+    assert all(len(repr(x)) < 200 for x in (done.made, done.graph, spec, spec.cost(), archdsl.capture(built, torch.ones(2, 8))))
