@@ -16,6 +16,8 @@ SIZES = {"s.layout": "(1)1(1)", "s.m": 3, "s.dx": 16, "s.dl": 24, "s.hx": 2, "s.
 SMALL: dict[str, dict[str, Any]] = {
     "Llama": DECODER | {"head_dim": 8}, "Olmo2": DECODER, "PeriLN": DECODER | {"head_dim": 8},
     "Mixtral": DECODER | {"experts": 4}, "QwenMoE": DECODER | {"head_dim": 8, "shared": 40, "experts": 6, "k": 3},
+    "DynamicMoE": DECODER | {"experts": 6}, "PolyCom": DECODER, "PolyComMoE": DECODER | {"experts": 4, "k": 2},
+    "MoHD": DECODER | {"n": 8}, "MemoryFormer": DECODER | {"bits": 4, "rotary": 4, "value_dim": 8},
     "Gemma2": DECODER | {"head_dim": 8, "query_width": 8, "reach": 2},
     "Ladder": DECODER | {"depth": 4}, "Desync": DECODER | {"depth": 3, "kv_heads": 4, "devices": 4},
     "DeltaNetLM": {"vocab": 48, "d": 32, "depth": 4, "heads": 2, "hidden": 48}, "GLA": DECODER | {"head_dim": 4, "value_dim": 8},
@@ -37,7 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "Swin": {"d": 16, "depths": [2, 1, 2, 1], "heads": [2, 2, 4, 4], "window": 2, "side": 32, "classes": 5},
     "ViT": {"d": 32, "depth": 2, "heads": 2, "patch": 8, "classes": 5},
 }
-OF_VARIANTS: dict[str, dict[str, Any]] = {"large_tiny_16": {"size": [224, 224]}}  # its slices fit no smaller map
+OF_VARIANTS: dict[str, dict[str, Any]] = {"wide": {"value_dim": 12}, "large_tiny_16": {"size": [224, 224]}}  # its slices fit no smaller map
 MODELS = [(f, name, spec) for f in shipped_files() for name, spec in archdsl.load(f).models.items()]
 CASES = [(f, name, variant) for f, name, spec in MODELS for variant in (list(spec.variants) or [None])]
 
