@@ -83,12 +83,15 @@ def cost(
     by: Annotated[Literal["layer"] | None, typer.Option(help="One row a layer.")] = None,
     form: Annotated[Literal["parallel", "extend", "step"], typer.Option(help="Which form to count.")] = "parallel",
     dtype: Annotated[str, typer.Option(help="f32, f64, bf16 or f16: the type of what the spec does not pin.")] = "f32",
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="Least time of a decoding step there: h100-sxm, a100-sxm-80gb, epyc-9654, …",
+                                               show_default=False)] = None,
+    plot: Annotated[str | None, typer.Option(metavar="FILE.svg", help="Draw the state against the context's length.", show_default=False)] = None,
     json: Json = False,
 ) -> int:
     """Count parameters, multiply-accumulates and bytes, as numbers and as formulas. Loads no torch."""
     from archdsl.cli.commands.cost import cost
 
-    return cost(source, at or [], settings or [], by, form, dtype, json)
+    return cost(source, at or [], settings or [], by, form, dtype, json, device, plot)
 
 
 @app.command()

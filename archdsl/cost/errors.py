@@ -37,4 +37,17 @@ CODES: dict[str, Code] = {
         bad='archdsl.load("fixed.arch").cost(at = {"H": 8}, H = 16)',
         good='archdsl.load("fixed.arch").cost(at = {"H": 8})',
     ),
+    "A0646": Code(
+        "a device that is not known",
+        "`archdsl cost --device` tells the least time of a decoding step from how fast a device reads memory and multiplies. It knows the devices "
+        "that are listed in `archdsl.cost.DEVICES`, with the sources of their figures; from Python, a `Device` of your own can be given.",
+        bad="archdsl cost llama:tiny --device h100",
+        good="archdsl cost llama:tiny --device h100-sxm",
+    ),
+    "A0647": Code(
+        "a plot of another kind",
+        "`archdsl cost --plot` draws an SVG picture, which browsers, editors and LaTeX take; the name of the file ends in .svg.",
+        bad="archdsl cost llama:tiny --plot state.jpeg",
+        good="archdsl cost llama:tiny --plot state.svg",
+    ),
 }

@@ -10,3 +10,8 @@ def short(number: int, unit: str = "") -> str:
         size, prefix = size / 1000, following
     digits = f"{size:.3g}" if prefix else str(number)
     return f"{digits} {prefix}{unit}".rstrip()
+
+
+def seconds(time: float) -> str:
+    """Three digits: 4.83 ms, 210 µs."""
+    return next(f"{time * f:.3g} {unit}" for f, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs"), (1e9, "ns")) if time * f >= 0.9995 or unit == "ns")

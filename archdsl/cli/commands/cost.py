@@ -5,23 +5,35 @@ from collections.abc import Iterator
 
 from archdsl.cli.output import show_json, show_table
 from archdsl.cli.source import open_source, read_settings
-from archdsl.cost import FIGURES, Cost, Layer
+from archdsl.cost import FIGURES, Cost, Decoding, Layer, decode
 from archdsl.cost import cost as count
+from archdsl.cost.devices import device as named_device
 from archdsl.cost.sizes import parse_sizes
-from archdsl.cost.units import short
+from archdsl.cost.units import seconds, short
+from archdsl.diagnostics.model import error
+from archdsl.files import write_whole
 from archdsl.records import field, record
+from archdsl.source import Source, Span
 
 
-def cost(source: str, at: list[str], settings: list[str], by: str | None, form: str, dtype: str, json: bool) -> int:
-    """Prints the figures and their formulas, or with `by` one row a layer."""
+def cost(source: str, at: list[str], settings: list[str], by: str | None, form: str, dtype: str, json: bool,
+         device: str | None = None, plot: str | None = None) -> int:
+    """Prints the figures and their formulas, or with `by` one row a layer. With `device` or `plot` the cost of a step, and of decoding."""
     sizes, spans = parse_sizes(",".join(at)) if at else ({}, {})
+    on = named_device(device) if device is not None else None
+    if plot is not None and not plot.lower().endswith(".svg"):
+        raise error("A0647", f"`{plot}` does not end in .svg", Span(Source("--plot", plot), 0, len(plot)), "another kind of file")
     opened = open_source(source)
     made, sizes = opened.spec.sized(opened.variant, sizes, read_settings(settings))
+    name = f"{opened.spec.name}{f'.{opened.variant}' if opened.variant else ''}"
+    if device is not None or plot is not None:
+        _decoding(decode(made, sizes, dtype, on), name, plot, json)
+        return 0
     found = count(made, sizes, form, dtype, spans)
     if json:
         show_json(found.to_json(by_layer=by is not None))
     elif by is None:
-        _show_total(found, f"{opened.spec.name}{f'.{opened.variant}' if opened.variant else ''}")
+        _show_total(found, name)
     else:
         _show_layers(found)
     return 0
@@ -38,6 +50,28 @@ def _show_total(found: Cost, name: str) -> None:
     show_table(("", "exactly", "", "formula"), rows, right=(1, 2))
     if found.unknown:
         print(f"\nnot counted but for their parameters: {', '.join(found.unknown)}")
+
+
+# ---------------------------------------------------------------- decoding
+def _decoding(found: Decoding, name: str, plot: str | None, json: bool) -> None:
+    if plot is not None:
+        from archdsl.cost.plot import svg
+
+        write_whole(plot, svg(found, name).encode())
+    if json:
+        show_json({**found.step.to_json(), "decoding": found.to_json()})
+        return
+    _show_total(found.step, name)
+    print()
+    timed = found.device is not None
+    rows = [(f"{c.length:,}", short(c.state_bytes, "B"), f"{c.per_token:,} B", short(c.macs), *([seconds(c.seconds or 0), c.bound or ""] * timed))
+            for c in found.contexts]
+    show_table(("context", "state", "added by a token", "MACs", *(("least time", "bound by") if timed else ())), rows, right=(0, 1, 2, 3, 4))
+    if found.device is not None:
+        d = found.device
+        print(f"\n{d.title}: {d.bandwidth / 1e9:,.0f} GB/s, {d.flops[found.step.dtype] / 1e12:,.1f} TFLOP/s in {found.step.dtype} ({d.source})")
+    if plot is not None:
+        print(f"\n{plot} written")
 
 
 # ---------------------------------------------------------------- by layer
