@@ -7,41 +7,73 @@ from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats, volume
 
 CHUNK = 64
-"""Positions that are computed together; between chunks a state is carried."""
+"""Positions that are computed together, a power of two; between chunks a state is carried."""
 
 
-PART = 16
-"""Positions of which each pair has fades of its own, channel by channel."""
-BLOCK = 256
-"""Positions whose parts are held at a time."""
+BLOCK = 512
+"""Positions whose chunks are held at a time, whole chunks."""
 
 
 def fades(log):
-    """exp of the sum of logarithms behind j up to i for each channel, 0 where i < j: [..., T, c] -> [..., T (i), T (j), c]. Each sum is made of its
-    own terms, none above 0: nothing overflows, and no small gate is lost behind a large one, as in differences of sums from the beginning."""
-    n = log.shape[-2]
+    """exp of the sum of logarithms behind j up to i, 0 where i < j: [..., T] -> [..., T (i), T (j)]. Each sum is made of its own terms, none above 0:
+    nothing overflows, and no small gate is lost behind a large one, as in differences of sums from the beginning."""
+    n = log.shape[-1]
     order = torch.arange(n, device=log.device)
-    gap = order[:, None, None] - order[:, None]
-    behind = log[..., :, None, :].expand(*log.shape[:-1], n, log.shape[-1]).masked_fill(gap <= 0, 0)
-    return torch.exp(behind.cumsum(-3)).masked_fill(gap < 0, 0)
+    gap = order[:, None] - order
+    behind = log[..., :, None].expand(*log.shape, n).masked_fill(gap <= 0, 0)
+    return torch.exp(behind.cumsum(-2)).masked_fill(gap < 0, 0)
 
 
-def _scalar_fades(log):
-    return fades(log[..., None])[..., 0]
-
-
-def _parts(x):
-    """[..., T, c] as parts of PART positions, [..., parts, PART, c]; zeros behind the end change no state."""
+def _chunks(x):
+    """[..., T, c] as chunks of one length, a power of two, [..., chunks, length, c]; zeros behind the end change no state."""
     n = x.shape[-2]
-    size = min(PART, n)
+    size = 1
+    while size < min(CHUNK, n):
+        size *= 2
     if missing := -n % size:
         x = F.pad(x, (0, 0, 0, missing))
     return x.unflatten(-2, (-1, size))
 
 
-def _sooner(x, axis):
+def _sooner(x):
     """What was there one position before; 0 at the first."""
-    return torch.cat([torch.zeros_like(x.narrow(axis, 0, 1)), x.narrow(axis, 0, x.shape[axis] - 1)], axis)
+    return F.pad(x, (0, 0, 1, -1))
+
+
+def _to_end(log):
+    """exp of the sum of logarithms behind each position, to the last."""
+    return torch.exp(F.pad(log, (0, 0, -1, 1)).flip(-2).cumsum(-2).flip(-2))
+
+
+def _from_start(log, before):
+    """exp of the sum of logarithms from the first position to each, or to the one before."""
+    total = log.cumsum(-2)
+    return torch.exp(_sooner(total) if before else total)
+
+
+def _halves(x, half):
+    """Each 2 · half positions as two times half."""
+    return x.unflatten(-2, (-1, 2, half)).unbind(-3)
+
+
+def _within(q, k, v, decay, value_decay, before):
+    """Σ_j (q_i · a_ij k_j) b_ij v_j over earlier positions j of a chunk, where a and b are what gates leave on the way; i itself but for `before`.
+    Halves of halves: the way from a left half into a right one leads over its end, and what is left on both parts of it is at most 1."""
+    y = torch.zeros_like(v) if before else (q * k).sum(-1, keepdim=True) * v
+    half = 1
+    while half < q.shape[-2]:
+        (keys, _), (values, _), (_, queries) = _halves(k, half), _halves(v, half), _halves(q, half)
+        if decay is not None:
+            near, far = _halves(decay, half)
+            keys, queries = keys * _to_end(near), queries * _from_start(far, before)
+        if value_decay is None:
+            found = (queries @ keys.mT) @ values
+        else:
+            near, far = _halves(value_decay, half)
+            found = ((queries @ keys.mT) @ (values * _to_end(near))) * _from_start(far, before)
+        y = y + torch.stack([torch.zeros_like(found), found], -3).flatten(-4, -2)
+        half *= 2
+    return y
 
 
 def _macs(q: TensorType, v: TensorType, **_: object):
@@ -70,7 +102,7 @@ def _linear_chunk(q, k, v, decay, memory):
     scores = q @ k.mT
     if decay is None:
         return scores.tril() @ v + q @ memory, memory + k.mT @ v
-    kept, fade = torch.exp(decay.cumsum(-1))[..., None], _scalar_fades(decay)
+    kept, fade = torch.exp(decay.cumsum(-1))[..., None], fades(decay)
     y = (scores * fade) @ v + (q * kept) @ memory
     return y, kept[..., -1:, :] * memory + (k * fade[..., -1, :, None]).mT @ v
 
@@ -98,44 +130,27 @@ def gla(q, k, v, decay, value_decay, memory, *, scale=1, before=False):
     logarithms, 0 or below. `before`: y reads the memory as earlier positions left it."""
     ys = []
     for at in range(0, q.shape[-2], BLOCK):
-        block = [None if x is None else _parts(x[..., at:at + BLOCK, :]) for x in (q, k, v, decay, value_decay)]
-        y, memory = _gla_block(block, memory, before)
+        y, memory = _gla_block([None if x is None else _chunks(x[..., at:at + BLOCK, :]) for x in (q, k, v, decay, value_decay)], memory, before)
         ys.append(y.flatten(-3, -2))
     return scale * torch.cat(ys, -2)[..., :q.shape[-2], :], memory
 
 
 def _gla_block(operands, memory, before):
-    """Pairs of positions within a part, then what each part reads of the memory that the parts in front of it left."""
+    """Pairs of positions within a chunk, then what each chunk reads of the memory that those in front of it left."""
     q, k, v, decay, value_decay = operands
-    row, row_kept, k_left, row_end = _fading(decay, before)
-    column, column_kept, v_left, column_end = _fading(value_decay, before)
-    if row is None:
-        scores = (q @ k.mT).tril(-1 if before else 0)
-    else:
-        scores = ((row * k[..., None, :, :]) @ q[..., None])[..., 0]
-    y = scores @ v if column is None else (scores[..., None, :] @ (column * v[..., None, :, :]))[..., 0, :]
-    added = (k * k_left).mT @ (v * v_left)
+    y = _within(q, k, v, decay, value_decay, before)
+    added = (k if decay is None else k * _to_end(decay)).mT @ (v if value_decay is None else v * _to_end(value_decay))
+    row, column = (None if x is None else torch.exp(x.sum(-2)) for x in (decay, value_decay))
     met = []
-    for part in range(q.shape[-3]):
+    for chunk in range(q.shape[-3]):
         met.append(memory)
-        if row_end is not None:
-            memory = row_end[..., part, :, :].mT * memory
-        if column_end is not None:
-            memory = column_end[..., part, :, :] * memory
-        memory = memory + added[..., part, :, :]
-    return y + ((q * row_kept) @ torch.stack(met, -3)) * column_kept, memory
-
-
-def _fading(log, before):
-    """Of gates in parts, [..., parts, T, c]: the fades between positions, what a position meets of the memory, what is left of it at the end of the
-    part, what is left of the memory there. Without gates all is left."""
-    if log is None:
-        return None, 1, 1, None
-    fade, total = fades(log), log.cumsum(-2)
-    left, end = fade[..., -1, :, :], torch.exp(total[..., -1:, :])
-    if before:
-        fade, total = _sooner(fade, -3), _sooner(total, -2)
-    return fade, torch.exp(total), left, end
+        if row is not None:
+            memory = row[..., chunk, :, None] * memory
+        if column is not None:
+            memory = column[..., chunk, None, :] * memory
+        memory = memory + added[..., chunk, :, :]
+    read = (q if decay is None else q * _from_start(decay, before)) @ torch.stack(met, -3)
+    return y + (read if value_decay is None else read * _from_start(value_decay, before)), memory
 
 
 @gla.step
@@ -176,7 +191,7 @@ def delta_rule(q, k, v, beta, decay, memory, *, scale=1):
 
 def _delta_chunk(q, k, v, beta, decay, memory):
     """What each position writes depends on what earlier ones wrote: one triangular system for the whole chunk (the WY form)."""
-    fade, kept = _scalar_fades(decay), torch.exp(decay.cumsum(-1))[..., None]
+    fade, kept = fades(decay), torch.exp(decay.cumsum(-1))[..., None]
     system = (beta * (k @ k.mT) * fade).tril(-1)
     written = torch.linalg.solve_triangular(system, beta * (v - (k * kept) @ memory), upper=False, unitriangular=True)
     y = (q @ k.mT * fade).tril() @ written + (q * kept) @ memory
@@ -214,27 +229,27 @@ def dplr_delta_rule(q, k, v, a, b, decay, memory, *, scale=1):
     first. `decay` is a logarithm, 0 or below."""
     ys = []
     for at in range(0, q.shape[-2], BLOCK):
-        y, memory = _dplr_block([_parts(x[..., at:at + BLOCK, :]) for x in (q, k, v, a, b, decay)], memory)
+        y, memory = _dplr_block([_chunks(x[..., at:at + BLOCK, :]) for x in (q, k, v, a, b, decay)], memory)
         ys.append(y.flatten(-3, -2))
     return scale * torch.cat(ys, -2)[..., :q.shape[-2], :], memory
 
 
 def _dplr_block(operands, memory):
-    """`read`: what each position reads at a, which depends on what earlier ones read: a triangular system for each part."""
+    """`read`: what each position reads at a, which depends on what earlier ones read: a triangular system for each chunk."""
     q, k, v, a, b, decay = operands
-    fade, total = fades(decay), decay.cumsum(-2)
-    kept, left, end = torch.exp(total), fade[..., -1, :, :], torch.exp(total[..., -1:, :])
-    sooner, met_kept = _sooner(fade, -3), torch.exp(_sooner(total, -2))
-    through_b, through_k = (((sooner * x[..., None, :, :]) @ a[..., None])[..., 0] for x in (b, k))
-    wanted = torch.cat([through_k @ v, a * met_kept], -1)
+    n, end = q.shape[-2], torch.exp(decay.sum(-2))
+    each = torch.eye(n, dtype=q.dtype, device=q.device).expand(*q.shape[:-1], n)
+    through_b = _within(a, b, each, decay, None, True)
+    wanted = torch.cat([_within(a, k, v, decay, None, True), a * _from_start(decay, True)], -1)
     own, of_memory = torch.linalg.solve_triangular(-through_b, wanted, upper=False, unitriangular=True).split([v.shape[-1], a.shape[-1]], -1)
+    left = _to_end(decay)
     added, b_left, met, read = (k * left).mT @ v, (b * left).mT, [], []
-    for part in range(q.shape[-3]):
+    for chunk in range(q.shape[-3]):
         met.append(memory)
-        read.append(own[..., part, :, :] + of_memory[..., part, :, :] @ memory)
-        memory = end[..., part, :, :].mT * memory + added[..., part, :, :] + b_left[..., part, :, :] @ read[-1]
-    from_k, from_b = (((fade * x[..., None, :, :]) @ q[..., None])[..., 0] for x in (k, b))
-    return from_k @ v + from_b @ torch.stack(read, -3) + (q * kept) @ torch.stack(met, -3), memory
+        read.append(own[..., chunk, :, :] + of_memory[..., chunk, :, :] @ memory)
+        memory = end[..., chunk, :, None] * memory + added[..., chunk, :, :] + b_left[..., chunk, :, :] @ read[-1]
+    y = _within(q, k, v, decay, None, False) + _within(q, b, torch.stack(read, -3), decay, None, False)
+    return y + (q * _from_start(decay, False)) @ torch.stack(met, -3), memory
 
 
 @dplr_delta_rule.step

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from archdsl.ops import gated
 from archdsl.ops.registry import OPS, find
 
 assert find("gla") is not None  # the families are read
@@ -134,6 +135,20 @@ def test_later_tokens_change_nothing_before(form: str):
     y = extended(name, x, None, **attributes)[0]
     other = {n: torch.cat([v[:, :, :20], 0.5 * v[:, :, 20:]], 2) for n, v in x.items()}
     assert torch.equal(extended(name, other, None, **attributes)[0][:, :, :20], y[:, :, :20])
+
+
+@forms
+@pytest.mark.parametrize("size", [1, 2, 16, 32, 128])
+def test_any_chunk(form: str, size: int, monkeypatch: pytest.MonkeyPatch):
+    """How many positions go together is no part of the result."""
+    name, of, attributes = FORMS[form]
+    x = operands(name, 1, 2, 75, 4, 3, of=of)
+    start = torch.ones(1, 2, 4, 3, dtype=F64)
+    want = extended(name, x, start, **attributes)
+    for constant, value in (("CHUNK", size), ("BLOCK", 2 * size)):
+        monkeypatch.setattr(gated, constant, value)
+    for a, b in zip(extended(name, x, start, **attributes), want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
 def test_special_cases():

@@ -2,6 +2,7 @@
 position as the papers write it."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -111,12 +112,12 @@ class Attention(nn.Module):
             self.add_module(f"{name}_proj", linear(d, d))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (getattr(self, f"{n}_proj")(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for n in "qkv")
+        q, k, v = (self.get_submodule(f"{n}_proj")(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for n in "qkv")
         n = torch.arange(x.shape[1])
         far = n[:, None] - n
         hidden = (far < 0) | (far >= (self.span or len(n)))
         scores = (rope(q) @ rope(k).mT / q.shape[-1] ** 0.5).masked_fill(hidden, float("-inf"))
-        return self.o_proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return self.get_submodule("o_proj")((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
 def rope(x: Tensor, base: float = 10_000.0) -> Tensor:
@@ -149,11 +150,10 @@ class Layer(nn.Module):
 class Decoder(nn.Module):
     """[B, T] of tokens -> logits [B, T, vocab]."""
 
-    def __init__(self, vocab: int, d: int, hidden: int, mixers: list[nn.Module], eps: float = 1e-6, tie: bool = False):
+    def __init__(self, vocab: int, d: int, hidden: int, mixers: Sequence[nn.Module], eps: float = 1e-6, tie: bool = False):
         super().__init__()
         layers = nn.ModuleList(Layer(d, hidden, eps, m) for m in mixers)
-        parts: Any = {"embeddings": nn.Embedding(vocab, d), "layers": layers, "norm": nn.RMSNorm(d, eps)}
-        self.model = nn.ModuleDict(parts)
+        self.model: Any = nn.ModuleDict({"embeddings": nn.Embedding(vocab, d), "layers": layers, "norm": nn.RMSNorm(d, eps)})
         self.lm_head = linear(d, vocab)
         if tie:
             self.lm_head.weight = self.model["embeddings"].weight

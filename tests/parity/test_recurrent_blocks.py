@@ -34,7 +34,7 @@ def heads(w: Weights, name: str, x: torch.Tensor, n: int, act: Callable[[torch.T
     if f"{name}.conv.weight" in w:
         kernel = w[f"{name}.conv.weight"]
         long = F.pad(y, (0, 0, kernel.shape[1] - 1, 0))
-        y = sum(long[:, j:j + y.shape[1]] * kernel[:, j] for j in range(kernel.shape[1]))  # type: ignore[assignment]
+        y = torch.stack([long[:, j:j + y.shape[1]] * kernel[:, j] for j in range(kernel.shape[1])]).sum(0)
     return act(y).unflatten(-1, (n, -1)).transpose(1, 2)
 
 
