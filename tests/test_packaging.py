@@ -125,3 +125,10 @@ def test_the_declared_dependencies_suffice(tmp_path):
     command = [sys.executable, "-c", WITHOUT_OTHERS, *declared]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout == "[1.0, 1.0]\n", done.stderr[-3000:]
+
+
+def test_test_files_have_names_of_their_own():
+    """Files of one name in folders that are no packages would stop the collection of all tests."""
+    found = [p for p in (ROOT / "tests").rglob("test_*.py") if not (p.parent / "__init__.py").exists()]
+    twice = {p.name for p in found if sum(q.name == p.name for q in found) > 1}
+    assert not twice
