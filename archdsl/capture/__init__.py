@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class _Callable(ModuleType):
     """The function has the name of its package."""
 
-    def __call__(self, module: Any, example: Any, dynamic: Any = None, name: str | None = None) -> Captured:
+    def __call__(self, module: Any, example: Any, dynamic: Any = None, name: str | None = None, stream: str | None = None) -> Captured:
         from archdsl.capture.result import capture
 
-        return capture(module, example, dynamic, name)
+        return capture(module, example, dynamic, name, stream)
 
 
 sys.modules[__name__].__class__ = _Callable

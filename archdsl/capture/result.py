@@ -11,6 +11,7 @@ from archdsl.capture.errors import changed
 from archdsl.capture.export import Dynamic, Exported, export
 from archdsl.capture.hierarchy import build
 from archdsl.capture.translate import Program, translate
+from archdsl.diagnostics.model import error
 from archdsl.elaborate.model import Elaborated, InputSpec
 from archdsl.graph import Graph
 from archdsl.printer import print_graph
@@ -68,12 +69,14 @@ class Captured:
         return f"Captured({self.spec.name}, {len(self.weights)} weights, opaque: {', '.join(self.opaque) or 'none'})"
 
 
-def capture(module: nn.Module, example: Any, dynamic: Dynamic | None = None, name: str | None = None) -> Captured:
+def capture(module: nn.Module, example: Any, dynamic: Dynamic | None = None, name: str | None = None,
+            stream: str | None = None) -> Captured:
     """A PyTorch module as a typed graph with its weights.
 
     example: what the module is called with: a tensor, a tuple of arguments, or a dict of named ones; along axes that vary, at least 2.
     dynamic: which axes vary, by the names of their sizes: `{0: "B"}` for every tensor, `{"tokens": {0: "B", 1: "T"}}` for one.
-    name: of the model in the text; the module's class unless given. The module itself is traced as a copy in evaluation mode and stays as it is.
+    name: of the model in the text; the module's class unless given. stream: which of the sizes in `dynamic` is time, for the forms with state
+    (`build(form = "step")`). The module itself is traced as a copy in evaluation mode and stays as it is.
     Raises ArchError A0550 (torch.export cannot trace it), A0551 (an op or a size without counterpart), A0552 (an op that is not pure),
     A0553 (no result, or a result that the graph cannot hold), A0554 (`example` or `dynamic` do not fit); TypeError for what is no module.
     """
@@ -82,10 +85,13 @@ def capture(module: nn.Module, example: Any, dynamic: Dynamic | None = None, nam
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"capture takes a torch.nn.Module, not a {type(module).__name__}: a function becomes one as its `forward`")
     exported = export(module, example, dynamic or {})
+    if stream is not None and stream not in exported.examples:
+        known = ", ".join(f"`{n}`" for n in exported.examples) or "none"
+        raise error("A0554", f"`stream` names `{stream}`, which is no size that varies", exported.span, help=f"those that `dynamic` names: {known}")
     program = translate(exported)
     with shapes.use_facts(program.flat.facts):
         graph = build(program.flat, name or _model_name(module), program.inputs, program.outputs, program.output_names, program.guards)
-        text = print_graph(_elaborated(graph, program, exported))
+        text = print_graph(_elaborated(graph, program, exported, stream))
     spec = loads(text, f"{graph.name}.arch")
     if spec.elaborate().graph.hash != graph.hash:
         raise changed(graph, spec.elaborate().graph)
@@ -99,12 +105,12 @@ def _model_name(module: nn.Module) -> str:
     return name[0].upper() + name[1:]
 
 
-def _elaborated(graph: Graph, program: Program, exported: Exported) -> Elaborated:
-    """The graph with example sizes and ranges of its inputs."""
+def _elaborated(graph: Graph, program: Program, exported: Exported, stream: str | None) -> Elaborated:
+    """The graph with example sizes and ranges of its inputs, and its axis of time."""
     inputs = []
     for v in graph.inputs:
         name = v.node.attrs["name"]
         low, high = program.ranges.get(name, (None, None))
         axes = {str(s): exported.examples[str(s)] for s in v.shape if str(s) in exported.examples}
         inputs.append(InputSpec(name, v.type, low, high, False, axes))
-    return Elaborated(graph, tuple(inputs), {}, program.flat.facts, dict(exported.examples), None, None)  # type: ignore[arg-type]
+    return Elaborated(graph, tuple(inputs), {}, program.flat.facts, dict(exported.examples), stream, None)  # type: ignore[arg-type]
