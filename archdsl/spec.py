@@ -9,19 +9,18 @@ from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
 from archdsl.elaborate.bindings import static_names
 from archdsl.elaborate.entries import check_entries
 from archdsl.elaborate.frame import Session
-from archdsl.elaborate.hints import did_you_mean, mend
-from archdsl.elaborate.limits import MAX_LINES, limit, room
-from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, reaches_nothing, segments
+from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.limits import MAX_LINES, room
+from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, reaches_nothing
 from archdsl.files import located, read_source, shipped_files
 from archdsl.graph import Graph, Knob
 from archdsl.modules import MAX_FOUND, Library, Module, family
-from archdsl.records import record, replace
+from archdsl.records import replace
 from archdsl.shapes import axis_names
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import MAX_TOKENS, no_collection, parse_expression
-
-MAX_SETTINGS = 100_000  # of all variants together, inherited ones included
+from archdsl.variants import Variant, known_variants
 
 if TYPE_CHECKING:
     from archdsl.claims import Claim
@@ -29,18 +28,6 @@ if TYPE_CHECKING:
     from archdsl.incremental.kept import Kept
     from archdsl.passes.step import Step
     from archdsl.weightmap import WeightMap
-
-
-@record(frozen=True)
-class Variant:
-    """A named choice of hyper arguments: the settings of its bases first, then its own."""
-
-    name: str
-    model: str
-    settings: tuple[Setting, ...]
-    decl: tree.Variant
-    doc: str = ""
-    transforms: tuple[tree.Transform, ...] = ()
 
 
 class Spec:
@@ -423,60 +410,6 @@ def _check(source: Source, folder: str, lints: bool) -> list[Diagnostic]:
     except ArchError as e:
         found = e.diagnostics
     return sorted(found, key=lambda d: (d.span.source.path, d.span.start))
-
-
-def known_variants(module: Module, models: dict[str, Spec], session: Session) -> dict[str, Variant]:
-    """The variants of a file, read once for a session."""
-    if session.variants is None:
-        session.variants = variants(module, models)
-    return session.variants
-
-
-def variants(module: Module, models: dict[str, Spec]) -> dict[str, Variant]:
-    """All variants of a file. Raises A0401 for an unknown base, A0402 for a circle or a second one of the same name."""
-    decls: dict[str, tree.Variant] = {}
-    for d in module.tree.decls:
-        if isinstance(d, tree.Variant):
-            if d.name in decls:
-                raise error("A0402", f"two variants are called `{d.name}`", d.name_span, "the second", help="give them different names")
-            decls[d.name] = d
-    out: dict[str, Variant] = {}
-    total = 0
-    for name in decls:
-        for d in reversed(_bases(name, models, decls, out)):
-            out[d.name] = _variant(d, models, decls, out)
-            total += len(out[d.name].settings)
-            if total > MAX_SETTINGS:
-                raise limit(f"the variants of this file make more than {MAX_SETTINGS:,} settings", d.name_span, "those of its bases included")
-    return {n: out[n] for n in decls}
-
-
-def _bases(name: str, models: dict[str, Spec], decls: dict[str, tree.Variant], known: dict[str, Variant]) -> list[tree.Variant]:
-    """A variant and those below it that are not known yet, in this order. Raises A0402 for a circle."""
-    chain: dict[str, tree.Variant] = {}
-    while name in decls and name not in known:
-        d = decls[name]
-        if name in chain:
-            circle = [*list(chain)[list(chain).index(name):], name]
-            shown = " -> ".join(circle if len(circle) < 12 else [*circle[:5], "…", *circle[-5:]])
-            raise error("A0402", f"variants build on each other in a circle: {shown}", d.name_span, "builds on itself")
-        chain[name] = d
-        if d.base is None or d.base in models:
-            break
-        name = d.base
-    return list(chain.values())
-
-
-def _variant(d: tree.Variant, models: dict[str, Spec], decls: dict[str, tree.Variant], out: dict[str, Variant]) -> Variant:
-    own = tuple(Setting(s.address, None, s.value, s.address_span) for s in d.settings)
-    if d.base is None or d.base in models:
-        model, inherited, steps = d.base or next(iter(models), ""), (), ()
-    elif d.base in out:
-        model, inherited, steps = out[d.base].model, out[d.base].settings, out[d.base].transforms
-    else:
-        raise error("A0401", f"`{d.base}` is neither a model nor a variant of this file", d.span, **mend(d.base, [*models, *decls], d.span))
-    replaced = {segments(s.address) for s in own}
-    return Variant(d.name, model, tuple(s for s in inherited if segments(s.address) not in replaced) + own, d, d.doc, (*steps, *d.transforms))
 
 
 def resolve_source(text: str) -> tuple[Spec, str | None]:

@@ -11,6 +11,7 @@ from archdsl.elaborate.limits import MAX_FAULTS
 from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
+from archdsl.variants import known_variants
 
 if TYPE_CHECKING:
     from archdsl.modules import Module
@@ -38,8 +39,6 @@ def claims_of(spec: Spec) -> list[Claim]:
 
 def _claims(module: Module, models: dict[str, Spec]) -> Iterator[Claim]:
     from archdsl.claims.words import declared
-    from archdsl.spec import known_variants
-
     if not models:
         return
     session = next(iter(models.values())).session
