@@ -228,10 +228,12 @@ def _near(name: str) -> str:
     try:
         names = [entry.name for entry in os.scandir(folder or ".") if entry.is_file() and entry.name.endswith(SUFFIX)]
     except (OSError, ValueError):
-        return "`archdsl list` prints the specs that come with archdsl"
-    stems = {n.removesuffix(SUFFIX): n for n in names}  # of short names the ending alone would look alike
-    close = get_close_matches(wanted.removesuffix(SUFFIX), stems, 1)
-    return f"did you mean `{os.path.join(folder, stems[close[0]])}`?" if close else "`archdsl list` prints the specs that come with archdsl"
+        names = []
+    stems = {n.removesuffix(SUFFIX): os.path.join(folder, n) for n in names}  # of short names the ending alone would look alike
+    if not folder:
+        stems = {**{s: s for f in shipped_files() for s in (os.path.basename(f).removesuffix(SUFFIX),)}, **stems}
+    close = get_close_matches(wanted.partition(":")[0].removesuffix(SUFFIX), stems, 1)
+    return f"did you mean `{stems[close[0]]}`?" if close else "`archdsl list` prints the specs that come with archdsl"
 
 
 def _not_text(name: str, data: bytes, at: int, module: str) -> ArchError:

@@ -57,7 +57,8 @@ class _Asked:
     eos: tuple[int, ...]
     seed: int | None
 
-    def check(self, vocab: int) -> None:
+    def check(self, vocab: int | None) -> None:
+        """Raises ValueError for settings that mean nothing; with a vocabulary, for those that are not in it."""
         for name, value, least in (("max_new_tokens", self.new, 1), ("beams", self.beams, 1), ("top_k", self.top_k, 1)):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise ValueError(f"generate: `{name}` is a whole number from {least} up, not {value!r}")
@@ -69,6 +70,8 @@ class _Asked:
             raise ValueError("generate: `top_k` and `top_p` restrict what is drawn, and `temperature = 0` draws nothing: `temperature = 1` does")
         if self.beams > 1 and self.temperature:
             raise ValueError("generate: beams follow the likeliest tokens: `temperature` stays 0 with `beams`")
+        if vocab is None:
+            return
         if self.beams > vocab:
             raise ValueError(f"generate: {self.beams} beams need a vocabulary of as many tokens, and this has {vocab}")
         if any(not 0 <= e < vocab for e in self.eos):
@@ -93,6 +96,10 @@ def _rows(model: ArchModule, prompts: Prompts) -> tuple[list[Tensor], bool]:
     as_tensor = isinstance(prompts, torch.Tensor)
     if as_tensor and prompts.dim() != 2:
         raise ValueError(f"generate: prompts are [batch, length], this is {list(prompts.shape)}")
+    if not as_tensor and (isinstance(prompts, (str, bytes)) or any(isinstance(r, (str, bytes)) for r in prompts)):
+        raise TypeError("generate: prompts are token ids, not text: a tokenizer makes them (of bytes, `[list(text.encode())]`)")
+    if not as_tensor and any(isinstance(r, int) for r in prompts):
+        raise ValueError("generate: prompts are a list of sequences: put one prompt into brackets, `[[1, 2, 3]]`")
     rows = [torch.as_tensor(r, device=device) for r in prompts]
     if not rows:
         raise ValueError("generate: there is no prompt")
@@ -108,6 +115,7 @@ class _Run:
     def __init__(self, model: ArchModule, rows: list[Tensor], asked: _Asked):
         from archdsl.lower.forms import sibling
 
+        asked.check(None)
         self.asked, self.rows = asked, rows
         self.extend, self.step = sibling(model, "extend"), sibling(model, "step")
         self.streamed = self.extend.__dict__["_streamed"]
@@ -148,7 +156,10 @@ class _Run:
                 for counter in ("position", "start"):
                     if counter in state:
                         state[counter] = state[counter] + (longest - length)
-                y, state = self.extend(torch.stack([self.rows[i] for i in members]), state)
+                try:
+                    y, state = self.extend(torch.stack([self.rows[i] for i in members]), state)
+                except IndexError:  # a table of vectors has no such row
+                    raise ValueError(f"generate: the prompts hold the token id {self.high}, and the model has fewer tokens") from None
                 logits.append(self._last(y))
                 states.append(state)
                 order += members

@@ -286,6 +286,7 @@ def _class_place(module: nn.Module) -> Span:
     return span or Span(Source("<module>", kind.__name__), 0, len(kind.__name__))
 
 
+_OUTPUT = re.compile(r"Found <class '([\w.]+)'> in output")
 _FIXED = re.compile(r"L\['(\w+)'\]\.size\(\)\[(\d+)\]")
 
 
@@ -306,4 +307,9 @@ def _untraceable(fault: Exception, module: nn.Module, names: dict[str, dict[int,
         message = f"`{type(module).__name__}` decides by the values of a tensor which code runs"
         return error("A0550", message, where or span, "data-dependent", notes=(text,),
                      help="choose with `torch.where`, or make the choice an argument of the module")
+    if kind := _OUTPUT.search(str(fault)):
+        cache = getattr(getattr(module, "config", None), "use_cache", None)
+        help = "`module.config.use_cache = False` before the capture" if cache else "capture a module that returns tensors alone"
+        message = f"`{type(module).__name__}` returns a `{kind[1].rpartition('.')[2]}`, which is no tensor"
+        return error("A0550", message, span, "its results", help=help)
     return error("A0550", f"torch.export cannot trace `{type(module).__name__}`: {text}", where or span, "raised here" if where else "")

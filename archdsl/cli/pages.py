@@ -176,5 +176,10 @@ def code_page(code: str, page: Code) -> str:
 def _unknown(message: str, name: str, names: list[str]) -> ArchError:
     from difflib import get_close_matches
 
+    from archdsl.elaborate.hints import of_torch
+
+    told = of_torch(name)
+    if told is not None:
+        return error("A0651", message, NOWHERE, help=told[0])
     near = get_close_matches(name, names, 3)
     return error("A0651", message, NOWHERE, help=f"near it: {', '.join(f'`{n}`' for n in near)}" if near else "`archdsl ops` lists the ops")

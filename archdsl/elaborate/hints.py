@@ -19,7 +19,21 @@ TORCH = {
 _AXES = "`rearrange([B, T, (heads w)] -> [B, heads, T, w], heads = heads)` names the axes and says where they go"
 _NO_MODULE = "ops and blocks have no module in front: `silu(x)`, `Linear(d)(x)`"
 _SIZES = "the header names the sizes of a tensor: `x: [B, T, d]`"
+FORMULAS = {
+    "logsigmoid": "-softplus(-x)", "log_sigmoid": "-softplus(-x)", "softmin": "softmax(-x)", "softsign": "x / (1 + abs(x))",
+    "tanhshrink": "x - tanh(x)", "mish": "x * tanh(softplus(x))",
+    "hardtanh": "clamp(x, -1, 1)", "normalize": "x / clamp(sqrt(sum(x * x, axis = -1, keep = true)), low = 1e-12)",
+    "pixel_shuffle": "rearrange(x, [B, (c p q), H, W] -> [B, c, (H p), (W q)], p = 2, q = 2)",
+    "pixel_unshuffle": "rearrange(x, [B, c, (H p), (W q)] -> [B, (c p q), H, W], p = 2, q = 2)",
+}
+"""Functions of torch that are no op -> what gives the same of x."""
+_LOSS = "a spec ends with the outputs: the loss is computed in Python"
 WORDS: dict[str, tuple[str, str]] = {
+    **{name: ("", f"write `{text}`") for name, text in FORMULAS.items()},
+    **dict.fromkeys(("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "binary_cross_entropy",
+                     "binary_cross_entropy_with_logits"), ("", _LOSS)),
+    "glu": ("", "`a, b = split(x, 2)`, then `a * sigmoid(b)`"), "upsample": ("resize", ""), "hardshrink": ("", "`where(abs(x) > 0.5, x, 0)`"),
+    "adaptive_avg_pool2d": ("", "`reduce([B, c, Y, X] -> [B, c], mean)` takes the mean over all places"),
     "None": ("none", ""), "True": ("true", ""), "False": ("false", ""),
     "cat": ("concat", ""), "concatenate": ("concat", ""), "bmm": ("matmul", "`x @ y` is the product of matrices"), "clip": ("clamp", ""),
     "mm": ("matmul", "`x @ y` is the product of matrices"), "swish": ("silu", ""), "index_select": ("take", ""), "arange": ("iota", ""),

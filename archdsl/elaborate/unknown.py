@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from archdsl.diagnostics.model import Fix, error
@@ -38,7 +39,16 @@ def unknown(frame: Frame, name: str, span: Span) -> Exception:
             fixes = (Fix(f"replace by `{close}` and add `use {module} {{ {close} }}`", edits),)
         if span.source.path == "--set":
             help = (*help, f"text stands in quotes: `--set 'ADDRESS=\"{name}\"'`")
+    if _of_layout(name, span):
+        help = (f"`{name}` is a size inside a layout, and known there alone: compute it, or bind it by a shape, `y: […, {name}] = …`", *help)
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes)
+
+
+def _of_layout(name: str, span: Span) -> bool:
+    """Whether a layout of the same body has an axis of that name."""
+    text = span.source.text[: span.start]
+    body = max((m.end() for m in re.finditer(r"^\s*(?:\w+ )?(?:block|model|entry)\b", text, re.MULTILINE)), default=0)
+    return any(re.search(rf"\b{name}\b", m[0]) for m in re.finditer(r"\[[^\[\]]*\]\s*->\s*\[[^\[\]]*\]", text[body:]))
 
 
 def import_edit(module: Module, where: str, name: str, source: Source) -> tuple[Span, str]:

@@ -15,7 +15,7 @@ def sibling(model: ArchModule, form: str) -> ArchModule:
     the model. Raises ArchError A0501 for a form that it does not have, TypeError for a model of which archdsl knows no forms."""
     source = model.__dict__.get("_source")
     if source is None:
-        raise TypeError(f"{type(model).__name__} is a part of a model: forms are those of a whole one")
+        raise TypeError(f"{type(model).__name__} is no whole model that archdsl has built or opened, so it has no other forms")
     known: dict[str, ArchModule] = model.__dict__.setdefault("_forms", {})
     if form not in known:
         made = lower(source.graph, device="meta", dtype=model.definition.dtype, form=form, source=source)

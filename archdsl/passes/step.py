@@ -67,8 +67,8 @@ class Step:
 
 def no_pass(name: str, span: Span) -> ArchError:
     """A0561: the nearest names, or how one of the user's own is found."""
-    own = ("`archdsl passes` lists them", "a pass of your own is known once its module is imported: by Python, or by the entry point `archdsl.passes` of "
-                                          "a package")
+    own = ("`archdsl passes` lists them",
+           "a pass of your own is known once its module is imported: by Python, or by the entry point `archdsl.passes` of a package")
     return error("A0561", f"there is no pass `{name}`", span, "not known", help=did_you_mean(name, every()) or own)
 
 

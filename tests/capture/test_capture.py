@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 import warnings
 
 import pytest
@@ -414,7 +415,32 @@ def lost():
 
 def broken():
     return 1 / 0
+
+MODULE = nn.Linear(2, 2)
 '''
+
+
+class Kept:
+    pass
+
+
+class Caching(torch.nn.Linear):
+    """Returns an object beside its tensor, as models with a cache do."""
+
+    config = None
+
+    def forward(self, x):
+        return super().forward(x), Kept()
+
+
+def test_a_result_that_is_no_tensor_is_named():
+    with pytest.raises(archdsl.ArchError, match=r"error\[A0550\]: `Caching` returns a `Kept`, which is no tensor") as caught:
+        archdsl.capture(Caching(2, 3), torch.zeros(2, 2))
+    assert caught.value.diagnostics[0].help == ("capture a module that returns tensors alone",)
+    module = Caching(2, 3)
+    module.config = types.SimpleNamespace(use_cache=True)
+    with pytest.raises(archdsl.ArchError, match=r"`module\.config\.use_cache = False`"):
+        archdsl.capture(module, torch.zeros(2, 2))
 
 
 def run(folder, *arguments):
@@ -429,7 +455,8 @@ def test_the_command(tmp_path):
     assert run(tmp_path, "check", "out/graph.arch").returncode == 0
     assert archdsl.open(tmp_path / "out")(torch.zeros(3, 8)).shape == (3, 4)
     for target, told in {"mine": "names no function", "mine:lost": "does not return a module and an example", "mine:broken": "division by zero",
-                         "mine:absent": "has no `absent`", "nowhere:net": "there is no module `nowhere`"}.items():
+                         "mine:absent": "has no `absent`", "nowhere:net": "there is no module `nowhere`", "mina:net": "did you mean `mine`?",
+                         "mine:nett": "did you mean `net`", "mine:MODULE": "is a Linear, not a function"}.items():
         done = run(tmp_path, "import", target, "-o", "out2")
         assert done.returncode == 1 and "A0555" in done.stderr and told in done.stderr, done.stderr
         assert not (tmp_path / "out2").exists()

@@ -63,3 +63,7 @@ def test_a_word_filters(archdsl):
         some = json.loads(archdsl("list", word, "--json").stdout)
         assert 0 < len(some) < 8 and all(word.lower() in json.dumps(r).lower() for r in some)
     assert "did you mean `vit`?" in archdsl("list", "vitt", code=1).stderr
+    for near in ("lama", "lama:tiny"):
+        assert "did you mean `llama`?" in archdsl("cost", near, code=1).stderr
+    assert "write `-softplus(-x)`" in archdsl("ops", "logsigmoid", code=1).stderr
+    assert "write `-softplus(-x)`" in archdsl("explain", "logsigmoid", code=1).stderr

@@ -156,7 +156,7 @@ def test_a_number_from_the_command_line_is_shown_behind_the_fault():
 
 def test_an_inexact_shape_of_a_weight_points_at_its_number():
     with pytest.raises(ArchError) as caught:
-        loads("model M(d: int = 8, heads: int = 3)(x: [B, d]) -> y: [B, d] { param w: [d / heads] = zeros(); return x * mean(w) }", "a.arch").elaborate()
+        loads("model M(d: int = 8, heads: int = 3)(x: [B, d]) -> y: [B, d] { param w: [d / heads] = zeros(); return x * mean(w) }").elaborate()
     (d,) = caught.value.diagnostics
     assert (d.code, d.span.text, d.label) == ("A0301", "3", "`heads` is 3")
     assert [f.edits[0][1] for f in d.fixes] == ["4", "2", "1"]

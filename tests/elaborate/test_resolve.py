@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 
 import pytest
 
 from archdsl import modules, spec
+from archdsl.diagnostics.model import ArchError
+from archdsl.elaborate.hints import FORMULAS
 from archdsl.elaborate.resolve import resolve
 from archdsl.source import Source
+from archdsl.spec import loads
 
 USES = """\
 use std.linear { Linear }
@@ -319,6 +323,36 @@ def test_an_argument_in_the_other_list(call: str, at: str, said: str):
     found, = spec.check_text("use std.mixer { Attention }\n" + NET.replace("BODY", f"return {call}"), "t.arch")
     assert (found.code, found.span.text) == ("A0202", at)
     assert found.help[0].startswith(said)
+
+
+FOUR = {"pixel_shuffle": "[B = 2, 12, 3, 5]", "pixel_unshuffle": "[B = 2, 3, 4, 6]"}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_what_is_written_for_a_function_of_torch_gives_the_same(name: str):
+    import torch
+
+    header = FOUR.get(name, "[B = 2, 7]")
+    result = ", ".join("_" for _ in header.split(","))
+    built = loads(f"model M()(x: {header}) -> y: [{result}] {{ return {FORMULAS[name]} }}").build(dtype=torch.float64)
+    x = 3 * torch.randn(*map(int, re.findall(r"\d+", header)), dtype=torch.float64)
+    theirs = getattr(torch.nn.functional, name.replace("log_sigmoid", "logsigmoid"))
+    wanted = theirs(x, 2) if name in FOUR else theirs(x, dim=-1) if name in ("softmin", "normalize") else theirs(x)
+    torch.testing.assert_close(built(x), wanted, atol=1e-12, rtol=1e-12)
+
+
+def test_a_size_of_a_layout_is_told_to_be_known_there_alone():
+    text = """use std.linear { Linear }
+model M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] {
+  q = rearrange(x, [B, T, (h w)] -> [B, h, T, w], h = 2)
+  return x * w
+}
+"""
+    with pytest.raises(ArchError, match="`w` is a size inside a layout, and known there alone"):
+        loads(text)
+    with pytest.raises(ArchError) as caught:
+        loads(text.replace("x * w", "x * v"))
+    assert "layout" not in str(caught.value)
 
 
 def test_the_words_of_torch_lead_to_words_of_the_language():

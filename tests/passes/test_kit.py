@@ -111,7 +111,7 @@ def test_what_breaks_a_contract_is_told_in_words(own):
 
 
 def test_a_pass_that_is_not_known_says_how_ones_own_are_found():
-    with pytest.raises(ArchError, match="entry point `archdsl.passes`"):
+    with pytest.raises(ArchError, match=r"entry point `archdsl\.passes`"):
         Model.of(loads("model M()(x: [B, 4]) -> y: [B, 4] { return x }")).apply("mine_alone()")
 
 

@@ -142,10 +142,28 @@ def test_bad_settings(pairs: Any, settings: dict[str, Any], told: str):
 
 @pytest.mark.parametrize(("prompts", "told"), [
     ([], "no prompt"), ([[]], "prompt 0"), (torch.zeros(3, dtype=torch.int64), "batch, length"), ([[0.5]], "prompt 0"), ([[-1]], "0 or above"),
+    ([1, 2], r"into brackets, `\[\[1, 2, 3\]\]`"), ([[10_000]], "the token id 10000, and the model has fewer"),
 ])
 def test_bad_prompts(pairs: Any, prompts: Any, told: str):
     with pytest.raises(ValueError, match=told):
         archdsl.generate(pairs["llama"][0], prompts)
+
+
+@pytest.mark.parametrize("prompts", ["text", b"text", ["a", "b"]])
+def test_text_is_not_token_ids(pairs: Any, prompts: Any):
+    with pytest.raises(TypeError, match="token ids, not text"):
+        archdsl.generate(pairs["llama"][0], prompts)
+
+
+def test_settings_are_checked_before_the_model_runs(pairs: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("archdsl.generation._Run._prefill", lambda self: pytest.fail("the model ran"))
+    with pytest.raises(ValueError, match="`max_new_tokens` is a whole number from 1 up, not -3"):
+        archdsl.generate_stream(pairs["llama"][0], [[1]], max_new_tokens=-3)
+
+
+def test_only_models_of_archdsl_have_forms():
+    with pytest.raises(TypeError, match="Linear is no whole model that archdsl has built"):
+        archdsl.generate(torch.nn.Linear(2, 2), [[1]])
 
 
 def test_models_of_another_kind():

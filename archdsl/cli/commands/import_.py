@@ -9,6 +9,7 @@ from typing import Any
 
 from archdsl.cli.output import progress
 from archdsl.diagnostics.model import error
+from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.values import is_list
 from archdsl.source import Source, Span
 
@@ -43,13 +44,17 @@ def _given(target: str) -> tuple[Any, Any, Any]:
     try:
         found = getattr(importlib.import_module(path), name)
     except ModuleNotFoundError as fault:
-        raise error("A0555", f"there is no module `{fault.name}`", span, "looked for here and where Python finds modules") from None
+        files = [f.removesuffix(".py") for f in os.listdir() if f.endswith(".py")]
+        raise error("A0555", f"there is no module `{fault.name}`", span, "looked for here and where Python finds modules",
+                    help=did_you_mean(fault.name or "", files)) from None
     except AttributeError:
-        raise error("A0555", f"`{path}` has no `{name}`", span) from None
+        raise error("A0555", f"`{path}` has no `{name}`", span, help=did_you_mean(name, vars(sys.modules.get(path, sys)))) from None
     except (Exception, SystemExit) as fault:
         raise _raised(fault, path, span) from None
     finally:
         sys.path.pop(0)
+    if hasattr(found, "state_dict") or not callable(found):
+        raise error("A0555", f"`{target}` is a {type(found).__name__}, not a function", span, help=help)
     try:
         made: Any = found()
     except (Exception, SystemExit) as fault:

@@ -6,7 +6,7 @@ import textwrap
 from archdsl.cli.output import show_json
 from archdsl.cli.pages import WIDTH, sentence
 from archdsl.diagnostics.model import error
-from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.hints import did_you_mean, of_torch
 from archdsl.ops.registry import OPS, load
 from archdsl.plugins import load_group
 from archdsl.source import Source, Span
@@ -20,8 +20,9 @@ def ops(json: bool = False, word: str | None = None) -> int:
     if word is not None:
         found = [o for o in found if word.lower() in f"{o.signature} {o.doc}".lower()]
         if not found:
+            told = of_torch(word)
             raise error("A0651", f"no op speaks of `{word}`", Span(Source("WORD", word), 0, len(word)),
-                        help=did_you_mean(word, OPS) or ("`archdsl ops` lists all ops",))
+                        help=(told[0] if told is not None else did_you_mean(word, OPS)) or ("`archdsl ops` lists all ops",))
     if json:
         show_json([{"name": o.name, "signature": o.signature, "doc": o.doc, "roles": o.roles, "grad": o.grad, "random": o.random, "phase": o.phase}
                    for o in found])
