@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
-from torch import Tensor
-
 from archdsl.diagnostics.model import error
+from archdsl.lazy import torch
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Source, Span
 from archdsl.training import checkpoint
@@ -24,10 +22,12 @@ from archdsl.training.progress import bar
 from archdsl.training.schedule import Schedule, schedule
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from archdsl.lower.module import ArchModule
     from archdsl.tasks.model import Task
 
-Objective = Callable[[Any, Any, int], tuple[Tensor, Mapping[str, Any]]]
+Objective = Callable[[Any, Any, int], tuple["Tensor", Mapping[str, Any]]]
 Batches = Callable[[int], Any] | Sequence[Any]
 
 
@@ -128,8 +128,8 @@ def _loop(run: Run, objective: Any, batch: Callable[[int], Any], found: Grouped,
 
 # ---------------------------------------------------------------- what a step is made of
 def _finite(loss: Tensor, step: int, run: Run, folder: Path | None, every: int) -> float:
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        shown = list(loss.shape) if isinstance(loss, Tensor) else repr(loss)
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        shown = list(loss.shape) if isinstance(loss, torch.Tensor) else repr(loss)
         raise TypeError(f"fit: an objective gives (loss, logs) with a loss of one number, not {shown}")
     value = float(loss.detach())
     if not math.isfinite(value):
