@@ -225,6 +225,16 @@ def test_in_float32(block: str):
     agree(spec_of(BLOCKS[block][0]), T=21, dtype=torch.float32, within=1e-4)
 
 
+@blocks
+def test_packed(block: str):
+    """Documents behind each other give what each gives alone."""
+    spec, lengths = spec_of(BLOCKS[block][0]), [4, 1, 19]
+    whole, packed = shaken(spec.build(dtype=F64)).eval(), spec.build(dtype=F64, form="packed").eval()
+    packed.load_state_dict(whole.state_dict())
+    x = drawn(2, sum(lengths))
+    assert relative(packed(x, torch.tensor(lengths)), torch.cat([whole(part) for part in x.split(lengths, 1)], 1)) <= EXACT
+
+
 def test_both_directions():
     """Ahead and back with weights of their own: the back one is the same mixer on the input turned round; no form of it goes on from a state."""
     spec = spec_of("Bidirectional(GatedLinearAttention(2) as on, GatedLinearAttention(2) as back)(x)")
