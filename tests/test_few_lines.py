@@ -81,3 +81,17 @@ def test_a_llama_is_at_most_forty_lines(tmp_path):
     alone = "\n".join(kept) + "\n"
     assert alone.count("\n") <= 40
     assert archdsl.loads(alone).elaborate().graph.hash == archdsl.load(path).elaborate().graph.hash
+
+
+def _read(path: str | Path) -> list[tree.Decl]:
+    return list(parse(Source(str(path), Path(path).read_text(encoding="utf-8"))).decls)
+
+
+def test_no_body_stands_twice():
+    seen: dict[object, str] = {}
+    for path in (*FILES, *sorted((Path(modules.__file__).parent.parent / "stdlib").glob("*.arch"))):
+        for d in _read(path):
+            if isinstance(d, tree.Block) and d.body:
+                text = " ".join(d.span.source.text[d.body[0].span.start:d.body[-1].span.end].split())
+                assert text not in seen, f"`{d.name}` of {path} is {seen[text]}"
+                seen[text] = f"`{d.name}` of {path}"
