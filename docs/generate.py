@@ -40,7 +40,8 @@ FAMILIES = {
     "pointwise": "Element by element", "linear": "Matrix products", "experts": "Maps that rows choose",
     "conv": "Convolution, pooling, resizing", "attention": "Attention",
     "norms": "Norms", "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",
-    "caches": "Attention from a state", "packing": "Packed documents", "time": "Along the stream", "gated": "Gated linear attention", "ssm": "State spaces",
+    "caches": "Attention from a state", "packing": "Packed documents", "time": "Along the stream",
+    "gated": "Gated linear attention", "ssm": "State spaces",
     "memories": "Memories and spikes", "foreign": "Of other libraries",
 }
 

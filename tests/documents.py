@@ -102,7 +102,8 @@ def _info(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
 
 def _known(block: Block) -> None:
     kind = (block.language, *block.words)
-    arch = kind in (("arch",), ("arch", "body"), ("arch", "values"), ("arch", "signature")) and set(block.options) <= {"error", "file", "apply", "params", "inputs", "out"}
+    known = {"error", "file", "apply", "params", "inputs", "out"}
+    arch = kind in (("arch",), ("arch", "body"), ("arch", "values"), ("arch", "signature")) and set(block.options) <= known
     session = kind in (("pycon",), ("console",), ("python", "run"))
     if not (arch or session or block.language in SHOWN_ONLY and not block.words):
         raise ValueError(f"{block}: ```{block.language} {' '.join(block.words)} {block.options or ''} is no kind of block")

@@ -126,7 +126,8 @@ variant wide { d = 16 }
 
 def test_an_unknown_entry(archdsl, tmp_path):
     (tmp_path / "two.arch").write_text(ENTRIES)
-    for name, help in (("Two.decod", "did you mean `decode` or `encode`?"), ("Two.x", "its entries are encode, decode"), ("Two.wid", "did you mean `wide`?")):
+    for name, help in (("Two.decod", "did you mean `decode` or `encode`?"), ("Two.x", "its entries are encode, decode"),
+                       ("Two.wid", "did you mean `wide`?")):
         said = archdsl("cost", f"two.arch:{name}", code=1).stderr
         assert f"error[A0401]: `Two` has neither an entry nor a variant `{name[4:]}`" in said and help in said
         assert f"two.arch:{name}" in said

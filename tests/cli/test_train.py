@@ -68,7 +68,8 @@ def net(tmp_path):
 def test_the_folder(archdsl, net, tmp_path):
     said = archdsl("train", "net.arch:wide", *TRAIN[2:], "--steps", 3, "--batch", 4, "-o", "out", "--group", "(lr = 1e-4) on embed").stdout
     assert said.startswith("out: Net, 3 steps of mqar(vocab = 64, length = 16, pairs = 3, gap = 0.1)\n\nsplit")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"graph.arch", "model.py", "weights.safetensors", "manifest.json", "training.safetensors",
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"graph.arch", "model.py", "weights.safetensors", "manifest.json",
+                                                            "training.safetensors",
                                                               "log.jsonl"}
     rows = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == [1, 2, 3] and all(r["loss"] > 0 and r["lr"] == 1e-3 for r in rows)
@@ -80,7 +81,8 @@ def test_the_folder(archdsl, net, tmp_path):
     # compile leaves a training alone
     assert "[A0521]" in archdsl("compile", "net.arch", "-o", "out", code=1).stderr
     # and a training may go on elsewhere, on another task
-    data = json.loads(archdsl("train", "out", "--task", "mqar(length = 20)", "--steps", 1, "--batch", 2, "-o", "more", "--json", code=1).stdout or "null")
+    data = json.loads(archdsl("train", "out", "--task", "mqar(length = 20)", "--steps", 1, "--batch", 2,
+                              "-o", "more", "--json", code=1).stdout or "null")
     assert data is None  # 8 pairs do not fit
     data = json.loads(archdsl("train", "out", "--task", "mqar(length = 24)", "--steps", 1, "--batch", 2, "-o", "more", "--json").stdout)
     assert data["steps"] == 1 and data["task"].startswith("mqar(vocab = 64, length = 24") and set(data["valid"]) == {"loss", "accuracy"}

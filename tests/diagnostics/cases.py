@@ -187,7 +187,8 @@ model Net(c: int = 4)(image: [B = 1, 3, H = 9, W = 9]) -> y: [B, c, H, W] {
 
 
 AROUND: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "A0517": noisy, "A0511": moe, "A0513": mine, "A0515": copies("llama"), "A0541": copies("vit"), "A0542": scaled, "A0545": autoencoder, "A0546": copies("vit"),
+    "A0517": noisy, "A0511": moe, "A0513": mine, "A0515": copies("llama"), "A0541": copies("vit"), "A0542": scaled, "A0545": autoencoder,
+    "A0546": copies("vit"),
     "A0566": passes, "A0567": passes, "A0569": calibration, "A0571": calibration, "A0622": specs, "A0645": fixed,
 }
 """Code -> what writes the files that the page's example reads, and gives the names that it uses."""
