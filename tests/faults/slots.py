@@ -39,7 +39,7 @@ def slots(text: Text) -> Iterator[Slot]:
 def header_of(text: Text, node: Any) -> Any:
     """What a call or a `default` gives arguments to, when its name says so."""
     name = node.block if isinstance(node, tree.Default) else node.func.id if isinstance(node.func, tree.Name) else None
-    return text.headers.get(name)
+    return text.headers.get(name)  # pyright: ignore[reportArgumentType]
 
 
 def params_of(owner: Any) -> tuple[tree.Param, ...]:
@@ -68,7 +68,7 @@ def model_of(text: Text, variant: tree.Variant) -> tree.Model | None:
 
 
 # ---------------------------------------------------------------- types and literals
-def takes(type: tree.Type, kind: str) -> bool:
+def takes(type: tree.Type | None, kind: str) -> bool:
     """Whether a declared type takes a literal of a kind: int, float, str:text, bool, none, list, block (a template), incomplete (a block without
     its list), tensor."""
     if isinstance(type, tree.OptionalType):

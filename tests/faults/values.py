@@ -26,6 +26,10 @@ def _choose(found: list[Any], rng: random.Random) -> Any:
     return rng.choice(found) if found else None
 
 
+def _choose_pair(found: list[Any], rng: random.Random) -> Any:
+    return _choose(found, rng) or (None, None)
+
+
 # ---------------------------------------------------------------- types
 def quoted_number(text: Text, rng: random.Random) -> Planting | None:
     s = _choose([s for s in slots(text) if isinstance(s.value, tree.Number) and not takes(s.param.type, f"str:{s.value.text}")], rng)
@@ -73,7 +77,7 @@ def tensor_for_a_value(text: Text, rng: random.Random) -> Planting | None:
         free = isinstance(s.value, (tree.Number, tree.Name)) and isinstance(s.up[-2], tree.Call) and not takes(s.param.type, "tensor")
         if free and around is not None:
             found += [(s.value, p.name) for p in around.inputs or () if isinstance(p.type, tree.TensorType)][:1]
-    node, name = _choose(found, rng) or (None, None)
+    node, name = _choose_pair(found, rng)
     return node and node.span.text != name and _put(node, name) or None
 
 
@@ -141,7 +145,7 @@ def claimed_number(text: Text, rng: random.Random) -> Planting | None:
         if isinstance(e, tree.Binary) and e.op == "==" and item.within is None and isinstance(e.right, (tree.Number, tree.List)):
             numbers = [e.right] if isinstance(e.right, tree.Number) else [i for i in e.right.items if isinstance(i, tree.Number)]
             found += [(n, item) for n in numbers if isinstance(n.value, int)]
-    node, item = _choose(found, rng) or (None, None)
+    node, item = _choose_pair(found, rng)
     if node is None:
         return None
     digits = [i for i, c in enumerate(node.span.text) if c.isdigit()]
@@ -297,7 +301,7 @@ def name_of_the_one_above(text: Text, rng: random.Random) -> Planting | None:
             by_body.setdefault(id(around[-1]) if around else 0, []).append(n)
     found = [(a, b) for names in by_body.values() for i, a in enumerate(names) for b in names[i + 1 :]
              if a.name != b.name and "_" not in (a.name, b.name)]
-    a, b = _choose(found, rng) or (None, None)
+    a, b = _choose_pair(found, rng)
     return a and Planting(((b.name_span.start, b.name_span.end, a.name),), (_spot(b),), exact=False, maybe=True)
 
 
@@ -307,7 +311,7 @@ def parameter_of_the_one_above(text: Text, rng: random.Random) -> Planting | Non
     for d, _ in text.of(tree.Block, tree.Model):
         params = [s for s in d.body or () if isinstance(s, tree.ParamDecl) and s.condition is None]
         found += [(a, b) for i, a in enumerate(params) for b in params[i + 1 :] if b.name == b.address]
-    a, b = _choose(found, rng) or (None, None)
+    a, b = _choose_pair(found, rng)
     return a and Planting(((b.name_span.end, b.name_span.end, f" as {a.address}"),), ((b.name_span.start, b.name_span.end),), maybe=True)
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tests.streaming.forms import agree
 
 SPEC = "specs/language/memoryformer.arch"
 F64 = torch.float64
-TOY = dict(vocab=53, d=24, depth=2, heads=3, bits=4, rotary=4)
+TOY: dict[str, Any] = dict(vocab=53, d=24, depth=2, heads=3, bits=4, rotary=4)
 LAYER = """
 use std.tables { MemoryLayer }
 model Layer(d: int = 12, out: int = 5, bits: int = 3)(x: [B = 2, T = 4, d]) -> y: [B, T, out] { return MemoryLayer(out, bits)(x) as m }
@@ -147,4 +148,4 @@ def test_learns_characters():
         best.zero_grad()
         loss.backward()
         best.step()
-    assert loss < 0.8 * unigram
+    assert loss < 0.8 * unigram  # pyright: ignore[reportPossiblyUnboundVariable]

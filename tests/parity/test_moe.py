@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is in th
 F64 = torch.float64
 SIZES = dict(vocab_size=61, hidden_size=24, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, pad_token_id=None, eos_token_id=0,
              attn_implementation="sdpa", experts_implementation="eager")
-OURS = dict(vocab=61, d=24, depth=3, heads=4, kv_heads=2)
+OURS: dict[str, Any] = dict(vocab=61, d=24, depth=3, heads=4, kv_heads=2)
 
 
 def tokens(*shape: int) -> torch.Tensor:
@@ -141,7 +142,7 @@ def test_balance_is_that_of_transformers():
 
     peer, name, knobs = mixtral(5, 2)
     spec = archdsl.load(name)
-    ours = spec.build(dtype=F64, emit=["layers.*.moe.balance", "layers.*.moe.used", "layers.*.moe.z", "layers.*.moe.entropy"], **knobs)
+    ours = spec.build(dtype=F64, emit=("layers.*.moe.balance", "layers.*.moe.used", "layers.*.moe.z", "layers.*.moe.entropy"), **knobs)
     peer = without_casts(peer.double())
     archdsl.import_weights(ours, peer.state_dict(), source="hf")
     x = tokens(2, 13)
@@ -151,7 +152,7 @@ def test_balance_is_that_of_transformers():
         chance = s.softmax(-1)
         chosen = torch.nn.functional.one_hot(chance.topk(2)[1], 5).sum(1).to(F64)
         assert relative(emitted[f"layers.{i}.moe.balance"], 5 * (chosen.mean(0) * chance.mean(0)).sum()) <= EXACT
-        assert relative(emitted[f"layers.{i}.moe.balance"], load_balancing_loss_func((s,), 5, 2)) <= 1e-6
+        assert relative(emitted[f"layers.{i}.moe.balance"], load_balancing_loss_func((s,), 5, 2)) <= 1e-6  # pyright: ignore[reportArgumentType]
         assert relative(emitted[f"layers.{i}.moe.z"], s.logsumexp(-1).square().mean()) <= EXACT
         assert relative(emitted[f"layers.{i}.moe.entropy"], torch.distributions.Categorical(logits=s).entropy().mean()) <= EXACT
         assert emitted[f"layers.{i}.moe.used"] == 2

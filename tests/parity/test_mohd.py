@@ -108,7 +108,7 @@ def test_equations(shape, site, fusion, active, always, sparse):
     theirs = torch.autograd.grad((want * probe).sum(), [state[n] for n in names], allow_unused=True)
     largest = max(g.abs().max() for g in theirs if g is not None)
     for a, b in zip(mine, theirs):
-        assert (0 if a is None else a).sub(0 if b is None else b).abs().max() <= EXACT * largest
+        assert (0 if a is None else a).sub(0 if b is None else b).abs().max() <= EXACT * largest  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -167,7 +167,7 @@ def test_exactly_so_many_parts():
 
 def test_balance():
     """At equal scores any use gives (n - always) (active - always) / (n - always) / n; in general, what the shares of picks and the scores say."""
-    model = archdsl.load("mohd").build(dtype=F64, emit=["layers.*.*.router.*"], active=4 / 8, always=2 / 8, **SIZES)
+    model = archdsl.load("mohd").build(dtype=F64, emit=("layers.*.*.router.*",), active=4 / 8, always=2 / 8, **SIZES)
     randomise(model)
     x = tokens(2, 9)
     _, emitted = model(x)
