@@ -15,7 +15,9 @@ def test_list_names_every_model_and_variant(archdsl):
     rows = json.loads(archdsl("list", "--json").stdout)
     assert all(set(r) == {"path", "name", "kind", "title", "arxiv", "domain", "task", "family", "variants"} for r in rows)
     decls = [(p.name, d) for p in SPECS.rglob("*.arch") for d in parse(Source(p.name, p.read_text())).decls]
-    assert {(Path(r["path"]).name, r["name"]) for r in rows} == {(file, d.name) for file, d in decls if isinstance(d, tree.Model)}
+    models = [(file, d) for file, d in decls if isinstance(d, tree.Model)]
+    entries = {(file, f"{d.name}.{s.name}") for file, d in models for s in d.body if isinstance(s, tree.Entry)}
+    assert {(Path(r["path"]).name, r["name"]) for r in rows} == {(file, d.name) for file, d in models} | entries
     assert {(Path(r["path"]).name, v) for r in rows for v in r["variants"]} == {(file, d.name) for file, d in decls if isinstance(d, tree.Variant)}
     text = archdsl("list").stdout
     words = " ".join(text.split())
