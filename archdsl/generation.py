@@ -240,8 +240,9 @@ class _Run:
                         done[b] = sorted(done[b], key=lambda d: -d[0])[:k]
                 elif len(kept) < k:
                     kept.append((s, longer, b * k + beam))
-            while len(kept) < k:  # a vocabulary with hardly anything but ends
-                kept.append((float("-inf"), kept[-1][1] if kept else longer, kept[-1][2] if kept else b * k))
+            while len(kept) < k:  # a vocabulary with hardly anything but ends; there is always a candidate, so `longer` is bound
+                kept.append((float("-inf"), kept[-1][1] if kept else longer,  # pyright: ignore[reportPossiblyUnboundVariable]
+                             kept[-1][2] if kept else b * k))
             new_scores.append([s for s, _, _ in kept])
             new_tokens.append(torch.stack([t for _, t, _ in kept]))
             origin += [o for _, _, o in kept]

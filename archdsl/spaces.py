@@ -136,12 +136,13 @@ def _known(made: Any, address: str, node: tree.Expr) -> list[Knob]:
     knobs = [k for a, k in made.made.knobs.items() if _pattern(a) == pattern]
     if not knobs:
         known = list(dict.fromkeys(_pattern(a) for a in made.made.knobs if "." in a))
+        mended: dict[str, Any] = mend_address(address, list(made.made.knobs), node.span) if known else {"help": "it has none inside"}
         raise error(
             "A0409",
             f"`{made.spec.name}` has no knob at `{address}`",
             node.span,
             "no such knob",
-            **(mend_address(address, list(made.made.knobs), node.span) if known else {"help": "it has none inside"}),
+            **mended,
         )
     return knobs
 

@@ -230,6 +230,7 @@ def test_foreign_names_stay_until_a_step_changes_weights(tmp_path):
     from archdsl.passes.contract import bits
     from archdsl.passes.model import Passing
     from archdsl.passes.registry import PASSES, graph_pass
+    from archdsl.passes.step import Step
 
     @graph_pass("keep_all_weights()", contract=bits())
     def keep_all_weights(edit):
@@ -237,7 +238,7 @@ def test_foreign_names_stay_until_a_step_changes_weights(tmp_path):
 
     try:
         spec = archdsl.loads(WEIGHED)
-        kept = compile_to(tmp_path / "kept", spec, passes=Passing(("keep_all_weights()",)))
+        kept = compile_to(tmp_path / "kept", spec, passes=Passing((Step.parse("keep_all_weights()"),)))
         assert kept.exports == ["names.json"] and len(archdsl.open(tmp_path / "kept").archdsl.names["other"].entries) == 6
     finally:
         PASSES.pop("keep_all_weights")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from archdsl.claims.pages import CODES
 from archdsl.diagnostics.model import ArchError, Diagnostic
@@ -77,23 +77,27 @@ def untrue(claim: Claim, row: dict[str, Any]) -> Diagnostic | None:
     from archdsl.diagnostics.model import Fix, error
 
     expr = claim.item.expr
-    if row["passed"] or not isinstance(expr, tree.Binary) or expr.op != "==" or not isinstance(row["actual"], (int, list)):
+    if row["passed"] or not isinstance(expr, tree.Binary) or expr.op != "==" or not (isinstance(row["actual"], int) or _is_list(row["actual"])):
         return None
-    where, actual, said = expr.right.span, row["actual"], row["expected"]
+    right, actual, said = expr.right, row["actual"], row["expected"]
+    where = right.span
     text = written(actual, where.text)
-    lists = isinstance(actual, list) and isinstance(said, list) and isinstance(expr.right, tree.List)
-    if lists and len(actual) == len(said) == len(expr.right.items):
+    if _is_list(actual) and _is_list(said) and isinstance(right, tree.List) and len(actual) == len(said) == len(right.items):
         off = [i for i, (a, b) in enumerate(zip(actual, said)) if a != b]
         if len(off) == 1:
-            where, text = expr.right.items[off[0]].span, written(actual[off[0]], expr.right.items[off[0]].span.text)
-    fixes = (Fix(f"replace by `{text}`", ((where, text),)),) if isinstance(expr.right, (tree.Number, tree.List)) else ()
+            where, text = right.items[off[0]].span, written(actual[off[0]], right.items[off[0]].span.text)
+    fixes = (Fix(f"replace by `{text}`", ((where, text),)),) if isinstance(right, (tree.Number, tree.List)) else ()
     return error("A0411", f"`{claim.text}` is not true", where, f"it is {text}", fixes=fixes).diagnostics[0]
+
+
+def _is_list(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 def written(value: Any, like: str) -> str:
     """A number or a list of them, grouped as the text that it replaces."""
-    if isinstance(value, list):
-        return "[" + ", ".join(written(v, like) for v in value) + "]"  # pyright: ignore[reportUnknownVariableType]
+    if _is_list(value):
+        return "[" + ", ".join(written(v, like) for v in value) + "]"
     return f"{value:_}" if "_" in like or value >= 10_000 and len(like) < 5 else str(value)
 
 

@@ -232,5 +232,8 @@ def _nearest(domain: Domain, value: Any) -> list[Any]:
     else:
         return []
     if is_hyper_number(value):  # of a few written values, the one that looks like it
-        found.sort(key=lambda v: (distance(show(v), show(value)) if domain.kind == "choice" else 0, abs(v - value), v))
+        def far(v: Any) -> tuple[int, Any, Any]:
+            return distance(show(v), show(value)) if domain.kind == "choice" else 0, abs(v - value), v
+
+        found.sort(key=far)
     return [v for v in found if domain.contains(v)][:2]

@@ -87,7 +87,7 @@ def other_name(span: Span, own: str, taken: Container[str], mentioned: list[str]
     """Another name for an application whose address is taken: one that foreign names speak of and nothing has, its own, or that with a number.
     `taken`: names beside it."""
     own = next(n for n in (own, *(f"{own}_{i}" for i in range(2, 100))) if n not in taken)
-    names = dict.fromkeys([*([own] if own in mentioned else []), *(m for m in mentioned if m not in taken), own])
+    names: dict[str, Any] = dict.fromkeys([*([own] if own in mentioned else []), *(m for m in mentioned if m not in taken), own])
     return tuple(fix for name in list(names)[:MOST] for fix in _named(span, name))
 
 

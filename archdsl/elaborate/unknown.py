@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from archdsl.diagnostics.model import Fix, error
+from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.elaborate import library
 from archdsl.elaborate.hints import did_you_mean, nearest, nearest_help, of_torch
 from archdsl.source import Source, Span
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from archdsl.modules import Module
 
 
-def unknown(frame: Frame, name: str, span: Span) -> Exception:
+def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     """A0201: a library block is to be imported, another name may be a misspelt one."""
     from archdsl.modules import library_exports
 

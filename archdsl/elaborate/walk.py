@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate import library, signatures
@@ -356,7 +356,7 @@ class Walk:
     def _type_mend(self, kind: tree.NameType) -> dict[str, Any]:
         """A record of the library is to be imported; another name may be a misspelt type."""
         if library.module_of(kind.name) is not None:
-            d = unknown(self, kind.name, kind.span).diagnostics[0]  # type: ignore[attr-defined,arg-type]
+            d = unknown(cast(Any, self), kind.name, kind.span).diagnostics[0]  # a walk has of a frame what is asked there
             return {"help": d.help, "fixes": d.fixes}
         return mend(kind.name, _type_names(self.module), kind.span, "types are int, float, bool, str, block, mask, init, shapes and records")
 

@@ -427,9 +427,9 @@ class Kept:
 class Caching(torch.nn.Linear):
     """Returns an object beside its tensor, as models with a cache do."""
 
-    config = None
+    config: types.SimpleNamespace | None = None
 
-    def forward(self, x):
+    def forward(self, x):  # pyright: ignore[reportIncompatibleMethodOverride]  (it returns more, on purpose)
         return super().forward(x), Kept()
 
 
@@ -522,4 +522,4 @@ def test_a_module_that_runs_on_maps_of_several_sizes_has_its_weights_once():
 
 def test_a_function_is_no_module():
     with pytest.raises(TypeError, match="not a function"):
-        archdsl.capture(lambda x: x, torch.zeros(2, 2))
+        archdsl.capture(lambda x: x, torch.zeros(2, 2))  # pyright: ignore[reportArgumentType]  (refused)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_output_that_leads_nowhere(tmp_path, arguments, code):
     shell = " ".join(command)
 
     def ended(**streams: int) -> subprocess.CompletedProcess[str]:
-        given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
         return subprocess.run(command, **given, cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path)}, text=True)
 
     with open("/dev/full", "w") as full:

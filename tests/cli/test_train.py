@@ -74,7 +74,7 @@ def test_the_folder(archdsl, net, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == [1, 2, 3] and all(r["loss"] > 0 and r["lr"] == 1e-3 for r in rows)
     model = package.open(tmp_path / "out")
-    assert model.embed.weight.shape == (64, 16)
+    assert model.get_parameter("embed.weight").shape == (64, 16)
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["variant"] == "wide" and manifest["spec"] == "net.arch"
     archdsl("cost", "out")

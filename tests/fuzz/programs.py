@@ -235,6 +235,7 @@ def completed(text: str, rng: random.Random) -> str:
         weights = enumerate(spec.elaborate().graph.parameters())
         lines = [f'  "theirs.{a}" <-> {a}{" scale(2)" * (p.kind == "param" and i % 7 == 3)}' for i, (a, p) in weights]
         return f"{text}\nnames theirs of {spec.name} {{\n" + "\n".join(lines) + "\n}\n" if lines else text
+    changed = text
     for step in rng.sample(STEPS, len(STEPS)):
         changed = f"{text}\nvariant rewritten of {spec.name} {{ transform {step} }}\n"
         try:

@@ -33,7 +33,7 @@ async def client(request, lsp_client: LanguageClient):
 async def told(client: LanguageClient, version: int) -> list[str]:
     while client.diagnostics.get(URI) is None or version not in (seen := getattr(client, "seen", {})):
         params = await client.wait_for_notification(lsp.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)
-        client.seen = {**getattr(client, "seen", {}), params.version: [str(d.code) for d in params.diagnostics]}
+        vars(client)["seen"] = {**getattr(client, "seen", {}), params.version: [str(d.code) for d in params.diagnostics]}
     return seen[version]
 
 
@@ -43,20 +43,21 @@ async def test_a_session(client: LanguageClient):
     client.text_document_did_open(lsp.DidOpenTextDocumentParams(lsp.TextDocumentItem(URI, "archdsl", 1, NET)))
     assert await told(client, 1) == []
     hover = await client.text_document_hover_async(lsp.HoverParams(file, at))
-    assert isinstance(hover.contents, lsp.MarkupContent) and "block Linear(" in hover.contents.value
+    assert hover is not None and isinstance(hover.contents, lsp.MarkupContent) and "block Linear(" in hover.contents.value
     found = await client.text_document_completion_async(lsp.CompletionParams(file, at))
-    assert "Linear" in {i.label for i in found.items}
+    assert isinstance(found, lsp.CompletionList) and "Linear" in {i.label for i in found.items}
     definition = await client.text_document_definition_async(lsp.DefinitionParams(file, at))
-    assert definition.uri.endswith("linear.arch")
+    assert isinstance(definition, lsp.Location) and definition.uri.endswith("linear.arch")
     edit = await client.text_document_rename_async(lsp.RenameParams(file, lsp.Position(7, 9), "big"))
-    assert [e.new_text for e in edit.changes[URI]] == ["big"]
+    assert edit is not None and edit.changes is not None and [e.new_text for e in edit.changes[URI]] == ["big"]
     symbols = await client.text_document_document_symbol_async(lsp.DocumentSymbolParams(file))
-    assert [s.name for s in symbols] == ["Net", "wide"]
+    assert symbols is not None and [s.name for s in symbols] == ["Net", "wide"]
     hints = await client.text_document_inlay_hint_async(lsp.InlayHintParams(file, lsp.Range(lsp.Position(0, 0), lsp.Position(9, 0))))
-    assert [h.label for h in hints] == [": [B, 16]", " [B, 8]"]
+    assert hints is not None and [h.label for h in hints] == [": [B, 16]", " [B, 8]"]
     change = lsp.TextDocumentContentChangePartial(text="Lineer", range=lsp.Range(lsp.Position(3, 6), lsp.Position(3, 12)))
     client.text_document_did_change(lsp.DidChangeTextDocumentParams(lsp.VersionedTextDocumentIdentifier(2, URI), [change]))
     assert await told(client, 2) == ["A0201"]
     around = lsp.CodeActionParams(file, lsp.Range(at, at), lsp.CodeActionContext(client.diagnostics[URI]))
-    (action,) = await client.text_document_code_action_async(around)
+    (action,) = await client.text_document_code_action_async(around) or []
+    assert isinstance(action, lsp.CodeAction) and action.edit is not None and action.edit.changes is not None
     assert [e.new_text for e in action.edit.changes[URI]] == ["Linear"]

@@ -163,7 +163,7 @@ def test_settings_are_checked_before_the_model_runs(pairs: Any, monkeypatch: pyt
 
 def test_only_models_of_archdsl_have_forms():
     with pytest.raises(TypeError, match="Linear is no whole model that archdsl has built"):
-        archdsl.generate(torch.nn.Linear(2, 2), [[1]])
+        archdsl.generate(torch.nn.Linear(2, 2), [[1]])  # pyright: ignore[reportArgumentType]  (refused)
 
 
 def test_models_of_another_kind():
