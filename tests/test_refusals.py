@@ -82,10 +82,10 @@ def test_weights_of_another_variant():
 
 @pytest.mark.parametrize("knob", ["groups", "heads"])
 def test_groups_that_do_not_divide(knob):
-    """The message points at the knob, says what is divided, and which numbers do."""
+    """The message points at where the knob is used, says what is divided, and which numbers do."""
     loaded = spec()
     d = raised(lambda: loaded.build(knobs={knob: 5}), "A0303")
-    assert "12 / 5 is not a whole number" in d.message and f"{knob}: int" in line(d)
+    assert "12 / 5 is not a whole number" in d.message and knob in line(d)
     assert "4" in " ".join((*d.help, *(f.title for f in d.fixes)))
     assert loaded.build().state_dict().keys() == spec().build().state_dict().keys()
 

@@ -18,7 +18,7 @@ def hold(count: int, seed: int, span: float, fix: float, once: float) -> None:
 
 
 def test_a_sample_of_faults():
-    hold(60, 1, span=0.95, fix=0.75, once=0.98)
+    hold(60, 1, span=0.9, fix=0.75, once=0.98)  # few faults: each is more than a hundredth
 
 
 @pytest.mark.proof
