@@ -43,7 +43,7 @@ def outputs(y: Any) -> list[torch.Tensor]:
     return [y] if isinstance(y, torch.Tensor) else list(y)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("more", [0, 1])
 def test_an_exported_program_gives_the_same(folder, more):
     out, model, made = folder
@@ -58,7 +58,7 @@ def test_an_exported_program_gives_the_same(folder, more):
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.parametrize("more", [0, 1])
 def test_onnx_gives_the_same(folder, more):
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is in the `onnx` extra")
