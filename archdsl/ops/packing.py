@@ -11,7 +11,7 @@ from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.recurrent import RECURRENCES, Recurrence, described
 from archdsl.ops.registry import OPS, Op, op
-from archdsl.ops.rules import ints
+from archdsl.ops.rules import ints, need_equal
 
 
 def _labels(lengths: TensorType, n: Size = 1) -> TensorType:
@@ -53,7 +53,16 @@ def register(r: Recurrence) -> None:
 
 def _without(r: Recurrence) -> Callable[..., Any] | None:
     infer = r.op.infer
-    return None if infer is None else lambda documents, **arguments: infer(**arguments)
+    if infer is None:
+        return None  # the signature checks them
+
+    def checked(documents: TensorType, **arguments: Any) -> Any:
+        name, axis = next((n, a) for n, a in r.time.items() if isinstance(arguments.get(n), TensorType))
+        found = infer(**arguments)
+        need_equal(documents.shape[0], arguments[name].shape[axis], f"the labels and the positions of `{name}`", "documents")
+        return found
+
+    return checked
 
 
 def _macs(r: Recurrence) -> Callable[..., Any] | None:
