@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -166,7 +167,7 @@ class Spec:
         return made, {n: v for n, v in at.items() if n not in static}
 
     def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str = "parallel",
-              emit: str | tuple[str, ...] = (), flat: bool = False, bind: dict[str, Any] | None = None,
+              emit: str | Iterable[str] = (), flat: bool = False, bind: dict[str, Any] | None = None,
               feed: str | tuple[str, ...] = (), **knobs: Any) -> Any:
         """The trainable torch.fx.GraphModule. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern, `feed` for
         draws that each call is given, `draws = {address: tensor}`; `bind` gives the user's own modules for `extern block`s.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from archdsl.diagnostics.codes import Code
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.model import Elaborated
 from archdsl.files import read_json, unwritable
 from archdsl.source import NOWHERE, Source, Span
@@ -40,6 +40,9 @@ CODES = {
     "A0523": Code("ONNX needs further packages",
                   "`compile --onnx` writes the model through torch's exporter, which needs the packages onnx and onnxscript. "
                   "They are not installed with archdsl: `pip install 'archdsl[onnx]'`."),
+    "A0524": Code("a model that ONNX has no ops for",
+                  "Torch's exporter knows no ONNX form of an op of this model. Recurrent ops compute many positions in one op of their own; in the "
+                  "form `step` they are written out in plain ops, which ONNX has."),
 }
 FILES = ("graph.arch", "model.py", "weights.safetensors", "manifest.json")
 NAMES = "names.json"  # foreign names, where the spec has some
@@ -298,11 +301,25 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         given = (*xs, {}) if state else xs  # a dict in the last place would be taken for arguments by name
-        program = torch.onnx.export(model.eval(), given, dynamic_shapes=dynamic, dynamo=True, verbose=False,
-                                    input_names=[*(i.name for i in made.inputs), *state], **_output_names(made, state))
+        try:
+            program = torch.onnx.export(model.eval(), given, dynamic_shapes=dynamic, dynamo=True, verbose=False,
+                                        input_names=[*(i.name for i in made.inputs), *state], **_output_names(made, state))
+        except torch.onnx.OnnxExporterError as fault:
+            raise _no_onnx(made, fault) from None
     assert program is not None  # it is with dynamo
     program.save(str(folder / "model.onnx"))
     manifest.exports.append("model.onnx")
+
+
+def _no_onnx(made: Elaborated, fault: BaseException) -> ArchError:
+    """What torch's exporter could not do, by the innermost cause."""
+    while fault.__cause__ is not None:
+        fault = fault.__cause__
+    why = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+    found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", why)
+    told = f"it has no op for `{found[1].removeprefix('archdsl.')}`" if found else why
+    return error("A0524", f"`{made.decl.name}` cannot be written as ONNX: {told}", made.decl.name_span,
+                 help="compile it with `--form step`: recurrences are plain ops there" if made.stream else ())
 
 
 def _output_names(made: Elaborated, state: list[str]) -> dict[str, Any]:

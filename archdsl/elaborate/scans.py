@@ -61,6 +61,8 @@ def scan(frame: Frame, s: tree.Scan) -> bool:
     args = (*(v for v, _ in scanned.values()), *initial, *others)
     attrs = {"body": graph, "scanned": len(scanned), "axes": tuple(axes), "carries": tuple(c.name for c in s.carries), "n": size}
     node = frame.builder.add("scan", args, attrs, (*types, *(v.type for v in outputs[:len(initial)])), s.span)
+    for i, y in enumerate((*state.yields, *nexts)):
+        node.call_result(i, y.node.result_name(y.index) or "y")
     frame.result = (s.span, node.values[:len(types)])
     return True
 
@@ -111,7 +113,7 @@ def _filled(frame: Frame, c: tree.Carry, value: Any, type: TensorType) -> Value:
     if not isinstance(number, (int, float)):
         raise error("A0204", f"`{c.name}` begins with a number everywhere, `zeros()`, or with a tensor", c.init.span)
     literal = frame.builder.add("literal", (), {"value": number, "dtype": type.dtype}, (TensorType(type.dtype, ()),), c.span)
-    return Value(frame.builder.add("expand", (Value(literal),), {"shape": type.shape}, (type,), c.span))
+    return Value(frame.builder.add("expand", (Value(literal),), {"shape": type.shape}, (type,), c.span, c.name))
 
 
 def next_value(frame: Frame, s: tree.Next) -> None:

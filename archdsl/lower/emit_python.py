@@ -196,9 +196,10 @@ def _setup(plain: Plain, children: dict[str, Made], arms: list[tuple[Made, ...]]
             continue
         target, path, *key = line
         yield [f"{target} = ", children[path] if isinstance(path, str) else Repeated(tuple(children[p] for p in path), *key)]
-    for i, (train, other) in enumerate(arms):
-        yield [f"self.train_arm_{i} = ", train]
-        yield [f"self.eval_arm_{i} = ", other]
+    for i, made in enumerate(arms):
+        names = ("position",) if len(made) == 1 else ("train_arm", "eval_arm")
+        for name, part in zip(names, made):
+            yield [f"self.{name}_{i} = ", part]
 
 
 def _loops(statements: list[str], lists: dict[str, int]) -> list[str]:

@@ -28,6 +28,19 @@ from archdsl.ops.rules import torch_dtype
 from archdsl.streaming import Streamed
 
 HELPERS = {
+    "scan": '''def scan(body: nn.Module, axes: tuple[int, ...], carries: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """The body at one position after the other: results stacked along the first axis, then the last carried tensors.
+
+    `tensors`: what is walked along `axes`, the first values of the carried tensors, what is the same at all positions.
+    """
+    n = len(axes)
+    walked, carried, others = tensors[:n], tensors[n : n + carries], tensors[n + carries :]
+    results = []
+    for t in range(walked[0].size(axes[0])):
+        found = body(*(x.select(axis, t) for x, axis in zip(walked, axes)), *carried, *others)
+        carried = found[:carries]
+        results.append(found[carries:])
+    return (*(torch.stack(y, axes[0]) for y in zip(*results)), *carried)''',
     "drop_path": '''def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     """Training: each sample is zero with probability `rate`, the others are divided by 1 - rate."""
     if rate == 0 or not training:
@@ -78,7 +91,6 @@ class Plain:
         self.owned = {p.path: p for p in definition.graph.params}
         self.traced = trace(definition, fold=False)  # tables are computed where they are needed: their numbers would not be readable
         self._create()
-        self.phases = iter(range(len(definition.arms)))
         self.phase_of: dict[str, int] = {}
         self.recurrences: dict[str, Recurrence] = {}
         for node in self.traced.graph.nodes:
@@ -263,6 +275,9 @@ class Plain:
             return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({quoted(str(node.args[3]))})", 0
         if node.target is parts.fit:
             return fits(node.args, writer.arg), 0
+        if node.target is parts.sums:
+            lengths, total = writer.arg(node.args[0]), writer.at(node.args[1], 7)
+            return f"if {lengths}.sum() != {total}:\n    raise ValueError({quoted('the lengths of the documents sum to the number of positions')})", 0
         if node.target is parts.draws_given:
             given = writer.arg(node.args[0])
             names = ", ".join(quoted(a) for a, _ in node.args[1])  # type: ignore[union-attr]
@@ -289,6 +304,9 @@ class Plain:
         if part.kind == "commit":  # bound anew, not written in place: the backward pass, also a compiled one, still needs the old value
             return f"if self.training:\n    {args[0]} = {args[1]}.detach().to({args[0]}.dtype)", 0
         k = self.phase_of.setdefault(str(node.target), len(self.phase_of))
+        if part.kind == "scan":
+            self.helpers.add("scan")
+            return f"scan({', '.join([f'self.position_{k}', repr(part.attrs['axes']), repr(part.attrs['carries']), *args])})", 16
         called = f"({', '.join(args)})"
         return f"self.train_arm_{k}{called} if self.training else self.eval_arm_{k}{called}", 0
 

@@ -277,6 +277,14 @@ def no_onnx(monkeypatch: Any) -> Any:
     return compile_to("compiled", archdsl.load(write("net.arch", NET)), onnx=True)
 
 
+@case("A0524")
+def no_onnx_op(_: Any) -> Any:
+    from archdsl.store import compile_to
+
+    text = "model Net(d: int = 8)(x: [B = 1, T = 4, d], g: [B, T, d]) -> y: [B, T, d] stream T { return gla(x, x, x, -softplus(g)) }\n"
+    return compile_to("compiled", archdsl.load(write("gla.arch", text)), onnx=True)
+
+
 @case("A0543")
 def no_storage(_: Any) -> Any:
     weights = scaled(_)["weights"]

@@ -47,6 +47,21 @@ def test_recurrences(name: str):
         close(a, b, 1e-10)
 
 
+def test_written_out():
+    """`model.py` of a packed model of attention gives the same, and refuses lengths that do not sum."""
+    from archdsl.lower.emit_python import python_source
+
+    model = shaken(archdsl.load("llama").build("tiny", dtype=torch.float64, form="packed", depth=1)).eval()
+    name: dict[str, Any] = {}
+    exec(compile(python_source(model), "model.py", "exec"), name)
+    other = name["Llama"]().double().eval()
+    other.load_state_dict(model.state_dict())
+    x = torch.randint(0, 61, (2, sum(LENGTHS)))
+    close(other(x, torch.tensor(LENGTHS)), model(x, torch.tensor(LENGTHS)), 1e-12)
+    with pytest.raises(ValueError, match="lengths of the documents"):
+        other(x, torch.tensor([1, 2]))
+
+
 def test_labels():
     labels = documents.body(torch.tensor(LENGTHS), n=13)
     assert labels.tolist() == [0] * 4 + [1] + [2] * 8

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import archdsl
+from archdsl.lower.emit_python import python_source
 from archdsl.printer import print_graph
 from tests.cost import counted
-from tests.streaming.forms import agree, close
+from tests.streaming.forms import agree, close, shaken
 
 RNN = """
 use std.linear { Linear }
@@ -95,6 +96,24 @@ def test_printed_graph_is_the_same(text: str):
     spec = archdsl.loads(text)
     printed = print_graph(spec.elaborate())
     assert archdsl.loads(printed).graph().hash == spec.graph().hash
+
+
+@pytest.mark.parametrize("form", ["parallel", "extend", "step"])
+def test_written_out(form: str, tmp_path: Any):
+    """`model.py` gives the same, with torch alone."""
+    spec = archdsl.loads(RNN)
+    model = shaken(spec.build(dtype=torch.float64, form=form)).eval()
+    name: dict[str, Any] = {}
+    exec(compile(python_source(model), "model.py", "exec"), name)
+    other = name["Net"]().double().eval()
+    other.load_state_dict(model.state_dict())
+    x = torch.randn(2, 1 if form == "step" else 5, 8, dtype=torch.float64)
+    if form == "parallel":
+        close(other(x), model(x), 1e-12)
+    else:
+        state = {k: torch.randn_like(v) for k, v in model.init_state(2).items()}
+        for got, expected in zip(other(x, state), model(x, state)):
+            close(tuple(got.values()) if isinstance(got, dict) else got, tuple(expected.values()) if isinstance(expected, dict) else expected, 1e-12)
 
 
 def test_costs():
