@@ -5,7 +5,7 @@ Graph as the owner of the weights below a path, so a model of 80 equal layers ho
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -296,6 +296,18 @@ class Graph:
                 yield n.attrs["eval"]
             elif n.op == "scan":
                 yield n.attrs["body"]
+
+
+def behind(values: Iterable[Value]) -> set[int]:
+    """The ids of all nodes that these values depend on, their own included."""
+    found: set[int] = set()
+    stack = [v.node for v in values]
+    while stack:
+        node = stack.pop()
+        if id(node) not in found:
+            found.add(id(node))
+            stack += [v.node for v in node.operands()]
+    return found
 
 
 def structural_hash(graph: Graph) -> str:

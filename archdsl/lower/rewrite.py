@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from archdsl.diagnostics.model import error
 from archdsl.dims import Dim, substitute, sym
 from archdsl.flatten import copy_node, dim_map, map_values, param_at
-from archdsl.graph import Graph, Node, TensorType, Value
+from archdsl.graph import Graph, Node, TensorType, Value, behind
 from archdsl.lower.plan import Definition, results
 from archdsl.lower.sizes import Axes, Unknown, dims_of
 from archdsl.lower.tables import STRUCTURAL, describe, moved, nodes
@@ -101,9 +101,9 @@ class Writer:
         """The value with the last reads of buffers before `update` replaced by their latest values: what depends on them is copied."""
         before = self.source.nodes[:next(i for i, n in enumerate(self.source.nodes) if n is update)]
         reads = {n.attrs["path"]: Value(n) for n in before if n.op == "param" and n.attrs["path"] in latest}
-        known, behind = {v: latest[p] for p, v in reads.items()}, _behind([value])
+        known, under = {v: latest[p] for p, v in reads.items()}, behind([value])
         for node in before:
-            if id(node) in behind and node.op not in STRUCTURAL and any(v in known for v in node.operands()):
+            if id(node) in under and node.op not in STRUCTURAL and any(v in known for v in node.operands()):
                 copy = copy_node(node, lambda v: known[v] if v in known else self.known[v])
                 self.nodes.append(copy)
                 known.update(zip(node.values, copy.values))
@@ -209,10 +209,10 @@ class Writer:
 
     def _training_only(self, out: list[Value]) -> None:
         """What only the new values of buffers need is put into a phase node, so that evaluation does not compute it."""
-        needed = _behind([*out, *(v for v in self.updates.values() if v.node.op == "call")])
+        needed = behind([*out, *(v for v in self.updates.values() if v.node.op == "call")])
         inside = [n for n in self.nodes if id(n) not in needed and n.op not in STRUCTURAL]
-        behind = _behind(list(self.updates.values()))
-        inside = [n for n in inside if id(n) in behind]
+        new = behind(list(self.updates.values()))
+        inside = [n for n in inside if id(n) in new]
         own = {id(n) for n in inside}
         paths = [p for p, v in self.updates.items() if id(v.node) in own]
         if not paths:
@@ -234,7 +234,7 @@ class Writer:
 
     # ---------------------------------------------------------------- finishing
     def _drop_dead(self, out: list[Value]) -> None:
-        kept = _behind([*out, *(Value(n) for n in self.nodes if n.op == "commit" or _has_updates(n, self.children))])
+        kept = behind([*out, *(Value(n) for n in self.nodes if n.op == "commit" or _has_updates(n, self.children))])
         self.nodes = [n for n in self.nodes if id(n) in kept]
 
     def _take_sizes(self) -> None:
@@ -282,18 +282,6 @@ def _sizes(made: Definition) -> list[str]:
 
 def _has_updates(node: Node, children: Mapping[str, Definition]) -> bool:
     return node.op == "call" and bool(children[node.attrs["path"]].updates)
-
-
-def _behind(values: list[Value]) -> set[int]:
-    """The ids of all nodes that these values depend on."""
-    found: set[int] = set()
-    stack = [v.node for v in values]
-    while stack:
-        node = stack.pop()
-        if id(node) not in found:
-            found.add(id(node))
-            stack += [v.node for v in node.operands()]
-    return found
 
 
 def _arm(name: str, outside: list[Value]) -> tuple[list[Node], dict[Value, Value]]:

@@ -7,7 +7,7 @@ from archdsl.diagnostics.model import error
 
 if TYPE_CHECKING:
     from archdsl.elaborate.model import Elaborated
-    from archdsl.streaming.derive import Slot, Source, Streamed
+    from archdsl.streaming.model import Slot, Source, Streamed
 
 __all__ = ["FORMS", "Slot", "Source", "Streamed", "in_form", "source"]
 FORMS = ("parallel", "extend", "step", "packed")
@@ -15,7 +15,7 @@ FORMS = ("parallel", "extend", "step", "packed")
 
 def source(made: Elaborated) -> Source:
     """What the forms of a model are derived from."""
-    from archdsl.streaming.derive import Source
+    from archdsl.streaming.model import Source
 
     return Source(made.graph, made.stream, made.sizes.get(made.stream or ""))
 
@@ -33,7 +33,7 @@ def in_form(source: Source, form: str) -> Streamed | None:
 
 def __getattr__(name: str) -> Any:
     if name in ("Slot", "Source", "Streamed"):
-        from archdsl.streaming import derive
+        from archdsl.streaming import model
 
-        return getattr(derive, name)
+        return getattr(model, name)
     raise AttributeError(name)

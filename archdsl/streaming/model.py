@@ -1,0 +1,58 @@
+"""What forms are derived from and what they are: the parallel graph with its axis, the tensors of a state, the graph that goes on from it."""
+from __future__ import annotations
+
+from archdsl.dims import Size, sym, symbols
+from archdsl.graph import Graph, TensorType
+from archdsl.ops.registry import LENGTH
+from archdsl.records import record
+
+
+@record(frozen=True)
+class Source:
+    """What forms are derived from: the graph of all positions at once, the name of its streaming axis if it has one, the axis' example size."""
+
+    graph: Graph
+    axis: str | None
+    example: int | None = None
+
+
+@record(frozen=True)
+class Slot:
+    """One tensor of the state: its address, and its type in the sizes of the model's inputs and `Length`; it begins as zeros."""
+
+    address: str
+    type: TensorType
+
+
+@record(frozen=True)
+class Streamed:
+    """A model in a form with state. `graph`: its inputs are the model's, then those named in `slots`, in that order; so are its outputs.
+    `axis`: the streaming one, `example` its size where the spec gives one; `batch`: the size of the first axis before it, if there is one.
+    `rows`: rows may begin at different positions. `longest`: how many positions there may be in all, where the model says so."""
+
+    graph: Graph
+    form: str
+    axis: str
+    batch: Size | None
+    slots: tuple[Slot, ...]
+    rows: bool
+    longest: int | None
+    example: int | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the state's inputs, in the order of the slots."""
+        return tuple(v.node.attrs["name"] for v in self.graph.inputs[len(self.graph.inputs) - len(self.slots):])
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(s.address for s in self.slots)
+
+    @property
+    def step(self) -> Size:
+        """How many positions a call has."""
+        return 1 if self.form == "step" else sym(self.axis)
+
+    @property
+    def has_length(self) -> bool:
+        return any(LENGTH in symbols(s) for slot in self.slots for s in slot.type.shape)
