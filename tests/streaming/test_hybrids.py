@@ -1,0 +1,106 @@
+"""Random stacks of all mixers, drawn from a spec with `choose`: whatever stands beside what, all forms give the same, the state is as large as
+predicted, and what goes through the state is all that later positions need."""
+from __future__ import annotations
+
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.graph import Graph
+from archdsl.ops.registry import OPS
+from tests.streaming.forms import close, inputs_of, run, shaken
+
+TEXT = Path(__file__).parent / "hybrids.arch"
+STACKS = 500
+T, BATCH, WITHIN = 13, 2, 1e-4
+
+
+@cache
+def spec() -> archdsl.Spec:
+    return archdsl.load(TEXT)
+
+
+def drawn(seed: int) -> dict[str, Any]:
+    """A value from the domain of every knob. The outermost are drawn first: they decide which others there are."""
+    draw = random.Random(seed)
+    knobs: dict[str, Any] = {}
+    while left := {a: k.allowed for a, k in spec().elaborate(knobs=knobs).knobs.items() if k.allowed is not None and a not in knobs}:
+        least = min(a.count(".") for a in left)
+        knobs.update({a: draw.choice(list(domain)) for a, domain in left.items() if a.count(".") == least})
+    return knobs
+
+
+def split(draw: random.Random) -> list[int]:
+    """Random lengths with the sum T."""
+    found: list[int] = []
+    while sum(found) < T:
+        found.append(min(draw.choice((1, 2, 3, 5, 8)), T - sum(found)))
+    return found
+
+
+def agrees(seed: int) -> None:
+    knobs, draw = drawn(seed), random.Random(seed)
+    whole = shaken(spec().build(knobs=knobs), seed).eval()
+    models = {form: spec().build(form=form, knobs=knobs).eval() for form in ("extend", "step")}
+    for m in models.values():
+        m.load_state_dict(whole.state_dict())
+    made = spec().elaborate(knobs=knobs)
+    x = inputs_of(spec(), made, T, BATCH, torch.float32, seed)
+    predicted = {form: spec().cost(at={"B": BATCH, "T": T}, form=form, knobs=knobs).state_bytes for form in models}
+    with torch.no_grad():
+        expected = whole(*x)
+        assert expected.std() > 0.1 and expected.isfinite().all()
+        prefill = draw.randint(1, T - 1)
+        begun, behind = run(models["extend"], (x[0][:, :prefill],), [prefill], models["extend"].init_state(BATCH, T))
+        rest, last = run(models["step"], (x[0][:, prefill:],), [1] * (T - prefill), behind)
+        close(torch.cat([begun, rest], 1), expected, WITHIN)
+        states = [last]
+        for form, lengths in (("extend", [T]), ("extend", split(draw)), ("extend", split(draw)), ("step", [1] * T)):
+            state = models[form].init_state(BATCH, T)
+            assert sum(s.numel() * s.element_size() for s in state.values()) == predicted[form]
+            got, after = run(models[form], x, lengths, state)
+            close(got, expected, WITHIN)
+            assert {k: (v.shape, v.dtype) for k, v in after.items()} == {k: (v.shape, v.dtype) for k, v in state.items()}
+            states.append(after)
+    for other in states[1:]:
+        for address, value in other.items():
+            close(value, states[0][address], WITHIN)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_stacks(seed: int):
+    agrees(seed)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("part", range(10))
+def test_500_stacks(part: int):
+    for seed in range(part * STACKS // 10, (part + 1) * STACKS // 10):
+        agrees(seed)
+
+
+def ops_of(graph: Graph) -> set[str]:
+    found: set[str] = set()
+    for n in graph.nodes:
+        found |= {n.op} if n.op != "call" else ops_of(n.attrs["graph"])
+    return found
+
+
+def test_the_spec_has_all_mixers():
+    """Each op that goes on from a state occurs in some arm, but for `last`, which ends the stream, and spikes, which rounding may flip."""
+    arms = spec().elaborate().knobs["layers.0.mixer"].allowed
+    streaming = {name for name, op in OPS.items() if op.stream is not None} | {"scan"}
+    found: set[str] = set()
+    for arm in arms:
+        for i in range(4):
+            found |= ops_of(spec().elaborate(knobs={"depth": 1, "layers.0.mixer": arm, **_kind(arm, i)}).graph)
+    assert streaming - found == {"last", "lif"}
+
+
+def _kind(arm: str, i: int) -> dict[str, Any]:
+    return {"layers.0.mixer.kind": ("she", "he", "we", "me")[i]} if arm == "extractor" else {}
