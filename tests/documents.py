@@ -36,15 +36,12 @@ from archdsl.elaborate.model import Elaborated, elaborate
 from archdsl.modules import Library, library_exports
 from archdsl.ops import registry as ops
 from archdsl.ops.registry import OPS
-from archdsl.passes import registry as passes
 from archdsl.passes.registry import PASSES
 from archdsl.printer import print_graph
-from archdsl.reports import registry as reports
 from archdsl.reports.registry import REPORTS
 from archdsl.source import Source
 from archdsl.spec import check_file, loads
 from archdsl.syntax import tree
-from archdsl.tasks import registry as tasks
 from archdsl.tasks.registry import TASKS
 
 SHOWN_ONLY = {"sh", "text", "toml", "json", "python", ""}
@@ -195,8 +192,8 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
     names: dict[str, Any] = {"__name__": "__main__"}
     out = []
     (folder / "specs").symlink_to(Path(__file__).parent.parent / "specs")
-    for registry in (ops, passes, reports, tasks):
-        registry.load()  # what is loaded later would be lost when the tables are put back
+    for table in (ops, PASSES, REPORTS, TASKS):
+        table.load()  # what is loaded later would be lost when the tables are put back
     kept: list[Any] = [(table, dict(table)) for table in (OPS, PASSES, REPORTS, TASKS)]
     try:
         for b in blocks(document):

@@ -11,10 +11,9 @@ from archdsl.source import NOWHERE
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
+    from archdsl.declared import Declared
     from archdsl.ops.registry import Op
     from archdsl.passes.registry import Pass
-    from archdsl.reports.registry import Rule
-    from archdsl.tasks.registry import TaskRule
 
 WIDTH = 100
 
@@ -45,28 +44,22 @@ def find_page(topic: str) -> Page:
     exports = library_exports()
     if topic in exports:
         return {"topic": topic, "kind": "block", "text": block_page(topic, exports[topic])}
-    from archdsl.passes import registry
+    from archdsl.passes.registry import PASSES
+    from archdsl.reports.registry import REPORTS
+    from archdsl.tasks.registry import TASKS
 
-    found = registry.find(topic)
+    found = PASSES.find(topic)
     if found:
         return {"topic": topic, "kind": "pass", "text": pass_page(found)}
-    from archdsl.reports.registry import find as find_report
-
-    told = find_report(topic)
-    if told:
-        return {"topic": topic, "kind": "report", "text": report_page(told)}
-    from archdsl.tasks.registry import TASKS
-    from archdsl.tasks.registry import find as find_task
-
-    trained = find_task(topic)
-    if trained:
-        return {"topic": topic, "kind": "task", "text": report_page(trained, "task")}
+    for table in (REPORTS, TASKS):
+        if declared := table.find(topic):
+            return {"topic": topic, "kind": table.kind, "text": declared_page(declared, table.kind)}
     if installed(topic):
         return {"topic": topic, "kind": "op", "text": op_page(OPS[topic])}
     other = _word(topic)
     if other:
         return other
-    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *registry.PASSES, *TASKS, *_words()])
+    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *PASSES, *REPORTS, *TASKS, *_words()])
 
 
 def _word(topic: str) -> Page | None:
@@ -134,7 +127,7 @@ def pass_page(rule: Pass) -> str:
     return f"pass {rule.signature}\n\n{_filled(rule.doc)}\n\n" + "\n".join(textwrap.fill(f, WIDTH, subsequent_indent="  ") for f in facts)
 
 
-def report_page(rule: Rule | TaskRule, kind: str = "report") -> str:
+def declared_page(rule: Declared, kind: str) -> str:
     """Signature, meaning of the options and of the columns; of a task, what is asked."""
     return f"{kind} {rule.signature}\n\n{_filled(rule.doc)}" + (f"\n\nsource: {rule.source}" if rule.source else "")
 

@@ -8,8 +8,8 @@ CODES = {
         "A form that this model cannot be built in",
         "The form `parallel` computes all positions at once. `extend` and `step` go on from a state that earlier calls left. They exist for a model\n"
         "with a streaming axis (`stream T`) in which no position needs a later one, or all of them: a causal mask, norms over features, recurrences.",
-        bad="archdsl cost vit --form step",
-        good="archdsl cost llama --form step",
+        bad="archdsl cost vit.arch --form step",
+        good="archdsl cost llama.arch --form step",
     ),
     "A0511": Code(
         "No emitted value has such an address",

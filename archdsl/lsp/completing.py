@@ -19,7 +19,7 @@ from archdsl.lsp.telling import head
 from archdsl.modules import library_exports, library_modules, library_source, library_tree
 from archdsl.ops.initializers import INITIALIZERS
 from archdsl.ops.registry import OPS, load
-from archdsl.passes.registry import every as every_pass
+from archdsl.passes.registry import PASSES
 from archdsl.records import record
 from archdsl.syntax import tree
 from archdsl.syntax.lexer import RESERVED
@@ -159,7 +159,7 @@ def _in_variant(document: Document, before: str) -> list[Item] | None:
     named = re.match(r"variant\s+\w+(?:\s+of\s+(\w+))?", before)
     model = _model(document, named[1] if named else None)
     if re.search(r"\btransform\s+\w*$", before):
-        return [Item(n, "function", p.signature, p.doc) for n, p in every_pass().items()]
+        return [Item(n, "function", p.signature, p.doc) for n, p in PASSES.every().items()]
     if value := re.search(r"([\w.*]+)\s*=\s*[\w.\"]*$", before):
         param = next((p for p in getattr(model, "params", ()) if p.name == value[1]), None)
         knobs = [k for f in _facts(document, model) for a, k in f.knobs.items() if a == value[1]]

@@ -10,7 +10,7 @@ from archdsl.elaborate.frame import Frame, Session
 from archdsl.elaborate.model import Elaborated
 from archdsl.modules import Module
 from archdsl.passes.edit import Edit, Rewrite
-from archdsl.passes.registry import find
+from archdsl.passes.registry import PASSES
 from archdsl.passes.step import Step, read
 from archdsl.records import replace
 from archdsl.syntax import tree
@@ -86,9 +86,8 @@ class Order:
         rule = step.rule
         for fact in rule.requires:
             if fact not in self.facts:
-                from archdsl.passes.registry import every
 
-                makers = [p.name for p in every().values() if fact in p.provides]
+                makers = [p.name for p in PASSES.every().values() if fact in p.provides]
                 lost = self.gone.get(fact)
                 why = f"`{lost}` destroys it" if lost else "no step before it provides that"
                 raise error("A0565", f"`{step.name}` needs `{fact}`, and {why}", step.span, "too late" if lost else "too early",
@@ -99,4 +98,4 @@ class Order:
         self.facts |= set(rule.provides)
 
 
-__all__ = ["Order", "find", "keyed", "of_step", "read_all", "rewrite", "transformed", "undecided"]
+__all__ = ["Order", "keyed", "of_step", "read_all", "rewrite", "transformed", "undecided"]

@@ -20,51 +20,35 @@ Packages add passes through the entry-point group `archdsl.passes`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from archdsl.declared import Declared, Registry, name_of
 from archdsl.passes.contract import Contract
 from archdsl.records import record
 
 if TYPE_CHECKING:
     from archdsl.passes.edit import Edit
-    from archdsl.syntax import tree
 
-GROUP = "archdsl.passes"
+OWN = ("bake", "batch_norm", "centre", "norm_scales", "recalibrate")
+"""The modules that hold our own passes; none of them imports torch."""
 
 
 @record(slots=False)
-class Pass:
-    """`signature`: name and options as the language writes them. `body(edit, **options)`. `contract`: what holds between input and output, or a
+class Pass(Declared):
+    """`body(edit, **options)` is the rewrite. `contract`: what holds between input and output, or a
     function of (edit after the rewrite, **options) that says it. `requires`: facts that earlier steps must have provided; `provides`, `destroys`:
     facts that hold, or no longer hold, behind this step. `using`: the kinds of inputs that are bound on the command line (data, model, table).
     `fills`: decisions are values of weights, and the graph does not depend on them. `samples`: steps for the test kit.
     """
 
-    name: str
-    signature: str
-    body: Callable[..., None]
     contract: Contract | Callable[..., Contract]
     requires: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
     destroys: tuple[str, ...] = ()
     using: tuple[str, ...] = ()
     fills: bool = False
-    source: str = ""
     samples: Sequence[str] = ()
     decider: Callable[..., dict[str, Any]] | None = None
-    usual: dict[str, Any] | None = None  # the defaults of its options, once they have been read
-
-    @property
-    def doc(self) -> str:
-        return (self.body.__doc__ or "").strip()
-
-    @cached_property
-    def params(self) -> tuple[tree.Param, ...]:
-        """The options with their types and defaults."""
-        from archdsl.syntax.parser import parse_signature
-
-        return parse_signature(f"{self.signature} -> []").params
 
     def decide(self, function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         """Registers the part that reads weights or data: (model, context, **options) -> {address: JSON value}."""
@@ -75,10 +59,8 @@ class Pass:
         """The contract in words, at the default options for a model that narrows nothing."""
         if not callable(self.contract):
             return str(self.contract)
-        from archdsl.passes.step import defaults
-
         try:
-            return str(self.contract(Nominal, **defaults(self)))
+            return str(self.contract(Nominal, **self.defaults))
         except AttributeError:  # it looks at the graph
             return "depends on the model"
 
@@ -93,47 +75,12 @@ class Nominal:
     phases = ("train", "eval")
 
 
-PASSES: dict[str, Pass] = {}
+PASSES: Registry[Pass] = Registry("pass", "archdsl.passes", tuple(f"archdsl.passes.{m}" for m in OWN), ("A0561", "A0562"))
 
 
-def graph_pass(signature: str, **rules: Any) -> Callable[[Callable[..., None]], Pass]:
+def graph_pass(signature: str, source: str = "", **rules: Any) -> Callable[[Callable[..., None]], Pass]:
     """Registers the decorated rewrite under the name that starts the signature."""
-    name = signature.split("(", 1)[0].strip()
-
     def register(body: Callable[..., None]) -> Pass:
-        if name in PASSES:
-            raise ValueError(f"two passes are called {name}")
-        PASSES[name] = Pass(name, signature, body, **rules)
-        return PASSES[name]
+        return PASSES.add(Pass(name_of(signature), signature, body, source, **rules))
 
     return register
-
-
-def find(name: str) -> Pass | None:
-    """The pass of that name: one of ours, else one of an installed package."""
-    load()
-    if name not in PASSES:
-        from archdsl.plugins import load_group
-
-        load_group(GROUP)
-    return PASSES.get(name)
-
-
-def every() -> dict[str, Pass]:
-    """All passes, those of installed packages included."""
-    from archdsl.plugins import load_group
-
-    load()
-    load_group(GROUP)
-    return dict(sorted(PASSES.items()))
-
-
-_loaded = False
-
-
-def load() -> None:
-    """Imports the modules that hold our own passes (none of them imports torch)."""
-    global _loaded
-    if not _loaded:
-        _loaded = True
-        from archdsl.passes import bake, batch_norm, centre, norm_scales, recalibrate  # noqa: F401

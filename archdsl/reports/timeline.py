@@ -6,12 +6,13 @@ from bisect import bisect_right
 from archdsl.cost.memory import BYTES
 from archdsl.cost.model import DTYPES
 from archdsl.cost.run import Mode, whole
+from archdsl.declared import wrong_option
 from archdsl.dims import product
 from archdsl.graph import TensorType
 from archdsl.records import field, record
 from archdsl.reports.model import Column, Report, Row
 from archdsl.reports.parallel import Plan, passes, plan
-from archdsl.reports.registry import Subject, report, wrong_option
+from archdsl.reports.registry import Subject, report
 from archdsl.reports.work import Program, Tensor, Work, program
 
 COLUMNS = (
@@ -38,18 +39,18 @@ def timeline(subjects: list[Subject], *, devices: int, flops: float, bandwidth: 
     """
     for name, value in (("devices", devices), ("flops", flops), ("bandwidth", bandwidth), ("memory", 1 if memory is None else memory)):
         if value <= 0:
-            raise wrong_option(name, value, "it has to be more than 0")
+            raise wrong_option("A0582", name, value, "it has to be more than 0")
     if latency < 0:
-        raise wrong_option("latency", latency, "it has to be 0 or more")
+        raise wrong_option("A0582", "latency", latency, "it has to be 0 or more")
     if dtype not in DTYPES:
-        raise wrong_option("dtype", dtype, f"it is one of {', '.join(DTYPES)}")
+        raise wrong_option("A0582", "dtype", dtype, f"it is one of {', '.join(DTYPES)}")
     rates = Rates(flops, bandwidth, memory, latency, Mode(False, False, dtype))
     rows: list[Row] = []
     notes: list[str] = []
     base = 0.0
     programs = [program(s.model.graph, s.sizes) for s in subjects]
     if lanes is not None and not any(passes(found, lanes) for found in programs):
-        raise wrong_option("lanes", lanes, f"no model has weights in a loop `{lanes}: for …`")
+        raise wrong_option("A0582", "lanes", lanes, f"no model has weights in a loop `{lanes}: for …`")
     for subject, found in zip(subjects, programs):
         run = Run(found, plan(found, devices, lanes), rates)
         base = base or run.total

@@ -3,6 +3,6 @@ batch is asked for."""
 from __future__ import annotations
 
 from archdsl.tasks.model import IGNORE, SPLITS, Axis, Task, TokenTask
-from archdsl.tasks.registry import TASKS, every, parse, task, wrong_option
+from archdsl.tasks.registry import TASKS, parse, task, wrong_option
 
-__all__ = ["IGNORE", "SPLITS", "TASKS", "Axis", "Task", "TokenTask", "every", "parse", "task", "wrong_option"]
+__all__ = ["IGNORE", "SPLITS", "TASKS", "Axis", "Task", "TokenTask", "parse", "task", "wrong_option"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from archdsl.tasks.registry import TaskRule
+    from archdsl.declared import Declared
 
 Batch = dict[str, Any]
 Split = Literal["train", "valid", "test"]
@@ -44,7 +44,7 @@ class Task(ABC):
     axis of the model's first result holds at least as many scores. `count`: how many examples a split has, None where they never end.
     """
 
-    rule: ClassVar[TaskRule]
+    rule: ClassVar[Declared]
     options: dict[str, Any]
     inputs: tuple[Axis, ...]
     sizes: dict[str, int]

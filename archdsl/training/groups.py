@@ -28,15 +28,14 @@ class Grouped:
 
 def parse_group(text: str) -> Group:
     """The group in `(lr = 1e-4, frozen = true) on SELECTOR`. Raises ArchError: A01 for its syntax, A0599, A0204 for its options."""
-    from archdsl.passes.step import options_of
+    from archdsl.declared import Declared
     from archdsl.syntax.parser import parse_transform
-    from archdsl.tasks.registry import TaskRule
 
     node = parse_transform(f"group{text}" if text.lstrip().startswith("(") else text, "--group")
     if node.name != "group" or node.selector is None or node.using:
         raise error("A0599", f"`{text}` is no group of parameters", Span(Source("--group", text), 0, len(text)),
                     help="write `(OPTIONS) on SELECTOR`, for example `(lr = 1e-4) on embed`", notes=(SIGNATURE,))
-    options = options_of(TaskRule("group", SIGNATURE, dict), node, "A0599")
+    options = Declared("group", SIGNATURE, dict, "").options(node, "A0599")
     return node.selector, {k: v for k, v in options.items() if v is not None and not (k == "frozen" and v is False)}
 
 

@@ -103,6 +103,7 @@ def test_command_examples(code, page, tmp_path, golden):
         (folder / "some/other/folder").mkdir(parents=True)
         for name in ("llama.arch", "my.arch", "other.arch"):
             shutil.copy(folder / "specs/language/llama.arch", folder / name)
+        shutil.copy(folder / "specs/vision/vit.arch", folder)
         if command == page.good and code == "A0624":
             (folder / "other.arch").write_text((folder / "my.arch").read_text(), encoding="utf-16")
         others = [] if code == "A0662" else [os.environ["PATH"]]  # that one is about a program that is not there

@@ -9,11 +9,11 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.passes import Model, graph_pass
 from archdsl.passes.contract import equal
 from archdsl.passes.flat import STRUCTURE
-from archdsl.passes.registry import PASSES, load
+from archdsl.passes.registry import PASSES
 from archdsl.passes.testing import check_pass, hybrid
 from archdsl.spec import loads
 
-load()
+PASSES.load()
 OURS = [(step, p.name) for p in PASSES.values() for step in p.samples]
 
 

@@ -6,7 +6,7 @@ import pytest
 import archdsl
 from archdsl.cost.sizes import model_sizes
 from archdsl.diagnostics.model import ArchError
-from archdsl.reports.registry import Subject, parse
+from archdsl.reports.registry import REPORTS, Subject
 
 LADDER = "specs/language/ladder.arch"
 EVEN = """use std.linear { Linear }
@@ -29,7 +29,7 @@ SENT = 4 * 8 * 4  # bytes of its result
 
 
 def timeline(subjects, at=None, **options):
-    rule, defaults = parse("timeline")
+    rule, defaults = REPORTS.parse("timeline")
     return rule([Subject(name, made, model_sizes(made, at or {})) for name, made in subjects.items()], **{**defaults, **options})
 
 

@@ -12,7 +12,7 @@ import torch
 
 from archdsl import tasks
 from archdsl.diagnostics.model import ArchError
-from archdsl.tasks import IGNORE, SPLITS, every
+from archdsl.tasks import IGNORE, SPLITS, TASKS
 from archdsl.tasks.listops import WORDS
 
 parse: Any = tasks.parse
@@ -20,7 +20,7 @@ NAMES = ["characters", "digits", "listops", "mqar", "phonebook", "selective_copy
 
 
 def test_ours_are_listed():
-    assert [n for n in every() if n in NAMES] == NAMES
+    assert [n for n in TASKS.every() if n in NAMES] == NAMES
 
 
 def test_no_torch_before_a_batch():
@@ -232,4 +232,4 @@ def test_what_is_wrong(text, code, said):
 
 def test_an_option_in_python_that_there_is_not():
     with pytest.raises(TypeError, match="has no option 'pears'"):
-        every()["mqar"].body(pears=3)
+        TASKS.every()["mqar"].body(pears=3)

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from archdsl.cli.output import show_json, show_table
-from archdsl.passes.registry import every
+from archdsl.passes.registry import PASSES
 
 
 def passes(json: bool = False) -> int:
     """Prints every pass with its options and what it does."""
-    found = list(every().values())
+    found = list(PASSES.every().values())
     if json:
         show_json([{"name": p.name, "signature": p.signature, "doc": p.doc, "contract": p.told(), "requires": list(p.requires),
                     "provides": list(p.provides), "destroys": list(p.destroys), "using": list(p.using), "source": p.source} for p in found])

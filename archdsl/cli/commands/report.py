@@ -7,12 +7,12 @@ from archdsl.cli.output import show_json, show_table
 from archdsl.cli.source import open_source, read_settings
 from archdsl.cost.sizes import model_sizes, parse_sizes
 from archdsl.elaborate.values import show
-from archdsl.reports.registry import Subject, parse
+from archdsl.reports.registry import REPORTS, Subject
 
 
 def report(name: str, sources: list[str], at: list[str], settings: list[str], json: bool) -> int:
     """Prints the report `name`, which may carry options, about all sources at the same sizes, as far as each has them."""
-    rule, options = parse(name)
+    rule, options = REPORTS.parse(name)
     sizes, spans = parse_sizes(",".join(at)) if at else ({}, {})
     subjects: list[Subject] = []
     for source in sources:
