@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import Sample, broadcast, equal, floats, ints, need_equal, need_index, need_rank, rank, same_dtype, size, volume
+from archdsl.ops.rules import Sample, broadcast, equal, floats, ints, need_equal, need_index, need_rank, rank, same_dtype, same_size, size, volume
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,8 @@ def _grouped_linear(x: TensorType, index: TensorType, weight: TensorType, bias: 
     need_rank(weight, (3,), "weight")
     if not x.shape:
         raise OpError("a tensor with at least one axis is needed", "x")
+    if weight.shape[0] == 0:
+        raise OpError(f"there is no map to choose in {weight}", "weight")
     need_equal(x.shape[-1], weight.shape[2], "the last axis of `x` and of `weight`", "weight")
     if bias is not None:
         need_rank(bias, (2,), "bias")
@@ -178,5 +180,7 @@ def _weighed(index, weight, scale):
 def embedding_bag(index, weight, scale):
     """Σₖ scale[…, k] weight[index[…, k]]: a weighted sum of rows of a table."""
     k = size(index, -1)
+    if same_size(k, 0):
+        return _weighed(index, weight, scale)  # torch has no bag of no rows
     y = F.embedding_bag(index.reshape(-1, k), weight, mode="sum", per_sample_weights=scale.reshape(-1, k))
     return y.view(*(size(index, i) for i in range(rank(index) - 1)), size(weight, 1))

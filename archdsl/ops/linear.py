@@ -7,7 +7,7 @@ from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import broadcast, equal, floats, need_equal, need_rank, same_dtype, volume
+from archdsl.ops.rules import broadcast, equal, floats, need_equal, need_float, need_rank, same_dtype, volume
 
 
 def _linear(x: TensorType, weight: TensorType, bias: TensorType | None = None) -> TensorType:
@@ -66,6 +66,7 @@ def matmul(a, b):
 
 
 def _square(x: TensorType) -> TensorType:
+    need_float(x)
     if len(x.shape) < 2:
         raise OpError("a square matrix is needed", "x")
     need_equal(x.shape[-2], x.shape[-1], "the last two axes of `x`", "x")

@@ -6,6 +6,7 @@ from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats, volume
+from archdsl.ops.time import need_taps
 
 CHUNK = 64
 """Positions that are computed together; between chunks a state is carried."""
@@ -138,13 +139,16 @@ def _taps_macs(x: TensorType, weight: TensorType, **_: object) -> Size:
 
 
 @recurrent("causal_conv_dense(x: [..., T, c], weight: [o, c, k], bias: [o]? = none) -> [..., T, o]", state={"tail": "[..., k - 1, c]"},
-           macs=_taps_macs, roles={"k": "contract", "c": "contract"},
+           macs=_taps_macs, roles={"k": "contract", "c": "contract"}, fit=need_taps,
            samples=lambda: [{"x": floats(2, 7, 3), "weight": floats(5, 3, 4)}, {"x": floats(1, 1, 5), "weight": floats(2, 5, 3), "bias": floats(2)},
                             {"x": floats(2, 3, 5, 1), "weight": floats(1, 1, 2), "bias": floats(1)}])
 def causal_conv_dense(x, weight, bias, tail):
     """`causal_conv` from all channels to all: y_t = Σ_j weight[:, :, j] x_(t - k + 1 + j) + bias. Before the first position x is 0."""
     n, k = x.shape[-2], weight.shape[-1]
     long = torch.cat([tail, x], -2)
+    if not weight.numel():  # torch's convolutions have no result for no channels
+        y = torch.einsum("...ck,ock->...o", long.unfold(-2, k, 1), weight)
+        return (y if bias is None else y + bias), long[..., n:, :]
     flat = long.reshape(-1, n + k - 1, x.shape[-1]).mT
     y = F.conv1d(flat, weight, bias).mT
     return y.reshape(*x.shape[:-1], weight.shape[0]), long[..., n:, :]

@@ -10,11 +10,15 @@ from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.recurrent import RECURRENCES, Recurrence, described
-from archdsl.ops.registry import OPS, Op, op
-from archdsl.ops.rules import ints, need_equal
+from archdsl.ops.registry import OPS, Op, OpError, op
+from archdsl.ops.rules import ints, need_index
+from archdsl.shapes import infer_by_signature
 
 
 def _labels(lengths: TensorType, n: Size = 1) -> TensorType:
+    need_index(lengths, "lengths")
+    if lengths.shape[0] == 0 and isinstance(n, int) and n:
+        raise OpError(f"no documents have {n} positions", "lengths")
     return TensorType("int", (n,))
 
 
@@ -46,23 +50,18 @@ def register(r: Recurrence) -> None:
     head, _, result = r.signature.rpartition(") -> ")
     body = _body(r)
     OPS[packed_name(r)] = Op(
-        packed_name(r), f"{packed_name(r)}{head[len(r.name):]}, documents: int[T]) -> {result}", body, infer=_without(r), macs=_macs(r),
+        packed_name(r), f"{packed_name(r)}{head[len(r.name):]}, documents: int[T]) -> {result}", body, infer=_types(r), macs=_macs(r),
         saves=lambda needs=(), **arguments: (*r.op.saves(needs, **arguments), "documents"),  # type: ignore[operator,misc]
         roles=r.op.roles, grad=r.op.grad, source=r.op.source, samples=lambda: _labelled(r), reference=_reference(r))
 
 
-def _without(r: Recurrence) -> Callable[..., Any] | None:
-    infer = r.op.infer
-    if infer is None:
-        return None  # the signature checks them
-
-    def checked(documents: TensorType, **arguments: Any) -> Any:
-        name, axis = next((n, a) for n, a in r.time.items() if isinstance(arguments.get(n), TensorType))
-        found = infer(**arguments)
-        need_equal(documents.shape[0], arguments[name].shape[axis], f"the labels and the positions of `{name}`", "documents")
+def _types(r: Recurrence) -> Callable[..., Any]:
+    def types(documents: TensorType, **arguments: Any) -> tuple[TensorType, ...]:
+        found = r.types(r.op, arguments)
+        infer_by_signature(OPS[packed_name(r)], {**arguments, "documents": documents})
         return found
 
-    return checked
+    return types
 
 
 def _macs(r: Recurrence) -> Callable[..., Any] | None:

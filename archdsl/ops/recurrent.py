@@ -19,15 +19,16 @@ so autograd keeps the operands alone; a step of one position is written out inst
 from __future__ import annotations
 
 import inspect
+import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
 from typing import Any
 
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.registry import OPS, Extension, Op, OpError
-from archdsl.ops.rules import is_float, same_size, size, torch_dtype, traced
+from archdsl.ops.rules import is_float, need_float, same_size, size, torch_dtype, traced
 from archdsl.shapes import infer_by_signature
 from archdsl.syntax import tree
 
@@ -36,7 +37,8 @@ RECURRENCES: dict[str, Recurrence] = {}
 
 
 class Recurrence:
-    """One declared recurrence. `body(*operands, *states, **attributes) -> (results…, new states…)` for any number of positions."""
+    """One declared recurrence. `body(*operands, *states, **attributes) -> (results…, new states…)` for any number of positions from 1.
+    `fit(**arguments)` raises OpError for operands that the signature lets through and the body does not."""
 
     def __init__(self, signature: str, state: dict[str, str], body: Fold, rules: dict[str, Any]):
         self.name, self.signature = signature.split("(", 1)[0].strip(), signature
@@ -48,11 +50,13 @@ class Recurrence:
         extended = f"{self.name}_extend{head[len(self.name):]}, {states}) -> {first[:-1]}, {states})"
         RECURRENCES[self.name] = self
         samples = rules.pop("samples")
-        shared = {**rules, "roles": {**rules.get("roles", {}), "T": "causal"}}
-        self.op = OPS[self.name] = Op(self.name, signature, self._parallel_body(), saves=self._saves, samples=samples, stream=self._stream,
-                                      reference=self._reference, **shared)
-        self.extend = OPS[f"{self.name}_extend"] = Op(f"{self.name}_extend", extended, self._extend_body(), saves=self._saves,
-                                                      samples=lambda: [self._with_state(s) for s in samples()], reference=self._stepwise, **shared)
+        self._fit = rules.pop("fit", None)
+        shared = {**rules, "roles": {**rules.get("roles", {}), "T": "causal"}, "saves": self._saves}
+        self.op = OPS[self.name] = Op(self.name, signature, self._parallel_body(), infer=lambda **given: self.types(self.op, given), samples=samples,
+                                      stream=self._stream, reference=self._reference, **shared)
+        self.extend = OPS[f"{self.name}_extend"] = Op(f"{self.name}_extend", extended, self._extend_body(), reference=self._stepwise,
+                                                      infer=lambda **given: self.types(self.extend, given),
+                                                      samples=lambda: [self._with_state(s) for s in samples()], **shared)
 
     def step(self, body: Fold) -> Fold:
         """Registers what happens at one position."""
@@ -83,6 +87,23 @@ class Recurrence:
     def state_shapes(self) -> tuple[Any, ...]:
         """The types of the states as they are declared."""
         return tuple(o.type for o in self._states.decl.outs)
+
+    def types(self, op: Op, arguments: dict[str, Any]) -> tuple[TensorType, ...]:
+        """The types of the results of one of its ops. Raises OpError for operands that are no floats where the signature has such."""
+        for name in (*self.operands, *self.state):
+            if (declared := self._declared.get(name)) is not None and declared.dtype not in ("int", "bool"):
+                need_float(arguments.get(name), name)
+        if self._fit is not None:
+            self._fit(**arguments)
+        found = infer_by_signature(op, arguments)
+        first = next(t for n in self.operands if isinstance(t := arguments.get(n), TensorType))
+        results = (TensorType(o.type.dtype or first.dtype, t.shape) for o, t in zip(self.op.decl.outs, found))  # type: ignore[union-attr]
+        return (*results, *found[self.results:])
+
+    @cached_property
+    def _declared(self) -> dict[str, tree.TensorType | None]:
+        """Operand or state -> its type."""
+        return {p.name: tensor_of(p) for p in self.extend.decl.params}
 
     # ---------------------------------------------------------------- streaming
     def _stream(self, time: dict[str, tuple[int, ...]], **arguments: Any) -> Extension | None:
@@ -167,8 +188,19 @@ class Recurrence:
 
     def _fold(self, given: list[Any], states: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[Any, ...]:
         """Any number of positions, by the declared body."""
+        if (nothing := self._nothing(given, states)) is not None:
+            return nothing
         found = self.body(*self._widened(given, states), *states, **attributes)
         return (*(y.to(given[0].dtype) for y in found[:self.results]), *found[self.results:])
+
+    def _nothing(self, given: list[Any], states: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """What comes of no positions, or where all results are without numbers: bodies need not think of it."""
+        if self._length(given) and all(s.numel() for s in states):
+            return None
+        empty = [given[0].new_empty(shape, dtype=_out_dtype(o.type, given[0])) for o, shape in zip(self.op.decl.outs, self._shapes(given))]
+        if any(y.numel() for y in empty) or self._length(given) and any(s.numel() for s in states):
+            return None
+        return (*empty, *states)
 
     def _stepwise(self, *args: Any, **attributes: Any) -> Any:
         """One position after the other: what every other form is held against."""
@@ -208,31 +240,36 @@ class Recurrence:
         if m and states[0] is None:
             states = self.zeros(given)
         attributes = dict(zip(self.attributes, named))
-        one = self._step is not None and self._length(given) == 1  # what a traced step computes, to the last bit
-        found = self._one(given, tuple(states), attributes) if one else self._fold(given, tuple(states), attributes)
+        found = self._nothing(given, tuple(states))
+        if found is None:
+            one = self._step is not None and self._length(given) == 1  # what a traced step computes, to the last bit
+            found = self._one(given, tuple(states), attributes) if one else self._fold(given, tuple(states), attributes)
         return tuple(_apart(found, [*given, *states]))
 
     def fake(self, *args: Any) -> tuple[Any, ...]:
         """Empty tensors of the results' shapes."""
         n, m = len(self.operands), len(self.state)
         given, states = args[:n], args[n:n + m]
+        like = next(x for x in given if x is not None)
+        results = self.op.decl.outs
+        outs, kept = zip(results, self._shapes(given)), zip(self._states.decl.outs, self._shapes(given, self._states), states)
+        made = [like.new_empty(shape, dtype=_out_dtype(o.type, like)) for o, shape in outs]
+        made += [like.new_empty(shape if s is None else s.shape, dtype=_out_dtype(o.type, like)) for o, shape, s in kept]
+        return tuple(made)
+
+    def _shapes(self, given: Sequence[Any], of: Op | None = None) -> list[tuple[Any, ...]]:
+        """The shapes of the results for tensors, or those of the results of `of`, which has the same operands."""
         sizes: dict[str, Any] = {}
         lead: tuple[Any, ...] = ()
-        for p in self.op.decl.params:
-            kind, x = tensor_of(p), dict(zip(self.operands, given)).get(p.name)
+        for name, x in zip(self.operands, given):
+            kind = self._declared[name]
             if kind is not None and x is not None:
                 names = axes_of(kind)
                 sizes.update(zip(names, x.shape[len(x.shape) - len(names):]))
                 if leads(kind):
                     lead = max(lead, tuple(x.shape[:len(x.shape) - len(names)]), key=len)
-        like = next(x for x in given if x is not None)
-        outs = [(*(lead if leads(o.type) else ()), *(sizes[a] for a in axes_of(o.type))) for o in self.op.decl.outs]
-        made = [like.new_empty(shape, dtype=_out_dtype(o.type, like)) for shape, o in zip(outs, self.op.decl.outs)]
-        if m:
-            for o, s in zip(self._states.decl.outs, states):
-                shape = s.shape if s is not None else (*(lead if leads(o.type) else ()), *(sizes[a] for a in axes_of(o.type)))
-                made.append(like.new_empty(shape, dtype=_out_dtype(o.type, like)))
-        return tuple(made)
+        return [(*(lead if leads(o.type) else ()), *(_size(a, sizes) for a in o.type.shape.axes if not isinstance(a, tree.AnyAxes)))  # type: ignore[union-attr]
+                for o in (of or self.op).decl.outs]
 
     def backward(self, tensors: list[Any], grads: list[Any], *named: Any) -> list[Any]:
         """The gradients of all operands and states; an absent one's is empty."""
@@ -324,6 +361,14 @@ def tensor_of(p: tree.Param) -> tree.TensorType | None:
 def axes_of(t: Any) -> list[str]:
     """The names of a type's axes, which lie at its end."""
     return [a.id for a in t.shape.axes if isinstance(a, tree.AxisName)]
+
+
+def _size(axis: tree.Axis, sizes: dict[str, Any]) -> Any:
+    """The size of an axis where some may be symbols of torch."""
+    if isinstance(axis, tree.AxisOp):
+        left, right = (_size(a, sizes) for a in axis.operands)
+        return {"+": operator.add, "-": operator.sub, "*": operator.mul}[axis.op](left, right)
+    return axis.value if isinstance(axis, tree.AxisInt) else sizes[axis.id]  # type: ignore[attr-defined]
 
 
 def leads(t: Any) -> bool:

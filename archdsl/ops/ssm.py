@@ -10,7 +10,6 @@ from archdsl.lazy import torch
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import floats, size, volume
-from archdsl.shapes import infer_by_signature
 
 BLOCK = 128
 """Positions whose states `selective_scan` holds at a time."""
@@ -110,12 +109,11 @@ def _blocks() -> Any:
 
 
 # ---------------------------------------------------------------- Mamba-2
-def _ssd_types(**arguments: Any) -> tuple[TensorType, ...]:
-    """The signature's, where groups share the heads evenly."""
-    heads, groups = arguments["x"].shape[-2:-1], arguments["b"].shape[-2:-1]
-    if heads and groups and isinstance(heads[0], int) and isinstance(groups[0], int) and heads[0] % groups[0]:
-        raise OpError(f"{heads[0]} heads cannot share {groups[0]} groups of `b` and `c` evenly", "b")
-    return infer_by_signature(ssd.extend if "memory" in arguments else ssd.op, arguments)
+def _shared(x: TensorType, b: TensorType, **_: Any) -> None:
+    """Groups share the heads evenly."""
+    heads, groups = x.shape[-2], b.shape[-2]
+    if groups == 0 or isinstance(heads, int) and isinstance(groups, int) and heads % groups:
+        raise OpError(f"{heads} heads cannot share {groups} groups of `b` and `c` evenly", "b")
 
 
 def _ssd_macs(x: TensorType, b: TensorType, **_: Any) -> Size:
@@ -124,7 +122,7 @@ def _ssd_macs(x: TensorType, b: TensorType, **_: Any) -> Size:
 
 
 @recurrent("ssd(x: [..., T, h, p], dt: f32[..., T, h], a: f32[h], b: [..., T, g, n], c: [..., T, g, n], skip: f32[h]? = none) "
-           "-> [..., T, h, p]", state={"memory": "f32[..., h, p, n]"}, roles={"n": "contract", "g": "grouped"}, macs=_ssd_macs, infer=_ssd_types,
+           "-> [..., T, h, p]", state={"memory": "f32[..., h, p, n]"}, roles={"n": "contract", "g": "grouped"}, macs=_ssd_macs, fit=_shared,
            source="arxiv 2405.21060, listing 1",
            samples=lambda: [
                {"x": floats(2, 5, 4, 3), "dt": floats(2, 5, 4, low=0.01, high=2), "a": floats(4, low=-3, high=-0.1), "b": floats(2, 5, 2, 6),
@@ -147,19 +145,20 @@ def ssd(x, dt, a, b, c, skip, memory):
 def _span(u, log, b, c, memory):
     """`ssd` of inputs times dt, u, and logarithms of decays, in chunks."""
     n, p, g = u.shape[-3], u.shape[-1], b.shape[-2]
+    rows = u.shape[-2] // g * p  # of the memories of a group
     u, b, c = (_chunks(v, 3).movedim(-3, -2) for v in (u, b, c))  # [..., k, h, q, p] and [..., k, g, q, n]: k chunks of q positions
     log = _chunks(log, 2).mT  # [..., k, h, q]
     fade = _fades(log)  # [..., k, h, j, i]: what is left at i of what came in at j
     within = (b @ c.mT).unsqueeze(-3) * fade.unflatten(-3, (g, -1))
     y = within.flatten(-4, -3).mT @ u
-    added = (fade[..., -1:] * u).mT.reshape(*u.shape[:-3], g, -1, u.shape[-2]) @ b
+    added = (fade[..., -1:] * u).mT.reshape(*u.shape[:-3], g, rows, u.shape[-2]) @ b
     total = log.cumsum(-1)
     before = []
-    for left, new in zip(torch.exp(total[..., -1:, None]).unbind(-4), added.reshape(*u.shape[:-2], p, -1).unbind(-4)):
+    for left, new in zip(torch.exp(total[..., -1:, None]).unbind(-4), added.reshape(*u.shape[:-2], p, b.shape[-1]).unbind(-4)):
         before.append(memory)
         memory = left * memory + new
-    carried = torch.stack(before, -4).reshape(*u.shape[:-3], g, -1, b.shape[-1])  # [..., k, g, (r p), n]
-    read = (carried @ c.mT).reshape(*u.shape[:-2], p, -1).mT
+    carried = torch.stack(before, -4).reshape(*u.shape[:-3], g, rows, b.shape[-1])  # [..., k, g, (r p), n]
+    read = (carried @ c.mT).reshape(*u.shape[:-2], p, c.shape[-2]).mT
     return (y + torch.exp(total)[..., None] * read).movedim(-3, -2).flatten(-4, -3)[..., :n, :, :], memory
 
 

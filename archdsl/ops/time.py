@@ -7,7 +7,7 @@ from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.recurrent import recurrent
-from archdsl.ops.registry import Extension, op
+from archdsl.ops.registry import Extension, OpError, op
 from archdsl.ops.rules import axis_of, floats, ints, need_equal, volume
 
 
@@ -80,8 +80,14 @@ def _conv_macs(x: TensorType, weight: TensorType, **_: Any) -> Size:
     return volume(x.shape) * weight.shape[-1]
 
 
+def need_taps(weight: TensorType, **_: Any) -> None:
+    """A kernel reaches over one position at least."""
+    if weight.shape[-1] == 0:
+        raise OpError(f"a kernel has at least one tap, and this one is {weight}", "weight")
+
+
 @recurrent("causal_conv(x: [..., T, c], weight: [c, k], bias: [c]? = none) -> [..., T, c]", state={"tail": "[..., k - 1, c]"}, macs=_conv_macs,
-           roles={"k": "contract"}, source="causal-conv1d",
+           roles={"k": "contract"}, source="causal-conv1d", fit=need_taps,
            samples=lambda: [{"x": floats(2, 7, 3), "weight": floats(3, 4)}, {"x": floats(1, 1, 5), "weight": floats(5, 3), "bias": floats(5)},
                             {"x": floats(2, 3, 5, 1), "weight": floats(1, 2), "bias": floats(1)}])
 def causal_conv(x, weight, bias, tail):
