@@ -100,6 +100,16 @@ class Space(Protocol):
         """How many assignments of active decisions satisfy the domains, every `require` and the limits, exactly; None where that cannot be counted."""
         ...
 
+    @property
+    def combinations(self) -> int | None:
+        """How many assignments of active decisions the domains allow, conditions and limits aside; None with a continuous domain among them."""
+        ...
+
+    def at(self, number: int) -> Candidate | None:
+        """Assignment `number` of `combinations`, in mixed-radix order of the decisions, the last one fastest; None where a condition or a limit rules
+        it out. Raises IndexError beyond the last one."""
+        ...
+
     def sample(self, seed: int) -> Candidate:
         """Drawn uniformly over the valid assignments where they can be counted, else uniformly per decision with rejection. Raises ArchError A0801
         for a space without knobs, A0802 for one without a valid assignment, naming the conditions that exclude each other."""
