@@ -15,7 +15,8 @@ from torch import fx
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.ops import default_of
 from archdsl.lower.wrapping import WIDTH, wrapped
-from archdsl.ops.recurrent import RECURRENCES, Recurrence, axes_of, leads, tensor_of
+from archdsl.ops.recurrent import RECURRENCES, Recurrence
+from archdsl.ops.signatures import axes_of, leads, tensor_of
 from archdsl.source import NOWHERE
 from archdsl.syntax import tree
 

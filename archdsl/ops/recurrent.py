@@ -19,7 +19,6 @@ so autograd keeps the operands alone; a step of one position is written out inst
 from __future__ import annotations
 
 import inspect
-import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, cached_property
@@ -29,6 +28,7 @@ from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.registry import OPS, Extension, Op, OpError
 from archdsl.ops.rules import is_float, need_float, same_size, size, torch_dtype, traced
+from archdsl.ops.signatures import axes_of, leads, schema_of, size_of, tensor_of
 from archdsl.shapes import infer_by_signature
 from archdsl.syntax import tree
 
@@ -160,7 +160,7 @@ class Recurrence:
         """The tensors and the attributes of the torch op."""
         optional = {p.name for p in self.op.decl.params if isinstance(p.type, tree.OptionalType)}
         tensors = [f"Tensor{'?' if o in optional else ''} {o}" for o in self.operands] + [f"Tensor? {s}" for s in self.state]
-        return tensors, [f"{_schema(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None]
+        return tensors, [f"{schema_of(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None]
 
     def arguments(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
         """Operands and attributes in the order of the signature, defaults filled in."""
@@ -268,7 +268,7 @@ class Recurrence:
                 sizes.update(zip(names, x.shape[len(x.shape) - len(names):]))
                 if leads(kind):
                     lead = max(lead, tuple(x.shape[:len(x.shape) - len(names)]), key=len)
-        return [(*(lead if leads(o.type) else ()), *(_size(a, sizes) for a in o.type.shape.axes if not isinstance(a, tree.AnyAxes)))  # type: ignore[union-attr]
+        return [(*(lead if leads(o.type) else ()), *(size_of(a, sizes) for a in o.type.shape.axes if not isinstance(a, tree.AnyAxes)))  # type: ignore[union-attr]
                 for o in (of or self.op).decl.outs]
 
     def backward(self, tensors: list[Any], grads: list[Any], *named: Any) -> list[Any]:
@@ -351,37 +351,9 @@ def _plain(x: Any) -> bool:
     return step == x.untyped_storage().nbytes() // x.element_size()
 
 
-# ---------------------------------------------------------------- signatures
-def tensor_of(p: tree.Param) -> tree.TensorType | None:
-    """The type of a parameter that is an operand."""
-    kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
-    return kind if isinstance(kind, tree.TensorType) else None
-
-
-def axes_of(t: Any) -> list[str]:
-    """The names of a type's axes, which lie at its end."""
-    return [a.id for a in t.shape.axes if isinstance(a, tree.AxisName)]
-
-
-def _size(axis: tree.Axis, sizes: dict[str, Any]) -> Any:
-    """The size of an axis where some may be symbols of torch."""
-    if isinstance(axis, tree.AxisOp):
-        left, right = (_size(a, sizes) for a in axis.operands)
-        return {"+": operator.add, "-": operator.sub, "*": operator.mul}[axis.op](left, right)
-    return axis.value if isinstance(axis, tree.AxisInt) else sizes[axis.id]  # type: ignore[attr-defined]
-
-
-def leads(t: Any) -> bool:
-    """Whether a type has any axes before the named ones."""
-    return any(isinstance(a, tree.AnyAxes) for a in t.shape.axes)
-
-
+# ---------------------------------------------------------------- types
 def fixed(t: TensorType) -> list[int]:
     return [s for s in t.shape if isinstance(s, int)]
-
-
-def _schema(t: Any) -> str:
-    return f"{t.item.span.text}?" if isinstance(t, tree.OptionalType) else t.span.text
 
 
 def _name(dtype: Any) -> str:

@@ -1,0 +1,101 @@
+"""What holds for every recurrence because it is declared as one: types, no positions, the shapes of compiled graphs."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from archdsl.graph import TensorType
+from archdsl.ops import registry
+from archdsl.ops.packing import packed_name
+from archdsl.ops.recurrent import RECURRENCES, Recurrence, fixed
+from archdsl.ops.registry import OPS, OpError
+from archdsl.ops.rules import Sample, ints
+from archdsl.ops.signatures import leads
+
+registry.load()
+recurrences = pytest.mark.parametrize("name", sorted(RECURRENCES))
+
+
+def sample(r: Recurrence, length: int | None = None) -> tuple[list[Any], list[Any], list[Any]]:
+    """(operands, states, attributes) of the first sample, cut to a length."""
+    g = torch.Generator().manual_seed(0)
+    given = OPS[f"{r.name}_extend"].samples()[0]  # type: ignore[misc]
+    made = {k: torch.rand(t.shape, generator=g, dtype=torch.float64) * (t.high - t.low) + t.low  # type: ignore[arg-type]
+            for k, t in given.items() if isinstance(t, Sample)}
+    if length is not None:
+        made.update({k: x.narrow(r.time[k], 0, length) for k, x in made.items() if k in r.time})
+    operands, named = r.arguments(tuple(made.get(n) for n in r.operands), {k: v for k, v in given.items() if k in r.attributes})
+    return operands, [made[s] for s in r.state], named
+
+
+@recurrences
+def test_no_positions(name: str):
+    """They give no results, and the state is what it was; so is its gradient."""
+    r = RECURRENCES[name]
+    operands, states, named = sample(r, 0)
+    wanted = [x.requires_grad_() for x in (*operands, *states) if x is not None]
+    found = r._kernel(*operands, *states, *named)
+    for got, shape in zip(found, r._shapes(operands)):
+        assert got.shape == shape and not got.numel()
+    for got, state in zip(found[r.results:], states, strict=True):
+        assert torch.equal(got, state) and got.data_ptr() != state.data_ptr()
+    grads = torch.autograd.grad(torch.cat([s.flatten() for s in found[r.results:]]).sum(), wanted, allow_unused=True)
+    for x, g in zip(wanted, grads, strict=True):
+        assert g is not None and torch.equal(g, torch.full_like(x, float(any(x is s for s in states))))
+
+
+@recurrences
+def test_no_rows(name: str):
+    """A batch of none: everything is without numbers."""
+    r = RECURRENCES[name]
+    operands, states, named = sample(r)
+    leading = [x if x is None or not leads(r._declared[n]) else x[:0] for n, x in zip(r.operands, operands)]
+    found = r._kernel(*leading, *(s[:0] for s in states), *named)
+    assert [tuple(y.shape) for y in found] == [*r._shapes(leading), *(tuple(s[:0].shape) for s in states)]
+
+
+@recurrences
+@pytest.mark.parametrize("given", [True, False])
+def test_shapes_in_graphs(name: str, given: bool):
+    """What a compiled graph is told about the results is what they are, with states given and without."""
+    r = RECURRENCES[name]
+    operands, states, named = sample(r)
+    states = states if given else [None for _ in states]
+    real = r._kernel(*operands, *states, *named)
+    with FakeTensorMode() as mode:
+        fake = r._kernel(*(None if x is None else mode.from_tensor(x) for x in (*operands, *states)), *named)
+    assert [(y.shape, y.dtype, y.stride()) for y in real] == [(y.shape, y.dtype, y.stride()) for y in fake]
+
+
+@recurrences
+@pytest.mark.parametrize("dtype", ["bool", "int", "u8"])
+def test_operands_are_floats(name: str, dtype: str):
+    """Those that the signature calls so, one by one, in all three ops; the refusal names the operand."""
+    r = RECURRENCES[name]
+    for op in (r.op, r.extend, OPS[packed_name(r)]):
+        types = op.samples()[0]  # type: ignore[misc]
+        for k in (*r.operands, *(r.state if op is r.extend else ())):
+            if k in types:
+                with pytest.raises(OpError, match=f"a float tensor is needed.*{dtype}") as e:
+                    op.infer(**{**types, k: TensorType(dtype, types[k].shape)})  # type: ignore[misc]
+                assert e.value.about == k
+
+
+@recurrences
+def test_results_have_the_type_of_the_first_operand(name: str):
+    r = RECURRENCES[name]
+    types = r.op.samples()[0]  # type: ignore[misc]
+    for own, others in (("bf16", "f32"), ("f32", "bf16"), ("f32", "float")):
+        mixed = {k: TensorType(own if k == r.operands[0] else others, t.shape) if isinstance(t, TensorType) else t for k, t in types.items()}
+        labels = ints(3, int(mixed[r.operands[0]].shape[r.time[r.operands[0]]]))
+        assert {t.dtype for t in (*r.types(r.op, mixed), *OPS[packed_name(r)].infer(**mixed, documents=labels))} == {own}  # type: ignore[misc]
+        torch_types = {"bf16": torch.bfloat16, "f32": torch.float32, "float": torch.float32}
+        operands, states, named = sample(r)
+        operands = [x if x is None else x.to(torch_types[mixed[n].dtype]) for n, x in zip(r.operands, operands)]
+        states = [torch.zeros(fixed(t), dtype=torch_types[t.dtype]) for t in r.state_types(mixed).values()]
+        found = r._kernel(*operands, *states, *named)
+        assert all(y.dtype == torch_types[own] for y in found[:r.results])
+        assert [s.dtype for s in found[r.results:]] == [s.dtype for s in states]
