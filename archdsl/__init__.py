@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from archdsl.capture.result import Captured, capture
     from archdsl.generation import generate, generate_stream
     from archdsl.lower.compile import checkpoint_layers, compile_layers
+    from archdsl.lower.nans import debug_nans
     from archdsl.spec import Spec, expression, load, loads
     from archdsl.store import open
     from archdsl.training.fit import fit
@@ -31,13 +32,14 @@ _LAZY = {
     "generate_stream": "archdsl.generation",
     "compile_layers": "archdsl.lower.compile",
     "checkpoint_layers": "archdsl.lower.compile",
+    "debug_nans": "archdsl.lower.nans",
     "fit": "archdsl.training.fit",
     "Captured": "archdsl.capture.result",
 }
 
 __all__ = [
-    "ArchError", "Captured", "Diagnostic", "Spec", "__version__", "bake", "capture", "checkpoint_layers", "compile_layers", "export_weights",
-    "expression", "fit", "generate", "generate_stream", "import_weights", "load", "loads", "open", "tie",
+    "ArchError", "Captured", "Diagnostic", "Spec", "__version__", "bake", "capture", "checkpoint_layers", "compile_layers", "debug_nans",
+    "export_weights", "expression", "fit", "generate", "generate_stream", "import_weights", "load", "loads", "open", "tie",
 ]
 
 

@@ -142,6 +142,8 @@ def fit(*inputs: tuple[torch.Tensor, str, str, tuple[int | str | None, ...]]) ->
     """Raises ValueError unless every input (tensor, name, shape as it is written, axes) has its axes: sizes as given, one size for each name."""
     sizes: dict[str, int] = {}
     for x, name, shape, axes in inputs:
+        if not hasattr(x, "dim"):
+            raise ValueError(f"the input `{name}` is a tensor {shape}: this is {type(x).__name__}")
         good = x.dim() == len(axes)
         if good:
             for axis, expected in enumerate(axes):
@@ -169,7 +171,9 @@ def draws_given(draws: dict[str, torch.Tensor], expected: tuple[tuple[str, torch
 def holds(state: dict[str, torch.Tensor], expected: tuple[tuple[str, tuple[int | str | None, ...], torch.dtype], ...], new: int,
           longest: int | None) -> None:
     """Raises ValueError unless a state has the tensors (address, axes, dtype) of this model, sizes as given, one size for each name, and room for
-    `new` positions, or where it is known without waiting for a device that there would be more than `longest`."""
+    `new` positions, at least one, or where it is known without waiting for a device that there would be more than `longest`."""
+    if new < 1:
+        raise ValueError("a call of a form with state takes one position or more along the stream: this one has none")
     if type(state) is not dict or len(state) != len(expected) or any(address not in state for address, _, _ in expected):
         _no_state(state, expected)
     sizes: dict[str, int] = {}
@@ -200,6 +204,8 @@ def sums(lengths: torch.Tensor, total: int) -> None:
     """Raises ValueError unless the lengths of documents, each at least 1, sum to all positions; where that is known without waiting for a device."""
     if torch.compiler.is_compiling() or lengths.device.type != "cpu":
         return
+    if lengths.is_floating_point():
+        raise ValueError(f"the lengths of the documents are whole numbers, int64: these are {lengths.dtype}")
     if lengths.numel() == 0 or int(lengths.min()) < 1 or int(lengths.sum()) != total:
         shown = lengths.tolist() if lengths.numel() <= 8 else f"{lengths.numel()} lengths"
         raise ValueError(f"the lengths of the documents, each at least 1, sum to the {total} positions: {shown} sum to {int(lengths.sum())}")

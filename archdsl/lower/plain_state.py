@@ -205,6 +205,7 @@ def _check(sizes: Sizes) -> list[str]:
     told = "the model, with room for `new` more positions" if s.has_length else "the model"
     ones = ", ".join(f"{sizes.name(n)}=1" for n in sizes.needed)
     lines = [f"def check_state({', '.join(['self', *heads])}) -> None:", f'    """Raises ValueError unless this is a state of {told}."""',
+             "    if new < 1:", '        raise ValueError("a call takes one position or more: this one has none")',
              f"    names = self.state_shapes({ones}).keys()", "    if not isinstance(state, dict) or state.keys() != names:",
              '        raise ValueError(f"the state is a dict of the tensors {list(names)}, as init_state gives it")']
     for name, (address, axis, rank) in sizes.own.items():

@@ -181,7 +181,7 @@ class _Tracer:
 
     def _input(self, node: Node) -> None:
         proxy = self._proxy(self.graph.placeholder(_identifier(node.attrs["name"])))
-        proxy.node.meta.update(arch=node.span, hint=node.name or node.attrs["name"], type=node.types[0])
+        proxy.node.meta.update(arch=node.span, hint=node.name or node.attrs["name"], type=node.types[0], op="input")
         if "size" in node.attrs:
             self.axes.give(sym(str(node.attrs["size"])), proxy)
             proxy.node.meta["soft"] = True
@@ -194,6 +194,8 @@ class _Tracer:
         inputs = [v for v in self.definition.graph.inputs if v in self.values]
         fed = self.definition.draws
         names = dict(zip(inputs[-len(fed):] if fed else (), (f'draws["{address}"]' for address in fed)))
+        kept = self.definition.state
+        names |= dict(zip(inputs[len(inputs) - len(fed) - len(kept):], (f'state["{address}"]' for address in kept)))
         names = {v: names.get(v, v.node.attrs["name"]) for v in inputs}
         checks = [(self.values[v], names[v], str(v.type).removeprefix(v.type.dtype), tuple(map(self._expected, v.shape))) for v in inputs]
         if checks:
@@ -243,6 +245,7 @@ class _Tracer:
         if isinstance(proxy, fx.Proxy):
             proxy.node.meta.setdefault("arch", value.node.span)
             proxy.node.meta.setdefault("type", value.type)
+            proxy.node.meta.setdefault("op", value.node.op)
             if name and proxy.node.op not in ("placeholder", "get_attr") and (proxy.node.meta.get("soft") or "hint" not in proxy.node.meta):
                 proxy.node.meta.pop("soft", None)
                 self._mark(proxy, _identifier(name))

@@ -149,12 +149,21 @@ class Recurrence:
         def body(*args: Any, **attributes: Any) -> Any:
             given, named = self.arguments(args, attributes)
             states = tuple(attributes[s] if s in attributes else args[len(self.operands) + i] for i, s in enumerate(self.state))
-            if self._step is not None and traced(given[0]) and same_size(self._length(given), 1):
+            if not traced(given[0]):
+                self._fits(given, states)
+            elif self._step is not None and same_size(self._length(given), 1):
                 return self._one(given, states, dict(zip(self.attributes, named)))
             found = self._kernel(*given, *states, *named)
             return tuple(found[i] for i in range(self.results + len(self.state)))
 
         return described(body, self, (), f"`{self.name}`, from the state that earlier positions left: the results and the new state.")
+
+    def _fits(self, given: list[Any], states: tuple[Any, ...]) -> None:
+        """Raises OpError unless the states are those of such operands. Models check theirs as a whole, at their door."""
+        for name, x, expected in zip(self.state, states, self.zeros(given)):
+            if not hasattr(x, "shape") or x.shape != expected.shape or x.dtype != expected.dtype:
+                told = f"{x.dtype} {list(x.shape)}" if hasattr(x, "shape") else type(x).__name__
+                raise OpError(f"`{self.extend.name}`: the state `{name}` is {expected.dtype} {list(expected.shape)}, this is {told}", name)
 
     def schema(self) -> tuple[list[str], list[str]]:
         """The tensors and the attributes of the torch op."""
