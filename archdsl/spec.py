@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from archdsl.cost import Cost
     from archdsl.incremental.kept import Kept
     from archdsl.passes.step import Step
+    from archdsl.search.space import SearchSpace
     from archdsl.weightmap import WeightMap
 
 
@@ -111,7 +112,7 @@ class Spec:
 
     def source(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> Elaborated:
         """The typed graph as it is written, before any `transform`."""
-        settings = self._settings(variant, knobs or {})
+        settings = self.settings(variant, knobs or {})
         key = tuple((s.address, repr(s.value), s.expr.span.text if s.expr is not None else None) for s in settings)
         if key not in self._made:
             if len(self._made) > 64:
@@ -121,7 +122,8 @@ class Spec:
             self._made[key] = make() if self.kept is None else self.kept.elaborated(self.decl, settings, self.session, make)
         return self._made[key]
 
-    def _settings(self, variant: str | None, knobs: dict[str, Any]) -> tuple[Setting, ...]:
+    def settings(self, variant: str | None, knobs: Mapping[str, Any]) -> tuple[Setting, ...]:
+        """Those of a variant, then these. Raises ArchError A0401, A0215."""
         out: list[Setting] = []
         if variant is not None:
             if variant not in self.variants:
@@ -142,6 +144,13 @@ class Spec:
         kinds = [p.type.item if isinstance(p.type, tree.OptionalType) else p.type for p in self.decl.inputs or ()]
         axes = {name for kind in kinds if isinstance(kind, tree.TensorType) for axis in kind.shape.axes for name in axis_names(axis)}
         return axes - static_names(self.decl) - {p.name for p in self.decl.params}
+
+    def space(self, name: str | None = None, variant: str | None = None, limits: Iterable[str] = ()) -> SearchSpace:
+        """What a search decides: every knob with a domain, within the limits of `space NAME of …` and those given as text (`params <= 30M`). The
+        other knobs keep the values of the variant. Raises ArchError A0801, A0804, A0805, and those of limits as in claims."""
+        from archdsl.search.space import SearchSpace
+
+        return SearchSpace(self, name, variant, tuple(limits))
 
     def graph(self, variant: str | None = None, **knobs: Any) -> Graph:
         """The typed graph."""

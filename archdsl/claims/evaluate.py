@@ -69,13 +69,13 @@ def plain(value: Any) -> Any:
 
 
 class Evaluation:
-    """One claim about one variant of a model; without a claim, limits on the model at its defaults."""
+    """One claim about one variant of a model; without a claim, limits on `made` (the model at its defaults)."""
 
-    def __init__(self, spec: Spec, claim: Claim | None):
+    def __init__(self, spec: Spec, claim: Claim | None, made: Elaborated | None = None):
         self.spec, self.variant = spec, claim.variant if claim is not None else None
         if claim is not None:
             self.item = claim.item
-        self.made = spec.elaborate(self.variant)
+        self.made = spec.elaborate(self.variant) if made is None else made
         self.session = spec.session
         self.session.begin()
         vars: dict[str, Any] = {name: k.value for name, k in self.made.knobs.items() if "." not in name}
@@ -256,12 +256,14 @@ def _weights_below(made: Elaborated, node: tree.Expr) -> list[Any]:
 def _cost(figure: str, form: str = "parallel") -> Callable[..., int]:
     def compute(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> int:
         from archdsl.cost import cost
+        from archdsl.cost import figure as alone
 
         made, sizes, dtype = e.settled(named)
-        found = cost(made, sizes, form, dtype)
-        if found.unknown:
-            raise error("A0404", f"`{figure}` is not known: the cost of `{found.unknown[0]}` is not", node.span)
-        return getattr(found, figure)
+        found = alone(made, figure, sizes, form, dtype)
+        if found is None:
+            unknown = cost(made, sizes, form, dtype).unknown[0]
+            raise error("A0404", f"`{figure}` is not known: the cost of `{unknown}` is not", node.span)
+        return found
 
     return compute
 

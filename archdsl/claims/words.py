@@ -57,7 +57,7 @@ WORDS = {
         Word("active_params", "number", "`active_params`", comes="routing"),
     )
 }
-IN_SPACES = ("params", "macs", "weight_bytes", "saved_bytes", "peak_bytes", "count")
+IN_SPACES = ("params", "macs", "weight_bytes", "saved_bytes", "peak_bytes", "state_bytes", "count")
 
 
 def check_text(module: Module, doubtful: set[str] = frozenset()) -> list[Diagnostic]:  # type: ignore[assignment]

@@ -84,6 +84,32 @@ def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str = "par
     dtype: f32, f64, bf16 or f16, of everything that the spec does not pin. spans: where the sizes were written. Raises ArchError A0501 for a
     form that is not built, A0641 to A0644 for sizes and types that the model does not take.
     """
+    runs = _runs(made, at, form, dtype, spans)
+    forward, training = runs.at(runs.sizes)
+    macs, saved, peak = whole(forward.macs), whole(runs.saved(training)), whole(runs.peak(forward))
+    return Cost(count_params(made.graph), runs.weight_bytes, macs, saved, peak, whole(runs.state(runs.sizes)), runs.given, dtype, form,
+                _unknown(forward), runs)
+
+
+def figure(made: Elaborated, name: str, at: Mapping[str, int] | None = None, form: str = "parallel", dtype: str = "f32") -> int | None:
+    """One figure of `cost` by itself; None where the cost of a block is not known. Raises ArchError as `cost`."""
+    if name == "params":
+        return count_params(made.graph)
+    runs = _runs(made, at, form, dtype)
+    forward = runs.run(runs.forward, runs.sizes)
+    if _unknown(forward):
+        return None
+    if name == "saved_bytes":
+        return whole(runs.saved(runs.run(runs.training, runs.sizes)))
+    return {"macs": lambda: whole(forward.macs), "weight_bytes": lambda: runs.weight_bytes, "peak_bytes": lambda: whole(runs.peak(forward)),
+            "state_bytes": lambda: whole(runs.state(runs.sizes))}[name]()
+
+
+def _unknown(forward: Summary) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(forward.unknown()))
+
+
+def _runs(made: Elaborated, at: Mapping[str, int] | None, form: str, dtype: str, spans: Spans | None = None) -> _Runs:
     if form not in FORMS:
         raise error("A0501", f"costs are those of the forms {', '.join(FORMS)}, not of `{form}`", made.decl.name_span)
     streamed = in_form(source(made), form)
@@ -91,13 +117,7 @@ def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str = "par
         raise error("A0644", f"`{dtype}` is no float type to count with", Span(Source("dtype", dtype), 0, len(dtype)), "not known",
                     help=did_you_mean(dtype, DTYPES) or (f"it is one of {', '.join(DTYPES)}",))
     sizes = model_sizes(made, at or {}, spans)
-    runs = _Runs(made if streamed is None else replace(made, graph=streamed.graph), dtype, _in_call(sizes, streamed), streamed)
-    forward, training = runs.at(runs.sizes)
-    mode = Mode(False, False, dtype)
-    weights = sum(prod(map(whole, p.type.shape)) * BYTES[mode.concrete(p.type.dtype)] for _, p in made.graph.parameters())
-    macs, saved, peak = whole(forward.macs), whole(runs.saved(training)), whole(runs.peak(forward))
-    unknown = tuple(dict.fromkeys(forward.unknown()))
-    return Cost(count_params(made.graph), weights, macs, saved, peak, whole(runs.state(runs.sizes)), sizes, dtype, form, unknown, runs)
+    return _Runs(made, dtype, sizes, streamed)
 
 
 def _in_call(sizes: dict[str, int], streamed: Streamed | None) -> dict[str, int]:
@@ -112,14 +132,22 @@ class _Runs:
     """The lowered program and its runs: forward in evaluation, and training with gradients."""
 
     def __init__(self, made: Elaborated, dtype: str, sizes: dict[str, int], streamed: Streamed | None):
-        self.made, self.dtype, self.sizes, self.streamed = made, dtype, sizes, streamed
-        self.definition = program(made.graph)
+        self.made = made if streamed is None else replace(made, graph=streamed.graph)
+        self.weights, self.dtype, self.given, self.sizes, self.streamed = made.graph, dtype, sizes, _in_call(sizes, streamed), streamed
+        self.definition = program(self.made.graph)
         self.forward, self.training = (Simulator(Mode(training=t, grad=t, dtype=dtype)) for t in (False, True))
 
+    @property
+    def weight_bytes(self) -> int:
+        mode = self.forward.mode
+        return sum(prod(map(whole, p.type.shape)) * BYTES[mode.concrete(p.type.dtype)] for _, p in self.weights.parameters())
+
     def at(self, sizes: dict[str, int], formula: Mapping[str, Size] | None = None) -> tuple[Summary, Summary]:
+        return self.run(self.forward, sizes, formula), self.run(self.training, sizes, formula)
+
+    def run(self, simulator: Simulator, sizes: dict[str, int], formula: Mapping[str, Size] | None = None) -> Summary:
         try:
-            given = Sizes(sizes, formula)
-            return self.forward.model(self.definition, given), self.training.model(self.definition, given)
+            return simulator.model(self.definition, Sizes(sizes, formula))
         except (NotInteger, OpError) as e:
             raise unfit(self.made, sizes, e) from None
 
@@ -166,4 +194,4 @@ def program(graph: Graph) -> Definition:
     return plan(graph, dtype="float")
 
 
-__all__ = ["DTYPES", "FIGURES", "FORMS", "Cost", "Layer", "cost"]
+__all__ = ["DTYPES", "FIGURES", "FORMS", "Cost", "Layer", "cost", "figure"]

@@ -38,6 +38,7 @@ OWNERS = (
     "archdsl.files",             # A062x files
     "archdsl.checkpoints",       # A0628
     "archdsl.cost.errors",       # A064x sizes that costs are asked for
+    "archdsl.search.errors",     # A080x spaces
     "archdsl.lints",             # A07 lints
     "archdsl.draw.errors",       # A066x pictures
     "archdsl.cli.errors",        # A06 command line, A09 internal

@@ -9,7 +9,7 @@ from archdsl.elaborate import headers, late
 from archdsl.elaborate.bodies import run
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
-from archdsl.elaborate.frame import Frame, Override, below, good
+from archdsl.elaborate.frame import Frame, Override, Owner, below, good
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.limits import checked
 from archdsl.elaborate.ops import apply_op
@@ -244,10 +244,14 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         before, session.used_defaults, learned = session.used_defaults, set(), len(session.facts)
         inner = Frame(session, frame.module, builder, "", overrides=overrides, dtype=frame.dtype)
         try:
-            values = run_body(inner, template, inner_args, span)
+            with session.owners_inside() as inside:
+                values = run_body(inner, template, inner_args, span)
             used = session.used_defaults
         except NeedInline:
             frame.builder.require(builder.guards)
+            raise
+        except ArchError:
+            session.met_in(builder)
             raise
         finally:
             session.used_defaults = before | session.used_defaults
@@ -255,12 +259,20 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         graph = builder.finish(title(template), values, names=results, doc=described(template), span=template.span)
         graph = late.kept(session, graph)
         if not overrides:
-            session.memo[key] = graph, used, tuple(session.facts[learned:])
+            session.memo[key] = graph, used, tuple(session.facts[learned:]), inside
+        _tell(frame, path, key, graph, inside, template)
         return graph, tuple(tensors)
-    graph, used, facts = hit
+    graph, used, facts, inside = hit
+    _tell(frame, path, key, graph, inside, template)
     session.used_defaults |= used
     session.learn_all(facts)
     return graph, tuple(tensors)
+
+
+def _tell(frame: Frame, path: str, key: Any, graph: Graph, inside: dict[str, Owner], template: Template) -> None:
+    """Which owner stands at a path, for those who ask."""
+    if frame.session.owners is not None:
+        frame.session.owners[-1][path] = Owner(key, graph, (), inside, template.ref.decl.span)
 
 
 def _headed(frame: Frame, template: Template, positional: list[Any]) -> list[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.elaborate import headers
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
-from archdsl.elaborate.limits import MAX_FAULTS, beyond
+from archdsl.elaborate.limits import beyond
 from archdsl.elaborate.values import POISON, Poisoned, describe
 from archdsl.graph import Value
 from archdsl.syntax import tree
@@ -33,7 +33,7 @@ def run(frame: Frame, body: tuple[tree.Statement, ...]) -> bool:
         except (ArchError, RecursionError, OverflowError) as e:
             found = (e if isinstance(e, ArchError) else beyond(e, s.span)).diagnostics
             faults += found
-            if len(faults) >= MAX_FAULTS or any(d.code == "A0602" for d in found):
+            if len(faults) >= frame.session.patience or any(d.code == "A0602" for d in found):
                 break
             if isinstance(s, tree.Require) and isinstance(frame.decl, tree.Block):
                 break  # nothing is said of a body that was not to be run with these values

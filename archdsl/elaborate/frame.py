@@ -10,7 +10,7 @@ from archdsl import shapes
 from archdsl.diagnostics.model import Collector, error
 from archdsl.dims import Dim, Size
 from archdsl.elaborate.builder import Builder
-from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_STEPS, checked, limit
+from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_FAULTS, MAX_STEPS, checked, limit
 from archdsl.elaborate.values import POISON, Bound, Defaults, Late, OpRef, Poisoned, RecordValue, is_list, show
 from archdsl.graph import Graph, InitExpr, Mask, Value, structure
 from archdsl.records import field, record
@@ -60,6 +60,18 @@ def below(frame: Frame, path: str, span: Span) -> tuple[Override, ...]:
     return overrides
 
 
+@record(frozen=True)
+class Owner:
+    """An application with an address of its own, as those who ask are told: what its graph depends on but for settings below it (None: that cannot
+    be told), its graph, what a labelled loop's pass hands on besides tensors, the owners inside, and where it is written."""
+
+    key: Any
+    graph: Graph
+    flows: Any
+    inside: dict[str, Owner]
+    place: Any
+
+
 class Session:
     """One elaboration: its budget, memo of definitions and interned keys."""
 
@@ -91,6 +103,9 @@ class Session:
         self.waiting: dict[int, tuple[frozenset[int], Graph]] = {}
         self.proofs: dict[Any, Any] = {}
         self.told: list[Any] | None = None  # applications with their arguments, for those who ask
+        self.patience = MAX_FAULTS  # a body is left behind so many faults
+        self.met: dict[str, Any] | None = None  # knobs by full address that bodies with faults had declared, for those who ask
+        self.owners: list[dict[str, Owner]] | None = None  # the owners in the bodies under evaluation, outermost first, for those who ask
 
     def begin(self) -> None:
         """Starts another elaboration of the same module: the memo stays, budgets and bookkeeping start anew."""
@@ -104,6 +119,25 @@ class Session:
         self.used_defaults.clear()
         self.declared_defaults.clear()
         self.resolving.clear()
+
+    def met_in(self, builder: Builder) -> None:
+        """A body has a fault: which knobs of its own it had declared by then, for those who ask."""
+        if self.met is not None:
+            inside = tuple(f"{path}." for path in builder.children)
+            self.met.update({builder.base + a: knob for a, knob in builder.knobs.items() if not a.startswith(inside)})
+
+    @contextmanager
+    def owners_inside(self) -> Generator[dict[str, Owner], None, None]:
+        """The owners that a body has, once it has been run; none unless somebody asks."""
+        found: dict[str, Owner] = {}
+        if self.owners is None:
+            yield found
+            return
+        self.owners.append(found)
+        try:
+            yield found
+        finally:
+            self.owners.pop()
 
     def enter(self, span: Span) -> None:
         """One body more inside the others; `leave` it in a `finally`."""

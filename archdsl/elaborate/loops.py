@@ -4,16 +4,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate import late, passes
 from archdsl.elaborate.apply import owner_allowed, pay
 from archdsl.elaborate.bodies import assigned, run
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
-from archdsl.elaborate.frame import Frame, below
+from archdsl.elaborate.frame import Frame, Owner, below
 from archdsl.elaborate.values import POISON, Late, NeedInline, Unfit, describe, has_tensor, holds_tensor, is_list, map_tensors
 from archdsl.graph import Graph, Value
-from archdsl.records import record
+from archdsl.records import field, record
 from archdsl.syntax import tree
 
 
@@ -119,7 +119,9 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
     known: _Body | None = session.memo.get(key) if key is not None else None
     if known is None:
         learned = len(session.facts)
-        known = _body_graph(frame, s, plan, path, overrides, outer, late.places(session, plan.late, numbers) if plan else {})
+        with session.owners_inside() as inside:
+            known = _body_graph(frame, s, plan, path, overrides, outer, late.places(session, plan.late, numbers) if plan else {})
+        known.inside = inside
         known.facts = tuple(session.facts[learned:])
         if key is not None and known.operands is not None:
             session.memo[key] = known
@@ -128,14 +130,18 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
         session.learn_all(known.facts)
         reachable = _reachable(frame, _body_names(frame, s, plan))
         operands = [reachable[i] for i in known.operands or ()]
-    return known, operands, late.fill(session, known.graph, dict(zip(known.waiting, numbers)))
+    graph = late.fill(session, known.graph, dict(zip(known.waiting, numbers)))
+    if session.owners is not None:
+        flows = tuple((n, session.key(v)) for n, v in known.carried if not late.only_tensors(v))
+        session.owners[-1][path] = Owner(None if key is None else (key, numbers), graph, flows, known.inside, s.span)
+    return known, operands, graph
 
 
 @record()
 class _Body:
     """One evaluated loop body. `carried`: outer names with their new values, whose tensors are `mine` (the graph's outputs) or the outer body's.
     `operands`: which of the tensors that the body can reach (`_reachable`) the graph's inputs are; None when they cannot be told by that.
-    `waiting`: the numbers of its late arguments. `facts`: what it requires of run-time sizes."""
+    `waiting`: the numbers of its late arguments. `facts`: what it requires of run-time sizes. `inside`: the owners in it, for those who ask."""
 
     graph: Any
     imports: tuple[Value, ...]
@@ -146,6 +152,7 @@ class _Body:
     name: str
     waiting: tuple[int, ...]
     facts: tuple[Any, ...] = ()
+    inside: dict[str, Owner] = field(default_factory=dict)
 
 
 def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:
@@ -159,6 +166,9 @@ def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, 
         used = session.used_defaults
     except NeedInline:
         frame.builder.require(builder.guards)
+        raise
+    except ArchError:
+        session.met_in(builder)
         raise
     finally:
         session.used_defaults = before | session.used_defaults

@@ -14,7 +14,7 @@ from archdsl.elaborate.bindings import static_names
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.domains import outside
 from archdsl.elaborate.expressions import evaluate
-from archdsl.elaborate.frame import Frame, Override, Session
+from archdsl.elaborate.frame import Frame, Override, Owner, Session
 from archdsl.elaborate.hints import mend_address, segments
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, limit, room
 from archdsl.elaborate.ranges import check_ranges
@@ -70,6 +70,7 @@ class Elaborated:
     source: Elaborated | None = None
     rewrites: tuple[Any, ...] = ()
     idle: tuple[tree.Default, ...] = ()  # that the entries of a model have in common, and that reach nothing in this one
+    owners: dict[str, Owner] = field(default_factory=dict, repr=False)  # the outermost ones, where the session is asked to tell
 
     def __repr__(self) -> str:
         return f"Elaborated({self.graph!r}, {len(self.knobs)} knobs)"
@@ -130,8 +131,13 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
         inputs = _inputs(frame, decl, knobs)
         frame.fixed.update({p.name: p.span for p in decl.params})
         frame.blocks = frozenset(p.name for p in decl.params if isinstance(frame.vars.get(p.name), TEMPLATES))
-        _caused(frame, knobs, lambda: run(frame, decl.body))
-        values = _caused(frame, knobs, lambda: headers.results(frame, decl.outs, decl.name_span, decl.name))
+        try:
+            with session.owners_inside() as owners:
+                _caused(frame, knobs, lambda: run(frame, decl.body))
+            values = _caused(frame, knobs, lambda: headers.results(frame, decl.outs, decl.name_span, decl.name))
+        except ArchError:
+            session.met_in(builder)
+            raise
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
     spans = {p.name: p.domain.span for p in decl.inputs or () if p.domain is not None}
     check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source.whole)
@@ -141,7 +147,19 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     for name in sorted(OF_PYTHON & knobs.keys()):
         raise error("A0231", f"a knob cannot be called `{name}`, as an argument of `build` or `cost` is", knobs[name].span or decl.name_span,
                     "could not be set from Python", help=f"call it otherwise, for example `{name}_of_model`")
-    return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps, idle=idle)
+    return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps, idle=idle, owners=owners)
+
+
+def header(module: Module, decl: tree.Model, settings: tuple[Setting, ...], session: Session) -> tuple[dict[str, Knob], list[Diagnostic]]:
+    """The hyper arguments of a model with these settings, their domains read as far as they can be, and what is wrong with them; nothing of its
+    body."""
+    session.begin()
+    overrides = tuple(Override(segments(s.address), s.value, s.expr, s.span, [False]) for s in settings)
+    frame = Frame(session, module, Builder(), decl=decl, overrides=overrides)
+    for o in overrides:
+        o.home = frame
+    with shapes.use_facts(Facts(session.proofs)), room(decl.name_span):
+        return _parameters(frame, decl)
 
 
 def _caused(frame: Frame, knobs: dict[str, Knob], make: Callable[[], T]) -> T:
@@ -161,7 +179,14 @@ def _caused(frame: Frame, knobs: dict[str, Knob], make: Callable[[], T]) -> T:
 
 
 def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
-    """Hyper arguments in order; later defaults may read earlier values. Each is a knob."""
+    knobs, faults = _parameters(frame, decl)
+    if faults:
+        _caused(frame, {n: k for n, k in knobs.items() if k.default is not POISON}, lambda: _raise(faults))
+    return knobs
+
+
+def _parameters(frame: Frame, decl: tree.Model) -> tuple[dict[str, Knob], list[Diagnostic]]:
+    """Hyper arguments in order, and their faults; later defaults may read earlier values. Each is a knob."""
     knobs: dict[str, Knob] = {}
     faults: list[Diagnostic] = []
     given: dict[str, list[Override]] = {}
@@ -191,9 +216,7 @@ def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
     for p in decl.params:
         if p.domain is not None and p.name in knobs:
             knobs[p.name] = replace(knobs[p.name], allowed=headers.allowed(frame, p))
-    if faults:
-        _caused(frame, {n: k for n, k in knobs.items() if k.default is not POISON}, lambda: _raise(faults))
-    return knobs
+    return knobs, faults
 
 
 def _raise(faults: list[Diagnostic]) -> None:

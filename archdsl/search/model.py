@@ -97,7 +97,7 @@ class Space(Protocol):
 
     @property
     def size(self) -> int | None:
-        """How many assignments of active decisions satisfy the domains, every `require` and the limits, exactly; None where that cannot be counted."""
+        """How many assignments of active decisions satisfy the domains, every `require` and the limits, exactly; None where it cannot be counted."""
         ...
 
     @property

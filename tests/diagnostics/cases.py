@@ -186,10 +186,24 @@ model Net(c: int = 4)(image: [B = 1, 3, H = 9, W = 9]) -> y: [B, c, H, W] {
     return {"torch": torch, "images": {"image": torch.randn(8, 3, 9, 9)}}
 
 
+def searched(_: Any) -> dict[str, Any]:
+    write("net.arch", """\
+use std.channel { MLP }
+
+model Net(d: int = 8, hidden: int = 16 in {16, 32})(x: [B = 1, T = 4, d]) -> y: [B, T, d] { return MLP(hidden)(x) as mlp }
+
+model Fixed(d: int = 8, hidden: int = 16)(x: [B = 1, T = 4, d]) -> y: [B, T, d] { return MLP(hidden)(x) as mlp }
+
+space tiny of Net { params <= 300 }
+""")
+    return {}
+
+
 AROUND: dict[str, Callable[[Any], dict[str, Any]]] = {
     "A0517": noisy, "A0511": moe, "A0513": mine, "A0515": copies("llama"), "A0541": copies("vit"), "A0542": scaled, "A0545": autoencoder,
     "A0546": copies("vit"),
     "A0566": passes, "A0567": passes, "A0569": calibration, "A0571": calibration, "A0622": specs, "A0645": fixed,
+    "A0801": searched, "A0802": searched, "A0803": searched, "A0804": searched, "A0805": searched,
 }
 """Code -> what writes the files that the page's example reads, and gives the names that it uses."""
 

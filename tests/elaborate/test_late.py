@@ -180,3 +180,15 @@ def test_shipped_specs(path, monkeypatch):
     found = hashes()
     monkeypatch.setattr(passes, "plan", lambda frame, s: None)
     assert hashes() == found
+
+
+def test_a_block_literal_that_waits_is_not_taken_for_one_that_does_not():
+    """A pass with a setting of its own has its numbers at once; the literal in it is not that of the other passes, which wait for theirs."""
+    body = """  layers: for i in range(depth) {
+    choose map { wide => Linear(16) >> Linear(8)  plain => Linear(8) } = plain
+    x = Pre(LayerNorm(), block(u) => map(u) as f |> dropout(rate))(x) as branch
+  }"""
+    set_ = made(body, **{"layers.0.map": "plain"})
+    assert set_.hash == made(body).hash
+    rates = [n.attrs["rate"] for g in set_.definitions() for n in g.nodes if n.op == "dropout"]
+    assert rates and all(type(r) is not late.Late for r in rates)

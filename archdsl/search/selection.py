@@ -1,0 +1,141 @@
+"""One assignment as entries of parts, and what follows from them without an elaboration: its values, the hash of its graph, sums over parts."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from random import Random
+from typing import Any
+
+from archdsl.elaborate.domains import Domain
+from archdsl.graph import Graph, structure
+from archdsl.search.tree import Choice, Entry, Part, Refused
+
+Chooser = Callable[[str, Domain], Any]
+
+
+class Selection:
+    """An entry of a part, and those of the parts below it, in their order. `path`: where the part stands, "" for the model, else with a dot."""
+
+    __slots__ = ("below", "entry", "part", "path")
+
+    def __init__(self, part: Part, path: str, entry: Entry, below: tuple[Selection, ...]) -> None:
+        self.part, self.path, self.entry, self.below = part, path, entry, below
+
+    def values(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Adds the decisions by full address."""
+        path = self.path
+        for a, v in self.entry.values.items():
+            found[path + a] = v
+        for s in self.below:
+            s.values(found)
+        return found
+
+    def domains(self, found: dict[str, Domain]) -> dict[str, Domain]:
+        """Adds the domains of the decisions by full address, each as it was when the decisions before it had been made."""
+        own: dict[str, Any] = {}
+        for a, v in self.entry.values.items():
+            step = self.part.step(own)
+            assert isinstance(step, Choice)
+            found[self.path + a] = step.domain
+            own[a] = v
+        for s in self.below:
+            s.domains(found)
+        return found
+
+    def all(self) -> Iterator[Selection]:
+        yield self
+        for s in self.below:
+            yield from s.all()
+
+    # ---------------------------------------------------------------- the graph's hash
+    @property
+    def called(self) -> bool:
+        """Whether its graph stays a graph of its own: one without weights and emitted values is copied into the body that applies it."""
+        template = template_of(self.entry)
+        return template.owns or any(s.called for s in self.below)
+
+    def hash(self) -> str | None:
+        """The hash of its graph; None where the graph has to be made to know, because a part of it is copied into its body."""
+        if not self.entry.parts:
+            return self.entry.graph.hash
+        template = template_of(self.entry)
+        inside: dict[str, str] = {}
+        for (path, _), s in zip(self.entry.parts, self.below):
+            found = s.hash() if path in template.holes and s.called else None
+            if found is None:
+                return None
+            inside[path] = found
+        text = "".join([inside.get(piece, piece) if i % 2 else piece for i, piece in enumerate(template.pieces)])
+        return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class Template:
+    """What the hash of an entry's graph is made of, with a hole for the hash of each part below that is called. `pieces`: text and holes (paths) in
+    turn; `owns`: weights or emitted values besides those of the parts."""
+
+    def __init__(self, entry: Entry) -> None:
+        graph = entry.graph
+        paths = {p for p, _ in entry.parts}
+        marks: list[Graph] = []
+
+        def below(g: Graph) -> str:
+            marks.append(g)
+            return f"\0{len(marks) - 1}\0"
+
+        form = structure(graph, below)
+        place: dict[str, str] = {}
+        for op, _, attrs, _ in (n for n in form[0] if len(n) == 4):
+            if op == "call":
+                given = dict(attrs)
+                place[given["graph"]] = given["path"]
+        place.update({mark: path for path, mark in form[4]})
+        self.pieces: list[str] = []
+        for i, piece in enumerate(repr(form).split("\\x00")):
+            if i % 2 == 0:
+                self.pieces.append(piece)
+                continue
+            path = place.get(f"\0{piece}\0")
+            self.pieces.append(path if path in paths else marks[int(piece)].hash)
+        self.holes = {p for i, p in enumerate(self.pieces) if i % 2 and p in paths}
+        self.owns = bool(graph.params or graph.emits) or any(n.op == "extern" for n in graph.nodes) or any(
+            g.owns_weights for p, g in graph.children.items() if p not in paths)
+
+
+def template_of(entry: Entry) -> Template:
+    found = entry.figures.get(Template)
+    if found is None:
+        found = entry.figures[Template] = Template(entry)
+    return found
+
+
+# ---------------------------------------------------------------- making one
+def descend(part: Part, choose: Chooser, path: str = "") -> Selection | Refused:
+    """Decision by decision, `choose(address, domain)` for each."""
+    own: dict[str, Any] = {}
+    step = part.step(own)
+    while isinstance(step, Choice):
+        own = {**own, step.address: choose(path + step.address, step.domain)}
+        step = part.step(own)
+    if isinstance(step, Refused):
+        return step
+    below: list[Selection] = []
+    for p, inner in step.parts:
+        found = descend(inner, choose, f"{path}{p}.")
+        if isinstance(found, Refused):
+            return found
+        below.append(found)
+    return Selection(part, path, step, tuple(below))
+
+
+def uniform(part: Part, rng: Random, path: str = "") -> Selection | None:
+    """Each assignment as likely as the others; None where there is none. Raises TooMany."""
+    if not part.count:
+        return None
+    entry = part.entries[0]
+    at = rng.randrange(part.count)
+    for entry in part.entries:
+        if at < entry.count:
+            break
+        at -= entry.count
+    below = [uniform(inner, rng, f"{path}{p}.") for p, inner in entry.parts]
+    return Selection(part, path, entry, tuple(s for s in below if s is not None))

@@ -1,0 +1,83 @@
+"""Candidates of spaces: valid, costed and named as their graphs are."""
+from __future__ import annotations
+
+import pytest
+
+import archdsl
+from archdsl.diagnostics.model import ArchError
+from archdsl.spec import load, loads
+from tests.search.specs import ALL, CHOICES, EQUAL_ARMS
+
+
+def checked(spec, space, candidate, variant=None):
+    """A candidate is what its values say: it can be built, has this graph and these costs, and is told in JSON."""
+    made = spec.elaborate(variant, dict(candidate))
+    assert candidate.key == made.graph.hash
+    cost = spec.cost(variant, **candidate)
+    got = space.costs(candidate, ["params", "macs", "weight_bytes"])
+    assert got == {"params": cost.params, "macs": cost.macs, "weight_bytes": cost.weight_bytes}
+    again = space.from_json(space.to_json(candidate))
+    assert dict(again) == dict(candidate) and again.key == candidate.key
+    for address, domain in space.decisions(candidate).items():
+        assert domain.contains(candidate[address]), address
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_children_are_candidates(name):
+    spec = loads(ALL[name])
+    space = spec.space()
+    some = [space.sample(seed) for seed in range(6)]
+    some += [space.mutate(c, seed) for seed, c in enumerate(some[:3])]
+    some += [space.crossover(a, b, 7) for a, b in zip(some, some[3:])][:3]
+    for candidate in some:
+        checked(spec, space, candidate)
+
+
+def test_the_same_seed_gives_the_same_candidate_in_another_space():
+    first, second = loads(CHOICES).space(), loads(CHOICES).space()
+    _ = [second.sample(seed) for seed in (9, 8)]
+    for seed in range(5):
+        a, b = first.sample(seed), second.sample(seed)
+        assert dict(a) == dict(b)
+        assert dict(first.mutate(a, seed, 2)) == dict(second.mutate(b, seed, 2))
+
+
+def test_assignments_of_one_graph_have_one_key():
+    space = loads(EQUAL_ARMS).space()
+    one, other = space.candidate({}), space.candidate({"layers.1.map": "other"})
+    assert dict(one) != dict(other) and one == other and one.key == other.key
+    assert space.distance(one, other) == 0
+    assert space.candidate({"layers.1.map": "wide"}) != one
+
+
+def test_faults_are_told():
+    with pytest.raises(ArchError, match="A0801"):
+        loads("model M(d: int = 2)(x: [B = 1, d]) -> y: [B, d] { return x }").space()
+    space = loads(CHOICES).space()
+    for values in ({"layers.0.mixer": "none"}, {"layers.0.mixer.hidden": 16}, {"d": 8}, {"layers.0.mixer.heads": 2, "layers.0.mixer.kv": 4}):
+        with pytest.raises(ArchError, match="A0803"):
+            space.candidate(values)
+    with pytest.raises(ArchError, match="A0805"):
+        loads(CHOICES).space("small")
+
+
+def test_a_limit_that_none_keeps():
+    space = loads(CHOICES).space(limits=["params <= 3"])
+    with pytest.raises(ArchError, match="A0802"):
+        space.sample(0)
+
+
+@pytest.mark.parametrize("name", ["itransformer", "llama"])
+def test_shipped_spec(name):
+    spec = load(name)
+    space = spec.space()
+    for seed in range(2):
+        checked(spec, space, space.sample(seed))
+
+
+def test_repairs_are_told():
+    space = archdsl.load("llama").space()
+    parents = [space.sample(seed) for seed in range(12)]
+    children = [space.mutate(p, seed, 2) for seed, p in enumerate(parents)]
+    told = [r for c in children for r in c.repaired]
+    assert told and all(" instead of " in r for r in told)
