@@ -1,56 +1,231 @@
-"""How many assignments there are, draws from them, and figures as sums over parts."""
+"""How many assignments there are, draws from them, and figures as sums over parts.
+
+Where the header's settings are few, each is a root, and below a root numbers of assignments multiply over parts beside each other and add over
+alternatives. Limits on figures that are sums over parts (parameters, multiply-accumulates, counts) are counted by dynamic programming: for each
+part, how many of its assignments come to each sum. Drawing walks the same numbers backwards, so that every assignment is as likely as any other.
+"""
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import accumulate
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from archdsl.diagnostics.model import ArchError, Diagnostic, error
+from archdsl.diagnostics.model import ArchError
 from archdsl.search.domains import draw
-from archdsl.search.figures import Figure
-from archdsl.search.selection import Selection, descend, uniform
-from archdsl.search.tree import Entry, Part, Refused, Root, TooMany
+from archdsl.search.figures import HOLDS, Figure, Limit
+from archdsl.search.selection import Selection, descend
+from archdsl.search.tree import Entry, Part, Refused, Root, TooMany, Values
 
 if TYPE_CHECKING:
     from archdsl.search.space import Drawn, SearchSpace
 
+EXACT = 64
+"""With so many settings of the header, draws are exact: all are gone through before the first."""
+COUNTED = 4_096
+"""So many settings of the header are gone through to count."""
+SUMS = 200_000
+"""So many different sums are told apart."""
+EACH = 256
+"""So many assignments are looked at one by one where a limit is no sum over parts."""
+ATTEMPTS = 3_000
+"""So many draws are tried before a space is given up."""
+
+Vector = tuple[Any, ...]
+Sums = dict[Vector, int]
+
 
 class Counted:
-    """The counting structure of a space."""
+    """The counting structure of a space. `sums`: the limits on sums over parts; `others`: those that need the candidate, or its header alone."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         self.references: dict[tuple[Part, str], Any] = {}
+        additive = [] if space.transforms else [n for n in space.limits if n.test is not None and n.test[0].additive]
+        self.sums: list[Limit] = additive
+        self.others = [n for n in space.limits if n not in additive]
+        self.asked = list({n.test[0].text: n.test[0] for n in additive if n.test is not None}.values())
+        self.deep = False
 
-    @property
+    # ---------------------------------------------------------------- numbers
+    @cached_property
+    def roots(self) -> list[tuple[Root, int]] | None:
+        """All settings of the header with the number of assignments below, where draws are exact; None where they are not."""
+        count = self.space.header.count
+        return self._all() if count is not None and count <= EXACT else None
+
+    def _all(self) -> list[tuple[Root, int]] | None:
+        found: list[tuple[Root, int]] = []
+        try:
+            for values in self.space.header.settings():
+                root = self.space.root(values)
+                found.append((root, self.of_root(root)))
+        except TooMany:
+            return None
+        return found
+
+    @cached_property
     def size(self) -> int | None:
-        return None
+        if self.roots is not None:
+            return sum(n for _, n in self.roots)
+        count = self.space.header.count
+        if count is None or count > COUNTED or count <= EXACT:
+            return None
+        found = self._all()
+        return None if found is None else sum(n for _, n in found)
 
     @property
     def bounds(self) -> tuple[int, int | None, str]:
-        return 0, None, "not counted"
+        if self.size is not None:
+            return self.size, self.size, ""
+        count, space = self.space.header.count, self.space
+        least = 1 if space.accepted else 0
+        if count is None:
+            endless = [n for n in space.header.names if space.header.endless(n)]
+            return least, None, f"the domain of `{endless[0]}` is continuous" if endless else "the header's settings are too many to weigh"
+        if count > COUNTED:
+            return least, None if self.deep else count, f"the domains allow {count:,} settings of the header, each of which may break a condition"
+        return least, None, "the limits are no sums over parts, or come to too many different sums"
 
     @property
     def uniform(self) -> bool:
-        return False
+        return self.roots is not None or self.space.header.weighed and not self.deep
+
+    def of_root(self, root: Root) -> int:
+        """How many assignments a setting of the header has. Raises TooMany."""
+        if root.faults:
+            return 0
+        return root.settled(lambda: self._of_root(root))
+
+    def _of_root(self, root: Root) -> int:
+        if not root.top.count:
+            return 0
+        if any(n.figures or n.addresses for n in self.others) or self.space.transforms:
+            return len(self._each(root))
+        if not all(self._by_header(root, n) for n in self.others):
+            return 0
+        return root.top.count if not self.asked else sum(self._kept(root).values())
+
+    def _by_header(self, root: Root, limit: Limit) -> bool:
+        if limit not in root.verdicts:
+            root.verdicts[limit] = limit.holds(self.space.spec, self._base(root), {}, root.header_values)
+        return root.verdicts[limit]
+
+    def _base(self, root: Root) -> Any:
+        return self.space.source(root.top.entries[0].made)
+
+    def _each(self, root: Root) -> list[Drawn]:
+        """The candidates below a root, one by one. Raises TooMany."""
+        known = root.verdicts.get("each")
+        if known is None:
+            if root.top.count > EACH:
+                raise TooMany(root)
+            found = [self.space.finished(s) for s in every(root.top)]
+            known = root.verdicts["each"] = [c for c in found if not isinstance(c, Refused)]
+        return known
+
+    # ---------------------------------------------------------------- sums
+    def _kept(self, root: Root) -> Sums:
+        """The sums within the limits, each with its number of assignments. Raises TooMany."""
+        known = root.verdicts.get("kept")
+        if known is None:
+            at = {f.text: i for i, f in enumerate(self.asked)}
+            tests: list[tuple[int, Any, Any]] = []
+            for n in self.sums:
+                assert n.test is not None
+                if n not in root.verdicts:
+                    root.verdicts[n] = n.bound(self.space.spec, self._base(root))
+                tests.append((at[n.test[0].text], HOLDS[n.test[1]], root.verdicts[n]))
+            known = root.verdicts["kept"] = {v: n for v, n in self._part(root.top).items() if all(holds(v[i], b) for i, holds, b in tests)}
+        return known
+
+    def _part(self, part: Part) -> Sums:
+        if part.sums is None:
+            found: Sums = {}
+            for entry in part.entries:
+                for v, n in self._entry(part, entry).items():
+                    found[v] = found.get(v, 0) + n
+            part.sums = found
+        return part.sums
+
+    def _entry(self, part: Part, entry: Entry) -> Sums:
+        try:
+            own = tuple([self.own(part, entry, f) for f in self.asked])
+        except ArchError:
+            raise TooMany(part) from None  # a figure that it does not have
+        return {_plus(own, v): n for v, n in self._behind(entry, 0).items()}
+
+    def _behind(self, entry: Entry, at: int) -> Sums:
+        """The sums of the parts of an entry from one on."""
+        if at == len(entry.parts):
+            return {(0,) * len(self.asked): 1}
+        chains = entry.parts[at][1].root.chains
+        kinds = tuple([id(p) for _, p in entry.parts[at:]])
+        known = chains.get(kinds)
+        if known is None:
+            known = {}
+            rest = self._behind(entry, at + 1)
+            for v, n in self._part(entry.parts[at][1]).items():
+                for w, m in rest.items():
+                    total = _plus(v, w)
+                    known[total] = known.get(total, 0) + n * m
+                if len(known) > SUMS:
+                    raise TooMany(entry)
+            chains[kinds] = known
+        return known
 
     # ---------------------------------------------------------------- drawing
-    def sample(self, rng: Random) -> Drawn:
-        """Raises A0802."""
-        from archdsl.search.space import ATTEMPTS
-
+    def find(self, rng: Random) -> Drawn | None:
+        """A draw; None where there is no candidate, or none was found in so many tries."""
         space = self.space
-        reasons: dict[tuple[str, str], Diagnostic] = {}
+        if self.roots is not None:
+            return self._exactly(rng)
         for _ in range(ATTEMPTS):
             space.drawn += 1
-            found = self._draw(rng)
+            found = self.attempt(rng)
             if not isinstance(found, Refused):
                 space.accepted += 1
                 return found
-            for d in found.faults[:1]:
-                reasons.setdefault((d.code, d.span.text), d)
-        raise self._empty(list(reasons.values()))
+        return None
 
-    def _draw(self, rng: Random) -> Drawn | Refused:
+    @cached_property
+    def _steps(self) -> list[int]:
+        return list(accumulate(n for _, n in self.roots or ()))
+
+    def _exactly(self, rng: Random) -> Drawn | None:
+        if not self.roots or not self._steps[-1]:
+            return None
+        space = self.space
+        at = rng.randrange(self._steps[-1])
+        root = self.roots[bisect_right(self._steps, at)][0]
+        space.drawn += 1
+        space.accepted += 1
+        if any(n.figures or n.addresses for n in self.others) or space.transforms:
+            each = self._each(root)
+            return each[rng.randrange(len(each))]
+        if not self.asked:
+            return space.drawn_as(uniform(root.top, rng))
+        kept = self._kept(root)
+        return space.drawn_as(self._with_sum(root.top, _weighted(kept, rng), rng, ""))
+
+    def _with_sum(self, part: Part, wanted: Vector, rng: Random, path: str) -> Selection:
+        """An assignment of a part that comes to a sum, each as likely as the others."""
+        weights = [self._entry(part, e).get(wanted, 0) for e in part.entries]
+        entry = part.entries[_pick(weights, rng)]
+        left = _minus(wanted, tuple([self.own(part, entry, f) for f in self.asked]))
+        below: list[Selection] = []
+        for i, (p, inner) in enumerate(entry.parts):
+            rest = self._behind(entry, i + 1)
+            options = {v: n * rest.get(_minus(left, v), 0) for v, n in self._part(inner).items()}
+            chosen = _weighted(options, rng)
+            below.append(self._with_sum(inner, chosen, rng, f"{path}{p}."))
+            left = _minus(left, chosen)
+        return Selection(part, path, entry, tuple(below))
+
+    def attempt(self, rng: Random) -> Drawn | Refused:
+        """One draw of the header and of what is below."""
         space = self.space
         values = space.header.sample(rng)
         if len(values) < len(space.header.names):
@@ -63,26 +238,26 @@ class Counted:
 
     def _below(self, root: Root, rng: Random) -> Selection | Refused:
         try:
-            found = uniform(root.top, rng)
-            if found is None:
+            if not root.top.count:
                 return root.top.refused[0] if root.top.refused else Refused(())
-            return found
+            self.deep = self.deep or root.top.count > 1
+            return uniform(root.top, rng)
         except TooMany:
+            self.deep = True
             return descend(root.top, lambda _, domain: draw(domain, rng))
 
-    def _empty(self, reasons: list[Diagnostic]) -> ArchError:
-        space = self.space
-        first = reasons[0] if reasons else None
-        span = first.span if first is not None else space.spec.decl.name_span
-        return error("A0802", f"no candidate of `{space.spec.name}` was found that satisfies all conditions", span,
-                     notes=tuple(d.message for d in reasons[:6]), help="widen a domain, or take a limit back")
-
-    # ---------------------------------------------------------------- sums over parts
+    # ---------------------------------------------------------------- figures
     def total(self, selection: Selection, asked: Figure) -> Any:
         """A figure of an assignment: of the model with its parts at their base, and what each part differs from that."""
-        return self.own(selection.part, selection.entry, asked) + sum(self.total(s, asked) for s in selection.below)
+        found = selection.entry.figures.get(asked.text)
+        if found is None:
+            found = self.own(selection.part, selection.entry, asked)
+        for s in selection.below:
+            found += self.total(s, asked)
+        return found
 
     def own(self, part: Part, entry: Entry, asked: Figure) -> Any:
+        """What an entry adds to the figure of a model whose part is at its base; for the model itself, all."""
         found = entry.figures.get(asked.text)
         if found is None:
             space = self.space
@@ -90,8 +265,52 @@ class Counted:
             if part.path:
                 at = part, asked.text
                 if at not in self.references:
-                    base = {**part.around, **{part.prefix + a: v for a, v in part.base.items()}}
+                    base: Values = {**part.around, **{part.prefix + a: v for a, v in part.base.items()}}
                     self.references[at] = asked.of(space.spec, space.source(base))
                 found -= self.references[at]
             entry.figures[asked.text] = found
         return found
+
+
+def _plus(a: Vector, b: Vector) -> Vector:
+    return tuple([x + y for x, y in zip(a, b)])
+
+
+def _minus(a: Vector, b: Vector) -> Vector:
+    return tuple([x - y for x, y in zip(a, b)])
+
+
+def _pick(weights: list[int], rng: Random) -> int:
+    steps = list(accumulate(weights))
+    return bisect_right(steps, rng.randrange(steps[-1]))
+
+
+def _weighted(options: Sums, rng: Random) -> Vector:
+    found = list(options)
+    return found[_pick([options[v] for v in found], rng)]
+
+
+def uniform(part: Part, rng: Random, path: str = "") -> Selection:
+    """Each assignment as likely as the others; there must be one. Raises TooMany."""
+    steps = part.steps_of_entries
+    entry = part.entries[bisect_right(steps, rng.randrange(steps[-1]))]
+    return Selection(part, path, entry, tuple([uniform(inner, rng, f"{path}{p}.") for p, inner in entry.parts]))
+
+
+def every(part: Part, path: str = "") -> Iterator[Selection]:
+    """All assignments of a part."""
+    def combined(entry: Entry, i: int) -> Iterator[tuple[Selection, ...]]:
+        if i == len(entry.parts):
+            yield ()
+            return
+        p, inner = entry.parts[i]
+        for first in every(inner, f"{path}{p}."):
+            for rest in combined(entry, i + 1):
+                yield (first, *rest)
+
+    for entry in part.entries:
+        for below in combined(entry, 0):
+            yield Selection(part, path, entry, below)
+
+
+__all__ = ["Counted", "every", "uniform"]

@@ -97,6 +97,11 @@ class Header:
         counts = [g.count for g in self.groups]
         return None if None in counts else prod(c for c in counts if c is not None)
 
+    def endless(self, name: str) -> bool:
+        """Whether the domain of a decision is continuous at the spec's values."""
+        domain = self.read({})[0][name].allowed
+        return domain is not None and domain.kind != "unreadable" and size_of(domain) is None
+
     @cached_property
     def weighed(self) -> bool:
         """Whether `sample` is uniform."""

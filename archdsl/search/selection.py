@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from random import Random
 from typing import Any
 
 from archdsl.elaborate.domains import Domain
@@ -125,17 +124,3 @@ def descend(part: Part, choose: Chooser, path: str = "") -> Selection | Refused:
             return found
         below.append(found)
     return Selection(part, path, step, tuple(below))
-
-
-def uniform(part: Part, rng: Random, path: str = "") -> Selection | None:
-    """Each assignment as likely as the others; None where there is none. Raises TooMany."""
-    if not part.count:
-        return None
-    entry = part.entries[0]
-    at = rng.randrange(part.count)
-    for entry in part.entries:
-        if at < entry.count:
-            break
-        at -= entry.count
-    below = [uniform(inner, rng, f"{path}{p}.") for p, inner in entry.parts]
-    return Selection(part, path, entry, tuple(s for s in below if s is not None))

@@ -14,6 +14,7 @@ from archdsl.passes.manager import read_all, transformed
 from archdsl.search import vary
 from archdsl.search.counting import Counted
 from archdsl.search.domains import gap
+from archdsl.search.empty import nothing
 from archdsl.search.figures import HOLDS, Figure, Limit, figure, read_limits
 from archdsl.search.model import Candidate
 from archdsl.search.plain import from_plain, to_plain
@@ -25,8 +26,6 @@ from archdsl.spec import Spec
 
 MAX_ROOTS = 512
 """So many settings of the header are kept, with what is below them."""
-ATTEMPTS = 3_000
-"""So many draws are tried before a space is given up."""
 KEPT = 100_000
 """So many figures that need a whole elaboration are kept."""
 
@@ -45,12 +44,13 @@ class SearchSpace:
     """Every candidate of a variant: a value of its domain for each active decision, such that the model can be built and keeps within the limits.
     Made by `spec.space(…)`; `archdsl.search.model.Space` says what the methods do."""
 
-    def __init__(self, spec: Spec, name: str | None = None, variant: str | None = None, limits: Sequence[str] = ()) -> None:
+    def __init__(self, spec: Spec, name: str | None = None, variant: str | None = None, limits: Sequence[str] = (),
+                 read: Sequence[Limit] | None = None) -> None:
         written = _written(spec, name)
         self.trials = Trials(spec, variant)
         self.spec, self.variant, self.name = self.trials.spec, variant, name
         self.header = self.trials.header
-        self.limits: list[Limit] = read_limits(self.spec, tuple(limits), written)
+        self.limits = read_limits(self.spec, tuple(limits), written) if read is None else list(read)
         self.transforms = spec.transforms(variant)
         self.drawn = self.accepted = 0
         self._roots: dict[tuple[Any, ...], Root] = {}
@@ -104,16 +104,18 @@ class SearchSpace:
             return Refused(tuple(root.faults))
         return root.settled(lambda: descend(root.top, choose))
 
-    def finished(self, selection: Selection, repaired: Sequence[str] = ()) -> Drawn | Refused:
-        """The candidate that an assignment is, or the limit that it breaks."""
+    def drawn_as(self, selection: Selection, repaired: Sequence[str] = ()) -> Drawn:
+        """The candidate that an assignment is; its limits are known to hold. Raises ArchError where the whole cannot be made."""
         values = selection.values(dict(selection.part.root.header_values))
         key = None if self.transforms else selection.hash()
-        if key is None:
-            try:
-                key = self.model(values).graph.hash
-            except ArchError as fault:
-                return Refused(tuple(fault.diagnostics))
-        found = Drawn(values, key, selection, repaired)
+        return Drawn(values, self.model(values).graph.hash if key is None else key, selection, repaired)
+
+    def finished(self, selection: Selection, repaired: Sequence[str] = ()) -> Drawn | Refused:
+        """The candidate that an assignment is, or the limit that it breaks."""
+        try:
+            found = self.drawn_as(selection, repaired)
+        except ArchError as fault:
+            return Refused(tuple(fault.diagnostics))
         for limit in self.limits:
             if not self.holds(limit, found):
                 return Refused((Diagnostic("A0803", f"`{limit.text}` does not hold", limit.node.span),))
@@ -162,7 +164,10 @@ class SearchSpace:
 
     # ---------------------------------------------------------------- the interface
     def sample(self, seed: int) -> Drawn:
-        return self.counted.sample(Random(seed))
+        found = self.counted.find(Random(seed))
+        if found is None:
+            raise nothing(self)
+        return found
 
     def mutate(self, candidate: Candidate, seed: int, strength: int = 1) -> Drawn:
         return vary.mutated(self, self.own(candidate), Random(seed), strength)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -116,6 +117,7 @@ class Part:
         self.prefix = "".join(f"{p}." for p in path)
         self.steps: dict[tuple[Any, ...], Choice | Entry | Refused] = {}
         self.signature: Any = None
+        self.sums: Any = None  # by counting.py
 
     # ---------------------------------------------------------------- one assignment
     def step(self, values: Values) -> Choice | Entry | Refused:
@@ -227,7 +229,13 @@ class Part:
 
     @cached_property
     def count(self) -> int:
+        """How many assignments it has. Raises TooMany, Reaches."""
         return sum(e.count for e in self.entries)
+
+    @cached_property
+    def steps_of_entries(self) -> list[int]:
+        """How many assignments the entries up to each have."""
+        return list(accumulate(e.count for e in self.entries))
 
 
 def listed(domain: Domain) -> Iterator[Any]:
@@ -256,6 +264,7 @@ class Root:
 
     def restart(self) -> None:
         self.parts: dict[Any, Part] = {}
+        self.chains: dict[tuple[int, ...], Any] = {}  # by counting.py
         self.top = Part(self, "model", (), self.header_values, {}, None)
 
     def part(self, parent: Part, path: str, owner: Owner, made: Values) -> Part:

@@ -1,0 +1,171 @@
+"""Numbers of assignments against all of them tried one by one, and draws against their frequencies."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+
+from archdsl.diagnostics.model import ArchError
+from archdsl.spec import Spec, loads
+from tests.search import specs
+
+Assignment = dict[str, Any]
+
+
+def joined(*parts: list[Assignment]) -> Iterator[Assignment]:
+    for chosen in product(*parts):
+        yield {k: v for c in chosen for k, v in c.items()}
+
+
+def each(address: str, values: Any) -> list[Assignment]:
+    return [{address: v} for v in values]
+
+
+def mixer(i: int) -> list[Assignment]:
+    at = f"layers.{i}.mixer"
+    heads = [{at: "attention", f"{at}.heads": h, f"{at}.kv": k} for h in (2, 4, 8) for k in (1, 2, 4)]
+    return heads + [{at: "mlp", f"{at}.hidden": h} for h in (16, 32, 48)] + [{at: "nothing"}]
+
+
+def layer(i: int) -> list[Assignment]:
+    return [{f"layers.{i}.layer.hidden": h, f"layers.{i}.layer.norm": n} for h in (8, 16) for n in (True, False)]
+
+
+def arm(at: str) -> list[Assignment]:
+    return [{at: "one"}, {at: "other"}, {at: "wide", f"{at}.h": 16}, {at: "wide", f"{at}.h": 32}]
+
+
+def branch(at: str) -> list[Assignment]:
+    return [{f"{at}.f": "linear"}, {f"{at}.f": "mlp", f"{at}.f.h": 8}, {f"{at}.f": "mlp", f"{at}.f.h": 16}]
+
+
+def dependent() -> Iterator[Assignment]:
+    for d in (16, 32, 48):
+        for h, n in product((d, 2 * d, 4 * d), [n for n in range(1, d + 1) if d % n == 0]):
+            yield {"d": d, "hidden": h, "heads": n}
+
+
+def depth() -> Iterator[Assignment]:
+    for n in range(4):
+        yield from joined([{"depth": n}], *map(layer, range(n)))
+
+
+def nested() -> Iterator[Assignment]:
+    for a, b in product((1, 2), repeat=2):
+        at = [f"stages.{i}.stage.blocks.{j}" for i, n in enumerate((a, b)) for j in range(n)]
+        yield from joined([{"sizes": (a, b)}], *map(branch, at))
+
+
+def told(n: int = 2) -> Iterator[Assignment]:
+    yield from joined(*([{f"layers.{i}.f": "same"}, {f"layers.{i}.f": "own", f"layers.{i}.f.heads": 2},
+                         {f"layers.{i}.f": "own", f"layers.{i}.f.heads": 4}] for i in range(n)))
+
+
+TWO = specs.CHOICES.replace("n: int = 3", "n: int = 2")
+CASES: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "choose in a loop": (TWO, lambda: joined(mixer(0), mixer(1)), {}),
+    "a list": (specs.LISTS, lambda: each("widths", product((8, 16, 24), repeat=3)), {}),
+    "domains that depend": (specs.DEPENDENT, dependent, {}),
+    "depth": (specs.DEPTH, depth, {}),
+    "requires across": (specs.ACROSS, lambda: joined(each("d", range(4, 25, 4)), each("heads", range(1, 7)), each("kv", range(1, 7))), {}),
+    "equal arms": (specs.EQUAL_ARMS, lambda: joined(arm("layers.0.map"), arm("layers.1.map")), {}),
+    "skips": (specs.SKIPS, lambda: joined(*(each(f"layers.{i}.map", ("skip", "linear", "mlp")) for i in range(3))), {}),
+    "widths that flow on": (specs.FLOWS, lambda: joined(*(each(f"layers.{i}.width", ("keep", "widen")) for i in range(3))), {}),
+    "loops in loops": (specs.NESTED, nested, {}),
+    "shared weights": (specs.TOLD, told, {}),
+    "params": (TWO, lambda: joined(mixer(0), mixer(1)), {"limits": ["params <= 2500"]}),
+    "two sums": (TWO, lambda: joined(mixer(0), mixer(1)), {"limits": ["params <= 3000", "macs >= 6000 and macs <= 12000"]}),
+    "a figure that is no sum": (TWO, lambda: joined(mixer(0), mixer(1)), {"limits": ["peak_bytes <= 3000"]}),
+    "a count": (TWO.replace("x: [B", "x: [B") + specs.SPACED[len(specs.CHOICES):], lambda: joined(mixer(0), mixer(1)), {"name": "few"}),
+    "an arm": (TWO, lambda: joined(mixer(0), mixer(1)), {"limits": ["layers.0.mixer == mlp"]}),
+    "the header": (specs.DEPENDENT, dependent, {"limits": ["hidden >= 2 * d", "params <= 6000"]}),
+}
+HOLDS: dict[str, Any] = {
+    "params": lambda s, a: s.cost(**a).params <= 2500,
+    "two sums": lambda s, a: (c := s.cost(**a)).params <= 3000 and 6000 <= c.macs <= 12000,
+    "a figure that is no sum": lambda s, a: s.cost(**a).peak_bytes <= 3000,
+    "a count": lambda s, a: sum(v == "attention" for v in a.values()) <= 1 and s.cost(**a).params <= 3000,
+    "an arm": lambda s, a: a["layers.0.mixer"] == "mlp",
+    "the header": lambda s, a: a["hidden"] >= 2 * a["d"] and s.cost(**a).params <= 6000,
+}
+
+
+def valid(spec: Spec, assignment: Assignment) -> bool:
+    try:
+        spec.elaborate(None, assignment)
+    except ArchError:
+        return False
+    return True
+
+
+def brute(name: str) -> tuple[Spec, list[Assignment]]:
+    text, assignments, _ = CASES[name]
+    spec = loads(text)
+    holds = HOLDS.get(name, lambda s, a: True)
+    return spec, [a for a in assignments() if valid(spec, a) and holds(spec, a)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_size(name):
+    spec, found = brute(name)
+    space = spec.space(**CASES[name][2])
+    assert space.size == len(found) > 1
+    assert space.bounds == (len(found), len(found), "")
+    tried = list(CASES[name][1]())
+    assert len(found) < len(tried) or name not in HOLDS
+
+
+@pytest.mark.parametrize("name", ["choose in a loop", "depth", "requires across", "nested", "two sums", "a count"])
+def test_draws_are_uniform(name):
+    """Chi-square over all assignments: beyond 6 standard deviations of the statistic once in 10⁸."""
+    name = {"nested": "loops in loops"}.get(name, name)
+    spec, found = brute(name)
+    space = spec.space(**CASES[name][2])
+    assert space.uniform
+    expected = 12
+    counts = Counter(tuple(sorted(space.sample(seed).items())) for seed in range(expected * len(found)))
+    assert set(counts) <= {tuple(sorted(a.items())) for a in found}
+    square = sum((counts[tuple(sorted(a.items()))] - expected) ** 2 / expected for a in found)
+    freedom = len(found) - 1
+    assert abs(square - freedom) < 6 * (2 * freedom) ** 0.5, (square, freedom)
+
+
+def test_large_numbers_are_exact():
+    spec = loads(specs.CHOICES.replace("n: int = 3", "n: int = 40"))
+    assert spec.space().size == 12**40
+    some = spec.space(limits=["count(mixer == nothing) == 39"]).size
+    assert some == 40 * 11
+
+
+def test_what_is_not_counted_says_why():
+    text = specs.DEPTH.replace("d: int = 8,", "d: int = 8, rate: float = 0.1 in 0..0.5,")
+    space = loads(text).space()
+    assert space.size is None and space.bounds[1] is None and "`rate` is continuous" in space.bounds[2]
+    space = loads(specs.ACROSS.replace("4..24 step 4", "4..4000 step 4")).space()
+    assert space.size is None and space.bounds[1] == 1000 * 36 and "36,000" in space.bounds[2]
+    _ = [space.sample(seed) for seed in range(20)]
+    assert 0 < (space.acceptance or 0) < 1 and space.uniform
+
+
+def test_conditions_that_exclude_each_other_are_told():
+    space = loads(TWO).space(limits=["params >= 3000", "macs <= 10**9", "count(mixer == nothing) == 2"])
+    with pytest.raises(ArchError) as fault:
+        space.sample(0)
+    said = str(fault.value)
+    assert "A0802" in said and "params >= 3000" in said and "count(mixer == nothing) == 2" in said and "10**9" not in said
+
+
+def test_a_variant_that_no_setting_fits():
+    text = specs.HEAD + """model Net(d: int = 8, heads: int = 2 in {2, 4})(x: [B = 1, T = 4, d]) -> y: [B, T, d] {
+  return Attention(heads)(x) as mixer
+}
+variant odd { d = 7, heads = 1 }
+"""
+    space = loads(text).space(variant="odd")
+    assert space.size == 0
+    with pytest.raises(ArchError, match="A0802") as fault:
+        space.sample(0)
+    assert "7 / 2 is not a whole number" in str(fault.value)
