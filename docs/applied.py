@@ -40,6 +40,10 @@ APPLIED: dict[str, tuple[str, str]] = {
     "WindowAttention": ("WindowAttention(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
     "MergedPrefixes": ("MergedPrefixes()(m, c, a, n, d, b)", "m: f32[B = 1, 4], c: f32[B, 4], a: f32[B, 4, 16], n: f32[B, 4], d: f32[B, 4], "
                        "b: f32[B, 4, 16]"),
+    "FilterPositions": ("FilterPositions(64, bands = 4)()", ""),
+    "HyenaFilter": ("HyenaFilter(64)(channels = 64)", ""),
+    "Sine": ("Sine(10)(x)", ""),
+    "Hyena": ("Hyena(64)(x)", ""),
     "LegendreMemory": ("LegendreMemory(64, theta = 128)(u)", "u: [B = 1, T = 16]"),
     "Taps": ('Taps("vector", 64)(x)', "x: [B = 1, T = 16, 64]"),
     "Extractor": ('Extractor("he", 64)(x)', "x: [B = 1, T = 16, 64]"),

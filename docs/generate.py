@@ -42,7 +42,7 @@ FAMILIES = {
     "norms": "Norms", "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",
     "caches": "Attention from a state", "packing": "Packed documents", "time": "Along the stream",
     "gated": "Gated linear attention", "ssm": "State spaces",
-    "memories": "Memories and spikes", "foreign": "Of other libraries",
+    "memories": "Memories and spikes", "toeplitz": "Long convolutions", "foreign": "Of other libraries",
 }
 
 

@@ -15,7 +15,8 @@ from torch import fx
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.ops import default_of
 from archdsl.lower.wrapping import WIDTH, wrapped
-from archdsl.ops.recurrent import RECURRENCES, Recurrence
+from archdsl.ops.recurrent import KERNELS, RECURRENCES, Recurrence
+from archdsl.ops.registry import LENGTH
 from archdsl.ops.signatures import axes_of, leads, tensor_of
 from archdsl.source import NOWHERE
 from archdsl.syntax import tree
@@ -26,7 +27,7 @@ def recurrence_of(node: fx.Node) -> Recurrence | None:
     if not isinstance(node.target, torch._ops.OpOverloadPacket):
         return None
     space, _, name = node.target._qualified_op_name.partition("::")
-    return RECURRENCES.get(name) if space == "archdsl" else None
+    return {**KERNELS, **RECURRENCES}.get(name) if space == "archdsl" else None
 
 
 def named(node: fx.Node, r: Recurrence) -> None:
@@ -165,7 +166,8 @@ def _around(r: Recurrence, body: str) -> str:
     lines = [f"def {r.name}({', '.join(heads)}):"]
     results = [f"y_{i + 1}" if r.results > 1 else "y" for i in range(r.results)]
     lines.append(f'    """`{body}` from the state of earlier positions, zeros without any: what it gives, then the new state."""')
-    lines.append(f"    wide = {_wide(r, first)}")
+    if r.state:
+        lines.append(f"    wide = {_wide(r, first)}")
     for name, t in zip(r.state, r.state_shapes):
         lines += [f"    if {name} is None:", f"        {name} = torch.zeros({_shape(t, kinds, r)}, dtype=wide, device={first}.device)"]
     given: list[str] = []
@@ -173,9 +175,9 @@ def _around(r: Recurrence, body: str) -> str:
         t = tensor_of(kinds[n])
         assert t is not None
         as_float = t.dtype in ("", None, "f32", "f64", "bf16", "f16", "float")
-        given.append(n if not as_float else f"None if {n} is None else {n}.to(wide)" if _optional(kinds[n]) else f"{n}.to(wide)")
+        given.append(n if not as_float or not r.widens else f"None if {n} is None else {n}.to(wide)" if _optional(kinds[n]) else f"{n}.to(wide)")
     passed = ", ".join([*given, *r.state, *(f"{a}={a}" for a in r.attributes)])
-    lines.append(f"    {', '.join([*results, *r.state])} = {body}({passed})")
+    lines.append(f"    {', '.join([*results, *r.state])}{',' * (not r.state)} = {body}({passed})")
     lines.append(f"    return {', '.join([*(f'{y}.to({first}.dtype)' for y in results), *r.state])}")
     return "\n".join(lines)
 
@@ -191,7 +193,7 @@ def _wide(r: Recurrence, first: str) -> str:
 
 def _shape(t: Any, kinds: dict[str, tree.Param], r: Recurrence) -> str:
     """The shape of a state, read off the operands."""
-    found: dict[str, str] = {}
+    found = {LENGTH: "0"}
     lead = ""
     for n in r.operands:
         kind = tensor_of(kinds[n])

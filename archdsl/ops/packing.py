@@ -9,6 +9,7 @@ from typing import Any
 from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
+from archdsl.ops.kernels import one_or_all
 from archdsl.ops.recurrent import RECURRENCES, Recurrence, described
 from archdsl.ops.registry import OPS, Op, OpError, op
 from archdsl.ops.rules import ints, need_index
@@ -70,12 +71,13 @@ def _macs(r: Recurrence) -> Callable[..., Any] | None:
 
 
 def _labelled(r: Recurrence) -> list[dict[str, Any]]:
-    """The short samples of the recurrence, with labels: the long ones say nothing more here."""
-    found = []
+    """The short samples of the recurrence, with labels: the long ones say nothing more here. Where a position reads all earlier ones, costs are
+    those of one document."""
+    found, labels = [], 1 if r.grows else 3
     for sample in (r.op.samples or list)():
         length = next(sample[n].shape[a] for n, a in r.time.items() if n in sample)
         if length <= SHORT:
-            found.append({**sample, "documents": ints(3, length)})
+            found.append({**sample, "documents": ints(labels, length)})
     return found
 
 
@@ -134,9 +136,9 @@ def _kernel(r: Recurrence) -> Any:
         return [t.cat(gs, r.time[k]) if k in r.time and x is not None else sum(gs[1:], gs[0]) for k, x, gs in zip(r.operands, given, zip(*found))]
 
     results = "Tensor" if r.results == 1 else f"({', '.join(['Tensor'] * r.results)})"
-    op_ = t.library.custom_op(f"archdsl::{packed_name(r)}", lambda *args: _one_or_all(forward(*args)), mutates_args=(),
+    op_ = t.library.custom_op(f"archdsl::{packed_name(r)}", lambda *args: one_or_all(forward(*args)), mutates_args=(),
                               schema=f"({', '.join([*tensors[:n], 'Tensor documents', *attributes])}) -> {results}")
-    op_.register_fake(lambda *args: _one_or_all(r.fake(*args[:n], *none, *args[n + 1:])[:r.results]))
+    op_.register_fake(lambda *args: one_or_all(r.fake(*args[:n], *none, *args[n + 1:])[:r.results]))
     back = t.library.custom_op(f"archdsl::{packed_name(r)}_backward", backward, mutates_args=(),
                                schema=f"({', '.join(['Tensor?[] tensors', 'Tensor documents', 'Tensor?[] grads', *attributes])}) -> Tensor[]")
     back.register_fake(lambda given, labels, grads, *named: [t.empty(0) if x is None else t.empty_like(x) for x in given])
@@ -153,10 +155,6 @@ def _kernel(r: Recurrence) -> Any:
     op_.register_autograd(pull, setup_context=setup)
     called = getattr(t.ops.archdsl, packed_name(r))
     return (lambda *args: (called(*args),)) if r.results == 1 else called
-
-
-def _one_or_all(found: tuple[Any, ...]) -> Any:
-    return found[0] if len(found) == 1 else found
 
 
 def register_all() -> None:

@@ -10,7 +10,8 @@ def retention(q, k, v, decay, memory):
 def _(q, k, v, decay, memory):  # one position: the operands without their axis T
     return y, memory
 ```
-Float operands arrive in the dtype of the states (float32 at least), results leave in that of the first operand.
+Float operands arrive in the dtype of the states (float32 at least), results leave in that of the first operand. A state with the axis `Length` grows:
+it holds the last `Length` positions, the newest last, zeros before the first; in the parallel op it has none, and operands arrive as they are.
 
 This registers `retention` and `retention_extend(…, memory: f32[..., k, e]) -> (y: [..., T, e], memory: f32[..., k, e])`. The axis `T` of the
 signature is time. Both bodies call one opaque torch op (`torch.ops.archdsl.retention`) with a backward pass that computes the forward pass again,
@@ -20,13 +21,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache, cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
+from archdsl.dims import Size, sym
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
-from archdsl.ops.registry import OPS, Extension, Op, OpError
+from archdsl.ops.kernels import apart, registered
+from archdsl.ops.registry import LENGTH, OPS, Extension, Op, OpError
 from archdsl.ops.rules import is_float, need_float, same_size, size, torch_dtype, traced
 from archdsl.ops.signatures import axes_of, leads, schema_of, size_of, tensor_of
 from archdsl.shapes import infer_by_signature
@@ -34,11 +37,16 @@ from archdsl.syntax import tree
 
 Fold = Callable[..., tuple[Any, ...]]
 RECURRENCES: dict[str, Recurrence] = {}
+KERNELS: dict[str, Recurrence] = {}
+"""Those without states."""
+ROOM = 3
+"""Positions that a growing state has room for in samples."""
 
 
 class Recurrence:
     """One declared recurrence. `body(*operands, *states, **attributes) -> (results…, new states…)` for any number of positions from 1.
-    `fit(**arguments)` raises OpError for operands that the signature lets through and the body does not."""
+    `fit(**arguments)` raises OpError for operands that the signature lets through and the body does not. Without states it is an op that keeps its
+    operands alone for the backward pass, and has no form that goes on."""
 
     def __init__(self, signature: str, state: dict[str, str], body: Fold, rules: dict[str, Any]):
         self.name, self.signature = signature.split("(", 1)[0].strip(), signature
@@ -48,12 +56,14 @@ class Recurrence:
         first = result if result.startswith("(") else f"(y: {result})"
         states = ", ".join(f"{n}: {t}" for n, t in state.items())
         extended = f"{self.name}_extend{head[len(self.name):]}, {states}) -> {first[:-1]}, {states})"
-        RECURRENCES[self.name] = self
-        samples = rules.pop("samples")
+        (RECURRENCES if state else KERNELS)[self.name] = self
+        samples, reference = rules.pop("samples"), rules.pop("reference", self._reference)
         self._fit = rules.pop("fit", None)
-        shared = {**rules, "roles": {**rules.get("roles", {}), "T": "causal"}, "saves": self._saves}
+        shared = {**rules, "roles": {**rules.get("roles", {}), **({"T": "causal"} if state else {})}, "saves": self._saves}
         self.op = OPS[self.name] = Op(self.name, signature, self._parallel_body(), infer=lambda **given: self.types(self.op, given), samples=samples,
-                                      stream=self._stream, reference=self._reference, **shared)
+                                      stream=self._stream if state else None, reference=reference, **shared)
+        if not state:
+            return
         self.extend = OPS[f"{self.name}_extend"] = Op(f"{self.name}_extend", extended, self._extend_body(), reference=self._stepwise,
                                                       infer=lambda **given: self.types(self.extend, given),
                                                       samples=lambda: [self._with_state(s) for s in samples()], **shared)
@@ -84,9 +94,19 @@ class Recurrence:
         return len(self.op.decl.outs)
 
     @property
+    def grows(self) -> bool:
+        """Whether the states hold positions."""
+        return any(LENGTH in t for t in self.state.values())
+
+    @property
+    def widens(self) -> bool:
+        """Whether operands arrive in the dtype of the states."""
+        return bool(self.state) and not self.grows
+
+    @property
     def state_shapes(self) -> tuple[Any, ...]:
         """The types of the states as they are declared."""
-        return tuple(o.type for o in self._states.decl.outs)
+        return tuple(o.type for o in self._states.decl.outs) if self.state else ()
 
     def types(self, op: Op, arguments: dict[str, Any]) -> tuple[TensorType, ...]:
         """The types of the results of one of its ops. Raises OpError for operands that are no floats where the signature has such."""
@@ -103,7 +123,7 @@ class Recurrence:
     @cached_property
     def _declared(self) -> dict[str, tree.TensorType | None]:
         """Operand or state -> its type."""
-        return {p.name: tensor_of(p) for p in self.extend.decl.params}
+        return {p.name: tensor_of(p) for p in (self.extend if self.state else self.op).decl.params}
 
     # ---------------------------------------------------------------- streaming
     def _stream(self, time: dict[str, tuple[int, ...]], **arguments: Any) -> Extension | None:
@@ -115,11 +135,14 @@ class Recurrence:
         for name, axis in self.time.items():
             if not name.startswith("->") and isinstance(arguments.get(name), TensorType) and here.get(name) != (axis,):
                 raise OpError(f"`{name}` does not move along the stream as the other operands do", name)
+        for name in here.keys() - self.time.keys():
+            raise OpError(f"`{name}` is the same for all positions, and this one moves along the stream", name)
         return Extension(self.extend.name, self.state_types(arguments))
 
-    def state_types(self, arguments: dict[str, Any]) -> dict[str, TensorType]:
-        """The types of the states for operands of these types."""
-        return dict(zip(self.state, infer_by_signature(self._states, {k: v for k, v in arguments.items() if k in self.operands})))
+    def state_types(self, arguments: dict[str, Any], length: Size | None = None) -> dict[str, TensorType]:
+        """The types of the states for operands of these types. `length`: the room of a state that grows; the user's unless given."""
+        room = {LENGTH: sym(LENGTH) if length is None else length} if self.grows else {}
+        return dict(zip(self.state, infer_by_signature(self._states, {k: v for k, v in arguments.items() if k in self.operands} | room)))
 
     @cached_property
     def _states(self) -> Op:
@@ -130,7 +153,7 @@ class Recurrence:
     def _with_state(self, sample: dict[str, Any]) -> dict[str, Any]:
         from archdsl.ops.rules import Sample
 
-        types = self.state_types({k: v for k, v in sample.items() if isinstance(v, TensorType)})
+        types = self.state_types({k: v for k, v in sample.items() if isinstance(v, TensorType)}, ROOM)
         return {**sample, **{n: Sample(t.dtype, t.shape, -1.0, 1.0) for n, t in types.items()}}
 
     def _saves(self, needs: Any = (), **arguments: Any) -> tuple[str, ...]:
@@ -160,10 +183,15 @@ class Recurrence:
 
     def _fits(self, given: list[Any], states: tuple[Any, ...]) -> None:
         """Raises OpError unless the states are those of such operands. Models check theirs as a whole, at their door."""
-        for name, x, expected in zip(self.state, states, self.zeros(given)):
+        for name, x, expected in zip(self.state, states, self.zeros(given, self._room(states))):
             if not hasattr(x, "shape") or x.shape != expected.shape or x.dtype != expected.dtype:
                 told = f"{x.dtype} {list(x.shape)}" if hasattr(x, "shape") else type(x).__name__
                 raise OpError(f"`{self.extend.name}`: the state `{name}` is {expected.dtype} {list(expected.shape)}, this is {told}", name)
+
+    def _room(self, states: tuple[Any, ...]) -> int:
+        """How many positions the first of some states has room for."""
+        names = axes_of(self.state_shapes[0]) if self.grows else []
+        return states[0].shape[names.index(LENGTH) - len(names)] if names and getattr(states[0], "ndim", 0) >= len(names) else 0
 
     def schema(self) -> tuple[list[str], list[str]]:
         """The tensors and the attributes of the torch op."""
@@ -181,7 +209,7 @@ class Recurrence:
 
     def _length(self, given: list[Any]) -> Any:
         """How many positions there are."""
-        return next(size(x, self.time[n]) for n, x in zip(self.operands, given) if n in self.time and x is not None)
+        return next((size(x, self.time[n]) for n, x in zip(self.operands, given) if n in self.time and x is not None), 1)
 
     def _one(self, given: list[Any], states: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[Any, ...]:
         """One position, written out."""
@@ -192,7 +220,7 @@ class Recurrence:
 
     def _widened(self, given: list[Any], states: tuple[Any, ...]) -> list[Any]:
         """Float operands in the dtype of the states."""
-        like = states[0] if states else None
+        like = states[0] if self.widens else None
         return [x.to(like.dtype) if like is not None and x is not None and is_float(x) else x for x in given]
 
     def _fold(self, given: list[Any], states: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[Any, ...]:
@@ -228,32 +256,35 @@ class Recurrence:
 
     def _reference(self, *args: Any, **attributes: Any) -> Any:
         given, _ = self.arguments(args, attributes)
-        found = self._stepwise(*given, *self.zeros(given), **attributes)
+        found = self._stepwise(*given, *self.zeros(given, self._length(given)), **attributes)
         return found[0] if self.results == 1 else found[:self.results]
 
-    def zeros(self, given: list[Any]) -> tuple[Any, ...]:
-        """The states before the first position, for operands that are tensors."""
+    def zeros(self, given: list[Any], length: int = 0) -> tuple[Any, ...]:
+        """The states before the first position, for operands that are tensors; `length`: the room of a state that grows."""
+        if not self.state:
+            return ()
         types = {n: TensorType(_name(x.dtype), tuple(x.shape)) for n, x in zip(self.operands, given) if x is not None}
         like = next(x for x in given if x is not None)
-        return tuple(torch.zeros(fixed(t), dtype=_wide(t.dtype, like.dtype), device=like.device) for t in self.state_types(types).values())
+        return tuple(torch.zeros(fixed(t), dtype=_wide(t.dtype, like.dtype), device=like.device) for t in self.state_types(types, length).values())
 
     # ---------------------------------------------------------------- the torch op
     @property
     def _kernel(self) -> Any:
-        return _registered(self)
+        return registered(self)
 
     def forward(self, *args: Any) -> tuple[Any, ...]:
         """The torch op's computation: operands, states (None: zeros), attributes."""
         n, m = len(self.operands), len(self.state)
         given, states, named = list(args[:n]), args[n:n + m], args[n + m:]
-        if m and states[0] is None:
+        begins = m and states[0] is None
+        if begins:
             states = self.zeros(given)
         attributes = dict(zip(self.attributes, named))
         found = self._nothing(given, tuple(states))
-        if found is None:
-            one = self._step is not None and self._length(given) == 1  # what a traced step computes, to the last bit
+        if found is None:  # a step computes what a traced one does, to the last bit
+            one = self._step is not None and self._length(given) == 1 and not (begins and self.grows)
             found = self._one(given, tuple(states), attributes) if one else self._fold(given, tuple(states), attributes)
-        return tuple(_apart(found, [*given, *states]))
+        return tuple(apart(found, [*given, *states]))
 
     def fake(self, *args: Any) -> tuple[Any, ...]:
         """Empty tensors of the results' shapes."""
@@ -261,14 +292,14 @@ class Recurrence:
         given, states = args[:n], args[n:n + m]
         like = next(x for x in given if x is not None)
         results = self.op.decl.outs
-        outs, kept = zip(results, self._shapes(given)), zip(self._states.decl.outs, self._shapes(given, self._states), states)
+        outs, kept = zip(results, self._shapes(given)), zip(self._states.decl.outs, self._shapes(given, self._states), states) if m else ()
         made = [like.new_empty(shape, dtype=_out_dtype(o.type, like)) for o, shape in outs]
         made += [like.new_empty(shape if s is None else s.shape, dtype=_out_dtype(o.type, like)) for o, shape, s in kept]
         return tuple(made)
 
     def _shapes(self, given: Sequence[Any], of: Op | None = None) -> list[tuple[Any, ...]]:
         """The shapes of the results for tensors, or those of the results of `of`, which has the same operands."""
-        sizes: dict[str, Any] = {}
+        sizes: dict[str, Any] = {LENGTH: 0}
         lead: tuple[Any, ...] = ()
         for name, x in zip(self.operands, given):
             kind = self._declared[name]
@@ -303,61 +334,12 @@ class Recurrence:
         for i, g in zip(floats, found):
             if tensors[i] is not None:
                 result[i] = g
-        return _apart(result, [*tensors, *grads])
-
-
-@cache
-def _registered(r: Recurrence) -> Any:
-    """The torch op, made when it is first called."""
-    import torch as t
-
-    n, m = len(r.operands), len(r.state)
-    tensors, attributes = r.schema()
-    results = ", ".join(["Tensor"] * (r.results + m))
-    forward = t.library.custom_op(f"archdsl::{r.name}", r.forward, mutates_args=(), schema=f"({', '.join(tensors + attributes)}) -> ({results})")
-    forward.register_fake(r.fake)
-    backward = t.library.custom_op(f"archdsl::{r.name}_backward", r.backward, mutates_args=(),
-                                   schema=f"({', '.join(['Tensor?[] tensors', 'Tensor?[] grads', *attributes])}) -> Tensor[]")
-    backward.register_fake(lambda tensors, grads, *named: [t.empty(0) if x is None else t.empty_like(x) for x in tensors])
-
-    def setup(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs[:n + m])
-        ctx.named = inputs[n + m:]
-
-    def pull(ctx: Any, *grads: Any) -> tuple[Any, ...]:
-        saved = list(ctx.saved_tensors)
-        found = backward(saved, list(grads), *ctx.named)
-        return (*(g if x is not None and x.is_floating_point() else None for x, g in zip(saved, found)), *(None for _ in ctx.named))
-
-    forward.register_autograd(pull, setup_context=setup)
-    return getattr(t.ops.archdsl, r.name)
+        return apart(result, [*tensors, *grads])
 
 
 def recurrent(signature: str, *, state: dict[str, str], **rules: Any) -> Callable[[Fold], Recurrence]:
     """Registers the decorated body under the name that starts the signature, and its extension."""
     return lambda body: Recurrence(signature, state, body, rules)
-
-
-def _apart(results: Iterable[Any], given: list[Any]) -> list[Any]:
-    """Results that share no memory with what was given or with each other, as torch wants them of its ops, and keep none that is not theirs."""
-    taken = {x.untyped_storage().data_ptr() for x in given if x is not None}
-    found: list[Any] = []
-    for x in results:
-        if x.untyped_storage().data_ptr() in taken or not _plain(x):
-            x = x.clone(memory_format=torch.contiguous_format)
-        taken.add(x.untyped_storage().data_ptr())
-        found.append(x)
-    return found
-
-
-def _plain(x: Any) -> bool:
-    """Whether a tensor fills its own memory in order, axes of size 1 included: as the empty ones do that stand for it in a compiled graph."""
-    step = 1
-    for n, stride in zip(reversed(x.shape), reversed(x.stride())):
-        if stride != step:
-            return False
-        step *= n
-    return step == x.untyped_storage().nbytes() // x.element_size()
 
 
 # ---------------------------------------------------------------- types

@@ -160,7 +160,7 @@ def installed(name: str) -> bool:
 
 
 FAMILIES = ("attention", "caches", "constants", "conv", "experts", "foreign", "gated", "indexing", "layout", "linear", "memories",
-            "norms", "pointwise", "random", "reduction", "ssm", "time")
+            "norms", "pointwise", "random", "reduction", "ssm", "time", "toeplitz")
 _loaded = False
 
 

@@ -11,6 +11,7 @@ from archdsl.diagnostics.model import error
 from archdsl.dims import Dim, Size, sym, symbols
 from archdsl.flatten import copy_node
 from archdsl.graph import Graph, Guard, Node, TensorType, Value
+from archdsl.ops.registry import LENGTH
 from archdsl.records import replace
 from archdsl.streaming.definition import DOCUMENTS, POSITION, START, Context, Definition, Made, Session
 from archdsl.streaming.model import Slot, Source, Streamed
@@ -48,7 +49,8 @@ class _Root:
         definition = Definition(Session(self.form, axis), graph, context)
         if self.form == "packed":
             return self._packed(definition, guards)
-        if longest is not None or POSITION in definition.counters or START in definition.counters:
+        grows = any(LENGTH in symbols(s) for _, t, *_ in definition.slots for s in t.shape)
+        if longest is not None or grows or POSITION in definition.counters or START in definition.counters:
             definition.counter(POSITION)
         made = definition.finish()
         _same_for_all_rows(made)

@@ -95,7 +95,7 @@ def test_results_have_the_type_of_the_first_operand(name: str):
         torch_types = {"bf16": torch.bfloat16, "f32": torch.float32, "float": torch.float32}
         operands, states, named = sample(r)
         operands = [x if x is None else x.to(torch_types[mixed[n].dtype]) for n, x in zip(r.operands, operands)]
-        states = [torch.zeros(fixed(t), dtype=torch_types[t.dtype]) for t in r.state_types(mixed).values()]
+        states = [torch.zeros(fixed(t), dtype=torch_types[t.dtype]) for t in r.state_types(mixed, 3).values()]
         found = r._kernel(*operands, *states, *named)
         assert all(y.dtype == torch_types[own] for y in found[:r.results])
         assert [s.dtype for s in found[r.results:]] == [s.dtype for s in states]

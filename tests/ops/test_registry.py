@@ -51,9 +51,14 @@ def _or_skip(model: str, run: Callable[[], Any]) -> Any:
 
 # ---------------------------------------------------------------- cost
 def _counted(call: Call) -> int:
-    """Multiply-accumulates that torch counts; vectors, which its counter leaves out, are counted here."""
+    """Multiply-accumulates that torch counts; vectors and FFTs, which its counter leaves out, are counted here: N ⌈log₂ N⌉ for N real numbers."""
+    def fft(n: int, total: int) -> int:
+        return 2 * total * (n - 1).bit_length()
+
+    ffts = {torch.ops.aten._fft_r2c: lambda a, dim, *_, **__: fft(math.prod(a[d] for d in dim), math.prod(a)),
+            torch.ops.aten._fft_c2r: lambda a, dim, *_, out_shape, **__: fft(math.prod(out_shape[d] for d in dim), math.prod(out_shape))}
     vectors = {torch.ops.aten.mv: lambda a, b, *_, **__: 2 * math.prod(a), torch.ops.aten.dot: lambda a, b, *_, **__: 2 * math.prod(a)}
-    with FlopCounterMode(display=False, custom_mapping=vectors) as counter, sdpa_kernel(SDPBackend.MATH):
+    with FlopCounterMode(display=False, custom_mapping={**vectors, **ffts}) as counter, sdpa_kernel(SDPBackend.MATH):
         call(reference=True)  # the counter does not see into kernels
     assert counter.get_total_flops() % 2 == 0
     return counter.get_total_flops() // 2

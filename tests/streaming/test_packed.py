@@ -29,7 +29,7 @@ def test_packed_is_separate(name: str, variant: str | None, knobs: dict[str, Any
     close(packed(x, torch.tensor([sum(LENGTHS)])), whole(x), 1e-10)
 
 
-@pytest.mark.parametrize("name", ["gla", "linear_attention", "delta_rule", "shift", "causal_conv"])
+@pytest.mark.parametrize("name", ["gla", "linear_attention", "delta_rule", "shift", "causal_conv", "long_conv", "toeplitz_attention"])
 def test_recurrences(name: str):
     """Results and gradients, operands without time included."""
     r = RECURRENCES[name]

@@ -12,7 +12,7 @@ import torch
 import archdsl
 from archdsl.lower.emit_python import python_source
 from archdsl.lower.recurrences import Functions
-from archdsl.ops.recurrent import RECURRENCES, Recurrence
+from archdsl.ops.recurrent import KERNELS, RECURRENCES, Recurrence
 from archdsl.ops.registry import load
 from archdsl.store import compile_to
 from tests.ops.cases import Call
@@ -108,24 +108,26 @@ def test_parallel_form_with_gradients(name: str):
 load()
 
 
-@pytest.mark.parametrize("name", sorted(RECURRENCES))
+@pytest.mark.parametrize("name", sorted([*RECURRENCES, *KERNELS]))
 def test_every_recurrent_op_as_a_function(name: str):
     """On its samples, from zeros and from a state, in float64 and in bfloat16, where floats are computed with in float32."""
-    r: Recurrence = RECURRENCES[name]
+    r: Recurrence = {**KERNELS, **RECURRENCES}[name]
     functions = Functions()
     functions.add(r)
     namespace: dict[str, Any] = {}
     lines = [*sorted(functions.imports), "import torch", "import torch.nn.functional as F", *functions.numbers, *functions.functions]
     exec("\n".join(lines), namespace)
-    for i, sample in enumerate(r.extend.samples()):  # type: ignore[misc]
+    op = r.extend if r.state else r.op
+    for i, sample in enumerate(op.samples()):  # type: ignore[misc]
         for dtype, within in ((torch.float64, 1e-12), (torch.bfloat16, 1e-2)):
-            call = Call(f"{name}_extend", i, dtype)
+            call = Call(op.name, i, dtype)
             operands, states = call.args[:len(r.operands)], call.args[len(r.operands):]
             given = {k: v for k, v in call.attrs.items() if k in sample}
             for before in ((None,) * len(states), states):
                 from_zeros = r.zeros(list(operands)) if before and before[0] is None else before
                 expected = r._fold(list(operands), tuple(from_zeros), call.attrs)
-                torch.testing.assert_close(tuple(namespace[name](*operands, *before, **given)), tuple(expected), rtol=within, atol=within)
+                found = namespace[name](*operands, *before, **given)
+                torch.testing.assert_close(tuple(found) if r.state else (found,), tuple(expected), rtol=within, atol=within)
 
 
 def test_states_that_do_not_fit():

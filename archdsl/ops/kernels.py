@@ -1,0 +1,67 @@
+"""Bodies as opaque torch ops that keep their operands alone: the backward pass computes the forward pass again."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from archdsl.lazy import torch
+
+if TYPE_CHECKING:
+    from archdsl.ops.recurrent import Recurrence
+
+
+@cache
+def registered(r: Recurrence) -> Any:
+    """The torch op, made when it is first called."""
+    import torch as t
+
+    n, m = len(r.operands), len(r.state)
+    tensors, attributes = r.schema()
+    results = ", ".join(["Tensor"] * (r.results + m))
+    forward = t.library.custom_op(f"archdsl::{r.name}", lambda *args: one_or_all(r.forward(*args)), mutates_args=(),
+                                  schema=f"({', '.join(tensors + attributes)}) -> ({results})")
+    forward.register_fake(lambda *args: one_or_all(r.fake(*args)))
+    backward = t.library.custom_op(f"archdsl::{r.name}_backward", r.backward, mutates_args=(),
+                                   schema=f"({', '.join(['Tensor?[] tensors', 'Tensor?[] grads', *attributes])}) -> Tensor[]")
+    backward.register_fake(lambda tensors, grads, *named: [t.empty(0) if x is None else t.empty_like(x) for x in tensors])
+
+    def setup(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.save_for_backward(*inputs[:n + m])
+        ctx.named = inputs[n + m:]
+
+    def pull(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        saved = list(ctx.saved_tensors)
+        found = backward(saved, list(grads), *ctx.named)
+        return (*(g if x is not None and x.is_floating_point() else None for x, g in zip(saved, found)), *(None for _ in ctx.named))
+
+    forward.register_autograd(pull, setup_context=setup)
+    called = getattr(t.ops.archdsl, r.name)
+    return called if r.results + m > 1 else lambda *args: (called(*args),)
+
+
+def one_or_all(found: tuple[Any, ...]) -> Any:
+    """What a torch op gives: a result of its own is no tuple."""
+    return found[0] if len(found) == 1 else found
+
+
+def apart(results: Iterable[Any], given: list[Any]) -> list[Any]:
+    """Results that share no memory with what was given or with each other, as torch wants them of its ops, and keep none that is not theirs."""
+    taken = {x.untyped_storage().data_ptr() for x in given if x is not None}
+    found: list[Any] = []
+    for x in results:
+        if x.untyped_storage().data_ptr() in taken or not _plain(x):
+            x = x.clone(memory_format=torch.contiguous_format)
+        taken.add(x.untyped_storage().data_ptr())
+        found.append(x)
+    return found
+
+
+def _plain(x: Any) -> bool:
+    """Whether a tensor fills its own memory in order, axes of size 1 included: as the empty ones do that stand for it in a compiled graph."""
+    step = 1
+    for n, stride in zip(reversed(x.shape), reversed(x.stride())):
+        if stride != step:
+            return False
+        step *= n
+    return step == x.untyped_storage().nbytes() // x.element_size()
