@@ -68,7 +68,7 @@ def example(block: tree.Block) -> tuple[str, str]:
     expression, inputs = APPLIED.get(block.name, ("", ""))
     try:
         given = [ARGUMENTS[p.name] for p in block.params if p.default is None and not expression]
-        needed = [p for p in block.inputs if p.type is not None and p.default is None and not inputs]
+        needed = [p for p in block.inputs if isinstance(p.type, tree.TensorType) and p.default is None and not inputs]
         inputs = inputs or ", ".join(f"{p.name}: {INPUTS[' '.join(p.type.span.text.split())]}" for p in needed)
     except KeyError as unknown:
         raise ValueError(f"the library's block {block.name} has no example for its {unknown}: say one in docs/applied.py") from None
