@@ -4,15 +4,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
+from archdsl.diagnostics.stages import MOST_EARLY, independent
 from archdsl.elaborate.bindings import static_names
 from archdsl.elaborate.entries import check_entries
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import MAX_LINES, room
 from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, reaches_nothing
+from archdsl.elaborate.record_defaults import record_defaults
 from archdsl.files import located, read_source, shipped_files
 from archdsl.graph import Graph, Knob
 from archdsl.modules import MAX_FOUND, Library, Module, family
@@ -325,11 +328,17 @@ def check_module(module: Module, session: Session, lints: bool, kept: Kept | Non
         found.add(d)
     for d in resolve(module, kept):
         found.add(d)
-    if not found.found:
+    early = tuple(found.found)
+    if not module.diagnostics and len(early) <= MOST_EARLY:
         # a line counts when something stands on it
         lines = min(module.source.text.count("\n"), (MAX_TOKENS - module.library.left) // 5, MAX_LINES)
         with session.one_budget(lines):
-            _elaborate_all(module, models, session, found, kept)
+            later = Collector() if early else found
+            _elaborate_all(module, models, session, later, kept)
+            if not early and not found.found:
+                _hold_against(module, models, found, kept)
+        for d in independent(early, later.found) if early else ():
+            found.add(d)
     if lints and not found.found:
         from archdsl.lints import lint
 
@@ -374,6 +383,8 @@ def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
 
 
 def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None) -> None:
+    for d in record_defaults(module, session):
+        found.add(d)
     for spec in models.values():
         if not _try(lambda: spec.elaborate(), found):  # noqa: B023
             break
@@ -390,14 +401,17 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
     if not found.found:
         for variant in (None, *known):
             _try(lambda: _entries_agree(models, variant), found)  # noqa: B023
-    if not found.found:
-        from archdsl.claims import check_claims
-        from archdsl.names import check_names
-        from archdsl.spaces import check_spaces
 
-        for faults in (check_claims(module, models), check_spaces(module, models), check_names(module, models, kept)):
-            for d in faults[:MAX_FOUND]:
-                found.add(d)
+
+def _hold_against(module: Module, models: dict[str, Spec], found: Collector, kept: Kept | None) -> None:
+    """What claims, spaces and foreign names say of models without faults."""
+    from archdsl.claims import check_claims
+    from archdsl.names import check_names
+    from archdsl.spaces import check_spaces
+
+    for faults in (check_claims(module, models), check_spaces(module, models), check_names(module, models, kept)):
+        for d in faults[:MAX_FOUND]:
+            found.add(d)
 
 
 def check_file(path: str, lints: bool = False) -> list[Diagnostic]:
@@ -409,16 +423,21 @@ def check_file(path: str, lints: bool = False) -> list[Diagnostic]:
     return _check(source, _folder(path), lints)
 
 
-def check_text(text: str, path: str, lints: bool = False) -> list[Diagnostic]:
-    """The same of a text that is to stand in the file `path`."""
-    return _check(Source(path, text), _folder(path), lints)
+def check_text(text: str, path: str, lints: bool = False, trials: bool = True) -> list[Diagnostic]:
+    """The same of a text that is to stand in the file `path`. `trials`: fixes are tried before they are offered."""
+    return _check(Source(path, text), _folder(path), lints, trials)
 
 
-def _check(source: Source, folder: str, lints: bool) -> list[Diagnostic]:
+def _check(source: Source, folder: str, lints: bool, trials: bool = True) -> list[Diagnostic]:
+    began = process_time()
     try:
         _, found = _load(source, folder, lints)
     except ArchError as e:
         found = e.diagnostics
+    if trials and any(d.severity == "error" for d in found):
+        from archdsl.trials.search import tried
+
+        found = tried(found, source, process_time() - began)
     return sorted(found, key=lambda d: (d.span.source.path, d.span.start))
 
 

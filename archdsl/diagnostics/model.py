@@ -34,7 +34,8 @@ class Given:
 @record(frozen=True)
 class Diagnostic:
     """`label` stands under the primary span, `labels` are secondary places, `notes` derived facts, `help` actions. For those who look for the cause:
-    `given`, how the names at the place got their values, from the inside out; `division`, the two numbers of one that is not exact."""
+    `given`, how the names at the place got their values, from the inside out; `division`, the two numbers of one that is not exact; `rivals`, fixes
+    that are less likely, offered when trying them shows that they are right."""
 
     code: str
     message: str
@@ -47,6 +48,7 @@ class Diagnostic:
     severity: Literal["error", "warning"] = "error"
     given: tuple[Given, ...] = field(default=(), compare=False, repr=False)
     division: tuple[int, int] | None = field(default=None, compare=False, repr=False)
+    rivals: tuple[Fix, ...] = field(default=(), compare=False, repr=False)
 
 
 class ArchError(Exception):
@@ -64,9 +66,10 @@ class ArchError(Exception):
 
 def error(code: str, message: str, span: Span, label: str = "", *, labels: tuple[Label, ...] = (), notes: tuple[str, ...] = (),
           help: tuple[str, ...] | str = (), fixes: tuple[Fix, ...] = (),
-          division: tuple[int, int] | None = None) -> ArchError:
+          division: tuple[int, int] | None = None, rivals: tuple[Fix, ...] = ()) -> ArchError:
     """An ArchError with one diagnostic."""
-    return ArchError(Diagnostic(code, message, span, label, labels, notes, (help,) if isinstance(help, str) else help, fixes, division=division))
+    return ArchError(Diagnostic(code, message, span, label, labels, notes, (help,) if isinstance(help, str) else help, fixes, division=division,
+                                rivals=rivals))
 
 
 @record()

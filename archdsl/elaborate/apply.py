@@ -186,15 +186,15 @@ def _apply_outlined(frame: Frame, template: Template, args: Args, span: Span, se
 
 def _renamed(frame: Frame, e: ArchError, template: Template, segment: str, span: Span) -> ArchError:
     """With a name that is free beside the one that is taken."""
-    from archdsl.elaborate.proposals import mentioned, other_name
+    from archdsl.elaborate.proposals import other_name, spoken_of
 
     if _in_std(span) or "." in segment:
         return e
     body = _body_of(template) or template
     above = join(frame.prefix, "")
     taken = {p.removeprefix(above).split(".")[0] for p in frame.builder.home.owners if p.startswith(above)}
-    fixes = other_name(span, snake(body.ref.decl.name), taken, mentioned(frame.module.tree))
-    return ArchError(*(replace(d, help=(), fixes=fixes) if d.code == "A0211" else d for d in e.diagnostics))
+    fixes, rivals = other_name(span, snake(body.ref.decl.name), taken, spoken_of(frame.module.tree))
+    return ArchError(*(replace(d, help=(), fixes=fixes, rivals=rivals) if d.code == "A0211" else d for d in e.diagnostics))
 
 
 def _in_std(span: Span) -> bool:

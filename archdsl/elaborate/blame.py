@@ -16,7 +16,7 @@ from archdsl.syntax import tree
 ALWAYS = frozenset(("A0303", "A0310"))  # rules on numbers
 SETTINGS = ALWAYS | {"A0301", "A0304", "A0305", "A0308"}  # what fits at the defaults and not with settings
 NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
-DIVISOR = re.compile(r"(?:/|%)\s*([A-Za-z_]\w*)")
+DIVISOR = re.compile(r"(?:/|%)\s*\(?(?:\d+\s*\*\s*)?([A-Za-z_]\w*)")
 
 
 def blamed(faults: Iterable[Diagnostic], decl: tree.Model, overrides: tuple[Override, ...], knobs: dict[str, Knob]) -> list[Diagnostic]:
@@ -63,7 +63,7 @@ def _number(knob: Knob, o: Override | None) -> Any:
 def _small(d: Diagnostic, knob: Knob, candidate: tuple[str, Override | None, Span]) -> bool:
     """Whether a small change of the number makes the division exact: of two numbers, the one that is further off is hardly the slip."""
     value = _number(knob, candidate[1])
-    return any(abs(int(fix.edits[0][1]) - value) < value / 2 for fix in _fixes(d, value, knob, candidate[2]))
+    return any(n != value and abs(n - value) < value / 2 for n in _near(d, value))
 
 
 def _written(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], knobs: dict[str, Knob]) -> Iterator[tuple[str, Override | None, Span]]:
@@ -126,16 +126,20 @@ def _expanded(names: list[str], bindings: dict[str, str]) -> list[str]:
 
 
 def _fixes(d: Diagnostic, value: Any, knob: Knob, span: Span) -> tuple[Fix, ...]:
-    """Other numbers for the one at the span: divisors of what is divided, multiples of what divides; those of its domain first."""
-    if type(value) is not int or d.division is None:
-        return ()
-    a, b = d.division
-    if value == b and a > 0:
-        near = [n for n in range(1, min(a, 4 * abs(b) + 64) + 1) if a % n == 0]
-    elif value == a and b > 0:
-        near = [n for n in ((a // b) * b, (a // b + 1) * b, (a // b + 2) * b) if n > 0]
-    else:
-        return ()
+    """Other numbers for the one at the span, those of its domain first."""
+    near = _near(d, value)
     inside: Any = knob.allowed if isinstance(knob.allowed, Domain) and not knob.allowed.fault else None
     near.sort(key=lambda n: (inside is not None and not inside.contains(n), abs(n - value), -n))
     return tuple(Fix(f"replace by `{n}`", ((span, str(n)),)) for n in near if n != value)[:3]
+
+
+def _near(d: Diagnostic, value: Any) -> list[int]:
+    """Numbers with which the division is exact: divisors of what is divided, multiples of what divides."""
+    if type(value) is not int or d.division is None:
+        return []
+    a, b = d.division
+    if value > 0 and b % value == 0 and a > 0:  # the divisor, or a factor of it
+        return [n for n in range(1, min(a, 4 * value + 64) + 1) if a % (b // value * n) == 0]
+    if value == a and b > 0:
+        return [n for n in ((a // b) * b, (a // b + 1) * b, (a // b + 2) * b) if n > 0]
+    return []

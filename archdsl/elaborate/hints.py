@@ -83,9 +83,19 @@ def nearest_help(name: str, names: Iterable[str], span: Span | None) -> tuple[tu
 
 
 def mend(name: str, names: Iterable[str], span: Span | None, otherwise: tuple[str, ...] | str = ()) -> dict[str, Any]:
-    """`help` and `fixes` of a fault about a name at (or inside of) a span, as keywords; `otherwise` is the help where no name is near."""
+    """`help`, `fixes` and `rivals` of a fault about a name at (or inside of) a span, as keywords; `otherwise` is the help where no name is near."""
+    names = list(names)
     help, fixes = nearest_help(name, names, place_of(name, span))
-    return {"help": help or (() if fixes else (otherwise,) if isinstance(otherwise, str) else otherwise), "fixes": fixes}
+    otherwise = (otherwise,) if isinstance(otherwise, str) else otherwise
+    return {"help": help or (() if fixes else otherwise), "fixes": fixes, "rivals": rivals(name, names, fixes)}
+
+
+def rivals(name: str, names: Iterable[str], fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
+    """The other near names, in the place of the nearest."""
+    if len(fixes) != 1:
+        return ()
+    span = fixes[0].edits[0][0]
+    return tuple(Fix(f"replace by `{c}`", ((span, c),)) for c in nearest(name, names)[1:3])
 
 
 def place_of(name: str, span: Span | None) -> Span | None:

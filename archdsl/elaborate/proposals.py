@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from archdsl.diagnostics.model import Fix, Label
+from archdsl.elaborate.hints import segments
 from archdsl.graph import Value
 from archdsl.shapes import axis_names
 from archdsl.source import Span
@@ -71,24 +72,39 @@ def nearby_axes(axis: Any, rank: int, fits: Callable[[int], bool], span: Span | 
 
 
 # ---------------------------------------------------------------- addresses
-def mentioned(module: tree.Module) -> list[str]:
-    """Words in the addresses of foreign names that nothing in the file is called."""
-    whole = module.span.source.text
-    lines = [line for d in module.decls if isinstance(d, tree.Names) for line in d.lines if line.address]
+_CALL = re.compile(r"\bparams\(([\w.*{}, ]+)\)")
+
+
+def spoken_of(module: tree.Module) -> list[list[str]]:
+    """The names that foreign names, claims, variants and spaces speak of, those with the same address in front of them together."""
+    found: dict[tuple[str, ...], dict[str, None]] = {}
     for d in module.decls:
-        if isinstance(d, tree.Names):
-            whole = whole.replace(d.span.text, "")
-    called = set(re.findall(r"[A-Za-z_]\w*", whole))
-    words = dict.fromkeys(w for line in lines for w in re.findall(r"[A-Za-z_]\w*", re.sub(r"\{[a-z]\}", "", line.address or "")))
-    return [w for w in words if w not in called]
+        for address in _addresses(d):
+            place: tuple[str, ...] = ()
+            for segment in segments(address):
+                words = re.findall(r"[A-Za-z_]\w*", segment) if "{" not in segment or "," in segment else []  # `{i}` stands for a number
+                found.setdefault(place, {}).update(dict.fromkeys(words))
+                place = (*place, segment if words else "*")
+    return [list(names) for names in found.values()]
 
 
-def other_name(span: Span, own: str, taken: Container[str], mentioned: list[str]) -> tuple[Fix, ...]:
-    """Another name for an application whose address is taken: one that foreign names speak of and nothing has, its own, or that with a number.
-    `taken`: names beside it."""
+def _addresses(d: tree.Decl) -> list[str]:
+    if isinstance(d, tree.Names):
+        return [line.address for line in d.lines if line.address]
+    if isinstance(d, tree.Claim):
+        return [address.strip() for arguments in _CALL.findall(d.span.text) for address in arguments.split(",")]
+    return [s.address for s in d.settings if "." in s.address] if isinstance(d, tree.Variant) else []
+
+
+def other_name(span: Span, own: str, taken: Container[str], spoken: list[list[str]]) -> tuple[tuple[Fix, ...], tuple[Fix, ...]]:
+    """Other names for an application whose address is taken, and further ones that are less likely: those that addresses speak of beside names that
+    are there, and which nothing has; its own, or that with a number. `taken`: names beside it."""
     own = next(n for n in (own, *(f"{own}_{i}" for i in range(2, 100))) if n not in taken)
-    names: dict[str, Any] = dict.fromkeys([*([own] if own in mentioned else []), *(m for m in mentioned if m not in taken), own])
-    return tuple(fix for name in list(names)[:MOST] for fix in _named(span, name))
+    likely = sorted((g for g in spoken if any(n in taken for n in g)), key=lambda g: -sum(n in taken for n in g))
+    free = list(dict.fromkeys(n for g in likely for n in g if n not in taken))
+    names: list[str] = list(dict.fromkeys([*([own] if own in free else []), *free[: MOST - 1], own, *free]))
+    fixes = [fix for name in names for fix in _named(span, name)]
+    return tuple(fixes[:MOST]), tuple(fixes[MOST:])
 
 
 def _named(span: Span, name: str) -> tuple[Fix, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.elaborate import library
-from archdsl.elaborate.hints import did_you_mean, nearest, nearest_help, of_torch
+from archdsl.elaborate.hints import did_you_mean, nearest, nearest_help, of_torch, rivals
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
 
@@ -21,6 +21,7 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     from archdsl.modules import library_exports
 
     help: tuple[str, ...] = ()
+    others: tuple[Fix, ...] = ()
     told = of_torch(name, span)
     where = library.module_of(name)
     if where:
@@ -33,6 +34,7 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
         close = next(iter(nearest(name, [*here, *(library_exports() if name[:1].isupper() else ())])), None)
         if close is None or close in here:
             help, fixes = nearest_help(name, here, span)
+            others = rivals(name, here, fixes)
         else:
             module = library_exports()[close]
             edits = ((span, close), import_edit(frame.module, module, close, span.source))
@@ -41,7 +43,7 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
             help = (*help, f"text stands in quotes: `--set 'ADDRESS=\"{name}\"'`")
     if _of_layout(name, span):
         help = (f"`{name}` is a size inside a layout, and known there alone: compute it, or bind it by a shape, `y: […, {name}] = …`", *help)
-    return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes)
+    return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes, rivals=others)
 
 
 def _of_layout(name: str, span: Span) -> bool:

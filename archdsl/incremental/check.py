@@ -54,6 +54,11 @@ class Checker:
         """Whether it would be well to begin anew, when there is time."""
         return len(self.alive) >= VERSIONS // 2
 
+    @property
+    def work(self) -> int:
+        """The steps that the last check took, without those of results that were known."""
+        return max(self.session.steps - self.kept.spared, 0)
+
     def check(self, text: str) -> Checked:
         """Everything that is wrong with a version. It never raises ArchError."""
         source = Source(self.path, text)
@@ -68,6 +73,7 @@ class Checker:
 
     def _check(self, source: Source) -> Checked | None:
         self.library.left, self.session.variants, self.session.steps = MAX_TOKENS, None, 0
+        self.kept.spared = 0
         self.session.graphs.clear()  # a graph of an earlier version knows only where it stood then
         try:
             with room(Span(source, 0, 0)):
@@ -95,7 +101,7 @@ class Checker:
         """The same without what is known: limits count all the work there is."""
         self.begin()
         module = Library().open(source, self.folder)
-        return Checked(source, module, check_text(source.text, self.path, lints=True))
+        return Checked(source, module, check_text(source.text, self.path, lints=True, trials=False))
 
     # ---------------------------------------------------------------- what an edit reaches
     def _changed(self, module: Module) -> set[str]:

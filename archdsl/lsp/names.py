@@ -261,7 +261,7 @@ def rename(document: Document, offset: int, new: str) -> list[Span]:
     text = document.text
     for u in sorted(found, key=lambda u: u.span.start, reverse=True):
         text = text[: u.span.start] + new + text[u.span.end :]
-    if not document.broken and any(d.severity == "error" for d in check_text(text, document.path)):
+    if not document.broken and any(d.severity == "error" for d in check_text(text, document.path, trials=False)):
         raise CannotRename(f"`{old}` is used in a way that renaming does not follow")
     return [u.span for u in found]
 

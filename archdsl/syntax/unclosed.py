@@ -105,8 +105,10 @@ def short_list(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
     fixes = tuple(Fix(f"insert `{closer}`" + (f" behind `{s.tokens[i - 1][1]}`" if len(ends) > 1 else ""), ((Span(s.run.source, end, end), closer),))
                   for i, end in zip(found, ends))
     label = Label(span(s, opened[0].token), f"opened by this `{opened[0].token[1]}`")
+    others = tuple(Fix(f"insert `{closer}` behind `{s.tokens[i - 1][1]}`", ((Span(s.run.source, end, end), closer),))
+                   for i in found[3:] for end in (s.tokens[i - 1][3],))
     fault = Diagnostic("A0109", f"{describe_open(s, opened[0])} is not closed", span(s, s.tokens[at]), f"`{closer}` is missing before this", (label,),
-                       fixes=fixes)
+                       fixes=fixes, rivals=others)
     return fault, Repair(at, 0, [(s.table.words.fixed[closer], closer, ends[0], ends[0])])
 
 

@@ -1,0 +1,237 @@
+"""Edits that may mend a fault, thought of from the tree and the place. None is offered before it has been tried."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+from archdsl.diagnostics.model import Diagnostic, Fix
+from archdsl.elaborate.bindings import bound_names, tensor_type
+from archdsl.records import record
+from archdsl.source import Span
+from archdsl.syntax import tree
+
+MOST = 12  # edits of one kind
+SHAPES = frozenset(("A0301", "A0302", "A0304", "A0305", "A0308"))
+RULES = SHAPES | {"A0204", "A0303", "A0310", "A0407"}
+_WORD = re.compile(r"[^\W\d]\w*")
+Edits = list[tuple[Span, str]]
+
+
+@record(frozen=True)
+class Group:
+    """Edits of one kind, the likeliest first. `alone`: one of them is believed only when no other of them is right as well; `spare`: they are tried
+    only where none before them was right."""
+
+    fixes: tuple[Fix, ...]
+    alone: bool = False
+    spare: bool = False
+
+
+class Place:
+    """A fault in the tree of its text: the nodes around it, and around what it points at beside."""
+
+    def __init__(self, d: Diagnostic, module: tree.Module):
+        self.d, self.module, self.source = d, module, d.span.source
+        given = [s for g in d.given for s in g.spans.values()]
+        spans = [d.span, *(label.span for label in d.labels), *given]
+        self.chains = [_around(module, s) for s in dict.fromkeys(spans) if s.source.path == self.source.path]
+        self.chain = self.chains[0]
+        self.decl = next((n for n in self.chain if isinstance(n, (tree.Block, tree.Model, tree.Fn, tree.Entry))), None)
+
+    def innermost(self, kind: Any) -> Any:
+        return next((n for n in self.chain if isinstance(n, kind)), None)
+
+    def calls(self) -> list[tree.Call]:
+        """The calls in the statement, argument or setting of each place, the nearest to the place first."""
+        out: dict[int, tree.Call] = {}
+        for chain in self.chains:
+            for around in (tree.Call, (tree.Statement, tree.Param, tree.Setting)):
+                home = next((n for n in chain if isinstance(n, around)), None)
+                out.update(_calls(home))
+        for statement in self.before():
+            out.update(_calls(statement))
+        return list(out.values())
+
+    def before(self) -> list[tree.Assign]:
+        """Of a shape: the statements that give what the statement at the place reads."""
+        home = self.innermost(tree.Statement)
+        if self.d.code not in SHAPES or home is None or _has_body(home):
+            return []
+        read = {n.id for n in _below(home) if isinstance(n, tree.Name)}
+        above = [n for n in _below(self.decl) if isinstance(n, tree.Assign) and n.span.end <= home.span.start] if self.decl is not None else []
+        last = {t.name: n for n in above for t in n.targets if t.name in read}
+        return list(last.values())
+
+    def variant(self) -> tree.Variant | None:
+        """The variant that the place is in, or that the fault is of."""
+        named = {m for note in self.d.notes for m in re.findall(r"^in the variant `(.*)`$", note)}
+        return self.innermost(tree.Variant) or next((v for v in self.module.decls if isinstance(v, tree.Variant) and v.name in named), None)
+
+    def names(self) -> list[str]:
+        """Names that may hold a value at the place: those that nothing reads now first, then one that the message speaks of."""
+        if self.decl is None:
+            return []
+        inputs = getattr(self.decl, "inputs", None) or ()
+        tensors = {p.name for p in inputs if tensor_type(p) is not None}
+        params = [p.name for p in getattr(self.decl, "params", ()) if not p.rest]
+        axes = [n for p in inputs if (kind := tensor_type(p)) is not None for axis in kind.shape.axes for n in bound_names(axis)]
+        above = [t.name for n in _below(self.decl) if isinstance(n, tree.Assign) and n.span.end <= self.d.span.start for t in n.targets]
+        loops = [w for n in self.chain if isinstance(n, tree.For) for w in _WORD.findall(n.pattern.span.text)]
+        read = {n.id for n in _below(self.decl) if isinstance(n, tree.Name)}
+        said = re.findall(r"`(\w+)`", self.d.message)
+        names = [n for n in dict.fromkeys([*loops, *params, *axes, *above]) if n not in tensors and n != "_"]
+        return sorted(names, key=lambda n: (n in read, n not in said))
+
+
+def groups(d: Diagnostic, module: tree.Module) -> Iterator[Group]:
+    """What may mend a fault: what its stage proposes, then what the tree suggests."""
+    place = Place(d, module)
+    yield Group(d.fixes)
+    yield Group(d.rivals[:MOST], spare=True)
+    for make, codes, alone, spare in _KINDS:
+        if d.code in codes and (fixes := tuple(make(place))[:MOST]):
+            yield Group(fixes, alone, spare)
+
+
+# ---------------------------------------------------------------- words and values
+def _quoted(place: Place) -> Iterator[Fix]:
+    """A word of a fixed choice, written without its quotes."""
+    node = place.innermost(tree.Name)
+    if node is not None and node.span == place.d.span and isinstance(place.chain[1], (tree.Param, tree.Arg, tree.Setting)):
+        yield _fix(f'replace by `"{node.id}"`', [(node.span, f'"{node.id}"')])
+
+
+def _other_values(place: Place) -> Iterator[Fix]:
+    """Another name in the place of a value that does not fit."""
+    span = place.d.span
+    if place.innermost(tree.Call) is not None and _WORD.fullmatch(span.text):
+        for name in place.names():
+            if name != span.text:
+                yield _fix(f"replace by `{name}`", [(span, name)])
+
+
+def _missing(place: Place) -> Iterator[Fix]:
+    """A name for an argument that is not given."""
+    call = place.innermost(tree.Call)
+    if call is None or not call.span.text.endswith(")"):
+        return
+    named = next((a for a in call.args if a.name), None)
+    for name in place.names():
+        if named is not None:
+            yield _fix(f"give `{name}`", [(Span(place.source, named.span.start, named.span.start), f"{name}, ")])
+        else:
+            end = Span(place.source, call.span.end - 1, call.span.end - 1)
+            yield _fix(f"give `{name}`", [(end, f", {name}" if call.args else name)])
+
+
+# ---------------------------------------------------------------- sizes
+def _parts_of_sizes(place: Place) -> Iterator[Fix]:
+    """A part of a computed argument instead of the whole: `d` for `2 * d`."""
+    for call in place.calls():
+        for a in call.args:
+            value = a.value
+            if isinstance(value, tree.Binary):
+                for part in (value.right, value.left):
+                    text = part.span.text
+                    if not text[:1].isdigit():
+                        text = text[1:-1] if text.startswith("(") and text.endswith(")") else text
+                        yield _fix(f"replace by `{text}`", [(value.span, text)])
+
+
+def _axes(place: Place) -> Iterator[Fix]:
+    """An axis that stands on one side of a layout alone, put on the other."""
+    node = place.innermost(tree.LayoutCall)
+    if node is None or node.output is None or len(node.inputs) != 1:
+        return
+    left, right = node.inputs[0], node.output
+    for name in re.findall(r"`(\w+)`", place.d.message):
+        here = [s for s in (left, right) if name in _WORD.findall(s.span.text)]
+        if len(here) == 1:
+            other = right if here[0] is left else left
+            texts = [a.span.text for a in other.axes]
+            for i in range(len(texts), -1, -1):
+                text = f"[{', '.join([*texts[:i], name, *texts[i:]])}]"
+                yield _fix(f"write `{text}`", [(other.span, text)])
+
+
+# ---------------------------------------------------------------- order
+def _exchanged_arguments(place: Place) -> Iterator[Fix]:
+    """Neighbours in an argument list, the other way round."""
+    for call in place.calls():
+        for named in (False, True):
+            args = [a.value for a in call.args if bool(a.name) is named and not a.spread and not isinstance(a.value, tree.Rest)]
+            for a, b in pairwise(args):
+                if a.span.text != b.span.text:
+                    yield _exchange(a.span, b.span)
+
+
+def _exchanged_settings(place: Place) -> Iterator[Fix]:
+    """Neighbours among the numbers of a variant, the other way round."""
+    variant = place.variant()
+    numbers = [s.value for s in variant.settings if isinstance(s.value, tree.Number)] if variant is not None else []
+    for a, b in pairwise(numbers):
+        if a.value != b.value:
+            yield _exchange(a.span, b.span)
+
+
+def _exchange(a: Span, b: Span) -> Fix:
+    return _fix(f"exchange `{_short(a)}` and `{_short(b)}`", [(a, b.text), (b, a.text)])
+
+
+def _short(span: Span) -> str:
+    text = " ".join(span.text.split())
+    return text if len(text) <= 24 else text[:20] + " …"
+
+
+# ---------------------------------------------------------------- signs
+def _comma(place: Place) -> Iterator[Fix]:
+    """`(0, 0) (0, 1)`: two items, not a call."""
+    before = place.source.text[: place.d.span.start].rstrip()
+    yield _fix("insert `,`", [(Span(place.source, len(before), len(before)), ",")])
+
+
+Maker = Callable[[Place], Iterator[Fix]]
+_KINDS: tuple[tuple[Maker, frozenset[str], bool, bool], ...] = (
+    (_quoted, frozenset(("A0201",)), False, True),
+    (_comma, frozenset(("A0110",)), False, True),
+    (_axes, frozenset(("A0308",)), False, True),
+    (_parts_of_sizes, SHAPES, False, False),
+    (_exchanged_arguments, RULES, True, False),
+    (_exchanged_settings, RULES, True, False),
+    (_other_values, frozenset(("A0204",)), False, True),
+    (_missing, frozenset(("A0203",)), False, True),
+)
+
+
+def _fix(title: str, edits: Edits) -> Fix:
+    return Fix(title, tuple(edits))
+
+
+def _around(module: tree.Module, span: Span) -> list[Any]:
+    """The nodes around a stretch of the text, the innermost first."""
+    out: list[Any] = []
+    level: list[Any] = list(module.decls)
+    while level:
+        node = next((n for n in level if n.span.start <= span.start and span.end <= n.span.end), None)
+        if node is None:
+            break
+        out.append(node)
+        level = list(tree.children(node))
+    return out[::-1]
+
+
+def _below(node: Any) -> Iterator[Any]:
+    yield node
+    for child in tree.children(node):
+        yield from _below(child)
+
+
+def _calls(node: Any) -> dict[int, tree.Call]:
+    """The calls in a statement, an argument or a setting, that has no body."""
+    return {id(n): n for n in _below(node) if isinstance(n, tree.Call)} if node is not None and not _has_body(node) else {}
+
+
+def _has_body(node: Any) -> bool:
+    return bool(getattr(node, "body", None))

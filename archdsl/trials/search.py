@@ -1,0 +1,168 @@
+"""Tries edits on a text with faults, and tells the faults with what came out."""
+from __future__ import annotations
+
+import re
+from time import process_time
+
+from archdsl.diagnostics.fixing import apply
+from archdsl.diagnostics.model import Diagnostic, Fix, Label
+from archdsl.incremental.check import Checker
+from archdsl.records import record, replace
+from archdsl.source import Source, Span
+from archdsl.syntax.parser import MAX_TOKENS, parse_some
+from archdsl.trials.candidates import groups
+
+MOST_FAULTS = 6  # of a text; where more is wrong, none of it is looked into
+WORK = 150_000  # steps of elaboration for all trials of a text: about half a second
+SECONDS = 1.0  # of this process, after which no further trial starts: not all work is counted in steps
+TRIAL = 1_500  # steps that reading and comparing cost
+OFFERED = 3  # fixes of one fault
+
+_NUMBERS = frozenset(("A0301", "A0303", "A0304", "A0305", "A0310", "A0407"))
+
+
+@record(frozen=True)
+class Proof:
+    """A fix after which its fault is gone and no new one has come; `mends`: the faults, by their number, that are gone."""
+
+    fix: Fix
+    mends: frozenset[int]
+
+
+def tried(found: list[Diagnostic], source: Source, spent: float = 0.0, most: int = WORK) -> list[Diagnostic]:
+    """The faults of a text: of each, the fixes that were found to be right, if there are such; without those that follow from another one.
+    `spent`: seconds that checking the text took."""
+    errors = [d for d in found if d.severity == "error"]
+    if spent > SECONDS / 2 or not 0 < len(errors) <= MOST_FAULTS or any(d.code == "A0602" for d in errors):
+        return found
+    search = Search(source, errors, most)
+    proofs = {i: search.prove(i, d) for i, d in enumerate(errors) if d.span.source.path == source.path}
+    follow = _consequences(proofs)
+    told = {id(d): _told(d, proofs.get(i, [])) for i, d in enumerate(errors)}
+    gone = {id(errors[i]) for i in follow}
+    return [told.get(id(d), d) for d in found if id(d) not in gone]
+
+
+class Search:
+    """One text, its errors, and how much work is left."""
+
+    def __init__(self, source: Source, errors: list[Diagnostic], most: int):
+        self.source, self.errors, self.left, self.until = source, errors, most, process_time() + SECONDS
+        self.checker = Checker(source.path)
+        self.module = parse_some(source, MAX_TOKENS)[0]
+
+    def _pay(self) -> None:
+        self.left -= TRIAL + self.checker.work
+
+    def prove(self, number: int, d: Diagnostic) -> list[Proof]:
+        """The fixes of one fault that are right."""
+        out: list[Proof] = []
+        seen: set[object] = set()
+        thought_of = list(groups(d, self.module))
+        if len(self.errors) == len(d.fixes) == sum(len(g.fixes) for g in thought_of) == 1:  # nothing to choose from
+            return []
+        for group in thought_of:
+            if group.spare and out:
+                continue
+            right: list[Proof] = []
+            for fix in group.fixes:
+                key = tuple((span.start, span.end, new) for span, new in fix.edits)
+                if key in seen or any(span.source.path != self.source.path for span, _ in fix.edits):
+                    continue
+                if self.left <= 0 or process_time() > self.until or len(right) >= (2 if group.alone else OFFERED):
+                    break
+                seen.add(key)
+                mends = self.mends(fix)
+                if number in mends and (fix in d.fixes or self.sound(number, fix, mends)):
+                    right.append(Proof(fix, mends))
+            if not (group.alone and len(right) > 1):
+                out += right
+        return out
+
+    def sound(self, number: int, fix: Fix, mends: frozenset[int]) -> bool:
+        """Whether nothing is wrong behind a fix and the first fixes of the other faults: a text with a fault is not looked through to the end."""
+        others = [d for i, d in enumerate(self.errors) if i not in mends]
+        edits = _edits(fix)
+        for other in others:
+            more = _edits(other.fixes[0]) if other.fixes else []
+            if not more or any(a <= y and x <= b for a, b, _ in edits for x, y, _ in more):
+                return False
+            edits += more
+        return not others or not self.errors_of(edits)
+
+    def errors_of(self, edits: list[tuple[int, int, str]]) -> list[Diagnostic]:
+        """What is wrong with the text behind edits."""
+        after = [d for d in self.checker.check(apply(self.source.text, edits)).diagnostics if d.severity == "error"]
+        self._pay()
+        return after
+
+    def mends(self, fix: Fix) -> frozenset[int]:
+        """The faults that are gone behind a fix; none where a new one has come."""
+        edits = _edits(fix)
+        after = self.errors_of(edits)
+        left = dict(enumerate(self.errors))
+        for d in after:
+            same = next((i for i, e in left.items() if e.code == d.code and e.message == d.message and _moved(e.span.start, edits) == d.span.start),
+                        None)
+            if same is None:
+                return frozenset()
+            del left[same]
+        return frozenset(left)
+
+
+def _edits(fix: Fix) -> list[tuple[int, int, str]]:
+    return [(span.start, span.end, new) for span, new in fix.edits]
+
+
+def _moved(at: int, edits: list[tuple[int, int, str]]) -> int:
+    return at + sum(len(new) - (end - start) for start, end, new in edits if end <= at)
+
+
+def _consequences(proofs: dict[int, list[Proof]]) -> set[int]:
+    """The faults that are gone with another one, whose own fixes mend no more than they."""
+    reach = {i: max((p.mends for p in found), key=len) for i, found in proofs.items() if found}
+    gone: set[int] = set()
+    for i in sorted(reach, key=lambda i: -len(reach[i])):
+        if i not in gone:
+            gone |= {j for j in reach[i] if j != i}
+    return gone
+
+
+def _told(d: Diagnostic, proofs: list[Proof]) -> Diagnostic:
+    """The fault with its right fixes: those that mend most first, one that puts a number for a name last."""
+    if not proofs:
+        return d
+    order = sorted(proofs, key=lambda p: (-len(p.mends), any(_hardens(span, new) for span, new in p.fix.edits)))
+    fixes = tuple(p.fix for p in order)
+    shown = fixes[:OFFERED] if all(len(f.edits) == 1 for f in fixes) else _with_exchange(fixes)
+    return _placed(replace(d, fixes=shown), shown[0])
+
+
+def _with_exchange(fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
+    """An exchange is offered beside the first of the others."""
+    single = [f for f in fixes if len(f.edits) == 1]
+    exchanges = [f for f in fixes if len(f.edits) > 1]
+    return tuple([*single[: OFFERED - 1], *exchanges][:OFFERED])
+
+
+def _hardens(span: Span, new: str) -> bool:
+    """Whether an edit writes a size as a number where the text around had a name."""
+    def numbers(text: str) -> int:
+        return sum(w.strip("[], ").isdigit() for w in text.split())
+
+    return numbers(new) > numbers(span.text)
+
+
+def _placed(d: Diagnostic, fix: Fix) -> Diagnostic:
+    """The fault where the right edit is: a bracket where it is missing, a number or a size where it is written."""
+    (span, new), *_ = fix.edits
+    if any(s.start <= d.span.end and d.span.start <= s.end for s, _ in fix.edits):
+        return d
+    if d.code == "A0109" and span.start == span.end:
+        token = re.compile(r"[ \t]*(\w+|[^\w\s])").match(span.source.text, span.end)
+        return d if token is None else replace(d, span=Span(span.source, *token.span(1)), label=f"`{new.strip()}` is missing before this")
+    if d.code in _NUMBERS:
+        labels = tuple(label for label in d.labels if label.span != span)
+        label = f"`{new}` would fit" if len(fix.edits) == 1 else "in the wrong order?"
+        return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *labels))
+    return d

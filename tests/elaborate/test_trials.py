@@ -1,0 +1,129 @@
+"""Fixes that are tried before they are offered: the right one first, the fault where it is, and no message for what follows from another."""
+from __future__ import annotations
+
+import pytest
+
+from archdsl.diagnostics.fixing import apply
+from archdsl.diagnostics.model import Diagnostic
+from archdsl.spec import check_text
+
+USE = "use std.linear { Linear }\nuse std.mixer { Attention }\nuse std.norm { RMSNorm }\nuse std.channel { SwiGLU }\n"
+NET = USE + """
+fn spread(a: int, b: float) -> float { return a * b }
+
+model Net(vocab: int = 11, d: int = 8, depth: int = 3, heads: int = 4, hidden: int = 20, mode: "fast" | "slow" = "fast")(
+  x: [B, T, d],
+) -> y: [B, T, vocab] {
+  layers: for i in range(depth) {
+    x = x + Attention(heads)(x) as attn
+    x = x + SwiGLU(hidden)(x) as mlp
+  }
+  z = rearrange(x, [B, T, (h w)] -> [B, h, T, w], h = heads)
+  x = rearrange(z, [B, h, T, w] -> [B, T, (h w)])
+  return x |> RMSNorm() as norm |> Linear(vocab) as head
+}
+
+variant wide { d = 32, depth = 5, heads = 16, hidden = 7 }
+variant slow { mode = "slow" }
+claim Net { params(norm) == 8 }
+names other of Net {
+  "out.*" <-> head.*
+  "last.*" <-> norm.*
+  "l.{i}.{a, b}.*.*" <-> layers.{i}.{attn, mlp}.*.*
+}
+"""
+
+
+def only(text: str) -> Diagnostic:
+    (found,) = check_text(text, "a.arch")
+    return found
+
+
+def planted(old: str, new: str) -> Diagnostic:
+    assert NET.count(old) == 1, old
+    return only(NET.replace(old, new))
+
+
+def mended(d: Diagnostic) -> list[str]:
+    """The texts that the fixes give."""
+    return [apply(d.span.source.text, [(span.start, span.end, new) for span, new in fix.edits]) for fix in d.fixes]
+
+
+def test_the_sound_text_is_sound():
+    assert check_text(NET, "a.arch") == []
+
+
+@pytest.mark.parametrize(("old", "new", "code"), [
+    ("Linear(vocab)", "Linear()", "A0203"),  # nothing else reads `vocab`
+    ("SwiGLU(hidden)", "SwiGLU()", "A0203"),
+    ("SwiGLU(hidden)", "SwiGLU(x)", "A0204"),
+    ("Linear(vocab)", "Linear(2 * vocab)", "A0305"),
+    ('mode = "slow"', "mode = slow", "A0201"),
+    ('"slow" = "fast"', '"slow" = fast', "A0201"),
+    ("[B, T, (h w)] -> [B, h, T, w], h = heads", "[B, T, (h w)] -> [B, h, w], h = heads", "A0308"),
+    ("z, [B, h, T, w]", "z, [B, T, w]", "A0308"),
+    ("Linear(vocab) as head", "Linear(vocab) as norm", "A0211"),
+    ("as mlp", "as attn", "A0211"),
+    ("d = 32, depth = 5, heads = 16", "d = 32, depth = 16, heads = 5", "A0303"),
+])
+def test_the_right_fix_is_among_those_offered(old: str, new: str, code: str):
+    d = planted(old, new)
+    assert d.code == code
+    assert NET in mended(d), [f.title for f in d.fixes]
+
+
+def test_every_fix_that_is_offered_after_trials_mends_the_text():
+    d = planted("Linear(vocab) as head", "Linear(vocab) as norm")
+    assert [check_text(text, "a.arch") for text in mended(d)] == [[]] * len(d.fixes) != []
+
+
+def test_a_size_is_told_where_it_is_computed():
+    d = planted("Linear(vocab)", "Linear(2 * vocab)")
+    assert d.fixes[0].title == "replace by `vocab`"
+
+
+def test_two_arguments_are_exchanged_when_exactly_one_order_fits():
+    text = USE + "block Two(a: int, b: int, c: int)(x: [B, d]) -> [B, d] {\n  require a % b == 0\n  require b % c == 0\n  return x\n}\n" \
+        "model M(d: int = 8)(x: [B, d]) -> [B, d] { return Two(6, 12, 3)(x) }\n"
+    d = only(text)
+    assert d.code == "A0310" and "exchange `6` and `12`" in [f.title for f in d.fixes]
+    d = only(text.replace("Two(6, 12, 3)", "Two(5, 10, 15)"))  # no exchange of neighbours fits
+    assert not any(f.title.startswith("exchange") for f in d.fixes)
+
+
+def test_a_bracket_is_told_where_it_is_missing():
+    d = planted("range(depth)", "range(depth")
+    assert check_text(mended(d)[0], "a.arch") == []
+    sizes = USE + "model M(s: list[int] = [4, 5])(x: [B, 4]) -> [B, 9] { return Linear(max(s[0], 4) + ceildiv(s[1, 2) + 2)(x) as a }\n"
+    d = only(sizes)
+    assert sizes.replace("s[1, 2)", "s[1], 2)") in mended(d) and d.span.text == ","
+
+
+def test_of_one_number_one_fault_is_told():
+    text = USE + "model M(d: int = 16, heads: int = 3, a: int = d / (2 * heads), b: int = d / heads)(x: [B, d]) -> [B, _] {\n" \
+        "  return Linear(a + b)(x) as out\n}\n"
+    d = only(text)
+    assert (d.code, d.span.text) == ("A0303", "3") and [f.title for f in d.fixes][:2] == ["replace by `4`", "replace by `2`"]
+
+
+def test_a_field_of_a_record_outside_of_its_domain():
+    text = "record Sizes { w: int = 9 in {4, 8}, n: int = 2 in 1..3 }\nmodel M(s: Sizes = Sizes())(x: [B, 4]) -> [B, 4] { return x }\n"
+    d = only(text)
+    assert (d.code, d.span.text) == ("A0407", "9") and d.fixes[0].title == "replace by `8`"
+
+
+def test_a_slow_text_is_not_tried(monkeypatch: pytest.MonkeyPatch):
+    from archdsl.trials import search
+
+    monkeypatch.setattr(search, "SECONDS", -1.0)
+    assert [f.title for f in planted("Linear(vocab)", "Linear()").fixes] == []
+
+
+def test_a_far_name_is_offered_when_the_nearest_does_not_fit():
+    d = only(USE + "model M(pd: int = 2)(x: [B, T, 4]) -> [B, T, 4] { return psd(x, [(0, 0), (0, 0), (0, 0)]) }\n")
+    assert d.fixes[0].title == "replace by `pad`"
+
+
+def test_two_items_without_a_comma():
+    d = only("model M()(x: [B, T]) -> [B, T + 2] { return pad(x, [(0, 0) (1, 1)]) }\n")
+    assert d.fixes[0].title == "insert `,`"
