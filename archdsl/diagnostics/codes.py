@@ -40,6 +40,8 @@ OWNERS = (
     "archdsl.cost.errors",       # A064x sizes that costs are asked for
     "archdsl.search.errors",     # A080x spaces
     "archdsl.lints",             # A07 lints
+    "archdsl.search.evaluators.errors",  # A0813, A0814 evaluators
+    "archdsl.study.errors",      # A082x, A083x studies
     "archdsl.draw.errors",       # A066x pictures
     "archdsl.cli.errors",        # A06 command line, A09 internal
 )

@@ -1,0 +1,150 @@
+"""What a study is to find out: everything that determines its archive, kept in study.json beside the spec and all that the spec imports."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from archdsl.files import read_json, write_whole
+from archdsl.records import field, fields, record
+from archdsl.search.model import Objective
+from archdsl.study.errors import about, damaged, named
+from archdsl.version import VERSION
+
+if TYPE_CHECKING:
+    from archdsl.search.model import Space
+    from archdsl.spec import Spec
+
+FORMAT = 1
+FILE = "study.json"
+FREE = ("budget", "source", "format")
+"""What may differ when a study is resumed: more trials, and where the spec came from."""
+
+
+@record(frozen=True)
+class Plan:
+    """`spec`: the file's name in the study's folder, `source`: as the user gave it. `files`: name -> digest of the spec and its imports. `settings`:
+    knobs that are fixed, as text. `strategy` and `evaluator` are texts of their registries. Limits are conditions of the language."""
+
+    spec: str
+    source: str
+    model: str
+    variant: str | None
+    files: dict[str, str]
+    objectives: tuple[Objective, ...]
+    strategy: str
+    evaluator: str
+    seed: int
+    budget: int
+    space: str | None = None
+    limits: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    asynchronous: bool = False
+    archdsl: str = VERSION
+    library: str = ""
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        told = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**told, "objectives": list(map(str, self.objectives)), "limits": list(self.limits)}
+
+
+def read_plan(folder: str) -> Plan:
+    """The plan of the study in a folder. Raises A0821 without one, A0824 for one that cannot be read."""
+    path = os.path.join(folder, FILE)
+    if not os.path.isfile(path):
+        raise about("A0821", f"there is no study in `{folder}`", folder, help="`archdsl search SPEC --objective NAME:min … -o STUDY` makes one")
+    try:
+        told = read_json(path)
+        if told["format"] != FORMAT:
+            raise damaged(path, f"its format is {told['format']}, this archdsl ({VERSION}) reads format {FORMAT}")
+        return Plan(**{**told, "objectives": read_objectives(told["objectives"]), "limits": tuple(told["limits"])})
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise damaged(path, f"{type(fault).__name__}: {fault}") from None
+
+
+def write_plan(folder: str, plan: Plan) -> None:
+    write_whole(os.path.join(folder, FILE), (json.dumps(plan.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def differences(old: Plan, new: Plan) -> list[str]:
+    """What keeps a study from being resumed under a new plan, one sentence each."""
+    told: list[str] = []
+    for f in fields(old):
+        a, b = getattr(old, f.name), getattr(new, f.name)
+        if a == b or f.name in FREE:
+            continue
+        if f.name == "files":
+            changed = sorted(n for n in a.keys() | b.keys() if a.get(n) != b.get(n))
+            told.append(f"the text of {', '.join(changed)} has changed")
+        elif f.name == "library":
+            told.append("the library that comes with archdsl has changed")
+        elif f.name == "archdsl":
+            told.append(f"it was made by archdsl {a}, this is {b}")
+        else:
+            told.append(f"{f.name} was {_shown(a)}, now it is {_shown(b)}")
+    return told
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={v}" for k, v in value.items()) or "none"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+# ---------------------------------------------------------------- objectives
+def read_objectives(texts: Sequence[str]) -> tuple[Objective, ...]:
+    """`NAME:min` or `NAME:max`, each. Raises A0826."""
+    found: dict[str, Objective] = {}
+    for text in texts:
+        name, _, way = text.rpartition(":")
+        if way not in ("min", "max") or not name.strip():
+            raise named("A0826", f"`{text}` is no objective", text, what="--objective", help=f"write `{name or way}:min` or `{name or way}:max`")
+        if name.strip() in found:
+            raise named("A0826", f"the objective `{name}` is given twice", text, what="--objective")
+        found[name.strip()] = Objective(name.strip(), "min" if way == "min" else "max")
+    if not found:
+        raise named("A0826", "a search needs an objective", "", what="--objective", help="for example `--objective params:min`")
+    return tuple(found.values())
+
+
+# ---------------------------------------------------------------- specs
+def spec_files(spec: Spec) -> dict[str, str]:
+    """Name below the spec's folder -> text, of the spec and everything beside it that it imports; the spec comes first."""
+    texts = {os.path.basename(spec.module.source.path): spec.module.source.text}
+    folder = spec.module.folder
+    for path, module in spec.module.library.read.items():
+        if not module.is_library and folder is not None:
+            texts[os.path.relpath(path, os.path.realpath(folder))] = module.source.text
+    return texts
+
+
+def digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def write_files(folder: str, texts: dict[str, str]) -> None:
+    """Writes a spec and its imports into a folder."""
+    for name, text in texts.items():
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_whole(path, text.encode())
+
+
+def open_spec(folder: str, plan: Plan) -> Spec:
+    """The spec as it was when the study began."""
+    from archdsl.spec import load
+
+    return load(os.path.join(folder, plan.spec)).models[plan.model]
+
+
+def open_space(spec: Spec, plan: Plan) -> Space:
+    """The space that the study searches."""
+    from archdsl.spec import text_setting
+
+    fixed = {s.address: s for s in (text_setting(f"{a}={v}") for a, v in plan.settings.items())}
+    return spec.space(variant=plan.variant, name=plan.space, limits=plan.limits, knobs=fixed)
