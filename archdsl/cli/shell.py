@@ -265,6 +265,88 @@ def train(
 
 
 @app.command()
+def search(
+    source: Annotated[str, typer.Argument(metavar="SPEC", help="SPEC[:model][.variant] with knobs.", show_default=False,
+                                          autocompletion=complete_source)],
+    out: Annotated[str, typer.Option("-o", "--out", metavar="STUDY", help="The folder of the study.", show_default=False)],
+    objectives: Annotated[list[str] | None, typer.Option("--objective", metavar="NAME:min|max", show_default=False,
+                                                         help="A figure to make small or large: 'macs(T=2048):min'; may be repeated.")] = None,
+    limits: Annotated[list[str] | None, typer.Option("--limit", metavar="CONDITION", show_default=False,
+                                                     help="What every candidate has to satisfy: 'params <= 30M'; may be repeated.")] = None,
+    evaluator: Annotated[str | None, typer.Option(metavar="EVALUATOR", show_default=False,
+                                                  help="cost (default), latency, proxy:NAME, train:TASK, supernet:DIR or module:function.")] = None,
+    strategy: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="With options if wanted: 'evolution(population = 20)'; "
+                                                 "else nsga2 for several objectives and evolution for one.")] = None,
+    budget: Annotated[int | None, typer.Option(metavar="N", help="How many trials in all; 100 unless said.", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(min=0, metavar="N", show_default=False, help="Processes; 0: this one. Unless said, 0 for costs, "
+                                                "else 1.")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Where the workers are.")] = "local",
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Of all random numbers; 0 unless said.", show_default=False)] = None,
+    space: Annotated[str | None, typer.Option(metavar="NAME", help="A `space` of the spec, for its limits.", show_default=False)] = None,
+    time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Of each trial.", show_default=False)] = None,
+    memory_limit: Annotated[str | None, typer.Option(metavar="4GiB", help="Of each trial: what its worker holds.", show_default=False)] = None,
+    asynchronous: Annotated[bool, typer.Option("--asynchronous", help="No worker waits for others; runs are not repeatable.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study; what is not said is as it was.")] = False,
+    json: Json = False,
+) -> int:
+    """Search the space of a spec's knobs. STUDY/front.arch holds what is found, as variants; an interrupted search is resumed exactly."""
+    from archdsl.cli.commands.search import run_search
+    from archdsl.study.engine import limits_of
+    from archdsl.study.session import Asked, Hands
+
+    asked = Asked(objectives, limits, evaluator, strategy, budget, seed, space, asynchronous or None)
+    return run_search(source, out, asked, Hands(workers, engine, limits_of(time_limit, memory_limit)), resume, json)
+
+
+study = typer.Typer(no_args_is_help=True, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(study, name="study", help="Show, draw, export and compare what searches have found.")
+Folder = Annotated[str, typer.Argument(metavar="STUDY", help="A folder written by search.", show_default=False)]
+Written = Annotated[str, typer.Option("-o", "--out", metavar="FILE", show_default=False, help="The end of its name says which kind.")]
+
+
+@study.command("show")
+def study_show(folder: Folder, json: Json = False) -> int:
+    """What a study is about, how far it is, and its Pareto front."""
+    from archdsl.cli.commands.study import show
+
+    return show(folder, json)
+
+
+@study.command("best")
+def study_best(folder: Folder, objective: Annotated[str | None, typer.Argument(metavar="[OBJECTIVE]", help="Of this one alone.")] = None,
+               json: Json = False) -> int:
+    """The best trial of each objective, with all of its knobs."""
+    from archdsl.cli.commands.study import best
+
+    return best(folder, objective, json)
+
+
+@study.command("plot")
+def study_plot(folder: Folder, out: Written) -> int:
+    """Draw trials and front: .svg, .png or .html."""
+    from archdsl.cli.commands.study import plot
+
+    return plot(folder, out)
+
+
+@study.command("export")
+def study_export(folder: Folder, out: Written) -> int:
+    """Write all trials: .csv, .json, or .db for Optuna and its dashboard."""
+    from archdsl.cli.commands.study import export
+
+    return export(folder, out)
+
+
+@study.command("compare")
+def study_compare(folders: Annotated[list[str], typer.Argument(metavar="STUDY…", help="Studies with the same objectives.", show_default=False)],
+                  json: Json = False) -> int:
+    """Compare studies: best values, hypervolume in a common box, how much of the others' fronts each covers."""
+    from archdsl.cli.commands.study import compare
+
+    return compare(folders, json)
+
+
+@app.command()
 def new(name: Annotated[str, typer.Argument(metavar="NAME", help="NAME.arch is written; a folder may stand before it.", show_default=False)]) -> int:
     """Write a small spec to start from."""
     from archdsl.cli.commands.new import new

@@ -23,12 +23,17 @@ def dot_text(view: View) -> str:
 
 def rendered(view: View, kind: str, path: str) -> bytes:
     """SVG or PNG. `path`: the file that was asked for, for messages. Raises A0662 without the program, A0663 when it fails."""
+    return laid_out(dot_text(view), kind, path)
+
+
+def laid_out(text: str, kind: str, path: str, engine: str = "dot") -> bytes:
+    """The same of any text for a program of Graphviz."""
     graphviz: Any = import_module("graphviz")  # it has no types; loaded here, for it is seldom needed
 
     span = Span(Source("-o", path), 0, len(path))
     page = f"`-o {path.rpartition('.')[0] or path}.html` needs no program"
     try:
-        return graphviz.Source(dot_text(view)).pipe(format=kind)
+        return graphviz.Source(text, engine=engine).pipe(format=kind)
     except graphviz.ExecutableNotFound:
         raise error("A0662", f"{kind.upper()} needs the program `dot`, which is not on the PATH", span, "laid out by Graphviz",
                     help=("`apt install graphviz`, `brew install graphviz` or `winget install graphviz`", page)) from None

@@ -7,7 +7,9 @@ from typing import Protocol
 
 from archdsl.records import record
 from archdsl.search.model import Candidate
+from archdsl.study.errors import wrong_number
 from archdsl.study.measure import Job, Meter
+from archdsl.study.memory import read_bytes
 from archdsl.study.store import Result
 
 AT_ONCE = 256  # results that one commit holds, where evaluating takes no time
@@ -20,6 +22,13 @@ class Limits:
 
     seconds: float | None = None
     memory: int | None = None
+
+
+def limits_of(seconds: float | None, memory: str | None) -> Limits:
+    """As the user writes them. Raises A0834."""
+    if seconds is not None and not seconds > 0:
+        raise wrong_number(f"a limit of {seconds:g} s lets no trial run", f"{seconds:g}")
+    return Limits(seconds, None if memory is None else read_bytes(memory))
 
 
 class Engine(Protocol):

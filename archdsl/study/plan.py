@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from archdsl.files import read_json, write_whole
-from archdsl.records import field, fields, record
+from archdsl.records import fields, record
 from archdsl.search.model import Objective
 from archdsl.study.errors import about, damaged, named
 from archdsl.version import VERSION
@@ -25,8 +25,7 @@ FREE = ("budget", "source", "format")
 
 @record(frozen=True)
 class Plan:
-    """`spec`: the file's name in the study's folder, `source`: as the user gave it. `files`: name -> digest of the spec and its imports. `settings`:
-    knobs that are fixed, as text. `strategy` and `evaluator` are texts of their registries. Limits are conditions of the language."""
+    """`spec`: the file's name in the study's folder, `source`: as the user gave it. `files`: name -> digest of the spec and its imports. `strategy` and `evaluator` are texts of their registries. Limits are conditions of the language."""
 
     spec: str
     source: str
@@ -40,7 +39,6 @@ class Plan:
     budget: int
     space: str | None = None
     limits: tuple[str, ...] = ()
-    settings: dict[str, str] = field(default_factory=dict)
     asynchronous: bool = False
     archdsl: str = VERSION
     library: str = ""
@@ -89,8 +87,6 @@ def differences(old: Plan, new: Plan) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k}={v}" for k, v in value.items()) or "none"
     if isinstance(value, (tuple, list)):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
@@ -144,7 +140,4 @@ def open_spec(folder: str, plan: Plan) -> Spec:
 
 def open_space(spec: Spec, plan: Plan) -> Space:
     """The space that the study searches."""
-    from archdsl.spec import text_setting
-
-    fixed = {s.address: s for s in (text_setting(f"{a}={v}") for a, v in plan.settings.items())}
-    return spec.space(variant=plan.variant, name=plan.space, limits=plan.limits, knobs=fixed)
+    return spec.space(plan.space, plan.variant, plan.limits)

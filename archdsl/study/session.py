@@ -40,7 +40,6 @@ class Asked:
     budget: int | None = None
     seed: int | None = None
     space: str | None = None
-    settings: dict[str, str] | None = None
     asynchronous: bool | None = None
 
 
@@ -73,7 +72,7 @@ def planned(spec: Spec, variant: str | None, source: str, asked: Asked, old: Pla
     return Plan(
         spec=next(iter(texts)), source=source, model=spec.name, variant=variant, files={n: digest(t) for n, t in texts.items()},
         objectives=objectives, strategy=strategy, evaluator=evaluator, seed=of("seed", 0), budget=budget, space=of("space", None),
-        limits=tuple(of("limits", ())), settings=of("settings", {}), asynchronous=bool(of("asynchronous", False)), library=stdlib_hash())
+        limits=tuple(of("limits", ())), asynchronous=bool(of("asynchronous", False)), library=stdlib_hash())
 
 
 def search(source: str, out: str, asked: Asked, hands: Hands = Hands(), resume: bool = False,  # noqa: B008  frozen

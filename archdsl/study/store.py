@@ -217,8 +217,8 @@ class Store:
     def finished(self) -> int:
         """How many trials are done or failed."""
         with self._told():
-            waiting = "SELECT count(*) FROM pending p LEFT JOIN result r ON r.number = p.number WHERE r.number IS NULL"
-            return self.next - self.db.execute(waiting).fetchone()[0]
+            return self.db.execute("""SELECT (SELECT coalesce(max(number), -1) + 1 FROM trial) -
+                (SELECT count(*) FROM pending p LEFT JOIN result r ON r.number = p.number WHERE r.number IS NULL)""").fetchone()[0]
 
     def kept(self, name: str) -> Any:
         """`state` (of the strategy) or `extent`; None before there is one."""

@@ -22,7 +22,11 @@ SPACE = "tests.study.parts:space_in"
 class Grid:
     """Three numbers from 0 to 15, and a name; `c` counts for nothing while `kind` is "flat": then assignments that differ in it are one graph."""
 
-    size = 16**3 * 2
+    size = combinations = 16**3 * 2
+
+    def at(self, number: int) -> Candidate | None:
+        a, b, c, kind = number // 512, number // 32 % 16, number // 2 % 16, number % 2
+        return self.candidate({"a": a, "b": b, "c": c, "kind": ("flat", "deep")[kind]})
 
     def sample(self, seed: int) -> Candidate:
         rng = random.Random(seed)
@@ -141,3 +145,34 @@ def trouble(candidate) -> Any:
         case 10: raise MemoryError
         case 11: return {"loss": None}
     return {"loss": float(candidate["b"])}
+
+
+def parent(candidate) -> dict[str, float]:
+    """Starts a process, says which, and waits for it."""
+    import subprocess
+
+    child = subprocess.Popen(["sleep", "60"])
+    with open(candidate["file"] + ".new", "w") as file:
+        file.write(str(child.pid))
+    os.replace(candidate["file"] + ".new", candidate["file"])
+    return {"loss": float(child.wait())}
+
+
+def greedy(candidate, gpu) -> dict[str, float]:
+    return {"loss": 0.0}
+
+
+def crashing_space(folder: str) -> Grid:
+    print("so it goes", flush=True)
+    os._exit(9)
+
+
+def marked(candidate, seed, fidelity) -> dict[str, float]:
+    """As `exact`; the first call of all notes its process in a file and hangs, so that it can be killed."""
+    mark = os.environ.get("ARCHDSL_TEST_MARK")
+    if mark and not os.path.exists(mark):
+        with open(f"{mark}.{os.getpid()}", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(f"{mark}.{os.getpid()}", mark)
+        time.sleep(60)
+    return exact(candidate, seed, fidelity)

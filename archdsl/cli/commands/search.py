@@ -1,0 +1,53 @@
+"""archdsl search: a spec, objectives, a budget; a study."""
+from __future__ import annotations
+
+import sys
+
+from archdsl.cli.output import count, show_json, show_table, wants_color
+from archdsl.diagnostics.model import ArchError
+from archdsl.study.errors import about
+from archdsl.study.live import watching
+from archdsl.study.session import Asked, Hands, search
+from archdsl.study.shown import front_table, number, summary
+from archdsl.study.study import Study
+from archdsl.study.winners import write_front
+
+
+def run_search(source: str, out: str, asked: Asked, hands: Hands, resume: bool, json: bool) -> int:
+    """Searches, writes the front as variants, shows it. What was found before Ctrl-C stays; `--resume` goes on."""
+    if asked.asynchronous:
+        print("asynchronous: which trials there are depends on when others end, so no two runs are alike", file=sys.stderr)
+    try:
+        with watching(wants_color(sys.stderr)) as watch:
+            study = search(source, out, asked, hands, resume, watch)
+    except KeyboardInterrupt:
+        print(f"stopped; what has ended is kept: the same command with --resume goes on in {out}", file=sys.stderr)
+        raise
+    with study:
+        if not len(study.store.front):
+            raise _fruitless(study)
+        path, names = write_front(study)
+        if json:
+            show_json(summary(study))
+            return 0
+        told = summary(study)
+        volume = "" if told["hypervolume"] is None else f", hypervolume {told['hypervolume']:.4f}"
+        print(f"{out}: {count(told['trials'], 'trial')}, {told['failed'] or 'none'} failed; front of {count(len(names), 'point')}{volume}\n")
+        show_front(study)
+        print(f"\n  archdsl compile {path}:{names[0]}")
+    return 0
+
+
+def show_front(study: Study) -> None:
+    """The table of the front, and how many of its points it leaves out."""
+    front = study.front()
+    heads, rows = front_table(front, study.objectives)
+    show_table(heads, rows, right=range(1, len(heads) - 1))
+    if len(rows) < len(front):
+        print(f"… {number(len(front) - len(rows))} more: archdsl study show {study.folder} --json")
+
+
+def _fruitless(study: Study) -> ArchError:
+    reasons = tuple(f"{count(n, 'trial')}: {why}" for why, n in study.store.reasons())
+    return about("A0828", f"none of {count(study.store.finished, 'trial')} succeeded", study.folder, notes=reasons,
+                 help="what workers printed is in its folder `workers`")

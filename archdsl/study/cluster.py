@@ -1,0 +1,147 @@
+"""Workers on a Ray cluster. Each Ray actor holds one worker process of its own machine, so that limits and reasons are those of local workers; what an
+actor adds is that its machine may be another one, and may go away: then its trial runs again elsewhere."""
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from typing import Any
+
+from archdsl.diagnostics.model import ArchError
+from archdsl.records import replace
+from archdsl.search.model import Candidate
+from archdsl.study.engine import Limits
+from archdsl.study.errors import named
+from archdsl.study.measure import Job, Workplace
+from archdsl.study.plan import FILE, read_plan, write_files, write_plan
+from archdsl.study.pool import Pool
+from archdsl.study.store import Result
+
+TRIES = 3  # of a trial whose actor is lost
+PULSE = 1.0  # seconds that an actor waits before it looks after its worker again
+
+
+class Cluster:
+    """`workers` actors. Connects to the cluster that RAY_ADDRESS names, else starts one on this machine. The study's spec travels with the actors;
+    modules of the user's own have to be where Python finds them on each machine."""
+
+    def __init__(self, place: Workplace, workers: int, limits: Limits) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise named("A0830", "`--engine ray` needs Ray, which is not installed", "ray", what="--engine",
+                        help="pip install 'archdsl[ray]'") from None
+        self.ray: Any = ray
+        self.mine = not ray.is_initialized()
+        if self.mine:
+            own = {"num_cpus": workers, "include_dashboard": False} if not os.environ.get("RAY_ADDRESS") else {}
+            ray.init(log_to_driver=False, logging_level="error", **own)
+        self._host = ray.remote(num_cpus=1, max_restarts=0)(Host)
+        self._luggage = _packed(place), limits
+        self._actors: list[Any] = [self._start() for _ in range(workers)]
+        self._ready: dict[Any, Any] = {a.ready.remote(): a for a in self._actors}
+        self._idle: list[Any] = []
+        self._running: dict[Any, tuple[Any, Job]] = {}
+        self._again: list[Job] = []
+        self._lost: dict[int, int] = {}
+
+    def _start(self) -> Any:
+        return self._host.remote(*self._luggage)
+
+    @property
+    def free(self) -> int:
+        return max(0, len(self._idle) - len(self._again))
+
+    def submit(self, job: Job, candidate: Candidate | None = None) -> None:
+        actor = self._idle.pop()
+        self._running[actor.run.remote(job)] = actor, job
+
+    def wait(self, seconds: float) -> list[Result]:
+        """Results after at most that time. Raises what a worker could not set up."""
+        done: list[Result] = []
+        end = time.monotonic() + seconds
+        while not done and (self._ready or self._running):
+            first = self.ray.wait([*self._ready, *self._running], timeout=max(0.0, end - time.monotonic()))[0]
+            arrived = first and self.ray.wait([*self._ready, *self._running], num_returns=len(self._ready) + len(self._running), timeout=0)[0]
+            for ref in arrived:
+                done += self._arrived(ref)
+            while self._again and self._idle:
+                self.submit(self._again.pop())
+            if not arrived or any(ref not in self._running for ref in arrived):
+                break
+        return done
+
+    def _arrived(self, ref: Any) -> list[Result]:
+        starting = ref in self._ready
+        actor, job = (self._ready.pop(ref), None) if starting else self._running.pop(ref)
+        try:
+            said = self.ray.get(ref)
+        except self.ray.exceptions.RayActorError:
+            return self._replace(job)
+        if starting and said is not None:
+            raise ArchError(*said)
+        self._idle.append(actor)
+        return [] if starting else [said]
+
+    def _replace(self, job: Job | None) -> list[Result]:
+        """Another actor in the place of one that is lost, and its trial once more, unless it was lost too often."""
+        new = self._start()
+        self._ready[new.ready.remote()] = new
+        if job is None:
+            return []
+        self._lost[job.number] = self._lost.get(job.number, 0) + 1
+        if self._lost[job.number] >= TRIES:
+            return [Result(job.number, None, f"{TRIES} Ray workers were lost while it ran")]
+        self._again.append(job)
+        return []
+
+    def close(self) -> None:
+        for actor in {*self._ready.values(), *self._idle, *(a for a, _ in self._running.values())}:
+            self.ray.kill(actor)
+        if self.mine:
+            self.ray.shutdown()
+
+
+class Host:
+    """The actor: a pool of one on its machine."""
+
+    def __init__(self, luggage: tuple[Workplace, dict[str, str] | None, Any], limits: Limits) -> None:
+        place, texts, plan = luggage
+        self.folder = tempfile.TemporaryDirectory(prefix="archdsl-study-")
+        if texts is not None:
+            write_files(self.folder.name, texts)
+            write_plan(self.folder.name, plan)
+            place = replace(place, folder=self.folder.name)
+        if not os.path.isdir(place.cwd):  # another machine
+            place = replace(place, cwd=self.folder.name)
+        self.pool = Pool(place, 1, limits, os.path.join(self.folder.name, "workers"))
+
+    def ready(self) -> list[Any] | None:
+        """Waits for the worker; the diagnostics of one that cannot be set up."""
+        try:
+            while not self.pool.free:
+                self.pool.wait(PULSE)
+        except ArchError as fault:
+            return fault.diagnostics
+        return None
+
+    def run(self, job: Job) -> Result:
+        """One trial."""
+        while not self.pool.free:  # the worker before it did not survive its trial
+            self.pool.wait(PULSE)
+        self.pool.submit(job)
+        while True:
+            for result in self.pool.wait(PULSE):
+                return result
+
+
+def _packed(place: Workplace) -> tuple[Workplace, dict[str, str] | None, Any]:
+    """The workplace with the texts of its study; None for a space that does not come from a study's folder."""
+    if not os.path.exists(os.path.join(place.folder, FILE)):
+        return place, None, None
+    plan = read_plan(place.folder)
+    texts: dict[str, str] = {}
+    for name in plan.files:
+        with open(os.path.join(place.folder, name), encoding="utf-8", newline="") as file:
+            texts[name] = file.read()
+    return place, texts, plan

@@ -1,0 +1,76 @@
+"""The front as a spec: the text of the study's spec, and a variant for each point."""
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+from archdsl.diagnostics.model import ArchError
+from archdsl.elaborate.domains import same
+from archdsl.files import write_whole
+from archdsl.search.model import Candidate
+from archdsl.source import Source
+from archdsl.study.plan import open_space, open_spec
+from archdsl.study.shown import number, variant_names
+from archdsl.study.study import Study
+from archdsl.variants import MAX_SETTINGS
+
+if TYPE_CHECKING:
+    from archdsl.spec import Spec
+
+FILE = "front.arch"
+
+
+def file_name(files: dict[str, str]) -> str:
+    """Where the front is written: beside the spec, under a name that neither it nor its imports have."""
+    return FILE if FILE not in files else "pareto.arch"
+
+
+def write_front(study: Study) -> tuple[str, list[str]]:
+    """Writes the front of a study into its folder: the path, and the names of the variants; those that a spec has no room for are left out."""
+    from archdsl.spec import setting_text
+    from archdsl.syntax.fmt import format_module
+
+    plan = study.plan
+    spec = open_spec(study.folder, plan)
+    space = open_space(spec, plan)
+    front = study.front()
+    names = variant_names(len(front), [v for s in spec.models.values() for v in s.variants])
+    texts: list[str] = []
+    used = 0
+    for name, e in zip(names, front):
+        chosen = settings(spec, plan.variant, space.from_json(e.knobs))
+        used += len(chosen) + len(spec.variants[plan.variant].settings if plan.variant else ())
+        if used > MAX_SETTINGS // 2:
+            break
+        told = ", ".join(f"{o.name} = {number(e.values[o.name])}" for o in plan.objectives)
+        body = ", ".join(f"{a} = {_written(spec, plan.variant, chosen, a, setting_text(v))}" for a, v in chosen.items())
+        texts.append(f"/// Trial {e.number}: {told}.\nvariant {name} of {plan.variant or plan.model} {{ {body} }}\n")
+    path = os.path.join(study.folder, file_name(plan.files))
+    whole = spec.module.source.text.rstrip() + "\n\n" + "\n".join(texts)
+    write_whole(path, format_module(Source(path, whole)).encode())
+    return path, names[: len(texts)]
+
+
+def settings(spec: Spec, variant: str | None, candidate: Candidate) -> dict[str, Any]:
+    """The settings that make the candidate of the variant: those that the others do not give by themselves, where that is the same graph."""
+    from archdsl.spec import python_setting
+
+    whole = dict(candidate)
+    wanted = spec.source(variant, whole).graph.hash
+    knobs = spec.source(variant).knobs
+    few = {a: v for a, v in whole.items() if a not in knobs or not same(knobs[a].value, python_setting(a, v).value)}
+    try:
+        if spec.source(variant, few).graph.hash == wanted:
+            return few
+    except ArchError:  # something follows from a decision that was left out
+        pass
+    return whole
+
+
+def _written(spec: Spec, variant: str | None, chosen: dict[str, Any], address: str, text: str) -> str:
+    """A value in a variant; the arm of a `choose` by its name."""
+    knob = spec.source(variant, chosen).knobs.get(address)
+    arm = re.fullmatch(r'"([A-Za-z_]\w*)"', text)
+    return arm[1] if arm and knob is not None and knob.type == "choice" else text
+

@@ -1,0 +1,221 @@
+"""The loop: the archive is the same whatever the workers and the interruptions are."""
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from archdsl.diagnostics.model import ArchError
+from archdsl.records import replace
+from archdsl.study.session import Hands, made_strategy, search_in
+from archdsl.study.store import Store
+from archdsl.study.study import Study, created, resumed
+from tests.study import parts
+
+EXACT = "tests.study.parts:exact"
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The archive of 96 trials in this process."""
+    space, plan = parts.Grid(), parts.plan('function(target = "tests.study.parts:exact")', 96, ("loss:min", "macs:min"))
+    with created(str(tmp_path_factory.mktemp("whole") / "study"), plan, {}) as study:
+        search_in(study, space, made_strategy(plan, space), Hands(0), parts.SPACE)
+        return parts.archive(study.store)
+
+
+def test_archive_does_not_depend_on_workers(searched, undisturbed):
+    assert len(undisturbed) == 96 and all(row[6] == "done" for row in undisturbed)
+    with searched(parts.plan(EXACT, 96, ("loss:min", "macs:min")), Hands(3)) as study:
+        assert parts.archive(study.store) == undisturbed
+
+
+def test_values_are_those_of_the_evaluator_and_the_costs(undisturbed):
+    from archdsl.study.measure import seed_of
+
+    number, key, knobs, fidelity, *_, values, _, _ = undisturbed[5]
+    seed = seed_of(3, key)
+    assert values == {"loss": knobs["b"] + seed % 97 / 97, "seen": fidelity, "macs": (15 - knobs["a"]) * (1 + knobs["b"])}
+
+
+def test_equal_graphs_are_evaluated_once(searched):
+    with searched(parts.plan(budget=600)) as study:
+        rows = list(study.store.every())
+    first = {}
+    for e in rows:
+        first.setdefault(e.key, e)
+        assert (e.same_as is None) == (first[e.key] is e)
+        if e.same_as is not None:
+            assert e.same_as == first[e.key].number
+            assert e.values == first[e.key].values
+    assert 0 < len(first) < len(rows) == 600
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize(("method", "nth"), [("propose", 1), ("propose", 3), ("finish", 1), ("finish", 4)])
+def test_interrupted_around_a_commit_it_goes_on_with_the_same_stream(searched, undisturbed, monkeypatch, method, nth, committed):
+    plan = parts.plan(EXACT, 96, ("loss:min", "macs:min"))
+    real, count = getattr(Store, method), 0
+
+    def interrupted(self, *args, **named):
+        nonlocal count
+        count += 1
+        if count == nth and not committed:
+            raise KeyboardInterrupt
+        real(self, *args, **named)
+        if count == nth:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, method, interrupted)
+        with pytest.raises(KeyboardInterrupt), searched(plan) as study:
+            pass
+    with searched(plan, resume=True) as study:
+        assert parts.archive(study.store) == undisturbed
+
+
+def kill_and_resume(folder, kills: int, budget: int, workers: int, seed: int) -> list[int]:
+    """Kills a search at random moments and goes on, so often, then lets it end; how many trials were finished at each kill. Every second time the
+    moment is one behind some more trials, however long they take."""
+    rng = random.Random(seed)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.study.driver", str(folder), EXACT, str(budget), str(workers)]
+    seen = [0]
+    for at in range(kills):
+        with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as search:
+            assert search.stdout is not None and search.stdout.readline() == "open\n"
+            with Study(folder) as study:
+                more = seen[-1] + rng.randrange(1, 40)
+                while at % 2 == 0 and study.store.finished < more:
+                    time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.03 if at % 2 == 0 else 1.0))
+            search.send_signal(signal.SIGKILL)
+        with Study(folder) as study:
+            seen.append(study.store.finished)
+    assert subprocess.run(command, env=environment, cwd=ROOT, timeout=300).returncode == 0
+    return seen
+
+
+def check_killed(tmp_path, kills: int, budget: int) -> None:
+    seen = kill_and_resume(tmp_path / "killed", kills, budget, 4, seed=kills)
+    assert seen == sorted(seen) and 0 < seen[1] and seen[-1] < budget, "nothing that was finished is lost, and the kills came while it ran"
+    plan = parts.plan('function(target = "tests.study.parts:exact")', budget)
+    space = parts.Grid()
+    with created(tmp_path / "whole", plan, {}) as study:
+        search_in(study, space, made_strategy(plan, space), Hands(0), parts.SPACE)
+        whole = parts.archive(study.store), study.store.front.members, study.store.extent
+    with Study(tmp_path / "killed") as study:
+        assert (parts.archive(study.store), study.store.front.members, study.store.extent) == whole
+
+
+def test_three_kills(tmp_path):
+    check_killed(tmp_path, 3, 200)
+
+
+@pytest.mark.proof
+def test_fifty_kills(tmp_path):
+    check_killed(tmp_path, 50, 4000)
+
+
+def test_a_larger_budget_goes_on(searched):
+    with searched(parts.plan(budget=32)) as study:
+        before = parts.archive(study.store)
+    with searched(parts.plan(budget=64), resume=True) as study:
+        assert parts.archive(study.store)[:32] == before
+        assert (study.store.next, study.store.finished) == (64, 64)
+        assert len(study.store.sessions()) == 2
+    assert study.plan.budget == 64
+    with pytest.raises(ArchError) as fault, searched(parts.plan(budget=40), resume=True):
+        pass
+    assert fault.value.diagnostics[0].code == "A0834"
+
+
+def test_a_finished_study_is_left_as_it_is(searched):
+    with searched(parts.plan(budget=20)) as study:
+        before = parts.archive(study.store), study.store.kept("state")
+    with searched(parts.plan(budget=20), resume=True) as study:
+        assert (parts.archive(study.store), study.store.kept("state"), len(study.store.sessions())) == (*before, 1)
+
+
+def test_asynchronous(tmp_path):
+    plan = parts.plan('function(target = "tests.study.parts:exact")', 60, ("loss:min", "macs:min"), asynchronous=True)
+    space = parts.Grid()
+
+    def run(opened, budget):
+        with opened as study:
+            strategy = made_strategy(study.plan, space)
+            search_in(study, space, strategy, Hands(3), parts.SPACE)
+            assert study.store.finished == budget
+            assert strategy.heard + len([e for e in study.store.pending() if e.status == "waiting"]) == budget
+            return parts.archive(study.store)
+
+    before = run(created(tmp_path / "study", plan, {}), 60)
+    assert run(resumed(tmp_path / "study", replace(plan, budget=90)), 90)[:60] == before
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    ({"seed": 4}, "seed was 3, now it is 4"),
+    ({"limits": ("params <= 3",)}, "limits was none, now it is params <= 3"),
+    ({"files": {"net.arch": "0"}}, "the text of net.arch has changed"),
+    ({"library": "0"}, "the library that comes with archdsl has changed"),
+    ({"archdsl": "0.0.1"}, "it was made by archdsl"),
+    ({"strategy": "walk(batch = 3)"}, "strategy was walk, now it is walk(batch = 3)"),
+])
+def test_another_study_is_not_resumed(searched, change, told):
+    with searched(parts.plan(budget=20)) as study:
+        before = parts.archive(study.store)
+    with pytest.raises(ArchError) as fault, searched(replace(parts.plan(budget=20), **change), resume=True):
+        pass
+    (d,) = fault.value.diagnostics
+    assert d.code == "A0822" and any(n.startswith(told) for n in d.notes)
+    with Study(study.folder) as study:
+        assert parts.archive(study.store) == before
+
+
+def test_one_process_at_a_time(tmp_path, searched):
+    with searched(parts.plan(budget=20)) as study:
+        with pytest.raises(ArchError) as fault, resumed(study.folder, study.plan):
+            pass
+        assert fault.value.diagnostics[0].code == "A0823"
+        assert f"process {os.getpid()}" in fault.value.diagnostics[0].message
+        with Study(study.folder) as other:  # reading goes on
+            assert other.store.finished == 20
+    with resumed(study.folder, study.plan):
+        pass
+
+
+def test_a_new_study_takes_an_empty_folder(tmp_path, searched):
+    (tmp_path / "study").mkdir()
+    with searched(parts.plan(budget=20)):
+        pass
+    for name, text in (("study", "holds a study already"), ("other", "is not empty")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "mine.txt").write_text("x")
+        with pytest.raises(ArchError) as fault, searched(parts.plan(), name=name):
+            pass
+        assert fault.value.diagnostics[0].code == "A0820" and text in fault.value.diagnostics[0].message
+        assert (tmp_path / name / "mine.txt").read_text() == "x"
+
+
+def test_disk_fills_up_while_it_runs(tmp_path, searched, monkeypatch):
+    """What was committed stays, and the search goes on when there is room."""
+    plan = parts.plan(budget=400)
+    space = parts.Grid()
+    with created(tmp_path / "whole", plan, {}) as study:
+        search_in(study, space, made_strategy(plan, space), Hands(0))
+        whole = parts.archive(study.store)
+    with created(tmp_path / "study", plan, {}) as study:
+        study.store.db.execute(f"PRAGMA max_page_count = {study.store.db.execute('PRAGMA page_count').fetchone()[0] + 4}")
+        with pytest.raises(ArchError) as fault:
+            search_in(study, space, made_strategy(plan, space), Hands(0))
+    assert fault.value.diagnostics[0].code == "A0825"
+    assert 0 < Study(tmp_path / "study").store.next < 400
+    with searched(plan, resume=True) as study:
+        assert parts.archive(study.store) == whole
