@@ -26,14 +26,14 @@ def rendered(view: View, kind: str, path: str) -> bytes:
     return laid_out(dot_text(view), kind, path)
 
 
-def laid_out(text: str, kind: str, path: str, engine: str = "dot") -> bytes:
-    """The same of any text for a program of Graphviz."""
+def laid_out(text: str, kind: str, path: str) -> bytes:
+    """The same of any text for `dot`."""
     graphviz: Any = import_module("graphviz")  # it has no types; loaded here, for it is seldom needed
 
     span = Span(Source("-o", path), 0, len(path))
     page = f"`-o {path.rpartition('.')[0] or path}.html` needs no program"
     try:
-        return graphviz.Source(text, engine=engine).pipe(format=kind)
+        return graphviz.Source(text).pipe(format=kind)
     except graphviz.ExecutableNotFound:
         raise error("A0662", f"{kind.upper()} needs the program `dot`, which is not on the PATH", span, "laid out by Graphviz",
                     help=("`apt install graphviz`, `brew install graphviz` or `winget install graphviz`", page)) from None

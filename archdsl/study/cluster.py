@@ -1,5 +1,5 @@
-"""Workers on a Ray cluster. Each Ray actor holds one worker process of its own machine, so that limits and reasons are those of local workers; what an
-actor adds is that its machine may be another one, and may go away: then its trial runs again elsewhere."""
+"""Workers on a Ray cluster. Each Ray actor holds one worker process of its own machine, so that limits and reasons are those of local workers; what
+an actor adds is that its machine may be another one, and may go away: then its trial runs again elsewhere."""
 from __future__ import annotations
 
 import os
@@ -34,7 +34,7 @@ class Cluster:
         self.ray: Any = ray
         self.mine = not ray.is_initialized()
         if self.mine:
-            own = {"num_cpus": workers, "include_dashboard": False} if not os.environ.get("RAY_ADDRESS") else {}
+            own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
             ray.init(log_to_driver=False, logging_level="error", **own)
         self._host = ray.remote(num_cpus=1, max_restarts=0)(Host)
         self._luggage = _packed(place), limits
@@ -75,13 +75,13 @@ class Cluster:
         starting = ref in self._ready
         actor, job = (self._ready.pop(ref), None) if starting else self._running.pop(ref)
         try:
-            said = self.ray.get(ref)
+            said: Any = self.ray.get(ref)
         except self.ray.exceptions.RayActorError:
             return self._replace(job)
         if starting and said is not None:
             raise ArchError(*said)
         self._idle.append(actor)
-        return [] if starting else [said]
+        return [said] if job is not None else []
 
     def _replace(self, job: Job | None) -> list[Result]:
         """Another actor in the place of one that is lost, and its trial once more, unless it was lost too often."""

@@ -11,8 +11,8 @@ CODES = {
     "A0820": Code(
         "the folder of a new study holds something",
         "A study gets a folder of its own and never replaces what is there. If it holds the study that you mean, `--resume` goes on with it.",
-        bad="archdsl search vit --objective params:min --limit 'params <= 30M' -o docs",
-        good="archdsl search vit --objective params:min --limit 'params <= 30M' -o study",
+        bad="archdsl search vit --objective params:min --budget 4 -o specs",
+        good="archdsl search vit --objective params:min --budget 4 -o study",
     ),
     "A0821": Code(
         "there is no study in this folder",
@@ -45,7 +45,7 @@ CODES = {
         "`--objective NAME:min` or `NAME:max`, at least one. The name is a figure that the evaluator or the cost gives: `params`, `macs(T=2048)`, "
         "`state_bytes`, `accuracy`.",
         bad="archdsl search vit --objective params -o study",
-        good="archdsl search vit --objective params:min -o study",
+        good="archdsl search vit --objective params:min --budget 4 -o study",
     ),
     "A0827": Code(
         "a study has no such objective",
@@ -74,8 +74,6 @@ CODES = {
         "a kind of file that is not known here",
         "`archdsl study plot` writes .svg, .png and .html, `archdsl study export` writes .csv, .json and .db (a storage of Optuna, which its "
         "dashboard opens).",
-        bad="archdsl study export study -o trials.xlsx",
-        good="archdsl study export study -o trials.csv",
     ),
     "A0833": Code(
         "studies with different objectives",
@@ -85,8 +83,8 @@ CODES = {
         "a number that this search cannot have",
         "The budget of trials is at least 1 and never below the trials that a study holds already; limits of time are seconds above 0, "
         "limits of memory are bytes or written like `4GiB`; they are kept by workers, so there has to be one (`--workers 1`).",
-        bad="archdsl search vit --objective params:min --workers 0 --time-limit 60 -o study",
-        good="archdsl search vit --objective params:min --workers 1 --time-limit 60 -o study",
+        bad="archdsl search vit --objective params:min --budget 4 --workers 0 --time-limit 60 -o study",
+        good="archdsl search vit --objective params:min --budget 4 --workers 1 --time-limit 60 -o study",
     ),
 }
 

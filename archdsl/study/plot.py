@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from html import escape
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from archdsl.records import field, record
 from archdsl.study.errors import named
@@ -45,8 +45,8 @@ class Picture:
         return "\n".join([*parts, "</svg>\n"])
 
     def dot(self) -> str:
-        """For `neato -n2`: nodes at given places, y upwards. Widths of words are estimated."""
-        parts = ["graph {", f'bb="0,0,{self.width},{self.height}"; node [label="", fixedsize=true, fontname="Helvetica", fontsize=11]']
+        """For `dot`: nodes at given places, y upwards. Widths of words are estimated."""
+        parts = ["graph {", f'layout=nop2; bb="0,0,{self.width},{self.height}"; node [label="", fixedsize=true, fontname="Helvetica", fontsize=11]']
         ends = 0
         for points, color, width in self.lines:
             for x, y in points:
@@ -75,7 +75,7 @@ def write_plot(study: Study, path: str) -> None:
     if kind == ".png":
         from archdsl.draw.dot import laid_out
 
-        data = laid_out(picture.dot(), "png", path, "neato -n2")
+        data = laid_out(picture.dot(), "png", path)
     else:
         data = (picture.svg() if kind == ".svg" else _page(study, picture)).encode()
     write_whole(path, data)
@@ -102,10 +102,16 @@ def drawn(study: Study) -> Picture:
         for e in done:
             panel.dot(e.values[a], e.values[b], 2, FAINT, _title(e))
         if len(goals) == 2:
-            panel.line([(e.values[a], e.values[b]) for e in front], FRONT)
+            panel.line(_steps([(e.values[a], e.values[b]) for e in front]), FRONT)
         for name, e in zip((f"p{i}" for i in range(len(front))), front):
             panel.dot(e.values[a], e.values[b], 3.5, FRONT, f"{name}, {_title(e)}")
     return picture
+
+
+def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The edge of what is dominated: from a point on, the second objective stays until the next one."""
+    corners = [c for (_, before), (x, y) in pairwise(points) for c in ((x, before), (x, y))]
+    return [*points[:1], *corners]
 
 
 def _course(study: Study, done: Sequence[Entry]) -> Picture:

@@ -86,7 +86,7 @@ def number(value: Any) -> str:
     """Whole numbers in full, others with five digits."""
     if value is None:
         return ""
-    return f"{value:,}" if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15) else f"{value:.5g}"
+    return f"{int(value):,}" if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15) else f"{value:.5g}"
 
 
 def differing(entries: Sequence[Entry]) -> list[str]:

@@ -11,6 +11,7 @@ from archdsl.study.plan import FILE, Plan, differences, read_plan, write_files, 
 from archdsl.study.store import DATABASE, Entry, Store
 
 if TYPE_CHECKING:
+    from archdsl.diagnostics.model import ArchError
     from archdsl.search.model import Objective
 
 LOCK = "lock"
@@ -49,6 +50,12 @@ class Study:
         if not members:
             return None
         return self.store.entries([min(members, key=lambda m: (m[1][at], m[0]))[0]])[0]
+
+    def fruitless(self) -> ArchError:
+        """A0828: what to say when no trial is done."""
+        count, reasons = self.store.finished, self.store.reasons()
+        return about("A0828", f"none of {count} trials succeeded" if count != 1 else "the only trial failed", self.folder,
+                     notes=tuple(f"{n} of them: {why}" for why, n in reasons), help="what workers printed is in the study's folder `workers`")
 
     def objective(self, name: str) -> Objective:
         """The one of that name. Raises A0827."""

@@ -176,3 +176,14 @@ def marked(candidate, seed, fidelity) -> dict[str, float]:
         os.rename(f"{mark}.{os.getpid()}", mark)
         time.sleep(60)
     return exact(candidate, seed, fidelity)
+
+
+def mostly(candidate) -> dict[str, float]:
+    """Fails for a part of the space; measures something beside the objective that is no number."""
+    if candidate["a"] < 5:
+        raise ValueError("too small")
+    return {"loss": float(candidate["b"]), "ratio": float("nan")}
+
+
+def hopeless(candidate) -> dict[str, float]:
+    raise ValueError("hopeless")

@@ -40,7 +40,7 @@ def test_archive_does_not_depend_on_workers(searched, undisturbed):
 def test_values_are_those_of_the_evaluator_and_the_costs(undisturbed):
     from archdsl.study.measure import seed_of
 
-    number, key, knobs, fidelity, *_, values, _, _ = undisturbed[5]
+    _, key, knobs, fidelity, *_, values, _, _ = undisturbed[5]
     seed = seed_of(3, key)
     assert values == {"loss": knobs["b"] + seed % 97 / 97, "seen": fidelity, "macs": (15 - knobs["a"]) * (1 + knobs["b"])}
 
@@ -105,7 +105,7 @@ def kill_and_resume(folder, kills: int, budget: int, workers: int, seed: int) ->
 
 def check_killed(tmp_path, kills: int, budget: int) -> None:
     seen = kill_and_resume(tmp_path / "killed", kills, budget, 4, seed=kills)
-    assert seen == sorted(seen) and 0 < seen[1] and seen[-1] < budget, "nothing that was finished is lost, and the kills came while it ran"
+    assert seen == sorted(seen) and seen[1] > 0 and seen[-1] < budget, "nothing that was finished is lost, and the kills came while it ran"
     plan = parts.plan('function(target = "tests.study.parts:exact")', budget)
     space = parts.Grid()
     with created(tmp_path / "whole", plan, {}) as study:

@@ -4,8 +4,6 @@ from __future__ import annotations
 import sys
 
 from archdsl.cli.output import count, show_json, show_table, wants_color
-from archdsl.diagnostics.model import ArchError
-from archdsl.study.errors import about
 from archdsl.study.live import watching
 from archdsl.study.session import Asked, Hands, search
 from archdsl.study.shown import front_table, number, summary
@@ -25,7 +23,7 @@ def run_search(source: str, out: str, asked: Asked, hands: Hands, resume: bool, 
         raise
     with study:
         if not len(study.store.front):
-            raise _fruitless(study)
+            raise study.fruitless()
         path, names = write_front(study)
         if json:
             show_json(summary(study))
@@ -46,8 +44,3 @@ def show_front(study: Study) -> None:
     if len(rows) < len(front):
         print(f"… {number(len(front) - len(rows))} more: archdsl study show {study.folder} --json")
 
-
-def _fruitless(study: Study) -> ArchError:
-    reasons = tuple(f"{count(n, 'trial')}: {why}" for why, n in study.store.reasons())
-    return about("A0828", f"none of {count(study.store.finished, 'trial')} succeeded", study.folder, notes=reasons,
-                 help="what workers printed is in its folder `workers`")

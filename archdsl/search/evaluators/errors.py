@@ -9,8 +9,8 @@ CODES = {
         "`--evaluator` takes the name of an evaluator (`cost`), with options if wanted (`proxy(name = \"synflow\", batch = 8)`). Behind a colon "
         "stands the first option alone, so `proxy:synflow` is `proxy(name = \"synflow\")`. Anything else with a colon is a function of yours, "
         "`package.module:function`. Packages add evaluators through the entry points `archdsl.evaluators`.",
-        bad="archdsl search vit --objective params:min --evaluator costs -o study",
-        good="archdsl search vit --objective params:min --evaluator cost -o study",
+        bad="archdsl search vit --objective params:min --evaluator costs --budget 4 -o study",
+        good="archdsl search vit --objective params:min --evaluator cost --budget 4 -o study",
     ),
     "A0814": Code(
         "an evaluator cannot be used so",
