@@ -83,7 +83,7 @@ def differences(old: Plan, new: Plan) -> list[str]:
         elif f.name == "archdsl":
             told.append(f"it was made by archdsl {a}, this is {b}")
         else:
-            told.append(f"{f.name} was {_shown(a)}, now it is {_shown(b)}")
+            told.append(f"{f.name}: {_shown(a)} then, {_shown(b)} now")
     return told
 
 

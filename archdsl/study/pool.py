@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from archdsl.diagnostics.model import ArchError
 from archdsl.search.model import Candidate
 from archdsl.study.engine import Limits
-from archdsl.study.errors import named
+from archdsl.study.errors import about
 from archdsl.study.measure import Job, Workplace, line
 from archdsl.study.memory import bytes_text, resident
 from archdsl.study.store import Result
@@ -128,14 +128,14 @@ class Pool:
             worker.job = None
             return [said]
         if said != READY:
-            raise _unready(said)
+            raise _unready(said, worker.log)
         worker.ready = True
         return []
 
     def _lost(self, at: int, worker: Worker) -> list[Result]:
         why = worker.ended()
         if worker.job is None and not worker.ready:
-            raise _unready(f"{why}; what it printed is in {worker.log}")
+            raise _unready(why, worker.log)
         self._workers[at] = self._start(at)
         return [] if worker.job is None else [Result(worker.job.number, None, why, time.monotonic() - worker.since)]
 
@@ -161,8 +161,8 @@ class Pool:
         self._workers = []
 
 
-def _unready(said: Sequence[object] | str) -> ArchError:
+def _unready(said: Sequence[object] | str, log: str) -> ArchError:
     """What kept a worker from setting the evaluator up: its own diagnostics, else a text."""
     if isinstance(said, str):
-        return named("A0829", f"the evaluator could not start: {line(said)}", said, what="worker")
+        return about("A0829", f"the evaluator could not start: {line(said)}", log, help="what it printed is in that file")
     return ArchError(*said)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from archdsl.diagnostics.codes import Code, all_codes
 from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.diagnostics.render import render
 from archdsl.spec import check_file, load
-from tests.diagnostics import cases
+from tests.diagnostics import cases, study_cases  # noqa: F401  it adds to the cases
 
 TESTS = Path(__file__).parent.parent
 

@@ -187,3 +187,7 @@ def mostly(candidate) -> dict[str, float]:
 
 def hopeless(candidate) -> dict[str, float]:
     raise ValueError("hopeless")
+
+
+def starved(candidate) -> dict[str, float]:
+    raise MemoryError

@@ -161,12 +161,12 @@ def test_asynchronous(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "told"), [
-    ({"seed": 4}, "seed was 3, now it is 4"),
-    ({"limits": ("params <= 3",)}, "limits was none, now it is params <= 3"),
+    ({"seed": 4}, "seed: 3 then, 4 now"),
+    ({"limits": ("params <= 3",)}, "limits: none then, params <= 3 now"),
     ({"files": {"net.arch": "0"}}, "the text of net.arch has changed"),
     ({"library": "0"}, "the library that comes with archdsl has changed"),
     ({"archdsl": "0.0.1"}, "it was made by archdsl"),
-    ({"strategy": "walk(batch = 3)"}, "strategy was walk, now it is walk(batch = 3)"),
+    ({"strategy": "walk(batch = 3)"}, "strategy: walk then, walk(batch = 3) now"),
 ])
 def test_another_study_is_not_resumed(searched, change, told):
     with searched(parts.plan(budget=20)) as study:
