@@ -93,16 +93,19 @@ class Store:
             self._load()
 
     def _connect(self, create: bool) -> sqlite3.Connection:
-        mode = "rwc" if create else "rw" if self.write else "ro"
-        if mode == "ro" and not os.access(self.folder, os.W_OK) and not os.path.exists(self.path + "-wal"):
-            mode = "ro&immutable=1"  # a reader of WAL writes an index beside it, unless nobody can change the file
         from urllib.request import pathname2url
 
+        mode = "rwc" if create else "rw"
+        if not self.write and not (os.access(self.folder, os.W_OK) and os.access(self.path, os.W_OK)):
+            # readers of a WAL database write an index beside it, which the last one takes away again; here nobody can, and nobody writes
+            mode = "ro" if os.path.exists(self.path + "-wal") else "ro&immutable=1"
         db = sqlite3.connect(f"file:{pathname2url(os.path.abspath(self.path))}?mode={mode}", uri=True, isolation_level=None, timeout=30)
         db.execute(f"PRAGMA cache_size = -{CACHE}")
         if self.write:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
+        else:
+            db.execute("PRAGMA query_only = 1")
         return db
 
     def _load(self) -> None:

@@ -1,0 +1,52 @@
+"""The picture of a running search."""
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from archdsl.study.live import View, duration, watching
+from archdsl.study.session import Hands, made_strategy, search_in
+from archdsl.study.study import created
+from tests.study import parts
+
+
+def shown(view: View) -> str:
+    out = io.StringIO()
+    Console(file=out, width=120, force_terminal=False).print(view.picture())
+    return out.getvalue()
+
+
+def test_what_is_seen(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("archdsl.study.live.time.monotonic", lambda: clock[0])
+    plan = parts.plan('function(target = "tests.study.parts:mostly")', 64, ("params:min", "loss:max"))
+    space, pictures = parts.Grid(), []
+    with created(tmp_path / "study", plan, {}) as study:
+        view = View(study)
+        assert view.left() is None and view.hypervolume() is None and "0 of 64 trials" in shown(view)
+
+        def told():
+            clock[0] += 1
+            pictures.append((study.store.finished, shown(view), view.left()))
+
+        search_in(study, space, made_strategy(plan, space), Hands(0), told=told)
+        best = study.best(study.objectives[0])
+    done, last, left = pictures[-1]
+    assert f"{done} of 64 trials" in last and f"{study.store.failed} failed" in last
+    assert best is not None and "least params" in last and f"trial {best.number}" in last and "most loss" in last and "hypervolume 0." in last
+    assert left == 0
+    middle = pictures[1]
+    assert middle[2] == pytest.approx((64 - middle[0]) * 2 / middle[0])
+
+
+def test_nothing_on_a_pipe(tmp_path, capfd, searched):
+    with watching(False) as watch, searched(parts.plan(budget=4)) as study:
+        watch(study)()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text
