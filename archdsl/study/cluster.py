@@ -48,6 +48,10 @@ class Cluster:
     def _start(self) -> Any:
         return self._host.remote(*self._luggage)
 
+    def start(self) -> None:
+        while not self.free:
+            self.wait(PULSE)
+
     @property
     def free(self) -> int:
         return max(0, len(self._idle) - len(self._again))
@@ -119,16 +123,14 @@ class Host:
     def ready(self) -> list[Any] | None:
         """Waits for the worker; the diagnostics of one that cannot be set up."""
         try:
-            while not self.pool.free:
-                self.pool.wait(PULSE)
+            self.pool.start()
         except ArchError as fault:
             return fault.diagnostics
         return None
 
     def run(self, job: Job) -> Result:
         """One trial."""
-        while not self.pool.free:  # the worker before it did not survive its trial
-            self.pool.wait(PULSE)
+        self.pool.start()  # the worker before it may not have survived its trial
         self.pool.submit(job)
         while True:
             for result in self.pool.wait(PULSE):

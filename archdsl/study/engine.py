@@ -32,6 +32,9 @@ def limits_of(seconds: float | None, memory: str | None) -> Limits:
 
 
 class Engine(Protocol):
+    def start(self) -> None:
+        """Returns when a trial can begin. Raises what keeps the evaluator from starting."""
+
     @property
     def free(self) -> int:
         """How many more jobs it takes now."""
@@ -54,6 +57,9 @@ class InProcess:
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
         self._jobs: deque[tuple[Job, Candidate | None]] = deque()
+
+    def start(self) -> None:
+        pass  # the meter is set up
 
     @property
     def free(self) -> int:

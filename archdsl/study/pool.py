@@ -86,6 +86,10 @@ class Pool:
     def _start(self, at: int) -> Worker:
         return Worker(self.place, os.path.join(self.logs, f"{at}.log"), self._threads)
 
+    def start(self) -> None:
+        while not self.free:
+            self.wait(TICK)
+
     @property
     def free(self) -> int:
         return sum(w.ready and w.job is None for w in self._workers)

@@ -37,6 +37,7 @@ class Search:
 
     def run(self) -> None:
         """Until the budget is used up or the strategy proposes nothing more."""
+        self.engine.start()
         state = self.store.kept("state")
         if state is not None:
             self.strategy.restore(state)

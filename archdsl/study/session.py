@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from archdsl.diagnostics.model import ArchError
 from archdsl.records import record
 from archdsl.search.evaluators.texts import canonical, read_evaluator
 from archdsl.search.registry import STRATEGIES
@@ -96,7 +95,7 @@ def _opened(out: str, plan: Plan, texts: dict[str, str], space: Space, resume: b
     with (resumed(out, plan) if resume else created(out, plan, texts)) as study:
         try:
             yield study, strategy
-        except ArchError:
+        except Exception:
             if study.store.next == 0 and not resume:
                 study.store.close()
                 _remove(out, new)

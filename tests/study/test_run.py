@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,7 +151,7 @@ def test_asynchronous(tmp_path):
 
     def run(opened, budget):
         with opened as study:
-            strategy = made_strategy(study.plan, space)
+            strategy: Any = made_strategy(study.plan, space)
             search_in(study, space, strategy, Hands(3), parts.SPACE)
             assert study.store.finished == budget
             assert strategy.heard + len([e for e in study.store.pending() if e.status == "waiting"]) == budget
