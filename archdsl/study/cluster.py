@@ -2,6 +2,7 @@
 an actor adds is that its machine may be another one, and may go away: then its trial runs again elsewhere."""
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -35,7 +36,7 @@ class Cluster:
         self.mine = not ray.is_initialized()
         if self.mine:
             own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
-            ray.init(log_to_driver=False, logging_level="error", **own)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
         self._host = ray.remote(num_cpus=1, max_restarts=0)(Host)
         self._luggage = _packed(place), limits
         self._actors: list[Any] = [self._start() for _ in range(workers)]
@@ -85,7 +86,10 @@ class Cluster:
         if starting and said is not None:
             raise ArchError(*said)
         self._idle.append(actor)
-        return [said] if job is not None else []
+        if job is None:
+            return []
+        result: Result = said
+        return [result]
 
     def _replace(self, job: Job | None) -> list[Result]:
         """Another actor in the place of one that is lost, and its trial once more, unless it was lost too often."""
