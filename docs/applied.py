@@ -35,6 +35,8 @@ APPLIED: dict[str, tuple[str, str]] = {
     "HeadsOut": ("HeadsOut(gate = true)(y, x)", "y: [B = 1, 4, T = 16, 16], x: [B, T, 64]"),
     "SlotAttention": ("SlotAttention()(q, k, v, rate)", "q: [B = 1, 4, T = 16, 16], k: [B, 4, T, 16], v: [B, 4, T, 16], rate: f32[B, 4, T, 8]"),
     "Bidirectional": ("Bidirectional(GatedLinearAttention(4) as on, GatedLinearAttention(4) as back)(x)", ""),
+    "Windowed": ("Windowed(GatedLinearAttention(4), 4)(x)", "x: [B = 1, T = 16, 64]"),
+    "Cross": ("Cross(GatedLinearAttention(4))(x, memory)", "x: [B = 1, T = 16, 64], memory: [B, S = 8, 64]"),
     "RWKV6": ("RWKV6(head_dim = 16)(x)", ""),
     "RWKV7": ("RWKV7(head_dim = 16)(x)", "x: [B = 1, T = 16, 64]"),
     "WindowAttention": ("WindowAttention(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),

@@ -254,18 +254,6 @@ def test_both_directions():
         spec.cost(form="step")
 
 
-def test_in_windows():
-    """Windows of four positions: each is a sequence of its own, in both directions."""
-    mixer = "Bidirectional(DeltaNet(3) as on, DeltaNet(3) as back)"
-    windowed = spec_of(f"require T % 4 == 0\n  return x |> under([B, (n w), d] -> [(B n), w, d], {mixer} as mix, w = 4)")
-    whole = spec_of(f"{mixer}(x)")
-    a, b = shaken(windowed.build(dtype=F64)), whole.build(dtype=F64)
-    b.load_state_dict(dict(zip(b.state_dict(), a.state_dict().values(), strict=True)))
-    x = drawn(2, 12)
-    want = torch.cat([b(x[:, i:i + 4]) for i in range(0, 12, 4)], 1)
-    assert relative(a(x), want) <= EXACT and relative(b(x), want) > 1e-3
-
-
 def test_gated_delta_net_is_transformers():
     """OLMo's hybrid layer, which keeps its gates and its rule in float32."""
     modeling = pytest.importorskip("transformers.models.olmo_hybrid.modeling_olmo_hybrid", reason="transformers is in the `parity` extra")
