@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from archdsl.incremental.kept import Kept
     from archdsl.passes.step import Step
     from archdsl.search.space import SearchSpace
+    from archdsl.supernet.net import Supernet
     from archdsl.weightmap import WeightMap
 
 
@@ -154,6 +155,13 @@ class Spec:
         from archdsl.search.space import SearchSpace
 
         return SearchSpace(self, name, variant, tuple(limits))
+
+    def supernet(self, name: str | None = None, variant: str | None = None, limits: Iterable[str] = (), seed: int = 0, device: Any = "cpu",
+                 dtype: Any = None) -> Supernet:
+        """Every candidate of `space(name, variant, limits)` in one set of weights: a torch.nn.Module."""
+        from archdsl.supernet.net import Supernet
+
+        return Supernet(self.space(name, variant, limits), seed, device, dtype)
 
     def graph(self, variant: str | None = None, **knobs: Any) -> Graph:
         """The typed graph."""

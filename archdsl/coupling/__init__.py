@@ -6,7 +6,7 @@ keep or permute a channel here is to do so in all of them. What signatures say o
 serves most ops; those that merge, cut and join axes have a rule each.
 """
 from archdsl.coupling.groups import Axes, Group
-from archdsl.coupling.places import places, within
+from archdsl.coupling.places import channels, places, within
 from archdsl.coupling.walk import Coupling, groups_of
 
-__all__ = ["Axes", "Coupling", "Group", "groups_of", "places", "within"]
+__all__ = ["Axes", "Coupling", "Group", "channels", "groups_of", "places", "within"]

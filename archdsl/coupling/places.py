@@ -17,6 +17,19 @@ def places(group: Group, chosen: Mapping[Group, Places]) -> Places:
     return _combined(group.kind, parts, [_number(p) for p in group.parts])
 
 
+def channels(group: Group, leaf: Group) -> list[int]:
+    """For each place on an axis the channel of a whole group that lies there, -1 where none does."""
+    if group.kind == "whole":
+        return list(range(_number(leaf))) if group.root is leaf.root else [-1] * _number(group)
+    parts = [channels(p, leaf) for p in group.parts]
+    if group.kind == "joined":
+        return [c for part in parts for c in part]
+    found = parts[0]
+    for part in parts[1:]:
+        found = [max(outer, c) for outer in found for c in part]
+    return found
+
+
 def within(wide: Group, narrow: Group) -> Places:
     """Where the channels of a narrower model's axis lie on the same axis of a wider one: the first of each whole group, all combinations of a
     product, each piece in its own piece. Raises ValueError where it is longer."""

@@ -39,6 +39,7 @@ OWNERS = (
     "archdsl.checkpoints",       # A0628
     "archdsl.cost.errors",       # A064x sizes that costs are asked for
     "archdsl.search.errors",     # A080x spaces
+    "archdsl.supernet.errors",   # A084x supernets
     "archdsl.lints",             # A07 lints
     "archdsl.search.evaluators.errors",  # A0813, A0814 evaluators
     "archdsl.study.errors",      # A082x, A083x studies

@@ -554,3 +554,10 @@ def no_data(monkeypatch: Any) -> Any:
     images._digits.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     return parse("digits")
+
+
+@case("A0841")
+def beyond_the_supernet(_: Any) -> Any:
+    text = "use std.linear {{ Linear }}\nmodel M(d: int = 8 in {{4, {}}})(x: [B, 2]) -> y: [B, 1] {{ return x |> Linear(d) as a |> Linear(1) as b }}\n"
+    net = archdsl.loads(text.format(8)).supernet()
+    return net.set(archdsl.loads(text.format(16)).space().candidate({"d": 16}))

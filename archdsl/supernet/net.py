@@ -1,0 +1,234 @@
+"""A supernet: every candidate of a space in one set of weights.
+
+A candidate's weights are parts of the supernet's: of each group of channels the first ones, all combinations of a product of groups (`heads ×
+width`), each piece in its own piece (coupling). A candidate runs as itself, on those parts: norms see the channels that are there, heads that are
+left out cost nothing, and what `extract` gives is bit for bit what was trained. Nothing here knows a model.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from archdsl.coupling import channels, groups_of, places, within
+from archdsl.coupling.places import Places
+from archdsl.diagnostics.model import error
+from archdsl.graph import Graph
+from archdsl.lower.build import float_type
+from archdsl.lower.init import Initial, plain_torch
+from archdsl.lower.module import ArchModule
+from archdsl.records import record
+from archdsl.search.model import Candidate
+from archdsl.search.space import SearchSpace
+from archdsl.source import Source, Span
+from archdsl.supernet.widest import Held, Key, Widest, grown, learned
+
+KEPT = 256
+"""So many lowered candidates are kept."""
+Settings = Mapping[str, Any]
+
+
+@record()
+class Part:
+    """A candidate in the supernet. `parts`: for each weight its key and the places on its axes; `own`: what is computed from the sizes alone."""
+
+    module: ArchModule
+    graph: Graph
+    parts: dict[str, tuple[Key, tuple[Places, ...]]]
+    own: dict[str, Tensor]
+
+
+class Supernet(nn.Module):
+    """`spec.supernet()` makes one. `set(candidate)` chooses who answers; `net(x)` runs it; `extract(candidate)` is a model of its own.
+
+    `largest`, `smallest`: the candidates with the most and the fewest parameters that were found. `parameters()` are those of all candidates.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None):
+        super().__init__()
+        self.space, self.dtype = space, float_type(dtype)
+        self.widest = Widest(space)
+        self.largest: Candidate = self.widest.largest
+        self.smallest: Candidate = self.widest.smallest
+        self._names: dict[Key, str] = {}
+        self._parts: dict[str, Part] = {}
+        initials: dict[int, Initial] = {}
+        for key, held in self.widest.held.items():
+            self._register(key, held, initials, seed, torch.device(device))
+        self.current: Candidate = self.largest
+
+    def _register(self, key: Key, held: Held, initials: dict[int, Initial], seed: int, device: torch.device) -> None:
+        """One weight under its address; under `ADDRESS@RANK` where another arm gives that address another number of axes."""
+        initial = initials.setdefault(id(held.graph), Initial(held.graph, seed, self.dtype))
+        before = initial.params[held.address]
+        initial.params[held.address] = grown(held)
+        initial.forget(held.address)
+        with plain_torch():
+            value = initial.value(held.address).clone()
+        initial.params[held.address] = before
+        initial.forget(held.address)
+        value = value.to(device, self.dtype if held.param.type.dtype == "float" else value.dtype)
+        address, rank = key
+        *path, name = address.split(".")
+        owner: nn.Module = self
+        for segment in path:
+            if segment not in owner._modules:
+                owner.register_module(segment, nn.Module())
+            owner = owner.get_submodule(segment)
+        if hasattr(owner, name):
+            name = f"{name}@{rank}"
+        self._names[key] = ".".join((*path, name))
+        if held.param.kind == "param":
+            owner.register_parameter(name, nn.Parameter(value))
+        else:
+            owner.register_buffer(name, value)
+
+    def weight(self, key: Key) -> Tensor:
+        """The full tensor of a weight."""
+        path, _, name = self._names[key].rpartition(".")
+        return getattr(self.get_submodule(path), name)
+
+    # ---------------------------------------------------------------- candidates
+    def candidate(self, given: Candidate | Settings) -> Candidate:
+        """The candidate of these settings, the others at the spec's defaults. Raises ArchError A0803 for settings outside of the space."""
+        return given if isinstance(given, Candidate) else self.space.candidate(given)
+
+    def set(self, candidate: Candidate | Settings) -> Candidate:
+        """Chooses who answers from now on. Raises ArchError A0803, A0841."""
+        chosen = self.candidate(candidate)
+        self._part(chosen)
+        self.current = chosen
+        return chosen
+
+    def _part(self, candidate: Candidate) -> Part:
+        found = self._parts.get(candidate.key)
+        if found is None:
+            if len(self._parts) >= KEPT:
+                self._parts.pop(next(iter(self._parts)))
+            found = self._parts[candidate.key] = self._made(candidate)
+        return found
+
+    def _made(self, candidate: Candidate) -> Part:
+        graph = self.space.model(candidate).graph
+        why = self.widest.fault(candidate, graph)
+        if why is not None:
+            text = ", ".join(f"{a} = {v}" for a, v in candidate.items())
+            raise error("A0841", f"this candidate is no part of the supernet: {why}", Span(Source("candidate", text), 0, len(text)),
+                        help="a supernet holds what the space's own candidates need: is this one of another space, or outside of its limits?")
+        module = self.space.spec.build(self.space.variant, device="meta", dtype=self.dtype, knobs=dict(candidate))
+        groups = groups_of(graph)
+        parts = {}
+        for address, p in learned(graph).items():
+            key = address, len(p.sizes)
+            wide = self.widest.held[key]
+            parts[address] = key, tuple(within(w, g) if w.size == s else range(n)
+                                        for w, g, s, n in zip(wide.groups, groups[address], wide.shape, p.sizes))
+        initial, own = Initial(graph, 0, self.dtype), {}
+        with plain_torch():
+            for address in initial.params.keys() - parts.keys():
+                own[address] = initial.value(address).clone()
+        device = next(self.parameters()).device
+        own = {a: t.to(device, self.dtype if t.is_floating_point() and initial.params[a].type.dtype == "float" else t.dtype) for a, t in own.items()}
+        return Part(module, graph, parts, own)
+
+    def weights(self, candidate: Candidate | Settings) -> dict[str, Tensor]:
+        """A candidate's weights by its own addresses: views of the supernet's where their channels lie side by side, gathered otherwise; gradients
+        flow to the supernet's."""
+        part = self._part(self.candidate(candidate))
+        return {**{a: _taken(self.weight(key), axes) for a, (key, axes) in part.parts.items()}, **part.own}
+
+    # ---------------------------------------------------------------- running
+    def forward(self, *inputs: Any) -> Any:
+        """The current candidate on these inputs."""
+        return self.run(self.current, *inputs)
+
+    def run(self, candidate: Candidate | Settings, *inputs: Any) -> Any:
+        """One candidate on these inputs; its running statistics are written back in training."""
+        chosen = self.candidate(candidate)
+        part, weights = self._part(chosen), self.weights(chosen)
+        part.module.train(self.training)
+        result = functional_call(part.module, weights, inputs)
+        if self.training:
+            self._keep_statistics(part, weights)
+        return result
+
+    def run_each(self, candidates: Sequence[Candidate | Settings], *inputs: Tensor) -> Any:
+        """Several candidates in one forward pass: the batch (the first axis of every input) is cut into as many equal parts, each runs through its
+        own candidate, and the results stand one behind another. Raises ValueError for a batch that does not divide."""
+        count = len(candidates)
+        if not count or any(x.shape[0] % count for x in inputs):
+            raise ValueError(f"run_each: {count} candidates need a batch that they divide, this has {[x.shape[0] for x in inputs]} rows")
+        results = [self.run(c, *part) for c, part in zip(candidates, zip(*(x.chunk(count) for x in inputs)))]
+        if isinstance(results[0], tuple):
+            return tuple(torch.cat(r) for r in zip(*results))
+        return torch.cat(results)
+
+    def _keep_statistics(self, part: Part, weights: dict[str, Tensor]) -> None:
+        """Buffers that were gathered are copies: what training wrote into them goes where it came from."""
+        with torch.no_grad():
+            for address, (key, axes) in part.parts.items():
+                if self.widest.held[key].param.kind == "buffer" and any(not isinstance(a, range) for a in axes):
+                    held = self.weight(key)
+                    held[torch.meshgrid(*(torch.tensor(list(a), device=held.device) for a in axes), indexing="ij")] = weights[address]
+
+    # ---------------------------------------------------------------- models of their own
+    def extract(self, candidate: Candidate | Settings) -> ArchModule:
+        """The candidate as a model of its own, as `spec.build` makes it, with copies of its part of the weights."""
+        chosen = self.candidate(candidate)
+        weights = self.weights(chosen)
+        model = self.space.spec.build(self.space.variant, device="meta", dtype=self.dtype, knobs=dict(chosen))
+        model = model.to_empty(device=next(self.parameters()).device)
+        with torch.no_grad():
+            state = model.state_dict(keep_vars=True)
+            for address, value in weights.items():
+                if address in state:
+                    state[address].copy_(value)
+        return model.train(self.training)
+
+    # ---------------------------------------------------------------- order of channels
+    @torch.no_grad()
+    def sort_channels(self) -> int:
+        """Puts the channels of every group that may be permuted into falling order of importance: the sum of absolute values of all weights that
+        they take part in, each weight's mean as the unit. No candidate of full width changes what it computes; narrower ones then keep the most
+        important channels. Gives the number of groups sorted."""
+        uses: dict[Any, list[tuple[Key, int]]] = {}
+        for key, held in self.widest.held.items():
+            for axis, group in enumerate(held.merged):
+                for leaf in set(group.leaves()):
+                    uses.setdefault(leaf, []).append((key, axis))
+        orders: dict[Any, list[int]] = {}
+        for leaf, where in uses.items():
+            if leaf.fixed or not isinstance(leaf.size, int) or leaf.size < 2 or any(self.widest.held[k].merged[a].size != self.weight(k).shape[a]
+                                                                                    for k, a in where):
+                continue
+            importance = sum((self._importance(key, axis, leaf) for key, axis in where), torch.zeros(leaf.size))
+            orders[leaf] = importance.argsort(descending=True, stable=True).tolist()
+        for key, held in self.widest.held.items():
+            weight = self.weight(key)
+            for axis, group in enumerate(held.merged):
+                if any(leaf in orders for leaf in group.leaves()):
+                    weight.copy_(weight.index_select(axis, torch.tensor(list(places(group, orders)), device=weight.device)))
+        return len(orders)
+
+    def _importance(self, key: Key, axis: int, leaf: Any) -> Tensor:
+        """What each channel of a group weighs in one weight."""
+        weight = self.weight(key).float().abs()
+        other = [i for i in range(weight.dim()) if i != axis]
+        along = (weight.sum(other) if other else weight) / weight.mean().clamp(min=1e-12)
+        at = torch.tensor(channels(self.widest.held[key].merged[axis], leaf), device=along.device)
+        found = torch.zeros(leaf.size, device=along.device)
+        return found.index_add_(0, at[at >= 0], along[at >= 0]).cpu()
+
+
+def _taken(weight: Tensor, axes: tuple[Places, ...]) -> Tensor:
+    """A part of a weight."""
+    for axis, at in enumerate(axes):
+        if isinstance(at, range):
+            if len(at) != weight.shape[axis]:
+                weight = weight.narrow(axis, 0, len(at))
+        else:
+            weight = weight.index_select(axis, torch.tensor(list(at), device=weight.device))
+    return weight

@@ -1,0 +1,75 @@
+"""Training many candidates at once: which ones a step takes, and the loss that they have together."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archdsl.search.model import Candidate
+from archdsl.supernet.net import Supernet
+from archdsl.tasks.model import IGNORE, Task
+
+
+def sandwich(net: Supernet, step: int, count: int = 4, seed: int = 0) -> list[Candidate]:
+    """The candidates of a step: the largest, the smallest and `count` − 2 drawn ones (the sandwich rule: Yu and Huang 2019, arxiv 1903.05134).
+    A pure function of the seed and the step. Raises ValueError for a count below 2."""
+    if count < 2:
+        raise ValueError(f"a sandwich has 2 candidates at least, the largest and the smallest, not {count}")
+    return [net.largest, net.smallest, *(net.space.sample(hash_of(seed, step, i)) for i in range(count - 2))]
+
+
+def hash_of(*numbers: int) -> int:
+    """A seed out of several numbers, the same on any machine."""
+    from archdsl.lower.init import seed_of
+
+    return seed_of(numbers[0], ".".join(map(str, numbers[1:])))
+
+
+class Sandwich:
+    """An objective over several candidates of a supernet in a step, `(net, batch, step) -> (loss, logs)`.
+
+    `distil`: the largest learns from the targets, the others from what it says (in-place distillation: Yu et al. 2020, arxiv 2003.11142); else all learn
+    from the targets. `split`: each candidate has its own part of the batch (ViT-ResNAS: arxiv 2109.00642), so that a step costs no more than one of
+    the largest; all learn from the targets then. The loss is the mean over candidates.
+    """
+
+    def __init__(self, task: Task, count: int = 4, seed: int = 0, distil: bool = True, split: bool = False):
+        if distil and split:
+            raise ValueError("distilled candidates see the examples of the largest: `split = true` gives each its own, so `distil = false`")
+        self.task, self.count, self.seed, self.distil, self.split = task, count, seed, distil, split
+
+    def __call__(self, net: Supernet, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+        chosen = sandwich(net, step, self.count, self.seed)
+        losses = self._split(net, chosen, batch, step) if self.split else self._whole(net, chosen, batch, step)
+        total = torch.stack(losses).mean()
+        return total, {"largest": float(losses[0].detach()), "smallest": float(losses[1].detach())}
+
+    def _split(self, net: Supernet, chosen: list[Candidate], batch: Mapping[str, Tensor], step: int) -> list[Tensor]:
+        rows = len(batch["targets"])
+        if rows % len(chosen):
+            raise ValueError(f"a batch of {rows} cannot be cut into {len(chosen)} equal parts")
+        n = rows // len(chosen)
+        return [self._asked(net, c, {k: v[i * n:(i + 1) * n] for k, v in batch.items()}, step) for i, c in enumerate(chosen)]
+
+    def _whole(self, net: Supernet, chosen: list[Candidate], batch: Mapping[str, Tensor], step: int) -> list[Tensor]:
+        if not self.distil:
+            return [self._asked(net, c, batch, step) for c in chosen]
+        teacher = self._scores(net, chosen[0], batch)
+        flat = teacher.flatten(0, -2), batch["targets"].flatten()
+        losses = [torch.nn.functional.cross_entropy(*flat, ignore_index=IGNORE)]
+        counted = flat[1] != IGNORE
+        said = torch.softmax(teacher.detach().flatten(0, -2)[counted], -1)
+        for c in chosen[1:]:
+            losses.append(torch.nn.functional.cross_entropy(self._scores(net, c, batch).flatten(0, -2)[counted], said))
+        return losses
+
+    def _asked(self, net: Supernet, candidate: Candidate, batch: Mapping[str, Tensor], step: int) -> Tensor:
+        net.set(candidate)
+        loss, _ = self.task.objective(net, dict(batch), step)
+        return loss
+
+    def _scores(self, net: Supernet, candidate: Candidate, batch: Mapping[str, Any]) -> Tensor:
+        net.set(candidate)
+        return self.task.call(net, dict(batch))

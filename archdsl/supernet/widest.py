@@ -1,0 +1,180 @@
+"""What a supernet has to hold: every weight that a candidate of the space may have, as large as any has it, and which of their axes belong together.
+Free of torch."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from archdsl.coupling import Axes, Group, groups_of
+from archdsl.coupling.groups import couple
+from archdsl.diagnostics.model import ArchError
+from archdsl.elaborate.domains import Domain
+from archdsl.elaborate.model import Elaborated
+from archdsl.elaborate.values import is_hyper_number
+from archdsl.graph import Graph, Param, TensorType
+from archdsl.records import record
+from archdsl.search.model import Candidate
+from archdsl.search.selection import Selection
+from archdsl.search.space import Drawn, SearchSpace
+
+DRAWS = 48
+"""So many candidates are drawn to see whether one has a larger weight than those that were put together."""
+Key = tuple[str, int]
+"""A weight: its address and how many axes it has. Candidates that give an address as many axes share the weight."""
+
+
+@record()
+class Held:
+    """One weight of the supernet. `shape`: the largest size of each axis; `groups`: of the first candidate, `graph`, where it is largest as a whole;
+    `merged`: those coupled with what every other candidate couples."""
+
+    param: Param
+    shape: tuple[int, ...]
+    groups: Axes
+    merged: Axes
+    graph: Graph
+    address: str
+
+
+class Widest:
+    """`held`: every weight by key. `largest`, `smallest`: the candidates with the most and the fewest parameters among those looked at."""
+
+    def __init__(self, space: SearchSpace):
+        self.space = space
+        self.held: dict[Key, Held] = {}
+        self._seen: dict[str, int] = {}
+        self.looked: list[Drawn] = []
+        for drawn in self._put_together():
+            self._look(drawn)
+        for seed in range(DRAWS):
+            self._look(space.sample(seed))
+        self.largest = max(self.looked, key=lambda d: self._seen[d.key])
+        self.smallest = min(self.looked, key=lambda d: self._seen[d.key])
+
+    def _look(self, drawn: Drawn) -> None:
+        """Grows what is held by the weights of a candidate."""
+        if drawn.key in self._seen:
+            return
+        self.looked.append(drawn)
+        made: Elaborated = self.space.model(drawn)
+        weights = learned(made.graph)
+        own, groups = groups_of(made.graph), groups_of(made.graph)
+        total = 0
+        for address, p in weights.items():
+            key = address, len(p.sizes)
+            total += _numel(p.sizes)
+            held = self.held.get(key)
+            if held is None:
+                self.held[key] = Held(p, p.sizes, own[address], groups[address], made.graph, address)
+                continue
+            for a, b in zip(held.merged, groups[address]):
+                couple(a, b)
+            held.shape = tuple(map(max, held.shape, p.sizes))
+            if _numel(p.sizes) > _numel(held.param.sizes):
+                held.param, held.groups, held.merged, held.graph = p, own[address], groups[address], made.graph
+        self._seen[drawn.key] = total
+
+    # ---------------------------------------------------------------- candidates at the edges
+    def _put_together(self) -> Iterator[Drawn]:
+        """Everything as large as it goes, every arm once, as small as it goes, and each value of each decision beside the largest others."""
+        arms = 1
+        for turn in range(8):
+            found = self._settled(lambda a, d, turn=turn: _arm(d, turn) if _is_choice(d) else top(d))
+            if found is None:
+                continue
+            yield found
+            arms = max([arms, *(len(d.values) for d in self.space.decisions(found).values() if _is_choice(d))])
+            if turn + 1 >= arms:
+                break
+        smallest = self._settled(lambda a, d: bottom(d))
+        if smallest is not None:
+            yield smallest
+        for pattern, domain in self._patterns().items():
+            for value in _edges(domain):
+                found = self._settled(lambda a, d, pattern=pattern, value=value: value if _pattern(a) == pattern and d.contains(value) else top(d))
+                if found is not None:
+                    yield found
+
+    def _patterns(self) -> dict[str, Domain]:
+        """The decisions of the candidates so far, those of one kind at several positions once."""
+        return {_pattern(a): d for drawn in self.looked for a, d in self.space.decisions(drawn).items()}
+
+    def _settled(self, choose: Callable[[str, Domain], Any]) -> Drawn | None:
+        """The candidate with these values; None where they do not fit together."""
+        header: dict[str, Any] = {}
+        try:
+            for n in self.space.header.order:
+                header[n] = choose(n, self.space.header.domain(n, header))
+            selection = self.space.select(header, choose)
+            found = self.space.finished(selection) if isinstance(selection, Selection) else None
+        except ArchError:
+            return None
+        return found if isinstance(found, Drawn) else None
+
+    def fault(self, candidate: Candidate, graph: Graph) -> str | None:
+        """Why a candidate is none of this supernet: a sentence; None where it is one."""
+        for address, p in learned(graph).items():
+            held = self.held.get((address, len(p.sizes)))
+            if held is None:
+                return f"`{address}` {list(p.sizes)} is a weight that the supernet does not hold"
+            if any(a > b for a, b in zip(p.sizes, held.shape)):
+                return f"`{address}` is {list(p.sizes)} here, and the supernet holds {list(held.shape)}"
+        return None
+
+
+def learned(graph: Graph) -> dict[str, Param]:
+    """The weights that candidates share: parameters and float buffers. What is computed from the sizes alone (`const`, tables) is each one's own."""
+    return {a: p for a, p in graph.parameters() if p.kind in ("param", "frozen") or p.kind == "buffer" and p.type.is_float}
+
+
+def grown(held: Held) -> Param:
+    """The weight's declaration at its full size."""
+    return Param(held.param.path, held.param.kind, TensorType(held.param.type.dtype, held.shape), held.param.init, (), held.param.span)
+
+
+def _numel(sizes: tuple[int, ...]) -> int:
+    n = 1
+    for s in sizes:
+        n *= s
+    return n
+
+
+def _pattern(address: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", address)
+
+
+def _is_choice(d: Domain) -> bool:
+    return d.kind == "choice" and not all(is_hyper_number(v) for v in d.values)
+
+
+def _arm(d: Domain, turn: int) -> Any:
+    return d.values[turn % len(d.values)]
+
+
+def top(d: Domain) -> Any:
+    """The greatest value of a domain; of arms and words the first."""
+    if d.kind == "list":
+        return tuple(map(top, d.items))
+    if d.kind == "choice":
+        return max(d.values) if all(is_hyper_number(v) for v in d.values) else d.values[0]
+    return d.high if d.step is None else d.low + (d.size or 1) * d.step - d.step
+
+
+def bottom(d: Domain) -> Any:
+    """The least value of a domain; of arms and words the first."""
+    if d.kind == "list":
+        return tuple(map(bottom, d.items))
+    if d.kind == "choice":
+        return min(d.values) if all(is_hyper_number(v) for v in d.values) else d.values[0]
+    return d.low
+
+
+def _edges(d: Domain) -> list[Any]:
+    if d.kind == "choice":
+        return list(d.values)
+    return [bottom(d), top(d)]
+
+
+Settings = Mapping[str, Any]
+__all__ = ["Group", "Held", "Key", "Widest", "grown", "learned"]

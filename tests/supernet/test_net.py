@@ -1,0 +1,210 @@
+"""Supernets: a candidate on its part of the weights is the model that it would be alone, and the net with what is left out masked away."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import archdsl
+from archdsl.diagnostics.model import ArchError
+from archdsl.inputs import sample_inputs
+from archdsl.supernet.net import Supernet
+
+MIXED = """
+use std.channel { MLP }
+use std.linear { Linear }
+use std.mixer { Attention }
+use std.norm { LayerNorm, RMSNorm }
+use std.residual { Pre }
+
+model Net(d: int = 24 in {12, 24}, depth: int = 2 in 1..3, act: block = gelu in {gelu, relu})(x: [B = 2, T = 5, 7]) -> y: [B, T, 3] {
+  x = Linear(d)(x) as embed
+  layers: for i in range(depth) {
+    choose mixer {
+      attention(heads: int = 2 in {2, 4}) => Attention(heads)
+      mlp(hidden: int = 2 * d in {d, 2 * d, 4 * d}) => MLP(hidden)
+      nothing => identity
+    } = attention
+    x = Pre(RMSNorm(), mixer)(x) as block
+  }
+  return x |> LayerNorm() as norm |> Linear(3) as head
+}
+"""
+CONV = """
+use std.linear { Linear }
+use std.norm { BatchNorm }
+block Unit(out: int, kernel: int, expand: int = 2 in {1, 2, 3})(x: [B, c, H, W]) -> [B, out, H, W] {
+  inner = c * expand
+  param up: [inner, c, 1, 1] = kaiming_uniform()
+  param deep: [inner, 1, kernel, kernel] = kaiming_uniform()
+  param down: [out, inner, 1, 1] = kaiming_uniform()
+  y = relu(conv(x, up) |> BatchNorm() as first)
+  y = relu(conv(y, deep, pad = kernel // 2, groups = inner) |> BatchNorm() as second)
+  return conv(y, down) |> BatchNorm() as third
+}
+model Conv(widths: list[int] = [8, 16] in each {8, 12, 16}, kernel: int = 5 in {3, 5})(x: [B = 4, 3, H = 9, W = 7]) -> y: [B, 5] {
+  stages: for w in widths {
+    x = Unit(w, kernel)(x) as unit
+  }
+  return mean(x, axis = [2, 3]) |> Linear(5) as head
+}
+"""
+
+
+def net_of(text: str, **how: Any) -> Supernet:
+    net = archdsl.loads(text).supernet(dtype=torch.float64, **how)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for t in (*net.parameters(), *net.buffers()):
+            t.add_(0.1 * torch.randn(t.shape, generator=generator, dtype=t.dtype).abs())
+    return net
+
+
+def inputs_of(net: Supernet) -> tuple[torch.Tensor, ...]:
+    made = net.space.model(net.largest)
+    return tuple(sample_inputs(made, made.example_sizes(), dtype=torch.float64))
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Supernet:
+    return net_of(MIXED)
+
+
+def test_extracted_candidates_are_fresh_builds_with_the_same_numbers(mixed: Supernet):
+    x = inputs_of(mixed)
+    keys = set()
+    for seed in range(25):
+        c = mixed.space.sample(seed)
+        keys.add(c.key)
+        alone = mixed.extract(c)
+        fresh = mixed.space.spec.build(dtype=torch.float64, **c)
+        assert {k: v.shape for k, v in alone.state_dict().items()} == {k: v.shape for k, v in fresh.state_dict().items()}
+        assert torch.equal(alone(*x), mixed.run(c, *x))
+        assert alone(*x).isfinite().all() and not torch.equal(alone(*x), fresh(*x))
+    assert len(keys) > 12
+
+
+def test_a_narrow_mlp_is_the_wide_one_with_masked_channels(mixed: Supernet):
+    """Computed in plain torch from the whole weights: channels beyond the first are zero, norms count those that are there."""
+    (x,) = inputs_of(mixed)
+    d, hidden = 12, 24
+    c = mixed.space.candidate({"d": d, "depth": 1, "act": "gelu", "layers.0.mixer": "mlp", "layers.0.mixer.hidden": hidden})
+    w = dict(mixed.named_parameters())
+    keep, inner = torch.zeros(24, dtype=torch.float64), torch.zeros(w["layers.0.block.up.weight"].shape[0], dtype=torch.float64)
+    keep[:d], inner[:hidden] = 1, 1
+    h = F.linear(x, w["embed.weight"], w["embed.bias"]) * keep
+    scale = torch.rsqrt((h * h).sum(-1, keepdim=True) / d + 1e-5)
+    n = h * scale * w["layers.0.block.norm.weight"] * keep
+    u = F.gelu(F.linear(n, w["layers.0.block.up.weight"], w["layers.0.block.up.bias"])) * inner
+    h = h + F.linear(u, w["layers.0.block.down.weight"], w["layers.0.block.down.bias"]) * keep
+    mean = h.sum(-1, keepdim=True) / d
+    centred = (h - mean) * keep
+    n = centred * torch.rsqrt((centred * centred).sum(-1, keepdim=True) / d + 1e-5) * w["norm.weight"] + w["norm.bias"] * keep
+    torch.testing.assert_close(mixed.run(c, x), F.linear(n * keep, w["head.weight"], w["head.bias"]), rtol=1e-10, atol=1e-10)
+
+
+def test_heads_are_kept_whole(mixed: Supernet):
+    """4 heads of 3 channels of a model of 4 heads of 6: of each head the first ones."""
+    wide = mixed.space.candidate({"d": 24, "depth": 1, "layers.0.mixer": "attention", "layers.0.mixer.heads": 4})
+    narrow = mixed.space.candidate({"d": 12, "depth": 1, "layers.0.mixer": "attention", "layers.0.mixer.heads": 2})
+    q = dict(mixed.named_parameters())["layers.0.block.q.weight"]
+    assert torch.equal(mixed.weights(wide)["layers.0.block.q.weight"], q)
+    assert torch.equal(mixed.weights(narrow)["layers.0.block.q.weight"], q[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]][:, :12])
+    four = mixed.space.candidate({"d": 12, "depth": 1, "layers.0.mixer": "attention", "layers.0.mixer.heads": 4})
+    assert torch.equal(mixed.weights(four)["layers.0.block.q.weight"], q[[0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 19, 20]][:, :12])
+
+
+def test_gradients_reach_the_part_that_ran(mixed: Supernet):
+    x = inputs_of(mixed)
+    c = mixed.space.candidate({"d": 12, "depth": 1, "layers.0.mixer": "mlp", "layers.0.mixer.hidden": 12})
+    alone = mixed.extract(c)
+    mixed.zero_grad()
+    (mixed.run(c, *x) ** 2).sum().backward()
+    (alone(*x) ** 2).sum().backward()
+    grads = {n: p.grad for n, p in mixed.named_parameters() if p.grad is not None}
+    for name, p in alone.named_parameters():
+        whole = grads.pop(name)
+        part = whole[tuple(slice(0, n) for n in p.shape)]
+        torch.testing.assert_close(part, p.grad, rtol=1e-12, atol=1e-12)
+        assert float(part.abs().max()) > 0
+        assert int(whole.count_nonzero()) == int(part.count_nonzero())
+    assert not grads
+
+
+def test_convolutions_with_statistics():
+    net = net_of(CONV)
+    x = inputs_of(net)
+    assert dict(net.named_parameters())["stages.1.unit.deep"].shape == (48, 1, 5, 5)
+    for seed in range(12):
+        c = net.space.sample(seed)
+        alone = net.extract(c)
+        assert torch.equal(alone.eval()(*x), net.eval().run(c, *x))
+        alone.train()
+        net.train()
+        before = {n: t.clone() for n, t in net.named_buffers()}
+        assert torch.equal(alone(*x), net.run(c, *x))
+        for name, value in alone.named_buffers():
+            if value.is_floating_point():
+                whole = net.get_buffer(name)
+                n = len(value)
+                assert torch.equal(whole[:n], value) and not torch.equal(before[name][:n], value)
+                assert torch.equal(whole[n:], before[name][n:])
+
+
+def test_several_in_one_pass(mixed: Supernet):
+    (x,) = inputs_of(mixed)
+    x = torch.cat([x, x.flip(0), 2 * x])
+    chosen = [mixed.largest, mixed.smallest, mixed.space.sample(5)]
+    together = mixed.run_each(chosen, x)
+    assert torch.equal(together, torch.cat([mixed.run(c, part) for c, part in zip(chosen, x.chunk(3))]))
+    with pytest.raises(ValueError, match="3 candidates need a batch that they divide"):
+        mixed.run_each(chosen, x[:5])
+
+
+def test_sorted_channels_change_no_candidate_of_full_width():
+    net = net_of(MIXED)
+    x = inputs_of(net)
+    full = [c for c in (net.space.sample(i) for i in range(60)) if c["d"] == 24 and all(v == 96 for a, v in c.items() if a.endswith("hidden"))]
+    before = [net.run(c, *x) for c in full]
+    narrow = net.space.candidate({"d": 12, "depth": 1, "layers.0.mixer": "nothing"})
+    small = net.run(narrow, *x)
+    weights = net.state_dict()["head.weight"].clone()
+    assert net.sort_channels() >= 8 and len({c.key for c in full}) > 3
+    for c, y in zip(full, before):
+        torch.testing.assert_close(net.run(c, *x), y, rtol=1e-10, atol=1e-10)
+    assert not torch.allclose(net.run(narrow, *x), small) and not torch.equal(net.state_dict()["head.weight"], weights)
+
+
+def test_saved_copied_and_chosen(mixed: Supernet, tmp_path: Path):
+    x = inputs_of(mixed)
+    torch.save(mixed.state_dict(), tmp_path / "net.pt")
+    other = net_of(MIXED)
+    other.load_state_dict(torch.load(tmp_path / "net.pt"))
+    c = mixed.space.sample(11)
+    assert mixed.set(c) == mixed.current and torch.equal(mixed(*x), other.run(c, *x))
+    mixed.set(mixed.largest)
+
+
+def test_candidates_of_another_space(mixed: Supernet):
+    other = archdsl.loads(MIXED.replace("{12, 24}", "{12, 24, 48}")).space()
+    with pytest.raises(ArchError, match="`d` lies outside of its domain"):
+        mixed.set({"d": 48})
+    c = other.candidate({"d": 48, "depth": 1, "layers.0.mixer": "nothing"})
+    with pytest.raises(ArchError, match="A08"):
+        mixed.set(c)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("extractors", "params <= 2M")])
+def test_shipped_specs(name: str, limit: str):
+    spec = archdsl.load(name)
+    net = spec.supernet(limits=[limit], dtype=torch.float32)
+    for seed in range(2):
+        c = net.space.sample(seed)
+        made = net.space.model(c)
+        x = sample_inputs(made, {**made.example_sizes(), **{k: 32 for k in ("H", "W") if k in made.example_sizes()},
+                                 **({"T": 9} if "T" in made.example_sizes() else {})})
+        with torch.no_grad():
+            assert torch.equal(net.extract(c).eval()(*x), net.eval().run(c, *x))
