@@ -244,7 +244,7 @@ def python_setting(address: str, value: Any) -> Setting:
 
 def expression(text: str) -> tree.Expr:
     """A value written in the language, for knobs that hold records or blocks:
-    `spec.build(scaling = archdsl.expression("RopeScaling(factor = 8, …)"))`."""
+    `spec.build(scaling = archdsl.expression("Llama3Scaling(factor = 8, …)"))`."""
     return parse_expression(text)
 
 

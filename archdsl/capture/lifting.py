@@ -203,7 +203,7 @@ def _masked_scores(flat: Flat, node: Node) -> Any:
     plain = flat.op("matmul", flat.op("softmax", scores), v)
     if plain.node.op != "attention" or plain.node.attrs["mask"] != FULL:
         return None
-    q, k, v, bias = plain.node.args
+    q, k, v, bias, _ = plain.node.args
     mask = mask_of(flat, flat.op("logical_not", excluded), q.shape, k.shape)
     if mask is not None and (lowest == float("-inf") or "keys" not in kinds(mask)):
         flat.lifts["mask"] = flat.lifts.get("mask", 0) + 1
@@ -237,7 +237,7 @@ def _windowed_scores(flat: Flat, node: Node) -> Any:
         groups = [[i] for i in range(2, 5)]
         return layouts.rearrange(flat, x, [*lead, *x.shape[1:]], [*front, *groups], [*([[], []] if x.shape[0] == 1 else [[0], [1]]), *groups])
 
-    q, k, v, bias = plain.node.args
+    q, k, v, bias, _ = plain.node.args
     whole = extra if bias is None else flat.op("add", split(bias) if len(bias.shape) == 4 else bias, extra)
     y = flat.op("attention", split(q), split(k), split(v), whole, **plain.node.attrs)
     return layouts.rearrange(flat, y, list(y.shape), [[i] for i in range(5)], [[0, 1], [2], [3], [4]])

@@ -284,6 +284,15 @@ def _attention(a: Arguments, results: tuple[Placed, ...], training: bool) -> lis
     return [Place((*(viewed((sizes[:1], out[:1]), q.extent[:lead]) or ()), *out[1:]))]
 
 
+@rule("attention_weights")
+def _attention_weights(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Place]:
+    """With sinks, all columns but the last of a tensor that has one for them."""
+    (r,) = results
+    if a.get("sink") is None:
+        return [Place(r.strides)]
+    return [Place(contiguous((*r.extent[:-1], r.extent[-1] + 1)), None, TensorType(r.dtype, (*r.shape[:-1], r.shape[-1] + 1)))]
+
+
 def with_one_batch(laid: Laid) -> Laid:
     """[B, heads, length, width] with the leading axes merged, as a view or a copy; the kernels take one."""
     sizes, _ = laid
@@ -298,7 +307,7 @@ def with_one_batch(laid: Laid) -> Laid:
 def fused(a: Arguments) -> bool:
     """Whether torch takes the fused kernel on the CPU. `bias_grad`: the bias gets a gradient."""
     q, k, v = a["q"], a["k"], a["v"]
-    if a.get("cap") is not None or a.get("bias_grad") or q.extent[-1] != v.extent[-1]:
+    if a.get("cap") is not None or a.get("sink") is not None or a.get("bias_grad") or q.extent[-1] != v.extent[-1]:
         return False
     return all(with_one_batch(x.laid)[1][-1] == 1 for x in (q, k, v))
 

@@ -100,7 +100,7 @@ def _attention(op: Op, a: dict[str, Any], needs: Collection[str]) -> Kept:
         merged = {n: viewed(a[n].laid, with_one_batch(a[n].laid)[0]) is not None for n in ("q", "k", "v")}
         items = op.kept({n: t for n, t in a.items() if n != "bias_grad"}, needs)
         return tuple(i if not isinstance(i, str) or merged.get(i, True) else TensorType(a[i].dtype, a[i].shape) for i in items)
-    if a.get("cap") is not None:
+    if a.get("cap") is not None or a.get("sink") is not None:
         return _by_heads("q", "k", "v")(op, {n: t for n, t in a.items() if n != "bias_grad"}, needs)
     wide, heads, scores = wider(q.dtype), q.shape[-3], {"q", "k", "bias"} & set(needs)
     lead = q.shape[:-3]

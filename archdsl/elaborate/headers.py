@@ -156,7 +156,7 @@ def allowed(frame: Frame, p: tree.Param) -> Any:
 
 # ---------------------------------------------------------------- records
 def record(frame: Frame, ref: RecordRef, args: Args, span: Span) -> RecordValue:
-    """`RopeScaling(factor = 8)`: fields in order, header defaults filled in."""
+    """`Scaling(factor = 8)`: fields in order, header defaults filled in."""
     positional, named, spans = args
     names = [f.name for f in ref.decl.fields]
     if len(positional) > len(names):

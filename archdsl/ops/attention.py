@@ -7,7 +7,7 @@ from archdsl.dims import Size, sym
 from archdsl.graph import Mask, TensorType, Value
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import LENGTH, Extension, OpError, op
-from archdsl.ops.rules import bools, broadcast, chosen, equal, floats, ints, need_dtype, need_equal, rank, same_dtype, same_size, size, volume, wider
+from archdsl.ops.rules import bools, broadcast, chosen, equal, floats, ints, need_dtype, need_equal, need_rank, rank, same_dtype, same_size, size, volume, wider
 
 FULL, CAUSAL = Mask("full"), Mask("causal")
 POSITIONAL = ("causal", "window", "causal_by", "own_block")
@@ -129,10 +129,10 @@ def _fits(shape: tuple[Size, ...], whole: tuple[Size, ...], about: str) -> None:
 
 
 def infer_attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL,
-               scale: float | None = None, cap: float | None = None) -> TensorType:
+               scale: float | None = None, cap: float | None = None, sink: TensorType | None = None) -> TensorType:
     if cap is not None and cap <= 0:
         raise OpError(f"scores stay within ±cap, so cap must be above 0, and this is {cap}", "cap")
-    dtype = same_dtype(q=q, k=k, v=v, bias=bias)
+    dtype = same_dtype(q=q, k=k, v=v, bias=bias, sink=sink)
     for name, x in (("q", q), ("k", k), ("v", v)):
         if len(x.shape) < 3:
             raise OpError(f"[..., heads, length, width] is needed, and this is {x}", name)
@@ -149,6 +149,9 @@ def infer_attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorTyp
     _check_mask(mask, q.shape[:-3], q.shape[-2], k.shape[-2])
     if bias is not None:
         _fits(bias.shape, (*q.shape[:-1], k.shape[-2]), "bias")
+    if sink is not None:
+        need_rank(sink, (1,), "sink")
+        need_equal(sink.shape[0], h, "the sinks and the heads of `q`", "sink")
     return TensorType(dtype, (*q.shape[:-1], v.shape[-1]))
 
 
@@ -163,16 +166,15 @@ def _mask_shape(mask: Mask, T: Size, S: Size) -> tuple[Size, ...]:
 
 
 def _attention_saves(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: float | None = None,
-                     cap: float | None = None, needs: Any = ()) -> tuple[Any, ...]:
+                     cap: float | None = None, sink: TensorType | None = None, needs: Any = ()) -> tuple[Any, ...]:
     """On the CPU: the fused kernel keeps its operands, its result, a logarithm of sums per query, and the mask as floats. Torch takes the
     plain formula when the bias needs a gradient or the widths of keys and values differ; that keeps scaled q and k, v and the weights.
-    With a cap: the operands, the tanh, the pairs and the weights."""
+    With a cap or sinks: the operands, the tanh, the pairs and the weights."""
     mask, lead, (h, T, w), (g, S, _) = simplified(mask), q.shape[:-3], q.shape[-3:], k.shape[-3:]
-    if cap is not None:
-        scores, inputs = TensorType(q.dtype, (*lead, h, T, S)), {"q", "k"} & set(needs)
-        kept = (("q", "k" in needs), ("k", "q" in needs), (scores, inputs), ("v", inputs or "bias" in needs), (scores, True),
-                (TensorType("bool", _mask_shape(mask, T, S)), mask != FULL and (inputs or "bias" in needs)))
-        return tuple(t for t, wanted in kept if wanted)
+    if cap is not None or sink is not None:
+        weights = TensorType(q.dtype, (*lead, h, T, S + (sink is not None)))  # with a sink, a window into a tensor that has a place for it
+        kept = _weights_saves(q, k, bias, mask, cap, needs)
+        return (*(weights if t == "out" else t for t in kept), *(("v",) if {"q", "k", "bias", "sink"} & set(needs) else ()))
     shape = () if mask == FULL or mask.kind == "causal" and bias is None else _whole(_mask_shape(mask, T, S), lead)
     if "bias" in needs or v.shape[-1] != w:
         wide, scores = wider(q.dtype), {"q", "k", "bias"} & set(needs)
@@ -243,9 +245,9 @@ def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
 
 
 @op("attention(q: [..., h, T, w], k: [..., g, S, w], v: [..., g, S, e], mask: mask = full, "
-    "bias: [*b]? = none, scale: float? = none, cap: float? = none) -> [..., h, T, e]",
+    "bias: [*b]? = none, scale: float? = none, cap: float? = none, sink: [h]? = none) -> [..., h, T, e]",
     infer=infer_attention, filled=True, stream=along_stream, roles={"w": "contract", "T": "mix", "S": "contract", "h": "grouped"},
-    saves=_attention_saves, source="arxiv 1706.03762, 2305.13245",
+    saves=_attention_saves, source="arxiv 1706.03762, 2305.13245; sinks: 2309.17453",
     macs=lambda q, k, v, **_: volume(q.shape[:-1]) * k.shape[-2] * (q.shape[-1] + v.shape[-1]),
     samples=lambda: [
         {"q": floats(2, 4, 5, 8), "k": floats(2, 4, 7, 8), "v": floats(2, 4, 7, 8)},
@@ -260,14 +262,19 @@ def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
         {"q": floats(2, 4, 5, 8), "k": floats(2, 2, 5, 8), "v": floats(2, 2, 5, 3), "mask": CAUSAL, "scale": 0.3, "cap": 2.5},
         {"q": floats(2, 3, 2, 6, 4), "k": floats(2, 3, 1, 6, 4), "v": floats(2, 3, 1, 6, 4), "bias": floats(3, 2, 6, 6), "cap": 0.5,
          "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("window", (2,))))},
-        {"q": floats(2, 5, 4), "k": floats(2, 7, 4), "v": floats(2, 7, 4), "cap": 50}])
-def attention(q, k, v, bias=None, *, mask=FULL, scale=None, cap=None):
+        {"q": floats(2, 5, 4), "k": floats(2, 7, 4), "v": floats(2, 7, 4), "cap": 50},
+        {"q": floats(2, 4, 5, 8), "k": floats(2, 2, 5, 8), "v": floats(2, 2, 5, 3), "mask": CAUSAL, "sink": floats(4)},
+        {"q": floats(3, 2, 6, 4), "k": floats(3, 2, 6, 4), "v": floats(3, 2, 6, 4), "bias": floats(2, 6, 6), "sink": floats(2), "cap": 3, "scale": 0.4,
+         "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("window", (2,))))},
+        {"q": floats(1, 1, 1, 2), "k": floats(1, 1, 1, 2), "v": floats(1, 1, 1, 2), "sink": floats(1)}])
+def attention(q, k, v, bias=None, sink=None, *, mask=FULL, scale=None, cap=None):
     """softmax(scale · q kᵀ + bias, over the pairs that `mask` allows) v, by head; h query heads share g key heads in order. `scale` is w^-½
-    unless given. A query with nothing to attend gives 0. `cap` bounds scores, before the bias, to ±cap: cap · tanh(scale · q kᵀ / cap); no fused
-    kernel knows it. `macs` counts all T · S pairs, as torch's counter does; `pairs` those of a mask."""
+    unless given. A query with nothing to attend gives 0. `cap` bounds scores, before the bias, to ±cap: cap · tanh(scale · q kᵀ / cap). `sink`: each
+    head's score of one more key, whose value is 0. No fused kernel knows these two. `macs` counts all T · S pairs, as torch's counter does; `pairs`
+    those of a mask."""
     mask = simplified(mask)
-    if cap is not None:
-        return _capped(q, k, v, bias, mask, size(q, -1) ** -0.5 if scale is None else scale, cap)
+    if cap is not None or sink is not None:
+        return _attend(_weights(q, k, bias, sink, mask, size(q, -1) ** -0.5 if scale is None else scale, cap), v)
     causal = mask == CAUSAL and bias is None
     return fused(q, k, v, bias, None if mask == FULL or causal else _allowed(mask, q, k), scale, causal)
 
@@ -287,25 +294,29 @@ def fused(q, k, v, bias, pairs, scale, causal=False):
     return y if len(lead) == 1 else torch.unflatten(y, 0, lead) if lead else y[0]
 
 
-def _capped(q, k, v, bias, mask, scale, cap):
-    return _attend(_weights(q, k, bias, mask, scale, cap), v)
-
-
-def _weights(q, k, bias, mask, scale, cap):
+def _weights(q, k, bias, sink, mask, scale, cap):
     """The formula itself."""
     scores = _scores(q, k, bias, scale, cap)
     if mask != FULL:
         scores = torch.where(_allowed(mask, q, k)[0], scores, float("-inf"))
     # Only a mask of keys can leave a query with nothing to attend: the others let each position attend to itself.
-    if "keys" in kinds(mask):
+    if "keys" in kinds(mask) and sink is None:
         return torch._safe_softmax(scores, -1)  # pyright: ignore[reportPrivateImportUsage]  (it has no public name)
-    return torch.softmax(scores, -1)
+    return _softmax(scores, sink)
 
 
-def plain(q, k, v, bias, pairs, scale, cap):
+def _softmax(scores, sink):
+    """Over the last axis and the head's sink, which takes a share and gives nothing."""
+    if sink is None:
+        return torch.softmax(scores, -1)
+    column = sink[:, None, None].expand_as(scores[..., :1])
+    return torch.softmax(torch.cat([scores, column], -1), -1)[..., :-1]
+
+
+def plain(q, k, v, bias, sink, pairs, scale, cap):
     """The formula, over the pairs of a bool tensor that broadcasts to [..., heads, T, S]."""
     scale = size(q, -1) ** -0.5 if scale is None else scale
-    return _attend(torch.softmax(torch.where(pairs, _scores(q, k, bias, scale, cap), float("-inf")), -1), v)
+    return _attend(_softmax(torch.where(pairs, _scores(q, k, bias, scale, cap), float("-inf")), sink), v)
 
 
 def _scores(q, k, bias, scale, cap):
@@ -330,8 +341,9 @@ def _heads_apart(y, x, keys):
 
 
 # ---------------------------------------------------------------- in two steps, for those who change the weights in between
-def _infer_weights(q: TensorType, k: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: Any = None, cap: Any = None) -> TensorType:
-    whole = infer_attention(q, k, TensorType(q.dtype, (*k.shape[:-1], q.shape[-1])), bias, mask, scale, cap)
+def _infer_weights(q: TensorType, k: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: Any = None, cap: Any = None,
+                   sink: TensorType | None = None) -> TensorType:
+    whole = infer_attention(q, k, TensorType(q.dtype, (*k.shape[:-1], q.shape[-1])), bias, mask, scale, cap, sink)
     return TensorType(whole.dtype, (*q.shape[:-1], k.shape[-2]))
 
 
@@ -344,8 +356,8 @@ def _weights_saves(q: TensorType, k: TensorType, bias: TensorType | None = None,
     return tuple(t for t, wanted in kept if wanted)
 
 
-@op("attention_weights(q: [..., h, T, w], k: [..., g, S, w], mask: mask = full, bias: [*b]? = none, scale: float? = none, cap: float? = none)"
-    " -> [..., h, T, S]",
+@op("attention_weights(q: [..., h, T, w], k: [..., g, S, w], mask: mask = full, bias: [*b]? = none, scale: float? = none, cap: float? = none, "
+    "sink: [h]? = none) -> [..., h, T, S]",
     infer=_infer_weights, filled=True, roles={"w": "contract", "T": "mix", "S": "normalise", "h": "grouped"}, saves=_weights_saves,
     source="arxiv 1706.03762",
     macs=lambda q, k, **_: volume(q.shape) * k.shape[-2],
@@ -353,11 +365,12 @@ def _weights_saves(q: TensorType, k: TensorType, bias: TensorType | None = None,
         {"q": floats(2, 4, 5, 8), "k": floats(2, 4, 7, 8)},
         {"q": floats(2, 4, 5, 8), "k": floats(2, 2, 5, 8), "mask": CAUSAL, "scale": 0.3, "bias": floats(4, 5, 5)},
         {"q": floats(3, 2, 6, 4), "k": floats(3, 2, 6, 4), "mask": Mask("and", (Mask("keys", (bools(3, 6),)), CAUSAL)), "cap": 2.5},
+        {"q": floats(2, 4, 5, 8), "k": floats(2, 2, 5, 8), "mask": CAUSAL, "sink": floats(4)},
         {"q": floats(1, 1, 2), "k": floats(1, 1, 2), "mask": CAUSAL}])
-def attention_weights(q, k, bias=None, *, mask=FULL, scale=None, cap=None):
+def attention_weights(q, k, bias=None, sink=None, *, mask=FULL, scale=None, cap=None):
     """softmax(scale · q kᵀ + bias) over the pairs that `mask` allows: what `attention` applies to its values, for those who change the weights in
-    between. A query with nothing to attend has weights of 0."""
-    return _weights(q, k, bias, simplified(mask), size(q, -1) ** -0.5 if scale is None else scale, cap)
+    between. A query with nothing to attend has weights of 0; with sinks, weights sum to less than 1."""
+    return _weights(q, k, bias, sink, simplified(mask), size(q, -1) ** -0.5 if scale is None else scale, cap)
 
 
 def _infer_attend(weights: TensorType, v: TensorType) -> TensorType:

@@ -18,9 +18,10 @@ from archdsl.spec import loads
 USES = """\
 use std.linear { Linear }
 use std.norm { LayerNorm, RMSNorm }
-use std.embed { RopeScaling, Rope }
+use std.embed { Rope }
 use std.residual { Pre }
 use std.mixer { Attention }
+record Scaling { factor: float, low: float, high: float, context: int }
 """
 
 
@@ -106,8 +107,8 @@ def test_legal_bodies(text):
         ("return linear(x)", "A0203 `linear` needs `weight`"),
         ("param w: [d] = normal(sdt = 1)\nreturn x", "A0202 the initialiser `normal` has no argument `sdt`"),
         ("y = repeat(3)\nreturn x", "A0203 `repeat` needs `n`"),
-        ("y = RopeScaling(factor = 1, low = 1, high = 2, contex = 3)\nreturn x", "A0202 the record RopeScaling has no field `contex`"),
-        ("y = RopeScaling(factor = 1, low = 1)\nreturn x", "A0203 the record RopeScaling needs `high`"),
+        ("y = Scaling(factor = 1, low = 1, high = 2, contex = 3)\nreturn x", "A0202 the record Scaling has no field `contex`"),
+        ("y = Scaling(factor = 1, low = 1)\nreturn x", "A0203 the record Scaling needs `high`"),
         ("n = 3\nreturn x", "A0208 `n` is already a name of this header"),
         ("for n in range(3) { z = n }\nreturn x", "A0208 `n` is already a name of this header"),
         ("choose m { a => identity  a => identity } = a\nreturn m(x)", "A0208 `m` has two arms `a`"),
@@ -134,7 +135,7 @@ def test_faults_of_bodies(text, expected):
         ("block A(n: int, n: int)(x: [d]) -> [d] { return x }", "A0208 `n` is declared twice in this header"),
         ("block A()(x: [d]) -> [d, e] { return x }", "A0309 the size `e` occurs only in a result"),
         ("block A(r: RopeScalin)(x: [d]) -> [d] { return x }", "A0201 the type `RopeScalin` is not known"),
-        ("block A(r: RopeScaling)(x: [d]) -> [d] { return x * r.fctor }", "A0201 the record RopeScaling has no field `fctor`"),
+        ("block A(r: Scaling)(x: [d]) -> [d] { return x * r.fctor }", "A0201 the record Scaling has no field `fctor`"),
         ("block A(n: int = q)(x: [d]) -> [d] { return x }", "A0201 the name `q` is not in scope"),
         ("block A(n: int = 1 in 1..q)(x: [d]) -> [d] { return x }", "A0201 the name `q` is not in scope"),
         ("block A()(x: [d]) -> [d] { return f(x, ...) }\nblock f()(x: [d]) -> [d] { return x }", "A0202 `...` forwards"),

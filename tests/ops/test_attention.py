@@ -86,6 +86,28 @@ def test_cap(groups: int):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("groups", [4, 1])
+def test_sink(groups: int):
+    """A key of value 0 that every query attends to: with its score, and with nothing else, what is left is 0."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, h, 5, 4, dtype=torch.float64, requires_grad=True) for h in (4, groups, groups))
+    sink = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    valid = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0], [0, 0, 1, 1, 1]], dtype=torch.bool)
+    mask = Mask("and", (CAUSAL, Mask("keys", (valid,))))
+    got = OPS["attention"].body(q, k, v, None, sink, mask=mask, scale=0.7)
+    scores = 0.7 * q @ k.repeat_interleave(4 // groups, 1).mT
+    scores = torch.cat([scores, sink[None, :, None, None].expand(3, 4, 5, 1)], -1)
+    more = torch.cat([v, torch.zeros_like(v[:, :, :1])], 2)
+    want = _formula(torch.zeros_like(q), torch.zeros_like(more), more, lambda b, i, j: j == 5 or j <= i and bool(valid[b, j]), scores, 1.0)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    assert torch.equal(got[1], torch.zeros_like(got[1]))
+    upstream = torch.randn_like(got)
+    for a, b in zip(torch.autograd.grad(got, (q, k, v, sink), upstream), torch.autograd.grad(want, (q, k, v, sink), upstream)):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    weights = OPS["attention_weights"].body(q, k, None, sink, mask=mask, scale=0.7)
+    torch.testing.assert_close(OPS["attend"].body(weights, v), got, rtol=1e-12, atol=1e-12)
+
+
 def test_equal_labels_and_several_leading_axes():
     """Windows of windows: labels and bias differ by window, not by sample."""
     torch.manual_seed(0)
@@ -146,6 +168,8 @@ def test_pure_causal_builds_no_mask():
     ({"mask": Mask("keys", (TensorType("bool", (2, 6)),))}, "the last axis of the mask tensor and the keys differ: 6 and 5"),
     ({"mask": Mask("keys", (TensorType("float", (2, 5)),))}, "a bool tensor for `keys` is needed"),
     ({"bias": TensorType("float", (3, 5, 5))}, "do not fit"),
+    ({"sink": TensorType("float", (2,))}, "the sinks and the heads of `q` differ: 2 and 4"),
+    ({"sink": TensorType("float", (2, 4))}, "1 axes are needed, and this has 2"),
 ])
 def test_faults(change: dict, message: str):
     operands = {"q": TensorType("float", (2, 4, 5, 8)), "k": TensorType("float", (2, 2, 5, 8)), "v": TensorType("float", (2, 2, 5, 8))}

@@ -71,7 +71,7 @@ LLAMAS = {
     "multi-query, tied": (dict(vocab=64, d=48, depth=2, heads=6, kv_heads=1, hidden=80, tie=True), {}),
     "full, long base": (dict(vocab=33, d=40, depth=2, heads=2, kv_heads=2, hidden=56, base=500_000), {}),
     "rescaled": (dict(vocab=50, d=64, depth=2, heads=2, kv_heads=1, hidden=96,
-                      scaling="RopeScaling(factor = 8, low = 1, high = 4, context = 64)"), {"scaling": SCALING}),
+                      scaling="Llama3Scaling(factor = 8, low = 1, high = 4, context = 64)"), {"scaling": SCALING}),
 }
 
 
