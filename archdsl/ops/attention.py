@@ -100,8 +100,10 @@ def along_stream(time: dict[str, tuple[int, ...]], q: TensorType, k: TensorType,
     if ahead > 0:
         raise OpError("a position attends to later ones", "mask", help="`mask = causal` lets it attend to earlier ones alone")
     room: Size = sym(LENGTH) if back == NEVER else max(1, int(back) - 1)
-    kept = {n: TensorType(x.dtype, (*x.shape[:-2], room, x.shape[-1])) for n, x in (("keys", k), ("values", v))}
-    return Extension("attention_extend", kept, {"rolling": back != NEVER})
+    keys, values = (TensorType(x.dtype, (*x.shape[:-2], room, x.shape[-1])) for x in (k, v))
+    rolling = {"rolling": back != NEVER}
+    alone = Extension("latent_attention_extend", {"keys": keys}, {**rolling, "width": v.shape[-1]})
+    return Extension("attention_extend", {"keys": keys, "values": values}, rolling, within=("v", "k", alone))
 
 
 # ---------------------------------------------------------------- types

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from archdsl.dims import Size
 from archdsl.graph import Mask, TensorType
 from archdsl.lazy import torch
 from archdsl.ops.attention import CAUSAL, by_position, fused, infer_attention, plain, simplified
@@ -43,22 +44,61 @@ def _infer(q: TensorType, k: TensorType, v: TensorType, keys: TensorType, values
 def attention_extend(q, k, v, keys, values, position, start=None, bias=None, sink=None, *, mask=CAUSAL, scale=None, cap=None, rolling=False):
     """`attention` of N new positions, behind `position` earlier ones, to themselves and to what is kept. `rolling`: the last P positions are
     kept, the newest last; otherwise all from the first, in P places. Rows begin at `start`; nothing before it is attended to."""
-    n, room, mask = size(k, -2), size(keys, -2), simplified(mask)
+    pairs, axes = _pairs(q, keys, position, start, mask, rolling)
+    (every, keys), (each, values) = (_longer(*x, position, rolling) for x in ((k, keys), (v, values)))
+    return _attention(q, every, each, bias, sink, pairs, axes, scale, cap), keys, values
+
+
+def _pairs(q, keys, position, start, mask, rolling):
+    """Which of what is there each new position attends to, and the number of axes."""
+    n, room = size(q, -2), size(keys, -2)
     at = position + torch.arange(n, device=q.device)
-    if rolling:
-        everything = torch.cat([keys, k.to(keys.dtype)], -2), torch.cat([values, v.to(values.dtype)], -2)
-        there = position - room + torch.arange(size(everything[0], -2), device=q.device)
-        keys, values = (x[..., n:, :].clone() for x in everything)  # not a window into what only this call needs
-    else:
-        keys, values = torch.index_copy(keys, -2, at, k.to(keys.dtype)), torch.index_copy(values, -2, at, v.to(values.dtype))
-        everything, there = (keys, values), torch.arange(room, device=q.device)
-    pairs = by_position(mask, at[:, None], there[None, :])
+    there = position - room + torch.arange(n + room, device=q.device) if rolling else torch.arange(room, device=q.device)
+    pairs = by_position(simplified(mask), at[:, None], there[None, :])
     if rolling:
         pairs = pairs & (there >= 0)
-    axes = 2
-    if start is not None:
-        axes = rank(q)
-        pairs = pairs & (there >= start[(slice(None),) + (None,) * (axes - 1)])
+    if start is None:
+        return pairs, 2
+    return pairs & (there >= start[(slice(None),) + (None,) * (rank(q) - 1)]), rank(q)
+
+
+def _longer(new, kept, position, rolling):
+    """What there is to attend to, and what stays for the next call."""
+    n, new = size(new, -2), new.to(kept.dtype)
+    if rolling:
+        whole = torch.cat([kept, new], -2)
+        return whole, whole[..., n:, :].clone()  # not a window into what only this call needs
+    kept = torch.index_copy(kept, -2, position + torch.arange(n, device=new.device), new)
+    return kept, kept
+
+
+def _attention(q, k, v, bias, sink, pairs, axes, scale, cap):
     if cap is not None or sink is not None:
-        return plain(q, *everything, bias, sink, pairs, scale, cap), keys, values
-    return fused(q, *everything, bias, (pairs, axes), scale), keys, values
+        return plain(q, k, v, bias, sink, pairs, scale, cap)
+    return fused(q, k, v, bias, (pairs, axes), scale)
+
+
+def _infer_latent(q: TensorType, k: TensorType, keys: TensorType, position: TensorType, start: TensorType | None = None,
+                  bias: TensorType | None = None, sink: TensorType | None = None, width: Size = 1, **_: Any) -> tuple[TensorType, ...]:
+    if isinstance(width, int) and isinstance(k.shape[-1], int) and not 1 <= width <= k.shape[-1]:
+        raise OpError(f"values are the first channels of the keys: {width} of {k.shape[-1]}", "width")
+    v, values = (TensorType(x.dtype, (*x.shape[:-1], width)) for x in (k, keys))
+    return _infer(q, k, v, keys, values, position, start, bias, sink)[:2]
+
+
+@op("latent_attention_extend(q: [..., h, N, w], k: [..., g, N, w], keys: [..., g, P, w], position: int[], start: int[B]? = none, "
+    "bias: [*b]? = none, mask: mask = causal, scale: float? = none, cap: float? = none, sink: [h]? = none, rolling: bool = false, width: int) "
+    "-> (y: [..., h, N, width], keys: [..., g, P, w])",
+    infer=_infer_latent, roles={"w": "contract", "N": "causal", "P": "contract", "h": "grouped"}, saves=None, source="arxiv 2405.04434",
+    macs=lambda q, k, keys, width, rolling=False, **_: volume(q.shape[:-1]) * (keys.shape[-2] + (k.shape[-2] if rolling else 0)) * (
+        q.shape[-1] + width),
+    samples=lambda: [
+        {"q": floats(5, 4, 3, 8), "k": floats(5, 1, 3, 8), "keys": floats(5, 1, 9, 8), "position": ints(2), "start": ints(1, 5), "width": 5},
+        {"q": floats(2, 2, 1, 4), "k": floats(2, 1, 1, 4), "keys": floats(2, 1, 7, 4), "position": ints(6), "cap": 2.5, "scale": 0.5, "width": 4},
+        {"q": floats(3, 2, 5, 4), "k": floats(3, 2, 5, 4), "keys": floats(3, 2, 3, 4), "position": ints(9), "rolling": True, "width": 1,
+         "mask": Mask("and", (CAUSAL, Mask("window", (4,)))), "sink": floats(2)}])
+def latent_attention_extend(q, k, keys, position, start=None, bias=None, sink=None, *, mask=CAUSAL, scale=None, cap=None, rolling=False, width):
+    """`attention_extend` whose values are the first `width` channels of the keys, so that these alone are kept."""
+    pairs, axes = _pairs(q, keys, position, start, mask, rolling)
+    every, keys = _longer(k, keys, position, rolling)
+    return _attention(q, every, every[..., :width], bias, sink, pairs, axes, scale, cap), keys

@@ -47,11 +47,13 @@ LENGTH = "Length"
 class Extension:
     """How an op goes on from a state. `op`: takes the same operands, then those named in `states`, and gives the new ones behind its results; it
     may take `position` (how many positions came before) and `start` (for each row, where it begins).
-    `states`: name -> type at the beginning, all zeros; `Length` in a shape is the room that the user gives. `attrs`: further ones of `op`."""
+    `states`: name -> type at the beginning, all zeros; `Length` in a shape is the room that the user gives. `attrs`: further ones of `op`.
+    `within`: (a, b, how the op goes on where operand a is the first channels of operand b, which need not be kept twice)."""
 
     op: str
     states: dict[str, TensorType] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
+    within: tuple[str, str, Extension] | None = None
 
 
 @record(slots=False)

@@ -272,6 +272,8 @@ class Definition:
             raise self.refuse(node, e.message, help=e.help or ()) from None
         if extension is None:
             return False
+        if extension.within is not None and _first_channels(*(dict(operands(node))[n] for n in extension.within[:2])):
+            extension = extension.within[2]
         if any(known[v] in self.rows.held for v in node.operands()):
             raise NoRows(f"{node.op} takes positions that differ from row to row")
         if self.session.form == "packed":
@@ -431,6 +433,15 @@ class Definition:
 
     def refuse(self, node: Node, reason: str, help: Any = ()) -> ArchError:
         return error("A0501", f"no form `{self.session.form}`: {reason}", node.span, f"`{node.op}`, along the stream", help=help)
+
+
+def _first_channels(part: Value, whole: Value) -> bool:
+    """Whether a value is `whole[..., :n]`."""
+    if part.node.op != "slice" or part.node.args[0] != whole:
+        return False
+    *others, (kind, *bounds) = part.node.attrs["items"]
+    return all(i == ("slice", None, None, None) for i in others) and len(others) == len(whole.shape) - 1 and kind == "slice" and \
+        bounds[0] in (None, 0) and bounds[2] in (None, 1)
 
 
 def _is_zero(value: Value) -> bool:
