@@ -24,6 +24,10 @@ _CHOSEN = "x: [B = 1, T = 16, 1, 64], index: int[B, T, 2] in 0..<8"
 # Blocks that need more than that: the expression, and the inputs of the model around it where they are no `x`.
 APPLIED: dict[str, tuple[str, str]] = {
     "Attention": ("Attention(4, mask = causal, positions = Rope())(x)", ""),
+    "LatentAttention": ("LatentAttention(4, rank = 32)(x)", "x: [B = 1, T = 16, 64]"),
+    **{n: (f"{n}({a})(rate, base = 10_000, position = position)", "rate: f32[8], position: f32[T = 16]") for n, a in (
+        ("LinearScaling", "4"), ("Llama3Scaling", "8, low = 1, high = 4, context = 8192"), ("YarnScaling", "4, 4096"), ("DynamicScaling", "4, 4096"),
+        ("LongScaling", "[1] * 8, [4] * 8, 4096"))},
     "EnsemblePath": ("EnsemblePath(LayerNorm(), MLP(256))(x, e)", "x: [B = 1, T = 16, 64], e: [B, T, 64]"),
     "Conv": ("Conv(128, 3, pad = 1)(x)", ""),
     "DropPath": ("DropPath(0.1)(x)", ""),

@@ -9,7 +9,7 @@ from archdsl.capture import layouts
 from archdsl.capture.masks import LOWEST, index_of, mask_of
 from archdsl.capture.patterns import Binds, Rule
 from archdsl.graph import Mask, Node, Value
-from archdsl.ops.attention import CAUSAL, FULL, kinds
+from archdsl.ops.masks import CAUSAL, FULL, kinds
 from archdsl.ops.registry import OpError
 from archdsl.records import record
 

@@ -7,7 +7,7 @@ from archdsl.capture import layouts
 from archdsl.capture.formulas import TRUE, Condition, Reader, axis_name, place, settled
 from archdsl.dims import Dim, Size, floordiv, symbols
 from archdsl.graph import Mask, Value
-from archdsl.ops.attention import CAUSAL, FULL, kinds
+from archdsl.ops.masks import CAUSAL, FULL, kinds
 
 if TYPE_CHECKING:
     from archdsl.capture.flat import Flat

@@ -1,86 +1,17 @@
-"""Attention and its masks: which pairs attend, as a torch mask, and how many they are."""
+"""Softmax attention: whole, and in two steps; how it goes on from earlier positions."""
 from __future__ import annotations
 
 from typing import Any
 
 from archdsl.dims import Size, sym
-from archdsl.graph import Mask, TensorType, Value
+from archdsl.graph import Mask, TensorType
 from archdsl.lazy import F, torch
+from archdsl.ops.masks import CAUSAL, FULL, NEVER, allowed, check_mask, fits, kinds, mask_shape, reach, simplified
 from archdsl.ops.registry import LENGTH, Extension, OpError, op
-from archdsl.ops.rules import bools, broadcast, chosen, equal, floats, ints, need_dtype, need_equal, need_rank, rank, same_dtype, same_size, size, volume, wider
-
-FULL, CAUSAL = Mask("full"), Mask("causal")
-POSITIONAL = ("causal", "window", "causal_by", "own_block")
-"""Kinds that compare positions of queries and keys, so both lie on one axis. Query i attends key j when
-causal: j ≤ i · window(n): |i - j| < n · causal_by(m): j // m ≤ i // m · own_block(b, previous): 0 ≤ i // b - j // b ≤ previous ·
-keys(t): t[…, j] · equal_labels(t): t[…, i] = t[…, j] · `and`, `or` of other masks."""
-
-
-def simplified(mask: Mask) -> Mask:
-    """Without `full` inside `and` and `or`, and without either around one mask."""
-    if mask.kind not in ("and", "or"):
-        return mask
-    parts = tuple(dict.fromkeys(simplified(a) for a in mask.args))
-    if mask.kind == "or" and FULL in parts:
-        return FULL
-    parts = tuple(p for p in parts if p != FULL)
-    return FULL if not parts else parts[0] if len(parts) == 1 else Mask(mask.kind, parts)
-
-
-def kinds(mask: Mask) -> set[str]:
-    return {mask.kind}.union(*(kinds(a) for a in mask.args if isinstance(a, Mask)))
-
-
-def pairs(mask: Mask, queries: int, keys: int) -> int:
-    """How many (query, key) pairs attend; for masks made of run-time tensors, and for `or`, an upper bound."""
-    if mask.kind == "or":
-        return min(queries * keys, sum(pairs(a, queries, keys) for a in mask.args))
-    if mask.kind == "and" and any(a.kind in ("and", "or") for a in mask.args):
-        return min(pairs(a, queries, keys) for a in mask.args)
-    parts = mask.args if mask.kind == "and" else (mask,)
-    total = 0
-    for i in range(queries):
-        spans = [_span(p, i, keys) for p in parts]
-        total += max(0, min(hi for _, hi in spans) - max(lo for lo, _ in spans))
-    return total
-
-
-def _span(mask: Mask, i: int, keys: int) -> tuple[int, int]:
-    """The keys [first, last) that query i may attend."""
-    if mask.kind == "causal":
-        return 0, min(i + 1, keys)
-    if mask.kind == "window":
-        return max(0, i - mask.args[0] + 1), min(i + mask.args[0], keys)
-    if mask.kind == "causal_by":
-        return 0, min((i // mask.args[0] + 1) * mask.args[0], keys)
-    if mask.kind == "own_block":
-        b, previous = (*mask.args, 0)[:2]
-        return max(0, (i // b - previous) * b), min((i // b + 1) * b, keys)
-    return 0, keys
+from archdsl.ops.rules import bools, broadcast, chosen, floats, ints, need_equal, need_rank, rank, same_dtype, same_size, size, volume, wider
 
 
 # ---------------------------------------------------------------- along the stream
-NEVER = float("inf")
-
-
-def reach(mask: Mask) -> tuple[float, float]:
-    """(how far ahead of a query its last key may lie, how many positions back from the query, itself included, its first one)."""
-    if mask.kind in ("and", "or"):
-        parts = [reach(a) for a in mask.args]
-        pick = min if mask.kind == "and" else max
-        return pick(a for a, _ in parts), pick(b for _, b in parts)
-    if mask.kind == "causal":
-        return 0, NEVER
-    if mask.kind == "window":
-        return mask.args[0] - 1, mask.args[0]
-    if mask.kind == "causal_by":
-        return mask.args[0] - 1, NEVER
-    if mask.kind == "own_block":
-        b, previous = (*mask.args, 0)[:2]
-        return b - 1, b * (previous + 1)
-    return NEVER, NEVER
-
-
 def along_stream(time: dict[str, tuple[int, ...]], q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL,
                  **_: Any) -> Extension | None:
     """Attention to earlier positions keeps their keys and values: all, or the last ones that a query can see."""
@@ -107,29 +38,6 @@ def along_stream(time: dict[str, tuple[int, ...]], q: TensorType, k: TensorType,
 
 
 # ---------------------------------------------------------------- types
-def _check_mask(mask: Mask, lead: tuple[Size, ...], T: Size, S: Size) -> None:
-    if mask.kind in POSITIONAL:
-        need_equal(T, S, f"the lengths of queries and keys (a mask `{mask.kind}` compares their positions)", "mask")
-    for a in mask.args:
-        if isinstance(a, Mask):
-            _check_mask(a, lead, T, S)
-        elif isinstance(a, (Value, TensorType)):
-            t = a.type if isinstance(a, Value) else a
-            if mask.kind == "keys":
-                need_dtype(t, ("bool",), "mask", "a bool tensor for `keys`")
-            else:
-                need_equal(T, S, "the lengths of queries and keys (`equal_labels` compares their labels)", "mask")
-            if not t.shape or len(t.shape) - 1 > len(lead):
-                raise OpError(f"the mask tensor {t} does not fit the leading axes [{', '.join(map(str, lead))}] of the queries", "mask")
-            need_equal(t.shape[-1], S, "the last axis of the mask tensor and the keys", "mask")
-            _fits(t.shape[:-1], lead, "mask")
-
-
-def _fits(shape: tuple[Size, ...], whole: tuple[Size, ...], about: str) -> None:
-    if len(shape) > len(whole) or any(equal(a, b) is not True for a, b in zip(broadcast(shape, whole, about=about), whole)):
-        raise OpError(f"[{', '.join(map(str, shape))}] does not repeat to [{', '.join(map(str, whole))}]", about)
-
-
 def infer_attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL,
                scale: float | None = None, cap: float | None = None, sink: TensorType | None = None) -> TensorType:
     if cap is not None and cap <= 0:
@@ -148,23 +56,13 @@ def infer_attention(q: TensorType, k: TensorType, v: TensorType, bias: TensorTyp
     h, g = q.shape[-3], k.shape[-3]
     if isinstance(h, int) and isinstance(g, int) and (g < 1 or h % g):
         raise OpError(f"{h} query heads cannot share {g} key heads evenly", "k")
-    _check_mask(mask, q.shape[:-3], q.shape[-2], k.shape[-2])
+    check_mask(mask, q.shape[:-3], q.shape[-2], k.shape[-2])
     if bias is not None:
-        _fits(bias.shape, (*q.shape[:-1], k.shape[-2]), "bias")
+        fits(bias.shape, (*q.shape[:-1], k.shape[-2]), "bias")
     if sink is not None:
         need_rank(sink, (1,), "sink")
         need_equal(sink.shape[0], h, "the sinks and the heads of `q`", "sink")
     return TensorType(dtype, (*q.shape[:-1], v.shape[-1]))
-
-
-def _mask_shape(mask: Mask, T: Size, S: Size) -> tuple[Size, ...]:
-    if mask.kind in ("and", "or"):
-        return broadcast(*(_mask_shape(a, T, S) for a in mask.args))
-    if mask.kind in ("keys", "equal_labels"):
-        t = mask.args[0]
-        lead = t.shape[:-1]
-        return (*lead, *((1,) if lead else ()), 1 if mask.kind == "keys" else T, S)
-    return T, S
 
 
 def _attention_saves(q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL, scale: float | None = None,
@@ -177,7 +75,7 @@ def _attention_saves(q: TensorType, k: TensorType, v: TensorType, bias: TensorTy
         weights = TensorType(q.dtype, (*lead, h, T, S + (sink is not None)))  # with a sink, a window into a tensor that has a place for it
         kept = _weights_saves(q, k, bias, mask, cap, needs)
         return (*(weights if t == "out" else t for t in kept), *(("v",) if {"q", "k", "bias", "sink"} & set(needs) else ()))
-    shape = () if mask == FULL or mask.kind == "causal" and bias is None else _whole(_mask_shape(mask, T, S), lead)
+    shape = () if mask == FULL or mask.kind == "causal" and bias is None else _whole(mask_shape(mask, T, S), lead)
     if "bias" in needs or v.shape[-1] != w:
         wide, scores = wider(q.dtype), {"q", "k", "bias"} & set(needs)
         values = "v" if g == h and wide == q.dtype else TensorType(wide, (*lead, h, S, v.shape[-1]))
@@ -195,46 +93,6 @@ def _attention_saves(q: TensorType, k: TensorType, v: TensorType, bias: TensorTy
 def _whole(shape: tuple[Size, ...], lead: tuple[Size, ...]) -> tuple[Size, ...]:
     """The shape of a mask or bias after `_four_axes`, with the leading axes still apart."""
     return (*lead, *shape[-3:]) if len(shape) > 3 and len(lead) > 1 else shape
-
-
-# ---------------------------------------------------------------- the mask as a tensor
-def _allowed(mask: Mask, q: Any, k: Any) -> tuple[Any, int]:
-    """A bool tensor that broadcasts to [..., heads, T, S], and its number of axes."""
-    if mask.kind in ("and", "or"):
-        (result, axes), *rest = (_allowed(a, q, k) for a in mask.args)
-        for other, n in rest:
-            result, axes = (result & other if mask.kind == "and" else result | other), max(axes, n)
-        return result, axes
-    if mask.kind in ("keys", "equal_labels"):
-        (t,) = mask.args
-        if rank(t) == 1:
-            return (t[None, :] if mask.kind == "keys" else t[:, None] == t[None, :]), 2
-        return (t[..., None, None, :] if mask.kind == "keys" else t[..., None, :, None] == t[..., None, None, :]), rank(t) + 2
-    i = torch.arange(size(q, -2), device=q.device)[:, None]
-    j = torch.arange(size(k, -2), device=q.device)[None, :]
-    return by_position(mask, i, j), 2
-
-
-def by_position(mask: Mask, i: Any, j: Any) -> Any:
-    """Which pairs of positions attend, [T, S], for the positions of queries i [T, 1] and of keys j [1, S]."""
-    if mask.kind in ("and", "or"):
-        first, *rest = (by_position(a, i, j) for a in mask.args)
-        for other in rest:
-            first = first & other if mask.kind == "and" else first | other
-        return first
-    if mask.kind == "full":
-        return (i >= 0) & (j >= 0)
-    if mask.kind == "causal":
-        return j <= i
-    if mask.kind == "window":
-        return (i - j).abs() < mask.args[0]
-    if mask.kind == "causal_by":
-        return j // mask.args[0] <= i // mask.args[0]
-    if mask.kind == "own_block":
-        b, previous = (*mask.args, 0)[:2]
-        back = i // b - j // b
-        return back == 0 if previous == 0 else (back >= 0) & (back <= previous)
-    raise ValueError(f"no mask {mask.kind}")
 
 
 def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
@@ -266,8 +124,8 @@ def _four_axes(m: Any, axes: int, lead: list[Any]) -> Any:
          "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("window", (2,))))},
         {"q": floats(2, 5, 4), "k": floats(2, 7, 4), "v": floats(2, 7, 4), "cap": 50},
         {"q": floats(2, 4, 5, 8), "k": floats(2, 2, 5, 8), "v": floats(2, 2, 5, 3), "mask": CAUSAL, "sink": floats(4)},
-        {"q": floats(3, 2, 6, 4), "k": floats(3, 2, 6, 4), "v": floats(3, 2, 6, 4), "bias": floats(2, 6, 6), "sink": floats(2), "cap": 3, "scale": 0.4,
-         "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("window", (2,))))},
+        {"q": floats(3, 2, 6, 4), "k": floats(3, 2, 6, 4), "v": floats(3, 2, 6, 4), "bias": floats(2, 6, 6), "sink": floats(2), "cap": 3,
+         "scale": 0.4, "mask": Mask("and", (Mask("keys", (bools(3, 6),)), Mask("window", (2,))))},
         {"q": floats(1, 1, 1, 2), "k": floats(1, 1, 1, 2), "v": floats(1, 1, 1, 2), "sink": floats(1)}])
 def attention(q, k, v, bias=None, sink=None, *, mask=FULL, scale=None, cap=None):
     """softmax(scale · q kᵀ + bias, over the pairs that `mask` allows) v, by head; h query heads share g key heads in order. `scale` is w^-½
@@ -278,20 +136,20 @@ def attention(q, k, v, bias=None, sink=None, *, mask=FULL, scale=None, cap=None)
     if cap is not None or sink is not None:
         return _attend(_weights(q, k, bias, sink, mask, size(q, -1) ** -0.5 if scale is None else scale, cap), v)
     causal = mask == CAUSAL and bias is None
-    return fused(q, k, v, bias, None if mask == FULL or causal else _allowed(mask, q, k), scale, causal)
+    return fused(q, k, v, bias, None if mask == FULL or causal else allowed(mask, q, k), scale, causal)
 
 
 def fused(q, k, v, bias, pairs, scale, causal=False):
     """Torch's fused attention. `pairs`: which pairs attend, as a bool tensor and its number of axes, or None for all (`causal`: for earlier ones)."""
     lead = [size(q, i) for i in range(rank(q) - 3)]
     grouped = not same_size(size(q, -3), size(k, -3))
-    allowed = None if bias is None else _four_axes(bias, rank(bias), lead)
+    added = None if bias is None else _four_axes(bias, rank(bias), lead)
     if pairs is not None:
         where = _four_axes(pairs[0], pairs[1], lead)
-        allowed = where if allowed is None else torch.where(where, allowed, float("-inf"))
+        added = where if added is None else torch.where(where, added, float("-inf"))
     if len(lead) != 1:  # torch's fused kernels take one batch axis
         q, k, v = (x.flatten(0, len(lead) - 1) if lead else x[None] for x in (q, k, v))
-    options = chosen(attn_mask=(allowed, None), is_causal=(causal, False), scale=(scale, None), enable_gqa=(grouped, False))
+    options = chosen(attn_mask=(added, None), is_causal=(causal, False), scale=(scale, None), enable_gqa=(grouped, False))
     y = F.scaled_dot_product_attention(q, k, v, **options)
     return y if len(lead) == 1 else torch.unflatten(y, 0, lead) if lead else y[0]
 
@@ -300,7 +158,7 @@ def _weights(q, k, bias, sink, mask, scale, cap):
     """The formula itself."""
     scores = _scores(q, k, bias, scale, cap)
     if mask != FULL:
-        scores = torch.where(_allowed(mask, q, k)[0], scores, float("-inf"))
+        scores = torch.where(allowed(mask, q, k)[0], scores, float("-inf"))
     # Only a mask of keys can leave a query with nothing to attend: the others let each position attend to itself.
     if "keys" in kinds(mask) and sink is None:
         return torch._safe_softmax(scores, -1)  # pyright: ignore[reportPrivateImportUsage]  (it has no public name)
@@ -352,7 +210,7 @@ def _infer_weights(q: TensorType, k: TensorType, bias: TensorType | None = None,
 def _weights_saves(q: TensorType, k: TensorType, bias: TensorType | None = None, mask: Mask = FULL, cap: float | None = None, needs: Any = (),
                    **_: Any) -> tuple[Any, ...]:
     mask, scores = simplified(mask), {"q", "k"} & set(needs)
-    pairs = TensorType("bool", _mask_shape(mask, q.shape[-2], k.shape[-2]))
+    pairs = TensorType("bool", mask_shape(mask, q.shape[-2], k.shape[-2]))
     kept = (("q", "k" in needs), ("k", "q" in needs), ("out", True), (TensorType(q.dtype, (*q.shape[:-1], k.shape[-2])), scores and cap is not None),
             (pairs, mask != FULL and (scores or "bias" in needs)))
     return tuple(t for t, wanted in kept if wanted)

@@ -6,7 +6,8 @@ from typing import Any
 from archdsl.dims import Size
 from archdsl.graph import Mask, TensorType
 from archdsl.lazy import torch
-from archdsl.ops.attention import CAUSAL, by_position, fused, infer_attention, plain, simplified
+from archdsl.ops.attention import fused, infer_attention, plain
+from archdsl.ops.masks import CAUSAL, by_position, simplified
 from archdsl.ops.registry import OpError, op
 from archdsl.ops.rules import floats, ints, need_equal, rank, size, volume
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from archdsl.graph import Mask, TensorType
-from archdsl.ops.attention import CAUSAL, FULL, _allowed, pairs, simplified
+from archdsl.ops.masks import CAUSAL, FULL, allowed, pairs, simplified
 from archdsl.ops.registry import OPS, OpError
 from tests.ops.cases import types_of
 
@@ -125,7 +125,7 @@ def test_pairs_and_mask_tensor(kind: str, length: int):
     mask, attend = ATTEND[kind]
     real = torch.tensor([[attend(i, j) for j in range(length)] for i in range(length)])
     x = torch.empty(1, 1, length, 1)
-    assert torch.equal(_allowed(simplified(mask), x, x)[0].expand(length, length), real)
+    assert torch.equal(allowed(simplified(mask), x, x)[0].expand(length, length), real)
     assert pairs(mask, length, length) == int(real.sum()) or kind == "either" and pairs(mask, length, length) >= int(real.sum())
 
 

@@ -27,13 +27,14 @@ def config(vocab, d, depth, dense, heads, rank, q_rank, head_dim, rope_dim, valu
            times=1.0, context=4096, factor=40, base=10_000):
     rope = {"rope_type": "yarn", "rope_theta": float(base), "factor": float(factor), "original_max_position_embeddings": context, "mscale": 0.707,
             "mscale_all_dim": 0.707}
-    groupwise: dict[str, Any] = dict(topk_method="group_limited_greedy", n_group=groups, topk_group=chosen) if groups > 1 else dict(topk_method="greedy")
+    method = "group_limited_greedy" if groups > 1 else "greedy"
     return transformers.DeepseekV2Config(
         vocab_size=vocab, hidden_size=d, num_hidden_layers=depth, first_k_dense_replace=dense, num_attention_heads=heads, num_key_value_heads=heads,
         kv_lora_rank=rank, q_lora_rank=q_rank, qk_nope_head_dim=head_dim, qk_rope_head_dim=rope_dim, v_head_dim=value_dim, intermediate_size=hidden,
-        moe_intermediate_size=expert_hidden, n_routed_experts=experts, n_shared_experts=shared, num_experts_per_tok=k, routed_scaling_factor=float(times),
-        rope_parameters=rope, attn_implementation="sdpa", experts_implementation="eager", pad_token_id=None, eos_token_id=0, bos_token_id=None,
-        **groupwise)
+        moe_intermediate_size=expert_hidden, n_routed_experts=experts, n_shared_experts=shared, num_experts_per_tok=k,
+        routed_scaling_factor=float(times), rope_parameters=rope, attn_implementation="sdpa", experts_implementation="eager",
+        pad_token_id=None, eos_token_id=0, bos_token_id=None,
+        topk_method=method, n_group=groups, topk_group=chosen)
 
 
 def _turned(q, k, turn):
@@ -124,7 +125,7 @@ def test_training_weights_decode_absorbed():
     step: Any = spec.build(dtype=F64, form="step", absorb=True, **SMALL).eval()
     step.load_state_dict(whole.state_dict())
     x = tokens(2, 7)
-    state = step.init_state(2, 7)
+    state, y = step.init_state(2, 7), torch.empty(0)
     with torch.no_grad():
         for t in range(7):
             y, state = step(x[:, t : t + 1], state)

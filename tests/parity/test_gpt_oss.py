@@ -24,8 +24,9 @@ CASES: dict[str, dict[str, Any]] = {
 def config(vocab, d, depth, heads, kv_heads, head_dim, hidden, experts, k, reach, base=150_000, factor=32, context=4096, limit=7.0):
     rope = {"rope_type": "yarn", "rope_theta": float(base), "factor": float(factor), "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
             "original_max_position_embeddings": context}
-    return transformers.GptOssConfig(vocab_size=vocab, hidden_size=d, num_hidden_layers=depth, num_attention_heads=heads, num_key_value_heads=kv_heads,
-                                     head_dim=head_dim, intermediate_size=hidden, num_local_experts=experts, num_experts_per_tok=k,
+    return transformers.GptOssConfig(vocab_size=vocab, hidden_size=d, num_hidden_layers=depth, num_attention_heads=heads,
+                                     num_key_value_heads=kv_heads, head_dim=head_dim, intermediate_size=hidden,
+                                     num_local_experts=experts, num_experts_per_tok=k,
                                      sliding_window=reach, rope_parameters=rope, swiglu_limit=limit, attn_implementation="eager",
                                      experts_implementation="eager", pad_token_id=None, eos_token_id=0)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import archdsl
-from archdsl.ops.attention import pairs
+from archdsl.ops.masks import pairs
 from tests.parity.proof import EXACT, prove, randomise, relative
 from tests.streaming.forms import agree
 

@@ -7,7 +7,7 @@ from archdsl.capture import layouts
 from archdsl.capture.masks import mask_of
 from archdsl.capture.rules import aten
 from archdsl.graph import FLOATS, Value
-from archdsl.ops.attention import CAUSAL
+from archdsl.ops.masks import CAUSAL
 from archdsl.ops.registry import OpError
 
 if TYPE_CHECKING:
