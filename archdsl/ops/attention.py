@@ -15,26 +15,28 @@ from archdsl.ops.rules import bools, broadcast, chosen, floats, ints, need_equal
 def along_stream(time: dict[str, tuple[int, ...]], q: TensorType, k: TensorType, v: TensorType, bias: TensorType | None = None, mask: Mask = FULL,
                  **_: Any) -> Extension | None:
     """Attention to earlier positions keeps their keys and values: all, or the last ones that a query can see."""
-    here = {n: a for n, a in time.items() if a}
-    if any(a not in ((-2,), ()) for n, a in time.items()):
+    paired = time.get("bias") == (-2, -1)  # a table of pairs of positions, of which there is one for all places
+    here = {n: a for n, a in time.items() if a and not (paired and n == "bias")}
+    if "bias" in here and "k" in here:
+        raise OpError("its bias is by position, not by pairs of positions", "bias", help="`distance(T)` is how far positions lie behind each other")
+    if any(a not in ((-2,), ()) for a in here.values()):
         if all(all(x < -3 for x in a) for a in here.values()):
             return None
         raise OpError("it mixes the heads or the widths of different positions")
     if here.get("k") is None and here.get("v") is None:
         return None  # keys and values are the same for all positions
     if set(here) != {"q", "k", "v"}:
-        why = "its bias is a table of positions" if "bias" in here else "queries, keys and values do not move along the stream together"
-        raise OpError(why)
+        raise OpError("queries, keys and values do not move along the stream together")
     if any(True for _ in mask.tensors()):
         raise OpError("its mask is made of a tensor: one that comes with the inputs is not kept from call to call", "mask")
     ahead, back = reach(simplified(mask))
     if ahead > 0:
         raise OpError("a position attends to later ones", "mask", help="`mask = causal` lets it attend to earlier ones alone")
-    room: Size = sym(LENGTH) if back == NEVER else max(1, int(back) - 1)
+    rolling = back != NEVER and not paired
+    room: Size = max(1, int(back) - 1) if rolling else sym(LENGTH)
     keys, values = (TensorType(x.dtype, (*x.shape[:-2], room, x.shape[-1])) for x in (k, v))
-    rolling = {"rolling": back != NEVER}
-    alone = Extension("latent_attention_extend", {"keys": keys}, {**rolling, "width": v.shape[-1]})
-    return Extension("attention_extend", {"keys": keys, "values": values}, rolling, within=("v", "k", alone))
+    alone = Extension("latent_attention_extend", {"keys": keys}, {"rolling": rolling, "width": v.shape[-1]})
+    return Extension("attention_extend", {"keys": keys, "values": values}, {"rolling": rolling}, within=("v", "k", alone))
 
 
 # ---------------------------------------------------------------- types

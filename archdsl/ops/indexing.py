@@ -99,3 +99,11 @@ def iota(*, n, device=None):
 def index(*, n, device=None):
     """The positions on the streaming axis, which has size n here. Lowering gives the device."""
     return torch.arange(n, device=device)
+
+
+@op("distance(n: int) -> int[n, n]", infer=lambda n: TensorType("int", (n, n)), grad="none", samples=lambda: [{"n": 5}, {"n": 1}])
+def distance(*, n, device=None):
+    """How far each position (second axis) lies behind each other one (first axis), which has size n here: i - j. Lowering gives the device. Along
+    the stream a `bias` of attention may be made of it, entry by entry."""
+    i = torch.arange(n, device=device)
+    return i[:, None] - i

@@ -24,6 +24,13 @@ def index_extend(position, start=None, *, n):
     return index if start is None else index - start[:, None]
 
 
+@op("distance_extend(position: int[], places: int[P], n: int) -> int[n, P]", grad="none",
+    samples=lambda: [{"position": ints(9), "places": ints(12, 12), "n": 3}, {"position": ints(9), "places": ints(1, 1), "n": 1}])
+def distance_extend(position, places, *, n):
+    """`distance` of the n positions behind `position` earlier ones to all `places` in which positions are kept."""
+    return position + torch.arange(n, device=position.device)[:, None] - places
+
+
 # ---------------------------------------------------------------- sums so far
 def _sums(x: TensorType, total: TensorType, axis: int = -1) -> tuple[TensorType, TensorType]:
     a = axis_of(axis, len(x.shape))

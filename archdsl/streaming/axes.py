@@ -130,6 +130,14 @@ def _einsum(node: Node) -> Met:
         yield from ((value, i) for i, n in enumerate(names) if n not in node.attrs["out"])
 
 
+@_rule("attention")
+def _attention(node: Node) -> Met:
+    """Queries stay apart; keys do not, and neither do heads and widths. What goes on from earlier keys has an extension instead."""
+    for (_, value), own in zip(operands(node), ((-3, -1), (-3, -2, -1), (-3, -2), (-1,), (-1,))):
+        if value is not None:
+            yield from ((value, a) for a in own)
+
+
 @_rule("aten", "permutation")
 def _unknown(node: Node) -> Met:
     for value in node.operands():

@@ -7,30 +7,33 @@ from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim, Size, product, substitute, sym, symbols, terms
 from archdsl.flatten import copy_node, dim_map, is_owner, map_values
 from archdsl.graph import Graph, Mask, Node, TensorType, Value, behind
-from archdsl.ops.registry import OpError, find
+from archdsl.ops.registry import LENGTH, OpError, find
 from archdsl.records import record, replace
+from archdsl.streaming import pairs
 from archdsl.streaming.axes import meeting, operands
-from archdsl.streaming.rows import NoRows, Rows
+from archdsl.streaming.rows import NoRows, Rows, infer
 
-POSITION, START, DOCUMENTS = "position", "start", "documents"
-COUNTERS = (POSITION, START, DOCUMENTS)
+POSITION, START, DOCUMENTS, PLACES = "position", "start", "documents", "places"
+COUNTERS = (POSITION, START, DOCUMENTS, PLACES)
 
 
 @record()
 class Context:
     """What holds for one definition: the symbols that are T, those that depend on it, what sizes become, which inputs hold a row for each row of
-    the batch (`rows`) or the last position alone (`last`)."""
+    the batch (`rows`), the last position alone (`last`), or a table of pairs of positions, and on which axes (`pairs`)."""
 
     time: frozenset[str]
     mixed: frozenset[str]
     dims: dict[str, Size]
     rows: tuple[bool, ...]
     last: tuple[bool, ...]
+    pairs: tuple[pairs.Axes | None, ...]
     batch: Size | None
     by_row: bool
 
     def key(self, graph: Graph) -> Any:
-        return id(graph), self.time, self.mixed, tuple(sorted((k, str(v)) for k, v in self.dims.items())), self.rows, self.last, str(self.batch)
+        sizes = tuple(sorted((k, str(v)) for k, v in self.dims.items()))
+        return id(graph), self.time, self.mixed, sizes, self.rows, self.last, self.pairs, str(self.batch)
 
     def timed(self, size: Any) -> bool:
         return isinstance(size, Dim) and not symbols(size).isdisjoint(self.time | self.mixed)
@@ -41,14 +44,15 @@ class Context:
 
 @record()
 class Made:
-    """A derived definition. `slots`: (address below it, type in its own sizes). `counters`: those of `position` and `start` that it reads.
-    `rows`, `last`: of each output. `lost`: why emitted values are not there, by their places."""
+    """A derived definition. `slots`: (address below it, type in its own sizes). `counters`: those that it reads. `rows`, `last`, `pairs`: of each
+    output. `lost`: why emitted values are not there, by their places."""
 
     graph: Graph
     slots: tuple[tuple[str, TensorType], ...]
     counters: tuple[str, ...]
     rows: tuple[bool, ...]
     last: tuple[bool, ...]
+    pairs: tuple[pairs.Axes | None, ...]
     lost: dict[int, ArchError | NoRows]
 
 
@@ -79,6 +83,7 @@ class Definition:
         self.counters: dict[str, Value] = {}
         self.rows = Rows(context.batch, self.nodes)
         self.last: set[Value] = set()
+        self.pairs: dict[Value, pairs.Axes] = {}
         self.children = dict(graph.children)
         self.calls: dict[str, int] = {}
         self.lost: dict[Value, ArchError | NoRows] = {}
@@ -89,6 +94,9 @@ class Definition:
                 self.rows.held.add(Value(node))
             if context.last[i]:
                 self.last.add(value)
+            if (axes := context.pairs[i]) is not None:
+                self.pairs[value] = axes
+                node.types = (self._table(value.type, axes),)
             self.inputs.append(node)
             self.known[value] = Value(node)
         needed = behind(graph.outputs)
@@ -120,14 +128,14 @@ class Definition:
                         emits={k: self.known[v] for k, v in self.source.emits.items() if v not in self.lost}, guards=(), knobs={})
         lost = {i: self.lost[v] for i, v in enumerate(self.source.emits.values()) if v in self.lost}
         return Made(graph, tuple((a, t) for a, t, *_ in self.slots), counters, tuple(v in self.rows.held for v in own),
-                     tuple(v in self.last for v in self.source.outputs), lost)
+                     tuple(v in self.last for v in self.source.outputs), tuple(self.pairs.get(v) for v in self.source.outputs), lost)
 
     # ---------------------------------------------------------------- what goes in and out
     def counter(self, name: str) -> Value:
-        """`position` or `start`, taken in from outside."""
+        """One of `COUNTERS`, taken in from outside."""
         if name not in self.counters:
             batch = () if self.at.batch is None else (self.at.batch,)
-            shape = {POSITION: (), START: batch, DOCUMENTS: (sym(self.session.axis),)}[name]
+            shape = {POSITION: (), START: batch, DOCUMENTS: (sym(self.session.axis),), PLACES: (sym(LENGTH),)}[name]
             self.counters[name] = Value(Node("input", (), {"name": name}, (TensorType("int", shape),), self.source.span, name))
         return self.counters[name]
 
@@ -154,6 +162,10 @@ class Definition:
             self._keep(node, known)
         elif node.op == "scan":
             self._scan(node, known)
+        elif node.op == "distance" and self.at.timed(node.attrs["n"]) or pairs.is_difference(node) and self.at.timed(node.types[0].shape[0]):
+            self._distance(node, known)
+        elif node.op != "attention" and any(v in self.pairs for v in node.operands()):
+            self._table_of(node, known)
         else:
             self._check(node)
             self._op(node, known)
@@ -184,7 +196,8 @@ class Definition:
         for t in node.types:
             timed = [s for s in t.shape if self.at.timed(s)]
             if len(timed) > 1:
-                raise self.refuse(node, f"it compares positions with each other: its result is {t}")
+                raise self.refuse(node, f"it compares positions with each other: its result is {t}",
+                                  help="a bias of attention may be made of `distance(T)`, how far one lies behind another")
             if timed and not self._scales(timed[0]):
                 raise self.refuse(node, f"its result has {timed[0]} positions, which a part of the stream does not tell")
 
@@ -254,10 +267,48 @@ class Definition:
         if by_row:
             self.rows.held.add(Value(new))
 
+    # ---------------------------------------------------------------- tables of pairs of positions
+    def _table(self, t: TensorType, axes: pairs.Axes) -> TensorType:
+        t = t if self.session.form == "packed" else pairs.table(t, axes)
+        return TensorType(t.dtype, tuple(self._size(s) for s in t.shape))
+
+    def _distance(self, node: Node, known: dict[Value, Value]) -> None:
+        value = Value(node)
+        self.pairs[value] = pairs.WITH_KEYS
+        if self.session.form == "packed":
+            self._keep(node, known)  # it is read within a document, where it is right
+            return
+        size = node.types[0].shape[0]
+        if not self.at.is_time(size):
+            raise self.refuse(node, f"it counts {size} positions, of which the stream is a part")
+        args = (self.counter(POSITION), self.counter(PLACES))
+        new = Node("distance_extend", args, {"n": self._size(size)}, (self._table(value.type, pairs.WITH_KEYS),), node.span, node.name)
+        self.nodes.append(new)
+        known[value] = Value(new)
+
+    def _table_of(self, node: Node, known: dict[Value, Value]) -> None:
+        """An op on a table, which keeps its entries apart."""
+        if any(known[v] in self.rows.held for v in node.operands()):
+            raise NoRows(f"{node.op} joins pairs of positions with positions that differ from row to row")
+        try:
+            axes = pairs.axes_of(node, self.pairs, self.at.timed)
+        except OpError as e:
+            raise self.refuse(node, e.message) from None
+        self.pairs.update(dict.fromkeys(node.values, axes))
+        if self.session.form == "packed":
+            self._keep(node, known)
+            return
+        new = pairs.along(node, self.pairs, known.__getitem__, self.at.dims)
+        new.types = infer(new)
+        self.nodes.append(new)
+        known.update(zip(node.values, new.values))
+
     def _extended(self, node: Node, known: dict[Value, Value]) -> bool:
         """Replaces an op by its extension; False where it acts on each position alone."""
         op = find(node.op)
         assert op is not None and op.stream is not None
+        if any(self.pairs.get(v, pairs.WITH_KEYS) != pairs.WITH_KEYS for v in node.operands()):
+            raise self.refuse(node, "its bias counts queries and keys in another order")
         types: dict[str, Any] = dict(node.attrs)
         time: dict[str, tuple[int, ...]] = {}
         for name, value in operands(node):
@@ -382,13 +433,14 @@ class Definition:
         given = [known[a] if isinstance(a, Value) else a for a in node.args]
         rows = tuple(g in self.rows.held for g in given)
         last = tuple(isinstance(a, Value) and a in self.last for a in node.args)
+        tables = tuple(self.pairs.get(a) if isinstance(a, Value) else None for a in node.args)
         moving = any(self.at.timed(s) for a in node.args if isinstance(a, Value) for s in a.shape)
         if not moving and not any(rows) and not self._reads_time(inner):
             self._keep(node, known)
             if any(last):
                 self.last.update(node.values)
             return
-        made = self.session.derive(inner, self._inside(inner, node, rows, last))
+        made = self.session.derive(inner, self._inside(inner, node, rows, last, tables))
         self._calling(node, known, made)
         if is_owner(self.source, node):
             self.children[path] = made.graph
@@ -396,7 +448,7 @@ class Definition:
     def _reads_time(self, graph: Graph) -> bool:
         return any(self.at.timed(d) for n in graph.nodes for d in _dims([*n.args, *n.attrs.values()]))
 
-    def _inside(self, inner: Graph, node: Node, rows: tuple[bool, ...], last: tuple[bool, ...]) -> Context:
+    def _inside(self, inner: Graph, node: Node, rows: tuple[bool, ...], last: tuple[bool, ...], tables: tuple[pairs.Axes | None, ...]) -> Context:
         """What holds in a called definition, in its own symbols."""
         outer = dim_map(inner, node.args)
         names = {s for i in inner.inputs for size in i.shape for s in symbols(size)} | self.at.time | self.at.mixed
@@ -404,7 +456,7 @@ class Definition:
         mixed = {n for n in names if self.at.timed(outer.get(n, sym(n)))} - time
         dims = {n: self._size(outer.get(n, sym(n))) for n in time | mixed} if self.at.dims else {}
         batch = next((sym(n) for n in names if self.at.batch is not None and outer.get(n, sym(n)) == self.at.batch), self.at.batch)
-        return Context(frozenset(time), frozenset(mixed), dims, rows, last, batch, self.at.by_row)
+        return Context(frozenset(time), frozenset(mixed), dims, rows, last, tables, batch, self.at.by_row)
 
     def _calling(self, node: Node, known: dict[Value, Value], made: Made) -> None:
         inner, path = node.attrs["graph"], node.attrs["path"]
@@ -417,6 +469,7 @@ class Definition:
         own = len(inner.outputs)
         types = [TensorType(t.dtype, tuple(self._size(s) for s in t.shape)) for t in node.types]
         types[:own] = [self.rows.type(t) if r else t for t, r in zip(types[:own], made.rows)]
+        types[:own] = [t if a is None else self._table(n, a) for t, a, n in zip(types[:own], made.pairs, node.types)]
         kept = [i for i in range(own, len(types)) if i - own not in made.lost]
         every = (*types[:own], *(v.type for *_, v in states), *(types[i] for i in kept))
         new = Node("call", args, {"path": path, "graph": made.graph}, every, node.span, node.name)
@@ -429,6 +482,7 @@ class Definition:
         self.lost.update({node.values[own + i]: fault for i, fault in made.lost.items()})
         self.rows.held.update(v for v, r in zip(values, made.rows) if r)
         self.last.update(v for v, r in zip(node.values, made.last) if r)
+        self.pairs.update((v, a) for v, a in zip(node.values, made.pairs) if a is not None)
         self.slots += [(a, t, before, after) for (a, t, before), after in zip(states, values[own:own + n])]
 
     def refuse(self, node: Node, reason: str, help: Any = ()) -> ArchError:

@@ -13,7 +13,7 @@ from archdsl.flatten import copy_node
 from archdsl.graph import Graph, Guard, Node, TensorType, Value
 from archdsl.ops.registry import LENGTH
 from archdsl.records import replace
-from archdsl.streaming.definition import DOCUMENTS, POSITION, START, Context, Definition, Made, Session
+from archdsl.streaming.definition import DOCUMENTS, PLACES, POSITION, START, Context, Definition, Made, Session
 from archdsl.streaming.model import Slot, Source, Streamed
 from archdsl.streaming.rows import NoRows
 
@@ -43,29 +43,35 @@ class _Root:
     def streamed(self) -> Streamed:
         graph, axis = self.source.graph, self.source.axis
         assert axis is not None
-        none = (False,) * len(graph.inputs)
-        context = Context(frozenset((axis,)), frozenset(), {axis: 1} if self.form == "step" else {}, none, none, self.batch, self.rows)
+        none, tables = (False,) * len(graph.inputs), (None,) * len(graph.inputs)
+        context = Context(frozenset((axis,)), frozenset(), {axis: 1} if self.form == "step" else {}, none, none, tables, self.batch, self.rows)
         guards, longest = self._guards(graph, axis)
         definition = Definition(Session(self.form, axis), graph, context)
         if self.form == "packed":
             return self._packed(definition, guards)
         grows = any(LENGTH in symbols(s) for _, t, *_ in definition.slots for s in t.shape)
-        if longest is not None or grows or POSITION in definition.counters or START in definition.counters:
+        if longest is not None or grows or START in definition.counters or not definition.slots:  # a state is never empty
             definition.counter(POSITION)
         made = definition.finish()
         _same_for_all_rows(made)
+        counters = tuple(c for c in made.counters if c != PLACES)
+        inputs = made.graph.inputs
+        if PLACES in made.counters:  # known from the state, and so no input of the model
+            places = definition.counters[PLACES].node
+            places.op, places.attrs = "iota", {"n": sym(LENGTH)}
+            inputs = tuple(v for v in inputs if v.node is not places)
         outputs = list(made.graph.outputs)
         nodes = list(made.graph.nodes)
-        for c in made.counters:
+        for c in counters:
             value = definition.counters[c]
             if c == POSITION:
                 step = Node("add", (value, context.dims.get(axis, sym(axis))), {}, value.node.types, graph.span, POSITION)
                 nodes.append(step)
                 value = Value(step)
             outputs.append(value)
-        slots = [Slot(a, t) for a, t in made.slots] + [Slot(c, definition.counters[c].type) for c in made.counters]
-        names = (*made.graph.output_names, *(None for _ in made.counters))
-        whole = replace(made.graph, nodes=tuple(nodes), outputs=tuple(outputs), output_names=names, guards=guards)
+        slots = [Slot(a, t) for a, t in made.slots] + [Slot(c, definition.counters[c].type) for c in counters]
+        names = (*made.graph.output_names, *(None for _ in counters))
+        whole = replace(made.graph, inputs=inputs, nodes=tuple(nodes), outputs=tuple(outputs), output_names=names, guards=guards)
         return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows, longest, self.source.example)
 
     def _packed(self, definition: Definition, guards: tuple[Guard, ...]) -> Streamed:

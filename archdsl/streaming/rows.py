@@ -31,7 +31,7 @@ class Rows:
 
     def node(self, node: Node, known: dict[Value, Value], dims: Mapping[str, Size]) -> None:
         """The same op on values of which some have a row axis. Raises NoRows for an op that is not known to carry one."""
-        rule = _RULES.get(node.op, _pointwise if _is_pointwise(node.op) else None)
+        rule = _RULES.get(node.op, _pointwise if is_pointwise(node.op) else None)
         if rule is None:
             raise NoRows(f"{node.op} takes positions that differ from row to row")
         rule(self, node, known, dims)
@@ -41,21 +41,6 @@ class Rows:
         known.update(zip(node.values, new.values))
         if held:
             self.held.update(new.values)
-
-    def infer(self, new: Node) -> tuple[TensorType, ...]:
-        """The result types of a node on its new operands."""
-        from archdsl.elaborate.ops import parameters
-        from archdsl.shapes import infer_by_signature
-
-        op = find(new.op)
-        assert op is not None
-        names = iter(new.args)
-        given = {p.name: _typed(next(names)) if p.operand else new.attrs[p.name] for p in parameters(new.op)}
-        try:
-            found = op.infer(**given) if op.infer else infer_by_signature(op, given)
-        except OpError as e:
-            raise NoRows(e.message) from None
-        return found if isinstance(found, tuple) else (found,)
 
     def spread(self, value: Value, rank: int) -> Value:
         """A row value with its own axes at the end of `rank` axes behind the row axis."""
@@ -70,11 +55,27 @@ class Rows:
         return Value(new)
 
 
+def infer(new: Node) -> tuple[TensorType, ...]:
+    """The result types of a node on its new operands."""
+    from archdsl.elaborate.ops import parameters
+    from archdsl.shapes import infer_by_signature
+
+    op = find(new.op)
+    assert op is not None
+    names = iter(new.args)
+    given = {p.name: _typed(next(names)) if p.operand else new.attrs[p.name] for p in parameters(new.op)}
+    try:
+        found = op.infer(**given) if op.infer else infer_by_signature(op, given)
+    except OpError as e:
+        raise NoRows(e.message) from None
+    return found if isinstance(found, tuple) else (found,)
+
+
 def _typed(value: Any) -> Any:
     return value.type if isinstance(value, Value) else tuple(_typed(v) for v in value) if isinstance(value, tuple) else value
 
 
-def _is_pointwise(name: str) -> bool:
+def is_pointwise(name: str) -> bool:
     """Whether every operand's shape is one free sequence of axes that only broadcasting relates."""
     op = find(name)
     if op is None or any(p.name in ("axis", "axes", "shape", "sizes", "items", "widths") for p in op.decl.params):
@@ -97,7 +98,7 @@ def _pointwise(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[
         raise NoRows(f"{node.op} joins positions with a batch that is not the first axis")
     mapping = {v: rows.spread(new, max(rank, whole)) if new in rows.held else new for v, new in given.items()}
     new = copy_node(node, mapping.__getitem__, "", dims)
-    new.types = rows.infer(new)
+    new.types = infer(new)
     rows.put(node, new, known, held=not with_batch)
 
 
@@ -110,7 +111,7 @@ def _shifted(*keys: str) -> Callable[..., None]:
         for key in keys:
             if key in new.attrs:
                 new.attrs[key] = _later(new.attrs[key])
-        new.types = rows.infer(new)
+        new.types = infer(new)
         rows.put(node, new, known, held=True)
 
     return rule
@@ -134,7 +135,7 @@ def _stretched(rows: Rows, value: Value) -> Value:
 def _slice(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[str, Size]) -> None:
     new = copy_node(node, known.__getitem__, "", dims)
     new.attrs["items"] = (("slice", None, None, None), *new.attrs["items"])
-    new.types = rows.infer(new)
+    new.types = infer(new)
     rows.put(node, new, known, held=True)
 
 
@@ -142,19 +143,27 @@ def _rearrange(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[
     new = copy_node(node, known.__getitem__, "", dims)
     later = [tuple(tuple(i + 1 for i in group) for group in new.attrs[k]) for k in ("ins", "outs")]
     new.attrs.update(sizes=(rows.batch, *new.attrs["sizes"]), ins=((0,), *later[0]), outs=((0,), *later[1]))
-    new.types = rows.infer(new)
+    new.types = infer(new)
     rows.put(node, new, known, held=True)
+
+
+def _as_type(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[str, Size]) -> None:
+    """Of the other tensor the element type alone counts."""
+    new = copy_node(node, known.__getitem__, "", dims)
+    new.types = infer(new)
+    rows.put(node, new, known, held=known[node.args[0]] in rows.held)
 
 
 def _embedding(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[str, Size]) -> None:
     if known[node.args[1]] in rows.held:
         raise NoRows("a table of embeddings differs from row to row")
     new = copy_node(node, known.__getitem__, "", dims)
-    new.types = rows.infer(new)
+    new.types = infer(new)
     rows.put(node, new, known, held=True)
 
 
 _RULES: dict[str, Callable[..., None]] = {
     "slice": _slice, "rearrange": _rearrange, "embedding": _embedding, "one_hot": _pointwise, "concat": _shifted("axis"), "stack": _shifted("axis"),
     "softmax": _shifted("axis"), "split": _shifted("axis"), "flip": _shifted("axes"),
+    "as_type": _as_type,
 }
