@@ -6,7 +6,7 @@ from archdsl.diagnostics.codes import Code
 CODES = {
     "A0841": Code(
         "A candidate that is no part of the supernet",
-        "A supernet holds the largest size of every axis of every weight that its space's candidates have. A candidate of another space, or one beyond "
-        "the limits of this one, may need more.",
+        "A supernet holds the largest size of every axis of every weight that its space's candidates have. A candidate of another space, or one "
+        "beyond the limits of this one, may need more.",
     ),
 }

@@ -558,6 +558,7 @@ def no_data(monkeypatch: Any) -> Any:
 
 @case("A0841")
 def beyond_the_supernet(_: Any) -> Any:
-    text = "use std.linear {{ Linear }}\nmodel M(d: int = 8 in {{4, {}}})(x: [B, 2]) -> y: [B, 1] {{ return x |> Linear(d) as a |> Linear(1) as b }}\n"
+    text = ("use std.linear {{ Linear }}\n"
+            "model M(d: int = 4 in {{4, {}}})(x: [B, 2]) -> y: [B, 1] {{ return x |> Linear(d) as a |> Linear(1) as b }}\n")
     net = archdsl.loads(text.format(8)).supernet()
     return net.set(archdsl.loads(text.format(16)).space().candidate({"d": 16}))
