@@ -31,8 +31,8 @@ class Sandwich:
     """An objective over several candidates of a supernet in a step, `(net, batch, step) -> (loss, logs)`.
 
     `distil`: the largest learns from the targets, the others from what it says (in-place distillation: Yu et al. 2020, arxiv 2003.11142); else
-    all learn from the targets. `split`: each candidate has its own part of the batch (ViT-ResNAS: arxiv 2109.00642), so that a step costs no more than one of
-    the largest; all learn from the targets then. The loss is the mean over candidates.
+    all learn from the targets. `split`: each candidate has its own part of the batch (ViT-ResNAS: arxiv 2109.00642), so that a step costs no more
+    than one of the largest; all learn from the targets then. The loss is the mean over candidates.
     """
 
     def __init__(self, task: Task, count: int = 4, seed: int = 0, distil: bool = True, split: bool = False):
