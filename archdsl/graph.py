@@ -137,7 +137,7 @@ class Value:
 
 @record(frozen=True)
 class Mask:
-    """Which (query, key) pairs attend: a tree. `kind`: full, causal, window, causal_by, own_block, keys, equal_labels, and, or.
+    """Which (query, key) pairs attend: a tree. `kind`: full, causal, window, causal_by, own_block, keys, equal_labels, at, and, or.
 
     `args`: ints, Dims, sub-masks or tensor Values.
     """

@@ -262,6 +262,8 @@ class Writer:
         module, _, last = name.rpartition(".")
         if module in ("torch", "torch._C._nn", "torch.nn.functional", "torch._C") and getattr(F, last, None) is f:
             return f"F.{last}"
+        if module == "torch._C._linalg":
+            return f"torch.linalg.{last.removeprefix('linalg_')}"
         if module in ("builtins", ""):
             return last
         if name.startswith(("torch.", "math.")):

@@ -17,6 +17,7 @@ from archdsl.graph import InitExpr, Param
 from archdsl.lower import parts
 from archdsl.lower.checks import fits
 from archdsl.lower.codegen import Writer, generate, quoted
+from archdsl.lower.plain_consts import statements
 from archdsl.lower.plain_state import Kept, check
 from archdsl.lower.plan import Definition
 from archdsl.lower.recurrences import call, named, recurrence_of
@@ -189,6 +190,10 @@ class Plain:
         shape = ", ".join(f"\x00{name}\x00{size}" for name, size in zip(_axes(p), p.type.shape)) or "()"
         text = self._leaf(p.init, p, shape, tail)
         if text is None and p.kind == "const":
+            lines = statements(p, getattr(torch, self.definition.dtype), lambda op, attrs, tail: self._drawn(op, attrs, shape, tail))
+            if lines is not None:
+                self.setup += lines[:-1]
+                return lines[-1]
             raise error("A0514", f"the initial value of `{p.path}` has no form in plain torch", p.span, "outside the state dict: it must be computed")
         return text.removeprefix("(").removesuffix(")") if text and text.startswith("(") else text or f"torch.empty({shape}{tail})"
 

@@ -165,7 +165,7 @@ def _around(r: Recurrence, body: str) -> str:
     heads += [a if defaults[a] is inspect.Parameter.empty else f"{a}={defaults[a]!r}" for a in r.attributes]
     lines = [f"def {r.name}({', '.join(heads)}):"]
     results = [f"y_{i + 1}" if r.results > 1 else "y" for i in range(r.results)]
-    lines.append(f'    """`{body}` from the state of earlier positions, zeros without any: what it gives, then the new state."""')
+    lines.append(f'    """`{body}` from the state of earlier positions, else from zeros: what it gives, then the new state."""')
     if r.state:
         lines.append(f"    wide = {_wide(r, first)}")
     for name, t in zip(r.state, r.state_shapes):

@@ -89,10 +89,11 @@ def _expand(x: TensorType, shape: tuple[Size, ...]) -> TensorType:
 
 
 @op("expand(x: [*s], shape: list[int]) -> [*t]", infer=_expand, view=True,
-    samples=lambda: [{"x": floats(3, 1), "shape": (2, 3, 5)}, {"x": floats(1), "shape": (1,)}, {"x": floats(), "shape": (2,)}])
+    samples=lambda: [{"x": floats(3, 1), "shape": (2, 3, 5)}, {"x": floats(1), "shape": (1,)}, {"x": floats(), "shape": (2,)},
+                     {"x": floats(), "shape": ()}])
 def expand(x, *, shape):
     """x repeated along new leading axes and axes of size 1."""
-    return x.expand(tuple(shape))
+    return x.expand(tuple(shape)) if len(shape) else x
 
 
 # ---------------------------------------------------------------- join and cut

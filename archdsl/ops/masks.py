@@ -13,7 +13,7 @@ FULL, CAUSAL = Mask("full"), Mask("causal")
 POSITIONAL = ("causal", "window", "causal_by", "own_block")
 """Kinds that compare positions of queries and keys, so both lie on one axis. Query i attends key j when
 causal: j ≤ i · window(n): |i - j| < n · causal_by(m): j // m ≤ i // m · own_block(b, previous): 0 ≤ i // b - j // b ≤ previous ·
-keys(t): t[…, j] · equal_labels(t): t[…, i] = t[…, j] · `and`, `or` of other masks."""
+keys(t): t[…, j] · equal_labels(t): t[…, i] = t[…, j] · at(mask, t): mask, with t[i] and t[j] in the place of i and j · `and`, `or` of other masks."""
 
 
 def simplified(mask: Mask) -> Mask:
@@ -123,6 +123,9 @@ def allowed(mask: Mask, q: Any, k: Any) -> tuple[Any, int]:
         for other, n in rest:
             result, axes = (result & other if mask.kind == "and" else result | other), max(axes, n)
         return result, axes
+    if mask.kind == "at":
+        inner, t = mask.args
+        return by_position(inner, t[:, None], t[None, :]), 2
     if mask.kind in ("keys", "equal_labels"):
         (t,) = mask.args
         if rank(t) == 1:

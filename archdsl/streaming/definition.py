@@ -11,6 +11,7 @@ from archdsl.ops.registry import LENGTH, OpError, find
 from archdsl.records import record, replace
 from archdsl.streaming import pairs
 from archdsl.streaming.axes import meeting, operands
+from archdsl.streaming.packing import firsts, packed_mask, packed_scan
 from archdsl.streaming.rows import NoRows, Rows, infer
 
 POSITION, START, DOCUMENTS, PLACES = "position", "start", "documents", "places"
@@ -317,6 +318,9 @@ class Definition:
                 time[name] = tuple(i - len(value.shape) for i, s in enumerate(value.shape) if self.at.is_time(s))
                 if any(self.at.timed(s) and not self.at.is_time(s) for s in value.shape):
                     time[name] = (*time[name], 0)  # no axis: the rule will not know it
+        if self.session.form == "packed" and node.op == "attention" and {n: a for n, a in time.items() if a} == dict.fromkeys("qkv", (-2,)):
+            self._pack(node, known)  # later positions of the document as well
+            return True
         try:
             extension = op.stream(time, **types)
         except OpError as e:
@@ -337,8 +341,7 @@ class Definition:
         """The same op, in which no position sees another document."""
         new = copy_node(node, known.__getitem__)
         if node.op == "attention":
-            same = Mask("equal_labels", (self.counter(DOCUMENTS),))
-            new.attrs["mask"] = same if new.attrs["mask"].kind == "full" else Mask("and", (new.attrs["mask"], same))
+            new.attrs["mask"] = packed_mask(new.attrs["mask"], self.counter(DOCUMENTS), self.nodes)
         elif find(f"{node.op}_packed") is not None:
             new.op, new.args = f"{node.op}_packed", (*new.args, self.counter(DOCUMENTS))
         else:
@@ -389,7 +392,10 @@ class Definition:
         if any(self.at.timed(s) for v in others for s in v.shape) or self._reads_time(node.attrs["body"]):
             raise self.refuse(node, "its body looks at all positions at once")
         if self.session.form == "packed":
-            raise self.refuse(node, "a scan knows no borders between documents")
+            new = packed_scan(node, tuple(known[v] for v in node.args), firsts(self.counter(DOCUMENTS), self.nodes))
+            self.nodes.append(new)
+            known.update(zip(node.values, new.values))
+            return
         if any(known[v] in self.rows.held for v in node.operands()):
             raise NoRows("a scan takes positions that differ from row to row")
         for name, value in zip(carries, initial):

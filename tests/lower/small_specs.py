@@ -13,9 +13,11 @@ from archdsl.spec import shipped_files
 
 DECODER = {"vocab": 48, "d": 32, "depth": 2, "heads": 4, "kv_heads": 2, "hidden": 48}
 SIZES = {"s.layout": "(1)1(1)", "s.m": 3, "s.dx": 16, "s.dl": 24, "s.hx": 2, "s.hl": 2}
+LMU_SIZES = {"mel": 8, "d": 16, "order": 6, "theta": 9, "heads": 2, "depth": 2, "classes": 5}
 SMALL: dict[str, dict[str, Any]] = {
     "Llama": DECODER | {"head_dim": 8}, "Olmo2": DECODER, "PeriLN": DECODER | {"head_dim": 8},
     "Mixtral": DECODER | {"experts": 4}, "QwenMoE": DECODER | {"head_dim": 8, "shared": 40, "experts": 6, "k": 3},
+    "Jamba": DECODER | {"depth": 4, "attention_every": 4, "attention_at": 2, "state": 4, "experts": 4},
     "DynamicMoE": DECODER | {"experts": 6}, "PolyCom": DECODER, "PolyComMoE": DECODER | {"experts": 4, "k": 2},
     "MoHD": DECODER | {"n": 8}, "MemoryFormer": DECODER | {"bits": 4, "rotary": 4, "value_dim": 8},
     "Gemma2": DECODER | {"head_dim": 8, "query_width": 8, "reach": 2},
@@ -24,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "Liger": DECODER | {"head_dim": 8, "span": 3, "slots": 4},
     "GPT2": {"vocab": 48, "context": 16, "d": 32, "depth": 2, "heads": 4},
     "GPT": {"vocab": 48, "context": 16, "d": 32, "depth": 2, "heads": 4, "head_dim": 8, "hidden": 48},
+    "LMUFormer.classify": LMU_SIZES, "LMUFormer.listen": LMU_SIZES,
     "ITransformer": {"lookback": 12, "horizon": 6, "depth": 2, "d": 16, "hidden": 24, "heads": 2, "variates": 5},
     "ConvNeXt": {"widths": [8, 8, 16, 16], "depths": [1, 2, 2, 1], "classes": 5},
     "Isotropic": {"d": 16, "depth": 2, "classes": 5},
@@ -43,13 +46,9 @@ OF_VARIANTS: dict[str, dict[str, Any]] = {"wide": {"value_dim": 12}, "large_tiny
 MODELS = [(f, name, spec) for f in shipped_files() for name, spec in archdsl.load(f).models.items()]
 LARGE = ("Mamba", "Mamba2", "Hybrid", "AarenEncoder", "Extractor", "MASFormer")
 """No small settings that suit all their variants yet: the smallest variant stands for them, where there is one called so."""
-UNWRITTEN = ("LMUFormer",)
-"""`model.py` cannot be written (A0514): the initial value of a const is a matrix exponential."""
 
 
 def _variants(name: str, spec: archdsl.Spec) -> list[str | None]:
-    if name.split(".")[0] in UNWRITTEN:
-        return []
     own: list[str | None] = [*spec.variants] or [None]
     return [v for v in own if v == "tiny"] if name.startswith(LARGE) else own
 

@@ -104,3 +104,27 @@ def test_the_spec_has_all_mixers():
 
 def _kind(arm: str, i: int) -> dict[str, Any]:
     return {"layers.0.mixer.kind": ("she", "he", "we", "me")[i]} if arm == "extractor" else {}
+
+
+def packed(seed: int) -> None:
+    """Documents behind each other give what each gives alone."""
+    knobs, draw = drawn(seed), random.Random(seed)
+    whole = shaken(spec().build(knobs=knobs), seed).eval()
+    joined = spec().build(form="packed", knobs=knobs).eval()
+    joined.load_state_dict(whole.state_dict())
+    (x,) = inputs_of(spec(), spec().elaborate(knobs=knobs), T, BATCH, torch.float32, seed)
+    lengths = split(draw)
+    with torch.no_grad():
+        close(joined(x, torch.tensor(lengths)), torch.cat([whole(d) for d in x.split(lengths, 1)], 1), WITHIN)
+
+
+@pytest.mark.parametrize("seed", range(24, 36))
+def test_packed_stacks(seed: int):
+    packed(seed)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("part", range(10))
+def test_500_packed_stacks(part: int):
+    for seed in range(part * STACKS // 10, (part + 1) * STACKS // 10):
+        packed(seed)

@@ -62,6 +62,22 @@ def test_written_out():
         other(x, torch.tensor([1, 2]))
 
 
+@pytest.mark.parametrize("mask", ["own_block(3)", "causal & own_block(2, previous = 1)", "causal_by(3)", "window(2) | own_block(4)"])
+def test_masks_count_from_the_begin_of_each(mask: str):
+    spec = archdsl.loads("use std.mixer { Attention }\nmodel Net(d: int = 8)(x: [B = 1, T = 4, d]) -> y: [B, T, d] stream T "
+                         f"{{ return Attention(2, mask = {mask})(x) as mix }}")
+    whole, packed = (spec.build(form=form, dtype=torch.float64) for form in ("parallel", "packed"))
+    x = torch.randn(2, sum(LENGTHS), 8, dtype=torch.float64)
+    close(packed(x, torch.tensor(LENGTHS)), torch.cat([whole(d) for d in x.split(LENGTHS, 1)], 1), 1e-12)
+
+
+def test_sums():
+    """One document's numbers do not round another's."""
+    x = torch.cat([torch.full((4,), 1e8), torch.full((9,), 0.1)])
+    got = OPS["cumsum_packed"].body(x, torch.tensor([0] * 4 + [1] * 9), axis=0)
+    close(got, torch.cat([x[:4].cumsum(0), x[4:].cumsum(0)]), 1e-6)
+
+
 def test_labels():
     labels = documents.body(torch.tensor(LENGTHS), n=13)
     assert labels.tolist() == [0] * 4 + [1] + [2] * 8

@@ -161,3 +161,29 @@ def test_scans_that_do_not_stream(body: str, told: str):
     spec.build()
     with pytest.raises(archdsl.ArchError, match=told):
         spec.build(form="step")
+
+
+BEGUN = """
+model Net(d: int = 4)(x: [B = 2, T = 9, d], g: [B, T], h: [B, d]) -> y: [B, T, d] stream T {
+  scan (x, g) over T carry s: f32[B, d] = h, n: f32[] = constant(2) {
+    f32 { new = g[:, none] * s + n * x }
+    next s = new
+    next n = n + 1
+    yield as_type(new, x)
+  }
+}
+"""
+
+
+def test_packed():
+    """Each document begins with what the scan begins with, be it zeros, a number or a tensor; gradients go to all of it."""
+    spec = archdsl.loads(BEGUN.replace("f32", "").replace(" { new = g[:, none] * s + n * x }", " new = g[:, none] * s + n * x"))
+    whole, packed = (spec.build(form=form, dtype=torch.float64) for form in ("parallel", "packed"))
+    x, g, h = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((2, 9, 4), (2, 9), (2, 4)))
+    lengths = [3, 1, 5]
+    expected = torch.cat([whole(a, b, h) for a, b in zip(x.split(lengths, 1), g.split(lengths, 1))], 1)
+    got = packed(x, g, h, torch.tensor(lengths))
+    close(got, expected, 1e-12)
+    probe = torch.randn_like(expected)
+    for a, b in zip(torch.autograd.grad((got * probe).sum(), (x, g, h)), torch.autograd.grad((expected * probe).sum(), (x, g, h))):
+        close(a, b, 1e-12)
