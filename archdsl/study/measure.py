@@ -54,7 +54,6 @@ class Meter:
     def __init__(self, space: Space, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
         self.space, self.evaluator, self.objectives = space, evaluator, tuple(objectives)
         evaluator.setup(space, objectives)
-        self._costs: list[str] | None = None
 
     @classmethod
     def at(cls, place: Workplace) -> Meter:
@@ -84,25 +83,18 @@ class Meter:
         if not isinstance(given, Mapping):
             raise _Unfit(f"the evaluator gives {_kind(given)}, not a mapping of names to numbers")
         values = {str(k): v for k, v in given.items()}
-        missing = [o.name for o in self.objectives if o.name not in values]
-        if missing:
-            values |= self.space.costs(candidate, self._counted(candidate, missing, values))
+        for o in self.objectives:
+            if o.name not in values:
+                values[o.name] = self._counted(candidate, o.name, given)
         return values
 
-    def _counted(self, candidate: Candidate, missing: list[str], values: Mapping[str, Any]) -> list[str]:
-        """Those of the missing objectives; all have to be costs."""
-        if self._costs is None:
-            self._costs = []
-            for name in missing:
-                try:
-                    self.space.costs(candidate, [name])
-                except ArchError:  # no figure of the graph: then the evaluator should have given it
-                    continue
-                self._costs.append(name)
-        for name in missing:
-            if name not in self._costs:
-                raise _Unfit(f"the evaluator gives no `{name}`; it gives {', '.join(values) or 'nothing'}")
-        return missing
+    def _counted(self, candidate: Candidate, name: str, given: Mapping[str, Any]) -> float:
+        """An objective that the evaluator did not give: a figure of the graph."""
+        try:
+            return self.space.costs(candidate, [name])[name]
+        except ArchError as fault:
+            gives = ", ".join(map(str, given)) or "nothing"
+            raise _Unfit(f"the evaluator gives no `{name}`; it gives {gives}. It is no figure of the graph either: {reason(fault)}") from None
 
     def _checked(self, values: dict[str, Any]) -> dict[str, float]:
         """Numbers alone. An objective has to be finite; what is not asked for may be NaN."""

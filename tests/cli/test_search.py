@@ -47,6 +47,9 @@ def slow(candidate):
     time.sleep(0.05)
     return {"score": candidate["d"]}
 
+def hopeless(candidate):
+    raise ValueError("no")
+
 def built(candidate, spec):
     model = spec.build(**candidate)
     return {"weights": sum(p.numel() for p in model.parameters())}
@@ -165,13 +168,15 @@ def test_resume(archdsl, folder):
     (("net.arch", "--objective", "params:min", "--workers", "0", "--time-limit", "1"), "A0834"),
     (("fixed.arch", "--objective", "params:min"), "A0801"),
     (("net.arch", "--objective", "params:min", "--limit", "params <= 3"), "A0802"),
-    (("net.arch", "--objective", "accuracy:max", "--strategy", "random"), "A0828"),
+    (("net.arch", "--objective", "accuracy:max"), "A0403"),
+    (("net.arch", "--objective", "score:max", "--strategy", "random", "--evaluator", "mine:hopeless"), "A0828"),
     (("net.arch:absent", "--objective", "params:min"), "A0401"),
 ])
 def test_what_cannot_be_searched_says_why(archdsl, folder, arguments, code):
     done = archdsl("search", *arguments, *(() if "--budget" in arguments else ("--budget", 4)), "-o", "study", code=1)
     assert f"error[{code}]" in done.stderr and done.stdout == ""
     assert (folder / "study").exists() == (code == "A0828"), "no study is left where none began"
+    assert ("4 of them: ValueError: no (mine.py:14)" in done.stderr) == (code == "A0828")
 
 
 def test_wrong_usage(archdsl, folder):

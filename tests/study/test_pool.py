@@ -24,7 +24,7 @@ REASONS = {
     0: "ValueError: no such (parts.py:",
     1: "`loss` is not finite: nan",
     2: "`loss` is a string ('0.5'), not a number",
-    3: "the evaluator gives no `loss`; it gives accuracy, size",
+    3: "the evaluator gives no `loss`; it gives accuracy, size. It is no figure of the graph either: A0403: `loss` is no figure",
     4: "the evaluator gives a list, not a mapping of names to numbers",
     5: "the worker ended with SIGSEGV",
     6: "the worker ended with exit status 7",

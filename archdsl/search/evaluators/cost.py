@@ -20,7 +20,9 @@ class Cost:
     light: ClassVar[bool] = True
 
     def setup(self, space: Space, objectives: Sequence[Objective]) -> None:
+        """Raises ArchError for an objective that is no figure of the graph, A0801 and A0802 for a space without candidates."""
         self.space, self.names = space, [o.name for o in objectives]
+        space.costs(space.sample(0), self.names)
 
     def __call__(self, candidate: Candidate, *, seed: int, fidelity: float) -> Mapping[str, float]:
         return self.space.costs(candidate, self.names)
