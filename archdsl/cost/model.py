@@ -23,7 +23,7 @@ from archdsl.source import Source, Span
 from archdsl.streaming import in_form, source
 
 if TYPE_CHECKING:
-    from archdsl.streaming import Streamed
+    from archdsl.streaming import Slot, Streamed
 
 DTYPES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16", "f16": "float16"}
 FORMS = ("parallel", "extend", "step")
@@ -96,13 +96,21 @@ def figure(made: Elaborated, name: str, at: Mapping[str, int] | None = None, for
     if name == "params":
         return count_params(made.graph)
     runs = _runs(made, at, form, dtype)
+    if name == "state_bytes":  # what has a form with state holds nothing unknown
+        return whole(runs.state(runs.sizes))
     forward = runs.run(runs.forward, runs.sizes)
     if _unknown(forward):
         return None
     if name == "saved_bytes":
         return whole(runs.saved(runs.run(runs.training, runs.sizes)))
-    return {"macs": lambda: whole(forward.macs), "weight_bytes": lambda: runs.weight_bytes, "peak_bytes": lambda: whole(runs.peak(forward)),
-            "state_bytes": lambda: whole(runs.state(runs.sizes))}[name]()
+    return {"macs": lambda: whole(forward.macs), "weight_bytes": lambda: runs.weight_bytes, "peak_bytes": lambda: whole(runs.peak(forward))}[name]()
+
+
+def state(made: Elaborated, at: Mapping[str, int] | None = None, dtype: str = "f32") -> tuple[Streamed, list[int], dict[str, int]]:
+    """The model in the form `step`, the bytes of each of its slots, and the sizes that they are for. Raises ArchError as `cost`."""
+    runs = _runs(made, at, "step", dtype)
+    assert runs.streamed is not None
+    return runs.streamed, [whole(runs.slot(slot, runs.sizes)) for slot in runs.streamed.slots], runs.sizes
 
 
 def _unknown(forward: Summary) -> tuple[str, ...]:
@@ -163,8 +171,12 @@ class _Runs:
         """Bytes of the state."""
         total: Size = 0
         for slot in self.streamed.slots if self.streamed is not None else ():
-            total = total + product([substitute(s, sizes) for s in slot.type.shape]) * BYTES[self.forward.mode.concrete(slot.type.dtype)]
+            total = total + self.slot(slot, sizes)
         return total
+
+    def slot(self, slot: Slot, sizes: Mapping[str, Size]) -> Size:
+        """Bytes of one tensor of the state."""
+        return product([substitute(s, sizes) for s in slot.type.shape]) * BYTES[self.forward.mode.concrete(slot.type.dtype)]
 
     def inputs(self, s: Summary) -> dict[int, Size]:
         """Bytes of the inputs by storage, in the terms of that run."""
@@ -194,4 +206,4 @@ def program(graph: Graph) -> Definition:
     return plan(graph, dtype="float")
 
 
-__all__ = ["DTYPES", "FIGURES", "FORMS", "Cost", "Layer", "cost", "figure"]
+__all__ = ["DTYPES", "FIGURES", "FORMS", "Cost", "Layer", "cost", "figure", "state"]

@@ -9,7 +9,7 @@ from archdsl.elaborate import headers, late
 from archdsl.elaborate.bodies import run
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
-from archdsl.elaborate.frame import Frame, Override, Owner, below, good
+from archdsl.elaborate.frame import Frame, Override, Owner, Settings, below, good
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.limits import checked
 from archdsl.elaborate.ops import apply_op
@@ -234,7 +234,9 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         names += [name if type(v) is Value and name else t.node.result_name(t.index) or "x" for t in tensors[before:]]
     key = (id(template.ref.decl), template.key, tuple([session.key(v) for v in positional]),
            tuple([(k, session.key(v)) for k, v in named_args.items()]), frame.dtype, tuple(sorted(_labels(template).items())), session.known)
-    hit = None if overrides else session.memo.get(key)
+    settings = Settings(overrides)
+    set_ = settings.key(session)
+    hit = session.memo.get((key, set_)) if set_ is not None else None
     if hit is None:
         session.step(span, 15)
         builder = Builder(base=frame.builder.base + path + ".")
@@ -244,7 +246,7 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         before, session.used_defaults, learned = session.used_defaults, set(), len(session.facts)
         inner = Frame(session, frame.module, builder, "", overrides=overrides, dtype=frame.dtype)
         try:
-            with session.owners_inside() as inside:
+            with session.owners_inside() as inside, settings.watched():
                 values = run_body(inner, template, inner_args, span)
             used = session.used_defaults
         except NeedInline:
@@ -258,11 +260,12 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         results = tuple(o.name for o in template.ref.decl.outs)
         graph = builder.finish(title(template), values, names=results, doc=described(template), span=template.span)
         graph = late.kept(session, graph)
-        if not overrides:
-            session.memo[key] = graph, used, tuple(session.facts[learned:]), inside
+        if set_ is not None:
+            session.memo[key, set_] = graph, used, tuple(session.facts[learned:]), inside, settings.used
         _tell(frame, path, key, graph, inside, template)
         return graph, tuple(tensors)
-    graph, used, facts, inside = hit
+    graph, used, facts, inside, applied = hit
+    settings.use(applied)
     _tell(frame, path, key, graph, inside, template)
     session.used_defaults |= used
     session.learn_all(facts)

@@ -72,6 +72,37 @@ class Owner:
     place: Any
 
 
+@record(slots=False)
+class Settings:
+    """Overrides as a part of a key, and which of them a body uses: one that is taken from the memo has used the same."""
+
+    overrides: tuple[Override, ...]
+    used: tuple[bool, ...] = ()
+
+    def key(self, session: Session) -> Any:
+        """() without any; None where a value is an expression, which may read what no key tells."""
+        if any(o.expr is not None for o in self.overrides):
+            return None
+        return tuple([(o.segments, session.key(o.value)) for o in self.overrides])
+
+    @contextmanager
+    def watched(self) -> Generator[None, None, None]:
+        """Sees which are used inside."""
+        before = [o.used[0] for o in self.overrides]
+        for o in self.overrides:
+            o.used[0] = False
+        try:
+            yield
+        finally:
+            self.used = tuple([o.used[0] for o in self.overrides])
+            for o, was in zip(self.overrides, before):
+                o.used[0] = o.used[0] or was
+
+    def use(self, used: tuple[bool, ...]) -> None:
+        for o, now in zip(self.overrides, used):
+            o.used[0] = o.used[0] or now
+
+
 class Session:
     """One elaboration: its budget, memo of definitions and interned keys."""
 

@@ -10,7 +10,7 @@ from archdsl.elaborate.apply import owner_allowed, pay
 from archdsl.elaborate.bodies import assigned, run
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
-from archdsl.elaborate.frame import Frame, Owner, below
+from archdsl.elaborate.frame import Frame, Owner, Settings, below
 from archdsl.elaborate.values import POISON, Late, NeedInline, Unfit, describe, has_tensor, holds_tensor, is_list, map_tensors
 from archdsl.graph import Graph, Value
 from archdsl.records import field, record
@@ -115,25 +115,29 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
     numbers, counts = (passes.numbers(frame, plan), passes.key(frame, plan)) if plan else (None, None)
     if numbers is None or counts is None:
         plan, numbers = None, ()
-    key = None if overrides else _body_key(frame, s, plan, counts)
+    settings = Settings(overrides)
+    set_ = settings.key(session)
+    key = None if set_ is None else _body_key(frame, s, plan, counts)
+    key = key if key is None or not set_ else (key, set_)
     known: _Body | None = session.memo.get(key) if key is not None else None
     if known is None:
         learned = len(session.facts)
-        with session.owners_inside() as inside:
+        with session.owners_inside() as inside, settings.watched():
             known = _body_graph(frame, s, plan, path, overrides, outer, late.places(session, plan.late, numbers) if plan else {})
-        known.inside = inside
+        known.inside, known.applied = inside, settings.used
         known.facts = tuple(session.facts[learned:])
         if key is not None and known.operands is not None:
             session.memo[key] = known
         operands = list(known.imports)
     else:
         session.learn_all(known.facts)
+        settings.use(known.applied)
         reachable = _reachable(frame, _body_names(frame, s, plan))
         operands = [reachable[i] for i in known.operands or ()]
     graph = late.fill(session, known.graph, dict(zip(known.waiting, numbers)))
     if session.owners is not None:
         flows = tuple((n, session.key(v)) for n, v in known.carried if not late.only_tensors(v))
-        session.owners[-1][path] = Owner(None if key is None else (key, numbers), graph, flows, known.inside, s.span)
+        session.owners[-1][path] = Owner(None if key is None or set_ else (key, numbers), graph, flows, known.inside, s.span)
     return known, operands, graph
 
 
@@ -141,7 +145,8 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
 class _Body:
     """One evaluated loop body. `carried`: outer names with their new values, whose tensors are `mine` (the graph's outputs) or the outer body's.
     `operands`: which of the tensors that the body can reach (`_reachable`) the graph's inputs are; None when they cannot be told by that.
-    `waiting`: the numbers of its late arguments. `facts`: what it requires of run-time sizes. `inside`: the owners in it, for those who ask."""
+    `waiting`: the numbers of its late arguments. `facts`: what it requires of run-time sizes. `inside`: the owners in it, for those who ask.
+    `applied`: which of the settings below it are used."""
 
     graph: Any
     imports: tuple[Value, ...]
@@ -153,6 +158,7 @@ class _Body:
     waiting: tuple[int, ...]
     facts: tuple[Any, ...] = ()
     inside: dict[str, Owner] = field(default_factory=dict)
+    applied: tuple[bool, ...] = ()
 
 
 def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.search.domains import draw
-from archdsl.search.figures import HOLDS, Figure, Limit
+from archdsl.search.figures import HOLDS, Limit
 from archdsl.search.selection import Selection, descend
-from archdsl.search.tree import Entry, Part, Refused, Root, TooMany, Values
+from archdsl.search.tree import Entry, Part, Refused, Root, TooMany
 
 if TYPE_CHECKING:
     from archdsl.search.space import Drawn, SearchSpace
@@ -42,12 +42,12 @@ class Counted:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self.references: dict[tuple[Part, str], Any] = {}
         additive = [] if space.transforms else [n for n in space.limits if n.test is not None and n.test[0].additive]
         self.sums: list[Limit] = additive
         self.others = [n for n in space.limits if n not in additive]
         self.asked = list({n.test[0].text: n.test[0] for n in additive if n.test is not None}.values())
         self.deep = False
+        self.why = ""
 
     # ---------------------------------------------------------------- numbers
     @cached_property
@@ -60,9 +60,9 @@ class Counted:
         found: list[tuple[Root, int]] = []
         try:
             for values in self.space.header.settings():
-                root = self.space.root(values)
-                found.append((root, self.of_root(root)))
-        except TooMany:
+                found.append(self.of_root(self.space.root(values)))
+        except TooMany as fault:
+            self.why = str(fault)
             return None
         return found
 
@@ -87,17 +87,15 @@ class Counted:
             return least, None, f"the domain of `{endless[0]}` is continuous" if endless else "the header's settings are too many to weigh"
         if count > COUNTED:
             return least, None if self.deep else count, f"the domains allow {count:,} settings of the header, each of which may break a condition"
-        return least, None, "the limits are no sums over parts, or come to too many different sums"
+        return least, None, self.why
 
     @property
     def uniform(self) -> bool:
         return self.roots is not None or self.space.header.weighed and not self.deep
 
-    def of_root(self, root: Root) -> int:
-        """How many assignments a setting of the header has. Raises TooMany."""
-        if root.faults:
-            return 0
-        return root.settled(lambda: self._of_root(root))
+    def of_root(self, root: Root) -> tuple[Root, int]:
+        """A setting of the header with its parts as they are, and how many assignments it has. Raises TooMany."""
+        return (root, 0) if root.faults else root.settled(lambda r: (r, self._of_root(r)))
 
     def _of_root(self, root: Root) -> int:
         if not root.top.count:
@@ -121,7 +119,8 @@ class Counted:
         known = root.verdicts.get("each")
         if known is None:
             if root.top.count > EACH:
-                raise TooMany(root)
+                raise TooMany(f"`{next(n.text for n in self.others if n.figures or n.addresses)}` is no limit on a sum over parts"
+                              if not self.space.transforms else "each candidate has to be transformed")
             found = [self.space.finished(s) for s in every(root.top)]
             known = root.verdicts["each"] = [c for c in found if not isinstance(c, Refused)]
         return known
@@ -152,9 +151,9 @@ class Counted:
 
     def _entry(self, part: Part, entry: Entry) -> Sums:
         try:
-            own = tuple([self.own(part, entry, f) for f in self.asked])
+            own = tuple([self.space.sums.own(part, entry, f) for f in self.asked])
         except ArchError:
-            raise TooMany(part) from None  # a figure that it does not have
+            raise TooMany("some assignments do not have a figure that is limited") from None
         return {_plus(own, v): n for v, n in self._behind(entry, 0).items()}
 
     def _behind(self, entry: Entry, at: int) -> Sums:
@@ -172,7 +171,7 @@ class Counted:
                     total = _plus(v, w)
                     known[total] = known.get(total, 0) + n * m
                 if len(known) > SUMS:
-                    raise TooMany(entry)
+                    raise TooMany(f"the limits come to more than {SUMS:,} different sums")
             chains[kinds] = known
         return known
 
@@ -214,7 +213,7 @@ class Counted:
         """An assignment of a part that comes to a sum, each as likely as the others."""
         weights = [self._entry(part, e).get(wanted, 0) for e in part.entries]
         entry = part.entries[_pick(weights, rng)]
-        left = _minus(wanted, tuple([self.own(part, entry, f) for f in self.asked]))
+        left = _minus(wanted, tuple([self.space.sums.own(part, entry, f) for f in self.asked]))
         below: list[Selection] = []
         for i, (p, inner) in enumerate(entry.parts):
             rest = self._behind(entry, i + 1)
@@ -233,7 +232,7 @@ class Counted:
         root = space.root(values)
         if root.faults:
             return Refused(tuple(root.faults))
-        selection = root.settled(lambda: self._below(root, rng))
+        selection = root.settled(lambda r: self._below(r, rng))
         return selection if isinstance(selection, Refused) else space.finished(selection)
 
     def _below(self, root: Root, rng: Random) -> Selection | Refused:
@@ -245,31 +244,6 @@ class Counted:
         except TooMany:
             self.deep = True
             return descend(root.top, lambda _, domain: draw(domain, rng))
-
-    # ---------------------------------------------------------------- figures
-    def total(self, selection: Selection, asked: Figure) -> Any:
-        """A figure of an assignment: of the model with its parts at their base, and what each part differs from that."""
-        found = selection.entry.figures.get(asked.text)
-        if found is None:
-            found = self.own(selection.part, selection.entry, asked)
-        for s in selection.below:
-            found += self.total(s, asked)
-        return found
-
-    def own(self, part: Part, entry: Entry, asked: Figure) -> Any:
-        """What an entry adds to the figure of a model whose part is at its base; for the model itself, all."""
-        found = entry.figures.get(asked.text)
-        if found is None:
-            space = self.space
-            found = asked.of(space.spec, space.source(entry.made))
-            if part.path:
-                at = part, asked.text
-                if at not in self.references:
-                    base: Values = {**part.around, **{part.prefix + a: v for a, v in part.base.items()}}
-                    self.references[at] = asked.of(space.spec, space.source(base))
-                found -= self.references[at]
-            entry.figures[asked.text] = found
-        return found
 
 
 def _plus(a: Vector, b: Vector) -> Vector:

@@ -96,7 +96,7 @@ def nearest(domain: Domain, value: Any, rng: Random) -> Any:
         return tuple(nearest(d, v, rng) for d, v in zip(domain.items, value))
     if domain.contains(value):
         return value
-    if domain.kind == "list" or is_list(value) or not is_hyper_number(value):
+    if domain.kind == "list" or isinstance(value, tuple) or not is_hyper_number(value):
         return draw(domain, rng)
     if domain.size is None:
         return min(max(Fraction(value), Fraction(domain.low)), Fraction(domain.high))

@@ -62,6 +62,10 @@ class Figure:
     additive: bool
     counted: tree.Binary | None
 
+    @property
+    def is_state(self) -> bool:
+        return self.text.split("(")[0] == "state_bytes"
+
     def of(self, spec: Spec, made: Elaborated) -> Any:
         """Raises ArchError where a model does not have it: no form with a state, sizes that it does not take."""
         return Reading(spec, made).figure(self.node)

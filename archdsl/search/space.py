@@ -19,6 +19,7 @@ from archdsl.search.figures import HOLDS, Figure, Limit, figure, read_limits
 from archdsl.search.model import Candidate
 from archdsl.search.plain import from_plain, to_plain
 from archdsl.search.selection import Selection, descend
+from archdsl.search.sums import Sums
 from archdsl.search.tree import Refused, Root, Trials, Values
 from archdsl.source import Source, Span
 from archdsl.spaces import spaces_of
@@ -61,6 +62,7 @@ class SearchSpace:
         if all(k.allowed is None for k in base.knobs.values()):
             raise error("A0801", f"`{spec.name}` has no knob with a domain: there is nothing to search", spec.decl.name_span, "this model",
                         help="`hidden: int = 64 in {64, 128}` gives a knob a domain, `choose` a block")
+        self.sums = Sums(self)
         self.counted = Counted(self)
 
     def __repr__(self) -> str:
@@ -102,7 +104,7 @@ class SearchSpace:
         root = self.root(header)
         if root.faults:
             return Refused(tuple(root.faults))
-        return root.settled(lambda: descend(root.top, choose))
+        return root.settled(lambda r: descend(r.top, choose))
 
     def drawn_as(self, selection: Selection, repaired: Sequence[str] = ()) -> Drawn:
         """The candidate that an assignment is; its limits are known to hold. Raises ArchError where the whole cannot be made."""
@@ -235,8 +237,10 @@ class SearchSpace:
     def figure(self, candidate: Drawn, asked: Figure) -> Any:
         """One figure of a candidate: a sum over its parts where it is one, else of the whole model, kept by the key. Raises ArchError where the
         model has none."""
-        if asked.additive and not self.transforms:
-            return self.counted.total(candidate.selection, asked)
+        if not self.transforms and asked.additive:
+            return self.sums.total(candidate.selection, asked)
+        if not self.transforms and asked.is_state and (found := self.sums.state(candidate.selection, asked)) is not None:
+            return found
         at = candidate.key, asked.text
         if asked.counted is not None:
             at = repr(sorted(candidate.items(), key=str)), asked.text

@@ -7,11 +7,12 @@ of assignments multiply.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from itertools import accumulate
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.elaborate.domains import Domain
@@ -22,12 +23,13 @@ from archdsl.records import field, record
 from archdsl.search.header import Header, every, reads_itself
 from archdsl.spec import Spec
 
-MOST = 5_000
-"""A part below the model is taken apart where it has at most so many assignments of its own; its decisions are its parent's else."""
+MOST = 400
+"""A part with more assignments of its own than these is not counted, and drawn from decision by decision."""
 TRIES = 400
 """So many settings are tried to find one with which the rest of a body can be elaborated."""
 
 Values = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @record(frozen=True)
@@ -97,7 +99,7 @@ class Refused:
 
 
 class TooMany(Exception):
-    """A part has more assignments than are gone through."""
+    """There are more assignments than are gone through: why."""
 
 
 class Reaches(Exception):
@@ -117,6 +119,7 @@ class Part:
         self.prefix = "".join(f"{p}." for p in path)
         self.steps: dict[tuple[Any, ...], Choice | Entry | Refused] = {}
         self.signature: Any = None
+        self.many = ""  # why its assignments are not gone through
         self.sums: Any = None  # by counting.py
 
     # ---------------------------------------------------------------- one assignment
@@ -163,7 +166,7 @@ class Part:
             for address, knob in outcome.met.items():
                 if not self._deep(address) or address in here or address in below or knob.allowed is None or knob.allowed.kind == "unreadable":
                     continue
-                for value in listed(knob.allowed):
+                for value in every(knob.allowed) if finite(knob.allowed) else (knob.allowed.low, knob.allowed.high):
                     outcome, found = go({**below, address: value})
                     if outcome.made is not None:
                         return outcome, found
@@ -208,6 +211,8 @@ class Part:
     @cached_property
     def entries(self) -> list[Entry]:
         """All assignments of its own. Raises TooMany, Reaches."""
+        if self.many:
+            raise TooMany(self.many)
         found: list[Entry] = []
         self.refused: list[Refused] = []
 
@@ -217,15 +222,21 @@ class Part:
                 step.index = len(found)
                 found.append(step)
             elif isinstance(step, Choice):
-                for v in listed(step.domain):
+                if not finite(step.domain):
+                    raise self._too_many(f"has the continuous knob `{self.prefix}{step.address}`")
+                for v in every(step.domain):
                     go({**values, step.address: v})
             else:
                 self.refused.append(step)
             if len(found) + len(self.refused) > MOST:
-                raise TooMany(self.place)
+                raise self._too_many(f"has more than {MOST} assignments of its own")
 
         go({})
         return found
+
+    def _too_many(self, why: str) -> TooMany:
+        self.many = f"`{self.prefix.removesuffix('.') or self.root.trials.spec.name}` {why}"
+        return TooMany(self.many)
 
     @cached_property
     def count(self) -> int:
@@ -238,14 +249,9 @@ class Part:
         return list(accumulate(e.count for e in self.entries))
 
 
-def listed(domain: Domain) -> Iterator[Any]:
-    """The values of a domain. Raises TooMany for a continuous one."""
-    def finite(d: Domain) -> bool:
-        return all(map(finite, d.items)) if d.kind == "list" else d.size is not None
-
-    if not finite(domain):
-        raise TooMany(domain)
-    return every(domain)
+def finite(domain: Domain) -> bool:
+    """Whether its values can be gone through."""
+    return all(map(finite, domain.items)) if domain.kind == "list" else domain.size is not None
 
 
 def has_decisions(knobs: Mapping[str, Knob], path: str) -> bool:
@@ -255,42 +261,37 @@ def has_decisions(knobs: Mapping[str, Knob], path: str) -> bool:
 class Root:
     """The model with the decisions of its header made. `open`: the places of owners that are not parts of their own."""
 
-    def __init__(self, trials: Trials, header_values: dict[str, Any]) -> None:
-        self.trials, self.header_values = trials, header_values
-        self.open: set[Any] = set()
+    def __init__(self, trials: Trials, header_values: dict[str, Any], open: frozenset[Any] = frozenset()) -> None:
+        self.trials, self.header_values, self.open = trials, header_values, open
         self.faults = trials.header.read(header_values)[1]
         self.verdicts: dict[Any, Any] = {}  # on conditions that the header decides
-        self.restart()
-
-    def restart(self) -> None:
+        self.opened: dict[Any, Root] = {}
         self.parts: dict[Any, Part] = {}
         self.chains: dict[tuple[int, ...], Any] = {}  # by counting.py
         self.top = Part(self, "model", (), self.header_values, {}, None)
 
     def part(self, parent: Part, path: str, owner: Owner, made: Values) -> Part:
-        """The part at a path below another. Its own alternatives are gone through at once, so that what is one does not depend on what was asked
-        before. Raises Reaches."""
+        """The part at a path below another. Its own alternatives are gone through at once unless they are many. Raises Reaches."""
         full = (*parent.path, path)
-        key = owner.key if owner.key is not None and self.trials.shared else full
-        numbers = parent.key if parent.path else ()
-        found = self.parts.get((numbers, key))
+        key = (parent.key if parent.path else (), owner.key if owner.key is not None and self.trials.shared else full)
+        found = self.parts.get(key)
         if found is None:
             prefix = "".join(f"{p}." for p in full)
             around = {a: v for a, v in made.items() if not a.startswith(prefix)}
             base = {a[len(prefix):]: v for a, v in made.items() if a.startswith(prefix)}
-            found = Part(self, (numbers, key), full, around, base, owner.place)
-            self.parts[numbers, key] = found
-            try:
+            found = self.parts[key] = Part(self, key, full, around, base, owner.place)
+            with suppress(TooMany):  # it is drawn from decision by decision
                 _ = found.entries
-            except TooMany:
-                raise Reaches(owner.place) from None
         return found
 
-    def settled(self, do: Callable[[], Any]) -> Any:
-        """Does something with the parts, again where one has turned out to be none."""
+    def settled(self, do: Callable[[Root], T]) -> T:
+        """Does something with the parts, again where one has turned out to be none. What comes of it does not depend on what was done before."""
+        root = self
         while True:
             try:
-                return do()
+                return do(root)
             except Reaches as fault:
-                self.open.add(fault.place)
-                self.restart()
+                known = root.opened.get(fault.place)
+                if known is None:
+                    known = root.opened[fault.place] = Root(self.trials, self.header_values, root.open | {fault.place})
+                root = known

@@ -146,6 +146,8 @@ def test_what_is_not_counted_says_why():
     assert space.size is None and space.bounds[1] is None and "`rate` is continuous" in space.bounds[2]
     space = loads(specs.ACROSS.replace("4..24 step 4", "4..4000 step 4")).space()
     assert space.size is None and space.bounds[1] == 1000 * 36 and "36,000" in space.bounds[2]
+    many = loads(specs.CHOICES).space(limits=["peak_bytes <= 3000"])
+    assert many.size is None and "`peak_bytes <= 3000` is no limit on a sum" in many.bounds[2]
     _ = [space.sample(seed) for seed in range(20)]
     assert 0 < (space.acceptance or 0) < 1 and space.uniform
 

@@ -1,0 +1,196 @@
+"""Spaces of the specs that ship: candidates cost what their graphs cost, and run. In the second tier, many of them."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from archdsl.cost.layers import count_params
+from archdsl.files import shipped_files
+from archdsl.search.space import SearchSpace
+from archdsl.spaces import knobs_in_search, spaces_of
+from archdsl.spec import Spec, load, loads
+from tests.search.specs import ALL, HEAD
+from tests.search.test_space import checked
+
+CHILDREN = int(os.environ.get("ARCHDSL_CHILDREN", "4000"))
+"""In the second tier, so many children over all shipped spaces, and a fiftieth as many that run."""
+
+
+def searchable() -> list[tuple[str, str]]:
+    """(file, model) of each model with a knob to search; of several entries the first."""
+    found: list[tuple[str, str]] = []
+    for path in shipped_files():
+        for spec in load(path).models.values():
+            first = "." not in spec.name or spec.name == next(n for n in load(path).models if "." in n)
+            if first and knobs_in_search(spec):
+                found.append((path, spec.name))
+    return found
+
+
+HEAVY = ("convnext", "efficientformer", "mohd", "qwen_moe")
+SEARCHABLE = [pytest.param(path, model, id=f"{Path(path).stem}-{model}") for path, model in searchable()]
+LIGHT = [p for p in SEARCHABLE if Path(str(p.values[0])).stem not in HEAVY]
+
+
+def children(space: SearchSpace, seed: int):
+    """Drawn, mutated and crossed candidates, without end."""
+    while True:
+        a, b = space.sample(seed), space.sample(seed + 1)
+        mutant = space.mutate(a, seed, 1 + seed % 3)
+        child = space.crossover(mutant, b, seed)
+        yield from (a, b, mutant, child, space.mutate(child, seed))
+        seed += 2
+
+
+def is_sound(spec: Spec, space: SearchSpace, candidate) -> None:
+    """It can be elaborated anew, is the graph that its key says, and each decision lies in its domain."""
+    assert spec.elaborate(space.variant, dict(candidate)).graph.hash == candidate.key
+    assert all(d.contains(candidate[a]) for a, d in space.decisions(candidate).items())
+
+
+@pytest.mark.parametrize(("path", "model"), LIGHT)
+def test_a_candidate_of_each(path, model):
+    spec = load(path).models[model]
+    space = spec.space()
+    candidate = space.sample(3)
+    is_sound(spec, space, candidate)
+    assert space.costs(candidate, ["params"]) == {"params": count_params(spec.elaborate(None, dict(candidate)).graph)}
+
+
+@pytest.mark.parametrize("name", ["itransformer", "llama", "lmuformer", "extractors"])
+def test_a_candidate_costs_what_its_graph_costs(name):
+    spec = load(name)
+    checked(spec, spec.space(), spec.space().sample(0))
+
+
+TRANSFORMED = HEAD + """model Net(d: int = 8, depth: int = 2 in 1..3, compress: bool = false in {false, true})(x: [B = 1, T = 4, d]) -> y: [B, T, d] {
+  layers: for i in range(depth) {
+    choose f { mlp(h: int = 8 in {8, 16}) => MLP(h)  linear => Linear(d) } = mlp
+    x = Pre(LayerNorm(), f)(x) as branch
+  }
+  return Pre(LayerNorm(), MLP(3 * d))(x) as last
+}
+variant centred { transform centre(compress = compress) }
+"""
+
+
+def test_a_variant_with_a_transform():
+    spec = loads(TRANSFORMED)
+    space = spec.space(variant="centred")
+    for candidate in islice(children(space, 0), 5):
+        checked(spec, space, candidate, "centred")
+        assert candidate.key != spec.elaborate(None, dict(candidate)).graph.hash
+
+
+def test_the_state_is_counted_over_parts():
+    spec = loads(CHOSEN)
+    space = spec.space()
+    seen = set()
+    for seed in range(4):
+        candidate = space.sample(seed)
+        cost = spec.cost(form="step", **candidate)
+        assert space.costs(candidate, ["state_bytes"]) == {"state_bytes": cost.state_bytes}
+        assert space.costs(candidate, ["state_bytes(B = 3, T = 40)"])["state_bytes(B = 3, T = 40)"] == \
+            spec.cost(at={"B": 3, "T": 40}, form="step", **candidate).state_bytes
+        figure = space._figures["state_bytes"]
+        seen.add(space.sums.state(candidate.selection, figure) is not None)
+    assert seen == {True}
+
+
+CHOSEN = """use std.channel { SwiGLU }
+use std.embed { Rope, TokenEmbedding }
+use std.linear { Linear }
+use std.memories { Aaren }
+use std.mixer { Attention }
+use std.norm { RMSNorm }
+use std.recurrent { GatedLinearAttention, Retention }
+use std.residual { Pre }
+use std.ssm { Mamba }
+
+model LM(d: int = 16, vocab: int = 23, depth: int = 2)(tokens: int[B = 2, T = 13] in 0..<vocab) -> logits: [B, T, vocab] stream T {
+  x = TokenEmbedding(vocab, d)(tokens) as embed
+  layers: for i in range(depth) {
+    choose mixer {
+      attention(heads: int = 2 in {2, 4}) => Attention(heads, mask = causal, positions = Rope())
+      gla(kv_heads: int = 2 in {1, 2}) => GatedLinearAttention(2, kv_heads, rank = 3)
+      retention => Retention(2)
+      mamba(state: int = 4 in {1, 4}) => Mamba(state)
+      aaren => Aaren(2)
+    } = mamba
+    x = Pre(RMSNorm(), mixer)(x) as mix
+    choose channels { nothing => identity  swiglu(hidden: int = 24 in {24, 32}) => SwiGLU(hidden) } = swiglu
+    x = Pre(RMSNorm(), channels)(x) as mlp
+  }
+  return x |> RMSNorm() as norm |> Linear(vocab) as head
+}
+"""
+
+
+def runs(spec: Spec, candidate) -> None:
+    """Forward and backward with finite numbers in every gradient."""
+    model = spec.build(seed=3, **candidate)
+    torch.manual_seed(0)
+    feed = []
+    for i in spec.elaborate(None, dict(candidate)).inputs:
+        shape = [s if isinstance(s, int) else i.sizes[str(s)] for s in i.type.shape]
+        feed.append(torch.randint(0, int(i.high) + 1, shape) if i.type.dtype == "int" else torch.randn(shape))
+    out = model(*feed)
+    assert out.isfinite().all()
+    out.square().mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("text", [CHOSEN, ALL["choices"], ALL["depth"]], ids=["mixers", "choices", "depth"])
+def test_children_run(text):
+    spec = loads(text)
+    for candidate in islice(children(spec.space(), 5), 4):
+        runs(spec, candidate)
+
+
+def test_a_space_needs_no_torch():
+    code = ("import sys, archdsl; s = archdsl.load('itransformer').space(limits=['params <= 5M']); c = s.sample(1); "
+            "s.costs(s.mutate(c, 2), ['params', 'macs', 'peak_bytes']); s.crossover(c, s.sample(3), 4); assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---------------------------------------------------------------- the second tier
+@pytest.mark.proof
+@pytest.mark.parametrize(("path", "model"), SEARCHABLE)
+def test_all_children_check(path, model):
+    spec = load(path).models[model]
+    each = max(CHILDREN // len(SEARCHABLE), 5)
+    for name in (None, *spaces_of(spec)):
+        space = spec.space(name)
+        for candidate in islice(children(space, 100), each):
+            is_sound(spec, space, candidate)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("path", "model"), SEARCHABLE)
+def test_all_cost_what_their_graphs_cost(path, model):
+    spec = load(path).models[model]
+    space = spec.space()
+    checked(spec, space, space.sample(0))
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("name", "variant"), [("vit", "tiny_folded"), ("pre_rmsnorm", "tiny_crms")])
+def test_shipped_transforms(name, variant):
+    spec = load(name)
+    space = spec.space(variant=variant)
+    candidate = space.sample(0)
+    checked(spec, space, candidate, variant)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("name", ["mixers", *ALL])
+def test_all_children_run(name):
+    spec = loads(CHOSEN if name == "mixers" else ALL[name])
+    for candidate in islice(children(spec.space(), 1000), max(CHILDREN // 50 // (1 + len(ALL)), 5)):
+        runs(spec, candidate)
