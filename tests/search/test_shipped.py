@@ -70,11 +70,12 @@ def test_a_candidate_costs_what_its_graph_costs(name):
 
 
 TRANSFORMED = HEAD + """model Net(d: int = 8, depth: int = 2 in 1..3, compress: bool = false in {false, true})(x: [B = 1, T = 4, d]) -> y: [B, T, d] {
+  x = Linear(d)(x) as stem
   layers: for i in range(depth) {
     choose f { mlp(h: int = 8 in {8, 16}) => MLP(h)  linear => Linear(d) } = mlp
     x = Pre(LayerNorm(), f)(x) as branch
   }
-  return Pre(LayerNorm(), MLP(3 * d))(x) as last
+  return x |> LayerNorm() as norm |> Linear(d) as head
 }
 variant centred { transform centre(compress = compress) }
 """
