@@ -10,7 +10,7 @@ from archdsl.elaborate.bodies import run
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, good
-from archdsl.elaborate.values import describe
+from archdsl.elaborate.values import POISON, describe
 from archdsl.graph import InitExpr, TensorType, Value
 from archdsl.records import record
 from archdsl.syntax import tree
@@ -30,7 +30,7 @@ def scan(frame: Frame, s: tree.Scan) -> bool:
     """Runs the body once, on one position, and adds the node that repeats it along the axis. What the body yields is the result."""
     if s.merge is not None:
         raise error("A0218", "`scan … by` is part of the language but not built yet", s.merge.span, "scans go position by position")
-    size = frame.vars.get(s.axis)
+    size = good(frame.vars.get(s.axis, POISON))  # a name that is not in scope has been told
     scanned = {name: _scanned(frame, s, name, size) for name in s.inputs}
     builder = Builder(frame.builder, frame.builder.base, frame.builder.home)
     inner = frame.inner(s.span, builder=builder, phase=frame.phase or "scan", loop=frame.loop)
@@ -69,7 +69,7 @@ def scan(frame: Frame, s: tree.Scan) -> bool:
 
 def _scanned(frame: Frame, s: tree.Scan, name: str, size: Any) -> tuple[Value, int]:
     """A tensor that the scan walks along, and its axis."""
-    value = good(frame.vars.get(name))
+    value = good(frame.vars.get(name, POISON))
     span = word_span(s, name)
     if not isinstance(value, Value):
         raise error("A0204", f"`scan` walks along tensors: `{name}` is {describe(value)}", span)
