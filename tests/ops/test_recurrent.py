@@ -90,7 +90,7 @@ def test_results_have_the_type_of_the_first_operand(name: str):
     types = r.op.samples()[0]  # type: ignore[misc]
     for own, others in (("bf16", "f32"), ("f32", "bf16"), ("f32", "float")):
         mixed = {k: TensorType(own if k == r.operands[0] else others, t.shape) if isinstance(t, TensorType) else t for k, t in types.items()}
-        labels = ints(3, int(mixed[r.operands[0]].shape[r.time[r.operands[0]]]))
+        labels = ints(3, fixed(mixed[r.operands[0]])[r.time[r.operands[0]]])
         assert {t.dtype for t in (*r.types(r.op, mixed), *OPS[packed_name(r)].infer(**mixed, documents=labels))} == {own}  # type: ignore[misc]
         torch_types = {"bf16": torch.bfloat16, "f32": torch.float32, "float": torch.float32}
         operands, states, named = sample(r)
