@@ -11,7 +11,7 @@ from archdsl.ops.recurrent import recurrent
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import floats, size, volume
 
-BLOCK = 128
+BLOCK = 64
 """Positions whose states `selective_scan` holds at a time."""
 CHUNK = 64
 """Positions that `ssd` computes by matrix products; between chunks a state is carried."""
@@ -36,12 +36,7 @@ def _scan_macs(x: TensorType, a: TensorType, **_: Any) -> Size:
 def selective_scan(x, dt, a, b, c, skip, memory):
     """Mamba's state space, n numbers for each channel: memory ← exp(dt a) memory + dt x bᵀ, y = memory c + skip x. `dt` is positive (behind its
     softplus), `a` negative."""
-    step = _blocks()
-    ys = []
-    for u, t, i, o in zip(*(v.split(BLOCK, -2) for v in (x, dt, b, c))):
-        y, memory = step(u, t, a, i, o, memory)
-        ys.append(y)
-    y = torch.cat(ys, -2)
+    y, memory, _ = _scan()(x, dt, a, b, c, memory)
     return (y if skip is None else y + skip * x), memory
 
 
@@ -52,60 +47,76 @@ def _selective_scan_step(x, dt, a, b, c, skip, memory):
     return (y if skip is None else y + skip * x), memory
 
 
-def _states(x: Any, dt: Any, a: Any, b: Any, memory: Any) -> tuple[Any, Any]:
-    """The decays of a block and its states, [t, ..., n, d]; the first state is the one before the block."""
-    decay = torch.exp(dt[..., None, :] * a.mT)
-    states = torch.empty((len(x) + 1, *decay.shape[1:]), dtype=decay.dtype, device=decay.device)
-    states[0] = memory.mT
+def _front(*operands: Any) -> list[Any]:
+    """Time in front."""
+    return [v.movedim(-2, 0) for v in operands]
+
+
+def _room(x: Any, a: Any, many: int) -> list[Any]:
+    """Memory for the numbers of a block, [t, ..., n, d], and one position more: all blocks use the same, for new pages cost more than sums."""
+    return [x.new_empty((min(BLOCK, len(x)) + 1, *x.shape[1:-1], *a.shape)) for _ in range(many)]
+
+
+def _states(x: Any, dt: Any, a: Any, b: Any, memory: Any, decay: Any, states: Any) -> tuple[Any, Any]:
+    """The decays of a block and its states, the first one that before the block, [t, ..., n, d], as `a` and `memory` are [n, d], in the given room."""
+    decay, states = decay[:len(x)], states[:len(x) + 1]
+    torch.mul(dt[..., None, :], a, out=decay).exp_()
     torch.mul((dt * x)[..., None, :], b[..., None], out=states[1:])
+    states[0] = memory
     each = states.unbind()
     for fade, before, state in zip(decay.unbind(), each, each[1:]):
         state.addcmul_(fade, before)
     return decay, states
 
 
-def _front(*operands: Any) -> list[Any]:
-    """Time in front."""
-    return [v.movedim(-2, 0) for v in operands]
-
-
 @cache
-def _blocks() -> Any:
-    """One block of `selective_scan` as a function of torch that keeps its operands alone: the backward pass computes the states again."""
+def _scan() -> Any:
+    """`selective_scan` as a function of torch that keeps its operands and the states between blocks: the backward pass computes the others again."""
 
-    class Block(torch.autograd.Function):
+    class Scan(torch.autograd.Function):
         @staticmethod
-        def forward(x: Any, dt: Any, a: Any, b: Any, c: Any, memory: Any) -> tuple[Any, Any]:  # type: ignore[override]
+        def forward(x: Any, dt: Any, a: Any, b: Any, c: Any, memory: Any) -> tuple[Any, Any, Any]:  # type: ignore[override]
             x, dt, b, c = _front(x, dt, b, c)
-            _, states = _states(x, dt, a, b, memory)
-            y = c[..., None, :] @ states[1:]
-            return y[..., 0, :].movedim(0, -2), states[-1].mT.clone()
+            a, memory, room = a.mT.contiguous(), memory.mT, _room(x, a.mT, 2)
+            y, met = torch.empty_like(x, memory_format=torch.contiguous_format), []
+            for u, t, i, o, out in zip(*(v.split(BLOCK) for v in (x, dt, b, c, y))):
+                met.append(memory)
+                _, states = _states(u, t, a, i, memory, *room)
+                out.copy_((o[..., None, :] @ states[1:])[..., 0, :])
+                memory = states[-1].clone()
+            return y.movedim(0, -2), memory.mT, torch.stack(met)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            ctx.save_for_backward(*inputs)
+            ctx.mark_non_differentiable(output[2])
+            ctx.save_for_backward(*inputs[:-1], output[2])
 
         @staticmethod
-        def backward(ctx: Any, dy: Any, later: Any) -> tuple[Any, ...]:  # type: ignore[override]
-            x, dt, a, b, c, memory = ctx.saved_tensors
+        def backward(ctx: Any, dy: Any, later: Any, _: Any) -> tuple[Any, ...]:  # type: ignore[override]
+            x, dt, a, b, c, met = ctx.saved_tensors
             dy, x, dt, b, c = _front(dy, x, dt, b, c)
-            decay, states = _states(x, dt, a, b, memory)
-            grads = c[..., None] * dy[..., None, :]  # of the states: by what reads them, then by what is made of them
-            each, fades = grads.unbind(), decay.unbind()
-            each[-1].add_(later.mT)
-            for now, fade, after in zip(reversed(each[:-1]), reversed(fades), reversed(each)):
-                now.addcmul_(fade, after)
-            du = (b[..., None, :] @ grads)[..., 0, :]
-            db = (grads @ (dt * x)[..., None])[..., 0]
-            dc = (states[1:] @ dy[..., None])[..., 0]
-            first = fades[0] * each[0]
-            dlog = states[:-1].mul_(decay).mul_(grads)
-            ddt = torch.mul(dlog, a.mT, out=decay).sum(-2) + du * x
-            da = dlog.mul_(dt[..., None, :]).flatten(0, -3).sum(0).mT
-            moved = (v.movedim(0, -2) for v in (du * dt, ddt, db, dc))
-            return next(moved), next(moved), da, *moved, first.mT
+            a, later, room = a.mT.contiguous(), later.mT, _room(x, a.mT, 3)
+            da, found = torch.zeros_like(a), [torch.empty_like(v) for v in (x, dt, b, c)]
+            blocks = zip(met, *(v.split(BLOCK) for v in (dy, x, dt, b, c, *found)))
+            for memory, g, u, t, i, o, dx, ddt, db, dc in reversed(list(blocks)):
+                decay, states = _states(u, t, a, i, memory, *room[:2])
+                grads = torch.mul(o[..., None], g[..., None, :], out=room[2][:len(u)])  # of the states: by what reads them, then by what is made of them
+                each, fades = grads.unbind(), decay.unbind()
+                each[-1].add_(later)
+                for now, fade, after in zip(reversed(each[:-1]), reversed(fades), reversed(each)):
+                    now.addcmul_(fade, after)
+                later = fades[0] * each[0]
+                du = (i[..., None, :] @ grads)[..., 0, :]
+                db.copy_((grads @ (t * u)[..., None])[..., 0])
+                dc.copy_((states[1:] @ g[..., None])[..., 0])
+                dlog = states[:-1].mul_(decay).mul_(grads)
+                torch.mul(du, t, out=dx)
+                torch.add(torch.mul(dlog, a, out=decay).sum(-2), du * u, out=ddt)
+                da += dlog.mul_(t[..., None, :]).flatten(0, -3).sum(0)
+            dx, ddt, db, dc = (v.movedim(0, -2) for v in found)
+            return dx, ddt, da.mT, db, dc, later.mT
 
-    return Block.apply
+    return Scan.apply
 
 
 # ---------------------------------------------------------------- Mamba-2
