@@ -24,31 +24,22 @@ def fades(log):
     return torch.exp(behind.cumsum(-2)).masked_fill(gap < 0, 0)
 
 
-def _chunks(x):
-    """[..., T, c] as chunks of one length, a power of two, [..., chunks, length, c]; zeros behind the end change no state."""
-    n = x.shape[-2]
+def _blocks(*operands):
+    """[..., T, c] in blocks of `BLOCK` positions, and these as chunks of one length, a power of two, [..., chunks, length, c]; zeros behind the end
+    change no state. Gates for each position, [..., T], get an axis of 1. None stays None."""
+    n = operands[0].shape[-2]
     size = 1
     while size < min(CHUNK, n):
         size *= 2
-    if missing := -n % size:
-        x = F.pad(x, (0, 0, 0, missing))
-    return x.unflatten(-2, (-1, size))
+    for at in range(0, n, BLOCK):
+        parts = [None if x is None else x[..., at:at + BLOCK, :] for x in operands]
+        missing = -parts[0].shape[-2] % size
+        yield [None if x is None else (F.pad(x, (0, 0, 0, missing)) if missing else x).unflatten(-2, (-1, size)) for x in parts]
 
 
-def _sooner(x):
-    """What was there one position before; 0 at the first."""
-    return F.pad(x, (0, 0, 1, -1))
-
-
-def _to_end(log):
-    """exp of the sum of logarithms behind each position, to the last."""
-    return torch.exp(F.pad(log, (0, 0, -1, 1)).flip(-2).cumsum(-2).flip(-2))
-
-
-def _from_start(log, before):
-    """exp of the sum of logarithms from the first position to each, or to the one before."""
-    total = log.cumsum(-2)
-    return torch.exp(_sooner(total) if before else total)
+def _joined(ys, like):
+    """The results of all blocks behind each other, as many as there are positions."""
+    return torch.cat([y.flatten(-3, -2) for y in ys], -2)[..., :like.shape[-2], :]
 
 
 def _halves(x, half):
@@ -56,24 +47,52 @@ def _halves(x, half):
     return x.unflatten(-2, (-1, 2, half)).unbind(-3)
 
 
-def _within(q, k, v, decay, value_decay, before):
-    """Σ_j (q_i · a_ij k_j) b_ij v_j over earlier positions j of a chunk, where a and b are what gates leave on the way; i itself but for `before`.
-    Halves of halves: the way from a left half into a right one leads over its end, and what is left on both parts of it is at most 1."""
-    y = torch.zeros_like(v) if before else (q * k).sum(-1, keepdim=True) * v
+def _twice(from_start, to_end, total, half):
+    """What gates leave from the start of each `half` positions and to their end, and what they leave of all of them: for twice as many. Products
+    of numbers up to 1, each of its own gates: nothing overflows, and no small gate is lost behind a large one, as in differences of sums."""
+    near, far = total.unflatten(-2, (-1, 2)).unbind(-2)
+    kept = torch.ones_like(near)
+    start, end = torch.stack([kept, near], -2)[..., None, :], torch.stack([far, kept], -2)[..., None, :]
+    from_start = (from_start.unflatten(-2, (-1, 2, half)) * start).flatten(-4, -2)
+    to_end = (to_end.unflatten(-2, (-1, 2, half)) * end).flatten(-4, -2)
+    return from_start, to_end, near * far
+
+
+def _scores(q, k, decay, before):
+    """q_i · a_ij k_j for earlier positions j of a chunk, where a is what gates leave on the way, and for i itself but for `before`, [..., i, j];
+    q times what they leave from the start of the chunk, k times what they leave to its end, and what they leave of a whole chunk (None: all).
+    Halves of halves: the way from a left half into a right one leads over its end."""
+    if decay is None:
+        return (q @ k.mT).tril(-1 if before else 0), q, k, None
+    total = torch.exp(decay)
+    scores = (torch.zeros_like(q[..., :1]) if before else (q * k).sum(-1, keepdim=True))[..., None]
+    q = q if before else q * total
     half = 1
     while half < q.shape[-2]:
-        (keys, _), (values, _), (_, queries) = _halves(k, half), _halves(v, half), _halves(q, half)
-        if decay is not None:
-            near, far = _halves(decay, half)
-            keys, queries = keys * _to_end(near), queries * _from_start(far, before)
-        if value_decay is None:
-            found = (queries @ keys.mT) @ values
-        else:
-            near, far = _halves(value_decay, half)
-            found = ((queries @ keys.mT) @ (values * _to_end(near))) * _from_start(far, before)
-        y = y + torch.stack([torch.zeros_like(found), found], -3).flatten(-4, -2)
+        (keys, _), (_, queries) = _halves(k, half), _halves(q, half)
+        found = queries @ keys.mT
+        near, far = scores.unflatten(-3, (-1, 2)).unbind(-3)
+        scores = torch.cat([F.pad(near, (0, half)), torch.cat([found, far], -1)], -2)
+        q, k, total = _twice(q, k, total, half)
         half *= 2
-    return y
+    return scores[..., 0, :, :], q, k, total[..., 0, :]
+
+
+def _values(q, k, v, decay, value_decay, before):
+    """Σ_j (q_i · a_ij k_j) b_ij v_j, with b for gates of the values; q, k and the whole as `_scores` gives them, and the same of the values."""
+    y = torch.zeros_like(v) if before else (q * k).sum(-1, keepdim=True) * v
+    row, column = None if decay is None else torch.exp(decay), torch.exp(value_decay)
+    out = torch.ones_like(column) if before else column
+    q = q if row is None or before else q * row
+    half = 1
+    while half < q.shape[-2]:
+        (keys, _), (values, _), (_, queries), (_, left), (near, far) = (_halves(x, half) for x in (k, v, q, out, y))
+        y = torch.stack([near, far + queries @ keys.mT @ values * left], -3).flatten(-4, -2)
+        if row is not None:
+            q, k, row = _twice(q, k, row, half)
+        out, v, column = _twice(out, v, column, half)
+        half *= 2
+    return y, q, k, v, out, None if row is None else row[..., 0, :], column[..., 0, :]
 
 
 def _macs(q: TensorType, v: TensorType, **_: object):
@@ -91,20 +110,30 @@ def linear_attention(q, k, v, decay, memory, *, scale=1):
     """memory ← exp(decay) memory + k vᵀ, y = scale · q memory: attention without softmax; with a constant decay retention, with one that depends on
     the position the scalar-gated form and Mamba-2's scan. `decay` is a logarithm, 0 or below, one for each head and position."""
     ys = []
-    for at in range(0, q.shape[-2], CHUNK):
-        part = slice(at, at + CHUNK)
-        y, memory = _linear_chunk(q[..., part, :], k[..., part, :], v[..., part, :], None if decay is None else decay[..., part], memory)
+    for block in _blocks(q, k, v, None if decay is None else decay[..., None]):
+        y, memory = _linear_block(block, memory)
         ys.append(y)
-    return scale * torch.cat(ys, -2), memory
+    return scale * _joined(ys, v), memory
 
 
-def _linear_chunk(q, k, v, decay, memory):
-    scores = q @ k.mT
+def _linear_block(block, memory):
+    q, k, v, decay = block
     if decay is None:
-        return scores.tril() @ v + q @ memory, memory + k.mT @ v
-    kept, fade = torch.exp(decay.cumsum(-1))[..., None], fades(decay)
-    y = (scores * fade) @ v + (q * kept) @ memory
-    return y, kept[..., -1:, :] * memory + (k * fade[..., -1, :, None]).mT @ v
+        scores, end = (q @ k.mT).tril(), None
+    else:
+        fade, kept = fades(decay[..., 0]), torch.exp(decay.cumsum(-2))
+        scores, q, k, end = (q @ k.mT) * fade, q * kept, k * fade[..., -1, :, None], kept[..., -1:, :]
+    met, memory = _carried(k.mT @ v, end, memory)
+    return scores @ v + q @ met, memory
+
+
+def _carried(added, kept, memory):
+    """The memory in front of each chunk, and the last: each chunk leaves `kept` of it (None: all) and adds to it."""
+    met = []
+    for chunk in range(added.shape[-3]):
+        met.append(memory)
+        memory = (memory if kept is None else kept[..., chunk, :, :] * memory) + added[..., chunk, :, :]
+    return torch.stack(met, -3), memory
 
 
 @linear_attention.step
@@ -129,28 +158,23 @@ def gla(q, k, v, decay, value_decay, memory, *, scale=1, before=False):
     """Gated linear attention: memory ← exp(decay) memory exp(value_decay) + k vᵀ, by row of the memory and by column, y = scale · q memory. Both are
     logarithms, 0 or below. `before`: y reads the memory as earlier positions left it."""
     ys = []
-    for at in range(0, q.shape[-2], BLOCK):
-        y, memory = _gla_block([None if x is None else _chunks(x[..., at:at + BLOCK, :]) for x in (q, k, v, decay, value_decay)], memory, before)
-        ys.append(y.flatten(-3, -2))
-    return scale * torch.cat(ys, -2)[..., :q.shape[-2], :], memory
+    for block in _blocks(q, k, v, decay, value_decay):
+        y, memory = _gla_block(block, memory, before)
+        ys.append(y)
+    return scale * _joined(ys, v), memory
 
 
-def _gla_block(operands, memory, before):
+def _gla_block(block, memory, before):
     """Pairs of positions within a chunk, then what each chunk reads of the memory that those in front of it left."""
-    q, k, v, decay, value_decay = operands
-    y = _within(q, k, v, decay, value_decay, before)
-    added = (k if decay is None else k * _to_end(decay)).mT @ (v if value_decay is None else v * _to_end(value_decay))
-    row, column = (None if x is None else torch.exp(x.sum(-2)) for x in (decay, value_decay))
-    met = []
-    for chunk in range(q.shape[-3]):
-        met.append(memory)
-        if row is not None:
-            memory = row[..., chunk, :, None] * memory
-        if column is not None:
-            memory = column[..., chunk, None, :] * memory
-        memory = memory + added[..., chunk, :, :]
-    read = (q if decay is None else q * _from_start(decay, before)) @ torch.stack(met, -3)
-    return y + (read if value_decay is None else read * _from_start(value_decay, before)), memory
+    q, k, v, decay, value_decay = block
+    if value_decay is None:
+        scores, q, k, row = _scores(q, k, decay, before)
+        met, memory = _carried(k.mT @ v, None if row is None else row[..., None], memory)
+        return scores @ v + q @ met, memory
+    y, q, k, v, out, row, column = _values(q, k, v, decay, value_decay, before)
+    kept = column[..., None, :] if row is None else row[..., None] * column[..., None, :]
+    met, memory = _carried(k.mT @ v, kept, memory)
+    return y + q @ met * out, memory
 
 
 @gla.step
@@ -181,21 +205,31 @@ def delta_rule(q, k, v, beta, decay, memory, *, scale=1):
     """memory ← exp(decay) memory, then memory ← memory + beta k (v - memoryᵀ k)ᵀ, y = scale · q memory: what is written replaces what the memory
     held at that key, all of it where beta = 1 and |k| = 1. With `decay` (a logarithm, 0 or below) the gated delta rule."""
     ys = []
-    for at in range(0, q.shape[-2], CHUNK):
-        part = slice(at, at + CHUNK)
-        fade = torch.zeros_like(beta[..., part]) if decay is None else decay[..., part]
-        y, memory = _delta_chunk(q[..., part, :], k[..., part, :], v[..., part, :], beta[..., part, None], fade, memory)
+    for block in _blocks(q, k, v, beta[..., None], None if decay is None else decay[..., None]):
+        y, memory = _delta_block(block, memory)
         ys.append(y)
-    return scale * torch.cat(ys, -2), memory
+    return scale * _joined(ys, v), memory
 
 
-def _delta_chunk(q, k, v, beta, decay, memory):
-    """What each position writes depends on what earlier ones wrote: one triangular system for the whole chunk (the WY form)."""
-    fade, kept = fades(decay), torch.exp(decay.cumsum(-1))[..., None]
-    system = (beta * (k @ k.mT) * fade).tril(-1)
-    written = torch.linalg.solve_triangular(system, beta * (v - (k * kept) @ memory), upper=False, unitriangular=True)
-    y = (q @ k.mT * fade).tril() @ written + (q * kept) @ memory
-    return y, kept[..., -1:, :] * memory + (k * fade[..., -1, :, None]).mT @ written
+def _delta_block(block, memory):
+    """What each position writes depends on what earlier ones wrote: one triangular system for each chunk (the WY form), solved for what is written
+    without a memory, and for what is taken of it for each of its rows."""
+    q, k, v, beta, decay = block
+    weighted, read = beta * k, q @ k.mT
+    if decay is None:
+        system, read, faded, end = (weighted @ k.mT).tril(-1), read.tril(), k, None
+    else:
+        fade, kept = fades(decay[..., 0]), torch.exp(decay.cumsum(-2))
+        system, read = (weighted @ k.mT * fade).tril(-1), read * fade
+        q, weighted, faded, end = q * kept, weighted * kept, k * fade[..., -1, :, None], kept[..., -1:, :]
+    solved = torch.linalg.solve_triangular(system, torch.cat([beta * v, weighted], -1), upper=False, unitriangular=True)
+    new, taken = solved.split([v.shape[-1], k.shape[-1]], -1)
+    met, written = [], []
+    for chunk in range(q.shape[-3]):
+        met.append(memory)
+        written.append(new[..., chunk, :, :] - taken[..., chunk, :, :] @ memory)
+        memory = (memory if end is None else end[..., chunk, :, :] * memory) + faded[..., chunk, :, :].mT @ written[-1]
+    return read @ torch.stack(written, -3) + q @ torch.stack(met, -3), memory
 
 
 @delta_rule.step
@@ -228,28 +262,27 @@ def dplr_delta_rule(q, k, v, a, b, decay, memory, *, scale=1):
     read (a) and one that is written over (b). With a = -exp(decay) k, b = beta k and beta k for its key it is the delta rule that forgets by row
     first. `decay` is a logarithm, 0 or below."""
     ys = []
-    for at in range(0, q.shape[-2], BLOCK):
-        y, memory = _dplr_block([_chunks(x[..., at:at + BLOCK, :]) for x in (q, k, v, a, b, decay)], memory)
-        ys.append(y.flatten(-3, -2))
-    return scale * torch.cat(ys, -2)[..., :q.shape[-2], :], memory
+    for block in _blocks(q, k, v, a, b, decay):
+        y, memory = _dplr_block(block, memory)
+        ys.append(y)
+    return scale * _joined(ys, v), memory
 
 
-def _dplr_block(operands, memory):
+def _dplr_block(block, memory):
     """`read`: what each position reads at a, which depends on what earlier ones read: a triangular system for each chunk."""
-    q, k, v, a, b, decay = operands
-    n, end = q.shape[-2], torch.exp(decay.sum(-2))
-    each = torch.eye(n, dtype=q.dtype, device=q.device).expand(*q.shape[:-1], n)
-    through_b = _within(a, b, each, decay, None, True)
-    wanted = torch.cat([_within(a, k, v, decay, None, True), a * _from_start(decay, True)], -1)
+    q, k, v, a, b, decay = block
+    through_b, from_start, b_left, end = _scores(a, b, decay, True)
+    through_k, _, k_left, _ = _scores(a, k, decay, True)
+    wanted = torch.cat([through_k @ v, from_start], -1)
     own, of_memory = torch.linalg.solve_triangular(-through_b, wanted, upper=False, unitriangular=True).split([v.shape[-1], a.shape[-1]], -1)
-    left = _to_end(decay)
-    added, b_left, met, read = (k * left).mT @ v, (b * left).mT, [], []
+    added, b_left, met, read = k_left.mT @ v, b_left.mT, [], []
     for chunk in range(q.shape[-3]):
         met.append(memory)
         read.append(own[..., chunk, :, :] + of_memory[..., chunk, :, :] @ memory)
         memory = end[..., chunk, :, None] * memory + added[..., chunk, :, :] + b_left[..., chunk, :, :] @ read[-1]
-    y = _within(q, k, v, decay, None, False) + _within(q, b, torch.stack(read, -3), decay, None, False)
-    return y + (q * _from_start(decay, False)) @ torch.stack(met, -3), memory
+    of_k, queries, _, _ = _scores(q, k, decay, False)
+    of_b, _, _, _ = _scores(q, b, decay, False)
+    return of_k @ v + of_b @ torch.stack(read, -3) + queries @ torch.stack(met, -3), memory
 
 
 @dplr_delta_rule.step
