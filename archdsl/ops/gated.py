@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
+from archdsl.ops.gates import below, halves, left, length, twice
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats, volume
 
@@ -14,23 +15,11 @@ BLOCK = 512
 """Positions whose chunks are held at a time, whole chunks."""
 
 
-def fades(log):
-    """exp of the sum of logarithms behind j up to i, 0 where i < j: [..., T] -> [..., T (i), T (j)]. Each sum is made of its own terms, none above 0:
-    nothing overflows, and no small gate is lost behind a large one, as in differences of sums from the beginning."""
-    n = log.shape[-1]
-    order = torch.arange(n, device=log.device)
-    gap = order[:, None] - order
-    behind = log[..., :, None].expand(*log.shape, n).masked_fill(gap <= 0, 0)
-    return torch.exp(behind.cumsum(-2)).masked_fill(gap < 0, 0)
-
-
 def _blocks(*operands):
     """[..., T, c] in blocks of `BLOCK` positions, and these as chunks of one length, a power of two, [..., chunks, length, c]; zeros behind the end
     change no state. Gates for each position, [..., T], get an axis of 1. None stays None."""
     n = operands[0].shape[-2]
-    size = 1
-    while size < min(CHUNK, n):
-        size *= 2
+    size = length(n, CHUNK)
     for at in range(0, n, BLOCK):
         parts = [None if x is None else x[..., at:at + BLOCK, :] for x in operands]
         missing = -parts[0].shape[-2] % size
@@ -40,22 +29,6 @@ def _blocks(*operands):
 def _joined(ys, like):
     """The results of all blocks behind each other, as many as there are positions."""
     return torch.cat([y.flatten(-3, -2) for y in ys], -2)[..., :like.shape[-2], :]
-
-
-def _halves(x, half):
-    """Each 2 · half positions as two times half."""
-    return x.unflatten(-2, (-1, 2, half)).unbind(-3)
-
-
-def _twice(from_start, to_end, total, half):
-    """What gates leave from the start of each `half` positions and to their end, and what they leave of all of them: for twice as many. Products
-    of numbers up to 1, each of its own gates: nothing overflows, and no small gate is lost behind a large one, as in differences of sums."""
-    near, far = total.unflatten(-2, (-1, 2)).unbind(-2)
-    kept = torch.ones_like(near)
-    start, end = torch.stack([kept, near], -2)[..., None, :], torch.stack([far, kept], -2)[..., None, :]
-    from_start = (from_start.unflatten(-2, (-1, 2, half)) * start).flatten(-4, -2)
-    to_end = (to_end.unflatten(-2, (-1, 2, half)) * end).flatten(-4, -2)
-    return from_start, to_end, near * far
 
 
 def _scores(q, k, decay, before):
@@ -69,11 +42,11 @@ def _scores(q, k, decay, before):
     q = q if before else q * total
     half = 1
     while half < q.shape[-2]:
-        (keys, _), (_, queries) = _halves(k, half), _halves(q, half)
+        (keys, _), (_, queries) = halves(k, half), halves(q, half)
         found = queries @ keys.mT
         near, far = scores.unflatten(-3, (-1, 2)).unbind(-3)
-        scores = torch.cat([F.pad(near, (0, half)), torch.cat([found, far], -1)], -2)
-        q, k, total = _twice(q, k, total, half)
+        scores = below(near, far, found)
+        q, k, total = twice(q, k, total, half)
         half *= 2
     return scores[..., 0, :, :], q, k, total[..., 0, :]
 
@@ -86,11 +59,11 @@ def _values(q, k, v, decay, value_decay, before):
     q = q if row is None or before else q * row
     half = 1
     while half < q.shape[-2]:
-        (keys, _), (values, _), (_, queries), (_, left), (near, far) = (_halves(x, half) for x in (k, v, q, out, y))
-        y = torch.stack([near, far + queries @ keys.mT @ values * left], -3).flatten(-4, -2)
+        (keys, _), (values, _), (_, queries), (_, kept), (near, far) = (halves(x, half) for x in (k, v, q, out, y))
+        y = torch.stack([near, far + queries @ keys.mT @ values * kept], -3).flatten(-4, -2)
         if row is not None:
-            q, k, row = _twice(q, k, row, half)
-        out, v, column = _twice(out, v, column, half)
+            q, k, row = twice(q, k, row, half)
+        out, v, column = twice(out, v, column, half)
         half *= 2
     return y, q, k, v, out, None if row is None else row[..., 0, :], column[..., 0, :]
 
@@ -119,12 +92,11 @@ def linear_attention(q, k, v, decay, memory, *, scale=1):
 def _linear_block(block, memory):
     q, k, v, decay = block
     if decay is None:
-        scores, end = (q @ k.mT).tril(), None
-    else:
-        fade, kept = fades(decay[..., 0]), torch.exp(decay.cumsum(-2))
-        scores, q, k, end = (q @ k.mT) * fade, q * kept, k * fade[..., -1, :, None], kept[..., -1:, :]
-    met, memory = _carried(k.mT @ v, end, memory)
-    return scores @ v + q @ met, memory
+        met, memory = _carried(k.mT @ v, None, memory)
+        return (q @ k.mT).tril() @ v + q @ met, memory
+    pairs, start, end, total = left(decay[..., 0])
+    met, memory = _carried(k.mT @ (v * end[..., None]), total[..., None, None], memory)
+    return (q @ k.mT * pairs) @ v + q @ met * start[..., None], memory
 
 
 def _carried(added, kept, memory):
@@ -219,9 +191,9 @@ def _delta_block(block, memory):
     if decay is None:
         system, read, faded, end = (weighted @ k.mT).tril(-1), read.tril(), k, None
     else:
-        fade, kept = fades(decay[..., 0]), torch.exp(decay.cumsum(-2))
-        system, read = (weighted @ k.mT * fade).tril(-1), read * fade
-        q, weighted, faded, end = q * kept, weighted * kept, k * fade[..., -1, :, None], kept[..., -1:, :]
+        pairs, start, to_end, total = left(decay[..., 0])
+        system, read = (weighted @ k.mT * pairs).tril(-1), read * pairs
+        q, weighted, faded, end = q * start[..., None], weighted * start[..., None], k * to_end[..., None], total[..., None, None]
     solved = torch.linalg.solve_triangular(system, torch.cat([beta * v, weighted], -1), upper=False, unitriangular=True)
     new, taken = solved.split([v.shape[-1], k.shape[-1]], -1)
     met, written = [], []

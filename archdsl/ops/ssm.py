@@ -7,6 +7,7 @@ from typing import Any
 from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
+from archdsl.ops.gates import left, length
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import floats, size, volume
@@ -154,23 +155,20 @@ def ssd(x, dt, a, b, c, skip, memory):
 
 
 def _span(u, log, b, c, memory):
-    """`ssd` of inputs times dt, u, and logarithms of decays, in chunks."""
-    n, p, g = u.shape[-3], u.shape[-1], b.shape[-2]
-    rows = u.shape[-2] // g * p  # of the memories of a group
-    u, b, c = (_chunks(v, 3).movedim(-3, -2) for v in (u, b, c))  # [..., k, h, q, p] and [..., k, g, q, n]: k chunks of q positions
-    log = _chunks(log, 2).mT  # [..., k, h, q]
-    fade = _fades(log)  # [..., k, h, j, i]: what is left at i of what came in at j
-    within = (b @ c.mT).unsqueeze(-3) * fade.unflatten(-3, (g, -1))
-    y = within.flatten(-4, -3).mT @ u
-    added = (fade[..., -1:] * u).mT.reshape(*u.shape[:-3], g, rows, u.shape[-2]) @ b
-    total = log.cumsum(-1)
-    before = []
-    for left, new in zip(torch.exp(total[..., -1:, None]).unbind(-4), added.reshape(*u.shape[:-2], p, b.shape[-1]).unbind(-4)):
-        before.append(memory)
-        memory = left * memory + new
-    carried = torch.stack(before, -4).reshape(*u.shape[:-3], g, rows, b.shape[-1])  # [..., k, g, (r p), n]
-    read = (carried @ c.mT).reshape(*u.shape[:-2], p, c.shape[-2]).mT
-    return (y + torch.exp(total)[..., None] * read).movedim(-3, -2).flatten(-4, -3)[..., :n, :, :], memory
+    """`ssd` of inputs times dt, u, and logarithms of decays, in chunks. Heads of a group stand side by side, so that they read and write the memory
+    in one product."""
+    n, g, p = u.shape[-3], b.shape[-2], u.shape[-1]
+    u, log, b, c = _chunks(u, 3), _chunks(log, 2), _chunks(b, 3).movedim(-2, -3), _chunks(c, 3).movedim(-2, -3)
+    pairs, start, end, total = left(log.mT)  # of each head, [..., chunks, h, q (, q)]
+    y = ((c @ b.mT).unsqueeze(-3) * pairs.unflatten(-3, (g, -1))).flatten(-4, -3) @ u.movedim(-2, -3)
+    added = b.mT @ (u * end.mT[..., None]).unflatten(-2, (g, -1)).flatten(-2).movedim(-2, -3)  # [..., chunks, g, n, (r p)]
+    kept = total.repeat_interleave(p, -1).unflatten(-1, (g, 1, -1))
+    shape, memory, met = memory.shape, memory.unflatten(-3, (g, -1)).flatten(-3, -2).mT, []
+    for chunk in range(added.shape[-4]):
+        met.append(memory)
+        memory = kept[..., chunk, :, :, :] * memory + added[..., chunk, :, :, :]
+    read = (c @ torch.stack(met, -4)).movedim(-3, -2).reshape(u.shape) * start.mT[..., None]
+    return (y.movedim(-3, -2) + read).flatten(-4, -3)[..., :n, :, :], memory.mT.reshape(shape)
 
 
 @ssd.step
@@ -183,16 +181,9 @@ def _ssd_step(x, dt, a, b, c, skip, memory):
 
 
 def _chunks(x: Any, axes: int) -> Any:
-    """Time, the first of the last `axes` axes, as chunks of equal length; zeros behind the end change no state."""
+    """Time, the first of the last `axes` axes, as chunks of equal length, a power of two; zeros behind the end change no state."""
     n = x.shape[-axes]
-    q = min(CHUNK, n)
+    q = length(n, CHUNK)
     if missing := -n % q:
         x = torch.nn.functional.pad(x, (0, 0) * (axes - 1) + (0, missing))
     return x.unflatten(-axes, (-1, q))
-
-
-def _fades(log: Any) -> Any:
-    """exp of the sum of logarithms behind j up to i, [..., j, i], 0 where i < j. Each sum is made of its own terms: differences of sums from the
-    beginning would lose small ones behind large ones."""
-    q = log.shape[-1]
-    return torch.exp(log[..., None, :].expand(*log.shape, q).triu(1).cumsum(-1)).triu()

@@ -56,14 +56,16 @@ def relative(got: torch.Tensor, want: torch.Tensor) -> float:
 @pytest.mark.parametrize("op", ["ssd", "selective_scan"])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])
 def test_stable_over_long_sequences(op: str, scale: float):
-    """8,192 positions, dt over 3.5 decades around each scale, decays over five: no overflow, no loss beside the recurrence in float64."""
+    """8,192 positions, dt over 3.5 decades around each scale, decays over five: no overflow, no loss beside the recurrence in float64. In float32,
+    where terms of 1e5 cancel to sums of 1, the measure is the sum of their sizes."""
     args = operands(op, 1, 8192, 4.0, scale)
     want = expected(op, args)
     assert want.isfinite().all()
     got = OPS[op].body(*args)
     assert relative(got, want) <= 1e-10
     single = OPS[op].body(*(v.float() for v in args))
-    assert single.isfinite().all() and relative(single, want) <= 1e-3 and single.dtype == torch.float32
+    sizes = expected(op, [v if i in (1, 2) else v.abs() for i, v in enumerate(args)])
+    assert single.dtype == torch.float32 and ((single - want).abs() / sizes).max() <= 2e-6
     assert OPS[op].body(*(v.bfloat16() for v in args)).isfinite().all()
 
 

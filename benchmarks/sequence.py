@@ -1,0 +1,200 @@
+"""Sequence mixers of the library: the step form far into a sequence, the parallel form along its length and against the steps, and models of two
+of them against transformers and a plain recurrence.
+
+    python benchmarks/sequence.py [--only Mamba,GLA] [--threads 1] [--repeats 5] [--markdown FILE]
+
+What is compared runs in turns in one process. Times are CPU times of the process, so that a busy machine counts less; medians. On more than one
+thread CPU times are no durations: only ratios of forms that share them alike still say something.
+"""
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import archdsl
+from archdsl.modules import library_exports
+from archdsl.ops.recurrent import RECURRENCES
+from archdsl.ops.registry import load
+from benchmarks.parity_speed import both
+from benchmarks.tables import Table, ms, show
+
+WIDTH = 256
+# Mixers of constant state as they stand in a model of WIDTH features: heads of 64, and the sizes that their papers use for the rest.
+MIXERS = {
+    "Mamba": "Mamba()(x)", "Mamba2": "Mamba2()(x)", "LinearAttention": "LinearAttention(4)(x)", "Retention": "Retention(4)(x)",
+    "GatedLinearAttention": "GatedLinearAttention(4)(x)", "DeltaNet": "DeltaNet(4)(x)", "GatedDeltaNet": "GatedDeltaNet(4)(x)",
+    "GatedSlotAttention": "GatedSlotAttention(4)(x)", "RWKV6": "RWKV6()(x)", "RWKV7": "RWKV7()(x)", "Aaren": "Aaren(4)(x)",
+    "LMU": "LMU(64, theta = 128)(x)", "ShortConv": "ShortConv()(x)", "causal_conv_dense": "causal_conv_dense(x, taps)", "lif": "lif(x)",
+}
+NO_PARALLEL = {"lif"}
+"""Their recurrence is not linear: one position after the other in every form."""
+NEAR, FAR = 100, 100_000
+STEPS = 32
+LENGTHS = (1024, 2048, 4096, 8192, 16_384)
+AT = 2048
+
+
+def spec(name: str) -> archdsl.Spec:
+    """A model that is the mixer alone."""
+    exports = library_exports()
+    uses = f"use {exports[name]} {{ {name} }}\n" if name in exports else ""
+    taps = f"  param taps: [{WIDTH}, {WIDTH}, 4] = normal(std = 0.02)\n" if "taps" in MIXERS[name] else ""
+    results = "y, _" if name == "RWKV7" else "y"
+    head = f"model M()(x: [B = 1, T = 16, {WIDTH}]) -> y: [B, T, {WIDTH}] stream T"
+    return archdsl.loads(f"{uses}{head} {{\n{taps}  {results} = {MIXERS[name]}\n  return y\n}}\n", f"{name}.arch")
+
+
+def turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[list[float]]:
+    """CPU seconds of each, run in turns after one that does not count."""
+    for run in runs:
+        run()
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(repeats):
+        for run, taken in zip(runs, times):
+            start = time.process_time()
+            run()
+            taken.append(time.process_time() - start)
+    return times
+
+
+def ratio(a: list[float], b: list[float]) -> float:
+    """The median of a / b, pair by pair."""
+    return statistics.median(p / q for p, q in zip(a, b))
+
+
+def inputs(length: int, batch: int = 1) -> torch.Tensor:
+    return torch.randn(batch, length, WIDTH, generator=torch.Generator().manual_seed(length))
+
+
+# ---------------------------------------------------------------- mixers
+def covered(models: dict[str, archdsl.Spec]) -> set[str]:
+    """The recurrences that the mixers are made of."""
+    return {node.op for s in models.values() for graph in _graphs(s.elaborate().graph) for node in graph.nodes if node.op in RECURRENCES}
+
+
+def _graphs(graph: Any) -> Any:
+    yield graph
+    for child in graph.children.values():
+        yield from _graphs(child)
+
+
+def mixer(name: str, made: archdsl.Spec, repeats: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(row of the steps, row of the parallel form)."""
+    step, extend, whole = (made.build(form=form).eval() for form in ("step", "extend", "parallel"))
+    if step.__dict__["_streamed"].has_length:
+        raise SystemExit(f"{name} keeps more the longer the sequence is")
+    for m in (step, extend):
+        m.load_state_dict(whole.state_dict())
+    with torch.no_grad():
+        _, near = extend(inputs(NEAR), extend.init_state(1))
+        far = {k: torch.full_like(v, FAR) if k == "position" else v for k, v in near.items()}
+        xs = inputs(STEPS).split(1, 1)
+
+        def steps(state: dict[str, torch.Tensor]) -> None:
+            for x in xs:
+                _, state = step(x, state)
+
+        early, late = turns([lambda: steps(near), lambda: steps(far)], 5 * repeats)
+        bytes_ = sum(v.numel() * v.element_size() for v in near.values())
+        first = (name, f"{bytes_ / 1024:,.0f}", us(early), us(late), f"{ratio(late, early):.2f}")
+        given = {n: inputs(n) for n in LENGTHS}
+        *lengths, loop = turns([*(lambda x=x: whole(x) for x in given.values()), lambda: steps(near)], repeats)
+        per_token = [[t / n for t in taken] for n, taken in zip(LENGTHS, lengths)]
+        worst = max(ratio(longer, per_token[0]) for longer in per_token[1:])
+        gain = ratio([t / STEPS for t in loop], per_token[LENGTHS.index(AT)])
+    (training,) = turns([lambda: both(whole, given[AT].requires_grad_())], repeats)
+    shown = [f"{1e6 * statistics.median(t):.1f}" for t in per_token]
+    return first, (name, *shown, f"{worst:.2f}", f"{gain:.0f}", ms(statistics.median(training)))
+
+
+def us(times: list[float]) -> str:
+    return f"{1e6 * statistics.median(times) / STEPS:.0f}"
+
+
+# ---------------------------------------------------------------- models
+def mamba2() -> tuple[Any, Any]:
+    """(the spec, transformers' model) of the same sizes and weights."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    config = transformers.Mamba2Config(vocab_size=1000, hidden_size=WIDTH, num_hidden_layers=2, state_size=128, n_groups=1, head_dim=64, expand=2,
+                                       num_heads=8, tie_word_embeddings=True, residual_in_fp32=False, pad_token_id=None)
+    theirs = transformers.Mamba2ForCausalLM(config)
+    return paired("language/mamba2", theirs, "hf", vocab=1000, d=WIDTH, depth=2)
+
+
+def gla() -> tuple[Any, Any]:
+    """(the spec, flash-linear-attention's layout over the recurrence written out) of the same sizes and weights."""
+    from tests.parity.fla_layout import Decoder, GatedLinearAttention
+
+    mixers: list[Any] = [GatedLinearAttention(WIDTH, 4, 1e-6) for _ in range(2)]
+    return paired("language/gla", Decoder(1000, WIDTH, 512, mixers, 1e-6), "fla", vocab=1000, d=WIDTH, depth=2, heads=4, hidden=512)
+
+
+def paired(path: str, theirs: Any, source: str, **knobs: Any) -> tuple[Any, Any]:
+    ours = archdsl.load(f"specs/{path}.arch").build(**knobs)
+    archdsl.import_weights(ours, theirs.state_dict(), source=source)
+    return ours.train(), theirs.train()
+
+
+MODELS: dict[str, tuple[str, Callable[[], tuple[Any, Any]]]] = {
+    "Mamba-2": ("transformers' Mamba2ForCausalLM", mamba2), "GLA": ("the recurrence, a position at a time", gla),
+}
+
+
+def against(name: str, repeats: int) -> tuple[str, ...]:
+    """The row of a model: forward and backward over AT tokens; the logits agree."""
+    peer, make = MODELS[name]
+    ours, theirs = make()
+    x = torch.randint(0, 1000, (1, AT), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        a, b = (getattr(y, "logits", y) for y in (ours(x), theirs(x)))
+    apart = float((a - b).abs().max() / b.abs().max())
+    if not apart <= 1e-3:
+        raise SystemExit(f"{name} and {peer} differ by {apart:.1e}")
+    mine, others = turns([lambda: both(ours, x), lambda: both(theirs, x)], repeats)
+    return name, peer, ms(statistics.median(mine)), ms(statistics.median(others)), f"{ratio(others, mine):.1f}", f"{apart:.0e}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--markdown")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    load()
+    wanted = args.only.split(",") if args.only else [*MIXERS, *MODELS]
+    specs = {name: spec(name) for name in MIXERS}
+    if missing := set(RECURRENCES) - covered(specs):
+        raise SystemExit(f"no mixer here uses {', '.join(sorted(missing))}")
+    rows = [mixer(name, made, args.repeats) for name, made in specs.items() if name in wanted]
+    models = [against(name, args.repeats) for name in MODELS if name in wanted]
+    shared = f"Width {WIDTH}, batch 1, float32, {args.threads} thread(s), CPU time, medians of runs in turns. "
+    show([
+        Table("Steps far into a sequence", shared + f"One token from the state behind {NEAR} tokens and behind {FAR:,}. Limit: 1.1.",
+              ("mixer", "state, KiB", f"at {NEAR}, us", f"at {FAR:,}, us", "ratio"), [steps for steps, _ in rows]),
+        Table("All positions at once", shared + "Microseconds for each token at each length, without gradients; the largest by that of the shortest "
+              f"(limit: 1.15); how much longer as many steps take as {AT:,} tokens (limit: 10); forward and backward of these.",
+              ("mixer", *(f"{n:,}" for n in LENGTHS), "largest / first", "steps / parallel", "training, ms"),
+              [whole for (name, *_), whole in rows if name not in NO_PARALLEL]),
+        Table("Models against others", shared + f"Two layers, forward and backward over {AT:,} tokens, the same weights. Limit: 3.",
+              ("model", "against", "ours, ms", "theirs, ms", "ratio", "logits differ by"), models),
+    ])
+
+
+if __name__ == "__main__":
+    main()
