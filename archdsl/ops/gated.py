@@ -1,6 +1,8 @@
 """Linear attention, with and without gates: memories of key-value pairs that fade, and that are written over."""
 from __future__ import annotations
 
+from itertools import repeat
+
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.gates import below, halves, left, length, twice
@@ -102,9 +104,9 @@ def _linear_block(block, memory):
 def _carried(added, kept, memory):
     """The memory in front of each chunk, and the last: each chunk leaves `kept` of it (None: all) and adds to it."""
     met = []
-    for chunk in range(added.shape[-3]):
+    for own, left_of_it in zip(added.unbind(-3), repeat(None) if kept is None else kept.unbind(-3)):
         met.append(memory)
-        memory = (memory if kept is None else kept[..., chunk, :, :] * memory) + added[..., chunk, :, :]
+        memory = (memory if left_of_it is None else left_of_it * memory) + own
     return torch.stack(met, -3), memory
 
 
@@ -197,10 +199,10 @@ def _delta_block(block, memory):
     solved = torch.linalg.solve_triangular(system, torch.cat([beta * v, weighted], -1), upper=False, unitriangular=True)
     new, taken = solved.split([v.shape[-1], k.shape[-1]], -1)
     met, written = [], []
-    for chunk in range(q.shape[-3]):
+    for own, of_memory, keys, kept in zip(*(x.unbind(-3) for x in (new, taken, faded.mT)), repeat(None) if end is None else end.unbind(-3)):
         met.append(memory)
-        written.append(new[..., chunk, :, :] - taken[..., chunk, :, :] @ memory)
-        memory = (memory if end is None else end[..., chunk, :, :] * memory) + faded[..., chunk, :, :].mT @ written[-1]
+        written.append(own - of_memory @ memory)
+        memory = (memory if kept is None else kept * memory) + keys @ written[-1]
     return read @ torch.stack(written, -3) + q @ torch.stack(met, -3), memory
 
 
@@ -247,11 +249,11 @@ def _dplr_block(block, memory):
     through_k, _, k_left, _ = _scores(a, k, decay, True)
     wanted = torch.cat([through_k @ v, from_start], -1)
     own, of_memory = torch.linalg.solve_triangular(-through_b, wanted, upper=False, unitriangular=True).split([v.shape[-1], a.shape[-1]], -1)
-    added, b_left, met, read = k_left.mT @ v, b_left.mT, [], []
-    for chunk in range(q.shape[-3]):
+    met, read = [], []
+    for first, more, kept, added, by_read in zip(*(x.unbind(-3) for x in (own, of_memory, end[..., None], k_left.mT @ v, b_left.mT))):
         met.append(memory)
-        read.append(own[..., chunk, :, :] + of_memory[..., chunk, :, :] @ memory)
-        memory = end[..., chunk, :, None] * memory + added[..., chunk, :, :] + b_left[..., chunk, :, :] @ read[-1]
+        read.append(first + more @ memory)
+        memory = kept * memory + added + by_read @ read[-1]
     of_k, queries, _, _ = _scores(q, k, decay, False)
     of_b, _, _, _ = _scores(q, b, decay, False)
     return of_k @ v + of_b @ torch.stack(read, -3) + queries @ torch.stack(met, -3), memory

@@ -164,9 +164,9 @@ def _span(u, log, b, c, memory):
     added = b.mT @ (u * end.mT[..., None]).unflatten(-2, (g, -1)).flatten(-2).movedim(-2, -3)  # [..., chunks, g, n, (r p)]
     kept = total.repeat_interleave(p, -1).unflatten(-1, (g, 1, -1))
     shape, memory, met = memory.shape, memory.unflatten(-3, (g, -1)).flatten(-3, -2).mT, []
-    for chunk in range(added.shape[-4]):
+    for fade, own in zip(kept.unbind(-4), added.unbind(-4)):
         met.append(memory)
-        memory = kept[..., chunk, :, :, :] * memory + added[..., chunk, :, :, :]
+        memory = fade * memory + own
     read = (c @ torch.stack(met, -4)).movedim(-3, -2).reshape(u.shape) * start.mT[..., None]
     return (y.movedim(-3, -2) + read).flatten(-4, -3)[..., :n, :, :], memory.mT.reshape(shape)
 
