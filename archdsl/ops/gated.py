@@ -97,8 +97,8 @@ def _linear_block(block, memory):
         met, memory = _carried(k.mT @ v, None, memory)
         return (q @ k.mT).tril() @ v + q @ met, memory
     pairs, start, end, total = left(decay[..., 0])
-    met, memory = _carried(k.mT @ (v * end[..., None]), total[..., None, None], memory)
-    return (q @ k.mT * pairs) @ v + q @ met * start[..., None], memory
+    met, memory = _carried(k.mT @ (v * end[..., None]), total[..., None], memory)
+    return ((k @ q.mT).mT * pairs) @ v + q @ met * start[..., None], memory
 
 
 def _carried(added, kept, memory):
@@ -189,13 +189,14 @@ def _delta_block(block, memory):
     """What each position writes depends on what earlier ones wrote: one triangular system for each chunk (the WY form), solved for what is written
     without a memory, and for what is taken of it for each of its rows."""
     q, k, v, beta, decay = block
-    weighted, read = beta * k, q @ k.mT
+    weighted = beta * k
+    system, read = (k @ weighted.mT).mT, (k @ q.mT).mT
     if decay is None:
-        system, read, faded, end = (weighted @ k.mT).tril(-1), read.tril(), k, None
+        system, read, faded, end = system.tril(-1), read.tril(), k, None
     else:
         pairs, start, to_end, total = left(decay[..., 0])
-        system, read = (weighted @ k.mT * pairs).tril(-1), read * pairs
-        q, weighted, faded, end = q * start[..., None], weighted * start[..., None], k * to_end[..., None], total[..., None, None]
+        system, read = (system * pairs).tril(-1), read * pairs
+        q, weighted, faded, end = q * start[..., None], weighted * start[..., None], k * to_end[..., None], total[..., None]
     solved = torch.linalg.solve_triangular(system, torch.cat([beta * v, weighted], -1), upper=False, unitriangular=True)
     new, taken = solved.split([v.shape[-1], k.shape[-1]], -1)
     met, written = [], []

@@ -1,7 +1,7 @@
-"""What gates leave along a sequence: sums of logarithms, 0 or below, as products over halves of halves of a chunk.
+"""What gates leave along a sequence, given as logarithms, 0 or below.
 
-Each is a product of numbers up to 1, made of its own gates alone: nothing overflows, and no small gate is lost behind a large one, as in differences
-of sums from the beginning."""
+Gates of a head: sums. Gates of each row of a memory: products over halves of halves of a chunk. Either is made of its own gates alone: nothing
+overflows, and no small gate is lost behind a large one, as in differences of sums from the beginning."""
 from __future__ import annotations
 
 from archdsl.lazy import F, torch
@@ -29,18 +29,12 @@ def below(near, far, found):
 
 
 def left(log):
-    """Of a chunk of T positions, a power of two, [..., T]: what is left at i of what came in at j, [..., T (i), T (j)], 0 where i < j; what is left
-    from the start of the chunk, and to its end, [..., T]; what is left of all, [...]."""
-    total = torch.exp(log)[..., None]
-    start, end, pairs = total, torch.ones_like(total), torch.ones_like(total)[..., None]
-    half = 1
-    while half < log.shape[-1]:
-        (_, later), (sooner, _) = halves(start, half), halves(end, half)
-        near, far = pairs.unflatten(-3, (-1, 2)).unbind(-3)
-        pairs = below(near, far, later * sooner.mT)
-        start, end, total = twice(start, end, total, half)
-        half *= 2
-    return pairs[..., 0, :, :], start[..., 0], end[..., 0], total[..., 0, 0]
+    """Of a chunk, [..., T]: what is left at i of what came in at j, [..., T (i), T (j)], 0 where i < j (its axis i moves fastest); what is left
+    from the start of the chunk, and to its end, [..., T]; what is left of all, [..., 1]."""
+    n = log.shape[-1]
+    pairs = torch.exp(log[..., None, :].expand(*log.shape, n).triu(1).cumsum(-1)).triu()
+    start = torch.exp(log.cumsum(-1))
+    return pairs.mT, start, pairs[..., -1], start[..., -1:]
 
 
 def length(n, most):

@@ -160,9 +160,9 @@ def _span(u, log, b, c, memory):
     n, g, p = u.shape[-3], b.shape[-2], u.shape[-1]
     u, log, b, c = _chunks(u, 3), _chunks(log, 2), _chunks(b, 3).movedim(-2, -3), _chunks(c, 3).movedim(-2, -3)
     pairs, start, end, total = left(log.mT)  # of each head, [..., chunks, h, q (, q)]
-    y = ((c @ b.mT).unsqueeze(-3) * pairs.unflatten(-3, (g, -1))).flatten(-4, -3) @ u.movedim(-2, -3)
+    y = ((b @ c.mT).mT.unsqueeze(-3) * pairs.unflatten(-3, (g, -1))).flatten(-4, -3) @ u.movedim(-2, -3)
     added = b.mT @ (u * end.mT[..., None]).unflatten(-2, (g, -1)).flatten(-2).movedim(-2, -3)  # [..., chunks, g, n, (r p)]
-    kept = total.repeat_interleave(p, -1).unflatten(-1, (g, 1, -1))
+    kept = total[..., 0].repeat_interleave(p, -1).unflatten(-1, (g, 1, -1))
     shape, memory, met = memory.shape, memory.unflatten(-3, (g, -1)).flatten(-3, -2).mT, []
     for fade, own in zip(kept.unbind(-4), added.unbind(-4)):
         met.append(memory)
