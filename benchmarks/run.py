@@ -1,5 +1,5 @@
-"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, parse, cost, build, first_step, norms, study, parity;
-all of them when none is named.
+"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, parse, cost, build, first_step, norms, study, sequence,
+parity; all of them when none is named.
 
 Each part runs in a process of its own. What it prints goes to benchmarks/RESULTS.md with the machine, its load, versions and date; parts that did
 not run keep what they said before. Parity with timm and transformers takes half an hour on two cores, the others a few minutes.
@@ -27,6 +27,7 @@ PARTS = {
     "first_step": "First training step",
     "norms": "RMSNorm in the place of LayerNorm",
     "study": "Studies on disk",
+    "sequence": "Sequence mixers",
     "parity": "Against timm and transformers",
 }
 SCRIPTS = {"parity": "parity_speed"}

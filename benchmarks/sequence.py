@@ -1,7 +1,7 @@
 """Sequence mixers of the library: the step form far into a sequence, the parallel form along its length and against the steps, and models of two
 of them against transformers and a plain recurrence.
 
-    python benchmarks/sequence.py [--only Mamba,GLA] [--threads 1] [--repeats 5] [--markdown FILE]
+    python benchmarks/sequence.py [--only Mamba,GLA] [--threads 1] [--repeats 3] [--markdown FILE]
 
 What is compared runs in turns in one process. Times are CPU times of the process, so that a busy machine counts less; medians. On more than one
 thread CPU times are no durations: only ratios of forms that share them alike still say something.
@@ -9,6 +9,7 @@ thread CPU times are no durations: only ratios of forms that share them alike st
 from __future__ import annotations
 
 import argparse
+import ctypes
 import statistics
 import sys
 import time
@@ -65,6 +66,15 @@ def turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[list[float]]:
             run()
             taken.append(time.process_time() - start)
     return times
+
+
+def keep_memory() -> None:
+    """Has glibc keep what is freed, as training under tcmalloc or jemalloc does: else each tensor above 32 MiB is new pages, whoever computes it, and
+    long sequences seem to cost more. Elsewhere nothing happens."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def ratio(a: list[float], b: list[float]) -> float:
@@ -170,12 +180,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--markdown")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    keep_memory()
     load()
     wanted = args.only.split(",") if args.only else [*MIXERS, *MODELS]
     specs = {name: spec(name) for name in MIXERS}
@@ -183,7 +194,7 @@ def main() -> None:
         raise SystemExit(f"no mixer here uses {', '.join(sorted(missing))}")
     rows = [mixer(name, made, args.repeats) for name, made in specs.items() if name in wanted]
     models = [against(name, args.repeats) for name in MODELS if name in wanted]
-    shared = f"Width {WIDTH}, batch 1, float32, {args.threads} thread(s), CPU time, medians of runs in turns. "
+    shared = f"Width {WIDTH}, batch 1, float32, {args.threads} thread(s), CPU time, medians of runs in turns; freed memory is kept. "
     show([
         Table("Steps far into a sequence", shared + f"One token from the state behind {NEAR} tokens and behind {FAR:,}. Limit: 1.1.",
               ("mixer", "state, KiB", f"at {NEAR}, us", f"at {FAR:,}, us", "ratio"), [steps for steps, _ in rows]),

@@ -24,7 +24,7 @@ def _blocks(*operands):
     size = length(n, CHUNK)
     for at in range(0, n, BLOCK):
         parts = [None if x is None else x[..., at:at + BLOCK, :] for x in operands]
-        missing = -parts[0].shape[-2] % size
+        missing = -min(BLOCK, n - at) % size
         yield [None if x is None else (F.pad(x, (0, 0, 0, missing)) if missing else x).unflatten(-2, (-1, size)) for x in parts]
 
 
@@ -246,12 +246,13 @@ def dplr_delta_rule(q, k, v, a, b, decay, memory, *, scale=1):
 def _dplr_block(block, memory):
     """`read`: what each position reads at a, which depends on what earlier ones read: a triangular system for each chunk."""
     q, k, v, a, b, decay = block
-    through_b, from_start, b_left, end = _scores(a, b, decay, True)
+    through_b, from_start, b_left, _ = _scores(a, b, decay, True)
+    end = torch.exp(decay.sum(-2))[..., None]
     through_k, _, k_left, _ = _scores(a, k, decay, True)
     wanted = torch.cat([through_k @ v, from_start], -1)
     own, of_memory = torch.linalg.solve_triangular(-through_b, wanted, upper=False, unitriangular=True).split([v.shape[-1], a.shape[-1]], -1)
     met, read = [], []
-    for first, more, kept, added, by_read in zip(*(x.unbind(-3) for x in (own, of_memory, end[..., None], k_left.mT @ v, b_left.mT))):
+    for first, more, kept, added, by_read in zip(*(x.unbind(-3) for x in (own, of_memory, end, k_left.mT @ v, b_left.mT))):
         met.append(memory)
         read.append(first + more @ memory)
         memory = kept * memory + added + by_read @ read[-1]

@@ -59,7 +59,7 @@ def _room(x: Any, a: Any, many: int) -> list[Any]:
 
 
 def _states(x: Any, dt: Any, a: Any, b: Any, memory: Any, decay: Any, states: Any) -> tuple[Any, Any]:
-    """The decays of a block and its states, the first one that before the block, [t, ..., n, d], as `a` and `memory` are [n, d], in the given room."""
+    """The decays of a block and its states, the first one that before it, [t, ..., n, d], as `a` and `memory` are [n, d], in the given room."""
     decay, states = decay[:len(x)], states[:len(x) + 1]
     torch.mul(dt[..., None, :], a, out=decay).exp_()
     torch.mul((dt * x)[..., None, :], b[..., None], out=states[1:])
@@ -101,7 +101,8 @@ def _scan() -> Any:
             blocks = zip(met, *(v.split(BLOCK) for v in (dy, x, dt, b, c, *found)))
             for memory, g, u, t, i, o, dx, ddt, db, dc in reversed(list(blocks)):
                 decay, states = _states(u, t, a, i, memory, *room[:2])
-                grads = torch.mul(o[..., None], g[..., None, :], out=room[2][:len(u)])  # of the states: by what reads them, then by what is made of them
+                # Of the states: by what reads them, then by what is made of them.
+                grads = torch.mul(o[..., None], g[..., None, :], out=room[2][:len(u)])
                 each, fades = grads.unbind(), decay.unbind()
                 each[-1].add_(later)
                 for now, fade, after in zip(reversed(each[:-1]), reversed(fades), reversed(each)):
