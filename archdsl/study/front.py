@@ -26,6 +26,20 @@ class Front:
         """Number and scores, in order of numbers."""
         return sorted((int(n), tuple(map(float, s))) for n, s in zip(self._numbers, self._scores))
 
+    def copy(self) -> Front:
+        """What it is now. Nothing is copied: arrays are replaced, never changed."""
+        new = Front(self._scores.shape[1])
+        new._numbers, new._scores = self._numbers, self._scores
+        return new
+
+    def since(self, before: Front) -> tuple[list[int], list[tuple[int, Scores]]]:
+        """Who has left since then, and who has come."""
+        import numpy as np
+
+        left = np.setdiff1d(before._numbers, self._numbers)
+        new = ~np.isin(self._numbers, before._numbers)
+        return left.tolist(), [(int(n), tuple(map(float, s))) for n, s in zip(self._numbers[new], self._scores[new])]
+
     def add(self, number: int, scores: Scores) -> bool:
         """Whether the trial belongs to the front; those that it dominates leave."""
         import numpy as np

@@ -164,19 +164,21 @@ class Store:
     def finish(self, results: Sequence[Result], fidelities: Sequence[float] | None = None) -> None:
         """Commits results. They are durable when this returns. `fidelities`: those of the trials, where they are not 1."""
         scores = self._scores(results, fidelities)
-        before = self.front.members if scores else []
-        entered = [(n, s) for n, s in scores if self.front.add(n, s)]
+        before = self.front.copy()
+        for number, of_it in scores:
+            self.front.add(number, of_it)
+        left, entered = self.front.since(before)
         extent = self._extended([s for _, s in scores])
         try:
             with self._transaction():
                 self.db.executemany("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?)", (
                     (r.number, r.status, dumps(r.values or {}), r.reason, r.seconds, r.same_as) for r in results))
-                if entered:
-                    self._write_front(before)
+                self.db.executemany("DELETE FROM front WHERE number = ?", ((n,) for n in left))
+                self.db.executemany("INSERT INTO front VALUES (?, ?)", ((n, dumps(s)) for n, s in entered))
                 if extent != self.extent:
                     self._keep("extent", extent)
         except BaseException:
-            self.front = Front(len(self.objectives), before) if scores else self.front
+            self.front = before
             raise
         self.extent = extent
         self.failed += sum(r.values is None for r in results)
@@ -189,11 +191,6 @@ class Store:
     def _extended(self, scores: list[Scores]) -> tuple[Scores, Scores] | None:
         known = [*(self.extent or ()), *scores]
         return (tuple(map(min, zip(*known))), tuple(map(max, zip(*known)))) if known else None
-
-    def _write_front(self, before: list[tuple[int, Scores]]) -> None:
-        old, new = dict(before), dict(self.front.members)
-        self.db.executemany("DELETE FROM front WHERE number = ?", ((n,) for n in old.keys() - new.keys()))
-        self.db.executemany("INSERT INTO front VALUES (?, ?)", ((n, dumps(new[n])) for n in new.keys() - old.keys()))
 
     def _layout(self, knobs: dict[str, Any]) -> int:
         """The row that holds these addresses, in this order: most candidates of a space have theirs in common."""

@@ -32,6 +32,8 @@ def run_search(source: str, out: str, asked: Asked, hands: Hands, resume: bool, 
         volume = "" if told["hypervolume"] is None else f", hypervolume {told['hypervolume']:.4f}"
         print(f"{out}: {count(told['trials'], 'trial')}, {told['failed'] or 'none'} failed; front of {count(len(names), 'point')}{volume}\n")
         show_front(study)
+        if told["trials"] < study.plan.budget:
+            print(f"\nThe strategy had nothing left to try, {count(study.plan.budget - told['trials'], 'trial')} before the budget was used up.")
         print(f"\n  archdsl compile {path}:{names[0]}")
     return 0
 
