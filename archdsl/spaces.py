@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
@@ -59,16 +60,21 @@ def _of_span(d: tree.Space) -> Span:
     return Span(d.span.source, d.span.start + found.start(1), d.span.start + found.end(1)) if found else d.span
 
 
+def default_domains(spec: Spec) -> Iterator[Diagnostic]:
+    """A0407 for each knob of a model whose default lies outside of its domain, and what is wrong with the domains."""
+    for knob in spec.knobs.values():
+        if knob.allowed is not None and knob.allowed.fault:
+            yield from knob.allowed.fault
+        elif knob.allowed is not None and not knob.allowed.contains(knob.default):
+            yield from outside(knob).diagnostics
+
+
 def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
     """Defaults that lie outside their own domain, spaces of nothing, limits that cannot be read at the defaults (`resolve` has read their names)."""
     found = Collector()
     for spec in models.values():
-        for knob in spec.knobs.values():
-            if knob.allowed is not None and knob.allowed.fault:
-                for fault in knob.allowed.fault:
-                    found.add(fault)
-            elif knob.allowed is not None and not knob.allowed.contains(knob.default):
-                found.add(outside(knob))
+        for fault in default_domains(spec):
+            found.add(fault)
     seen: dict[tuple[str, str], Span] = {}
     for d in module.tree.decls:
         if not isinstance(d, tree.Space):

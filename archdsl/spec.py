@@ -42,6 +42,7 @@ class Spec:
     def __init__(self, module: Module, decl: tree.Model, path: str, models: dict[str, Spec], session: Session, kept: Kept | None = None):
         self.module, self.decl, self.path, self.models, self.session = module, decl, path, models, session
         self.name, self.doc, self.kept = decl.name, decl.doc, kept
+        self.broken = False  # a check found a fault in it at its defaults
         self._made: dict[Any, Elaborated] = {}
         self._transformed: dict[tuple[int, str | None], tuple[Elaborated, Elaborated]] = {}
 
@@ -343,8 +344,8 @@ def check_module(module: Module, session: Session, lints: bool, kept: Kept | Non
         with session.one_budget(lines):
             later = Collector() if early else found
             _elaborate_all(module, models, session, later, kept)
-            if not early and not found.found:
-                _hold_against(module, models, found, kept)
+            if not any(_on_models(module, d) for d in early):
+                _hold_against(module, models, later, kept)
         for d in independent(early, later.found) if early else ():
             found.add(d)
     if lints and not found.found:
@@ -375,6 +376,15 @@ def _in_variant(spec: Spec, name: str) -> None:
         raise ArchError(*(d if i else replace(d, notes=(*d.notes, f"in the variant `{name}`")) for d, i in zip(e.diagnostics, inside))) from None
 
 
+def _sound_model(spec: Spec, found: Collector) -> None:
+    spec.elaborate()
+    spec.broken = False
+    from archdsl.spaces import default_domains
+
+    for d in default_domains(spec):
+        found.add(d)
+
+
 def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
     """Raises A0213 for entries of one model, at the defaults or in a variant, that need two weights at one address, A0214 for a default that
     they have in common and that reaches nothing in any of them."""
@@ -393,17 +403,19 @@ def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
 def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None) -> None:
     for d in record_defaults(module, session):
         found.add(d)
+    sound: list[Spec] = []
     for spec in models.values():
-        if not _try(lambda: spec.elaborate(), found):  # noqa: B023
-            break
-    if found.found:
-        return
+        spec.broken = True
+        if not _try(lambda: _sound_model(spec, found), found):  # noqa: B023
+            return
+        if not spec.broken:
+            sound.append(spec)
     try:
         known = known_variants(module, models, session)
     except ArchError as e:
         found.add(e)
         return
-    for spec, name in [(s, name) for s in models.values() for name in known if name in s.variants]:
+    for spec, name in [(s, name) for s in sound for name in known if name in s.variants]:
         if not _try(lambda: _in_variant(spec, name), found):  # noqa: B023
             break
     if not found.found:
@@ -411,15 +423,27 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
             _try(lambda: _entries_agree(models, variant), found)  # noqa: B023
 
 
+def _on_models(module: Module, d: Diagnostic) -> bool:
+    """Whether a fault is of a declaration about models: what others say of them is held against that."""
+    about = [x.span for x in module.tree.decls if isinstance(x, (tree.Variant, tree.Claim, tree.Space, tree.Names))]
+    return any(s.source is d.span.source and s.start <= d.span.start < s.end for s in about)
+
+
 def _hold_against(module: Module, models: dict[str, Spec], found: Collector, kept: Kept | None) -> None:
-    """What claims, spaces and foreign names say of models without faults."""
+    """What claims, spaces and foreign names say of models, when all of them could be elaborated."""
     from archdsl.claims import check_claims
     from archdsl.names import check_names
     from archdsl.spaces import check_spaces
 
-    for faults in (check_claims(module, models), check_spaces(module, models), check_names(module, models, kept)):
-        for d in faults[:MAX_FOUND]:
-            found.add(d)
+    before = tuple(found.found)
+    if any(spec.broken for spec in models.values()) or any(d.code != "A0407" for d in before):
+        return
+    try:
+        faults = [check(module, models) for check in (check_claims, check_spaces)] + [check_names(module, models, kept)]
+    except ArchError:  # of a variant with a fault, that has been told
+        return
+    for d in independent(before, [d for some in faults for d in some[:MAX_FOUND]], names=True):
+        found.add(d)
 
 
 def check_file(path: str, lints: bool = False) -> list[Diagnostic]:

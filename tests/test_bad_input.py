@@ -377,6 +377,15 @@ def test_claims_too_large_to_run(body: str):
     assert not row["passed"] and "too large" in row["actual"]
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
+def test_a_device_that_is_not_there(device: object):
+    from archdsl.diagnostics.model import ArchError
+    from archdsl.spec import loads
+
+    with pytest.raises(ArchError, match="A0518"):
+        loads(model("return x |> Linear(8) as a")).build(device=device)
+
+
 def test_weights_too_large_to_build():
     from archdsl.diagnostics.model import ArchError
     from archdsl.spec import loads

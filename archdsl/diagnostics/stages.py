@@ -8,10 +8,11 @@ MOST_EARLY = 10  # faults of names beside which values and shapes are still look
 _LATER = ("A0204", "A0211", "A03", "A04")  # codes that names alone do not decide
 
 
-def independent(early: tuple[Diagnostic, ...], later: list[Diagnostic]) -> list[Diagnostic]:
-    """The later faults that stand on no line of an earlier one, nor point at one: what a misspelt name should have been is not known there."""
+def independent(early: tuple[Diagnostic, ...], later: list[Diagnostic], names: bool = False) -> list[Diagnostic]:
+    """The later faults that stand on no line of an earlier one, nor point at one: what a misspelt name should have been is not known there.
+    `names`: those of names too."""
     lines = {place for d in early for place in _lines(d, labels=False)}
-    return [d for d in later if d.code.startswith(_LATER) and lines.isdisjoint(_lines(d, labels=True))]
+    return [d for d in later if (names or d.code.startswith(_LATER)) and lines.isdisjoint(_lines(d, labels=True))]
 
 
 def _lines(d: Diagnostic, labels: bool) -> set[tuple[Source, int]]:

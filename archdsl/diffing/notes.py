@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
+from fractions import Fraction
 from typing import Any
 
 from archdsl.elaborate.values import is_list, show
@@ -159,7 +160,7 @@ def _attributes(x: Node, y: Node) -> Iterator[Note]:
     for name in dict.fromkeys((*x.attrs, *y.attrs)):
         if name not in _DERIVED and not (x.op == "rearrange" and name in ("ins", "outs")):
             old, new = x.attrs.get(name), y.attrs.get(name)
-            if _text(old) != _text(new):
+            if not _same(old, new):
                 text = _written(old, new, _places) if x.op == "slice" and name == "items" else f"{name} {_written(old, new)}"
                 drops = name == "rate" and op is not None and op.random and op.phase
                 yield Note(f"{x.op}: {text}", _follows(old, new, sizes), f"{x.op}: another rate in each" if drops else "")
@@ -173,6 +174,12 @@ def _sizes(x: Node, y: Node) -> set[tuple[Any, Any]]:
     """(before, after) of each size of what a node reads and gives."""
     left, right = ([*(v.type for v in n.operands()), *n.types] for n in (x, y))
     return {pair for p, q in zip(left, right) if len(p.shape) == len(q.shape) for pair in zip(p.shape, q.shape)} if len(left) == len(right) else set()
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether two attributes read the same; of numbers, whether they are equal: a printed graph may say `0` where a spec says `0.0`."""
+    numbers = all(isinstance(v, (int, float, Fraction)) and not isinstance(v, bool) for v in (old, new))
+    return old == new if numbers else _text(old) == _text(new)
 
 
 def _follows(old: Any, new: Any, sizes: set[tuple[Any, Any]]) -> bool:

@@ -28,6 +28,12 @@ CODES = {
         bad="archdsl.load(\"mine.arch\").build()",
         good="archdsl.load(\"mine.arch\").build(bind = {\"F\": MyModule})",
     ),
+    "A0518": Code(
+        "not a device of this machine",
+        "A model is built on a device that torch has here: `\"cpu\"`, a card such as `\"cuda:0\"`, or `\"meta\"`, which holds no numbers.",
+        bad="archdsl.load(\"vit.arch\").build(device = \"gpu\")",
+        good="archdsl.load(\"vit.arch\").build(device = \"meta\")",
+    ),
     "A0515": Code(
         "A model that does not fit into memory",
         "The weights take more bytes than this machine has. `archdsl cost` counts them without allocating any; `device = \"meta\"` builds a model\n"

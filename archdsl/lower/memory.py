@@ -6,9 +6,9 @@ import math
 import os
 from typing import Any
 
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import Label, error
 from archdsl.graph import FLOATS, Graph
-from archdsl.source import Span
+from archdsl.source import Source, Span
 
 _BYTES = {"f64": 8, "int": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "bool": 1, "i8": 1, "u8": 1}
 LARGEST = 2**60  # numbers of a tensor: its bytes are counted in an int64
@@ -33,7 +33,9 @@ def weight_bytes(graph: Graph, dtype: Any) -> int:
 
 
 def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
-    """Raises A0515 for weights that are larger than the memory of the CPU they would lie in, and on any device for one that no tensor can hold."""
+    """Raises A0518 for what is no device of this machine, A0515 for weights that are larger than the memory of the CPU they would lie in, and on any
+    device for one that no tensor can hold."""
+    _is_device(device, span)
     for address, p in graph.parameters():
         if math.prod(p.sizes) >= LARGEST:
             raise error("A0515", f"the weight `{address}` of `{graph.name}` has {math.prod(p.sizes):,} numbers", span, "no tensor has so many")
@@ -48,3 +50,15 @@ def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
             "too large to build here",
             help='`device = "meta"` builds it without storage, `archdsl cost` counts without building',
         )
+
+
+def _is_device(device: Any, span: Span) -> None:
+    """Asks torch for an empty tensor there: it alone knows the devices of a machine."""
+    from archdsl.lazy import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as fault:
+        raise error("A0518", f"`{device}` is no device of this machine", Span(Source("<device>", str(device)), 0, len(str(device))), "cannot be used",
+                    labels=(Label(span, "the model"),),
+                    help='`"cpu"`, `"cuda"` or `"cuda:1"` where there is such a card, `"meta"` for a model without storage') from fault

@@ -10,6 +10,7 @@ from archdsl.incremental.check import Checker
 from archdsl.records import record, replace
 from archdsl.source import Source, Span
 from archdsl.syntax.parser import MAX_TOKENS, parse_some
+from archdsl.trials.beyond import beyond
 from archdsl.trials.candidates import groups
 
 MOST_FAULTS = 6  # of a text; where more is wrong, none of it is looked into
@@ -40,7 +41,8 @@ def tried(found: list[Diagnostic], source: Source, spent: float = 0.0, most: int
     follow = _consequences(proofs)
     told = {id(d): _told(d, proofs.get(i, [])) for i, d in enumerate(errors)}
     gone = {id(errors[i]) for i in follow}
-    return [told.get(id(d), d) for d in found if id(d) not in gone]
+    out = [told.get(id(d), d) for d in found if id(d) not in gone]
+    return [*out, *beyond(out, source, search.errors_in)]
 
 
 class Search:
@@ -92,7 +94,11 @@ class Search:
 
     def errors_of(self, edits: list[tuple[int, int, str]]) -> list[Diagnostic]:
         """What is wrong with the text behind edits."""
-        after = [d for d in self.checker.check(apply(self.source.text, edits)).diagnostics if d.severity == "error"]
+        return self.errors_in(apply(self.source.text, edits))
+
+    def errors_in(self, text: str) -> list[Diagnostic]:
+        """What is wrong with another text."""
+        after = [d for d in self.checker.check(text).diagnostics if d.severity == "error"]
         self._pay()
         return after
 

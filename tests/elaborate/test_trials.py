@@ -127,3 +127,48 @@ def test_a_far_name_is_offered_when_the_nearest_does_not_fit():
 def test_two_items_without_a_comma():
     d = only("model M()(x: [B, T]) -> [B, T + 2] { return pad(x, [(0, 0) (1, 1)]) }\n")
     assert d.fixes[0].title == "insert `,`"
+
+
+# ---------------------------------------------------------------- faults of several stages
+FILE = USE + """
+block One(n: int)(x: [B, d]) -> [B, d] {
+  y = Linear(n, bias = true)(x) as up
+  return y |> Linear(d) as down
+}
+
+block Two(n: int)(x: [B, d]) -> [B, d] {
+  return x + Linear(d)(x) as map
+}
+
+model Net(d: int = 8, n: int = 4 in {2, 4})(x: [B, d]) -> [B, d] {
+  return x |> One(n) as one |> Two(n) as two
+}
+
+variant deep of Net { n = 2 }
+names other of Net { "a.*.*" <-> one.*.*  "b.*.*" <-> two.*.* }
+"""
+PLANTED = {
+    "syntax": ("Linear(n, bias = true)(x)", "Linear(n bias = true)(x)"), "name": ("Linear(n, bias = true)(x)", "Linear(n, bais = true)(x)"),
+    "shape": ("return x + Linear(d)(x)", "return x + Linear(d + 1)(x)"), "domain": ("n: int = 4 in", "n: int = 5 in"),
+    "variant": ("of Net { n", "of Nett { n"), "names": ('of Net { "a', 'of Nte { "a'),
+}
+
+
+@pytest.mark.parametrize(("which", "codes"), [
+    (("name", "shape", "variant"), ["A0202", "A0304", "A0401"]), (("syntax", "shape", "variant"), ["A0116", "A0304", "A0401"]),
+    (("name", "domain", "names"), ["A0202", "A0407", "A0431"]), (("syntax", "domain", "names"), ["A0116", "A0407", "A0431"]),
+])
+def test_three_faults_of_different_stages_are_told_in_one_run(which: tuple[str, ...], codes: list[str]):
+    assert check_text(FILE, "a.arch") == []
+    text = FILE
+    for kind in which:
+        assert text.count(PLANTED[kind][0]) == 1, kind
+        text = text.replace(*PLANTED[kind])
+    found = check_text(text, "a.arch")
+    assert [d.code for d in found if d.severity == "error"] == codes, [str(d.message) for d in found]
+    assert all(text[d.span.start : d.span.end] == d.span.text for d in found)
+
+
+def test_what_follows_from_a_misspelt_name_is_not_told():
+    text = FILE.replace("y = Linear(n", "y = Liner(n")
+    assert [d.code for d in check_text(text, "a.arch")] == ["A0201"]

@@ -5,6 +5,7 @@ import pytest
 
 from .judge import judge, table
 from .planter import KINDS, faults
+from .several import told, triples
 
 
 def hold(count: int, seed: int, span: float, fix: float, once: float) -> None:
@@ -18,14 +19,23 @@ def hold(count: int, seed: int, span: float, fix: float, once: float) -> None:
 
 
 def test_a_sample_of_faults():
-    hold(60, 1, span=0.9, fix=0.75, once=0.98)  # few faults: each is more than a hundredth
+    hold(60, 1, span=0.9, fix=0.88, once=0.98)  # few faults: each is more than a hundredth
 
 
 @pytest.mark.proof
 @pytest.mark.parametrize("seed", [1, 2])
 def test_four_hundred_faults(seed: int):
     """What is reached so far; the aims are 98 % of spans, 90 % of fixes, and one message for each fault."""
-    hold(400, seed, span=0.97, fix=0.8, once=0.99)
+    hold(400, seed, span=0.97, fix=0.9, once=0.98)
+
+
+@pytest.mark.proof
+def test_three_faults_of_one_file_in_one_run():
+    """Most are told at once; the aim is 95 % of them. Nothing else is told beside."""
+    results = [told(text, found) for text, found in triples(1, 8)]
+    hits = [h for each, _ in results for h in each]
+    assert sum(hits) >= 0.7 * len(hits) == 0.7 * 24
+    assert not [d.message for _, rest in results for d in rest]
 
 
 def test_faults_are_the_same_for_a_seed_and_of_all_kinds():
