@@ -25,7 +25,7 @@ def index_extend(position, start=None, *, n):
 
 
 @op("distance_extend(position: int[], places: int[P], n: int) -> int[n, P]", grad="none",
-    samples=lambda: [{"position": ints(9), "places": ints(12, 12), "n": 3}, {"position": ints(9), "places": ints(1, 1), "n": 1}])
+    samples=lambda: [{"position": ints(9), "places": ints(13, 13), "n": 3}, {"position": ints(9), "places": ints(1, 1), "n": 1}])
 def distance_extend(position, places, *, n):
     """`distance` of the n positions behind `position` earlier ones to all `places` in which positions are kept."""
     return position + torch.arange(n, device=position.device)[:, None] - places
