@@ -115,3 +115,11 @@ def test_output_that_leads_nowhere(tmp_path, arguments, code):
         assert "Traceback" not in str(done.stderr) and "A0901" not in f"{done.stderr}{done.stdout}" and "Exception" not in str(done.stderr)
         assert (told in str(done.stderr)) is said
     assert not list(tmp_path.iterdir())
+
+
+def test_the_package_runs_as_a_module():
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-m", "archdsl", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "archdsl" in done.stdout

@@ -234,3 +234,11 @@ def test_sizes_alone():
     assert [c.resized for c in compare(a, c).below if c.before == "conv"] == [False]
     other = compare(graph(BASE), graph(BASE.replace("MLP(32)", "SwiGLU(64)")))
     assert not any(c.resized for c in other.below)
+
+
+def test_equal_numbers_are_no_difference():
+    from fractions import Fraction
+
+    from archdsl.diffing.notes import _same
+
+    assert _same(0, 0.0) and _same(Fraction(1, 2), 0.5) and not _same(0, False) and not _same(1, 2.0) and _same("a", "a")
