@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import time
+from importlib import import_module
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError
@@ -28,11 +28,11 @@ class Cluster:
 
     def __init__(self, place: Workplace, workers: int, limits: Limits) -> None:
         try:
-            import ray
+            ray: Any = import_module("ray")
         except ImportError:
             raise named("A0830", "`--engine ray` needs Ray, which is not installed", "ray", what="--engine",
                         help="pip install 'archdsl[ray]'") from None
-        self.ray: Any = ray
+        self.ray = ray
         self.mine = not ray.is_initialized()
         if self.mine:
             own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
@@ -45,6 +45,7 @@ class Cluster:
         self._running: dict[Any, tuple[Any, Job]] = {}
         self._again: list[Job] = []
         self._lost: dict[int, int] = {}
+        self._stillborn = 0
 
     def _start(self) -> Any:
         return self._host.remote(*self._luggage)
@@ -63,17 +64,13 @@ class Cluster:
 
     def wait(self, seconds: float) -> list[Result]:
         """Results after at most that time. Raises what a worker could not set up."""
-        done: list[Result] = []
-        end = time.monotonic() + seconds
-        while not done and (self._ready or self._running):
-            first = self.ray.wait([*self._ready, *self._running], timeout=max(0.0, end - time.monotonic()))[0]
-            arrived = first and self.ray.wait([*self._ready, *self._running], num_returns=len(self._ready) + len(self._running), timeout=0)[0]
-            for ref in arrived:
-                done += self._arrived(ref)
-            while self._again and self._idle:
-                self.submit(self._again.pop())
-            if not arrived or any(ref not in self._running for ref in arrived):
-                break
+        refs = [*self._ready, *self._running]
+        if not refs or not self.ray.wait(refs, timeout=seconds)[0]:
+            return []
+        arrived = self.ray.wait(refs, num_returns=len(refs), timeout=0)[0]
+        done = [result for ref in arrived for result in self._arrived(ref)]
+        while self._again and self._idle:
+            self.submit(self._again.pop())
         return done
 
     def _arrived(self, ref: Any) -> list[Result]:
@@ -83,16 +80,19 @@ class Cluster:
             said: Any = self.ray.get(ref)
         except self.ray.exceptions.RayActorError:
             return self._replace(job)
-        if starting and said is not None:
-            raise ArchError(*said)
         self._idle.append(actor)
-        if job is None:
-            return []
-        result: Result = said
-        return [result]
+        if not starting:
+            return [said]
+        if said is not None:
+            raise ArchError(*said)
+        return []
 
     def _replace(self, job: Job | None) -> list[Result]:
         """Another actor in the place of one that is lost, and its trial once more, unless it was lost too often."""
+        if job is None:
+            self._stillborn += 1
+            if self._stillborn >= TRIES:
+                raise named("A0829", f"{TRIES} Ray workers ended before they were ready", "ray", what="--engine", help="Ray's own logs tell why")
         new = self._start()
         self._ready[new.ready.remote()] = new
         if job is None:
