@@ -32,6 +32,8 @@ def recurrence_of(node: fx.Node) -> Recurrence | None:
 
 def named(node: fx.Node, r: Recurrence) -> None:
     """Unpacks the results of a call of which several are needed, under the names of the declaration."""
+    if len(r.op.decl.outs) + len(r.state) == 1:
+        return  # the result itself: what picks from it takes a part of a tensor
     parts = {u.args[1]: u for u in node.users if u.target is operator.getitem}
     if len(parts) > 1:
         names = [*(o.name or "y" for o in r.op.decl.outs), *r.state]
