@@ -30,6 +30,7 @@ OWNERS = (
     "archdsl.passes.errors",     # A056x passes
     "archdsl.reports.errors",    # A058x reports
     "archdsl.tasks.errors",      # A059x tasks
+    "archdsl.search.strategies.errors",  # A081x search strategies
     "archdsl.training.errors",   # A059x training
     "archdsl.tying",             # A05 models with weights in common
     "archdsl.modules",           # A06 imports

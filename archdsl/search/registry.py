@@ -15,7 +15,7 @@ from archdsl.declared import Declared, Registry, name_of
 
 T = TypeVar("T", bound=type)
 
-OWN_STRATEGIES: tuple[str, ...] = ()
+OWN_STRATEGIES: tuple[str, ...] = ("plain", "evolution", "nsga", "halving", "tpe", "predictor", "milp")
 """The modules of archdsl/search/strategies/ that hold our own; none imports torch or a search library before it is set up."""
 OWN_EVALUATORS: tuple[str, ...] = ("cost", "function")
 """The modules of archdsl/search/evaluators/ that hold our own; none imports torch before it is set up."""

@@ -562,3 +562,13 @@ def beyond_the_supernet(_: Any) -> Any:
             "model M(d: int = 4 in {{4, {}}})(x: [B, 2]) -> y: [B, 1] {{ return x |> Linear(d) as a |> Linear(1) as b }}\n")
     net = archdsl.loads(text.format(8)).supernet()
     return net.set(archdsl.loads(text.format(16)).space().candidate({"d": 16}))
+
+
+# ---------------------------------------------------------------- search
+@case("A0815")
+def no_search_library(monkeypatch: Any) -> Any:
+    from archdsl.search.reference import valley
+    from archdsl.search.testing import made
+
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    return made("tpe", valley())
