@@ -1,4 +1,4 @@
-"""The pages of `archdsl explain`: one for each code, op, library block, module, pass, report, task and word of the language."""
+"""The pages of `archdsl explain`: one for each code, op, library block, module, pass, report, task, strategy, evaluator and word of the language."""
 from __future__ import annotations
 
 import re
@@ -19,7 +19,7 @@ WIDTH = 100
 
 
 class Page(TypedDict):
-    """`kind` is code, op, block, pass, report, task, function, mask, initialiser, module or word; `text` is the whole page."""
+    """`kind` is code, op, block, pass, report, task, strategy, evaluator, function, mask, initialiser, module or word; `text` is the whole page."""
 
     topic: str
     kind: str
@@ -27,7 +27,7 @@ class Page(TypedDict):
 
 
 def find_page(topic: str) -> Page:
-    """The page about a code, an op, a block, a module, a pass, a report, a task or a word of the language. Raises A0651 with the nearest names."""
+    """The page about a code, an op, a block, a module, a pass, a report, a task, a strategy, an evaluator or a word of the language. Raises A0651 with the nearest names."""
     code = topic.strip("[]").upper()
     if re.fullmatch(r"A\d{4}", code):
         page = all_codes().get(code)
@@ -51,7 +51,9 @@ def find_page(topic: str) -> Page:
     found = PASSES.find(topic)
     if found:
         return {"topic": topic, "kind": "pass", "text": pass_page(found)}
-    for table in (REPORTS, TASKS):
+    from archdsl.search.registry import EVALUATORS, STRATEGIES
+
+    for table in (REPORTS, TASKS, STRATEGIES, EVALUATORS):
         if declared := table.find(topic):
             return {"topic": topic, "kind": table.kind, "text": declared_page(declared, table.kind)}
     if installed(topic):
@@ -59,7 +61,7 @@ def find_page(topic: str) -> Page:
     other = _word(topic)
     if other:
         return other
-    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *PASSES, *REPORTS, *TASKS, *_words()])
+    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *PASSES, *REPORTS, *TASKS, *STRATEGIES, *EVALUATORS, *_words()])
 
 
 def _word(topic: str) -> Page | None:

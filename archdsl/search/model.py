@@ -100,14 +100,10 @@ class Space(Protocol):
         """How many assignments of active decisions satisfy the domains, every `require` and the limits, exactly; None where it cannot be counted."""
         ...
 
-    @property
-    def combinations(self) -> int | None:
-        """How many assignments of active decisions the domains allow, conditions and limits aside; None with a continuous domain among them."""
-        ...
-
     def at(self, number: int) -> Candidate | None:
-        """Assignment `number` of `combinations`, in mixed-radix order of the decisions, the last one fastest; None where a condition or a limit rules
-        it out. Raises IndexError beyond the last one."""
+        """The assignment of a number ≥ 0, which is read digit by digit: the remainder by the size of the first decision's domain is the position of
+        its value, what is left goes to the next active decision, and so on. Every assignment has one number, below the product of its domains' sizes;
+        None for a number of none, and where a condition or a limit rules it out. Raises ValueError where a domain has no end of values."""
         ...
 
     def sample(self, seed: int) -> Candidate:

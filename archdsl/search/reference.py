@@ -67,6 +67,7 @@ class TreeSpace:
     # ---------------------------------------------------------------- numbers
     @property
     def combinations(self) -> int | None:
+        """How many assignments there are, the condition aside."""
         return product(self.branches)
 
     @property
@@ -74,13 +75,24 @@ class TreeSpace:
         if self.require is None or self.combinations is None:
             return self.combinations
         if self._size is None and self.combinations <= LISTED:
-            self._size = sum(self.at(i) is not None for i in range(self.combinations))
+            self._size = sum(self._made(values) is not None for values in _every(self.branches))
         return self._size
 
     def at(self, number: int) -> Candidate | None:
-        if self.combinations is None or not 0 <= number < self.combinations:
-            raise IndexError(number)
-        return self._made(_unrank(self.branches, number))
+        out: dict[str, Any] = {}
+        left = number
+
+        def walk(branches: Sequence[Branch]) -> None:
+            nonlocal left
+            for b in branches:
+                if not b.values:
+                    raise ValueError(f"{b.domain} is continuous")
+                left, position = divmod(left, len(b.values))
+                out[b.name] = b.values[position]
+                walk(b.below(out[b.name]))
+
+        walk(self.branches)
+        return None if left else self._made(out)
 
     # ---------------------------------------------------------------- operators
     def sample(self, seed: int) -> Candidate:
@@ -207,17 +219,15 @@ def _pick(rng: random.Random, weights: Sequence[int]) -> int:
     raise AssertionError("the weights add up")
 
 
-def _unrank(branches: Sequence[Branch], number: int) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for branch in reversed(branches):  # the last one is the fastest
-        number, rest = divmod(number, branch.leaves or 1)
-        for at, width in enumerate(branch.widths):
-            if rest < (width or 0):
-                value = branch.values[at]
-                out = {branch.name: value, **_unrank(branch.below(value), rest), **out}
-                break
-            rest -= width or 0
-    return out
+def _every(branches: Sequence[Branch]) -> Iterator[dict[str, Any]]:
+    """All assignments of branches beside each other."""
+    if not branches:
+        yield {}
+        return
+    for value in branches[0].values:
+        for inside in _every(branches[0].below(value)):
+            for others in _every(branches[1:]):
+                yield {branches[0].name: value, **inside, **others}
 
 
 # ---------------------------------------------------------------- problems

@@ -13,7 +13,7 @@ from archdsl.elaborate.values import show
 from archdsl.passes.manager import read_all, transformed
 from archdsl.search import vary
 from archdsl.search.counting import Counted
-from archdsl.search.domains import gap
+from archdsl.search.domains import gap, values_of
 from archdsl.search.empty import nothing
 from archdsl.search.figures import HOLDS, Figure, Limit, figure, read_limits
 from archdsl.search.model import Candidate
@@ -170,6 +170,26 @@ class SearchSpace:
         if found is None:
             raise nothing(self)
         return found
+
+    def at(self, number: int) -> Drawn | None:
+        left = number
+
+        def digit(domain: Domain) -> Any:
+            nonlocal left
+            if domain.kind == "list":
+                return tuple(map(digit, domain.items))
+            if domain.size is None:
+                raise ValueError(f"{domain} is continuous")
+            values = values_of(domain)
+            left, position = divmod(left, len(values))
+            return values[position]
+
+        header: dict[str, Any] = {}
+        for n in self.header.order:
+            header[n] = digit(self.header.domain(n, header))
+        selection = self.select(header, lambda _, domain: digit(domain))
+        found = selection if isinstance(selection, Refused) or left else self.finished(selection)
+        return found if isinstance(found, Drawn) else None
 
     def mutate(self, candidate: Candidate, seed: int, strength: int = 1) -> Drawn:
         return vary.mutated(self, self.own(candidate), Random(seed), strength)

@@ -13,7 +13,7 @@ from archdsl.search.reference import Branch, Problem, TreeSpace, trade, whole
 from archdsl.search.registry import STRATEGIES
 from archdsl.search.strategies import encoding
 from archdsl.search.strategies.assignment import assign
-from archdsl.search.strategies.predictor import fitted, table
+from archdsl.search.strategies.kernels import Regression, table
 from archdsl.search.testing import made, rounds, run
 
 
@@ -22,7 +22,7 @@ def instance(seed: int, sizes: tuple[int, ...], budgets: int) -> tuple[list, lis
     rng = np.random.default_rng(seed)
     scores = [rng.normal(size=n).tolist() for n in sizes]
     costs = [[rng.random(n).tolist() for n in sizes] for _ in range(budgets)]
-    return scores, costs, [0.45 * sum(map(max, c)) for c in costs]
+    return scores, costs, [0.55 * sum(map(max, c)) for c in costs]
 
 
 def every(scores, costs, budgets) -> list[tuple[float, tuple[int, ...]]]:
@@ -39,6 +39,9 @@ def test_assign_is_exact(seed):
     scores, costs, budgets = instance(seed, (3, 1, 4, 2, 5, 3)[seed % 3:], seed % 4)
     best = every(scores, costs, budgets)
     found = assign(scores, costs, budgets)
+    if not best:
+        assert found is None
+        return
     assert found is not None and found.optimal and found.options == best[0][1]
     assert found.score == pytest.approx(best[0][0], abs=1e-12) == pytest.approx(found.bound, abs=1e-6)
     assert found.costs == pytest.approx([sum(row[i] for row, i in zip(cost, found.options)) for cost in costs])
@@ -71,12 +74,14 @@ def additive(sites: int = 5) -> Problem:
 
 
 def everything(problem: Problem) -> list:
-    return [c for i in range(problem.space.combinations or 0) if (c := problem.space.at(i)) is not None]
+    """The candidates but those with a value that is not valid beside the defaults. (There are no branches: as many numbers as assignments.)"""
+    every = [c for i in range(problem.space.combinations or 0) if (c := problem.space.at(i)) is not None]
+    return [c for c in every if c["layers.0.width"] != 3 != c["layers.1.width"]]
 
 
 def test_milp_finds_the_best_after_its_table():
     problem = additive()
-    trials = run("milp(budgets = ['size <= 2'])", problem, budget=40)
+    trials = run("milp(budgets = [\"size <= 2\"])", problem, budget=40)
     table_size = 1 + sum(t.origin == "table" for t in trials[1:])
     within = [c for c in everything(problem) if problem.space.costs(c, ["size"])["size"] <= 2]
     ordered = sorted((problem.measure(c, 1.0)["score"] for c in within), reverse=True)
@@ -93,13 +98,14 @@ def test_milp_finds_the_front():
     values = {c.key: (-problem.measure(c, 1.0)["score"], problem.measure(c, 1.0)["size"]) for c in everything(problem)}
     best = {k for k, v in values.items() if not any(o[0] <= v[0] and o[1] <= v[1] and o != v for o in values.values())}
     solved = [t.candidate.key for t in trials if t.origin == "solution"]
-    assert len(solved) > 10 and sum(k in best for k in solved) >= 0.5 * len(solved)
+    assert set(solved) <= best and len(solved) == len(set(solved)) > 2
+    assert len(best - {t.candidate.key for t in trials}) <= 1, "limits are drawn: a small gap may be missed"
 
 
 def test_milp_says_what_it_needs():
-    with pytest.raises(ArchError, match="its table takes 15"):
-        made("milp", additive(), budget=15)
-    rule, options = STRATEGIES.parse("milp(budgets = ['size < 2'])")
+    with pytest.raises(ArchError, match="its table takes 14"):
+        made("milp", additive(), budget=14)
+    rule, options = STRATEGIES.parse("milp(budgets = [\"size < 2\"])")
     with pytest.raises(ArchError, match="is written"):
         rule.body(**options)
 
@@ -109,15 +115,42 @@ def test_a_predictor_ranks_what_it_has_not_seen():
     rng = np.random.default_rng(0)
     x = rng.integers(0, 4, (80, 6)).astype(float)
     y = x @ [3, 1, 0, 0, 2, -1] + 0.1 * rng.normal(size=80)
-    assert np.corrcoef(fitted(x[:60], y[:60])(x[60:]), y[60:])[0, 1] > 0.99
+    model = Regression(x[:60], y[:60])
+    expected, deviation = model(x[60:])
+    assert np.corrcoef(expected, y[60:])[0, 1] > 0.99 and model.name.startswith("linear")
+    assert 0.02 < deviation.mean() < 0.6
     bent = np.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2]
-    assert np.corrcoef(fitted(x[:60], bent[:60])(x[60:]), bent[60:])[0, 1] > 0.8, "interactions take the kernel"
-    constant = fitted(x[:10], np.full(10, 7.0))
-    assert constant(x[:3]) == pytest.approx([7.0] * 3)
+    model = Regression(x[:60], bent[:60])
+    assert np.corrcoef(model(x[60:])[0], bent[60:])[0, 1] > 0.8 and "gaussian" in model.name, "interactions take the kernel"
+    assert Regression(x[:10], np.full(10, 7.0))(x[:3])[0] == pytest.approx([7.0] * 3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_leave_one_out_errors_are_those_of_leaving_one_out(seed):
+    """The closed form, against 12 fits to 11 rows each in the plain equations of kernel ridge regression."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(12, 3)), rng.normal(size=12)
+    model = Regression(x, y)
+    rows, target = (x - x.mean(0)) / model.scale, (y - y.mean()) / y.std()
+    errors = []
+    for i in range(12):
+        kept = np.arange(12) != i
+        gram = model.kernel(rows[kept], rows[kept]) + model.noise * np.eye(11)
+        errors.append(target[i] - model.kernel(rows[i:i + 1], rows[kept]) @ np.linalg.solve(gram, target[kept]))
+    assert model.error == pytest.approx(float(np.sqrt(np.mean(np.square(errors)))), rel=1e-8)
+    gram = model.kernel(rows, rows) + model.noise * np.eye(12)
+    at = rng.normal(size=(4, 3))
+    near = model.kernel((at - x.mean(0)) / model.scale, rows)
+    expected, deviation = model(at)
+    assert expected == pytest.approx(near @ np.linalg.solve(gram, target) * y.std() + y.mean(), rel=1e-6)
+    own = np.diag(model.kernel((at - x.mean(0)) / model.scale, (at - x.mean(0)) / model.scale))
+    variance = (own + model.noise - np.diag(near @ np.linalg.solve(gram, near.T))) * (target @ np.linalg.solve(gram, target) / 12)
+    assert deviation == pytest.approx(np.sqrt(variance) * y.std(), rel=1e-6)
 
 
 def test_features_follow_the_tree():
-    told = encoding.features({"depth": 2, "layers.0.mixer": "conv", "layers.1.mixer": "conv", "layers.1.conv.kernel": 5, "widths": (8, 16), "bias": True})
+    told = encoding.features({"depth": 2, "layers.0.mixer": "conv", "layers.1.mixer": "conv", "layers.1.conv.kernel": 5, "widths": (8, 16),
+                              "bias": True})
     assert told["layers.0.mixer=\"conv\""] == 1.0 and told["layers.*.mixer=\"conv\""] == 2.0
     assert told["layers.1.conv.kernel"] == 5.0 == told["layers.*.conv.kernel"] and "layers.0.conv.kernel" not in told
     assert told["widths[1]"] == 16.0 and told["widths"] == 24.0 and told["bias=true"] == 1.0
@@ -130,7 +163,8 @@ def test_predictor_computes_what_the_space_knows():
     for _ in rounds(strategy, problem, 20):
         pass
     assert strategy.known == [False, True]  # type: ignore[attr-defined]
-    twice = Problem("other", problem.space, problem.objectives, lambda c, f: {**problem.measure(c, f), "size": 2 * problem.measure(c, f)["size"]}, (0, 9))
+    measure = lambda c, f: {**problem.measure(c, f), "size": 2 * problem.measure(c, f)["size"]}
+    twice = Problem("other", problem.space, problem.objectives, measure, (0.0, 9.0))
     strategy = made("predictor(evolve = 100)", twice, budget=40)
     for _ in rounds(strategy, twice, 20):
         pass
@@ -138,7 +172,7 @@ def test_predictor_computes_what_the_space_knows():
 
 
 # ---------------------------------------------------------------- slots
-@pytest.mark.parametrize("domain", [of_values(("a", "b", None)), of_values((3, True, (1, 2))), Domain("int", 4, 20, 4), Domain("float", 0.5, 2.0, 0.25)])
+@pytest.mark.parametrize("domain", [of_values(("a", "b", None)), of_values((3, True, (1, 2))), whole(4, 20, 4), Domain("float", 0.5, 2.0, 0.25)])
 def test_positions(domain):
     assert [encoding.position(domain, encoding.value_at(domain, i)) for i in range(domain.size)] == list(range(domain.size))
     assert [encoding.value_at(domain, i) for i in range(domain.size)] == list(domain)

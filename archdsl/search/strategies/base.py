@@ -1,12 +1,14 @@
 """What strategies share: a generator whose state is one number, a memory of what was proposed, members of a population, their state as JSON."""
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from archdsl.declared import Declared
+from archdsl.elaborate.domains import Domain
 from archdsl.records import record
 from archdsl.search.model import Candidate, Objective, Proposal, Space, Trial
 
@@ -14,6 +16,8 @@ SMALL = 65_536
 """Spaces of so many assignments are searched to their end: everything proposed is remembered, and what is left is found by going through them."""
 REMEMBERED = 4_096
 ATTEMPTS = 20
+LOOKED_AT = 10 * SMALL
+DRAWN = 64
 MASK = 2**64 - 1
 
 
@@ -63,8 +67,8 @@ class Memory:
     """Which candidates were proposed: all of a small space, the last ones of a large one, where a repetition is rare and costs one evaluation."""
 
     def __init__(self, space: Space) -> None:
-        count = space.combinations
-        self.small = count is not None and count <= SMALL
+        self.size = space.size
+        self.small = self.size is not None and self.size <= SMALL
         self.keys: set[str] = set()
         self.order: deque[str] = deque()
 
@@ -86,6 +90,18 @@ class Memory:
         self.order, self.keys = deque(keys), set(keys)
 
 
+def numbers(space: Space) -> int:
+    """Numbers of assignments lie below this: the largest product of the sizes of the domains of some drawn candidates. Raises ValueError where one is
+    continuous. (All branches are met below it: the first number of one is below the product of another that it parts from.)"""
+    return max(math.prod(_size(d) for d in space.decisions(space.sample(seed)).values()) for seed in range(DRAWN))
+
+
+def _size(domain: Domain) -> int:
+    if domain.size is None:
+        raise ValueError(f"{domain} is continuous")
+    return domain.size
+
+
 class Base:
     """Proposes one at a time: a subclass says how in `next`, learns in `learn`, and keeps what it has learnt in `save` and `load`."""
 
@@ -99,7 +115,8 @@ class Base:
 
     def setup(self, space: Space, objectives: Sequence[Objective], seed: int, budget: int) -> None:
         self.space, self.objectives, self.budget = space, tuple(objectives), budget
-        self.random, self.memory, self._cursor = Generator(seed), Memory(space), 0
+        self.random, self.memory = Generator(seed), Memory(space)
+        self._cursor = self._end = 0
         self.begin()
 
     def propose(self, n: int) -> list[Proposal]:
@@ -153,7 +170,9 @@ class Base:
         return self._left()
 
     def _left(self) -> Proposal | None:
-        while self.memory.small and self._cursor < (self.space.combinations or 0):
+        if self._cursor == 0:
+            self._end = min(numbers(self.space), LOOKED_AT) if self.memory.small else 0
+        while self._cursor < self._end and len(self.memory.keys) < (self.memory.size or 0):
             candidate = self.space.at(self._cursor)
             self._cursor += 1
             if candidate is not None and self.memory.add(candidate.key):

@@ -19,14 +19,17 @@ class Regression:
     """Fitted to rows x [n, features] and values y [n]: of ridge regression (the linear kernel) and Gaussian kernels of several widths, each alone and
     on top of the linear one, with several penalties, the model of the least squared leave-one-out error.
 
+    `groups`: the decision that each column tells of, int [features]: all columns of one count as much together as the only one of another.
     `name`: the kernel, `error`: its leave-one-out error, root mean square over the deviation of y.
     """
 
-    def __init__(self, x: Array, y: Array) -> None:
+    def __init__(self, x: Array, y: Array, groups: Sequence[int] | None = None) -> None:
         low, high = x.min(0), x.max(0)
         self.used = high > low
         self.centre = x.mean(0)[self.used]
-        self.scale = np.maximum(x.std(0), FLOOR * (high - low))[self.used] * max(1, self.used.sum()) ** 0.5
+        _, group, sizes = np.unique(np.arange(x.shape[1])[self.used] if groups is None else np.asarray(groups)[self.used], return_inverse=True,
+                                    return_counts=True)
+        self.scale = np.maximum(x.std(0), FLOOR * (high - low))[self.used] * (sizes[group] * max(1, len(sizes))) ** 0.5
         self.x = self._scaled(x)
         self.mean, self.deviation = float(y.mean()), float(y.std()) or 1.0
         target = (y - self.mean) / self.deviation

@@ -9,6 +9,7 @@ import numpy as np
 
 from archdsl.declared import wrong_option
 from archdsl.diagnostics.model import ArchError
+from archdsl.elaborate.domains import same
 from archdsl.records import record
 from archdsl.search.model import Candidate, Proposal
 from archdsl.search.registry import strategy
@@ -37,8 +38,8 @@ class Site:
 class Milp(Base):
     """Exact assignment where scores add over sites: first the spec's defaults and each single change of them are evaluated, then a mixed-integer
     program (HiGHS) chooses one option for every site, and the solution is evaluated; then the next best one, and so on. With several objectives the
-    first is minimised under limits on the others, drawn between their least values and those at the best of the first. Sites are the decisions
-    that are active at the defaults, continuous ones apart. How far scores do add shows in the difference between a solution and the sum.
+    first is minimised under limits on the others, drawn between their least values and those at the best of the first, until that gives nothing new.
+    Sites are the decisions that are active at the defaults, continuous ones apart; a value that is not valid beside the defaults is not an option.
 
     `budgets`: limits on costs of the space that add over sites too, `["params <= 30000000", "macs(T=2048) <= 5000000000"]`; a solution beyond one is
     passed over. `seconds`: the longest time for one program. `batch`: proposals in a round.
@@ -74,12 +75,9 @@ class Milp(Base):
         address, *path = slot.path
         for value in slot.domain:
             try:
-                changed = self.space.candidate({**self.base, address: encoding.written(self.base[address], path, value)})
+                changed = self.space.candidate({address: encoding.written(self.base[address], path, value)})
             except ArchError:
-                try:
-                    changed = self.space.candidate({address: encoding.written(self.base[address], path, value)})  # another branch, at its defaults
-                except ArchError:
-                    continue  # not valid beside the defaults
+                continue  # not valid beside the defaults
             kept.append((value, changed.key, self._costs(changed)))
             if all(c.key != changed.key for c in self.single):
                 self.single.append(changed)
@@ -87,6 +85,11 @@ class Milp(Base):
         return [Site(slot, values, keys, costs)] if len(values) > 1 else []
 
     # ---------------------------------------------------------------- proposing
+    def propose(self, n: int) -> list[Proposal]:
+        """The table makes rounds of its own: what comes behind it depends on it."""
+        left = len(self.single) - self.asked
+        return super().propose(min(n, left) if left else n)
+
     def next(self) -> Proposal | None:
         while self.asked < len(self.single):
             self.asked += 1
@@ -102,7 +105,7 @@ class Milp(Base):
         return None
 
     def _solution(self) -> Candidate | None:
-        """The next assignment as a candidate; None where the space or a budget does not allow it, or there is none."""
+        """The next assignment as a candidate; None where there is none, or it is not allowed."""
         known = [[i for i, key in enumerate(site.keys) if key in self.table] for site in self.sites]
         gain = [[np.subtract(self.table[site.keys[i]], self.table[self.base.key]) for i in at] for site, at in zip(self.sites, known)]
         extra = [[np.subtract(site.costs[i], self.base_costs) for i in at] for site, at in zip(self.sites, known)]
@@ -111,7 +114,13 @@ class Milp(Base):
         if found is None:
             return None
         chosen = [at[i] for at, i in zip(known, found.options)]
-        self.out.append(chosen)
+        candidate = self._candidate(chosen)
+        if candidate is None or len(self.objectives) == 1:
+            self.out.append(chosen)
+        return candidate
+
+    def _candidate(self, chosen: Sequence[int]) -> Candidate | None:
+        """Of an assignment; None where the space or a budget does not allow it."""
         values: dict[str, Any] = dict(self.base)
         for site, i in zip(self.sites, chosen):
             address, *path = site.slot.path
@@ -124,21 +133,15 @@ class Milp(Base):
 
     def _built(self, values: Mapping[str, Any]) -> Candidate:
         """All of the values; where that cannot be, those that a changed branch leaves without a place are taken out."""
+        changed = {a: v for a, v in values.items() if not same(v, self.base[a])}
         try:
-            return self.space.candidate(values)
+            return self.space.candidate(changed)
         except ArchError:
-            if all(site.slot.path[0] in values and self._same_tree for site in self.sites):
-                raise
-        kept: dict[str, Any] = {}
-        for address in self.base:
-            try:
-                self.space.candidate({**kept, address: values[address]})
-            except ArchError:
+            kept: dict[str, Any] = {}
+            for address, value in changed.items():  # in the order of the spec: what a branch holds comes behind it
                 if address in self.space.candidate(kept):
-                    raise
-            else:
-                kept[address] = values[address]
-        return self.space.candidate(kept)
+                    kept[address] = value
+            return self.space.candidate(kept)
 
     def _solved(self, gain: Sequence[Sequence[Any]], extra: Sequence[Sequence[Any]], out: Sequence[Sequence[int]]) -> Assignment | None:
         part = lambda table, k: [[float(g[k]) for g in row] for row in table]
@@ -169,9 +172,7 @@ class Milp(Base):
 
 def _limit(text: str) -> tuple[str, float]:
     """`params <= 30e6` as (name, number). Raises A0812."""
-    found = re.fullmatch(r"\s*(.+?)\s*<=\s*([0-9.eE+_-]+)\s*", text)
-    try:
-        assert found is not None
-        return found[1], float(found[2])
-    except (AssertionError, ValueError):
-        raise wrong_option("A0812", "budgets", text, "a budget is written `params <= 30000000`") from None
+    found = re.fullmatch(r"\s*(.+?)\s*<=\s*(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*", text)
+    if found is None:
+        raise wrong_option("A0812", "budgets", text, "a budget is written `params <= 30000000`")
+    return found[1], float(found[2])

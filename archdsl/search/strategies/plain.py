@@ -7,7 +7,7 @@ from typing import Any
 from archdsl.declared import wrong_option
 from archdsl.search.model import Proposal
 from archdsl.search.registry import strategy
-from archdsl.search.strategies.base import Base
+from archdsl.search.strategies.base import Base, numbers
 from archdsl.search.strategies.errors import unfit
 
 FRUITLESS = 100_000
@@ -30,8 +30,8 @@ class Random(Base):
 
 @strategy("grid(start: int = 0, shuffle: bool = false, batch: int = 64)")
 class Grid(Base):
-    """Goes through all assignments in mixed-radix order, the last decision fastest, and passes over those that are not valid or the same graph as one
-    before. A space of any size: it starts at the assignment `start`, and comes round.
+    """Goes through all assignments in mixed-radix order, the first decision fastest, and passes over those that are not valid or the same graph as
+    one before. A space of any size: it begins with the assignment of number `start`, and comes round.
 
     `shuffle`: in an order drawn from the seed, each assignment still once. `batch`: proposals in a round.
     """
@@ -42,9 +42,10 @@ class Grid(Base):
         self.start, self.shuffle, self.batch = start, shuffle, positive("batch", batch)
 
     def begin(self) -> None:
-        if self.space.combinations is None:
-            raise unfit("grid", "a domain of this space is continuous", "give it steps: `in 0.1..0.9 step 0.1`", "`random` draws from any space")
-        self.count = self.space.combinations
+        try:
+            self.count = numbers(self.space)
+        except ValueError as told:
+            raise unfit("grid", str(told), "give it steps: `in 0.1..0.9 step 0.1`", "`random` draws from any space") from told
         self.asked = 0
         self.order = Shuffle(self.count, self.random.fresh()) if self.shuffle else None
 
@@ -58,7 +59,7 @@ class Grid(Base):
                 return Proposal(candidate, origin="grid")
             fruitless += 1
             if fruitless == FRUITLESS:
-                raise unfit("grid", f"{FRUITLESS:,} assignments in a row, up to number {number:,}, are not valid", "`random` draws valid ones alone")
+                raise unfit("grid", f"{FRUITLESS:,} numbers up to {number:,} are of no valid assignment", "`random` draws valid ones alone")
         return None
 
     def save(self) -> dict[str, Any]:

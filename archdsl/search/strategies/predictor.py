@@ -19,26 +19,28 @@ from archdsl.search.strategies.plain import positive
 
 Array = np.ndarray[Any, Any]
 AGREE = 1e-9
-HOPES = (0.0, 0.3, 0.6)
+HOPES = (0.0, 0.5, 1.0)
 """A candidate may be better than expected: by so many deviations is what a third of a round, and the evolution of every third one, hopes for."""
+NEAR = 1
+"""That third of a round is taken from the children of what was measured alone: where the predictors are wrong, evolution carries far off."""
 BAD = 2.0
 """What is farther above the median than so many times the way from the best to it is all the same: predictors are for the better half."""
 
 
-@strategy("predictor(round: int = 20, first: int = 40, evolve: int = 2000, batch: int = 20)",
+@strategy("predictor(round: int = 20, first: int = 40, evolve: int = 500, batch: int = 20)",
           source="LINAS, Cummings et al. 2022, arxiv 2205.10358; SimQ-NAS, arxiv 2312.13301")
 class Predictor(Base):
     """Lightly trained predictors, one for each objective, in a loop: what was measured trains them, evolution on what they predict proposes the next
     round, and its measurements train them anew. NSGA-II evolves, from three objectives on NSGA-III; it starts from the best that were measured. A
     predictor is the best, by its leave-one-out error, of ridge regression and Gaussian kernels, on the values of all active decisions and their sums
-    over repeated blocks; a quarter of each round is what is expected to be best, the others what may turn out to be. An objective that is a cost of the space is
-    computed, not predicted.
+    over repeated blocks; a third of each round is what is expected to be best, the others what may turn out to be. An objective that is a cost of
+    the space is computed, not predicted.
 
     `round`: trials between two trainings. `first`: candidates drawn before the first one, a quarter of the budget at most. `evolve`: predicted
     candidates in a round. `batch`: proposals in a round of the study.
     """
 
-    def __init__(self, round: int = 20, first: int = 40, evolve: int = 2000, batch: int = 20) -> None:
+    def __init__(self, round: int = 20, first: int = 40, evolve: int = 500, batch: int = 20) -> None:
         self.round, self.first, self.evolve = positive("round", round), positive("first", first), positive("evolve", evolve)
         self.batch = positive("batch", batch)
 
@@ -100,29 +102,33 @@ class Predictor(Base):
         best = order([m.scores for m in self.seen])[:inner.places]
         inner.parents = judged([self.seen[i].candidate for i in best])
         inner.fit()
-        asked = 0
+        asked, near = 0, set[str]()
         while asked < self.evolve and (proposals := inner.propose(inner.batch)):
             asked += len(proposals)
             for member in judged([p.candidate for p in proposals]):
                 inner.learn(member)
+            near = near or set(found)
         left = {key: told for key, told in found.items() if not self.memory.has(key)}
         chosen: list[Candidate] = []
         for i, hope in enumerate(HOPES):
             share = (i + 1) * self.round // len(HOPES) - len(chosen)
-            members = [Member(-1, c, tuple((e - hope * d).tolist())) for c, e, d in left.values()]
+            pool = [told for key, told in left.items() if i != NEAR or key in near]
+            members = [Member(-1, c, tuple((e - hope * d).tolist())) for c, e, d in pool]
             chosen += [m.candidate for m in inner.best(members, min(share, len(members)))]
             left = {key: told for key, told in left.items() if all(key != c.key for c in chosen)}
         return [Proposal(c, origin="model") for c in chosen]
 
     def _trained(self) -> Callable[[Sequence[Candidate]], tuple[Array, Array]]:
-        """A function from candidates to the scores that are expected, signs turned, and to their deviations, both float64 [candidates, objectives]."""
+        """A function from candidates to the scores expected of them, signs turned, and to their deviations, both float64 [candidates, objectives]."""
         told = [features(m.candidate) for m in self.seen]
         often = Counter(name for t in told for name in t)
         columns = {name: i for i, name in enumerate(sorted(n for n, count in often.items() if count > 1))}
+        decisions = {name: i for i, name in enumerate(dict.fromkeys(n.split("=")[0] for n in columns))}
+        groups = [decisions[n.split("=")[0]] for n in columns]
         x, y = table(told, columns), np.array([m.scores for m in self.seen])
         middle = np.median(y, axis=0)
         y = np.minimum(y, middle + BAD * (middle - y.min(0)))
-        models = [None if known else Regression(x, y[:, i]) for i, known in enumerate(self.known)]
+        models = [None if known else Regression(x, y[:, i], groups) for i, known in enumerate(self.known)]
         names = [o.name for o, known in zip(self.objectives, self.known) if known]
 
         def predict(candidates: Sequence[Candidate]) -> tuple[Array, Array]:
