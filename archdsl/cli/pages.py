@@ -1,4 +1,4 @@
-"""The pages of `archdsl explain`: one for each code, op, library block, module, pass, report, task, strategy, evaluator and word of the language."""
+"""The pages of `archdsl explain`: one for everything that has a name or a number."""
 from __future__ import annotations
 
 import re
@@ -27,7 +27,8 @@ class Page(TypedDict):
 
 
 def find_page(topic: str) -> Page:
-    """The page about a code, an op, a block, a module, a pass, a report, a task, a strategy, an evaluator or a word of the language. Raises A0651 with the nearest names."""
+    """The page about a code, an op, a block, a module, a pass, a report, a task, a strategy, an evaluator or a word of the language. Raises A0651
+    with the nearest names."""
     code = topic.strip("[]").upper()
     if re.fullmatch(r"A\d{4}", code):
         page = all_codes().get(code)

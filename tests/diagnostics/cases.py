@@ -509,7 +509,7 @@ def faults_of(run: Callable[[], Any]) -> list[Diagnostic] | str:
 
 def example(code: str, text: str, monkeypatch: Any) -> Callable[[], Any]:
     """A page's Python example, with what it needs around it."""
-    names: dict[str, Any] = {"archdsl": archdsl, **AROUND[code](monkeypatch)}
+    names: dict[str, Any] = {"archdsl": archdsl, **(AROUND[code](monkeypatch) if code in AROUND else {})}
     if "timm." in text:
         import timm
 

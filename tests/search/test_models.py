@@ -63,6 +63,11 @@ def test_assign_within_no_budget():
     assert free is not None and free.options == (1, 1)
 
 
+def test_assign_prints_nothing(capfd):
+    assign(*instance(1, (4, 4, 4), 2))
+    assert capfd.readouterr() == ("", "")
+
+
 def additive(sites: int = 5) -> Problem:
     """Scores and sizes that add over the sites, one of them behind a condition on the whole."""
     rng = np.random.default_rng(3)

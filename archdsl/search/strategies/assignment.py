@@ -38,8 +38,8 @@ def assign(scores: Sequence[Sequence[float]], costs: Sequence[Sequence[Sequence[
     flat = np.concatenate([np.asarray(row, dtype=np.float64) for row in scores])
     loads = np.array([np.concatenate([np.asarray(row, dtype=np.float64) for row in cost]) for cost in costs]).reshape(len(budgets), len(flat))
     limits = np.asarray(budgets, dtype=np.float64)
-    solver = highspy.Highs()
-    for option, value in (("output_flag", False), ("time_limit", float(seconds)), ("mip_rel_gap", 0.0), ("mip_abs_gap", 0.0), ("threads", 1),
+    solver = _silent(highspy)
+    for option, value in (("time_limit", float(seconds)), ("mip_rel_gap", 0.0), ("mip_abs_gap", 0.0), ("threads", 1),
                           ("random_seed", 0)):
         solver.setOptionValue(option, value)
     solver.passModel(_model(highspy, flat, starts, loads, limits, without))
@@ -51,9 +51,20 @@ def assign(scores: Sequence[Sequence[float]], costs: Sequence[Sequence[Sequence[
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         raise TimeoutError(f"no assignment within the budgets was found in {seconds} s, and none is proven not to exist")
     chosen = [int(np.argmax(x[a:b])) for a, b in pairwise(starts.tolist())]
-    columns = starts[:-1] + chosen
+    columns = starts[:-1] + np.asarray(chosen)
     optimal = status == highspy.HighsModelStatus.kOptimal
     return Assignment(tuple(chosen), float(flat[columns].sum()), tuple(loads[:, columns].sum(1).tolist()), float(info.mip_dual_bound), optimal)
+
+
+def _silent(highspy: Any) -> Any:
+    """A solver that prints nothing, not even its name, which it does as soon as it gets its callbacks."""
+
+    class Silent(highspy.Highs):
+        def enableCallbacks(self) -> None:
+            self.setOptionValue("output_flag", False)
+            super().enableCallbacks()
+
+    return Silent()
 
 
 def _model(highspy: Any, flat: Array, starts: Array, loads: Array, limits: Array, without: Sequence[Sequence[int]]) -> Any:
