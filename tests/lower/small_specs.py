@@ -44,7 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 OF_VARIANTS: dict[str, dict[str, Any]] = {"wide": {"value_dim": 12}, "large_tiny_16": {"size": [224, 224]}}  # its slices fit no smaller map
 MODELS = [(f, name, spec) for f in shipped_files() for name, spec in archdsl.load(f).models.items()]
-LARGE = ("Mamba", "Mamba2", "Hybrid", "AarenEncoder", "Extractor", "MASFormer")
+LARGE = ("Mamba", "Mamba2", "Hybrid", "AarenEncoder", "Extractor", "MASFormer", "Bloom", "DeepSeekV2", "GptOss", "HyenaLM", "Kernel")
 """No small settings that suit all their variants yet: the smallest variant stands for them, where there is one called so."""
 
 
