@@ -26,6 +26,7 @@ PARTS = {
     "build": "Building and compiling",
     "first_step": "First training step",
     "norms": "RMSNorm in the place of LayerNorm",
+    "search": "Candidates of a search space",
     "study": "Studies on disk",
     "sequence": "Sequence mixers",
     "parity": "Against timm and transformers",

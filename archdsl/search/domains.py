@@ -17,6 +17,9 @@ def values_of(domain: Domain) -> Sequence[Any]:
     """The values of a domain that is no list and no continuous range, in its order, each once."""
     if domain.kind == "int":
         return range(domain.low, domain.high + 1, domain.step)
+    kinds = {v.__class__ for v in domain.values}
+    if domain.kind == "choice" and (kinds <= {int} or kinds <= {str}):
+        return tuple(dict.fromkeys(domain.values))
     found: list[Any] = []
     for v in domain:
         if not any(same(v, other) for other in found):

@@ -1,7 +1,7 @@
 """One assignment as entries of parts, and what follows from them without an elaboration: its values, the hash of its graph, sums over parts."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -15,10 +15,11 @@ Chooser = Callable[[str, Domain], Any]
 class Selection:
     """An entry of a part, and those of the parts below it, in their order. `path`: where the part stands, "" for the model, else with a dot."""
 
-    __slots__ = ("below", "entry", "part", "path")
+    __slots__ = ("below", "entry", "flat", "part", "path")
 
     def __init__(self, part: Part, path: str, entry: Entry, below: tuple[Selection, ...]) -> None:
         self.part, self.path, self.entry, self.below = part, path, entry, below
+        self.flat: list[Selection] | None = None
 
     def values(self, found: dict[str, Any]) -> dict[str, Any]:
         """Adds the decisions by full address."""
@@ -31,20 +32,29 @@ class Selection:
 
     def domains(self, found: dict[str, Domain]) -> dict[str, Domain]:
         """Adds the domains of the decisions by full address, each as it was when the decisions before it had been made."""
-        own: dict[str, Any] = {}
-        for a, v in self.entry.values.items():
-            step = self.part.step(own)
-            assert isinstance(step, Choice)
-            found[self.path + a] = step.domain
-            own[a] = v
+        known = self.entry.figures.get(Domain)
+        if known is None:
+            known, own, step = {}, {}, self.part.first()
+            for a, v in self.entry.values.items():
+                assert isinstance(step, Choice)
+                known[a] = step.domain
+                step = self.part.behind(step, v, own)
+                own[a] = v
+            self.entry.figures[Domain] = known
+        for a, domain in known.items():
+            found[self.path + a] = domain
         for s in self.below:
             s.domains(found)
         return found
 
-    def all(self) -> Iterator[Selection]:
-        yield self
-        for s in self.below:
-            yield from s.all()
+    @property
+    def all(self) -> list[Selection]:
+        """It and those below."""
+        if self.flat is None:
+            self.flat = [self]
+            for s in self.below:
+                self.flat += s.all
+        return self.flat
 
     # ---------------------------------------------------------------- the graph's hash
     @property
@@ -111,10 +121,12 @@ def template_of(entry: Entry) -> Template:
 def descend(part: Part, choose: Chooser, path: str = "") -> Selection | Refused:
     """Decision by decision, `choose(address, domain)` for each."""
     own: dict[str, Any] = {}
-    step = part.step(own)
+    step = part.first()
     while isinstance(step, Choice):
-        own = {**own, step.address: choose(path + step.address, step.domain)}
-        step = part.step(own)
+        value = choose(path + step.address, step.domain)
+        behind = part.behind(step, value, own)
+        own[step.address] = value
+        step = behind
     if isinstance(step, Refused):
         return step
     below: list[Selection] = []

@@ -41,12 +41,11 @@ class Sums:
 
     def total(self, selection: Selection, asked: Figure) -> Any:
         """A figure of an assignment: of the model with its parts at their base, and what each part differs from that."""
-        found = selection.entry.figures.get(asked.text)
-        if found is None:
-            found = self.own(selection.part, selection.entry, asked)
-        for s in selection.below:
-            found += self.total(s, asked)
-        return found
+        text = asked.text
+        try:
+            return sum([s.entry.figures[text] for s in selection.all])
+        except KeyError:
+            return sum([self.own(s.part, s.entry, asked) for s in selection.all])
 
     def own(self, part: Part, entry: Entry, asked: Figure) -> Any:
         """What an entry adds to the figure of a model whose part is at its base; for the model itself, all."""
@@ -65,15 +64,11 @@ class Sums:
     # ---------------------------------------------------------------- the state
     def state(self, selection: Selection, asked: Figure) -> int | None:
         """Bytes of the state of an assignment; None where its parts do not tell. Raises ArchError where there is none."""
-        total, needs, each = 0, set[str](), (0, 0)
-        for s in selection.all():
-            share = self.share(s.part, s.entry, asked)
-            if not share.apart:
-                return None
-            total += share.bytes
-            needs |= share.needs
-            each = share.each
-        return total + sum(n for c, n in zip(COUNTERS, each) if c in needs)
+        shares = [s.entry.figures.get(asked.text) or self.share(s.part, s.entry, asked) for s in selection.all]
+        if not all([s.apart for s in shares]):
+            return None
+        needs: frozenset[str] = frozenset().union(*{s.needs for s in shares})
+        return sum([s.bytes for s in shares]) + sum([n for c, n in zip(COUNTERS, shares[0].each) if c in needs])
 
     def share(self, part: Part, entry: Entry, asked: Figure) -> Share:
         found = entry.figures.get(asked.text)

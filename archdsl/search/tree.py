@@ -83,12 +83,13 @@ class Entry:
         return prod(p.count for _, p in self.parts)
 
 
-@record(frozen=True)
+@record(eq=False)
 class Choice:
-    """The next decision of a part, by its address relative to the part."""
+    """The next decision of a part, by its address relative to the part. `then`: what comes behind its values, by their keys, as far as known."""
 
     address: str
     domain: Domain
+    then: dict[Any, Choice | Entry | Refused] = field(default_factory=dict)
 
 
 @record(frozen=True)
@@ -123,6 +124,18 @@ class Part:
         self.sums: Any = None  # by counting.py
 
     # ---------------------------------------------------------------- one assignment
+    def first(self) -> Choice | Entry | Refused:
+        """The first decision, or what the part is without any."""
+        return self.step({})
+
+    def behind(self, choice: Choice, value: Any, before: Values) -> Choice | Entry | Refused:
+        """What comes behind a decision. `before`: the values of those in front of it."""
+        key = value if value.__class__ is int or value.__class__ is str else self.root.trials.spec.session.key(value)
+        found = choice.then.get(key)
+        if found is None:
+            found = choice.then[key] = self.step({**before, choice.address: value})
+        return found
+
     def step(self, values: Values) -> Choice | Entry | Refused:
         """Behind some decisions: the next one and its domain, or what they come to, or why they cannot be."""
         key = tuple([(a, self.root.trials.spec.session.key(v)) for a, v in values.items()])
