@@ -69,7 +69,7 @@ def ours() -> list[tuple[str, ...]]:
     return [("archdsl: drawn uniformly, type-checked, costed, hashed; warm", f"{whole:,.0f}", f"{space.size:.2e} candidates, {len(first)} decisions"),
             ("archdsl: mutated, costed, hashed", f"{mutants:,.0f}", ""),
             ("archdsl: crossed, costed, hashed", f"{crossed:,.0f}", ""),
-            ("archdsl: the text read, the space counted, one candidate; cold", f"{1 / cold:,.1f}", f"{cold:.2f} s, {space.trials.count} elaborations")]
+            ("archdsl: text read, space counted, one candidate; cold", f"{1 / cold:,.1f}", f"{cold:.2f} s, {space.trials.count} elaborations")]
 
 
 def lowered() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ part, how many of its assignments come to each sum. Drawing walks the same numbe
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import accumulate
 from random import Random
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.search.domains import draw
-from archdsl.search.figures import HOLDS, Limit
+from archdsl.search.figures import HOLDS, Figure, Limit
 from archdsl.search.selection import Selection, descend
+from archdsl.search.sums import COUNTERS
 from archdsl.search.tree import Entry, Part, Refused, Root, TooMany
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ class Counted:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        additive = [] if space.transforms else [n for n in space.limits if n.test is not None and n.test[0].additive]
+        additive = [] if space.transforms else [n for n in space.limits if n.test is not None and (n.test[0].additive or n.test[0].is_state)]
         self.sums: list[Limit] = additive
         self.others = [n for n in space.limits if n not in additive]
         self.asked = list({n.test[0].text: n.test[0] for n in additive if n.test is not None}.values())
+        self.places = list(accumulate((3 if f.is_state else 1 for f in self.asked), initial=0))
         self.deep = False
         self.why = ""
 
@@ -130,15 +132,38 @@ class Counted:
         """The sums within the limits, each with its number of assignments. Raises TooMany."""
         known = root.verdicts.get("kept")
         if known is None:
-            at = {f.text: i for i, f in enumerate(self.asked)}
-            tests: list[tuple[int, Any, Any]] = []
+            at = {f.text: i for f, i in zip(self.asked, self.places)}
+            tests: list[tuple[Callable[[Vector], Any], Any, Any]] = []
             for n in self.sums:
                 assert n.test is not None
                 if n not in root.verdicts:
                     root.verdicts[n] = n.bound(self.space.spec, self._base(root))
-                tests.append((at[n.test[0].text], HOLDS[n.test[1]], root.verdicts[n]))
-            known = root.verdicts["kept"] = {v: n for v, n in self._part(root.top).items() if all(holds(v[i], b) for i, holds, b in tests)}
+                tests.append((self._read(root, n.test[0], at[n.test[0].text]), HOLDS[n.test[1]], root.verdicts[n]))
+            known = root.verdicts["kept"] = {v: n for v, n in self._part(root.top).items() if all(holds(read(v), b) for read, holds, b in tests)}
         return known
+
+    def _read(self, root: Root, asked: Figure, at: int) -> Callable[[Vector], Any]:
+        """The figure that a sum stands for: of a state its own tensors, and each counter that is needed at least once."""
+        if not asked.is_state:
+            return lambda v: v[at]
+        first, second = self.space.sums.share(root.top, root.top.entries[0], asked).each
+        return lambda v: v[at] + (first if v[at + 1] else 0) + (second if v[at + 2] else 0)
+
+    def _own(self, part: Part, entry: Entry) -> Vector:
+        """What an entry adds. Raises TooMany where an assignment does not have a figure, or its parts do not tell."""
+        found: list[Any] = []
+        try:
+            for f in self.asked:
+                if not f.is_state:
+                    found.append(self.space.sums.own(part, entry, f))
+                    continue
+                share = self.space.sums.share(part, entry, f)
+                if not share.apart:
+                    raise TooMany(f"`{f.text}` is no sum over parts of this model")
+                found += [share.bytes, *(int(c in share.needs) for c in COUNTERS)]
+        except ArchError:
+            raise TooMany("some assignments do not have a figure that is limited") from None
+        return tuple(found)
 
     def _part(self, part: Part) -> Sums:
         if part.sums is None:
@@ -150,16 +175,13 @@ class Counted:
         return part.sums
 
     def _entry(self, part: Part, entry: Entry) -> Sums:
-        try:
-            own = tuple([self.space.sums.own(part, entry, f) for f in self.asked])
-        except ArchError:
-            raise TooMany("some assignments do not have a figure that is limited") from None
+        own = self._own(part, entry)
         return {_plus(own, v): n for v, n in self._behind(entry, 0).items()}
 
     def _behind(self, entry: Entry, at: int) -> Sums:
         """The sums of the parts of an entry from one on."""
         if at == len(entry.parts):
-            return {(0,) * len(self.asked): 1}
+            return {(0,) * self.places[-1]: 1}
         chains = entry.parts[at][1].root.chains
         kinds = tuple([id(p) for _, p in entry.parts[at:]])
         known = chains.get(kinds)
@@ -213,7 +235,7 @@ class Counted:
         """An assignment of a part that comes to a sum, each as likely as the others."""
         weights = [self._entry(part, e).get(wanted, 0) for e in part.entries]
         entry = part.entries[_pick(weights, rng)]
-        left = _minus(wanted, tuple([self.space.sums.own(part, entry, f) for f in self.asked]))
+        left = _minus(wanted, self._own(part, entry))
         below: list[Selection] = []
         for i, (p, inner) in enumerate(entry.parts):
             rest = self._behind(entry, i + 1)

@@ -157,8 +157,8 @@ HOLDS: dict[str, Callable[[Any, Any], bool]] = {
 def read_limits(spec: Spec, given: tuple[str, ...], written: tuple[tree.Expr, ...]) -> list[Limit]:
     """Conditions of the text and those given as text; each side of an `and` is one. Raises ArchError for what is none."""
     found: list[Limit] = []
-    for text in given:
-        node = parse_expression(text, "limit")
+    for i, text in enumerate(given):
+        node = parse_expression(text, "limit" if len(given) == 1 else f"limit {i + 1}")
         _sound(spec, node, False)
         found += _limits(spec, node)
     for node in written:

@@ -65,7 +65,7 @@ class Sums:
     def state(self, selection: Selection, asked: Figure) -> int | None:
         """Bytes of the state of an assignment; None where its parts do not tell. Raises ArchError where there is none."""
         shares = [s.entry.figures.get(asked.text) or self.share(s.part, s.entry, asked) for s in selection.all]
-        if not all([s.apart for s in shares]):
+        if any(not s.apart for s in shares):
             return None
         needs: frozenset[str] = frozenset().union(*{s.needs for s in shares})
         return sum([s.bytes for s in shares]) + sum([n for c, n in zip(COUNTERS, shares[0].each) if c in needs])

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from archdsl.cost import figure
 from archdsl.diagnostics.model import ArchError
+from archdsl.search.counting import every
 from archdsl.spec import Spec, loads
 from tests.search import specs
 
@@ -131,6 +133,27 @@ def test_draws_are_uniform(name):
     square = sum((counts[tuple(sorted(a.items()))] - expected) ** 2 / expected for a in found)
     freedom = len(found) - 1
     assert abs(square - freedom) < 6 * (2 * freedom) ** 0.5, (square, freedom)
+
+
+def test_limits_on_the_state_are_counted():
+    from tests.search.test_shipped import CHOSEN
+
+    text = CHOSEN
+    for domain in (" in {24, 32}", " in {1, 4}", " in {1, 2}", " in {2, 4}"):
+        text = text.replace(domain, "")
+    spec = loads(text.replace("retention => Retention(2)", ""))
+    free = spec.space()
+    found = [free.drawn_as(s) for s in every(free.counted.roots[0][0].top)]  # type: ignore[index]
+    assert len(found) == free.size == 64
+
+    def held(candidate):
+        return figure(spec.elaborate(None, dict(candidate)), "state_bytes", {"T": 16}, "step")
+
+    sizes = list(map(held, found))
+    middle = sorted(sizes)[len(sizes) // 3]
+    space = spec.space(limits=[f"state_bytes(T = 16) <= {middle}"])
+    assert space.size == sum(n <= middle for n in sizes) and space.uniform
+    assert all(held(space.sample(seed)) <= middle for seed in range(5))
 
 
 def test_large_numbers_are_exact():
