@@ -99,5 +99,32 @@ TOLD = HEAD + """model Net(d: int = 8, n: int = 2)(x: [B = 1, T = 4, d]) -> y: [
   return x
 }
 """
+CHOSEN = """use std.channel { SwiGLU }
+use std.embed { Rope, TokenEmbedding }
+use std.linear { Linear }
+use std.memories { Aaren }
+use std.mixer { Attention }
+use std.norm { RMSNorm }
+use std.recurrent { GatedLinearAttention, Retention }
+use std.residual { Pre }
+use std.ssm { Mamba }
+
+model LM(d: int = 16, vocab: int = 23, depth: int = 2)(tokens: int[B = 2, T = 13] in 0..<vocab) -> logits: [B, T, vocab] stream T {
+  x = TokenEmbedding(vocab, d)(tokens) as embed
+  layers: for i in range(depth) {
+    choose mixer {
+      attention(heads: int = 2 in {2, 4}) => Attention(heads, mask = causal, positions = Rope())
+      gla(kv_heads: int = 2 in {1, 2}) => GatedLinearAttention(2, kv_heads, rank = 3)
+      retention => Retention(2)
+      mamba(state: int = 4 in {1, 4}) => Mamba(state)
+      aaren => Aaren(2)
+    } = mamba
+    x = Pre(RMSNorm(), mixer)(x) as mix
+    choose channels { nothing => identity  swiglu(hidden: int = 24 in {24, 32}) => SwiGLU(hidden) } = swiglu
+    x = Pre(RMSNorm(), channels)(x) as mlp
+  }
+  return x |> RMSNorm() as norm |> Linear(vocab) as head
+}
+"""
 ALL = {"choices": CHOICES, "lists": LISTS, "dependent": DEPENDENT, "depth": DEPTH, "across": ACROSS, "equal_arms": EQUAL_ARMS, "skips": SKIPS,
        "flows": FLOWS, "nested": NESTED, "told": TOLD}

@@ -136,15 +136,16 @@ def test_draws_are_uniform(name):
 
 
 def test_limits_on_the_state_are_counted():
-    from tests.search.test_shipped import CHOSEN
-
-    text = CHOSEN
+    text = specs.CHOSEN
     for domain in (" in {24, 32}", " in {1, 4}", " in {1, 2}", " in {2, 4}"):
         text = text.replace(domain, "")
-    spec = loads(text.replace("retention => Retention(2)", ""))
+    for arm in ("retention => Retention(2)", "aaren => Aaren(2)", "gla(kv_heads: int = 2) => GatedLinearAttention(2, kv_heads, rank = 3)"):
+        assert arm in text
+        text = text.replace(arm, "")
+    spec = loads(text)
     free = spec.space()
     found = [free.drawn_as(s) for s in every(free.counted.roots[0][0].top)]  # type: ignore[index]
-    assert len(found) == free.size == 64
+    assert len(found) == free.size == 16
 
     def held(candidate):
         return figure(spec.elaborate(None, dict(candidate)), "state_bytes", {"T": 16}, "step")

@@ -42,6 +42,13 @@ def test_the_same_seed_gives_the_same_candidate_in_another_space():
         assert dict(first.mutate(a, seed, 2)) == dict(second.mutate(b, seed, 2))
 
 
+def test_a_seed_gives_these_values_on_every_machine():
+    space = loads(CHOICES).space()
+    heads = [{f"layers.{i}.mixer": "attention", f"layers.{i}.mixer.heads": n, f"layers.{i}.mixer.kv": n} for i, n in enumerate((2, 4, 2))]
+    assert dict(space.sample(1)) == heads[0] | heads[1] | heads[2]
+    assert dict(space.mutate(space.sample(1), 2)) == {"layers.0.mixer": "mlp", "layers.0.mixer.hidden": 32} | heads[1] | heads[2]
+
+
 def test_assignments_of_one_graph_have_one_key():
     space = loads(EQUAL_ARMS).space()
     one, other = space.candidate({}), space.candidate({"layers.1.map": "other"})
