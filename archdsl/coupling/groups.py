@@ -98,8 +98,7 @@ def _align(a: Group, b: Group) -> bool:
         for p in joined.parts:
             couple(p, inner)
         return True
-    finer = _factors if a.kind == "product" else _pieces
-    pairs = finer(list(a.parts), list(b.parts))
+    pairs = _paired(a.kind, list(a.parts), list(b.parts))
     if pairs is None:
         return False
     for p, q in pairs:
@@ -117,8 +116,8 @@ def composed(kind: str, parts: Sequence[Group]) -> Group:
     return group
 
 
-def _factors(left: list[Group], right: list[Group]) -> list[tuple[Group, Group]] | None:
-    """Factors of two products of one size in pairs, whole ones split where that makes them fit."""
+def _paired(kind: str, left: list[Group], right: list[Group]) -> list[tuple[Group, Group]] | None:
+    """The parts of two groups of one size in pairs, whole ones taken apart where that makes them fit; None where nothing does."""
     pairs: list[tuple[Group, Group]] = []
     while left and right:
         a, b = left.pop(0), right.pop(0)
@@ -128,33 +127,24 @@ def _factors(left: list[Group], right: list[Group]) -> list[tuple[Group, Group]]
         if not (isinstance(a.size, int) and isinstance(b.size, int)):
             return None
         big, small, others = (a, b, left) if a.size > b.size else (b, a, right)
-        if small.size == 0 or big.size % small.size or big.kind != "whole":  # type: ignore[operator]
+        rest = _rest(kind, big, small)
+        if rest is None:
             return None
-        parts = Group(small.size), Group(big.size // small.size)  # type: ignore[operator]
-        big.take_apart("product", parts)
-        pairs.append((parts[0], small) if big is a else (small, parts[0]))
-        others.insert(0, parts[1])
+        first = Group(small.size)
+        big.take_apart(kind, (first, rest))
+        pairs.append((first, small) if big is a else (small, first))
+        others.insert(0, rest)
     return pairs if not left and not right else None
 
 
-def _pieces(left: list[Group], right: list[Group]) -> list[tuple[Group, Group]] | None:
-    """Pieces of two groups of one size in pairs, whole ones cut where that makes them fit."""
-    pairs: list[tuple[Group, Group]] = []
-    while left and right:
-        a, b = left.pop(0), right.pop(0)
-        if a.size == b.size:
-            pairs.append((a, b))
-            continue
-        if not (isinstance(a.size, int) and isinstance(b.size, int)):
-            return None
-        big, small, others = (a, b, left) if a.size > b.size else (b, a, right)
-        if big.kind != "whole":
-            return None
-        parts = Group(small.size), Group(big.size - small.size)  # type: ignore[operator]
-        big.take_apart("joined", parts)
-        pairs.append((parts[0], small) if big is a else (small, parts[0]))
-        others.insert(0, parts[1])
-    return pairs if not left and not right else None
+def _rest(kind: str, big: Group, small: Group) -> Group | None:
+    """What a whole group is beside a part of it."""
+    n, m = big.size, small.size
+    if big.kind != "whole" or not (isinstance(n, int) and isinstance(m, int)):
+        return None
+    if kind == "joined":
+        return Group(n - m)
+    return Group(n // m) if m and n % m == 0 else None
 
 
 def in_order(size: Size) -> Group:
