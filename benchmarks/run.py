@@ -1,4 +1,4 @@
-"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, parse, cost, build, first_step, norms, study, sequence,
+"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, parse, cost, build, first_step, norms, search, study, supernet, sequence,
 parity; all of them when none is named.
 
 Each part runs in a process of its own. What it prints goes to benchmarks/RESULTS.md with the machine, its load, versions and date; parts that did
@@ -28,6 +28,7 @@ PARTS = {
     "norms": "RMSNorm in the place of LayerNorm",
     "search": "Candidates of a search space",
     "study": "Studies on disk",
+    "supernet": "Supernets",
     "sequence": "Sequence mixers",
     "parity": "Against timm and transformers",
 }

@@ -178,6 +178,18 @@ def test_sorted_channels_change_no_candidate_of_full_width():
     assert not torch.allclose(net.run(narrow, *x), small) and not torch.equal(net.state_dict()["head.weight"], weights)
 
 
+@pytest.mark.proof
+@pytest.mark.parametrize("text", [MIXED, CONV, "extractors"], ids=["choices", "convolutions", "extractors"])
+def test_a_thousand_extractions(text: str):
+    net = net_of(text) if "\n" in text else archdsl.load(text).supernet(limits=["params <= 2M"], dtype=torch.float64)
+    x = inputs_of(net)
+    net.eval()
+    for seed in range(334):
+        c = net.space.sample(seed)
+        with torch.no_grad():
+            assert torch.equal(net.extract(c)(*x), net.run(c, *x))
+
+
 def test_saved_copied_and_chosen(mixed: Supernet, tmp_path: Path):
     x = inputs_of(mixed)
     torch.save(mixed.state_dict(), tmp_path / "net.pt")
