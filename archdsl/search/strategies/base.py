@@ -160,6 +160,14 @@ class Base:
     def sample(self) -> Proposal:
         return Proposal(self.space.sample(self.random.fresh()))
 
+    def scattered(self) -> Proposal:
+        """A drawn candidate, every other time with all of its decisions changed: draws that are uniform over assignments seldom take an arm with
+        little inside, and a population has to begin with every arm."""
+        drawn = self.space.sample(self.random.fresh())
+        if self.random.random() < 0.5:
+            drawn = self.space.mutate(drawn, self.random.fresh(), len(drawn))
+        return Proposal(drawn)
+
     def new(self, make: Callable[[], Proposal]) -> Proposal | None:
         """What `make` gives, as soon as that was not proposed before; else a sample; else one that is left of a small space."""
         for attempt in (make, self.sample):

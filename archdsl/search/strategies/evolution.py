@@ -40,7 +40,7 @@ class Evolution(Base):
         self.alive: deque[Member] = deque(maxlen=self.first)
 
     def next(self) -> Proposal | None:
-        return self.new(self.child if len(self.alive) == self.first else self.sample)
+        return self.new(self.child if len(self.alive) == self.first else self.scattered)
 
     def child(self) -> Proposal:
         a = self.parent()

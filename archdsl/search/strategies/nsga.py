@@ -29,7 +29,7 @@ class Generational(Base):
         self.fitness: list[tuple[float, float]] = []
 
     def next(self) -> Proposal | None:
-        return self.new(self.child if self.parents else self.sample)
+        return self.new(self.child if self.parents else self.scattered)
 
     def child(self) -> Proposal:
         a, b = self.parent(), self.parent()

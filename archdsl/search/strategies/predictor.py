@@ -67,7 +67,7 @@ class Predictor(Base):
     def next(self) -> Proposal | None:
         self.asked += 1
         if self.asked <= self.startup or len(self.seen) < 2:
-            return self.new(self.sample)
+            return self.new(self.scattered)
         while True:
             if not self.queue:
                 self.queue = self._evolved()
