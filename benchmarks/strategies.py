@@ -153,7 +153,8 @@ def optuna(seed: int) -> list[tuple[float, ...]]:
 
 
 def fronts() -> Table:
-    runs = {f"archdsl {text}": ours(text) for text in (f"nsga2(population = {POPULATION})", f"nsga3(population = {POPULATION})", "evolution", "predictor", "random")}
+    own = (f"nsga2(population = {POPULATION})", f"nsga3(population = {POPULATION})", "evolution", "predictor", "random")
+    runs = {f"archdsl {text}": ours(text) for text in own}
     runs |= {"pymoo NSGA-II": pymoo, "Optuna NSGA-II": optuna}
     points: dict[str, list[Any]] = {}
     seconds: dict[str, list[float]] = {}
@@ -165,7 +166,8 @@ def fronts() -> Table:
     every = np.vstack([p for found in points.values() for p in found])
     low, high = every.min(0), every.max(0)
     volumes = {name: [float(moocore.hypervolume((p - low) / (high - low), ref=[1.0] * len(GOALS))) for p in found] for name, found in points.items()}
-    rows = [(name, f"{statistics.median(v):.4f}", f"{min(v):.4f} – {max(v):.4f}", f"{statistics.median(seconds[name]):.1f}") for name, v in volumes.items()]
+    rows = [(name, f"{statistics.median(v):.4f}", f"{min(v):.4f} – {max(v):.4f}", f"{statistics.median(seconds[name]):.1f}")
+            for name, v in volumes.items()]
     note = (f"Hypervolume of params, macs and a made-up quality over {Bench().space.size:.1e} candidates after {BUDGET:,} evaluations, in the box of "
             f"everything that was evaluated; population {POPULATION}; {SEEDS} seeds; CPU seconds of a search with its evaluations.")
     return Table("Fronts without training", note, ("", "median", "from – to", "CPU s"), rows)
