@@ -1,6 +1,9 @@
 """What was elaborated before is used again only where it means the same."""
 from __future__ import annotations
 
+import pytest
+
+from archdsl.diagnostics.model import ArchError
 from archdsl.elaborate import library
 from archdsl.elaborate.frame import Session
 from archdsl.graph import Node
@@ -162,3 +165,34 @@ def test_names_beside_a_sequence_of_axes():
 
 def test_a_match_compares_numbers_by_value():
     assert model("return match k { 2 => x  _ => relu(x) }", params="k: float = 2.0").graph.outputs[0].node.op == "input"
+
+
+CHOSEN = """use std.channel { MLP }
+use std.linear { Linear }
+model M(d: int = 8, depth: int = 3)(x: [B = 1, d]) -> y: [B, d] {
+  layers: for i in range(depth) {
+    choose f { linear => Linear(d)  mlp(hidden: int = 16 in {16, 32}) => MLP(hidden) } = linear
+    x = f(x) as map
+  }
+  return x
+}
+"""
+
+
+def test_passes_with_the_same_settings_are_one_definition():
+    spec = loads(CHOSEN)
+    graph = spec.graph(**{"layers.0.f": "mlp", "layers.1.f": "linear", "layers.2.f": "mlp"})
+    first, second, third = (graph.children[f"layers.{i}"] for i in range(3))
+    assert first is third is not second
+    again = spec.graph(**{"layers.0.f": "mlp", "layers.0.f.hidden": 32, "layers.2.f": "mlp"})
+    assert again.children["layers.2"] is first is not again.children["layers.0"]
+    assert again.hash == loads(CHOSEN).graph(**{"layers.0.f": "mlp", "layers.0.f.hidden": 32, "layers.2.f": "mlp"}).hash
+
+
+def test_a_setting_that_reaches_nothing_is_told_though_the_pass_is_known():
+    spec = loads(CHOSEN)
+    for _ in range(2):
+        spec.elaborate(None, {"layers.*.f": "mlp", "layers.1.f.hidden": 32})
+        for settings in ({"layers.*.f": "mlp", "layers.1.f.width": 32}, {"layers.1.f": "linear", "layers.1.f.hidden": 32}):
+            with pytest.raises(ArchError, match="A0215"):
+                spec.elaborate(None, settings)
