@@ -89,7 +89,7 @@ class Trial:
 
     def scores(self, objectives: Sequence[Objective]) -> tuple[float, ...]:
         """Its values for these objectives, signs turned so that less is better. For a trial that is done."""
-        return tuple(o.sign * self.values[o.name] for o in objectives)
+        return tuple(o.sign * float(self.values[o.name]) for o in objectives)
 
 
 class Space(Protocol):

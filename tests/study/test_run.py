@@ -14,6 +14,7 @@ import pytest
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.records import replace
+from archdsl.search.model import Candidate, Objective, Trial
 from archdsl.study.session import Hands, made_strategy, search_in
 from archdsl.study.store import Store
 from archdsl.study.study import Study, created, resumed
@@ -220,3 +221,41 @@ def test_disk_fills_up_while_it_runs(tmp_path, searched, monkeypatch):
     assert 0 < Study(tmp_path / "study").store.next < 400
     with searched(plan, resume=True) as study:
         assert parts.archive(study.store) == whole
+
+
+@pytest.mark.proof
+@pytest.mark.filterwarnings("ignore")  # of the libraries behind some strategies
+@pytest.mark.parametrize("strategy", ["evolution", "grid", "halving", "hyperband", "local", "nsga2", "nsga3", "predictor", "random", "tpe"])
+def test_every_strategy_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, strategy):
+    """Cut off at every third commit of results, as often as it takes."""
+    plan, space = parts.plan(budget=90, strategy=strategy), parts.Grid()
+
+    def run(opened):
+        with opened as study:
+            search_in(study, space, made_strategy(plan, space), Hands(0))
+            return parts.archive(study.store)
+
+    whole = run(created(tmp_path / "whole", plan, {}))
+    real, count, cuts = Store.finish, 0, 0
+
+    def cut(self, *args, **named):
+        nonlocal count
+        count += 1
+        if count % 3 == 0:
+            raise KeyboardInterrupt
+        real(self, *args, **named)
+
+    monkeypatch.setattr(Store, "finish", cut)
+    while True:
+        try:
+            found = run(resumed(tmp_path / "cut", plan) if cuts else created(tmp_path / "cut", plan, {}))
+            break
+        except KeyboardInterrupt:
+            cuts += 1
+    assert found == whole and len(whole) == 90
+
+
+def test_strategies_hear_floats():
+    trial = Trial(0, Candidate({}, "k"), status="done", values={"params": 3, "macs": 4})
+    scores = trial.scores((Objective("params"), Objective("macs", "max")))
+    assert scores == (3.0, -4.0) and all(type(s) is float for s in scores)
