@@ -136,8 +136,8 @@ def pymoo(seed: int) -> list[tuple[float, ...]]:
         def _evaluate(self, x: Any, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
             out["F"] = bench.scores(lambda name, count: int(x[at[name]]))
 
-    algorithm = NSGA2(pop_size=POPULATION, sampling=IntegerRandomSampling(), crossover=SBX(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
-                      mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()), eliminate_duplicates=True)
+    algorithm = NSGA2(pop_size=POPULATION, sampling=IntegerRandomSampling(), crossover=SBX(prob=1.0, eta=3, vtype=float, repair=RoundingRepair()),
+                      mutation=PM(prob=1.0, eta=3, vtype=float, repair=RoundingRepair()), eliminate_duplicates=True)
     minimize(Flat(), algorithm, ("n_eval", BUDGET), seed=seed)
     return bench.points[:BUDGET]
 
