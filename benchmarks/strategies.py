@@ -1,4 +1,4 @@
-"""Strategies of search: `python benchmarks/strategies.py [--budget 1000] [--seeds 5] [--markdown FILE]`.
+"""Strategies of search: `python benchmarks/strategies.py [--budget 600] [--seeds 5] [--markdown FILE]`.
 
 A front of three objectives without training over a space of more than 10²⁰ candidates: hypervolume of our strategies, of pymoo's NSGA-II on the same
 decisions as a vector of integers, and of Optuna's NSGA-II with the same conditional decisions, all with as many evaluations and the same population.
@@ -52,7 +52,7 @@ def argument(name: str, default: int) -> int:
     return int(sys.argv[sys.argv.index(name) + 1]) if name in sys.argv else default
 
 
-BUDGET, SEEDS = argument("--budget", 1000), argument("--seeds", 5)
+BUDGET, SEEDS = argument("--budget", 600), argument("--seeds", 5)
 
 
 def mixing(values: Mapping[str, Any]) -> float:

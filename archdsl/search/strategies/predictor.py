@@ -23,6 +23,8 @@ HOPES = (0.0, 0.5, 1.0)
 """A candidate may be better than expected: by so many deviations is what a third of a round, and the evolution of every third one, hopes for."""
 NEAR = 1
 """That third of a round is taken from the children of what was measured alone: where the predictors are wrong, evolution carries far off."""
+TRAINED = 300
+"""On so many trials at most: the best half as many, and the latest; what a fit takes grows with the cube."""
 BAD = 2.0
 """What is farther above the median than so many times the way from the best to it is all the same: predictors are for the better half."""
 
@@ -120,16 +122,19 @@ class Predictor(Base):
 
     def _trained(self) -> Callable[[Sequence[Candidate]], tuple[Array, Array]]:
         """A function from candidates to the scores expected of them, signs turned, and to their deviations, both float64 [candidates, objectives]."""
-        told = [features(m.candidate) for m in self.seen]
+        best = set(order([m.scores for m in self.seen])[:TRAINED // 2])
+        late = len(self.seen) - TRAINED // 2
+        known = [m for i, m in enumerate(self.seen) if i in best or i >= late]
+        told = [features(m.candidate) for m in known]
         often = Counter(name for t in told for name in t)
         columns = {name: i for i, name in enumerate(sorted(n for n, count in often.items() if count > 1))}
         decisions = {name: i for i, name in enumerate(dict.fromkeys(n.split("=")[0] for n in columns))}
         groups = [decisions[n.split("=")[0]] for n in columns]
-        x, y = table(told, columns), np.array([m.scores for m in self.seen])
+        x, y = table(told, columns), np.array([m.scores for m in known])
         middle = np.median(y, axis=0)
         y = np.minimum(y, middle + BAD * (middle - y.min(0)))
-        models = [None if known else Regression(x, y[:, i], groups) for i, known in enumerate(self.known)]
-        names = [o.name for o, known in zip(self.objectives, self.known) if known]
+        models = [None if computed else Regression(x, y[:, i], groups) for i, computed in enumerate(self.known)]
+        names = [o.name for o, computed in zip(self.objectives, self.known) if computed]
 
         def predict(candidates: Sequence[Candidate]) -> tuple[Array, Array]:
             rows = table([features(c) for c in candidates], columns)
