@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -65,7 +66,7 @@ def optuna(folder: Path, trials: int) -> float:
     folder.mkdir()
     study = optuna.create_study(storage=f"sqlite:///{folder / 'optuna.db'}", directions=["minimize"] * len(GOALS),
                                 sampler=optuna.samplers.RandomSampler(seed=0))
-    space = {name: optuna.distributions.CategoricalDistribution(values) for name, values in KNOBS.items()}
+    space: dict[str, Any] = {name: optuna.distributions.CategoricalDistribution(values) for name, values in KNOBS.items()}
     start = perf_counter()
     for n in range(trials):
         study.tell(study.ask(space), [n, n, 0.5])
@@ -108,6 +109,7 @@ def large(folder: Path) -> Table:
     size = sum(f.stat().st_size for f in folder.iterdir())
     code = f"""
 from time import perf_counter
+from typing import Any
 start = perf_counter()
 from archdsl.study.study import Study
 imported = perf_counter()
