@@ -15,11 +15,10 @@ from archdsl.lower.codegen import Writer, generate
 from archdsl.lower.init import fixed, plain_torch
 from archdsl.ops.initializers import INITIALIZERS, sample
 from archdsl.ops.registry import find
-from archdsl.ops.rules import DTYPES, torch_dtype
+from archdsl.ops.rules import dtype_name, torch_dtype
 
 Leaf = Callable[[str, dict[str, Any], str], str | None]
 """The text of an initialiser of the const's own shape, by name, arguments, and what says the dtype at the end of the call."""
-_NAMES = {getattr(torch, torch_name): name for name, torch_name in DTYPES.items()}
 
 
 def statements(p: Param, dtype: torch.dtype, leaf: Leaf) -> list[str] | None:
@@ -104,7 +103,7 @@ class _Expression:
 
     @staticmethod
     def _typed(proxy: fx.Proxy, value: torch.Tensor) -> tuple[Any, Any]:
-        proxy.node.meta["type"] = TensorType(_NAMES[value.dtype], tuple(value.shape))
+        proxy.node.meta["type"] = TensorType(dtype_name(value.dtype), tuple(value.shape))
         return proxy, value
 
     def special(self, node: fx.Node, _: Writer) -> tuple[str, int] | None:

@@ -30,7 +30,7 @@ from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.kernels import apart, registered
 from archdsl.ops.registry import LENGTH, OPS, Extension, Op, OpError
-from archdsl.ops.rules import is_float, need_float, same_size, size, torch_dtype, traced
+from archdsl.ops.rules import dtype_name, is_float, need_float, same_size, size, torch_dtype, traced
 from archdsl.ops.signatures import axes_of, leads, schema_of, size_of, tensor_of
 from archdsl.shapes import infer_by_signature
 from archdsl.syntax import tree
@@ -214,8 +214,9 @@ class Recurrence:
     def _one(self, given: list[Any], states: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[Any, ...]:
         """One position, written out."""
         assert self._step is not None
-        plain = [x if x is None or n not in self.time else x.squeeze(self.time[n]) for n, x in zip(self.operands, given)]
-        found = self._step(*self._widened(plain, states), *states, **attributes)
+        wide = self._widened(given, states)  # first: of a traced operand the dtype is known, of what is made of it no more
+        plain = [x if x is None or n not in self.time else x.squeeze(self.time[n]) for n, x in zip(self.operands, wide)]
+        found = self._step(*plain, *states, **attributes)
         return (*(found[i].unsqueeze(self.time[f"->{i}"]).to(given[0].dtype) for i in range(self.results)), *found[self.results:])
 
     def _widened(self, given: list[Any], states: tuple[Any, ...]) -> list[Any]:
@@ -348,7 +349,7 @@ def fixed(t: TensorType) -> list[int]:
 
 
 def _name(dtype: Any) -> str:
-    return "int" if not dtype.is_floating_point else {"torch.float64": "f64", "torch.float32": "f32"}.get(str(dtype), "bf16")
+    return dtype_name(dtype) if dtype.is_floating_point else "int"
 
 
 def _wide(name: str, model: Any) -> Any:

@@ -32,6 +32,11 @@ def torch_dtype(name: str, model: Any = None) -> Any:
     return getattr(torch, DTYPES[name])
 
 
+def dtype_name(dtype: Any) -> str:
+    """The name of a torch dtype that the language has."""
+    return next(name for name, torch_name in DTYPES.items() if torch_name == str(dtype).removeprefix("torch."))
+
+
 def misfit(value: Any, dtype: str) -> str:
     """Why a tensor of a type cannot hold a number, or ''."""
     if dtype == "bool":

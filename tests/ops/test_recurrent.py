@@ -88,14 +88,15 @@ def test_operands_are_floats(name: str, dtype: str):
 def test_results_have_the_type_of_the_first_operand(name: str):
     r = RECURRENCES[name]
     types = r.op.samples()[0]  # type: ignore[misc]
-    for own, others in (("bf16", "f32"), ("f32", "bf16"), ("f32", "float")):
+    for own, others in (("bf16", "f32"), ("f16", "f16"), ("f32", "bf16"), ("f32", "float")):
         mixed = {k: TensorType(own if k == r.operands[0] else others, t.shape) if isinstance(t, TensorType) else t for k, t in types.items()}
         labels = ints(3, fixed(mixed[r.operands[0]])[r.time[r.operands[0]]])
         assert {t.dtype for t in (*r.types(r.op, mixed), *OPS[packed_name(r)].infer(**mixed, documents=labels))} == {own}  # type: ignore[misc]
-        torch_types = {"bf16": torch.bfloat16, "f32": torch.float32, "float": torch.float32}
+        torch_types = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32, "float": torch.float32}
         operands, states, named = sample(r)
         operands = [x if x is None else x.to(torch_types[mixed[n].dtype]) for n, x in zip(r.operands, operands)]
         states = [torch.zeros(fixed(t), dtype=torch_types[t.dtype]) for t in r.state_types(mixed, 3).values()]
+        assert [s.dtype for s in r.zeros(operands, 3)] == [s.dtype for s in states]
         found = r._kernel(*operands, *states, *named)
         assert all(y.dtype == torch_types[own] for y in found[:r.results])
         assert [s.dtype for s in found[r.results:]] == [s.dtype for s in states]

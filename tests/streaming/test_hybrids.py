@@ -84,6 +84,24 @@ def test_500_stacks(part: int):
         agrees(seed)
 
 
+ARMS = sorted(spec().elaborate().knobs["layers.0.mixer"].allowed)
+
+
+@pytest.mark.parametrize("mixer", ARMS)
+def test_half_precision(mixer: str):
+    """A step of one position computes in the types in which all positions at once do, and leaves the state in its own."""
+    knobs = {"depth": 1, "layers.0.mixer": mixer, "layers.0.channels": "nothing"}
+    whole, step = (spec().build(form=form, knobs=knobs, dtype=torch.bfloat16).eval() for form in ("parallel", "step"))
+    step.load_state_dict(shaken(whole).state_dict())
+    x = inputs_of(spec(), spec().elaborate(knobs=knobs), 5, BATCH, torch.bfloat16)
+    state = step.init_state(BATCH, 5)
+    with torch.no_grad():
+        expected = whole(*x)
+        got, after = run(step, x, [1] * 5, state)
+    assert got.dtype == expected.dtype == torch.bfloat16 and {k: v.dtype for k, v in after.items()} == {k: v.dtype for k, v in state.items()}
+    assert (got - expected).abs().max() <= 0.03 * expected.abs().max()
+
+
 def ops_of(graph: Graph) -> set[str]:
     found: set[str] = set()
     for n in graph.nodes:
@@ -93,10 +111,9 @@ def ops_of(graph: Graph) -> set[str]:
 
 def test_the_spec_has_all_mixers():
     """Each op that goes on from a state occurs in some arm, but for `last`, which ends the stream, and spikes, which rounding may flip."""
-    arms = spec().elaborate().knobs["layers.0.mixer"].allowed
     streaming = {name for name, op in OPS.items() if op.stream is not None} | {"scan"}
     found: set[str] = set()
-    for arm in arms:
+    for arm in ARMS:
         for i in range(4):
             found |= ops_of(spec().elaborate(knobs={"depth": 1, "layers.0.mixer": arm, **_kind(arm, i)}).graph)
     assert streaming - found == {"last", "lif"}
