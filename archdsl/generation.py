@@ -1,7 +1,8 @@
 """Text out of a model with a form `step`: greedy, sampled or by beams. Loads torch at first use."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from archdsl.lazy import torch
@@ -59,13 +60,16 @@ class _Asked:
 
     def check(self, vocab: int | None) -> None:
         """Raises ValueError for settings that mean nothing; with a vocabulary, for those that are not in it."""
-        for name, value, least in (("max_new_tokens", self.new, 1), ("beams", self.beams, 1), ("top_k", self.top_k, 1)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        for name, value, least in (("max_new_tokens", self.new, 1), ("beams", self.beams, 1), ("top_k", 1 if self.top_k is None else self.top_k, 1),
+                                   ("seed", 0 if self.seed is None else self.seed, 0)):
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**63:
                 raise ValueError(f"generate: `{name}` is a whole number from {least} up, not {value!r}")
-        if not self.temperature >= 0 or self.temperature == float("inf"):
+        if not _is_number(self.temperature) or self.temperature < 0:
             raise ValueError(f"generate: `temperature` is 0 (the likeliest token) or above, not {self.temperature!r}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
+        if self.top_p is not None and (not _is_number(self.top_p) or not 0 < self.top_p <= 1):
             raise ValueError(f"generate: `top_p` is a probability above 0, at most 1, not {self.top_p!r}")
+        if not _is_number(self.length_penalty):
+            raise ValueError(f"generate: `length_penalty` is a number, not {self.length_penalty!r}")
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise ValueError("generate: `top_k` and `top_p` restrict what is drawn, and `temperature = 0` draws nothing: `temperature = 1` does")
         if self.beams > 1 and self.temperature:
@@ -78,8 +82,16 @@ class _Asked:
             raise ValueError(f"generate: `eos` is a token from 0 to {vocab - 1}, not {list(self.eos)}")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _ends(eos: Any) -> tuple[int, ...]:
-    return () if eos is None else tuple(int(e) for e in eos) if isinstance(eos, (list, tuple)) else (int(eos),)
+    """The tokens that end a row, as they were given: none, one, several."""
+    found = eos.flatten().tolist() if isinstance(eos, torch.Tensor) else () if eos is None else eos if isinstance(eos, (list, tuple)) else (eos,)
+    if any(not hasattr(e, "__index__") or isinstance(e, bool) for e in found):
+        raise ValueError(f"generate: `eos` is a token id, or several, not {eos!r}")
+    return tuple(map(int, found))
 
 
 def _until(tokens: Tensor, eos: tuple[int, ...]) -> Tensor:
@@ -96,17 +108,28 @@ def _rows(model: ArchModule, prompts: Prompts) -> tuple[list[Tensor], bool]:
     as_tensor = isinstance(prompts, torch.Tensor)
     if as_tensor and prompts.dim() != 2:
         raise ValueError(f"generate: prompts are [batch, length], this is {list(prompts.shape)}")
+    if not isinstance(prompts, Iterable):
+        raise ValueError(f"generate: prompts are a list of sequences of token ids, or a tensor [batch, length], not {prompts!r}")
+    if not as_tensor and not isinstance(prompts, (str, bytes)):
+        prompts = list(prompts)
     if not as_tensor and (isinstance(prompts, (str, bytes)) or any(isinstance(r, (str, bytes)) for r in prompts)):
         raise TypeError("generate: prompts are token ids, not text: a tokenizer makes them (of bytes, `[list(text.encode())]`)")
     if not as_tensor and any(isinstance(r, int) for r in prompts):
         raise ValueError("generate: prompts are a list of sequences: put one prompt into brackets, `[[1, 2, 3]]`")
-    rows = [torch.as_tensor(r, device=device) for r in prompts]
+    rows = [_row(i, r, device) for i, r in enumerate(prompts)]
     if not rows:
         raise ValueError("generate: there is no prompt")
     for i, r in enumerate(rows):
         if r.dim() != 1 or not r.numel() or r.is_floating_point() or r.dtype == torch.bool:
             raise ValueError(f"generate: prompt {i} is no sequence of at least one token id: {r.dtype} {list(r.shape)}")
     return [r.to(torch.int64) for r in rows], as_tensor
+
+
+def _row(i: int, ids: Any, device: torch.device) -> Tensor:
+    try:
+        return torch.as_tensor(ids, device=device)
+    except (TypeError, ValueError, RuntimeError) as fault:
+        raise ValueError(f"generate: prompt {i} is no sequence of at least one token id: {ids!r}") from fault
 
 
 class _Run:
@@ -128,6 +151,8 @@ class _Run:
         if len(inputs) != 1 or inputs[0].dtype != "int" or len(inputs[0].shape) != 2:
             shown = ", ".join(f"{v.node.attrs['name']}: {v.type}" for v in inputs)
             raise ValueError(f"generate: the model takes token ids alone, int[B, T]; this one takes {shown}")
+        if any(p.is_meta for p in model.parameters()):
+            raise ValueError("generate: a model on the meta device holds no numbers: build it on another one")
         longest = max(map(len, self.rows)) + self.asked.new
         most = self.streamed.longest
         if most is not None and longest > most:
@@ -199,7 +224,9 @@ class _Run:
         a = self.asked
         if a.temperature == 0:
             return self.logits.argmax(-1)
-        probabilities = torch.softmax(restricted(self.logits / a.temperature, a.top_k, a.top_p), -1)
+        likeliest = self.logits.amax(-1, keepdim=True)  # so that a temperature close to 0 divides nothing above it
+        scaled = (self.logits - likeliest) / max(a.temperature, torch.finfo(torch.float32).tiny)
+        probabilities = torch.softmax(restricted(scaled, a.top_k, a.top_p), -1)
         return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
     # ---------------------------------------------------------------- beams

@@ -8,20 +8,23 @@ from torch import nn
 
 from archdsl.lower.build import lower
 from archdsl.lower.module import ArchModule, with_tables
+from archdsl.lower.state import weights_dtype
 
 
 def sibling(model: ArchModule, form: str) -> ArchModule:
-    """The model in another form, in evaluation: it holds the very tensors of `model`, so what is trained there is used here. Made once, kept with
-    the model. Raises ArchError A0501 for a form that it does not have, TypeError for a model of which archdsl knows no forms."""
+    """The model in another form, in evaluation: it holds the very tensors of `model`, so what is trained there is used here. Made once for each type
+    of the weights, kept with the model. Raises ArchError A0501 for a form that it does not have, TypeError for a model of which archdsl knows no
+    forms."""
     source = model.__dict__.get("_source")
     if source is None:
         raise TypeError(f"{type(model).__name__} is no whole model that archdsl has built or opened, so it has no other forms")
-    known: dict[str, ArchModule] = model.__dict__.setdefault("_forms", {})
-    if form not in known:
-        made = lower(source.graph, device="meta", dtype=model.definition.dtype, form=form, source=source)
+    known: dict[Any, ArchModule] = model.__dict__.setdefault("_forms", {})
+    key = form, weights_dtype(model)
+    if key not in known:
+        made = lower(source.graph, device="meta", dtype=key[1], form=form, source=source)
         with_tables(made)
-        known[form] = made
-    made = known[form]
+        known[key] = made
+    made = known[key]
     share(made, model, dict(source.graph.parameters()))
     return made.eval()
 

@@ -45,6 +45,9 @@ def init_state(model: ArchModule, batch: int = 1, length: int | None = None, **s
     if missing:
         raise ValueError(f"init_state: give the size{'s' * (len(missing) > 1)} {', '.join(missing)}, for example init_state({missing[0]} = 8)")
     device, dtype = _device(model), getattr(torch, model.definition.dtype)
+    if (now := weights_dtype(model)) != dtype:
+        raise ValueError(f"init_state: this model was built in {dtype}, and its weights are {now} since: build(form = …, dtype = {now}) and "
+                         "load_state_dict give a model whose state is of that type")
     return {s.address: torch.zeros([_number(x, known) for x in s.type.shape], dtype=torch_dtype(s.type.dtype, dtype), device=device)
             for s in streamed.slots}
 
@@ -67,6 +70,15 @@ def _device(model: ArchModule) -> torch.device:
     return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
+def weights_dtype(model: ArchModule) -> torch.dtype:
+    """The type of the weights whose type the spec leaves open: that of the build, unless the model was moved to another one since."""
+    address = next((a for a, p in model.typed.parameters() if p.type.dtype == "float"), None)
+    if address is None:
+        return getattr(torch, model.definition.dtype)
+    scope, _, name = address.rpartition(".")
+    return getattr(model.get_submodule(scope), name).dtype
+
+
 def row_axis(streamed: Streamed, slot: Slot) -> int | None:
     """The axis of a slot that counts the rows of the batch."""
     return next((i for i, s in enumerate(slot.type.shape) if isinstance(s, Dim) and s == streamed.batch), None)
@@ -81,18 +93,27 @@ def _checked(model: ArchModule, state: State) -> Streamed:
 
 def reorder_state(model: ArchModule, state: State, rows: Any) -> State:
     """The state whose row i is the old row `rows[i]`: for beams, and to drop or repeat rows. `rows`: int64 [new batch]."""
-    streamed = _checked(model, state)
+    streamed, index = _checked(model, state), _rows(rows, "reorder_state")
     found: State = {}
     for slot in streamed.slots:
-        x = state[slot.address]
-        axis = row_axis(streamed, slot)
-        index = torch.as_tensor(rows, dtype=torch.int64, device=x.device)
-        if index.dim() != 1:
-            raise ValueError(f"reorder_state: `rows` lists rows, [n], and is {list(index.shape)}")
-        if axis is not None and index.numel() and not 0 <= int(index.min()) <= int(index.max()) < x.shape[axis]:
-            raise ValueError(f"reorder_state: the state has the rows 0 to {x.shape[axis] - 1}, and `rows` names {index.tolist()}")
-        found[slot.address] = x if axis is None else x.index_select(axis, index)
+        x, axis = state[slot.address], row_axis(streamed, slot)
+        found[slot.address] = x if axis is None else x.index_select(axis, _within(x, axis, index, "reorder_state"))
     return found
+
+
+def _rows(rows: Any, name: str) -> torch.Tensor:
+    """Rows as int64 [n]. Raises ValueError for what lists none: a mask of rows is not their numbers."""
+    index = rows if isinstance(rows, torch.Tensor) else torch.as_tensor(list(rows))
+    if index.dim() != 1 or index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
+        raise ValueError(f"{name}: `rows` lists the numbers of rows, int64 [n]: this is {index.dtype} {list(index.shape)}")
+    return index.to(torch.int64)
+
+
+def _within(x: torch.Tensor, axis: int, index: torch.Tensor, name: str) -> torch.Tensor:
+    """The rows, on the device of the state. Raises ValueError for rows that it does not have."""
+    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < x.shape[axis]:
+        raise ValueError(f"{name}: the state has the rows 0 to {x.shape[axis] - 1}, and `rows` names {index.tolist()}")
+    return index.to(x.device)
 
 
 def reset_state(model: ArchModule, state: State, rows: Iterable[int]) -> State:
@@ -100,22 +121,21 @@ def reset_state(model: ArchModule, state: State, rows: Iterable[int]) -> State:
     streamed = _checked(model, state)
     if not streamed.rows and any(s.address == "position" for s in streamed.slots):
         raise ValueError("reset_state: the rows of this model's batch share their positions, so one row cannot begin anew")
-    index = torch.as_tensor(list(rows), dtype=torch.int64)
+    index = _rows(rows, "reset_state")
     found: State = {}
     for slot in streamed.slots:
         x, axis = state[slot.address], row_axis(streamed, slot)
         if axis is None or not index.numel():
             found[slot.address] = x
             continue
-        if not 0 <= int(index.min()) <= int(index.max()) < x.shape[axis]:
-            raise ValueError(f"reset_state: the state has the rows 0 to {x.shape[axis] - 1}, and `rows` names {index.tolist()}")
         fresh = state["position"].to(x.dtype) if slot.address == "start" else 0
-        found[slot.address] = x.index_fill(axis, index.to(x.device), fresh)
+        found[slot.address] = x.index_fill(axis, _within(x, axis, index, "reset_state"), fresh)
     return found
 
 
 def stack_states(model: ArchModule, states: list[State]) -> State:
-    """One state of several, row behind row. They are at the same position (rows may have begun at different ones)."""
+    """One state of several, row behind row. They are at the same position (rows may have begun at different ones), with room for as many. Raises
+    ValueError for states that differ in more than their rows."""
     streamed = streamed_of(model)
     if not states:
         raise ValueError("stack_states: at least one state is needed")
@@ -124,10 +144,9 @@ def stack_states(model: ArchModule, states: list[State]) -> State:
     found: State = {}
     for slot in streamed.slots:
         parts, axis = [s[slot.address] for s in states], row_axis(streamed, slot)
-        if axis is None:
-            if any(not torch.equal(p, parts[0]) for p in parts):
-                raise ValueError(f"stack_states: the states differ in `{slot.address}`")
-            found[slot.address] = parts[0]
-        else:
-            found[slot.address] = torch.cat(parts, axis)
+        kinds = {(p.dtype, tuple(s for i, s in enumerate(p.shape) if i != axis)) for p in parts}
+        if len(kinds) > 1 or axis is None and any(not torch.equal(p, parts[0]) for p in parts):
+            shown = ", ".join(f"{p.dtype} {list(p.shape)}" for p in parts) if len(kinds) > 1 else ", ".join(str(p.tolist()) for p in parts)
+            raise ValueError(f"stack_states: the states differ in `{slot.address}`: {shown}")
+        found[slot.address] = parts[0] if axis is None else torch.cat(parts, axis)
     return found

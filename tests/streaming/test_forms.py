@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import archdsl
+from archdsl.lower.state import stack_states
 from tests.streaming.forms import agree, close, inputs_of
 
 SMALL: dict[str, tuple[str | None, dict[str, Any]]] = {
@@ -123,7 +124,13 @@ def test_bad_states(llama: Any):
     for call, told in (
         (lambda: step.init_state(0), "batch"), (lambda: step.init_state(2, 0), "length"), (lambda: step.init_state(2, True), "length"),
         (lambda: step.reorder_state(state, [0, 5]), "rows 0 to 1"), (lambda: step.reset_state(state, [-1]), "rows 0 to 1"),
-        (lambda: step.reorder_state({}, [0]), "not the state"),
+        (lambda: step.reorder_state({}, [0]), "not the state"), (lambda: step.reset_state(state, torch.tensor([True, False])), "numbers of rows"),
+        (lambda: step.reset_state(state, [0.5]), "numbers of rows"), (lambda: step.reorder_state(state, [True, False]), "numbers of rows"),
+        (lambda: step.reorder_state(state, [[0]]), "numbers of rows"),
+        (lambda: stack_states(step, [state, step.init_state(1, 5)]), r"differ in `layers.0.attn.keys`: .* \[2, 2, 8, 32\], .* \[1, 2, 5, 32\]"),
+        (lambda: stack_states(step, [state, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}]), "differ in .*float32"),
+        (lambda: stack_states(step, [state, {**state, "position": state["position"] + 1}]), "differ in `position`: 0, 1"),
+        (lambda: stack_states(step, []), "at least one state"),
     ):
         with pytest.raises(ValueError, match=told):
             call()

@@ -133,6 +133,10 @@ def test_weights_are_those_of_the_model(pairs: Any):
 @pytest.mark.parametrize(("settings", "told"), [
     ({"max_new_tokens": 0}, "max_new_tokens"), ({"temperature": -1}, "temperature"), ({"temperature": float("nan")}, "temperature"),
     ({"temperature": 1, "top_k": 0}, "top_k"), ({"temperature": 1, "top_p": 0}, "top_p"), ({"top_k": 3}, "draws nothing"),
+    ({"temperature": "hot"}, "temperature"), ({"temperature": True}, "temperature"), ({"temperature": 1, "top_p": "all"}, "top_p"),
+    ({"temperature": 1, "seed": 1.5}, "seed"), ({"temperature": 1, "seed": 2**70}, "seed"), ({"beams": None}, "beams"),
+    ({"beams": 2, "length_penalty": float("nan")}, "length_penalty"), ({"beams": 2, "length_penalty": "x"}, "length_penalty"),
+    ({"eos": 1.5}, "eos"), ({"eos": True}, "eos"), ({"eos": "</s>"}, "eos"), ({"eos": torch.tensor([0.5])}, "eos"),
     ({"beams": 2, "temperature": 1}, "beams"), ({"beams": 99}, "vocabulary"), ({"eos": VOCAB}, "eos"), ({"max_new_tokens": 100}, "64 positions"),
 ])
 def test_bad_settings(pairs: Any, settings: dict[str, Any], told: str):
@@ -143,10 +147,38 @@ def test_bad_settings(pairs: Any, settings: dict[str, Any], told: str):
 @pytest.mark.parametrize(("prompts", "told"), [
     ([], "no prompt"), ([[]], "prompt 0"), (torch.zeros(3, dtype=torch.int64), "batch, length"), ([[0.5]], "prompt 0"), ([[-1]], "0 or above"),
     ([1, 2], r"into brackets, `\[\[1, 2, 3\]\]`"), ([[10_000]], "the token id 10000, and the model has fewer"),
+    (None, "a list of sequences of token ids"), (5, "a list of sequences of token ids"), ([None], "prompt 0"), ([[1], [1, None]], "prompt 1"),
+    ([[2**70]], "prompt 0"), ([{1, 2}], "prompt 0"), ([[True]], "prompt 0"), (torch.zeros(2, 0, dtype=torch.int64), "prompt 0"),
 ])
 def test_bad_prompts(pairs: Any, prompts: Any, told: str):
     with pytest.raises(ValueError, match=told):
         archdsl.generate(pairs["llama"][0], prompts)
+
+
+def test_prompts_and_ends_of_other_kinds(pairs: Any):
+    """Whatever gives token ids; a temperature close to 0 draws the likeliest."""
+    ours, _ = pairs["llama"]
+    free = archdsl.generate(ours, [[1, 2]], 6)[0]
+    for prompts in (iter([[1, 2]]), [range(1, 3)], ((1, 2),), [torch.tensor([1, 2], dtype=torch.int32)]):
+        assert torch.equal(archdsl.generate(ours, prompts, 6)[0], free)
+    for temperature in (1e-30, 1e-320):
+        assert torch.equal(archdsl.generate(ours, [[1, 2]], 6, temperature=temperature)[0], free)
+    ends = free[4:5]
+    assert torch.equal(archdsl.generate(ours, [[1, 2]], 6, eos=ends)[0], archdsl.generate(ours, [[1, 2]], 6, eos=int(ends))[0])
+
+
+def test_models_moved_to_another_type():
+    """Of a model in float32 made float64, the forms are float64 too; one without numbers is refused."""
+    settings = {"vocab": VOCAB, "d": 32, "depth": 1, "heads": 4, "kv_heads": 2, "hidden": 48}
+    spec = archdsl.load("llama")
+    model = spec.build(**settings)
+    expected = archdsl.generate(model, [[1, 2, 3]], 5)
+    assert torch.equal(archdsl.generate(model.double(), [[1, 2, 3]], 5)[0], expected[0])
+    assert torch.equal(archdsl.generate(model.float(), [[1, 2, 3]], 5)[0], expected[0])
+    with pytest.raises(ValueError, match=r"built in torch.float32, and its weights are torch.bfloat16 since: build\(form = …, dtype"):
+        spec.build(form="step", **settings).bfloat16().init_state(1, 8)
+    with pytest.raises(ValueError, match="a model on the meta device holds no numbers"):
+        archdsl.generate(spec.build(device="meta", **settings), [[1]])
 
 
 @pytest.mark.parametrize("prompts", ["text", b"text", ["a", "b"]])
