@@ -15,6 +15,7 @@ from archdsl.ops.registry import LENGTH
 from archdsl.records import replace
 from archdsl.streaming.definition import DOCUMENTS, PLACES, POSITION, START, Context, Definition, Made, Session
 from archdsl.streaming.model import Slot, Source, Streamed
+from archdsl.streaming.nodes import rule
 from archdsl.streaming.rows import NoRows
 
 
@@ -46,7 +47,7 @@ class _Root:
         none, tables = (False,) * len(graph.inputs), (None,) * len(graph.inputs)
         context = Context(frozenset((axis,)), frozenset(), {axis: 1} if self.form == "step" else {}, none, none, tables, self.batch, self.rows)
         guards, longest = self._guards(graph, axis)
-        definition = Definition(Session(self.form, axis), graph, context)
+        definition = Definition(Session(self.form, axis, rule), graph, context)
         if self.form == "packed":
             return self._packed(definition, guards)
         grows = any(LENGTH in symbols(s) for _, t, *_ in definition.slots for s in t.shape)

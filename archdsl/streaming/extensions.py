@@ -1,0 +1,96 @@
+"""Ops that declare how they go on from a state, each replaced by its extension, or by itself within each document."""
+from __future__ import annotations
+
+from typing import Any
+
+from archdsl.elaborate.ops import parameters
+from archdsl.flatten import copy_node, map_values
+from archdsl.graph import Node, TensorType, Value
+from archdsl.ops.registry import Extension, OpError, find
+from archdsl.streaming import pairs
+from archdsl.streaming.axes import operands
+from archdsl.streaming.definition import DOCUMENTS, POSITION, START, Definition, Known
+from archdsl.streaming.packing import packed_mask
+from archdsl.streaming.rows import NoRows
+
+
+def extended(d: Definition, node: Node, known: Known) -> bool:
+    """Replaces an op by its extension; False where it acts on each position alone."""
+    op = find(node.op)
+    assert op is not None and op.stream is not None
+    if any(d.pairs.get(v, pairs.WITH_KEYS) != pairs.WITH_KEYS for v in node.operands()):
+        raise d.refuse(node, "its bias counts queries and keys in another order")
+    types: dict[str, Any] = dict(node.attrs)
+    time: dict[str, tuple[int, ...]] = {}
+    for name, value in operands(node):
+        types[name] = tuple(v.type for v in value) if isinstance(value, tuple) else value.type if isinstance(value, Value) else value
+        if isinstance(value, Value):
+            time[name] = tuple(i - len(value.shape) for i, s in enumerate(value.shape) if d.at.is_time(s))
+            if any(d.at.timed(s) and not d.at.is_time(s) for s in value.shape):
+                time[name] = (*time[name], 0)  # no axis: the rule will not know it
+    if d.session.form == "packed" and node.op == "attention" and {n: a for n, a in time.items() if a} == dict.fromkeys("qkv", (-2,)):
+        _pack(d, node, known)  # later positions of the document as well
+        return True
+    try:
+        extension = op.stream(time, **types)
+    except OpError as e:
+        raise d.refuse(node, e.message, help=e.help or ()) from None
+    if extension is None:
+        return False
+    if extension.within is not None and _first_channels(*(dict(operands(node))[n] for n in extension.within[:2])):
+        extension = extension.within[2]
+    if any(known[v] in d.rows.held for v in node.operands()):
+        raise NoRows(f"{node.op} takes positions that differ from row to row")
+    if d.session.form == "packed":
+        _pack(d, node, known)
+    else:
+        _extend(d, node, known, extension)
+    return True
+
+
+def _pack(d: Definition, node: Node, known: Known) -> None:
+    """The same op, in which no position sees another document."""
+    new = copy_node(node, known.__getitem__)
+    if node.op == "attention":
+        new.attrs["mask"] = packed_mask(new.attrs["mask"], d.counter(DOCUMENTS), d.nodes)
+    elif find(f"{node.op}_packed") is not None:
+        new.op, new.args = f"{node.op}_packed", (*new.args, d.counter(DOCUMENTS))
+    else:
+        raise d.refuse(node, "it knows no borders between documents")
+    d.put(node, new, known)
+
+
+def _extend(d: Definition, node: Node, known: Known, extension: Extension) -> None:
+    """The op that goes on from a state, its states as slots."""
+    made = find(extension.op)
+    assert made is not None, extension.op
+    before = {name: d.slot(name, t, node.span) for name, t in extension.states.items()}
+    given = {**dict(operands(node)), **node.attrs, **extension.attrs}
+    args: list[Any] = []
+    attrs: dict[str, Any] = {}
+    for p in parameters(extension.op):
+        if p.name in before:
+            args.append(before[p.name][2])
+        elif p.name == POSITION or p.name == START and d.at.batch is not None and d.at.by_row:
+            args.append(d.counter(p.name))
+        elif p.operand:
+            args.append(map_values(given.get(p.name), known.__getitem__, d.at.dims))
+        else:
+            attrs[p.name] = map_values(given.get(p.name, p.default), known.__getitem__, d.at.dims)
+    own = tuple(TensorType(t.dtype, tuple(d.size(s) for s in t.shape)) for t in node.types)
+    new = Node(extension.op, tuple(args), attrs, (*own, *(v.type for *_, v in before.values())), node.span, node.name)
+    for i, name in enumerate(before, len(own)):
+        new.call_result(i, name)
+    d.put(node, new, known)
+    d.slots += [(name, t, value, after) for (name, t, value), after in zip(before.values(), new.values[len(own):])]
+    if extension.op == "last":
+        d.last.update(node.values)
+
+
+def _first_channels(part: Value, whole: Value) -> bool:
+    """Whether a value is `whole[..., :n]`."""
+    if part.node.op != "slice" or part.node.args[0] != whole:
+        return False
+    *others, (kind, *bounds) = part.node.attrs["items"]
+    return all(i == ("slice", None, None, None) for i in others) and len(others) == len(whole.shape) - 1 and kind == "slice" and \
+        bounds[0] in (None, 0) and bounds[2] in (None, 1)
