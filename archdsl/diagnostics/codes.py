@@ -42,7 +42,7 @@ OWNERS = (
     "archdsl.search.errors",     # A080x spaces
     "archdsl.supernet.errors",   # A084x supernets
     "archdsl.lints",             # A07 lints
-    "archdsl.search.evaluators.errors",  # A0813, A0814 evaluators
+    "archdsl.search.evaluators.errors",  # A0813 to A0819 evaluators
     "archdsl.study.errors",      # A082x, A083x studies
     "archdsl.draw.errors",       # A066x pictures
     "archdsl.cli.errors",        # A06 command line, A09 internal

@@ -53,6 +53,11 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     return model
 
 
+def instance(definition: Definition, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None) -> ArchModule:
+    """One class of a lowered model by itself, its weights without values. Raises ArchError A0513 for one with an extern block."""
+    return _Builder(torch.device(device), float_type(dtype), 0, {}).module(definition)
+
+
 def _known(graph: Graph, bind: Mapping[str, Any]) -> None:
     """Every class is for an extern block of the graph. Raises A0513."""
     known = {n.attrs["block"] for g in graph.definitions() for n in g.nodes if n.op == "extern"}

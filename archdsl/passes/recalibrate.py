@@ -11,6 +11,7 @@ from archdsl.passes.edit import Edit
 from archdsl.passes.registry import graph_pass
 
 if TYPE_CHECKING:
+    from archdsl.lower.statistics import Moments
     from archdsl.passes.model import Model
 
 
@@ -62,44 +63,19 @@ def measure(model: Model, context: Context, *, batch: int) -> dict[str, Any]:
     moments = _moments(model, data, batch, {mean for mean, _ in pairs})
     out: dict[str, Any] = {}
     for mean, variance in pairs:
-        count, mu, squares = moments[mean]
-        out[mean], out[variance] = mu.tolist(), (squares / (count - 1)).tolist()
+        out[mean], out[variance] = moments[mean].mean.tolist(), moments[mean].variance.tolist()
     return out
 
 
-def _moments(model: Model, data: Data, batch: int, wanted: set[str]) -> dict[str, tuple[int, Any, Any]]:
-    """Address of a running mean -> how many numbers reached a channel of its norm, their mean and the sum of squared deviations, in float64."""
-    import torch
+def _moments(model: Model, data: Data, batch: int, wanted: set[str]) -> dict[str, Moments]:
+    """Address of a running mean -> what reaches its norm. A norm that was not selected normalises as in evaluation."""
+    from archdsl.lower.statistics import moments
 
-    from archdsl.lower.parts import PhaseOp
-
-    built: Any = model.build().eval()
+    built: Any = model.build()
     owners = {id(b): a for a, b in built.named_buffers(remove_duplicate=False) if a in wanted}
-    found: dict[str, tuple[int, Any, Any]] = {}
-
-    def see(module: PhaseOp, operands: tuple[Any, ...]) -> None:
-        address = owners.get(id(operands[3]))
-        module.train(address is not None)  # a norm that was not selected normalises as in evaluation
-        if address is not None:
-            x = operands[0].double().transpose(0, 1).flatten(1)
-            found[address] = _joined(found.get(address), x.shape[1], x.mean(1), (x - x.mean(1, keepdim=True)).square().sum(1))
-
-    for m in built.modules():
-        if isinstance(m, PhaseOp) and m.op == "batch_norm":
-            m.register_forward_pre_hook(see)
-    with torch.no_grad():
-        for inputs in data.batches(batch):
-            try:
-                built(*(x.to(model.float_type) if x.is_floating_point() else x for x in inputs))
-            except ValueError as fault:  # torch: "Expected more than 1 value per channel when training"
-                raise data.wrong(str(fault), "give more samples, or another `batch`") from None
-    return found
-
-
-def _joined(known: tuple[int, Any, Any] | None, count: int, mean: Any, squares: Any) -> tuple[int, Any, Any]:
-    """The moments of two sets together (Chan, Golub and LeVeque 1979)."""
-    if known is None:
-        return count, mean, squares
-    n, both = known[0], known[0] + count
-    gap = mean - known[1]
-    return both, known[1] + gap * (count / both), known[2] + squares + gap.square() * (n * count / both)
+    inputs = (tuple(x.to(model.float_type) if x.is_floating_point() else x for x in given) for given in data.batches(batch))
+    try:
+        found = moments(built, inputs, lambda mean: id(mean) in owners)
+    except ValueError as fault:  # torch: "Expected more than 1 value per channel when training"
+        raise data.wrong(str(fault), "give more samples, or another `batch`") from None
+    return {owners[id(m.running[0])]: m for m in found}

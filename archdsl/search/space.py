@@ -49,7 +49,7 @@ class SearchSpace:
                  read: Sequence[Limit] | None = None) -> None:
         written = _written(spec, name)
         self.trials = Trials(spec, variant)
-        self.spec, self.variant, self.name = self.trials.spec, variant, name
+        self.spec, self.variant, self.name, self.given = self.trials.spec, variant, name, tuple(limits)
         self.header = self.trials.header
         self.limits = read_limits(self.spec, tuple(limits), written) if read is None else list(read)
         self.transforms = spec.transforms(variant)

@@ -11,10 +11,11 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError
 from archdsl.records import replace
 from archdsl.search.model import Candidate
+from archdsl.specfiles import write_files
 from archdsl.study.engine import Limits
 from archdsl.study.errors import named
 from archdsl.study.measure import Job, Workplace
-from archdsl.study.plan import FILE, read_plan, write_files, write_plan
+from archdsl.study.plan import FILE, read_plan, write_plan
 from archdsl.study.pool import Pool
 from archdsl.study.store import Result
 

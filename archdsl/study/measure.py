@@ -17,6 +17,8 @@ from archdsl.search.model import Candidate, Evaluator, Objective, Space
 from archdsl.study.store import Result
 
 LONGEST = 300  # characters of a reason
+CHECKPOINTS = "checkpoints"
+"""The folder in a study's where an evaluator keeps what trials of the same candidate go on from."""
 
 
 @record(frozen=True)
@@ -49,10 +51,13 @@ def seed_of(seed: int, key: str) -> int:
 
 
 class Meter:
-    """An evaluator that is set up, with the costs that are objectives as well."""
+    """An evaluator that is set up, with the costs that are objectives as well. `folder`: the study's; an evaluator that has a `keep_in` is told of a
+    place in it."""
 
-    def __init__(self, space: Space, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
+    def __init__(self, space: Space, evaluator: Evaluator, objectives: Sequence[Objective], folder: str | None = None) -> None:
         self.space, self.evaluator, self.objectives = space, evaluator, tuple(objectives)
+        if folder is not None and hasattr(evaluator, "keep_in"):
+            evaluator.keep_in(os.path.join(folder, CHECKPOINTS))  # type: ignore[attr-defined]
         evaluator.setup(space, objectives)
 
     @classmethod
@@ -64,7 +69,7 @@ class Meter:
         module, _, name = place.space.partition(":")
         space = getattr(importlib.import_module(module), name)(place.folder)
         rule, options = read_evaluator(place.evaluator)
-        return cls(space, rule.body(**options), read_objectives(place.objectives))
+        return cls(space, rule.body(**options), read_objectives(place.objectives), place.folder)
 
     def __call__(self, job: Job, candidate: Candidate | None = None) -> Result:
         """The values, or why there are none. Ctrl-C is not caught."""

@@ -1,7 +1,6 @@
 """What a study is to find out: everything that determines its archive, kept in study.json beside the spec and all that the spec imports."""
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -110,28 +109,6 @@ def read_objectives(texts: Sequence[str]) -> tuple[Objective, ...]:
 
 
 # ---------------------------------------------------------------- specs
-def spec_files(spec: Spec) -> dict[str, str]:
-    """Name below the spec's folder -> text, of the spec and everything beside it that it imports; the spec comes first."""
-    texts = {os.path.basename(spec.module.source.path): spec.module.source.text}
-    folder = spec.module.folder
-    for path, module in spec.module.library.read.items():
-        if not module.is_library and folder is not None:
-            texts[os.path.relpath(path, os.path.realpath(folder))] = module.source.text
-    return texts
-
-
-def digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def write_files(folder: str, texts: dict[str, str]) -> None:
-    """Writes a spec and its imports into a folder."""
-    for name, text in texts.items():
-        path = os.path.join(folder, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_whole(path, text.encode())
-
-
 def open_spec(folder: str, plan: Plan) -> Spec:
     """The spec as it was when the study began."""
     from archdsl.spec import load

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from archdsl.records import record
 from archdsl.search.evaluators.texts import canonical, read_evaluator
 from archdsl.search.registry import STRATEGIES
+from archdsl.specfiles import digest, spec_files
 from archdsl.study.engine import Engine, InProcess, Limits
 from archdsl.study.errors import wrong_number
 from archdsl.study.measure import Meter, Workplace
-from archdsl.study.plan import Plan, digest, open_space, open_spec, read_objectives, read_plan, spec_files
+from archdsl.study.plan import Plan, open_space, open_spec, read_objectives, read_plan
 from archdsl.study.run import Search
 from archdsl.study.study import Study, created, resumed
 from archdsl.version import VERSION
@@ -145,7 +146,7 @@ def _engine(study: Study, space: Space, hands: Hands, space_from: str) -> Engine
         if limited or plan.asynchronous or hands.engine != "local":
             what = "limits of a trial are kept" if limited else "an asynchronous search runs" if plan.asynchronous else "Ray runs trials"
             raise wrong_number(f"{what} by workers, and there are none", "--workers 0", "give it one: `--workers 1`")
-        return InProcess(Meter(space, rule.body(**options), plan.objectives))
+        return InProcess(Meter(space, rule.body(**options), plan.objectives, os.path.abspath(study.folder)))
     place = Workplace(space_from, os.path.abspath(study.folder), plan.evaluator, tuple(map(str, plan.objectives)), os.getcwd(),
                       tuple(os.path.abspath(p) for p in sys.path if p))
     if hands.engine == "ray":

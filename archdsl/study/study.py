@@ -6,8 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from archdsl.specfiles import write_files
 from archdsl.study.errors import about, named, unwritable, wrong_number
-from archdsl.study.plan import FILE, Plan, differences, read_plan, write_files, write_plan
+from archdsl.study.plan import FILE, Plan, differences, read_plan, write_plan
 from archdsl.study.store import DATABASE, Entry, Store
 
 if TYPE_CHECKING:

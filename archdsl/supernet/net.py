@@ -7,6 +7,7 @@ left out cost nothing, and what `extract` gives is bit for bit what was trained.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,6 +60,20 @@ class Supernet(nn.Module):
         for key, held in self.widest.held.items():
             self._register(key, held, initials, seed, torch.device(device))
         self.current: Candidate = self.largest
+        self.task: str | None = None  # what it is trained for, told in its folder
+
+    @property
+    def identity(self) -> str:
+        """The same for supernets of one space in one element type: one may go on with the training of the other."""
+        from archdsl.supernet.folder import identity
+
+        return identity(self)
+
+    def prepare(self, folder: Path) -> None:
+        """Writes what its folder holds beside weights: the spec, the space. Raises ArchError A0627."""
+        from archdsl.supernet.folder import prepare
+
+        prepare(self, folder)
 
     def _register(self, key: Key, held: Held, initials: dict[int, Initial], seed: int, device: torch.device) -> None:
         """One weight under its address; under `ADDRESS@RANK` where another arm gives that address another number of axes."""

@@ -16,7 +16,7 @@ from archdsl.lazy import torch
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Source, Span
 from archdsl.training import checkpoint
-from archdsl.training.folder import prepare
+from archdsl.training.folder import Trainable, identity, prepare
 from archdsl.training.groups import Group, Grouped, grouped
 from archdsl.training.progress import bar
 from archdsl.training.schedule import Schedule, schedule
@@ -35,7 +35,7 @@ Batches = Callable[[int], Any] | Sequence[Any]
 class Run:
     """A training: what hooks are given after each step, and what `fit` returns. `step`: how many steps are done; `log`: a row for each of them."""
 
-    model: ArchModule
+    model: Any
     optimizer: torch.optim.Optimizer
     steps: int
     step: int = 0
@@ -51,11 +51,12 @@ def adamw(groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, betas=(0.9, 0.95))
 
 
-def fit(model: ArchModule, objective: Objective | Task, batches: Batches, groups: Sequence[Group] = (), *, steps: int, seed: int = 0,
+def fit(model: ArchModule | Trainable, objective: Objective | Task, batches: Batches, groups: Sequence[Group] = (), *, steps: int, seed: int = 0,
         lr: float = 1e-3, weight_decay: float = 0.0, schedule: str | Schedule = "constant", warmup: int = 0, clip: float | None = None,
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = adamw, hooks: Sequence[Hook] = (),
-        out: str | os.PathLike[str] | None = None, every: int = 100, resume: bool = False, settings: Mapping[str, Any] | None = None) -> Run:
-    """Trains a model that archdsl built, on the device on which it is.
+        out: str | os.PathLike[str] | None = None, every: int = 100, resume: bool = False, settings: Mapping[str, Any] | None = None,
+        until: int | None = None) -> Run:
+    """Trains a model that archdsl built, or a supernet, on the device on which it is.
 
     objective: a task, or `(model, batch, step) -> (loss, logs)`: a scalar tensor, and numbers by name for the log. batches: a function of the step
     (from 0), such as `task.batches(…)`, or a sequence, taken round and round. groups: `(SELECTOR, {"lr", "weight_decay", "frozen"})`; of several that
@@ -65,17 +66,20 @@ def fit(model: ArchModule, objective: Objective | Task, batches: Batches, groups
 
     out: a folder, which then holds the compiled model with its weights, a checkpoint of every `every` steps and of the last, and log.jsonl.
     resume: go on from its last checkpoint: weights, optimiser and log are bit by bit those of a training that was not interrupted, on the same
-    machine with the same number of threads. `settings` (JSON) tells what else has to be the same, such as the data.
+    machine with the same number of threads. `settings` (JSON) tells what else has to be the same, such as the data. until: stop behind that step, as
+    one that is interrupted there, with a checkpoint.
 
     torch's random numbers are seeded by (seed, step) within a step, and are what they were before when `fit` returns; those of Python and NumPy are
     left alone. Raises ArchError A0563, A0599 for groups, A0594 to A0596 for the folder, A0597 for a loss that is not finite, A0627 for a folder that
     cannot be written; TypeError and ValueError for other arguments.
     """
-    _check(model, steps, every, clip, out, resume)
+    _check(model, steps, every, clip, out, resume, groups)
+    until = _until(until, steps)
     named = schedule if isinstance(schedule, str) else f"{schedule.__module__}.{getattr(schedule, '__qualname__', type(schedule).__qualname__)}"
     factor = _schedule(schedule, steps, warmup)
-    found = grouped(model, groups, lr, weight_decay)
-    what = {"graph": model.typed.hash, "steps": steps, "seed": seed, "lr": lr, "weight_decay": weight_decay, "schedule": named, "warmup": warmup,
+    module: Any = model
+    found = grouped(module, groups, lr, weight_decay)
+    what = {"graph": identity(model), "steps": steps, "seed": seed, "lr": lr, "weight_decay": weight_decay, "schedule": named, "warmup": warmup,
             "clip": clip, "groups": [[s, dict(g)] for s, g in groups], "optimizer": getattr(optimizer, "__qualname__", str(optimizer)),
             "settings": dict(settings or {})}
     folder = Path(out) if out is not None else None
@@ -87,21 +91,21 @@ def fit(model: ArchModule, objective: Objective | Task, batches: Batches, groups
             _restore(run, saved, found, hooks)
         elif folder is not None:
             prepare(model, folder, seed)
-            checkpoint.write(folder, 0, what, _state(run, found, hooks), model)
-        _loop(run, objective, _batches(batches), found, factor, seed, clip, hooks, folder, every, what)
+            checkpoint.write(folder, 0, what, _state(run, found, hooks), module)
+        _loop(run, objective, _batches(batches), found, factor, seed, clip, hooks, folder, every, what, until)
     return run
 
 
 def _loop(run: Run, objective: Any, batch: Callable[[int], Any], found: Grouped, factor: Schedule, seed: int, clip: float | None,
-          hooks: Sequence[Hook], folder: Path | None, every: int, what: dict[str, Any]) -> None:
+          hooks: Sequence[Hook], folder: Path | None, every: int, what: dict[str, Any], until: int) -> None:
     lrs = [g["lr"] for g in found.groups]
     parameters = [p for g in found.groups for p in g["params"]]
     call: Objective = getattr(objective, "objective", objective)
     log = checkpoint.Log(folder, run.step)
     run.log = log.rows
     try:
-        with bar(type(run.model).__name__, run.steps, run.step) as show, _random(run.model):
-            for step in range(run.step, run.steps):
+        with bar(type(run.model).__name__, until, run.step) as show, _random(run.model):
+            for step in range(run.step, until):
                 torch.manual_seed(_key(seed, step))
                 run.model.train()
                 rate = factor(step)
@@ -119,7 +123,7 @@ def _loop(run: Run, objective: Any, batch: Callable[[int], Any], found: Grouped,
                 log.add({**row, **{k: float(v) for k, v in logs.items()}})
                 for hook in hooks:
                     hook(run)
-                if folder is not None and (run.step % every == 0 or run.step == run.steps):
+                if folder is not None and (run.step % every == 0 or run.step == until):
                     checkpoint.write(folder, run.step, what, _state(run, found, hooks), run.model)
                 show(run.step, value)
     finally:
@@ -156,14 +160,14 @@ def _key(seed: int, step: int) -> int:
 
 
 @contextmanager
-def _random(model: ArchModule) -> Iterator[None]:
+def _random(model: Any) -> Iterator[None]:
     devices = sorted({t.device.index or 0 for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
         yield
 
 
 @contextmanager
-def _frozen(model: ArchModule, names: list[str]) -> Iterator[None]:
+def _frozen(model: Any, names: list[str]) -> Iterator[None]:
     """Without gradients for these parameters, as long as training lasts."""
     own = dict(model.named_parameters())
     changed = [own[n] for n in names if own[n].requires_grad]
@@ -177,10 +181,13 @@ def _frozen(model: ArchModule, names: list[str]) -> Iterator[None]:
 
 
 # ---------------------------------------------------------------- arguments
-def _check(model: Any, steps: Any, every: Any, clip: Any, out: Any, resume: bool) -> None:
+def _check(model: Any, steps: Any, every: Any, clip: Any, out: Any, resume: bool, groups: Sequence[Group]) -> None:
     from archdsl.lower.module import ArchModule
 
-    if not isinstance(model, ArchModule) or "archdsl" not in model.__dict__:
+    if isinstance(model, Trainable):
+        if groups:
+            raise TypeError(f"fit: groups select parameters of a model, and a {type(model).__name__} is none")
+    elif not isinstance(model, ArchModule) or "archdsl" not in model.__dict__:
         raise TypeError(f"fit trains a model that archdsl built, not {type(model).__name__}")
     if model.__dict__.get("_streamed") is not None:
         raise ValueError("fit trains a model in the form `parallel`: forms with state are those of evaluation")
@@ -191,6 +198,14 @@ def _check(model: Any, steps: Any, every: Any, clip: Any, out: Any, resume: bool
         raise error("A0599", f"`clip` is a number above 0, not {clip!r}", Span(Source("settings", f"clip = {clip}"), 0, len(f"clip = {clip}")))
     if resume and out is None:
         raise ValueError("fit: `resume` needs the folder `out`")
+
+
+def _until(until: Any, steps: int) -> int:
+    if until is None:
+        return steps
+    if not isinstance(until, int) or isinstance(until, bool) or not 1 <= until <= steps:
+        raise ValueError(f"fit: `until` is one of the {steps} steps, not {until!r}")
+    return until
 
 
 def _schedule(given: str | Schedule, steps: int, warmup: int) -> Schedule:

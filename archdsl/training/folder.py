@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.source import Source, Span
@@ -10,6 +10,25 @@ from archdsl.training.checkpoint import LOG, STATE, read_settings
 
 if TYPE_CHECKING:
     from archdsl.lower.module import ArchModule
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What `fit` trains beside a model: a torch module that says itself what it is and what its folder holds."""
+
+    @property
+    def identity(self) -> str:
+        """The same for those whose training one may go on with."""
+        ...
+
+    def prepare(self, folder: Path) -> None:
+        """Writes what a folder holds beside weights and checkpoints. Raises ArchError A0627 for one that cannot be written."""
+        ...
+
+
+def identity(model: ArchModule | Trainable) -> str:
+    """What tells one model from another: of a compiled one the hash of its graph."""
+    return model.identity if isinstance(model, Trainable) else model.typed.hash
 
 
 def refuse_another(out: Path) -> None:
@@ -28,10 +47,13 @@ def refuse_another(out: Path) -> None:
                     help=("`--resume` goes on with it (`resume = True` in Python)", "another folder takes a new one"))
 
 
-def prepare(model: ArchModule, out: Path, seed: int) -> None:
+def prepare(model: ArchModule | Trainable, out: Path, seed: int) -> None:
     """Writes the folder of a model that is not there yet: graph, PyTorch, weights, manifest. Raises ArchError A0595 for a folder with a training
     and for a model that no spec gives, A0521 for a folder that is not ours, A0627 for one that cannot be written."""
     refuse_another(out)
+    if isinstance(model, Trainable):
+        model.prepare(out)
+        return
     if _holds(model, out):
         return
     from archdsl.store import compile_to

@@ -7,8 +7,9 @@ from archdsl.diagnostics.model import ArchError, error
 from archdsl.source import NOWHERE, Span
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from archdsl.elaborate.model import Elaborated, InputSpec
-    from archdsl.lower.module import ArchModule
     from archdsl.tasks.model import Axis, Task
 
 
@@ -49,7 +50,7 @@ def _knob_help(made: Elaborated, value: int, wanted: int) -> tuple[str, ...]:
     return (f"set it: `--set {fitting[0]}={wanted}`",) if len(fitting) == 1 else ()
 
 
-def check_call(model: ArchModule, task: Task, size: int, made: Elaborated | None = None) -> None:
+def check_call(model: Module, task: Task, size: int, made: Elaborated | None = None) -> None:
     """Calls the model in evaluation on a batch of `size`. Raises ArchError A0593 where it refuses them, or gives scores of another shape."""
     import torch
 

@@ -556,6 +556,26 @@ def no_data(monkeypatch: Any) -> Any:
     return parse("digits")
 
 
+@case("A0818")
+def supernet_of_another_space(_: Any) -> Any:
+    from archdsl.search.evaluators.supernet import Inherited
+    from archdsl.supernet.folder import save
+
+    text = ("use std.linear {{ Linear }}\n"
+            "model M(d: int = 4 in {{4, {}}})(x: [B, 1, 8, 8]) -> y: [B, 10] {{\n"
+            "  return rearrange(x, [B, c, h, w] -> [B, (c h w)]) |> Linear(d) as a |> Linear(10) as b\n}}\n")
+    save(archdsl.loads(text.format(8)).supernet(), "net")
+    return Inherited("net", task="digits").setup(archdsl.loads(text.format(16).replace("= 4", "= 16")).space(limits=["params > 1200"]), ())
+
+
+@case("A0819")
+def no_table_of_latencies(_: Any) -> Any:
+    from archdsl.search.latency import Latency
+
+    write("latency.db", "These are notes about latencies, not a database of any kind.\n" * 20)
+    return Latency(table="latency.db")
+
+
 @case("A0841")
 def beyond_the_supernet(_: Any) -> Any:
     text = ("use std.linear {{ Linear }}\n"

@@ -170,6 +170,26 @@ def test_a_longer_training_goes_on(tmp_path):
     assert fit(part, TASK, TASK.batches(), steps=8, out=tmp_path / "out", resume=True).step == 8  # nothing left to do
 
 
+@pytest.mark.parametrize("how", [{"schedule": "cosine", "warmup": 2}, {"schedule": lambda step: 1 / (1 + step)}])
+def test_part_of_a_training(tmp_path, how):
+    """`until`: the same steps as the whole training has, and a checkpoint to go on from; the rate is that of all steps."""
+    whole, part, alone = net(), net(), net()
+    run = fit(whole, TASK, TASK.batches(size=4), steps=9, **how)
+    first = fit(part, TASK, TASK.batches(size=4), steps=9, until=4, out=tmp_path / "out", every=100, **how)
+    assert (first.step, first.steps) == (4, 9) and first.log == run.log[:4]
+    second = fit(alone, TASK, TASK.batches(size=4), steps=9, out=tmp_path / "out", resume=True, **how)
+    assert second.log == run.log
+    same(alone.state_dict(), whole.state_dict())
+    with pytest.raises(ValueError, match="`until` is one of the 9 steps, not 10"):
+        fit(net(), TASK, TASK.batches(size=4), steps=9, until=10)
+
+
+def test_supernets_have_no_groups():
+    spec = archdsl.loads(NET.replace("d: int = 8", "d: int = 8 in {8, 16}"), "net.arch")
+    with pytest.raises(TypeError, match="a Supernet is none"):
+        fit(spec.supernet(), TASK, TASK.batches(size=4), [("embed", {"lr": 0.1})], steps=1)
+
+
 def test_an_interrupted_line_of_the_log_is_dropped(tmp_path):
     fit(net(), TASK, TASK.batches(), steps=4, out=tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")

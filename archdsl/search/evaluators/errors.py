@@ -1,4 +1,4 @@
-"""The pages of the codes A0813 and A0814: evaluators."""
+"""The pages of the codes A0813, A0814 and A0816 to A0819: evaluators."""
 from __future__ import annotations
 
 from archdsl.diagnostics.codes import Code
@@ -18,5 +18,29 @@ CODES = {
         "where Python finds modules. It is called with the candidate, a mapping address -> value, and with those of `seed`, `fidelity`, `spec` and "
         "`space` that its signature names; it returns a mapping of names to numbers.",
         bad="archdsl search vit --objective accuracy:max --evaluator mine:evaluate -o study",
+    ),
+    "A0816": Code(
+        "an evaluator cannot work with this option",
+        "`device` is one that torch finds on this machine: `cpu`, `cuda`, `cuda:1`; counts of steps, batches and samples are 1 at least. With "
+        "`--engine ray`, each worker looks for the device on its own machine.",
+        bad="archdsl search vit --objective latency_ms:min --evaluator latency:gpu --workers 0 --budget 4 -o study",
+    ),
+    "A0817": Code(
+        "there is no supernet in this folder",
+        "`--evaluator supernet:FOLDER` reads what `archdsl.supernet.training.train_supernet(spec, task, steps, out = FOLDER)` or "
+        "`archdsl.supernet.folder.save` wrote: supernet.json, the spec and weights.safetensors. The folder lacks one of them, or they do not belong "
+        "together: a library of another version may give the candidates other weights.",
+        bad="archdsl search vit --objective accuracy:max --evaluator supernet:missing --workers 0 --budget 4 -o study",
+    ),
+    "A0818": Code(
+        "the supernet is of another space",
+        "A candidate is evaluated on its part of the supernet's weights, so it has to be a candidate of the space that the supernet was trained for: "
+        "the same spec and variant, and limits that are no wider. A supernet that was saved without a task needs one: "
+        "`supernet(folder = \"…\", task = \"digits\")`.",
+    ),
+    "A0819": Code(
+        "the table of latencies cannot be used",
+        "What was measured is kept in a SQLite file, `archdsl/latency.db` in the user's cache folder unless the evaluator is told another one: "
+        "`latency(table = \"FILE\")`. It cannot be opened or written, or it is no such table. It can be deleted at any time.",
     ),
 }

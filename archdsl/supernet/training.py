@@ -1,0 +1,38 @@
+"""Training a supernet on a task, in a folder that the evaluator `supernet` reads."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archdsl.spec import Spec
+    from archdsl.tasks.model import Task
+    from archdsl.training.fit import Run
+
+
+def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathLike[str] | None = None, *, space: str | None = None,
+                   variant: str | None = None, limits: Iterable[str] = (), size: int = 32, count: int = 4, distil: bool = True, split: bool = False,
+                   seed: int = 0, device: Any = "cpu", dtype: Any = None, resume: bool = False, **how: Any) -> Run:
+    """Trains the supernet of `spec.space(space, variant, limits)`: each step the largest candidate, the smallest and `count` − 2 drawn ones, as
+    `Sandwich` says (`distil`, `split`), on batches of `size`. `how`: lr, weight_decay, schedule, warmup, clip, every, optimizer, hooks, as of `fit`.
+
+    Gives `fit`'s `Run`, whose `model` is the supernet. With `out`, a folder then holds it, and `resume` goes on bit by bit from its last checkpoint.
+    Raises ArchError A0593 for a task that does not fit the candidates, those of `spec.space` and of `fit`, ValueError as `Sandwich`.
+    """
+    from archdsl.supernet.sandwich import Sandwich
+    from archdsl.tasks.registry import parse
+    from archdsl.training.fit import fit
+    from archdsl.training.interface import check_call, check_inputs
+
+    known = parse(task) if isinstance(task, str) else task
+    objective = Sandwich(known, count, seed, distil, split)
+    net = spec.supernet(space, variant, limits, seed, device, dtype)
+    for candidate in (net.largest, net.smallest):
+        made = net.space.model(candidate)
+        check_inputs(made, known, size)
+        net.set(candidate)
+        check_call(net, known, size, made)
+    net.task = known.text
+    data: Mapping[str, Any] = {"task": known.text, "data": known.digest, "batch": size, "count": count, "distil": distil, "split": split}
+    return fit(net, objective, known.batches("train", size, seed, device), steps=steps, seed=seed, out=out, resume=resume, settings=data, **how)
