@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def space():
     return archdsl.loads(CONV).space()
 
 
-def trained(space, folder: Path | None = None, **how) -> Trained:
+def trained(space, folder: Path | None = None, **how: Any) -> Trained:
     evaluator = Trained(**{"task": "digits", "steps": 12, "batch": 16, "lr": 1e-2, **how})
     if folder is not None:
         evaluator.keep_in(str(folder))
@@ -157,8 +158,10 @@ def test_a_study_gives_the_folder(tmp_path: Path, monkeypatch):
 
 
 def test_training_that_cannot_be(space):
-    for how, said in (({"task": MQAR}, "does not fit the task `mqar`"), ({"task": "digit"}, "there is no task `digit`"), ({"device": "gpu"}, "A0816"),
-                      ({"steps": 0}, "`steps` cannot be 0"), ({"schedule": "stairs"}, "`schedule` cannot be stairs"), ({"lr": -1.0}, "A0599")):
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"task": MQAR}, "does not fit the task `mqar`"), ({"task": "digit"}, "there is no task `digit`"), ({"device": "gpu"}, "A0816"),
+        ({"steps": 0}, "`steps` cannot be 0"), ({"schedule": "stairs"}, "`schedule` cannot be stairs"), ({"lr": -1.0}, "A0599")]
+    for how, said in wrong:
         with pytest.raises(ArchError, match=said):
             trained(space, **how)
     with pytest.raises(ArchError, match=r"the loss is (nan|inf)"):
@@ -206,7 +209,7 @@ def test_inherited_accuracy_is_that_of_the_extracted_candidate(folder: Path, spa
     x = torch.cat([task.batch("train", i, 32)["image"] for i in range(3)])
     for seed in range(3):
         c = space.sample(seed)
-        model = net.extract(net.space.candidate(dict(c)))
+        model: Any = net.extract(net.space.candidate(dict(c)))
         h = x
         for stage in model.stages:  # each batch is normalised by its own statistics
             h = F.conv2d(h, stage.unit.w, padding=stage.unit.w.shape[-1] // 2, stride=2)
