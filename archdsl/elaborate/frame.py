@@ -10,7 +10,7 @@ from archdsl import shapes
 from archdsl.diagnostics.model import Collector, error
 from archdsl.dims import Dim, Size
 from archdsl.elaborate.builder import Builder
-from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_FAULTS, MAX_STEPS, checked, limit
+from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_FAULTS, MAX_STEPS, Ration, checked, limit
 from archdsl.elaborate.values import POISON, Bound, Defaults, Late, OpRef, Poisoned, RecordValue, is_list, show
 from archdsl.graph import Graph, InitExpr, Mask, Value, structure
 from archdsl.records import field, record
@@ -112,6 +112,7 @@ class Session:
         self.variants: Any = None  # by name, once they have been read
         self.steps = 0
         self.budget = MAX_STEPS
+        self.ration: Ration | None = None  # work that may be given up
         self.shared = False  # one budget for several elaborations
         self.weights: dict[int, tuple[Any, tuple[int, int]]] = {}
         self.long: dict[int, tuple[Any, Any]] = {}
@@ -205,6 +206,8 @@ class Session:
 
     def step(self, span: Span, n: int = 1) -> None:
         self.steps += n
+        if self.ration is not None:
+            self.ration.pay(n)
         if self.steps > self.budget:
             raise error("A0602", f"this spec needs more than {self.budget:,} elaboration steps", span, "the budget ran out here",
                         help="shorten the loops, or nest fewer blocks that apply their argument several times")

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from fractions import Fraction
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, error
@@ -35,7 +36,31 @@ MAX_GUARDS = 500  # conditions on run-time sizes
 MAX_ADDRESS = 1_000  # characters of an address inside one block
 MAX_WEIGHTS = 200_000  # of a model, each copy counted
 MAX_NODES = 1_000_000  # ops that a model runs, each as often as it runs
+CLOCK = 50  # steps, after which a ration looks at the clock
 MAX_AXES = 64  # torch has no tensors of more
+
+
+class Spent(Exception):
+    """A ration is used up."""
+
+
+class Ration:
+    """How much work may go into what could as well be left undone, as trying out fixes: `steps` of elaboration and, as not all work is counted in
+    them, `seconds` of this process's CPU."""
+
+    __slots__ = ("_next", "steps", "until")
+
+    def __init__(self, steps: int, seconds: float):
+        self.steps, self.until = steps, process_time() + seconds
+        self._next = steps - CLOCK
+
+    def pay(self, steps: int) -> None:
+        """Raises Spent when there is not so much left."""
+        self.steps -= steps
+        if self.steps <= self._next:
+            self._next = self.steps - CLOCK
+            if self.steps < 0 or process_time() > self.until:
+                raise Spent
 
 
 class TooMuch(ValueError):

@@ -6,7 +6,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label
 from archdsl.elaborate.frame import Session
-from archdsl.elaborate.limits import MAX_STEPS, room
+from archdsl.elaborate.limits import MAX_STEPS, Ration, Spent, room
 from archdsl.incremental.kept import Kept
 from archdsl.incremental.pieces import Reader, Reading
 from archdsl.modules import Library, Module
@@ -32,10 +32,11 @@ class Checked:
 
 
 class Checker:
-    """Checks versions of the text of one file. Spans of a version's tree and models lie in pieces, which later versions move."""
+    """Checks versions of the text of one file. Spans of a version's tree and models lie in pieces, which later versions move. `ration`: what all
+    checks together may cost."""
 
-    def __init__(self, path: str):
-        self.path, self.folder = path, os.path.dirname(os.path.realpath(path))
+    def __init__(self, path: str, lints: bool = True, ration: Ration | None = None):
+        self.path, self.folder, self.lints, self.ration = path, os.path.dirname(os.path.realpath(path)), lints, ration
         self.reader = Reader()
         self.begin()
 
@@ -44,6 +45,7 @@ class Checker:
         self.reader.known.clear()
         self.library = Library()
         self.session = Session(self.library)
+        self.session.ration = self.ration
         self.kept = Kept()
         self.meaning: dict[str, Any] = {}
         self.alive: list[Any] = []
@@ -54,26 +56,22 @@ class Checker:
         """Whether it would be well to begin anew, when there is time."""
         return len(self.alive) >= VERSIONS // 2
 
-    @property
-    def work(self) -> int:
-        """The steps that the last check took, without those of results that were known."""
-        return max(self.session.steps - self.kept.spared, 0)
-
     def check(self, text: str) -> Checked:
-        """Everything that is wrong with a version. It never raises ArchError."""
+        """Everything that is wrong with a version. It never raises ArchError; with a ration, Spent."""
         source = Source(self.path, text)
         if len(self.alive) >= VERSIONS or self._changed_beside():
             self.begin()
         with no_collection():
             found = self._check(source)
         if found is None or _about_limits(found.diagnostics) or self.session.steps > MAX_STEPS // 2 or self.library.left < MAX_TOKENS // 2:
+            if self.ration is not None:
+                raise Spent
             found = self._cold(source)
         self._forget_broken()
         return found
 
     def _check(self, source: Source) -> Checked | None:
         self.library.left, self.session.variants, self.session.steps = MAX_TOKENS, None, 0
-        self.kept.spared = 0
         self.session.graphs.clear()  # a graph of an earlier version knows only where it stood then
         try:
             with room(Span(source, 0, 0)):
@@ -88,7 +86,7 @@ class Checker:
                 if not module.diagnostics:
                     self.kept.doubtful = set()
                     self.meaning = _meaning(module)
-                _, diagnostics = check_module(module, self.session, True, self.kept)
+                _, diagnostics = check_module(module, self.session, self.lints, self.kept)
         except ArchError:
             return None
         return Checked(source, module, _sorted(map(absolute, diagnostics)))
@@ -101,7 +99,7 @@ class Checker:
         """The same without what is known: limits count all the work there is."""
         self.begin()
         module = Library().open(source, self.folder)
-        return Checked(source, module, check_text(source.text, self.path, lints=True, trials=False))
+        return Checked(source, module, check_text(source.text, self.path, self.lints, trials=False))
 
     # ---------------------------------------------------------------- what an edit reaches
     def _changed(self, module: Module) -> set[str]:

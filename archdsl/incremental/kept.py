@@ -27,7 +27,6 @@ class Kept:
 
     def __init__(self) -> None:
         self.doubtful: set[int] = set()
-        self.spared = 0  # steps that results took which were known
         self._models: dict[Any, tuple[Elaborated, int, Any]] = {}
         self._resolved: dict[int, tuple[Any, Uses]] = {}
         self._linted: dict[int, tuple[Any, Survey, list[Diagnostic]]] = {}
@@ -45,7 +44,6 @@ class Kept:
         found = self._models.get(key)
         if found is not None:
             session.steps += found[1]
-            self.spared += found[1]
             return found[0]
         before = session.steps if session.shared else 0
         made = make()

@@ -198,8 +198,8 @@ _KINDS: tuple[tuple[Maker, frozenset[str], bool, bool], ...] = (
     (_comma, frozenset(("A0110",)), False, True),
     (_axes, frozenset(("A0308",)), False, True),
     (_parts_of_sizes, SHAPES, False, False),
-    (_exchanged_arguments, RULES, True, False),
     (_exchanged_settings, RULES, True, False),
+    (_exchanged_arguments, RULES, True, False),
     (_other_values, frozenset(("A0204",)), False, True),
     (_missing, frozenset(("A0203",)), False, True),
 )

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import re
-from time import process_time
 
 from archdsl.diagnostics.fixing import apply
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
+from archdsl.elaborate.limits import Ration, Spent
 from archdsl.incremental.check import Checker
 from archdsl.records import record, replace
 from archdsl.source import Source, Span
@@ -14,8 +14,8 @@ from archdsl.trials.beyond import beyond
 from archdsl.trials.candidates import groups
 
 MOST_FAULTS = 6  # of a text; where more is wrong, none of it is looked into
-WORK = 150_000  # steps of elaboration for all trials of a text: about half a second
-SECONDS = 1.0  # of this process, after which no further trial starts: not all work is counted in steps
+WORK = 150_000  # steps of elaboration for all trials of a text
+SECONDS = 0.5  # of CPU, for all trials of a text as well
 TRIAL = 1_500  # steps that reading and comparing cost
 OFFERED = 3  # fixes of one fault
 
@@ -32,29 +32,29 @@ class Proof:
 
 def tried(found: list[Diagnostic], source: Source, spent: float = 0.0, most: int = WORK) -> list[Diagnostic]:
     """The faults of a text: of each, the fixes that were found to be right, if there are such; without those that follow from another one.
-    `spent`: seconds that checking the text took."""
+    `spent`: seconds that checking the text took. What there is no time to try is offered as it was."""
     errors = [d for d in found if d.severity == "error"]
     if spent > SECONDS / 2 or not 0 < len(errors) <= MOST_FAULTS or any(d.code == "A0602" for d in errors):
         return found
-    search = Search(source, errors, most)
+    search = Search(source, errors, Ration(most, SECONDS))
     proofs = {i: search.prove(i, d) for i, d in enumerate(errors) if d.span.source.path == source.path}
     follow = _consequences(proofs)
     told = {id(d): _told(d, proofs.get(i, [])) for i, d in enumerate(errors)}
     gone = {id(errors[i]) for i in follow}
     out = [told.get(id(d), d) for d in found if id(d) not in gone]
-    return [*out, *beyond(out, source, search.errors_in)]
+    try:
+        return [*out, *beyond(out, source, search.errors_in)]
+    except Spent:
+        return out
 
 
 class Search:
-    """One text, its errors, and how much work is left."""
+    """One text, its errors, and how much work may go into them. `spent`: all of it has."""
 
-    def __init__(self, source: Source, errors: list[Diagnostic], most: int):
-        self.source, self.errors, self.left, self.until = source, errors, most, process_time() + SECONDS
-        self.checker = Checker(source.path)
+    def __init__(self, source: Source, errors: list[Diagnostic], ration: Ration):
+        self.source, self.errors, self.ration, self.spent = source, errors, ration, False
+        self.checker = Checker(source.path, lints=False, ration=ration)
         self.module = parse_some(source, MAX_TOKENS)[0]
-
-    def _pay(self) -> None:
-        self.left -= TRIAL + self.checker.work
 
     def prove(self, number: int, d: Diagnostic) -> list[Proof]:
         """The fixes of one fault that are right."""
@@ -71,15 +71,22 @@ class Search:
                 key = tuple((span.start, span.end, new) for span, new in fix.edits)
                 if key in seen or any(span.source.path != self.source.path for span, _ in fix.edits):
                     continue
-                if self.left <= 0 or process_time() > self.until or len(right) >= (2 if group.alone else OFFERED):
+                if self.spent or len(right) >= (2 if group.alone else OFFERED):
                     break
                 seen.add(key)
-                mends = self.mends(fix)
-                if number in mends and (fix in d.fixes or self.sound(number, fix, mends)):
-                    right.append(Proof(fix, mends))
-            if not (group.alone and len(right) > 1):
+                right += self.tried(number, d, fix)
+            if not group.alone or len(right) == 1 and not self.spent:
                 out += right
         return out
+
+    def tried(self, number: int, d: Diagnostic, fix: Fix) -> list[Proof]:
+        """One proof, or none."""
+        try:
+            mends = self.mends(fix)
+            right = number in mends and (fix in d.fixes or self.sound(number, fix, mends))
+        except Spent:
+            self.spent, right, mends = True, False, frozenset[int]()
+        return [Proof(fix, mends)] if right else []
 
     def sound(self, number: int, fix: Fix, mends: frozenset[int]) -> bool:
         """Whether nothing is wrong behind a fix and the first fixes of the other faults: a text with a fault is not looked through to the end."""
@@ -98,9 +105,8 @@ class Search:
 
     def errors_in(self, text: str) -> list[Diagnostic]:
         """What is wrong with another text."""
-        after = [d for d in self.checker.check(text).diagnostics if d.severity == "error"]
-        self._pay()
-        return after
+        self.ration.pay(TRIAL)
+        return [d for d in self.checker.check(text).diagnostics if d.severity == "error"]
 
     def mends(self, fix: Fix) -> frozenset[int]:
         """The faults that are gone behind a fix; none where a new one has come."""

@@ -5,7 +5,9 @@ import pytest
 
 from archdsl.diagnostics.fixing import apply
 from archdsl.diagnostics.model import Diagnostic
+from archdsl.elaborate import limits
 from archdsl.spec import check_text
+from archdsl.trials import search
 
 USE = "use std.linear { Linear }\nuse std.mixer { Attention }\nuse std.norm { RMSNorm }\nuse std.channel { SwiGLU }\n"
 NET = USE + """
@@ -113,10 +115,27 @@ def test_a_field_of_a_record_outside_of_its_domain():
 
 
 def test_a_slow_text_is_not_tried(monkeypatch: pytest.MonkeyPatch):
-    from archdsl.trials import search
-
     monkeypatch.setattr(search, "SECONDS", -1.0)
     assert [f.title for f in planted("Linear(vocab)", "Linear()").fixes] == []
+
+
+def test_a_trial_is_given_up_when_its_ration_is_used_up(monkeypatch: pytest.MonkeyPatch):
+    """A fix of a model of many blocks is not tried to the end; it is offered as before."""
+    text = NET.replace("depth: int = 3", "depth: int = 100").replace("Linear(vocab)", "Linear(2 * vocab)")
+    paid: list[int] = []
+    pay = limits.Ration.pay
+    monkeypatch.setattr(limits.Ration, "pay", lambda ration, steps: (paid.append(steps), pay(ration, steps))[1])
+    monkeypatch.setattr(search, "SECONDS", 1000.0)  # steps alone count
+    before = check_text(text, "a.arch", trials=False)
+    for most in (0, 500, 2_000, 5_000):
+        paid.clear()
+        assert search.tried(before, before[0].span.source, most=most) == before
+        assert sum(paid) <= most + paid[-1] + limits.CLOCK
+    paid.clear()
+    found = search.tried(before, before[0].span.source, most=10_000)  # enough for one of two
+    assert [f.title for f in found[0].fixes] == ["declare `[B, T, 22]`"]
+    found = search.tried(before, before[0].span.source)
+    assert [f.title for f in found[0].fixes] == ["replace by `vocab`", "declare `[B, T, 22]`"]
 
 
 def test_a_far_name_is_offered_when_the_nearest_does_not_fit():
