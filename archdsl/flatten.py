@@ -9,6 +9,7 @@ from archdsl.graph import Graph, InitExpr, Mask, Node, Param, TensorType, Value
 from archdsl.records import replace
 
 Select = Callable[[Node], bool]
+_PLAIN = frozenset((int, float, str, bool, type(None)))
 
 
 def flatten(graph: Graph) -> Graph:
@@ -127,12 +128,15 @@ def copy_node(node: Node, known: Callable[[Value], Value], prefix: str = "", dim
 
 def map_values(value: Any, known: Callable[[Value], Any], dims: Mapping[str, Size] = {}) -> Any:
     """Operands or an attribute with every tensor sent through `known` and every size substituted."""
-    if isinstance(value, Value):
+    kind = value.__class__
+    if kind is Value:
         return known(value)
-    if isinstance(value, Mask):
-        return Mask(value.kind, tuple(map_values(a, known, dims) for a in value.args))
-    if type(value) in (tuple, list):
-        return tuple(map_values(v, known, dims) for v in value)
+    if kind in _PLAIN:
+        return value
+    if kind is tuple or kind is list:
+        return tuple([map_values(v, known, dims) for v in value])
+    if kind is Mask:
+        return Mask(value.kind, tuple([map_values(a, known, dims) for a in value.args]))
     if isinstance(value, Dim):
         return _size(value, dims)
     return value

@@ -90,7 +90,12 @@ class Node:
     def operands(self) -> list[Value]:
         """The tensor operands, nested tuples and masks included."""
         found: list[Value] = []
-        _gather(self.args, found)
+        for a in self.args:  # here once more: this is asked very often
+            kind = a.__class__
+            if kind is Value:
+                found.append(a)
+            elif kind is tuple:
+                _gather(a, found)
         for attribute in self.attrs.values():
             if type(attribute) is Mask:
                 found += attribute.tensors()

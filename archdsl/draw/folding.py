@@ -8,11 +8,11 @@ from archdsl.elaborate.values import is_list
 from archdsl.graph import Graph, Mask, Node, Value
 from archdsl.ops.registry import find
 from archdsl.records import field, record, replace
+from archdsl.repeats import fold
 
 if TYPE_CHECKING:
     from archdsl.draw.view import Item
 
-LONGEST = 32  # layers in a pattern
 FEW = 3  # plain ops in a row become one from here on; and so many names are told
 Container = Callable[..., Any]
 
@@ -114,27 +114,8 @@ def _layers(parts: list[Part], container: Container) -> Part:
 
 
 def repeats(parts: list[Part], container: Container) -> list[Part]:
-    """Neighbours folded, the repetition that saves most first: `a b a b a b c c` is `(a b) × 3, c × 2`."""
-    while (found := _best(parts)) is not None:
-        start, period, count = found
-        group = parts[start : start + period * count]
-        parts = [*parts[:start], _repeat(group, period, count, container), *parts[start + period * count :]]
-    return parts
-
-
-def _best(parts: list[Part]) -> tuple[int, int, int] | None:
-    """(start, period, count) of the repetition that hides most items, of the shortest period where several do."""
-    best: tuple[int, int, int] | None = None
-    hidden = 0
-    keys = [p.key for p in parts]
-    for period in range(1, min(LONGEST, len(keys) // 2) + 1):
-        run = 0
-        for i in range(period, len(keys)):
-            run = run + 1 if keys[i] is not None and keys[i] == keys[i - period] else 0
-            count = run // period + 1
-            if count > 1 and run % period == 0 and (count - 1) * period > hidden:
-                best, hidden = (i + 1 - count * period, period, count), (count - 1) * period
-    return best
+    """Neighbours that look the same, and patterns of them, as one."""
+    return fold(parts, lambda p: p.key, lambda group, period, count: _repeat(group, period, count, container))
 
 
 def _repeat(group: list[Part], period: int, count: int, container: Container) -> Part:

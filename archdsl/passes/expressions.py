@@ -17,7 +17,7 @@ CLOSED, WEIGHT, DATA = range(3)
 def stages(flat: Flat) -> dict[int, int]:
     """The stage of each node by id: computed from nothing, from weights, or from data (inputs, draws, run-time sizes, the phase)."""
     out: dict[int, int] = {}
-    for n in ordered(flat.nodes):
+    for n in flat.order():
         out[id(n)] = WEIGHT if n.op == "param" else max((out[id(v.node)] for v in n.operands()), default=CLOSED) if own_stage(n) == CLOSED else DATA
     return out
 
@@ -99,10 +99,14 @@ class _Names:
     """Addresses for new weights."""
 
     def __init__(self, flat: Flat, still: set[str], stage: dict[int, int]):
-        self.flat, self.taken = flat, set(still)
-        self.taken |= {a for a in flat.params if a not in flat.was_read}
+        self.flat = flat
+        self.taken: set[str] = set()
+        self.above: set[str] = set()  # what is taken
+        for a in (*still, *(a for a in flat.params if a not in flat.was_read)):
+            self._take(a)
         self.owners = {s.path for s in flat.scopes}
-        self.busy = {s.path for n in flat.live() if stage[id(n)] == DATA for s in flat.scope(n).chain()}
+        homes = {id(s): s for n in flat.live() if stage[id(n)] == DATA for s in (flat.scope(n),)}
+        self.busy = {s.path for home in homes.values() for s in home.chain()}
 
     def own(self, value: Value, scope: Scope) -> list[str]:
         """The weights of a scope that an expression could stand for, those of its shape first, then those with as many axes."""
@@ -121,11 +125,20 @@ class _Names:
         return self._take(next(a for n in names if self._free(a := scope.prefix + n) and a not in self.owners))
 
     def _free(self, address: str) -> bool:
-        return address not in self.taken and not any(t.startswith(f"{address}.") or address.startswith(f"{t}.") for t in self.taken)
+        return address not in self.taken and address not in self.above and self.taken.isdisjoint(_above(address))
 
     def _take(self, address: str) -> str:
         self.taken.add(address)
+        self.above.update(_above(address))
         return address
+
+
+def _above(address: str) -> Iterator[str]:
+    """The addresses that an address lies below: `a`, `a.b` of `a.b.c`."""
+    at = address.find(".")
+    while at >= 0:
+        yield address[:at]
+        at = address.find(".", at + 1)
 
 
 def _operand(user: Node, value: Value) -> str:

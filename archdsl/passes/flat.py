@@ -80,6 +80,8 @@ class Flat:
         self.root = Scope(graph)
         self._owners(graph, "")
         self._users: dict[Value, dict[int, Node]] = {}
+        self._order: list[Node] | None = None  # until the next edit
+        self._live: list[Node] | None = None
         known: dict[Value, Value] = {}
         self._enter(self.root, known, {})
         for node in self.nodes:
@@ -149,8 +151,19 @@ class Flat:
         """Whether exactly one node reads a value, and no caller does."""
         return len(self._users.get(value, {})) == 1 and self.given(value) is None
 
+    def order(self) -> list[Node]:
+        """All nodes, operands first."""
+        if self._order is None:
+            self._order = ordered(self.nodes)
+        return self._order
+
     def live(self) -> list[Node]:
         """The nodes that a result, an emitted value or an effect needs, in order of evaluation."""
+        if self._live is None:
+            self._live = self._needed()
+        return self._live
+
+    def _needed(self) -> list[Node]:
         roots = [v.node for v in (*self.outputs, *self.root.emits.values(), *self.root.inputs)]
         roots += [n for n in self.nodes if n.op in ("update", "extern") or n.op == "phase" and any(n.attrs[k].has_effect for k in ("train", "eval"))]
         seen: set[int] = set()
@@ -208,6 +221,7 @@ class Flat:
             if id(node) not in kept:
                 self.set(node, *map_values(node.args, lambda v: new if v == old else v),
                          **{k: map_values(v, lambda v: new if v == old else v) for k, v in node.attrs.items()})
+        self._changed()
         held = self._held.pop(old, {})
         for scope in held.values():
             if old in scope.outputs or old in scope.emits.values():
@@ -227,6 +241,7 @@ class Flat:
         node.args = args
         node.attrs = {**node.attrs, **attrs}
         self._count(node)
+        self._changed()
         self.touch(self.home[id(node)])
 
     def put(self, node: Node, scope: Scope) -> Node:
@@ -239,7 +254,11 @@ class Flat:
         for v in node.operands():
             self._users.get(v, {}).pop(id(node), None)
         self.nodes.remove(node)
+        self._changed()
         self.touch(self.home.pop(id(node)))
+
+    def _changed(self) -> None:
+        self._order = self._live = None
 
     def touch(self, scope: Scope) -> None:
         for s in scope.chain():
@@ -255,7 +274,7 @@ class Flat:
 
     def retype(self) -> None:
         """Infers the types of all nodes again, in order, from those of weights and inputs."""
-        for node in ordered(self.nodes):
+        for node in self.order():
             if node.op == "param":
                 types = (self.params[node.attrs["path"]].type,)
             elif find(node.op) is None:
@@ -270,6 +289,7 @@ class Flat:
         self.nodes.append(node)
         self.home[id(node)] = scope
         self._count(node)
+        self._changed()
         self.touch(scope)
 
     def _count(self, node: Node) -> None:
@@ -292,6 +312,8 @@ def ordered(nodes: list[Node]) -> list[Node]:
     done: set[int] = set()
     out: list[Node] = []
     for root in nodes:
+        if id(root) in done:
+            continue
         stack = [root]
         while stack:
             n = stack[-1]

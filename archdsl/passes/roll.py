@@ -52,7 +52,8 @@ class _Roll:
     def __init__(self, flat: Flat, dissolved: set[str]):
         self.flat = flat
         self.nodes = flat.live()
-        self.scopes = {id(s): s for n in self.nodes for s in flat.home[id(n)].chain()}  # those that hold live nodes
+        homes = {id(s): s for n in self.nodes for s in (flat.home[id(n)],)}
+        self.scopes = {id(s): s for home in homes.values() for s in home.chain()}  # those that hold live nodes
         self.paths = {s.path for s in self.scopes.values()}
         self.dissolved = set(dissolved)
         self.owner = self._owners()
@@ -74,6 +75,7 @@ class _Roll:
         self.needs: dict[int, dict[Any, None]] = {id(s): {} for s in self.scopes.values()}
         self.gives: dict[int, dict[Any, None]] = {id(s): {} for s in self.scopes.values()}
         self.done: dict[int, Rolled] = {}
+        self.around: dict[int, list[Scope]] = {}
         self._items()
         self._flows()
         self.known = {("weight", a) for a in self.owner} | set(self.made_in)
@@ -129,7 +131,7 @@ class _Roll:
         """The nodes and calls of each body, in order."""
         seen: set[int] = set()
         for n in self.nodes:
-            chain = [s for s in self.flat.home[id(n)].chain() if id(s) not in self.merged]
+            chain = self.bodies(self.flat.home[id(n)])
             for inner, outer in pairwise(chain):
                 if id(inner) in seen:
                     break
@@ -151,24 +153,31 @@ class _Roll:
             self._flow(self.key(v), self.flat.root)
 
     def _flow(self, key: Any, user: Scope) -> None:
-        inside = list(self._bodies(user))
+        inside = self.bodies(user)
         if isinstance(key, tuple):
             owner = self.owner[key[1]]
             made = next(s for s in inside if s.path == owner or _above(s.path, owner))
         else:
             made = self.made_in[key]
-        common = {id(s) for s in self._bodies(made)} & {id(s) for s in inside}
+        outside = self.bodies(made)
+        if inside is outside:
+            return
+        common = set(map(id, outside)).intersection(map(id, inside))
         for s in inside:
             if id(s) in common:
                 break
             self.needs[id(s)][key] = None
-        for s in self._bodies(made):
+        for s in outside:
             if id(s) in common:
                 break
             self.gives[id(s)][key] = None
 
-    def _bodies(self, scope: Scope) -> Any:
-        return (s for s in scope.chain() if id(s) not in self.merged)
+    def bodies(self, scope: Scope) -> list[Scope]:
+        """The bodies that a scope's nodes stand in, from the inside out."""
+        found = self.around.get(id(scope))
+        if found is None:
+            found = self.around[id(scope)] = [s for s in scope.chain() if id(s) not in self.merged]
+        return found
 
     # ---------------------------------------------------------------- definitions
     def run(self) -> Graph:
@@ -285,7 +294,7 @@ class _Definition:
             return self.local[key]
         made = self.roll.made_in[key]
         item: Node | Scope = key.node
-        for s in self.roll._bodies(made):
+        for s in self.roll.bodies(made):
             if s is self.scope:
                 break
             item = s

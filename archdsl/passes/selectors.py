@@ -233,7 +233,7 @@ def _reads(flat: Flat, chosen: Callable[[Node], bool], given: Mapping[int, froze
     a phase are looked into for nodes that are `inside`."""
     made: dict[int, frozenset[str] | None] = {}  # of which weights alone a node is made; None for data
     found: set[str] = set()
-    for n in ordered(flat.nodes):
+    for n in flat.order():
         parts = [made[id(v.node)] for v in n.operands()]
         if n.op == "param":
             made[id(n)] = frozenset((prefix + n.attrs["path"],))

@@ -11,7 +11,7 @@ from archdsl.dims import Size
 from archdsl.graph import Node, Value
 from archdsl.passes.axes import ahead, back
 from archdsl.passes.expressions import DATA, stages
-from archdsl.passes.flat import Flat, ordered
+from archdsl.passes.flat import Flat
 from archdsl.records import field, record
 
 KINDS = ("attention", "conv", "mlp", "other")
@@ -87,7 +87,7 @@ class Branch:
 
 def branches(flat: Flat) -> list[Branch]:
     """The residual branches in order: sums of a value with something computed from it."""
-    nodes = ordered(flat.nodes)
+    nodes = flat.order()
     place = {id(n): i for i, n in enumerate(nodes)}
     out: list[Branch] = []
     for n in nodes:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import archdsl as archdsl_package
 from archdsl.cli.commands.cost import Branch, branches
 from archdsl.cost import Layer
 from archdsl.cost.units import short
@@ -86,6 +87,46 @@ def names(branch: Branch) -> list[str]:
 def test_only_equal_neighbours_fold():
     rows = [row(""), row("a.0"), row("a.1"), row("a.2", 2), row("a.3"), row("a.5"), row("b.6"), row("norm"), row("norm2")]
     assert names(branches(tuple(rows))) == ["a.0-a.1", "a.2", "a.3", "a.5", "b.6", "norm", "norm2"]
+
+
+def periodic(*params: int) -> Branch:
+    return branches((row(""), *(row(f"a.{i}", n) for i, n in enumerate(params)), row("norm")))
+
+
+def told(branch: Branch) -> list[tuple[str, int, int]]:
+    return [(name, b.period, b.row.params) for name, b in zip(names(branch), branch.below)]
+
+
+def test_patterns_fold():
+    """A row of a pattern has the sums of one pass through it; what the pass consists of stands below."""
+    made = periodic(1, 2, 1, 2, 1, 2)
+    assert told(made) == [("a.0-a.5", 2, 3), ("norm", 1, 1)] and told(made.below[0]) == [("a.0", 1, 1), ("a.1", 1, 2)]
+    made = periodic(*(5, 1, 1, 1) * 3, 5, 5)  # as sliding windows and full attention
+    assert told(made) == [("a.0-a.11", 4, 8), ("a.12-a.13", 1, 5), ("norm", 1, 1)]
+    assert told(made.below[0]) == [("a.0", 1, 5), ("a.1-a.3", 1, 1)]
+    made = periodic(*(1, 2, 1, 2, 3, 4) * 2)
+    assert told(made) == [("a.0-a.11", 6, 13), ("norm", 1, 1)]
+    assert told(periodic(1, 2, 3)) == [("a.0", 1, 1), ("a.1", 1, 2), ("a.2", 1, 3), ("norm", 1, 1)]
+
+
+def test_patterns_of_patterns_count_every_pass():
+    made = periodic(*(1, 2, 1, 2, 7) * 3)
+    assert told(made) == [("a.0-a.14", 5, 13), ("norm", 1, 1)]
+    assert sum(b.row.params * (b.ends[1] - b.ends[0] + 1) // b.period for b in made.below[:1]) == 3 * 13
+
+
+@pytest.mark.parametrize("source", ["specs/language/jamba.arch", "specs/language/mamba2_hybrid.arch", "specs/vision/nextvit.arch"])
+def test_a_folded_table_comes_to_the_total(source):
+    found = archdsl_package.load(source).cost()
+    plain = {r.path: r for r in found.layers}
+
+    def layers_of(b: Branch) -> int:
+        return 1 if not b.last else b.ends[1] - b.ends[0] + 1
+
+    root = branches(found.layers)
+    for figure in ("params", "macs"):
+        every = sum(getattr(r, figure) for path, r in plain.items() if path and not any(p and path.startswith(f"{p}.") for p in plain))
+        assert sum(getattr(b.row, figure) * layers_of(b) // b.period for b in root.below) == every
 
 
 def test_layers_that_differ_below_do_not_fold():

@@ -12,7 +12,8 @@ from archdsl.cost.sizes import parse_sizes
 from archdsl.cost.units import seconds, short
 from archdsl.diagnostics.model import error
 from archdsl.files import write_whole
-from archdsl.records import field, record
+from archdsl.records import field, record, replace
+from archdsl.repeats import fold
 from archdsl.source import Source, Span
 
 
@@ -77,20 +78,32 @@ def _decoding(found: Decoding, name: str, plot: str | None, json: bool) -> None:
 # ---------------------------------------------------------------- by layer
 @record()
 class Branch:
-    """A row with those below it; `last` is the name of the last of the equal siblings that it stands for."""
+    """A row with those below it. One that stands for several siblings: `last` is the name of the last of them, `period` how many of them the row is
+    of and stand below it, where they are not all equal."""
 
     name: str
     row: Layer
     below: list[Branch] = field(default_factory=list["Branch"])
     last: str = ""
+    period: int = 1
 
     def figures(self) -> tuple[object, ...]:
         r = self.row
         return r.block, r.params, r.macs, r.saved_bytes, r.output, r.calls, tuple((b.name, b.last, *b.figures()) for b in self.below)
 
+    def look(self) -> tuple[object, ...]:
+        """Equal for siblings of one list that are the same but for their numbers."""
+        inside = tuple(b.look() for b in self.below) if self.period > 1 else self.figures()
+        return self.period, self.ends[1] - self.ends[0], inside
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The numbers of the first and the last in the list."""
+        return _place(self.name)[1], _place(self.last or self.name)[1]
+
 
 def branches(rows: tuple[Layer, ...]) -> Branch:
-    """The rows as a tree in which equal neighbours of one list (layers.3, layers.4, …) are one branch."""
+    """The rows as a tree in which equal neighbours of one list (layers.3, layers.4, …), and patterns of them that repeat, are one branch."""
     root = Branch("", rows[0])
     at = {"": root}
     for row in rows[1:]:
@@ -106,18 +119,31 @@ def branches(rows: tuple[Layer, ...]) -> Branch:
 def _fold(branch: Branch) -> None:
     for b in branch.below:
         _fold(b)
-    kept: list[Branch] = []
+    lists: list[list[Branch]] = []
     for b in branch.below:
-        if kept and _is_next(kept[-1].last or kept[-1].name, b.name) and kept[-1].figures() == b.figures():
-            kept[-1].last = b.name
-        else:
-            kept.append(b)
-    branch.below = kept
+        label, at = _place(b.name)
+        if not (lists and at > 0 and (label, at - 1) == _place(lists[-1][-1].name)):
+            lists.append([])
+        lists[-1].append(b)
+    branch.below = [b for of in lists for b in fold(of, Branch.look, _repeat)]
 
 
-def _is_next(name: str, other: str) -> bool:
-    (a, _, i), (b, _, j) = name.rpartition("."), other.rpartition(".")
-    return a == b and i.isdecimal() and j.isdecimal() and int(j) == int(i) + 1
+def _place(name: str) -> tuple[str, int]:
+    """(label, index) of an item of a list; -1 for what is none."""
+    label, _, index = name.rpartition(".")
+    return (label, int(index)) if index.isdecimal() else (name, -1)
+
+
+def _repeat(group: list[Branch], period: int, count: int) -> Branch:
+    """`count` times the same `period` siblings: one of them, or a row of their sums."""
+    first, last = group[:period], group[-1].last or group[-1].name
+    if period == 1:
+        return replace(first[0], last=last)
+    times = [b.ends[1] - b.ends[0] + 1 if b.period == 1 else (b.ends[1] - b.ends[0] + 1) // b.period for b in first]
+    sums = {f: sum(n * getattr(b.row, f) for b, n in zip(first, times)) for f in ("params", "macs", "saved_bytes")}
+    blocks = list(dict.fromkeys(b.row.block for b in first))
+    row = replace(first[-1].row, block=blocks[0] if len(blocks) == 1 else "", calls=1, **sums)
+    return Branch(first[0].name, row, fold(first, Branch.look, _repeat), last, first[-1].ends[1] - first[0].ends[0] + 1)
 
 
 def _show_layers(found: Cost) -> None:
@@ -128,7 +154,7 @@ def _show_layers(found: Cost) -> None:
 
 def _rows(branch: Branch, depth: int) -> Iterator[tuple[str, ...]]:
     for b in branch.below:
-        name = f"{b.name} to {b.last.rpartition('.')[2]}, each" if b.last else b.name
+        name = f"{b.name} to {b.last.rpartition('.')[2]}, each{f' {b.period}' if b.period > 1 else ''}" if b.last else b.name
         yield ("  " * depth + name, b.row.block if b.row.block != b.name.partition(".")[0] else "", *_cells(b.row))
         yield from _rows(b, depth + 1)
 
