@@ -206,7 +206,7 @@ class Spec:
         if self.transforms(variant):
             from archdsl.passes.model import Model
 
-            return Model.of(self, variant, seed=seed, dtype=dtype, knobs=settings).build(device, emit, flat, bind, form, feed)
+            return Model.of(self, variant, settings, seed=seed, dtype=dtype).build(device, emit, flat, bind, form, feed)
         model: Any = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form, source=source(made),
                            feed=feed)
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,

@@ -71,7 +71,7 @@ def compare(new: Any, old: Any, x: torch.Tensor, step: Any, pairs: int) -> tuple
 def rows(pairs: int, modes: list[str]) -> list[tuple[str, ...]]:
     out = []
     for name, kind, variant, knobs, inputs in SIZES:
-        start = Model.of(archdsl.load(SPEC).models[kind], variant, **knobs)
+        start = Model.of(archdsl.load(SPEC).models[kind], variant, knobs)
         for (form, text), mode in product(FORMS.items(), modes):
             torch._dynamo.reset()
             pair = [m.build() for m in (start.apply(text), start)]

@@ -56,7 +56,7 @@ class Passing:
 
     def model(self, spec: Spec, variant: str | None, knobs: dict[str, Any], **start: Any) -> Model:
         """The model behind all steps."""
-        first = replace(Model.start(spec, variant, knobs=knobs, **start), recipe=self.earlier)
+        first = replace(Model.start(spec, variant, knobs, **start), recipe=self.earlier)
         return first.apply(*spec.steps(variant, knobs), *self.steps, decisions=self.decisions, check=self.check, given=self.given, watch=self.watch)
 
 
@@ -94,21 +94,22 @@ class Model:
     begun: Begun | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, spec: Spec, variant: str | None = None, *, seed: int = 0, dtype: Any = None, weights: Mapping[str, Any] | None = None,
-           source: str | None = None, data: Mapping[str, Any] | None = None, models: Mapping[str, Any] | None = None, **knobs: Any) -> Model:
-        """The model that a spec describes, its own `transform`s applied. `weights`: a state dict under the names of the model before them, or under
-        the foreign names `source`; without it, the initial values for the seed. `data`, `models`: as for `apply`."""
-        start = cls.start(spec, variant, seed=seed, dtype=dtype, weights=weights, source=source, **knobs)
-        return start.apply(*spec.steps(variant, spec._knobs(knobs)), data=data, models=models)
+    def of(cls, spec: Spec, variant: str | None = None, knobs: Mapping[str, Any] | None = None, *, seed: int = 0, dtype: Any = None,
+           weights: Mapping[str, Any] | None = None, source: str | None = None, data: Mapping[str, Any] | None = None,
+           models: Mapping[str, Any] | None = None) -> Model:
+        """The model that a spec describes, its own `transform`s applied. `knobs`: address -> value. `weights`: a state dict under the names of the
+        model before them, or under the foreign names `source`; without it, the initial values for the seed. `data`, `models`: as for `apply`."""
+        start = cls.start(spec, variant, knobs, seed=seed, dtype=dtype, weights=weights, source=source)
+        return start.apply(*spec.steps(variant, dict(knobs or {})), data=data, models=models)
 
     @classmethod
-    def start(cls, spec: Spec, variant: str | None = None, *, seed: int = 0, dtype: Any = None, weights: Mapping[str, Any] | None = None,
-              source: str | None = None, names: Mapping[str, Foreign] | None = None, **knobs: Any) -> Model:
+    def start(cls, spec: Spec, variant: str | None = None, knobs: Mapping[str, Any] | None = None, *, seed: int = 0, dtype: Any = None,
+              weights: Mapping[str, Any] | None = None, source: str | None = None, names: Mapping[str, Foreign] | None = None) -> Model:
         """The model as it is written, before any `transform`; otherwise as `of`. `names`: its foreign names, where the spec does not say them."""
         if not hasattr(spec, "elaborate"):
             raise TypeError(f"a spec is needed, as `archdsl.load` gives, not {type(spec).__name__}: of a model `m` that is built or opened it is "
                             "`m.archdsl.spec`, its weights are `weights = m.state_dict()`")
-        settings = spec._knobs(knobs)
+        settings = dict(knobs or {})
         made = spec.source(variant, settings)
         start = cls(made, Initial(made.graph, seed, dtype), _same(made.graph), dtype=dtype, begun=Begun(spec, variant, settings, names))
         return start if weights is None else start.loaded(weights, source)

@@ -70,8 +70,8 @@ def test_nextvit(variant, fused, left):
     """A map with remainders everywhere: runs of cells that do not divide it, odd halves."""
     peer = random_peer("nextvit_small", depths=(1, 1, 5, 1), num_classes=9)
     spec = archdsl.load(NEXT)
-    before = Model.of(spec, "small", dtype=F64, weights=peer.state_dict(), source="timm", **FEW)
-    made = Model.of(spec, variant, dtype=F64, weights=peer.state_dict(), source="timm", **FEW)
+    before = Model.of(spec, "small", FEW, dtype=F64, weights=peer.state_dict(), source="timm")
+    made = Model.of(spec, variant, FEW, dtype=F64, weights=peer.state_dict(), source="timm")
     theirs, x = fused(peer), image(1, 3, 75, 97)
     with torch.no_grad():
         want = theirs(x)
@@ -83,7 +83,7 @@ def test_nextvit(variant, fused, left):
 def test_nextvit_weights_are_timms():
     """Address by address: what `reparameterize` leaves in each map."""
     peer = random_peer("nextvit_small", depths=(1, 1, 5, 1), num_classes=9)
-    made = Model.of(archdsl.load(NEXT), "small_merged", dtype=F64, weights=peer.state_dict(), source="timm", **FEW)
+    made = Model.of(archdsl.load(NEXT), "small_merged", FEW, dtype=F64, weights=peer.state_dict(), source="timm")
     theirs = merged(peer).state_dict()
     pairs = {"mlp.up": "mlp.fc1", "mhsa.q": "e_mhsa.q", "mhsa.k": "e_mhsa.k", "mhsa.v": "e_mhsa.v"}
     seen = 0
@@ -115,8 +115,8 @@ def test_efficientformer(name, variant):
     """Every norm stands behind a convolution; torch.fx folds them."""
     peer = random_peer(name, num_classes=9)
     spec, x = archdsl.load(FORMER), image(2, 3, 224, 224)
-    before = Model.of(spec, variant.removesuffix("_deploy"), dtype=F64, weights=peer.state_dict(), source="timm", classes=9)
-    made = Model.of(spec, variant, dtype=F64, weights=peer.state_dict(), source="timm", classes=9)
+    before = Model.of(spec, variant.removesuffix("_deploy"), {"classes": 9}, dtype=F64, weights=peer.state_dict(), source="timm")
+    made = Model.of(spec, variant, {"classes": 9}, dtype=F64, weights=peer.state_dict(), source="timm")
     theirs: Any = fuse(peer)
     with torch.no_grad():
         follow(made, before, x, theirs(x))

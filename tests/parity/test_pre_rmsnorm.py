@@ -98,7 +98,7 @@ FORMS = [(None, lambda w: w, "layer"), ("centre()", centred, "rms"), ("centre(co
 
 def start(name: str, knobs: dict[str, Any], **more: Any) -> Model:
     spec = archdsl.load(SPEC).models[name]
-    return Model.of(spec, dtype=F64, weights=random_weights(spec.elaborate(None, {**knobs, **more})), **knobs, **more)
+    return Model.of(spec, None, {**knobs, **more}, dtype=F64, weights=random_weights(spec.elaborate(None, {**knobs, **more})))
 
 
 def sample(name: str, batch: int, length: int = 7) -> torch.Tensor:

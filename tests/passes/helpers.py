@@ -20,7 +20,7 @@ F64 = torch.float64
 def start(spec: Any, variant: str | None = None, **knobs: Any) -> Model:
     """A model in float64 with random non-trivial weights."""
     spec = archdsl.loads(USES + spec, "net.arch") if "model " in spec else archdsl.load(spec)
-    return Model.of(spec, variant, dtype=F64, weights=random_weights(spec.source(variant, knobs)), **knobs)
+    return Model.of(spec, variant, knobs, dtype=F64, weights=random_weights(spec.source(variant, knobs)))
 
 
 def inputs(made: Elaborated, **sizes: int) -> tuple[Any, ...]:

@@ -243,7 +243,7 @@ def test_timm_vit():
     g = torch.Generator().manual_seed(0)
     state = {k: torch.randn(v.shape, generator=g, dtype=F64) * (0.3 if v.dim() > 1 else 0.5) + (v.dim() == 1) for k, v in peer.state_dict().items()}
     peer.load_state_dict(state)
-    model = Model.of(archdsl.load("specs/vision/vit.arch"), dtype=F64, weights=state, source="timm", **VIT)
+    model = Model.of(archdsl.load("specs/vision/vit.arch"), None, VIT, dtype=F64, weights=state, source="timm")
     image = inputs(model.made, B=2)[0]
     for step in FORMS:
         ours, theirs = model.apply(step).build().eval()(image), peer(image)

@@ -39,7 +39,7 @@ def image() -> torch.Tensor:
 
 
 def vit(**how: Any) -> Model:
-    return Model.of(package.load(SPEC), dtype=F64, **VIT, **how)
+    return Model.of(package.load(SPEC), None, VIT, dtype=F64, **how)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -145,7 +145,7 @@ def test_weights_that_moved_keep_their_foreign_names(own, peer, steps):
 def test_weights_that_are_joined_across_names(own):
     """Llama's files have q, k and v apart: no map of whole tensors takes one joined weight to three keys."""
     knobs: dict[str, Any] = {"vocab": 11, "d": 16, "depth": 1, "heads": 2, "kv_heads": 2, "hidden": 12}
-    built = Model.of(package.load("specs/language/llama.arch"), **knobs).apply("join_maps()").build()
+    built = Model.of(package.load("specs/language/llama.arch"), None, knobs).apply("join_maps()").build()
     with pytest.raises(ArchError, match=r"behind `join_maps\(\)`, `layers.0.attn.q.weight`"):
         package.export_weights(built, source="hf")
 
@@ -170,7 +170,7 @@ def test_measured_statistics_go_back_to_timm():
     peer = timm.create_model("efficientformer_l1", num_classes=3).double().eval()
     randomise(peer)
     x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0), dtype=F64)
-    model = Model.of(package.load("specs/vision/efficientformer.arch"), "l1", dtype=F64, weights=peer.state_dict(), source="timm", classes=3)
+    model = Model.of(package.load("specs/vision/efficientformer.arch"), "l1", {"classes": 3}, dtype=F64, weights=peer.state_dict(), source="timm")
     new = model.apply("recalibrate_batch_norm() using calib", data={"calib": {"image": x}}).build().eval()
     before = peer(x)
     state = {k: v for k, v in peer.state_dict().items() if k.endswith(("bias_idxs", "num_batches_tracked"))}

@@ -120,6 +120,16 @@ def test_a_pass_that_is_not_known_says_how_ones_own_are_found():
         Model.of(loads("model M()(x: [B, 4]) -> y: [B, 4] { return x }")).apply("mine_alone()")
 
 
+def test_knobs_may_be_called_as_arguments_are():
+    spec = loads("use std.norm { LayerNorm }\nuse std.linear { Linear }\nuse std.residual { Pre }\n"
+                 "model M(weights: int = 8, source: int = 6)(x: [B, source]) -> y: [B, weights] {\n  x = Linear(weights)(x) as a\n"
+                 "  x = Pre(LayerNorm(), Linear(weights) as f)(x)\n  return x |> LayerNorm() as n |> Linear(weights) as b\n}\n"
+                 "variant centred { transform centre() }\n")
+    knobs = {"weights": 5, "source": 7}
+    assert Model.of(spec, "centred", knobs, seed=1).weights["a.weight"].shape == (5, 7)
+    assert spec.build("centred", **knobs)(torch.zeros(1, 7)).shape == (1, 5)
+
+
 def test_models_are_made_of_specs_and_shown_in_a_line():
     spec = loads("use std.norm { LayerNorm }\nuse std.linear { Linear }\nuse std.residual { Pre }\n"
                  "model M(d: int = 8)(x: [B, d]) -> y: [B, d] {\n  x = Linear(d)(x) as a\n  x = Pre(LayerNorm(), Linear(d) as f)(x)\n"
@@ -127,7 +137,7 @@ def test_models_are_made_of_specs_and_shown_in_a_line():
     for wrong in (spec.build(), "m.arch", spec.graph()):
         with pytest.raises(TypeError, match=r"m.archdsl.spec"):
             Model.of(wrong)  # pyright: ignore[reportArgumentType]  (refused)
-    done = Model.of(spec, d=4).apply("centre()")
+    done = Model.of(spec, None, {"d": 4}).apply("centre()")
     assert repr(done) == f"Model(M, {len(done.weights)} weights, behind centre())"
     built = spec.build()
     assert all(len(repr(x)) < 200 for x in (done.made, done.graph, spec, spec.cost(), archdsl.capture(built, torch.ones(2, 8))))

@@ -131,7 +131,7 @@ def test_efficientformer_is_timms():
     randomise(peer)
     x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0), dtype=F64)
     spec = package.load("specs/vision/efficientformer.arch")
-    model = Model.of(spec, "l1", dtype=F64, weights=peer.state_dict(), source="timm", classes=3)
+    model = Model.of(spec, "l1", {"classes": 3}, dtype=F64, weights=peer.state_dict(), source="timm")
     new = run(model, x)
     other = copy.deepcopy(peer)
     for m in other.modules():
@@ -139,7 +139,7 @@ def test_efficientformer_is_timms():
             m.momentum = 1.0
     with torch.no_grad():
         other.train()(x)
-    theirs = Model.of(spec, "l1", dtype=F64, weights=other.state_dict(), source="timm", classes=3)
+    theirs = Model.of(spec, "l1", {"classes": 3}, dtype=F64, weights=other.state_dict(), source="timm")
     stats = [k for k in new.weights if "running" in k]
     assert len(stats) == 66 and all(relative(new.weights[k], theirs.weights[k]) < 1e-10 for k in stats)
 
