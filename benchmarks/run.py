@@ -1,5 +1,5 @@
 """All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, parse, cost, build, first_step, norms, search, study,
-strategies, supernet, sequence, parity; all of them when none is named.
+strategies, latency, supernet, sequence, parity; all of them when none is named.
 
 Each part runs in a process of its own. What it prints goes to benchmarks/RESULTS.md with the machine, its load, versions and date; parts that did
 not run keep what they said before. Parity with timm and transformers takes half an hour on two cores, the others a few minutes.
@@ -29,6 +29,7 @@ PARTS = {
     "search": "Candidates of a search space",
     "study": "Studies on disk",
     "strategies": "Strategies of search",
+    "latency": "Latency by a table of blocks",
     "supernet": "Supernets",
     "sequence": "Sequence mixers",
     "parity": "Against timm and transformers",

@@ -65,18 +65,18 @@ def table(tmp_path: Path) -> str:
 
 @pytest.fixture
 def counted(monkeypatch) -> list[int]:
-    """How many calls each round of measurements timed; nothing is timed: the n-th call takes 2ⁿ seconds."""
+    """How many pieces each round of measurements was about; all run, nothing is timed: the n-th takes 2ⁿ seconds."""
     rounds: list[int] = []
 
-    def measure(self, calls, repeats):
+    def in_turns(self, calls, wanted, repeats):
         first = sum(rounds)
         for call in calls:
             with torch.inference_mode():
                 call()
-        rounds.append(len(calls))
-        return [Measured(2.0 ** (first + i), 0.0) for i in range(len(calls))]
+        rounds.append(len(wanted))
+        return [Measured(2.0 ** (first + i), 0.0) for i in range(len(wanted))]
 
-    monkeypatch.setattr(Bench, "measure", measure)
+    monkeypatch.setattr(Bench, "in_turns", in_turns)
     return rounds
 
 
@@ -191,13 +191,25 @@ def test_forms_with_state_run(table: str, form: str):
     assert out.shape == (1, 1 if form == "step" else 6, 10) and set(state) == set(latency.program(made)[0].state)
 
 
+def test_pieces_are_measured_among_the_others():
+    """All run equally often, in turns; only what is wanted is told."""
+    ran: list[int] = []
+    found = Bench("cpu", "f32").in_turns([lambda i=i: ran.append(i) for i in range(3)], [2, 0], 3)
+    assert len(found) == 2 and all(m.seconds > 0 for m in found)
+    turns = ran[-3 * 3 * 20:]  # three repeats of twenty turns: calls that take no time
+    assert turns == [0, 1, 2] * 60
+    ran.clear()
+    assert len(Bench("cpu", "f32").by_itself([lambda i=i: ran.append(i) for i in range(2)], 2)) == 2
+    assert ran[-42:] == [0] * 21 + [1] * 21
+
+
 def test_validation(table: str, monkeypatch):
     """Errors and ranks from known figures: predictions 1.1 and 0.9 times what is measured, in turns."""
     space = archdsl.loads(NET).space()
     latency = Latency(table=table)
     monkeypatch.setattr(latency, "predict", lambda made: float(sum(p.type.numel for _, p in made.graph.parameters())))
     monkeypatch.setattr(latency, "whole", lambda made: made)
-    monkeypatch.setattr(latency.bench, "measure", lambda models, repeats: [
+    monkeypatch.setattr(latency.bench, "by_itself", lambda models, repeats: [
         Measured(latency.predict(m) / (1.1 if i % 2 else 0.9), 0.0) for i, m in enumerate(models)])
     found = validate(space, 6, 0, latency)
     assert len(found.rows) == 6 and found.error == pytest.approx(0.1) and found.bias == pytest.approx(0.0, abs=1e-12)

@@ -16,7 +16,7 @@ FORMS = ("parallel", "extend", "step")
            'table: str? = none)', source="arxiv 2206.01191, section 4.1")
 class LatencyTable:
     """`latency_ms`: milliseconds of one call in evaluation on `device`, as the sum over the model's blocks. Each distinct block is measured once, at
-    the sizes at which the candidate runs it: random inputs, the median of `repeats` samples in turns. Figures are kept in `table`, else in the user's
+    the sizes at which the candidate runs it: random inputs, the median of `repeats` samples or more. Figures are kept in `table`, else in the user's
     cache folder, by what the block computes, its inputs, element type, form, device (with the number of threads) and version of torch.
 
     `batch`: of the first axis of the inputs; `at`: other run-time sizes (`"T=512"`), else the spec's examples. Seed and fidelity change nothing; the

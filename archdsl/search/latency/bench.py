@@ -15,8 +15,8 @@ from archdsl.search.evaluators.device import torch_device
 from archdsl.search.latency.pieces import Given
 
 WARM = 3  # calls before any is timed
-SLICE = 1e-3  # seconds that one sample lasts at least
-MOST = 2000  # calls of one sample
+SLICE = 1e-3  # seconds that a sample of queued calls lasts, and that samples of short calls take together
+MOST = 1000  # calls of one sample
 
 
 @record(frozen=True)
@@ -76,21 +76,44 @@ class Bench:
             return torch.randint(low, high + 1, g.shape, generator=draw).to(self.device, dtype)
         return torch.randn(g.shape, generator=draw).to(self.device, dtype)
 
-    def measure(self, calls: Sequence[Callable[[], Any]], repeats: int) -> list[Measured]:
-        """What each call takes, without gradients: `repeats` samples of each, in turns, after some that do not count."""
+    def in_turns(self, calls: Sequence[Callable[[], Any]], wanted: Sequence[int], repeats: int) -> list[Measured]:
+        """What each of the wanted calls takes while all run one after another, as the parts of a model do: so each finds the caches as the others
+        leave them. Without gradients, behind turns that do not count."""
         with torch.inference_mode():
+            turn = self._warm(lambda: [call() for call in calls])
+            samples: list[list[float]] = [[] for _ in calls]
             counts = [self._count(call) for call in calls]
+            for _ in range(repeats * (1 if self.queued else _more(turn))):
+                for at, call in enumerate(calls):
+                    samples[at].append(self._time(call, counts[at]))
+        return [_summary(samples[at]) for at in wanted]
+
+    def by_itself(self, calls: Sequence[Callable[[], Any]], repeats: int) -> list[Measured]:
+        """What each call takes while it runs again and again, in turns of some calls of each, of which the first does not count."""
+        with torch.inference_mode():
+            more = [_more(self._warm(call)) for call in calls]
             samples: list[list[float]] = [[] for _ in calls]
             for _ in range(repeats):
-                for call, n, found in zip(calls, counts, samples):
-                    found.append(self._time(call, n))
-        return [_summary(s) for s in samples]
+                for at, call in enumerate(calls):
+                    self._time(call, 1)
+                    n = self._count(call)
+                    samples[at] += [self._time(call, n) for _ in range(1 if self.queued else more[at])]
+        return [_summary(found) for found in samples]
+
+    @property
+    def queued(self) -> bool:
+        """Whether calls return before the device is done: several are timed together then, and waited for once."""
+        return self.device.type == "cuda"
+
+    def _warm(self, call: Callable[[], Any]) -> float:
+        """Seconds of a call that is not the first."""
+        for _ in range(WARM):
+            self._time(call, 1)
+        return self._time(call, 1)
 
     def _count(self, call: Callable[[], Any]) -> int:
         """So many calls make a sample."""
-        for _ in range(WARM):
-            self._time(call, 1)
-        return min(MOST, max(1, round(SLICE / max(self._time(call, 2), 1e-9))))
+        return min(MOST, max(1, round(SLICE / max(self._time(call, 2), 1e-9)))) if self.queued else 1
 
     def _time(self, call: Callable[[], Any], n: int) -> float:
         self._wait()
@@ -103,6 +126,11 @@ class Bench:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _more(seconds: float) -> int:
+    """So many samples instead of one, for what takes so long."""
+    return min(20, max(1, round(SLICE / max(seconds, 1e-9))))
 
 
 def _is_weight(module: Any, name: str) -> bool:

@@ -80,18 +80,19 @@ class Latency:
         return total
 
     def know(self, pieces: Sequence[Piece]) -> None:
-        """Measures what the table does not hold, in turns."""
-        wanted: dict[str, Callable[[], Callable[[], Any]]] = {EMPTY: empty}
-        wanted |= {p.key: lambda p=p: self.bench.ready(p.definition, p.inputs) for p in pieces}
-        if missing := self._missing(wanted):
+        """Measures what the table does not hold, among all pieces of its model."""
+        keys = [EMPTY, *(p.key for p in pieces)]
+        if self._missing(keys):
             with self.table.alone():
-                missing = self._missing(missing)
-                found = self.bench.measure([wanted[k]() for k in missing], self.repeats) if missing else []
-                self.table.put(dict(zip(missing, found)))
-                self._known.update(zip(missing, found))
-                self.measured += len(missing)
+                missing = self._missing(keys)  # another process may have measured it meanwhile
+                if missing:
+                    calls = [empty(), *(self.bench.ready(p.definition, p.inputs) for p in pieces)]
+                    found = self.bench.in_turns(calls, [keys.index(k) for k in missing], self.repeats)
+                    self.table.put(dict(zip(missing, found)))
+                    self._known.update(zip(missing, found))
+                    self.measured += len(missing)
 
-    def _missing(self, keys: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    def _missing(self, keys: Sequence[str]) -> list[str]:
         """Those that neither this object nor the table knows."""
         self._known |= self.table.get(k for k in keys if k not in self._known)
         return [k for k in keys if k not in self._known]

@@ -44,7 +44,7 @@ def validate(space: SearchSpace, n: int = 16, seed: int = 0, latency: Latency | 
     before = latency.measured
     predicted = [latency.predict(m) for m in models]
     with latency.table.alone():
-        measured = [m.seconds for m in latency.bench.measure([latency.whole(m) for m in models], latency.repeats)]
+        measured = [m.seconds for m in latency.bench.by_itself([latency.whole(m) for m in models], latency.repeats)]
     errors = [p / m - 1 for p, m in zip(predicted, measured)]
     return Validation(tuple(zip(chosen.values(), predicted, measured)), sum(map(abs, errors)) / len(errors), sum(errors) / len(errors),
                       spearman(predicted, measured), kendall(predicted, measured), latency.measured - before)
