@@ -152,7 +152,7 @@ def links(document: Document) -> list[Use]:
     variants = {d.name: d for d in document.module.tree.decls if isinstance(d, tree.Variant)}
     out: list[Use] = []
     for d in document.module.tree.decls:
-        model = _model_of(d, decls, variants)
+        model = model_of(d, decls, variants)
         stack: list[Any] = [d]
         while stack:
             n = stack.pop()
@@ -174,7 +174,7 @@ def _callee(n: tree.Call) -> str:
     return func.id if isinstance(func, tree.Name) else ""
 
 
-def _model_of(d: Any, decls: dict[str, Any], variants: dict[str, tree.Variant]) -> Any:
+def model_of(d: Any, decls: dict[str, Any], variants: dict[str, tree.Variant]) -> Any:
     """The model that a variant, claim, space or names block is about."""
     if isinstance(d, tree.Space | tree.Names):
         return decls.get(d.model)

@@ -19,7 +19,7 @@ from pygls.uris import from_fs_path, to_fs_path
 from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.diagnostics.render import helps
 from archdsl.elaborate.unknown import import_edit
-from archdsl.lsp import completing, names, telling
+from archdsl.lsp import addresses, completing, names, telling
 from archdsl.lsp.document import Document
 from archdsl.source import Source, Span
 from archdsl.syntax.fmt import format_module
@@ -260,7 +260,10 @@ def references(server: Server, params: lsp.ReferenceParams) -> list[lsp.Location
 def rename(server: Server, params: lsp.RenameParams) -> lsp.WorkspaceEdit | None:
     document = server.document(params.text_document.uri)
     try:
-        spans = names.rename(document, server.offset(document, params.position), params.new_name)
+        offset = server.offset(document, params.position)
+        if reason := addresses.segment_of_address(document, offset):
+            raise names.CannotRename(reason)
+        spans = names.rename(document, offset, params.new_name)
     except names.CannotRename as reason:
         server.window_show_message(lsp.ShowMessageParams(lsp.MessageType.Warning, str(reason)))
         return None

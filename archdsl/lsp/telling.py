@@ -8,6 +8,7 @@ from archdsl.cost.layers import count_params
 from archdsl.elaborate import library
 from archdsl.elaborate.values import Builtin, InitRef, MaskRef, show
 from archdsl.graph import Mask, Value
+from archdsl.lsp import addresses
 from archdsl.lsp.document import Document
 from archdsl.lsp.names import references, word_at
 from archdsl.ops.registry import find as find_op
@@ -39,6 +40,13 @@ def shapes(document: Document, span: Span) -> list[str]:
 # ---------------------------------------------------------------- hover
 def hover(document: Document, offset: int) -> tuple[str, Span] | None:
     """Markdown about the innermost expression at a place, and where that stands."""
+    address = addresses.hover(document, offset)
+    if address is not None and "." in address[1].text:
+        return address
+    return addresses.claim_word(document, offset) or _of_expression(document, offset) or address
+
+
+def _of_expression(document: Document, offset: int) -> tuple[str, Span] | None:
     word = word_at(document.text, offset)
     around = document.node_at(offset, (tree.Expr,))
     if word is None:  # an operator or a bracket: the expression around it

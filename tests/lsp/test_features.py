@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from archdsl.lsp import telling
+from archdsl.lsp import addresses, telling
 from archdsl.lsp.completing import complete
 from archdsl.lsp.document import Document
 
@@ -47,6 +47,14 @@ model Decoder(
 variant tiny { d = 32, depth = 1 }
 claim tiny { params > 10 }
 """
+ADDRESSED = DECODER.replace("scale: float = 1,", "scale: float = 1 in {1, 2},") + """
+claim { params(layers.0.attn) > 16_000; causal(logits, tokens) }
+variant sharp { layers.1.gate.scale = 2 }
+names theirs of Decoder {
+  "embed.weight" <-> embed.weight
+  "blocks.{i}.attn.{q, k, v, out}.*" <-> layers.{i}.attn.{q, k, v, out}.*
+}
+"""
 
 
 def at(text: str, mark: str) -> int:
@@ -88,6 +96,37 @@ def test_hover(decoder, mark, parts):
     found = telling.hover(decoder, at(DECODER, mark))
     assert (found is None) == (not parts)
     assert found is None or all(part in found[0] for part in parts), found[0]
+
+
+@pytest.mark.parametrize(("mark", "parts"), [
+    ("{ ¦params(layers", ["`params` in claims: a number; told without torch", "`params(ADDRESS)`"]),
+    ("¦causal(logits", ["a statement about the model; the model is run for it"]),
+    ("(layers.0.¦attn", ["layers.0.attn: PreAttention", "parameters, ", "a.arch:28: `Pre(RMSNorm(), Attention(4, mask = causal))(x)`"]),
+    ("<-> layers.{i}.¦attn.{", ["layers.0.attn: PreAttention", "one of 2: `layers.0.attn`, `layers.1.attn`"]),
+    ("<-> layers.{i}.attn.{q, ¦k,", ["layers.0.attn.k: Linear", "one of 2"]),
+    ("<-> layers.{i}.attn.{q, k, v, out}.¦*", ["param layers.0.attn.q.weight: [64, 64]", "one of 8"]),
+    ("<-> embed.¦weight", ["param embed.weight: [320, 64]"]),
+    ("layers.1.gate.¦scale", ["layers.1.gate.scale = 1"]),
+    ('"embed.¦weight" <->', None),
+])
+def test_hover_on_addresses_and_words_of_claims(mark, parts):
+    document = Document("a.arch", ADDRESSED)
+    found = telling.hover(document, at(ADDRESSED, mark))
+    assert parts is None or found is not None, (mark, document.diagnostics)
+    assert all(part in found[0] for part in parts or ()), found
+
+
+@pytest.mark.parametrize(("mark", "name"), [
+    ("as ¦attn", "attn"), ("¦layers: for", "layers"), ("(layers.0.¦attn", "attn"), ("<-> layers.{i}.¦attn", "attn"), ("layers.1.¦gate.scale", "gate"),
+])
+def test_a_segment_of_addresses_is_not_renamed(mark, name):
+    said = addresses.segment_of_address(Document("a.arch", ADDRESSED), at(ADDRESSED, mark))
+    assert said.startswith(f"`{name}` is a segment of addresses")
+
+
+@pytest.mark.parametrize("mark", ["¦half = d", "tiny { ¦d = 32", "variant ¦tiny", "model ¦Decoder"])
+def test_other_names_are_no_segments(mark):
+    assert addresses.segment_of_address(Document("a.arch", ADDRESSED), at(ADDRESSED, mark)) == ""
 
 
 def test_an_argument_is_not_told_the_cost_of_the_call_around(decoder):

@@ -119,6 +119,9 @@ def test_rename(editor):
     for mark, new in (("y = x", "x"), ("y = x", "for"), ("y = x", "2y"), ("RMSNorm()", "Norm")):
         assert renamed(mark, new) is None
         assert editor.told("window/showMessage")["message"]
+    place = editor.place("a.arch", "as wide }", 3)
+    assert editor.ask("textDocument/rename", {**place, "newName": "other"}) is None
+    assert "`wide` is a segment of addresses, by which weights in checkpoints" in editor.told("window/showMessage")["message"]
 
 
 def test_fixes_format_and_hints(editor):
