@@ -11,8 +11,6 @@ from archdsl.ops.rules import floats, volume
 
 CHUNK = 64
 """Positions that are computed together, a power of two; between chunks a state is carried."""
-
-
 BLOCK = 512
 """Positions whose chunks are held at a time, whole chunks."""
 
