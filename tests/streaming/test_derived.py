@@ -70,6 +70,38 @@ def test_a_captured_llama():
     assert captured.spec.cost(None, {"B": 1, "T": 100}, "step").state_bytes >= 2 * 2 * 2 * 8 * 100 * 4
 
 
+PEERS: dict[str, tuple[dict[str, Any], float]] = {  # (its configuration, how close: norms and angles that are float32 whatever the model is)
+    "GPT2": (dict(vocab_size=61, n_embd=32, n_layer=2, n_head=4, n_positions=40, bos_token_id=0, eos_token_id=0), 1e-10),
+    "OPT": (dict(vocab_size=61, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=40,
+                 word_embed_proj_dim=32), 1e-10),
+    "Mistral": (dict(vocab_size=61, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                     sliding_window=4), 1e-5),
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_captured_models_decode_as_they_do(name: str):
+    """Learned positions, turned ones, windows: the step form of a captured model against transformers' own cache, token by token."""
+    transformers = pytest.importorskip("transformers", reason="transformers is in the `parity` extra")
+    settings, within = PEERS[name]
+    config = getattr(transformers, f"{name}Config")(**settings)
+    peer = shaken(getattr(transformers, "GPT2LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")(config).double()).eval()
+    peer.config.use_cache = False
+    x = torch.randint(0, 61, (2, 9), generator=torch.Generator().manual_seed(0))
+    captured = archdsl.capture(peer, {"input_ids": x}, {"input_ids": {0: "B", 1: "T"}}, stream="T")
+    step: Any = captured.build(form="step").eval()
+    step.load_state_dict(captured.build().state_dict())
+    state, cache = step.init_state(2, 12), None
+    if name == "Mistral":
+        assert {v.shape[2] for k, v in state.items() if k.endswith("keys")} == {3}
+    with torch.no_grad():
+        for t in range(9):
+            y, state = step(x[:, t:t + 1], state)
+            known = peer(input_ids=x[:, t:t + 1], cache=cache, use_cache=True)
+            cache = known.cache
+            close(y, known.logits, within)
+
+
 def test_a_stream_that_does_not_vary():
     with pytest.raises(archdsl.ArchError, match="`stream` names `N`"):
         archdsl.capture(torch.nn.Linear(3, 3), torch.zeros(2, 4, 3), {0: "B", 1: "T"}, stream="N")
