@@ -66,7 +66,7 @@ def trained(space, folder: Path | None = None, **how: Any) -> Trained:
 
 def values(found) -> dict[str, float]:
     """What is measured, without times."""
-    return {k: v for k, v in found.items() if k != "seconds"}
+    return {k: v for k, v in found.items() if k != "train_seconds"}
 
 
 # ---------------------------------------------------------------- train
@@ -77,7 +77,7 @@ def test_training_is_what_fit_does(space):
     model = space.spec.build(seed=7, knobs=dict(c))
     fit(model, task, task.batches("train", 16, 7), steps=12, seed=7, lr=1e-2)
     assert values(found) == {**task.evaluate(model, "valid", size=16, seed=7), "params": sum(p.numel() for p in model.parameters())}
-    assert found["seconds"] > 0
+    assert found["train_seconds"] > 0
 
 
 def test_deterministic_by_seed_and_better_with_more_steps(space):
@@ -151,7 +151,7 @@ def test_a_study_gives_the_folder(tmp_path: Path, monkeypatch):
     asked = Asked(["loss:min"], evaluator=f'train(task = "{MQAR}", steps = 3, batch = 4)', strategy="random", budget=2)
     with search("net.arch", "study", asked, Hands(0)) as study:
         rows = list(study.store.every())
-    assert [r.status for r in rows] == ["done"] * 2 and set(rows[0].values) == {"loss", "accuracy", "params", "seconds"}
+    assert [r.status for r in rows] == ["done"] * 2 and set(rows[0].values) == {"loss", "accuracy", "params", "train_seconds"}
     folders = {f for f in os.listdir("study/checkpoints") if not f.endswith(".lock")}
     assert folders == {r.key for r in rows}
     assert json.loads(Path("study/checkpoints", rows[0].key, "log.jsonl").read_text().splitlines()[-1])["step"] == 3

@@ -23,8 +23,8 @@ EVERY = 200  # steps between two checkpoints
 @evaluator('train(task: str, steps: int = 200, batch: int = 32, lr: float = 1e-3, weight_decay: float = 0, schedule: str = "constant", '
            'warmup: int = 0, clip: float? = none, batches: int = 8, device: str = "cpu")')
 class Trained:
-    """`accuracy` and `loss` on the validation split of a task, after training on it from scratch; `params`; `seconds` of training and evaluating.
-    What else the task measures (`bits` of `characters`) is given too.
+    """`accuracy` and `loss` on the validation split of a task, after training on it from scratch; `params`; `train_seconds`, of the steps that
+    this trial trained itself. What else the task measures (`bits` of `characters`) is given too.
 
     A trial trains for `steps` times its fidelity, rounded up. Its learning rate at each step is that of a whole training, so one of a higher fidelity
     goes on where one of a lower fidelity stopped, and is bit by bit what it would be by itself. A study keeps a checkpoint of each candidate in its
@@ -81,7 +81,6 @@ class Trained:
         from archdsl.training.fit import fit
         from archdsl.training.interface import check_call, check_inputs
 
-        start = time.perf_counter()
         until = max(1, math.ceil(self.steps * fidelity - 1e-9))
         made = self.space.model(candidate)
         check_inputs(made, self.task, self.batch)
@@ -90,10 +89,12 @@ class Trained:
         data = {"task": self.task.text, "data": self.task.digest, "batch": self.batch}
         batches = self.task.batches("train", self.batch, seed, self.device)
         with self._kept(candidate, until) as (out, resume):
+            start = time.perf_counter()
             fit(model, self.task, batches, steps=self.steps, until=until, seed=seed, out=out, resume=resume, every=EVERY, settings=data,
                 **self.how)  # type: ignore[arg-type]
+            took = time.perf_counter() - start
         found = self.task.evaluate(model, "valid", self.batches, self.batch, seed)
-        return {**found, "params": sum(p.numel() for p in model.parameters()), "seconds": time.perf_counter() - start}
+        return {**found, "params": sum(p.numel() for p in model.parameters()), "train_seconds": took}
 
     @contextmanager
     def _kept(self, candidate: Candidate, until: int) -> Generator[tuple[str | None, bool], None, None]:
