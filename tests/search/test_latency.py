@@ -11,7 +11,9 @@ import torch
 
 import archdsl
 from archdsl.diagnostics.model import ArchError
+from archdsl.files import located, shipped_files
 from archdsl.lower.build import instance
+from archdsl.lower.plan import Definition
 from archdsl.search.evaluators.latency import LatencyTable
 from archdsl.search.latency import Latency, validate
 from archdsl.search.latency.bench import Bench, Measured
@@ -234,3 +236,23 @@ def test_bad_options(table: str, tmp_path: Path):
     (tmp_path / "text.db").write_text("no database, but a text of some length\n" * 40)
     with pytest.raises(ArchError, match="A0819"):
         LatencyTable(table=str(tmp_path / "text.db")).setup(space, ())
+
+
+def ops(made: Definition) -> int:
+    """How many ops a definition applies, those of the blocks that it calls included."""
+    inside = sum(ops(made.children[n.attrs["path"]]) for n in made.graph.nodes if n.op == "call")
+    return inside + sum(n.op not in ("input", "param", "read", "call", "commit", "phase") for n in made.graph.nodes)
+
+
+SHIPPED = {Path(f).stem: f for f in shipped_files()}
+
+
+@pytest.mark.parametrize("path", [pytest.param(SHIPPED[n], id=n) for n in ("llama", "vit", "convnext", "swin", "nextvit")])
+def test_pieces_of_shipped_specs_leave_nothing_out(path: str):
+    """Every op of the model is in a piece, and in one alone. (What feeds a phase node that a training alone needs is in none.)"""
+    spec = archdsl.load(located(path))
+    variant = next((v for v in spec.variants if "tiny" in v), None)
+    root, inputs, sizes = Latency(table=":memory:").program(spec.elaborate(variant))
+    counts = cut(root, inputs, sizes)
+    assert sum(times * ops(p.definition) for p, times in counts.values()) == ops(root)
+    assert sum(times for _, times in counts.values()) > len(counts) or not loops(root)

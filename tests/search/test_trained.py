@@ -15,6 +15,7 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.lower.statistics import moments, recalibrate
 from archdsl.search.evaluators.supernet import Inherited
 from archdsl.search.evaluators.train import Trained
+from archdsl.study.measure import seed_of
 from archdsl.study.session import Asked, Hands, search
 from archdsl.supernet.folder import load, save
 from archdsl.supernet.training import train_supernet
@@ -155,6 +156,22 @@ def test_a_study_gives_the_folder(tmp_path: Path, monkeypatch):
     folders = {f for f in os.listdir("study/checkpoints") if not f.endswith(".lock")}
     assert folders == {r.key for r in rows}
     assert json.loads(Path("study/checkpoints", rows[0].key, "log.jsonl").read_text().splitlines()[-1])["step"] == 3
+
+
+def test_successive_halving_goes_on_with_what_it_keeps(tmp_path: Path, monkeypatch):
+    """Candidates at a third of the steps; the better ones go on, to what a training from scratch gives."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.arch").write_text(TOKENS.replace("heads = 2", "heads = heads").replace("vocab: int = 16)", "vocab: int = 16, heads: int = 2 in {1, 2, 4})"))
+    how = {"task": MQAR, "steps": 6, "batch": 4}
+    evaluator = f'train(task = "{MQAR}", steps = 6, batch = 4)'
+    asked = Asked(["loss:min"], evaluator=evaluator, strategy="halving(width = 3, eta = 3, lowest = 0.33)", budget=4, seed=5)
+    with search("net.arch", "study", asked, Hands(0)) as study:
+        rows = list(study.store.every())
+    assert [r.status for r in rows] == ["done"] * 4 and [r.fidelity for r in rows][-1] == 1.0 and all(r.fidelity < 0.5 for r in rows[:3])
+    last, best = rows[-1], min(rows[:3], key=lambda r: r.values["loss"])
+    assert last.key == best.key and json.loads(Path("study/checkpoints", last.key, "log.jsonl").read_text().splitlines()[-1])["step"] == 6
+    alone = trained(archdsl.load("net.arch").space(), **{**how, "lr": 1e-3})
+    assert values(alone(alone.space.from_json(last.knobs), seed=seed_of(5, last.key), fidelity=1.0)) == values(last.values)
 
 
 def test_training_that_cannot_be(space):

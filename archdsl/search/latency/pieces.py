@@ -13,6 +13,7 @@ from archdsl.dims import Dim, Size, evaluate
 from archdsl.flatten import copy_node, param_at
 from archdsl.graph import Graph, Node, Param, TensorType, Value, structure
 from archdsl.lower.plan import Definition
+from archdsl.ops.registry import find
 from archdsl.records import record
 
 Sizes = Mapping[str, int]
@@ -152,7 +153,7 @@ def _param(graph: Graph, node: Node) -> Param:
 
 # ---------------------------------------------------------------- what tells pieces apart
 def digest(made: Definition) -> str:
-    """The same for definitions that compute the same: initial values, names and places in the text aside, which take no time."""
+    """The same for definitions that compute the same in evaluation: initial values, rates of dropout, names and places in the text aside."""
     return hashlib.blake2b(repr(_told(made.graph)).encode(), digest_size=16).hexdigest()
 
 
@@ -161,4 +162,13 @@ def _told(graph: Graph) -> tuple[Any, ...]:
     nodes, outputs, _, _, children, _ = structure(graph, below)
     params = sorted((p.path, p.kind, p.type.dtype, tuple(map(str, p.type.shape))) for p in graph.params)
     sizes: list[Size] = [v.node.attrs["size"] for v in graph.inputs if "size" in v.node.attrs]
-    return nodes, outputs, params, children, tuple(map(str, sizes))
+    return tuple([_quiet(n) for n in nodes]), outputs, params, children, tuple(map(str, sizes))
+
+
+def _quiet(form: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A node as `structure` tells it; one that is random in training alone by whether it is there: layers often differ in its rate."""
+    op = find(form[0])
+    if op is None or not (op.phase and op.random):
+        return form
+    name, args, attrs, types = form
+    return name, args, tuple([(k, bool(v)) for k, v in attrs]), types
