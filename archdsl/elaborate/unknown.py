@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from archdsl.diagnostics.distance import distance
 from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.elaborate import library
 from archdsl.elaborate.hints import did_you_mean, nearest, nearest_help, of_torch, rivals
@@ -35,6 +36,10 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
         if close is None or close in here:
             help, fixes = nearest_help(name, here, span)
             others = rivals(name, here, fixes)
+            own = _own(name, [*frame.vars, *frame.module.names()])
+            if own and close not in own:
+                meant = Fix(f"replace by `{own[0]}`", ((span, own[0]),))
+                help, fixes, others = (), (meant,), (*fixes, *(o for o in others if o != meant))
         else:
             module = library_exports()[close]
             edits = ((span, close), import_edit(frame.module, module, close, span.source))
@@ -44,6 +49,11 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     if _of_layout(name, span):
         help = (f"`{name}` is a size inside a layout, and known there alone: compute it, or bind it by a shape, `y: […, {name}] = …`", *help)
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes, rivals=others)
+
+
+def _own(name: str, own: list[str]) -> list[str]:
+    """The names of the text that are one edit away: they are meant rather than one of the library that looks alike."""
+    return [n for n in own if len(name) > 1 and not n.startswith("__") and distance(name, n) == 1]
 
 
 def _of_layout(name: str, span: Span) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.diagnostics.render import helps
-from archdsl.spec import loads, text_setting
+from archdsl.spec import check_text, loads, text_setting
 from tests.elaborate.helpers import fault, model
 
 
@@ -160,3 +160,10 @@ def test_an_inexact_shape_of_a_weight_points_at_its_number():
     (d,) = caught.value.diagnostics
     assert (d.code, d.span.text, d.label) == ("A0301", "3", "`heads` is 3")
     assert [f.edits[0][1] for f in d.fixes] == ["4", "2", "1"]
+
+
+def test_a_name_of_the_text_is_meant_rather_than_one_of_the_library():
+    text = ("use std.linear { Linear }\n"
+            "model M(d: int = 4)(x: [B, 2]) -> y: [B, 1] { return x |> Linear(2 * dd, 7) as a |> Linear(1) as b }\n")
+    (found,) = check_text(text, "m.arch")
+    assert (found.code, found.fixes[0].message) == ("A0201", "replace by `d`")
