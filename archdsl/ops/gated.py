@@ -38,7 +38,7 @@ def _scores(q, k, decay, before):
     if decay is None:
         return (q @ k.mT).tril(-1 if before else 0), q, k, None
     total = torch.exp(decay)
-    scores = (torch.zeros_like(q[..., :1]) if before else (q * k).sum(-1, keepdim=True))[..., None]
+    scores = (q.new_zeros(*q.shape[:-1], 1) if before else (q * k).sum(-1, keepdim=True))[..., None]
     q = q if before else q * total
     half = 1
     while half < q.shape[-2]:

@@ -11,8 +11,9 @@ from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.kernels import one_or_all
 from archdsl.ops.recurrent import RECURRENCES, Recurrence, described
+from archdsl.ops.reduction import cumsum_type
 from archdsl.ops.registry import OPS, Op, OpError, op
-from archdsl.ops.rules import axis_of, floats, ints, is_float, need_equal, need_index
+from archdsl.ops.rules import axis_of, bools, floats, ints, is_float, need_equal, need_index
 from archdsl.shapes import infer_by_signature
 
 
@@ -42,20 +43,21 @@ def _sums(x: TensorType, documents: TensorType, axis: int = -1) -> TensorType:
     need_index(documents, "documents")
     a = axis_of(axis, len(x.shape))
     need_equal(documents.shape[0], x.shape[a], "the labels and the positions of `x`", "documents")
-    return x
+    return cumsum_type(x, axis)
 
 
 @op("cumsum_packed(x: [*s], documents: int[T], axis: int = -1) -> [*s]", infer=_sums, own=("x",),
     saves=lambda documents, **_: (TensorType("int", documents.shape),),
     samples=lambda: [{"x": floats(2, 7, 3), "documents": ints(3, 7), "axis": 1}, {"x": ints(5, 1, 4), "documents": ints(2, 4)},
-                     {"x": floats(1), "documents": ints(2, 1), "axis": 0}])
+                     {"x": bools(4), "documents": ints(2, 4)}, {"x": floats(1), "documents": ints(2, 1), "axis": 0}])
 def cumsum_packed(x, documents, *, axis=-1):
     """`cumsum` on each document alone: the sum so far without what it was in front of the document. Floats are summed in float64."""
     place = torch.arange(documents.shape[0], device=documents.device)
     begin = place - index_packed.body(documents)
-    wide = x.to(torch.float64) if is_float(x) else x
+    wide = x.to(torch.float64 if is_float(x) else torch.int64)
     total = torch.cumsum(wide, axis)
-    return (total - torch.index_select(total - wide, axis, begin)).to(x.dtype)
+    sums = total - torch.index_select(total - wide, axis, begin)
+    return sums.to(x.dtype) if is_float(x) else sums
 
 
 # ---------------------------------------------------------------- recurrences

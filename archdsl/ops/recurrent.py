@@ -233,7 +233,7 @@ class Recurrence:
 
     def _nothing(self, given: list[Any], states: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """What comes of no positions, or where all results are without numbers: bodies need not think of it."""
-        if self._length(given) and all(s.numel() for s in states):
+        if self._length(given) and states and all(s.numel() for s in states):
             return None
         empty = [given[0].new_empty(shape, dtype=_out_dtype(o.type, given[0])) for o, shape in zip(self.op.decl.outs, self._shapes(given))]
         if any(y.numel() for y in empty) or self._length(given) and any(s.numel() for s in states):

@@ -138,7 +138,7 @@ def logsumexp(x, *, axis=-1, keep=False):
     return torch.logsumexp(x, axis, keep)
 
 
-def _cumsum(x: TensorType, axis: int = -1) -> TensorType:
+def cumsum_type(x: TensorType, axis: int = -1) -> TensorType:
     axis_of(axis, len(x.shape))
     return TensorType(x.dtype if x.is_float else "int", x.shape)
 
@@ -147,11 +147,11 @@ def _sums_so_far(time: dict[str, tuple[int, ...]], x: TensorType, axis: int = -1
     a = axis_of(axis, len(x.shape))
     if a - len(x.shape) not in time["x"]:
         return None
-    whole = _cumsum(x, axis)
+    whole = cumsum_type(x, axis)
     return Extension("cumsum_extend", {"total": TensorType(whole.dtype, (*x.shape[:a], *x.shape[a + 1:]))})
 
 
-@op("cumsum(x: [...], axis: int = -1) -> [...]", infer=_cumsum, stream=_sums_so_far,
+@op("cumsum(x: [...], axis: int = -1) -> [...]", infer=cumsum_type, stream=_sums_so_far,
     samples=lambda: [*_axis_samples(), {"x": ints(5, 2, 4), "axis": 0}, {"x": bools(3)}])
 def cumsum(x, *, axis=-1):
     """y[t] = x[0] + … + x[t] along an axis."""

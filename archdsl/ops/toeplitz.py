@@ -11,7 +11,7 @@ from archdsl.dims import Size, minimum
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.recurrent import recurrent
-from archdsl.ops.rules import floats, size, volume
+from archdsl.ops.rules import floats, same_size, size, volume
 
 DEAR = 4
 """How many multiply-accumulates of a matrix product take the time of one of an FFT."""
@@ -34,9 +34,11 @@ def _matrix(taps, ahead, rows, columns):
 
 
 def _by_fft(x, taps, ahead, sizes=None):
-    """Σ_j taps[..., ahead + i - j] x[..., j] along the last axes, by FFTs of the lengths `sizes`."""
+    """Σ_j taps[..., ahead + i - j] x[..., j] along the last axes, by FFTs of the lengths `sizes`. Sums of nothing are 0: there is no FFT of it."""
     k = len(ahead)
     axes, lengths = tuple(range(-k, 0)), x.shape[-k:]
+    if not x.numel() or not taps.numel():
+        return x.new_zeros(*torch.broadcast_shapes(x.shape[:-k], taps.shape[:-k]), *lengths)
     if sizes is None:
         sizes = [_fast(max(n + r - 1 - a, n + a)) for n, r, a in zip(lengths, taps.shape[-k:], ahead)]
     z = torch.fft.irfftn(torch.fft.rfftn(x, sizes, axes) * torch.fft.rfftn(taps, sizes, axes), sizes, axes)
@@ -73,6 +75,12 @@ def _reach(taps, state):
 def _with(state, x):
     """A state whose newest position is x."""
     return torch.cat([state[..., 1:, :], x[..., None, :].to(state.dtype)], -2)
+
+
+def _met(state, taps):
+    """The positions of a state that taps reach."""
+    n = size(taps, -1)
+    return state[..., :0, :] if same_size(n, 0) else state[..., -n:, :]
 
 
 def _newest(x, n):
@@ -122,7 +130,7 @@ def long_conv(x, taps, inputs):
     n = x.shape[-2]
     whole, later = _behind(inputs, x)
     taps, wide = _wide(_reach(taps, inputs), whole)
-    reach = min(taps.shape[-1] + n - 1, whole.shape[-2])
+    reach = min(max(taps.shape[-1], 1) + n - 1, whole.shape[-2])
     wide = _newest(wide, reach)
     return _newest(_by_fft(wide.mT, taps[:, :reach], (0,)).mT, n), later
 
@@ -130,7 +138,7 @@ def long_conv(x, taps, inputs):
 @long_conv.step
 def _long_conv_step(x, taps, inputs):
     inputs = _with(inputs, x)
-    taps, wide = _wide(taps, inputs[..., -size(taps, -1):, :])
+    taps, wide = _wide(taps, _met(inputs, taps))
     return (taps[:, None, :size(wide, -2)].flip(-1) @ wide.mT[..., None])[..., 0, 0], inputs
 
 
@@ -139,7 +147,7 @@ def _long_conv_step(x, taps, inputs):
            samples=lambda: [{"x": floats(2, 4, 3), "taps": floats(3, 7)}, {"x": floats(1, 1), "taps": floats(1, 1)},
                             {"x": floats(2, 75, 1), "taps": floats(1, 149)}])
 def long_conv_both(x, taps):
-    """Each channel's weighted sum of all its positions, the later ones too: y_t = Σ_j taps[m + j] x_(t - j), where m = (n - 1) / 2 is the middle."""
+    """Each channel's weighted sum of all its positions, the later ones too: y_t = Σ_j taps[m + j] x_(t - j), where m = ⌊n / 2⌋ is the middle."""
     wide, taps = _wide(x, taps)
     return (_by_fft(wide.mT, *_nearer(taps, (x.shape[-2],))).mT.to(x.dtype),)
 
@@ -149,8 +157,9 @@ def _nearer(taps, sizes):
     ahead = []
     for i, n in enumerate(sizes):
         axis = taps.dim() - len(sizes) + i
-        a = min(taps.shape[axis] // 2, n - 1)
-        taps = taps.narrow(axis, taps.shape[axis] // 2 - a, 2 * a + 1)
+        middle, end = taps.shape[axis] // 2, taps.shape[axis]
+        a = min(middle, max(n - 1, 0))
+        taps = taps.narrow(axis, middle - a, min(middle + n, end) - middle + a)
         ahead.append(a)
     return taps, tuple(ahead)
 
@@ -173,7 +182,7 @@ def toeplitz_attention(q, k, v, taps, keys, values):
     n = q.shape[-2]
     (all_k, keys_later), (all_v, values_later) = _behind(keys, k), _behind(values, v)
     taps, q, all_k, all_v = _wide(_reach(taps, keys), q, all_k, all_v)
-    reach = min(taps.shape[-1] + n - 1, all_k.shape[-2])
+    reach = min(max(taps.shape[-1], 1) + n - 1, all_k.shape[-2])
     all_k, all_v = _newest(all_k, reach), _newest(all_v, reach)
     if _is_near(n * reach, reach, q, all_v):
         y = (q @ all_k.mT * _matrix(taps, (0,), (n,), (reach,))) @ all_v
@@ -185,8 +194,7 @@ def toeplitz_attention(q, k, v, taps, keys, values):
 @toeplitz_attention.step
 def _attention_step(q, k, v, taps, keys, values):
     keys, values = _with(keys, k), _with(values, v)
-    n = size(taps, -1)
-    taps, q, near_k, near_v = _wide(taps, q, keys[..., -n:, :], values[..., -n:, :])
+    taps, q, near_k, near_v = _wide(taps, q, _met(keys, taps), _met(values, taps))
     scores = (q[..., None, :] @ near_k.mT) * taps[:, None, :size(near_k, -2)].flip(-1)
     return (scores @ near_v)[..., 0, :], keys, values
 
@@ -194,7 +202,7 @@ def _attention_step(q, k, v, taps, keys, values):
 def _is_near(pairs, positions, q, v):
     """Whether the matrix of scores is sooner made than the FFTs of all products of features and values."""
     m, e = q.shape[-1], v.shape[-1]
-    return pairs * (m + e) <= DEAR * 4 * positions * (2 * positions).bit_length() * m * e
+    return 0 < pairs * (m + e) <= DEAR * 4 * positions * (2 * positions).bit_length() * m * e
 
 
 def _featurewise(q, k, v, taps, ahead):
@@ -241,7 +249,7 @@ def _to_all(q, k, v, taps):
                             {"q": floats(1, 1, 2), "k": floats(1, 1, 2), "v": floats(1, 1, 1), "taps": floats(1, 1)},
                             {"q": floats(1, 301, 1), "k": floats(1, 301, 1), "v": floats(1, 301, 1), "taps": floats(1, 601)}])
 def toeplitz_attention_both(q, k, v, taps):
-    """y_t = Σ taps[h, m + t - j] (q_t · k_j) v_j over all j, by head: `toeplitz_attention` to later positions too, m = (n - 1) / 2 the middle."""
+    """y_t = Σ taps[h, m + t - j] (q_t · k_j) v_j over all j, by head: `toeplitz_attention` to later positions too, m = ⌊n / 2⌋ the middle."""
     return _to_all(q, k, v, taps)
 
 

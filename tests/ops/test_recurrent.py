@@ -10,10 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from archdsl.graph import TensorType
 from archdsl.ops import registry
 from archdsl.ops.packing import packed_name
-from archdsl.ops.recurrent import RECURRENCES, Recurrence, fixed
+from archdsl.ops.recurrent import KERNELS, RECURRENCES, Recurrence, fixed
 from archdsl.ops.registry import OPS, OpError
 from archdsl.ops.rules import Sample, ints
-from archdsl.ops.signatures import leads
+from archdsl.ops.signatures import axes_of, leads
 
 registry.load()
 recurrences = pytest.mark.parametrize("name", sorted(RECURRENCES))
@@ -55,6 +55,58 @@ def test_no_rows(name: str):
     leading = [x if x is None or not leads(r._declared[n]) else x[:0] for n, x in zip(r.operands, operands)]
     found = r._kernel(*leading, *(s[:0] for s in states), *named)
     assert [tuple(y.shape) for y in found] == [*r._shapes(leading), *(tuple(s[:0].shape) for s in states)]
+
+
+def without(r: Recurrence, axis: str) -> list[tuple[list[Any], dict[str, Any]]]:
+    """(operands, attributes) of the short samples with nothing along one axis of the signature (`...`: all leading ones), where that is legal."""
+    found, g = [], torch.Generator().manual_seed(1)
+    for given in r.op.samples():  # type: ignore[misc]
+        types = {}
+        for k, t in given.items():
+            if isinstance(t, Sample):
+                names = axes_of(r._declared[k])
+                names = ["..."] * (len(t.shape) - len(names)) + names
+                shape = [0 if a == axis else s for a, s in zip(names, t.shape, strict=True)]
+                types[k] = Sample(t.dtype, tuple(shape), t.low, t.high)
+        named = {k: v for k, v in given.items() if k not in types}
+        sizes = {s for t in types.values() for s in t.shape}
+        if 0 not in sizes or max(sizes) > 40:
+            continue
+        try:
+            r.types(r.op, {**types, **named})
+        except OpError:
+            continue
+        drawn = {k: torch.rand(t.shape, generator=g, dtype=torch.float64) * (t.high - t.low) + t.low for k, t in types.items()}
+        found.append(([drawn.get(k) for k in r.operands], named))
+    return found
+
+
+AXES = sorted({(r.name, a) for r in [*RECURRENCES.values(), *KERNELS.values()] for k in r.operands for a in (*axes_of(r._declared[k]), "...")} - {
+    ("causal_conv", "k"), ("causal_conv_dense", "k"), ("ssd", "g")})
+"""All but those that are refused."""
+
+
+@pytest.mark.parametrize(("name", "axis"), AXES)
+def test_nothing_along_an_axis(name: str, axis: str):
+    """Sums over nothing are 0: by position where there are steps, from a state as from the beginning; gradients are those of zeros."""
+    r = {**KERNELS, **RECURRENCES}[name]
+    cases = without(r, axis)
+    assert cases
+    for operands, named in cases:
+        leaves = [x.requires_grad_() for x in operands if x is not None]
+        y = r.op.body(*operands, **named)
+        ys = y if isinstance(y, tuple) else (y,)
+        for x, g in zip(leaves, torch.autograd.grad(torch.cat([y.flatten() for y in ys]).sum(), leaves), strict=True):
+            assert g.shape == x.shape and g.isfinite().all()
+        assert [tuple(y.shape) for y in ys] == r._shapes(operands)
+        if r._step is None:
+            assert not any(y.any() for y in ys)
+        elif axis != "T":
+            expected = r._reference(*operands, **named)
+            torch.testing.assert_close(ys, expected if isinstance(expected, tuple) else (expected,), rtol=1e-10, atol=1e-10)
+        if r.state:
+            extended = r.extend.body(*operands, *r.zeros(operands, 3), **named)[:r.results]
+            torch.testing.assert_close(extended, ys, rtol=1e-10, atol=1e-10)
 
 
 @recurrences

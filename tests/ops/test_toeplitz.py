@@ -86,6 +86,16 @@ def test_sums(case: str, n: int, dear: int, monkeypatch: pytest.MonkeyPatch):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("taps", [2, 4, 6, 40])
+def test_even_numbers_of_taps(taps: int):
+    """The middle is the later one of two; the last tap on the other side is missing."""
+    for name, reference, operands in (("long_conv_both", conv, [drawn(2, 5, 3), drawn(3, taps)]),
+                                      ("toeplitz_attention_both", attention, [*qkv(2, 3, 5), drawn(3, taps)])):
+        torch.testing.assert_close(OPS[name].body(*operands), reference(*operands, both=True), rtol=1e-10, atol=1e-10)
+    operands = [*qkv(1, 2, 3, 4), drawn(2, taps, 3)]
+    torch.testing.assert_close(OPS["toeplitz_attention_2d"].body(*operands), maps(*operands), rtol=1e-10, atol=1e-10)
+
+
 @lowerings
 @pytest.mark.parametrize(("H", "W", "r", "c"), [(1, 1, 1, 1), (3, 5, 5, 9), (4, 2, 9, 3), (2, 5, 3, 3), (1, 6, 1, 13)])
 def test_sums_on_maps(H: int, W: int, r: int, c: int, dear: int, monkeypatch: pytest.MonkeyPatch):
