@@ -1,4 +1,4 @@
-"""`torch` and `F`, imported at first use: op bodies stand beside their shape and cost rules, and the front end never loads torch."""
+"""`torch`, `F` and `np`, imported at first use: op bodies stand beside their shape and cost rules, and the front end never loads them."""
 from __future__ import annotations
 
 import importlib
@@ -16,8 +16,10 @@ class _Lazy:
 
 
 if TYPE_CHECKING:
+    import numpy as np  # pyright: ignore[reportUnusedImport]  (imported from here)
     import torch as torch
     import torch.nn.functional as F  # pyright: ignore[reportUnusedImport]  (imported from here)
 else:
     torch = _Lazy("torch")
     F = _Lazy("torch.nn.functional")
+    np = _Lazy("numpy")

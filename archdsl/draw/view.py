@@ -49,7 +49,7 @@ class Item:
     equal ones, the last of them at `last`; figures are those of one, saved_bytes their mean. params: numbers in parameters; macs: of one forward
     pass; saved_bytes: what autograd keeps of the tensors made there (None: not known of a single op); state_bytes: what a form with state keeps
     between calls; bytes: of its first result. `calls` above 1: weights that are applied so often; saved_bytes are those of all calls then.
-    `below`, `edges`: what it holds.
+    `weights`: a block's own, and those that an op reads or an output hands out, for which there are no edges. `below`, `edges`: what it holds.
     """
 
     kind: str
@@ -194,7 +194,9 @@ class _Viewer:
                 parts.append(Part(self.op(node), [node]))
         for i, v in enumerate(graph.outputs):
             name = graph.output_names[i] if i < len(graph.output_names) else None
-            parts.append(Part(self.tensor("output", name or "output", v.type, v.node.span), [], reads=[v]))
+            item = self.tensor("output", name or "output", v.type, v.node.span)
+            item.weights = _weights([v])
+            parts.append(Part(item, [], reads=[v]))
         return self.finished(folded(parts, _container))
 
     def finished(self, parts: list[Part], outside: bool = False) -> tuple[list[Item], list[Edge]]:
@@ -225,9 +227,8 @@ class _Viewer:
         first = node.types[0] if node.types else None
         name = node.attrs["name"] if node.op == "aten" else node.op
         title = " ".join(node.span.text.split()) or ", ".join(f"{k} = {_shown(v)}" for k, v in node.attrs.items())
-        weights = tuple(dict.fromkeys((v.node.attrs["path"], "", str(v.type)) for v in node.operands() if v.node.op == "param"))
         return Item("op", name, _shortened(title), macs=self.macs(node), saved_bytes=None, bytes=self.bytes(first), output=str(first or ""),
-                    shape=self.shape(first), span=node.span, unknown=node.op in ("extern", "aten"), weights=weights)
+                    shape=self.shape(first), span=node.span, unknown=node.op in ("extern", "aten"), weights=_weights(node.operands()))
 
     def macs(self, node: Node) -> int:
         """Multiply-accumulates of one op; of a phase those in evaluation."""
@@ -287,6 +288,10 @@ def _container(kind: str, name: str, title: str, inside: Iterable[Item], path: s
     end = parts[-1]
     return Item(kind, name, title, path, last, count, total("params"), total("macs"), saved, total("state_bytes"), end.bytes, 1, end.output,
                 end.shape, parts[0].span, "", any(p.unknown for p in parts))
+
+
+def _weights(read: Iterable[Value]) -> tuple[tuple[str, str, str], ...]:
+    return tuple(dict.fromkeys((v.node.attrs["path"], "", str(v.type)) for v in read if v.node.op == "param"))
 
 
 def _titles(items: Iterable[Item]) -> Iterator[str]:

@@ -3,14 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-
+from archdsl.lazy import np
 from archdsl.records import record
 from archdsl.search.strategies.errors import needed
 
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
 @record(frozen=True)

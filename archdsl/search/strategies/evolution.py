@@ -5,9 +5,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from archdsl.declared import wrong_option
+from archdsl.lazy import np
 from archdsl.search.model import Proposal
 from archdsl.search.registry import strategy
 from archdsl.search.strategies.base import Base, Member

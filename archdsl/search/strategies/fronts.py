@@ -4,11 +4,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from math import comb
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
+from archdsl.lazy import np
 
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 
 def ranks(points: Sequence[Sequence[float]] | Array) -> Array:

@@ -3,12 +3,12 @@ trials. Rasmussen and Williams 2006, sections 2.2 and 5.4.2."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
+from archdsl.lazy import np
 
-Array = np.ndarray[Any, Any]
-PENALTIES = np.logspace(-5, 1, 13)
+Array: TypeAlias = "np.ndarray[Any, Any]"
+PENALTIES = tuple(10 ** (k / 2) for k in range(-10, 3))
 WIDTHS = (0.3, 0.6, 1.2, 2.4)
 """Of Gaussian kernels, in typical distances between candidates."""
 FLOOR = 0.2
@@ -37,7 +37,7 @@ class Regression:
         for name, kernel in self._kernels().items():
             values, vectors = np.linalg.eigh(kernel(self.x, self.x))
             turned = vectors.T @ target
-            for penalty in PENALTIES.tolist():
+            for penalty in PENALTIES:
                 inverse = 1 / (np.maximum(values, 0.0) + penalty)
                 left_out = vectors @ (inverse * turned) / (vectors**2 @ inverse)
                 error = float(np.sqrt((left_out**2).mean()))

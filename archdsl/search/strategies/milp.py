@@ -5,11 +5,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from archdsl.declared import wrong_option
 from archdsl.diagnostics.model import ArchError
 from archdsl.elaborate.domains import same
+from archdsl.lazy import np
 from archdsl.records import record
 from archdsl.search.model import Candidate, Proposal
 from archdsl.search.registry import strategy

@@ -4,8 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from archdsl.lazy import np
 from archdsl.search.model import Proposal
 from archdsl.search.registry import strategy
 from archdsl.search.strategies.base import Base, Member

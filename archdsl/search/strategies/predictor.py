@@ -3,11 +3,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import Any, TypeAlias
 
 from archdsl.diagnostics.model import ArchError
+from archdsl.lazy import np
 from archdsl.search.model import Candidate, Proposal, Trial
 from archdsl.search.registry import strategy
 from archdsl.search.strategies.base import Base, Member
@@ -17,7 +16,7 @@ from archdsl.search.strategies.kernels import Regression, table
 from archdsl.search.strategies.nsga import Nsga2, Nsga3
 from archdsl.search.strategies.plain import positive
 
-Array = np.ndarray[Any, Any]
+Array: TypeAlias = "np.ndarray[Any, Any]"
 AGREE = 1e-9
 HOPES = (0.0, 0.5, 1.0)
 """A candidate may be better than expected: by so many deviations is what a third of a round, and the evolution of every third one, hopes for."""
