@@ -99,7 +99,7 @@ class Binding:
             if type(value) is int or isinstance(value, Dim):
                 return value
             raise ShapeError("this is no size: a whole number was expected", axis)
-        if isinstance(axis, tree.AxisSized):
+        if isinstance(axis, (tree.AxisSized, tree.Ragged)):
             return self.size(tree.AxisName(axis.span, axis.id))
         raise ShapeError("this cannot stand here as one size", axis)
 
@@ -155,6 +155,8 @@ class Binding:
         pairs = self._align(shape, actual)
         later: list[tuple[tree.Axis, Size]] = []
         for axis, size in pairs:
+            if isinstance(axis, tree.Ragged):
+                raise ShapeError(f"`ragged` stands at an input of a model; here it is `{axis.id}`", axis)
             if type(axis) in (tree.AxisName, tree.AxisSized):
                 self.bind(axis.id, size, axis)  # type: ignore[attr-defined]
             else:
@@ -254,7 +256,7 @@ def axis_names(axis: tree.Axis) -> list[str]:
     out: dict[str, None] = {}
 
     def visit(a: Any) -> None:
-        if isinstance(a, (tree.AxisName, tree.AxisSized)):
+        if isinstance(a, (tree.AxisName, tree.AxisSized, tree.Ragged)):
             out[a.id] = None
         elif isinstance(a, tree.AxisOp):
             for o in a.operands:

@@ -168,9 +168,10 @@ class Spec:
         """The typed graph."""
         return self.elaborate(variant, knobs).graph
 
-    def cost(self, variant: str | None = None, at: dict[str, int] | None = None, form: str = "parallel", dtype: str = "f32", **knobs: Any) -> Cost:
+    def cost(self, variant: str | None = None, at: dict[str, int] | None = None, form: str | None = None, dtype: str = "f32", **knobs: Any) -> Cost:
         """Parameters, multiply-accumulates and bytes for the sizes in `at` (the spec's example sizes where it is silent), without torch.
-        `dtype` (f32, f64, bf16, f16) is that of everything the spec does not pin."""
+        `form`: packed where the header has a ragged axis, else parallel, unless it is given. `dtype` (f32, f64, bf16, f16) is that of everything
+        the spec does not pin."""
         from archdsl.cost import cost
 
         made, sizes = self.sized(variant, at or {}, self._knobs(knobs))
@@ -187,10 +188,11 @@ class Spec:
         made = self.elaborate(variant, {**knobs, **{n: v for n, v in at.items() if n in static}})
         return made, {n: v for n, v in at.items() if n not in static}
 
-    def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str = "parallel",
+    def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str | None = None,
               emit: str | Iterable[str] = (), flat: bool = False, bind: dict[str, Any] | None = None,
               feed: str | tuple[str, ...] = (), **knobs: Any) -> Any:
-        """The trainable torch.fx.GraphModule. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern, `feed` for
+        """The trainable torch.fx.GraphModule. `form`: packed where the header has a ragged axis, `model(x, lengths)`, else parallel, unless it is
+        given. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern, `feed` for
         draws that each call is given, `draws = {address: tensor}`; `bind` gives the user's own modules for `extern block`s.
         Raises ArchError for a form that the model does not have."""
         if not hasattr(seed, "__index__"):
@@ -207,8 +209,8 @@ class Spec:
             from archdsl.passes.model import Model
 
             return Model.of(self, variant, settings, seed=seed, dtype=dtype).build(device, emit, flat, bind, form, feed)
-        model: Any = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form, source=source(made),
-                           feed=feed)
+        model: Any = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form or made.form,
+                           source=source(made), feed=feed)
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
                                lambda: self.names(variant, settings), self)
         return model
@@ -369,15 +371,23 @@ def _try(elaborate: Any, found: Collector) -> bool:
 def _in_variant(spec: Spec, name: str) -> None:
     """Elaborates a variant; a fault elsewhere in the text says which variant it is of."""
     try:
-        spec.elaborate(name)
+        _packs(spec.elaborate(name))
     except ArchError as e:
         own = spec.variants[name].decl.span
         inside = [d.span.source is own.source and own.start <= d.span.start < own.end for d in e.diagnostics]
         raise ArchError(*(d if i else replace(d, notes=(*d.notes, f"in the variant `{name}`")) for d, i in zip(e.diagnostics, inside))) from None
 
 
+def _packs(made: Elaborated) -> None:
+    """Raises A0501 where an axis is ragged and something looks across the borders of documents."""
+    if made.ragged:
+        from archdsl.streaming import in_form, source
+
+        in_form(source(made), made.form)
+
+
 def _sound_model(spec: Spec, found: Collector) -> None:
-    spec.elaborate()
+    _packs(spec.elaborate())
     spec.broken = False
     from archdsl.spaces import default_domains
 

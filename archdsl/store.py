@@ -71,7 +71,7 @@ class Manifest(BaseModel):
 
 def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = None, knobs: dict[str, Any] | None = None, *, seed: int = 0,
                dtype: Any = None, weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False,
-               passes: Passing | None = None, flat: bool = False, form: str = "parallel",
+               passes: Passing | None = None, flat: bool = False, form: str | None = None,
                again: str | os.PathLike[str] | None = None) -> Manifest:
     """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
     `passes`: steps behind those of the variant, and what goes with them. `flat`: model.py is one class. `export` adds model.pt2 (torch.export,
@@ -107,7 +107,7 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
         manifest = _manifest(spec, variant, knobs or {}, made, seed, dtype)
         if earlier is not None:
             manifest = manifest.model_copy(update={f: getattr(earlier, f) for f in CARRIED})
-        manifest.recipe, manifest.form = recipe, form
+        manifest.recipe, manifest.form = recipe, form or made.form
         _write(folder, made, model)
         names = {k: m.to_json() for k, m in model.archdsl.foreign.items()}
         if names:
@@ -256,6 +256,9 @@ def _example(made: Elaborated, model: Any) -> tuple[Any, Any]:
     dynamic = tuple(free(i.type.shape) for i in made.inputs)
     if streamed is None:
         return xs, dynamic
+    if streamed.form == "packed":
+        T = sizes[streamed.axis]
+        return (*xs, torch.tensor([1, T - 1] if T > 1 else [T])), (*dynamic, {0: torch.export.Dim.AUTO})
     others = {n: s for n, s in sizes.items() if n not in (streamed.axis, str(streamed.batch))}
     state = model.init_state(sizes.get(str(streamed.batch), 1), max(8, sizes[streamed.axis]), **others)
     return (*xs, state), (*dynamic, {slot.address: free(slot.type.shape) for slot in streamed.slots})

@@ -253,7 +253,7 @@ def _weights_below(made: Elaborated, node: tree.Expr) -> list[Any]:
     return below
 
 
-def _cost(figure: str, form: str = "parallel") -> Callable[..., int]:
+def _cost(figure: str, form: str | None = None) -> Callable[..., int]:
     def compute(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> int:
         from archdsl.cost import cost
         from archdsl.cost import figure as alone

@@ -129,7 +129,7 @@ def cheap(made: Elaborated, sizes: dict[str, int]) -> bool:
         require(made, sizes)
     except ArchError:
         return False
-    return cost(made, sizes, dtype="f64").macs <= CHEAP
+    return cost(made, sizes, "parallel", "f64").macs <= CHEAP
 
 
 def _outputs(made: Elaborated, model: Any, runs: list[list[Any]], which: int) -> list[Any]:
@@ -180,7 +180,7 @@ def affordable(made: Elaborated, sizes: dict[str, int]) -> None:
     """Raises A0602 for a model whose run would take hours, or more memory than a claim is worth."""
     from archdsl.cost import cost
 
-    found = cost(made, sizes, dtype="f64")
+    found = cost(made, sizes, "parallel", "f64")
     windows: dict[Any, int] = {}  # as random_model lays them out
     for address, p in made.graph.parameters():
         size = math.prod(p.sizes)

@@ -8,7 +8,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.elaborate import library
-from archdsl.elaborate.bindings import static_names, tensor_type
+from archdsl.elaborate.bindings import axis_of_time, static_names, tensor_type
 from archdsl.elaborate.hints import mend, nearest_help
 from archdsl.elaborate.values import BlockRef, FnRef
 from archdsl.elaborate.walk import MAX_FOUND, Walk
@@ -357,7 +357,7 @@ class _Words(Walk):
             )
 
     def _in_time(self, word: str, node: tree.Call) -> None:
-        if self.model.stream is None:
+        if axis_of_time(self.model) is None:
             self.report(
                 error(
                     "A0404",
@@ -382,7 +382,7 @@ class _Words(Walk):
     def _constant_state(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
         if len(positional) != 1 or not isinstance(positional[0].value, tree.Name):
             return "it takes the axis of time by its name"
-        name, stream = positional[0].value.id, self.model.stream
+        name, stream = positional[0].value.id, axis_of_time(self.model)
         self._in_time("constant_state", node)
         if stream is not None and name != stream:
             self.report(error("A0404", f"`{name}` is not the axis of time of `{self.model.name}`", positional[0].span, f"it is `{stream}`",

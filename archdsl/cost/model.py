@@ -14,19 +14,20 @@ from archdsl.cost.sizes import Spans, model_sizes, unfit
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import NotInteger, Size, maximum, product, substitute, sym
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.elaborate.model import Elaborated
-from archdsl.graph import Graph
+from archdsl.elaborate.model import Elaborated, InputSpec
+from archdsl.graph import Graph, TensorType
 from archdsl.lower.plan import Definition, plan
 from archdsl.ops.registry import LENGTH, OpError
 from archdsl.records import field, record, replace
 from archdsl.source import Source, Span
-from archdsl.streaming import in_form, source
+from archdsl.streaming import FORMS, in_form, source
+from archdsl.streaming.model import DOCUMENTS
 
 if TYPE_CHECKING:
     from archdsl.streaming import Slot, Streamed
 
 DTYPES = {"f32": "float32", "f64": "float64", "bf16": "bfloat16", "f16": "float16"}
-FORMS = ("parallel", "extend", "step")
+LENGTHS = InputSpec("lengths", TensorType("int", (sym(DOCUMENTS),)))  # an input of the packed form
 FIGURES = ("params", "weight_bytes", "macs", "saved_bytes", "peak_bytes", "state_bytes")
 
 
@@ -38,9 +39,9 @@ class Cost:
     macs: multiply-accumulates of one forward pass in evaluation (matrix products and convolutions). saved_bytes: what autograd keeps of one
     forward pass in training for the backward pass, parameters left out. peak_bytes: the most bytes alive at once in evaluation without
     gradients, inputs included, weights and the insides of ops left out; a block keeps its inputs until it returns. state_bytes: 0 for the
-    parallel form; in `extend` and `step` what is kept between calls, for T positions (`Length` in formulas). A step costs what one token costs
-    behind T - 1 others. Bytes are those of `dtype` where the spec pins nothing, with torch's CPU kernels. `unknown`: addresses of blocks whose cost
-    is not known (`extern`): everything but the parameters elsewhere leaves them out.
+    parallel and the packed form; in `extend` and `step` what is kept between calls, for T positions (`Length` in formulas). A step costs what one
+    token costs behind T - 1 others. Bytes are those of `dtype` where the spec pins nothing, with torch's CPU kernels. `unknown`: addresses of blocks
+    whose cost is not known (`extern`): everything but the parameters elsewhere leaves them out.
     """
 
     params: int
@@ -78,20 +79,21 @@ class Cost:
         return data
 
 
-def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str = "parallel", dtype: str = "f32", spans: Spans | None = None) -> Cost:
+def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str | None = None, dtype: str = "f32", spans: Spans | None = None) -> Cost:
     """What a model costs at the sizes in `at` (else the spec's examples, else 1), without torch and without a tensor.
 
-    dtype: f32, f64, bf16 or f16, of everything that the spec does not pin. spans: where the sizes were written. Raises ArchError A0501 for a
-    form that is not built, A0641 to A0644 for sizes and types that the model does not take.
+    form: the spec's own (packed where an axis is ragged, else parallel) unless given. dtype: f32, f64, bf16 or f16, of everything that the spec
+    does not pin. spans: where the sizes were written. Raises ArchError A0501 for a form that is not built, A0641 to A0644 for sizes and types that
+    the model does not take.
     """
     runs = _runs(made, at, form, dtype, spans)
     forward, training = runs.at(runs.sizes)
     macs, saved, peak = whole(forward.macs), whole(runs.saved(training)), whole(runs.peak(forward))
-    return Cost(count_params(made.graph), runs.weight_bytes, macs, saved, peak, whole(runs.state(runs.sizes)), runs.given, dtype, form,
+    return Cost(count_params(made.graph), runs.weight_bytes, macs, saved, peak, whole(runs.state(runs.sizes)), runs.given, dtype, runs.form,
                 _unknown(forward), runs)
 
 
-def figure(made: Elaborated, name: str, at: Mapping[str, int] | None = None, form: str = "parallel", dtype: str = "f32") -> int | None:
+def figure(made: Elaborated, name: str, at: Mapping[str, int] | None = None, form: str | None = None, dtype: str = "f32") -> int | None:
     """One figure of `cost` by itself; None where the cost of a block is not known. Raises ArchError as `cost`."""
     if name == "params":
         return count_params(made.graph)
@@ -117,20 +119,24 @@ def _unknown(forward: Summary) -> tuple[str, ...]:
     return tuple(dict.fromkeys(forward.unknown()))
 
 
-def _runs(made: Elaborated, at: Mapping[str, int] | None, form: str, dtype: str, spans: Spans | None = None) -> _Runs:
+def _runs(made: Elaborated, at: Mapping[str, int] | None, form: str | None, dtype: str, spans: Spans | None = None) -> _Runs:
+    form = form or made.form
     if form not in FORMS:
         raise error("A0501", f"costs are those of the forms {', '.join(FORMS)}, not of `{form}`", made.decl.name_span)
     streamed = in_form(source(made), form)
     if dtype not in DTYPES:
         raise error("A0644", f"`{dtype}` is no float type to count with", Span(Source("dtype", dtype), 0, len(dtype)), "not known",
                     help=did_you_mean(dtype, DTYPES) or (f"it is one of {', '.join(DTYPES)}",))
-    sizes = model_sizes(made, at or {}, spans)
+    counted = made if form != "packed" else replace(made, inputs=(*made.inputs, LENGTHS))
+    sizes = model_sizes(counted, at or {}, spans)
     return _Runs(made, dtype, sizes, streamed)
 
 
 def _in_call(sizes: dict[str, int], streamed: Streamed | None) -> dict[str, int]:
     """The sizes of one call behind which the state is full."""
     if streamed is None:
+        return sizes
+    if streamed.form == "packed":
         return sizes
     length = sizes[streamed.axis]
     return {**{n: s for n, s in sizes.items() if n != streamed.axis or streamed.form != "step"}, LENGTH: length}
@@ -141,6 +147,7 @@ class _Runs:
 
     def __init__(self, made: Elaborated, dtype: str, sizes: dict[str, int], streamed: Streamed | None):
         self.made = made if streamed is None else replace(made, graph=streamed.graph)
+        self.form = "parallel" if streamed is None else streamed.form
         self.weights, self.dtype, self.given, self.sizes, self.streamed = made.graph, dtype, sizes, _in_call(sizes, streamed), streamed
         self.definition = program(self.made.graph)
         self.forward, self.training = (Simulator(Mode(training=t, grad=t, dtype=dtype)) for t in (False, True))

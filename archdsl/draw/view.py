@@ -101,7 +101,7 @@ class View:
 def view(made: Elaborated, at: Mapping[str, int] | None = None, name: str = "", dtype: str = "f32", opening: int = OPENING) -> View:
     """The picture of a model at the sizes in `at` (else the spec's examples, else 1). It opens with at most `opening` nodes, or with as many as
     the model itself has. Raises A0641 to A0644 for sizes and types that the model does not take."""
-    found = cost(made, at, dtype=dtype)
+    found = cost(made, at, "parallel", dtype)
     root = _Viewer(found, _state(made, found)).block(made.graph, "", name or made.graph.name)
     return View(name or made.graph.name, root, found, opened(root, opening))
 

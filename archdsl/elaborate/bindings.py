@@ -21,7 +21,7 @@ def tensor_type(p: tree.Param) -> tree.TensorType | None:
 
 def bound_names(axis: tree.Axis) -> list[str]:
     """The names that matching an axis binds."""
-    if isinstance(axis, (tree.AxesVar, tree.Ragged, tree.Bounded)):
+    if isinstance(axis, (tree.AxesVar, tree.Bounded)):
         return [axis.id]
     return axis_names(axis)
 
@@ -94,6 +94,17 @@ def static_names(decl: tree.Model) -> set[str]:
     """The sizes that `static` fixes when the model is built."""
     bodies = (decl.body, *(s.body for s in decl.body if isinstance(s, tree.Entry)))
     return {n for body in bodies for s in body if isinstance(s, tree.Static) for n in s.names}
+
+
+def ragged_axes(decl: tree.Model) -> Iterator[tree.Ragged]:
+    """The axes along which documents of different lengths lie."""
+    for kind in map(tensor_type, decl.inputs or ()):
+        yield from (a for a in (kind.shape.axes if kind is not None else ()) if isinstance(a, tree.Ragged))
+
+
+def axis_of_time(decl: tree.Model) -> str | None:
+    """The axis that a header says the model streams along: `stream T`, or `ragged T` in an input."""
+    return decl.stream or next((a.id for a in ragged_axes(decl)), None)
 
 
 def word_span(node: Any, name: str) -> Span:

@@ -134,7 +134,7 @@ NAMES: dict[str, Code] = {
     ),
     "A0218": Code(
         "part of the language, not built yet",
-        "The word is reserved and its meaning is settled, but this version cannot lower it: `scan … by`, `control`, bounded and ragged axes, "
+        "The word is reserved and its meaning is settled, but this version cannot lower it: `scan … by`, `control`, bounded axes, "
         "`T with { … }`, layouts as values, `bank`.",
         bad=_net("control tau: float = 1\nreturn x * tau"),
         good=_net("return x * tau", "d: int = 8, tau: float = 1"),

@@ -10,7 +10,7 @@ from archdsl import dims, shapes
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.dims import Dim, Facts, Size
 from archdsl.elaborate import headers
-from archdsl.elaborate.bindings import static_names
+from archdsl.elaborate.bindings import axis_of_time, ragged_axes, static_names
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.domains import outside
 from archdsl.elaborate.expressions import evaluate
@@ -55,8 +55,9 @@ class Setting:
 
 @record()
 class Elaborated:
-    """A model for one choice of hyper arguments. `sizes`: example sizes of the run-time axes (1 where none is given). Behind the `transform`s of a
-    variant, `source` is the model before them and `rewrites` what each of them did."""
+    """A model for one choice of hyper arguments. `sizes`: example sizes of the run-time axes (1 where none is given). `ragged`: along the axis
+    `stream` lie documents of different lengths. Behind the `transform`s of a variant, `source` is the model before them and `rewrites` what each of
+    them did."""
 
     graph: Graph
     inputs: tuple[InputSpec, ...]
@@ -71,9 +72,15 @@ class Elaborated:
     rewrites: tuple[Any, ...] = ()
     idle: tuple[tree.Default, ...] = ()  # that the entries of a model have in common, and that reach nothing in this one
     owners: dict[str, Owner] = field(default_factory=dict, repr=False)  # the outermost ones, where the session is asked to tell
+    ragged: bool = False
 
     def __repr__(self) -> str:
         return f"Elaborated({self.graph!r}, {len(self.knobs)} knobs)"
+
+    @property
+    def form(self) -> str:
+        """The form in which it is built and counted when no other is asked for."""
+        return "packed" if self.ragged else "parallel"
 
     def example_sizes(self, small: bool = False) -> dict[str, int]:
         """Sizes of the run-time axes that satisfy the guards: the spec's examples (1 where it gives none) if they do; `small` asks for small ones."""
@@ -147,7 +154,8 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     for name in sorted(OF_PYTHON & knobs.keys()):
         raise error("A0231", f"a knob cannot be called `{name}`, as an argument of `build` or `cost` is", knobs[name].span or decl.name_span,
                     "could not be set from Python", help=f"call it otherwise, for example `{name}_of_model`")
-    return Elaborated(graph, inputs, knobs, facts, sizes, decl.stream, decl, session.steps, idle=idle, owners=owners)
+    return Elaborated(graph, inputs, knobs, facts, sizes, axis_of_time(decl), decl, session.steps, idle=idle, owners=owners,
+                      ragged=any(ragged_axes(decl)))
 
 
 def header(module: Module, decl: tree.Model, settings: tuple[Setting, ...], session: Session) -> tuple[dict[str, Knob], list[Diagnostic]]:
@@ -243,7 +251,8 @@ def _inputs(frame: Frame, decl: tree.Model, knobs: dict[str, Knob]) -> tuple[Inp
             raise limit(f"the input `{p.name}` has more than {MAX_AXES} axes", p.span)
         for axis in kind.shape.axes:
             _declare_axis(frame, axis, examples, knobs)
-        sizes = {a.id: examples[a.id] for a in kind.shape.axes if isinstance(a, tree.AxisSized) and isinstance(frame.vars[a.id], Dim)}
+        sizes = {a.id: examples[a.id] for a in kind.shape.axes
+                 if isinstance(a, (tree.AxisSized, tree.Ragged)) and a.id in examples and isinstance(frame.vars[a.id], Dim)}
         try:
             shape = binding.shape(kind.shape)
         except shapes.ShapeError as e:
@@ -277,7 +286,7 @@ def _examples(frame: Frame, decl: tree.Model, binding: shapes.Binding) -> dict[s
     for p in decl.inputs or ():
         kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
         for axis in kind.shape.axes if isinstance(kind, tree.TensorType) else ():
-            if not isinstance(axis, tree.AxisSized):
+            if not isinstance(axis, (tree.AxisSized, tree.Ragged)) or axis.size is None:
                 continue
             try:
                 size = binding.size(axis.size)
@@ -296,8 +305,10 @@ def _examples(frame: Frame, decl: tree.Model, binding: shapes.Binding) -> dict[s
 
 
 def _declare_axis(frame: Frame, axis: tree.Axis, examples: dict[str, int], knobs: dict[str, Knob]) -> None:
-    if isinstance(axis, (tree.Ragged, tree.Bounded)):
-        raise error("A0218", "packed and bounded axes are part of the language but not built yet", axis.span)
+    if isinstance(axis, tree.Bounded):
+        raise error("A0218", "bounded axes are part of the language but not built yet", axis.span)
+    if isinstance(axis, tree.Ragged):
+        _declare_ragged(frame, axis)
     if isinstance(axis, (tree.AnyAxes, tree.AxesVar)):
         raise error("A0309", "an input of a model names all its axes", axis.span)
     for name in shapes.axis_names(axis):
@@ -313,6 +324,19 @@ def _declare_axis(frame: Frame, axis: tree.Axis, examples: dict[str, int], knobs
                         help=f"make it a hyper argument (`{name}: int = …`), or write it in upper case when it varies at run time")
         frame.vars[name] = dims.sym(name)
         frame.fixed[name] = axis.span
+
+
+def _declare_ragged(frame: Frame, axis: tree.Ragged) -> None:
+    """Raises A0309 for a second ragged axis, one beside `stream`, one whose size is known when the model is built."""
+    decl = frame.decl
+    time = axis_of_time(decl)
+    if axis.id != time:
+        labels = () if decl.stream else (Label(next(ragged_axes(decl)).span, "the first"),)
+        what = f"the model streams along `{time}`" if decl.stream else f"`{time}` is ragged already"
+        raise error("A0309", f"documents lie along one axis of a model: {what}", axis.span, labels=labels, help=f"write `{axis.id}`")
+    if axis.id in static_names(decl) or axis.id in frame.vars and not isinstance(frame.vars[axis.id], Dim):
+        raise error("A0309", f"`ragged {axis.id}` varies from call to call, and `{axis.id}` is known when the model is built", axis.span,
+                    help="ragged axes are named in upper case, and neither `static` nor hyper arguments")
 
 
 def _static_size(frame: Frame, name: str, example: int | None, axis: tree.Axis) -> int:

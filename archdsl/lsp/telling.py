@@ -189,8 +189,11 @@ def _in_list(document: Document, n: tree.Node, offset: int, name: str) -> str | 
         module = document.module.library.read.get(n.module)
         own = [] if module is None else [f"`{m}`" for m, r in module.scope.items() if getattr(r, "module", None) is module]
         return f"```arch\nuse {n.module}\n```\n\n" + ", ".join(own) if own else None
-    if isinstance(n, tree.AxisSized | tree.AxisName) and n.id == name and name[0].isupper():
-        example = f": {n.size.span.text} in examples" if isinstance(n, tree.AxisSized) else ""
+    if isinstance(n, tree.AxisSized | tree.AxisName | tree.Ragged) and n.id == name and name[0].isupper():
+        size = None if isinstance(n, tree.AxisName) else n.size
+        example = f": {size.span.text} in examples" if size is not None else ""
+        if isinstance(n, tree.Ragged):
+            return f"`{name}`{example}; documents of different lengths lie behind each other along it"
         return f"`{name}`{example}; varies at run time, unless it is `static`"
     return None
 

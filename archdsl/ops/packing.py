@@ -39,14 +39,14 @@ def index_packed(documents):
     return place - torch.cummax(torch.where(same, 0, place), 0).values
 
 
-def _sums(x: TensorType, documents: TensorType, axis: int = -1) -> TensorType:
+def _along(x: TensorType, documents: TensorType, axis: int = -1) -> TensorType:
     need_index(documents, "documents")
     a = axis_of(axis, len(x.shape))
     need_equal(documents.shape[0], x.shape[a], "the labels and the positions of `x`", "documents")
     return cumsum_type(x, axis)
 
 
-@op("cumsum_packed(x: [*s], documents: int[T], axis: int = -1) -> [*s]", infer=_sums, own=("x",),
+@op("cumsum_packed(x: [*s], documents: int[T], axis: int = -1) -> [*s]", infer=_along, own=("x",),
     saves=lambda documents, **_: (TensorType("int", documents.shape),),
     samples=lambda: [{"x": floats(2, 7, 3), "documents": ints(3, 7), "axis": 1}, {"x": ints(5, 1, 4), "documents": ints(2, 4)},
                      {"x": bools(4), "documents": ints(2, 4)}, {"x": floats(1), "documents": ints(2, 1), "axis": 0}])
@@ -58,6 +58,18 @@ def cumsum_packed(x, documents, *, axis=-1):
     total = torch.cumsum(wide, axis)
     sums = total - torch.index_select(total - wide, axis, begin)
     return sums.to(x.dtype) if is_float(x) else sums
+
+
+@op("flip_packed(x: [*s], documents: int[T], axis: int = -2) -> [*s]", infer=_along, own=("x",),
+    saves=lambda documents, **_: (TensorType("int", documents.shape),),
+    samples=lambda: [{"x": floats(2, 7, 3), "documents": ints(3, 7)}, {"x": ints(5, 1, 4), "documents": ints(2, 4), "axis": -1},
+                     {"x": floats(1), "documents": ints(2, 1), "axis": 0}])
+def flip_packed(x, documents, *, axis=-2):
+    """`flip` of each document alone: the last of its positions comes first."""
+    ahead = index_packed.body(documents)
+    behind = index_packed.body(documents.flip(0)).flip(0)
+    place = torch.arange(documents.shape[0], device=documents.device)
+    return torch.index_select(x, axis, place - ahead + behind)
 
 
 # ---------------------------------------------------------------- recurrences

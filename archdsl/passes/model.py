@@ -118,7 +118,7 @@ class Model:
         """The same graph with other weights, under its own names or the foreign ones `source`. Raises ArchError A0541, A0542, A0546."""
         from archdsl.store import load_state
 
-        built = self.build()
+        built = self.build(form="parallel")
         load_state(built, weights, source)
         return replace(self, weights=state_of(built, self.graph))
 
@@ -187,15 +187,15 @@ class Model:
         return {a: self.weights[a] for a in saved(self.graph)}
 
     def build(self, device: Any = "cpu", emit: str | Iterable[str] = (), flat: bool = False, bind: Mapping[str, Any] | None = None,
-              form: str = "parallel", feed: str | Iterable[str] = ()) -> ArchModule:
+              form: str | None = None, feed: str | Iterable[str] = ()) -> ArchModule:
         """The trainable torch.fx.GraphModule with these weights. Raises ArchError A0501 for a form that the model does not have."""
         import torch
 
         from archdsl.lower import lower
         from archdsl.streaming import source
 
-        built = lower(self.graph, device=device, dtype=self.float_type, emit=emit, flat=flat, bind=bind, form=form, source=source(self.made),
-                      feed=feed)
+        built = lower(self.graph, device=device, dtype=self.float_type, emit=emit, flat=flat, bind=bind,
+                      form=form or self.made.form, source=source(self.made), feed=feed)
         if str(device) != "meta":
             with torch.no_grad():
                 held = {**dict(built.named_buffers(remove_duplicate=False)), **dict(built.named_parameters(remove_duplicate=False))}

@@ -71,7 +71,7 @@ def _moments(model: Model, data: Data, batch: int, wanted: set[str]) -> dict[str
     """Address of a running mean -> what reaches its norm. A norm that was not selected normalises as in evaluation."""
     from archdsl.lower.statistics import moments
 
-    built: Any = model.build()
+    built: Any = model.build(form="parallel")
     owners = {id(b): a for a, b in built.named_buffers(remove_duplicate=False) if a in wanted}
     inputs = (tuple(x.to(model.float_type) if x.is_floating_point() else x for x in given) for given in data.batches(batch))
     try:

@@ -161,7 +161,7 @@ def supplied(step: Step, model: Model) -> Given:
     assert all(kind != "table" for kind, _ in kinds), f"`{step.name}` uses a table: apply it to models of your own"
     tensors = sample_inputs(made, made.example_sizes(small=True), seed=2, dtype=model.float_type)
     data = {i.name: x for i, x in zip(made.inputs, tensors)}
-    return Given({n: data for kind, n in kinds if kind == "data"}, {n: model.build() for kind, n in kinds if kind == "model"})
+    return Given({n: data for kind, n in kinds if kind == "data"}, {n: model.build(form="parallel") for kind, n in kinds if kind == "model"})
 
 
 def contract_of(before: Model, after: Model, step: Step) -> list[Any]:

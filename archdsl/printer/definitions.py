@@ -83,7 +83,7 @@ def _definition_text(g: Graph, names: Names, made: Elaborated | None, root: bool
     outs = f"({outs})" if len(g.outputs) != 1 else outs
     scope.lines.append("return " + ", ".join(scope.values[o] for o in g.outputs))
     doc = "".join(f"/// {line}\n" for line in g.doc.splitlines() if line.strip())
-    stream = f" stream {made.stream}" if made is not None and made.stream else ""
+    stream = f" stream {made.stream}" if made is not None and made.stream and not made.ragged else ""
     body = "\n".join("  " + line for line in scope.lines)
     arguments = ", ".join(f"{symbol}: int" for symbol in names.sizes.get(id(g), ()))
     return f"{doc}{'model' if root else 'block'} {names[id(g)]}({arguments})({inputs}) -> {outs}{stream} {{\n{body}\n}}"
@@ -118,9 +118,12 @@ def header(scope: Scope, g: Graph, made: Elaborated | None, root: bool) -> str:
         scope.values[v] = name
         spec = specs.get(v.node.attrs["name"])
         text = scope.type(v.type)
-        if spec is not None and spec.sizes:
-            for axis, size in spec.sizes.items():
-                text = re.sub(rf"(?<=[\[ ]){axis}(?=[,\]])", f"{axis} = {size}", text, count=1)
+        if spec is not None and made is not None:
+            first = made.ragged and f"ragged {made.stream}" not in "".join(shown)
+            ragged = made.stream if first and made.stream else ""
+            for axis in [*spec.sizes, *([ragged] if ragged and ragged not in spec.sizes else [])]:
+                size = f" = {spec.sizes[axis]}" if axis in spec.sizes else ""
+                text = re.sub(rf"(?<=[\[ ]){axis}(?=[,\]])", f"{'ragged ' * (axis == ragged)}{axis}{size}", text, count=1)
         limits = f" in {literal(spec.low)}..{literal(spec.high)}" if spec is not None and spec.low is not None else ""
         shown.append(f"{name}: {text}{limits}")
     return ", ".join(shown)

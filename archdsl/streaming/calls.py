@@ -62,6 +62,7 @@ def _calling(d: Definition, node: Node, known: Known, made: Made) -> None:
     own = len(inner.outputs)
     types = [TensorType(t.dtype, tuple(d.size(s) for s in t.shape)) for t in node.types]
     types[:own] = [d.rows.type(t) if r else t for t, r in zip(types[:own], made.rows)]
+    types[:own] = [d.of_last(t) if r else t for t, r in zip(types[:own], made.last)]
     types[:own] = [t if a is None else d.table(n, a) for t, a, n in zip(types[:own], made.pairs, node.types)]
     kept = [i for i in range(own, len(types)) if i - own not in made.lost]
     every = (*types[:own], *(v.type for *_, v in states), *(types[i] for i in kept))

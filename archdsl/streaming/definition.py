@@ -11,10 +11,11 @@ from archdsl.graph import Graph, Mask, Node, TensorType, Value, behind
 from archdsl.ops.registry import LENGTH
 from archdsl.records import record, replace
 from archdsl.streaming import pairs
+from archdsl.streaming.model import DOCUMENTS as COUNT
 from archdsl.streaming.rows import NoRows, Rows
 
-POSITION, START, DOCUMENTS, PLACES = "position", "start", "documents", "places"
-COUNTERS = (POSITION, START, DOCUMENTS, PLACES)
+POSITION, START, DOCUMENTS, LENGTHS, PLACES = "position", "start", "documents", "lengths", "places"
+COUNTERS = (POSITION, START, DOCUMENTS, LENGTHS, PLACES)
 Known = dict[Value, Value]
 """Values of the old graph -> those of the new one."""
 
@@ -75,7 +76,8 @@ class Session:
 
 
 class Definition:
-    """One graph on its way. `known`: the values of the old graph in the new one; `rows`, `last`, `pairs`: as in `Context`, of values."""
+    """One graph on its way. `known`: the values of the old graph in the new one; `rows`, `last`, `pairs`: as in `Context`, of values; `weights`:
+    those of attention in the packed form, 0 for pairs of two documents."""
 
     def __init__(self, session: Session, graph: Graph, context: Context):
         self.session, self.source, self.at = session, graph, context
@@ -87,6 +89,7 @@ class Definition:
         self.rows = Rows(context.batch, self.nodes)
         self.last: set[Value] = set()
         self.pairs: dict[Value, pairs.Axes] = {}
+        self.weights: set[Value] = set()
         self.children = dict(graph.children)
         self.calls: dict[str, int] = {}
         self.lost: dict[Value, ArchError | NoRows] = {}
@@ -97,12 +100,14 @@ class Definition:
                 self.rows.held.add(Value(node))
             if context.last[i]:
                 self.last.add(value)
+                node.types = (self.of_last(node.types[0]),)
             if (axes := context.pairs[i]) is not None:
                 self.pairs[value] = axes
                 node.types = (self.table(value.type, axes),)
             self.inputs.append(node)
             self.known[value] = Value(node)
-        needed = behind(graph.outputs)
+        updates = [n for n in graph.nodes if n.op == "update"] if self.session.form == "packed" else []  # it trains
+        needed = behind((*graph.outputs, *(v for n in updates for v in n.operands()))) | set(map(id, updates))
         for node in graph.nodes:
             if node.op != "input":
                 self._try(node, id(node) in needed)
@@ -125,6 +130,8 @@ class Definition:
         self.lost.update(dict.fromkeys(node.values, fault))
 
     def finish(self) -> Made:
+        if table := next((v for v in self.source.outputs if v in self.weights), None):
+            raise self.refuse(table.node, "its weights of pairs of positions are a result")
         counters = tuple(c for c in COUNTERS if c in self.counters)
         own = tuple(self.known[v] for v in self.source.outputs)
         inputs = (*(Value(n) for n in self.inputs), *(before for _, _, before, _ in self.slots), *(self.counters[c] for c in counters))
@@ -141,7 +148,7 @@ class Definition:
         """One of `COUNTERS`, taken in from outside."""
         if name not in self.counters:
             batch = () if self.at.batch is None else (self.at.batch,)
-            shape = {POSITION: (), START: batch, DOCUMENTS: (sym(self.session.axis),), PLACES: (sym(LENGTH),)}[name]
+            shape = {POSITION: (), START: batch, DOCUMENTS: (sym(self.session.axis),), LENGTHS: (sym(COUNT),), PLACES: (sym(LENGTH),)}[name]
             self.counters[name] = Value(Node("input", (), {"name": name}, (TensorType("int", shape),), self.source.span, name))
         return self.counters[name]
 
@@ -155,6 +162,17 @@ class Definition:
 
     def size(self, size: Size) -> Size:
         return substitute(size, self.at.dims) if self.at.dims and not symbols(size).isdisjoint(self.at.dims) else size
+
+    @property
+    def more(self) -> dict[str, Size]:
+        """What the size of the batch becomes in the packed form behind `last`, which gives one row for each document."""
+        packed = self.session.form == "packed" and self.at.batch is not None
+        return {str(self.at.batch): self.at.batch * sym(COUNT)} if packed else {}  # type: ignore[operator]
+
+    def of_last(self, t: TensorType) -> TensorType:
+        """The type of what is made of the last position."""
+        more = self.more
+        return TensorType(t.dtype, tuple(substitute(s, more) for s in t.shape)) if more else t
 
     def table(self, t: TensorType, axes: pairs.Axes) -> TensorType:
         """The type of a table of pairs of positions."""

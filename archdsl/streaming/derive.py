@@ -13,9 +13,11 @@ from archdsl.flatten import copy_node
 from archdsl.graph import Graph, Guard, Node, TensorType, Value
 from archdsl.ops.registry import LENGTH
 from archdsl.records import replace
-from archdsl.streaming.definition import DOCUMENTS, PLACES, POSITION, START, Context, Definition, Made, Session
+from archdsl.streaming.definition import DOCUMENTS, LENGTHS, PLACES, POSITION, START, Context, Definition, Made, Session
+from archdsl.streaming.model import DOCUMENTS as COUNT
 from archdsl.streaming.model import Slot, Source, Streamed
 from archdsl.streaming.nodes import rule
+from archdsl.streaming.packed import packed_rule
 from archdsl.streaming.rows import NoRows
 
 
@@ -47,7 +49,7 @@ class _Root:
         none, tables = (False,) * len(graph.inputs), (None,) * len(graph.inputs)
         context = Context(frozenset((axis,)), frozenset(), {axis: 1} if self.form == "step" else {}, none, none, tables, self.batch, self.rows)
         guards, longest = self._guards(graph, axis)
-        definition = Definition(Session(self.form, axis, rule), graph, context)
+        definition = Definition(Session(self.form, axis, packed_rule if self.form == "packed" else rule), graph, context)
         if self.form == "packed":
             return self._packed(definition, guards)
         grows = any(LENGTH in symbols(s) for _, t, *_ in definition.slots for s in t.shape)
@@ -82,18 +84,23 @@ class _Root:
         labels = definition.counter(DOCUMENTS)
         made = definition.finish()
         _same_for_all_rows(made)
-        lengths = Value(Node("input", (), {"name": "lengths"}, (TensorType("int", (sym("Documents"),)),), made.graph.span, "lengths"))
+        lengths = Value(Node("input", (), {"name": "lengths"}, (TensorType("int", (sym(COUNT),)),), made.graph.span, "lengths"))
         node = Node("documents", (lengths,), {"n": sym(axis)}, labels.node.types, made.graph.span, DOCUMENTS)
         known: dict[Value, Value] = {labels: Value(node)}
+        if LENGTHS in definition.counters:
+            known[definition.counters[LENGTHS]] = lengths
+        given = tuple(known)
         nodes = [lengths.node]
         for n in made.graph.nodes:
             if n is labels.node:
                 nodes.append(node)
                 continue
+            if any(v in given for v in n.values):
+                continue
             new = copy_node(n, known.__getitem__)
             nodes.append(new)
             known.update(zip(n.values, new.values))
-        inputs = (*(known[v] for v in made.graph.inputs if v != labels), lengths)
+        inputs = (*(known[v] for v in made.graph.inputs if v not in given), lengths)
         nodes = [*(v.node for v in inputs), *(n for n in nodes if n.op != "input")]
         whole = replace(made.graph, inputs=inputs, nodes=tuple(nodes), outputs=tuple(known[v] for v in made.graph.outputs), guards=guards,
                         emits={k: known[v] for k, v in made.graph.emits.items()})

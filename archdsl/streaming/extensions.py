@@ -29,7 +29,7 @@ def extended(d: Definition, node: Node, known: Known) -> bool:
             if any(d.at.timed(s) and not d.at.is_time(s) for s in value.shape):
                 time[name] = (*time[name], 0)  # no axis: the rule will not know it
     if d.session.form == "packed" and node.op == "attention" and {n: a for n, a in time.items() if a} == dict.fromkeys("qkv", (-2,)):
-        _pack(d, node, known)  # later positions of the document as well
+        pack(d, node, known)  # later positions of the document as well
         return True
     try:
         extension = op.stream(time, **types)
@@ -42,16 +42,16 @@ def extended(d: Definition, node: Node, known: Known) -> bool:
     if any(known[v] in d.rows.held for v in node.operands()):
         raise NoRows(f"{node.op} takes positions that differ from row to row")
     if d.session.form == "packed":
-        _pack(d, node, known)
+        pack(d, node, known)
     else:
         _extend(d, node, known, extension)
     return True
 
 
-def _pack(d: Definition, node: Node, known: Known) -> None:
+def pack(d: Definition, node: Node, known: Known) -> None:
     """The same op, in which no position sees another document."""
     new = copy_node(node, known.__getitem__)
-    if node.op == "attention":
+    if node.op in ("attention", "attention_weights"):
         new.attrs["mask"] = packed_mask(new.attrs["mask"], d.counter(DOCUMENTS), d.nodes)
     elif find(f"{node.op}_packed") is not None:
         new.op, new.args = f"{node.op}_packed", (*new.args, d.counter(DOCUMENTS))

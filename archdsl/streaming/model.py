@@ -6,6 +6,9 @@ from archdsl.graph import Graph, TensorType
 from archdsl.ops.registry import LENGTH
 from archdsl.records import record
 
+DOCUMENTS = "Documents"
+"""How many documents lie behind each other in a call of the form `packed`."""
+
 
 @record(frozen=True)
 class Source:

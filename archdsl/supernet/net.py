@@ -133,7 +133,7 @@ class Supernet(nn.Module):
             text = ", ".join(f"{a} = {v}" for a, v in candidate.items())
             raise error("A0841", f"this candidate is no part of the supernet: {why}", Span(Source("candidate", text), 0, len(text)),
                         help="a supernet holds what the space's own candidates need: is this one of another space, or outside of its limits?")
-        module = self.space.spec.build(self.space.variant, device="meta", dtype=self.dtype, knobs=dict(candidate))
+        module = self.space.spec.build(self.space.variant, device="meta", dtype=self.dtype, form="parallel", knobs=dict(candidate))
         groups = groups_of(graph)
         parts = {}
         for address, p in learned(graph).items():
@@ -194,7 +194,7 @@ class Supernet(nn.Module):
         """The candidate as a model of its own, as `spec.build` makes it, with copies of its part of the weights."""
         chosen = self.candidate(candidate)
         weights = self.weights(chosen)
-        model = self.space.spec.build(self.space.variant, device="meta", dtype=self.dtype, knobs=dict(chosen))
+        model = self.space.spec.build(self.space.variant, device="meta", dtype=self.dtype, form="parallel", knobs=dict(chosen))
         model = model.to_empty(device=next(self.parameters()).device)
         with torch.no_grad():
             state = model.state_dict(keep_vars=True)

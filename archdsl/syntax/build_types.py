@@ -74,7 +74,7 @@ class Types(Expressions):
         return t.AxesVar(self.span(start, end), c[1][1])
 
     def ragged(self, c: Parts, start: int, end: int) -> Any:
-        return t.Ragged(self.span(start, end), c[0][1])
+        return t.Ragged(self.span(start, end), c[0][1], c[1] if len(c) > 1 else None)
 
     def bounded(self, c: Parts, start: int, end: int) -> Any:
         return t.Bounded(self.span(start, end), c[0][1], c[2])

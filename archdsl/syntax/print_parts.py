@@ -382,7 +382,7 @@ class PartPrinter:
         return "*" + node.id
 
     def s_Ragged(self, node: t.Ragged) -> Doc:
-        return "ragged " + node.id
+        return ["ragged ", node.id, *([" = ", self.axis(node.size)] if node.size is not None else [])]
 
     def s_Bounded(self, node: t.Bounded) -> Doc:
         return [f"some {node.id} <= ", self.axis(node.bound)]

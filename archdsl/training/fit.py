@@ -190,7 +190,7 @@ def _check(model: Any, steps: Any, every: Any, clip: Any, out: Any, resume: bool
     elif not isinstance(model, ArchModule) or "archdsl" not in model.__dict__:
         raise TypeError(f"fit trains a model that archdsl built, not {type(model).__name__}")
     if model.__dict__.get("_streamed") is not None:
-        raise ValueError("fit trains a model in the form `parallel`: forms with state are those of evaluation")
+        raise ValueError('fit trains a model in the form `parallel`: build(form = "parallel"), the weights are the same')
     for name, value in (("steps", steps), ("every", every)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"fit: `{name}` is a whole number from 1 up, not {value!r}")

@@ -171,6 +171,7 @@ def test_layouts():
         "[*s]",
         "[B = 1, 3, H = 224]",
         "[ragged T]",
+        "[ragged T = 3 * n]",
         "[some V <= 3 * n]",
         "[(3 heads width), inner]",
         "[(...), d]",

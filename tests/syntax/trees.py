@@ -74,7 +74,7 @@ axes = (
     | sizes
     | st.just(t.AnyAxes(S))
     | plain.map(lambda n: t.AxesVar(S, n))
-    | plain.map(lambda n: t.Ragged(S, n))
+    | st.builds(lambda n, b: t.Ragged(S, n, b), plain, maybe(sizes))
     | st.builds(lambda n, b: t.Bounded(S, n, b), plain, sizes)
     | st.builds(lambda n, b: t.AxisSized(S, n, b), plain, sizes)
 )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def compile(source: str, settings: list[str], seed: int, weights: str | None, export: bool, onnx: bool, out: str | None,
-            asked: Asked | None = None, flat: bool = False, form: str = "parallel") -> int:
+            asked: Asked | None = None, flat: bool = False, form: str | None = None) -> int:
     """Builds the model and writes its folder; without `out` prints it as PyTorch. `asked`: what was said about passes."""
     opened = open_source(source)
     knobs = read_settings(settings)
@@ -44,7 +44,7 @@ def _weights(opened: Opened, weights: str | None) -> tuple[dict[str, Any] | None
     return (read_checkpoint(file), names) if at else (read_checkpoint(weights), None)
 
 
-def _print(opened: Opened, knobs: dict[str, Any], passing: Passing | None, flat: bool, form: str) -> None:
+def _print(opened: Opened, knobs: dict[str, Any], passing: Passing | None, flat: bool, form: str | None) -> None:
     with progress("compiling"):
         from archdsl.lower.emit_python import python_source
 

@@ -17,7 +17,7 @@ from archdsl.repeats import fold
 from archdsl.source import Source, Span
 
 
-def cost(source: str, at: list[str], settings: list[str], by: str | None, form: str, dtype: str, json: bool,
+def cost(source: str, at: list[str], settings: list[str], by: str | None, form: str | None, dtype: str, json: bool,
          device: str | None = None, plot: str | None = None) -> int:
     """Prints the figures and their formulas, or with `by` one row a layer. With `device` or `plot` the cost of a step, and of decoding."""
     sizes, spans = parse_sizes(",".join(at)) if at else ({}, {})

@@ -54,10 +54,11 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
         from archdsl.training.fit import fit
         from archdsl.training.interface import check_call
     with progress(f"building {source}"):
-        model: Any = open(source, device) if opened.folder is not None else opened.spec.build(opened.variant, asked.seed, device, knobs=knobs)
+        model: Any = open(source, device) if opened.folder is not None else \
+            opened.spec.build(opened.variant, asked.seed, device, form="parallel", knobs=knobs)
         check_call(model, known, asked.size, made)
         if not resume:
-            compile_to(out, opened.spec, opened.variant, knobs, seed=asked.seed, again=opened.folder,
+            compile_to(out, opened.spec, opened.variant, knobs, seed=asked.seed, again=opened.folder, form="parallel",
                        weights={k: v.cpu() for k, v in model.state_dict().items()})
     data = {"task": known.text, "data": known.digest, "batch": asked.size}
     batches = known.batches("train", asked.size, asked.seed, device)

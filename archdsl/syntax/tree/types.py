@@ -59,7 +59,10 @@ class AxesVar(Axis):
 
 @node
 class Ragged(Axis):
+    """`ragged T` or `ragged T = 1024`: an input axis along which documents of different lengths lie; an example size of it."""
+
     id: str
+    size: Axis | None = None
 
 
 @node
