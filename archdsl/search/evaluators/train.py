@@ -75,7 +75,7 @@ class Trained:
         raise faults[0]
 
     def _built(self, candidate: Candidate, seed: int) -> Any:
-        return self.space.spec.build(self.space.variant, seed, self.device, knobs=dict(candidate))
+        return self.space.spec.build(self.space.variant, seed, self.device, form="parallel", knobs=dict(candidate))
 
     def __call__(self, candidate: Candidate, *, seed: int, fidelity: float) -> Mapping[str, float]:
         from archdsl.training.fit import fit
