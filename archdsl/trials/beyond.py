@@ -1,4 +1,4 @@
-"""What stands behind faults of syntax and names: the text with those mended is checked, and what is wrong with it is told at its place."""
+"""What stands behind a fault: the text with it mended is checked, and what is wrong with that is told at its place."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,35 +11,44 @@ from archdsl.records import replace
 from archdsl.source import Source, Span
 
 ALIKE = 0.7  # of two names
+NAMES = ("A02", "A0401", "A0403", "A0431", "A0432")  # codes of names: of values, of variants and models, of claims' words, of addresses
+SIZES = ("A03",)  # codes whose fix is good enough to look for misspelt names behind it
 Check = Callable[[str], list[Diagnostic]]
 
 
 def beyond(found: list[Diagnostic], source: Source, check: Check) -> list[Diagnostic]:
-    """Further faults of a text with faults of syntax that each have a fix, or with misspelt names. None when a line that was
-    mended is still wrong: it was meant otherwise, and what is told elsewhere may follow from it."""
+    """Further faults of a text with faults of syntax that each have a fix, or with others that have a likely one. None when a line that was
+    mended is still wrong: it was meant otherwise, and what is told elsewhere may follow from it. Behind a mended size only names are looked at."""
     errors = [d for d in found if d.severity == "error"]
-    if not any(_sure(d, source) for d in errors) or not all(_here(d, source) for d in errors if d.code.startswith("A01")):
+    if not all(_here(d, source) for d in errors if d.code.startswith("A01")):
         return []
     edits: list[Edit] = []
     mended: list[Diagnostic] = []
     for d in errors:
-        more = [(span.start, span.end, new) for span, new in d.fixes[0].edits] if _sure(d, source) else []
+        likely = _sure(d, source) or d.code.startswith(SIZES) and _here(d, source)
+        more = [(span.start, span.end, new) for span, new in d.fixes[0].edits] if likely else []
         if more and not any(a <= y and x <= b for a, b, _ in more for x, y, _ in edits):
             edits += more
             mended.append(d)
+    if not edits:
+        return []
     later = [_back(d, source, edits) for d in check(apply(source.text, edits)) if d.severity == "error"]
     rows = {source.position(at)[0] for start, end, _ in edits for at in (start, end)}
     if any(d.span.source is source and source.position(d.span.start)[0] in rows for d in later):
         return []
+    if any(d.code.startswith(SIZES) for d in mended):
+        later = [d for d in later if d.code.startswith(NAMES)]
     known = {(d.code, d.span.start) for d in errors}
     return [d for d in independent(tuple(mended), later, names=True) if (d.code, d.span.start) not in known]
 
 
 def _sure(d: Diagnostic, source: Source) -> bool:
-    """Whether the first fix is hardly a wrong one: of syntax, or of a name that differs in a letter."""
-    if not _here(d, source) or not d.code.startswith(("A01", "A02")):
+    """Whether the first fix is hardly a wrong one: of syntax, of a value outside of its domain, or of a name that differs in a letter."""
+    if not _here(d, source) or not d.code.startswith(("A01", "A0407", *NAMES)):
         return False
-    return d.code.startswith("A01") or all(not span.text or SequenceMatcher(None, span.text, new).ratio() >= ALIKE for span, new in d.fixes[0].edits)
+    if d.code.startswith(("A01", "A0407")):
+        return True
+    return all(not span.text or SequenceMatcher(None, span.text, new).ratio() >= ALIKE for span, new in d.fixes[0].edits)
 
 
 def _here(d: Diagnostic, source: Source) -> bool:

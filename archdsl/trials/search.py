@@ -10,7 +10,7 @@ from archdsl.incremental.check import Checker
 from archdsl.records import record, replace
 from archdsl.source import Source, Span
 from archdsl.syntax.parser import MAX_TOKENS, parse_some
-from archdsl.trials.beyond import beyond
+from archdsl.trials.beyond import SIZES, beyond
 from archdsl.trials.candidates import groups
 
 MOST_FAULTS = 6  # of a text; where more is wrong, none of it is looked into
@@ -19,6 +19,7 @@ SECONDS = 0.5  # of CPU, for all trials of a text as well
 TRIAL = 1_500  # steps that reading and comparing cost
 OFFERED = 3  # fixes of one fault
 
+ABOUT_MODELS = frozenset(("A0215", "A0401", "A0403", "A0431", "A0432"))
 _NUMBERS = frozenset(("A0301", "A0303", "A0304", "A0305", "A0310", "A0407"))
 
 
@@ -42,6 +43,8 @@ def tried(found: list[Diagnostic], source: Source, spent: float = 0.0, most: int
     told = {id(d): _told(d, proofs.get(i, [])) for i, d in enumerate(errors)}
     gone = {id(errors[i]) for i in follow}
     out = [told.get(id(d), d) for d in found if id(d) not in gone]
+    if search.spent:
+        return out
     try:
         return [*out, *beyond(out, source, search.errors_in)]
     except Spent:
@@ -109,16 +112,19 @@ class Search:
         return [d for d in self.checker.check(text).diagnostics if d.severity == "error"]
 
     def mends(self, fix: Fix) -> frozenset[int]:
-        """The faults that are gone behind a fix; none where a new one has come."""
+        """The faults that are gone behind a fix; none where a new one has come. What is said about models when they can be elaborated at last is not
+        of a mended size's making: misspelt addresses, words of claims, names of variants."""
+        sizes = all(d.code.startswith(SIZES) for d in self.errors)
         edits = _edits(fix)
         after = self.errors_of(edits)
         left = dict(enumerate(self.errors))
         for d in after:
             same = next((i for i, e in left.items() if e.code == d.code and e.message == d.message and _moved(e.span.start, edits) == d.span.start),
                         None)
-            if same is None:
+            if same is not None:
+                del left[same]
+            elif d.code not in ABOUT_MODELS or not sizes:
                 return frozenset()
-            del left[same]
         return frozenset(left)
 
 

@@ -188,6 +188,24 @@ def test_three_faults_of_different_stages_are_told_in_one_run(which: tuple[str, 
     assert all(text[d.span.start : d.span.end] == d.span.text for d in found)
 
 
+MORE = {"claim": ("claim Net {", "claim Nett {"), "address": ("<-> two.*.*", "<-> twoo.*.*"), "word": ("params > 0", "parms > 0"),
+        "names": ('of Net { "a', 'of Nett { "a')}
+
+
+@pytest.mark.parametrize(("which", "codes"), [
+    (("shape", "names"), ["A0304", "A0431"]), (("shape", "address"), ["A0304", "A0432"]), (("shape", "word"), ["A0304", "A0403"]),
+    (("domain", "shape"), ["A0304", "A0407"]), (("variant", "address"), ["A0401", "A0432"]), (("claim", "address"), ["A0432", "A0401"]),
+    (("address", "word"), ["A0432", "A0403"]), (("domain", "shape", "claim"), ["A0304", "A0407", "A0401"]),
+])
+def test_what_speaks_of_models_is_told_beside_a_fault_in_one(which: tuple[str, ...], codes: list[str]):
+    text = FILE + "claim Net { params > 0 }\n"
+    for kind in which:
+        old, new = {**PLANTED, **MORE}[kind]
+        assert text.count(old) == 1, kind
+        text = text.replace(old, new)
+    assert [d.code for d in check_text(text, "a.arch") if d.severity == "error"] == codes
+
+
 def test_what_follows_from_a_misspelt_name_is_not_told():
     text = FILE.replace("y = Linear(n", "y = Liner(n")
     assert [d.code for d in check_text(text, "a.arch")] == ["A0201"]
