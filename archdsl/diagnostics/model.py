@@ -35,7 +35,8 @@ class Given:
 class Diagnostic:
     """`label` stands under the primary span, `labels` are secondary places, `notes` derived facts, `help` actions. For those who look for the cause:
     `given`, how the names at the place got their values, from the inside out; `division`, the two numbers of one that is not exact; `rivals`, fixes
-    that are less likely, offered when trying them shows that they are right."""
+    that are less likely, offered when trying them shows that they are right;
+    `widened`, a tensor (graph.Value) of another element type than the model's."""
 
     code: str
     message: str
@@ -49,6 +50,7 @@ class Diagnostic:
     given: tuple[Given, ...] = field(default=(), compare=False, repr=False)
     division: tuple[int, int] | None = field(default=None, compare=False, repr=False)
     rivals: tuple[Fix, ...] = field(default=(), compare=False, repr=False)
+    widened: Any = field(default=None, compare=False, repr=False)
 
 
 class ArchError(Exception):

@@ -14,6 +14,7 @@ from archdsl.elaborate.hints import mend
 from archdsl.elaborate.limits import checked
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import BlockRef, Compose, Literal, NeedInline, OpRef, Partial, Share, Template, describe, is_list, map_tensors
+from archdsl.elaborate.widened import outside
 from archdsl.flatten import copy_node, flatten
 from archdsl.graph import Graph, Value
 from archdsl.records import replace
@@ -252,9 +253,9 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         except NeedInline:
             frame.builder.require(builder.guards)
             raise
-        except ArchError:
+        except ArchError as e:
             session.met_in(builder)
-            raise
+            raise outside(e, list(builder.inputs), tensors) from None
         finally:
             session.used_defaults = before | session.used_defaults
         results = tuple(o.name for o in template.ref.decl.outs)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl import records, shapes
 from archdsl.diagnostics.model import ArchError, Diagnostic, Given, Label, error
+from archdsl.elaborate import widened
 from archdsl.elaborate.builder import join
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, good
@@ -389,9 +390,10 @@ def _check_result(inner: Frame, binding: shapes.Binding, value: Value, out: tree
     if kind.dtype is not None and value.dtype != kind.dtype and not (kind.dtype == "int" and value.dtype in ("i32", "i8", "u8")):
         raise error("A0307", f"`{name}` declares {kind.span.text}, the result holds {value.dtype}", where)
     if kind.dtype is None and isinstance(inner.decl, tree.Model) and value.dtype != "float":
-        raise error("A0307", f"`{name}` declares {kind.span.text}, of the model's element type, the result holds {value.dtype}", where,
-                    labels=(Label(kind.span, "declared here"),),
-                    help=f"declare `{value.dtype}{kind.span.text}`" + (", or write `cast(…, \"float\")`" if value.dtype in ("f32", "f64") else ""))
+        fault = error("A0307", f"`{name}` declares {kind.span.text}, of the model's element type, the result holds {value.dtype}", where,
+                      labels=(Label(kind.span, "declared here"),),
+                      help=f"declare `{value.dtype}{kind.span.text}`" + (", or write `cast(…, \"float\")`" if value.dtype in ("f32", "f64") else ""))
+        raise widened.marked(fault, value)
 
 
 # ---------------------------------------------------------------- faults inside a block, shown where they were caused

@@ -8,6 +8,7 @@ from typing import Any
 from archdsl import shapes
 from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.dims import Dim, largest
+from archdsl.elaborate import widened
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.limits import MAX_AXES, checked, limit
@@ -204,8 +205,9 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
         if OPERATOR in spans:
             for side, p in zip(("left", "right"), parameters(op.name)):
                 told = told.replace(f"`{p.name}`", f"the {side} operand")
-        raise error("A0304", f"{op.name}: {told}", where, told, labels=labels, notes=notes, help=help,
-                    fixes=_other_axes(op, types, spans) if e.about == "axis" else ()) from None
+        fault = error("A0304", f"{op.name}: {told}", where, told, labels=labels, notes=notes, help=help,
+                      fixes=_other_axes(op, types, spans) if e.about == "axis" else ())
+        raise (widened.marked(fault, _pinned([values[k] for k in e.mixed])) if e.mixed else fault) from None
     except OverflowError:
         raise error("A0602", f"the sizes of {op.name} grow beyond what can be computed with", span) from None
     result: tuple[TensorType, ...] = found if is_list(found) else (found,)
@@ -221,6 +223,12 @@ def infer(frame: Frame, op: Op, values: dict[str, Any], span: Span, spans: dict[
         if count > MAX_ELEMENTS:
             raise limit(f"a tensor {t} is too large", span, "at most 2**62 elements are allowed")
     return result
+
+
+def _pinned(mixed: list[Any]) -> Any:
+    """Of operands whose element types differ, the one that is not of the model's, where another is."""
+    kinds = {v.dtype: v for v in mixed if type(v) is Value}
+    return next((v for k, v in kinds.items() if k != "float"), None) if "float" in kinds else None
 
 
 @cache

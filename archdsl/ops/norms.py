@@ -17,7 +17,8 @@ def _affine(x: TensorType, axis: int, **operands: TensorType | None) -> TensorTy
                 raise OpError(f"one axis is needed, and this has {len(v.shape)}: {v}", name)
             need_equal(v.shape[0], x.shape[axis], f"the length of `{name}` and axis {axis} of `x`", name)
             if v.dtype != x.dtype:
-                raise OpError(f"`x` is {x} and `{name}` is {v}: the element types differ", name, help=f"cast it: {cast_to(x.dtype, name)}")
+                raise OpError(f"`x` is {x} and `{name}` is {v}: the element types differ", name, help=f"cast it: {cast_to(x.dtype, name)}",
+                              mixed=("x", name))
     return TensorType(x.dtype, x.shape)
 
 

@@ -31,12 +31,13 @@ Grad = Literal["exact", "straight_through", "surrogate", "none", "score"]
 class OpError(ValueError):
     """Raised by `infer` when operands or attributes do not fit: a sentence in the user's words.
 
-    `about`: the parameter at fault; `help`: what to do; `require`: a condition that would make it legal.
+    `about`: the parameter at fault; `help`: what to do; `require`: a condition that would make it legal;
+    `mixed`: parameters whose element types differ.
     """
 
-    def __init__(self, message: str, about: str | None = None, help: str | None = None, require: str | None = None):
+    def __init__(self, message: str, about: str | None = None, help: str | None = None, require: str | None = None, mixed: tuple[str, ...] = ()):
         super().__init__(message)
-        self.message, self.about, self.help, self.require = message, about, help, require
+        self.message, self.about, self.help, self.require, self.mixed = message, about, help, require, mixed
 
 
 LENGTH = "Length"

@@ -191,7 +191,7 @@ def same_dtype(**operands: Any) -> str:
     for name, b in rest:
         if b.dtype != a.dtype:
             raise OpError(f"`{first}` is {a} and `{name}` is {b}: the element types differ", name,
-                          help=f"cast one of them, as in {cast_to(a.dtype, name)}")
+                          help=f"cast one of them, as in {cast_to(a.dtype, name)}", mixed=(first, name))
     need_float(a, first)
     return a.dtype
 

@@ -8,7 +8,7 @@ import pytest
 from archdsl.diagnostics.model import ArchError
 from archdsl.diagnostics.render import helps
 from archdsl.spec import check_text, loads, text_setting
-from tests.elaborate.helpers import fault, model
+from tests.elaborate.helpers import fault, made, model
 
 
 @pytest.mark.parametrize(("call", "at"), [
@@ -167,3 +167,49 @@ def test_a_name_of_the_text_is_meant_rather_than_one_of_the_library():
             "model M(d: int = 4)(x: [B, 2]) -> y: [B, 1] { return x |> Linear(2 * dd, 7) as a |> Linear(1) as b }\n")
     (found,) = check_text(text, "m.arch")
     assert (found.code, found.fixes[0].message) == ("A0201", "replace by `d`")
+
+
+WIDE = """block Norm()(x: [..., d]) -> [..., d] {{
+  param w: [d] = zeros()
+  f32 {{ r = rsqrt(mean(x * x, axis = -1, keep = true)) }}
+  return {}
+}}
+model M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] {{ {} }}
+"""
+
+
+@pytest.mark.parametrize(("result", "at", "fix"), [
+    ("x * r", "x * r", "as_type(r, x)"),
+    ("x * r * (1 + w)", "x * r", "as_type(r, x)"),
+    ("(1 + w) * (r * x)", "(r * x)", "as_type(r, x)"),
+    ("where(x > 0, x, r)", "where(x > 0, x, r)", "as_type(r, x)"),
+    ("x * rsqrt(r)", "x * rsqrt(r)", None),
+])
+@pytest.mark.parametrize("body", [
+    "return x |> Norm() as norm |> Linear(d) as one",
+    "return Pre(Norm(), Attention(2))(x) as one",
+    "x = x + Norm()(x) as norm; return x |> LayerNorm() as last",
+    "return Norm()(x) as norm",
+])
+def test_an_element_type_is_mended_where_it_left_the_models(result: str, at: str, fix: str | None, body: str):
+    text = WIDE.format(result, body)
+    with pytest.raises(ArchError) as caught:
+        made(text)
+    (d,) = caught.value.diagnostics
+    assert (d.code in ("A0304", "A0307"), d.span.text) == (True, at)
+    if fix is None:
+        assert not d.fixes and "as_type" in d.help[0]
+        return
+    (span, new), = d.fixes[0].edits
+    assert (span.text, new) == ("r", fix)
+    mended = span.source.text[: span.start] + new + span.source.text[span.end :]
+    assert loads(mended, "test.arch").elaborate().graph.outputs[0].dtype == "float"
+
+
+@pytest.mark.parametrize("body", [
+    "f32 { y = x * 2 }; return Linear(d)(y) as one",
+    "return Linear(d)(cast(x, \"f32\")) as one",
+])
+def test_an_element_type_that_was_written_so_is_told_where_it_does_not_fit(body: str):
+    d = fault(lambda: model(body, "(x: [B, T, d]) -> y: [B, T, d]", "d: int = 8"))
+    assert d.code == "A0304" and d.span.text.startswith("Linear(d)") or d.span.text in ("y", "Linear(d)")
