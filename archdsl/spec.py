@@ -197,13 +197,17 @@ class Spec:
         Raises ArchError for a form that the model does not have."""
         if not hasattr(seed, "__index__"):
             raise TypeError(f"build(variant, seed = 0, device = \"cpu\", …) builds one variant: the seed is a whole number, not {seed!r}")
+        if variant is not None and not isinstance(variant, str):
+            raise TypeError(f"a variant is given by its name, not {variant!r}")
+        device = "cpu" if device is None else device
         settings = self._knobs(knobs)
         made = self.elaborate(variant, settings)
         from archdsl.lower import lower
         from archdsl.lower.memory import fits
         from archdsl.origin import Origin
-        from archdsl.streaming import source
+        from archdsl.streaming import known_form, source
 
+        known_form(form, self.decl.name_span)
         fits(made.graph, device, dtype, self.decl.name_span)
         if self.transforms(variant):
             from archdsl.passes.model import Model

@@ -337,28 +337,39 @@ def _output_names(made: Elaborated, state: list[str]) -> dict[str, Any]:
 # ---------------------------------------------------------------- reading back
 def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, Any] | None = None) -> ArchModule:
     """The model in a folder that `compile -o` wrote, in the form it was compiled in, with its weights and foreign names. `bind`: classes for its
-    extern blocks. Raises ArchError A0513 (a class is missing), A0520 (not such a folder), A0522 (another version)."""
-    from safetensors.torch import load_file
-
+    extern blocks. Raises ArchError A0513 (a class is missing), A0518 (no such device), A0520 (not such a folder), A0522 (another version)."""
+    from archdsl.lazy import torch
     from archdsl.origin import Origin
 
     spec, manifest = open_spec(folder)
-    import torch
-
-    path = Path(folder) / "weights.safetensors"
-    try:
-        state = load_file(path, device=str(device))
-    except Exception as e:  # safetensors raises its own kind
-        raise error("A0520", f"{path} cannot be read: {e}", _span(str(path), "folder")) from None
-    fresh = spec.build(seed=manifest.seed, dtype=getattr(torch, manifest.dtype), device=device, bind=bind, form=manifest.form)
-    missing = fresh.load_state_dict(state, strict=False)
-    if missing.missing_keys or missing.unexpected_keys:
-        name = (missing.missing_keys or missing.unexpected_keys)[0]
-        raise error("A0520", f"{path} does not hold the weights of graph.arch: `{name}` is {'missing' if missing.missing_keys else 'unexpected'}",
-                    _span(str(path), "folder"))
+    fresh = spec.build(seed=manifest.seed, dtype=manifest.dtype, device=device, bind=bind, form=manifest.form)
+    state = _weights(Path(folder) / "weights.safetensors", fresh.state_dict())
+    if torch.device(device or "cpu").type != "meta":
+        fresh.load_state_dict(state)
     fresh.archdsl = Origin(manifest.spec, manifest.model, manifest.variant, {k: str(v) for k, v in manifest.knobs.items()}, fresh.typed,
                            _names(Path(folder) / NAMES), spec)
     return fresh
+
+
+def _weights(path: Path, held: dict[str, Any]) -> dict[str, Any]:
+    """The tensors of a file that fit those of a model. Raises A0520."""
+    from safetensors.torch import load_file
+
+    from archdsl.weights import described, kind
+
+    try:
+        state = load_file(path)
+    except Exception as e:  # safetensors raises its own kind
+        raise error("A0520", f"{path} cannot be read: {e}", _span(str(path), "folder")) from None
+    for name in (*held, *state):
+        mine, theirs = held.get(name), state.get(name)
+        if theirs is None or mine is None:
+            wrong = "missing" if theirs is None else "unexpected"
+        else:
+            wrong = "" if theirs.shape == mine.shape and kind(theirs) == kind(mine) else f"{described(theirs)}, not {described(mine)}"
+        if wrong:
+            raise error("A0520", f"{path} does not hold the weights of graph.arch: `{name}` is {wrong}", _span(str(path), "folder"))
+    return state
 
 
 def _names(path: Path) -> dict[str, Foreign]:

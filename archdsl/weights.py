@@ -120,8 +120,9 @@ def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.Pa
     if any(t.is_meta for t in own.values()):
         raise error("A0543", f"`{origin.model}` is on the meta device and has nowhere to put weights", NOWHERE,
                     help="build it on a real device: `device = \"cpu\"`")
-    given = {k: v.detach() if isinstance(v, torch.Tensor) else torch.as_tensor(v) for k, v in state_dict.items() if hasattr(v, "shape")}
-    others = [k for k, v in state_dict.items() if not hasattr(v, "shape")]
+    tensors = {k: v for k, v in state_dict.items() if isinstance(k, str) and hasattr(v, "shape")}
+    given = {k: v.detach() if isinstance(v, torch.Tensor) else torch.as_tensor(v) for k, v in tensors.items()}
+    others = [str(k) for k in state_dict if k not in tensors]
     fit = names.fit({a: tuple(t.shape) for a, t in own.items()}, {k: tuple(v.shape) for k, v in given.items()})
     plan = _Import(names, own, given, fit)
     report = plan.report(others)
@@ -150,12 +151,12 @@ class _Import:
         self.makers.update(self.from_aliases)
 
     def _compare_types(self) -> None:
-        """Whole numbers do not pass for real ones, as quantised files would have it; nor the other way round."""
+        """Whole numbers do not pass for real ones, as quantised files would have it, nor the other way round; nor do sparse tensors."""
         kinds = {t: self.own[e.source[0]] for e in (*self.names.entries, *self.names.repeated("target")) for t in e.target}
         for key, mine in kinds.items():
             theirs = self.given.get(key)
-            if theirs is not None and key not in self.mis_shaped and _kind(theirs) != _kind(mine):
-                self.mis_shaped[key] = f"{show(tuple(mine.shape))} of {_dtype(mine)}", f"{show(tuple(theirs.shape))} of {_dtype(theirs)}"
+            if theirs is not None and key not in self.mis_shaped and kind(theirs) != kind(mine):
+                self.mis_shaped[key] = described(mine), described(theirs)
 
     def values(self) -> Iterable[tuple[str, Any]]:
         for e in self.entries:
@@ -182,8 +183,15 @@ class _Import:
         return out
 
 
-def _kind(t: Tensor) -> tuple[bool, bool]:
-    return t.is_floating_point(), t.is_complex()
+def kind(t: Tensor) -> tuple[bool, bool, torch.layout]:
+    """What two tensors have in common when one may be copied into the other."""
+    return t.is_floating_point(), t.is_complex(), t.layout
+
+
+def described(t: Tensor) -> str:
+    """Shape, element type and, unless it is dense, layout: `[4, 8] of float32`."""
+    layout = "" if t.layout is torch.strided else f", {str(t.layout).removeprefix('torch.')}"
+    return f"{show(tuple(t.shape))} of {str(t.dtype).removeprefix('torch.')}{layout}"
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
@@ -274,10 +282,6 @@ def _tensors(model: nn.Module, origin: Origin) -> dict[str, Tensor]:
 
 def _number(value: Fraction, like: Tensor) -> bool | int | float:
     return float(value) if like.is_floating_point() or value.denominator != 1 else int(value)
-
-
-def _dtype(t: Tensor) -> str:
-    return str(t.dtype).removeprefix("torch.")
 
 
 # ---------------------------------------------------------------- what does not fit

@@ -386,6 +386,15 @@ def test_a_device_that_is_not_there(device: object):
         loads(model("return x |> Linear(8) as a")).build(device=device)
 
 
+def test_no_device_is_the_default_one_and_no_number_a_variant():
+    from archdsl.spec import loads
+
+    spec = loads(model("return x |> Linear(8) as a"))
+    assert next(spec.build(device=None).parameters()).device.type == "cpu"
+    with pytest.raises(TypeError, match="a variant is given by its name, not 3"):
+        spec.build(3)
+
+
 def test_weights_too_large_to_build():
     from archdsl.diagnostics.model import ArchError
     from archdsl.spec import loads
@@ -393,4 +402,6 @@ def test_weights_too_large_to_build():
     spec = loads(model("return x |> Linear(2 ** 44) as a |> Linear(8) as b"))
     with pytest.raises(ArchError, match="A0515"):
         spec.build()
+    with pytest.raises(ArchError, match="A0501"):
+        spec.build(form="no form")
     assert len(list(spec.build(device="meta").parameters())) == 4

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import archdsl
 from archdsl.diagnostics.model import ArchError
@@ -260,6 +260,18 @@ def _rewrite(path, change):
     path.write_text(change(path.read_text()))
 
 
+def _reweigh(folder, change):
+    path = folder / "weights.safetensors"
+    save_file({k: change(k, v).contiguous() for k, v in load_file(path).items()}, path)
+
+
+def test_a_folder_is_opened_on_a_device(folders):
+    assert {t.device.type for t in archdsl.open(folders["vit"], device="meta").state_dict().values()} == {"meta"}
+    assert {t.device.type for t in archdsl.open(folders["vit"], device=None).state_dict().values()} == {"cpu"}
+    with pytest.raises(ArchError, match="A0518"):
+        archdsl.open(folders["vit"], device="nope")
+
+
 @pytest.mark.parametrize(("spoil", "code"), [
     (lambda d: (d / "graph.arch").unlink(), "A0520"),
     (lambda d: (d / "manifest.json").write_text("{"), "A0520"),
@@ -267,6 +279,9 @@ def _rewrite(path, change):
     (lambda d: (d / "names.json").write_text('{"hf": 3}'), "A0520"),
     (lambda d: _rewrite(d / "graph.arch", lambda t: t.replace("rms_norm(x, weight)", "rms_norm(x, weight, eps = 0.1)")), "A0522"),
     (lambda d: _rewrite(d / "manifest.json", lambda t: json.dumps({**json.loads(t), "language": "9.9.9"})), "A0522"),
+    (lambda d: _rewrite(d / "manifest.json", lambda t: json.dumps({**json.loads(t), "dtype": "nope"})), "A0644"),
+    (lambda d: _reweigh(d, lambda k, v: v[..., :-1] if k == "embed.weight" else v), "A0520"),
+    (lambda d: _reweigh(d, lambda k, v: v.to(torch.int8)), "A0520"),
 ])
 def test_spoilt_folders_are_named(tmp_path, spoil, code):
     compile_to(tmp_path / "out", archdsl.load(CASES["llama"][0]), "tiny")

@@ -207,8 +207,14 @@ def test_number_types(spec):
     assert "[8] of float32 expected, [8] of int8 found" in d.notes[0]
 
 
-def test_what_is_no_tensor_is_unexpected(spec):
-    assert refused(spec.build(), {**foreign(), "_metadata": {}}).message.endswith("1 unexpected")
+def test_a_sparse_tensor_is_no_dense_one(spec):
+    d = refused(spec.build(), {**foreign(), "h.0.fc.bias": torch.ones(8).to_sparse()})
+    assert "[8] of float32 expected, [8] of float32, sparse_coo found" in d.notes[0]
+
+
+@pytest.mark.parametrize("entry", [{"_metadata": {}}, {3: torch.ones(1)}])
+def test_what_is_no_tensor_with_a_name_is_unexpected(spec, entry):
+    assert refused(spec.build(), {**foreign(), **entry}).message.endswith("1 unexpected")
 
 
 # ---------------------------------------------------------------- aliases
