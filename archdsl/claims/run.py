@@ -24,6 +24,7 @@ from archdsl.records import replace
 PERIOD = 1_048_573  # a prime: a weight of more numbers repeats them
 MAX_MACS = 2 * 10**12  # a minute or two
 LONGEST = 192  # of the stream
+FEW = 24  # of other axes
 TOLERANCE = 1e-9  # of float64 results of size 1
 ROUND_OFF = 1e-13  # of what a change made of the outputs: an FFT spreads it over all positions
 LARGE = 1e4  # a change that shows through a small weight, and moves every maximum
@@ -366,13 +367,17 @@ def _rebuilt(graph: Graph, kept: list[Node], replaced: dict[Value, Value], dropp
 
 # ---------------------------------------------------------------- sizes
 def small_sizes(made: Elaborated) -> dict[str, int]:
-    """Sizes for a quick run that the model's conditions allow: the stream a little longer than its windows, the example sizes elsewhere."""
+    """Sizes for a quick run that the model's conditions allow: the stream a little longer than its windows, beside it few positions of other axes,
+    which each call of a form computes again, where the model allows few; the example sizes elsewhere."""
     free = sorted({n for i in made.inputs for s in i.type.shape for n in symbols(s)})
     wanted = {n: made.sizes.get(n, 2) for n in free}
-    if made.stream in wanted:
-        wanted[made.stream] = min(max([8, *(2 * n + 2 for n in _windows(made.graph))]), LONGEST)
     if "B" in wanted:
         wanted["B"] = 1
+    if made.stream in wanted:
+        wanted[made.stream] = min(max([8, *(2 * n + 2 for n in _windows(made.graph))]), LONGEST)
+        few = {n: size if n == made.stream else min(size, FEW) for n, size in wanted.items()}
+        if made.allows(few):
+            return few
     for sizes in _near(wanted, made.stream):
         try:
             require(made, sizes)

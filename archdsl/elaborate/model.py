@@ -105,6 +105,10 @@ class Elaborated:
                 return sizes
         return given
 
+    def allows(self, sizes: dict[str, int]) -> bool:
+        """Whether the guards hold at these sizes of the run-time axes, and no tensor inside is empty."""
+        return self._legal(sizes) and all(dims.evaluate(s, sizes) >= 1 for s in self._inner_sizes())
+
     def _inner_sizes(self) -> list[Dim]:
         """Every run-time size of a tensor inside the model: none may be empty."""
         return list({s: None for g in self.graph.definitions() for n in g.nodes for t in n.types for s in t.shape if not isinstance(s, int)})
