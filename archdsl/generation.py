@@ -167,8 +167,6 @@ class _Run:
 
     def _prefill(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits behind each prompt, [batch, vocab], and the state: rows of one length go together, and all end at the same position."""
-        from archdsl.lower.state import stack_states
-
         longest = max(map(len, self.rows))
         room = {"length": longest + self.asked.new} if self.streamed.has_length else {}
         groups: dict[int, list[int]] = {}
@@ -189,7 +187,7 @@ class _Run:
                 states.append(state)
                 order += members
         back = torch.tensor(order).argsort()
-        return torch.cat(logits)[back.to(logits[0].device)], self.extend.reorder_state(stack_states(self.extend, states), back)
+        return torch.cat(logits)[back.to(logits[0].device)], self.extend.reorder_state(self.extend.stack_states(states), back)
 
     @staticmethod
     def _last(y: Any) -> Tensor:

@@ -91,6 +91,13 @@ class ArchModule(fx.GraphModule):
 
         return reset_state(self, state, rows)
 
+    def stack_states(self, states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """One state of several, row behind row, for calls that serve all of them. Raises ValueError for states that are at different positions, or
+        that differ in room or type."""
+        from archdsl.lower.state import stack_states
+
+        return stack_states(self, states)
+
     # ---------------------------------------------------------------- the fx graph
     @property
     def graph(self) -> fx.Graph:  # type: ignore[override]

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import archdsl
-from archdsl.lower.state import stack_states
 from tests.streaming.forms import agree, close, inputs_of
 
 SMALL: dict[str, tuple[str | None, dict[str, Any]]] = {
@@ -66,6 +65,8 @@ def test_reordered_for_beams(llama: Any):
             got, _ = step(x[rows, 5:], step.reorder_state(state, rows))
             whole, _ = extend(x[rows], extend.init_state(len(rows), 8))
             close(got, whole[:, 5:], 1e-10)
+        parts = [step.reorder_state(state, rows) for rows in ([0, 1], [2])]
+        close(step(x[:, 5:], step.stack_states(parts))[0], step(x[:, 5:], state)[0], 1e-10)
 
 
 def test_state_is_plain_tensors(llama: Any, tmp_path: Any):
@@ -127,10 +128,10 @@ def test_bad_states(llama: Any):
         (lambda: step.reorder_state({}, [0]), "not the state"), (lambda: step.reset_state(state, torch.tensor([True, False])), "numbers of rows"),
         (lambda: step.reset_state(state, [0.5]), "numbers of rows"), (lambda: step.reorder_state(state, [True, False]), "numbers of rows"),
         (lambda: step.reorder_state(state, [[0]]), "numbers of rows"),
-        (lambda: stack_states(step, [state, step.init_state(1, 5)]), r"differ in `layers.0.attn.keys`: .* \[2, 2, 8, 32\], .* \[1, 2, 5, 32\]"),
-        (lambda: stack_states(step, [state, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}]), "differ in .*float32"),
-        (lambda: stack_states(step, [state, {**state, "position": state["position"] + 1}]), "differ in `position`: 0, 1"),
-        (lambda: stack_states(step, []), "at least one state"),
+        (lambda: step.stack_states([state, step.init_state(1, 5)]), r"differ in `layers.0.attn.keys`: .* \[2, 2, 8, 32\], .* \[1, 2, 5, 32\]"),
+        (lambda: step.stack_states([state, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}]), "differ in .*float32"),
+        (lambda: step.stack_states([state, {**state, "position": state["position"] + 1}]), "differ in `position`: 0, 1"),
+        (lambda: step.stack_states([]), "at least one state"),
     ):
         with pytest.raises(ValueError, match=told):
             call()
