@@ -207,7 +207,8 @@ class Spec:
         from archdsl.origin import Origin
         from archdsl.streaming import known_form, source
 
-        known_form(form, self.decl.name_span)
+        if form is not None:
+            known_form(form, self.decl.name_span)
         fits(made.graph, device, dtype, self.decl.name_span)
         if self.transforms(variant):
             from archdsl.passes.model import Model
