@@ -81,8 +81,9 @@ def steps() -> Table:
         ratio = statistics.median(a / b for a, b in zip(several, whole))
         rows.append((str(k), ms(statistics.median(whole)), ms(statistics.median(several)), f"{ratio:.2f}", ms(first)))
     params = sum(p.numel() for p in net.parameters())
-    return Table("A step of several candidates", f"Milliseconds, {torch.get_num_threads()} threads, {params / 1e6:.1f}M parameters, 512 tokens; wanted: "
-                 "ratio ≤ 1.3. The first step of a set lowers its candidates.", ("candidates", "largest alone", "together", "ratio", "first"), rows)
+    note = (f"Milliseconds, {torch.get_num_threads()} threads, {params / 1e6:.1f}M parameters, 512 tokens; wanted: ratio ≤ 1.3. The first step of "
+            "a set lowers its candidates.")
+    return Table("A step of several candidates", note, ("candidates", "largest alone", "together", "ratio", "first"), rows)
 
 
 def extraction() -> Table:

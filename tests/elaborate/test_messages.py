@@ -166,7 +166,7 @@ def test_a_name_of_the_text_is_meant_rather_than_one_of_the_library():
     text = ("use std.linear { Linear }\n"
             "model M(d: int = 4)(x: [B, 2]) -> y: [B, 1] { return x |> Linear(2 * dd, 7) as a |> Linear(1) as b }\n")
     (found,) = check_text(text, "m.arch")
-    assert (found.code, found.fixes[0].message) == ("A0201", "replace by `d`")
+    assert (found.code, found.fixes[0].title) == ("A0201", "replace by `d`")
 
 
 WIDE = """block Norm()(x: [..., d]) -> [..., d] {{
