@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_search_show_compile(archdsl, folder):
     told = shown(archdsl)
     assert (told["trials"], told["failed"], told["seed"]) == (40, 0, 0)
     assert done.stderr == "" and f"study: 40 trials, none failed; front of {len(told['pareto'])} points" in done.stdout
-    assert 0 < told["hypervolume"] < 1
+    assert 0 < told["hypervolume"] < 1 if find_spec("moocore") else told["hypervolume"] is None
     archdsl("check", "study/front.arch")
     archdsl("fmt", "--check", "study/front.arch")
     front = package.load("study/front.arch")
@@ -139,6 +140,7 @@ def test_best_plot_export_compare(archdsl, folder):
     for file in ("a.svg", "a.html", "a.csv", "a.json"):
         done = archdsl("study", "plot" if file in ("a.svg", "a.html") else "export", "a", "-o", file)
         assert done.stdout.startswith(f"{file}: 12 trials") and (folder / file).exists()
+    pytest.importorskip("moocore", reason="moocore is in the `search` extra")
     rows = json.loads(archdsl("study", "compare", "a", "b", "--json").stdout)["studies"]
     assert [r["study"] for r in rows] == ["a", "b"] and all(0 <= r["hypervolume"] <= 1 for r in rows)
     assert "covers b" in archdsl("study", "compare", "a", "b").stdout

@@ -80,7 +80,8 @@ def test_buffers_stay_buffers_of_their_type():
 @pytest.mark.parametrize(("text", "x", "rows"), [(LLAMA, tokens(), (3, 9)), (CONVNET, image(), None)], ids=["llama", "convnet"])
 def test_written_models_compile_and_export(text, x, rows):
     model, other = pair(text)
-    model.eval(), other.eval()
+    model.eval()
+    other.eval()
     torch.testing.assert_close(torch.compile(other, fullgraph=True, backend="aot_eager")(x), model(x))
     axes = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO} if rows else {0: torch.export.Dim.AUTO}
     program = torch.export.export(other, (x,), dynamic_shapes=(axes,)).module()

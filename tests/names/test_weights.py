@@ -305,7 +305,7 @@ def test_the_origin_travels_with_copies_pickles_and_compiled_models(spec):
     compiled: Any = torch.compile(model, backend="eager")
     for m in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model)), compiled, torch.nn.DataParallel(model)):
         import_weights(m, theirs, source="hf")
-        inner = getattr(m, "_orig_mod", getattr(m, "module", m)).eval()
+        inner = getattr(m, "_orig_mod", getattr(m, "module", m)).cpu().eval()  # DataParallel takes it to a GPU where there is one
         expected = inner(x) if expected is None else expected
         assert torch.equal(inner(x), expected) and set(export_weights(m, "hf")) == {k for k in theirs if "tracked" not in k}
 

@@ -12,6 +12,8 @@ from tests.parity.proof import prove, randomise
 from tests.streaming.forms import agree
 
 transformers = pytest.importorskip("transformers", reason="transformers is in the `parity` extra")
+modeling_bloom = pytest.importorskip("transformers.models.bloom.modeling_bloom")
+BIAS = modeling_bloom.build_alibi_tensor
 F64 = torch.float64
 SPEC = "specs/language/bloom.arch"
 CASES: dict[str, dict[str, Any]] = {"four heads": dict(vocab=61, d=24, depth=3, heads=4), "six heads": dict(vocab=37, d=18, depth=2, heads=6),
@@ -39,8 +41,6 @@ def _alibi(attention_mask, num_heads, dtype):
 
 @pytest.fixture(autouse=True)
 def without_cast(monkeypatch):
-    from transformers.models.bloom import modeling_bloom
-
     soft = torch.nn.functional.softmax
     monkeypatch.setattr(modeling_bloom, "build_alibi_tensor", _alibi)
     monkeypatch.setattr(torch.nn.functional, "softmax", lambda x, dim, dtype=None: soft(x, dim))
@@ -60,13 +60,15 @@ def tokens(vocab: int, *shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 6, 8, 16, 112])
 def test_slopes(heads):
-    from transformers.models.bloom.modeling_bloom import _get_alibi_slopes
-
     spec = archdsl.loads("use std.embed { Alibi }\nmodel M(n: int = 2)(x: [T = 9, 4]) -> y: [n, T, T] { return Alibi(n)(x) }", "m.arch")
     bias = spec.build(dtype=F64, n=heads)(torch.zeros(9, 4, dtype=F64))
-    torch.testing.assert_close(-bias[:, 1, 0], _get_alibi_slopes(heads, torch.device("cpu")).to(F64), rtol=1e-6, atol=0)
-    i = torch.arange(9, dtype=F64)
-    torch.testing.assert_close(bias, _slopes(heads)[:, None, None] * (i - i[:, None]), rtol=1e-12, atol=1e-12)
+    n = max(2**k for k in range(8) if 2**k <= heads)
+    slopes = [2.0 ** (-8 * (h + 1) / n) for h in range(n)] + [2.0 ** (-8 * (2 * h + 1) / (2 * n)) for h in range(heads - n)]
+    expected = torch.tensor([[[slope * (j - i) for j in range(9)] for i in range(9)] for slope in slopes], dtype=F64)
+    torch.testing.assert_close(bias, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(_slopes(heads), torch.tensor(slopes, dtype=F64), rtol=1e-14, atol=0)
+    theirs = BIAS(torch.ones(1, 9, dtype=torch.int64), heads, F64)[:, 0, 1]
+    torch.testing.assert_close(theirs, _slopes(heads), rtol=1e-6, atol=0)  # theirs are rounded to float32
 
 
 @pytest.mark.parametrize("case", CASES)

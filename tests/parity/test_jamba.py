@@ -72,7 +72,7 @@ def test_decoding_with_a_cache(sizes):
         y, state = extend(x[:, :9], extend.init_state(2, 17))
         assert relative(y, known.logits) <= EXACT
         for t in range(9, 17):
-            known = theirs(x[:, t:t + 1], cache=known.cache, use_cache=True)
+            known = theirs(x[:, t:t + 1], past_key_values=known.past_key_values, use_cache=True)
             y, state = step(x[:, t:t + 1], state)
             assert relative(y, known.logits) <= EXACT
         assert relative(y, theirs(x, use_cache=False).logits[:, -1:]) <= EXACT
@@ -96,7 +96,7 @@ def test_decoding_rows_that_begin_later():
         y, state = extend(x[:, pad:7], extend.reset_state(state, [1]))
         assert relative(y[:, -1], known.logits[:, -1]) <= EXACT
         for t in range(7, 11):
-            known = theirs(x[:, t:t + 1], attention_mask=mask[:, :t + 1], cache=known.cache, use_cache=True)
+            known = theirs(x[:, t:t + 1], attention_mask=mask[:, :t + 1], past_key_values=known.past_key_values, use_cache=True)
             y, state = step(x[:, t:t + 1], state)
             assert relative(y, known.logits) <= EXACT
 

@@ -1,6 +1,8 @@
 """The test kit: our passes on random hybrids, and a pass that breaks each rule is found."""
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -125,7 +127,7 @@ def test_knobs_may_be_called_as_arguments_are():
                  "model M(weights: int = 8, source: int = 6)(x: [B, source]) -> y: [B, weights] {\n  x = Linear(weights)(x) as a\n"
                  "  x = Pre(LayerNorm(), Linear(weights) as f)(x)\n  return x |> LayerNorm() as n |> Linear(weights) as b\n}\n"
                  "variant centred { transform centre() }\n")
-    knobs = {"weights": 5, "source": 7}
+    knobs: dict[str, Any] = {"weights": 5, "source": 7}
     assert Model.of(spec, "centred", knobs, seed=1).weights["a.weight"].shape == (5, 7)
     assert spec.build("centred", **knobs)(torch.zeros(1, 7)).shape == (1, 5)
 

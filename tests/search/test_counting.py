@@ -121,7 +121,7 @@ def test_size(name):
 
 
 @pytest.mark.parametrize("name", ["choose in a loop", "depth", "requires across", "nested", "two sums", "a count"])
-def test_draws_are_uniform(name):
+def test_draws_are_uniform(name: str):
     """Chi-square over all assignments: beyond 6 standard deviations of the statistic once in 10⁸."""
     name = {"nested": "loops in loops"}.get(name, name)
     spec, found = brute(name)
@@ -148,7 +148,9 @@ def test_limits_on_the_state_are_counted():
     assert len(found) == free.size == 16
 
     def held(candidate):
-        return figure(spec.elaborate(None, dict(candidate)), "state_bytes", {"T": 16}, "step")
+        found = figure(spec.elaborate(None, dict(candidate)), "state_bytes", {"T": 16}, "step")
+        assert found is not None
+        return found
 
     sizes = list(map(held, found))
     middle = sorted(sizes)[len(sizes) // 3]

@@ -161,7 +161,8 @@ def test_a_study_gives_the_folder(tmp_path: Path, monkeypatch):
 def test_successive_halving_goes_on_with_what_it_keeps(tmp_path: Path, monkeypatch):
     """Candidates at a third of the steps; the better ones go on, to what a training from scratch gives."""
     monkeypatch.chdir(tmp_path)
-    Path("net.arch").write_text(TOKENS.replace("heads = 2", "heads = heads").replace("vocab: int = 16)", "vocab: int = 16, heads: int = 2 in {1, 2, 4})"))
+    text = TOKENS.replace("heads = 2", "heads = heads").replace("vocab: int = 16)", "vocab: int = 16, heads: int = 2 in {1, 2, 4})")
+    Path("net.arch").write_text(text)
     how = {"task": MQAR, "steps": 6, "batch": 4}
     evaluator = f'train(task = "{MQAR}", steps = 6, batch = 4)'
     asked = Asked(["loss:min"], evaluator=evaluator, strategy="halving(width = 3, eta = 3, lowest = 0.33)", budget=4, seed=5)

@@ -97,8 +97,8 @@ def test_captured_models_decode_as_they_do(name: str):
     with torch.no_grad():
         for t in range(9):
             y, state = step(x[:, t:t + 1], state)
-            known = peer(input_ids=x[:, t:t + 1], cache=cache, use_cache=True)
-            cache = known.cache
+            known = peer(input_ids=x[:, t:t + 1], past_key_values=cache, use_cache=True)
+            cache = known.past_key_values
             close(y, known.logits, within)
 
 

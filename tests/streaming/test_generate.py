@@ -169,7 +169,7 @@ def test_prompts_and_ends_of_other_kinds(pairs: Any):
 
 def test_models_moved_to_another_type():
     """Of a model in float32 made float64, the forms are float64 too; one without numbers is refused."""
-    settings = {"vocab": VOCAB, "d": 32, "depth": 1, "heads": 4, "kv_heads": 2, "hidden": 48}
+    settings: dict[str, Any] = {"vocab": VOCAB, "d": 32, "depth": 1, "heads": 4, "kv_heads": 2, "hidden": 48}
     spec = archdsl.load("llama")
     model = spec.build(**settings)
     expected = archdsl.generate(model, [[1, 2, 3]], 5)
