@@ -8,7 +8,7 @@ from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.registry import Extension, OpError, op
-from archdsl.ops.rules import axis_of, floats, ints, need_equal, volume
+from archdsl.ops.rules import axis_of, floats, ints, need_equal, need_rank, volume
 
 
 def _from(position: TensorType, start: TensorType | None = None, n: Size = 1) -> TensorType:
@@ -34,6 +34,7 @@ def distance_extend(position, places, *, n):
 # ---------------------------------------------------------------- sums so far
 def _sums(x: TensorType, total: TensorType, axis: int = -1) -> tuple[TensorType, TensorType]:
     a = axis_of(axis, len(x.shape))
+    need_rank(total, (len(x.shape) - 1,), "total")
     for s, r in zip((*x.shape[:a], *x.shape[a + 1:]), total.shape, strict=True):
         need_equal(s, r, "the axes of `x` beside the summed one and those of `total`", "total")
     return TensorType(total.dtype, x.shape), total
