@@ -26,7 +26,7 @@ use std.norm { RMSNorm }
 
 model Mixers(d: int = 12, heads: int = 3)(tokens: int[B, T] in 0..<11) -> y: [B, T, d] stream T {
   x = TokenEmbedding(11, d)(tokens) as embed
-  layers: for i in range(3) {
+  layers: for i in range(2) {
     q = rearrange(Linear(d)(x) as q, [B, T, (h w)] -> [B, h, T, w], h = heads)
     k = rearrange(l2_norm(Linear(d)(x) as k), [B, T, (h w)] -> [B, h, T, w], h = heads)
     v = rearrange(Linear(d)(x) as v, [B, T, (h w)] -> [B, h, T, w], h = heads)
