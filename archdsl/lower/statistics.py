@@ -70,7 +70,8 @@ def moments(model: nn.Module, batches: Iterable[tuple[Any, ...]], wanted: Callab
 
 def recalibrate(model: nn.Module, batches: Iterable[tuple[Any, ...]]) -> int:
     """Gives every batch norm of a model the statistics of these inputs, in place: how many there were. Raises ValueError as `moments`."""
-    found = moments(model, batches)
+    own = {id(b) for b in model.buffers()}
+    found = moments(model, batches, lambda mean: id(mean) in own)
     with torch.no_grad():
         for m in found:
             m.running[0].copy_(m.mean)
