@@ -101,7 +101,7 @@ def _forward(x: Any, index: Any, weight: Any, bias: Any = None) -> Any:
 def _backward(grad: Any, x: Any, index: Any, weight: Any, biased: bool) -> list[Any]:
     rows, source = _rows(x, index)
     flat = grad.reshape(source.numel(), grad.shape[-1])
-    dx, dweight = torch.zeros_like(rows), torch.zeros_like(weight)
+    dx, dweight = rows.new_zeros(rows.shape), weight.new_zeros(weight.shape)
     dbias = grad.new_zeros(weight.shape[:2] if biased else (0,))
     for e, places in _groups(index, weight.shape[0]):
         g, at = flat[places], source[places]
@@ -132,8 +132,8 @@ def _registered() -> Any:
     forward.register_fake(lambda x, index, weight, bias: x.new_empty(*index.shape, weight.shape[1]))
     backward = t.library.custom_op("archdsl::grouped_linear_backward", _backward, mutates_args=(),
                                    schema="(Tensor grad, Tensor x, Tensor index, Tensor weight, bool biased) -> Tensor[]")
-    backward.register_fake(lambda grad, x, index, weight, biased: [t.empty_like(x), t.empty_like(weight),
-                                                                    weight.new_empty(weight.shape[:2] if biased else (0,))])
+    backward.register_fake(lambda grad, x, index, weight, biased: [
+        x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape[:2] if biased else (0,))])
 
     def setup(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs)

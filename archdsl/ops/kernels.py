@@ -24,7 +24,7 @@ def registered(r: Recurrence) -> Any:
     forward.register_fake(lambda *args: one_or_all(r.fake(*args)))
     backward = t.library.custom_op(f"archdsl::{r.name}_backward", r.backward, mutates_args=(),
                                    schema=f"({', '.join(['Tensor?[] tensors', 'Tensor?[] grads', *attributes])}) -> Tensor[]")
-    backward.register_fake(lambda tensors, grads, *named: [t.empty(0) if x is None else t.empty_like(x) for x in tensors])
+    backward.register_fake(lambda tensors, grads, *named: plain_like(tensors))
 
     def setup(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs[:n + m])
@@ -55,6 +55,11 @@ def apart(results: Iterable[Any], given: list[Any]) -> list[Any]:
         taken.add(x.untyped_storage().data_ptr())
         found.append(x)
     return found
+
+
+def plain_like(tensors: Iterable[Any]) -> list[Any]:
+    """What stands for gradients of tensors in a compiled graph: they fill their memory in order, as `apart` gives them, however the tensors lie."""
+    return [torch.empty(0) if x is None else torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
 
 
 def _plain(x: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
-from archdsl.ops.kernels import one_or_all
+from archdsl.ops.kernels import one_or_all, plain_like
 from archdsl.ops.recurrent import RECURRENCES, Recurrence, described
 from archdsl.ops.reduction import cumsum_type
 from archdsl.ops.registry import OPS, Op, OpError, op
@@ -175,7 +175,7 @@ def _kernel(r: Recurrence) -> Any:
     op_.register_fake(lambda *args: one_or_all(r.fake(*args[:n], *none, *args[n + 1:])[:r.results]))
     back = t.library.custom_op(f"archdsl::{packed_name(r)}_backward", backward, mutates_args=(),
                                schema=f"({', '.join(['Tensor?[] tensors', 'Tensor documents', 'Tensor?[] grads', *attributes])}) -> Tensor[]")
-    back.register_fake(lambda given, labels, grads, *named: [t.empty(0) if x is None else t.empty_like(x) for x in given])
+    back.register_fake(lambda given, labels, grads, *named: plain_like(given))
 
     def setup(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.save_for_backward(*inputs[:n + 1])

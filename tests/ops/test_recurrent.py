@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
 
 from archdsl.graph import TensorType
 from archdsl.ops import registry
@@ -152,3 +153,32 @@ def test_results_have_the_type_of_the_first_operand(name: str):
         found = r._kernel(*operands, *states, *named)
         assert all(y.dtype == torch_types[own] for y in found[:r.results])
         assert [s.dtype for s in found[r.results:]] == [s.dtype for s in states]
+
+
+def elsewhere(x: Any) -> Any:
+    """The same numbers with the axes in another order in memory, as projections to heads leave them."""
+    return x.transpose(0, -2).contiguous().transpose(0, -2) if isinstance(x, torch.Tensor) and x.ndim > 2 else x
+
+
+def stand_in_strides(op: Any, *given: Any) -> tuple[list[Any], list[Any]]:
+    """Strides of an op's results as a compiled graph expects them, and as they are."""
+    with FakeTensorMode() as mode:
+        expected = op(*tree_map(lambda x: mode.from_tensor(x) if isinstance(x, torch.Tensor) else x, given))
+    return [x.stride() for x in expected], [x.stride() for x in op(*given)]
+
+
+@recurrences
+def test_gradients_lie_in_memory_as_compiled_graphs_expect(name: str):
+    r = RECURRENCES[name]
+    operands, states, named = sample(r)
+    given = [elsewhere(x) for x in (*operands, *states)]
+    found = r._kernel(*given, *named)
+    expected, real = stand_in_strides(getattr(torch.ops.archdsl, f"{name}_backward"), given, [torch.ones_like(y) for y in found], *named)
+    assert real == expected
+
+
+def test_gradients_of_experts_lie_in_memory_as_compiled_graphs_expect():
+    x, weight, index = torch.rand(2, 3, 4, 5), torch.rand(6, 7, 5), torch.randint(0, 6, (2, 3, 4))
+    y = OPS["grouped_linear"].body(x, index, weight)
+    expected, real = stand_in_strides(torch.ops.archdsl.grouped_linear_backward, torch.ones_like(y), elsewhere(x), index, elsewhere(weight), False)
+    assert real == expected
