@@ -167,7 +167,8 @@ def _around(r: Recurrence, body: str) -> str:
     heads += [a if defaults[a] is inspect.Parameter.empty else f"{a}={defaults[a]!r}" for a in r.attributes]
     lines = [f"def {r.name}({', '.join(heads)}):"]
     results = [f"y_{i + 1}" if r.results > 1 else "y" for i in range(r.results)]
-    lines.append(f'    """`{body}` from the state of earlier positions, else from zeros: what it gives, then the new state."""')
+    doc = "from the state of earlier positions, else from zeros: what it gives, then the new state" if r.state else "of all positions at once"
+    lines.append(f'    """`{body}` {doc}."""')
     if r.state:
         lines.append(f"    wide = {_wide(r, first)}")
     for name, t in zip(r.state, r.state_shapes):
