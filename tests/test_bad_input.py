@@ -392,7 +392,7 @@ def test_no_device_is_the_default_one_and_no_number_a_variant():
     spec = loads(model("return x |> Linear(8) as a"))
     assert next(spec.build(device=None).parameters()).device.type == "cpu"
     with pytest.raises(TypeError, match="a variant is given by its name, not 3"):
-        spec.build(3)
+        spec.build(3)  # pyright: ignore[reportArgumentType]
 
 
 def test_weights_too_large_to_build():

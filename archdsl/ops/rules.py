@@ -214,7 +214,7 @@ def need_equal(a: Size, b: Size, what: str, about: str | None = None) -> None:
         raise OpError(f"{what} are not known to be equal: {a} and {b}", about, **_state(a, b))
 
 
-def _state(a: Size, b: Size) -> dict[str, str]:
+def _state(a: Size, b: Size) -> dict[str, Any]:
     from archdsl.shapes import facts
 
     condition = facts().suggest(a, b)
