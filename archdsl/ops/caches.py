@@ -7,22 +7,31 @@ from archdsl.dims import Size
 from archdsl.graph import Mask, TensorType
 from archdsl.lazy import torch
 from archdsl.ops.attention import fused, infer_attention, plain
-from archdsl.ops.masks import CAUSAL, by_position, simplified
+from archdsl.ops.masks import CAUSAL, by_position, fits, kinds, simplified
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import floats, ints, need_equal, rank, size, volume
+from archdsl.ops.rules import floats, ints, need_count, need_equal, need_position, rank, same_dtype, size, volume
 
 
 def _infer(q: TensorType, k: TensorType, v: TensorType, keys: TensorType, values: TensorType, position: TensorType, start: TensorType | None = None,
-           bias: TensorType | None = None, sink: TensorType | None = None, rolling: bool = False, **_: Any) -> tuple[TensorType, ...]:
-    whole = infer_attention(q, k, v, sink=sink)
+           bias: TensorType | None = None, sink: TensorType | None = None, mask: Mask = CAUSAL, cap: float | None = None,
+           rolling: bool = False, **_: Any) -> tuple[TensorType, ...]:
+    for kind in sorted(kinds(mask) & {"keys", "equal_labels", "at"}):
+        raise OpError(f"what is kept is masked by its position, and `{kind}` goes by a tensor", "mask")
+    need_position(position, start)
+    whole = infer_attention(q, k, v, cap=cap, sink=sink)
+    same_dtype(q=q, keys=keys, values=values, bias=bias)
     for name, new, kept in (("keys", k, keys), ("values", v, values)):
         if len(new.shape) != len(kept.shape) or len(new.shape) < 3:
             raise OpError(f"{kept} does not hold earlier positions of {new}", name)
         for i, (a, b) in enumerate(zip(new.shape, kept.shape)):
             if i != len(new.shape) - 2:
                 need_equal(a, b, f"axis {i} of what is kept and of what is new", name)
-    if start is not None and len(q.shape) < 4:
-        raise OpError("`start` is by row, and these operands have no rows", "start")
+    if start is not None:
+        if len(q.shape) < 4:
+            raise OpError("`start` is by row, and these operands have no rows", "start")
+        need_equal(start.shape[0], q.shape[0], "the rows of `start` and of `q`", "start")
+    if bias is not None:
+        fits(bias.shape, (*q.shape[:-1], keys.shape[-2] + k.shape[-2] if rolling else keys.shape[-2]), "bias")
     return whole, keys, values
 
 
@@ -80,11 +89,13 @@ def _attention(q, k, v, bias, sink, pairs, axes, scale, cap):
 
 
 def _infer_latent(q: TensorType, k: TensorType, keys: TensorType, position: TensorType, start: TensorType | None = None,
-                  bias: TensorType | None = None, sink: TensorType | None = None, width: Size = 1, **_: Any) -> tuple[TensorType, ...]:
-    if isinstance(width, int) and isinstance(k.shape[-1], int) and not 1 <= width <= k.shape[-1]:
+                  bias: TensorType | None = None, sink: TensorType | None = None, mask: Mask = CAUSAL, cap: float | None = None,
+                  rolling: bool = False, width: Size = 1, **_: Any) -> tuple[TensorType, ...]:
+    need_count(width, "width")
+    if isinstance(width, int) and isinstance(k.shape[-1], int) and width > k.shape[-1]:
         raise OpError(f"values are the first channels of the keys: {width} of {k.shape[-1]}", "width")
     v, values = (TensorType(x.dtype, (*x.shape[:-1], width)) for x in (k, keys))
-    return _infer(q, k, v, keys, values, position, start, bias, sink)[:2]
+    return _infer(q, k, v, keys, values, position, start, bias, sink, mask, cap, rolling)[:2]
 
 
 @op("latent_attention_extend(q: [..., h, N, w], k: [..., g, N, w], keys: [..., g, P, w], position: int[], start: int[B]? = none, "

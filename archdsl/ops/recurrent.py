@@ -116,9 +116,18 @@ class Recurrence:
         if self._fit is not None:
             self._fit(**arguments)
         found = infer_by_signature(op, arguments)
+        if op is not self.op and self.grows:
+            self._need_room(arguments)
         first = next(t for n in self.operands if isinstance(t := arguments.get(n), TensorType))
         results = (TensorType(o.type.dtype or first.dtype, t.shape) for o, t in zip(self.op.decl.outs, found))  # type: ignore[union-attr]
         return (*results, *found[self.results:])
+
+    def _need_room(self, arguments: dict[str, Any]) -> None:
+        """A state that grows has room for a position: one without is that of the parallel op, where all positions are in the call."""
+        for name, declared in zip(self.state, self.state_shapes):
+            names, state = axes_of(declared), arguments[name]
+            if LENGTH in names and state.shape[names.index(LENGTH) - len(names)] == 0:
+                raise OpError(f"a state has room for one position or more, and this is {state}", name)
 
     @cached_property
     def _declared(self) -> dict[str, tree.TensorType | None]:

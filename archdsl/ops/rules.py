@@ -179,6 +179,14 @@ def need_index(x: Any, about: str = "index") -> None:
     need_dtype(x, ("int", "i32"), about, "an integer tensor (int or i32)")
 
 
+def need_position(position: TensorType, start: TensorType | None = None) -> None:
+    """How many positions came before: one number for all rows. `start`: a number for each."""
+    for name, x, axes in (("position", position, 0), ("start", start, 1)):
+        if x is not None:
+            need_index(x, name)
+            need_rank(x, (axes,), name)
+
+
 def wider(dtype: str) -> str:
     """The type 16-bit floats are computed in."""
     return "f32" if dtype in ("bf16", "f16") else dtype

@@ -8,10 +8,11 @@ from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.registry import Extension, OpError, op
-from archdsl.ops.rules import axis_of, floats, ints, need_equal, need_rank, volume
+from archdsl.ops.rules import axis_of, floats, ints, need_equal, need_position, need_rank, same_size, size, volume
 
 
 def _from(position: TensorType, start: TensorType | None = None, n: Size = 1) -> TensorType:
+    need_position(position, start)
     return TensorType("int", (n,) if start is None else (start.shape[0], n))
 
 
@@ -46,7 +47,7 @@ def _sums(x: TensorType, total: TensorType, axis: int = -1) -> tuple[TensorType,
 def cumsum_extend(x, total, *, axis=-1):
     """`cumsum` behind earlier positions, whose sum is `total`: the sums, and their last."""
     y = torch.cumsum(x, axis) + torch.unsqueeze(total, axis)
-    return y, torch.select(y, axis, -1)
+    return y, total if same_size(size(x, axis), 0) else torch.select(y, axis, -1)
 
 
 # ---------------------------------------------------------------- the last position

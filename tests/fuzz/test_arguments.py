@@ -36,6 +36,12 @@ def names_of(inputs: list[str]) -> set[str]:
     return {i.partition(":")[0] for i in inputs}
 
 
+def results_of(op: registry.Op) -> str:
+    """Names for the results: v, or v0, v1, …"""
+    n = len(op.decl.outs)
+    return "v" if n == 1 else ", ".join(f"v{i}" for i in range(n))
+
+
 def texts(op: registry.Op) -> Iterator[tuple[str, str]]:
     """(the call, a model with it) for the first samples of an op."""
     assert op.samples is not None
@@ -61,38 +67,39 @@ def texts(op: registry.Op) -> Iterator[tuple[str, str]]:
                     (
                         "use std.linear { Linear }\nrecord R { a: int }\n"
                         f"model M()({', '.join(inputs)}) -> y: [B, T, 8] {{\n"
-                        f"  param w: [8] = ones()\n  share f = Linear(8)\n  z = f(odd)\n  v = {call}\n  return z\n}}"
+                        f"  param w: [8] = ones()\n  share f = Linear(8)\n  z = f(odd)\n  {results_of(op)} = {call}\n  return z\n}}"
                     ),
                 )
 
 
 def runs(text: str) -> bool:
-    """Whether it is accepted; then it runs, and its result is of the type that it was said to have."""
+    """Whether it is accepted; then it runs, and its results are of the types that they were said to have."""
     try:
         spec = loads(text)
     except ArchError:
         return False
     made = spec.elaborate()
-    used = text.replace("  return z\n", "  emit v = v\n  return z\n")
+    names = next(line for line in text.split("\n") if line.startswith("  v")).strip().partition(" = ")[0].split(", ")
+    used = text.replace("  return z\n", f"{''.join(f'  emit {n} = {n}{chr(10)}' for n in names)}  return z\n")
     try:
         made = loads(used).elaborate()
     except ArchError:  # v is no tensor
         return True
-    (path,) = made.graph.emits
     sizes = made.example_sizes()
-    t = made.graph.emits[path].type
-    shape = tuple(s if isinstance(s, int) else evaluate(s, sizes) for s in t.shape)
-    if prod(shape) > 10**7:
+    types = {path: value.type for path, value in made.graph.emits.items()}
+    shapes = {path: tuple(s if isinstance(s, int) else evaluate(s, sizes) for s in t.shape) for path, t in types.items()}
+    if any(prod(shape) > 10**7 for shape in shapes.values()):
         return True
-    model = loads(used).build(emit=path, dtype=torch.float64)
+    model = loads(used).build(emit=list(types), dtype=torch.float64)
     try:
         _, emitted = model(*sample_inputs(made, sizes, dtype=torch.float64))
     except (IndexError, RuntimeError, ValueError) as fault:
         if any(told in str(fault) for told in DATA):
             return True
         raise
-    assert tuple(emitted[path].shape) == shape
-    assert emitted[path].dtype == torch_dtype(t.dtype, torch.float64)
+    for path, t in types.items():
+        assert tuple(emitted[path].shape) == shapes[path]
+        assert emitted[path].dtype == torch_dtype(t.dtype, torch.float64)
     return True
 
 
@@ -135,7 +142,7 @@ def emptied(op: registry.Op) -> Iterator[tuple[str, str]]:
                 names = [f"{k}_{i}" for i in range(len(of))]
                 given |= {k: f"[{', '.join(names)}]" if isinstance(sample[k], tuple) else names[0]} if of else {}
             call = f"{op.name}({', '.join(f'{k} = {v}' for k, v in given.items())})"
-            yield call, f"model M()({', '.join(inputs)}) -> y: [B, T, 8] {{\n  z = relu(odd)\n  v = {call}\n  return z\n}}"
+            yield call, f"model M()({', '.join(inputs)}) -> y: [B, T, 8] {{\n  z = relu(odd)\n  {results_of(op)} = {call}\n  return z\n}}"
 
 
 @pytest.mark.parametrize("name", sorted(set(registry.OPS) - UNCALLED))

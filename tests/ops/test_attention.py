@@ -177,6 +177,27 @@ def test_faults(change: dict, message: str):
         types_of(OPS["attention"], {**operands, **change})
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    ({"position": TensorType("float", ())}, "an integer tensor"),
+    ({"position": TensorType("int", (8,))}, "0 axes are needed, and this has 1"),
+    ({"start": TensorType("float", (2,))}, "an integer tensor"),
+    ({"start": TensorType("int", (3,))}, "the rows of `start` and of `q` differ: 3 and 2"),
+    ({"keys": TensorType("bool", (2, 2, 9, 8))}, "the element types differ"),
+    ({"bias": TensorType("float", (4, 5, 5))}, "do not fit"),
+    ({"bias": TensorType("float", (4, 5, 9)), "rolling": True}, "do not fit"),
+    ({"cap": -1}, "cap must be above 0"),
+    ({"mask": Mask("and", (CAUSAL, Mask("keys", (TensorType("bool", (2, 9)),))))}, "`keys` goes by a tensor"),
+])
+def test_faults_behind_earlier_positions(change: dict, message: str):
+    """With keys and values kept, and with the keys alone."""
+    new, kept = TensorType("float", (2, 2, 5, 8)), TensorType("float", (2, 2, 9, 8))
+    operands = {"q": TensorType("float", (2, 4, 5, 8)), "k": new, "keys": kept, "position": TensorType("int", ())}
+    types_of(OPS["attention_extend"], {**operands, "v": new, "values": kept})
+    for name, more in (("attention_extend", {"v": new, "values": kept}), ("latent_attention_extend", {"width": 5})):
+        with pytest.raises(OpError, match=message):
+            types_of(OPS[name], {**operands, **more, **change})
+
+
 def test_scale_default_is_by_key_width():
     q, v = torch.randn(1, 1, 3, 16, dtype=torch.float64), torch.randn(1, 1, 3, 2, dtype=torch.float64)
     got = OPS["attention"].body(q, q, v, mask=FULL, scale=None)

@@ -58,6 +58,15 @@ def test_no_rows(name: str):
     assert [tuple(y.shape) for y in found] == [*r._shapes(leading), *(tuple(s[:0].shape) for s in states)]
 
 
+@pytest.mark.parametrize("name", sorted(n for n, r in RECURRENCES.items() if r.grows))
+def test_states_have_room(name: str):
+    r = RECURRENCES[name]
+    given = r.op.samples()[0]  # type: ignore[misc]
+    with pytest.raises(OpError, match="a state has room for one position or more"):
+        r.types(r.extend, {**given, **r.state_types(given, 0)})
+    r.types(r.extend, {**given, **r.state_types(given, 1)})
+
+
 def without(r: Recurrence, axis: str) -> list[tuple[list[Any], dict[str, Any]]]:
     """(operands, attributes) of the short samples with nothing along one axis of the signature (`...`: all leading ones), where that is legal."""
     found, g = [], torch.Generator().manual_seed(1)
