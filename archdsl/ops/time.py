@@ -7,8 +7,9 @@ from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.recurrent import recurrent
+from archdsl.ops.reduction import cumsum_type
 from archdsl.ops.registry import Extension, OpError, op
-from archdsl.ops.rules import axis_of, floats, ints, need_equal, need_position, need_rank, same_size, size, volume
+from archdsl.ops.rules import axis_of, floats, ints, need_dtype, need_equal, need_position, need_rank, same_size, size, volume
 
 
 def _from(position: TensorType, start: TensorType | None = None, n: Size = 1) -> TensorType:
@@ -34,11 +35,12 @@ def distance_extend(position, places, *, n):
 
 # ---------------------------------------------------------------- sums so far
 def _sums(x: TensorType, total: TensorType, axis: int = -1) -> tuple[TensorType, TensorType]:
-    a = axis_of(axis, len(x.shape))
+    a, whole = axis_of(axis, len(x.shape)), cumsum_type(x, axis)
+    need_dtype(total, (whole.dtype,), "total", f"a total of the element type of the sums, {whole.dtype},")
     need_rank(total, (len(x.shape) - 1,), "total")
     for s, r in zip((*x.shape[:a], *x.shape[a + 1:]), total.shape, strict=True):
         need_equal(s, r, "the axes of `x` beside the summed one and those of `total`", "total")
-    return TensorType(total.dtype, x.shape), total
+    return whole, total
 
 
 @op("cumsum_extend(x: [*s], total: [*t], axis: int = -1) -> (y: [*s], total: [*t])", infer=_sums, own=("x", "total"), saves=None,
