@@ -67,7 +67,7 @@ def assigned(s: Any) -> list[str]:
     return []
 
 
-def bind(frame: Frame, target: tree.Target, value: Any) -> None:
+def bind(frame: Frame, target: tree.Target, value: Any, written: tree.Expr | None = None) -> None:
     """A name for a value, which must be of the type written beside the name. Raises A0204, A0208, A0301, A0302 or A0307."""
     if isinstance(target.type, tree.TensorType):
         if not isinstance(value, Value):
@@ -75,6 +75,8 @@ def bind(frame: Frame, target: tree.Target, value: Any) -> None:
         binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))
         binding.sequences = frame.vars.get("...", {})
         headers.match_type(binding, target.type, value, target.span, f"`{target.name}`")
+    elif target.type is not None and not isinstance(value, Value):
+        value = _typed(frame, target, target.type, value, written)
     if isinstance(value, Value) and not value.node.result_name(value.index) and value.node.op != "input":
         if target.name != "_":
             value.node.call_result(value.index, target.name)
@@ -82,3 +84,14 @@ def bind(frame: Frame, target: tree.Target, value: Any) -> None:
         raise error("A0208", f"`{target.name}` is a hyper argument of this header", target.span, "bound again here",
                     labels=(Label(frame.fixed[target.name], "declared here"),))
     frame.bind(target.name, value, target.span)
+
+
+def _typed(frame: Frame, target: tree.Target, type: tree.Type, value: Any, written: tree.Expr | None) -> Any:
+    """A hyper value as its declared type takes it. Raises A0204. In a body, what looks like a knob's domain is a test of membership."""
+    if isinstance(value, bool) and isinstance(written, tree.Binary) and written.op == "in" and not headers.try_convert(frame, value, type)[0]:
+        kind, default, domain = (n.span.text for n in (type, written.left, written.right))
+        argument = f"({target.name}: {kind} = {default} in {domain})"
+        raise error("A0204", f"`{target.name}` is of type {kind}, not {describe(value)}", written.span,
+                    f"in a body, `in` asks whether {default} is one of {domain}",
+                    help=f"a domain stands behind an argument in the header of the model or of a block: `{argument}`")
+    return headers.convert(frame, value, type, written.span if written is not None else target.span, target.name)

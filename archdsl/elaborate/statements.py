@@ -46,7 +46,7 @@ from archdsl.syntax import tree
 def _assign(frame: Frame, s: tree.Assign) -> None:
     values: Any = tuple(_assigned_value(frame, v) for v in s.values)
     if len(s.targets) == 1:
-        bind(frame, s.targets[0], values[0] if len(values) == 1 else values)
+        bind(frame, s.targets[0], values[0] if len(values) == 1 else values, s.values[0] if len(values) == 1 else None)
         return
     if len(values) == 1:
         values = values[0]
@@ -61,8 +61,8 @@ def _assign(frame: Frame, s: tree.Assign) -> None:
         more = ", _" * (len(values) - len(names))
         fixes = without(names, len(values)) or (Fix("bind the others to `_`", ((Span(s.span.source, end, end), more),)),)
         raise error("A0225", f"{len(names)} names are bound, there are {len(values)} values", names[0].to(names[-1]), fixes=fixes)
-    for t, v in zip(s.targets, values):
-        bind(frame, t, v)
+    for t, v, written in zip(s.targets, values, s.values if len(s.values) == len(values) else (None,) * len(values)):
+        bind(frame, t, v, written)
 
 
 def _assigned_value(frame: Frame, node: tree.Expr) -> Any:

@@ -213,3 +213,27 @@ def test_an_element_type_is_mended_where_it_left_the_models(result: str, at: str
 def test_an_element_type_that_was_written_so_is_told_where_it_does_not_fit(body: str):
     d = fault(lambda: model(body, "(x: [B, T, d]) -> y: [B, T, d]", "d: int = 8"))
     assert d.code == "A0304" and d.span.text.startswith("Linear(d)") or d.span.text in ("y", "Linear(d)")
+
+
+@pytest.mark.parametrize("domain", ["{4, 8}", "4..8"])
+@pytest.mark.parametrize("around", ["{}", "layers: for i in range(2) {{ {} }}"], ids=["body", "loop"])
+def test_a_domain_in_a_body_is_told_where_domains_stand(domain: str, around: str):
+    inside = around.format(f"heads: int = 8 in {domain}; x = Pre(LayerNorm(), Attention(heads))(x) as mixer")
+    d = fault(lambda: model(inside + "; return x", "(x: [B, T, 8]) -> y: [B, T, 8]"))
+    assert (d.code, d.span.text, d.message) == ("A0204", f"8 in {domain}", "`heads` is of type int, not true (bool)")
+    assert d.label == f"in a body, `in` asks whether 8 is one of {domain}"
+    assert helps(d) == (f"a domain stands behind an argument in the header of the model or of a block: `(heads: int = 8 in {domain})`",)
+
+
+@pytest.mark.parametrize(("bound", "told"), [
+    ('n: int = "x"', '`n` is of type int, not "x" (str)'),
+    ("a, n: int = 1, 2.5", "`n` is of type int, not 2.5 (float)"),
+    ("n: list[int] = [1, true]", "item 1 of `n` is of type int, not true (bool)"),
+])
+def test_hyper_values_of_a_body_are_of_the_types_beside_their_names(bound: str, told: str):
+    d = fault(lambda: model(f"{bound}; return x"))
+    assert (d.code, d.message) == ("A0204", told)
+
+
+def test_names_in_a_body_may_have_types():
+    model("one: bool = 8 in {4, 8}; n: int = 2; r: float = 1; f: block = gelu; k: int? = none; return f(n * r * x)")
