@@ -39,6 +39,7 @@ from archdsl.ops.registry import OPS
 from archdsl.passes.registry import PASSES
 from archdsl.printer import print_graph
 from archdsl.reports.registry import REPORTS
+from archdsl.search.registry import EVALUATORS, STRATEGIES
 from archdsl.source import Source
 from archdsl.spec import check_file, loads
 from archdsl.syntax import tree
@@ -192,9 +193,9 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
     names: dict[str, Any] = {"__name__": "__main__"}
     out = []
     (folder / "specs").symlink_to(Path(__file__).parent.parent / "specs")
-    for table in (ops, PASSES, REPORTS, TASKS):
+    for table in (ops, PASSES, REPORTS, TASKS, STRATEGIES, EVALUATORS):
         table.load()  # what is loaded later would be lost when the tables are put back
-    kept: list[Any] = [(table, dict(table)) for table in (OPS, PASSES, REPORTS, TASKS)]
+    kept: list[Any] = [(table, dict(table)) for table in (OPS, PASSES, REPORTS, TASKS, STRATEGIES, EVALUATORS)]
     try:
         for b in blocks(document):
             if "file" in b.options:

@@ -191,7 +191,8 @@ def _attention(c: Coupling, n: Node) -> Iterable[Sequence[Group]]:
     k[-2].fix()
     for group in (g for v in n.operands() if v not in n.args for g in c.of(v)):
         group.fix()  # of masks
-    bias = c.of(n.args[2 if weighs else 3])
+    bias, sink = (c.of(a) for a in n.args[2 if weighs else 3:])
+    c.same(q[-3:-2], sink)
     if len(bias) > 2:
         c.same((*q[:-2], k[-2], k[-2]), (*bias[:-2], *bias[-2:]))
     for group in bias[-2:]:

@@ -26,6 +26,9 @@ class Coupling:
         flat = Flat(graph)
         self.weights: dict[str, Axes] = {a: tuple(map(Group, p.type.shape)) for a, p in flat.params.items()}
         self.values: dict[Value, Axes] = {}
+        for address, p in flat.params.items():
+            for group in self.weights[address] if p.kind == "const" else ():
+                group.fix()  # its values are those of their places
         for node in flat.nodes:
             self.node(node)
         for v in flat.root.outputs:
@@ -103,8 +106,10 @@ class Coupling:
         if {"g", "h"} <= named.keys() and "grouped" in op.roles.values():
             share_heads(named["h"], named["g"])
         kept = {a.id for o in op.decl.outs if isinstance(o.type, tree.TensorType) for a in o.type.shape.axes if isinstance(a, tree.AxisName)}
+        first = {group.root for group in self.of(node.args[0])} if node.args else set()
         for name, group in named.items():
-            if op.roles.get(name) in ("mix", "causal") or name not in kept and name not in self._met:
+            role = op.roles.get(name)
+            if role in ("mix", "causal") or name not in kept and (name not in self._met or role is None and group.root not in first):
                 group.fix()  # positions, taps, rows that are looked up
         for name, run in runs.items():
             for group in run if op.roles.get(name) in ("mix", "causal") else ():

@@ -118,7 +118,7 @@ def check_killed(tmp_path, kills: int, budget: int) -> None:
 
 
 def test_three_kills(tmp_path):
-    check_killed(tmp_path, 3, 200)
+    check_killed(tmp_path, 3, 500)
 
 
 @pytest.mark.proof

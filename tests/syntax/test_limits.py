@@ -91,6 +91,7 @@ def test_garbage_of_many_texts_is_found(monkeypatch):
         def __del__(self):
             Loop.alive -= 1
 
+    gc.unfreeze()  # what other tests froze
     monkeypatch.setattr(parser, "OLD", 5_000)
     for _ in range(100):
         with parser.no_collection():
