@@ -5,4 +5,4 @@ cd "$(dirname "$0")"
 . scripts/venv.sh
 install "[test]"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # one thread a worker
-exec python -m pytest -n "${WORKERS:-2}" "$@"
+exec python -m pytest -n "${WORKERS:-2}" --dist worksteal "$@"

@@ -360,7 +360,7 @@ def check_module(module: Module, session: Session, lints: bool, kept: Kept | Non
 
         for d in lint(module, kept):
             found.add(d)
-    return models, found.found
+    return models, found.found[:MAX_FOUND]
 
 
 def _try(elaborate: Any, found: Collector) -> bool:

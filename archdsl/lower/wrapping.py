@@ -33,9 +33,17 @@ def _broken(line: str, pad: str) -> list[str]:
         parts = [p for p in pieces if p]
         rows = []
         for part in parts:
-            *first, last = _broken(part, inner)
+            *first, last = _summed(part, inner) or _broken(part, inner)
             rows += [*first, last if generator else f"{last},"]
     return [f"{pad}{line[:start + 1]}", *rows, f"{pad}{line[end:]}"]
+
+
+def _summed(part: str, pad: str) -> list[str]:
+    """An argument too long for a line that is a sum: a line for each term, its sign in front. Empty where it is none, or a term is too long."""
+    inside = [range(start, end) for start, end, _ in _groups(part)]
+    signs = [m.start() + 1 for m in re.finditer(r" [+-] ", part) if not any(m.start() in r for r in inside)]
+    rows = [pad + part[a:b].strip() for a, b in pairwise([0, *signs, len(part)])]
+    return rows if signs and len(pad) + len(part) + 1 > WIDTH and max(map(len, rows)) < WIDTH else []
 
 
 def _chosen(line: str, groups: list[tuple[int, int, list[int]]], pad: int) -> tuple[int, int, list[int]]:

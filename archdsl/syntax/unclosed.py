@@ -115,16 +115,23 @@ def short_list(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
 def _alone(s: Situation, opened: Open) -> bool:
     """Whether nothing on its line closes a bracket."""
     first = s.index_of(opened.token[2])
-    line, depth = s.run.source.position(opened.token[2])[0], 0
+    (_, end), depth = _line(s, opened.token[2]), 0
     for i in range(first if first is not None else s.at, len(s.tokens)):
         token = s.tokens[i]
-        if s.run.source.position(token[2])[0] != line:
+        if token[2] > end:
             break
         depth += (token[1] == opened.token[1]) - (token[1] == PARTNER[opened.token[1]])
         if depth <= 0:
             return False
     following = s.tokens[first + 1] if first is not None and first + 1 < len(s.tokens) else None
-    return following is not None and s.run.source.position(following[2])[0] == line  # else its items stand on lines of their own
+    return following is not None and following[2] <= end  # else its items stand on lines of their own
+
+
+def _line(s: Situation, place: int) -> tuple[int, int]:
+    """Where the line of a place begins and ends."""
+    text = s.run.source.text
+    end = text.find("\n", place)
+    return text.rfind("\n", 0, place) + 1, end if end >= 0 else len(text)
 
 
 def _likely(s: Situation, at: int) -> tuple[int, int]:
@@ -137,11 +144,11 @@ def _likely(s: Situation, at: int) -> tuple[int, int]:
 def no_partner(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
     """A `}` on this line whose `{` is missing on it."""
     source, tokens = s.run.source, s.tokens
-    line = source.position(token[2])[0]
+    begins, ends = _line(s, token[2])
     first = last = s.at
-    while first and source.position(tokens[first - 1][2])[0] == line:
+    while first and tokens[first - 1][2] >= begins:
         first -= 1
-    while last + 1 < len(tokens) and source.position(tokens[last + 1][2])[0] == line:
+    while last + 1 < len(tokens) and tokens[last + 1][2] <= ends:
         last += 1
     depth, stray = 0, None
     for i in range(first, last + 1):
