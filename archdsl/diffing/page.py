@@ -10,7 +10,7 @@ from archdsl.cost.units import short
 from archdsl.diffing.model import Difference
 from archdsl.diffing.structure import Change, looks
 from archdsl.diffing.text import change_of
-from archdsl.draw.page import filled
+from archdsl.draw.page import filled, parts
 from archdsl.graph import Graph
 
 Cells = tuple[str, str, str, str]  # class, before, after, what is to say
@@ -19,17 +19,23 @@ Cells = tuple[str, str, str, str]  # class, before, after, what is to say
 def html_page(d: Difference) -> str:
     """The page: UTF-8 text."""
     a, b = (escape(s.name) for s in d.sides)
-    parts = [_table("Structure", a, b, _structure(d.structure))]
-    parts.append(_table("Cost", a, b, _costs(d)))
-    parts.append(_table("Weights", "tensors", "numbers", ((kind, f"{n:,}", f"{m:,}", kind) for kind, (n, m) in d.counts().items())))
+    return filled("diff.html", title=f"{a} → {b}", css=parts("diff.css"), body=html_body(d))
+
+
+def html_body(d: Difference) -> str:
+    """What is on it: headings and tables, whose rows `draw/diff.css` colours."""
+    a, b = (escape(s.name) for s in d.sides)
+    found = [_table("Structure", a, b, _structure(d.structure))]
+    found.append(_table("Cost", a, b, _costs(d)))
+    found.append(_table("Weights", "tensors", "numbers", ((kind, f"{n:,}", f"{m:,}", kind) for kind, (n, m) in d.counts().items())))
     if d.knobs:
-        parts.append(_table("Knobs", a, b, (_written(*v, k) for k, v in d.knobs.items())))
+        found.append(_table("Knobs", a, b, (_written(*v, k) for k, v in d.knobs.items())))
     if d.claims:
-        parts.append(_table("Claims", a, b, (_written(*v) for v in d.claims)))
-    parts += [f"<p>{escape(n)}</p>" for n in d.notes]
+        found.append(_table("Claims", a, b, (_written(*v) for v in d.claims)))
+    found += [f"<p>{escape(n)}</p>" for n in d.notes]
     if d.same_graph:
-        parts.insert(0, "<p>Both graphs have one hash: they compute the same, with weights at the same addresses.</p>")
-    return filled("diff.html", title=f"{a} → {b}", body="\n".join(parts))
+        found.insert(0, "<p>Both graphs have one hash: they compute the same, with weights at the same addresses.</p>")
+    return "\n".join(found)
 
 
 def _table(title: str, left: str, right: str, rows: Iterator[Cells]) -> str:

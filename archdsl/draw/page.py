@@ -1,4 +1,5 @@
-"""The picture as one HTML page: no request leaves it, no program is needed. What the page does is in `page.js`, beside this file."""
+"""The picture as one HTML page: no request leaves it, no program is needed. What the page does is in the scripts
+beside this file: `common.js` and `picture.js`, which other pages have too, and `page.js`."""
 from __future__ import annotations
 
 import json
@@ -16,7 +17,8 @@ _FIGURES = ("count", "params", "macs", "saved_bytes", "state_bytes", "bytes", "c
 
 def html_page(view: View) -> str:
     """The page: UTF-8 text."""
-    return filled("page.html", title=escape(view.name), css=part("page.css"), js=part("page.js"), data=script_json(to_json(view)))
+    return filled("page.html", title=escape(view.name), css=parts("common.css", "picture.css", "page.css"),
+                  js=parts("common.js", "picture.js", "page.js"), data=script_json(to_json(view)))
 
 
 def notebook(page: str) -> str:
@@ -74,15 +76,18 @@ class _Packer:
 
 
 # ---------------------------------------------------------------- pieces that pages have in common
-def part(name: str) -> str:
-    """A file beside this one."""
-    with open(os.path.join(HERE, name), encoding="utf-8") as file:
-        return file.read()
+def parts(*names: str, folder: str = HERE) -> str:
+    """Files beside this one, or in another folder, as one text."""
+    texts: list[str] = []
+    for name in names:
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            texts.append(file.read())
+    return "".join(texts)
 
 
-def filled(template: str, **values: str) -> str:
+def filled(template: str, *, folder: str = HERE, **values: str) -> str:
     """A template with each `{{name}}` replaced, once: what is put in is not looked at again."""
-    pieces = part(template).split("{{")
+    pieces = parts(template, folder=folder).split("{{")
     out = [pieces[0]]
     for piece in pieces[1:]:
         name, _, rest = piece.partition("}}")
