@@ -2,7 +2,8 @@
 of one kind; packages add to it through its entry-point group. Nothing here is loaded before the first lookup that needs it."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -84,7 +85,7 @@ class Registry(dict[str, R]):
     def add(self, rule: R) -> R:
         """Registers it. Raises ValueError where its name is taken."""
         if rule.name in self:
-            raise ValueError(f"two {self.kind}s are called {rule.name}")
+            raise ValueError(f"there is a {self.kind} called {rule.name} already")
         self[rule.name] = rule
         return rule
 
@@ -92,6 +93,21 @@ class Registry(dict[str, R]):
         """Imports the modules that hold our own."""
         for module in self.modules:
             import_module(module)
+
+    def own(self) -> dict[str, R]:
+        """Those that archdsl itself has, in the order of their names: the same in every process, whatever is installed or registered beside them."""
+        self.load()
+        return {name: rule for name, rule in sorted(self.items()) if rule.body.__module__ in self.modules}
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """What is registered inside is gone afterwards: for tests and examples, which leave nothing behind in their process."""
+        before = self.every()
+        try:
+            yield
+        finally:
+            self.clear()
+            self.update(before)
 
     def find(self, name: str) -> R | None:
         """The one of that name: ours, else that of an installed package."""

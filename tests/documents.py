@@ -193,10 +193,13 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
     names: dict[str, Any] = {"__name__": "__main__"}
     out = []
     (folder / "specs").symlink_to(Path(__file__).parent.parent / "specs")
-    for table in (ops, PASSES, REPORTS, TASKS, STRATEGIES, EVALUATORS):
-        table.load()  # what is loaded later would be lost when the tables are put back
-    kept: list[Any] = [(table, dict(table)) for table in (OPS, PASSES, REPORTS, TASKS, STRATEGIES, EVALUATORS)]
-    try:
+    ops.load()  # what is loaded later would be lost when the table is put back
+    kept = dict(OPS)
+    with contextlib.ExitStack() as stack:
+        for table in (PASSES, REPORTS, TASKS, STRATEGIES, EVALUATORS):
+            stack.enter_context(table.apart())
+        stack.callback(OPS.update, kept)
+        stack.callback(OPS.clear)
         for b in blocks(document):
             if "file" in b.options:
                 keep_file(b, folder)
@@ -208,10 +211,6 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
                 with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
                     exec(compile(b.text, str(b), "exec"), names)
                 assert printed.getvalue() == "", f"{b} prints"
-    finally:
-        for table, before in kept:
-            table.clear()
-            table.update(before)
     return out
 
 

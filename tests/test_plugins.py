@@ -95,3 +95,16 @@ def test_a_package_that_cannot_be_loaded_is_named_each_time(monkeypatch):
     for _ in range(2):
         with pytest.raises(ArchError, match="`broken`"):
             plugins.load_group("archdsl.tests")
+
+
+def test_what_is_registered_apart_is_gone_afterwards():
+    from archdsl.search.registry import STRATEGIES, strategy
+
+    before = dict(STRATEGIES.every())
+    with pytest.raises(RuntimeError, match="in the middle"), STRATEGIES.apart():
+        strategy("stroll()")(type("Stroll", (), {}))
+        assert STRATEGIES.find("stroll") is not None and "stroll" not in STRATEGIES.own()
+        with pytest.raises(ValueError, match="a strategy called stroll already"):
+            strategy("stroll()")(type("Stroll", (), {}))
+        raise RuntimeError("in the middle")
+    assert STRATEGIES == before and STRATEGIES.find("stroll") is None

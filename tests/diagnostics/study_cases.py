@@ -15,7 +15,7 @@ from tests.study import parts
 def study(folder: str = "study", evaluator: str = "cost", objectives: Sequence[str] = ("params:min", "macs:min")) -> Study:
     """A small study, open for reading."""
     plan, space = parts.plan(evaluator, 8, objectives), parts.Grid()
-    with created(folder, plan, {}) as made:
+    with parts.walking(), created(folder, plan, {}) as made:
         search_in(made, space, made_strategy(plan, space), Hands(0))
     return Study(folder)
 
@@ -23,7 +23,7 @@ def study(folder: str = "study", evaluator: str = "cost", objectives: Sequence[s
 @case("A0822")
 def another_study(_: Any) -> Any:
     study()
-    with resumed("study", parts.plan(budget=8, seed=5, strategy="walk(batch = 2)", limits=("params <= 30M",), library="other")):
+    with parts.walking(), resumed("study", parts.plan(budget=8, seed=5, strategy="walk(batch = 2)", limits=("params <= 30M",), library="other")):
         pass
 
 
@@ -32,7 +32,7 @@ def two_processes(monkeypatch: Any) -> Any:
     monkeypatch.setattr(os, "getpid", lambda: 4711)
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "atlas", "6.1", "1", "x86_64")))
     plan = study().plan
-    with resumed("study", plan), resumed("study", plan):
+    with parts.walking(), resumed("study", plan), resumed("study", plan):
         pass
 
 
@@ -44,6 +44,7 @@ def damaged(_: Any) -> Any:
 
 
 @case("A0825")
+@parts.walking()
 def full(monkeypatch: Any) -> Any:
     """SQLite's own limit stands for the disk's."""
     plan, space = parts.plan(budget=200), parts.Grid()

@@ -42,10 +42,8 @@ def test_hybrids_are_models_of_all_kinds():
 
 @pytest.fixture
 def own():
-    before = dict(PASSES)
-    yield
-    PASSES.clear()
-    PASSES.update(before)
+    with PASSES.apart():
+        yield
 
 
 def double(edit):

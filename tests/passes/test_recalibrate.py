@@ -281,10 +281,8 @@ def test_mistakes(archdsl, net, arguments, code, text):  # noqa: F811
 
 @pytest.fixture
 def own():
-    before = dict(PASSES)
-    yield
-    PASSES.clear()
-    PASSES.update(before)
+    with PASSES.apart():
+        yield
 
 
 def test_models_and_tables_behind_names(own, archdsl, net):  # noqa: F811

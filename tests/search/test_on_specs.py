@@ -28,7 +28,7 @@ class Sized:
         return {"params": self.space.costs(candidate, ["params"])["params"], "decisions": float(len(candidate))}
 
 
-@pytest.mark.parametrize("name", [n for n in STRATEGIES.every() if n not in ("milp", "tpe")])
+@pytest.mark.parametrize("name", [n for n in STRATEGIES.own() if n not in ("milp", "tpe")])
 @pytest.mark.parametrize("kind", KINDS[:3])
 def test_contract(name, kind):
     problem = Sized(getattr(specs, kind))
@@ -50,7 +50,7 @@ def test_every_assignment_has_one_number(kind):
     assert space.at(10**30) is None
 
 
-@pytest.mark.parametrize("name", STRATEGIES.every())
+@pytest.mark.parametrize("name", STRATEGIES.own())
 def test_page(name):
     rule = STRATEGIES[name]
     page = find_page(name)

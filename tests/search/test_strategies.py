@@ -16,7 +16,7 @@ from archdsl.search.strategies.base import REMEMBERED, Generator
 from archdsl.search.strategies.plain import Shuffle
 from archdsl.search.testing import CHECKS, compare, ends, evaluated, made, rounds, run
 
-ALL = sorted(STRATEGIES.every())
+ALL = sorted(STRATEGIES.own())
 SERVED = {"grid": ("stack", "trade"), "milp": ("trade", "valley")}
 SLOW = {"tpe": (20, 64), "predictor": (40, 120)}
 """Budgets of those that fit models, in smaller problems: for the contract, and against random search."""

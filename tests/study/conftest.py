@@ -11,6 +11,13 @@ from archdsl.study.study import created, resumed
 from tests.study import parts
 
 
+@pytest.fixture(autouse=True, scope="module")
+def walk():
+    """The strategy of these tests, for these tests alone."""
+    with parts.walking():
+        yield
+
+
 @pytest.fixture
 def searched(tmp_path):
     """A function that runs a plan in a folder, or goes on with it, and gives the study while it is open."""

@@ -21,4 +21,5 @@ def main(folder: str, evaluator: str, budget: int, workers: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    with parts.walking():
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from archdsl.diagnostics.model import error
@@ -68,45 +70,50 @@ def space_in(folder: str) -> Grid:
     return Grid()
 
 
-if "walk" not in STRATEGIES:
+class Walk:
+    """Draws, and mutates the best of what it has heard: its stream depends on all feedback."""
 
-    @strategy("walk(batch: int = 16)")
-    class Walk:
-        """Draws, and mutates the best of what it has heard: its stream depends on all feedback."""
+    def __init__(self, batch: int = 16) -> None:
+        self.batch = batch
 
-        def __init__(self, batch: int = 16) -> None:
-            self.batch = batch
+    def setup(self, space, objectives, seed, budget) -> None:
+        self.space, self.objectives = space, objectives
+        self.rng = random.Random(seed)
+        self.best: tuple[float, dict[str, Any]] | None = None
+        self.heard = 0
 
-        def setup(self, space, objectives, seed, budget) -> None:
-            self.space, self.objectives = space, objectives
-            self.rng = random.Random(seed)
-            self.best: tuple[float, dict[str, Any]] | None = None
-            self.heard = 0
+    def propose(self, n: int) -> list[Proposal]:
+        return [self._one() for _ in range(n)]
 
-        def propose(self, n: int) -> list[Proposal]:
-            return [self._one() for _ in range(n)]
+    def _one(self) -> Proposal:
+        seed = self.rng.getrandbits(32)
+        if self.best is not None and self.rng.random() < 0.5:
+            return Proposal(self.space.mutate(self.space.from_json(self.best[1]), seed), origin="mutate")
+        return Proposal(self.space.sample(seed))
 
-        def _one(self) -> Proposal:
-            seed = self.rng.getrandbits(32)
-            if self.best is not None and self.rng.random() < 0.5:
-                return Proposal(self.space.mutate(self.space.from_json(self.best[1]), seed), origin="mutate")
-            return Proposal(self.space.sample(seed))
+    def feedback(self, trials) -> None:
+        for t in trials:
+            self.heard += 1
+            if t.status == "done" and (self.best is None or sum(t.scores(self.objectives)) < self.best[0]):
+                self.best = sum(t.scores(self.objectives)), self.space.to_json(t.candidate)
 
-        def feedback(self, trials) -> None:
-            for t in trials:
-                self.heard += 1
-                if t.status == "done" and (self.best is None or sum(t.scores(self.objectives)) < self.best[0]):
-                    self.best = sum(t.scores(self.objectives)), self.space.to_json(t.candidate)
+    def state(self):
+        version, words, gauss = self.rng.getstate()
+        return {"rng": [version, list(words), gauss], "best": self.best, "heard": self.heard}
 
-        def state(self):
-            version, words, gauss = self.rng.getstate()
-            return {"rng": [version, list(words), gauss], "best": self.best, "heard": self.heard}
+    def restore(self, state) -> None:
+        version, words, gauss = state["rng"]
+        self.rng.setstate((version, tuple(words), gauss))
+        self.best = tuple(state["best"]) if state["best"] else None
+        self.heard = state["heard"]
 
-        def restore(self, state) -> None:
-            version, words, gauss = state["rng"]
-            self.rng.setstate((version, tuple(words), gauss))
-            self.best = tuple(state["best"]) if state["best"] else None
-            self.heard = state["heard"]
+
+@contextmanager
+def walking() -> Iterator[None]:
+    """The strategy `walk` is there, inside and no longer."""
+    with STRATEGIES.apart():
+        strategy("walk(batch: int = 16)")(Walk)
+        yield
 
 
 def plan(evaluator: str = "cost", budget: int = 64, objectives=("params:min", "macs:min"), strategy: str = "walk", **more: Any) -> Plan:
