@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from time import process_time
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
@@ -281,7 +280,8 @@ def load(path: str | os.PathLike[str]) -> Spec:
     if not os.path.exists(path):
         _is_path(path)
     source = read_source(path)
-    return _sound(source, *_load(source, _folder(path)))
+    spec, found, _ = _load(source, _folder(path))
+    return _sound(source, spec, found)
 
 
 def _is_path(path: str) -> None:
@@ -298,13 +298,14 @@ def _is_path(path: str) -> None:
 def loads(text: str, name: str = "<text>") -> Spec:
     """The spec in a string, as `load`; it may import from the library alone."""
     source = Source(name, text)
-    return _sound(source, *_load(source, None))
+    spec, found, _ = _load(source, None)
+    return _sound(source, spec, found)
 
 
 def loads_at(text: str, path: str) -> Spec | None:
     """The spec in a text that is to stand in the file `path`; None when it declares no model. Raises ArchError as `load` does."""
     source = Source(path, text)
-    spec, found = _load(source, _folder(path))
+    spec, found, _ = _load(source, _folder(path))
     return _sound(source, spec, found) if spec is not None or found else None
 
 
@@ -321,15 +322,17 @@ def _folder(path: str | os.PathLike[str]) -> str:
     return os.path.dirname(os.path.realpath(path))
 
 
-def _load(source: Source, folder: str | None, lints: bool = False) -> tuple[Spec | None, list[Diagnostic]]:
+def _load(source: Source, folder: str | None, lints: bool = False) -> tuple[Spec | None, list[Diagnostic], int]:
+    """The first model of a text, what is wrong with it, and the steps that it took to find out."""
     with no_collection(), room(Span(source, 0, 0)):
         return _read_and_check(source, folder, lints)
 
 
-def _read_and_check(source: Source, folder: str | None, lints: bool) -> tuple[Spec | None, list[Diagnostic]]:
+def _read_and_check(source: Source, folder: str | None, lints: bool) -> tuple[Spec | None, list[Diagnostic], int]:
     module = Library().open(source, folder)
-    models, found = check_module(module, Session(module.library), lints)
-    return next(iter(models.values()), None), found
+    session = Session(module.library)
+    models, found = check_module(module, session, lints)
+    return next(iter(models.values()), None), found, session.steps
 
 
 def check_module(module: Module, session: Session, lints: bool, kept: Kept | None = None) -> tuple[dict[str, Spec], list[Diagnostic]]:
@@ -476,15 +479,15 @@ def check_text(text: str, path: str, lints: bool = False, trials: bool = True) -
 
 
 def _check(source: Source, folder: str, lints: bool, trials: bool = True) -> list[Diagnostic]:
-    began = process_time()
+    steps = 0
     try:
-        _, found = _load(source, folder, lints)
+        _, found, steps = _load(source, folder, lints)
     except ArchError as e:
         found = e.diagnostics
     if trials and any(d.severity == "error" for d in found):
         from archdsl.trials.search import tried
 
-        found = tried(found, source, process_time() - began)
+        found = tried(found, source, steps)
     return sorted(found, key=lambda d: (d.span.source.path, d.span.start))
 
 

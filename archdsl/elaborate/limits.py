@@ -45,8 +45,8 @@ class Spent(Exception):
 
 
 class Ration:
-    """How much work may go into what could as well be left undone, as trying out fixes: `steps` of elaboration and, as not all work is counted in
-    them, `seconds` of this process's CPU."""
+    """How much work may go into what could as well be left undone, as trying out fixes: `steps` of elaboration and, far beyond what these take, as
+    not all work is counted in them, `seconds` of this process's CPU."""
 
     __slots__ = ("_next", "steps", "until")
 

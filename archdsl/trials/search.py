@@ -14,9 +14,11 @@ from archdsl.trials.beyond import SIZES, beyond
 from archdsl.trials.candidates import groups
 
 MOST_FAULTS = 6  # of a text; where more is wrong, none of it is looked into
-WORK = 150_000  # steps of elaboration for all trials of a text
-SECONDS = 0.5  # of CPU, for all trials of a text as well
-TRIAL = 1_500  # steps that reading and comparing cost
+WORK = 150_000  # steps of elaboration for all trials of a text, some second of work
+MOST_STEPS = WORK // 2  # of the check itself; a text that takes more is not looked into
+SECONDS = 10.0  # of CPU for them, which only a text whose work is not in its steps comes near
+TRIAL = 1_500  # steps that a trial costs beside those of elaboration, and one for
+CHARACTERS = 8  # characters of the text
 OFFERED = 3  # fixes of one fault
 
 ABOUT_MODELS = frozenset(("A0215", "A0401", "A0403", "A0431", "A0432"))
@@ -31,11 +33,12 @@ class Proof:
     mends: frozenset[int]
 
 
-def tried(found: list[Diagnostic], source: Source, spent: float = 0.0, most: int = WORK) -> list[Diagnostic]:
+def tried(found: list[Diagnostic], source: Source, spent: int = 0, most: int = WORK) -> list[Diagnostic]:
     """The faults of a text: of each, the fixes that were found to be right, if there are such; without those that follow from another one.
-    `spent`: seconds that checking the text took. What there is no time to try is offered as it was."""
+    `spent`: steps that checking the text took. What `most` steps do not suffice to try is offered as it was: what a user is told is counted, not
+    timed."""
     errors = [d for d in found if d.severity == "error"]
-    if spent > SECONDS / 2 or not 0 < len(errors) <= MOST_FAULTS or any(d.code == "A0602" for d in errors):
+    if spent > MOST_STEPS or not 0 < len(errors) <= MOST_FAULTS or any(d.code == "A0602" for d in errors):
         return found
     search = Search(source, errors, Ration(most, SECONDS))
     proofs = {i: search.prove(i, d) for i, d in enumerate(errors) if d.span.source.path == source.path}
@@ -108,7 +111,7 @@ class Search:
 
     def errors_in(self, text: str) -> list[Diagnostic]:
         """What is wrong with another text."""
-        self.ration.pay(TRIAL)
+        self.ration.pay(TRIAL + len(text) // CHARACTERS)
         return [d for d in self.checker.check(text).diagnostics if d.severity == "error"]
 
     def mends(self, fix: Fix) -> frozenset[int]:

@@ -114,9 +114,18 @@ def test_a_field_of_a_record_outside_of_its_domain():
     assert (d.code, d.span.text) == ("A0407", "9") and d.fixes[0].title == "replace by `8`"
 
 
-def test_a_slow_text_is_not_tried(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(search, "SECONDS", -1.0)
+def test_a_large_text_is_not_tried(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(search, "MOST_STEPS", 10)
     assert [f.title for f in planted("Linear(vocab)", "Linear()").fixes] == []
+
+
+def test_what_is_tried_is_counted_and_not_timed(monkeypatch: pytest.MonkeyPatch):
+    """A machine on which all takes ten times as long tells the same."""
+    looks = iter(range(10**9))
+    want = planted("Linear(vocab)", "Linear(2 * vocab)").fixes
+    assert want
+    monkeypatch.setattr(limits, "process_time", lambda: next(looks) * 0.0025)
+    assert [f.title for f in planted("Linear(vocab)", "Linear(2 * vocab)").fixes] == [f.title for f in want]
 
 
 def test_a_trial_is_given_up_when_its_ration_is_used_up(monkeypatch: pytest.MonkeyPatch):
@@ -125,7 +134,6 @@ def test_a_trial_is_given_up_when_its_ration_is_used_up(monkeypatch: pytest.Monk
     paid: list[int] = []
     pay = limits.Ration.pay
     monkeypatch.setattr(limits.Ration, "pay", lambda ration, steps: (paid.append(steps), pay(ration, steps))[1])
-    monkeypatch.setattr(search, "SECONDS", 1000.0)  # steps alone count
     before = check_text(text, "a.arch", trials=False)
     for most in (0, 500, 2_000, 5_000):
         paid.clear()
