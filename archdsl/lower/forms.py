@@ -11,6 +11,12 @@ from archdsl.lower.module import ArchModule, with_tables
 from archdsl.lower.state import weights_dtype
 
 
+def form_of(model: Any) -> str:
+    """The form of a whole model that archdsl has built or opened: parallel, extend, step or packed; parallel for any other module."""
+    streamed = model.__dict__.get("_streamed")
+    return "parallel" if streamed is None else streamed.form
+
+
 def sibling(model: ArchModule, form: str) -> ArchModule:
     """The model in another form, in evaluation: it holds the very tensors of `model`, so what is trained there is used here. Made once for each type
     of the weights, kept with the model. Raises ArchError A0501 for a form that it does not have, TypeError for a model of which archdsl knows no

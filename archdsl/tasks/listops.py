@@ -47,6 +47,9 @@ class ListOps(TokenTask):
             targets[row, -1] = value
         return tensors(tokens=tokens, targets=targets)
 
+    def own(self, batch: Batch) -> Any:
+        return batch["tokens"] != PAD
+
     def _expression(self, draw: Any, room: int, level: int) -> tuple[list[int], int]:
         """An operation of at most `room` tokens (4 or more), and its value."""
         name = NAMES[int(draw.integers(len(NAMES)))]

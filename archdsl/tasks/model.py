@@ -72,6 +72,10 @@ class Task(ABC):
     def targets_shape(self, size: int) -> tuple[int, ...]:
         """The shape of `targets` in a batch of `size`: that of the model's first result without its last axis."""
 
+    def own(self, batch: Batch) -> Tensor | None:
+        """bool [B, T], which positions belong to an example, those of padding do not; None where there is no padding."""
+        return None
+
     def count(self, split: Split) -> int | None:
         """How many examples a split has; None where they never end."""
         return None
@@ -93,9 +97,33 @@ class Task(ABC):
         return self.text
 
     # ---------------------------------------------------------------- what every task has in common
+    def packed(self, batch: Batch) -> Batch:
+        """The examples of a batch as documents behind each other, [1, all their positions], without padding, and their `lengths` [B]: what a model
+        with `ragged T` takes. Targets of positions go along. Raises ValueError where an input has no T."""
+        if fault := self.unpackable:
+            raise ValueError(f"the task {self.rule.name}: {fault}")
+        first = batch[self.inputs[0].name]
+        own = self.own(batch)
+        if own is None:
+            own = torch.ones(first.shape[:2], dtype=torch.bool, device=first.device)
+        along = [i.name for i in self.inputs] + ["targets"] * (batch["targets"].shape[:2] == own.shape)
+        return {**batch, **{name: batch[name][own][None] for name in along}, "lengths": own.sum(1)}
+
+    @property
+    def unpackable(self) -> str:
+        """Why examples cannot lie behind each other along T; "" where they can."""
+        other = next((i for i in self.inputs if i.shape[:2] != ("B", "T")), None)
+        shown = "" if other is None else f"`{other.name}` is [{', '.join(map(str, other.shape))}]"
+        return shown and f"{shown}, and documents lie behind each other in [B, T, …]"
+
     def call(self, model: Module, batch: Batch) -> Tensor:
-        """The model's first result, scores [*targets, classes or more]."""
-        y = model(*(batch[i.name] for i in self.inputs))
+        """The model's first result, scores [*targets, classes or more]. A batch of `packed` has the lengths of its documents. Raises ValueError for
+        a model in the form `packed` and a batch without them."""
+        from archdsl.lower.forms import form_of
+
+        if "lengths" not in batch and form_of(model) == "packed":
+            raise ValueError(f"{type(model).__name__} takes documents behind each other: `task.batches(…, packed = True)` gives them")
+        y = model(*(batch[i.name] for i in self.inputs), *((batch["lengths"],) if "lengths" in batch else ()))
         return y[0] if isinstance(y, tuple) else y
 
     def objective(self, model: Module, batch: Batch, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
@@ -110,17 +138,21 @@ class Task(ABC):
         right = (outputs.argmax(-1) == targets) & counted
         return {"loss": cross_entropy(outputs, targets).item(), "accuracy": right.sum().item() / max(1, int(counted.sum()))}
 
-    def batches(self, split: Split = "train", size: int = 32, seed: int = 0, device: Any = "cpu") -> Callable[[int], Batch]:
-        """`batch` as a function of its index alone, on a device: what `archdsl.fit` takes."""
+    def batches(self, split: Split = "train", size: int = 32, seed: int = 0, device: Any = "cpu", packed: bool = False) -> Callable[[int], Batch]:
+        """`batch` as a function of its index alone, on a device: what `archdsl.fit` takes; of a model in the form `packed` with `packed = True`."""
         def at(index: int) -> Batch:
-            return {k: v.to(device) for k, v in self.batch(split, index, size, seed).items()}
+            batch = self.batch(split, index, size, seed)
+            return {k: v.to(device) for k, v in (self.packed(batch) if packed else batch).items()}
 
         return at
 
     def evaluate(self, model: Module, split: Split = "valid", batches: int = 8, size: int = 32, seed: int = 0) -> dict[str, float]:
         """Metrics over the first `batches` batches of a split, or all examples of one that ends; each batch counts by its examples. The model is
         evaluated on its own device, and is in its old phase afterwards."""
+        from archdsl.lower.forms import form_of
+
         device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+        pack = self.packed if form_of(model) == "packed" else dict
         total = self.count(split)
         parts = [(i, size) for i in range(batches)] if total is None else [(i, min(size, total - i * size)) for i in range(-(-total // size))]
         sums: dict[str, float] = {}
@@ -129,7 +161,7 @@ class Task(ABC):
         try:
             with torch.no_grad():
                 for i, n in parts:
-                    batch = {k: v[:n].to(device) for k, v in self.batch(split, i, size, seed).items()}
+                    batch = {k: v.to(device) for k, v in pack({k: v[:n] for k, v in self.batch(split, i, size, seed).items()}).items()}
                     for name, value in self.metrics(self.call(model, batch), batch).items():
                         sums[name] = sums.get(name, 0.0) + value * n
         finally:

@@ -16,7 +16,7 @@ from archdsl.lazy import torch
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Source, Span
 from archdsl.training import checkpoint
-from archdsl.training.folder import Trainable, identity, prepare
+from archdsl.training.folder import TRAINED, Trainable, identity, prepare
 from archdsl.training.groups import Group, Grouped, grouped
 from archdsl.training.progress import bar
 from archdsl.training.schedule import Schedule, schedule
@@ -182,6 +182,7 @@ def _frozen(model: Any, names: list[str]) -> Iterator[None]:
 
 # ---------------------------------------------------------------- arguments
 def _check(model: Any, steps: Any, every: Any, clip: Any, out: Any, resume: bool, groups: Sequence[Group]) -> None:
+    from archdsl.lower.forms import form_of
     from archdsl.lower.module import ArchModule
 
     if isinstance(model, Trainable):
@@ -189,8 +190,8 @@ def _check(model: Any, steps: Any, every: Any, clip: Any, out: Any, resume: bool
             raise TypeError(f"fit: groups select parameters of a model, and a {type(model).__name__} is none")
     elif not isinstance(model, ArchModule) or "archdsl" not in model.__dict__:
         raise TypeError(f"fit trains a model that archdsl built, not {type(model).__name__}")
-    if model.__dict__.get("_streamed") is not None:
-        raise ValueError('fit trains a model in the form `parallel`: build(form = "parallel"), the weights are the same')
+    if form_of(model) not in TRAINED:
+        raise ValueError('fit trains a model in the form `parallel` or `packed`: build(form = "parallel"), the weights are the same')
     for name, value in (("steps", steps), ("every", every)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"fit: `{name}` is a whole number from 1 up, not {value!r}")

@@ -9,7 +9,12 @@ from archdsl.source import Source, Span
 from archdsl.training.checkpoint import LOG, STATE, read_settings
 
 if TYPE_CHECKING:
+    from archdsl.graph import Graph
     from archdsl.lower.module import ArchModule
+
+
+TRAINED = ("parallel", "packed")
+"""The forms that train; the others are for evaluation."""
 
 
 @runtime_checkable
@@ -56,21 +61,30 @@ def prepare(model: ArchModule | Trainable, out: Path, seed: int) -> None:
         return
     if _holds(model, out):
         return
+    from archdsl.lower.forms import form_of
     from archdsl.store import compile_to
 
     spec, variant, knobs = _spec_of(model, out)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    compile_to(out, spec, variant, knobs, seed=seed, dtype=dtype, weights={k: v.detach().cpu() for k, v in model.state_dict().items()})
+    weights = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    compile_to(out, spec, variant, knobs, seed=seed, dtype=dtype, form=form_of(model), weights=weights)
 
 
 def _holds(model: ArchModule, out: Path) -> bool:
     """Whether compile has just written this model there."""
+    from archdsl.lower.forms import form_of
     from archdsl.store import read_manifest
 
     try:
-        return read_manifest(out).graph_hash == model.typed.hash
+        found = read_manifest(out)
+        return (found.graph_hash, found.form) == (_written(model).hash, form_of(model))
     except ArchError:
         return False
+
+
+def _written(model: ArchModule) -> Graph:
+    """The graph that a spec tells of: that of all positions at once, whatever the form."""
+    return model.__dict__["_source"].graph
 
 
 def _spec_of(model: ArchModule, out: Path) -> tuple[Any, str | None, dict[str, Any]]:
@@ -83,7 +97,7 @@ def _spec_of(model: ArchModule, out: Path) -> tuple[Any, str | None, dict[str, A
         known = origin.variant is None or origin.variant in origin.spec.variants
         for variant, knobs in ([(origin.variant, named)] if known else []) + [(None, {})]:
             try:
-                if origin.spec.elaborate(variant, knobs).graph.hash == model.typed.hash:
+                if origin.spec.elaborate(variant, knobs).graph.hash == _written(model).hash:
                     return origin.spec, variant, knobs
             except ArchError:  # the settings of an opened folder belong to the spec that it was compiled from
                 continue

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 def check_inputs(made: Elaborated, task: Task, size: int) -> None:
     """Raises ArchError A0593 where the inputs of a task, in batches of `size`, do not go into a model's. Loads no torch."""
+    if made.ragged and task.unpackable:
+        raise _fault(made, task, f"it takes documents behind each other, and {task.unpackable}")
     if len(made.inputs) != len(task.inputs):
         raise _fault(made, task, f"the model takes {_count(len(made.inputs))}, the task gives {len(task.inputs)}")
     sizes: dict[str, tuple[int, str]] = {}
+    known = {**task.sizes, "B": size}
+    if made.ragged:
+        known |= {"B": 1, "T": size * task.sizes["T"]}
     for ours, theirs in zip(made.inputs, task.inputs):
-        _fits(made, task, ours, theirs, {**task.sizes, "B": size}, sizes)
+        _fits(made, task, ours, theirs, known, sizes)
 
 
 def _fits(made: Elaborated, task: Task, ours: InputSpec, theirs: Axis, known: dict[str, int], sizes: dict[str, tuple[int, str]]) -> None:
@@ -54,10 +59,11 @@ def check_call(model: Module, task: Task, size: int, made: Elaborated | None = N
     """Calls the model in evaluation on a batch of `size`. Raises ArchError A0593 where it refuses them, or gives scores of another shape."""
     import torch
 
+    from archdsl.lower.forms import form_of
     from archdsl.tasks.model import IGNORE
 
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    batch = {k: v.to(device) for k, v in task.batch("train", 0, size).items()}
+    batch = task.batches("train", size, device=device, packed=form_of(model) == "packed")(0)
     phase = model.training
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import archdsl as package
 
@@ -215,6 +216,16 @@ def test_models_that_fit(archdsl, tmp_path):
 def test_a_folder_of_another_form(archdsl, net):
     archdsl("compile", "net.arch", "--form", "step", "-o", "step")
     assert "[A0599]" in archdsl("train", "step", *TRAIN[2:], "--steps", 1, "-o", "out", code=1).stderr
+
+
+def test_a_ragged_header_trains_on_documents(archdsl, tmp_path):
+    """The folder holds the packed form, and training goes on from it."""
+    (tmp_path / "net.arch").write_text(NET.replace("T = 16] in", "ragged T = 16] in"))
+    said = archdsl("train", "net.arch", "--task", "listops(length = 12)", "--steps", 2, "--batch", 3, "-o", "out").stdout
+    assert said.startswith("out: Net, 2 steps of listops(")
+    assert package.open(tmp_path / "out")(torch.randint(0, 64, (1, 9)), torch.tensor([4, 5])).shape == (1, 9, 64)
+    archdsl("train", "out", "--task", "mqar(length = 16, pairs = 3)", "--steps", 1, "--batch", 2, "-o", "more")
+    assert "documents behind each other" in archdsl("train", "net.arch", "--task", "digits", "--steps", 1, "-o", "other", code=1).stderr
 
 
 def test_folders_that_cannot_be_written(archdsl, net, tmp_path):

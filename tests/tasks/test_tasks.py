@@ -16,7 +16,7 @@ from archdsl.tasks import IGNORE, SPLITS, TASKS
 from archdsl.tasks.listops import WORDS
 
 parse: Any = tasks.parse
-NAMES = ["characters", "digits", "listops", "mqar", "phonebook", "selective_copying"]
+NAMES = ["characters", "digits", "listops", "mqar", "phonebook", "selective_copying", "topics"]
 
 
 def test_ours_are_listed():

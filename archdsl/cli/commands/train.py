@@ -10,6 +10,7 @@ from archdsl.diagnostics.model import error
 from archdsl.source import Source, Span
 
 if TYPE_CHECKING:
+    from archdsl.elaborate.model import Elaborated
     from archdsl.tasks.model import Task
 
 
@@ -42,7 +43,7 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
     knobs = read_settings(settings)
     made = opened.spec.elaborate(opened.variant, knobs)
     groups = [parse_group(g) for g in asked.groups]
-    _check_form(opened)
+    form = _form(opened, made)
     check_inputs(made, known, asked.size)
     if resume:
         resumable(out)
@@ -55,13 +56,13 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
         from archdsl.training.interface import check_call
     with progress(f"building {source}"):
         model: Any = open(source, device) if opened.folder is not None else \
-            opened.spec.build(opened.variant, asked.seed, device, form="parallel", knobs=knobs)
+            opened.spec.build(opened.variant, asked.seed, device, form=form, knobs=knobs)
         check_call(model, known, asked.size, made)
         if not resume:
-            compile_to(out, opened.spec, opened.variant, knobs, seed=asked.seed, again=opened.folder, form="parallel",
+            compile_to(out, opened.spec, opened.variant, knobs, seed=asked.seed, again=opened.folder, form=form,
                        weights={k: v.cpu() for k, v in model.state_dict().items()})
     data = {"task": known.text, "data": known.digest, "batch": asked.size}
-    batches = known.batches("train", asked.size, asked.seed, device)
+    batches = known.batches("train", asked.size, asked.seed, device, packed=form == "packed")
     run = fit(model, known, batches, groups, steps=asked.steps, seed=asked.seed, lr=asked.lr, weight_decay=asked.weight_decay,
               schedule=asked.schedule, warmup=asked.warmup, clip=asked.clip, out=out, every=asked.every, resume=resume, settings=data)
     with progress("evaluating"):
@@ -78,16 +79,19 @@ def _show(out: str, model: Any, task: Task, loss: float, step: int, found: dict[
     show_table(["split", *found], [["valid", *(f"{v:.4f}" for v in found.values())]], right=range(1, 1 + len(found)))
 
 
-def _check_form(opened: Opened) -> None:
+def _form(opened: Opened, made: Elaborated) -> str:
+    """The form to train: that of the header, of a folder its own. Raises ArchError A0599 for one that is for evaluation."""
     if opened.folder is None:
-        return
+        return made.form
     from archdsl.store import read_manifest
+    from archdsl.training.folder import TRAINED
 
     form = read_manifest(Path(opened.folder)).form
-    if form != "parallel":
+    if form not in TRAINED:
         span = Span(Source("SOURCE", opened.folder), 0, len(opened.folder))
         raise error("A0599", f"{opened.folder} holds the form `{form}`, which is for evaluation", span,
                     help="compile the spec in the form `parallel`: its weights are the same")
+    return form
 
 
 def _device(name: str) -> Any:

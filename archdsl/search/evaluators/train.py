@@ -75,7 +75,7 @@ class Trained:
         raise faults[0]
 
     def _built(self, candidate: Candidate, seed: int) -> Any:
-        return self.space.spec.build(self.space.variant, seed, self.device, form="parallel", knobs=dict(candidate))
+        return self.space.spec.build(self.space.variant, seed, self.device, knobs=dict(candidate))
 
     def __call__(self, candidate: Candidate, *, seed: int, fidelity: float) -> Mapping[str, float]:
         from archdsl.training.fit import fit
@@ -87,7 +87,7 @@ class Trained:
         model = self._built(candidate, seed)
         check_call(model, self.task, self.batch, made)
         data = {"task": self.task.text, "data": self.task.digest, "batch": self.batch}
-        batches = self.task.batches("train", self.batch, seed, self.device)
+        batches = self.task.batches("train", self.batch, seed, self.device, packed=made.form == "packed")
         with self._kept(candidate, until) as (out, resume):
             start = time.perf_counter()
             fit(model, self.task, batches, steps=self.steps, until=until, seed=seed, out=out, resume=resume, every=EVERY, settings=data,
