@@ -22,7 +22,7 @@ CHILDREN = int(os.environ.get("ARCHDSL_CHILDREN", "4000"))
 """In the second tier, so many children over all shipped spaces, and a fiftieth as many that run."""
 
 
-HEAVY = ("convnext", "efficientformer", "mohd", "qwen_moe")
+HEAVY = ("convnext", "efficientformer", "mohd", "qwen_moe", "vit_resnas")
 SHIPPED = [pytest.param(path, id=Path(path).stem) for path in shipped_files()]
 LIGHT = [p for p in SHIPPED if p.id not in HEAVY]
 
