@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -60,15 +60,15 @@ def _show_rich(header: Sequence[str], rows: list[list[str]], right: set[int]) ->
 
 
 @contextmanager
-def progress(doing: str) -> Generator[None, None, None]:
-    """Says on a terminal what is being done, until it is done; a pipe gets nothing."""
+def progress(doing: str) -> Generator[Callable[[str], None], None, None]:
+    """Says on a terminal what is being done, until it is done, and how far it is, which it is told; a pipe gets nothing."""
     if not wants_color(sys.stderr):
-        yield
+        yield lambda how_far: None
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(f"{doing} …"):
-        yield
+    with Console(stderr=True).status(f"{doing} …") as status:
+        yield lambda how_far: status.update(f"{doing}: {how_far} …")
 
 
 def count(n: int, noun: str) -> str:

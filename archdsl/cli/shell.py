@@ -325,10 +325,19 @@ def study_best(folder: Folder, objective: Annotated[str | None, typer.Argument(m
 
 @study.command("plot")
 def study_plot(folder: Folder, out: Written) -> int:
-    """Draw trials and front: .svg, .png or .html."""
+    """Draw trials and front: .svg or .png; .html is the report."""
     from archdsl.cli.commands.study import plot
 
     return plot(folder, out)
+
+
+@study.command("report")
+def study_report(folder: Folder, out: Annotated[str, typer.Option("-o", "--out", metavar="FILE.html", show_default=False, help="Where to write it.")]
+                 ) -> int:
+    """Write one HTML page that needs no network: fronts to click, trials across knobs, which knobs matter, pictures and differences."""
+    from archdsl.cli.commands.study import report
+
+    return report(folder, out)
 
 
 @study.command("export")

@@ -1,7 +1,7 @@
 """A difference side by side, as one HTML page that needs neither a network nor JavaScript."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
 
@@ -22,26 +22,29 @@ def html_page(d: Difference) -> str:
     return filled("diff.html", title=f"{a} → {b}", css=parts("diff.css"), body=html_body(d))
 
 
-def html_body(d: Difference) -> str:
+def html_body(d: Difference, heading: str = "h2") -> str:
     """What is on it: headings and tables, whose rows `draw/diff.css` colours."""
+    def table(title: str, left: str, right: str, rows: Iterable[Cells]) -> str:
+        return f"<{heading}>{title}</{heading}>\n{_table(left, right, rows)}"
+
     a, b = (escape(s.name) for s in d.sides)
-    found = [_table("Structure", a, b, _structure(d.structure))]
-    found.append(_table("Cost", a, b, _costs(d)))
-    found.append(_table("Weights", "tensors", "numbers", ((kind, f"{n:,}", f"{m:,}", kind) for kind, (n, m) in d.counts().items())))
+    found = [table("Structure", a, b, _structure(d.structure))]
+    found.append(table("Cost", a, b, _costs(d)))
+    found.append(table("Weights", "tensors", "numbers", ((kind, f"{n:,}", f"{m:,}", kind) for kind, (n, m) in d.counts().items())))
     if d.knobs:
-        found.append(_table("Knobs", a, b, (_written(*v, k) for k, v in d.knobs.items())))
+        found.append(table("Knobs", a, b, (_written(*v, k) for k, v in d.knobs.items())))
     if d.claims:
-        found.append(_table("Claims", a, b, (_written(*v) for v in d.claims)))
+        found.append(table("Claims", a, b, (_written(*v) for v in d.claims)))
     found += [f"<p>{escape(n)}</p>" for n in d.notes]
     if d.same_graph:
         found.insert(0, "<p>Both graphs have one hash: they compute the same, with weights at the same addresses.</p>")
     return "\n".join(found)
 
 
-def _table(title: str, left: str, right: str, rows: Iterator[Cells]) -> str:
+def _table(left: str, right: str, rows: Iterable[Cells]) -> str:
     lines = [f'<tr class="{kind}"><td>{x}</td><td>{y}</td><td>{note}</td></tr>' for kind, x, y, note in rows]
     head = f"<thead><tr><th>{left}</th><th>{right}</th><th></th></tr></thead>"
-    return "\n".join([f"<h2>{title}</h2>", f"<table>{head}<tbody>", *lines, "</tbody></table>"])
+    return "\n".join([f"<table>{head}<tbody>", *lines, "</tbody></table>"])
 
 
 def _structure(root: Change) -> Iterator[Cells]:
@@ -79,7 +82,7 @@ def _block(first: str | None, last: str | None, count: int, graph: Graph | None,
     told = ", ".join(filter(None, (name, f"{short(params)} parameters" + (" each" if count > 1 else "") if params else "")))
     address = f"{first} to {(last or first).rpartition('.')[2]}" if count > 1 else first
     times = f" <b>× {count}</b>" if count > 1 else ""
-    return f'<span style="padding-left:{1.2 * depth:.1f}em"><code>{escape(address)}</code>{times} <small>{escape(told)}</small></span>'
+    return f'<span class="block" style="padding-left:{1.2 * depth:.1f}em"><code>{escape(address)}</code>{times} <small>{escape(told)}</small></span>'
 
 
 def _notes(c: Change, several: bool = False) -> str:

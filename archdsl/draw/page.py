@@ -29,21 +29,28 @@ def notebook(page: str) -> str:
 def to_json(view: View) -> dict[str, Any]:
     """The picture as plain data. `definitions`: what blocks hold, each once; an item's `d` is the number of its own. `sources`: [name, text] of the
     files that spans (`s`: source, first and last line) point into."""
-    packer = _Packer()
+    packer = Packer()
     root = packer.item(view.root)
     return {"name": view.name, "sizes": view.cost.sizes, "dtype": view.cost.dtype, "form": view.cost.form, "peak_bytes": view.cost.peak_bytes,
             "weight_bytes": view.cost.weight_bytes, "unknown": list(view.cost.unknown), "root": root, "definitions": packer.definitions,
-            "sources": packer.sources, "opened": sorted(".".join(map(str, o)) for o in view.opened)}
+            "sources": packer.sources, "opened": places(view)}
 
 
-class _Packer:
-    """Numbers definitions and sources."""
+def places(view: View) -> list[str]:
+    """The items that are open at first, as the script names them."""
+    return sorted(".".join(map(str, o)) for o in view.opened)
 
-    def __init__(self) -> None:
+
+class Packer:
+    """Numbers definitions and sources, of one picture or of several that have some in common. `spans`: whether items point into sources."""
+
+    def __init__(self, spans: bool = True) -> None:
+        self.spans = spans
         self.definitions: list[dict[str, Any]] = []
         self.sources: list[tuple[str, str]] = []
-        self.numbers: dict[int, int] = {}
-        self.files: dict[int, int] = {}
+        self._numbers: dict[str, int] = {}  # by content
+        self._known: dict[int, tuple[Item, int]] = {}  # by identity; it keeps the item, so that no other gets its id
+        self._files: dict[int, int] = {}
 
     def item(self, item: Item) -> dict[str, Any]:
         data: dict[str, Any] = {"k": item.kind, "n": item.name}
@@ -52,27 +59,29 @@ class _Packer:
         data |= {name: value for name in _FIGURES if (value := getattr(item, name)) != (1 if name in ("count", "calls") else 0)}
         if item.unknown:
             data["unknown"] = True
-        if item.span.source.text:
-            data["s"] = self.span(item.span)
+        if self.spans and item.span.source.text:
+            data["s"] = self._span(item.span)
         if item.below:
-            data["d"] = self.definition(item)
+            data["d"] = self._definition(item)
         return data
 
-    def definition(self, item: Item) -> int:
-        key = id(item.below)
-        if key not in self.numbers:
-            place = self.numbers[key] = len(self.definitions)
-            self.definitions.append({})
+    def _definition(self, item: Item) -> int:
+        known = self._known.get(id(item.below))
+        if known is None:
             edges = [[e.source, e.target, e.type, e.shape] for e in item.edges]
-            self.definitions[place] = {"items": [self.item(b) for b in item.below], "edges": edges}
-        return self.numbers[key]
+            made = {"items": [self.item(b) for b in item.below], "edges": edges}
+            number = self._numbers.setdefault(json.dumps(made), len(self.definitions))
+            if number == len(self.definitions):
+                self.definitions.append(made)
+            known = self._known[id(item.below)] = item, number
+        return known[1]
 
-    def span(self, span: Span) -> tuple[int, int, int]:
+    def _span(self, span: Span) -> tuple[int, int, int]:
         source = span.source
-        if id(source) not in self.files:
-            self.files[id(source)] = len(self.sources)
+        if id(source) not in self._files:
+            self._files[id(source)] = len(self.sources)
             self.sources.append((os.path.basename(source.path) if os.path.isabs(source.path) else source.path, source.text))
-        return self.files[id(source)], source.position(span.start)[0], source.position(max(span.start, span.end - 1))[0]
+        return self._files[id(source)], source.position(span.start)[0], source.position(max(span.start, span.end - 1))[0]
 
 
 # ---------------------------------------------------------------- pieces that pages have in common

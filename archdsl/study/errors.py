@@ -72,8 +72,8 @@ CODES = {
     ),
     "A0832": Code(
         "a kind of file that is not known here",
-        "`archdsl study plot` writes .svg, .png and .html, `archdsl study export` writes .csv, .json and .db (a storage of Optuna, which its "
-        "dashboard opens).",
+        "`archdsl study plot` writes .svg, .png and .html (the report, as `archdsl study report` does), `archdsl study export` writes .csv, .json "
+        "and .db (a storage of Optuna, which its dashboard opens).",
     ),
     "A0833": Code(
         "studies with different objectives",

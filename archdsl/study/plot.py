@@ -14,7 +14,7 @@ from archdsl.study.shown import number
 from archdsl.study.store import Entry
 from archdsl.study.study import Study
 
-KINDS = (".svg", ".png", ".html")
+KINDS = (".svg", ".png")
 WIDTH, HEIGHT = 460, 340  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 78, 20, 40, 52
 INK, FAINT, LINES, FRONT = "#222222", "#9db7d3", "#dddddd", "#b4501e"
@@ -70,21 +70,15 @@ def write_plot(study: Study, path: str) -> None:
     kind = os.path.splitext(path)[1].lower()
     if kind not in KINDS:
         raise named("A0832", f"`{path}` does not say which kind of picture is wanted", path, what="-o",
-                    help=f"a name that ends in {', '.join(KINDS)}")
+                    help=f"a name that ends in {', '.join(KINDS)}, or in .html for the report")
     picture = drawn(study)
     if kind == ".png":
         from archdsl.draw.dot import laid_out
 
         data = laid_out(picture.dot(), "png", path)
     else:
-        data = (picture.svg() if kind == ".svg" else _page(study, picture)).encode()
+        data = picture.svg().encode()
     write_whole(path, data)
-
-
-def _page(study: Study, picture: Picture) -> str:
-    title = escape(f"{study.plan.source}: {study.store.finished:,} trials")
-    head = f'<!doctype html>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-    return f'{head}<body style="margin: 2em; font-family: sans-serif">\n{picture.svg()}</body>\n'
 
 
 def drawn(study: Study) -> Picture:

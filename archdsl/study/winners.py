@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import ArchError
 from archdsl.elaborate.domains import same
 from archdsl.files import write_whole
-from archdsl.search.model import Candidate
+from archdsl.search.model import Candidate, Space
 from archdsl.source import Source
-from archdsl.study.plan import open_space, open_spec
+from archdsl.study.plan import Plan, open_space, open_spec
 from archdsl.study.shown import number, variant_names
+from archdsl.study.store import Entry
 from archdsl.study.study import Study
 from archdsl.variants import MAX_SETTINGS
 
@@ -28,7 +29,6 @@ def file_name(files: dict[str, str]) -> str:
 
 def write_front(study: Study) -> tuple[str, list[str]]:
     """Writes the front of a study into its folder: the path, and the names of the variants; those that a spec has no room for are left out."""
-    from archdsl.spec import setting_text
     from archdsl.syntax.fmt import format_module
 
     plan = study.plan
@@ -39,17 +39,26 @@ def write_front(study: Study) -> tuple[str, list[str]]:
     texts: list[str] = []
     used = 0
     for name, e in zip(names, front):
-        chosen = settings(spec, plan.variant, space.from_json(e.knobs))
-        used += len(chosen) + len(spec.variants[plan.variant].settings if plan.variant else ())
+        text, count = variant_text(spec, space, plan, name, e)
+        used += count
         if used > MAX_SETTINGS // 2:
             break
-        told = ", ".join(f"{o.name} = {number(e.values[o.name])}" for o in plan.objectives)
-        body = ", ".join(f"{a} = {_written(spec, plan.variant, chosen, a, setting_text(v))}" for a, v in chosen.items())
-        texts.append(f"/// Trial {e.number}: {told}.\nvariant {name} of {plan.variant or plan.model} {{ {body} }}\n")
+        texts.append(text)
     path = os.path.join(study.folder, file_name(plan.files))
     whole = spec.module.source.text.rstrip() + "\n\n" + "\n".join(texts)
     write_whole(path, format_module(Source(path, whole)).encode())
     return path, names[: len(texts)]
+
+
+def variant_text(spec: Spec, space: Space, plan: Plan, name: str, e: Entry) -> tuple[str, int]:
+    """A trial as a variant, and how many settings it has with those of the variant that it is of."""
+    from archdsl.spec import setting_text
+
+    chosen = settings(spec, plan.variant, space.from_json(e.knobs))
+    told = ", ".join(f"{o.name} = {number(e.values[o.name])}" for o in plan.objectives)
+    body = ", ".join(f"{a} = {_written(spec, plan.variant, chosen, a, setting_text(v))}" for a, v in chosen.items())
+    text = f"/// Trial {e.number}: {told}.\nvariant {name} of {plan.variant or plan.model} {{ {body} }}\n"
+    return text, len(chosen) + len(spec.variants[plan.variant].settings if plan.variant else ())
 
 
 def settings(spec: Spec, variant: str | None, candidate: Candidate) -> dict[str, Any]:

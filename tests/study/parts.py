@@ -198,3 +198,10 @@ def hopeless(candidate) -> dict[str, float]:
 
 def starved(candidate) -> dict[str, float]:
     raise MemoryError
+
+
+def uneven(candidate) -> dict[str, float]:
+    """Of a spec with `d` and `depth`."""
+    if candidate["depth"] == 3:
+        raise ValueError("not three: </script><script>alert(1)</script>")
+    return {"score": candidate["d"] * candidate["depth"] + (candidate["act"] == "relu")}

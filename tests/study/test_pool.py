@@ -16,6 +16,7 @@ from archdsl.study.engine import Limits
 from archdsl.study.measure import Job, Workplace
 from archdsl.study.memory import bytes_text, read_bytes, resident
 from archdsl.study.pool import Pool
+from archdsl.study.reasons import kind_of
 from archdsl.study.session import Hands
 from tests.study import parts
 
@@ -80,6 +81,9 @@ def test_everything_that_goes_wrong_has_a_reason(pool):
     found = results(pool("tests.study.parts:trouble", 2, limits), [job(a, a) for a in range(14)])
     for a, why in REASONS.items():
         assert found[a].values is None and found[a].reason.startswith(why), found[a]
+    assert [kind_of(found[a].reason) for a in range(12)] == [
+        "raised ValueError", "not finite", *["no measurement"] * 3, "crashed", "crashed", "ended the program", "over the limit of time",
+        "out of memory", "out of memory", "no measurement"]
     assert [found[a].values for a in (12, 13)] == [{"loss": 4.0}, {"loss": 4.0}]
     assert 1 <= found[8].seconds < 5
 

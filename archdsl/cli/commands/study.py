@@ -1,6 +1,7 @@
 """archdsl study: what is in a study, or in several."""
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from archdsl.cli.commands.search import show_front
@@ -57,9 +58,11 @@ def best(folder: str, objective: str | None, json: bool) -> int:
 
 
 def plot(folder: str, out: str) -> int:
-    """Writes a picture."""
+    """Writes a picture; as .html the report."""
     from archdsl.study.plot import write_plot
 
+    if os.path.splitext(out)[1].lower() == ".html":
+        return report(folder, out)
     with Study(folder) as study, progress(f"drawing {folder}"):
         write_plot(study, out)
         told = f"{out}: {count(study.store.finished, 'trial')}, front of {count(len(study.store.front), 'point')}"
@@ -67,12 +70,22 @@ def plot(folder: str, out: str) -> int:
     return 0
 
 
+def report(folder: str, out: str) -> int:
+    """Writes the page that shows all of it."""
+    from archdsl.study.report.page import write_report
+
+    with Study(folder) as study, progress(f"reading {folder}") as told:
+        size = write_report(study, out, told)
+        print(f"{out}: {count(study.store.finished, 'trial')}, front of {count(len(study.store.front), 'point')}, {size / 1e6:.1f} MB")
+    return 0
+
+
 def export(folder: str, out: str) -> int:
     """Writes all trials for other tools."""
     from archdsl.study.export import write_export
 
-    with Study(folder) as study, progress(f"exporting {folder}"):
-        n = write_export(study, out)
+    with Study(folder) as study, progress(f"exporting {folder}") as told:
+        n = write_export(study, out, lambda done: told(f"{number(done)} of {number(study.store.next)}"))
     print(f"{out}: {count(n, 'trial')}")
     return 0
 
