@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import operator
 import os
@@ -25,6 +24,7 @@ from archdsl.lower.init import plain_torch
 from archdsl.lower.plan import Definition
 from archdsl.lower.sizes import Axes
 from archdsl.ops import registry
+from archdsl.ops.recurrent import signature_of
 from archdsl.ops.registry import Op, find
 from archdsl.ops.rules import torch_dtype
 
@@ -405,7 +405,7 @@ def split_names(node: Node) -> list[tuple[str, ...]]:
 
 @lru_cache(None)
 def _parameters_of(body: Any) -> frozenset[str]:
-    return frozenset(inspect.signature(body).parameters)
+    return frozenset(signature_of(body).parameters)
 
 
 def _parameters(op: Op) -> frozenset[str]:

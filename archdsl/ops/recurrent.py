@@ -19,11 +19,10 @@ so autograd keeps the operands alone; a step of one position is written out inst
 """
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from archdsl.dims import Size, sym
 from archdsl.graph import TensorType
@@ -34,6 +33,9 @@ from archdsl.ops.rules import dtype_name, is_float, need_float, same_size, size,
 from archdsl.ops.signatures import axes_of, leads, schema_of, size_of, tensor_of
 from archdsl.shapes import infer_by_signature
 from archdsl.syntax import tree
+
+if TYPE_CHECKING:
+    from inspect import Signature
 
 Fold = Callable[..., tuple[Any, ...]]
 RECURRENCES: dict[str, Recurrence] = {}
@@ -373,12 +375,27 @@ def described(body: Callable[..., Any], r: Recurrence, drop: tuple[str, ...], do
               more: tuple[str, ...] = ()) -> Callable[..., Any]:
     """A body with the signature and the words of the declared one, without the operands `drop` and with `more` behind the others; an operand that
     may be absent has none for its default."""
-    like = r.body
-    kept = [p for p in inspect.signature(like).parameters.values() if p.name not in drop]
+    like: Any = r.body
+    body.__doc__, body.__name__, body.__module__ = doc or like.__doc__, like.__name__, like.__module__
+    body.signature = lambda: _signature(r, drop, more)  # type: ignore[attr-defined]
+    return body
+
+
+def _signature(r: Recurrence, drop: tuple[str, ...], more: tuple[str, ...]) -> Signature:
+    from inspect import Parameter, Signature, signature
+
+    kept = [p for p in signature(r.body).parameters.values() if p.name not in drop]
     optional = set(re.findall(r"(\w+): \S*\[[^]]*\]\? = none", r.signature))
     kept = [p.replace(default=None) if p.name in optional else p for p in kept]
-    kept = [*(p for p in kept if p.kind is not p.KEYWORD_ONLY), *(inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in more),
+    kept = [*(p for p in kept if p.kind is not p.KEYWORD_ONLY), *(Parameter(n, Parameter.POSITIONAL_OR_KEYWORD) for n in more),
             *(p for p in kept if p.kind is p.KEYWORD_ONLY)]
-    body.__signature__ = inspect.Signature(kept, __validate_parameters__=False)  # type: ignore[attr-defined]  (states stand behind such operands)
-    body.__doc__, body.__name__, body.__module__ = doc or like.__doc__, like.__name__, like.__module__
-    return body
+    return Signature(kept, __validate_parameters__=False)  # states stand behind operands that may be absent
+
+
+def signature_of(body: Callable[..., Any]) -> Signature:
+    """The signature of an op's body. Made when it is asked for: `inspect` takes as long to load as ten op families."""
+    if hasattr(body, "signature"):
+        return body.signature()  # type: ignore[attr-defined]
+    from inspect import signature
+
+    return signature(body)

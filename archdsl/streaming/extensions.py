@@ -52,7 +52,7 @@ def pack(d: Definition, node: Node, known: Known) -> None:
     """The same op, in which no position sees another document."""
     new = copy_node(node, known.__getitem__)
     if node.op in ("attention", "attention_weights"):
-        new.attrs["mask"] = packed_mask(new.attrs["mask"], d.counter(DOCUMENTS), d.nodes)
+        new.attrs = {**new.attrs, "mask": packed_mask(new.attrs["mask"], d.counter(DOCUMENTS), d.nodes)}
     elif find(f"{node.op}_packed") is not None:
         new.op, new.args = f"{node.op}_packed", (*new.args, d.counter(DOCUMENTS))
     else:

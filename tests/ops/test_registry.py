@@ -1,7 +1,6 @@
 """Every op against torch: types, costs, what autograd keeps, gradients, tracing, documentation. The expected values are counted, not derived."""
 from __future__ import annotations
 
-import inspect
 import math
 import weakref
 from collections import Counter
@@ -17,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from archdsl.dims import Dim, evaluate, sym
 from archdsl.graph import Mask, TensorType
+from archdsl.ops.recurrent import signature_of
 from archdsl.ops.registry import OPS, OpError
 from archdsl.ops.rules import torch_dtype
 from archdsl.syntax import tree
@@ -280,7 +280,7 @@ def test_declaration(name: str):
     op = OPS[name]
     assert op.doc and op.doc[-1] in ".)", "a docstring that ends its sentence"
     assert op.samples, "samples for this test"
-    parameters = inspect.signature(op.body).parameters
+    parameters = signature_of(op.body).parameters
     names = operand_names(op)
     for p in op.decl.params:
         python = parameters[p.name]
