@@ -143,6 +143,6 @@ def test_many_names_take_linear_time():
     from archdsl.source import Source
 
     module = Library().open(Source("a.arch", block(body)), None)
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(lint(module)) == 100
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

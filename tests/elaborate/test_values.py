@@ -230,7 +230,7 @@ model M()(x: [B, 8]) -> y: [B, 8] {
 }"""
     import time
 
-    start = time.time()
+    start = time.process_time()
     with suppress(ArchError):
         made(text)
-    assert time.time() - start < 10
+    assert time.process_time() - start < 10

@@ -50,20 +50,20 @@ LARGE = {
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in DEEP.items()])
 def test_depth_is_limited(text: str):
-    start = time.perf_counter()
+    start = time.process_time()
     _, found = parse_recover(Source("deep.arch", text))
     assert [d.code for d in found] == ["A0106"]
-    assert time.perf_counter() - start < 10  # a fraction of a second; what is quadratic here takes minutes
+    assert time.process_time() - start < 10  # a fraction of a second; what is quadratic here takes minutes
 
 
 @pytest.mark.parametrize(("text", "code"), [pytest.param(*case, id=name) for name, case in LARGE.items()])
 def test_size_is_limited(text: str, code: str | None):
-    start = time.perf_counter()
+    start = time.process_time()
     _, found = parse_recover(Source("large.arch", text))
     if code is not None:
         assert code in {d.code for d in found}
     assert len(found) <= 51
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_what_is_let_through_can_be_walked():
