@@ -6,24 +6,21 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, error
-from archdsl.diagnostics.stages import MOST_EARLY, independent
+from archdsl.checking import faults_of
+from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate.bindings import static_names
-from archdsl.elaborate.entries import check_entries
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
-from archdsl.elaborate.limits import MAX_LINES, room
-from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate, reaches_nothing
-from archdsl.elaborate.record_defaults import record_defaults
+from archdsl.elaborate.limits import room
+from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate
 from archdsl.files import located, read_source, shipped_files
 from archdsl.graph import Graph, Knob
-from archdsl.modules import MAX_FOUND, Library, Module, family
-from archdsl.records import replace
+from archdsl.modules import Library, Module, family
 from archdsl.shapes import axis_names
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
-from archdsl.syntax.parser import MAX_TOKENS, no_collection, parse_expression
-from archdsl.variants import Variant, known_variants
+from archdsl.syntax.parser import no_collection, parse_expression
+from archdsl.variants import Variant, known_variants, no_target
 
 if TYPE_CHECKING:
     from archdsl.claims import Claim
@@ -337,131 +334,10 @@ def _read_and_check(source: Source, folder: str | None, lints: bool) -> tuple[Sp
 
 def check_module(module: Module, session: Session, lints: bool, kept: Kept | None = None) -> tuple[dict[str, Spec], list[Diagnostic]]:
     """The models of a module, and everything that is wrong with it. `kept`: what earlier versions of the text gave, and the session with them."""
-    from archdsl.elaborate.resolve import resolve
-
     models: dict[str, Spec] = {}
     for name, d in module.models.items():
         models[name] = Spec(module, d, module.source.path, models, session, kept)
-    found = Collector()
-    for d in module.diagnostics:
-        found.add(d)
-    for d in resolve(module, kept):
-        found.add(d)
-    early = tuple(found.found)
-    if not module.diagnostics and len(early) <= MOST_EARLY:
-        # a line counts when something stands on it
-        lines = min(module.source.text.count("\n"), (MAX_TOKENS - module.library.left) // 5, MAX_LINES)
-        with session.one_budget(lines):
-            later = Collector() if early else found
-            _elaborate_all(module, models, session, later, kept)
-            if not any(_on_models(module, d) for d in early):
-                _hold_against(module, models, later, kept)
-        for d in independent(early, later.found) if early else ():
-            found.add(d)
-    if lints and not found.found:
-        from archdsl.lints import lint
-
-        for d in lint(module, kept):
-            found.add(d)
-    return models, found.found[:MAX_FOUND]
-
-
-def _try(elaborate: Any, found: Collector) -> bool:
-    """Whether to go on with the next variant."""
-    try:
-        elaborate()
-    except ArchError as e:
-        found.add(e)
-        return len(found.found) < MAX_FOUND and all(d.code != "A0602" for d in e.diagnostics)
-    return True
-
-
-def _in_variant(spec: Spec, name: str) -> None:
-    """Elaborates a variant; a fault elsewhere in the text says which variant it is of."""
-    try:
-        _packs(spec.elaborate(name))
-    except ArchError as e:
-        own = spec.variants[name].decl.span
-        inside = [d.span.source is own.source and own.start <= d.span.start < own.end for d in e.diagnostics]
-        raise ArchError(*(d if i else replace(d, notes=(*d.notes, f"in the variant `{name}`")) for d, i in zip(e.diagnostics, inside))) from None
-
-
-def _packs(made: Elaborated) -> None:
-    """Raises A0501 where an axis is ragged and something looks across the borders of documents."""
-    if made.ragged:
-        from archdsl.streaming import in_form, source
-
-        in_form(source(made), made.form)
-
-
-def _sound_model(spec: Spec, found: Collector) -> None:
-    _packs(spec.elaborate())
-    spec.broken = False
-    from archdsl.spaces import default_domains
-
-    for d in default_domains(spec):
-        found.add(d)
-
-
-def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
-    """Raises A0213 for entries of one model, at the defaults or in a variant, that need two weights at one address, A0214 for a default that
-    they have in common and that reaches nothing in any of them."""
-    families: dict[str, dict[str, Elaborated]] = {}
-    for name, spec in models.items():
-        if name != family(name) and (variant is None or variant in spec.variants):
-            families.setdefault(family(name), {})[name.partition(".")[2]] = spec.source(variant)
-    for name, entries in families.items():
-        check_entries(name, {entry: made.graph for entry, made in entries.items()})
-        first, *others = entries.values()
-        faults = [reaches_nothing(s) for s in first.idle if all(s in made.idle for made in others)]
-        if faults:
-            raise ArchError(*(d for f in faults for d in f.diagnostics))
-
-
-def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None) -> None:
-    for d in record_defaults(module, session):
-        found.add(d)
-    sound: list[Spec] = []
-    for spec in models.values():
-        spec.broken = True
-        if not _try(lambda: _sound_model(spec, found), found):  # noqa: B023
-            return
-        if not spec.broken:
-            sound.append(spec)
-    try:
-        known = known_variants(module, models, session)
-    except ArchError as e:
-        found.add(e)
-        return
-    for spec, name in [(s, name) for s in sound for name in known if name in s.variants]:
-        if not _try(lambda: _in_variant(spec, name), found):  # noqa: B023
-            break
-    if not found.found:
-        for variant in (None, *known):
-            _try(lambda: _entries_agree(models, variant), found)  # noqa: B023
-
-
-def _on_models(module: Module, d: Diagnostic) -> bool:
-    """Whether a fault is of a declaration about models: what others say of them is held against that."""
-    about = [x.span for x in module.tree.decls if isinstance(x, (tree.Variant, tree.Claim, tree.Space, tree.Names))]
-    return any(s.source is d.span.source and s.start <= d.span.start < s.end for s in about)
-
-
-def _hold_against(module: Module, models: dict[str, Spec], found: Collector, kept: Kept | None) -> None:
-    """What claims, spaces and foreign names say of models, when all of them could be elaborated."""
-    from archdsl.claims import check_claims
-    from archdsl.names import check_names
-    from archdsl.spaces import check_spaces
-
-    before = tuple(found.found)
-    if any(spec.broken for spec in models.values()) or any(d.code != "A0407" for d in before):
-        return
-    try:
-        faults = [check(module, models) for check in (check_claims, check_spaces)] + [check_names(module, models, kept)]
-    except ArchError:  # of a variant with a fault, that has been told
-        return
-    for d in independent(before, [d for some in faults for d in some[:MAX_FOUND]], names=True):
-        found.add(d)
+    return models, faults_of(module, models, session, lints, kept)
 
 
 def check_file(path: str, lints: bool = False) -> list[Diagnostic]:
@@ -517,8 +393,7 @@ def resolve_source(text: str) -> tuple[Spec, str | None]:
 def _no_such(text: str, rest: str, spec: Spec) -> ArchError:
     names = [*spec.models, *(v for s in spec.models.values() for v in s.variants)]
     at = text.find(rest)
-    return error("A0401", f"{spec.path} has no model or variant `{rest}`", Span(Source("SOURCE", text), at, len(text)), "no such name",
-                 help=did_you_mean(rest, names) or (f"it has {', '.join(names)}",))
+    return no_target(rest, Span(Source("SOURCE", text), at, len(text)), names, spec.path)
 
 
 def shipped() -> list[dict[str, Any]]:

@@ -1,21 +1,24 @@
 """The variants of a file: what each says, on top of what it builds on."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.limits import limit
 from archdsl.elaborate.model import Setting, segments
 from archdsl.modules import Module
 from archdsl.records import record
+from archdsl.source import Span
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
     from archdsl.spec import Spec
 
 MAX_SETTINGS = 100_000  # of all variants together, inherited ones included
+MOST_SHOWN = 12
 
 
 @record(frozen=True)
@@ -79,6 +82,14 @@ def _variant(d: tree.Variant, models: dict[str, Spec], decls: dict[str, tree.Var
     elif d.base in out:
         model, inherited, steps = out[d.base].model, out[d.base].settings, out[d.base].transforms
     else:
-        raise error("A0401", f"`{d.base}` is neither a model nor a variant of this file", d.span, **mend(d.base, [*models, *decls], d.span))
+        raise no_target(d.base, d.span, [*models, *decls])
     replaced = {segments(s.address) for s in own}
     return Variant(d.name, model, tuple(s for s in inherited if segments(s.address) not in replaced) + own, d, d.doc, (*steps, *d.transforms))
+
+
+def no_target(name: str, span: Span, known: Iterable[str], path: str | None = None) -> ArchError:
+    """A0401: a name that is to be one of these models and variants of this file, or of that at `path`, named on the command line."""
+    known = list(dict.fromkeys(known))
+    shown = ", ".join(known[:MOST_SHOWN]) + (f", and {len(known) - MOST_SHOWN} more" if len(known) > MOST_SHOWN else "")
+    return error("A0401", f"`{name}` is neither a model nor a variant of {path or 'this file'}", span, "no such name",
+                 **mend(name, known, span if path is None else None, f"it has {shown}" if known else "it declares no model"))

@@ -108,11 +108,11 @@ def verify(spec: Spec) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def verified(spec: Spec) -> Iterator[tuple[Claim, dict[str, Any]]]:
-    """The same, each row with its claim."""
+def verified(spec: Spec, claims: list[Claim] | None = None) -> Iterator[tuple[Claim, dict[str, Any]]]:
+    """The same, each row with its claim; of these claims alone where they are given."""
     from archdsl.claims.evaluate import row
 
-    for claim in claims_of(spec):
+    for claim in claims_of(spec) if claims is None else claims:
         found = row(spec, claim)
         if found is not None:
             yield claim, found

@@ -18,6 +18,7 @@ from archdsl.records import record
 from archdsl.shapes import axis_names
 from archdsl.source import Span
 from archdsl.syntax import tree
+from archdsl.variants import no_target
 
 DTYPES = ("f32", "f64", "bf16", "f16")
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in")
@@ -115,10 +116,6 @@ def base_of(name: str, models: dict[str, Any], variants: dict[str, tree.Variant]
     found = known.get(base or "", base if base in models else None)
     known.update(dict.fromkeys(seen, found))
     return found
-
-
-def no_target(name: str, span: Span, known: Any, label: str = "") -> ArchError:
-    return error("A0401", f"`{name}` is neither a model nor a variant of this file", span, label or "no such name", **mend(name, known, span))
 
 
 def _model_of(

@@ -174,7 +174,11 @@ def import_(
 
 
 @app.command()
-def verify(paths: Paths, json: Json = False) -> int:
+def verify(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Specs, SPEC:NAME for the claims about one model or variant, or folders.",
+                                               show_default=False)],
+    json: Json = False,
+) -> int:
     """Check the claims of specs: the paper's figures, causality, equality of variants."""
     from archdsl.cli.commands.verify import verify
 

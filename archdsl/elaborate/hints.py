@@ -71,7 +71,9 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
     lower = {n.lower().replace("_", ""): n for n in reversed(pool)}
     exact = lower.get(name.lower().replace("_", ""))
     close = get_close_matches(name, pool, n=3, cutoff=0.6)
-    return ([exact] if exact and exact != name else []) + [c for c in close if c not in (exact, name)]
+    if len(name) > 3:  # letters that changed places: in a short name few are left where they were
+        close += [n for n in pool if len(n) == len(name) and n not in close and sorted(n) == sorted(name)]
+    return ([exact] if exact and exact != name else []) + [c for c in close if c not in (exact, name)][:3]
 
 
 def nearest_help(name: str, names: Iterable[str], span: Span | None) -> tuple[tuple[str, ...], tuple[Fix, ...]]:

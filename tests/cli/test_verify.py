@@ -54,3 +54,16 @@ def test_a_faulty_spec_is_not_said_to_have_no_claims(archdsl, spec, tmp_path):
     assert archdsl("verify", "broken.arch", code=1).stdout == ""
     (tmp_path / spec).write_text("model M()(x: [B]) -> y: [B] { return x }")
     assert archdsl("verify", spec).stdout == "no claims\n"
+
+
+def test_claims_of_one_variant(archdsl, spec):
+    """`SPEC:NAME`: about one variant, or about one model with its variants; a name that is none is told as in the text of a spec."""
+    asked = {name: [r["variant"] for r in json.loads(archdsl("verify", f"{spec}:{name}", "--json").stdout)] for name in ("wide", "Stack")}
+    assert asked == {"wide": ["wide", "wide"], "Stack": [None, "wide", "wide"]}
+    for name, help in (("nope", "it has Stack, wide"), ("weid", "did you mean `wide`?")):
+        told = archdsl("verify", f"{spec}:{name}", code=1).stderr
+        assert f"error[A0401]: `{name}` is neither a model nor a variant of stack.arch" in told and f"= help: {help}\n" in told
+    with open(spec, "a", encoding="utf-8") as file:
+        file.write("claim weid { params == 1 }\n")
+    told = archdsl("verify", spec, code=1).stderr
+    assert "error[A0401]: `weid` is neither a model nor a variant of this file" in told and "= help: replace by `wide`\n" in told

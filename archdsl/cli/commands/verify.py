@@ -1,6 +1,7 @@
 """archdsl verify: are the claims of a spec true?"""
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -8,12 +9,12 @@ from typing import Any
 from archdsl.claims import Claim, untrue, verified
 from archdsl.cli.output import count, show_diagnostics, show_json, show_table
 from archdsl.diagnostics.model import ArchError, Collector
-from archdsl.files import arch_files
-from archdsl.spec import load
+from archdsl.files import arch_files, located
+from archdsl.spec import load, resolve_source
 
 
 def verify(paths: list[str], json: bool = False) -> int:
-    """Checks every claim of the specs; 1 when one does not hold, or a spec does not check."""
+    """Checks every claim of the specs, of `SPEC:NAME` those about that model or variant; 1 when one does not hold, or a spec does not check."""
     rows: list[dict[str, Any]] = []
     faults, wrong = Collector(), Collector()
     try:
@@ -46,10 +47,16 @@ def verify(paths: list[str], json: bool = False) -> int:
 
 
 def _claims_of(path: str) -> Iterator[tuple[Claim, dict[str, Any]]]:
-    spec = load(path)
-    total = sum(len(s.claims) for s in spec.models.values())
+    """Those of a spec; of `SPEC:NAME`, those about this model with its variants, or about this variant."""
+    file = located(path)
+    if os.path.exists(file) or not os.path.exists(located(path.partition(":")[0])):
+        asked = [(s, s.claims) for s in load(path).models.values()]
+    else:
+        spec, variant = resolve_source(path)
+        asked = [(spec, [c for c in spec.claims if variant in (None, c.variant)])]
+    total = sum(len(claims) for _, claims in asked)
     _progress(f"{path}: {count(total, 'claim')}")
-    for at, found in enumerate((found for s in spec.models.values() for found in verified(s)), 1):
+    for at, found in enumerate((found for s, claims in asked for found in verified(s, claims)), 1):
         yield found
         _progress(f"{path}: {at} of {total} claims")
 

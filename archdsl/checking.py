@@ -1,0 +1,152 @@
+"""Everything that is wrong with a module: what can be told of its text, then of its models at their defaults and in every variant, then what
+claims, spaces and foreign names say of them, then lints."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic
+from archdsl.diagnostics.stages import MOST_EARLY, independent
+from archdsl.elaborate.entries import check_entries
+from archdsl.elaborate.frame import Session
+from archdsl.elaborate.limits import MAX_LINES
+from archdsl.elaborate.model import Elaborated, reaches_nothing
+from archdsl.elaborate.record_defaults import record_defaults
+from archdsl.modules import MAX_FOUND, Module, family
+from archdsl.records import replace
+from archdsl.syntax import tree
+from archdsl.syntax.parser import MAX_TOKENS
+from archdsl.variants import known_variants
+
+if TYPE_CHECKING:
+    from archdsl.incremental.kept import Kept
+    from archdsl.spec import Spec
+
+
+def faults_of(module: Module, models: dict[str, Spec], session: Session, lints: bool, kept: Kept | None = None) -> list[Diagnostic]:
+    """The faults of a module whose models are given; of one without faults, with `lints`, what it could do without. `kept`: what earlier versions
+    of the text gave, and the session with them."""
+    from archdsl.elaborate.resolve import resolve
+
+    found = Collector()
+    for d in module.diagnostics:
+        found.add(d)
+    for d in resolve(module, kept):
+        found.add(d)
+    early = tuple(found.found)
+    if not module.diagnostics and len(early) <= MOST_EARLY:
+        # a line counts when something stands on it
+        lines = min(module.source.text.count("\n"), (MAX_TOKENS - module.library.left) // 5, MAX_LINES)
+        with session.one_budget(lines):
+            later = Collector() if early else found
+            _elaborate_all(module, models, session, later, kept)
+            if not any(_on_models(module, d) for d in early):
+                _hold_against(module, models, later, kept)
+        for d in independent(early, later.found) if early else ():
+            found.add(d)
+    if lints and not found.found:
+        from archdsl.lints import lint
+
+        for d in lint(module, kept):
+            found.add(d)
+    return found.found[:MAX_FOUND]
+
+
+def _try(elaborate: Any, found: Collector) -> bool:
+    """Whether to go on with the next variant."""
+    try:
+        elaborate()
+    except ArchError as e:
+        found.add(e)
+        return len(found.found) < MAX_FOUND and all(d.code != "A0602" for d in e.diagnostics)
+    return True
+
+
+def _in_variant(spec: Spec, name: str) -> None:
+    """Elaborates a variant; a fault elsewhere in the text says which variant it is of."""
+    try:
+        _packs(spec.elaborate(name))
+    except ArchError as e:
+        own = spec.variants[name].decl.span
+        inside = [d.span.source is own.source and own.start <= d.span.start < own.end for d in e.diagnostics]
+        raise ArchError(*(d if i else replace(d, notes=(*d.notes, f"in the variant `{name}`")) for d, i in zip(e.diagnostics, inside))) from None
+
+
+def _packs(made: Elaborated) -> None:
+    """Raises A0501 where an axis is ragged and something looks across the borders of documents."""
+    if made.ragged:
+        from archdsl.streaming import in_form, source
+
+        in_form(source(made), made.form)
+
+
+def _sound_model(spec: Spec, found: Collector) -> None:
+    _packs(spec.elaborate())
+    spec.broken = False
+    from archdsl.spaces import default_domains
+
+    for d in default_domains(spec):
+        found.add(d)
+
+
+def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
+    """Raises A0213 for entries of one model, at the defaults or in a variant, that need two weights at one address, A0214 for a default that
+    they have in common and that reaches nothing in any of them."""
+    families: dict[str, dict[str, Elaborated]] = {}
+    for name, spec in models.items():
+        if name != family(name) and (variant is None or variant in spec.variants):
+            families.setdefault(family(name), {})[name.partition(".")[2]] = spec.source(variant)
+    for name, entries in families.items():
+        check_entries(name, {entry: made.graph for entry, made in entries.items()})
+        first, *others = entries.values()
+        faults = [reaches_nothing(s) for s in first.idle if all(s in made.idle for made in others)]
+        if faults:
+            raise ArchError(*(d for f in faults for d in f.diagnostics))
+
+
+def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None) -> None:
+    for d in record_defaults(module, session):
+        found.add(d)
+    sound: list[Spec] = []
+    for spec in models.values():
+        spec.broken = True
+        if not _try(lambda: _sound_model(spec, found), found):  # noqa: B023
+            return
+        if not spec.broken:
+            sound.append(spec)
+    try:
+        known = known_variants(module, models, session)
+    except ArchError as e:
+        found.add(e)
+        return
+    for spec, name in [(s, name) for s in sound for name in known if name in s.variants]:
+        if not _try(lambda: _in_variant(spec, name), found):  # noqa: B023
+            break
+    if not found.found:
+        for variant in (None, *known):
+            _try(lambda: _entries_agree(models, variant), found)  # noqa: B023
+
+
+def _on_models(module: Module, d: Diagnostic) -> bool:
+    """Whether a fault is of a declaration about models: what others say of them is held against that."""
+    about = [x.span for x in module.tree.decls if isinstance(x, (tree.Variant, tree.Claim, tree.Space, tree.Names))]
+    return any(s.source is d.span.source and s.start <= d.span.start < s.end for s in about)
+
+
+def _hold_against(module: Module, models: dict[str, Spec], found: Collector, kept: Kept | None) -> None:
+    """What claims, spaces and foreign names say of models, when all of them could be elaborated."""
+    from archdsl.claims import check_claims
+    from archdsl.names import check_names
+    from archdsl.spaces import check_spaces
+
+    before = tuple(found.found)
+    if any(spec.broken for spec in models.values()) or any(d.code != "A0407" for d in before):
+        return
+    try:
+        faults = [check(module, models) for check in (check_claims, check_spaces)] + [check_names(module, models, kept)]
+    except ArchError:  # of a variant with a fault, that has been told
+        return
+    for d in independent(before, [d for some in faults for d in some[:MAX_FOUND]], names=True):
+        found.add(d)
+
+
+__all__ = ["faults_of"]
