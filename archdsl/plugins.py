@@ -4,7 +4,8 @@ from __future__ import annotations
 from archdsl.diagnostics.model import error
 from archdsl.source import NOWHERE
 
-GROUPS = ("archdsl.ops", "archdsl.passes", "archdsl.tasks", "archdsl.reports", "archdsl.strategies", "archdsl.evaluators")
+GROUPS = ("archdsl.ops", "archdsl.passes", "archdsl.tasks", "archdsl.reports", "archdsl.strategies", "archdsl.evaluators",
+          "archdsl.proxies")
 """An entry point names a module (or an object in one) whose import registers what it holds."""
 
 _loaded: set[str] = set()

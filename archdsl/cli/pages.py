@@ -19,7 +19,8 @@ WIDTH = 100
 
 
 class Page(TypedDict):
-    """`kind` is code, op, block, pass, report, task, strategy, evaluator, function, mask, initialiser, module or word; `text` is the whole page."""
+    """`kind` is code, op, block, pass, report, task, strategy, evaluator, proxy, function, mask, initialiser, module or word; `text` is the whole
+    page."""
 
     topic: str
     kind: str
@@ -27,7 +28,8 @@ class Page(TypedDict):
 
 
 def find_page(topic: str) -> Page:
-    """The page about a code, an op, a block, a module, a pass, a report, a task, a strategy, an evaluator or a word of the language. Raises A0651
+    """The page about a code, an op, a block, a module, a pass, a report, a task, a strategy, an evaluator,
+    a proxy or a word of the language. Raises A0651
     with the nearest names."""
     code = topic.strip("[]").upper()
     if re.fullmatch(r"A\d{4}", code):
@@ -37,11 +39,13 @@ def find_page(topic: str) -> Page:
         raise _unknown(f"there is no diagnostic {code}", code, list(all_codes()))
     from archdsl.modules import library_exports
     from archdsl.ops.registry import OPS, find, installed
+    from archdsl.search.proxies.registry import PROXIES
 
     op = find(topic)
     if op:
-        also = _word(topic)  # `max` is a function of hyper values too
-        return {"topic": topic, "kind": "op", "text": "\n\n".join([op_page(op), *([also["text"]] if also else [])])}
+        also = [w["text"] for w in (_word(topic),) if w]  # `max` is a function of hyper values too
+        also += [declared_page(p, "proxy") for p in (PROXIES.find(topic),) if p]  # `l2_norm` is a proxy too
+        return {"topic": topic, "kind": "op", "text": "\n\n".join([op_page(op), *also])}
     exports = library_exports()
     if topic in exports:
         return {"topic": topic, "kind": "block", "text": block_page(topic, exports[topic])}
@@ -54,7 +58,7 @@ def find_page(topic: str) -> Page:
         return {"topic": topic, "kind": "pass", "text": pass_page(found)}
     from archdsl.search.registry import EVALUATORS, STRATEGIES
 
-    for table in (REPORTS, TASKS, STRATEGIES, EVALUATORS):
+    for table in (REPORTS, TASKS, STRATEGIES, EVALUATORS, PROXIES):
         if declared := table.find(topic):
             return {"topic": topic, "kind": table.kind, "text": declared_page(declared, table.kind)}
     if installed(topic):
@@ -62,7 +66,7 @@ def find_page(topic: str) -> Page:
     other = _word(topic)
     if other:
         return other
-    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *PASSES, *REPORTS, *TASKS, *STRATEGIES, *EVALUATORS, *_words()])
+    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *PASSES, *REPORTS, *TASKS, *STRATEGIES, *EVALUATORS, *PROXIES, *_words()])
 
 
 def _word(topic: str) -> Page | None:

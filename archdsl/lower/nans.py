@@ -1,7 +1,6 @@
 """A switch for debugging: calls that stop where the first number is lost."""
 from __future__ import annotations
 
-import inspect
 import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from archdsl.lower.module import ArchModule, blocks
+from archdsl.lower.watching import watched
 from archdsl.source import NOWHERE
 
 
@@ -18,53 +17,28 @@ from archdsl.source import NOWHERE
 def debug_nans(model: nn.Module) -> Iterator[nn.Module]:
     """Inside, each eager call of the model raises ValueError where NaN first appears: it names the input, the weight, the tensor of the state or the
     op with its line in the spec. Slow: every op waits for its numbers. Raises TypeError for a model that holds nothing that archdsl built."""
-    found = list(blocks(model))
-    if not found:
-        raise TypeError(f"{type(model).__name__} holds nothing that archdsl has built")
-    for address, block in found:
-        block.__dict__["forward"] = _Forward(block, address)
-    try:
+    with watched(model, _whole):
         yield model
-    finally:
-        for _, block in found:
-            block.__dict__.pop("forward", None)
 
 
-class _Forward:
-    """The `forward` of a block, node by node."""
-
-    def __init__(self, block: ArchModule, address: str):
-        self.block, self.address = block, address
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(type(self.block).forward).bind(self.block, *args, **kwargs)
-        given.apply_defaults()
-        return _Run(self.block, self.address).run(*given.args[1:])
+def _whole(address: str, n: fx.Node, args: Any, result: Any) -> Any:
+    if "op" in n.meta and isinstance(result, torch.Tensor) and result.is_floating_point():
+        lost = int(result.isnan().sum())
+        if lost:
+            raise ValueError(_told(address, n, f"NaN at {lost} of {result.numel()} places"))
+    return result
 
 
-class _Run(fx.Interpreter):
-    def __init__(self, block: ArchModule, address: str):
-        super().__init__(block, graph=block.graph if block.detached else type(block)._graph)
-        self.address, self.extra_traceback = address, False
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if "op" in n.meta and isinstance(result, torch.Tensor) and result.is_floating_point():
-            lost = int(result.isnan().sum())
-            if lost:
-                raise ValueError(self._told(n, f"NaN at {lost} of {result.numel()} places"))
-        return result
-
-    def _told(self, n: fx.Node, what: str) -> str:
-        if n.op == "placeholder":
-            return f"the input `{n.target}` holds {what}: {_readers(n)} numbers"
-        if n.op == "get_attr":
-            path = f"{self.address}.{n.target}" if self.address else str(n.target)
-            return f"the weight `{path}` holds {what}: {_readers(n)} numbers"
-        if n.target is operator.getitem and isinstance(n.args[1], str):
-            return f"the state `{n.args[1]}` holds {what}: {_readers(n)} numbers"
-        inside = f" in `{self.address}`" if self.address else ""
-        return f"`{n.meta['op']}`{inside} gives {what}, and what it was given holds none{_place(n)}"
+def _told(address: str, n: fx.Node, what: str) -> str:
+    if n.op == "placeholder":
+        return f"the input `{n.target}` holds {what}: {_readers(n)} numbers"
+    if n.op == "get_attr":
+        path = f"{address}.{n.target}" if address else str(n.target)
+        return f"the weight `{path}` holds {what}: {_readers(n)} numbers"
+    if n.target is operator.getitem and isinstance(n.args[1], str):
+        return f"the state `{n.args[1]}` holds {what}: {_readers(n)} numbers"
+    inside = f" in `{address}`" if address else ""
+    return f"`{n.meta['op']}`{inside} gives {what}, and what it was given holds none{_place(n)}"
 
 
 def _readers(n: fx.Node) -> str:

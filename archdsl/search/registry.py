@@ -17,7 +17,7 @@ T = TypeVar("T", bound=type)
 
 OWN_STRATEGIES: tuple[str, ...] = ("plain", "evolution", "nsga", "halving", "tpe", "predictor", "milp")
 """The modules of archdsl/search/strategies/ that hold our own; none imports torch or a search library before it is set up."""
-OWN_EVALUATORS: tuple[str, ...] = ("cost", "function", "latency", "supernet", "train")
+OWN_EVALUATORS: tuple[str, ...] = ("cost", "function", "latency", "proxy", "supernet", "train")
 """The modules of archdsl/search/evaluators/ that hold our own; none imports torch before it is set up."""
 
 STRATEGIES: Registry[Declared] = Registry(

@@ -1,4 +1,4 @@
-"""The pages of the codes A0813, A0814 and A0816 to A0819: evaluators."""
+"""The pages of the codes A0813, A0814, A0816 to A0819, A0842 and A0843: evaluators."""
 from __future__ import annotations
 
 from archdsl.diagnostics.codes import Code
@@ -42,5 +42,19 @@ CODES = {
         "the table of latencies cannot be used",
         "What was measured is kept in a SQLite file, `archdsl/latency.db` in the user's cache folder unless the evaluator is told another one: "
         "`latency(table = \"FILE\")`. It cannot be opened or written, or it is no such table. It can be deleted at any time.",
+    ),
+    "A0842": Code(
+        "there is no such proxy",
+        "`--evaluator proxy:NAME` measures zero-cost proxies: one name, or several with commas between. Packages add some through the entry points "
+        "`archdsl.proxies`. `archdsl explain synflow` tells about one: its formula, its paper, and what it needs of a model.",
+        bad="archdsl search vit --objective naswat:max --evaluator proxy:naswat --workers 0 --budget 4 -o study",
+    ),
+    "A0843": Code(
+        "a proxy cannot be used so",
+        "A proxy is a formula for networks of a certain kind. `naswot` counts linear regions, which smooth activations do not have; `zen` multiplies "
+        "the scales of batch norms; `epe_nas` needs one class for each example; those of a loss need scores. It says nothing about other models, and "
+        "a number would be meaningless, so there is none. Options of a proxy are written behind its name: `proxy:\"zico(batches = 4)\"`.",
+        bad="archdsl search vit --objective naswot:max --evaluator proxy:naswot --workers 0 --budget 4 -o study",
+        good="archdsl search vit --objective synflow:max --evaluator 'proxy(name = \"synflow\", batch = 2)' --workers 0 --budget 1 -o study",
     ),
 }
