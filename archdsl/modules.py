@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from typing import Any
 
@@ -57,7 +59,7 @@ class Module:
         self.source, self.tree, self.library, self.is_library, self.folder = source, parsed, library, is_library, folder
         self.diagnostics = diagnostics
         self.scope: dict[str, Any] = {}
-        self.modules: dict[str, Module] = {}
+        self.modules: dict[str, Module | Whole] = {}
         self.spans: dict[str, Span] = {}
         self.used: set[str] = set()
         self._declare()
@@ -141,7 +143,7 @@ class Module:
         first, _, last = p.name.rpartition(".")
         return self.member(first, last, None) if first else self.find(last, None)
 
-    def _import(self, other: Module, n: tree.UseName, module: str) -> None:
+    def _import(self, other: Module | Whole, n: tree.UseName, module: str) -> None:
         local = n.alias or n.name
         if n.name not in other.scope:
             help, fixes = nearest_help(n.name, other.scope, Span(n.span.source, n.span.start, n.span.start + len(n.name)))
@@ -224,12 +226,37 @@ def _shown(path: str) -> str:
     return path.removeprefix(here)
 
 
+class Whole:
+    """The library as one module, `std`. A name is looked up in the module that declares it, and only that one is read."""
+
+    def __init__(self, library: Library):
+        self.scope = Exports(library)
+
+
+class Exports(Mapping[str, Any]):
+    """What the modules of the library declare, by name."""
+
+    def __init__(self, library: Library):
+        self.library = library
+
+    def __getitem__(self, name: str) -> Any:
+        module = library_exports()[name]
+        return self.library.std(module).scope[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(library_exports())
+
+    def __len__(self) -> int:
+        return len(library_exports())
+
+
 class Library:
     """Modules read so far, by the place they came from. One per loaded spec, over trees that are cached for the whole process."""
 
     def __init__(self) -> None:
         self.read: dict[str, Module] = {}
         self.path: list[str] = []
+        self.whole = Whole(self)
         self.left = MAX_TOKENS  # for the spec and the modules beside it, together
         self.spread: dict[Any, tuple[Any, Any, Any]] = {}  # declarations with `...Record` in their headers, and what they stand for
 
@@ -252,8 +279,9 @@ class Library:
         self.path.pop()
         return module
 
-    def module(self, name: str, user: Module, span: Span) -> Module:
-        """The module of a dotted name. Raises A0207 when there is none, A0216 for a cycle, A0603 for a file that lies outside of the folder."""
+    def module(self, name: str, user: Module, span: Span) -> Module | Whole:
+        """The module of a dotted name; `std` alone is the whole library. Raises A0207 when there is none, A0216 for a cycle, A0603 for a file that
+        lies outside of the folder."""
         parts = name.split(".")
         if any(not p.isidentifier() for p in parts):
             raise error("A0207", f"`{name}` is no module name", span, help="`use std.norm { LayerNorm }`")
@@ -263,14 +291,21 @@ class Library:
             raise error("A0207", f"there is no module `{name}`", span, **mend(name, library_modules(), span))
         return self._beside(name, parts, user, span)
 
-    def _library(self, name: str, parts: list[str], span: Span) -> Module:
+    def _library(self, name: str, parts: list[str], span: Span) -> Module | Whole:
+        if not parts:
+            return self.whole
         if name in self.read:
             return self._known(name, span)
-        source = library_source(name)
-        if source is None:
+        if library_source(name) is None:
             raise error("A0207", f"the library has no module `{name}`", span, "not in the library",
                         **mend(name, library_modules(), span, f"it has {', '.join(library_modules())}"))
-        return self._load(name, source, library_tree(name), True, None, [])
+        return self.std(name)
+
+    def std(self, name: str) -> Module:
+        """A module that the library has."""
+        source = library_source(name)
+        assert source is not None, name
+        return self.read.get(name) or self._load(name, source, library_tree(name), True, None, [])
 
     def _beside(self, name: str, parts: list[str], user: Module, span: Span) -> Module:
         folder = user.folder
@@ -337,12 +372,11 @@ def library_modules() -> tuple[str, ...]:
     return tuple("std." + f[:-5] for f in _listed(LIBRARY))
 
 
+_DECLARED = re.compile(r"^(?:(?:wrap |extern )?block|record|fn) (\w+)", re.MULTILINE)
+
+
 @cache
 def library_exports() -> dict[str, str]:
-    """Declared name -> module, for the whole library."""
-    out: dict[str, str] = {}
-    for name in library_modules():
-        for d in library_tree(name).decls:
-            if isinstance(d, (tree.Block, tree.Record, tree.Fn)):
-                out.setdefault(d.name, name)
-    return out
+    """Declared name -> module, for the whole library: from the texts, which are formatted, so that no module needs to be parsed for it."""
+    sources = ((name, library_source(name)) for name in library_modules())
+    return {found[1]: name for name, source in sources if source is not None for found in _DECLARED.finditer(source.text)}

@@ -34,7 +34,7 @@ WORDS = {
     # declarations
     "use": ("use std.norm { LayerNorm as Norm }",
         "Names from another module: one of the library, or a file beside the spec (`parts.gates` is parts/gates.arch). Without "
-        "braces, `use std.norm` makes `norm.LayerNorm` available."),
+        "braces, `use std.norm` makes `norm.LayerNorm` available. `std` alone is the whole library: `use std { LayerNorm, Linear }`."),
     "paper": ('paper { title = "…", arxiv = "…", domain = "vision" }', "Where the model comes from; `archdsl list` shows it."),
     "record": ("record Stage { width: int, depth: int = 2 }", "A named bundle of hyper values; `Stage(64)` makes one, `s.width` reads it."),
     "fn": ("fn half(n: int) -> int { return n // 2 }", "A function of hyper values, evaluated when the model is built."),

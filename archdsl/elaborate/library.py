@@ -31,6 +31,12 @@ def function(f: Callable[..., Any]) -> Callable[..., Any]:
     return f
 
 
+@function
+def pi() -> Fraction:
+    """π, to the digits of a double."""
+    return Fraction("3.141592653589793")
+
+
 def number(value: Any) -> Any:
     if not is_hyper_number(value):
         raise HyperError(f"a number was expected, this is {describe(value)}")

@@ -96,7 +96,7 @@ def _doubtful_names(module: Module) -> set[str]:
             text[span.start : span.end] = " " * (span.end - span.start)
     left = "".join(text)
     used = set(re.findall(r"\buse\s+([\w.]+)", left))
-    return {*re.findall(r"\w+", left), *(name for name, where in library_exports().items() if where in used)}
+    return {*re.findall(r"\w+", left), *(name for name, where in library_exports().items() if where in used or "std" in used)}
 
 
 # ---------------------------------------------------------------- recursion

@@ -24,7 +24,7 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     help: tuple[str, ...] = ()
     others: tuple[Fix, ...] = ()
     told = of_torch(name, span)
-    where = library.module_of(name)
+    where = home(frame.module, name)
     if where:
         fixes: tuple[Fix, ...] = (Fix(f"add `use {where} {{ {name} }}`", (import_edit(frame.module, where, name, span.source),)),)
     elif told is not None:
@@ -41,7 +41,7 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
                 meant = Fix(f"replace by `{own[0]}`", ((span, own[0]),))
                 help, fixes, others = (), (meant,), (*fixes, *(o for o in others if o != meant))
         else:
-            module = library_exports()[close]
+            module = home(frame.module, close) or ""
             edits = ((span, close), import_edit(frame.module, module, close, span.source))
             fixes = (Fix(f"replace by `{close}` and add `use {module} {{ {close} }}`", edits),)
         if span.source.path == "--set":
@@ -61,6 +61,12 @@ def _of_layout(name: str, span: Span) -> bool:
     text = span.source.text[: span.start]
     body = max((m.end() for m in re.finditer(r"^\s*(?:\w+ )?(?:block|model|entry)\b", text, re.MULTILINE)), default=0)
     return any(re.search(rf"\b{name}\b", m[0]) for m in re.finditer(r"\[[^\[\]]*\]\s*->\s*\[[^\[\]]*\]", text[body:]))
+
+
+def home(module: Module, name: str) -> str | None:
+    """The module by which a name of the library is best imported: `std` where the file takes others from it."""
+    where = library.module_of(name)
+    return "std" if where and any(isinstance(d, tree.Use) and d.module == "std" and d.names for d in module.tree.decls) else where
 
 
 def import_edit(module: Module, where: str, name: str, source: Source) -> tuple[Span, str]:

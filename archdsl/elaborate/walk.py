@@ -107,12 +107,13 @@ class Walk:
 
     def unknown(self, name: str, span: Span) -> None:
         """Reports a name once for each declaration, a forgotten import once for the file."""
-        if name in self.told or name in self.told_imports or library.module_of(name) in self.failed_imports():
+        where = library.module_of(name)
+        if name in self.told or name in self.told_imports or (where and {where, "std"} & self.failed_imports()):
             return
         if self.branches and any(name in assigned_names(loop.body) for loop in self.loops):
             return  # an earlier pass of the loop may have bound it
         fault = self._too_late(name, span) or unknown(self, name, span)  # type: ignore[arg-type]
-        (self.told_imports if library.module_of(name) else self.told).add(name)
+        (self.told_imports if where else self.told).add(name)
         self.report(fault)  # type: ignore[arg-type]
 
     def broken(self) -> bool:

@@ -16,7 +16,7 @@ from archdsl.elaborate.walk import TYPES
 from archdsl.lsp.document import Document, Facts
 from archdsl.lsp.names import SCOPES, WORD, uses
 from archdsl.lsp.telling import head
-from archdsl.modules import library_exports, library_modules, library_source, library_tree
+from archdsl.modules import Whole, library_exports, library_modules, library_source, library_tree
 from archdsl.ops.initializers import INITIALIZERS
 from archdsl.ops.registry import OPS, load
 from archdsl.passes.registry import PASSES
@@ -70,7 +70,7 @@ def _depth(before: str) -> int:
 
 def _imports(line: str, before: str) -> list[Item] | None:
     if re.search(r"\buse\s+[\w.]*$", line):
-        return [Item(m, "module") for m in library_modules()]
+        return [Item(m, "module") for m in (*library_modules(), "std")]
     names = re.search(r"\buse\s+([\w.]+)\s*\{([^}]*)$", before)
     if not names or "\n\n" in names[0]:
         return None
@@ -79,7 +79,9 @@ def _imports(line: str, before: str) -> list[Item] | None:
 
 
 def _exports(module: str) -> list[Item]:
-    return [_declaration(d) for d in library_tree(module).decls if isinstance(d, SCOPES)] if library_source(module) is not None else []
+    """What a module of the library declares; `std` is all of it."""
+    modules = library_modules() if module == "std" else [module] if library_source(module) is not None else []
+    return [_declaration(d) for m in modules for d in library_tree(m).decls if isinstance(d, SCOPES)]
 
 
 def _inside(document: Document, offset: int, before: str, line: str) -> list[Item]:
@@ -261,7 +263,8 @@ def _members(document: Document, name: str) -> list[Item]:
     """Behind `norm.`: what an imported module declares; behind a shared block: its weights."""
     module = document.module.modules.get(name)
     if module is not None:
-        return [_declaration(r.decl) for r in module.scope.values() if isinstance(getattr(r, "decl", None), SCOPES) and r.module is module]
+        found = [r for r in module.scope.values() if isinstance(getattr(r, "decl", None), SCOPES)]
+        return [_declaration(r.decl) for r in found if isinstance(module, Whole) or r.module is module]
     weights: dict[str, str] = {}
     for f in _facts_of_all(document):
         for calls in f.calls.values():

@@ -18,7 +18,7 @@ from pygls.uris import from_fs_path, to_fs_path
 
 from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.diagnostics.render import helps
-from archdsl.elaborate.unknown import import_edit
+from archdsl.elaborate.unknown import home, import_edit
 from archdsl.lsp import addresses, completing, names, telling
 from archdsl.lsp.document import Document
 from archdsl.source import Source, Span
@@ -235,7 +235,7 @@ def complete(server: Server, params: lsp.CompletionParams) -> lsp.CompletionList
     document = server.document(params.text_document.uri)
     out: list[lsp.CompletionItem] = []
     for rank, item in enumerate(completing.complete(document, server.offset(document, params.position))):
-        edit = import_edit(document.module, item.module, item.label, document.source) if item.module else None
+        edit = import_edit(document.module, home(document.module, item.label) or item.module, item.label, document.source) if item.module else None
         out.append(lsp.CompletionItem(
             label=item.label, kind=ITEM_KINDS[item.kind], detail=item.detail or item.module or None, insert_text=item.insert or None,
             documentation=server.text(item.doc, "completion", "completion_item", "documentation_format") if item.doc else None,

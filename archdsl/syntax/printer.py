@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from archdsl.syntax import tree as t
-from archdsl.syntax.layout import BLANK, HARD, LINE, SOFT, Doc, Group, IfBroken, Indent, is_hard, join, layout
+from archdsl.syntax.layout import BLANK, HARD, LINE, SOFT, Doc, Fill, Group, IfBroken, Indent, is_hard, join, layout
 from archdsl.syntax.print_parts import ANY, COAL, COMPARE, SUM, PartPrinter, address_text, quote
 
 WIDTH = 120
@@ -303,7 +303,8 @@ class Printer(PartPrinter):
         if not node.names:
             return f"use {node.module}"
         names = self.items(node.names, self.n_UseName, node.span.end - 1 if self.written(node) else None, ",")
-        return Group([f"use {node.module} {{", Indent([LINE, *join(LINE, names)]), LINE, "}"])
+        inner: Doc = Fill([str(self.n_UseName(n)) for n in node.names]) if len(names) == len(node.names) else join(LINE, names)  # one: with comments
+        return Group([f"use {node.module} {{", Indent([LINE, inner]), LINE, "}"])
 
     def n_Paper(self, node: t.Paper) -> Doc:
         return ["paper ", self.settings(node.settings)]
@@ -323,7 +324,20 @@ class Printer(PartPrinter):
             parts.sort(key=lambda p: p.span.start)
         base = f" of {node.base}" if node.base else ""
         separator = "," if len(parts) == len(node.settings) else ";"
-        return [*self.doc_lines(node), f"variant {node.name}{base} ", self.braces(parts, self.node, *self.opening(node), separator)]
+        start, end = self.opening(node)
+        inside = self.row(node.settings, start, end) if len(parts) == len(node.settings) else None
+        return [*self.doc_lines(node), f"variant {node.name}{base} ", inside or self.braces(parts, self.node, start, end, separator)]
+
+    def row(self, settings: Sequence[t.Setting], start: int | None, end: int | None) -> Doc | None:
+        """The settings of a variant fill their lines, as a row of a table of figures: None where there are comments or blank lines between them, or
+        one is too long for a line."""
+        written = "" if self.source is None or start is None else self.source.text[start:end]
+        if not settings or self.pending(end) or re.search(r"\n[ \t]*\n", written):
+            return None
+        texts = [layout(self.setting(s), 10 * WIDTH) for s in settings]
+        if any("\n" in text or len(text) > WIDTH - 4 for text in texts):
+            return None
+        return Group(["{", Indent([LINE, Fill(texts)]), LINE, "}"], "\n" in written)
 
     def n_Transform(self, node: t.Transform) -> Doc:
         written = self.written(node) and "(" in node.span.text.split("on ", 1)[0]

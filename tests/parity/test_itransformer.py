@@ -130,6 +130,17 @@ def test_the_names_of_the_time_series_library():
     prove(ours(marks=None), peer(head="projection"), table(2, 11, 4), source="tslib", call=lambda m, x: m(x))
 
 
+def test_the_names_of_iinformer_and_ireformer():
+    """Each kind of layer under its names; what one layer computes is proven in test_sparse_attention.py."""
+    model = ours(**{"layers.0.attention": "sparse", "layers.1.attention": "hashed"})
+    weights = archdsl.export_weights(model, source="official")
+    at = "encoder.attn_layers"
+    assert {k.rsplit(".", 1)[0] for k in weights if ".attention." in k} == {
+        *(f"{at}.0.attention.{n}_projection" for n in ("query", "key", "value", "out")), *(f"{at}.1.attention.attn.{n}" for n in ("toqk", "tov", "to_out"))}
+    assert len(archdsl.import_weights(model, weights, source="official").loaded) == len(weights)
+    assert model(table(2, 11, 6), table(2, 11, 3, seed=1)).isfinite().all()
+
+
 def test_no_gradient_through_the_mean():
     """With it, a constant added to a series would not change the loss of differences; without it, it does, as in the official code."""
     mine, theirs = ours(marks=None).eval(), peer().eval()
@@ -147,17 +158,21 @@ def test_no_gradient_through_the_mean():
     ("etth1_long", 2, 512, 512), ("etth2", 2, 128, 128), ("ettm1", 2, 128, 128), ("ettm2", 2, 128, 128), ("exchange", 2, 128, 128),
     ("pems03", 4, 512, 512), ("pems04", 4, 1024, 1024), ("pems07", 2, 512, 512), ("pems07_long", 4, 512, 512), ("pems08", 2, 512, 512),
     ("pems08_long", 4, 512, 512), ("flow_ecl", 2, 512, 2048), ("flow_traffic", 2, 512, 2048), ("flow_weather", 2, 512, 2048),
-    ("partial_ecl", 2, 32, 64), ("partial_traffic", 2, 32, 64), ("partial_solar", 2, 32, 64),
+    ("informer_ecl", 2, 512, 2048), ("informer_traffic", 2, 512, 2048), ("informer_weather", 2, 512, 2048), ("reformer_ecl", 2, 512, 2048),
+    ("reformer_traffic", 2, 512, 2048), ("reformer_weather", 2, 512, 2048), ("partial_ecl", 2, 32, 64), ("partial_traffic", 2, 32, 64), ("partial_solar", 2, 32, 64),
 ])
 def test_counts(variant, depth, d, hidden):
     """The fact sheet's formula, at the horizons of each data set; multiplications are counted by hand for N series and C marks."""
     spec, pems = archdsl.load(SPEC), variant.startswith("pems")
     for s in (12, 24, 48, 96) if pems else (96, 192, 336, 720):
         cost = spec.cost(variant, horizon=s)
-        assert cost.params == 96 * d + d + depth * (4 * (d * d + d) + 2 * d * hidden + hidden + d + 4 * d) + 2 * d + d * s + s
+        maps = 3 * d * d + d if variant.startswith("reformer") else 4 * (d * d + d)
+        assert cost.params == 96 * d + d + depth * (maps + 2 * d * hidden + hidden + d + 4 * d) + 2 * d + d * s + s
     n = 5 if pems or variant.endswith("solar") else 9
     at = {"N": 5} | ({} if n == 5 else {"C": 4})
     pairs = depth * n * (2 * d * d // 8 + 4 * d) if variant.startswith("flow") else depth * 2 * n * n * d  # k v and q (k v); four flows of n × d
+    if variant.startswith(("informer", "reformer")):
+        return  # the multiplications of drawn and sorted positions: tests/parity/test_sparse_attention.py
     assert spec.cost(variant, at, horizon=96).macs == n * (96 * d + depth * (4 * d * d + 2 * d * hidden) + 96 * d) + pairs
 
 
@@ -234,7 +249,7 @@ def test_dropout_is_where_the_official_code_has_it():
     assert torch.equal(mine.eval()(x), mine(x))
 
 
-@pytest.mark.parametrize(("changes", "words"), [({"heads": 5}, "24 / 5"), ({"layers.0.attention": "sparse"}, "sparse")])
+@pytest.mark.parametrize(("changes", "words"), [({"heads": 5}, "24 / 5"), ({"layers.0.attention": "dense"}, "dense")])
 def test_what_does_not_fit_is_refused(changes, words):
     with pytest.raises(ArchError, match=words):
         ours(**changes)

@@ -165,7 +165,7 @@ def test_long_lists_of_numbers_fill_lines():
 
 def test_declarations():
     stays('paper { title = "A title", arxiv = "2307.09288" }\n')
-    stays("variant tiny {}\nvariant small of tiny { d = 384, heads = repeat(6, 12) }\nvariant large {\n  d = 1024\n  layers.{0, 2 * i}.x = 3\n}\n")
+    stays("variant tiny {}\nvariant small of tiny { d = 384, heads = repeat(6, 12) }\nvariant large {\n  d = 1024, layers.{0, 2 * i}.x = 3\n}\n")
     stays("variant v of M { d = 1; transform fold() on layers[1:3].*.q & op:linear using data; claim { params == 3 } }\n")
     stays('claim tiny { params == 30M from "sheet"; macs(H = 224) == 4.5G within 0.5% when a }\nclaim {\n  f(x)\n  g(y) within 1e-4\n}\n')
     stays("space s of M {\n  params <= 30M\n  count(mixer == none) <= 2\n}\n")
@@ -301,4 +301,18 @@ def test_numbers_are_printed_exactly(text: str):
 
 def test_items_never_go_on_with_the_line_above():
     stays("claim {\n  a == 3\n  (from(3))\n  (step == 4) within 3\n  (-x) < 3\n}\n")
-    stays("variant v {\n  a = 1..3\n  step.x = 3\n}\n")
+    becomes("variant v {\n  a = 1..3\n  step.x = 3\n}\n", "variant v {\n  a = 1..3, step.x = 3\n}\n")
+
+
+def test_settings_fill_their_lines():
+    long = ", ".join(f"width_{i} = {1000 * i}" for i in range(12))
+    rows = [", ".join(f"width_{i} = {1000 * i}" for i in part) for part in (range(7), range(7, 12))]
+    becomes(f"variant v {{ {long} }}\n", f"variant v {{\n  {rows[0]},\n  {rows[1]}\n}}\n")
+    stays("variant v {\n  a = 1  # kept\n  b = 2\n}\nvariant w {\n  a = 1\n\n  b = 2\n}\n")
+    stays(f"variant v {{\n  a = [\n    {'a' * 110},\n    {'b' * 110},\n  ]\n  b = 2\n}}\n")
+
+
+def test_imports_fill_their_lines():
+    names = [f"Block{i}" for i in range(20)]
+    becomes(f"use std {{ {', '.join(names)} }}\n", f"use std {{\n  {', '.join(names[:14])},\n  {', '.join(names[14:])}\n}}\n")
+    stays("use std {\n  A,  # the first\n  B,\n}\n")

@@ -9,12 +9,7 @@ from archdsl.files import SUFFIX, unwritable
 from archdsl.source import NOWHERE
 
 TEXT = """\
-use std.channel { SwiGLU }
-use std.embed { Rope, TokenEmbedding }
-use std.linear { Linear }
-use std.mixer { Attention }
-use std.norm { RMSNorm }
-use std.residual { Pre }
+use std { Attention, Linear, Pre, RMSNorm, Rope, SwiGLU, TokenEmbedding }
 
 /// A small decoder over bytes.
 model NAME(
