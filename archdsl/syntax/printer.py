@@ -133,7 +133,9 @@ class Printer(PartPrinter):
         return [*join(", ", [self.n_Target(x) for x in node.targets]), " = ", self.values(node.values)]
 
     def n_Require(self, node: t.Require) -> Doc:
-        return ["require ", self.expr(node.condition), f", {quote(node.message)}" if node.message is not None else ""]
+        if node.message is None:
+            return ["require ", self.expr(node.condition)]
+        return Group(["require ", self.expr(node.condition), Indent([",", LINE, quote(node.message)])])
 
     def n_Default(self, node: t.Default) -> Doc:
         return ["default ", node.block, self.args(node.args, node.span.end - 1 if self.written(node) else None)]

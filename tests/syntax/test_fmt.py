@@ -163,6 +163,12 @@ def test_long_lists_of_numbers_fill_lines():
     stays(text)
 
 
+def test_a_condition_and_what_is_said_when_it_fails():
+    stays("model M(d: int)(x: [d]) -> [d] {\n  require d % 8 == 0, \"no\"\n  return x\n}\n")
+    condition, said = "width % heads == 0 and " * 3 + "depth > 0", "w" * 60
+    stays(f'block F()(x: [d]) -> [d] {{\n  require {condition},\n    "{said}"\n  return x\n}}\n')
+
+
 def test_declarations():
     stays('paper { title = "A title", arxiv = "2307.09288" }\n')
     stays("variant tiny {}\nvariant small of tiny { d = 384, heads = repeat(6, 12) }\nvariant large {\n  d = 1024, layers.{0, 2 * i}.x = 3\n}\n")
