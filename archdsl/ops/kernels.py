@@ -1,7 +1,7 @@
 """Bodies as opaque torch ops that keep their operands alone: the backward pass computes the forward pass again."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,30 @@ def registered(r: Recurrence) -> Any:
 def one_or_all(found: tuple[Any, ...]) -> Any:
     """What a torch op gives: a result of its own is no tuple."""
     return found[0] if len(found) == 1 else found
+
+
+def derived(run: Callable[..., Any], values: list[Any], grads: list[Any]) -> list[Any]:
+    """The gradients of a function's operands that autograd finds, None where an operand is absent or no float."""
+    import torch as t
+
+    floats = [i for i, x in enumerate(values) if x is not None and x.is_floating_point()]
+
+    def of_floats(*given: Any) -> Any:
+        filled = list(values)
+        for i, v in zip(floats, given):
+            filled[i] = v
+        return run(*filled)
+
+    outs, pull = t.func.vjp(of_floats, *(values[i] for i in floats))[:2]
+    found: list[Any] = [None] * len(values)
+    for i, g in zip(floats, pull(tuple(t.zeros_like(o) if g is None else g.to(o.dtype) for o, g in zip(outs, grads)))):
+        found[i] = g
+    return found
+
+
+def gradients(tensors: list[Any], found: Iterable[Any]) -> list[Any]:
+    """What was found in the dtypes of the operands: nothing for one that is absent, zeros for one without a gradient."""
+    return [torch.empty(0) if x is None else torch.zeros_like(x) if g is None else g.to(x.dtype) for x, g in zip(tensors, found, strict=True)]
 
 
 def apart(results: Iterable[Any], given: list[Any]) -> list[Any]:

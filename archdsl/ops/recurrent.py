@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.dims import Size, sym
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
-from archdsl.ops.kernels import apart, registered
+from archdsl.ops.kernels import apart, derived, gradients, registered
 from archdsl.ops.registry import LENGTH, OPS, Extension, Op, OpError
 from archdsl.ops.rules import dtype_name, is_float, need_float, same_size, size, torch_dtype, traced
 from archdsl.ops.signatures import axes_of, leads, schema_of, size_of, tensor_of
@@ -54,6 +54,7 @@ class Recurrence:
         self.name, self.signature = signature.split("(", 1)[0].strip(), signature
         self.state, self.body = state, body
         self._step: Fold | None = None
+        self._gradient: Fold | None = None
         head, _, result = signature.rpartition(") -> ")
         first = result if result.startswith("(") else f"(y: {result})"
         states = ", ".join(f"{n}: {t}" for n, t in state.items())
@@ -73,6 +74,12 @@ class Recurrence:
     def step(self, body: Fold) -> Fold:
         """Registers what happens at one position."""
         self._step = body
+        return body
+
+    def gradient(self, body: Fold) -> Fold:
+        """Registers a backward pass that is written out: `(*gradients of results and new states, *operands, *states, **attributes) -> gradients of
+        operands and states`, None for an operand that is absent. Without one autograd goes through the body."""
+        self._gradient = body
         return body
 
     # ---------------------------------------------------------------- what the signature says
@@ -325,28 +332,18 @@ class Recurrence:
 
     def backward(self, tensors: list[Any], grads: list[Any], *named: Any) -> list[Any]:
         """The gradients of all operands and states; an absent one's is empty."""
-        import torch as t
-
         n = len(self.operands)
-        given, states = tensors[:n], tensors[n:]
+        given, states, attributes = tensors[:n], tensors[n:], dict(zip(self.attributes, named))
         if self.state and states[0] is None:
             states = self.zeros(given)
-        every = [*given, *states]
-        floats = [i for i, x in enumerate(every) if x is not None and x.is_floating_point()]
-
-        def run(*values: Any) -> tuple[Any, ...]:
-            filled = list(every)
-            for i, v in zip(floats, values):
-                filled[i] = v
-            return self._fold(filled[:n], tuple(filled[n:]), dict(zip(self.attributes, named)))
-
-        outs, pull = t.func.vjp(run, *(every[i] for i in floats))[:2]
-        found = pull(tuple(t.zeros_like(o) if g is None else g.to(o.dtype) for o, g in zip(outs, grads)))
-        result = [t.empty(0) if x is None else t.zeros_like(x) for x in tensors]
-        for i, g in zip(floats, found):
-            if tensors[i] is not None:
-                result[i] = g
-        return apart(result, [*tensors, *grads])
+        if self._gradient is None or self._nothing(given, tuple(states)) is not None:
+            found = derived(lambda *values: self._fold(list(values[:n]), values[n:], attributes), [*given, *states], grads)
+        else:
+            wide = self._widened(given, tuple(states))
+            like = [*((shape, wide[0].dtype) for shape in self._shapes(given)), *((s.shape, s.dtype) for s in states)]
+            full = [wide[0].new_zeros(shape, dtype=t) if g is None else g.to(t) for g, (shape, t) in zip(grads, like, strict=True)]
+            found = self._gradient(*full, *wide, *states, **attributes)
+        return apart(gradients(tensors, found), [*tensors, *grads])
 
 
 def recurrent(signature: str, *, state: dict[str, str], **rules: Any) -> Callable[[Fold], Recurrence]:

@@ -6,6 +6,7 @@ from typing import Any
 from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
+from archdsl.ops.kernels import derived
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.reduction import cumsum_type
 from archdsl.ops.registry import Extension, OpError, op
@@ -91,6 +92,12 @@ def _conv_macs(x: TensorType, weight: TensorType, **_: Any) -> Size:
     return volume(x.shape) * weight.shape[-1]
 
 
+SHORT = 32
+"""Taps up to which `causal_conv` adds shifted sequences up; beyond, torch's convolution is quicker."""
+SPAN = 2**19
+"""Numbers of a sequence that it adds up at a time."""
+
+
 def need_taps(weight: TensorType, **_: Any) -> None:
     """A kernel reaches over one position at least."""
     if weight.shape[-1] == 0:
@@ -100,15 +107,53 @@ def need_taps(weight: TensorType, **_: Any) -> None:
 @recurrent("causal_conv(x: [..., T, c], weight: [c, k], bias: [c]? = none) -> [..., T, c]", state={"tail": "[..., k - 1, c]"}, macs=_conv_macs,
            roles={"k": "contract"}, source="causal-conv1d", fit=need_taps,
            samples=lambda: [{"x": floats(2, 7, 3), "weight": floats(3, 4)}, {"x": floats(1, 1, 5), "weight": floats(5, 3), "bias": floats(5)},
-                            {"x": floats(2, 3, 5, 1), "weight": floats(1, 2), "bias": floats(1)}])
+                            {"x": floats(2, 3, 5, 1), "weight": floats(1, 2), "bias": floats(1)},
+                            {"x": floats(1, 3, 2), "weight": floats(2, 33), "bias": floats(2)}])
 def causal_conv(x, weight, bias, tail):
     """Each channel's weighted sum of its last k positions, the newest last: y_t = Σ_j weight_j x_(t - k + 1 + j) + bias. Before the first position
     x is 0."""
     k, n = weight.shape[-1], x.shape[-2]
     long = torch.cat([tail, x], -2)
-    flat = long.reshape(-1, n + k - 1, x.shape[-1]).mT
-    y = F.conv1d(flat, weight[:, None, :], bias, groups=x.shape[-1]).mT.reshape(x.shape)
-    return y, long[..., n:, :]
+    if k > SHORT:
+        flat = long.reshape(-1, n + k - 1, x.shape[-1]).mT
+        return F.conv1d(flat, weight[:, None, :], bias, groups=x.shape[-1]).mT.reshape(x.shape), long[..., n:, :]
+    long, taps = _summable(long), _summable(weight).mT.contiguous()
+    y = torch.empty_like(x, dtype=long.dtype, memory_format=torch.contiguous_format)
+    first = taps.new_zeros(()) if bias is None else _summable(bias)
+    for at, end in _spans(x):
+        sums = torch.addcmul(first, long[..., at:end, :], taps[0], out=y[..., at:end, :])
+        for j in range(1, k):
+            sums.addcmul_(long[..., at + j:end + j, :], taps[j])
+    return y.to(x.dtype), long[..., n:, :].to(x.dtype)
+
+
+@causal_conv.gradient
+def _causal_conv_gradient(dy, later, x, weight, bias, tail):
+    """Tap j passes a gradient at i on to i - k + 1 + j."""
+    k, n = weight.shape[-1], x.shape[-2]
+    if k > SHORT:
+        return tuple(derived(causal_conv.body, [x, weight, bias, tail], [dy, later]))
+    long, taps, dy = _summable(torch.cat([tail, x], -2)), _summable(weight).mT.contiguous(), _summable(dy)
+    dlong, dtaps = torch.zeros_like(long, memory_format=torch.contiguous_format), torch.zeros_like(taps)
+    dlong[..., n:, :] = later
+    for at, end in _spans(x):
+        g = dy[..., at:end, :]
+        for j in range(k):
+            dlong[..., at + j:end + j, :].addcmul_(g, taps[j])
+            dtaps[j] += (g * long[..., at + j:end + j, :]).flatten(0, -2).sum(0)
+    return dlong[..., k - 1:, :], dtaps.mT, None if bias is None else dy.flatten(0, -2).sum(0), dlong[..., :k - 1, :]
+
+
+def _summable(x):
+    """16-bit numbers as float32, in which many are added up."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _spans(x):
+    """(first, behind the last) of positions that are computed at a time: on CPUs so few that they stay in the cache."""
+    n = x.shape[-2]
+    step = max(1, SPAN * n // x.numel()) if x.device.type == "cpu" else n
+    return [(at, min(at + step, n)) for at in range(0, n, step)]
 
 
 @causal_conv.step

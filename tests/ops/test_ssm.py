@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import archdsl
+import archdsl.ops.ssd as ssd
 import archdsl.ops.ssm as ssm
 from archdsl import ArchError
 from archdsl.ops.registry import OPS, load
@@ -89,8 +90,9 @@ def test_gradients(op: str, length: int, scale: float):
 def test_any_size_of_chunk(op: str, size: int, monkeypatch: Any):
     args = operands(op, 2, 131)
     whole = expected(op, args)
-    monkeypatch.setattr(ssm, "CHUNK", size)
-    monkeypatch.setattr(ssm, "BLOCK", size)
+    monkeypatch.setattr(ssd, "CHUNK", size)
+    for module in (ssd, ssm):
+        monkeypatch.setattr(module, "BLOCK", size)
     assert relative(OPS[op].body(*args), whole) <= 1e-10
     assert relative(OPS[op].body(*(v.float() for v in args)), whole) <= 1e-4
 

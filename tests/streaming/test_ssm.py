@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import archdsl
+import archdsl.ops.ssd as ssd
 import archdsl.ops.ssm as ssm
 from tests.streaming.forms import agree, close, inputs_of, shaken
 
@@ -22,7 +23,8 @@ def test_forms_agree(name: str, length: int):
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("size", [16, 64])
 def test_in_float32(name: str, size: int, monkeypatch: Any):
-    monkeypatch.setattr(ssm, "CHUNK", size)
+    monkeypatch.setattr(ssd, "CHUNK", size)
+    monkeypatch.setattr(ssd, "BLOCK", size)
     monkeypatch.setattr(ssm, "BLOCK", size)
     agree(archdsl.load(name), "tiny", T=75, dtype=torch.float32, within=1e-4)
 
