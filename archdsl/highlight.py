@@ -49,7 +49,7 @@ class ArchLexer(RegexLexer):
             (words(LOGIC, suffix=r"\b"), Operator.Word),
             (words(CONSTANTS, suffix=r"\b"), Keyword.Constant),
             (words(TYPES, suffix=r"\b(?=\s*[\[?|,)=])"), Keyword.Type),
-            (r"\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+|[kMGT])?%?", Number),
+            (r"\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+|[kMGT]|[mu]s)?%?", Number),
             (r"([^\W\d]\w*)(\s*)(=)(?![=>])", bygroups(Name.Attribute, Text, Operator)),
             (r"[A-Z]\w*(?=\s*\()", Name.Class),
             (r"[^\W\d]\w*(?=\s*\()", Name.Function),

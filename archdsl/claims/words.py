@@ -55,10 +55,13 @@ WORDS = {
         Word("constant_state", "truth", "`constant_state(T)`"),
         Word("permutes", "truth", "`permutes(BLOCK, axis = T)`", comes="analyses of axes"),
         Word("probe", "number", "`probe(BLOCK, weight = 0)`", comes="probes of blocks"),
+        Word("latency", "number", "`latency <= 5ms`, `latency(device = \"cuda\", B = 8) <= 2ms`", sizes=True),
         Word("active_params", "number", "`active_params`", comes="routing"),
     )
 }
-IN_SPACES = ("params", "macs", "weight_bytes", "saved_bytes", "peak_bytes", "state_bytes", "count")
+IN_SPACES = ("params", "macs", "weight_bytes", "saved_bytes", "peak_bytes", "state_bytes", "count", "latency")
+MEASURED = {"latency": ("device", "dtype", "form", "table")}
+"""Words whose values are measured on a machine: spaces may limit them, claims say nothing about them. With what they are asked besides sizes."""
 
 
 def check_text(module: Module, doubtful: set[str] = frozenset()) -> list[Diagnostic]:  # type: ignore[assignment]
@@ -262,6 +265,9 @@ class _Words(Walk):
                 )
             )
             return False
+        if self.allowed is None and word.name in MEASURED:
+            self.report(error("A0404", f"a claim holds on every machine; `{word.name}` is measured on one", span, help="limit it in a `space`"))
+            return False
         return True
 
     def member(self, node: tree.Member) -> Any:
@@ -301,10 +307,16 @@ class _Words(Walk):
             if not isinstance(a.value, tree.Name) or a.value.id not in DTYPES:
                 self.report(error("A0404", f"`{a.value.span.text}` is no float type to count with", a.value.span, help=f"one of {', '.join(DTYPES)}"))
             return
+        if a.name in MEASURED.get(word.name, ()):
+            named = isinstance(a.value, tree.Name) and a.name == "dtype" and a.value.id in DTYPES
+            if not named and (a.name == "dtype" or not isinstance(a.value, tree.Str)):
+                what = f"a float type: one of {', '.join(DTYPES)}" if a.name == "dtype" else "a text in quotes"
+                self.report(error("A0404", f"`{a.name}` is {what}, not `{a.value.span.text}`", a.value.span, help=f"write {word.usage}"))
+            return
         self.expr(a.value)
         if a.name in self.knobs or word.sizes and a.name in self.axes:
             return
-        known = [*self.knobs, *(self.axes if word.sizes else ())]
+        known = [*self.knobs, *(self.axes if word.sizes else ()), *MEASURED.get(word.name, ())]
         what = (
             f"`{word.name}` does not depend on the size `{a.name}`"
             if a.name in self.axes

@@ -120,6 +120,9 @@ class Counted:
         """The candidates below a root, one by one. Raises TooMany."""
         known = root.verdicts.get("each")
         if known is None:
+            for n in self.others:
+                if any(f.is_measured for f in n.figures):
+                    raise TooMany(f"`{n.text}` is measured, candidate by candidate")
             if root.top.count > EACH:
                 raise TooMany(f"`{next(n.text for n in self.others if n.figures or n.addresses)}` is no limit on a sum over parts"
                               if not self.space.transforms else "each candidate has to be transformed")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from archdsl.claims.evaluate import Evaluation, address_of
-from archdsl.claims.words import IN_SPACES, _Words  # pyright: ignore[reportPrivateUsage]
+from archdsl.claims.words import IN_SPACES, MEASURED, _Words  # pyright: ignore[reportPrivateUsage]
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.expressions import truth
@@ -61,6 +61,10 @@ class Figure:
     node: tree.Expr
     additive: bool
     counted: tree.Binary | None
+
+    @property
+    def is_measured(self) -> bool:
+        return self.text.split("(")[0] in MEASURED
 
     @property
     def is_state(self) -> bool:

@@ -12,6 +12,7 @@ from archdsl.elaborate.model import Elaborated
 from archdsl.elaborate.values import show
 from archdsl.passes.manager import read_all, transformed
 from archdsl.search import vary
+from archdsl.search.clocks import Clocks
 from archdsl.search.counting import Counted
 from archdsl.search.domains import gap, values_of
 from archdsl.search.empty import nothing
@@ -58,6 +59,7 @@ class SearchSpace:
         self._figures: dict[str, Figure] = {}
         self._known: dict[tuple[str, str], Any] = {}
         self._made: dict[tuple[Any, ...], Elaborated] = {}
+        self.clocks = Clocks()
         base = self.spec.source(variant)
         if all(k.allowed is None for k in base.knobs.values()):
             raise error("A0801", f"`{spec.name}` has no knob with a domain: there is nothing to search", spec.decl.name_span, "this model",
@@ -130,6 +132,9 @@ class SearchSpace:
             if limit not in root.verdicts:
                 root.verdicts[limit] = limit.holds(self.spec, self._base(candidate), {}, candidate)
             return root.verdicts[limit]
+        for f in limit.figures:
+            if f.is_measured:
+                self.clocks.table(f)  # a device that is not there is no reason to refuse a candidate
         try:
             figures = {f.text: self.figure(candidate, f) for f in limit.figures}
         except ArchError:
@@ -262,6 +267,10 @@ class SearchSpace:
         if not self.transforms and asked.is_state and (found := self.sums.state(candidate.selection, asked)) is not None:
             return found
         at = candidate.key, asked.text
+        if asked.is_measured:
+            if at not in self._known:
+                self._known[at] = self.clocks.seconds(self.spec, self.model(candidate), asked)
+            return self._known[at]
         if asked.counted is not None:
             at = repr(sorted(candidate.items(), key=str)), asked.text
         if at not in self._known:

@@ -9,7 +9,7 @@ from archdsl.source import Source, Span
 from archdsl.syntax import tree as t
 from archdsl.syntax.lexer import Token
 
-SUFFIX = {"k": 3, "M": 6, "G": 9, "T": 12}
+SUFFIX = {"k": 3, "M": 6, "G": 9, "T": 12, "ms": -3, "us": -6}
 ESCAPES = {'"': '"', "\\": "\\", "n": "\n", "t": "\t"}
 MAX_DIGITS = 400
 MAX_EXPONENT = 400
@@ -68,8 +68,9 @@ class Expressions(Base):
         plain = text.replace("_", "")
         if plain.isdecimal():
             return t.Number(self.span(start, end), int(plain), text)
-        power = SUFFIX.get(plain[-1], 0)
-        mantissa, _, exponent = (plain[:-1] if power else plain).lower().partition("e")
+        suffix = plain[len(plain.rstrip("kMGTmsu")):]
+        power = SUFFIX[suffix] if suffix else 0
+        mantissa, _, exponent = plain.removesuffix(suffix).lower().partition("e")
         if exponent and abs(int(exponent)) > MAX_EXPONENT:
             self.fault("A0104", f"the exponent of `{text}` is beyond {MAX_EXPONENT}", start, end, "too large to be meant")
             exponent = "0"

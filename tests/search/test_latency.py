@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import archdsl
+from archdsl.cost.layers import count_params
 from archdsl.diagnostics.model import ArchError
 from archdsl.files import located, shipped_files
 from archdsl.lower.build import instance
@@ -20,6 +21,7 @@ from archdsl.search.latency.bench import Bench, Measured
 from archdsl.search.latency.model import EMPTY
 from archdsl.search.latency.pieces import between, cut, loops
 from archdsl.search.latency.validate import kendall, spearman
+from tests.search.specs import CHOICES
 
 NET = """
 use std.channel { MLP }
@@ -256,3 +258,38 @@ def test_pieces_of_shipped_specs_leave_nothing_out(path: str):
     counts = cut(root, inputs, sizes)
     assert sum(times * ops(p.definition) for p, times in counts.values()) == ops(root)
     assert sum(times for _, times in counts.values()) > len(counts) or not loops(root)
+
+
+# ---------------------------------------------------------------- as a limit and an objective
+def test_latency_limits_a_search(monkeypatch, tmp_path):
+    """A machine whose time is its parameters: one second for 10⁹ of them and batch 1, T = 4."""
+    asked: list[dict[str, int]] = []
+
+    def predict(self, made):
+        asked.append(self.at)
+        return count_params(made.graph) * self.at.get("T", 4) / 4e9
+
+    monkeypatch.setattr(Latency, "predict", predict)
+    table = f'table = "{tmp_path}/here.db"'
+    spec = archdsl.loads(CHOICES)
+    free, limited = spec.space(), spec.space(limits=[f"latency({table}) <= 3us", f"latency({table}, T = 8) >= 4us"])
+    sizes = [free.costs(c, ["params"])["params"] for c in map(free.sample, range(20))]
+    assert min(sizes) < 2000 and max(sizes) > 3000
+    found = [limited.sample(seed) for seed in range(10)]
+    assert all(2000 <= limited.costs(c, ["params"])["params"] <= 3000 for c in found)
+    assert all(2000 <= limited.costs(limited.mutate(c, 1), ["params"])["params"] <= 3000 for c in found)
+    assert limited.size is None and "is measured" in limited.bounds[2] and {"T": 8} in asked and {} in asked
+    assert limited.costs(found[0], [f"latency({table})"]) == {f"latency({table})": limited.costs(found[0], ["params"])["params"] / 1e9}
+    with pytest.raises(ArchError, match=r"A0802.*none keeps within `latency\(.*\) <= 0.01us`"):
+        spec.space(limits=[f"latency({table}) <= 0.01us"]).sample(0)
+
+
+def test_latency_that_cannot_be_asked():
+    for limit, said in (('latency(device = "gpu") <= 5ms', "A0816"), ('latency(devise = "cpu") <= 5ms', "A0404.*neither a knob nor a run-time size"),
+                        ("latency(device = cuda) <= 5ms", "A0404.*a text in quotes"), ("latency(dtype = f31) <= 5ms", "A0404.*a float type"),
+                        ('latency(form = "step") <= 5ms', "A0501"), ("latency(n = 2) <= 5ms", "A0804"), ("latency", "A0405")):
+        with pytest.raises(ArchError, match=said):
+            archdsl.loads(CHOICES).space(limits=[limit]).sample(0)
+    with pytest.raises(ArchError, match=r"A0404.*a claim holds on every machine"):
+        archdsl.loads(CHOICES + "claim { latency <= 5ms }\n")
+    assert archdsl.loads(CHOICES + "space quick of Net { latency(B = 2) <= 2.5ms }\n").space("quick").limits[0].text == "latency(B = 2) <= 2.5ms"

@@ -298,7 +298,7 @@ block Twice(
     assert parse(Source("printed.arch", text)).decls[1] == block
 
 
-@pytest.mark.parametrize("text", ["0.5", "1e-6", "4.456G", "30M", "123.456", "0.000001", "1.5E3", "17"])
+@pytest.mark.parametrize("text", ["0.5", "1e-6", "4.456G", "30M", "2.5ms", "123.456", "0.000001", "1.5E3", "17"])
 def test_numbers_are_printed_exactly(text: str):
     value = expression(text).value
     shown = number_text(value)

@@ -86,6 +86,8 @@ def test_precedence(text: str, tree: str):
         ("1e-6", Fraction(1, 10**6)),
         ("4.456G", Fraction(4_456_000_000)),
         ("30M", Fraction(30_000_000)),
+        ("2.5ms", Fraction(1, 400)),
+        ("800us", Fraction(1, 1250)),
         ("2k", Fraction(2000)),
         ("1T", Fraction(10**12)),
         ("1.5E3", Fraction(1500)),

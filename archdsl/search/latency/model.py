@@ -27,12 +27,13 @@ class Latency:
     once. What calling a module takes counts once for the model and in each block, as it does when the model runs; from what stands between blocks it
     is taken off.
 
-    `batch`: of the first axis of the inputs, where that is a run-time size; `at`: other run-time sizes, else the spec's examples. A form with state
-    is measured with room for as many positions as its axis has. `table`: a file, else one in the user's cache folder. `measured`: how many pieces
-    this object has measured itself. Raises ArchError A0501 for a form, A0644 for an element type, A0816 for a device, A0819 for a table.
+    `batch`: of the first axis of the inputs, where that is a run-time size (None: the spec's example); `at`: other run-time sizes, else the spec's
+    examples. A form with state is measured with room for as many positions as its axis has. `table`: a file, else one in the user's cache folder.
+    `measured`: how many pieces this object has measured itself. Raises ArchError A0501 for a form, A0644 for an element type, A0816 for a device,
+    A0819 for a table.
     """
 
-    def __init__(self, device: str = "cpu", form: str = "parallel", dtype: str = "f32", batch: int = 1, at: Mapping[str, int] | None = None,
+    def __init__(self, device: str = "cpu", form: str = "parallel", dtype: str = "f32", batch: int | None = 1, at: Mapping[str, int] | None = None,
                  repeats: int = 20, table: str | None = None) -> None:
         self.form, self.batch, self.at, self.repeats = form, batch, dict(at or {}), repeats
         self.bench = Bench(device, dtype)
@@ -61,7 +62,7 @@ class Latency:
 
     def _batch(self, made: Elaborated) -> dict[str, int]:
         first = next((i.type.shape[0] for i in made.inputs if i.type.shape), 1)
-        return {str(first): self.batch} if not isinstance(first, int) and str(first) in first.symbols else {}
+        return {str(first): self.batch} if self.batch is not None and not isinstance(first, int) and str(first) in first.symbols else {}
 
     def pieces(self, made: Elaborated) -> Counts:
         """The pieces of a model, each with how often it runs."""
