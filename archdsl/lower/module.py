@@ -20,6 +20,7 @@ from torch.fx.node import map_arg
 
 from archdsl.graph import Graph
 from archdsl.lower.codegen import Code, generate
+from archdsl.lower.element_types import call
 from archdsl.lower.parts import Part, recompute_contexts
 from archdsl.lower.plan import Definition
 from archdsl.lower.trace import Traced, trace
@@ -249,6 +250,8 @@ def _generate(definition: Definition) -> type[ArchModule]:
     forward, file = _compile(definition, code)
     body = {"definition": definition, "_graph": traced.graph, "_parts": traced.parts, "_code": code.text, "_lineno_map": {}, "_prologue_start": None,
             "forward": forward, "__doc__": definition.source.doc or None, "__module__": __name__}
+    if definition.root:
+        body["__call__"] = call
     cls = type(definition.name, (ArchModule,), body)
     weakref.finalize(cls, linecache.cache.pop, file, None)
     return cls

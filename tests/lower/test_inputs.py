@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import pytest
@@ -84,3 +86,51 @@ def test_a_size_that_a_sum_tells_is_not_negative():
     assert net(torch.zeros(2, 5)).shape == (2, 2)
     with pytest.raises(ValueError, match=r"^the input `x` is \[B, T \+ 3\]: `T` would be negative$"):
         net(torch.zeros(2, 2))
+
+
+# ---------------------------------------------------------------- element types
+TYPED = """use std.embed { TokenEmbedding }
+use std.linear { Linear }
+model Net()(tokens: int[B, T], image: [B, T, 8], keep: bool[B, T]) -> y: [B, T, 8] {
+  x = Linear(8)(image) as map + TokenEmbedding(10, 8)(tokens) as embed
+  return where(keep[:, :, none], x, 0)
+}"""
+
+
+def typed(**types: torch.dtype) -> dict[str, torch.Tensor]:
+    given = {"tokens": torch.ones(1, 3), "image": torch.ones(1, 3, 8), "keep": torch.ones(1, 3)}
+    usual = {"tokens": torch.int64, "image": torch.float32, "keep": torch.bool}
+    return {name: x.to(types.get(name, usual[name])) for name, x in given.items()}
+
+
+@pytest.mark.parametrize(("types", "told"), [
+    ({"tokens": torch.float32}, "the input `tokens` holds whole numbers, torch.int64: this one holds torch.float32"),
+    ({"image": torch.bfloat16}, "the input `image` holds torch.float32, as the weights do: this one holds torch.bfloat16"),
+    ({"image": torch.int64}, "the input `image` holds torch.float32, as the weights do: this one holds torch.int64"),
+    ({"keep": torch.float32}, "the input `keep` holds torch.bool: this one holds torch.float32"),
+])
+def test_another_element_type_is_told(types: dict[str, torch.dtype], told: str):
+    model, given = archdsl.loads(TYPED).build(), typed(**types)
+    for call in (lambda: model(*given.values()), lambda: model(**given)):
+        with pytest.raises(ValueError, match=re.escape(told)) as caught:
+            call()
+        assert isinstance(caught.value.__cause__, RuntimeError)  # what torch said
+
+
+def test_element_types_that_fit_are_let_through():
+    """Narrower integers, cast models, autocast; and a fault of another kind stays what it is."""
+    model = archdsl.loads(TYPED).build()
+    assert model(**typed(tokens=torch.int32)).dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.isfinite(model(**typed(image=torch.bfloat16))).all()
+        with pytest.raises(ValueError, match=r"as the weights do: this one holds torch.float64"):
+            model(**typed(image=torch.float64))
+    with pytest.raises(IndexError, match="out of range"):
+        model(**{**typed(), "tokens": torch.full((1, 3), 10)})
+    half = copy.deepcopy(model).to(torch.bfloat16)
+    assert half(**typed(image=torch.bfloat16)).dtype == torch.bfloat16
+    with pytest.raises(ValueError, match=r"holds torch.bfloat16, as the weights do: this one holds torch.float32"):
+        half(**typed())
+    double = pickle.loads(pickle.dumps(model)).double()
+    with pytest.raises(ValueError, match=r"holds torch.float64, as the weights do: this one holds torch.float32"):
+        double(**typed())

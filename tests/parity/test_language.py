@@ -87,6 +87,17 @@ def test_llama_is_transformers(case, batch, length):
     prove(model, peer, tokens(ours["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
 
 
+def test_llama_with_settings_of_others():
+    """What no variant has: biases of attention and of the MLP, another activation, ε and width of a head."""
+    config = llama_config(vocab=41, d=48, depth=2, heads=4, kv_heads=2, hidden=56)
+    config.update(dict(attention_bias=True, mlp_bias=True, hidden_act="gelu_pytorch_tanh", rms_norm_eps=1e-3, attention_dropout=0.1))
+    peer = transformers.LlamaForCausalLM(config).double().eval()
+    act = archdsl.expression('block(y) => gelu(y, approximate = "tanh")')
+    ours = archdsl.load(LLAMA).build(dtype=F64, vocab=41, d=48, depth=2, heads=4, kv_heads=2, hidden=56, bias=True, mlp_bias=True, act=act, eps=1e-3,
+                                     drop=0.1).eval()
+    prove(ours, peer, tokens(41, 2, 11), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
+
+
 CONFIGS = {
     "llama2_7b": dict(vocab=32_000, d=4096, depth=32, heads=32, kv_heads=32, hidden=11_008),
     "llama2_13b": dict(vocab=32_000, d=5120, depth=40, heads=40, kv_heads=40, hidden=13_824),
@@ -150,6 +161,19 @@ def test_gpt2_is_transformers(case, batch, length):
     peer = transformers.GPT2LMHeadModel(config).double()
     ours = archdsl.load(GPT2).build(dtype=F64, **c)
     prove(ours, peer, tokens(c["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits)
+
+
+@pytest.mark.parametrize(("changes", "ours"), [
+    (dict(n_inner=72, activation_function="relu", layer_norm_epsilon=1e-3), dict(hidden=72, act="relu", eps=1e-3)),
+    (dict(scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False), dict(scale_by_layer=True, tie=False)),
+    (dict(scale_attn_weights=False), dict(scale=1.0)),
+], ids=["width, activation, ε", "scale by layer, own head", "no scale"])
+def test_gpt2_with_settings_of_others(changes, ours):
+    config = transformers.GPT2Config(vocab_size=31, n_positions=16, n_embd=24, n_layer=3, n_head=2, **changes)
+    peer = transformers.GPT2LMHeadModel(config).double()
+    ours = {k: archdsl.expression(v) if isinstance(v, str) else v for k, v in ours.items()}
+    model = archdsl.load(GPT2).build(dtype=F64, vocab=31, context=16, d=24, depth=3, heads=2, **ours)
+    prove(model, peer, tokens(31, 2, 7), source="hf", call=lambda m, x: m(x, use_cache=False).logits)
 
 
 @pytest.mark.parametrize(("variant", "d", "depth", "heads"),
