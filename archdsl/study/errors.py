@@ -54,7 +54,8 @@ CODES = {
     "A0828": Code(
         "no trial succeeded",
         "Every trial of the study failed, so there is nothing to show or to write; the message tells the most frequent reasons. `archdsl study "
-        "export` shows all of them; what workers printed is in the study's folder `workers`.",
+        "export` shows all of them; what workers printed is in the study's folder `workers`. Successive halving and Hyperband begin with trials at a "
+        "part of the effort, which are no result yet: there the budget was too small for one of them to get the whole.",
     ),
     "A0829": Code(
         "an evaluator could not start",

@@ -53,8 +53,12 @@ class Study:
         return self.store.entries([min(members, key=lambda m: (m[1][at], m[0]))[0]])[0]
 
     def fruitless(self) -> ArchError:
-        """A0828: what to say when no trial is done."""
+        """A0828: what to say when the front is empty."""
         count, reasons = self.store.finished, self.store.reasons()
+        if self.store.failed < count:
+            told = (f"{self.store.failed} others failed",) if self.store.failed else ()
+            return about("A0828", f"none of {count} trials has had the full effort yet, which the front is made of", self.folder, notes=told,
+                         help=f"the same command with `--resume --budget {3 * self.plan.budget}` goes on with those that look best")
         return about("A0828", f"none of {count} trials succeeded" if count != 1 else "the only trial failed", self.folder,
                      notes=tuple(f"{n} of them: {why}" for why, n in reasons), help="what workers printed is in the study's folder `workers`")
 
