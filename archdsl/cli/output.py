@@ -53,7 +53,7 @@ def _show_rich(header: Sequence[str], rows: list[list[str]], right: set[int]) ->
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i in right else "left", overflow="fold")
+        table.add_column(name, justify="right" if i in right else "left", overflow="fold", no_wrap=i in right)  # digits stay together
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

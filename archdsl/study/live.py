@@ -13,10 +13,12 @@ EVERY = 0.25  # seconds between two pictures
 
 
 class View:
-    """The figures of a running search. `ended`: trials that had a result when this run began."""
+    """The figures of a running search."""
 
     def __init__(self, study: Study) -> None:
-        self.study, self.began, self.ended = study, time.monotonic(), study.store.finished
+        self.study = study
+        self._since: tuple[float, int] | None = None  # when this run's first results were there, and how many trials had one then
+        self._before = study.store.finished
         self._share: float | None = None
         self._measured = self._took = 0.0
 
@@ -30,37 +32,70 @@ class View:
         return self._share
 
     def left(self) -> float | None:
-        """Seconds until the budget is used up, at this run's pace; None before it has one."""
-        done = self.study.store.finished
-        spent = time.monotonic() - self.began
-        return (self.study.plan.budget - done) * spent / (done - self.ended) if done > self.ended else None
+        """Seconds until the budget is used up, at the pace since this run's first result: before it workers start. None while there is no pace."""
+        done, now = self.study.store.finished, time.monotonic()
+        if self._since is None:
+            self._since = (now, done) if done > self._before else None
+            return None
+        since, first = self._since
+        return (self.study.plan.budget - done) * (now - since) / (done - first) if done > first else None
 
-    def picture(self) -> Any:
-        """For rich."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
+    def picture(self, width: int = 100) -> Any:
+        """For rich, in so many columns: a line for how far it is, more where that is too little room, and one for each objective."""
+        from rich.console import Group
         from rich.text import Text
 
-        store, plan = self.study.store, self.study.plan
-        done, left = store.finished, self.left()
-        head = Table.grid(padding=(0, 2))
-        failed = Text(f"{store.failed:,} failed", style="red" if store.failed else "dim")
-        head.add_row(Text(plan.strategy, style="bold"), ProgressBar(plan.budget, done, width=30), f"{done:,} of {plan.budget:,} trials", failed,
-                     "" if left is None else f"{duration(left)} left")
-        best = Table.grid(padding=(0, 2))
+        name, *told = (Text(t, style=s, no_wrap=True) for t, s in self._head())
+        beside = Text("  ").join(told)
+        room = width - name.cell_len - beside.cell_len - 4
+        if room >= 10:
+            lines: list[Any] = [self._bar(name, min(30, room), beside)]
+        else:
+            name = name[: width - 12]
+            lines = [self._bar(name, width - name.cell_len - 2), *told]
+        return Group(*lines, _table(self._found(), width))
+
+    def _head(self) -> list[tuple[str, str]]:
+        """Texts and their styles: the strategy, and how far it is."""
+        store, plan, left = self.study.store, self.study.plan, self.left()
+        told = [(plan.strategy, "bold"), (f"{store.finished:,} of {plan.budget:,} trials", ""),
+                (f"{store.failed:,} failed", "red" if store.failed else "dim")]
+        return told if left is None else [*told, (f"{duration(left)} left", "")]
+
+    def _bar(self, name: Any, width: int, *beside: Any) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        line = Table.grid(padding=(0, 2))
+        line.add_row(name, ProgressBar(self.study.plan.budget, self.study.store.finished, width=width), *beside)
+        return line
+
+    def _found(self) -> list[tuple[str, str, str]]:
+        """For each objective what is sought, the best value, and where it was; then the front."""
+        rows: list[tuple[str, str, str]] = []
         for o in self.study.objectives:
             found = self.study.best(o)
-            value = "" if found is None else number(found.values[o.name])
-            best.add_row(Text(f"{'least' if o.direction == 'min' else 'most'} {o.name}", style="dim"), Text(value, style="bold"),
-                         "" if found is None else Text(f"trial {found.number}", style="dim"))
-        volume = self.hypervolume()
-        if len(self.study.objectives) > 1:
-            best.add_row(Text("front", style="dim"), Text(f"{len(store.front)} points", style="bold"),
-                         "" if volume is None else Text(f"hypervolume {volume:.4f}", style="dim"))
-        whole = Table.grid()
-        whole.add_row(head)
-        whole.add_row(best)
-        return whole
+            rows.append((f"{'least' if o.direction == 'min' else 'most'} {o.name}", "" if found is None else number(found.values[o.name]),
+                         "" if found is None else f"trial {found.number}"))
+        volume, points = self.hypervolume(), len(self.study.store.front)
+        if len(rows) > 1:
+            rows.append(("front", f"{points:,} {'point' if points == 1 else 'points'}", "" if volume is None else f"hypervolume {volume:.4f}"))
+        return rows
+
+
+def _table(rows: list[tuple[str, str, str]], width: int) -> Any:
+    """Where there is little room the values stay whole, without the third column."""
+    from rich.table import Table
+    from rich.text import Text
+
+    first, value, third = (max(map(len, column)) for column in zip(*rows))
+    all_three = first + value + third + 4 <= width
+    table = Table.grid(padding=(0, 2))
+    for name, found, where in rows:
+        name = name if len(name) + value + 2 <= width else name[: max(1, width - value - 3)] + "…"
+        cells = [Text(name, style="dim"), Text(found, style="bold"), *([Text(where, style="dim")] if all_three else [])]
+        table.add_row(*cells)
+    return table
 
 
 @contextmanager
@@ -82,7 +117,7 @@ def watching(on: bool) -> Generator[Callable[[Study], Callable[[], None]], None,
                 nonlocal last
                 if time.monotonic() - last >= EVERY:
                     last = time.monotonic()
-                    live.update(view.picture(), refresh=True)
+                    live.update(view.picture(live.console.width), refresh=True)
 
             return told
 

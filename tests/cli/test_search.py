@@ -45,8 +45,7 @@ def score(candidate, seed, fidelity, spec):
         raise RuntimeError("too deep")
     return {"score": candidate["d"] + spec.cost(**candidate).params / 1e9, "depth": candidate["depth"]}
 
-def slow(candidate):
-    """The ninth call and those behind it wait to be allowed."""
+def slow(candidate):  # the ninth call and those behind it wait to be allowed
     with open("calls", "ab") as file:
         file.write(b".")
     while os.path.getsize("calls") > 8 and not os.path.exists("go"):
@@ -183,7 +182,7 @@ def test_what_cannot_be_searched_says_why(archdsl, folder, arguments, code):
     done = archdsl("search", *arguments, *(() if "--budget" in arguments else ("--budget", 4)), "-o", "study", code=1)
     assert f"error[{code}]" in done.stderr and done.stdout == ""
     assert (folder / "study").exists() == (code == "A0828"), "no study is left where none began"
-    assert ("4 of them: ValueError: no (mine.py:19)" in done.stderr) == (code == "A0828")
+    assert ("4 of them: ValueError: no (mine.py:18)" in done.stderr) == (code == "A0828")
 
 
 def test_wrong_usage(archdsl, folder):

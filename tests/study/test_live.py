@@ -12,9 +12,9 @@ from archdsl.study.study import created
 from tests.study import parts
 
 
-def shown(view: View) -> str:
+def shown(view: View, width: int = 120) -> str:
     out = io.StringIO()
-    Console(file=out, width=120, force_terminal=False).print(view.picture())
+    Console(file=out, width=width, force_terminal=False).print(view.picture(width))
     return out.getvalue()
 
 
@@ -29,16 +29,20 @@ def test_what_is_seen(tmp_path, monkeypatch):
 
         def told():
             clock[0] += 1
-            pictures.append((study.store.finished, shown(view), view.left()))
+            pictures.append((study.store.finished, shown(view), view.left(), shown(view, 36)))
 
         search_in(study, space, made_strategy(plan, space), Hands(0), told=told)
         best = study.best(study.objectives[0])
-    done, last, left = pictures[-1]
+    done, last, left, narrow = pictures[-1]
     assert f"{done} of 64 trials" in last and f"{study.store.failed} failed" in last
     assert best is not None and "least params" in last and f"trial {best.number}" in last and "most loss" in last and "hypervolume 0." in last
     assert left == 0
-    middle = pictures[1]
-    assert middle[2] == pytest.approx((64 - middle[0]) * 2 / middle[0])
+    first, second = pictures[:2]
+    assert first[2] is None, "what starting takes is no pace"
+    assert second[2] == pytest.approx((64 - second[0]) / (second[0] - first[0]))
+    lines = narrow.splitlines()
+    assert lines[1:4] == [f"{done} of 64 trials", f"{study.store.failed} failed", "0 s left"] and len(lines) == 7
+    assert all(len(line) <= 36 for line in lines) and "…" not in narrow
 
 
 def test_nothing_on_a_pipe(tmp_path, capfd, searched):

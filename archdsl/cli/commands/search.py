@@ -33,7 +33,8 @@ def run_search(source: str, out: str, asked: Asked, hands: Hands, resume: bool, 
         print(f"{out}: {count(told['trials'], 'trial')}, {told['failed'] or 'none'} failed; front of {count(len(names), 'point')}{volume}\n")
         show_front(study)
         if told["trials"] < study.plan.budget:
-            print(f"\nThe strategy had nothing left to try, {count(study.plan.budget - told['trials'], 'trial')} before the budget was used up.")
+            unused = study.plan.budget - told["trials"]
+            print(f"\nThe strategy had nothing left to try, {unused:,} {'trial' if unused == 1 else 'trials'} before the budget was used up.")
         print(f"\n  archdsl compile {path}:{names[0]}")
     return 0
 
