@@ -105,9 +105,8 @@ def damaged(path: str, why: str) -> ArchError:
     return about("A0824", f"`{path}` cannot be read: {why}", path)
 
 
-def unwritable(path: str, why: str) -> ArchError:
-    return about("A0825", f"`{path}` cannot be written: {why}", path,
-                 help="what was reported as finished is safe: `--resume` goes on when there is room")
+def unwritable(path: str, why: str, help: str = "what was reported as finished is safe: `--resume` goes on when there is room") -> ArchError:
+    return about("A0825", f"`{path}` cannot be written: {why}", path, help=help)
 
 
 def wrong_number(message: str, text: str, help: str = "") -> ArchError:

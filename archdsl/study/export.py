@@ -23,7 +23,7 @@ def write_export(study: Study, path: str, told: Callable[[int], None] = lambda d
         WRITERS[kind](study, new, told)
         os.replace(new, path)
     except OSError as fault:
-        raise unwritable(path, (fault.strerror or str(fault)).lower()) from None
+        raise unwritable(path, (fault.strerror or str(fault)).lower(), "the study stays as it is") from None
     finally:
         if os.path.exists(new):
             os.unlink(new)

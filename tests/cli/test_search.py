@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import archdsl as package
-from archdsl.study.study import Study
+from archdsl.study.store import Store
+from archdsl.study.study import Study, locked
 
 NET = """\
 use std.channel { MLP }
@@ -54,6 +55,15 @@ def slow(candidate):  # the ninth call and those behind it wait to be allowed
 
 def hopeless(candidate):
     raise ValueError("no")
+
+def nan(candidate):
+    return {"score": float("nan")}
+
+def text(candidate):
+    return {"score": "0.9"}
+
+def other(candidate):
+    return {"points": 1.0}
 
 def built(candidate, spec):
     model = spec.build(**candidate)
@@ -183,6 +193,71 @@ def test_what_cannot_be_searched_says_why(archdsl, folder, arguments, code):
     assert f"error[{code}]" in done.stderr and done.stdout == ""
     assert (folder / "study").exists() == (code == "A0828"), "no study is left where none began"
     assert ("4 of them: ValueError: no (mine.py:18)" in done.stderr) == (code == "A0828")
+
+
+@pytest.mark.parametrize(("function", "reason"), [
+    ("nan", "`score` is not finite: nan"), ("text", "`score` is a string ('0.9'), not a number"),
+    ("other", "the evaluator gives no `score`; it gives points. It is no figure of the graph either"), ("hopeless", "ValueError: no (mine.py:18)")])
+def test_an_objective_that_is_none(archdsl, folder, function, reason):
+    """Each trial has the reason; the study can be read."""
+    ask = ("--evaluator", f"mine:{function}", "--objective", "score:max", "--strategy", "random", "--budget", 3, "--workers", 0)
+    assert f"3 of them: {reason}" in archdsl("search", "net.arch", *ask, "-o", "a", code=1).stderr
+    told = shown(archdsl, "a")
+    assert (told["trials"], told["failed"], told["pareto"]) == (3, 3, []) and told["reasons"][0]["reason"].startswith(reason)
+    archdsl("study", "report", "a", "-o", "a.html")
+
+
+def test_limits_that_exclude_each_other_are_named(archdsl, folder):
+    limits = ("--limit", "params <= 2k", "--limit", "depth >= 1", "--limit", "d >= 32")
+    said = archdsl("search", "net.arch", *COST, *limits, "-o", "a", code=1).stderr
+    assert "none keeps within `params <= 2k` and `d >= 32` together, though some keep within each" in said and "depth" not in said
+
+
+def test_two_processes_on_one_study(archdsl, folder):
+    archdsl("search", "net.arch", *COST, "--budget", 4, "-o", "a")
+    with locked("a"):
+        said = archdsl("search", "net.arch", "--budget", 8, "-o", "a", "--resume", code=1).stderr
+        assert f"error[A0823]: another process works on `a`: process {os.getpid()} on " in said
+        assert shown(archdsl, "a")["trials"] == 4, "reading goes on"
+    archdsl("search", "net.arch", "--budget", 8, "-o", "a", "--resume")
+    assert shown(archdsl, "a")["trials"] == 8
+
+
+def test_a_full_disk(archdsl, folder, monkeypatch):
+    """SQLite is refused more pages, which it tells as it tells of a full disk. What was finished before is there, and the search goes on."""
+    archdsl("search", "net.arch", *COST, "--budget", 10, "-o", "a")
+    with monkeypatch.context() as full:
+        connect = Store._connect
+
+        def limited(self, create):
+            db = connect(self, create)
+            db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+            return db
+
+        full.setattr(Store, "_connect", limited)
+        said = archdsl("search", "net.arch", "--budget", 2000, "-o", "a", "--resume", code=1).stderr
+    assert "error[A0825]: `a/study.db` cannot be written: database or disk is full" in said and "`--resume` goes on when there is room" in said
+    assert 10 <= shown(archdsl, "a")["trials"] < 80
+    archdsl("search", "net.arch", "--budget", 80, "-o", "a", "--resume")
+    archdsl("search", "net.arch", *COST, "--budget", 80, "-o", "b")
+    for name in "ab":
+        archdsl("study", "export", name, "-o", f"{name}.json")
+    a, b = (json.loads((folder / f"{n}.json").read_text())["trials"] for n in "ab")
+    assert [(t["trial"], t["hash"], t["values"]) for t in a] == [(t["trial"], t["hash"], t["values"]) for t in b]
+
+
+@pytest.mark.parametrize(("old", "new", "code"), [
+    ('"archdsl": "', '"archdsl": "9.', "A0822"), ('"format": 1', '"format": 7', "A0824"), ('"seed": 0', '"seed": ', "A0824")])
+def test_a_study_of_another_version(archdsl, folder, old, new, code):
+    archdsl("search", "net.arch", *COST, "--budget", 4, "-o", "a")
+    plan = folder / "a/study.json"
+    text = plan.read_text()
+    assert old in text
+    plan.write_text(text.replace(old, new))
+    assert f"error[{code}]" in archdsl("search", "net.arch", "--budget", 8, "-o", "a", "--resume", code=1).stderr
+    archdsl("study", "show", "a", code=int(code == "A0824"))
+    plan.write_text(text)
+    assert shown(archdsl, "a")["trials"] == 4
 
 
 def test_wrong_usage(archdsl, folder):

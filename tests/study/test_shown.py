@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -154,6 +155,22 @@ def test_optuna_opens_the_export(both, tmp_path):
     assert opened.user_attrs["seed"] == 3
     opened.add_trial(optuna.trial.create_trial(values=[0.5, 7.0]))  # it is a storage like any other
     assert len(opened.trials) == 41
+
+
+@pytest.mark.filterwarnings("ignore")  # Optuna's own
+def test_the_dashboard_shows_the_export(both, tmp_path):
+    wsgi = pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed").wsgi
+    write_export(both, str(tmp_path / "o.db"))
+    said: list[str] = []
+    ask = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies/1",
+           "QUERY_STRING": "after=0", "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO(),
+           "SERVER_NAME": "here", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
+    told = json.loads(b"".join(wsgi(f"sqlite:///{tmp_path / 'o.db'}")(ask, lambda status, *_: said.append(status))))
+    assert said == ["200 OK"] and told["objective_names"] == ["loss", "params"] and told["directions"] == ["maximize", "minimize"]
+    rows = list(both.store.every())
+    assert [t["state"] for t in told["trials"]] == ["Complete" if e.status == "done" else "Fail" for e in rows]
+    assert {t["number"] for t in told["best_trials"]} == {e.number for e in rows if e.status == "done" and not any(
+        f.values["loss"] >= e.values["loss"] and f.values["params"] <= e.values["params"] and f.values != e.values for f in rows if f.values)}
 
 
 def test_failures_only(searched):

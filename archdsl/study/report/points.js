@@ -1,4 +1,5 @@
 // ---------------------------------------------------------------- the front, and the trial that is chosen
+let drawnText = "";
 const state = { x: goals[0], y: goals[1] ?? "trial", chosen: null, kept: null, tab: "variant" };
 const along = (name) => name === "trial" ? table.numbers : table.values[name];
 
@@ -15,7 +16,9 @@ function drawFront() {
   });
   f.root.append(dots);
   if (goals.length === 2 && goals.includes(x) && goals.includes(y) && x !== y) f.root.append(svg("path", { class: "edge", d: edge(f, xs, ys) }));
-  if (own(x) !== undefined && own(y) !== undefined) {
+  const shown = own(x) !== undefined && own(y) !== undefined;
+  document.getElementById("drawn").textContent = drawnText + (shown ? ` The diamond is ${data.default.name} as the spec describes it.` : "");
+  if (shown) {
     const [cx, cy] = [f.x(own(x)), f.y(own(y))];
     f.root.append(svg("path", { class: "origin", d: `M${cx} ${cy - 6}l6 6l-6 6l-6 -6z` }, svg("title", {}, `${data.default.name} as the spec describes it`)));
   }

@@ -8,6 +8,8 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError
 from archdsl.draw import view
 from archdsl.draw.page import Packer, places
+from archdsl.elaborate.model import Elaborated
+from archdsl.search.figures import figure
 from archdsl.search.model import Space
 from archdsl.search.plain import to_plain
 from archdsl.source import Source
@@ -41,20 +43,18 @@ class Details:
         made = self.spec.elaborate(self.plan.variant)
         knobs = {a: to_plain(k.value) for a, k in self.spec.source(self.plan.variant).knobs.items() if k.allowed is not None}
         known = study.store.known(made.graph.hash, 1.0)
-        values = dict(known.values) if known is not None and known.status == "done" else self._counted()
+        values = dict(known.values) if known is not None and known.status == "done" else self._counted(made)
         return {"name": self.name, "knobs": knobs, "values": values}
 
-    def _counted(self) -> dict[str, float]:
+    def _counted(self, made: Elaborated) -> dict[str, float]:
+        """What can be counted; nothing is measured for a report."""
         found: dict[str, float] = {}
-        try:
-            free = self.spec.space(variant=self.plan.variant)
-            default = free.candidate({})
-        except ArchError:  # the default lies outside of its own domains
-            return found
         for o in self.plan.objectives:
             try:
-                found |= free.costs(default, [o.name])
-            except ArchError:  # no figure of the graph
+                asked = figure(self.spec, o.name)
+                if not asked.is_measured:
+                    found[o.name] = asked.of(self.spec, made)
+            except ArchError:  # no figure of the graph, or one that this model does not have
                 continue
         return found
 

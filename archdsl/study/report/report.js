@@ -76,11 +76,11 @@ function facts() {
 
 // ---------------------------------------------------------------- all of it
 function start() {
-  document.getElementById("name").textContent = `${data.spec}: ${data.model}${data.variant ? `.${data.variant}` : ""}`;
+  document.getElementById("name").textContent = `${data.spec.split("/").pop()}: ${data.model}${data.variant ? `.${data.variant}` : ""}`;
   const volume = data.hypervolume === null ? "" : `, hypervolume ${tidy(data.hypervolume)}`;
   document.getElementById("totals").textContent = `${full(data.trials)} trials, ${data.failed ? full(data.failed) : "none"} failed; front of ${data.front.length} ${data.front.length === 1 ? "point" : "points"} for ${data.objectives.join(", ")}${volume}`;
-  document.getElementById("drawn").textContent = (data.drawn < data.whole ? `${full(data.drawn)} of ${full(data.whole)} trials are drawn: the front, and others evenly spaced. ` : "")
-    + (data.drawn ? "Orange: the front" + (Object.keys(data.default.values).length ? "; the diamond: what the spec describes by default" : "") + ". Click a point, or go along the front with the arrow keys." : "");
+  drawnText = (data.drawn < data.whole ? `${full(data.drawn)} of ${full(data.whole)} trials are drawn: the front, and others evenly spaced. ` : "")
+    + (data.drawn ? "Click a point, or go along the front, which is orange, with the arrow keys." : "");
   if (data.names.length > 2 || goals.length === 1) {
     const names = [...data.names, "trial"], holder = document.getElementById("axes");
     choice(holder, "Across", names, state.x, (n) => { state.x = n; drawFront(); });
