@@ -205,10 +205,11 @@ class Supernet(nn.Module):
 
     # ---------------------------------------------------------------- order of channels
     @torch.no_grad()
-    def sort_channels(self) -> int:
+    def sort_channels(self, optimizer: torch.optim.Optimizer | None = None, scaled: bool = True) -> int:
         """Puts the channels of every group that may be permuted into falling order of importance: the sum of absolute values of all weights that
-        they take part in, each weight's mean as the unit. No candidate of full width changes what it computes; narrower ones then keep the most
-        important channels. Gives the number of groups sorted."""
+        they take part in, each weight's mean as the unit, or plain (`scaled = False`, as arxiv 2109.00642 has it). No candidate of full width changes
+        what it computes; narrower ones then keep the most important channels. What the optimizer keeps for each number of a weight moves with it.
+        Gives the number of groups sorted."""
         uses: dict[Any, list[tuple[Key, int]]] = {}
         for key, held in self.widest.held.items():
             for axis, group in enumerate(held.merged):
@@ -219,20 +220,25 @@ class Supernet(nn.Module):
             if leaf.fixed or not isinstance(leaf.size, int) or leaf.size < 2 or any(self.widest.held[k].merged[a].size != self.weight(k).shape[a]
                                                                                     for k, a in where):
                 continue
-            importance = sum((self._importance(key, axis, leaf) for key, axis in where), torch.zeros(leaf.size))
+            importance = sum((self._importance(key, axis, leaf, scaled) for key, axis in where), torch.zeros(leaf.size))
             orders[leaf] = importance.argsort(descending=True, stable=True).tolist()
         for key, held in self.widest.held.items():
             weight = self.weight(key)
+            moments = () if optimizer is None else optimizer.state.get(weight, {}).values()
+            tensors = [weight, *(m for m in moments if isinstance(m, Tensor) and m.shape == weight.shape)]
             for axis, group in enumerate(held.merged):
                 if any(leaf in orders for leaf in group.leaves()):
-                    weight.copy_(weight.index_select(axis, torch.tensor(list(places(group, orders)), device=weight.device)))
+                    order = torch.tensor(list(places(group, orders)), device=weight.device)
+                    for t in tensors:
+                        t.copy_(t.index_select(axis, order))
         return len(orders)
 
-    def _importance(self, key: Key, axis: int, leaf: Any) -> Tensor:
+    def _importance(self, key: Key, axis: int, leaf: Any, scaled: bool) -> Tensor:
         """What each channel of a group weighs in one weight."""
         weight = self.weight(key).float().abs()
         other = [i for i in range(weight.dim()) if i != axis]
-        along = (weight.sum(other) if other else weight) / weight.mean().clamp(min=1e-12)
+        along = weight.sum(other) if other else weight
+        along = along / weight.mean().clamp(min=1e-12) if scaled else along
         at = torch.tensor(channels(self.widest.held[key].merged[axis], leaf), device=along.device)
         found = torch.zeros(leaf.size, device=along.device)
         return found.index_add_(0, at[at >= 0], along[at >= 0]).cpu()

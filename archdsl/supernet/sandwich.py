@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from archdsl.search.model import Candidate
+from archdsl.supernet.draws import each_decision
 from archdsl.supernet.net import Supernet
 from archdsl.tasks.model import IGNORE, Task
 
@@ -18,6 +19,15 @@ def sandwich(net: Supernet, step: int, count: int = 4, seed: int = 0) -> list[Ca
     if count < 2:
         raise ValueError(f"a sandwich has 2 candidates at least, the largest and the smallest, not {count}")
     return [net.largest, net.smallest, *(net.space.sample(hash_of(seed, step, i)) for i in range(count - 2))]
+
+
+def widening(net: Supernet, step: int, count: int = 4, seed: int = 0, widen: int = 0) -> list[Candidate]:
+    """The candidates of a step, each decision of each drawn by itself; in the first `widen` steps out of its largest values, at first the largest
+    alone (multi-architectural sampling: arxiv 2109.00642). A pure function of the seed and the step. Raises ValueError for a count below 1."""
+    if count < 1:
+        raise ValueError(f"a step has 1 candidate at least, not {count}")
+    share = min(step / widen, 1) if widen else 1
+    return [each_decision(net.space, hash_of(seed, step, i), share) for i in range(count)]
 
 
 def hash_of(*numbers: int) -> int:
@@ -32,19 +42,25 @@ class Sandwich:
 
     `distil`: the largest learns from the targets, the others from what it says (in-place distillation: Yu et al. 2020, arxiv 2003.11142); else
     all learn from the targets. `split`: each candidate has its own part of the batch (ViT-ResNAS: arxiv 2109.00642), so that a step costs no more
-    than one of the largest; all learn from the targets then. The loss is the mean over candidates.
+    than one of the largest; all learn from the targets then. The loss is the mean over candidates. `widen`: the candidates are those of `widening`
+    with so many steps, 0 as well, in place of a sandwich's; the largest is not among them, so `distil = False`.
     """
 
-    def __init__(self, task: Task, count: int = 4, seed: int = 0, distil: bool = True, split: bool = False):
+    def __init__(self, task: Task, count: int = 4, seed: int = 0, distil: bool = True, split: bool = False, widen: int | None = None):
         if distil and split:
             raise ValueError("distilled candidates see the examples of the largest: `split = true` gives each its own, so `distil = false`")
-        self.task, self.count, self.seed, self.distil, self.split = task, count, seed, distil, split
+        if distil and widen is not None:
+            raise ValueError("there is no largest candidate to learn from in each step: `widen` goes with `distil = false`")
+        self.task, self.count, self.seed, self.distil, self.split, self.widen = task, count, seed, distil, split, widen
 
     def __call__(self, net: Supernet, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
-        chosen = sandwich(net, step, self.count, self.seed)
+        if self.widen is None:
+            chosen = sandwich(net, step, self.count, self.seed)
+        else:
+            chosen = widening(net, step, self.count, self.seed, self.widen)
         losses = self._split(net, chosen, batch, step) if self.split else self._whole(net, chosen, batch, step)
-        total = torch.stack(losses).mean()
-        return total, {"largest": float(losses[0].detach()), "smallest": float(losses[1].detach())}
+        told = {} if self.widen is not None else {"largest": float(losses[0].detach()), "smallest": float(losses[1].detach())}
+        return torch.stack(losses).mean(), told
 
     def _split(self, net: Supernet, chosen: list[Candidate], batch: Mapping[str, Tensor], step: int) -> list[Tensor]:
         rows = len(batch["targets"])

@@ -2,23 +2,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archdsl.spec import Spec
     from archdsl.tasks.model import Task
-    from archdsl.training.fit import Run
+    from archdsl.training.fit import Hook, Run
 
 
 def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathLike[str] | None = None, *, space: str | None = None,
                    variant: str | None = None, limits: Iterable[str] = (), size: int = 32, count: int = 4, distil: bool = True, split: bool = False,
-                   seed: int = 0, device: Any = "cpu", dtype: Any = None, resume: bool = False, **how: Any) -> Run:
+                   widen: int | None = None, sort: int | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, resume: bool = False,
+                   hooks: Sequence[Hook] = (), **how: Any) -> Run:
     """Trains the supernet of `spec.space(space, variant, limits)`: each step the largest candidate, the smallest and `count` − 2 drawn ones, as
-    `Sandwich` says (`distil`, `split`), on batches of `size`. `how`: lr, weight_decay, schedule, warmup, clip, every, optimizer, hooks, as of `fit`.
+    `Sandwich` says (`distil`, `split`), on batches of `size`. `how`: lr, weight_decay, schedule, warmup, clip, every, optimizer, as of `fit`.
+
+    widen: `count` candidates whose decisions are drawn one by one, in the first `widen` steps out of the largest values only. sort: in those steps
+    the channels are sorted by importance every `sort` of them, the optimiser's moments with them, so that narrow candidates have the important ones.
 
     Gives `fit`'s `Run`, whose `model` is the supernet. With `out`, a folder then holds it, and `resume` goes on bit by bit from its last checkpoint.
-    Raises ArchError A0593 for a task that does not fit the candidates, those of `spec.space` and of `fit`, ValueError as `Sandwich`.
+    Raises ArchError A0593 for a task that does not fit the candidates, those of `spec.supernet` and of `fit`, ValueError as `Sandwich`.
     """
     from archdsl.supernet.sandwich import Sandwich
     from archdsl.tasks.registry import parse
@@ -26,7 +30,9 @@ def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathL
     from archdsl.training.interface import check_call, check_inputs
 
     known = parse(task) if isinstance(task, str) else task
-    objective = Sandwich(known, count, seed, distil, split)
+    objective = Sandwich(known, count, seed, distil, split, widen)
+    if sort is not None and (sort < 1 or not widen):
+        raise ValueError("channels are sorted while the candidates widen: `sort` is a number of steps from 1 up, beside `widen` from 1 up")
     net = spec.supernet(space, variant, limits, seed, device, dtype)
     for candidate in (net.largest, net.smallest):
         made = net.space.model(candidate)
@@ -34,5 +40,17 @@ def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathL
         net.set(candidate)
         check_call(net, known, size, made)
     net.task = known.text
-    data: Mapping[str, Any] = {"task": known.text, "data": known.digest, "batch": size, "count": count, "distil": distil, "split": split}
-    return fit(net, objective, known.batches("train", size, seed, device), steps=steps, seed=seed, out=out, resume=resume, settings=data, **how)
+    data: Mapping[str, Any] = {"task": known.text, "data": known.digest, "batch": size, "count": count, "distil": distil, "split": split,
+                               "widen": widen, "sort": sort}
+    sorted_ = [] if sort is None or widen is None else [_sorting(sort, widen)]
+    return fit(net, objective, known.batches("train", size, seed, device), steps=steps, seed=seed, out=out, resume=resume, settings=data,
+               hooks=(*sorted_, *hooks), **how)
+
+
+def _sorting(every: int, until: int) -> Hook:
+    """Sorts the supernet's channels behind every so many of the first steps."""
+    def hook(run: Run) -> None:
+        if run.step <= until and run.step % every == 0:
+            run.model.sort_channels(run.optimizer, scaled=False)
+
+    return hook

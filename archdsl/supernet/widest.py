@@ -3,20 +3,19 @@ Free of torch."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from archdsl.coupling import Axes, Group, groups_of
 from archdsl.coupling.groups import couple
-from archdsl.diagnostics.model import ArchError
 from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.model import Elaborated
 from archdsl.elaborate.values import is_hyper_number
 from archdsl.graph import Graph, Param, TensorType
 from archdsl.records import record
 from archdsl.search.model import Candidate
-from archdsl.search.selection import Selection
 from archdsl.search.space import Drawn, SearchSpace
+from archdsl.supernet.draws import settled
 
 DRAWS = 48
 """So many candidates are drawn to see whether one has a larger weight than those that were put together."""
@@ -80,37 +79,25 @@ class Widest:
         """Everything as large as it goes, every arm once, as small as it goes, and each value of each decision beside the largest others."""
         arms = 1
         for turn in range(8):
-            found = self._settled(lambda a, d, turn=turn: _arm(d, turn) if _is_choice(d) else top(d))
+            found = settled(self.space, lambda a, d, turn=turn: _arm(d, turn) if _is_choice(d) else top(d))
             if found is None:
                 continue
             yield found
             arms = max([arms, *(len(d.values) for d in self.space.decisions(found).values() if _is_choice(d))])
             if turn + 1 >= arms:
                 break
-        smallest = self._settled(lambda a, d: bottom(d))
+        smallest = settled(self.space, lambda a, d: bottom(d))
         if smallest is not None:
             yield smallest
         for pattern, domain in self._patterns().items():
             for value in _edges(domain):
-                found = self._settled(lambda a, d, pattern=pattern, value=value: value if _pattern(a) == pattern and d.contains(value) else top(d))
+                found = settled(self.space, lambda a, d, p=pattern, value=value: value if _pattern(a) == p and d.contains(value) else top(d))
                 if found is not None:
                     yield found
 
     def _patterns(self) -> dict[str, Domain]:
         """The decisions of the candidates so far, those of one kind at several positions once."""
         return {_pattern(a): d for drawn in self.looked for a, d in self.space.decisions(drawn).items()}
-
-    def _settled(self, choose: Callable[[str, Domain], Any]) -> Drawn | None:
-        """The candidate with these values; None where they do not fit together."""
-        header: dict[str, Any] = {}
-        try:
-            for n in self.space.header.order:
-                header[n] = choose(n, self.space.header.domain(n, header))
-            selection = self.space.select(header, choose)
-            found = self.space.finished(selection) if isinstance(selection, Selection) else None
-        except ArchError:
-            return None
-        return found if isinstance(found, Drawn) else None
 
     def fault(self, candidate: Candidate, graph: Graph) -> str | None:
         """Why a candidate is none of this supernet: a sentence; None where it is one."""

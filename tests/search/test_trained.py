@@ -211,6 +211,22 @@ def test_a_supernet_that_is_resumed_is_the_same(folder: Path, tmp_path: Path):
         train_supernet(spec, "digits", 6, tmp_path / "net", **how)
 
 
+def test_a_warm_up_that_is_resumed_is_the_same(tmp_path: Path):
+    """Channels are sorted in it, with what the optimiser knows of them."""
+    how: dict[str, Any] = {"lr": 1e-2, "size": 16, "every": 2, "count": 2, "distil": False, "split": True, "widen": 4, "sort": 2}
+    whole = train_supernet(archdsl.loads(CONV), "digits", 5, **how)
+    unsorted = train_supernet(archdsl.loads(CONV), "digits", 5, **{**how, "sort": None})
+    hooks = [lambda run: (_ for _ in ()).throw(KeyboardInterrupt) if run.step == 3 else None]
+    with pytest.raises(KeyboardInterrupt):
+        train_supernet(archdsl.loads(CONV), "digits", 5, tmp_path / "net", hooks=hooks, **how)
+    run = train_supernet(archdsl.loads(CONV), "digits", 5, tmp_path / "net", resume=True, **how)
+    assert all(torch.equal(v, whole.model.state_dict()[k]) for k, v in run.model.state_dict().items())
+    assert not all(torch.equal(v, unsorted.model.state_dict()[k]) for k, v in run.model.state_dict().items())
+    for wrong in ({"sort": 0}, {"widen": 0}, {"widen": None}, {"distil": True, "split": False}):
+        with pytest.raises(ValueError, match=r"`sort` is a number of steps|`widen` goes with"):
+            train_supernet(archdsl.loads(CONV), "digits", 1, **{**how, **wrong})
+
+
 def test_saved_and_loaded(tmp_path: Path):
     net = archdsl.loads(TOKENS).supernet(limits=["params <= 5k"], dtype=torch.float64, seed=5)
     save(net, tmp_path / "net")

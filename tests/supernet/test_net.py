@@ -11,7 +11,9 @@ import torch.nn.functional as F
 import archdsl
 from archdsl.diagnostics.model import ArchError
 from archdsl.inputs import sample_inputs
+from archdsl.supernet.draws import each_decision
 from archdsl.supernet.net import Supernet
+from archdsl.supernet.sandwich import widening
 
 MIXED = """
 use std.channel { MLP }
@@ -176,6 +178,52 @@ def test_sorted_channels_change_no_candidate_of_full_width():
     for c, y in zip(full, before):
         torch.testing.assert_close(net.run(c, *x), y, rtol=1e-10, atol=1e-10)
     assert not torch.allclose(net.run(narrow, *x), small) and not torch.equal(net.state_dict()["head.weight"], weights)
+
+
+def test_moments_are_sorted_with_their_weights():
+    net = net_of(MIXED)
+    optimizer = torch.optim.AdamW(net.parameters())
+    for p in net.parameters():
+        optimizer.state[p] = {"step": torch.tensor(3.0), "exp_avg": p.detach().clone(), "exp_avg_sq": 2 * p.detach()}
+    before = net.state_dict()["head.weight"].clone()
+    net.sort_channels(optimizer)
+    assert not torch.equal(net.state_dict()["head.weight"], before)
+    for p in net.parameters():
+        assert torch.equal(optimizer.state[p]["exp_avg"], p) and torch.equal(optimizer.state[p]["exp_avg_sq"], 2 * p)
+
+
+def test_plain_importance():
+    """Of the hidden units of an MLP: the sums of |w| over their row of the first weight, their bias, their column of the second."""
+    net = net_of(MIXED)
+    weights = {n.rsplit("block.", 1)[1]: p for n, p in net.named_parameters() if n.startswith("layers.0.block.")}
+    with torch.no_grad():
+        weights["up.weight"].mul_(100)  # which each weight's mean as the unit would hide
+        weights["up.weight"][5].mul_(10)
+    up, bias, down = (weights[n].detach().clone() for n in ("up.weight", "up.bias", "down.weight"))
+    order = (up.abs().sum(1) + bias.abs() + down.abs().sum(0)).argsort(descending=True, stable=True)
+    net.sort_channels(scaled=False)
+    assert int(order[0]) == 5 and torch.equal(weights["up.bias"], bias[order])
+
+
+def test_drawn_decision_by_decision(mixed: Supernet):
+    """At first the largest value of each alone, then more of them; in the end each as often as the others."""
+    largest = {tuple(each_decision(mixed.space, seed, 0).items()) for seed in range(5)}
+    first = dict(next(iter(largest)))
+    assert len(largest) == 1 and (first["d"], first["depth"], first["layers.0.mixer"], first["layers.0.mixer.heads"]) == (24, 3, "attention", 4)
+    half = [each_decision(mixed.space, seed, 0.5) for seed in range(60)]
+    assert {c["depth"] for c in half} == {3, 2} and {c["d"] for c in half} == {24} and {c["layers.0.mixer"] for c in half} == {"attention", "mlp"}
+    arms = [each_decision(mixed.space, seed)["layers.0.mixer"] for seed in range(300)]
+    assert all(70 < arms.count(a) < 130 for a in ("attention", "mlp", "nothing"))
+    limited = archdsl.loads(MIXED).space(limits=["params <= 1k"])
+    assert limited.costs(each_decision(limited, 0, 0), ["params"])["params"] <= 1000
+
+
+def test_candidates_of_a_step(mixed: Supernet):
+    early, late = (widening(mixed, step, 3, widen=10) for step in (0, 10))
+    assert [c.key for c in early] == [early[0].key] * 3 and len({c.key for c in late}) > 1
+    assert [c.key for c in late] == [c.key for c in widening(mixed, 10, 3, widen=10)]
+    with pytest.raises(ValueError, match="1 candidate at least"):
+        widening(mixed, 0, 0)
 
 
 @pytest.mark.proof
