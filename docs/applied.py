@@ -83,6 +83,8 @@ APPLIED: dict[str, tuple[str, str]] = {
     "Standardised": ("Standardised(Inverted(Linear(8)))(x)", "x: [B = 1, 16, N = 7]"),
     "Inverted": ("Inverted(Linear(8))(x)", "x: [B = 1, 16, N = 7]"),
     "Token": ("Token()(x)", "x: [B = 1, T = 16, 64]"),
+    "FakeQuantize": ("FakeQuantize(8)(x)", "x: [B = 1, T = 16, 64]"),
+    "QuantizedConv": ("QuantizedConv(128, 3, pad = 1)(x)", ""),
     "SwinBlock": ("SwinBlock(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
 }
 

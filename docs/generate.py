@@ -40,7 +40,8 @@ COMMANDS = ("archdsl", "iconv", "mkdir", "pip", "echo", "head", "printf")
 FAMILIES = {
     "pointwise": "Element by element", "linear": "Matrix products", "experts": "Maps that rows choose",
     "conv": "Convolution, pooling, resizing", "attention": "Attention",
-    "norms": "Norms", "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",
+    "norms": "Norms", "quantization": "Quantisation",
+    "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",
     "caches": "Attention from a state", "packing": "Packed documents", "time": "Along the stream",
     "gated": "Gated linear attention", "ssm": "Selective state spaces", "ssd": "State spaces with one decay for each head",
     "memories": "Memories and spikes", "toeplitz": "Long convolutions", "foreign": "Of other libraries",

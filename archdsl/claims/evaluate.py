@@ -422,7 +422,7 @@ COMPUTE: dict[str, Callable[..., Any]] = {
     "constant_state": _constant_state,
     "state_bytes": _cost("state_bytes", "step"),
     "fails": _fails,
-    **{f: _cost(f) for f in ("macs", "weight_bytes", "saved_bytes", "peak_bytes")},
+    **{f: _cost(f) for f in ("macs", "bops", "weight_bytes", "quantized_bytes", "saved_bytes", "peak_bytes")},
 }
 CHECK: dict[str, Callable[..., None]] = {
     "params": _known_address,

@@ -35,7 +35,8 @@ CODES: dict[str, Code] = {
     ),
     "A0403": Code(
         "a word that claims do not know",
-        "Claims and limits speak of costs (params, macs, weight_bytes, saved_bytes, peak_bytes), of structure (`count(OP)`, `count(Block)`, "
+        "Claims and limits speak of costs (params, macs, bops, weight_bytes, quantized_bytes, saved_bytes, peak_bytes), of structure (`count(OP)`, "
+        "`count(Block)`, "
         "`count(knob == value)`, `shape(NAME)`), of behaviour (`causal(output, input)`, `equal(variant)`, `interchangeable(a, b)`, "
         "`fails(expression)`), of streaming (state_bytes, `forms(output)`, `constant_state(T)`), "
         "of knobs and functions of the file, and of a knob inside by its address.",

@@ -42,6 +42,8 @@ WORDS = {
         Word("params", "number", "`params`, `params(ADDRESS)`, `params(KNOB = VALUE)`"),
         Word("macs", "number", "`macs`, `macs(H = 224, W = 224)`", sizes=True),
         Word("weight_bytes", "number", "`weight_bytes`, `weight_bytes(dtype = bf16)`", sizes=True),
+        Word("bops", "number", "`bops`, `bops(T = 128)`", sizes=True),
+        Word("quantized_bytes", "number", "`quantized_bytes`, `quantized_bytes(dtype = bf16)`", sizes=True),
         Word("saved_bytes", "number", "`saved_bytes(B = 1, T = 2048)`", sizes=True),
         Word("peak_bytes", "number", "`peak_bytes(B = 1, T = 2048)`", sizes=True),
         Word("count", "number", "`count(layer_norm)`, `count(Attention)`, `count(mixer == attention)`"),
@@ -59,7 +61,7 @@ WORDS = {
         Word("active_params", "number", "`active_params`", comes="routing"),
     )
 }
-IN_SPACES = ("params", "macs", "weight_bytes", "saved_bytes", "peak_bytes", "state_bytes", "count", "latency")
+IN_SPACES = ("params", "macs", "bops", "weight_bytes", "quantized_bytes", "saved_bytes", "peak_bytes", "state_bytes", "count", "latency")
 MEASURED = {"latency": ("device", "dtype", "form", "table")}
 """Words whose values are measured on a machine: spaces may limit them, claims say nothing about them. With what they are asked besides sizes."""
 

@@ -6,6 +6,7 @@ from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from archdsl.cost.bits import quantized_bytes
 from archdsl.cost.greatest import highest
 from archdsl.cost.layers import Layer, count_params, layers
 from archdsl.cost.memory import BYTES
@@ -94,7 +95,8 @@ def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str | None
 
 
 def figure(made: Elaborated, name: str, at: Mapping[str, int] | None = None, form: str | None = None, dtype: str = "f32") -> int | None:
-    """One figure of `cost` by itself; None where the cost of a block is not known. Raises ArchError as `cost`."""
+    """One figure of `cost` by itself; None where the cost of a block is not known. Two more, of quantised models: `bops`, the
+    multiply-accumulates, each times the bits of its two factors; `quantized_bytes`, of weights stored as `fake_quantize` says. Raises as `cost`."""
     if name == "params":
         return count_params(made.graph)
     runs = _runs(made, at, form, dtype)
@@ -105,7 +107,8 @@ def figure(made: Elaborated, name: str, at: Mapping[str, int] | None = None, for
         return None
     if name == "saved_bytes":
         return whole(runs.saved(runs.run(runs.training, runs.sizes)))
-    return {"macs": lambda: whole(forward.macs), "weight_bytes": lambda: runs.weight_bytes, "peak_bytes": lambda: whole(runs.peak(forward))}[name]()
+    return {"macs": lambda: whole(forward.macs), "bops": lambda: whole(forward.bops), "weight_bytes": lambda: runs.weight_bytes,
+            "quantized_bytes": lambda: runs.quantized_bytes, "peak_bytes": lambda: whole(runs.peak(forward))}[name]()
 
 
 def state(made: Elaborated, at: Mapping[str, int] | None = None, dtype: str = "f32") -> tuple[Streamed, list[int], dict[str, int]]:
@@ -154,8 +157,14 @@ class _Runs:
 
     @property
     def weight_bytes(self) -> int:
-        mode = self.forward.mode
-        return sum(prod(map(whole, p.type.shape)) * BYTES[mode.concrete(p.type.dtype)] for _, p in self.weights.parameters())
+        return sum(self._bytes(p.type) for _, p in self.weights.parameters())
+
+    @property
+    def quantized_bytes(self) -> int:
+        return quantized_bytes(self.weights, self._bytes)
+
+    def _bytes(self, type: TensorType) -> int:
+        return prod(map(whole, type.shape)) * BYTES[self.forward.mode.concrete(type.dtype)]
 
     def at(self, sizes: dict[str, int], formula: Mapping[str, Size] | None = None) -> tuple[Summary, Summary]:
         return self.run(self.forward, sizes, formula), self.run(self.training, sizes, formula)

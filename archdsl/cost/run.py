@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from archdsl.cost.bits import bits_of, product_bits
 from archdsl.cost.greatest import highest
 from archdsl.cost.memory import BYTES, Placed, places
 from archdsl.cost.saved import kept
@@ -97,7 +98,8 @@ class Summary:
     """What one way of calling a block comes to. Its first `slots` storages are the caller's; `bytes[i]` is 0 for them and for weights.
 
     `news`: the storages that it gives back. `peak`: candidates for the most bytes that are alive inside at once, inputs left out.
-    `kept`: storages that autograd keeps, weights left out; `private`: bytes of those kept here and below that nobody else sees.
+    `bops`: each product times the bits of its factors. `kept`: storages that autograd keeps, weights left out; `private`: bytes of those kept here
+    and below that nobody else sees.
     """
 
     definition: Definition
@@ -108,6 +110,7 @@ class Summary:
     bytes: tuple[Size, ...]
     weights: frozenset[int]
     macs: Size
+    bops: Size
     peak: tuple[Size, ...]
     kept: frozenset[int]
     private: Size
@@ -230,6 +233,8 @@ class _Run:
         self.inside: dict[int, tuple[Size, ...]] = {}  # by position of a call: the candidates of its own peak
         self.private: Size = 0
         self.macs: Size = 0
+        self.bops: Size = 0
+        self.bits: dict[Value, int] = {}
         self.unknown: list[str] = []
         self.sizes = sizes.inner(self._inputs())
 
@@ -243,7 +248,7 @@ class _Run:
             if i in self.kept and i not in news:
                 self.private = self.private + self.bytes[i]
         inputs = tuple(a.place for a in self.args if isinstance(a, Tensor))
-        return Summary(self.definition, inputs, outputs, self.slots, news, tuple(self.bytes), frozenset(self.weights), self.macs, peak,
+        return Summary(self.definition, inputs, outputs, self.slots, news, tuple(self.bytes), frozenset(self.weights), self.macs, self.bops, peak,
                        frozenset(self.kept), self.private, tuple(self.calls), tuple(self.unknown))
 
     # ---------------------------------------------------------------- inputs and outputs
@@ -325,8 +330,13 @@ class _Run:
         if needs and op.grad != "none":
             found = [i for item in kept(op, amounts, needs) for i in self._kept(node, operands, item)]
             self.kept.update(i for i in found if i not in self.weights)
+        bits = bits_of(node, self.bits)
+        if bits is not None:
+            self.bits.update(dict.fromkeys(node.values, bits))
         if op.macs is not None and not mode.grad:
-            self.macs = self.macs + op.macs(**amounts)
+            macs = op.macs(**amounts)
+            self.macs = self.macs + macs
+            self.bops = self.bops + product_bits(node, self.bits, 8 * BYTES[mode.dtype]) * macs
 
     def _given(self, value: Any, size: Any) -> Any:
         """Operands and attributes as the rules take them: placed tensors, sizes as numbers or polynomials."""
@@ -386,7 +396,7 @@ class _Run:
                 self.weights.add(storage)
             self.values[v] = Tensor(out.place, storage, out.grad)
         self.calls.append(Call(path, s, tuple(slots), news))
-        self.macs = self.macs + s.macs
+        self.macs, self.bops = self.macs + s.macs, self.bops + s.bops
         self.private = self.private + s.private
         self.inside[self.at] = s.peak
         self.kept.update(i for i in (slots[k] for k in s.kept_slots) if i not in self.weights)
@@ -405,7 +415,7 @@ class _Run:
         steady, slots = self._once(body, later)
         own = {later[len(axes) + i].storage for i in range(carries)}
         for s, times in ((first, 1), (steady, n - 1)):
-            self.macs = self.macs + times * s.macs
+            self.macs, self.bops = self.macs + times * s.macs, self.bops + times * s.bops
             self.private = self.private + times * (s.private + sum((s.bytes[i] for i in s.news if i in s.kept), 0))
         kept = {slots[k] for k in steady.kept_slots}
         self.private = self.private + (n - 1) * sum((self.bytes[i] for i in kept & own), 0)

@@ -110,6 +110,14 @@ def _pointwise(c: Coupling, n: Node) -> Iterable[Sequence[Group]]:
     return [c.spread(n, n.args)]
 
 
+@_rule("fake_quantize")
+def _quantized(c: Coupling, n: Node) -> Iterable[Sequence[Group]]:
+    own = c.of(n.args[0])
+    if n.attrs.get("group") is not None:
+        own[-1].fix()  # neighbours share a scale
+    return [own]
+
+
 @_rule("reduce", "any", "all", "argmax", "logsumexp")
 def _reduced(c: Coupling, n: Node) -> Iterable[Sequence[Group]]:
     own = c.of(n.args[0])

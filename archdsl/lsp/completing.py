@@ -183,7 +183,7 @@ def _in_claim(document: Document, before: str) -> list[Item] | None:
     model = _model(document, named[1] if named else None)
     if re.search(r"\bcount\s*\(\s*\w*$", before):
         return [i for i in (*_declared(document), *_library(document)) if i.kind in ("block", "op")]
-    if re.search(r"\b(?:params|macs|weight_bytes|saved_bytes|peak_bytes)\s*\([\w.]*$", before):
+    if re.search(r"\b(?:params|macs|bops|weight_bytes|quantized_bytes|saved_bytes|peak_bytes)\s*\([\w.]*$", before):
         return _segments((a for f in _facts(document, model) for a in f.layers), re.search(r"[\w.]*$", before)[0], "0")  # type: ignore[index]
     return [*(Item(w, "function") for w in CLAIM_WORDS), *_knobs(model), *_outputs(model)]
 

@@ -163,7 +163,7 @@ def installed(name: str) -> bool:
 
 
 FAMILIES = ("attention", "caches", "constants", "conv", "experts", "foreign", "gated", "indexing", "layout", "linear", "memories",
-            "norms", "pointwise", "random", "reduction", "ssd", "ssm", "time", "toeplitz")
+            "norms", "pointwise", "quantization", "random", "reduction", "ssd", "ssm", "time", "toeplitz")
 _loaded = False
 
 

@@ -17,7 +17,7 @@ from archdsl.spec import Spec
 from archdsl.syntax import tree
 from archdsl.syntax.parser import parse_expression
 
-ADDITIVE = ("params", "weight_bytes", "macs", "count")
+ADDITIVE = ("params", "weight_bytes", "quantized_bytes", "macs", "bops", "count")
 """Figures of a model that are sums over its parts."""
 
 
