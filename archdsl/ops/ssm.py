@@ -36,7 +36,7 @@ def selective_scan(x, dt, a, b, c, skip, memory):
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     for u, t, i, o, out in zip(*(v.split(BLOCK) for v in (x, dt, b, c, y))):
         _, states = _states(u, t, rates, i, memory, *room)
-        out.copy_(_times(o, states[1:]))
+        torch.matmul(o[..., None, :], states[1:], out=out[..., None, :])
         if skip is not None:
             out.addcmul_(skip, u)
         memory = states[-1].clone()
