@@ -23,10 +23,13 @@ def commands(name: str) -> list[list[str]]:
     return [shlex.split(line.removeprefix("archdsl ")) for line in lines]
 
 
-def smaller(command: list[str], study: Path, budget: int, changes: dict[str, str]) -> list[str]:
-    """The same search with less to do, of files where they are, into another folder."""
-    options = {"--budget": str(budget), "--workers": "0", "-o": str(study), **changes}
-    out = [options.pop(before, word) for before, word in zip(["", *command], command)]
+def smaller(command: list[str], study: Path, budget: int, changes: dict[str, str], workers: int = 0) -> list[str]:
+    """The same search with less to do (texts replaced by others), of files where they are, into another folder."""
+    options = {"--budget": str(budget), "--workers": str(workers), "-o": str(study)}
+    out = [options.get(before, word) for before, word in zip(["", *command], command)]
+    for old, new in changes.items():
+        assert any(old in w for w in out)
+        out = [w.replace(old, new) for w in out]
     return [str(EXAMPLES.parent / w) if w.startswith("examples/") else w for w in out]
 
 
@@ -49,9 +52,16 @@ def test_function(archdsl, tmp_path, monkeypatch):
 
 def test_hybrid(archdsl, tmp_path):
     search, _ = commands("search_hybrid")
-    evaluator = 'proxy(name = "zico", task = "mqar(vocab = 64, length = 16, pairs = 2)", batch = 2)'
-    archdsl(*smaller(search, tmp_path / "study", 2, {"--evaluator": evaluator}))
+    archdsl(*smaller(search, tmp_path / "study", 2, {"length = 64, pairs = 8": "length = 16, pairs = 2", "batch = 8": "batch = 2"}))
     found(archdsl, tmp_path / "study", {"zico", "params", "state_bytes(T = 4096)"})
+
+
+def test_convnext(archdsl, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    search, _ = commands("search_convnext")
+    archdsl(*smaller(search, tmp_path / "study", 1, {"10ms": "1000", "H = 64, W = 64": "H = 32, W = 32", "batch = 4": "batch = 2"}))
+    found(archdsl, tmp_path / "study", {"zico", "latency(H = 32, W = 32)", "params"})
+    assert (tmp_path / "cache/archdsl/latency.db").exists()
 
 
 @pytest.mark.proof
@@ -59,5 +69,5 @@ def test_ray(archdsl, tmp_path):
     pytest.importorskip("ray")
     pytest.importorskip("sklearn")
     (search,) = commands("search_ray")
-    archdsl(*smaller(search, tmp_path / "study", 3, {"--evaluator": 'train(task = "digits", steps = 2, batch = 4)', "--workers": "2"}))
+    archdsl(*smaller(search, tmp_path / "study", 3, {"steps = 200": "steps = 2", "warmup = 20": "warmup = 1"}, workers=2))
     found(archdsl, tmp_path / "study", {"accuracy", "loss", "params"})
