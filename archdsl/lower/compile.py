@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 from torch import nn
@@ -20,9 +21,29 @@ def compile_layers(model: nn.Module, selector: Selector | None = None, *, fullgr
     `layers.*` or a predicate (address, module); default: the outermost blocks that occur more than once.
     """
     chosen = layers(model, selector)
+    if kw.get("backend", "inductor") == "inductor" and any(p.device.type == "cpu" for p in model.parameters()):
+        probe_vector_instructions()
     for _, module in chosen:
         module.compile(fullgraph=fullgraph, **kw)
     return [name for name, _ in chosen]
+
+
+def probe_vector_instructions() -> list[Thread]:
+    """Starts, side by side, the trial compilations by which inductor finds out which vector instructions the processor and the compiler have.
+
+    Inductor makes them one after another before its first C++ kernel, a tenth of a minute each where nothing of them is on disk, and waits for those
+    that have been started. The answers are its own; where it has no such probes (another version, another processor), nothing is started.
+    """
+    from torch._inductor import config, cpu_vec_isa
+
+    known = getattr(cpu_vec_isa, "supported_vec_isa_list", ())
+    flags = set(cpu_vec_isa.x86_isa_checker()) if hasattr(cpu_vec_isa, "x86_isa_checker") else set()
+    if config.cpp.vec_isa_ok is not None:
+        return []
+    threads = [Thread(target=bool, args=(isa,), daemon=True) for isa in known if flags.issuperset(str(isa).split())]
+    for thread in threads:
+        thread.start()
+    return threads
 
 
 def checkpoint_layers(model: nn.Module, selector: Selector | None = None) -> list[str]:

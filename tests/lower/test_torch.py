@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -209,3 +210,27 @@ def test_shards_by_layer(one_process):
     assert [n for n, _ in model.named_parameters()] == [n for n, _ in plain.named_parameters()]
     for (name, a), b in zip(plain.named_parameters(), model.parameters()):
         torch.testing.assert_close(b.grad.to_local(), a.grad, msg=name)
+
+
+def test_inductors_probes_run_side_by_side(monkeypatch):
+    """Each waits for the other, which trial compilations one after another never would; what the processor lacks is not tried."""
+    from torch._inductor import config, cpu_vec_isa
+
+    from archdsl.lower.compile import probe_vector_instructions
+
+    meeting, seen = Barrier(2, timeout=10), []
+
+    class Instructions(str):
+        def __bool__(self) -> bool:
+            meeting.wait()
+            seen.append(str(self))
+            return True
+
+    monkeypatch.setattr(config.cpp, "vec_isa_ok", None)
+    monkeypatch.setattr(cpu_vec_isa, "supported_vec_isa_list", [Instructions("one"), Instructions("one two"), Instructions("three")])
+    monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["one", "two"])
+    for thread in probe_vector_instructions():
+        thread.join()
+    assert sorted(seen) == ["one", "one two"]
+    monkeypatch.setattr(config.cpp, "vec_isa_ok", True)
+    assert probe_vector_instructions() == [], "the answer is given"
