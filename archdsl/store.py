@@ -17,7 +17,7 @@ from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.model import Elaborated
 from archdsl.files import read_json, unwritable
-from archdsl.source import NOWHERE, Source, Span
+from archdsl.source import Source, Span
 from archdsl.version import VERSION
 
 if TYPE_CHECKING:
@@ -158,14 +158,11 @@ def load_state(model: Any, weights: Any, source: str | None) -> None:
 
         import_weights(model, weights, source=source)
         return
-    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    given = {k: tuple(v.shape) for k, v in weights.items()}
-    wrong = [f"`{k}` is missing" for k in own if k not in given] + [f"`{k}` is no weight of this model" for k in given if k not in own]
-    wrong += [f"`{k}` has the shape {list(given[k])}, the model {list(own[k])}" for k in own if k in given and given[k] != own[k]]
-    if wrong:
-        notes = (*wrong[:5], *([f"and {len(wrong) - 5:,} more"] if len(wrong) > 5 else []))
-        raise error("A0541", f"these weights do not fit `{type(model).__name__}` under its own names", NOWHERE, notes=notes,
-                    help="weights under foreign names are read with `@` and the name of the spec's `names`, for example `weights.safetensors@timm`")
+    from archdsl.weights import own_misfit
+
+    misfit = own_misfit(model, {k: tuple(v.shape) for k, v in weights.items()})
+    if misfit is not None:
+        raise misfit
     model.load_state_dict(weights)
 
 

@@ -11,12 +11,13 @@ from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.lazy import torch
 from archdsl.records import field, record
-from archdsl.source import NOWHERE
+from archdsl.source import NOWHERE, Span
 from archdsl.weightmap import Entry, Fit, Shape, WeightMap, show
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from archdsl.graph import Graph
     from archdsl.origin import Origin
     from archdsl.spec import Spec
 
@@ -293,6 +294,49 @@ def _misfit(origin: Origin, source: str, report: Report, found: dict[str, Shape]
     help = _fitting(origin, source, found) or "`strict = False` imports what fits"
     return error("A0541", f"these weights do not fit `{_called(origin.model, origin.variant)}` by the names `{source}`: {counts}", NOWHERE,
                  notes=tuple(n for n in notes if n), help=help)
+
+
+def own_misfit(model: nn.Module, given: dict[str, Shape]) -> ArchError | None:
+    """A0541 where weights of these shapes are not the model's under its own names: the first that differs by its line, what would make them fit."""
+    own = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    wrong = {k: f"`{k}` is missing" for k in own if k not in given}
+    wrong |= {k: f"`{k}` is no weight of this model" for k in given if k not in own}
+    wrong |= {k: f"`{k}` has the shape {list(given[k])}, the model {list(own[k])}" for k in own if k in given and given[k] != own[k]}
+    if not wrong:
+        return None
+    origin: Origin = model.archdsl  # pyright: ignore[reportAssignmentType]
+    address, told = next(iter(wrong.items()))
+    others = list(wrong.values())[1:]
+    notes = (*others[:5], *([f"and {len(others) - 5:,} more"] if len(others) > 5 else []))
+    help = _own_fitting(origin, given) or (
+        "weights under foreign names are read with `@` and the name of the spec's `names`, for example `weights.safetensors@timm`")
+    return error("A0541", f"these weights do not fit `{_called(origin.model, origin.variant)}` under its own names: {told}",
+                 _owner(origin.graph, address) if address in own else NOWHERE, "owned by this", notes=notes, help=help)
+
+
+def _own_fitting(origin: Origin, given: dict[str, Shape]) -> str:
+    """The foreign names or the variant that weights of these shapes have."""
+    from archdsl.names import own_shapes
+
+    for name, m in origin.names.items():
+        if m.fit(origin.shapes, given).perfect:
+            return f"these are the weights of this model under the names `{name}`: `FILE@{name}`"
+    spec = origin.spec or _reload(origin)
+    for s in spec.models.values() if spec else ():
+        for variant in (None, *s.variants):
+            if own_shapes(s.source(variant).graph) == given:
+                return f"these are the weights of {f'the variant `{_called(s.name, variant)}`' if variant else f'`{s.name}` as it stands'}"
+    return ""
+
+
+def _owner(graph: Graph, address: str) -> Span:
+    """The application that owns a weight, in the text of the model, inside of its loops; the declaration of a weight of the model's own."""
+    for n in graph.nodes:
+        path = n.attrs["path"] if n.op == "call" else ""
+        if path and address.startswith(f"{path}."):
+            a_pass = path.rpartition(".")[2].isdigit()  # of a labelled loop
+            return _owner(n.attrs["graph"], address[len(path) + 1:]) if a_pass else n.span
+    return next((p.span for p in graph.params if p.path == address), NOWHERE)
 
 
 def _called(model: str, variant: str | None) -> str:

@@ -80,6 +80,18 @@ def test_weights_of_another_variant():
     assert "variant `wide`" in d.help[0] and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_weights_of_another_variant_under_own_names():
+    """The first weight that differs is shown by the line that owns it, inside of the loop."""
+    model = Model.of(spec(), "wide")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    d = raised(lambda: model.loaded(spec().build().state_dict()), "A0541")
+    assert "Attention(heads)" in line(d) and "`layers.0.attn.q.weight` has the shape [12, 12], the model [24, 24]" in d.message
+    assert d.help == ("these are the weights of `Net` as it stands",) and len(d.notes) == 6
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    foreign = archdsl.export_weights(spec().build("wide"), source="own")
+    assert "FILE@own" in raised(lambda: model.loaded(foreign), "A0541").help[0]
+
+
 @pytest.mark.parametrize("knob", ["groups", "heads"])
 def test_groups_that_do_not_divide(knob):
     """The message points at where the knob is used, says what is divided, and which numbers do."""
