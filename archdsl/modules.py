@@ -9,8 +9,9 @@ from typing import Any
 
 from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
+from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate.hints import did_you_mean, mend, nearest_help
-from archdsl.elaborate.values import POISON, BlockRef, FnRef, ModelRef, RecordRef, UserOp
+from archdsl.elaborate.values import BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
 from archdsl.records import replace
 from archdsl.source import Source, Span

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from archdsl import dims
+from archdsl.diagnostics.poison import POISON, Poisoned
 from archdsl.dims import Dim, Facts, Size
 from archdsl.graph import TensorType
 from archdsl.ops.registry import Op, OpError
@@ -58,6 +59,10 @@ class ShapeError(Exception):
         self.message, self.axis, self.require, self.about, self.division = message, axis, require, about, division
 
 
+def _no_size(name: str, value: Any, axis: tree.Axis | None) -> Exception:
+    return Poisoned() if value is POISON else ShapeError(f"`{name}` is no size", axis)
+
+
 def inexact(size: Size, factor: Size, axis: tree.Axis, message: str = "") -> ShapeError:
     """A `size` was to be a multiple of `factor`."""
     message = message or f"{size} is not a multiple of {factor}"
@@ -87,7 +92,7 @@ class Binding:
                 raise ShapeError(f"the size `{axis.id}` is not bound", axis) from None
             if type(value) is int or isinstance(value, Dim):
                 return value
-            raise ShapeError(f"`{axis.id}` is no size", axis)
+            raise _no_size(axis.id, value, axis)
         if isinstance(axis, tree.AxisInt):
             return axis.value
         if isinstance(axis, tree.AxisOp):
@@ -193,7 +198,7 @@ class Binding:
         if known is size:
             return
         if not isinstance(known, (int, Dim)) or isinstance(known, bool):
-            raise ShapeError(f"`{name}` is no size", axis)
+            raise _no_size(name, known, axis)
         self.agree(known, size, axis, f"`{name}`")
 
     def agree(self, expected: Size, size: Size, axis: tree.Axis | None, what: str) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 
 from archdsl import shapes
 from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.diagnostics.poison import POISON, Poisoned
 from archdsl.elaborate import headers
+from archdsl.elaborate.bindings import bound_names
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.limits import beyond
-from archdsl.elaborate.values import POISON, Poisoned, describe
+from archdsl.elaborate.values import describe
 from archdsl.graph import Value
 from archdsl.syntax import tree
 
@@ -48,8 +50,17 @@ def _poison(frame: Frame, s: tree.Statement) -> None:
     for name in assigned(s):
         if name != "_":
             frame.vars[name] = POISON
+    for t in s.targets if isinstance(s, tree.Assign) else ():
+        for name in _sizes(t):
+            frame.vars.setdefault(name, POISON)
     if isinstance(s, tree.Return):
         frame.result = (s.span, (POISON,))
+
+
+def _sizes(target: tree.Target) -> set[str]:
+    """The names in the shape that is written beside a name, which its value binds: `x: [_, Y, X] = …`."""
+    axes = target.type.shape.axes if isinstance(target.type, tree.TensorType) else ()
+    return {name for axis in axes if not isinstance(axis, tree.AxesVar) for name in bound_names(axis)} - {"_"}
 
 
 def assigned(s: Any) -> list[str]:

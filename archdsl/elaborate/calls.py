@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from archdsl.diagnostics.model import error
+from archdsl.diagnostics.poison import Poisoned
 from archdsl.dims import TooLarge
 from archdsl.elaborate import headers, initials, library
 from archdsl.elaborate.apply import Args, apply, complete
@@ -22,7 +23,6 @@ from archdsl.elaborate.values import (
     InitRef,
     MaskRef,
     OpRef,
-    Poisoned,
     RecordRef,
     UserOp,
     describe,

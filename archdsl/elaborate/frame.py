@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
 from archdsl.diagnostics.model import Collector, error
+from archdsl.diagnostics.poison import POISON, Poisoned
 from archdsl.dims import Dim, Size
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_FAULTS, MAX_STEPS, Ration, checked, limit
-from archdsl.elaborate.values import POISON, Bound, Defaults, Late, OpRef, Poisoned, RecordValue, is_list, show
+from archdsl.elaborate.values import Bound, Defaults, Late, OpRef, RecordValue, is_list, show
 from archdsl.graph import Graph, InitExpr, Mask, Value, structure
 from archdsl.records import field, record
 from archdsl.source import Span

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl import records, shapes
 from archdsl.diagnostics.model import ArchError, Diagnostic, Given, Label, error
+from archdsl.diagnostics.poison import Poisoned
 from archdsl.elaborate import widened
 from archdsl.elaborate.builder import join
 from archdsl.elaborate.evaluation import evaluate
@@ -17,7 +18,6 @@ from archdsl.elaborate.values import (
     BlockRef,
     Bound,
     Defaults,
-    Poisoned,
     RecordRef,
     RecordValue,
     Template,

@@ -5,12 +5,12 @@ from fractions import Fraction
 from typing import Any
 
 from archdsl.diagnostics.model import error
+from archdsl.diagnostics.poison import POISON
 from archdsl.dims import Dim
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override
 from archdsl.elaborate.hints import did_you_mean, mend
 from archdsl.elaborate.values import (
-    POISON,
     TEMPLATES,
     BlockRef,
     Builtin,

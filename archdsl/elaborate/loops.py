@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, error
+from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate import late, passes
 from archdsl.elaborate.apply import owner_allowed, pay
 from archdsl.elaborate.bodies import assigned, run
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Owner, Settings, below
-from archdsl.elaborate.values import POISON, Late, NeedInline, Unfit, describe, has_tensor, holds_tensor, is_list, map_tensors
+from archdsl.elaborate.values import Late, NeedInline, Unfit, describe, has_tensor, holds_tensor, is_list, map_tensors
 from archdsl.graph import Graph, Value
 from archdsl.records import field, record
 from archdsl.syntax import tree

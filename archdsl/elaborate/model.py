@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from archdsl import dims, shapes
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
+from archdsl.diagnostics.poison import POISON, Poisoned
 from archdsl.dims import Dim, Facts, Size
 from archdsl.elaborate import headers
 from archdsl.elaborate.bindings import axis_of_time, ragged_axes, static_names
@@ -19,7 +20,7 @@ from archdsl.elaborate.hints import mend_address, segments
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, limit, room
 from archdsl.elaborate.ranges import check_ranges
 from archdsl.elaborate.statements import run  # and with it the table of statements
-from archdsl.elaborate.values import POISON, TEMPLATES, Poisoned, describe, is_hyper_number
+from archdsl.elaborate.values import TEMPLATES, describe, is_hyper_number
 from archdsl.graph import Graph, Guard, Knob, TensorType
 from archdsl.modules import Module, family
 from archdsl.records import field, record, replace

@@ -11,11 +11,12 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError
+from archdsl.diagnostics.poison import Poisoned
 from archdsl.dims import Dim
 from archdsl.elaborate import late, library
 from archdsl.elaborate.bodies import assigned
 from archdsl.elaborate.evaluation import TABLE, evaluate
-from archdsl.elaborate.values import Builtin, FnRef, Late, Poisoned, RecordValue, is_hyper_number, is_list
+from archdsl.elaborate.values import Builtin, FnRef, Late, RecordValue, is_hyper_number, is_list
 from archdsl.records import record, replace
 from archdsl.syntax import tree
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from archdsl.diagnostics.model import ArchError, Diagnostic
+from archdsl.diagnostics.poison import POISON, Poisoned
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.domains import outside
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Session
 from archdsl.elaborate.headers import allowed, convert
-from archdsl.elaborate.values import POISON, Poisoned
 from archdsl.graph import Knob
 from archdsl.modules import Module
 from archdsl.records import replace

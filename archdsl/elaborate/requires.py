@@ -4,13 +4,14 @@ from __future__ import annotations
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.diagnostics.poison import Poisoned
 from archdsl.dims import Dim
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.expressions import decided
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.limits import MAX_GUARDS, limit
 from archdsl.elaborate.operators import divisors
-from archdsl.elaborate.values import Condition, Poisoned, show
+from archdsl.elaborate.values import Condition, show
 from archdsl.graph import Guard
 from archdsl.source import Span
 from archdsl.syntax import tree

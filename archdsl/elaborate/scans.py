@@ -5,12 +5,13 @@ from typing import Any
 
 from archdsl import shapes
 from archdsl.diagnostics.model import Label, error
+from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.bodies import run
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, good
-from archdsl.elaborate.values import POISON, describe
+from archdsl.elaborate.values import describe
 from archdsl.graph import InitExpr, TensorType, Value
 from archdsl.records import record
 from archdsl.syntax import tree

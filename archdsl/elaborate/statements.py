@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from archdsl.diagnostics.model import Fix, Label, error
+from archdsl.diagnostics.poison import POISON
 from archdsl.dims import Dim
 from archdsl.elaborate import headers
 from archdsl.elaborate.apply import owner_allowed, snake
@@ -21,7 +22,6 @@ from archdsl.elaborate.loops import loop
 from archdsl.elaborate.requires import require
 from archdsl.elaborate.scans import next_value, scan, yielded
 from archdsl.elaborate.values import (
-    POISON,
     TEMPLATES,
     BlockRef,
     Compose,

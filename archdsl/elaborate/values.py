@@ -18,20 +18,6 @@ if TYPE_CHECKING:
     from archdsl.ops.registry import Op
 
 
-class Poison:
-    """The value of an expression whose fault has been reported: whatever uses it stays silent."""
-
-    def __repr__(self) -> str:
-        return "<error>"
-
-
-POISON = Poison()
-
-
-class Poisoned(Exception):
-    """Evaluation met a value whose fault has been reported already."""
-
-
 class NeedInline(Exception):
     """A body reaches weights or tensors that a builder further out owns: it must be evaluated in place."""
 

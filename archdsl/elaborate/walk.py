@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
+from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate import library, signatures
 from archdsl.elaborate.bindings import assigned_names, axis_fields, axis_span, bindings, bound_names, default_statements
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.signatures import Callee
 from archdsl.elaborate.unknown import unknown
-from archdsl.elaborate.values import POISON, BlockRef, Builtin, FnRef, RecordRef
+from archdsl.elaborate.values import BlockRef, Builtin, FnRef, RecordRef
 from archdsl.modules import Module
 from archdsl.records import field, record
 from archdsl.shapes import axis_names

@@ -6,6 +6,7 @@ from typing import Any
 
 from archdsl import shapes
 from archdsl.diagnostics.model import ArchError, Fix, Label, error
+from archdsl.diagnostics.poison import POISON
 from archdsl.dims import Size
 from archdsl.elaborate.apply import allowed_in_arm, owner_allowed
 from archdsl.elaborate.bindings import word_span
@@ -19,7 +20,7 @@ from archdsl.elaborate.initials import check_initial
 from archdsl.elaborate.limits import MAX_AXES, limit
 from archdsl.elaborate.operators import as_float
 from archdsl.elaborate.ops import apply_op, as_attribute
-from archdsl.elaborate.values import POISON, InitRef, describe, is_hyper_number, is_list
+from archdsl.elaborate.values import InitRef, describe, is_hyper_number, is_list
 from archdsl.graph import InitExpr, Node, Param, TensorType, Value
 from archdsl.ops.initializers import RANDOM
 from archdsl.ops.registry import find

@@ -237,3 +237,15 @@ def test_hyper_values_of_a_body_are_of_the_types_beside_their_names(bound: str, 
 
 def test_names_in_a_body_may_have_types():
     model("one: bool = 8 in {4, 8}; n: int = 2; r: float = 1; f: block = gelu; k: int? = none; return f(n * r * x)")
+
+
+def test_sizes_that_a_failed_statement_would_have_bound_are_not_told():
+    """Neither as unknown names nor as what is no size."""
+    text = """model M(d: int = 8)(x: [B, 14, T, d]) -> y: [B, 14, T, d] {
+  z: [_, Rows, Columns, _] = pad_to(x, multiple = 0, axes = [1, 2])
+  u: [_, Rows, Q, _] = x
+  v = rearrange(x, [B, (Rows e), T, d] -> [B, Rows, e, T, d]) + iota(Columns) + iota(Q)
+  return z[:, :Rows] + w
+}
+"""
+    assert [d.code for d in check_text(text, "a.arch", trials=False)] == ["A0304", "A0201"]

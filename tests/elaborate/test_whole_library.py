@@ -27,7 +27,8 @@ def test_the_index_is_what_the_modules_declare():
 
 def test_it_means_what_the_modules_mean():
     one = archdsl.loads("use std { LayerNorm as N, MLP, Pre }\n" + MODEL.format("Pre(N(), MLP(4))(x)")).elaborate()
-    other = archdsl.loads("use std.channel { MLP }\nuse std.norm { LayerNorm as N }\nuse std.residual { Pre }\n" + MODEL.format("Pre(N(), MLP(4))(x)"))
+    uses = "use std.channel { MLP }\nuse std.norm { LayerNorm as N }\nuse std.residual { Pre }\n"
+    other = archdsl.loads(uses + MODEL.format("Pre(N(), MLP(4))(x)"))
     assert one.graph.hash == other.elaborate().graph.hash
     assert archdsl.loads("use std\n" + MODEL.format("std.Pre(std.LayerNorm(), std.MLP(4))(x)")).elaborate().graph.hash == one.graph.hash
 

@@ -136,7 +136,8 @@ def test_the_names_of_iinformer_and_ireformer():
     weights = archdsl.export_weights(model, source="official")
     at = "encoder.attn_layers"
     assert {k.rsplit(".", 1)[0] for k in weights if ".attention." in k} == {
-        *(f"{at}.0.attention.{n}_projection" for n in ("query", "key", "value", "out")), *(f"{at}.1.attention.attn.{n}" for n in ("toqk", "tov", "to_out"))}
+        *(f"{at}.0.attention.{n}_projection" for n in ("query", "key", "value", "out")),
+        *(f"{at}.1.attention.attn.{n}" for n in ("toqk", "tov", "to_out"))}
     assert len(archdsl.import_weights(model, weights, source="official").loaded) == len(weights)
     assert model(table(2, 11, 6), table(2, 11, 3, seed=1)).isfinite().all()
 
@@ -159,7 +160,8 @@ def test_no_gradient_through_the_mean():
     ("pems03", 4, 512, 512), ("pems04", 4, 1024, 1024), ("pems07", 2, 512, 512), ("pems07_long", 4, 512, 512), ("pems08", 2, 512, 512),
     ("pems08_long", 4, 512, 512), ("flow_ecl", 2, 512, 2048), ("flow_traffic", 2, 512, 2048), ("flow_weather", 2, 512, 2048),
     ("informer_ecl", 2, 512, 2048), ("informer_traffic", 2, 512, 2048), ("informer_weather", 2, 512, 2048), ("reformer_ecl", 2, 512, 2048),
-    ("reformer_traffic", 2, 512, 2048), ("reformer_weather", 2, 512, 2048), ("partial_ecl", 2, 32, 64), ("partial_traffic", 2, 32, 64), ("partial_solar", 2, 32, 64),
+    ("reformer_traffic", 2, 512, 2048), ("reformer_weather", 2, 512, 2048),
+    ("partial_ecl", 2, 32, 64), ("partial_traffic", 2, 32, 64), ("partial_solar", 2, 32, 64),
 ])
 def test_counts(variant, depth, d, hidden):
     """The fact sheet's formula, at the horizons of each data set; multiplications are counted by hand for N series and C marks."""

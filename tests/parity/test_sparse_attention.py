@@ -84,7 +84,8 @@ def sample(kind: str, batch: int, length: int, **knobs):
     return model, torch.randn(batch, length, 12, dtype=F64, requires_grad=True)
 
 
-@pytest.mark.parametrize(("batch", "length", "factor", "mixed"), [(2, 9, 1, True), (1, 1, 1, False), (1, 2, 1, False), (2, 21, 2, False), (1, 5, 5, True)])
+@pytest.mark.parametrize(("batch", "length", "factor", "mixed"), [
+    (2, 9, 1, True), (1, 1, 1, False), (1, 2, 1, False), (2, 21, 2, False), (1, 5, 5, True)])
 def test_prob_sparse(batch, length, factor, mixed):
     """`mixed`: thuml/iTransformer (c2426e6) reads [heads, T, w] as [T, heads w]; Informer's own code turns the axes."""
     model, x = sample("Prob", batch, length, factor=factor, mixed=mixed)
