@@ -114,9 +114,9 @@ def _pull(block: _Block, g: Any, met: Any, grads: Any, db: Any, dc: Any) -> tupl
     shared = weights.sum(3)
     db.copy_((keys @ after.mT + shared.mT @ block.c).transpose(2, 3))
     dc.copy_((read @ met.mT + shared @ block.b).transpose(2, 3))
-    weights.mul_(scores.tril(-1)[:, :, :, None])  # of what a position wrote nothing fades where it is
-    between = of_start + (weights.sum(-1) - weights.sum(-2)).movedim(4, 2)
-    dlog = between.double().flip(2).cumsum(2).flip(2) + (of_end.cumsum(2) - of_end) + of_all[:, :, None]
+    ways = weights.mul_(scores.tril(-1)[:, :, :, None]).double()  # of what a position wrote nothing fades where it is
+    between = of_start + (ways.sum(-1) - ways.sum(-2)).movedim(4, 2)  # in float64, for most of it cancels in what follows
+    dlog = between.flip(2).cumsum(2).flip(2) + (of_end.cumsum(2) - of_end) + of_all[:, :, None]
     return torch.addcmul((pairs.mul_(scores[:, :, :, None]).mT @ g).movedim(4, 2), taken, block.end[..., None]), dlog
 
 
