@@ -1,26 +1,38 @@
 """Compiled specs against timm, transformers and spandrel: eager and torch.compile, forward and forward + backward, paired and interleaved.
 
-    python benchmarks/parity_speed.py [--pairs 15] [--threads 2] [--only vit,llama] [--batches 1,8] [--modes eager,compile] [--markdown FILE]
+    python benchmarks/parity_speed.py [--pairs 15] [--threads 2] [--only vit,llama] [--batches 1,8] [--modes eager,compile] [--minutes 9]
+                                      [--kept benchmarks/parity.json] [--again] [--markdown FILE]
 
 Each pair runs ours and the peer one after the other, in alternating order; the ratio is ours / peer pair by pair. Printed: the medians,
 the geometric mean of the ratios and the lower bound of its 95% confidence interval (Student's t on the logarithms). A bound above 1.02 means slower.
+
+It can be run in pieces: each row is kept in a file as soon as it is there, and is not measured again on the same machine with the same versions,
+threads and pairs (`--again`: it is). `--minutes`: no further model is begun after so many; the tables hold all rows that are kept.
 """
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import math
+import os
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
 
-import archdsl
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import archdsl
+from benchmarks.tables import Table, show
+
+ROOT = Path(__file__).resolve().parents[1]
 T95 = {5: 2.571, 7: 2.365, 10: 2.228, 12: 2.179, 15: 2.131, 20: 2.086, 30: 2.042}
 
 
@@ -100,6 +112,9 @@ def both(model: Any, x: torch.Tensor) -> None:
         p.grad = None
 
 
+PASSES: dict[str, Callable[[Any, torch.Tensor], None]] = {"forward": forward, "forward+backward": both}
+
+
 def clock(step: Callable[[Any, Any], None], model: Any, x: torch.Tensor) -> float:
     start = time.perf_counter()
     step(model, x)
@@ -123,37 +138,76 @@ def compare(ours: Any, peer: Any, x: torch.Tensor, step: Callable[[Any, Any], No
     return statistics.median(a), statistics.median(b), math.exp(mean), math.exp(mean - t * se)
 
 
+class Kept:
+    """The rows measured so far, in a file: those of one machine, with the same versions, threads and pairs."""
+
+    def __init__(self, path: Path, conditions: str):
+        self.path, self.conditions = path, conditions
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self.rows: dict[str, list[Any]] = found.get("rows", {}) if found.get("conditions") == conditions else {}
+
+    def add(self, key: tuple[str, ...], figures: tuple[float, ...]) -> None:
+        self.rows["; ".join(key)] = [*figures, f"{os.getloadavg()[0]:.1f}"]
+        self.path.write_text(json.dumps({"conditions": self.conditions, "rows": self.rows}, indent=1) + "\n", encoding="utf-8")
+
+    def tables(self) -> list[Table]:
+        order = {name: i for i, name in enumerate(MODELS)}
+        keys = sorted((tuple(k.split("; ")) for k in self.rows), key=lambda k: (order.get(k[0], 99), k[2] != "eager", int(k[1]), k[3]))
+        rows, logs = [], []
+        for key in keys:
+            mine, theirs, ratio, low, load = self.rows["; ".join(key)]
+            logs.append(math.log(ratio))
+            rows.append((*key, f"{mine * 1e3:.1f}", f"{theirs * 1e3:.1f}", f"{ratio:.3f}", f"{low:.3f}", load, "yes" if low <= 1.02 else "no"))
+        note = (f"{self.conditions}. Limits: a lower bound of 1.02 each, a geometric mean of 1.00; {len(rows)} of {len(MODELS) * 8} rows measured, "
+                f"geometric mean {math.exp(statistics.mean(logs)) if logs else math.nan:.3f}.")
+        header = ("model", "batch", "mode", "pass", "ours, ms", "peer, ms", "ratio", "lower 95%", "load", "within")
+        return [Table("Ours by the peer", note, header, rows)]
+
+
+def conditions(threads: int, pairs: int) -> str:
+    """The machine and what runs on it: rows of different ones do not belong into one table."""
+    from benchmarks.run import machine, versions
+
+    return f"{machine()}; {versions()}; {threads} threads, {pairs} pairs"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="parts of the models' names")
     parser.add_argument("--modes", default="eager,compile")
     parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--kept", type=Path, default=ROOT / "benchmarks" / "parity.json")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--markdown")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    rows = ["| model | batch | mode | pass | ours, ms | peer, ms | ratio | lower 95% |", "|---|---|---|---|---|---|---|---|"]
-    print(f"torch {torch.__version__}, {args.threads} threads, {args.pairs} pairs\n" + "\n".join(rows), flush=True)
-    logs = []
-    chosen = [row for row in MODELS.items() if any(part in row[0] for part in args.only.split(","))]
-    for (name, (make, make_peer, inputs)), batch, mode in product(chosen, map(int, args.batches.split(",")), args.modes.split(",")):
-        torch._dynamo.reset()
-        ours, peer, x = make(), make_peer(), inputs(batch)
-        for label, step in (("forward", forward), ("forward+backward", both)):
-            ours.train(step is both), peer.train(step is both)
-            a, b = (torch.compile(ours), torch.compile(peer)) if mode == "compile" else (ours, peer)
-            mine, theirs, ratio, low = compare(a, b, x, step, args.pairs)
-            logs.append(math.log(ratio))
-            rows.append(f"| {name} | {batch} | {mode} | {label} | {mine * 1e3:.1f} | {theirs * 1e3:.1f} | {ratio:.3f} | {low:.3f} |")
-            print(rows[-1], flush=True)
-    rows.append(f"\nGeometric mean of the ratios: {math.exp(statistics.mean(logs)):.3f}.")
-    print(rows[-1])
-    if args.markdown:
-        with open(args.markdown, "w") as f:
-            f.write("\n".join(rows) + "\n")
+    kept, begun = Kept(args.kept, conditions(args.threads, args.pairs)), time.monotonic()
+    chosen = [n for n in MODELS if any(part in n for part in args.only.split(","))]
+    for name, batch, mode in product(chosen, args.batches.split(","), args.modes.split(",")):
+        left = [p for p in PASSES if args.again or "; ".join((name, batch, mode, p)) not in kept.rows]
+        if left and (time.monotonic() - begun) / 60 < args.minutes:
+            measure(name, int(batch), mode, left, args.pairs, kept)
+    show(kept.tables())
+
+
+def measure(name: str, batch: int, mode: str, passes: list[str], pairs: int, kept: Kept) -> None:
+    """The rows of a model in one mode; each is kept when it is there."""
+    torch._dynamo.reset()
+    make, make_peer, inputs = MODELS[name]
+    ours, peer, x = make(), make_peer(), inputs(batch)
+    for label in passes:
+        step = PASSES[label]
+        for m in (ours, peer):
+            m.train(step is both)
+        a, b = (torch.compile(ours), torch.compile(peer)) if mode == "compile" else (ours, peer)
+        figures = compare(a, b, x, step, pairs)
+        kept.add((name, str(batch), mode, label), figures)
+        print(f"{name}, batch {batch}, {mode}, {label}: {figures[2]:.3f}, at least {figures[3]:.3f}", flush=True)
 
 
 if __name__ == "__main__":

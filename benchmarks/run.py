@@ -1,8 +1,10 @@
 """All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, parse, cost, build, first_step, norms, search, study,
-strategies, latency, supernet, sequence, parity; all of them when none is named.
+strategies, latency, supernet, sequence, parity; all of them when none is named. What follows `--` goes to the scripts:
+`python benchmarks/run.py parity -- --only vit,llama --minutes 9` (`-- --help` lists a script's options).
 
 Each part runs in a process of its own. What it prints goes to benchmarks/RESULTS.md with the machine, its load, versions and date; parts that did
-not run keep what they said before. Parity with timm and transformers takes half an hour on two cores, the others a few minutes.
+not run keep what they said before. Parity with timm and transformers takes about three hours on two cores, most of it compiling and eight
+images at a time, and may be run in pieces; the others take a few minutes.
 """
 from __future__ import annotations
 
@@ -65,17 +67,20 @@ def load() -> str:
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
-def run(part: str) -> str:
+def run(part: str, options: list[str]) -> str:
     """The section of a part."""
     before = load()
     script = f"benchmarks/{SCRIPTS.get(part, part)}.py"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "tables.md"
-        done = subprocess.run([sys.executable, script, "--markdown", str(out)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        done = subprocess.run([sys.executable, script, *options, "--markdown", str(out)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         if done.returncode:
             raise SystemExit(f"{script} failed")
+        if not out.exists():  # it was asked for its options
+            raise SystemExit(0)
         tables = out.read_text(encoding="utf-8")
-    return f"## {PARTS[part]}\n`python {script}`, {date.today()}, load before the start {before}, {versions()}.\n\n{tables.strip()}\n"
+    command = " ".join([f"python {script}", *options])
+    return f"## {PARTS[part]}\n`{command}`, {date.today()}, load before the start {before}, {versions()}.\n\n{tables.strip()}\n"
 
 
 def sections() -> dict[str, str]:
@@ -85,12 +90,13 @@ def sections() -> dict[str, str]:
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or list(PARTS)
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    wanted, options = sys.argv[1:at] or list(PARTS), sys.argv[at + 1:]
     unknown = [p for p in wanted if p not in PARTS]
     if unknown:
         raise SystemExit(f"no part is called {unknown[0]}; there are {', '.join(PARTS)}")
     for part in wanted:
-        section = run(part)
+        section = run(part, options)
         kept = sections()
         kept[PARTS[part]] = section
         text = [f"# Results\n\nWritten by `python benchmarks/run.py`. Machine: {machine()}.\n"]
