@@ -8,6 +8,7 @@ import torch
 from archdsl.diagnostics.model import ArchError
 from archdsl.printer import print_graph
 from archdsl.spec import Spec, loads
+from tests.fuzz.drive import runs
 
 INPUTS = "(x: [B = 2, T = 4, 8], n: int[B, T] in 0..<4, m: bool[B, T, 8])"
 
@@ -262,3 +263,9 @@ def test_a_first_application_that_nothing_reads():
     assert unread.elaborate().graph.hash == loads(head + " return g(x) }").elaborate().graph.hash
     closes(loads(head + " h = f(x)\n return f(g(x)) }"))
     assert list(unread.build().state_dict()) == ["f.up.weight", "f.up.bias"]
+
+
+def test_a_draw_that_nothing_reads():
+    """A loop carries it on in vain: with modules it is made, flat it is not, and the draws behind it are others. Alike, they give the same."""
+    sound = spec("y = dropout(x, 0.5)\nz = x\nlayers: for i in range(2) {\n z = dropout(Linear(8)(z) as f, 0.5)\n y = softcap(y, 30)\n}\nreturn z")
+    runs(sound.elaborate(), sound, None)
