@@ -82,6 +82,7 @@ class Flat:
         self._users: dict[Value, dict[int, Node]] = {}
         self._order: list[Node] | None = None  # until the next edit
         self._live: list[Node] | None = None
+        self._renamed: dict[tuple[int, str], tuple[Graph, Graph]] = {}
         known: dict[Value, Value] = {}
         self._enter(self.root, known, {})
         for node in self.nodes:
@@ -268,8 +269,11 @@ class Flat:
         """The block that a scope applies is called otherwise from here on: a LayerNorm that became an RMSNorm."""
         from archdsl.records import replace
 
-        applied = {name if k == scope.graph.name else k: n for k, n in scope.graph.applied.items()}
-        scope.graph = replace(scope.graph, name=name, applied=applied, doc="")
+        key = id(scope.graph), name
+        if key not in self._renamed:  # equal blocks stay one object
+            applied = {name if k == scope.graph.name else k: n for k, n in scope.graph.applied.items()}
+            self._renamed[key] = scope.graph, replace(scope.graph, name=name, applied=applied, doc="")
+        scope.graph = self._renamed[key][1]
         self.touch(scope)
 
     def retype(self) -> None:

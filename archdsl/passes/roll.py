@@ -12,7 +12,8 @@ from typing import Any
 from archdsl.dims import substitute
 from archdsl.elaborate.builder import Builder
 from archdsl.flatten import map_values, moved
-from archdsl.graph import Graph, Guard, Node, Value
+from archdsl.graph import Graph, Guard, Node, TensorType, Value
+from archdsl.passes.alike import form_of, static_owners
 from archdsl.passes.flat import Flat, Scope, ordered
 from archdsl.records import record, replace
 from archdsl.source import NOWHERE
@@ -75,6 +76,7 @@ class _Roll:
         self.needs: dict[int, dict[Any, None]] = {id(s): {} for s in self.scopes.values()}
         self.gives: dict[int, dict[Any, None]] = {id(s): {} for s in self.scopes.values()}
         self.done: dict[int, Rolled] = {}
+        self.built: dict[Any, Graph] = {}  # by form (alike.py)
         self.around: dict[int, list[Scope]] = {}
         self._items()
         self._flows()
@@ -142,6 +144,9 @@ class _Roll:
             for v in n.values:
                 self.made_in[v] = chain[0]
 
+    def type(self, key: Any) -> TensorType:
+        return self.flat.params[key[1]].type if isinstance(key, tuple) else key.type
+
     def key(self, v: Value) -> Any:
         return ("weight", v.node.attrs["path"]) if v.node.op == "param" else v
 
@@ -198,6 +203,12 @@ class _Roll:
             return Rolled(scope.graph, inputs, results)
         return None
 
+    def weights_of(self, scope: Scope) -> list[str]:
+        """The addresses of the weights that a body owns now: those that it had, in their order, then others."""
+        here = [a for path in (scope.path, *self.inside.get(id(scope), ())) for a in self.owned.get(path, ())]
+        first = {scope.prefix + p.path: i for i, p in enumerate(scope.graph.params)}
+        return sorted(here, key=lambda a: first.get(a, len(first)))
+
     def shared(self, graph: Graph) -> Graph:
         """One object for equal definitions."""
         return self.pool.setdefault((graph.hash, graph.name), graph)
@@ -213,18 +224,33 @@ class _Definition:
         self.active: set[int] = set()
 
     def run(self) -> Rolled:
-        inputs = self._inputs()
+        inputs, results = self._order(), self._results()
+        emitted = [self.roll.key(v) for v in self.scope.emits.values()]
+        form = form_of(self.roll, self.scope, list(inputs.items()), [*results, *emitted]) if self.scope.parent is not None else None
+        graph = self.roll.built.get(form) if form is not None else None
+        if graph is None:
+            graph = self._build(inputs, results)
+            if form is not None:
+                self.roll.built[form] = graph
+        return Rolled(graph, list(inputs), [*results, *emitted])
+
+    def _results(self) -> list[Any]:
+        """What it gives, emitted values aside."""
+        scope, roll = self.scope, self.roll
+        if scope.parent is None:
+            return [roll.key(v) for v in scope.outputs]
+        wanted = roll.gives[id(scope)]
+        emitted = {roll.key(v) for v in scope.emits.values()}
+        before = list(dict.fromkeys(map(roll.key, scope.outputs)))
+        return [k for k in before if k in wanted or k in roll.known] + [k for k in wanted if k not in before and k not in emitted]
+
+    def _build(self, inputs: dict[Any, str], results: list[Any]) -> Graph:
+        self._inputs(inputs)
         self._weights()
         for item in self.roll.own[id(self.scope)]:
             self._item(item)
         self._static_owners()
         scope, source = self.scope, self.scope.graph
-        wanted = self.roll.gives[id(scope)] if scope.parent is not None else dict.fromkeys(map(self.roll.key, scope.outputs))
-        emitted = [self.roll.key(v) for v in scope.emits.values()]
-        before = list(dict.fromkeys(map(self.roll.key, scope.outputs)))
-        results = [k for k in before if k in wanted or k in self.roll.known] + [k for k in wanted if k not in before and k not in emitted]
-        if scope.parent is None:
-            results = [self.roll.key(v) for v in scope.outputs]
         for address, v in scope.emits.items():
             if address not in self.builder.emits:
                 self.builder.emit(address, self.value(self.roll.key(v)), v.node.span)
@@ -238,35 +264,35 @@ class _Definition:
         self.builder.knobs.update(source.knobs)
         names = source.output_names if len(results) == len(source.outputs) else ()
         graph = self.builder.finish(source.name, tuple(map(self.value, results)), names=names, doc=source.doc, span=source.span)
-        graph = self.roll.shared(graph) if scope.parent is not None else graph
-        return Rolled(graph, inputs, [*results, *emitted])
+        return self.roll.shared(graph) if scope.parent is not None else graph
 
     # ---------------------------------------------------------------- inputs and weights
-    def _inputs(self) -> list[Any]:
+    def _order(self) -> dict[Any, str]:
+        """What comes in, with the names of the inputs: those that it had, in their order, then others."""
         scope, roll = self.scope, self.roll
         if scope.parent is None:
-            for v in scope.inputs:
-                self.local[v] = self.builder.input(v.node.attrs["name"], v.type, v.node.span)
-                self.waiting.pop(id(v.node), None)
-            return list(scope.inputs)
+            return {v: v.node.attrs["name"] for v in scope.inputs}
         formals: dict[Any, str] = {}
         for formal, actual in zip(scope.graph.inputs, scope.inputs):
             formals.setdefault(roll.key(actual), formal.node.attrs["name"])
         needed = roll.needs[id(scope)]
         order = [k for k in formals if k in needed] + [k for k in needed if k not in formals]
-        for k in order:
-            type = roll.flat.params[k[1]].type if isinstance(k, tuple) else k.type
-            hint = k[1].rpartition(".")[2] if isinstance(k, tuple) else k.node.result_name(k.index)
-            span = scope.call.span if scope.call is not None else NOWHERE
-            self.local[k] = self.builder.input(formals.get(k) or hint or "x", type, span)
-        return order
+        return {k: formals.get(k) or (k[1].rpartition(".")[2] if isinstance(k, tuple) else k.node.result_name(k.index)) or "x" for k in order}
+
+    def _inputs(self, order: dict[Any, str]) -> None:
+        scope, roll = self.scope, self.roll
+        for k, name in order.items():
+            if scope.parent is None:
+                self.local[k] = self.builder.input(name, k.type, k.node.span)
+                self.waiting.pop(id(k.node), None)
+            else:
+                span = scope.call.span if scope.call is not None else NOWHERE
+                self.local[k] = self.builder.input(name, roll.type(k), span)
 
     def _weights(self) -> None:
         """The weights that this body owns: those that it had, in their order, then those that moved here."""
         scope, flat = self.scope, self.roll.flat
-        first = [scope.prefix + p.path for p in scope.graph.params]
-        here = [a for path in (scope.path, *self.roll.inside.get(id(scope), ())) for a in self.roll.owned.get(path, ())]
-        for address in sorted(here, key=lambda a: first.index(a) if a in first else len(first)):
+        for address in self.roll.weights_of(scope):
             param = flat.params[address]
             old = flat.owner[address]
             between = old[len(scope.prefix):] if old != scope.path else ""
@@ -275,9 +301,8 @@ class _Definition:
 
     def _static_owners(self) -> None:
         """Blocks that own weights and are applied nowhere, as they were."""
-        called = {n.attrs["path"] for n in self.scope.graph.nodes if n.op == "call"}
-        for path, child in self.scope.graph.children.items():
-            if path not in called and path not in self.builder.children and all(
+        for path, child in static_owners(self.scope.graph):
+            if path not in self.builder.children and all(
                     self.roll.owner.get(f"{self.scope.prefix}{path}.{a}", "").startswith(self.scope.prefix + path) for a, _ in child.parameters()):
                 self.builder.adopt(path, child, child.span)
 
@@ -287,9 +312,9 @@ class _Definition:
         if key in self.local:
             return self.local[key]
         if isinstance(key, tuple):
-            type = self.roll.flat.params[key[1]].type
-            node = self.builder.add("param", (), {"path": key[1][len(self.scope.prefix):]}, (type,), self.roll.flat.params[key[1]].span,
-                                    key[1].rpartition(".")[2])
+            address = key[1]
+            node = self.builder.add("param", (), {"path": address[len(self.scope.prefix):]}, (self.roll.type(key),),
+                                    self.roll.flat.params[address].span, address.rpartition(".")[2])
             self.local[key] = Value(node)
             return self.local[key]
         made = self.roll.made_in[key]
