@@ -118,6 +118,7 @@ class Session:
         self.weights: dict[int, tuple[Any, tuple[int, int]]] = {}
         self.long: dict[int, tuple[Any, Any]] = {}
         self.memo: dict[Any, Any] = {}
+        self.applications: dict[Any, Any] = {}  # of ops, by form: which arguments are operands, attributes, result types
         self.keys: dict[Any, int] = {}
         self.inline_sites: set[int] = set()
         self.depth = 0

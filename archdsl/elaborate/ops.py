@@ -77,9 +77,18 @@ def parameters(name: str) -> tuple[Parameter, ...]:
 def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, Any], span: Span, spans: dict[Any, Span] | None = None,
              label: str = "") -> Any:
     """One op node; returns its Value, or a tuple for several results, or an InitExpr where an initialiser is being written."""
+    session = frame.session
+    session.step(span)
+    form = _form(frame, name, args, named)
+    if form is not None and form in session.applications:
+        places, attrs, types = session.applications[form]
+        given = (*args, *named.values())
+        if types is None:
+            return given[places[0]]
+        node = frame.builder.add(name, tuple([given[p] if p.__class__ is int else p[0] for p in places]), dict(attrs), types, span, label)
+        return Value(node) if len(types) == 1 else node.values
     op = find(name)
     assert op is not None, name
-    frame.session.step(span)
     params = parameters(name)
     spans = spans or {}
     values = _arguments(frame, op, params, args, named, span, spans)
@@ -92,8 +101,11 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
         _needs_tensor(op, values, span, spans)
     _need_tensors(op, params, values, span, spans)
     types = infer(frame, op, values, span, spans)
-    if op.keeps and _unchanged(values[params[0].name], types[0]):
-        return values[params[0].name]
+    at = {id(v): i for i, v in enumerate((*args, *named.values())) if v.__class__ is Value} if form is not None else {}
+    if op.keeps and _unchanged(first := values[params[0].name], types[0]):
+        if form is not None:
+            session.applications[form] = (at[id(first)],), {}, None
+        return first
     operands: list[Any] = []
     attrs: dict[str, Any] = {}
     for p in params:
@@ -102,8 +114,45 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
             operands.append(value if type(value) is Value and not frame.dtype else _operand(frame, value, span))
         else:
             attrs[p.name] = value if type(value) in ATOMS else _attribute(value)
-    node = frame.builder.add(name, tuple(operands), attrs, types, span, label)
+    if form is not None:
+        session.applications[form] = tuple([at[id(v)] if v.__class__ is Value else (v,) for v in operands]), attrs, types
+    node = frame.builder.add(name, tuple(operands), dict(attrs), types, span, label)
     return Value(node) if len(types) == 1 else node.values
+
+
+def _form(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """What the result types and the attributes of an application depend on: its tensors by type, all else by value, and what is known of run-time
+    sizes. None where that is more: initialisers, lists of tensors, what differs from pass to pass of a loop."""
+    if frame.dtype or frame.init or name == "identity":
+        return None
+    parts: list[Any] = [name, frame.session.known]
+    for v in args:
+        part = v.node.types[v.index] if v.__class__ is Value else _plain(v)
+        if part is MISSING:
+            return None
+        parts.append(part)
+    for k, v in named.items():
+        part = v.node.types[v.index] if v.__class__ is Value else _plain(v)
+        if part is MISSING:
+            return None
+        parts += (k, part)
+    return tuple(parts)
+
+
+def _plain(value: Any) -> Any:
+    """A value without tensors as a key that tells 1, 1.0 and true apart; MISSING for any other."""
+    kind = value.__class__
+    if kind is int or kind is str or kind is Dim:
+        return value
+    if kind is tuple:
+        parts = [_plain(v) for v in value]
+        return MISSING if MISSING in parts else tuple(parts)
+    if kind is float:
+        return kind, repr(value)
+    if kind is Mask:
+        args = _plain(value.args)
+        return MISSING if args is MISSING else (kind, value.kind, args)
+    return (kind, value) if kind is Fraction or kind is bool or value is None else MISSING
 
 
 def _unchanged(first: Any, type: TensorType) -> bool:

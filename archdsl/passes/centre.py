@@ -120,7 +120,7 @@ class _Stream:
 
     def __init__(self, edit: Edit, stream: Stream, compress: bool, evaluation: bool):
         self.edit, self.stream, self.compress, self.evaluation = edit, stream, compress, evaluation
-        self.made: list[Value] = []
+        self.made: dict[Value, None] = {}  # in order
         self.narrow: dict[Value, int] = dict(stream.values)
 
     def run(self) -> list[Value]:
@@ -133,7 +133,7 @@ class _Stream:
         if self.compress:
             for v, axis in self.narrow.items():
                 narrow(self.edit, v, axis, self.stream.size)
-        return list(dict.fromkeys(self.made))
+        return list(self.made)
 
     def _gains(self) -> None:
         """γ · f(x) first: a gain behind a recentred map would bring the mean back."""
@@ -144,7 +144,7 @@ class _Stream:
             done = fold_gain(self.edit, v.node)
             if isinstance(done, Blocked):
                 continue
-            self.made += done
+            self.made.update(dict.fromkeys(done))
             y = known[1]
             again = stream_of(self.edit, y, known[2], self.evaluation, stages(self.edit))
             self.stream.values, self.stream.writers = again.values, again.writers
@@ -158,7 +158,7 @@ class _Stream:
         found = readers(edit, Value(n), axis, shift=bias is not None)
         if not isinstance(found, Blocked) and (weight is not None or bias is not None):
             for u in found[0]:
-                self.made += scale_columns(edit, u, weight, bias)
+                self.made.update(dict.fromkeys(scale_columns(edit, u, weight, bias)))
             weight = bias = None
         scope = edit.scope(n)
         if scope.graph.name == "LayerNorm":
@@ -195,7 +195,8 @@ class _Stream:
         last = edit.add("slice", weight, items=(WHOLE, ("slice", d - 1, None, None)), at=u)
         new = edit.add("sub", first, last, at=u)
         edit.set(u, u.args[0], new, *u.args[2:])
-        self.made = [v for v in self.made if v != weight] + [new]
+        self.made.pop(weight, None)
+        self.made[new] = None
 
     # ------------------------------------------------------------ writers
     def _writer(self, v: Value, axis: int) -> None:
@@ -220,9 +221,9 @@ class _Stream:
         new = edit.add("sub", v, edit.add("mean", v, axis=axis, keep=True, at=at), at=at)
         if self.compress:
             new = cut(edit, new, axis, self.stream.size, at)
-        self.made = [m for m in self.made if m != v]
+        self.made.pop(v, None)
         if expression:
-            self.made.append(new)
+            self.made[new] = None
         return new
 
     def _at_run_time(self, v: Value, axis: int) -> None:

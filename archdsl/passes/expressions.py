@@ -40,10 +40,10 @@ def leaves(value: Value) -> list[str]:
     return list(dict.fromkeys(n.attrs["path"] for n in below(value.node) if n.op == "param"))
 
 
-def below(node: Node) -> Iterator[Node]:
-    """A node and all that it is computed from."""
+def below(*nodes: Node) -> Iterator[Node]:
+    """Nodes and all that they are computed from."""
     seen: set[int] = set()
-    stack = [node]
+    stack = [*reversed(nodes)]
     while stack:
         n = stack.pop()
         if id(n) not in seen:
@@ -78,15 +78,9 @@ def leave_weights(flat: Flat, values: list[Value]) -> dict[str, Value]:
 
 def _read_directly(flat: Flat, stage: dict[int, int], wanted: set[Value]) -> set[str]:
     """Weights that data still reads once the wanted expressions are gone."""
-    out: set[str] = set()
-    for n in flat.live():
-        if stage[id(n)] == DATA or n.op == "update":
-            for v in n.operands():
-                if v not in wanted:
-                    out.update(leaves(v) if stage[id(v.node)] == WEIGHT else ())
-            if n.op == "update":
-                out.add(n.attrs["path"])
-    return out | {a for v in (*flat.outputs, *flat.root.emits.values()) if v not in wanted and stage[id(v.node)] == WEIGHT for a in leaves(v)}
+    read = [v for n in flat.live() if stage[id(n)] == DATA or n.op == "update" for v in n.operands()]
+    read = [v.node for v in (*read, *flat.outputs, *flat.root.emits.values()) if stage[id(v.node)] == WEIGHT and v not in wanted]
+    return {n.attrs["path"] for n in below(*read) if n.op == "param"} | {n.attrs["path"] for n in flat.live() if n.op == "update"}
 
 
 def common(scopes: list[Scope]) -> Scope:

@@ -82,6 +82,7 @@ class Flat:
         self._users: dict[Value, dict[int, Node]] = {}
         self._order: list[Node] | None = None  # until the next edit
         self._live: list[Node] | None = None
+        self._edited: dict[int, Node] = {}  # since types were inferred; the nodes too, so that no other gets the id
         self._renamed: dict[tuple[int, str], tuple[Graph, Graph]] = {}
         known: dict[Value, Value] = {}
         self._enter(self.root, known, {})
@@ -241,6 +242,7 @@ class Flat:
             self._users.get(v, {}).pop(id(node), None)
         node.args = args
         node.attrs = {**node.attrs, **attrs}
+        self._edited[id(node)] = node
         self._count(node)
         self._changed()
         self.touch(self.home[id(node)])
@@ -277,21 +279,25 @@ class Flat:
         self.touch(scope)
 
     def retype(self) -> None:
-        """Infers the types of all nodes again, in order, from those of weights and inputs."""
+        """Infers types again, in order, from those of weights and inputs: of nodes that were edited, or read one whose type is another now."""
+        other: set[int] = set()
         for node in self.order():
             if node.op == "param":
                 types = (self.params[node.attrs["path"]].type,)
-            elif find(node.op) is None:
+            elif find(node.op) is None or id(node) not in self._edited and not any(id(v.node) in other for v in node.operands()):
                 continue
             else:
                 types = self.infer(node.op, node.args, node.attrs)
             if types != node.types:
                 node.types = types
+                other.add(id(node))
                 self.touch(self.home[id(node)])
+        self._edited.clear()
 
     def _insert(self, node: Node, scope: Scope) -> None:
         self.nodes.append(node)
         self.home[id(node)] = scope
+        self._edited[id(node)] = node
         self._count(node)
         self._changed()
         self.touch(scope)
