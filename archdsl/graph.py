@@ -18,6 +18,8 @@ try:
 except ImportError:
     from hashlib import blake2b
 
+HOLDING = frozenset(("call", "phase", "scan"))
+"""Kinds of nodes whose attributes hold graphs."""
 FLOATS = ("float", "f64", "f32", "bf16", "f16")
 """`float` is the model's dtype, chosen at build; the others are pinned (a minimum: f32 widens to f64 in a float64 build)."""
 
@@ -264,7 +266,7 @@ class Graph:
     @cached_property
     def node_count(self) -> int:
         """How many nodes it has written out, each called graph as often as it is called."""
-        inside = sum(g.node_count for n in self.nodes for g in n.attrs.values() if isinstance(g, Graph))
+        inside = sum([g.node_count for n in self.nodes if n.op in HOLDING for g in n.attrs.values() if isinstance(g, Graph)])
         return len(self.nodes) + inside
 
     @cached_property

@@ -80,21 +80,22 @@ def type_text(type: tree.Type) -> str:
     return getattr(type, "name", None) or type.__class__.__name__
 
 
-def try_convert(frame: Frame, value: Any, type: tree.Type) -> tuple[bool, Any]:
-    """Whether the value fits a type, and the value as that type takes it."""
-    if isinstance(type, tree.NameType):
+def try_convert(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
+    """Whether the value fits a type (a tree.Type), and the value as that type takes it."""
+    kind = type.__class__
+    if kind is tree.NameType:
         return _convert_named(frame, value, type.name)
-    if isinstance(type, tree.OptionalType):
+    if kind is tree.OptionalType:
         return (True, None) if value is None else try_convert(frame, value, type.item)
-    if isinstance(type, tree.UnionType):
+    if kind is tree.UnionType:
         for option in type.options:
             ok, result = try_convert(frame, value, option)
             if ok:
                 return True, result
         return False, None
-    if isinstance(type, tree.LiteralType):
+    if kind is tree.LiteralType:
         return value == type.value, value
-    if isinstance(type, (tree.ListType, tree.TupleType)):
+    if kind is tree.ListType or kind is tree.TupleType:
         return _convert_list(frame, value, type)
     return not isinstance(value, Value), value
 
@@ -105,9 +106,11 @@ def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
     if isinstance(type, tree.TupleType):
         kinds = type.items
     else:
-        kinds = (type.item,) * len(value)
         if type.length is not None and evaluate(frame, type.length) != len(value):
             return False, None
+        if type.item.__class__ is tree.NameType and type.item.name == "int" and all(v.__class__ is int for v in value):
+            return True, value  # at sight: most lists are of sizes
+        kinds = (type.item,) * len(value)
     if len(kinds) != len(value):
         return False, None
     parts = [try_convert(frame, v, k) for v, k in zip(value, kinds)]

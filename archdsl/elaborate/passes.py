@@ -152,11 +152,12 @@ def _is_function(frame: Frame, name: str) -> bool:
 
 def is_plain(value: Any) -> bool:
     """Numbers, strings, sizes, none, and lists and records of them: what holds no tensor and no block."""
+    kind = value.__class__
+    if kind in PLAIN:
+        return True
     if is_list(value):
         return all(map(is_plain, value))
-    if type(value) is RecordValue:
-        return all(is_plain(v) for _, v in value.items)
-    return type(value) in PLAIN
+    return kind is RecordValue and all(is_plain(v) for _, v in value.items)
 
 
 def numbers(frame: Frame, found: Plan) -> tuple[Any, ...] | None:
