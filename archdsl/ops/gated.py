@@ -38,7 +38,7 @@ def _scores(q, k, decay, before):
     if decay is None:
         return (q @ k.mT).tril(-1 if before else 0), q, k, None
     total = torch.exp(decay)
-    scores = (q.new_zeros(*q.shape[:-1], 1) if before else (q * k).sum(-1, keepdim=True))[..., None]
+    scores = (q.new_zeros(*k.shape[:-1], 1) if before else (q * k).sum(-1, keepdim=True))[..., None]
     q = q if before else q * total
     half = 1
     while half < q.shape[-2]:
@@ -244,9 +244,8 @@ def dplr_delta_rule(q, k, v, a, b, decay, memory, *, scale=1):
 def _dplr_block(block, memory):
     """`read`: what each position reads at a, which depends on what earlier ones read: a triangular system for each chunk."""
     q, k, v, a, b, decay = block
-    through_b, from_start, b_left, _ = _scores(a, b, decay, True)
+    (through_b, through_k), (from_start,), (b_left, k_left), _ = _scores(a[None], torch.stack([b, k]), decay[None], True)
     end = torch.exp(decay.sum(-2))[..., None]
-    through_k, _, k_left, _ = _scores(a, k, decay, True)
     wanted = torch.cat([through_k @ v, from_start], -1)
     own, of_memory = torch.linalg.solve_triangular(-through_b, wanted, upper=False, unitriangular=True).split([v.shape[-1], a.shape[-1]], -1)
     met, read = [], []
@@ -254,8 +253,7 @@ def _dplr_block(block, memory):
         met.append(memory)
         read.append(first + more @ memory)
         memory = kept * memory + added + by_read @ read[-1]
-    of_k, queries, _, _ = _scores(q, k, decay, False)
-    of_b, _, _, _ = _scores(q, b, decay, False)
+    (of_b, of_k), (queries,), _, _ = _scores(q[None], torch.stack([b, k]), decay[None], False)
     return of_k @ v + of_b @ torch.stack(read, -3) + queries @ torch.stack(met, -3), memory
 
 
