@@ -61,14 +61,22 @@ def _try(elaborate: Any, found: Collector) -> bool:
     return True
 
 
-def _in_variant(spec: Spec, name: str) -> None:
-    """Elaborates a variant; a fault elsewhere in the text says which variant it is of."""
+def _in_variant(spec: Spec, name: str, found: Collector) -> None:
+    """Elaborates a variant; a fault elsewhere in the text says which variant it is of. Where the model has a fault at its defaults, those in the
+    variant's own text are told alone."""
+    spec.failed.add(name)
     try:
         _packs(spec.elaborate(name))
     except ArchError as e:
-        own = spec.variants[name].decl.span
-        inside = [d.span.source is own.source and own.start <= d.span.start < own.end for d in e.diagnostics]
-        raise ArchError(*(d if i else replace(d, notes=(*d.notes, f"in the variant `{name}`")) for d, i in zip(e.diagnostics, inside))) from None
+        own, before = spec.variants[name].decl.span, tuple(found.found)
+        for d in e.diagnostics:
+            if d.span.source is own.source and own.start <= d.span.start < own.end:
+                for own_fault in (d,) if None not in spec.failed else independent(before, [d], names=True):
+                    found.add(own_fault)
+            elif None not in spec.failed or d.code == "A0602":
+                found.add(replace(d, notes=(*d.notes, f"in the variant `{name}`")))
+        return
+    spec.failed.discard(name)
 
 
 def _packs(made: Elaborated) -> None:
@@ -81,7 +89,7 @@ def _packs(made: Elaborated) -> None:
 
 def _sound_model(spec: Spec, found: Collector) -> None:
     _packs(spec.elaborate())
-    spec.broken = False
+    spec.failed.discard(None)
     from archdsl.spaces import default_domains
 
     for d in default_domains(spec):
@@ -106,20 +114,18 @@ def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
 def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None) -> None:
     for d in record_defaults(module, session):
         found.add(d)
-    sound: list[Spec] = []
     for spec in models.values():
-        spec.broken = True
+        spec.failed.add(None)
         if not _try(lambda: _sound_model(spec, found), found):  # noqa: B023
             return
-        if not spec.broken:
-            sound.append(spec)
     try:
         known = known_variants(module, models, session)
     except ArchError as e:
         found.add(e)
         return
-    for spec, name in [(s, name) for s in sound for name in known if name in s.variants]:
-        if not _try(lambda: _in_variant(spec, name), found):  # noqa: B023
+    for spec, name in [(s, name) for s in models.values() for name in known if name in s.variants]:
+        _in_variant(spec, name, found)
+        if len(found.found) >= MAX_FOUND or any(d.code == "A0602" for d in found.found):
             break
     if not found.found:
         for variant in (None, *known):
@@ -133,17 +139,17 @@ def _on_models(module: Module, d: Diagnostic) -> bool:
 
 
 def _hold_against(module: Module, models: dict[str, Spec], found: Collector, kept: Kept | None) -> None:
-    """What claims, spaces and foreign names say of models, when all of them could be elaborated."""
+    """What claims, spaces and foreign names say of the models and variants that could be elaborated."""
     from archdsl.claims import check_claims
     from archdsl.names import check_names
     from archdsl.spaces import check_spaces
 
     before = tuple(found.found)
-    if any(spec.broken for spec in models.values()) or any(d.code != "A0407" for d in before):
+    if any(d.code == "A0602" for d in before):
         return
     try:
         faults = [check(module, models) for check in (check_claims, check_spaces)] + [check_names(module, models, kept)]
-    except ArchError:  # of a variant with a fault, that has been told
+    except ArchError:  # variants that cannot be read, which has been told
         return
     for d in independent(before, [d for some in faults for d in some[:MAX_FOUND]], names=True):
         found.add(d)

@@ -61,11 +61,16 @@ def _of_span(d: tree.Space) -> Span:
 
 
 def default_domains(spec: Spec) -> Iterator[Diagnostic]:
-    """A0407 for each knob of a model whose default lies outside of its domain, and what is wrong with the domains."""
+    """A0407 for each knob of a model whose default lies outside of its domain, and what is wrong with the domains. Of one whose domain is computed
+    from such a knob nothing is said."""
+    outside_of: set[str] = set()
     for knob in spec.knobs.values():
+        if knob.domain is not None and not outside_of.isdisjoint(re.findall(r"\w+", knob.domain.span.text)):
+            continue
         if knob.allowed is not None and knob.allowed.fault:
             yield from knob.allowed.fault
         elif knob.allowed is not None and not knob.allowed.contains(knob.default):
+            outside_of.add(knob.address)
             yield from outside(knob).diagnostics
 
 
@@ -73,7 +78,7 @@ def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
     """Defaults that lie outside their own domain, spaces of nothing, limits that cannot be read at the defaults (`resolve` has read their names)."""
     found = Collector()
     for spec in models.values():
-        for fault in default_domains(spec):
+        for fault in default_domains(spec) if None not in spec.failed else ():
             found.add(fault)
     seen: dict[tuple[str, str], Span] = {}
     for d in module.tree.decls:
@@ -94,7 +99,7 @@ def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
                 )
             )
         seen.setdefault((d.model, d.name), d.span)
-        for limit in d.items:
+        for limit in d.items if None not in models[d.model].failed else ():
             try:
                 _check_limit(models[d.model], limit)
             except ArchError as fault:

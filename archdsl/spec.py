@@ -38,7 +38,7 @@ class Spec:
     def __init__(self, module: Module, decl: tree.Model, path: str, models: dict[str, Spec], session: Session, kept: Kept | None = None):
         self.module, self.decl, self.path, self.models, self.session = module, decl, path, models, session
         self.name, self.doc, self.kept = decl.name, decl.doc, kept
-        self.broken = False  # a check found a fault in it at its defaults
+        self.failed: set[str | None] = set()  # variants in which a check found a fault, None for the defaults
         self._made: dict[Any, Elaborated] = {}
         self._transformed: dict[tuple[int, str | None], tuple[Elaborated, Elaborated]] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -63,6 +64,8 @@ def check_claims(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
     for claim in _claims(module, models):
         from archdsl.claims.evaluate import Evaluation
 
+        if claim.model not in models or not models[claim.model].failed.isdisjoint((None, claim.variant, *re.findall(r"\w+", claim.text))):
+            continue
         try:
             Evaluation(models[claim.model], claim).check()
         except ArchError as fault:

@@ -42,7 +42,8 @@ def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], kno
     chosen = set_here or candidates
     if not chosen:
         return None
-    name, o, span = next((c for c in chosen if _small(d, knobs[c[0]], c)), chosen[0])
+    near = [c for c in chosen if _small(d, knobs[c[0]], c)] or chosen
+    name, o, span = min(near, key=lambda c: _evenness(knobs[c[0]], c))
     if span == d.span:
         return None
     label = f"`{name}` is {span.text}"
@@ -51,9 +52,11 @@ def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], kno
     knob, value = knobs[name], _number(knobs[name], o)
     # one fault has one place: what a label said of the first place is said there
     rest = tuple(x for x in d.labels if x.span != span)
-    fixes = _fixes(d, value, knob, span)
+    every = _fixes(d, value, knob, span)
+    fixes = every[:3]
     help = tuple(h for h in d.help if not (fixes and " divide " in h))
-    return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *rest), help=help, fixes=fixes), span
+    return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *rest), help=help, fixes=fixes,
+                   rivals=every[3:]), span
 
 
 def _number(knob: Knob, o: Override | None) -> Any:
@@ -64,6 +67,12 @@ def _small(d: Diagnostic, knob: Knob, candidate: tuple[str, Override | None, Spa
     """Whether a small change of the number makes the division exact: of two numbers, the one that is further off is hardly the slip."""
     value = _number(knob, candidate[1])
     return any(n != value and abs(n - value) < value / 2 for n in _near(d, value))
+
+
+def _evenness(knob: Knob, candidate: tuple[str, Override | None, Span]) -> int:
+    """How often a number can be halved: widths and numbers of heads can, so that of several the one that cannot is the slip."""
+    value = _number(knob, candidate[1])
+    return (value & -value).bit_length() if type(value) is int and value > 0 else 0
 
 
 def _written(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], knobs: dict[str, Knob]) -> Iterator[tuple[str, Override | None, Span]]:
@@ -130,7 +139,7 @@ def _fixes(d: Diagnostic, value: Any, knob: Knob, span: Span) -> tuple[Fix, ...]
     near = _near(d, value)
     inside: Any = knob.allowed if isinstance(knob.allowed, Domain) and not knob.allowed.fault else None
     near.sort(key=lambda n: (inside is not None and not inside.contains(n), abs(n - value), -n))
-    return tuple(Fix(f"replace by `{n}`", ((span, str(n)),)) for n in near if n != value)[:3]
+    return tuple(Fix(f"replace by `{n}`", ((span, str(n)),)) for n in near if n != value)
 
 
 def _near(d: Diagnostic, value: Any) -> list[int]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from archdsl.diagnostics.distance import distance
 from archdsl.diagnostics.model import Fix
 from archdsl.source import Span
 
@@ -81,7 +82,9 @@ def nearest_help(name: str, names: Iterable[str], span: Span | None) -> tuple[tu
     close = nearest(name, names)
     if not close or span is None:
         return did_you_mean(name, close), ()
-    return did_you_mean(name, close) if len(close) > 1 else (), (Fix(f"replace by `{close[0]}`", ((span, close[0]),)),)
+    far = distance(name, close[0])
+    alike = [n for n in close if n == close[0] or far == 1 == distance(name, n)]
+    return did_you_mean(name, close) if len(close) > 1 else (), tuple(Fix(f"replace by `{n}`", ((span, n),)) for n in alike)
 
 
 def mend(name: str, names: Iterable[str], span: Span | None, otherwise: tuple[str, ...] | str = ()) -> dict[str, Any]:
@@ -94,10 +97,10 @@ def mend(name: str, names: Iterable[str], span: Span | None, otherwise: tuple[st
 
 def rivals(name: str, names: Iterable[str], fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
     """The other near names, in the place of the nearest."""
-    if len(fixes) != 1:
+    if not fixes:
         return ()
     span = fixes[0].edits[0][0]
-    return tuple(Fix(f"replace by `{c}`", ((span, c),)) for c in nearest(name, names)[1:3])
+    return tuple(Fix(f"replace by `{c}`", ((span, c),)) for c in nearest(name, names)[len(fixes) : 3])
 
 
 def place_of(name: str, span: Span | None) -> Span | None:

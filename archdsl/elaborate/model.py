@@ -176,15 +176,15 @@ def header(module: Module, decl: tree.Model, settings: tuple[Setting, ...], sess
 
 
 def _caused(frame: Frame, knobs: dict[str, Knob], make: Callable[[], T]) -> T:
-    """A fault of a body whose own default lies outside of its domain follows from that: the domain is told instead. A broken rule is told where
-    its number is written."""
+    """A fault of a body whose own default lies outside of its domain follows from that: the domain is told instead, but of a variant, which may
+    leave it. A broken rule is told where its number is written."""
     try:
         return make()
     except ArchError as e:
         odd = [k for k in knobs.values() if k.value is k.default and (a := k.allowed) is not None and not a.fault and not a.contains(k.default)]
         if any(d.code == "A0602" for d in e.diagnostics):
             raise
-        if odd:
+        if odd and not frame.overrides:
             raise ArchError(*(d for k in odd for d in outside(k).diagnostics)) from None
         from archdsl.elaborate.blame import blamed
 

@@ -9,7 +9,7 @@ from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.headers import signature
 from archdsl.elaborate.hints import nearest_help
-from archdsl.elaborate.values import BlockRef, Builtin, FnRef, InitRef, OpRef, RecordRef, UserOp
+from archdsl.elaborate.values import BlockRef, Builtin, FnRef, InitRef, OpRef, RecordRef, UserOp, describe
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -17,9 +17,14 @@ OPEN = frozenset(("collect", "bank", "routed"))
 """Words that look at their arguments themselves."""
 
 
+LITERALS: dict[str, tuple[type, ...]] = {"int": (tree.Bool, tree.Str), "float": (tree.Bool, tree.Str), "bool": (tree.Number, tree.Str),
+                                         "str": (tree.Number, tree.Bool)}
+"""Type of a parameter -> literals that it does not take."""
+
+
 class Callee:
     """What a call is held against: parameters in order as (name, required), how messages call it, and what they show beside it.
-    `other`: names of a block's other list."""
+    `other`: names of a block's other list; `types`: of those parameters that take a number, a truth value or a text."""
 
     def __init__(
         self,
@@ -31,9 +36,30 @@ class Callee:
         any_more: bool = False,
         hint: str = "",
         other: frozenset[str] = frozenset(),
+        types: dict[str, str] | None = None,
     ):
-        self.other = other
+        self.other, self.types = other, types or {}
         self.what, self.params, self.kind, self.labels, self.notes, self.any_more, self.hint = what, params, kind, labels, notes, any_more, hint
+
+
+def misfits(callee: Callee, args: tuple[tree.Arg, ...]) -> Iterator[ArchError]:
+    """A0204 for literals of another type, which is so in a branch that no variant takes as well."""
+    if not callee.types:
+        return
+    for i, a in enumerate(args):
+        if a.spread or type(a.value) is tree.Rest:
+            return
+        name = a.name or (callee.params[i][0] if i < len(callee.params) else "")
+        wanted = callee.types.get(name)
+        if wanted is not None and type(a.value) in LITERALS[wanted]:
+            said, text = _said(a.value), a.value.span.text
+            instead = {"0": "false", "1": "true"}.get(text) if wanted == "bool" else text[1:-1] if text[1:-1].isdigit() and wanted != "str" else None
+            yield error("A0204", f"`{name}` is of type {wanted}, not {said}", a.value.span, f"this is {said}",
+                        fixes=(Fix(f"replace by `{instead}`", ((a.value.span, instead),)),) if instead else ())
+
+
+def _said(node: tree.Expr) -> str:
+    return describe(node.value if isinstance(node, (tree.Number, tree.Str, tree.Bool)) else node)
 
 
 def faults(callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int = 0, given: frozenset[str] = frozenset()) -> Iterator[ArchError]:
@@ -152,6 +178,7 @@ def callee(target: Any) -> Callee | None:
             any_more=len(params) < len(target.decl.params),
             hint="tensors stand in a second list: `Block(arguments)(x)`",
             other=frozenset(p.name for p in target.decl.inputs if not p.rest),
+            types={p.name: p.type.name for p in params if isinstance(p.type, tree.NameType) and p.type.name in LITERALS},
         )
     if isinstance(target, FnRef):
         where = Label(name_span(target.decl), f"`{target.decl.name}` is declared here")

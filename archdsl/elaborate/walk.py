@@ -211,6 +211,9 @@ class Walk:
         callee = self.signature(target)
         if callee is not None:
             self.hold(callee, node.args, node.span, 0 if is_block else piped, self.supply(target) | ahead if is_block else frozenset())
+        if is_block and callee is not None and self.branches:
+            for fault in signatures.misfits(callee, node.args):
+                self.report(fault)
         if is_block and piped:
             self.hold(self.inputs(target), (), node.span, 1)
 

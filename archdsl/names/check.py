@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = None) -> list[Diagnostic]:
-    """What is wrong with the `names` of a file whose models and variants elaborate."""
+    """What is wrong with the `names` of a file, held against the models and variants that elaborate."""
     found = Collector()
     seen: dict[tuple[str, str], tree.Names] = {}
     known: dict[int, Weights] = {}
@@ -41,6 +41,8 @@ def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = 
             found.add(error("A0438", f"`{decl.model}` has two names `{decl.name}`", header(decl), "the second",
                             labels=(Label(header(first), "the first"),), help="give them different names, or make them one block"))
             continue
+        if None in spec.failed:
+            continue
         check = partial(_check, decl, module, spec, known)
         for d in check() if kept is None else kept.names(decl, module, _about(spec, known), check):
             found.add(d)
@@ -49,12 +51,16 @@ def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = 
 
 def _about(spec: Spec, known: dict[int, Weights]) -> list[Any]:
     """What compiling foreign names depends on: the weights and the knobs at the default and in each variant."""
-    out: list[Any] = []
-    for variant in (None, *spec.variants):
+    out: list[Any] = [frozenset(spec.failed)]
+    for variant in _sound(spec):
         made = spec.source(variant)
         shapes = known.setdefault(id(made.graph), Weights(made.graph)).shapes
         out.append((tuple(shapes.items()), tuple((a, spec.session.key(k.value)) for a, k in made.knobs.items())))
     return out
+
+
+def _sound(spec: Spec) -> list[str | None]:
+    return [v for v in (None, *spec.variants) if v not in spec.failed]
 
 
 def _alike(a: list[Any], b: list[Any]) -> bool:
@@ -69,7 +75,7 @@ def _check(decl: tree.Names, module: Module, spec: Spec, known: dict[int, Weight
     memo: Memo = {}
     words = set(re.findall(r"[^\W\d]\w*", decl.span.text))
     clean: list[tuple[list[str], list[Any], Compiled]] = []
-    for variant in (None, *spec.variants):
+    for variant in _sound(spec):
         made = spec.source(variant)
         weights = known.setdefault(id(made.graph), Weights(made.graph))
         own, values = list(weights.shapes), [k.value for k in made.knobs.values() if k.address in words]
@@ -87,7 +93,7 @@ def _check(decl: tree.Names, module: Module, spec: Spec, known: dict[int, Weight
             all_.active, all_.matched = all_.active or use.active, all_.matched or use.matched
             all_.picks |= use.picks
         addresses.update(dict.fromkeys(own))
-    for k, line in enumerate(decl.lines):
+    for k, line in enumerate(decl.lines if not spec.failed else ()):  # a variant that failed may have what a line is about
         broken = any(line.span.start <= d.span.start < line.span.end for d in found.found if d.span.source is line.span.source)
         if uses[k].active and not broken and len(found.found) < MAX_FAULTS:
             try:

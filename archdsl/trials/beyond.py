@@ -1,50 +1,68 @@
-"""What stands behind a fault: the text with it mended is checked, and what is wrong with that is told at its place."""
+"""What stands behind faults: the text with them mended, and what is wrong with that, told at its place."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from difflib import SequenceMatcher
 
 from archdsl.diagnostics.fixing import Edit, apply
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.diagnostics.stages import independent
-from archdsl.records import replace
+from archdsl.records import record, replace
 from archdsl.source import Source, Span
 
 ALIKE = 0.7  # of two names
 NAMES = ("A02", "A0401", "A0403", "A0431", "A0432")  # codes of names: of values, of variants and models, of claims' words, of addresses
-SIZES = ("A03",)  # codes whose fix is good enough to look for misspelt names behind it
-Check = Callable[[str], list[Diagnostic]]
+SIZES = ("A03",)  # codes of sizes
 
 
-def beyond(found: list[Diagnostic], source: Source, check: Check) -> list[Diagnostic]:
-    """Further faults of a text with faults of syntax that each have a fix, or with others that have a likely one. None when a line that was
-    mended is still wrong: it was meant otherwise, and what is told elsewhere may follow from it. Behind a mended size only names are looked at."""
+@record(frozen=True)
+class Mended:
+    """A text with the first fixes of some of its faults. `likely`: one of the fixes may well be a wrong one, so that only names are looked at, and
+    what has a fix with which the text is sound."""
+
+    source: Source
+    text: str
+    faults: tuple[Diagnostic, ...]
+    edits: tuple[Edit, ...]
+    likely: bool
+
+    def behind(self, later: list[Diagnostic], proven: set[int]) -> list[Diagnostic]:
+        """The faults of the mended text that are none of those before and follow from none of them, as faults of the text before. `proven`: the ids
+        of those with a fix that was found to be right."""
+        found = [_back(d, self.source, list(self.edits)) for d in later if not self.likely or d.code.startswith(NAMES) or id(d) in proven]
+        return independent(self.faults, found, names=True)
+
+    def wrong(self, later: list[Diagnostic]) -> frozenset[int]:
+        """The rows of the text before that are still wrong: they were meant otherwise, and what is told elsewhere may follow from it."""
+        found = [_back(d, self.source, list(self.edits)) for d in later]
+        return frozenset(self.source.position(d.span.start)[0] for d in found if d.span.source is self.source) & _rows(self.source, self.edits)
+
+
+def mended(found: list[Diagnostic], source: Source, without: frozenset[int] = frozenset()) -> Mended | None:
+    """The text with what there are fixes for, but for those on some rows. None when no fault has one, or a fault of syntax has none."""
     errors = [d for d in found if d.severity == "error"]
-    if not all(_here(d, source) for d in errors if d.code.startswith("A01")):
-        return []
     edits: list[Edit] = []
-    mended: list[Diagnostic] = []
+    faults: list[Diagnostic] = []
     for d in errors:
-        likely = _sure(d, source) or d.code.startswith(SIZES) and _here(d, source)
-        more = [(span.start, span.end, new) for span, new in d.fixes[0].edits] if likely else []
-        if more and not any(a <= y and x <= b for a, b, _ in more for x, y, _ in edits):
-            edits += more
-            mended.append(d)
+        more = [(span.start, span.end, new) for span, new in d.fixes[0].edits] if _here(d, source) else []
+        overlap = any(a <= y and x <= b for a, b, _ in more for x, y, _ in edits)
+        if not more or overlap or not without.isdisjoint(_rows(source, more)):
+            if d.code.startswith("A01"):
+                return None
+            continue
+        edits += more
+        faults.append(d)
     if not edits:
-        return []
-    later = [_back(d, source, edits) for d in check(apply(source.text, edits)) if d.severity == "error"]
-    rows = {source.position(at)[0] for start, end, _ in edits for at in (start, end)}
-    if any(d.span.source is source and source.position(d.span.start)[0] in rows for d in later):
-        return []
-    if any(d.code.startswith(SIZES) for d in mended):
-        later = [d for d in later if d.code.startswith(NAMES)]
-    known = {(d.code, d.span.start) for d in errors}
-    return [d for d in independent(tuple(mended), later, names=True) if (d.code, d.span.start) not in known]
+        return None
+    return Mended(source, apply(source.text, edits), tuple(faults), tuple(edits), not all(_sure(d) for d in faults))
 
 
-def _sure(d: Diagnostic, source: Source) -> bool:
+def _rows(source: Source, edits: tuple[Edit, ...] | list[Edit]) -> frozenset[int]:
+    return frozenset(source.position(at)[0] for start, end, _ in edits for at in (start, end))
+
+
+def _sure(d: Diagnostic) -> bool:
     """Whether the first fix is hardly a wrong one: of syntax, of a value outside of its domain, or of a name that differs in a letter."""
-    if not _here(d, source) or not d.code.startswith(("A01", "A0407", *NAMES)):
+    if not d.code.startswith(("A01", "A0407", *NAMES)):
         return False
     if d.code.startswith(("A01", "A0407")):
         return True

@@ -14,7 +14,7 @@ from archdsl.syntax import tree
 
 MOST = 12  # edits of one kind
 SHAPES = frozenset(("A0301", "A0302", "A0304", "A0305", "A0308"))
-RULES = SHAPES | {"A0204", "A0303", "A0310", "A0407"}
+RULES = SHAPES | {"A0204", "A0303", "A0310", "A0407", "A0408"}
 _WORD = re.compile(r"[^\W\d]\w*")
 Edits = list[tuple[Span, str]]
 

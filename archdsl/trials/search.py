@@ -10,19 +10,21 @@ from archdsl.incremental.check import Checker
 from archdsl.records import record, replace
 from archdsl.source import Source, Span
 from archdsl.syntax.parser import MAX_TOKENS, parse_some
-from archdsl.trials.beyond import SIZES, beyond
+from archdsl.trials.beyond import SIZES, mended
 from archdsl.trials.candidates import groups
 
 MOST_FAULTS = 6  # of a text; where more is wrong, none of it is looked into
-WORK = 150_000  # steps of elaboration for all trials of a text, some second of work
-MOST_STEPS = WORK // 2  # of the check itself; a text that takes more is not looked into
+WORK = 240_000  # steps of elaboration for all trials of a text, some second of work
+MOST_STEPS = 80_000  # of the check itself; a text that takes more is not looked into
 SECONDS = 10.0  # of CPU for them, which only a text whose work is not in its steps comes near
 TRIAL = 1_500  # steps that a trial costs beside those of elaboration, and one for
 CHARACTERS = 8  # characters of the text
+BEHIND = 3  # times that faults are mended to look at what stands behind them
 OFFERED = 3  # fixes of one fault
 
 ABOUT_MODELS = frozenset(("A0215", "A0401", "A0403", "A0431", "A0432"))
-_NUMBERS = frozenset(("A0301", "A0303", "A0304", "A0305", "A0310", "A0407"))
+OF_SIZES = (*SIZES, "A0407")  # codes of faults that leave what is said about models as it is
+_NUMBERS = frozenset(("A0301", "A0303", "A0304", "A0305", "A0308", "A0310", "A0407"))
 
 
 @record(frozen=True)
@@ -37,29 +39,66 @@ def tried(found: list[Diagnostic], source: Source, spent: int = 0, most: int = W
     """The faults of a text: of each, the fixes that were found to be right, if there are such; without those that follow from another one.
     `spent`: steps that checking the text took. What `most` steps do not suffice to try is offered as it was: what a user is told is counted, not
     timed."""
-    errors = [d for d in found if d.severity == "error"]
-    if spent > MOST_STEPS or not 0 < len(errors) <= MOST_FAULTS or any(d.code == "A0602" for d in errors):
+    if spent > MOST_STEPS:
         return found
-    search = Search(source, errors, Ration(most, SECONDS))
-    proofs = {i: search.prove(i, d) for i, d in enumerate(errors) if d.span.source.path == source.path}
-    follow = _consequences(proofs)
-    told = {id(d): _told(d, proofs.get(i, [])) for i, d in enumerate(errors)}
-    gone = {id(errors[i]) for i in follow}
-    out = [told.get(id(d), d) for d in found if id(d) not in gone]
-    if search.spent:
-        return out
+    work = Work(source.path, Ration(most, SECONDS))
     try:
-        return [*out, *beyond(out, source, search.errors_in)]
+        return work.tried(found, source)
     except Spent:
-        return out
+        return found
+
+
+class Work:
+    """Checks of the texts that come from one text, and how much may go into them."""
+
+    def __init__(self, path: str, ration: Ration):
+        self.ration, self.checker = ration, Checker(path, lints=False, ration=ration)
+        self.proven: set[int] = set()  # ids of faults that were told with a right fix
+
+    def errors_in(self, text: str) -> list[Diagnostic]:
+        """What is wrong with a text. Raises Spent."""
+        self.ration.pay(TRIAL + len(text) // CHARACTERS)
+        return [d for d in self.checker.check(text).diagnostics if d.severity == "error"]
+
+    def tried(self, found: list[Diagnostic], source: Source, behind: int = BEHIND) -> list[Diagnostic]:
+        """The faults with fixes that were tried, and those of the text in which they are mended, so many times over."""
+        errors = [d for d in found if d.severity == "error"]
+        if not 0 < len(errors) <= MOST_FAULTS or any(d.code == "A0602" for d in errors):
+            return found
+        search = Search(source, errors, self, behind)
+        proofs = {i: search.prove(i, d) for i, d in enumerate(errors) if d.span.source.path == source.path}
+        follow = _consequences(proofs)
+        told = {id(d): _told(d, proofs.get(i, [])) for i, d in enumerate(errors)}
+        self.proven |= {id(told[id(d)]) for i, d in enumerate(errors) if proofs.get(i)}
+        gone = {id(errors[i]) for i in follow}
+        out = [told.get(id(d), d) for d in found if id(d) not in gone]
+        if not behind or self.ration.steps < 0:
+            return out
+        try:
+            return [*out, *self.behind(out, source, behind)]
+        except Spent:
+            return out
+
+    def behind(self, found: list[Diagnostic], source: Source, times: int) -> list[Diagnostic]:
+        """What is wrong with the text where its faults are mended."""
+        made = mended(found, source)
+        later = self.errors_in(made.text) if made is not None else []
+        if made is not None and (wrong := made.wrong(later)):
+            made = mended(found, source, wrong)
+            later = self.errors_in(made.text) if made is not None else []
+        if made is None or made.wrong(later):
+            return []
+        known = {(d.code, d.span.start) for d in found}
+        later = self.tried(later, Source(source.path, made.text), times - 1)
+        return [d for d in made.behind(later, self.proven) if (d.code, d.span.start) not in known]
 
 
 class Search:
-    """One text, its errors, and how much work may go into them. `spent`: all of it has."""
+    """One text and its errors, looked into with half of the work that is left: the rest is for what stands behind them. `spent`: that half is."""
 
-    def __init__(self, source: Source, errors: list[Diagnostic], ration: Ration):
-        self.source, self.errors, self.ration, self.spent = source, errors, ration, False
-        self.checker = Checker(source.path, lints=False, ration=ration)
+    def __init__(self, source: Source, errors: list[Diagnostic], work: Work, behind: int):
+        self.source, self.errors, self.work, self.spent, self.first = source, errors, work, False, behind == BEHIND
+        self.least = work.ration.steps // 2 if behind else 0
         self.module = parse_some(source, MAX_TOKENS)[0]
 
     def prove(self, number: int, d: Diagnostic) -> list[Proof]:
@@ -67,7 +106,7 @@ class Search:
         out: list[Proof] = []
         seen: set[object] = set()
         thought_of = list(groups(d, self.module))
-        if len(self.errors) == len(d.fixes) == sum(len(g.fixes) for g in thought_of) == 1:  # nothing to choose from
+        if self.first and len(self.errors) == len(d.fixes) == sum(len(g.fixes) for g in thought_of) == 1:  # nothing to choose from
             return []
         for group in thought_of:
             if group.spare and out:
@@ -88,7 +127,7 @@ class Search:
     def tried(self, number: int, d: Diagnostic, fix: Fix) -> list[Proof]:
         """One proof, or none."""
         try:
-            mends = self.mends(fix)
+            mends = self.mends(number, fix)
             right = number in mends and (fix in d.fixes or self.sound(number, fix, mends))
         except Spent:
             self.spent, right, mends = True, False, frozenset[int]()
@@ -103,32 +142,40 @@ class Search:
             if not more or any(a <= y and x <= b for a, b, _ in edits for x, y, _ in more):
                 return False
             edits += more
-        return not others or not self.errors_of(edits)
+        size = self.errors[number].code.startswith(OF_SIZES)
+        return not others or all(size and _about_models(d) for d in self.errors_of(edits))
 
     def errors_of(self, edits: list[tuple[int, int, str]]) -> list[Diagnostic]:
         """What is wrong with the text behind edits."""
-        return self.errors_in(apply(self.source.text, edits))
+        if self.work.ration.steps < self.least:
+            raise Spent
+        return self.work.errors_in(apply(self.source.text, edits))
 
-    def errors_in(self, text: str) -> list[Diagnostic]:
-        """What is wrong with another text."""
-        self.ration.pay(TRIAL + len(text) // CHARACTERS)
-        return [d for d in self.checker.check(text).diagnostics if d.severity == "error"]
-
-    def mends(self, fix: Fix) -> frozenset[int]:
-        """The faults that are gone behind a fix; none where a new one has come. What is said about models when they can be elaborated at last is not
-        of a mended size's making: misspelt addresses, words of claims, names of variants."""
-        sizes = all(d.code.startswith(SIZES) for d in self.errors)
+    def mends(self, number: int, fix: Fix) -> frozenset[int]:
+        """The faults that are gone behind a fix of one; none where a new one has come. What is said about models when they can be elaborated at last
+        is not of a mended size's making: misspelt addresses, words of claims, names of variants, types of settings. Nor is what is said
+        elsewhere of a text that can be read at last."""
+        size = self.errors[number].code.startswith(OF_SIZES)
         edits = _edits(fix)
         after = self.errors_of(edits)
+        syntax = all(d.code.startswith("A01") for d in self.errors) and not any(d.code.startswith("A01") for d in after)
+        rows = {self.source.text.count("\n", 0, start) for start, _, _ in edits} if syntax else set[int]()
         left = dict(enumerate(self.errors))
         for d in after:
             same = next((i for i, e in left.items() if e.code == d.code and e.message == d.message and _moved(e.span.start, edits) == d.span.start),
                         None)
             if same is not None:
                 del left[same]
-            elif d.code not in ABOUT_MODELS or not sizes:
+            elif not (size and _about_models(d) or syntax and d.span.source.position(d.span.start)[0] - 1 not in rows):
                 return frozenset()
         return frozenset(left)
+
+
+def _about_models(d: Diagnostic) -> bool:
+    """Whether a fault is of what is said about models, settings of variants included."""
+    if d.code != "A0204":
+        return d.code in ABOUT_MODELS
+    return re.findall(r"^[a-z]+", d.span.source.text[: d.span.start], re.MULTILINE)[-1:] == ["variant"]
 
 
 def _edits(fix: Fix) -> list[tuple[int, int, str]]:
