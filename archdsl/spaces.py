@@ -65,7 +65,7 @@ def default_domains(spec: Spec) -> Iterator[Diagnostic]:
     from such a knob nothing is said."""
     outside_of: set[str] = set()
     for knob in spec.knobs.values():
-        if knob.domain is not None and not outside_of.isdisjoint(re.findall(r"\w+", knob.domain.span.text)):
+        if isinstance(knob.domain, tree.Node) and not outside_of.isdisjoint(re.findall(r"\w+", knob.domain.span.text)):
             continue
         if knob.allowed is not None and knob.allowed.fault:
             yield from knob.allowed.fault
