@@ -4,7 +4,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import Label, error
 from archdsl.diagnostics.poison import Poisoned
 from archdsl.dims import TooLarge
 from archdsl.elaborate import headers, initials, library
@@ -106,7 +106,15 @@ def invoke(frame: Frame, func: Any, args: Args, node: tree.Call, label: str | No
         raise error("A0218", f"`{func.decl.name}` is an op with a body of its own; those are lowered together with `scan`", span, "not built yet")
     if isinstance(func, (InitExpr,)):
         raise error("A0206", f"{describe(func)} is complete: it takes no arguments", span)
-    raise error("A0206", f"{describe(func)} cannot be called", node.func.span, "not a block, an op or a function")
+    raise error("A0206", f"{describe(func)} cannot be called", node.func.span, "not a block, an op or a function", **_hidden(frame, node.func))
+
+
+def _hidden(frame: Frame, func: tree.Expr) -> dict[str, Any]:
+    """Where a value took the name of an op or a function that was meant."""
+    if not isinstance(func, tree.Name) or library.find(func.id) is None:
+        return {}
+    labels = (Label(frame.fixed[func.id], f"`{func.id}` is this value here"),) if func.id in frame.fixed else ()
+    return {"help": f"this value hides the function `{func.id}`: give it another name", "labels": labels}
 
 
 def _names_no_op(func: OpRef, label: str | None, span: Span) -> None:

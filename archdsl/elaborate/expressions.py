@@ -1,10 +1,11 @@
 """Evaluation of expressions: one function per node kind, chosen by a table."""
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Any
 
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import Fix, error
 from archdsl.dims import Dim
 from archdsl.elaborate import apply, calls, foreign, layouts, library, operators
 from archdsl.elaborate.evaluation import TABLE, evaluate
@@ -294,11 +295,24 @@ def _member(frame: Frame, node: tree.Member) -> Any:
                         **mend(node.name, [k for k, _ in value.items], node.name_span)) from None
     if isinstance(value, Share):
         return apply.read_parameter(frame, value, node.name, node.name_span)
-    help = ()
+    help, fixes = (), ()
     if isinstance(value, Value):
         told = of_torch(node.name)
-        help = told[0] if told is not None else (f"write `{node.name}({node.value.span.text})`",) if library.find(node.name) is not None else ()
-    raise error("A0201", f"{describe(value)} has no `{node.name}`", node.name_span, help=help)
+        help = told[0] if told is not None else ()
+        if told is None and library.find(node.name) is not None:
+            fixes = (_as_function(node),)
+    raise error("A0201", f"{describe(value)} has no `{node.name}`", node.name_span, help=help, fixes=fixes)
+
+
+def _as_function(node: tree.Member) -> Fix:
+    """`x.mean(axis = 1)` as `mean(x, axis = 1)`."""
+    source, text = node.span.source, node.value.span.text
+    behind = re.match(r"\s*(\(\s*\)?)?", source.text[node.span.end :])
+    assert behind is not None
+    opened = behind[1] or ""
+    new = f"{node.name}({text}" + ("" if opened.endswith(")") else ", " if opened else ")")
+    end = node.span.end + (len(behind[0]) - opened.endswith(")") if opened else 0)
+    return Fix(f"write `{node.name}({text}{', …' if opened and not opened.endswith(')') else ''})`", ((Span(source, node.span.start, end), new),))
 
 
 def _named(frame: Frame, node: tree.Named) -> Any:

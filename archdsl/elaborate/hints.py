@@ -13,9 +13,13 @@ from archdsl.source import Span
 TORCH = {
     "dim": ("axis", "axes"), "dims": ("axes", "axis"), "keepdim": ("keep",), "p": ("rate",), "kernel_size": ("kernel", "size"), "padding": ("pad",),
     "output_padding": ("output_pad",), "negative_slope": ("slope",), "num_heads": ("heads",), "num_groups": ("groups",),
-    "out_features": ("out",), "out_channels": ("out",), "min": ("low",), "max": ("high",), "split_size_or_sections": ("sizes",),
+    "d_state": ("state",), "d_conv": ("kernel",), "out_features": ("out",), "out_channels": ("out",), "min": ("low",), "max": ("high",),
+    "split_size_or_sections": ("sizes",),
+    "Embedding": ("TokenEmbedding",), **dict.fromkeys(("MultiheadAttention", "MultiHeadAttention", "SelfAttention"), ("Attention",)),
+    **{f"{name}{n}d": (name,) for name in ("Conv", "BatchNorm") for n in (1, 2, 3)}, "FeedForward": ("MLP",), "FFN": ("MLP",), "GELU": ("gelu",),
+    "ReLU": ("relu",), "SiLU": ("silu",), "Sigmoid": ("sigmoid",), "Tanh": ("tanh",), "Softmax": ("softmax",), "Dropout": ("dropout",),
 }
-"""What an argument is called in torch -> here."""
+"""What an argument, a function or a module is called in torch -> here."""
 
 _AXES = "`rearrange([B, T, (heads w)] -> [B, heads, T, w], heads = heads)` names the axes and says where they go"
 _NO_MODULE = "ops and blocks have no module in front: `silu(x)`, `Linear(d)(x)`"
@@ -142,6 +146,12 @@ def segments(address: str) -> tuple[str, ...]:
             out.append(address[at:i])
             at = i + 1
     return (*out, address[at:])
+
+
+def without_call(span: Span) -> tuple[Fix, ...]:
+    """`gelu()(x)` as `gelu(x)`: an op is a block as it stands."""
+    called = re.search(r"\(\s*\)$", span.text)
+    return (Fix("remove `()`: an op is a block as it stands", ((Span(span.source, span.start + called.start(), span.end), ""),)),) if called else ()
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.dims import Dim, largest
 from archdsl.elaborate import widened
 from archdsl.elaborate.frame import Frame
-from archdsl.elaborate.hints import mend
+from archdsl.elaborate.hints import mend, without_call
 from archdsl.elaborate.limits import MAX_AXES, checked, limit
 from archdsl.elaborate.values import TEMPLATES, Condition, Late, OpRef, Unfit, describe, is_list
 from archdsl.graph import InitExpr, Mask, TensorType, Value
@@ -356,7 +356,7 @@ def _arguments(frame: Frame, op: Op, params: tuple[Parameter, ...], args: tuple[
             except ArchError as e:
                 raise _exchanged(e, params, given, p.name, spans) from None
         elif p.default is MISSING:
-            raise error("A0203", f"{op.name} needs `{p.name}`", span, notes=(op.signature,))
+            raise error("A0203", f"{op.name} needs `{p.name}`", span, notes=(op.signature,), fixes=without_call(span))
         else:
             value = p.default
         values[p.name] = value

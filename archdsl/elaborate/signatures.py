@@ -8,7 +8,7 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.headers import signature
-from archdsl.elaborate.hints import nearest_help
+from archdsl.elaborate.hints import nearest_help, without_call
 from archdsl.elaborate.values import BlockRef, Builtin, FnRef, InitRef, OpRef, RecordRef, UserOp, describe
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -37,8 +37,9 @@ class Callee:
         hint: str = "",
         other: frozenset[str] = frozenset(),
         types: dict[str, str] | None = None,
+        op: bool = False,
     ):
-        self.other, self.types = other, types or {}
+        self.other, self.types, self.op = other, types or {}, op
         self.what, self.params, self.kind, self.labels, self.notes, self.any_more, self.hint = what, params, kind, labels, notes, any_more, hint
 
 
@@ -101,6 +102,7 @@ def faults(callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int = 
                 f"`{missing}` is missing",
                 labels=callee.labels,
                 notes=callee.notes,
+                fixes=without_call(span) if callee.op else (),
             )
 
 
@@ -127,7 +129,11 @@ def _fits(callee: Callee, args: tuple[tree.Arg, ...], piped: int, given: frozens
 
 def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
     assert a.name is not None
-    help, fixes = _elsewhere(callee, a.name) if a.name in callee.other else nearest_help(a.name, names, a.name_span)
+    mask = a.name.removeprefix("is_")
+    if mask in ("causal", "full") and "mask" in names:  # a switch elsewhere, a value here
+        help, fixes = (), (Fix(f"write `mask = {mask}`", ((a.span, f"mask = {mask}"),)),)
+    else:
+        help, fixes = _elsewhere(callee, a.name) if a.name in callee.other else nearest_help(a.name, names, a.name_span)
     return error(
         "A0202",
         f"{callee.what} has no {callee.kind} `{a.name}`",
@@ -195,7 +201,8 @@ def callee(target: Any) -> Callee | None:
         decl = target.op.decl if isinstance(target, OpRef) else target.decl
         params = [p for p in decl.params if not p.rest]
         notes = (target.op.signature,) if isinstance(target, OpRef) else ()
-        return Callee(f"`{decl.name}`", [(p.name, p.default is None) for p in params], notes=notes, any_more=len(params) < len(decl.params))
+        return Callee(f"`{decl.name}`", [(p.name, p.default is None) for p in params], notes=notes, any_more=len(params) < len(decl.params),
+                      op=True)
     if isinstance(target, InitRef):
         from archdsl.ops.initializers import INITIALIZERS, REQUIRED
 

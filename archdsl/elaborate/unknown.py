@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from archdsl.diagnostics.distance import distance
 from archdsl.diagnostics.model import ArchError, Fix, error
+from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate import library
 from archdsl.elaborate.hints import did_you_mean, nearest, nearest_help, of_torch, rivals
 from archdsl.source import Source, Span
@@ -31,12 +32,14 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
         help, fixes = told
         help = (*help, *(did_you_mean(name, frame.vars) if not fixes else ()))
     else:
-        here = [*frame.vars, *frame.module.names(), *library.names()]
+        scope = frame.module.scope
+        here = [*frame.vars, *(n for n in frame.module.names() if scope.get(n) is not POISON), *library.names()]
         close = next(iter(nearest(name, [*here, *(library_exports() if name[:1].isupper() else ())])), None)
         if close is None or close in here:
-            help, fixes = nearest_help(name, here, span)
+            bare = re.match(r"\(\s*\)", span.source.text[span.end :]) if close is not None and name[:1].isupper() and close.islower() else None
+            help, fixes = nearest_help(name, here, span if bare is None else Span(span.source, span.start, span.end + bare.end()))
             others = rivals(name, here, fixes)
-            own = _own(name, [*frame.vars, *frame.module.names()])
+            own = _own(name, here[: -len(library.names())])
             if own and close not in own:
                 meant = Fix(f"replace by `{own[0]}`", ((span, own[0]),))
                 help, fixes, others = (), (meant,), (*fixes, *(o for o in others if o != meant))

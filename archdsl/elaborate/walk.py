@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Fix, Label, error
 from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate import library, signatures
 from archdsl.elaborate.bindings import assigned_names, axis_fields, axis_span, bindings, bound_names, default_statements
@@ -363,6 +363,10 @@ class Walk:
         if library.module_of(kind.name) is not None:
             d = unknown(cast(Any, self), kind.name, kind.span).diagnostics[0]  # a walk has of a frame what is asked there
             return {"help": d.help, "fixes": d.fixes}
+        if kind.name in ("list", "List", "tuple"):
+            items = ("int", "str", "float")
+            return {"help": "a list says of what: `list[int]`, with its length `list[int; 4]`; items of several types are `(int, float)`",
+                    "rivals": tuple(Fix(f"replace by `list[{item}]`", ((kind.span, f"list[{item}]"),)) for item in items)}
         return mend(kind.name, _type_names(self.module), kind.span, "types are int, float, bool, str, block, mask, init, shapes and records")
 
     def type(self, kind: tree.Type | None) -> RecordRef | None:

@@ -239,7 +239,8 @@ def test_faults_behind_faults_are_told_in_one_run(edits: list[tuple[str, str]], 
 
 
 def test_a_fault_of_the_model_is_not_told_of_its_variants_again():
-    text = FILE.replace("return x + Linear(d)(x)", "return x + Linear(d + 1)(x)") + "variant wide of Net { d = 16 }\nvariant wider of Net { d = 32 }\n"
+    text = FILE.replace("return x + Linear(d)(x)", "return x + Linear(d + 1)(x)")
+    text += "variant wide of Net { d = 16 }\nvariant wider of Net { d = 32 }\n"
     assert [d.code for d in check_text(text, "a.arch", trials=False)] == ["A0304"]
 
 
@@ -261,7 +262,8 @@ def test_of_two_numbers_that_do_not_divide_the_one_that_is_not_even_is_the_slip(
 
 
 def test_a_literal_of_the_wrong_type_is_told_in_a_branch_that_is_not_taken():
-    d = only(USE + "model M(d: int = 8, tie: bool = true)(x: [B, d]) -> [B, d] { return if tie { x } else { Linear(d, bias = 0)(x) as h } }\n")
+    branches = "if tie { x } else { Linear(d, bias = 0)(x) as h }"
+    d = only(USE + f"model M(d: int = 8, tie: bool = true)(x: [B, d]) -> [B, d] {{ return {branches} }}\n")
     assert (d.code, d.span.text, mended(d)[0].count("bias = false")) == ("A0204", "0", 1)
 
 
