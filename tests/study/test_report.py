@@ -18,7 +18,8 @@ from archdsl.study.report.page import html_report, to_json
 from archdsl.study.report.points import Details, chosen, detailed
 from archdsl.study.session import Asked, Hands, search
 from archdsl.study.shown import share
-from archdsl.study.store import Entry
+from archdsl.study.store import Entry, Result
+from archdsl.study.study import Study, locked
 from tests.draw.browser import ask, needs_chromium
 
 NET = """\
@@ -225,6 +226,30 @@ def test_a_page_stands_alone(page):
     assert not re.search(r"(?i)\b(src|href|action|srcset)\s*=|url\(|@import|fetch\(|XMLHttpRequest|import\(", drawn)
     assert re.findall(r"https?://\S+", drawn) == ['http://www.w3.org/2000/svg";'] and "default-src 'none'" in page
     assert "{{" not in page.replace("${{", "")
+
+
+@pytest.mark.proof
+@needs_chromium
+def test_a_hundred_thousand_trials(tmp_path):
+    """Of 400 candidates, with values that are made up: one pass over the trials, and a page of a few megabytes that a browser draws."""
+    (tmp_path / "net.arch").write_text(NET)
+    asked = Asked(["params:min", "score:max"], evaluator="tests.study.parts:uneven", strategy="random", budget=1)
+    folder, rng = str(tmp_path / "study"), np.random.default_rng(0)
+    search(str(tmp_path / "net.arch"), folder, asked, Hands(0)).store.close()
+    space = load(str(tmp_path / "net.arch")).space()
+    drawn = [space.sample(i) for i in range(400)]
+    with locked(folder), Study(folder, write=True) as study:
+        for start in range(1, 100_001, 10_000):
+            numbers = range(start, start + 10_000)
+            study.store.propose([Entry(n, f"{n:032x}", space.to_json(drawn[n % 400])) for n in numbers], None, range(start))
+            study.store.finish([Result(n, {"params": space.costs(drawn[n % 400], ["params"])["params"], "score": rng.normal()} if n % 50 else None,
+                                       "" if n % 50 else f"ValueError: {n}") for n in numbers])
+    with Study(folder) as study:
+        page = html_report(study)
+    assert len(page.encode()) < 2_000_000
+    text, failures = ask(page, "[document.getElementById('drawn').textContent, document.getElementById('kinds').textContent]", tmp_path)
+    shown, whole = (int(n.replace(",", "")) for n in re.findall(r"[\d,]+", text)[:2])
+    assert 2000 < shown < 5000 and 98_000 <= whole <= 98_001 and re.search("raised ValueError2,00[01]", failures), "the first trial is one of either"
 
 
 # ---------------------------------------------------------------- in a browser

@@ -7,7 +7,8 @@ import pytest
 
 import archdsl
 from archdsl.source import Source
-from archdsl.spec import check_file
+from archdsl.spec import check_file, shipped_files
+from archdsl.study.report.page import to_json
 from archdsl.study.session import Asked, Hands, search
 from archdsl.study.winners import file_name, write_front
 from archdsl.syntax.fmt import format_module
@@ -79,6 +80,19 @@ def test_each_point_is_its_trial(spec, variant):
         assert {a: k.value for a, k in found.elaborate(name).knobs.items() if k.allowed is not None}.keys() == e.knobs.keys()
         assert graph.hash == found.elaborate(variant[1:] or None, dict(found.space(variant=variant[1:] or None).from_json(e.knobs))).graph.hash
     assert {p.relative_to(spec / "study").as_posix() for p in (spec / "study").rglob("*.arch")} == {"net.arch", "inner/parts.arch", "front.arch"}
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("path", shipped_files(), ids=lambda p: Path(p).stem)
+def test_fronts_of_shipped_specs(path, tmp_path):
+    """Whatever the knobs of a spec, its points are variants that pass the check, and the report has a picture of each."""
+    asked = Asked(["params:min", "macs:min"], strategy="random", budget=4)
+    with search(path, str(tmp_path / "study"), asked, Hands(0)) as study:
+        written, names = write_front(study)
+        told = to_json(study)
+    text = Path(written).read_text()
+    assert check_file(written) == [] and format_module(Source("front.arch", text)) == text
+    assert [p["name"] for p in told["front"]] == names and all("root" in p for p in told["front"])
 
 
 def test_settings_that_others_give_are_left_out(spec):
