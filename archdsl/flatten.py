@@ -117,6 +117,37 @@ class Body:
         known.update(zip(old.values, results))
 
 
+class Rewriting:
+    """Graphs with some nodes replaced, in every graph that they call too, each once. `rule`: for a node on its new operands the nodes in its place
+    and their results, or None where it stays. `ops`: of which ops nodes are asked for."""
+
+    def __init__(self, rule: Callable[[Node], tuple[list[Node], Iterable[Value]] | None], *ops: str):
+        self.rule, self.ops = rule, ops
+        self.done: dict[int, tuple[Graph, Graph]] = {}
+
+    def __call__(self, graph: Graph) -> Graph:
+        if id(graph) not in self.done:
+            self.done[id(graph)] = graph, self._graph(graph)
+        return self.done[id(graph)][1]
+
+    def _graph(self, graph: Graph) -> Graph:
+        if not any(n.op in self.ops for g in graph.definitions() for n in g.nodes):
+            return graph
+        known: dict[Value, Value] = {v: v for v in graph.inputs}
+        nodes: list[Node] = [v.node for v in graph.inputs]
+        for node in graph.nodes:
+            if node.op == "input":
+                continue
+            new = copy_node(node, known.__getitem__)
+            new.attrs.update({k: self(v) for k, v in node.attrs.items() if isinstance(v, Graph)})
+            made = self.rule(new) if node.op in self.ops else None
+            found, values = made if made is not None else ([new], new.values)
+            nodes += found
+            known.update(zip(node.values, values))
+        return replace(graph, nodes=tuple(nodes), outputs=tuple(known[v] for v in graph.outputs),
+                       children={k: self(g) for k, g in graph.children.items()}, emits={k: known[v] for k, v in graph.emits.items()})
+
+
 def copy_node(node: Node, known: Callable[[Value], Value], prefix: str = "", dims: Mapping[str, Size] = {}) -> Node:
     """A node on other operands, with its path prefixed and its sizes substituted."""
     attrs = {k: map_values(v, known, dims) for k, v in node.attrs.items()}

@@ -164,14 +164,15 @@ class Spec:
         """The typed graph."""
         return self.elaborate(variant, knobs).graph
 
-    def cost(self, variant: str | None = None, at: dict[str, int] | None = None, form: str | None = None, dtype: str = "f32", **knobs: Any) -> Cost:
+    def cost(self, variant: str | None = None, at: dict[str, int] | None = None, form: str | None = None, dtype: str = "f32",
+             rewrites: Iterable[str] | None = None, **knobs: Any) -> Cost:
         """Parameters, multiply-accumulates and bytes for the sizes in `at` (the spec's example sizes where it is silent), without torch.
         `form`: packed where the header has a ragged axis, else parallel, unless it is given. `dtype` (f32, f64, bf16, f16) is that of everything
-        the spec does not pin."""
+        the spec does not pin. `rewrites`: as for `build`."""
         from archdsl.cost import cost
 
         made, sizes = self.sized(variant, at or {}, self._knobs(knobs))
-        return cost(made, sizes, form, dtype)
+        return cost(made, sizes, form, dtype, rewrites=rewrites)
 
     def sized(self, variant: str | None, at: dict[str, int], knobs: dict[str, Any]) -> tuple[Elaborated, dict[str, int]]:
         """The typed graph with its static sizes as in `at`, and the sizes in `at` that vary at run time. Raises A0645 for a size that is also a
@@ -186,10 +187,11 @@ class Spec:
 
     def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str | None = None,
               emit: str | Iterable[str] = (), flat: bool = False, bind: dict[str, Any] | None = None,
-              feed: str | tuple[str, ...] = (), **knobs: Any) -> Any:
+              feed: str | tuple[str, ...] = (), rewrites: Iterable[str] | None = None, **knobs: Any) -> Any:
         """The trainable torch.fx.GraphModule. `form`: packed where the header has a ragged axis, `model(x, lengths)`, else parallel, unless it is
         given. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern, `feed` for
-        draws that each call is given, `draws = {address: tensor}`; `bind` gives the user's own modules for `extern block`s.
+        draws that each call is given, `draws = {address: tensor}`; `bind` gives the user's own modules for `extern block`s. `rewrites`: which
+        rewrites a form with state may use for a smaller one, of `archdsl.streaming.model.REWRITES`; all unless given, `()` for none.
         Raises ArchError for a form that the model does not have."""
         if not hasattr(seed, "__index__"):
             raise TypeError(f"build(variant, seed = 0, device = \"cpu\", …) builds one variant: the seed is a whole number, not {seed!r}")
@@ -209,9 +211,9 @@ class Spec:
         if self.transforms(variant):
             from archdsl.passes.model import Model
 
-            return Model.of(self, variant, settings, seed=seed, dtype=dtype).build(device, emit, flat, bind, form, feed)
+            return Model.of(self, variant, settings, seed=seed, dtype=dtype).build(device, emit, flat, bind, form, feed, rewrites)
         model: Any = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form or made.form,
-                           source=source(made), feed=feed)
+                           source=source(made, rewrites), feed=feed)
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
                                lambda: self.names(variant, settings), self)
         return model

@@ -253,12 +253,21 @@ def _example(made: Elaborated, model: Any) -> tuple[Any, Any]:
     dynamic = tuple(free(i.type.shape) for i in made.inputs)
     if streamed is None:
         return xs, dynamic
+    if streamed.form == "step":
+        taken = _taken(made, model)
+        xs, dynamic = (tuple(x for x, i in zip(part, made.inputs) if i.name in taken) for part in (xs, dynamic))
     if streamed.form == "packed":
         T = sizes[streamed.axis]
         return (*xs, torch.tensor([1, T - 1] if T > 1 else [T])), (*dynamic, {0: torch.export.Dim.AUTO})
     others = {n: s for n, s in sizes.items() if n not in (streamed.axis, str(streamed.batch))}
     state = model.init_state(sizes.get(str(streamed.batch), 1), max(8, sizes[streamed.axis]), **others)
     return (*xs, state), (*dynamic, {slot.address: free(slot.type.shape) for slot in streamed.slots})
+
+
+def _taken(made: Elaborated, model: Any) -> list[str]:
+    """The names of the inputs that the form takes."""
+    streamed = model.__dict__["_streamed"]
+    return [i.name for i in made.inputs if streamed is None or streamed.form != "step" or i.name in streamed.takes]
 
 
 def _exportable(model: Any) -> Any:
@@ -303,7 +312,7 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
         given = (*xs, {}) if state else xs  # a dict in the last place would be taken for arguments by name
         try:
             program = torch.onnx.export(model.eval(), given, dynamic_shapes=dynamic, dynamo=True, verbose=False,
-                                        input_names=[*(i.name for i in made.inputs), *state], **_output_names(made, state))
+                                        input_names=[*_taken(made, model), *state], **_output_names(made, state))
         except torch.onnx.OnnxExporterError as fault:
             raise _no_onnx(made, fault) from None
     assert program is not None  # it is with dynamo

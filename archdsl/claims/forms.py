@@ -63,8 +63,10 @@ def _gap(made: Elaborated, model: Any, output: str, sizes: dict[str, int]) -> tu
     (expected,) = _chosen(seeded(model, inputs), which)
     gap = 0.0
     length = sizes[stream]
-    for form, lengths in (("extend", [length]), ("extend", list(_parts(length))), ("step", [1] * length)):
-        found = _in_parts(made, sibling(model, form), inputs, lengths, which, sizes)
+    extend, step = sibling(model, "extend"), sibling(model, "step")
+    for form, calls in (("extend", [(extend, length)]), ("extend", [(extend, n) for n in _parts(length)]),
+                        ("step", [(extend if _has_kept(step) and not t else step, 1) for t in range(length)])):
+        found = _in_parts(made, calls, inputs, which, sizes)
         if found.shape != expected.shape:
             return math.inf, f"the form `{form}` gives {list(found.shape)}, the parallel one {list(expected.shape)}"
         gap = max(gap, float((found - expected).abs().amax() / expected.abs().amax().clamp(min=1)))
@@ -91,16 +93,24 @@ def _parts(length: int) -> Iterator[int]:
         at += n
 
 
-def _in_parts(made: Elaborated, model: Any, inputs: list[Any], lengths: list[int], which: int, sizes: dict[str, int]) -> Any:
-    """An output of a form with state, that of all calls behind each other; of the last one where it has no positions."""
+def _has_kept(step: Any) -> bool:
+    """Whether a call of the form `extend` comes first, which sets what is kept of inputs without positions."""
+    return any(slot.kept for slot in step.__dict__["_streamed"].slots)
+
+
+def _in_parts(made: Elaborated, calls: list[tuple[Any, int]], inputs: list[Any], which: int, sizes: dict[str, int]) -> Any:
+    """An output of forms with state, that of all calls behind each other; of the last one where it has no positions."""
+    model = calls[0][0]
     stream, streamed = made.stream or "", model.__dict__["_streamed"]
     needed = {n for slot in streamed.slots for s in slot.type.shape for n in symbols(s)} - {LENGTH, str(streamed.batch)}
     batch = sizes[str(streamed.batch)] if streamed.batch is not None else 1
     state = model.init_state(batch, sizes[stream], **{n: sizes[n] for n in needed})
     found: list[Any] = []
     at = 0
-    for n in lengths:
-        now = [_behind(first_positions(x, i.type.shape, stream, at + n), i.type.shape, stream, at) for x, i in zip(inputs, made.inputs)]
+    for model, n in calls:
+        taken = model.__dict__["_streamed"].takes
+        now = [_behind(first_positions(x, i.type.shape, stream, at + n), i.type.shape, stream, at)
+               for x, i in zip(inputs, made.inputs) if i.name in taken]
         out, state = seeded(model, [*now, state])
         found += _chosen(out, which)
         at += n

@@ -1,7 +1,7 @@
 """`cost`: what a model costs, as numbers at some sizes and as formulas in all run-time sizes."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -69,10 +69,15 @@ class Cost:
         """Rows by address, outer blocks before inner ones, the model itself (with the path "") first."""
         return self._run.layers()
 
+    @property
+    def rewritten(self) -> tuple[str, ...]:
+        """By what a form with state differs from the text: see `build(rewrites = …)`."""
+        return tuple(map(str, self._run.streamed.rewritten)) if self._run.streamed is not None else ()
+
     def to_json(self, by_layer: bool = False) -> dict[str, Any]:
         """Figures, sizes and formulas as plain data; with `by_layer` the rows too."""
         data: dict[str, Any] = {k: getattr(self, k) for k in FIGURES}
-        data |= {"sizes": self.sizes, "dtype": self.dtype, "form": self.form, "unknown": list(self.unknown)}
+        data |= {"sizes": self.sizes, "dtype": self.dtype, "form": self.form, "unknown": list(self.unknown), "rewritten": list(self.rewritten)}
         data["formulas"] = {k: v if isinstance(v, int) else str(v) for k, v in self.formulas.items()}
         if by_layer:
             data["layers"] = [{"path": r.path, "block": r.block, "params": r.params, "macs": r.macs, "saved_bytes": r.saved_bytes,
@@ -80,14 +85,15 @@ class Cost:
         return data
 
 
-def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str | None = None, dtype: str = "f32", spans: Spans | None = None) -> Cost:
+def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str | None = None, dtype: str = "f32", spans: Spans | None = None,
+         rewrites: Iterable[str] | None = None) -> Cost:
     """What a model costs at the sizes in `at` (else the spec's examples, else 1), without torch and without a tensor.
 
     form: the spec's own (packed where an axis is ragged, else parallel) unless given. dtype: f32, f64, bf16 or f16, of everything that the spec
-    does not pin. spans: where the sizes were written. Raises ArchError A0501 for a form that is not built, A0641 to A0644 for sizes and types that
-    the model does not take.
+    does not pin. spans: where the sizes were written. rewrites: those that a form with state may use, all unless given. Raises ArchError A0501 for a
+    form that is not built, A0641 to A0644 for sizes and types that the model does not take.
     """
-    runs = _runs(made, at, form, dtype, spans)
+    runs = _runs(made, at, form, dtype, spans, rewrites)
     forward, training = runs.at(runs.sizes)
     macs, saved, peak = whole(forward.macs), whole(runs.saved(training)), whole(runs.peak(forward))
     return Cost(count_params(made.graph), runs.weight_bytes, macs, saved, peak, whole(runs.state(runs.sizes)), runs.given, dtype, runs.form,
@@ -122,11 +128,12 @@ def _unknown(forward: Summary) -> tuple[str, ...]:
     return tuple(dict.fromkeys(forward.unknown()))
 
 
-def _runs(made: Elaborated, at: Mapping[str, int] | None, form: str | None, dtype: str, spans: Spans | None = None) -> _Runs:
+def _runs(made: Elaborated, at: Mapping[str, int] | None, form: str | None, dtype: str, spans: Spans | None = None,
+          rewrites: Iterable[str] | None = None) -> _Runs:
     form = form or made.form
     if form not in FORMS:
         raise error("A0501", f"costs are those of the forms {', '.join(FORMS)}, not of `{form}`", made.decl.name_span)
-    streamed = in_form(source(made), form)
+    streamed = in_form(source(made, rewrites), form)
     if dtype not in DTYPES:
         raise error("A0644", f"`{dtype}` is no float type to count with", Span(Source("dtype", dtype), 0, len(dtype)), "not known",
                     help=did_you_mean(dtype, DTYPES) or (f"it is one of {', '.join(DTYPES)}",))

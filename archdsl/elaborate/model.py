@@ -28,7 +28,7 @@ from archdsl.source import Span
 from archdsl.syntax import tree
 
 T = TypeVar("T")
-OF_PYTHON = frozenset(("variant", "seed", "device", "dtype", "form", "emit", "flat", "bind", "feed", "knobs", "at"))
+OF_PYTHON = frozenset(("variant", "seed", "device", "dtype", "form", "emit", "flat", "bind", "feed", "knobs", "at", "rewrites"))
 """The arguments of `Spec.build` and `Spec.cost` beside knobs."""
 
 

@@ -282,7 +282,8 @@ class Plain:
             return fits(node.args, writer.arg), 0
         if node.target is parts.sums:
             lengths, total = writer.arg(node.args[0]), writer.at(node.args[1], 7)
-            return f"if {lengths}.sum() != {total}:\n    raise ValueError({quoted('the lengths of the documents sum to the number of positions')})", 0
+            wrong = f"{lengths}.numel() == 0 or {lengths}.min() < 1 or {lengths}.sum() != {total}"
+            return f"if {wrong}:\n    raise ValueError({quoted('the lengths of the documents, each at least 1, sum to the number of positions')})", 0
         if node.target is parts.draws_given:
             given = writer.arg(node.args[0])
             names = ", ".join(quoted(a) for a, _ in node.args[1])  # type: ignore[union-attr]

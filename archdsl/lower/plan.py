@@ -18,6 +18,7 @@ from archdsl.diagnostics.model import error
 from archdsl.dims import Size
 from archdsl.flatten import copy_node, dim_map, flatten, inline, is_owner, param_at
 from archdsl.graph import Graph, Node, Value, structural_hash
+from archdsl.lower.prefix import parallel_scans
 from archdsl.lower.tables import Tables, describe, moved
 
 
@@ -77,7 +78,8 @@ def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool
     draws at the addresses `draws`. Raises ArchError A0511 for an
     `emit` pattern that matches nothing."""
     patterns = (emit,) if isinstance(emit, str) else tuple(emit)
-    whole = flatten(graph) if flat else _Normal()(graph)
+    bound = parallel_scans(graph)
+    whole = flatten(bound) if flat else _Normal()(bound)
     need = frozenset(select(whole, patterns))
     planner = Planner(dtype)
     info = planner.analyse(whole, need)

@@ -173,6 +173,9 @@ def _around(r: Recurrence, body: str) -> str:
         lines.append(f"    wide = {_wide(r, first)}")
     for name, t in zip(r.state, r.state_shapes):
         lines += [f"    if {name} is None:", f"        {name} = torch.zeros({_shape(t, kinds, r)}, dtype=wide, device={first}.device)"]
+    for n in [n for n in r.operands if n in r.time][:1]:
+        nothing = [f"{first}.new_zeros({_shape(o.type, kinds, r)})" for o in r.op.decl.outs]
+        lines += [f"    if {n}.shape[{r.time[n]}] == 0:  # of no positions", f"        return {', '.join([*nothing, *r.state])}"]
     given: list[str] = []
     for n in r.operands:
         t = tensor_of(kinds[n])

@@ -117,7 +117,7 @@ def _within(x: torch.Tensor, axis: int, index: torch.Tensor, name: str) -> torch
 
 
 def reset_state(model: ArchModule, state: State, rows: Iterable[int]) -> State:
-    """The state with these rows begun anew: their next position is their first one."""
+    """The state with these rows begun anew: their next position is their first one. What is kept of inputs without positions stays."""
     streamed = _checked(model, state)
     if not streamed.rows and any(s.address == "position" for s in streamed.slots):
         raise ValueError("reset_state: the rows of this model's batch share their positions, so one row cannot begin anew")
@@ -125,7 +125,7 @@ def reset_state(model: ArchModule, state: State, rows: Iterable[int]) -> State:
     found: State = {}
     for slot in streamed.slots:
         x, axis = state[slot.address], row_axis(streamed, slot)
-        if axis is None or not index.numel():
+        if axis is None or slot.kept or not index.numel():
             found[slot.address] = x
             continue
         fresh = state["position"].to(x.dtype) if slot.address == "start" else 0

@@ -1,4 +1,5 @@
-"""Memories that are no products of keys and values: attention as a prefix scan, linear time-invariant systems, spiking neurons, long taps."""
+"""Memories that are no products of keys and values: attention as a prefix scan, linear time-invariant systems, spiking neurons, long taps, linear
+recurrences."""
 from __future__ import annotations
 
 from archdsl.dims import Size
@@ -159,3 +160,44 @@ def _dense_step(x, weight, bias, tail):
     long = torch.cat([tail, x[..., None, :]], -2)
     y = torch.einsum("...kc,ock->...o", long, weight)
     return (y if bias is None else y + bias), long[..., 1:, :]
+
+
+# ---------------------------------------------------------------- linear recurrences
+TOGETHER = 32
+"""Positions of a linear recurrence whose gates are multiplied together: as many powers of a gate have to be finite."""
+
+
+@recurrent("linear_scan(a: [..., T, c], b: [..., T, c]) -> [..., T, c]", state={"h": "[..., c]"},
+           source="Blelloch 1990, Prefix sums and their applications",
+           samples=lambda: [{"a": floats(2, 5, 3, low=-1, high=1), "b": floats(2, 5, 3)}, {"a": floats(1, 1), "b": floats(1, 1)},
+                            {"a": floats(67, 2, low=-1, high=1), "b": floats(67, 2)}])
+def linear_scan(a, b, h):
+    """h_t = a_t h_(t-1) + b_t, element by element, h = 0 in front of the first position: a prefix scan over pairs, (a, b) then (a', b') is
+    (a' a, a' b + b'). A `scan` of your own that is linear in what it carries runs so."""
+    n = b.shape[-2]
+    k = min(TOGETHER, n)
+    more = -n % k
+    parts = [F.pad(x, (0, 0, 0, more), value=fill).unflatten(-2, (-1, k)) for x, fill in ((a, 1), (b, 0))]
+    gates, sums = _prefixes_within(*parts)
+    hs = []
+    for i in range(sums.shape[-3]):
+        part = sums[..., i, :, :] + gates[..., i, :, :] * h[..., None, :]
+        h = part[..., -1, :]
+        hs.append(part)
+    return torch.cat(hs, -2)[..., :n, :], h
+
+
+def _prefixes_within(a, b):
+    """Of each chunk [..., k, c] the products of gates up to each position, and the sums from nothing: distances double."""
+    reach = 1
+    while reach < a.shape[-2]:
+        b = torch.cat([b[..., :reach, :], b[..., reach:, :] + a[..., reach:, :] * b[..., :-reach, :]], -2)
+        a = torch.cat([a[..., :reach, :], a[..., reach:, :] * a[..., :-reach, :]], -2)
+        reach *= 2
+    return a, b
+
+
+@linear_scan.step
+def _linear_step(a, b, h):
+    h = a * h + b
+    return h, h

@@ -1,6 +1,7 @@
 """Forms that keep a state: from the typed graph of a model to the graph that goes on where the last call ended. Free of torch."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import error
@@ -14,11 +15,15 @@ __all__ = ["FORMS", "Slot", "Source", "Streamed", "in_form", "known_form", "sour
 FORMS = ("parallel", "extend", "step", "packed")
 
 
-def source(made: Elaborated) -> Source:
-    """What the forms of a model are derived from."""
-    from archdsl.streaming.model import Source
+def source(made: Elaborated, rewrites: Iterable[str] | None = None) -> Source:
+    """What the forms of a model are derived from. `rewrites`: those that forms with state may use, all unless given. Raises ValueError for the name
+    of none."""
+    from archdsl.streaming.model import REWRITES, Source
 
-    return Source(made.graph, made.stream, made.sizes.get(made.stream or ""))
+    chosen = REWRITES if rewrites is None else tuple(rewrites)
+    if other := next((r for r in chosen if r not in REWRITES), None):
+        raise ValueError(f"there is no rewrite {other!r}: `rewrites` lists some of {', '.join(REWRITES)}, or none")
+    return Source(made.graph, made.stream, made.sizes.get(made.stream or ""), chosen)
 
 
 def known_form(form: str, span: Span) -> None:
@@ -32,9 +37,15 @@ def in_form(source: Source, form: str) -> Streamed | None:
     known_form(form, source.graph.span)
     if form == "parallel":
         return None
+    from archdsl.records import replace
+    from archdsl.streaming.absorb import NAME, Absorb
     from archdsl.streaming.derive import stream
 
-    return stream(source, form)
+    if form == "packed" or NAME not in source.rewrites:
+        return stream(source, form)
+    absorb = Absorb()
+    made = stream(replace(source, graph=absorb(source.graph)), form)
+    return replace(made, rewritten=tuple(absorb.found)) if absorb.found else made
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from archdsl.graph import Graph, Mask, Node, TensorType, Value, behind
 from archdsl.ops.registry import LENGTH
 from archdsl.records import record, replace
 from archdsl.streaming import pairs
+from archdsl.streaming.kept import Kept
 from archdsl.streaming.model import DOCUMENTS as COUNT
 from archdsl.streaming.rows import NoRows, Rows
 
@@ -23,7 +24,7 @@ Known = dict[Value, Value]
 @record()
 class Context:
     """What holds for one definition: the symbols that are T, those that depend on it, what sizes become, which inputs hold a row for each row of
-    the batch (`rows`), the last position alone (`last`), or a table of pairs of positions, and on which axes (`pairs`)."""
+    the batch (`rows`), the last position alone (`last`), or a table of pairs of positions, and on which axes (`pairs`). `kinds`: see `Kept`."""
 
     time: frozenset[str]
     mixed: frozenset[str]
@@ -33,10 +34,11 @@ class Context:
     pairs: tuple[pairs.Axes | None, ...]
     batch: Size | None
     by_row: bool
+    kinds: tuple[str, ...] = ()
 
     def key(self, graph: Graph) -> Any:
         sizes = tuple(sorted((k, str(v)) for k, v in self.dims.items()))
-        return id(graph), self.time, self.mixed, sizes, self.rows, self.last, self.pairs, str(self.batch)
+        return id(graph), self.time, self.mixed, sizes, self.rows, self.last, self.pairs, str(self.batch), self.kinds
 
     def timed(self, size: Any) -> bool:
         return isinstance(size, Dim) and not symbols(size).isdisjoint(self.time | self.mixed)
@@ -47,16 +49,19 @@ class Context:
 
 @record()
 class Made:
-    """A derived definition. `slots`: (address below it, type in its own sizes). `counters`: those that it reads. `rows`, `last`, `pairs`: of each
-    output. `lost`: why emitted values are not there, by their places."""
+    """A derived definition. `slots`: (address below it, type in its own sizes, whether it is kept). `counters`: those that it reads. `rows`, `last`,
+    `pairs`: of each output. `lost`: why emitted values are not there, by their places. `taken`, `asked`: which inputs of the old definition it takes,
+    and which of those without positions it reads as they are."""
 
     graph: Graph
-    slots: tuple[tuple[str, TensorType], ...]
+    slots: tuple[tuple[str, TensorType, bool], ...]
     counters: tuple[str, ...]
     rows: tuple[bool, ...]
     last: tuple[bool, ...]
     pairs: tuple[pairs.Axes | None, ...]
     lost: dict[int, ArchError | NoRows]
+    taken: tuple[int, ...]
+    asked: tuple[int, ...]
 
 
 class Session:
@@ -84,7 +89,7 @@ class Definition:
         self.known: Known = {}
         self.nodes: list[Node] = []
         self.inputs: list[Node] = []
-        self.slots: list[tuple[str, TensorType, Value, Value]] = []  # address, type, before, after
+        self.slots: list[tuple[str, TensorType, Value, Value, bool]] = []  # address, type, before, after, kept
         self.counters: dict[str, Value] = {}
         self.rows = Rows(context.batch, self.nodes)
         self.last: set[Value] = set()
@@ -93,6 +98,7 @@ class Definition:
         self.children = dict(graph.children)
         self.calls: dict[str, int] = {}
         self.lost: dict[Value, ArchError | NoRows] = {}
+        self.kept = Kept(self)
         for i, value in enumerate(graph.inputs):
             node = copy_node(value.node, self.known.__getitem__, "", context.dims)
             if context.rows[i]:
@@ -121,7 +127,8 @@ class Definition:
         fault = next((self.lost[v] for v in node.operands() if v in self.lost), None)
         if fault is None:
             try:
-                self.node(node, self.known)
+                if self.kept.takes(node):
+                    self.node(node, self.known)
                 return
             except (ArchError, NoRows) as e:
                 fault = e
@@ -133,16 +140,21 @@ class Definition:
         if table := next((v for v in self.source.outputs if v in self.weights), None):
             raise self.refuse(table.node, "its weights of pairs of positions are a result")
         counters = tuple(c for c in COUNTERS if c in self.counters)
+        self.kept.reads(self.source.outputs)
         own = tuple(self.known[v] for v in self.source.outputs)
-        inputs = (*(Value(n) for n in self.inputs), *(before for _, _, before, _ in self.slots), *(self.counters[c] for c in counters))
-        outputs = (*own, *(after for *_, after in self.slots))
+        taken = self.kept.taken()
+        inputs = (*(Value(self.inputs[i]) for i in taken), *(before for _, _, before, *_ in self.slots), *(self.counters[c] for c in counters))
+        outputs = (*own, *(after for *_, after, _ in self.slots))
         names = tuple(self.source.output_names) or (None,) * len(own)
         graph = replace(self.source, inputs=inputs, nodes=(*(v.node for v in inputs), *self.nodes), outputs=outputs,
                         output_names=(*names, *(None for _ in self.slots)), children=self.children,
-                        emits={k: self.known[v] for k, v in self.source.emits.items() if v not in self.lost}, guards=(), knobs={})
+                        emits={k: self.known[v] for k, v in self.source.emits.items() if v in self.known}, guards=(), knobs={})
         lost = {i: self.lost[v] for i, v in enumerate(self.source.emits.values()) if v in self.lost}
-        return Made(graph, tuple((a, t) for a, t, *_ in self.slots), counters, tuple(v in self.rows.held for v in own),
-                     tuple(v in self.last for v in self.source.outputs), tuple(self.pairs.get(v) for v in self.source.outputs), lost)
+        lost |= {i: self.refuse(v.node, "it is made of inputs that a step does not take")
+                 for i, v in enumerate(self.source.emits.values()) if i not in lost and v not in self.known}
+        rows, last = tuple(v in self.rows.held for v in own), tuple(v in self.last for v in self.source.outputs)
+        slots, tables = tuple((a, t, kept) for a, t, *_, kept in self.slots), tuple(self.pairs.get(v) for v in self.source.outputs)
+        return Made(graph, slots, counters, rows, last, tables, lost, taken, self.kept.asked())
 
     def counter(self, name: str) -> Value:
         """One of `COUNTERS`, taken in from outside."""

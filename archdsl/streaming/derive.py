@@ -72,7 +72,9 @@ class _Root:
                 nodes.append(step)
                 value = Value(step)
             outputs.append(value)
-        slots = [Slot(a, t) for a, t in made.slots] + [Slot(c, definition.counters[c].type) for c in counters]
+        slots = [Slot(a, t, kept) for a, t, kept in made.slots] + [Slot(c, definition.counters[c].type) for c in counters]
+        sizes = {n for v in inputs for s in v.shape for n in symbols(s)}
+        guards = tuple(g for g in guards if symbols(g.left) | symbols(g.right) <= sizes)  # others have been held by the call that set the state
         names = (*made.graph.output_names, *(None for _ in counters))
         whole = replace(made.graph, inputs=inputs, nodes=tuple(nodes), outputs=tuple(outputs), output_names=names, guards=guards)
         return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows, longest, self.source.example)

@@ -82,7 +82,7 @@ def _extend(d: Definition, node: Node, known: Known, extension: Extension) -> No
     for i, name in enumerate(before, len(own)):
         new.call_result(i, name)
     d.put(node, new, known)
-    d.slots += [(name, t, value, after) for (name, t, value), after in zip(before.values(), new.values[len(own):])]
+    d.slots += [(name, t, value, after, False) for (name, t, value), after in zip(before.values(), new.values[len(own):])]
     if extension.op == "last":
         d.last.update(node.values)
 

@@ -80,9 +80,45 @@ def is_pointwise(name: str) -> bool:
     op = find(name)
     if op is None or any(p.name in ("axis", "axes", "shape", "sizes", "items", "widths") for p in op.decl.params):
         return False
-    shapes = [p.type.item.shape if isinstance(p.type, tree.OptionalType) else getattr(p.type, "shape", None) for p in op.decl.params]  # type: ignore[union-attr]
-    shapes = [s for s in shapes if s is not None]
+    kinds = [p.type.item if isinstance(p.type, tree.OptionalType) else p.type for p in op.decl.params]
+    shapes = [s for s in (getattr(k, "shape", None) for k in kinds) if s is not None]
     return bool(shapes) and all(len(s.axes) == 1 and isinstance(s.axes[0], (tree.AnyAxes, tree.AxesVar)) for s in shapes)
+
+
+def _operand_types(name: str) -> list[Any]:
+    from archdsl.elaborate.ops import parameters
+
+    return [p.type for p in parameters(name) if p.operand]
+
+
+def _leads(type: Any) -> bool:
+    shape = getattr(type.item if isinstance(type, tree.OptionalType) else type, "shape", None)
+    return shape is not None and bool(shape.axes) and isinstance(shape.axes[0], tree.AnyAxes)
+
+
+def _leading(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[str, Size]) -> None:
+    """An op that acts alike along all axes in front of its own, written `[..., …]`; its weights have none."""
+    mapping: dict[Value, Value] = {}
+    for value, type in zip(node.args, _operand_types(node.op)):
+        if isinstance(value, Value):
+            new = known[value]
+            if new in rows.held and not _leads(type):
+                raise NoRows(f"{node.op} has a weight that differs from row to row")
+            if new not in rows.held and rows.batch in new.shape:
+                raise NoRows(f"{node.op} joins positions with a batch")
+            mapping[value] = new if new in rows.held or not _leads(type) else _stretched(rows, new)
+    new = copy_node(node, mapping.__getitem__, "", dims)
+    new.types = infer(new)
+    rows.put(node, new, known, held=True)
+
+
+def _reduced(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[str, Size]) -> None:
+    """Axes that are not said are all but that of the rows."""
+    new = copy_node(node, known.__getitem__, "", dims)
+    axis = new.attrs["axis"]
+    new.attrs["axis"] = tuple(range(1, len(node.args[0].shape) + 1)) if axis is None else _later(axis)
+    new.types = infer(new)
+    rows.put(node, new, known, held=True)
 
 
 def _pointwise(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[str, Size]) -> None:
@@ -147,6 +183,13 @@ def _rearrange(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[
     rows.put(node, new, known, held=True)
 
 
+def _expand(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[str, Size]) -> None:
+    shape = copy_node(node, known.__getitem__, "", dims).attrs["shape"]
+    new = Node("expand", (rows.spread(known[node.args[0]], len(shape)),), {"shape": (rows.batch, *shape)}, (), node.span, node.name)
+    new.types = infer(new)
+    rows.put(node, new, known, held=True)
+
+
 def _as_type(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[str, Size]) -> None:
     """Of the other tensor the element type alone counts."""
     new = copy_node(node, known.__getitem__, "", dims)
@@ -165,5 +208,6 @@ def _embedding(rows: Rows, node: Node, known: dict[Value, Value], dims: Mapping[
 _RULES: dict[str, Callable[..., None]] = {
     "slice": _slice, "rearrange": _rearrange, "embedding": _embedding, "one_hot": _pointwise, "concat": _shifted("axis"), "stack": _shifted("axis"),
     "softmax": _shifted("axis"), "split": _shifted("axis"), "flip": _shifted("axes"),
-    "as_type": _as_type,
+    "as_type": _as_type, "sum": _reduced, "mean": _reduced, "expand": _expand,
+    **dict.fromkeys(("linear", "outer", "dot", "layer_norm", "rms_norm", "crms_norm"), _leading),
 }

@@ -34,7 +34,7 @@ def scan(d: Definition, node: Node, known: Known) -> None:
     given = [*(known[v] for v in node.args[:scanned]), *(v for *_, v in before), *(known[v] for v in others)]
     results = _one(d, node, given) if d.at.dims.get(str(node.attrs["n"])) == 1 else _several(d, node, given)
     known.update(zip(node.values, results))
-    d.slots += [(name, t, value, after) for (name, t, value), after in zip(before, results[len(results) - len(carries):])]
+    d.slots += [(name, t, value, after, False) for (name, t, value), after in zip(before, results[len(results) - len(carries):])]
 
 
 def _several(d: Definition, node: Node, given: list[Value]) -> list[Value]:

@@ -129,11 +129,12 @@ def test_decoding_with_a_cache(case):
         known = theirs(0, 6)
         assert relative(y, known.logits[:, pad:]) <= EXACT
         for t in range(6, 12):
-            y, state = step(x[:, t : t + 1], memory, mask.bool(), state)
+            y, state = step(x[:, t : t + 1], state)
             known = theirs(t, t + 1, known.past_key_values)
             assert relative(y, known.logits) <= EXACT
     depth, heads, width = knobs["depth"], knobs["heads"], knobs["head_dim"]
-    assert sum(v.nbytes for v in state.values()) == depth * 2 * 2 * heads * 12 * width * 8 + 8 + 2 * 8  # nothing of the source
+    # keys and values of 12 positions and of the source, once; which positions of the source count; where rows are and began
+    assert sum(v.nbytes for v in state.values()) == depth * 2 * 2 * heads * (12 + 9) * width * 8 + 2 * 9 + 8 + 2 * 8
 
 
 @pytest.mark.parametrize("both", [False, True])

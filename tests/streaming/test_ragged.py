@@ -227,10 +227,3 @@ def test_weights_of_pairs():
     in_form(source(archdsl.loads(text.format("dropout(a, 0.1)")).elaborate()), "packed")
     with pytest.raises(archdsl.ArchError, match="two documents"):
         archdsl.loads(text.format("a + 1"))
-
-
-def test_fit_takes_the_parallel_form():
-    from archdsl.training.fit import fit
-
-    with pytest.raises(ValueError, match='form = "parallel"'):
-        fit(archdsl.loads(HYBRID).build(), None, (), steps=1)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import torch
 
 import archdsl
 from archdsl.lower.emit_python import python_source
+from archdsl.lower.module import ArchModule
 from archdsl.printer import print_graph
 from tests.cost import counted
 from tests.streaming.forms import agree, close, shaken
@@ -187,3 +188,124 @@ def test_packed():
     probe = torch.randn_like(expected)
     for a, b in zip(torch.autograd.grad((got * probe).sum(), (x, g, h)), torch.autograd.grad((expected * probe).sum(), (x, g, h))):
         close(a, b, 1e-12)
+
+
+# ---------------------------------------------------------------- linear in what they carry
+LINEAR = {
+    "gates": """
+  param rate: [d] = uniform(-1, 1)
+  scan (x, g) over T carry s: [B, d] = zeros() {
+    next s = (1 - g) * s * rate + g * x - s / 2
+    yield s * x
+  }""",
+    "two": """
+  scan (x, g) over T carry r: [B, d] = zeros(), s: [B, d] = constant(2) {
+    new = g * s + x
+    next s = new
+    next r = new * tanh(s) - 0.5 * r
+    yield r + new
+  }""",
+    "kinds": """
+  k = sum(g, axis = -1)
+  scan (x, k) over T carry s: [B, d] = zeros(), n: [] = constant(1), m: [B] = zeros() {
+    next s = where(k[:, none] > 0, s, x) * n
+    next n = n * 0.9
+    next m = m * k + 1
+    yield -s + n * m[:, none]
+  }""",
+    "matrix": """
+  scan (x, g) over T carry m: f32[B, d, d] = zeros() {
+    f32 { now = outer(g, x) - m * g[:, :, none] }
+    next m = now
+    yield as_type(sum(now, axis = -1), x)
+  }""",
+}
+LOOPS = {
+    "squared": "next s = s * s + x\n yield s",
+    "turned": "next s = linear(s, w) + x\n yield s",
+    "coupled": "next s = r + x\n next r = s\n yield s",
+}
+
+
+def own(body: str, time: str = "T = 5", stream: str = " stream T", carry: str = "") -> archdsl.Spec:
+    return archdsl.loads(f"block Own()(x: [B, T, d], g: [B, T, d]) -> [B, T, d] {{{body}\n}}\n"
+                         f"model Net(d: int = 3)(x: [B = 2, {time}, d], g: [B, T, d]) -> y: [B, T, d]{stream} {{ return Own()(x, g) as own }}")
+
+
+def ops_of(model: Any) -> set[str]:
+    return {n.op for m in model.modules() if isinstance(m, ArchModule) for n in type(m).definition.graph.nodes}
+
+
+def loop_of(spec: archdsl.Spec, model: Any, monkeypatch: Any, **options: Any) -> Any:
+    """The same model, position by position."""
+    with monkeypatch.context() as m:
+        m.setattr("archdsl.lower.plan.parallel_scans", lambda graph: graph)
+        loop = spec.build(dtype=torch.float64, **options)
+    loop.load_state_dict(model.state_dict())
+    assert "scan" in ops_of(loop) and "linear_scan_extend" not in ops_of(loop)
+    return loop
+
+
+def inputs(length: int, batch: int = 2) -> list[torch.Tensor]:
+    return [torch.randn(batch, length, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_carries_run_at_once(name: str, monkeypatch: Any):
+    """Values and gradients are those of the loop, also from a state and with documents behind each other; no loop is left."""
+    spec = own(LINEAR[name])
+    model = shaken(spec.build(dtype=torch.float64))
+    assert "scan" not in ops_of(model)
+    loop = loop_of(spec, model, monkeypatch)
+    for length, batch in ((70, 2), (1, 1)):
+        given = inputs(length, batch)
+        y, expected = model(*given), loop(*given)
+        close(y, expected, 1e-12)
+        if length > 1:
+            probe = torch.randn_like(y)
+            for a, b in zip(*(torch.autograd.grad((out * probe).sum(), [*given, *m.parameters()]) for out, m in ((y, model), (expected, loop)))):
+                close(a, b, 1e-10)
+    lengths = torch.tensor([3, 1, 40])
+    packed = spec.build(form="packed", dtype=torch.float64)
+    packed.load_state_dict(model.state_dict())
+    assert "scan" not in ops_of(packed)
+    given = inputs(44)
+    close(packed(*given, lengths), torch.cat([loop(*part) for part in zip(*(x.split([3, 1, 40], 1) for x in given))], 1), 1e-12)
+    header = own(LINEAR[name], "ragged T = 5", "").build(dtype=torch.float64)
+    header.load_state_dict(model.state_dict())
+    close(header(*given, lengths), packed(*given, lengths), 0)
+
+
+@pytest.mark.parametrize("name", ["gates", "matrix"])
+def test_linear_carries_go_on_from_a_state(name: str):
+    agree(own(LINEAR[name]))
+
+
+def test_linear_carries_have_the_gradient_of_differences():
+    model = shaken(own(LINEAR["gates"]).build(dtype=torch.float64))
+    assert torch.autograd.gradcheck(model, tuple(inputs(35, 1)))
+
+
+@pytest.mark.parametrize("body", LOOPS)
+def test_other_scans_stay_loops(body: str):
+    carry = ", r: [B, d] = zeros()" if body == "coupled" else ""
+    spec = own(f"\n  param w: [d, d] = eye()\n  scan (x, g) over T carry s: [B, d] = zeros(){carry} {{\n {LOOPS[body]}\n }}")
+    assert "scan" in ops_of(spec.build())
+
+
+def test_linear_carries_cost_what_they_use():
+    spec = own(LINEAR["gates"])
+    model, given = spec.build(dtype=torch.float64), tuple(x.detach() for x in inputs(40))
+    cost = spec.cost(at={"B": 2, "T": 40}, dtype="f64")
+    assert cost.macs == counted.macs(model, given) and cost.saved_bytes == counted.saved_bytes(model, given)
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_carries_written_out(name: str):
+    model = shaken(own(LINEAR[name]).build(dtype=torch.float64)).eval()
+    written: dict[str, Any] = {}
+    exec(compile(python_source(model), "model.py", "exec"), written)
+    other = written["Net"]().double().eval()
+    other.load_state_dict(model.state_dict())
+    given = inputs(37)
+    close(other(*given), model(*given), 1e-12)

@@ -56,8 +56,8 @@ class Latency:
             length = sizes[streamed.axis] if streamed.longest is None else min(sizes[streamed.axis], streamed.longest)
             sizes = {**{n: s for n, s in sizes.items() if n != streamed.axis or self.form != "step"}, LENGTH: length}
         own = root.graph.inputs[:len(root.graph.inputs) - slots]
-        ranges = [None if i.type.is_float or i.low is None else (int(i.low), int(i.high)) for i in made.inputs]
-        inputs = [given(v.type, sizes, r) for v, r in zip(own, ranges)] + [given(v.type, sizes) for v in root.graph.inputs[len(own):]]
+        ranges = {i.name: None if i.type.is_float or i.low is None else (int(i.low), int(i.high)) for i in made.inputs}
+        inputs = [given(v.type, sizes, ranges.get(v.node.attrs["name"])) for v in own] + [given(v.type, sizes) for v in root.graph.inputs[len(own):]]
         return root, tuple(inputs), sizes
 
     def _batch(self, made: Elaborated) -> dict[str, int]:
