@@ -62,6 +62,56 @@ def _prefix_step(score, v, peak, denominator, numerator):
     return _quotient(numerator, denominator), peak, denominator, numerator
 
 
+# ---------------------------------------------------------------- means with weights that decay
+NEAR = 16
+"""Positions whose pairs are weighed together, each channel by itself."""
+
+
+@recurrent("wkv(k: [..., T, c], v: [..., T, c], decay: [c], bonus: [c]) -> [..., T, c]",
+           state={"peak": "f32[..., c]", "denominator": "f32[..., c]", "numerator": "f32[..., c]"}, source="arxiv 2305.13048, equation 16",
+           samples=lambda: [{"k": floats(2, 5, 3), "v": floats(2, 5, 3), "decay": floats(3, low=-2, high=0), "bonus": floats(3)},
+                            {"k": floats(1, 1), "v": floats(1, 1), "decay": floats(1, low=-2, high=0), "bonus": floats(1)},
+                            {"k": floats(67, 2, low=-60, high=60), "v": floats(67, 2), "decay": floats(2, low=-9, high=0), "bonus": floats(2)}])
+def wkv(k, v, decay, bonus, peak, denominator, numerator):
+    """y_t = (Σ exp((t - 1 - j) decay + k_j) v_j + exp(bonus + k_t) v_t) / (the same without v), over j < t, channel by channel: RWKV-4's mean of the
+    values. `decay` is the logarithm, at most 0. The state is the largest exponent so far and both sums, scaled by exp(-peak)."""
+    ys = []
+    for at in range(0, k.shape[-2], NEAR):
+        y, peak, denominator, numerator = _means(k[..., at:at + NEAR, :], v[..., at:at + NEAR, :], decay, bonus, peak, denominator, numerator)
+        ys.append(y)
+    return torch.cat(ys, -2), peak, denominator, numerator
+
+
+def _means(k, v, decay, bonus, peak, denominator, numerator):
+    n = k.shape[-2]
+    place = torch.arange(n, device=k.device)
+    behind = place[:, None] - place - 1  # how many positions lie between, for each (t, j); -1 for the position itself
+    old = torch.where(denominator == 0, NEVER, peak)[..., None, :]
+    scores = k[..., None, :, :] + torch.where(behind[..., None] < 0, bonus, behind[..., None] * decay)
+    scores = scores.masked_fill((behind < -1)[..., None], NEVER)
+    before = old + place[:, None] * decay
+    largest = torch.maximum(scores.amax(-2), before)
+    weights, kept = torch.exp(scores - largest[..., None, :]), torch.exp(before - largest)
+    below = weights.sum(-2) + kept * denominator[..., None, :]
+    above = torch.einsum("...tjc,...jc->...tc", weights, v) + kept * numerator[..., None, :]
+    last = k + (n - 1 - place)[:, None] * decay
+    before = (old + n * decay)[..., 0, :]
+    peak = torch.maximum(last.amax(-2), before)
+    weights, kept = torch.exp(last - peak[..., None, :]), torch.exp(before - peak)
+    return above / below, peak, weights.sum(-2) + kept * denominator, (weights * v).sum(-2) + kept * numerator
+
+
+@wkv.step
+def _wkv_step(k, v, decay, bonus, peak, denominator, numerator):
+    old = torch.where(denominator == 0, NEVER, peak)
+    largest = torch.maximum(old, k + bonus)
+    kept, weight = torch.exp(old - largest), torch.exp(k + bonus - largest)
+    y = (kept * numerator + weight * v) / (kept * denominator + weight)
+    peak = torch.maximum(old + decay, k)
+    kept, weight = torch.exp(old + decay - peak), torch.exp(k - peak)
+    return y, peak, kept * denominator + weight, kept * numerator + weight * v
+
+
 # ---------------------------------------------------------------- linear time-invariant systems
 def _lti_macs(u: TensorType, a: TensorType, **_: object) -> Size:
     """Each position multiplies the memory by a."""
