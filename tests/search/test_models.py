@@ -14,6 +14,7 @@ from archdsl.search.registry import STRATEGIES
 from archdsl.search.strategies import encoding
 from archdsl.search.strategies.assignment import assign
 from archdsl.search.strategies.kernels import Regression, table
+from archdsl.search.strategies.knapsack import Beyond, Knapsack
 from archdsl.search.testing import made, rounds, run
 
 
@@ -61,6 +62,41 @@ def test_assign_within_no_budget():
     assert assign([[1.0, 2.0]], [[[3.0, 4.0]]], [2.0]) is None
     free = assign([[1.0, 0.5], [0.0, -1.0]])
     assert free is not None and free.options == (1, 1)
+
+
+def _beyond(*_: object) -> None:
+    raise Beyond
+
+
+@pytest.mark.parametrize("kind", ["independent", "in conflict", "equal layers", "nearly no room"])
+def test_assign_is_as_good_as_branch_and_bound(kind, monkeypatch):
+    """Larger than one can go through: the enumeration near the bound against HiGHS alone."""
+    rng = np.random.default_rng(5)
+    layers, options, budgets = (6, 4, 2) if kind == "equal layers" else (16, 8, 2)
+    costs, scores = rng.random((budgets, layers, options)), rng.random((layers, options))
+    if kind == "in conflict":
+        costs = np.sort(costs, axis=2)
+        scores = -np.sqrt(costs.mean(0)) + 0.05 * scores
+    if kind == "equal layers":
+        costs, scores = np.round(4 * costs[:, :1].repeat(layers, 1)), np.round(4 * scores[:1].repeat(layers, 0))
+    least, most = costs.min(2).sum(1), costs.max(2).sum(1)
+    room = (least + (0.02 if kind == "nearly no room" else 0.4) * (most - least)).tolist()
+    found = assign(scores, costs, room)
+    monkeypatch.setattr(Knapsack, "solve", _beyond)
+    exact = assign(scores, costs, room)
+    if kind == "nearly no room":
+        assert found is exact is None, "the relaxation has a solution, and no assignment is one"
+        return
+    assert found is not None and exact is not None and found.optimal and exact.optimal
+    assert found.score == pytest.approx(exact.score, abs=1e-7) and all(c <= b + 1e-9 for c, b in zip(found.costs, room))
+    assert found.bound == pytest.approx(found.score, abs=1e-9)
+
+
+def test_assign_that_is_late_gives_what_it_has():
+    scores, costs, budgets = instance(2, (6,) * 12, 2)
+    best = assign(scores, costs, budgets)
+    late = assign(scores, costs, budgets, seconds=0.0)
+    assert best is not None and late is not None and best.optimal and late.bound <= best.score + 1e-9 and late.score >= best.score - 1e-9
 
 
 def test_assign_prints_nothing(capfd):
