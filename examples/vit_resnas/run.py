@@ -1,7 +1,7 @@
 """ViT-ResNAS's procedure on scikit-learn's digits: a supernet trained on several architectures in each batch, with a warm-up in which channels are
 sorted, then an evolution below a limit of multiplications on its weights, beside random search; the best is trained from scratch.
 
-usage: python examples/vit_resnas/run.py [--steps 600] [--budget 80] [--seeds 3] [-o build/vit_resnas]
+usage: python examples/vit_resnas/run.py [--steps 300] [--budget 32] [--seeds 2] [-o build/vit_resnas]
 
 Interrupted, the same command goes on where it was. results.json and front.svg are written beside this file, unless --dry is given.
 """
@@ -63,9 +63,9 @@ def trained(spec, candidate, steps, seed):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--budget", type=int, default=80)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--budget", type=int, default=32)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("-o", type=Path, default=Path("build/vit_resnas"))
     args = parser.parse_args()
@@ -80,7 +80,7 @@ def main():
 
     population = max(4, args.budget // 4)
     strategies = [f"evolution(population = {population}, sample = {max(2, population // 3)}, cross = 0.5)", "random"]
-    how = {"evaluator": f'supernet(folder = "{net}", calibrate = 4, batch = 90)', "limits": LIMITS, "budget": args.budget}
+    how = {"evaluator": f'supernet(folder = "{net}", calibrate = 1, batch = 90)', "limits": LIMITS, "budget": args.budget}
     found = fronts.race(f"{path}:digits", args.o, strategies, args.seeds, objectives=["loss:min"], **how)
     for strategy, runs in found.items():
         print(f"{strategy}: loss on inherited weights " + ", ".join(f"{r['best']['loss']:.4f}" for r in runs))
