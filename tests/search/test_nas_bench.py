@@ -1,0 +1,41 @@
+"""The tabulated benchmark: parts that are interrupted go on, the table says what the rows say, and all candidates have a number."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from archdsl.search.evaluators.function import load_function
+from benchmarks.nas_bench import run, table
+
+
+def test_every_candidate_has_a_number():
+    assert table.space().size == len(table.numbers()) == 384 and table.space().uniform
+    c = table.space().at(77)
+    assert table.numbers()[c.key] == 77
+
+
+def test_made_in_parts_and_read(tmp_path, monkeypatch):
+    how = ["--device", "cpu", "--steps", "1", "--seeds", "1", "--only", "2", "--batches", "1", "-o", str(tmp_path / "rows")]
+    monkeypatch.setattr(run, "BATCH", 2)
+    monkeypatch.setattr(run, "TASKS", {"mqar": ("mqar(vocab = 16, length = 12, pairs = 2)", 16)})
+    assert run.main([*how, "--part", "1/2"]) == 1
+    path = tmp_path / "table.json.gz"
+    assert run.main([*how, "--merge", "--table", str(path)]) == 1
+    written = tmp_path / "rows" / "rows-1-of-2.jsonl"
+    written.write_text(written.read_text() + '{"number": 0, "ta')  # cut off
+    assert run.main(how) == 1 and run.main(how) == 0 and run.main([*how, "--merge", "--table", str(path)]) == 0
+    found = table.load(path)
+    assert len(found) == 2 and found.tasks == ("mqar",) and found.steps == 1 and [n for n, _ in found.candidates()] == [0, 192]
+    row = json.loads((tmp_path / "rows" / "rows-0-of-1.jsonl").read_text())
+    assert found.query(0, "mqar", 0) == row and len(row["curve"]) == 1 and row["params"] > 0
+    assert found.query(dict(table.space().at(0)), "mqar")["loss"] == pytest.approx(row["loss"]) and found.query(192, "mqar")["seeds"] == 1
+    with pytest.raises(KeyError, match="the table has 2 candidates of mqar"):
+        found.query(1, "mqar")
+    monkeypatch.setattr(table, "loaded", lambda: found)
+    score = load_function("benchmarks.nas_bench.table:score")
+    assert score(table.space().at(0), seed=5)["mqar_loss"] == row["loss"]
+    with pytest.raises(SystemExit, match="other steps"):
+        run.main([*how, "--steps", "2"])
+    with pytest.raises(FileNotFoundError, match="tells how it is made"):
+        table.load(tmp_path / "none.json.gz")
