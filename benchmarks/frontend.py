@@ -80,7 +80,7 @@ def warm() -> Table:
     from archdsl.spec import _load
 
     def check(text: str) -> None:
-        spec, found = _load(Source("generated.arch", text), None)
+        spec, found, _ = _load(Source("generated.arch", text), None)
         assert spec is not None and not found, found[:1]
 
     check(generated(300))
