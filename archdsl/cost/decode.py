@@ -2,16 +2,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import Any
 
 from archdsl.cost.devices import Device
+from archdsl.cost.memory import BYTES
 from archdsl.cost.model import Cost, cost
+from archdsl.cost.run import Mode
 from archdsl.dims import evaluate
 from archdsl.elaborate.model import Elaborated
+from archdsl.flatten import flatten
+from archdsl.graph import Graph, Value
 from archdsl.ops.registry import LENGTH
-from archdsl.records import record
+from archdsl.records import record, replace
 from archdsl.streaming import in_form, source
 
+CHOOSE = {"embedding": (0, (1,)), "grouped_linear": (1, (2, 3)), "embedding_bag": (0, (1,))}
+"""Ops that read some rows of a weight -> which operand chooses them, which operands are such weights."""
 LENGTHS = tuple(2**k for k in range(10, 18))
 """Positions of context that are shown unless others are asked for."""
 
@@ -19,8 +26,8 @@ LENGTHS = tuple(2**k for k in range(10, 18))
 @record(frozen=True)
 class Context:
     """One step behind `length - 1` others, for all rows of the batch. state_bytes: what is kept then. per_token: how many bytes the last position
-    added. macs: of the step. seconds: the larger of the times that reading all weights and the state once, and computing, take; `bound`: which of
-    both that is, `memory` or `compute`. None without a device."""
+    added. macs: of the step. seconds: the larger of the times that reading the weights (of tables and experts the rows that are chosen, at most) and
+    the state once, and computing, take; `bound`: which of both that is, `memory` or `compute`. None without a device."""
 
     length: int
     state_bytes: int
@@ -62,12 +69,35 @@ def decode(made: Elaborated, at: Mapping[str, int] | None = None, dtype: str = "
         size = step.formulas[name]
         return size if isinstance(size, int) else evaluate(size, {**others, streamed.axis: 1, LENGTH: length})
 
+    read = step.weight_bytes - _not_read(streamed.graph, {**others, streamed.axis: 1}, dtype) if device is not None else 0
     found: list[Context] = []
     for n in wanted:
         state, macs = figure("state_bytes", n), figure("macs", n)
-        seconds, bound = (None, None) if device is None else least_time(step.weight_bytes + state, macs, dtype, device)
+        seconds, bound = (None, None) if device is None else least_time(read + state, macs, dtype, device)
         found.append(Context(n, state, state - figure("state_bytes", n - 1), macs, seconds, bound))
     return Decoding(step, device, tuple(found))
+
+
+def _not_read(graph: Graph, sizes: Mapping[str, int], dtype: str) -> int:
+    """Bytes of the weights that one step leaves alone: rows of tables, and experts, beyond as many as are chosen."""
+    flat = flatten(graph)
+    addresses = {Value(n): n.attrs["path"] for n in flat.nodes if n.op == "param"}
+    chosen: dict[str, int] = {}  # of weights that nothing reads but by their rows, how many are read
+    whole: set[str] = {addresses[v] for v in (*flat.outputs, *flat.emits.values()) if v in addresses}
+    for node in flat.nodes:
+        by_rows = CHOOSE.get(node.op)
+        for place, arg in enumerate(node.args):
+            if by_rows is not None and place in by_rows[1] and arg in addresses:
+                rows = node.args[by_rows[0]].type.numel
+                chosen[addresses[arg]] = chosen.get(addresses[arg], 0) + (rows if isinstance(rows, int) else evaluate(rows, sizes))
+        free = [a for i, a in enumerate(node.args) if by_rows is None or i not in by_rows[1]]
+        whole |= {addresses[v] for v in replace(node, args=tuple(free)).operands() if v in addresses}
+    mode, unread = Mode(False, False, dtype), 0
+    for address, p in graph.parameters():
+        if address in chosen and address not in whole:
+            count = p.sizes[0]
+            unread += prod(p.sizes[1:]) * max(0, count - chosen[address]) * BYTES[mode.concrete(p.type.dtype)]
+    return unread
 
 
 def least_time(moved: int, macs: int, dtype: str, device: Device) -> tuple[float, str]:

@@ -65,10 +65,27 @@ def test_least_time():
 def test_step_time_reads_weights_and_state(spec):
     device = Device("slow", "Slow", 1e6, {"f32": 1e15}, "here")
     found = decode(spec.elaborate(), {"B": 1}, device=device, lengths=[100])
-    weights = 4 * (11 * 8 + 8 * 8 + 8)
+    weights = 4 * (1 * 8 + 8 * 8 + 8)  # one row of the table of tokens
     last = found.contexts[-1]
     assert last.length == 100 and last.bound == "memory"
     assert last.seconds == pytest.approx((weights + last.state_bytes) / 1e6)
+
+
+@pytest.mark.parametrize(("rows", "experts", "vectors"), [(1, 2, 1), (2, 4, 2), (3, 5, 3), (40, 5, 31)])
+def test_step_time_reads_what_is_chosen(rows: int, experts: int, vectors: int):
+    """Of five experts those that the rows choose, two each, at most; of a table that is the head as well everything."""
+    text = """use std { ExpertSwiGLU, Linear, MoE, TokenEmbedding, TopK }
+model Net(d: int = 8, tie: bool = false)(tokens: int[B = 1, T = 4] in 0..<31) -> y: [B, T, 31] stream T {
+  share embed = TokenEmbedding(31, d)
+  x = cumsum(embed(tokens), axis = 1)
+  x = MoE(5, ExpertSwiGLU(5, 6), TopK(2), active = 2)(x) as mlp
+  return if tie { linear(x, embed.weight) } else { Linear(31, bias = false)(x) as head }
+}"""
+    device = Device("slow", "Slow", 1e6, {"f32": 1e15}, "here")
+    for tie in (False, True):
+        found = decode(package.loads(text).elaborate(knobs={"tie": tie}), {"B": rows}, device=device, lengths=[100]).contexts[-1]
+        weights = 5 * 8 + experts * 3 * 8 * 6 + 31 * 8 + (0 if tie else vectors * 8)
+        assert found.seconds == pytest.approx((4 * weights + found.state_bytes) / 1e6)
 
 
 def test_devices_have_all_types_and_sources():
