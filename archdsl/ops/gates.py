@@ -43,3 +43,10 @@ def length(n, most):
     while size < min(most, n):
         size *= 2
     return size
+
+
+def softplus(x):
+    """torch's, whose log1p takes ten times as long on CPUs: max(x, 0) + log1p(e) with e = exp(-|x|), and log1p(e) = 2 artanh(e / (2 + e)); beyond 20,
+    as torch has it, x itself."""
+    e = torch.exp(-x.abs())
+    return (e / (e + 2)).atanh_().mul_(2).masked_fill_(x > 20, 0).add_(x.clamp(min=0))

@@ -5,7 +5,8 @@ from typing import Any
 
 from archdsl.dims import Size
 from archdsl.graph import TensorType
-from archdsl.lazy import torch
+from archdsl.lazy import F, torch
+from archdsl.ops.gates import softplus
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats, volume
 
@@ -20,21 +21,25 @@ def _scan_macs(x: TensorType, a: TensorType, **_: Any) -> Size:
     return 2 * volume(x.shape) * a.shape[-1]
 
 
-@recurrent("selective_scan(x: [..., T, d], dt: f32[..., T, d], a: f32[d, n], b: [..., T, n], c: [..., T, n], skip: f32[d]? = none) "
-           "-> [..., T, d]", state={"memory": "f32[..., d, n]"}, roles={"n": "contract"}, macs=_scan_macs, source="arxiv 2312.00752, algorithm 2",
+@recurrent("selective_scan(x: [..., T, d], dt: f32[..., T, d], a: f32[d, n], b: [..., T, n], c: [..., T, n], skip: f32[d]? = none, "
+           "dt_softplus: bool = false) -> [..., T, d]", state={"memory": "f32[..., d, n]"}, roles={"n": "contract"}, macs=_scan_macs,
+           source="arxiv 2312.00752, algorithm 2",
            samples=lambda: [
                {"x": floats(2, 5, 3), "dt": floats(2, 5, 3, low=0.01, high=2), "a": floats(3, 4, low=-3, high=-0.1), "b": floats(2, 5, 4),
                 "c": floats(2, 5, 4), "skip": floats(3)},
                {"x": floats(1, 2), "dt": floats(1, 2, low=0.1, high=1), "a": floats(2, 1, low=-3, high=-1), "b": floats(1, 1), "c": floats(1, 1)},
                {"x": floats(131, 2), "dt": floats(131, 2, low=0.01, high=30), "a": floats(2, 3, low=-16, high=-0.01), "b": floats(131, 3),
-                "c": floats(131, 3)}])
-def selective_scan(x, dt, a, b, c, skip, memory):
-    """Mamba's state space, n numbers for each channel: memory ← exp(dt a) memory + dt x bᵀ, y = memory c + skip x. `dt` is positive (behind its
-    softplus), `a` negative."""
+                "c": floats(131, 3)},
+               {"x": floats(2, 5, 3), "dt": floats(2, 5, 3, low=-9, high=3), "a": floats(3, 4, low=-3, high=-0.1), "b": floats(2, 5, 4),
+                "c": floats(2, 5, 4), "dt_softplus": True}])
+def selective_scan(x, dt, a, b, c, skip, memory, *, dt_softplus=False):
+    """Mamba's state space, n numbers for each channel: memory ← exp(dt a) memory + dt x bᵀ, y = memory c + skip x. `dt` is positive, `a` negative.
+    `dt_softplus`: dt is softplus of what is given."""
     x, dt, b, c = _front(x, dt, b, c)
     rates, memory, room = _rates(a), memory.mT, _room(x, a, 2)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     for u, t, i, o, out in zip(*(v.split(BLOCK) for v in (x, dt, b, c, y))):
+        t = softplus(t) if dt_softplus else t
         _, states = _states(u, t, rates, i, memory, *room)
         torch.matmul(o[..., None, :], states[1:], out=out[..., None, :])
         if skip is not None:
@@ -44,16 +49,18 @@ def selective_scan(x, dt, a, b, c, skip, memory):
 
 
 @selective_scan.step
-def _selective_scan_step(x, dt, a, b, c, skip, memory):
+def _selective_scan_step(x, dt, a, b, c, skip, memory, *, dt_softplus=False):
+    dt = F.softplus(dt) if dt_softplus else dt
     memory = torch.exp(dt[..., None] * a) * memory + (dt * x)[..., :, None] @ b[..., None, :]
     y = (memory @ c[..., :, None])[..., 0]
     return (y if skip is None else y + skip * x), memory
 
 
 @selective_scan.gradient
-def _selective_scan_gradient(dy, later, x, dt, a, b, c, skip, memory):
+def _selective_scan_gradient(dy, later, x, dt, a, b, c, skip, memory, *, dt_softplus=False):
     """The states between blocks once more; then block by block, from the last one, all states and their gradients."""
     dy, x, dt, b, c = _front(dy, x, dt, b, c)
+    given, dt = dt, softplus(dt) if dt_softplus else dt
     rates, a, later, room, met = _rates(a), a.mT.contiguous(), later.mT, _room(x, a, 3), [memory.mT]
     for u, t, i in [*zip(*(v.split(BLOCK) for v in (x, dt, b)))][:-1]:
         met.append(_states(u, t, rates, i, met[-1], *room[:2])[1][-1].clone())
@@ -78,6 +85,8 @@ def _selective_scan_gradient(dy, later, x, dt, a, b, c, skip, memory):
         if skip is not None:
             dx.addcmul_(skip, g)
     dskip = None if skip is None else (dy * x).flatten(0, -2).sum(0)
+    if dt_softplus:
+        found[1].mul_(torch.sigmoid(given))
     dx, ddt, db, dc = (v.movedim(0, -2) for v in found)
     return dx, ddt, da.mT, db, dc, dskip, later.mT
 
