@@ -15,7 +15,7 @@ from archdsl.modules import MAX_FOUND, Module, family
 from archdsl.records import replace
 from archdsl.syntax import tree
 from archdsl.syntax.parser import MAX_TOKENS
-from archdsl.variants import known_variants
+from archdsl.variants import Variant, known_variants
 
 if TYPE_CHECKING:
     from archdsl.incremental.kept import Kept
@@ -38,7 +38,7 @@ def faults_of(module: Module, models: dict[str, Spec], session: Session, lints: 
         lines = min(module.source.text.count("\n"), (MAX_TOKENS - module.library.left) // 5, MAX_LINES)
         with session.one_budget(lines):
             later = Collector() if early else found
-            _elaborate_all(module, models, session, later, kept)
+            _elaborate_all(module, models, session, later, kept, early)
             if not any(_on_models(module, d) for d in early):
                 _hold_against(module, models, later, kept)
         for d in independent(early, later.found) if early else ():
@@ -71,7 +71,8 @@ def _in_variant(spec: Spec, name: str, found: Collector) -> None:
         own, before = spec.variants[name].decl.span, tuple(found.found)
         for d in e.diagnostics:
             if d.span.source is own.source and own.start <= d.span.start < own.end:
-                for own_fault in (d,) if None not in spec.failed else independent(before, [d], names=True):
+                known = any(b.code == d.code and any(label.span == b.span for label in d.labels) for b in before)
+                for own_fault in () if known else (d,) if None not in spec.failed else independent(before, [d], names=True):
                     found.add(own_fault)
             elif None not in spec.failed or d.code == "A0602":
                 found.add(replace(d, notes=(*d.notes, f"in the variant `{name}`")))
@@ -111,7 +112,18 @@ def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
             raise ArchError(*(d for f in faults for d in f.diagnostics))
 
 
-def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None) -> None:
+def _broken(name: str | None, known: dict[str, Variant], early: tuple[Diagnostic, ...]) -> bool:
+    """Whether names in a variant, or in one that it builds on, are wrong: what it would set is not known."""
+    while name in known:
+        own = known[name].decl.span
+        if any(d.span.source is own.source and own.start <= d.span.start < own.end for d in early):
+            return True
+        name = known[name].decl.base
+    return False
+
+
+def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None,
+                   early: tuple[Diagnostic, ...]) -> None:
     for d in record_defaults(module, session):
         found.add(d)
     for spec in models.values():
@@ -124,6 +136,9 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
         found.add(e)
         return
     for spec, name in [(s, name) for s in models.values() for name in known if name in s.variants]:
+        if _broken(name, known, early):
+            spec.failed.add(name)
+            continue
         _in_variant(spec, name, found)
         if len(found.found) >= MAX_FOUND or any(d.code == "A0602" for d in found.found):
             break

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
-from archdsl.elaborate.domains import Domain, outside
+from archdsl.elaborate.domains import Domain, odd_defaults, outside
 from archdsl.elaborate.hints import mend, mend_address
 from archdsl.records import record
 from archdsl.source import Span
@@ -61,17 +61,12 @@ def _of_span(d: tree.Space) -> Span:
 
 
 def default_domains(spec: Spec) -> Iterator[Diagnostic]:
-    """A0407 for each knob of a model whose default lies outside of its domain, and what is wrong with the domains. Of one whose domain is computed
-    from such a knob nothing is said."""
-    outside_of: set[str] = set()
+    """A0407 for each knob of a model whose default lies outside of its domain, and what is wrong with the domains."""
     for knob in spec.knobs.values():
-        if isinstance(knob.domain, tree.Node) and not outside_of.isdisjoint(re.findall(r"\w+", knob.domain.span.text)):
-            continue
         if knob.allowed is not None and knob.allowed.fault:
             yield from knob.allowed.fault
-        elif knob.allowed is not None and not knob.allowed.contains(knob.default):
-            outside_of.add(knob.address)
-            yield from outside(knob).diagnostics
+    for knob in odd_defaults(spec.knobs.values()):
+        yield from outside(knob).diagnostics
 
 
 def check_spaces(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -186,6 +186,16 @@ def _each(frame: Frame, node: tree.Each, kind: tree.Type | None, value: Any, nam
         at = frame if node.name is None else frame.child(vars={**frame.vars, node.name: v})
         items.append(_domain(at, inner, kind.item, v, name))
     return Domain("list", items=tuple(items))
+
+
+def odd_defaults(knobs: Iterable[Knob]) -> Iterator[Knob]:
+    """The knobs whose default lies outside of their domain, but for those whose domain is computed from another one of them."""
+    names: set[str] = set()
+    for knob in knobs:
+        computed = isinstance(knob.domain, tree.Node) and not names.isdisjoint(re.findall(r"\w+", knob.domain.span.text))
+        if not computed and (a := knob.allowed) is not None and not a.fault and not a.contains(knob.default):
+            names.add(knob.address)
+            yield knob
 
 
 def outside(knob: Knob) -> ArchError:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable
 from itertools import product
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from archdsl.dims import Dim, Facts, Size
 from archdsl.elaborate import headers
 from archdsl.elaborate.bindings import axis_of_time, ragged_axes, static_names
 from archdsl.elaborate.builder import Builder
-from archdsl.elaborate.domains import outside
+from archdsl.elaborate.domains import odd_defaults, outside
 from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.frame import Frame, Override, Owner, Session
 from archdsl.elaborate.hints import mend_address, segments
@@ -147,9 +148,9 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
             with session.owners_inside() as owners:
                 _caused(frame, knobs, lambda: run(frame, decl.body))
             values = _caused(frame, knobs, lambda: headers.results(frame, decl.outs, decl.name_span, decl.name))
-        except ArchError:
+        except ArchError as e:
             session.met_in(builder)
-            raise
+            raise (_misspelt(overrides, knobs, decl) or e) from None
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
     spans = {p.name: p.domain.span for p in decl.inputs or () if p.domain is not None}
     check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source.whole)
@@ -181,7 +182,7 @@ def _caused(frame: Frame, knobs: dict[str, Knob], make: Callable[[], T]) -> T:
     try:
         return make()
     except ArchError as e:
-        odd = [k for k in knobs.values() if k.value is k.default and (a := k.allowed) is not None and not a.fault and not a.contains(k.default)]
+        odd = list(odd_defaults(k for k in knobs.values() if k.value is k.default))
         if any(d.code == "A0602" for d in e.diagnostics):
             raise
         if odd and not frame.overrides:
@@ -384,6 +385,22 @@ def elsewhere(module: Module, decl: tree.Model) -> frozenset[str]:
     return frozenset(others).union(*others.values())
 
 
+def _misspelt(overrides: tuple[Override, ...], knobs: dict[str, Knob], decl: tree.Model) -> ArchError | None:
+    """A0215 for settings of names that the model does not mention: what is wrong with its body then follows from what they were to set."""
+    faults: list[Diagnostic] = []
+    for o in overrides:
+        if not o.used[0] and len(o.segments) == 1 and not re.search(rf"\b{re.escape(o.segments[0])}\b", decl.span.text):
+            faults += _nothing_at(o, list(knobs)).diagnostics
+    return ArchError(*faults) if faults else None
+
+
+def _nothing_at(o: Override, names: list[str]) -> ArchError:
+    address = ".".join(o.segments)
+    said = mend_address(address, names, o.span)
+    return error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address",
+                 help=said["help"] or (() if said["fixes"] else _known(names)), fixes=said["fixes"])
+
+
 def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, knobs: dict[str, Knob], decl: tree.Model,
             module: Module) -> tuple[tree.Default, ...]:
     """Raises A0215, A0214 for settings and defaults that reach nothing. Of those in the text that the entries of a model have in common, another
@@ -394,10 +411,7 @@ def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, kno
     for o in [o for o in overrides if not o.used[0]][:MAX_FAULTS]:
         if o.segments[0] in others and o.span.source.whole is module.source:
             continue
-        address = ".".join(o.segments)
-        said = mend_address(address, names, o.span)
-        faults += error("A0215", f"nothing can be set at `{address}`", o.span, "no knob at this address",
-                        help=said["help"] or (() if said["fixes"] else _known(names)), fixes=said["fixes"]).diagnostics
+        faults += _nothing_at(o, names).diagnostics
     own = next((s.span for s in decl.body if isinstance(s, tree.Entry)), decl.span)
     used = {i for key in session.used_defaults for i in session.stated_by[key]}
     idle = {id(s): s for s in session.declared_defaults if id(s) not in used}.values()

@@ -332,8 +332,28 @@ def _goes_on(s: Situation, kind: int, tokens: list[Token]) -> bool:
     return after is not None
 
 
+def _brace_of_if(s: Situation) -> Token | None:
+    """The brace around this place, if it is the innermost of what is open and that of an `if`."""
+    depth, opening = 0, None
+    for token in reversed(s.tokens[: s.at]):
+        if opening is not None:
+            if token[1] in ("if", "{", "}"):
+                return opening if token[1] == "if" else None
+            continue
+        depth += (token[1] in ("}", ")", "]")) - (token[1] in ("{", "(", "["))
+        if depth < 0:
+            if token[1] != "{":
+                return None
+            opening = token
+    return None
+
+
 def _other(s: Situation, token: Token) -> Told:
     """What was being written and what may stand here."""
+    if token[1] == "else" and (opening := _brace_of_if(s)) is not None:
+        at = Span(s.run.source, token[2], token[2])
+        return Diagnostic("A0109", "the braces of `if` are not closed", span(s, token), "`}` is missing before this",
+                          (Label(span(s, opening), "opened by this `{`"),), fixes=(Fix("insert `}` before `else`", ((at, "} "),)),))
     expected = s.expected(s.prior)
     where, choices = place(s, expected), options(expected)
     inside = f" in {where}" if where else ""

@@ -20,6 +20,7 @@ SECONDS = 10.0  # of CPU for them, which only a text whose work is not in its st
 TRIAL = 1_500  # steps that a trial costs beside those of elaboration, and one for
 CHARACTERS = 8  # characters of the text
 BEHIND = 3  # times that faults are mended to look at what stands behind them
+WIDE = 40  # characters of a place in which two that are exchanged are looked for
 OFFERED = 3  # fixes of one fault
 
 ABOUT_MODELS = frozenset(("A0215", "A0401", "A0403", "A0431", "A0432"))
@@ -224,7 +225,8 @@ def _hardens(span: Span, new: str) -> bool:
 def _placed(d: Diagnostic, fix: Fix) -> Diagnostic:
     """The fault where the right edit is: a bracket where it is missing, a number or a size where it is written."""
     (span, new), *_ = fix.edits
-    if any(s.start <= d.span.end and d.span.start <= s.end for s, _ in fix.edits):
+    wide = len(fix.edits) > 1 and d.code in _NUMBERS and d.span.end - d.span.start > WIDE
+    if not wide and any(s.start <= d.span.end and d.span.start <= s.end for s, _ in fix.edits):
         return d
     if d.code == "A0109" and span.start == span.end:
         token = re.compile(r"[ \t]*(\w+|[^\w\s])").match(span.source.text, span.end)

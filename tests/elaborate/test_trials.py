@@ -270,3 +270,30 @@ def test_a_literal_of_the_wrong_type_is_told_in_a_branch_that_is_not_taken():
 def test_names_that_are_equally_near_are_all_offered():
     text = FILE + "variant base7 of Net { n = 2 }\nvariant base1 of Net { n = 4 }\nclaim base2 { params > 0 }\n"
     assert [f.title for f in only(text).fixes] == ["replace by `base7`", "replace by `base1`"]
+
+
+def test_a_misspelt_setting_is_told_alone():
+    """What the variant, or one on top of it, would be is not known then."""
+    text = USE + "model M(d: int = 6, heads: int = 3)(x: [B, T, d]) -> [B, T, d] { return Attention(heads)(x) as a }\n" \
+        "variant wide { d = 16, heaads = 4 }\nvariant wider of wide { d = 64 }\n"
+    assert (only(text).code, only(text).span.text) == ("A0215", "heaads")
+
+
+def test_a_domain_behind_a_broken_body_is_not_told_either():
+    text = USE + "model M(d: int = 50 in {24, 48}, hidden: int = 48 in multiples(4, d, 2 * d), heads: int = 4)(x: [B, T, d]) -> [B, T, d] {\n" \
+        "  return Attention(heads)(x) as a |> Linear(hidden) as b |> Linear(d) as c\n}\n"
+    assert [(d.code, d.span.text) for d in check_text(text, "a.arch")] == [("A0407", "50")]
+
+
+def test_what_fails_in_several_variants_is_told_once():
+    text = USE + "model M(d: int = 8, two: bool = false)(x: [B, T, d]) -> [B, _, _] {\n" \
+        "  return if two { concat([x, x[:, 0]], axis = 1) } else { x }\n}\n" \
+        "variant both { two = true }\nvariant wide of both { d = 16 }\nvariant wider of both { d = 32 }\n"
+    assert [d.code for d in check_text(text, "a.arch")] == ["A0304"]
+
+
+def test_an_exchange_is_told_where_it_is():
+    text = USE + "block Two(n: int, m: int)(x: [B, d]) -> [B, d] { return x |> Linear(n) as one |> Linear(m) as two }\n" \
+        "model M(d: int = 8, hidden: int = 20)(x: [B, d]) -> [B, d] {\n  return x |> Two(d, hidden) as feed_forward_with_a_long_name\n}\n"
+    d = only(text)
+    assert "exchange `d` and `hidden`" in [f.title for f in d.fixes]

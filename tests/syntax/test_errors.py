@@ -48,6 +48,7 @@ CASES = [  # (id, statement, code, part of the message, marked text, does the fi
     ("missing colon", "param w [d] = zeros()", "A0101", "`:` is missing in `param`", "[", True),
     ("missing in", "for i range(3) { y = x }", "A0101", "`in` is missing in the header of `for`", "range", True),
     ("missing else", "y = if a { b }", "A0101", "`else` is missing in `if`", "}", False),
+    ("missing brace of a branch", "y = if a { f(b) else { c }", "A0109", "the braces of `if` are not closed", "else", True),
     ("missing body", "if a y = 1", "A0101", "`y` cannot stand here", "y", False),
     ("missing value", "y = ", "A0101", "an expression is missing in a binding", "=", False),
     ("missing value in arguments", "y = f(a,", "A0109", "the argument list of `f` is not closed", "return", True),
