@@ -54,6 +54,18 @@ def test_a_pass_on_a_graph_that_does_not_fit():
     assert model.graph.hash == before and model.recipe == () and all(torch.equal(model.weights[k], v) for k, v in state.items())
 
 
+@pytest.mark.parametrize(("step", "text", "way"), [
+    ("fold_batch_norm()", "no batch norm", "leave it out"), ("recalibrate_batch_norm()", "needs 1 inputs", "using data"),
+    ("fold_layer_scale()", "has no", "leave it out"), ("fold_norm_scales() on op:rms_norm", "chooses nothing", "there are"),
+])
+def test_a_pass_that_finds_nothing_says_how_to_go_on(step, text, way):
+    model = Model.of(spec())
+    with pytest.raises(ArchError) as fault:
+        model.apply(step)
+    (d,) = fault.value.diagnostics
+    assert text in d.message and way in d.help[0] and model.recipe == ()
+
+
 def test_a_contract_that_does_not_hold():
     @graph_pass("drop_norms()", contract=equal())
     def drop_norms(edit):

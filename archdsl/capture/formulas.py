@@ -104,6 +104,7 @@ def _operands(args: Any) -> list[Any]:
 
 
 def settled(c: Condition, facts: Facts) -> Condition:
+    """A condition with all that the facts about sizes decide taken out of it."""
     if c[0] == "ge":
         return TRUE if facts.at_least(c[1], 0) else FALSE if facts.at_least(-c[1] - 1, 0) else c
     if c[0] == "eq":

@@ -9,9 +9,10 @@ from typing import Any
 from archdsl import shapes
 from archdsl.capture import opaque, rules
 from archdsl.capture.conditions import Condition, Learned, learn, read
-from archdsl.capture.export import Exported, legal, place
-from archdsl.capture.flat import Flat, Invocation, Scope
+from archdsl.capture.export import Exported, place
+from archdsl.capture.flat import Flat
 from archdsl.capture.formulas import pattern
+from archdsl.capture.provenance import scope_of, variables_of
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim, Facts, Size
 from archdsl.graph import FLOATS, Guard, InitExpr, Param, TensorType, Value
@@ -84,8 +85,8 @@ class Translation:
 
     def _at(self, node: Any) -> None:
         self.node = node
-        self.flat.at = _scope(node)
-        self.flat.name = _assigned(node)
+        self.flat.at = scope_of(node)
+        self.flat.name = variables_of(node)
         results = node.meta.get("val")
         if "," in self.flat.name and (not isinstance(results, (list, tuple)) or len(results) != self.flat.name.count(",") + 1):
             self.flat.name = ""
@@ -338,7 +339,7 @@ class Translation:
     def refused(self, message: str, help: str | None = None, code: str = "A0551") -> ArchError:
         """A fault with the node's module and its place in the foreign source."""
         span = place(self.node) if self.node is not None else None
-        stack = _scope(self.node) if self.node is not None else ()
+        stack = scope_of(self.node) if self.node is not None else ()
         where = f"in the module `{stack[-1].path}` ({stack[-1].kind})" if stack else "in the module itself"
         return error(code, message, span or self.exported.span, "from here" if span else "", notes=(where,), help=help or ())
 
@@ -364,29 +365,6 @@ def _initial(tensor: torch.Tensor, key: str, kind: str) -> InitExpr:
     if tensor.dim() < 2:
         return InitExpr("zeros") if "bias" in name or tensor.dim() == 0 else InitExpr("ones")
     return InitExpr("trunc_normal", (), (("cut", 2.0), ("mean", 0.0), ("std", 0.02)))
-
-
-# ---------------------------------------------------------------- where a node comes from
-def _scope(node: Any) -> Scope:
-    """The modules around a node, each below the one before; what a module calls outside of itself counts as its own code."""
-    found: list[Invocation] = []
-    for key, (path, kind) in (node.meta.get("nn_module_stack") or {}).items():
-        path = legal(re.sub(r"@\d+", "", path)) if path else ""
-        if key.startswith("_") or not path or found and not path.startswith(found[-1].path + "."):
-            continue
-        found.append(Invocation(key, path, kind.__name__ if isinstance(kind, type) else str(kind).rsplit(".", 1)[-1]))
-    return tuple(found)
-
-
-_ASSIGNS = re.compile(r"^([a-z_]\w*(?:\s*,\s*[a-z_]\w*)*)\s*(?::[^=]+)?=[^=]")
-
-
-def _assigned(node: Any) -> str:
-    """The variable, or the variables with commas between, that the foreign line gives its result to."""
-    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
-    code = next((line for line in reversed(lines) if line and not line.startswith(("File ", "~", "^"))), "")
-    found = _ASSIGNS.match(code)
-    return found.group(1) if found else ""
 
 
 def _is_view(node: Any) -> bool:

@@ -167,7 +167,8 @@ def _binary(frame: Frame, node: tree.Binary) -> Any:
     b = evaluate(frame, node.right)
     if op in operators.DIVIDING and type(b) in operators.NUMBERS and b == 0 and type(a) in (*operators.NUMBERS, Dim):
         named = not isinstance(node.right, tree.Number)
-        raise error("A0221", f"`{node.span.text}` divides by zero", node.span, f"`{node.right.span.text}` is 0" if named else "by zero")
+        raise error("A0221", f"`{node.span.text}` divides by zero", node.span, f"`{node.right.span.text}` is 0" if named else "by zero",
+                    help=f"give `{node.right.span.text}` another number" if named else ())
     if type(a) in operators.NUMBERS and type(b) in operators.NUMBERS:
         return operators.binary(frame, op, a, b, node.span)
     if type(a) is not Late and type(b) is not Late and (isinstance(a, Value) or isinstance(b, Value)):

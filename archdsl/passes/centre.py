@@ -103,7 +103,8 @@ def _nothing(edit: Edit, streams: list[tuple[Stream, Blocked | None]]) -> Any:
     if not streams:
         others = [n for n in edit.selected() if n.op in ("rms_norm", "crms_norm")]
         if others:
-            return edit.refuse("it has RMS norms already: they do not subtract the mean", others[0], "no layer norm")
+            return edit.refuse("it has RMS norms already: they do not subtract the mean", others[0], "no layer norm",
+                               help="RMS norms are what this step makes of layer norms: leave it out")
         return edit.refuse("no layer norm reads a residual stream", label="this model")
     notes = tuple(f"the stream of width {s.size}: {why.reason}{_at(edit, why)}" for s, why in streams[1:] if why is not None)
     stream, why = streams[0]

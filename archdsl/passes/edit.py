@@ -79,7 +79,8 @@ class Edit(Flat):
 
     def refuse(self, reason: str, node: Node | None = None, label: str = "", *, labels: Iterable[tuple[Node, str]] = (),
                help: tuple[str, ...] | str = (), notes: tuple[str, ...] = ()) -> ArchError:
-        """A0564: the graph does not fit. `node` is what stands in the way; its source line is shown."""
+        """A0564: the graph does not fit. `node` is what stands in the way; its source line is shown. Without a help of its own, the message tells how
+        to go on without the step, or with it on a part."""
         where = self.written(node) if node is not None else self.source.span
         at = f" (at `{self.address(node)}`)" if node is not None and self.address(node) else ""
         marks = tuple(Label(self.written(n), text) for n, text in labels if self.written(n) != where)
@@ -88,7 +89,9 @@ class Edit(Flat):
         if self.step.span.source is not NOWHERE.source:
             marks = (*marks, Label(self.step.span, "the step"))
         message = f"`{self.step.name}` does not fit this model: {reason}{at}"
-        return error("A0564", message, where, label or "in the way", labels=marks, notes=notes, help=help)
+        part = f"`{self.step.name} on SELECTOR` limits the step to a part of the model, for example `on layers[:4]`"
+        usual = "there is nothing here for this step: leave it out" if node is None else part
+        return error("A0564", message, where, label or "in the way", labels=marks, notes=notes, help=help or usual)
 
     def bake(self, values: Iterable[Value]) -> None:
         """Leaves weights in place of these expressions of weights; they hold what the expressions give."""

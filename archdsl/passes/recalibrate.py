@@ -25,7 +25,7 @@ def recalibrate_batch_norm(edit: Edit, *, batch: int) -> None:
     if not wanted:
         raise edit.refuse("it applies no batch norm with running statistics", label="this model")
     if batch < 1:
-        raise edit.refuse(f"a batch has at least one sample, not {batch}", label="this model")
+        raise edit.refuse(f"a batch has at least one sample, not {batch}", label="this model", help="`batch = 64` takes 64 samples at a time")
     if not edit.decisions:
         return
     for address, n in wanted.items():

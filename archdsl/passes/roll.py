@@ -186,6 +186,7 @@ class _Roll:
 
     # ---------------------------------------------------------------- definitions
     def run(self) -> Graph:
+        """The model's graph, the definitions below it rolled first."""
         return self.scope(self.flat.root).graph
 
     def scope(self, scope: Scope) -> Rolled:
@@ -224,6 +225,7 @@ class _Definition:
         self.active: set[int] = set()
 
     def run(self) -> Rolled:
+        """The definition, with its inputs and results by the keys of the flat graph; of a definition inside, results are those that others read."""
         inputs, results = self._order(), self._results()
         emitted = [self.roll.key(v) for v in self.scope.emits.values()]
         form = form_of(self.roll, self.scope, list(inputs.items()), [*results, *emitted]) if self.scope.parent is not None else None

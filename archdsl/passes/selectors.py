@@ -96,6 +96,7 @@ class _Reader:
 
     # ------------------------------------------------------------ terms
     def kind(self, kind: str, name: str) -> set[Any]:
+        """The nodes of `op:NAME`, `block:NAME` or `branch:NAME`. Raises ArchError for a name that the model has not."""
         if kind == "op":
             from archdsl.ops.registry import OPS, find
 
@@ -124,6 +125,7 @@ class _Reader:
         return named or chosen
 
     def call(self) -> set[Any]:
+        """The nodes at the n addresses with the `lowest(n, table)` or `highest(n, table)` scores."""
         name, _ = self.next(), self.next()
         inside: list[str] = []
         while self.peek() != ")":
@@ -176,6 +178,7 @@ class _Reader:
         return lambda part, before: part == token
 
     def index(self) -> Any:
+        """The test of `[3]` or `[start:stop]`: whether a segment is such a pass of the loop before it."""
         text = ""
         while self.peek() != "]":
             text += self.next()
