@@ -1,14 +1,16 @@
 """What was elaborated before is used again only where it means the same."""
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from archdsl.diagnostics.model import ArchError
-from archdsl.elaborate import library
+from archdsl.elaborate import library, ops
 from archdsl.elaborate.frame import Session
 from archdsl.graph import Node
 from archdsl.modules import Library
-from archdsl.spec import expression, loads
+from archdsl.spec import expression, load, loads
 from tests.elaborate.helpers import addresses, fault, made, model
 
 LOOP = "layers: for i in range(3) { x = Linear(8)(x) }\n"
@@ -196,3 +198,26 @@ def test_a_setting_that_reaches_nothing_is_told_though_the_pass_is_known():
         for settings in ({"layers.*.f": "mlp", "layers.1.f.width": 32}, {"layers.1.f": "linear", "layers.1.f.hidden": 32}):
             with pytest.raises(ArchError, match="A0215"):
                 spec.elaborate(None, settings)
+
+
+def test_an_op_on_the_same_types_is_inferred_once(monkeypatch: pytest.MonkeyPatch):
+    """The graphs are those of a session that infers each application anew, in fewer inferences."""
+    infer, counts, found = ops.infer, [], []
+
+    def counted(*args: Any) -> Any:
+        counts[-1] += 1
+        return infer(*args)
+
+    monkeypatch.setattr(ops, "infer", counted)
+    for form in (ops._form, lambda *_: None):
+        monkeypatch.setattr(ops, "_form", form)
+        counts.append(0)
+        found.append([s.elaborate(v).graph.hash for s in load("t5").models.values() for v in (None, *s.variants)])
+    assert found[0] == found[1]
+    assert counts[0] < 0.8 * counts[1]
+
+
+def test_attributes_tell_applications_of_an_op_apart():
+    """Equal numbers of other types are other attributes."""
+    graph = loads("model M()(x: [B, 4]) -> y: [B, 4] { return softcap(x, 2) + softcap(x, 2.0) + softcap(x, 3) }").graph()
+    assert [repr(n.attrs["cap"]) for n in graph.nodes if n.op == "softcap"] == ["2", "2.0", "3"]
