@@ -36,7 +36,8 @@ WIDTH = 256
 MIXERS = {
     "Mamba": "Mamba()(x)", "Mamba2": "Mamba2()(x)", "LinearAttention": "LinearAttention(4)(x)", "Retention": "Retention(4)(x)",
     "GatedLinearAttention": "GatedLinearAttention(4)(x)", "DeltaNet": "DeltaNet(4)(x)", "GatedDeltaNet": "GatedDeltaNet(4)(x)",
-    "GatedSlotAttention": "GatedSlotAttention(4)(x)", "RWKV6": "RWKV6()(x)", "RWKV7": "RWKV7()(x)", "Aaren": "Aaren(4)(x)",
+    "GatedSlotAttention": "GatedSlotAttention(4)(x)", "RWKV6": "RWKV6()(x)", "RWKV7": "RWKV7()(x)", "RWKV4": "RWKV4()(x)",
+    "linear_scan": "linear_scan(sigmoid(x), x)", "Aaren": "Aaren(4)(x)",
     "LMU": "LMU(64, theta = 128)(x)", "ShortConv": "ShortConv()(x)", "causal_conv_dense": "causal_conv_dense(x, taps)", "lif": "lif(x)",
 }
 NO_PARALLEL = {"lif"}
