@@ -81,9 +81,9 @@ def test_assign_is_as_good_as_branch_and_bound(kind, monkeypatch):
         costs, scores = np.round(4 * costs[:, :1].repeat(layers, 1)), np.round(4 * scores[:1].repeat(layers, 0))
     least, most = costs.min(2).sum(1), costs.max(2).sum(1)
     room = (least + (0.02 if kind == "nearly no room" else 0.4) * (most - least)).tolist()
-    found = assign(scores, costs, room)
+    found = assign(scores.tolist(), costs.tolist(), room)
     monkeypatch.setattr(Knapsack, "solve", _beyond)
-    exact = assign(scores, costs, room)
+    exact = assign(scores.tolist(), costs.tolist(), room)
     if kind == "nearly no room":
         assert found is exact is None, "the relaxation has a solution, and no assignment is one"
         return
