@@ -1,5 +1,5 @@
-"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, parse, cost, build, first_step, norms, search, study,
-strategies, latency, supernet, sequence, parity; all of them when none is named. What follows `--` goes to the scripts:
+"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, faults, parse, cost, build, first_step, norms,
+search, study, strategies, latency, supernet, sequence, parity; all of them when none is named. What follows `--` goes to the scripts:
 `python benchmarks/run.py parity -- --only vit,llama --minutes 9` (`-- --help` lists a script's options).
 
 Each part runs in a process of its own. What it prints goes to benchmarks/RESULTS.md with the machine, its load, versions and date; parts that did
@@ -23,6 +23,7 @@ RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 PARTS = {
     "frontend": "Checking specs",
     "keystroke": "Typing in an editor",
+    "faults": "Faults planted in shipped specs",
     "parse": "Reading and formatting",
     "cost": "Costs of an 80-layer Llama",
     "build": "Building and compiling",

@@ -28,8 +28,15 @@ class Mended:
     def behind(self, later: list[Diagnostic], proven: set[int]) -> list[Diagnostic]:
         """The faults of the mended text that are none of those before and follow from none of them, as faults of the text before. `proven`: the ids
         of those with a fix that was found to be right."""
-        found = [_back(d, self.source, list(self.edits)) for d in later if not self.likely or d.code.startswith(NAMES) or id(d) in proven]
+        told = [d for d in later if not self.likely or d.code.startswith(NAMES) or id(d) in proven]
+        found = [_back(d, self.source, list(self.edits)) for d in told if not self._made(d)]
         return independent(self.faults, found, names=True)
+
+    def _made(self, d: Diagnostic) -> bool:
+        """Whether a division is not exact because of a number that was put in the place of one outside of its domain."""
+        put = [new.replace("_", "") for f in self.faults if f.code == "A0407" for _, new in f.fixes[0].edits]
+        numbers = [int(text) for text in put if text.isdigit()]
+        return d.division is not None and any(n > 1 and a % n == 0 for n in numbers for a in d.division if a)
 
     def wrong(self, later: list[Diagnostic]) -> frozenset[int]:
         """The rows of the text before that are still wrong: they were meant otherwise, and what is told elsewhere may follow from it."""

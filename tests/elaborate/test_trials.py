@@ -297,3 +297,8 @@ def test_an_exchange_is_told_where_it_is():
         "model M(d: int = 8, hidden: int = 20)(x: [B, d]) -> [B, d] {\n  return x |> Two(d, hidden) as feed_forward_with_a_long_name\n}\n"
     d = only(text)
     assert "exchange `d` and `hidden`" in [f.title for f in d.fixes]
+
+
+def test_a_division_that_a_proposed_number_breaks_is_not_told():
+    text = USE + "model M(d: int = 9 in {6, 7, 24}, heads: int = 12 in {12})(x: [B, T, d]) -> [B, T, d] { return Attention(heads)(x) as a }\n"
+    assert [(d.code, d.span.text) for d in check_text(text, "a.arch")] == [("A0407", "9")]
