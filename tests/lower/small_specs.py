@@ -14,6 +14,7 @@ from archdsl.spec import shipped_files
 DECODER = {"vocab": 48, "d": 32, "depth": 2, "heads": 4, "kv_heads": 2, "hidden": 48}
 SIZES = {"s.layout": "(1)1(1)", "s.m": 3, "s.dx": 16, "s.dl": 24, "s.hx": 2, "s.hl": 2}
 LMU_SIZES = {"mel": 8, "d": 16, "order": 6, "theta": 9, "heads": 2, "depth": 2, "classes": 5}
+RESNAS = {"widths": [8, 16, 16], "heads": [[1], [2, 1], [1]], "hidden": [[8], [12, 8], [16]], "head_dims": [4, 4, 8], "size": [56, 56], "classes": 5}
 SMALL: dict[str, dict[str, Any]] = {
     "Llama": DECODER | {"head_dim": 8}, "Olmo2": DECODER, "PeriLN": DECODER | {"head_dim": 8},
     "Mixtral": DECODER | {"experts": 4}, "QwenMoE": DECODER | {"head_dim": 8, "shared": 40, "experts": 6, "k": 3},
@@ -41,7 +42,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "SReT": {"widths": [8, 16, 32], "heads": [2, 2, 4], "depths": [1, 2, 1], "size": [64, 64], "classes": 5},
     "Swin": {"d": 16, "depths": [2, 1, 2, 1], "heads": [2, 2, 4, 4], "window": 2, "side": 32, "classes": 5},
     "ViT": {"d": 32, "depth": 2, "heads": 2, "patch": 8, "classes": 5},
+    "ViTRes": RESNAS, "TokenLabels": RESNAS, "BERT": {"depth": 2, "d": 32, "width": 4, "vocab": 48, "length": 16},
 }
+MOST = 2_000_000
+"""Parameters that a small model has at most: the suite holds all of them."""
 OF_VARIANTS: dict[str, dict[str, Any]] = {"wide": {"value_dim": 12}, "large_tiny_16": {"size": [224, 224]}}  # its slices fit no smaller map
 MODELS = [(f, name, spec) for f in shipped_files() for name, spec in archdsl.load(f).models.items()]
 LARGE = ("Mamba", "Mamba2", "Hybrid", "AarenEncoder", "Extractor", "MASFormer", "Bloom", "DeepSeekV2", "GptOss", "HyenaLM", "Kernel", "T5")
@@ -68,6 +72,7 @@ def built(case: tuple[str, str, str | None]) -> tuple[Any, Any, tuple[torch.Tens
     small = SMALL.get(name, {}) | OF_VARIANTS.get(variant or "", {})
     knobs = {k: v for k, v in small.items() if k in spec.elaborate(variant).knobs or "." in k}
     made = spec.elaborate(variant, knobs)
+    assert spec.cost(variant, knobs=knobs).params <= MOST, f"{id_of(case)} needs settings of its own in SMALL"
     model = spec.build(variant, seed=1, dtype=torch.float64, knobs=knobs)
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
