@@ -1,16 +1,17 @@
 """Candidates drawn decision by decision: each value of a decision as often as its others, however many candidates lie behind it. Free of torch."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from random import Random
 from typing import Any
 
-from archdsl.diagnostics.model import ArchError
+from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.values import is_hyper_number
 from archdsl.search.domains import draw, values_of
-from archdsl.search.selection import Selection
 from archdsl.search.space import Drawn, SearchSpace
+from archdsl.search.tree import Refused
 
 TRIES = 64
 """So many draws are tried before one is taken that is uniform over the candidates."""
@@ -44,12 +45,35 @@ def largest_first(domain: Domain) -> list[Any]:
 
 def settled(space: SearchSpace, choose: Any) -> Drawn | None:
     """The candidate with these values; None where they do not fit together."""
+    found = tried(space, choose)
+    return found if isinstance(found, Drawn) else None
+
+
+def tried(space: SearchSpace, choose: Any) -> Drawn | tuple[Diagnostic, ...]:
+    """The candidate with these values, or why there is none."""
     header: dict[str, Any] = {}
     try:
         for n in space.header.order:
             header[n] = choose(n, space.header.domain(n, header))
         selection = space.select(header, choose)
-        found = space.finished(selection) if isinstance(selection, Selection) else None
-    except ArchError:
-        return None
-    return found if isinstance(found, Drawn) else None
+        found = selection if isinstance(selection, Refused) else space.finished(selection)
+    except ArchError as fault:
+        return tuple(fault.diagnostics)
+    return found if isinstance(found, Drawn) else found.faults
+
+
+def with_value(space: SearchSpace, wanted: Callable[[str, Domain], Any], tries: int = 24) -> Drawn | tuple[Diagnostic, ...]:
+    """A candidate with the decisions that `wanted` gives a value (None: drawn), or why none of some draws is one."""
+    why: tuple[Diagnostic, ...] = ()
+    for seed in range(tries):
+        random = Random(seed)
+
+        def choose(address: str, domain: Domain, random: Random = random) -> Any:
+            value = wanted(address, domain)
+            return draw(domain, random) if value is None else value
+
+        found = tried(space, choose)
+        if isinstance(found, Drawn):
+            return found
+        why = why or found
+    return why

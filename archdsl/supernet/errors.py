@@ -9,4 +9,10 @@ CODES = {
         "A supernet holds the largest size of every axis of every weight that its space's candidates have. A candidate of another space, or one "
         "beyond the limits of this one, may need more.",
     ),
+    "A0849": Code(
+        "a value of a knob that no candidate of a supernet can have",
+        "A search leaves out what does not fit. A supernet is trained for all values of its knobs, so one that never fits is a mistake: an arm of "
+        "`choose` whose result has another shape than the place where it goes takes, or a width of 0. Limits leave values out on purpose and are not "
+        "meant.",
+    ),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 from archdsl.coupling import Axes, Group, groups_of
 from archdsl.coupling.groups import couple
+from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.model import Elaborated
 from archdsl.elaborate.values import is_hyper_number
@@ -15,7 +16,7 @@ from archdsl.graph import Graph, Param, TensorType
 from archdsl.records import record
 from archdsl.search.model import Candidate
 from archdsl.search.space import Drawn, SearchSpace
-from archdsl.supernet.draws import settled
+from archdsl.supernet.draws import settled, with_value
 
 DRAWS = 48
 """So many candidates are drawn to see whether one has a larger weight than those that were put together."""
@@ -48,6 +49,7 @@ class Widest:
             self._look(drawn)
         for seed in range(DRAWS):
             self._look(space.sample(seed))
+        self._all_values_serve()
         self.largest = max(self.looked, key=lambda d: self._seen[d.key])
         self.smallest = min(self.looked, key=lambda d: self._seen[d.key])
 
@@ -73,6 +75,19 @@ class Widest:
             if _numel(p.sizes) > _numel(held.param.sizes):
                 held.param, held.groups, held.merged, held.graph = p, own[address], groups[address], made.graph
         self._seen[drawn.key] = total
+
+    def _all_values_serve(self) -> None:
+        """Raises A0849 for an arm, or a size of 0, that no candidate can have."""
+        seen = {(_pattern(a), repr(v)) for drawn in self.looked for a, v in drawn.items()}
+        for pattern, domain in self._patterns().items():
+            for value in _edges(domain):
+                if (pattern, repr(value)) in seen or is_hyper_number(value) and value != 0 or not isinstance(value, (str, int)):
+                    continue
+                found = with_value(self.space, lambda a, d, p=pattern, v=value: v if _pattern(a) == p and d.contains(v) else None)
+                if isinstance(found, Drawn):
+                    self._look(found)
+                elif found and found[0].code != "A0803":  # what limits leave out is left out on purpose
+                    raise _useless(pattern, value, found[0])
 
     # ---------------------------------------------------------------- candidates at the edges
     def _put_together(self) -> Iterator[Drawn]:
@@ -108,6 +123,15 @@ class Widest:
             if any(a > b for a, b in zip(p.sizes, held.shape)):
                 return f"`{address}` is {list(p.sizes)} here, and the supernet holds {list(held.shape)}"
         return None
+
+
+def _useless(pattern: str, value: Any, why: Diagnostic) -> ArchError:
+    if value == 0 and not isinstance(value, bool):
+        help = "sizes are 1 at least, since norms and sums need channels: take 0 out of the domain; an arm that is the identity leaves a block out"
+    else:
+        help = "what an arm gives has to fit where the choice stands, whichever arm it is: give it that shape, or take the arm out"
+    return error("A0849", f"no candidate can have `{pattern} = {value}`: {why.message}", why.span, why.label, labels=why.labels, notes=why.notes,
+                 help=help)
 
 
 def learned(graph: Graph) -> dict[str, Param]:

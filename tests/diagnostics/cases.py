@@ -584,6 +584,12 @@ def beyond_the_supernet(_: Any) -> Any:
     return net.set(archdsl.loads(text.format(16)).space().candidate({"d": 16}))
 
 
+@case("A0849")
+def an_arm_that_never_fits(_: Any) -> Any:
+    return archdsl.loads("use std.linear { Linear }\nmodel Net(d: int = 8)(x: [B, d]) -> y: [B, d] {\n"
+                         "  choose f { keep => Linear(d)  widen => Linear(2 * d) } = keep\n  return x + f(x) as branch\n}\n").supernet()
+
+
 # ---------------------------------------------------------------- search
 @case("A0815")
 def no_search_library(monkeypatch: Any) -> Any:

@@ -1,6 +1,7 @@
 """Supernets: a candidate on its part of the weights is the model that it would be alone, and the net with what is left out masked away."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,34 @@ def test_candidates_of_another_space(mixed: Supernet):
     c = other.candidate({"d": 48, "depth": 1, "layers.0.mixer": "nothing"})
     with pytest.raises(ArchError, match="A08"):
         mixed.set(c)
+
+
+DEAD = """
+use std.linear { Linear }
+use std.norm { LayerNorm }
+model Net(d: int = 8 in {4, 8}, hidden: int = 8 in {8, 16})(x: [B = 2, 5]) -> y: [B, 3] {
+  x = Linear(d)(x) as up
+  choose f { keep => Linear(d)  widen => Linear(d) } = keep
+  return (x + f(x) as branch) |> Linear(hidden) as map |> LayerNorm() as norm |> Linear(3) as head
+}
+"""
+
+
+@pytest.mark.parametrize(("before", "after", "said"), [
+    ("widen => Linear(d)", "widen => Linear(2 * d)", r"A0849.*`f = widen`.*<text>:7:"),
+    ("hidden: int = 8 in {8, 16}", "hidden: int = 8 in {0, 8}", r"A0849.*`hidden = 0`.*<text>:7:"),
+])
+def test_values_that_no_candidate_can_have(before: str, after: str, said: str):
+    """At the spec's line, before anything is trained."""
+    assert archdsl.loads(DEAD).supernet().space.size == 8
+    with pytest.raises(ArchError) as fault:
+        archdsl.loads(DEAD.replace(before, after)).supernet()
+    assert re.search(said, str(fault.value), re.DOTALL)
+
+
+def test_values_that_limits_leave_out_are_no_mistake():
+    net = archdsl.loads(MIXED).supernet(limits=["count(mixer == mlp) == 0"])
+    assert not any(v == "mlp" for seed in range(9) for v in net.space.sample(seed).values())
 
 
 @pytest.mark.parametrize(("name", "limit"), [("extractors", "params <= 2M")])
