@@ -114,7 +114,9 @@ def _read(path: str | Path) -> list[tree.Decl]:
 def _shape(d: tree.Block, known: frozenset[str]) -> str:
     """The body of a block with its own names numbered by their first appearance: the same for bodies that differ in names alone."""
     numbers: dict[str, str] = {}
-    text = re.sub(r"#[^\n]*", "", d.span.source.text[d.body[0].span.start:d.body[-1].span.end])
+    body = d.body
+    assert body, f"{d.name} has no body"
+    text = re.sub(r"#[^\n]*", "", d.span.source.text[body[0].span.start:body[-1].span.end])
     words = re.findall(r'"[^"]*"|[^\W\d]\w*|[\d._]+|\S', text)
     return " ".join(numbers.setdefault(w, f"${len(numbers)}") if w[0] != '"' and w.isidentifier() and w not in known else w for w in words)
 

@@ -6,6 +6,7 @@ import inspect
 import math
 import operator
 import re
+import sys
 import textwrap
 from typing import Any
 
@@ -70,9 +71,9 @@ class Functions:
         body = self._function(r.body, f"_{r.name}")
         self.texts[r.name] = "\n".join(line for part in _around(r, body).split("\n") for line in wrapped(part, 0))
 
-    # ---------------------------------------------------------------- functions of ours
+    # ---------------------------------------------------------------- functions and classes of ours
     def _function(self, function: Any, name: str) -> str:
-        """Takes in a function with all that it refers to; gives its name here."""
+        """Takes in a function or a class with all that it refers to; gives its name here."""
         plain = inspect.unwrap(function)
         if id(plain) in self.known:
             return self.known[id(plain)][1]
@@ -80,15 +81,16 @@ class Functions:
         self.known[id(plain)] = plain, mine
         source = textwrap.dedent(inspect.getsource(plain))
         definition = ast.parse(source).body[0]
-        assert isinstance(definition, ast.FunctionDef)
+        assert isinstance(definition, (ast.FunctionDef, ast.ClassDef))
         kept = [d for d in definition.decorator_list if isinstance(d, ast.Name)]
+        definition.decorator_list = list(kept)
         lines = _refilled(source.split("\n"), definition)[definition.lineno - 1:]
-        names = {n.id for part in (*definition.body, definition.args, *kept) for n in ast.walk(part) if isinstance(n, ast.Name)}
-        names |= {n.id for part in (definition.returns,) if part for n in ast.walk(part) if isinstance(n, ast.Name)}
+        names = {n.id for n in ast.walk(definition) if isinstance(n, ast.Name)}
         text = "\n".join([*(f"@{d.id}" for d in kept), *lines])
-        text = re.sub(rf"\bdef {definition.name}\b", f"def {mine}", text, count=1)
-        for other in sorted(names & plain.__globals__.keys()):
-            found = self._name(other, plain.__globals__[other])
+        text = re.sub(rf"\b(def|class) {definition.name}\b", rf"\1 {mine}", text, count=1)
+        known = vars(sys.modules[plain.__module__])
+        for other in sorted(names & known.keys()):
+            found = self._name(other, known[other])
             text = text if found == other else re.sub(rf"(?<![\w.]){other}\b", found, text)
         text = re.sub(r"  # (type|pyright): ignore\S*.*", "", text)
         self.texts[mine] = "\n".join(line for part in text.rstrip().split("\n") for line in _short(part))
@@ -112,7 +114,7 @@ class Functions:
             return name
         module = str(getattr(value, "__module__", ""))
         plain = inspect.unwrap(value) if callable(value) else value
-        if inspect.isfunction(plain) and module.startswith("archdsl.ops.") and module != "archdsl.ops.rules":
+        if (inspect.isfunction(plain) or inspect.isclass(plain)) and module.startswith("archdsl.ops.") and module != "archdsl.ops.rules":
             return self._function(value, name)
         if module.split(".")[0] in ("functools", "typing", "collections", "itertools", "math"):
             self.imports.add(f"from {module} import {getattr(value, '__name__', name)}")
@@ -134,14 +136,17 @@ class Functions:
         return [f"# fmt: off\n{found[0]}", *found[1:-1], f"{found[-1]}\n# fmt: on"] if len(found) > 1 else found
 
 
-def _refilled(lines: list[str], definition: ast.FunctionDef) -> list[str]:
-    """The lines up to the end of a function, its documentation filled anew."""
+def _refilled(lines: list[str], definition: ast.FunctionDef | ast.ClassDef) -> list[str]:
+    """The lines up to the end of a function or a class, its documentation and that of its methods filled anew."""
     lines = lines[:definition.end_lineno]
-    doc, first = ast.get_docstring(definition), definition.body[0]
-    if doc is None or first.end_lineno is None:
-        return lines
-    filled = textwrap.wrap(" ".join(f'"""{doc}"""'.split()), WIDTH - 4, break_long_words=False)
-    return [*lines[:first.lineno - 1], *(f"    {line}" for line in filled), *lines[first.end_lineno:]]
+    parts = [n for n in ast.walk(definition) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    for part in sorted(parts, key=lambda n: n.lineno, reverse=True):
+        doc, first = ast.get_docstring(part), part.body[0]
+        if doc is not None and first.end_lineno is not None:
+            pad = " " * first.col_offset
+            filled = textwrap.wrap(" ".join(f'"""{doc}"""'.split()), WIDTH - len(pad), break_long_words=False)
+            lines[first.lineno - 1:first.end_lineno] = [pad + line for line in filled]
+    return lines
 
 
 def _short(line: str) -> list[str]:

@@ -171,8 +171,9 @@ def test_gpt2_is_transformers(case, batch, length):
 def test_gpt2_with_settings_of_others(changes, ours):
     config = transformers.GPT2Config(vocab_size=31, n_positions=16, n_embd=24, n_layer=3, n_head=2, **changes)
     peer = transformers.GPT2LMHeadModel(config).double()
-    ours = {k: archdsl.expression(v) if isinstance(v, str) else v for k, v in ours.items()}
-    model = archdsl.load(GPT2).build(dtype=F64, vocab=31, context=16, d=24, depth=3, heads=2, **ours)
+    knobs = {"vocab": 31, "context": 16, "d": 24, "depth": 3, "heads": 2}
+    knobs |= {k: archdsl.expression(v) if isinstance(v, str) else v for k, v in ours.items()}
+    model = archdsl.load(GPT2).build(dtype=F64, knobs=knobs)
     prove(model, peer, tokens(31, 2, 7), source="hf", call=lambda m, x: m(x, use_cache=False).logits)
 
 

@@ -57,8 +57,7 @@ def hashed(q, v, rotation, size):
             score = torch.where(torch.tensor([s == t for s in seen]), torch.tensor(-5e4, dtype=F64), score)
             found[r, t] = score.softmax(-1) @ v[seen], score.logsumexp(-1)
     rounds = range(len(rotation))
-    return torch.stack([sum(found[r, t][0] * share for r, share in zip(rounds, torch.stack([found[r, t][1] for r in rounds]).softmax(0)))
-                        for t in range(n)])
+    return torch.stack([torch.stack([found[r, t][1] for r in rounds]).softmax(0) @ torch.stack([found[r, t][0] for r in rounds]) for t in range(n)])
 
 
 def each(f, *tensors):
@@ -80,7 +79,7 @@ def agree(model, x, draws, peer):
 
 def sample(kind: str, batch: int, length: int, **knobs):
     torch.manual_seed(length)
-    model = archdsl.loads(TEXT).models[kind].build(dtype=F64, seed=length, feed=["**"], **knobs)
+    model = archdsl.loads(TEXT).models[kind].build(dtype=F64, seed=length, feed=("**",), **knobs)
     return model, torch.randn(batch, length, 12, dtype=F64, requires_grad=True)
 
 

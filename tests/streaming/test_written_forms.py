@@ -128,11 +128,12 @@ def test_every_recurrent_op_as_a_function(name: str):
                 expected = r._fold(list(operands), tuple(from_zeros), call.attrs)
                 found = namespace[name](*operands, *before, **given)
                 torch.testing.assert_close(tuple(found) if r.state else (found,), tuple(expected), rtol=within, atol=within)
-    if r.time:  # no positions give no results, and leave the state alone
-        none = [x if x is None or n not in r.time else x.narrow(r.time[n], 0, 0) for n, x in zip(r.operands, operands)]
-        found = namespace[name](*none, *states, **given)
-        assert [tuple(y.shape) for y in (found if isinstance(found, tuple) else (found,))] == [*r._shapes(none), *(tuple(s.shape) for s in states)]
-        assert all(after is before for after, before in zip(found[r.results:], states)) or not r.state
+            if r.time:  # no positions give no results, and leave the state alone
+                none = [x if x is None or n not in r.time else x.narrow(r.time[n], 0, 0) for n, x in zip(r.operands, operands)]
+                found = namespace[name](*none, *states, **given)
+                found = found if isinstance(found, tuple) else (found,)
+                assert [tuple(y.shape) for y in found] == [*r._shapes(none), *(tuple(s.shape) for s in states)]
+                assert all(after is before for after, before in zip(found[r.results:], states)) or not r.state
 
 
 def test_states_that_do_not_fit():
