@@ -69,7 +69,24 @@ class Functions:
     def add(self, r: Recurrence) -> None:
         """The function `r.name`, and what it calls."""
         body = self._function(r.body, f"_{r.name}")
+        if r.own_gradient is not None:
+            body = self._differentiable(r, body, self._function(r.own_gradient, f"_{r.name}_gradient"))
         self.texts[r.name] = "\n".join(line for part in _around(r, body).split("\n") for line in wrapped(part, 0))
+
+    def _differentiable(self, r: Recurrence, body: str, gradient: str) -> str:
+        """A body that autograd cannot follow, for it writes in place, with its own backward pass. Gives what is called in its place."""
+        name = self._free("_" + "".join(word.capitalize() for word in r.name.split("_")))
+        attributes = "".join(f"{a}, " for a in r.attributes)
+        named = "".join(f", {a}={a}" for a in r.attributes)
+        kept = "".join(f"ctx.{a}, " for a in r.attributes)
+        lines = [f"class {name}(torch.autograd.Function):", f'    """`{body}` with the backward pass `{gradient}`."""', "", "    @staticmethod",
+                 f"    def forward(ctx, {attributes}*tensors):", "        ctx.save_for_backward(*tensors)",
+                 *([f"        {kept[:-2]} = {attributes[:-2]}"] if r.attributes else []), f"        return {body}(*tensors{named})", "", "    @staticmethod",
+                 "    @torch.autograd.function.once_differentiable", "    def backward(ctx, *grads):",
+                 f"        return ({'None, ' * len(r.attributes)}*{gradient}(*grads, *ctx.saved_tensors"
+                 + "".join(f", {a}=ctx.{a}" for a in r.attributes) + "),)"]
+        self.texts[name] = "\n".join(line for part in lines for line in wrapped(part, 0))
+        return f"{name}.apply"
 
     # ---------------------------------------------------------------- functions and classes of ours
     def _function(self, function: Any, name: str) -> str:
@@ -173,7 +190,7 @@ def _around(r: Recurrence, body: str) -> str:
     lines = [f"def {r.name}({', '.join(heads)}):"]
     results = [f"y_{i + 1}" if r.results > 1 else "y" for i in range(r.results)]
     doc = "from the state of earlier positions, else from zeros: what it gives, then the new state" if r.state else "of all positions at once"
-    lines.append(f'    """`{body}` {doc}."""')
+    lines.append(f'    """{doc[0].upper()}{doc[1:]}."""')
     if r.state:
         lines.append(f"    wide = {_wide(r, first)}")
     for name, t in zip(r.state, r.state_shapes):
@@ -187,7 +204,8 @@ def _around(r: Recurrence, body: str) -> str:
         assert t is not None
         as_float = t.dtype in ("", None, "f32", "f64", "bf16", "f16", "float")
         given.append(n if not as_float or not r.widens else f"None if {n} is None else {n}.to(wide)" if _optional(kinds[n]) else f"{n}.to(wide)")
-    passed = ", ".join([*given, *r.state, *(f"{a}={a}" for a in r.attributes)])
+    named = [a if r.own_gradient is not None else f"{a}={a}" for a in r.attributes]
+    passed = ", ".join([*named, *given, *r.state] if r.own_gradient is not None else [*given, *r.state, *named])
     lines.append(f"    {', '.join([*results, *r.state])}{',' * (not r.state)} = {body}({passed})")
     lines.append(f"    return {', '.join([*(f'{y}.to({first}.dtype)' for y in results), *r.state])}")
     return "\n".join(lines)

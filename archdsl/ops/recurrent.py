@@ -54,7 +54,7 @@ class Recurrence:
         self.name, self.signature = signature.split("(", 1)[0].strip(), signature
         self.state, self.body = state, body
         self._step: Fold | None = None
-        self._gradient: Fold | None = None
+        self.own_gradient: Fold | None = None
         head, _, result = signature.rpartition(") -> ")
         first = result if result.startswith("(") else f"(y: {result})"
         states = ", ".join(f"{n}: {t}" for n, t in state.items())
@@ -79,7 +79,7 @@ class Recurrence:
     def gradient(self, body: Fold) -> Fold:
         """Registers a backward pass that is written out: `(*gradients of results and new states, *operands, *states, **attributes) -> gradients of
         operands and states`, None for an operand that is absent. Without one autograd goes through the body."""
-        self._gradient = body
+        self.own_gradient = body
         return body
 
     # ---------------------------------------------------------------- what the signature says
@@ -336,13 +336,13 @@ class Recurrence:
         given, states, attributes = tensors[:n], tensors[n:], dict(zip(self.attributes, named))
         if self.state and states[0] is None:
             states = self.zeros(given)
-        if self._gradient is None or self._nothing(given, tuple(states)) is not None:
+        if self.own_gradient is None or self._nothing(given, tuple(states)) is not None:
             found = derived(lambda *values: self._fold(list(values[:n]), values[n:], attributes), [*given, *states], grads)
         else:
             wide = self._widened(given, tuple(states))
             like = [*((shape, wide[0].dtype) for shape in self._shapes(given)), *((s.shape, s.dtype) for s in states)]
             full = [wide[0].new_zeros(shape, dtype=t) if g is None else g.to(t) for g, (shape, t) in zip(grads, like, strict=True)]
-            found = self._gradient(*full, *wide, *states, **attributes)
+            found = self.own_gradient(*full, *wide, *states, **attributes)
         return apart(gradients(tensors, found), [*tensors, *grads])
 
 

@@ -115,8 +115,7 @@ def causal_conv(x, weight, bias, tail):
     k, n = weight.shape[-1], x.shape[-2]
     long = torch.cat([tail, x], -2)
     if k > SHORT:
-        flat = long.reshape(-1, n + k - 1, x.shape[-1]).mT
-        return F.conv1d(flat, weight[:, None, :], bias, groups=x.shape[-1]).mT.reshape(x.shape), long[..., n:, :]
+        return _long_conv(x, weight, bias, tail)
     long, taps = _summable(long), _summable(weight).mT.contiguous()
     y = torch.empty_like(x, dtype=long.dtype, memory_format=torch.contiguous_format)
     first = taps.new_zeros(()) if bias is None else _summable(bias)
@@ -132,7 +131,7 @@ def _causal_conv_gradient(dy, later, x, weight, bias, tail):
     """Tap j passes a gradient at i on to i - k + 1 + j."""
     k, n = weight.shape[-1], x.shape[-2]
     if k > SHORT:
-        return tuple(derived(causal_conv.body, [x, weight, bias, tail], [dy, later]))
+        return tuple(derived(_long_conv, [x, weight, bias, tail], [dy, later]))
     long, taps, dy = _summable(torch.cat([tail, x], -2)), _summable(weight).mT.contiguous(), _summable(dy)
     dlong, dtaps = torch.zeros_like(long, memory_format=torch.contiguous_format), torch.zeros_like(taps)
     dlong[..., n:, :] = later
@@ -142,6 +141,13 @@ def _causal_conv_gradient(dy, later, x, weight, bias, tail):
             dlong[..., at + j:end + j, :].addcmul_(g, taps[j])
             dtaps[j] += (g * long[..., at + j:end + j, :]).flatten(0, -2).sum(0)
     return dlong[..., k - 1:, :], dtaps.mT, None if bias is None else dy.flatten(0, -2).sum(0), dlong[..., :k - 1, :]
+
+
+def _long_conv(x, weight, bias, tail):
+    """`causal_conv` by torch's convolution."""
+    long = torch.cat([tail, x], -2)
+    flat = long.reshape(-1, long.shape[-2], x.shape[-1]).mT
+    return F.conv1d(flat, weight[:, None, :], bias, groups=x.shape[-1]).mT.reshape(x.shape), long[..., x.shape[-2]:, :]
 
 
 def _summable(x):
