@@ -76,15 +76,14 @@ class Functions:
     def _differentiable(self, r: Recurrence, body: str, gradient: str) -> str:
         """A body that autograd cannot follow, for it writes in place, with its own backward pass. Gives what is called in its place."""
         name = self._free("_" + "".join(word.capitalize() for word in r.name.split("_")))
-        attributes = "".join(f"{a}, " for a in r.attributes)
+        given, of_ctx = (", ".join(prefix + a for a in r.attributes) for prefix in ("", "ctx."))
         named = "".join(f", {a}={a}" for a in r.attributes)
-        kept = "".join(f"ctx.{a}, " for a in r.attributes)
-        lines = [f"class {name}(torch.autograd.Function):", f'    """`{body}` with the backward pass `{gradient}`."""', "", "    @staticmethod",
-                 f"    def forward(ctx, {attributes}*tensors):", "        ctx.save_for_backward(*tensors)",
-                 *([f"        {kept[:-2]} = {attributes[:-2]}"] if r.attributes else []), f"        return {body}(*tensors{named})", "", "    @staticmethod",
-                 "    @torch.autograd.function.once_differentiable", "    def backward(ctx, *grads):",
-                 f"        return ({'None, ' * len(r.attributes)}*{gradient}(*grads, *ctx.saved_tensors"
-                 + "".join(f", {a}=ctx.{a}" for a in r.attributes) + "),)"]
+        pulled = f"{gradient}(*grads, *ctx.saved_tensors{''.join(f', {a}=ctx.{a}' for a in r.attributes)})"
+        lines = [f"class {name}(torch.autograd.Function):", f'    """`{body}` with the backward pass `{gradient}`."""', "",
+                 "    @staticmethod", f"    def forward(ctx, {given}{', ' * bool(given)}*tensors):", "        ctx.save_for_backward(*tensors)",
+                 *([f"        {of_ctx} = {given}"] if given else []), f"        return {body}(*tensors{named})", "",
+                 "    @staticmethod", "    @torch.autograd.function.once_differentiable", "    def backward(ctx, *grads):",
+                 f"        return ({'None, ' * len(r.attributes)}*{pulled})" if given else f"        return {pulled}"]
         self.texts[name] = "\n".join(line for part in lines for line in wrapped(part, 0))
         return f"{name}.apply"
 
