@@ -27,6 +27,3 @@ def variables_of(node: Any) -> str:
     code = next((line for line in reversed(lines) if line and not line.startswith(("File ", "~", "^"))), "")
     found = _ASSIGNS.match(code)
     return found.group(1) if found else ""
-
-
-__all__ = ["scope_of", "variables_of"]

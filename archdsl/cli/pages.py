@@ -28,9 +28,8 @@ class Page(TypedDict):
 
 
 def find_page(topic: str) -> Page:
-    """The page about a code, an op, a block, a module, a pass, a report, a task, a strategy, an evaluator,
-    a proxy or a word of the language. Raises A0651
-    with the nearest names."""
+    """The page about a code, an op, a block, a module, a pass, a report, a task, a strategy, an evaluator, a proxy or a word of the language. Raises
+    A0651 with the nearest names."""
     code = topic.strip("[]").upper()
     if re.fullmatch(r"A\d{4}", code):
         page = all_codes().get(code)

@@ -23,9 +23,12 @@ def sandwich(net: Supernet, step: int, count: int = 4, seed: int = 0) -> list[Ca
 
 def widening(net: Supernet, step: int, count: int = 4, seed: int = 0, widen: int = 0) -> list[Candidate]:
     """The candidates of a step, each decision of each drawn by itself; in the first `widen` steps out of its largest values, at first the largest
-    alone (multi-architectural sampling: arxiv 2109.00642). A pure function of the seed and the step. Raises ValueError for a count below 1."""
+    alone (multi-architectural sampling: arxiv 2109.00642). A pure function of the seed and the step. Raises ValueError for a count below 1 and for a
+    `widen` below 0."""
     if count < 1:
         raise ValueError(f"a step has 1 candidate at least, not {count}")
+    if widen < 0:
+        raise ValueError(f"candidates widen in 0 steps at least, not {widen}")
     share = min(step / widen, 1) if widen else 1
     return [each_decision(net.space, hash_of(seed, step, i), share) for i in range(count)]
 

@@ -337,7 +337,8 @@ def test_dropout_and_statistics_are_left_out():
 @pytest.mark.parametrize(("how", "said"), [
     ({"name": "naswat"}, "A0842.*there is no proxy `naswat`"), ({"name": "snip, snip"}, "A0816.*asked once"), ({"batch": 1}, "A0816.*2 at least"),
     ({"name": "zico(batch = 2)"}, "A0843.*has no option"), ({"name": "naswot"}, "A0843.*says nothing about `Net`"), ({"task": "digits"}, "A0593"),
-    ({"name": "snip", "at": "N=3"}, "A0641"), ({"device": "gpu"}, "A0816")])
+    ({"name": "snip", "at": "N=3"}, "A0641"), ({"task": "mqar", "at": "T=4"}, "A0816.*those of the task"),
+    ({"device": "gpu"}, "A0816")])
 def test_options_that_do_not_fit(how: dict[str, Any], said: str):
     with pytest.raises(ArchError, match=said):
         made(TOKENS, **{"name": "snip", **how})

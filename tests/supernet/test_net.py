@@ -225,6 +225,8 @@ def test_candidates_of_a_step(mixed: Supernet):
     assert [c.key for c in late] == [c.key for c in widening(mixed, 10, 3, widen=10)]
     with pytest.raises(ValueError, match="1 candidate at least"):
         widening(mixed, 0, 0)
+    with pytest.raises(ValueError, match="0 steps at least, not -1"):
+        widening(mixed, 0, 3, widen=-1)
 
 
 @pytest.mark.proof

@@ -29,8 +29,8 @@ class Proxies:
     norms. A candidate about which a proxy says nothing is a failed trial with that reason.
 
     `batch`: how many examples, the same for all candidates: of the training split of `task`, else random ones in the ranges and shapes of the inputs,
-    with random classes. `at`: other run-time sizes (`"T=32"`) than the spec's examples. `repeats`: the mean over so many initialisations. Weights
-    follow from the candidate and the study's seed; fidelity changes nothing.
+    with random classes. `at`: other run-time sizes (`"T=32"`) than the spec's examples, without a task. `repeats`: the mean over so many
+    initialisations. Weights follow from the candidate and the study's seed; fidelity changes nothing.
     """
 
     rule: ClassVar[Declared]
@@ -41,6 +41,8 @@ class Proxies:
         for option, value, low in (("batch", batch, 2), ("repeats", repeats, 1)):
             if value < low:
                 raise wrong_option("A0816", option, value, f"it is {low} at least")
+        if task and at:
+            raise wrong_option("A0816", "at", f'"{at}"', "the sizes are those of the task")
         self.asked = [PROXIES.parse(text.strip()) for text in _split(name)]
         names = [rule.name for rule, _ in self.asked]
         if len(set(names)) < len(names):

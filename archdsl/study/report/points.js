@@ -91,7 +91,7 @@ function tellPoint() {
     return;
   }
   const values = make("table", { class: "values" }, make("thead", {}, headRow(["", p ? p.name : `trial ${table.numbers[i]}`, data.default.name, ""])), make("tbody", {}, ...data.names.map((n) => valueRow(n, i))));
-  const told = [make("h3", {}, p ? `${p.name}: trial ${p.trial}` : `Trial ${table.numbers[i]}, which the front dominates`), make("div", { class: "wide" }, values)];
+  const told = [make("h3", {}, p ? `${p.name}: trial ${p.trial}` : `Trial ${table.numbers[i]}, not on the front`), make("div", { class: "wide" }, values)];
   const tabs = { Knobs: () => knobTable(i) };
   if (p?.variant) tabs.Variant = () => variantText(p);
   if (p?.root) tabs.Picture = () => pictureOf(p);
