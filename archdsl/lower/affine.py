@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from archdsl.graph import Node, TensorType, Value
+from archdsl.graph import FLOATS, Node, TensorType, Value
 from archdsl.records import record
 from archdsl.streaming.rows import infer
 
@@ -68,7 +68,7 @@ class Terms:
             self.nodes.append(literal)
             factor = Value(literal)
         if factor.dtype != to.dtype:
-            factor = self.added(Node("as_type", (factor, self.carried), {}, (), self.carried.node.span, ""))
+            factor = self.added(Node("cast", (factor,), {"dtype": to.dtype}, (), self.carried.node.span, ""))
         if factor.shape != to.shape:
             wide = Node("expand", (factor,), {"shape": to.shape}, (to,), self.carried.node.span, "")
             self.nodes.append(wide)
@@ -90,7 +90,7 @@ def _sum(t: Terms, node: Node) -> Affine | None:
 
 def _scaled(t: Terms, node: Node) -> Affine | None:
     x, y = map(t.of, node.args)
-    if x is None or y is None:
+    if x is None or y is None or node.op == "div" and _is(y.b, 0):
         return None
     if _is(y.a, 0):
         return Affine(t.make(node.op, x.a, y.b), t.make(node.op, x.b, y.b))
@@ -112,9 +112,9 @@ def _either(t: Terms, node: Node) -> Affine | None:
 
 
 def _typed(t: Terms, node: Node) -> Affine | None:
-    """In another element type each term is."""
+    """In another float type each term is; a cast to whole numbers cuts off what the sum of both terms has behind the point."""
     x, to = t.of(node.args[0]), node.types[0].dtype
-    if x is None:
+    if x is None or to not in FLOATS and to != node.args[0].dtype:
         return None
     cast = lambda f: t.added(Node("cast", (f,), {"dtype": to}, (), node.span, "")) if isinstance(f, Value) and f.dtype != to else f
     return Affine(cast(x.a), cast(x.b))

@@ -13,6 +13,7 @@ from archdsl.dims import Size, sym
 from archdsl.flatten import Rewriting, copy_node
 from archdsl.graph import Graph, Node, TensorType, Value, behind
 from archdsl.lower.affine import Terms
+from archdsl.ops.registry import find
 from archdsl.streaming.rows import NoRows, Rows
 
 AXIS = "Positions"
@@ -66,6 +67,8 @@ class _Lifted:
 
     def _solve(self, carry: Value, first: Value, following: Value, last: dict[Value, Value]) -> bool:
         """The carry at all positions; False where it is not linear in itself and in what is known."""
+        if carry.dtype == "bool":
+            return False
         needs = self._depending(c for c in self.carries if c not in last)
         own: list[Node] = []
         terms = Terms(carry, needs, own)
@@ -97,7 +100,6 @@ class _Lifted:
                 found.update(node.values)
         return found
 
-
     def _lift(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
             if node.op == "input" or all(v in self.known for v in node.values):
@@ -106,6 +108,8 @@ class _Lifted:
                 raise NoRows(f"{node.op} is not known to leave an axis alone")
             if any(self.known[v] in self.rows.held for v in node.operands()):
                 self.rows.node(node, self.known, {})
+            elif (op := find(node.op)) is not None and op.random:
+                raise NoRows(f"{node.op} draws anew at each position")
             else:
                 new = copy_node(node, self.known.__getitem__)
                 self.nodes.append(new)

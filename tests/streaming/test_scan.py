@@ -224,7 +224,12 @@ LOOPS = {
     "squared": "next s = s * s + x\n yield s",
     "turned": "next s = linear(s, w) + x\n yield s",
     "coupled": "next s = r + x\n next r = s\n yield s",
+    "cut off": "next s = as_type(cast(0.5 * s + x, \"int\"), x)\n yield s",
+    "drawn anew": "next s = 0.5 * s + dropout(w[0], 0.5)\n yield s",
+    "flags": "next s = x\n next r = where(x > 0, g > 0, r)\n yield where(r, s, x)",
+    "beyond numbers": "next s = s / 0 + x\n yield s",
 }
+CARRIES = {"coupled": ", r: [B, d] = zeros()", "flags": ", r: bool[B, d] = zeros()"}
 
 
 def own(body: str, time: str = "T = 5", stream: str = " stream T", carry: str = "") -> archdsl.Spec:
@@ -288,7 +293,7 @@ def test_linear_carries_have_the_gradient_of_differences():
 
 @pytest.mark.parametrize("body", LOOPS)
 def test_other_scans_stay_loops(body: str):
-    carry = ", r: [B, d] = zeros()" if body == "coupled" else ""
+    carry = CARRIES.get(body, "")
     spec = own(f"\n  param w: [d, d] = eye()\n  scan (x, g) over T carry s: [B, d] = zeros(){carry} {{\n {LOOPS[body]}\n }}")
     assert "scan" in ops_of(spec.build())
 
