@@ -9,7 +9,7 @@ from archdsl.cost.devices import Device
 from archdsl.cost.memory import BYTES
 from archdsl.cost.model import Cost, cost
 from archdsl.cost.run import Mode
-from archdsl.dims import evaluate
+from archdsl.dims import Size, evaluate
 from archdsl.elaborate.model import Elaborated
 from archdsl.flatten import flatten
 from archdsl.graph import Graph, Value
@@ -69,35 +69,32 @@ def decode(made: Elaborated, at: Mapping[str, int] | None = None, dtype: str = "
         size = step.formulas[name]
         return size if isinstance(size, int) else evaluate(size, {**others, streamed.axis: 1, LENGTH: length})
 
-    read = step.weight_bytes - _not_read(streamed.graph, {**others, streamed.axis: 1}, dtype) if device is not None else 0
+    chosen = _chosen(streamed.graph, dtype) if device is not None else []
     found: list[Context] = []
     for n in wanted:
         state, macs = figure("state_bytes", n), figure("macs", n)
-        seconds, bound = (None, None) if device is None else least_time(read + state, macs, dtype, device)
+        left = sum(size * max(0, rows - evaluate(read, {**others, streamed.axis: 1, LENGTH: n})) for read, rows, size in chosen)
+        seconds, bound = (None, None) if device is None else least_time(step.weight_bytes - left + state, macs, dtype, device)
         found.append(Context(n, state, state - figure("state_bytes", n - 1), macs, seconds, bound))
     return Decoding(step, device, tuple(found))
 
 
-def _not_read(graph: Graph, sizes: Mapping[str, int], dtype: str) -> int:
-    """Bytes of the weights that one step leaves alone: rows of tables, and experts, beyond as many as are chosen."""
+def _chosen(graph: Graph, dtype: str) -> list[tuple[Size, int, int]]:
+    """Of the weights of which a step reads rows alone, tables and experts: how many are chosen at most, how many there are, the bytes of each."""
     flat = flatten(graph)
     addresses = {Value(n): n.attrs["path"] for n in flat.nodes if n.op == "param"}
-    chosen: dict[str, int] = {}  # of weights that nothing reads but by their rows, how many are read
+    chosen: dict[str, Size] = {}  # of weights that nothing reads but by their rows, how many are read
     whole: set[str] = {addresses[v] for v in (*flat.outputs, *flat.emits.values()) if v in addresses}
     for node in flat.nodes:
         by_rows = CHOOSE.get(node.op)
         for place, arg in enumerate(node.args):
             if by_rows is not None and place in by_rows[1] and arg in addresses:
-                rows = node.args[by_rows[0]].type.numel
-                chosen[addresses[arg]] = chosen.get(addresses[arg], 0) + (rows if isinstance(rows, int) else evaluate(rows, sizes))
+                chosen[addresses[arg]] = chosen.get(addresses[arg], 0) + node.args[by_rows[0]].type.numel
         free = [a for i, a in enumerate(node.args) if by_rows is None or i not in by_rows[1]]
         whole |= {addresses[v] for v in replace(node, args=tuple(free)).operands() if v in addresses}
-    mode, unread = Mode(False, False, dtype), 0
-    for address, p in graph.parameters():
-        if address in chosen and address not in whole:
-            count = p.sizes[0]
-            unread += prod(p.sizes[1:]) * max(0, count - chosen[address]) * BYTES[mode.concrete(p.type.dtype)]
-    return unread
+    mode = Mode(False, False, dtype)
+    return [(chosen[address], p.sizes[0], prod(p.sizes[1:]) * BYTES[mode.concrete(p.type.dtype)])
+            for address, p in graph.parameters() if address in chosen and address not in whole]
 
 
 def least_time(moved: int, macs: int, dtype: str, device: Device) -> tuple[float, str]:

@@ -88,6 +88,20 @@ model Net(d: int = 8, tie: bool = false)(tokens: int[B = 1, T = 4] in 0..<31) ->
         assert found.seconds == pytest.approx((4 * weights + found.state_bytes) / 1e6)
 
 
+def test_step_time_reads_rows_of_all_positions():
+    """A table by distance is read once for each position of the context, until all of its rows are."""
+    text = """use std.mixer { Attention }
+model Net(d: int = 8)(x: [B = 1, T = 4, d]) -> y: [B, T, d] stream T {
+  param table: [100, 2] = zeros()
+  bias = rearrange(embedding(minimum(maximum(distance(T), 0), 99), table), [T, S, h] -> [h, T, S])
+  return Attention(2, mask = causal, bias = false)(x, bias_table = bias) as attn
+}"""
+    device = Device("slow", "Slow", 1e6, {"f32": 1e15}, "here")
+    found = decode(package.loads(text).elaborate(), {"T": 10}, device=device, lengths=[10, 60, 300]).contexts
+    for c, rows in zip(found, (10, 60, 100), strict=True):
+        assert c.seconds == pytest.approx((4 * (4 * 8 * 8 + 2 * rows) + c.state_bytes) / 1e6)
+
+
 def test_devices_have_all_types_and_sources():
     for name, d in DEVICES.items():
         assert name == d.name and d.source and set(d.flops) == {"f32", "f64", "bf16", "f16"} and d.bandwidth > 1e11
