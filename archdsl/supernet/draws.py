@@ -1,7 +1,7 @@
 """Candidates drawn decision by decision: each value of a decision as often as its others, however many candidates lie behind it. Free of torch."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from random import Random
 from typing import Any
@@ -62,14 +62,18 @@ def tried(space: SearchSpace, choose: Any) -> Drawn | tuple[Diagnostic, ...]:
     return found if isinstance(found, Drawn) else found.faults
 
 
-def with_value(space: SearchSpace, wanted: Callable[[str, Domain], Any], tries: int = 24) -> Drawn | tuple[Diagnostic, ...]:
-    """A candidate with the decisions that `wanted` gives a value (None: drawn), or why none of some draws is one."""
+def with_value(space: SearchSpace, wanted: Callable[[str, Domain], Any], tries: int = 48) -> Drawn | tuple[Diagnostic, ...]:
+    """A candidate with the decisions that `wanted` gives a value, or why none of some draws is one. Its other decisions are by turns those of a
+    candidate, which go together, and drawn one by one."""
     why: tuple[Diagnostic, ...] = ()
     for seed in range(tries):
         random = Random(seed)
+        others: Mapping[str, Any] = space.sample(seed) if seed % 2 == 0 else {}
 
-        def choose(address: str, domain: Domain, random: Random = random) -> Any:
+        def choose(address: str, domain: Domain, random: Random = random, others: Mapping[str, Any] = others) -> Any:
             value = wanted(address, domain)
+            if value is None and address in others and domain.contains(others[address]):
+                value = others[address]
             return draw(domain, random) if value is None else value
 
         found = tried(space, choose)

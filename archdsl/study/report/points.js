@@ -1,6 +1,6 @@
 // ---------------------------------------------------------------- the front, and the trial that is chosen
 let drawnText = "";
-const state = { x: goals[0], y: goals[1] ?? "trial", chosen: null, kept: null, tab: "variant" };
+const state = { x: goals[0], y: goals[1] ?? "trial", chosen: null, kept: null, tab: "Knobs" };
 const along = (name) => name === "trial" ? table.numbers : table.values[name];
 
 function drawFront() {
@@ -104,7 +104,7 @@ function tellPoint() {
 }
 const headRow = (names) => make("tr", {}, ...names.map((n, i) => make("th", { scope: "col", class: i ? "number" : "" }, n)));
 function valueRow(name, i) {
-  const value = table.values[name][i], own = data.default.values[name], share = own && value !== null ? (value / own - 1) * 100 : null;
+  const value = table.values[name][i], own = data.default.values[name], share = own && value !== null ? (value - own) / Math.abs(own) * 100 : null;
   return make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "number" }, tidy(value)), make("td", { class: "number was" }, own === undefined ? "" : tidy(own)),
     make("td", { class: "number was" }, share === null || Math.abs(share) < 0.05 ? "" : `${share > 0 ? "+" : "−"}${Math.abs(share).toPrecision(3)} %`));
 }
