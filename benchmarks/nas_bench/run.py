@@ -100,7 +100,10 @@ def made(args: argparse.Namespace) -> int:
         raise SystemExit(f"{about} says that these rows were trained for other steps: give those, or another folder")
     about.write_text(json.dumps(told) + "\n")
     known, count = rows_of(args.o), 0
-    with open(args.o / f"rows-{at}-of-{of}.jsonl", "a", encoding="utf-8") as out:
+    path = args.o / f"rows-{at}-of-{of}.jsonl"
+    cut = path.exists() and not path.read_text(encoding="utf-8").endswith("\n")
+    with open(path, "a", encoding="utf-8") as out:
+        out.write("\n" if cut else "")  # a row does not go on behind one that was cut off
         for i, key in enumerate(trainings(args.seeds, args.only)):
             if i % of != at or key in known:
                 continue

@@ -326,7 +326,9 @@ def test_on_the_data_of_a_task():
 
 
 def test_dropout_and_statistics_are_left_out():
-    spec = archdsl.loads(CONV.replace("norm))", "norm) |> dropout(0.5)").replace("relu(conv", "relu(conv"))
+    text = CONV.replace("as norm)", "as norm |> dropout(0.5))")
+    assert text != CONV
+    spec = archdsl.loads(text)
     evaluator = Proxies("snip, naswot", batch=4)
     evaluator.setup(spec.space(), ())
     c = evaluator.space.sample(0)
