@@ -101,7 +101,10 @@ def apply_op(frame: Frame, name: str, args: tuple[Any, ...], named: dict[str, An
         _needs_tensor(op, values, span, spans)
     _need_tensors(op, params, values, span, spans)
     types = infer(frame, op, values, span, spans)
-    at = {id(v): i for i, v in enumerate((*args, *named.values())) if v.__class__ is Value} if form is not None else {}
+    tensors = [(id(v), i) for i, v in enumerate((*args, *named.values())) if v.__class__ is Value] if form is not None else []
+    at = dict(tensors)
+    if len(at) < len(tensors):
+        form = None  # of one tensor in two places, the places do not tell which argument is which operand
     if op.keeps and _unchanged(first := values[params[0].name], types[0]):
         if form is not None:
             session.applications[form] = (at[id(first)],), {}, None

@@ -221,3 +221,13 @@ def test_attributes_tell_applications_of_an_op_apart():
     """Equal numbers of other types are other attributes."""
     graph = loads("model M()(x: [B, 4]) -> y: [B, 4] { return softcap(x, 2) + softcap(x, 2.0) + softcap(x, 3) }").graph()
     assert [repr(n.attrs["cap"]) for n in graph.nodes if n.op == "softcap"] == ["2", "2.0", "3"]
+
+
+def test_an_op_of_one_tensor_twice_is_not_that_of_two():
+    """Nor the other way round: operands are those that were given, whatever was applied before to the same types."""
+    e = model("a = x + x\nb = x - x\nc = x - a\nd = maximum(x, x)\nreturn a + b * c + d + maximum(a, c)")
+    (x,) = e.graph.inputs
+    a, b, c, d = [n for n in e.graph.nodes if n.op in ("add", "sub", "maximum")][:4]
+    assert [n.args for n in (a, b, c, d)] == [(x, x), (x, x), (x, *a.values), (x, x)]
+    sums = [n.args for n in e.graph.nodes if n.op == "maximum"]
+    assert sums == [(x, x), (*a.values, *c.values)]
