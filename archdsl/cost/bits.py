@@ -30,20 +30,28 @@ def product_bits(node: Node, known: Mapping[Value, int], width: int) -> int:
     return prod(known.get(f, width) for f in factors) if factors else width * width
 
 
-def quantized_bytes(graph: Graph, size: Callable[[TensorType], int], memo: dict[int, int] | None = None) -> int:
+def quantized_bytes(graph: Graph, size: Callable[[TensorType], int], memo: dict[int, int] | None = None,
+                    above: Mapping[str, list[Node]] | None = None) -> int:
     """Bytes of all weights, buffers and consts, of which those that nothing but `fake_quantize` reads take its bits and its scales. `size`: of a
-    tensor as the build has it."""
+    tensor as the build has it. `above`: what blocks around this one read of its weights."""
     memo = {} if memo is None else memo
-    found = memo.get(id(graph))
+    found = memo.get(id(graph)) if not above else None
     if found is None:
         readers = _readers(graph)
-        own = sum(_stored(p.type, readers.get(p.path, []), size) for p in graph.params)
-        found = memo[id(graph)] = own + sum(quantized_bytes(c, size, memo) for c in graph.children.values())
+        for path, nodes in (above or {}).items():
+            readers.setdefault(path, []).extend(nodes)
+        found = sum(_stored(p.type, readers.get(p.path, []), size) for p in graph.params)
+        for name, child in graph.children.items():
+            inside = {path.removeprefix(f"{name}."): nodes for path, nodes in readers.items() if path.startswith(f"{name}.")}
+            found += quantized_bytes(child, size, memo, inside)
+        if not above:
+            memo[id(graph)] = found
     return found
 
 
 def _readers(graph: Graph) -> dict[str, list[Node]]:
-    """The nodes that read each weight; a `straight_through` that lends a quantised weight its gradient is none."""
+    """The nodes that read each weight; a `straight_through` that lends a quantised weight its gradient is none. One that is a result has itself for a
+    reader: it leaves the block as it is."""
     owners = {Value(n): n.attrs["path"] for n in graph.nodes if n.op == "param"}
     found: dict[str, list[Node]] = {}
     for node in graph.nodes:
@@ -53,6 +61,9 @@ def _readers(graph: Graph) -> dict[str, list[Node]]:
         for v in values:
             if v in owners:
                 found.setdefault(owners[v], []).append(node)
+    for v in (*graph.outputs, *graph.emits.values()):
+        if v in owners:
+            found.setdefault(owners[v], []).append(v.node)
     return found
 
 

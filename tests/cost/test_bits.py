@@ -56,6 +56,24 @@ def test_factors_and_readers(body, bops, bytes):
     assert (figure(made, "bops"), figure(made, "quantized_bytes")) == (bops, bytes)
 
 
+@pytest.mark.parametrize(("body", "bytes"), [
+    ("y, w = Own()(x) as own\n  return y", 64), ("y, w = Own()(x) as own\n  return y @ w", 64),
+    ("share q = QuantizedLinear(4, bias = false)\n  return q(q(x))", 16 + 4 * 4),
+    ("share q = QuantizedLinear(4, bias = false)\n  return linear(q(x), q.weight)", 64),
+])
+def test_weights_that_other_blocks_read(body, bytes):
+    text = f"""use std.quantized {{ FakeQuantize, QuantizedLinear }}
+block Own()(x: [B, 4]) -> ([B, 4], [4, 4]) {{
+  param w: [4, 4] = zeros()
+  return x @ FakeQuantize(8)(w), w
+}}
+model M()(x: [B = 2, 4]) -> y: [B, 4] {{
+  {body}
+}}
+"""
+    assert figure(archdsl.loads(text).elaborate(), "quantized_bytes") == bytes
+
+
 def test_in_a_space_they_are_sums_over_parts():
     spec = archdsl.loads(TEXT)
     space = spec.space()
