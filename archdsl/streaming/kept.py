@@ -53,8 +53,11 @@ class Kept:
         """What is still among these values is needed by something that moves."""
         for v in values:
             if self.on and self.kind(v) == STILL and v not in self.held:
+                part = v.node.op == "slice" and self.held.issuperset(v.node.operands())  # of what is kept already
                 self.held.add(v)
-                if v.node.op != "input" or self.root:
+                if part and self.step:
+                    self.d.keep(v.node, self.d.known)
+                elif not part and (v.node.op != "input" or self.root):
                     self._slot(v, by)
 
     def _slot(self, value: Value, by: Node | None) -> None:

@@ -62,6 +62,22 @@ def test_the_same_with_a_smaller_state(name: str):
     assert bytes_ == [2 * room * layers * numbers * 8, 2 * room * layers * before * 8]
 
 
+def test_of_a_source_the_vector_is_kept_once():
+    """Attention to an input without T: values are the first channels of what is kept, so the state has no more than is told."""
+    text = TEXTS["nowhere"]
+    for old, new in (("(x: [B, T, d]) ->", "(x: [B, T, d], m: [B, S, d]) ->"), ("T = 9, d]) ->", "T = 9, d], m: [B, S = 4, d]) ->"),
+                     ("Linear(rank)(x)", "Linear(rank)(m)"), ("[B, T, r] -> [B, 1, T, r]", "[B, S, r] -> [B, 1, S, r]"),
+                     ("mask = causal & window(4), ", ""), ("Plain(rank)(x)", "Plain(rank)(x, m)")):
+        text = text.replace(old, new)
+    spec = archdsl.loads(text)
+    whole, x, m = shaken(spec.build(dtype=F64)).eval(), torch.randn(2, 4, 12, dtype=F64), torch.randn(2, 3, 12, dtype=F64)
+    extend, step = forms(spec, whole)
+    first, state = extend(x[:, :1], m, extend.init_state(2, S=3))
+    rest, state = run(step, (x[:, 1:],), [1] * 3, state)
+    close(torch.cat([first, rest], 1), whole(x, m), 1e-10)
+    assert {k: tuple(v.shape) for k, v in state.items() if "attn" in k} == {"attn.keys": (2, 1, 3, 5)}
+
+
 def test_not_where_the_state_would_grow():
     spec = archdsl.loads(TEXTS["nowhere"])
     assert spec.cost(form="step", rank=30).rewritten == () and spec.cost(form="step", rank=29).rewritten != ()
