@@ -113,10 +113,9 @@ def causal_conv(x, weight, bias, tail):
     """Each channel's weighted sum of its last k positions, the newest last: y_t = Σ_j weight_j x_(t - k + 1 + j) + bias. Before the first position
     x is 0."""
     k, n = weight.shape[-1], x.shape[-2]
-    long = torch.cat([tail, x], -2)
     if k > SHORT:
         return _long_conv(x, weight, bias, tail)
-    long, taps = _summable(long), _summable(weight).mT.contiguous()
+    long, taps = _summable(torch.cat([tail, x], -2)), _summable(weight).mT.contiguous()
     y = torch.empty_like(x, dtype=long.dtype, memory_format=torch.contiguous_format)
     first = taps.new_zeros(()) if bias is None else _summable(bias)
     for at, end in _spans(x):
