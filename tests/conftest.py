@@ -4,6 +4,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # what shells start in the background ignores Ctrl-C, and so would its children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--update-golden") and os.environ.get("CI"):
         raise pytest.UsageError("golden files are updated by hand and reviewed, not in CI")
 
