@@ -101,16 +101,16 @@ def test_logits_and_gradients(case, absorb, shape):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("absorb", [False, True])
-def test_decoding_with_a_cache(case, absorb):
+@pytest.mark.parametrize(("form", "given"), [("written out", {"rewrites": ()}), ("absorbed by the compiler", {}), ("absorbed in the spec", {"absorb": True})])
+def test_decoding_with_a_cache(case, form, given):
     knobs = CASES[case]
     peer = transformers.DeepseekV2ForCausalLM(config(**knobs)).double()
     randomise(peer)
-    state = decodes_alike(archdsl.load(SPEC), without_casts(peer), tokens(3, 11), 3, 6, absorb=absorb, **knobs)
+    state = decodes_alike(archdsl.load(SPEC), without_casts(peer), tokens(3, 11), 3, 6, **given, **knobs)
     kept = {k: list(v.shape) for k, v in state.items() if k.startswith("layers.0")}
     heads, width = knobs["heads"], knobs["head_dim"] + knobs["rope_dim"]
-    assert kept == ({"layers.0.attn.keys": [3, 1, 11, knobs["rank"] + knobs["rope_dim"]]} if absorb else
-                    {"layers.0.attn.keys": [3, heads, 11, width], "layers.0.attn.values": [3, heads, 11, knobs["value_dim"]]})
+    assert kept == ({"layers.0.attn.keys": [3, heads, 11, width], "layers.0.attn.values": [3, heads, 11, knobs["value_dim"]]} if form == "written out"
+                    else {"layers.0.attn.keys": [3, 1, 11, knobs["rank"] + knobs["rope_dim"]]})
 
 
 @pytest.mark.parametrize("absorb", [False, True])
