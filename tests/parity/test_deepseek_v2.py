@@ -101,7 +101,8 @@ def test_logits_and_gradients(case, absorb, shape):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("form", "given"), [("written out", {"rewrites": ()}), ("absorbed by the compiler", {}), ("absorbed in the spec", {"absorb": True})])
+@pytest.mark.parametrize(("form", "given"), [
+    ("written out", {"rewrites": ()}), ("absorbed by the compiler", {}), ("absorbed in the spec", {"absorb": True})])
 def test_decoding_with_a_cache(case, form, given):
     knobs = CASES[case]
     peer = transformers.DeepseekV2ForCausalLM(config(**knobs)).double()
