@@ -243,7 +243,7 @@ def _example(made: Elaborated, model: Any) -> tuple[Any, Any]:
     from archdsl.inputs import sample_inputs
 
     streamed = model.__dict__["_streamed"]
-    sizes = made.example_sizes(small=True)
+    sizes = made.example_sizes(traced=True)
     fixed = {} if streamed is None or streamed.form != "step" else {streamed.axis: 1}
 
     def free(shape: Any) -> dict[int, Any]:

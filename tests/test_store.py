@@ -289,3 +289,19 @@ def test_spoilt_folders_are_named(tmp_path, spoil, code):
     with pytest.raises(ArchError) as e:
         archdsl.open(tmp_path / "out")
     assert e.value.diagnostics[0].code == code
+
+
+def test_an_exported_program_takes_the_sizes_that_vary(tmp_path):
+    """Its example leaves no tensor inside with an axis of 1, which torch.export takes for fixed."""
+    (tmp_path / "halved.arch").write_text("""use std { Attention, Conv }
+
+model Halved(d: int = 8)(image: [B = 1, 3, H = 32, W = 32]) -> y: [B, d, _, _] {
+  x = image |> Conv(d, 4, stride = 4) as stem
+  return under(x, [B, c, h, w] -> [B, (h w), c], Attention(2) as attn)
+}
+""")
+    compile_to(tmp_path / "out", archdsl.load(tmp_path / "halved.arch"), export=True)
+    model, program = archdsl.open(tmp_path / "out").eval(), torch.export.load(tmp_path / "out" / "model.pt2").module()
+    for shape in ((1, 3, 32, 32), (2, 3, 65, 9), (3, 3, 8, 64)):
+        image = torch.randn(shape)
+        torch.testing.assert_close(program(image), model(image))

@@ -84,8 +84,10 @@ class Elaborated:
         """The form in which it is built and counted when no other is asked for."""
         return "packed" if self.ragged else "parallel"
 
-    def example_sizes(self, small: bool = False) -> dict[str, int]:
-        """Sizes of the run-time axes that satisfy the guards: the spec's examples (1 where it gives none) if they do; `small` asks for small ones."""
+    def example_sizes(self, small: bool = False, traced: bool = False) -> dict[str, int]:
+        """Sizes of the run-time axes that satisfy the guards: the spec's examples (1 where it gives none) if they do; `small` asks for small ones,
+        `traced` for small ones at which as few tensors inside as may be have an axis of 1, which torch.export takes for fixed."""
+        small = small or traced
         names = sorted({n for i in self.inputs for s in i.type.shape if not isinstance(s, int) for n in dims.symbols(s)})
         given = {n: self.sizes.get(n, 1) for n in names}
         if not small and self._legal(given):
@@ -100,12 +102,21 @@ class Elaborated:
             alone = [s for s in inside if dims.symbols(s) == frozenset((n,))]
             pool = [v for v in dict.fromkeys([*first, *sorted(fixed), *steps, given[n]])
                     if all(_holds(g, {n: v}) for g in wanted) and all(dims.evaluate(s, {n: v}) >= 1 for s in alone)]
+            if traced:
+                pool.sort(key=lambda v: sum(dims.evaluate(s, {n: v}) == 1 for s in alone))
             pools.append(pool[:6])
-        for values in product(*pools):
+        best: tuple[int, dict[str, int]] | None = None
+        for tried, values in enumerate(product(*pools)):
+            if best is not None and tried > 500:
+                break
             sizes = dict(zip(names, values))
             if self._legal(sizes) and all(dims.evaluate(s, sizes) >= 1 for s in inside):
-                return sizes
-        return given
+                ones = sum(dims.evaluate(s, sizes) == 1 for s in inside) if traced else 0
+                if not ones:
+                    return sizes
+                if best is None or ones < best[0]:
+                    best = ones, sizes
+        return given if best is None else best[1]
 
     def allows(self, sizes: dict[str, int]) -> bool:
         """Whether the guards hold at these sizes of the run-time axes, and no tensor inside is empty."""

@@ -15,7 +15,7 @@ FIRST = [c for i, c in enumerate(CASES) if i == 0 or CASES[i - 1][1] != c[1]]
 """One variant of each model."""
 
 NO_ONNX = {"SReT": "ONNX has no random permutation", "Swin": "torch's exporter cannot decompose attention over windows"}
-FIXED = {"NextViT": "its small example has a batch of 1, which torch.export takes as fixed", "Autoregressive": "its length is taken as fixed"}
+FIXED = {"Autoregressive": "its length is taken as fixed"}
 
 
 @pytest.fixture(scope="module", params=FIRST, ids=id_of)
@@ -31,8 +31,8 @@ def folder(request, tmp_path_factory) -> tuple[Any, Any, Any]:
 
 
 def inputs(made: Any, more: int) -> tuple[torch.Tensor, ...]:
-    """Inputs at the small example sizes, or with a larger batch and, where lengths are free, longer."""
-    sizes = dict(made.example_sizes(small=True))
+    """Inputs at the example sizes of exports, or with a larger batch and, where lengths are free, longer."""
+    sizes = dict(made.example_sizes(traced=True))
     for size in ("B", "T", "N") if more else ():
         if size in sizes and (size == "B" or sizes[size] < 8):
             sizes[size] += more
