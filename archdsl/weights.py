@@ -291,7 +291,13 @@ def _misfit(origin: Origin, source: str, report: Report, found: dict[str, Shape]
     notes = [_list("missing", report.missing), _list("unexpected", report.unexpected),
              _list("mis-shaped", [f"{k}: {e} expected, {f} found" for k, (e, f) in report.mis_shaped.items()]),
              _list("unequal", [f"{k} should repeat {of}" for k, of in report.unequal.items()])]
-    help = _fitting(origin, source, found) or "`strict = False` imports what fits"
+    fitting = _fitting(origin, source, found)
+    help = (fitting,) if fitting else ("`strict = False` imports what fits",)
+    if not fitting and set(report.faults) == {"unexpected"}:
+        last = {k.rpartition(".")[2] for k in report.unexpected}
+        several = len(report.unexpected) > 1 and len(last) == 1 and all("." in k for k in report.unexpected)
+        pattern = f"**.{last.pop()}" if several else next(iter(report.unexpected))
+        help = (f"`ignore \"{pattern}\"` in `names {source}` leaves out what the model does not need", *help)
     return error("A0541", f"these weights do not fit `{_called(origin.model, origin.variant)}` by the names `{source}`: {counts}", NOWHERE,
                  notes=tuple(n for n in notes if n), help=help)
 

@@ -178,6 +178,16 @@ def test_what_would_make_them_fit(spec, weights, knobs, said):
     assert refused(spec.build(**knobs), weights).help == (said,)
 
 
+@pytest.mark.parametrize(("more", "pattern"), [
+    (["head.num_batches_tracked", "stem.0.num_batches_tracked"], "**.num_batches_tracked"),
+    (["head.scale"], "head.scale"),
+    (["scale", "shift"], "scale"),
+])
+def test_keys_that_are_not_needed_can_be_ignored(spec, more, pattern):
+    d = refused(spec.build(), {**foreign(), **dict.fromkeys(more, torch.zeros(()))})
+    assert d.help == (f"`ignore \"{pattern}\"` in `names hf` leaves out what the model does not need", "`strict = False` imports what fits")
+
+
 def test_other_names_are_found(spec):
     model = spec.build()
     d = refused(model, export_weights(model, "stacked"))
