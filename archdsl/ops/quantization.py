@@ -63,7 +63,7 @@ def fake_quantize(x, *, bits, axes=None, group=None, symmetric=True):
         zero = torch.round(-low / unit)
         levels = (torch.round(wide / unit) + zero).clamp(0, most) - zero
     y = (levels * scale).to(x.dtype)
-    return y.flatten(-2) if group is not None else y
+    return (y.flatten(-2) if group is not None else y).contiguous()
 
 
 def _extreme(x: Any, how: str, over: tuple[int, ...] | None) -> Any:

@@ -101,9 +101,11 @@ def _times(row: Any, matrix: Any) -> Any:
     return (row[..., None, :] @ matrix)[..., 0, :]
 
 
-def _rates(a: Any) -> Any:
-    """[n, d], to the base of 2."""
-    return (a.mT * LOG2_E).contiguous()
+def _rates(a: Any) -> tuple[Any, Any]:
+    """[n, d], to the base of 2, and what they lost when they were rounded: a power would tell."""
+    exact = a.mT.double() * LOG2_E
+    rates = exact.to(a.dtype)
+    return rates.contiguous(), (exact - rates).to(a.dtype).contiguous()
 
 
 def _room(x: Any, a: Any, many: int) -> list[Any]:
@@ -111,10 +113,10 @@ def _room(x: Any, a: Any, many: int) -> list[Any]:
     return [x.new_empty((min(BLOCK, len(x)) + 1, *x.shape[1:-1], *a.mT.shape)) for _ in range(many)]
 
 
-def _states(x: Any, dt: Any, rates: Any, b: Any, memory: Any, decay: Any, states: Any) -> tuple[Any, Any]:
+def _states(x: Any, dt: Any, rates: tuple[Any, Any], b: Any, memory: Any, decay: Any, states: Any) -> tuple[Any, Any]:
     """The decays of a block and its states, the first one that before it, [t, ..., n, d], as `memory` is [..., n, d], in the given room."""
     decay, states = decay[:len(x)], states[:len(x) + 1]
-    torch.mul(dt[..., None, :], rates, out=decay).exp2_()
+    torch.mul(dt[..., None, :], rates[1], out=decay).addcmul_(dt[..., None, :], rates[0]).exp2_()
     torch.mul((dt * x)[..., None, :], b[..., None], out=states[1:])
     states[0] = memory
     each = states.unbind()

@@ -101,7 +101,7 @@ def test_decoding_rows_that_begin_later():
             assert relative(y, known.logits) <= EXACT
 
 
-@pytest.mark.parametrize(("setting", "told"), [({"attention_at": 8}, "place 8 of every 8 layers is none"), ({"experts_at": 2}, "place 2 of every 2")])
+@pytest.mark.parametrize(("setting", "told"), [({"attention_at": 8}, "8 layers have no place 8"), ({"experts_at": 2}, "2 layers have no place 2")])
 def test_places_that_there_are_not(setting, told):
     with pytest.raises(archdsl.ArchError, match=told):
         archdsl.load("jamba").elaborate(knobs=setting)
