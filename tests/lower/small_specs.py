@@ -16,6 +16,7 @@ SIZES = {"s.layout": "(1)1(1)", "s.m": 3, "s.dx": 16, "s.dl": 24, "s.hx": 2, "s.
 LMU_SIZES = {"mel": 8, "d": 16, "order": 6, "theta": 9, "heads": 2, "depth": 2, "classes": 5}
 RESNAS = {"widths": [8, 16, 16], "heads": [[1], [2, 1], [1]], "hidden": [[8], [12, 8], [16]], "head_dims": [4, 4, 8], "size": [56, 56], "classes": 5}
 SMALL: dict[str, dict[str, Any]] = {
+    "RWKV": {"vocab": 48, "d": 16, "depth": 2, "hidden": 32},
     "Llama": DECODER | {"head_dim": 8}, "Olmo2": DECODER, "PeriLN": DECODER | {"head_dim": 8},
     "Mixtral": DECODER | {"experts": 4}, "QwenMoE": DECODER | {"head_dim": 8, "shared": 40, "experts": 6, "k": 3},
     "Jamba": DECODER | {"depth": 4, "attention_every": 4, "attention_at": 2, "state": 4, "experts": 4},

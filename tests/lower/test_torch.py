@@ -226,11 +226,11 @@ def test_inductors_probes_run_side_by_side(monkeypatch):
             seen.append(str(self))
             return True
 
-    monkeypatch.setattr(config.cpp, "vec_isa_ok", None)
     monkeypatch.setattr(cpu_vec_isa, "supported_vec_isa_list", [Instructions("one"), Instructions("one two"), Instructions("three")])
     monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["one", "two"])
-    for thread in probe_vector_instructions():
-        thread.join()
+    with config.patch({"cpp.vec_isa_ok": None}):
+        for thread in probe_vector_instructions():
+            thread.join()
     assert sorted(seen) == ["one", "one two"]
-    monkeypatch.setattr(config.cpp, "vec_isa_ok", True)
-    assert probe_vector_instructions() == [], "the answer is given"
+    with config.patch({"cpp.vec_isa_ok": True}):
+        assert probe_vector_instructions() == [], "the answer is given"
