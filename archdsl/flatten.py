@@ -117,18 +117,28 @@ class Body:
         known.update(zip(old.values, results))
 
 
-class Rewriting:
-    """Graphs with some nodes replaced, in every graph that they call too, each once. `rule`: for a node on its new operands the nodes in its place
-    and their results, or None where it stays. `ops`: of which ops nodes are asked for."""
+class EachOnce:
+    """What becomes of a graph, found once for each: equal layers stay one definition."""
 
-    def __init__(self, rule: Callable[[Node], tuple[list[Node], Iterable[Value]] | None], *ops: str):
-        self.rule, self.ops = rule, ops
+    def __init__(self) -> None:
         self.done: dict[int, tuple[Graph, Graph]] = {}
 
     def __call__(self, graph: Graph) -> Graph:
         if id(graph) not in self.done:
             self.done[id(graph)] = graph, self._graph(graph)
         return self.done[id(graph)][1]
+
+    def _graph(self, graph: Graph) -> Graph:
+        raise NotImplementedError
+
+
+class Rewriting(EachOnce):
+    """Graphs with some nodes replaced, in every graph that they call too. `rule`: for a node on its new operands the nodes in its place and their
+    results, or None where it stays. `ops`: of which ops nodes are asked for."""
+
+    def __init__(self, rule: Callable[[Node], tuple[list[Node], Iterable[Value]] | None], *ops: str):
+        super().__init__()
+        self.rule, self.ops = rule, ops
 
     def _graph(self, graph: Graph) -> Graph:
         if not any(n.op in self.ops for g in graph.definitions() for n in g.nodes):

@@ -3,8 +3,8 @@ search, study, strategies, latency, supernet, sequence, parity; all of them when
 `python benchmarks/run.py parity -- --only vit,llama --minutes 9` (`-- --help` lists a script's options).
 
 Each part runs in a process of its own. What it prints goes to benchmarks/RESULTS.md with the machine, its load, versions and date; parts that did
-not run keep what they said before. Parity with timm and transformers takes about three hours on two cores, most of it compiling and eight
-images at a time, and may be run in pieces; the others take a few minutes.
+not run keep what they said before. Parity with timm and transformers takes by far the longest, most of it compiling and eight images at a time,
+and may be run in pieces.
 """
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from archdsl import files
 from archdsl.diagnostics.model import ArchError
 from archdsl.files import arch_files, read_source, replace_text
 from archdsl.spec import check_file
+from benchmarks.generate import generated
 
 
 def fault(call, *arguments):
@@ -80,6 +81,12 @@ def test_too_large(tmp_path):
     with path.open("wb") as file:
         file.truncate(100 * files.LIMIT)  # sparse: takes no disk
     assert fault(read_source, path).code == "A0625"
+
+
+def test_ten_thousand_lines_are_within_the_budget():
+    text = generated(10_000)
+    assert text.count("\n") > 10_000
+    assert archdsl.loads(text).variants
 
 
 def test_folders_are_searched(tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 
 from archdsl.diagnostics.model import error
 from archdsl.dims import Size
-from archdsl.flatten import copy_node, dim_map, flatten, inline, is_owner, param_at
+from archdsl.flatten import EachOnce, copy_node, dim_map, flatten, inline, is_owner, param_at
 from archdsl.graph import Graph, Node, Value, structural_hash
 from archdsl.lower.prefix import parallel_scans
 from archdsl.lower.tables import Tables, describe, moved
@@ -114,16 +114,8 @@ def matches(pattern: list[str], address: list[str]) -> bool:
     return matches(pattern[1:], address[1:])
 
 
-class _Normal:
+class _Normal(EachOnce):
     """Calls that do not apply their owner's own graph are inlined, everywhere."""
-
-    def __init__(self) -> None:
-        self.done: dict[int, tuple[Graph, Graph]] = {}
-
-    def __call__(self, graph: Graph) -> Graph:
-        if id(graph) not in self.done:
-            self.done[id(graph)] = graph, self._graph(graph)
-        return self.done[id(graph)][1]
 
     def _graph(self, graph: Graph) -> Graph:
         owners = graph.children

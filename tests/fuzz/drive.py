@@ -7,6 +7,7 @@ import gc
 import resource
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -65,11 +66,11 @@ def limits() -> Iterator[None]:
     gc.disable()
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, 3 * most_seconds)
-    start, most = _spent(), _resident()
+    start, most = time.process_time(), _resident()
     try:
         yield
     finally:
-        took = _spent() - start
+        took = time.process_time() - start
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
         if collecting:
@@ -78,11 +79,6 @@ def limits() -> Iterator[None]:
         most_seconds = max(most_seconds, SECONDS * speed() / REFERENCE)
     assert took < most_seconds, f"{took:.1f} s of {most_seconds:.1f}"
     assert _resident() - most < BYTES, f"{_resident() - most:,} bytes"
-
-
-def _spent() -> float:
-    """Seconds of this thread's own work so far: what the system does for it, or other threads, take longer where memory and cores are short."""
-    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_utime
 
 
 def _resident() -> int:
