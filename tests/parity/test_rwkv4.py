@@ -82,6 +82,35 @@ def test_decoding_from_its_state(sizes: dict[str, Any]):
                 assert relative(sums[ours] * sums["peak"].exp(), expected) <= EXACT
 
 
+@sizes
+def test_rows_that_begin_later(sizes: dict[str, Any]):
+    """A batch padded on the left: each row is what transformers, whose model has no mask, gives for the row alone; so are the tokens generated."""
+    theirs = without_casts(peer(**sizes)).eval()
+    randomise(theirs)
+    spec = archdsl.load("rwkv4")
+    extend, step = (spec.build(form=form, dtype=F64, **sizes).eval() for form in ("extend", "step"))
+    for model in (extend, step):
+        import_weights(model, theirs.state_dict(), source="hf")
+    x, begins = tokens(sizes["vocab"], 3, 13), (0, 4, 9)
+    with torch.no_grad():
+        alone = [theirs(x[i:i + 1, at:], use_cache=False).logits[0] for i, at in enumerate(begins)]
+        got, state, before = [], extend.init_state(3), 0
+        for at in (*begins[1:], 11):
+            y, state = extend(x[:, before:at], state)
+            got.append(y)
+            state, before = extend.reset_state(state, [i for i, b in enumerate(begins) if b == at]), at
+        for t in range(11, 13):
+            y, state = step(x[:, t:t + 1], state)
+            got.append(y)
+        for i, at in enumerate(begins):
+            assert relative(torch.cat(got, 1)[i, at:], alone[i]) <= EXACT
+        prompts = [row[at:].tolist() for row, at in zip(x, begins)]
+        for prompt, new in zip(prompts, archdsl.generate(step, prompts, 5)):
+            for _ in range(5):
+                prompt = [*prompt, int(theirs(torch.tensor([prompt]), use_cache=False).logits[0, -1].argmax())]
+            assert new.tolist() == prompt
+
+
 @pytest.mark.parametrize("length", [1, 16, 37])
 def test_the_op_is_its_sums(length: int):
     g = torch.Generator().manual_seed(length)
