@@ -5,7 +5,7 @@ from archdsl.diagnostics.model import error
 from archdsl.source import NOWHERE
 
 GROUPS = ("archdsl.ops", "archdsl.passes", "archdsl.tasks", "archdsl.reports", "archdsl.strategies", "archdsl.evaluators",
-          "archdsl.proxies")
+          "archdsl.proxies", "archdsl.kernels")
 """An entry point names a module (or an object in one) whose import registers what it holds."""
 
 _loaded: set[str] = set()

@@ -56,6 +56,14 @@ CODES = {
         bad="archdsl.load(\"noisy.arch\").build(feed = [\"layers.*.nose\"])",
         good="archdsl.load(\"noisy.arch\").build(feed = [\"layers.*.noise\"])",
     ),
+    "A0519": Code(
+        "A kernel that cannot be used",
+        "Which kernel computes an op is chosen for the device, the element type and the sizes. `kernels` fixes it by name, and then what cannot run\n"
+        "is an error when the model is built, with the reason. `reference` is the op in plain torch and always can. `archdsl report kernels SPEC`\n"
+        "tells what each op of a model gets, and why not another.",
+        bad="archdsl.load(\"gla.arch\").build(kernels = {\"softmaxx\": \"reference\"})",
+        good="archdsl.load(\"gla.arch\").build(kernels = \"reference\")",
+    ),
     "A0514": Code(
         "A part without a form in plain torch",
         "`model.py` imports torch alone. Extern blocks are classes of yours, and a few ops have a body that is no plain torch expression: a model\n"

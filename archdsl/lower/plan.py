@@ -18,6 +18,7 @@ from archdsl.diagnostics.model import error
 from archdsl.dims import Size
 from archdsl.flatten import EachOnce, copy_node, dim_map, flatten, inline, is_owner, param_at
 from archdsl.graph import Graph, Node, Value, structural_hash
+from archdsl.kernels.target import PLAIN, Target
 from archdsl.lower.prefix import parallel_scans
 from archdsl.lower.tables import Tables, describe, moved
 
@@ -30,7 +31,7 @@ class Definition:
     `state`: addresses of the last inputs and outputs of a root in a form with state, which `forward` takes and gives as a dict; `moves`: how
     many positions a call has, and how many there may be in all.
     `children`: the definitions of the calls, by path; `arms`: (train, eval) of each phase node, (body,) of each scan, in order.
-    `dtype`: the build's, as torch names it."""
+    `dtype`: the build's, as torch names it; `target`: the device and the kernels that it is for."""
 
     source: Graph
     graph: Graph
@@ -45,6 +46,7 @@ class Definition:
     state: tuple[str, ...] = ()
     moves: tuple[Size, int | None] = (0, None)
     draws: tuple[str, ...] = ()
+    target: Target = PLAIN
 
     @property
     def name(self) -> str:
@@ -60,6 +62,7 @@ class Definition:
         """The same for definitions that may share a class: equal computation, names, places in the text, messages and dtype."""
         shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.root} {self.hands_out} {self.state} {self.moves}",
                  f"{self.draws} " + structural_hash(self.graph)]
+        shown += [f"{self.target}"] if not self.target.plain else []
         shown += [f"{n.name} {n.span!r}" for n in self.graph.nodes]
         shown += [g.message for g in self.graph.guards]
         shown += [f"{path} {child.key}" for path, child in self.children.items()]
@@ -73,7 +76,7 @@ def singular(word: str) -> str:
 
 
 def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool = False, hoist: bool = True,
-         state: tuple[str, ...] = (), moves: tuple[Size, int | None] = (0, None), draws: tuple[str, ...] = ()) -> Definition:
+         state: tuple[str, ...] = (), moves: tuple[Size, int | None] = (0, None), draws: tuple[str, ...] = (), target: Target = PLAIN) -> Definition:
     """The root's definition; the last inputs and outputs of a graph with `state` are the tensors at these addresses. Inputs behind those are the
     draws at the addresses `draws`. Raises ArchError A0511 for an
     `emit` pattern that matches nothing."""
@@ -81,7 +84,7 @@ def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool
     bound = parallel_scans(graph)
     whole = flatten(bound) if flat else _Normal()(bound)
     need = frozenset(select(whole, patterns))
-    planner = Planner(dtype)
+    planner = Planner(dtype, target)
     info = planner.analyse(whole, need)
     tables = {k: v for k, v in info.tables.items() if hoist and info.counts[k] > 1 or v.node.op == "read"}
     made = planner.define(whole, need, tables, root=True)
@@ -158,8 +161,8 @@ class Info:
 class Planner:
     """Analyses and definitions of one lowering, each made once."""
 
-    def __init__(self, dtype: str):
-        self.dtype = dtype
+    def __init__(self, dtype: str, target: Target = PLAIN):
+        self.dtype, self.target = dtype, target
         self.infos: dict[Any, Info] = {}
         self.made: dict[Any, Definition] = {}
         self.updates: dict[int, frozenset[str]] = {}

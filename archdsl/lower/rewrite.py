@@ -60,7 +60,7 @@ class Writer:
         self._take_sizes()
         addresses = tuple(self.source.emits)
         return Definition(self.source, self._graph(out), self.planner.dtype, len(self.source.outputs), tuple(addresses[i] for i in sorted(self.need)),
-                          () if self.root else tuple(self.updates), False, self.children, tuple(self.arms))
+                          () if self.root else tuple(self.updates), False, self.children, tuple(self.arms), target=self.planner.target)
 
     def _graph(self, out: list[Value]) -> Graph:
         s = self.source

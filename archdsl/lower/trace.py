@@ -7,7 +7,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -26,7 +26,7 @@ from archdsl.lower.sizes import Axes
 from archdsl.ops import registry
 from archdsl.ops.recurrent import signature_of
 from archdsl.ops.registry import Op, find
-from archdsl.ops.rules import torch_dtype
+from archdsl.ops.rules import dtype_name, torch_dtype
 
 _ARITHMETIC = {"add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg, "floordiv": operator.floordiv, "mod": operator.mod,
                "min": torch.sym_min, "max": torch.sym_max}
@@ -264,8 +264,15 @@ class _Tracer:
         if "device" in _parameters(op) and attrs.get("seed") is None:
             attrs["device"] = self._where()
         with contextlib.nullcontext() if self.fold else body_names():
-            result = self._phase_op(node, op, args, attrs) if op.phase else op.body(*args, **attrs)
+            result = self._phase_op(node, op, args, attrs) if op.phase else self._body(node, op)(*args, **attrs)
         return self._constant(node, result) if isinstance(result, torch.Tensor) else result
+
+    def _body(self, node: Node, op: Op) -> Callable[..., Any]:
+        if self.definition.target.plain:
+            return op.body
+        from archdsl.lower.kernels import body_for
+
+        return body_for(node, op, self.definition.target, dtype_name(getattr(torch, self.definition.dtype)))
 
     def _constant(self, node: Node, value: torch.Tensor) -> fx.Proxy:
         """A tensor that is known now becomes a buffer outside the state dict, so that it moves with the model."""

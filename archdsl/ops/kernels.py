@@ -27,6 +27,7 @@ def registered(r: Recurrence) -> Any:
     backward.register_fake(lambda tensors, grads, *named: plain_like(tensors))
 
     def setup(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.set_materialize_grads(False)  # a state that nothing reads has no gradient to be computed
         ctx.save_for_backward(*inputs[:n + m])
         ctx.named = inputs[n + m:]
 

@@ -10,7 +10,7 @@ from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import torch
 from archdsl.ops.kernels import one_or_all, plain_like
-from archdsl.ops.recurrent import RECURRENCES, Recurrence, described
+from archdsl.ops.recurrent import RECURRENCES, Recurrence, described, of_kernel
 from archdsl.ops.reduction import cumsum_type
 from archdsl.ops.registry import OPS, Op, OpError, op
 from archdsl.ops.rules import axis_of, bools, floats, ints, is_float, need_equal, need_index
@@ -87,7 +87,7 @@ def register(r: Recurrence) -> None:
     OPS[packed_name(r)] = Op(
         packed_name(r), f"{packed_name(r)}{head[len(r.name):]}, documents: int[T]) -> {result}", body, infer=_types(r), macs=_macs(r),
         saves=lambda needs=(), **arguments: (*r.op.saves(needs, **arguments), "documents"),  # type: ignore[operator,misc]
-        roles=r.op.roles, grad=r.op.grad, source=r.op.source, samples=lambda: _labelled(r), reference=_reference(r))
+        roles=r.op.roles, grad=r.op.grad, source=r.op.source, form_of=r.name, samples=lambda: _labelled(r), reference=_reference(r))
 
 
 def _types(r: Recurrence) -> Callable[..., Any]:
@@ -119,8 +119,9 @@ def _body(r: Recurrence) -> Callable[..., Any]:
     def body(*args: Any, documents: Any = None, **attributes: Any) -> Any:
         if documents is None:
             args, documents = args[:-1], args[-1]
+        asked = of_kernel(attributes)
         given, named = r.arguments(args, attributes)
-        found = _kernel(r)(*given, documents, *named)
+        found = _kernel(r)(*given, documents, *named, *asked)
         return found[0] if r.results == 1 else tuple(found[i] for i in range(r.results))
 
     words = f"`{r.name}` on each document alone: it begins anew wherever the label of `documents` changes."

@@ -15,7 +15,8 @@ it holds the last `Length` positions, the newest last, zeros before the first; i
 
 This registers `retention` and `retention_extend(…, memory: f32[..., k, e]) -> (y: [..., T, e], memory: f32[..., k, e])`. The axis `T` of the
 signature is time. Both bodies call one opaque torch op (`torch.ops.archdsl.retention`) with a backward pass that computes the forward pass again,
-so autograd keeps the operands alone; a step of one position is written out instead. Kernels register on that torch op.
+so autograd keeps the operands alone; a step of one position is written out instead, unless a kernel has one. Which kernel computes the torch op is
+decided when it is called, for the operands that it has then (`archdsl/kernels/bindings.py`); a kernel gets them as they are, not widened.
 """
 from __future__ import annotations
 
@@ -26,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.dims import Size, sym
 from archdsl.graph import TensorType
+from archdsl.kernels.bindings import REFERENCE, Binding
+from archdsl.kernels.running import bound
 from archdsl.lazy import torch
 from archdsl.ops.kernels import apart, derived, gradients, registered
 from archdsl.ops.registry import LENGTH, OPS, Extension, Op, OpError
@@ -62,7 +65,7 @@ class Recurrence:
         (RECURRENCES if state else KERNELS)[self.name] = self
         samples, reference = rules.pop("samples"), rules.pop("reference", self._reference)
         self._fit = rules.pop("fit", None)
-        shared = {**rules, "roles": {**rules.get("roles", {}), **({"T": "causal"} if state else {})}, "saves": self._saves}
+        shared = {**rules, "roles": {**rules.get("roles", {}), **({"T": "causal"} if state else {})}, "saves": self._saves, "form_of": self.name}
         self.op = OPS[self.name] = Op(self.name, signature, self._parallel_body(), infer=lambda **given: self.types(self.op, given), samples=samples,
                                       stream=self._stream if state else None, reference=reference, **shared)
         if not state:
@@ -180,21 +183,24 @@ class Recurrence:
     # ---------------------------------------------------------------- bodies
     def _parallel_body(self) -> Callable[..., Any]:
         def body(*args: Any, **attributes: Any) -> Any:
+            asked = of_kernel(attributes)
             given, named = self.arguments(args, attributes)
-            found = self._kernel(*given, *(None for _ in self.state), *named)
+            found = self._kernel(*given, *(None for _ in self.state), *named, *asked)
             return found[0] if self.results == 1 else tuple(found[i] for i in range(self.results))
 
         return described(body, self, tuple(self.state))
 
     def _extend_body(self) -> Callable[..., Any]:
         def body(*args: Any, **attributes: Any) -> Any:
+            written_out = attributes.get("kernel") in (None, REFERENCE)
+            asked = of_kernel(attributes)
             given, named = self.arguments(args, attributes)
             states = tuple(attributes[s] if s in attributes else args[len(self.operands) + i] for i, s in enumerate(self.state))
             if not traced(given[0]):
                 self._fits(given, states)
-            elif self._step is not None and same_size(self._length(given), 1):
+            elif self._step is not None and written_out and same_size(self._length(given), 1):
                 return self._one(given, states, dict(zip(self.attributes, named)))
-            found = self._kernel(*given, *states, *named)
+            found = self._kernel(*given, *states, *named, *asked)
             return tuple(found[i] for i in range(self.results + len(self.state)))
 
         return described(body, self, (), f"`{self.name}`, from the state that earlier positions left: the results and the new state.")
@@ -215,7 +221,7 @@ class Recurrence:
         """The tensors and the attributes of the torch op."""
         optional = {p.name for p in self.op.decl.params if isinstance(p.type, tree.OptionalType)}
         tensors = [f"Tensor{'?' if o in optional else ''} {o}" for o in self.operands] + [f"Tensor? {s}" for s in self.state]
-        return tensors, [f"{schema_of(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None]
+        return tensors, [*(f"{schema_of(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None), "str? kernel=None"]
 
     def arguments(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
         """Operands and attributes in the order of the signature, defaults filled in."""
@@ -296,14 +302,27 @@ class Recurrence:
         n, m = len(self.operands), len(self.state)
         given, states, named = list(args[:n]), args[n:n + m], args[n + m:]
         begins = m and states[0] is None
+        attributes = dict(zip(self.attributes, named))
+        if (kernel := self._bound([*given, *states], attributes, named)) is not None:
+            one = kernel.step is not None and not begins and self._length(given) == 1
+            run = kernel.step if one and kernel.step is not None else kernel.forward
+            return tuple(apart(run(*given, *states, **attributes), [*given, *states]))
         if begins:
             states = self.zeros(given)
-        attributes = dict(zip(self.attributes, named))
         found = self._nothing(given, tuple(states))
         if found is None:  # a step computes what a traced one does, to the last bit
             one = self._step is not None and self._length(given) == 1 and not (begins and self.grows)
             found = self._one(given, tuple(states), attributes) if one else self._fold(given, tuple(states), attributes)
         return tuple(apart(found, [*given, *states]))
+
+    def _bound(self, tensors: list[Any], attributes: dict[str, Any], named: Sequence[Any], back: bool = False) -> Binding | None:
+        """The kernel that computes these operands and states, forwards or `back`; None: the bodies here."""
+        asked = named[len(self.attributes)] if len(named) > len(self.attributes) else None
+        kernel = bound(self.name, (*self.operands, *self.state), tensors, attributes, asked)
+        if kernel is None or asked is not None or back:
+            return kernel
+        begins = not self.state or tensors[len(self.operands)] is None
+        return kernel if begins or kernel.step is not None or self._step is None or self._length(tensors) != 1 else None
 
     def fake(self, *args: Any) -> tuple[Any, ...]:
         """Empty tensors of the results' shapes."""
@@ -334,6 +353,10 @@ class Recurrence:
         """The gradients of all operands and states; an absent one's is empty."""
         n = len(self.operands)
         given, states, attributes = tensors[:n], tensors[n:], dict(zip(self.attributes, named))
+        kernel = self._bound(tensors, attributes, named, back=True)
+        if kernel is not None and kernel.gradient is not None:
+            whole = [given[0].new_zeros(shape) if g is None else g for g, shape in zip(grads, self._shapes(given))]
+            return apart(gradients(tensors, kernel.gradient(*whole, *grads[self.results:], *given, *states, **attributes)), [*tensors, *grads])
         if self.state and states[0] is None:
             states = self.zeros(given)
         if self.own_gradient is None or self._nothing(given, tuple(states)) is not None:
@@ -344,6 +367,12 @@ class Recurrence:
             full = [wide[0].new_zeros(shape, dtype=t) if g is None else g.to(t) for g, (shape, t) in zip(grads, like, strict=True)]
             found = self.own_gradient(*full, *wide, *states, **attributes)
         return apart(gradients(tensors, found), [*tensors, *grads])
+
+
+def of_kernel(attributes: dict[str, Any]) -> tuple[str, ...]:
+    """The kernel that is asked for by name, as the last argument of the torch op; it is taken out of the attributes."""
+    asked = attributes.pop("kernel", None)
+    return () if asked in (None, "auto") else (asked,)
 
 
 def recurrent(signature: str, *, state: dict[str, str], **rules: Any) -> Callable[[Fold], Recurrence]:

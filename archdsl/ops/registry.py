@@ -77,6 +77,7 @@ class Op:
     where later positions are needed. Without it, every axis that the signature or an attribute `axis` mixes is one along which nothing streams.
     `reference`: a plain form of the body, for ops whose body is a kernel: the registry test counts and compares with it.
     `plain`: a function of torch alone that does the same, whose text is copied into what `compile` writes.
+    `form_of`: the recurrence that it is a form of, whose kernels it uses; its body takes `kernel`, the name of one.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Op:
     stream: Callable[..., Extension | None] | None = None
     reference: Callable[..., Any] | None = None
     plain: Callable[..., Any] | None = None
+    form_of: str = ""
 
     @property
     def doc(self) -> str:

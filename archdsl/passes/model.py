@@ -16,6 +16,7 @@ from archdsl.records import field, record, replace
 from archdsl.weightmap import Entry, MapError, WeightMap
 
 if TYPE_CHECKING:
+    from archdsl.kernels.target import Kernels
     from archdsl.lower.module import ArchModule
     from archdsl.passes.foreign import Foreign
     from archdsl.spec import Spec
@@ -187,7 +188,8 @@ class Model:
         return {a: self.weights[a] for a in saved(self.graph)}
 
     def build(self, device: Any = "cpu", emit: str | Iterable[str] = (), flat: bool = False, bind: Mapping[str, Any] | None = None,
-              form: str | None = None, feed: str | Iterable[str] = (), rewrites: Iterable[str] | None = None) -> ArchModule:
+              form: str | None = None, feed: str | Iterable[str] = (), rewrites: Iterable[str] | None = None,
+              kernels: Kernels = None) -> ArchModule:
         """The trainable torch.fx.GraphModule with these weights. Raises ArchError A0501 for a form that the model does not have."""
         import torch
 
@@ -195,7 +197,7 @@ class Model:
         from archdsl.streaming import source
 
         built = lower(self.graph, device=device, dtype=self.float_type, emit=emit, flat=flat, bind=bind,
-                      form=form or self.made.form, source=source(self.made, rewrites), feed=feed)
+                      form=form or self.made.form, source=source(self.made, rewrites), feed=feed, kernels=kernels)
         if str(device) != "meta":
             with torch.no_grad():
                 held = {**dict(built.named_buffers(remove_duplicate=False)), **dict(built.named_parameters(remove_duplicate=False))}

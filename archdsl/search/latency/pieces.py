@@ -129,7 +129,7 @@ def between(made: Definition) -> tuple[Definition, list[Value]] | None:
     graph = Graph(f"{made.graph.name}_rest", tuple([Value(n) for n in inputs]), (*inputs, *nodes), out, params=tuple(params.values()))
     kept, arms = {id(n) for n in inside}, iter(made.arms)
     pairs = [(n, next(arms)) for n in made.graph.nodes if n.op in ("phase", "scan")]
-    return Definition(graph, graph, made.dtype, len(out), arms=tuple([a for n, a in pairs if id(n) in kept])), outside
+    return Definition(graph, graph, made.dtype, len(out), arms=tuple([a for n, a in pairs if id(n) in kept]), target=made.target), outside
 
 
 def _needed(wanted: list[Value]) -> set[int]:

@@ -1,0 +1,187 @@
+"""Which kernel computes an op on a device: declared beside the kernel, chosen by one pure function, told with its reasons.
+
+```
+@kernel("ssd", "triton", devices=("cuda",), dtypes=("bf16", "f16", "f32"), needs=("triton",), fits=lambda types, attributes: None)
+class Chunked:
+    \"\"\"…\"\"\"
+    @staticmethod
+    def forward(x, dt, a, b, c, skip, memory): ...              # -> (results…, new states…)
+    @staticmethod
+    def gradient(dy, later, x, dt, a, b, c, skip, memory): ...  # -> gradients of operands and states; absent: the reference's
+    @staticmethod
+    def step(x, dt, a, b, c, skip, memory): ...                 # as `forward`, for one position and given states; absent: the reference's
+```
+Operands come in the order of the op's signature, in their own dtypes, with whatever strides they have; one that may be absent is None, and so are
+states that are zeros, and gradients of what nothing reads. Attributes come by name. Results leave in the dtype of the first operand, states in the
+dtype that the signature says, gradients in any. The plain torch body of the op, `reference`, takes everything: it is what is left where nothing fits.
+
+A kernel stands in a module of `FAMILIES`, or in one that an installed package names in the entry-point group `archdsl.kernels`.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from archdsl.dims import Size
+from archdsl.graph import TensorType
+from archdsl.records import field, record
+
+REFERENCE = "reference"
+FAMILIES: tuple[str, ...] = (
+)
+"""The modules of `archdsl.kernels` that declare kernels, in the order of preference. None of them imports torch or triton."""
+Types = Mapping[str, TensorType | None]
+Fits = Callable[[Types, Mapping[str, Any]], str | None]
+
+
+class KernelError(ValueError):
+    """A kernel that was asked for by name and cannot be used: the reason in words."""
+
+
+@record(slots=False)
+class Binding:
+    """One kernel of one op. `devices`, `dtypes`: of the first operand, as the language names types. `capability`: the least compute capability of a
+    card. `needs`: modules that have to be installed. `fits(types, attributes)` says why operands of these types cannot be taken, or None; a size
+    that varies at run time is a `Dim` there and counts as one that fits. `body` holds `forward`, and `gradient` and `step` where it has them."""
+
+    op: str
+    name: str
+    body: Any
+    devices: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    capability: tuple[int, int]
+    needs: tuple[str, ...]
+    fits: Fits | None
+
+    @property
+    def doc(self) -> str:
+        return (self.body.__doc__ or "").strip()
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        return self.body.forward
+
+    @property
+    def gradient(self) -> Callable[..., Any] | None:
+        return getattr(self.body, "gradient", None)
+
+    @property
+    def step(self) -> Callable[..., Any] | None:
+        return getattr(self.body, "step", None)
+
+    def refusal(self, device: str, dtype: str, types: Types, attributes: Mapping[str, Any], capability: tuple[int, int] | None,
+                installed: bool) -> str | None:
+        """Why it cannot be used, or None."""
+        if device not in self.devices and not (device == "cpu" and "triton" in self.needs and interpreted()):
+            return f"it runs on {_list(self.devices)}, not on {device}"
+        if capability is not None and capability < self.capability:
+            return f"it needs compute capability {_dotted(self.capability)}, and this card has {_dotted(capability)}"
+        missing = [m for m in self.needs if installed and not _installed(m)]
+        if missing:
+            return f"{_list(missing, 'and')} is not installed"
+        if dtype not in self.dtypes:
+            return f"it takes {_list(self.dtypes)}, not {dtype}"
+        if any(t is not None and 0 in t.shape for t in types.values()):
+            return "an operand is empty"
+        return self.fits(types, attributes) if self.fits is not None else None
+
+
+@record(slots=False)
+class Choice:
+    """`binding`: None for the reference. `reasons`: why those in front of it are not taken, by name."""
+
+    binding: Binding | None
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.binding.name if self.binding is not None else REFERENCE
+
+
+BINDINGS: dict[str, dict[str, Binding]] = {}
+"""Op -> name -> kernel. The op of a recurrence stands for its forms too (`ssd` for `ssd_extend` and `ssd_packed`)."""
+
+
+def kernel(op: str, name: str, *, devices: tuple[str, ...] = ("cuda",), dtypes: tuple[str, ...], capability: tuple[int, int] = (8, 0),
+           needs: tuple[str, ...] = ("triton",), fits: Fits | None = None) -> Callable[[type], type]:
+    """Registers the decorated class as a kernel of an op. Raises ValueError where the name is taken."""
+    def register(body: type) -> type:
+        own = BINDINGS.setdefault(op, {})
+        if name in own or name == REFERENCE:
+            raise ValueError(f"{op} has a kernel called {name} already")
+        own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits)
+        return body
+
+    return register
+
+
+@cache
+def load() -> None:
+    """Imports the modules that declare kernels: ours, then those of installed packages."""
+    from archdsl.plugins import load_group
+
+    for family in FAMILIES:
+        import_module(f"archdsl.kernels.{family}")
+    load_group("archdsl.kernels")
+
+
+def bindings(op: str) -> dict[str, Binding]:
+    """The kernels of an op by name, the preferred one first."""
+    load()
+    return BINDINGS.get(op, {})
+
+
+def choose(op: str, device: str, dtype: str, types: Types, attributes: Mapping[str, Any], *, asked: str | None = None,
+           capability: tuple[int, int] | None = None, installed: bool = True) -> Choice:
+    """The first kernel that takes operands of these types, or the one `asked` for. `device`: cpu, cuda, …; `dtype`: of the first operand;
+    `types`: of operands and states by name, None for one that is absent. `installed`: False to ask for another machine, whatever is missing here.
+    Raises KernelError where what is asked for does not exist or cannot be used."""
+    known = bindings(op)
+    if asked == REFERENCE:
+        return Choice(None, dict.fromkeys(known, "the reference is asked for"))
+    if asked is not None and asked not in known:
+        raise KernelError(f"`{op}` has no kernel `{asked}`, only {_list([*(f'`{n}`' for n in known), f'`{REFERENCE}`'], 'and')}")
+    reasons: dict[str, str] = {}
+    for name, binding in known.items():
+        if asked is not None and name != asked:
+            reasons[name] = f"`{asked}` is asked for"
+            continue
+        if asked is None and device not in binding.devices:  # the interpreter is for those who ask for it
+            reasons[name] = f"it runs on {_list(binding.devices)}, not on {device}"
+            continue
+        why = binding.refusal(device, dtype, types, attributes, capability, installed)
+        if why is None:
+            return Choice(binding, reasons)
+        if asked is not None:
+            raise KernelError(f"the kernel `{asked}` of `{op}` cannot be used here: {why}")
+        reasons[name] = why
+    return Choice(None, reasons)
+
+
+def interpreted() -> bool:
+    """Whether Triton's kernels run in its interpreter, on the CPU."""
+    import os
+
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def fixed(size: Size | None) -> int | None:
+    """A size that is known, for `fits`."""
+    return size if isinstance(size, int) else None
+
+
+def _list(words: Any, last: str = "or") -> str:
+    *first, end = words
+    return f"{', '.join(first)} {last} {end}" if first else str(end)
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))

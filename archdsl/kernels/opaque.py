@@ -1,0 +1,85 @@
+"""Ops that are functions of plain torch as torch ops of their own, so that a kernel may stand in their place."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+from archdsl.kernels.running import bound
+from archdsl.lazy import torch
+from archdsl.ops.kernels import apart, derived, gradients, registered
+from archdsl.ops.registry import Op, find
+from archdsl.ops.signatures import schema_of, tensor_of
+from archdsl.syntax import tree
+
+
+class Opaque:
+    """An op that is a function of plain torch, as a torch op of its own, so that a kernel may stand in its place: what `registered` wants to know of
+    a recurrence. Its backward pass, where the kernel has none, goes through the body."""
+
+    state: tuple[str, ...] = ()
+
+    def __init__(self, op: Op):
+        self.op, self.name, self.results = op, op.name, len(op.decl.outs)
+        given = op.decl.params
+        operands = [p for p in given if tensor_of(p) is not None]
+        if op.phase or op.random or op.numbers or any(p not in operands for p in given[:len(operands)]):
+            raise ValueError(f"{op.name} cannot be a torch op of its own: its operands are not tensors alone")
+        self.operands = tuple(p.name for p in operands)
+        self.attributes = tuple(p.name for p in given[len(operands):])
+
+    def schema(self) -> tuple[list[str], list[str]]:
+        """The tensors and the attributes of the torch op."""
+        optional = {p.name for p in self.op.decl.params if isinstance(p.type, tree.OptionalType)}
+        tensors = [f"Tensor{'?' if o in optional else ''} {o}" for o in self.operands]
+        return tensors, [*(f"{schema_of(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None), "str? kernel=None"]
+
+    def _split(self, named: tuple[Any, ...]) -> tuple[dict[str, Any], str | None]:
+        return dict(zip(self.attributes, named)), named[len(self.attributes)] if len(named) > len(self.attributes) else None
+
+    def _body(self, given: Iterable[Any], attributes: dict[str, Any]) -> tuple[Any, ...]:
+        found = self.op.body(*given, **attributes)
+        return tuple(found) if isinstance(found, (tuple, list)) else (found,)
+
+    def forward(self, *args: Any) -> tuple[Any, ...]:
+        given = list(args[:len(self.operands)])
+        attributes, asked = self._split(args[len(given):])
+        found = bound(self.name, self.operands, given, attributes, asked)
+        run = (lambda: found.forward(*given, **attributes)) if found is not None else lambda: self._body(given, attributes)
+        results = run()
+        return tuple(apart(results if isinstance(results, (tuple, list)) else (results,), given))
+
+    def fake(self, *args: Any) -> tuple[Any, ...]:
+        given = args[:len(self.operands)]
+        made = self._body(given, self._split(args[len(given):])[0])
+        return tuple(torch.empty_like(y, memory_format=torch.contiguous_format) for y in made)
+
+    def backward(self, tensors: list[Any], grads: list[Any], *named: Any) -> list[Any]:
+        attributes, asked = self._split(named)
+        found = bound(self.name, self.operands, tensors, attributes, asked)
+        if found is not None and found.gradient is not None:
+            return apart(gradients(tensors, found.gradient(*grads, *tensors, **attributes)), [*tensors, *grads])
+        return apart(gradients(tensors, derived(lambda *given: self._body(given, attributes), tensors, grads)), [*tensors, *grads])
+
+
+@cache
+def _opaque(name: str) -> tuple[Opaque, Any]:
+    op = find(name)
+    assert op is not None, name
+    made = Opaque(op)
+    return made, registered(made)  # type: ignore[arg-type]  (it has what is asked of a recurrence)
+
+
+def called(name: str, kernel: str | None) -> Callable[..., Any]:
+    """The body of an op as one call of its torch op. `kernel`: the one that is asked for by name."""
+    made, run = _opaque(name)
+
+    def body(*args: Any, **attributes: Any) -> Any:
+        from archdsl.elaborate.ops import default_of
+
+        defaults = {p.name: default_of(made.op, p) for p in made.op.decl.params if p.default is not None}
+        given = [args[i] if i < len(args) else attributes.get(n, defaults.get(n)) for i, n in enumerate(made.operands)]
+        found = run(*given, *(attributes.get(n, defaults.get(n)) for n in made.attributes), *(() if kernel is None else (kernel,)))
+        return found[0] if made.results == 1 else tuple(found[i] for i in range(made.results))
+
+    return body

@@ -1,0 +1,36 @@
+"""The choice of a kernel for tensors, when an op is called."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from typing import Any
+
+from archdsl.graph import TensorType
+from archdsl.kernels.bindings import Binding, bindings, choose
+from archdsl.lazy import torch
+
+
+def bound(op: str, names: Iterable[str], tensors: Iterable[Any], attributes: dict[str, Any], asked: str | None) -> Binding | None:
+    """The kernel for these operands and states, None for the reference. Raises KernelError for one that was asked for and cannot be used."""
+    if not bindings(op):
+        return None
+    given = tuple((name, None if x is None else (x.dtype, tuple(x.shape))) for name, x in zip(names, tensors, strict=True))
+    first = next(x for x in tensors if x is not None)
+    return _choose(op, first.device, given, tuple(attributes.items()), asked)
+
+
+@lru_cache(4096)
+def _choose(op: str, device: Any, given: tuple[Any, ...], attributes: tuple[tuple[str, Any], ...], asked: str | None) -> Binding | None:
+    types = {name: None if x is None else TensorType(_name(x[0]), x[1]) for name, x in given}
+    dtype = next(t.dtype for t in types.values() if t is not None)
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    return choose(op, device.type, dtype, types, dict(attributes), asked=asked, capability=capability).binding
+
+
+@cache
+def _name(dtype: Any) -> str:
+    """As the language names it; torch's own name where it does not."""
+    from archdsl.ops.rules import DTYPES
+
+    plain = str(dtype).removeprefix("torch.")
+    return next((name for name, known in DTYPES.items() if known == plain), plain)

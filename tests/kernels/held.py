@@ -1,0 +1,59 @@
+"""Kernels held against the reference in float64, in Triton's interpreter or on a card."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+CARD = torch.cuda.is_available()
+DEVICE = "cuda" if CARD else "cpu"
+gpu = pytest.mark.gpu
+interpreted = pytest.mark.skipif(CARD, reason="there is a card: the tests marked gpu run the same at larger shapes")
+NAN = float("nan")
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh memory holds NaN: what a kernel leaves unwritten shows."""
+    def fill(make: Any) -> Any:
+        def made(*args: Any, **kwargs: Any) -> Any:
+            x = make(*args, **kwargs)
+            return x.fill_(NAN) if x.is_floating_point() and not x.is_meta else x
+
+        return made
+
+    monkeypatch.setattr(torch, "empty", fill(torch.empty))
+    monkeypatch.setattr(torch, "empty_like", fill(torch.empty_like))
+    for name in ("new_empty",):
+        monkeypatch.setattr(torch.Tensor, name, fill(getattr(torch.Tensor, name)))
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest deviation, in units of the root mean square of what is expected."""
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    wide = expected.double()
+    scale = wide.square().mean().sqrt().clamp(min=1e-30) if wide.numel() else 1.0
+    worst = ((found.double() - wide).abs().max() / scale).item() if wide.numel() else 0.0
+    return NAN if worst != worst else worst
+
+
+def close(found: Any, expected: Any, tolerance: float, names: str = "") -> None:
+    """Every tensor within the tolerance, as `error` measures it; None where None is expected."""
+    for i, (f, e) in enumerate(zip(found, expected, strict=True)):
+        assert (f is None) == (e is None), i
+        if e is not None:
+            worst = error(f, e)
+            assert worst <= tolerance, f"{names.split()[i] if names else i}: {worst:.2e} > {tolerance:.2e}"
+
+
+def strided(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
+    """The same numbers, not contiguous: every other place along an axis, NaN between."""
+    wide = torch.full((*x.shape, 2), NAN, dtype=x.dtype, device=x.device).movedim(-1, axis if axis >= 0 else x.ndim + 1 + axis)
+    flat = wide.flatten(axis - 1, axis) if axis < 0 else wide.flatten(axis, axis + 1)
+    at = [slice(None)] * x.ndim
+    at[axis] = slice(None, None, 2)
+    view = flat[tuple(at)]
+    view.copy_(x)
+    return view
