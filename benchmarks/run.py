@@ -1,6 +1,8 @@
 """All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, faults, parse, cost, build, first_step, norms,
-search, study, strategies, latency, supernet, sequence, parity; all of them when none is named. What follows `--` goes to the scripts:
-`python benchmarks/run.py parity -- --only vit,llama --minutes 9` (`-- --help` lists a script's options).
+search, study, strategies, latency, supernet, sequence, parity, gpu; all but gpu, which needs a device, when none is named. What follows `--` goes to
+the scripts:
+`python benchmarks/run.py parity -- --only vit,llama --minutes 9` (`-- --help` lists a script's options); what benchmarks/gpu.py measured on another
+machine and kept in a file goes in by `python benchmarks/run.py gpu -- --show --kept FILE`.
 
 Each part runs in a process of its own. What it prints goes to benchmarks/RESULTS.md with the machine, its load, versions and date; parts that did
 not run keep what they said before. Parity with timm and transformers takes by far the longest, most of it compiling and eight images at a time,
@@ -36,6 +38,7 @@ PARTS = {
     "supernet": "Supernets",
     "sequence": "Sequence mixers",
     "parity": "Against timm and transformers",
+    "gpu": "On a GPU",
 }
 SCRIPTS = {"parity": "parity_speed"}
 PACKAGES = ("torch", "timm", "transformers", "optuna", "pymoo")
@@ -92,7 +95,7 @@ def sections() -> dict[str, str]:
 
 def main() -> None:
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    wanted, options = sys.argv[1:at] or list(PARTS), sys.argv[at + 1:]
+    wanted, options = sys.argv[1:at] or [p for p in PARTS if p != "gpu"], sys.argv[at + 1:]
     unknown = [p for p in wanted if p not in PARTS]
     if unknown:
         raise SystemExit(f"no part is called {unknown[0]}; there are {', '.join(PARTS)}")

@@ -1,0 +1,91 @@
+"""Training steps, forward and backward in bf16, of models of 340 to 375 million weights at B 8, T 2048 and B 2, T 8192, beside their peers.
+
+    python benchmarks/gpu_training.py [--only 'Llama.*ours'] [--tiny --device cpu]
+
+Weights are bf16 on both sides, the loss is the cross-entropy of the next token. Ours is compiled by layer; transformers runs eagerly and compiled
+whole; flash-linear-attention runs its own kernels. Printed: seconds from the built model to the end of its first step, the median of further ones,
+tokens a second, the greatest memory, and the share of 989 TFLOP/s that the arithmetic of matrix products and attention alone makes up.
+"""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import archdsl
+from benchmarks.gpu_common import Rows, median, ms, options, peak_gib, quiet, ratio, seconds
+from benchmarks.gpu_models import Pair, for_training
+
+PEAK = 989e12
+SHAPES = ((8, 2048), (2, 8192))
+
+
+def loss_of(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+def ours(pair: Pair, device: str) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor]]:
+    """(the model compiled by layer, its loss)."""
+    model = pair.ours(device, torch.bfloat16).train()
+    archdsl.compile_layers(model)
+    return model, lambda tokens: loss_of(model(tokens), tokens)
+
+
+def peer(pair: Pair, device: str, compiled: bool) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor]]:
+    model = pair.theirs(device, torch.bfloat16).train()
+    run = torch.compile(model) if compiled else model
+    return model, lambda tokens: run(input_ids=tokens, labels=tokens).loss
+
+
+def measure(made: Callable[[], tuple[Any, Callable[[torch.Tensor], torch.Tensor]]], pair: Pair, shape: tuple[int, int], device: str, repeats: int,
+            vocab: int) -> dict[str, Any]:
+    torch.manual_seed(0)
+    model, loss = made()
+    tokens = torch.randint(0, vocab, shape, device=device)
+
+    def step() -> None:
+        loss(tokens).backward()
+        for p in model.parameters():
+            p.grad = None
+
+    first = seconds(step, device)
+    taken = median(step, device, repeats, 2)
+    memory = peak_gib(step, device)
+    needed = pair.flops(model, *shape) if hasattr(model, "definition") else pair.flops(pair.ours("meta", torch.bfloat16), *shape)
+    return {"first step, s": f"{first:.1f}", "step, ms": ms(taken), "tokens/s": f"{shape[0] * shape[1] / taken:,.0f}",
+            "peak, GiB": "" if memory is None else f"{memory:.1f}", "MFU": f"{needed / taken / PEAK:.1%}", "_seconds": taken}
+
+
+def main() -> None:
+    args = options(__doc__)
+    quiet()
+    rows = Rows("training", args)
+    shapes = ((2, 16), (1, 24)) if args.tiny else SHAPES
+    for name, pair in for_training(args.tiny).items():
+        kinds: dict[str, Callable[[], Any]] = {"ours": lambda p=pair: ours(p, args.device)}
+        if pair.names == "fla":
+            kinds["fla"] = lambda p=pair: peer(p, args.device, False)
+        elif pair.peer is not None:
+            kinds |= {"transformers": lambda p=pair: peer(p, args.device, False), "transformers compiled": lambda p=pair: peer(p, args.device, True)}
+        for shape in shapes:
+            mine: list[float] = []
+            for kind, made in kinds.items():
+                def row(made: Callable[[], Any] = made, kind: str = kind, shape: tuple[int, int] = shape, pair: Pair = pair,
+                        mine: list[float] = mine) -> dict[str, Any]:
+                    cells = measure(made, pair, shape, args.device, args.repeats, pair.knobs["vocab"])
+                    taken = cells.pop("_seconds")
+                    if kind == "ours":
+                        mine.append(taken)
+                    return {**cells, "ours / it": ratio(mine[0], taken) if mine and kind != "ours" else ""}
+
+                rows.measure(f"Training step, B {shape[0]}, T {shape[1]}", f"{name}, {kind}", row)
+
+
+if __name__ == "__main__":
+    main()
