@@ -1,7 +1,7 @@
 """The table of `run.py`, read as NAS-Bench is: what training a candidate has come to, without training it.
 
     table = load()
-    table.query({"d": 64, "layers.0.mixer": "mamba"}, "mqar")["accuracy"]       # the mean over seeds
+    table.query({"d": 64, "layers.0.mixer": "mamba2"}, "mqar")["accuracy"]       # the mean over seeds
     table.query(7, "characters", seed = 2)["curve"]                             # validation after each quarter of the steps
 
 `archdsl search benchmarks/nas_bench/space.arch --evaluator benchmarks.nas_bench.table:score --objective mqar_accuracy:max …` searches it.

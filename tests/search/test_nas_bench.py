@@ -4,9 +4,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
+import archdsl
 from archdsl.search.evaluators.function import load_function
-from benchmarks.nas_bench import run, table
+from archdsl.tasks import parse
+from benchmarks.nas_bench import run, table, together
 
 
 def test_every_candidate_has_a_number():
@@ -15,8 +18,23 @@ def test_every_candidate_has_a_number():
     assert table.numbers()[c.key] == 77
 
 
+def test_models_trained_side_by_side_are_those_of_fit():
+    task, how = parse("mqar(vocab = 16, length = 12, pairs = 2)"), {"steps": 4, "seed": 1}
+    models = [table.space().spec.build(seed=1, vocab=16, d=32, **{"layers.0.mixer": m}) for m in ("attention", "delta")]
+    alone = [table.space().spec.build(seed=1, vocab=16, d=32, **{"layers.0.mixer": m}) for m in ("attention", "delta")]
+    rows = together.trained(models, task, batch=2, device="cpu", batches=1, **how)
+    for model, peer, row in zip(models, alone, rows):
+        archdsl.fit(peer, task, task.batches("train", 2, 1), lr=3e-3, schedule="cosine", warmup=1, clip=1.0, weight_decay=0.1, **how)
+        for (name, p), q in zip(model.named_parameters(), peer.parameters()):
+            torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6, msg=name)
+        assert len(row["curve"]) == 4 and row["finite"] and row["loss"] == pytest.approx(task.evaluate(peer, "test", 1, 8)["loss"], abs=1e-4)
+    with torch.no_grad():
+        next(models[0].parameters()).fill_(float("inf"))
+    assert [r["finite"] for r in together.trained(models, task, batch=2, device="cpu", batches=1, **how)] == [False, True]
+
+
 def test_made_in_parts_and_read(tmp_path, monkeypatch):
-    how = ["--device", "cpu", "--steps", "1", "--seeds", "1", "--only", "2", "--batches", "1", "-o", str(tmp_path / "rows")]
+    how = ["--device", "cpu", "--steps", "1", "--seeds", "1", "--only", "2", "--batches", "1", "--together", "1", "-o", str(tmp_path / "rows")]
     monkeypatch.setattr(run, "BATCH", 2)
     monkeypatch.setattr(run, "TASKS", {"mqar": ("mqar(vocab = 16, length = 12, pairs = 2)", 16)})
     assert run.main([*how, "--part", "1/2"]) == 1
