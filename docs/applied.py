@@ -34,6 +34,7 @@ APPLIED: dict[str, tuple[str, str]] = {
     "SqueezeExcite": ("SqueezeExcite(16)(x)", ""),
     "CausalConv": ("CausalConv()(x)", "x: [B = 1, T = 16, 64]"),
     "GatedRMSNorm": ("GatedRMSNorm(4)(x, gate)", "x: [B = 1, T = 16, 64], gate: [B, T, 64]"),
+    "SelectiveSSM": ("SelectiveSSM(state = 16, rank = 4)(u)", "u: [B = 1, T = 16, 128]"),
     "Mamba2": ("Mamba2(head_dim = 16)(x)", "x: [B = 1, T = 16, 64]"),
     "LowRank": ("LowRank(128, rank = 16)(x)", ""),
     "HeadsOut": ("HeadsOut(gate = true)(y, x)", "y: [B = 1, 4, T = 16, 16], x: [B, T, 64]"),

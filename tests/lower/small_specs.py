@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "Llama": DECODER | {"head_dim": 8}, "Olmo2": DECODER, "PeriLN": DECODER | {"head_dim": 8},
     "Mixtral": DECODER | {"experts": 4}, "QwenMoE": DECODER | {"head_dim": 8, "shared": 40, "experts": 6, "k": 3},
     "Jamba": DECODER | {"depth": 4, "attention_every": 4, "attention_at": 2, "state": 4, "experts": 4},
+    "Zamba": DECODER | {"depth": 4, "attention_every": 2, "attention_at": 0, "state": 4},
     "DynamicMoE": DECODER | {"experts": 6}, "PolyCom": DECODER, "PolyComMoE": DECODER | {"experts": 4, "k": 2},
     "MoHD": DECODER | {"n": 8}, "MemoryFormer": DECODER | {"bits": 4, "rotary": 4, "value_dim": 8},
     "Gemma2": DECODER | {"head_dim": 8, "query_width": 8, "reach": 2},
