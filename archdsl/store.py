@@ -21,6 +21,7 @@ from archdsl.source import Source, Span
 from archdsl.version import VERSION
 
 if TYPE_CHECKING:
+    from archdsl.kernels.target import Kernels
     from archdsl.lower.module import ArchModule
     from archdsl.passes.foreign import Foreign
     from archdsl.passes.model import Passing
@@ -72,11 +73,12 @@ class Manifest(BaseModel):
 def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = None, knobs: dict[str, Any] | None = None, *, seed: int = 0,
                dtype: Any = None, weights: Any = None, source: str | None = None, export: bool = False, onnx: bool = False,
                passes: Passing | None = None, flat: bool = False, form: str | None = None,
-               again: str | os.PathLike[str] | None = None) -> Manifest:
+               again: str | os.PathLike[str] | None = None, kernels: Kernels = None) -> Manifest:
     """Builds a model and writes its folder: all files or none. `weights`: a state dict to import (`source`: whose names it uses, none for our own).
     `passes`: steps behind those of the variant, and what goes with them. `flat`: model.py is one class. `export` adds model.pt2 (torch.export,
-    dynamic sizes), `onnx` model.onnx. `again`: the compiled folder whose graph `spec` is; the new one tells of the same spec, settings and recipe,
-    has its element type unless `dtype` says otherwise, and its foreign names. Behind a step that changes what they name, names.json tells which.
+    dynamic sizes), `onnx` model.onnx. `kernels`: as for `build`. `again`: the compiled folder whose graph `spec` is; the new one tells of the same
+    spec, settings and recipe, has its element type unless `dtype` says otherwise, and its foreign names. Behind a step that changes what they name,
+    names.json tells which.
     Raises ArchError A0501 for a form that is not built, A0521 for a folder that is not ours, A056x for a step that does not fit, A0627 for a place
     that cannot be written."""
     from archdsl.lower.build import float_type
@@ -88,10 +90,10 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
     first = _names(Path(again) / NAMES) if again is not None else None
     if passes is not None or spec.transforms(variant):
         changed = (passes or _passing()).model(spec, variant, knobs or {}, seed=seed, dtype=dtype, weights=weights, source=source, names=first)
-        made, model, recipe = changed.made, changed.build(flat=flat, form=form), [a.to_json() for a in changed.recipe]
+        made, model, recipe = changed.made, changed.build(flat=flat, form=form, kernels=kernels), [a.to_json() for a in changed.recipe]
     else:
         made = spec.elaborate(variant, knobs or {})
-        model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {}, flat=flat, form=form)
+        model = spec.build(variant, seed=seed, dtype=dtype, knobs=knobs or {}, flat=flat, form=form, kernels=kernels)
         if first is not None:
             model.archdsl = Origin(spec.path, spec.name, variant, {}, made.graph, first, spec)
         if weights is not None:
@@ -341,14 +343,15 @@ def _output_names(made: Elaborated, state: list[str]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- reading back
-def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, Any] | None = None) -> ArchModule:
+def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, Any] | None = None, kernels: Kernels = None) -> ArchModule:
     """The model in a folder that `compile -o` wrote, in the form it was compiled in, with its weights and foreign names. `bind`: classes for its
-    extern blocks. Raises ArchError A0513 (a class is missing), A0518 (no such device), A0520 (not such a folder), A0522 (another version)."""
+    extern blocks; `kernels` as for `build`. Raises ArchError A0513 (a class is missing), A0518 (no such device), A0519 (a kernel that
+    cannot be used), A0520 (not such a folder), A0522 (another version)."""
     from archdsl.lazy import torch
     from archdsl.origin import Origin
 
     spec, manifest = open_spec(folder)
-    fresh = spec.build(seed=manifest.seed, dtype=manifest.dtype, device=device, bind=bind, form=manifest.form)
+    fresh = spec.build(seed=manifest.seed, dtype=manifest.dtype, device=device, bind=bind, form=manifest.form, kernels=kernels)
     state = _weights(Path(folder) / "weights.safetensors", fresh.state_dict())
     if torch.device(device or "cpu").type != "meta":
         fresh.load_state_dict(state)

@@ -33,6 +33,7 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.diagnostics.render import render
 from archdsl.elaborate.model import Elaborated, elaborate
+from archdsl.kernels import bindings
 from archdsl.modules import Library, library_exports
 from archdsl.ops import registry as ops
 from archdsl.ops.registry import OPS
@@ -198,6 +199,7 @@ def session(document: Path, folder: Path) -> list[tuple[Block, str]]:
     with contextlib.ExitStack() as stack:
         for table in (PASSES, REPORTS, TASKS, STRATEGIES, EVALUATORS):
             stack.enter_context(table.apart())
+        stack.enter_context(bindings.apart())
         stack.callback(OPS.update, kept)
         stack.callback(OPS.clear)
         for b in blocks(document):

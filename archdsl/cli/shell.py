@@ -29,6 +29,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print data instead of text."
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="SPEC[:model][.variant], or a folder written by compile.", show_default=False,
                                        autocompletion=complete_source)]
+Kernels = Annotated[str | None, typer.Option(metavar="OP=KERNEL,…", show_default=False,
+                                             help="What computes ops: `reference` for plain torch, or kernels by op; else it is chosen.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="ADDRESS=VALUE", help="Set a knob; may be repeated.", show_default=False)]
 
 
@@ -150,6 +152,7 @@ def compile(
     check: Annotated[bool, typer.Option("--check", help="Compare the model before and after each pass with numbers.")] = False,
     dump_after: Annotated[list[str] | None, typer.Option(metavar="PASS", help="Print the graph behind this pass; may be repeated.",
                                                          show_default=False)] = None,
+    kernels: Kernels = None,
     out: Annotated[str | None, typer.Option("-o", "--out", metavar="DIR", help="The folder to write; else the model is printed as PyTorch.")] = None,
 ) -> int:
     """Compile a spec: the printed graph, a model.py that needs torch alone, weights, a manifest."""
@@ -157,7 +160,7 @@ def compile(
     from archdsl.cli.passing import Asked
 
     asked = Asked(steps or [], decisions, tables or [], check, dump_after or [], data or [], models or [])
-    return compile(source, settings or [], seed, weights, export, onnx, out, asked, flat, form)
+    return compile(source, settings or [], seed, weights, export, onnx, out, asked, flat, form, kernels)
 
 
 @app.command("import")
@@ -236,7 +239,7 @@ def report(
     settings: Settings = None,
     json: Json = False,
 ) -> int:
-    """Print a report about models: `timeline` tells computation and communication on several devices."""
+    """Print a report about models: `timeline` tells computation and communication on several devices, `kernels` what computes each op."""
     from archdsl.cli.commands.report import report
 
     return report(name, sources, at or [], settings or [], json)
@@ -261,12 +264,13 @@ def train(
     every: Annotated[int, typer.Option(min=1, metavar="STEPS", help="Steps between checkpoints.")] = 100,
     seed: Annotated[int, typer.Option(help="For initial weights, data and draws.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    kernels: Kernels = None,
     json: Json = False,
 ) -> int:
     """Train a model on a task. The folder is one that SOURCE may name; an interrupted training is resumed exactly."""
     from archdsl.cli.commands.train import Asked, train
 
-    asked = Asked(steps, batch, seed, lr, weight_decay, schedule, warmup, clip, groups or [], every, device)
+    asked = Asked(steps, batch, seed, lr, weight_decay, schedule, warmup, clip, groups or [], every, device, kernels)
     return train(source, task, settings or [], out, resume, asked, json)
 
 

@@ -19,7 +19,8 @@ A kernel stands in a module of `FAMILIES`, or in one that an installed package n
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -116,6 +117,18 @@ def kernel(op: str, name: str, *, devices: tuple[str, ...] = ("cuda",), dtypes: 
         return body
 
     return register
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """What is declared inside is gone afterwards: for tests and examples, which leave nothing behind in their process."""
+    load()
+    before = {op: dict(own) for op, own in BINDINGS.items()}
+    try:
+        yield
+    finally:
+        BINDINGS.clear()
+        BINDINGS.update(before)
 
 
 @cache

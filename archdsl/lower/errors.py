@@ -61,8 +61,8 @@ CODES = {
         "Which kernel computes an op is chosen for the device, the element type and the sizes. `kernels` fixes it by name, and then what cannot run\n"
         "is an error when the model is built, with the reason. `reference` is the op in plain torch and always can. `archdsl report kernels SPEC`\n"
         "tells what each op of a model gets, and why not another.",
-        bad="archdsl.load(\"gla.arch\").build(kernels = {\"softmaxx\": \"reference\"})",
-        good="archdsl.load(\"gla.arch\").build(kernels = \"reference\")",
+        bad="archdsl.load(\"vit.arch\").build(kernels = {\"atention\": \"reference\"})",
+        good="archdsl.load(\"vit.arch\").build(kernels = \"reference\")",
     ),
     "A0514": Code(
         "A part without a form in plain torch",

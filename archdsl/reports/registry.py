@@ -38,7 +38,7 @@ class Rule(Declared):
         return self.body(subjects, **{**self.defaults, **options})
 
 
-REPORTS: Registry[Rule] = Registry("report", "archdsl.reports", ("archdsl.reports.timeline",), ("A0581", "A0582"))
+REPORTS: Registry[Rule] = Registry("report", "archdsl.reports", ("archdsl.reports.kernels", "archdsl.reports.timeline"), ("A0581", "A0582"))
 
 
 def report(signature: str, source: str = "") -> Callable[[Callable[..., Report]], Rule]:

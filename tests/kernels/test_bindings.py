@@ -166,3 +166,14 @@ def test_what_the_command_line_says():
 def test_kernels_that_are_not_there(kernels, words):
     with pytest.raises(ArchError, match=words):
         archdsl.loads(SPEC).build(kernels=kernels)
+
+
+def test_the_report_tells_what_each_op_gets(declared):
+    from archdsl.reports.kernels import kernels
+    from archdsl.reports.registry import Subject
+
+    subject = Subject("net", archdsl.loads(SPEC).elaborate(), {"B": 2, "T": 5})
+    found = kernels([subject], device="cpu", dtype="bf16")
+    assert [r.cells for r in found.rows] == [("rms_norm", "reference", "tripling: it takes f32, not bf16"),
+                                             ("linear_attention", "doubling", "wide: it takes f32, not bf16")]
+    assert found.notes == ("net: every op has kernels",)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from archdsl.cli.output import count, progress, show_json, show_table
 from archdsl.cli.source import Opened, open_source, read_settings
 from archdsl.diagnostics.model import error
+from archdsl.kernels.target import parse_kernels
 from archdsl.source import Source, Span
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Asked(NamedTuple):
     groups: list[str]
     every: int
     device: str
+    kernels: str | None = None
 
 
 def train(source: str, task: str, settings: list[str], out: str, resume: bool, asked: Asked, json: bool) -> int:
@@ -49,14 +51,14 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
         resumable(out)
     else:
         refuse_another(Path(out))
-    device = _device(asked.device)
+    device, named = _device(asked.device), parse_kernels(asked.kernels)
     with progress("loading torch"):
         from archdsl.store import compile_to, open
         from archdsl.training.fit import fit
         from archdsl.training.interface import check_call
     with progress(f"building {source}"):
-        model: Any = open(source, device) if opened.folder is not None else \
-            opened.spec.build(opened.variant, asked.seed, device, form=form, knobs=knobs)
+        model: Any = open(source, device, kernels=named) if opened.folder is not None else \
+            opened.spec.build(opened.variant, asked.seed, device, form=form, knobs=knobs, kernels=named)
         check_call(model, known, asked.size, made)
         if not resume:
             compile_to(out, opened.spec, opened.variant, knobs, seed=asked.seed, again=opened.folder, form=form,
