@@ -1,0 +1,80 @@
+"""Kernels of gated linear attention and of the delta rule."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from archdsl.kernels.bindings import Types, fixed, kernel
+
+DTYPES = ("bf16", "f32")
+
+
+def _alike(types: Types, *names: str) -> str | None:
+    """Products want their operands in one dtype."""
+    found = {n: t.dtype for n in names if (t := types[n]) is not None}
+    return None if len(set(found.values())) == 1 else ", ".join(f"{n} is {d}" for n, d in found.items()) + ": they have to be of one dtype"
+
+
+def _gla(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    if types["value_decay"] is not None:
+        return "it has no `value_decay`"
+    if types["decay"] is None:
+        return "without `decay` it is linear attention"
+    return _alike(types, "q", "k", "v")
+
+
+def _delta(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    keys = types["k"]
+    assert keys is not None
+    wide = fixed(keys.shape[-1])
+    if wide is not None and wide > 256:
+        return f"k is {wide} wide, and it holds memories of at most 256 rows"
+    return _alike(types, "q", "k", "v")
+
+
+@kernel("gla", "triton", dtypes=DTYPES, fits=_gla)
+class Gla:
+    """Chunks of 64 positions by products of matrices; a position alone reads and writes its memory once. Memories between chunks are kept in the
+    dtype of the operands."""
+
+    @staticmethod
+    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.gla import forward
+
+        return forward(*args, **attributes)
+
+    @staticmethod
+    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
+        from archdsl.kernels.gla import gradient
+
+        return gradient(*args, **attributes)
+
+    @staticmethod
+    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.steps import gla
+
+        return gla(*args, **attributes)
+
+
+@kernel("delta_rule", "triton", dtypes=DTYPES, fits=_delta)
+class DeltaRule:
+    """Chunks of 64 positions by products of matrices and one triangular inverse (the WY form); a position alone reads and writes its memory once.
+    Memories between chunks are kept in the dtype of the operands."""
+
+    @staticmethod
+    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.delta import forward
+
+        return forward(*args, **attributes)
+
+    @staticmethod
+    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
+        from archdsl.kernels.delta_backward import gradient
+
+        return gradient(*args, **attributes)
+
+    @staticmethod
+    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.steps import delta_rule
+
+        return delta_rule(*args, **attributes)

@@ -1,0 +1,239 @@
+"""Gated linear attention with gates by row of the memory, in chunks of 64 positions, by Triton: arxiv 2312.06635, section 4.
+
+Forward: one kernel goes along the sequence with a block of the memory in registers and leaves the memory in front of each chunk; another computes
+the results of all chunks. Backward: the memories once more, their gradients by the same kernel from the end, and the gradients of all chunks.
+
+Within a chunk position i sees j through exp(g_i - g_j), g the sums of its gates. Where no channel fades by more than `SAFE` over the chunk it is a
+product of exp(g_i - m) and exp(m - g_j), m the middle, and all pairs are one product of matrices. Else halves of halves: pairs on either side of
+the middle of 2, 4, …, 64 positions, so that no exponent is above 0, however small the gates are."""
+# pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportPossiblyUnboundVariable=false
+# (a kernel's operands are tensors of its own language, and its launch takes more than its signature)
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from archdsl.kernels.chunks import CHUNK, gates, heads, parts, plain, precision, product, put, rows, strides, sums, tile, width
+
+LEVELS = CHUNK.bit_length() - 1
+SAFE = tl.constexpr(-80.0)
+"""A channel's logarithm over a chunk down to which products of its two factors stay inside of float32, those that are not used too."""
+
+CONFIGS = {  # element size -> columns of keys and of values, warps, stages: of the memories, the results and the gradients
+    2: {"states": (64, 64, 4, 2), "results": (32, 128, 4, 2), "gradients": (32, 64, 4, 2)},
+    4: {"states": (64, 32, 4, 1), "results": (32, 64, 4, 1), "gradients": (32, 32, 4, 1)},
+}
+
+
+@triton.jit
+def _fast(least, n, chunk, chunks, blocks, BLOCKS: tl.constexpr):
+    """Whether no channel of a chunk fades below `SAFE`."""
+    i = tl.arange(0, BLOCKS)
+    return tl.min(tl.load(least + (n * chunks + chunk) * blocks + i, mask=i < blocks, other=0.0)) > SAFE
+
+
+@triton.jit
+def _halves(a, level, C: tl.constexpr, BEFORE: tl.constexpr, PARTS: tl.constexpr):
+    """Of queries behind the middle of 2^(level + 1) positions and of keys before it, [C, K], what is left on the way between them and the middle; and
+    which pairs, [C (i), C (j)], lie in the same positions."""
+    i = tl.arange(0, C)
+    late, same = (i & (1 << level)) != 0, (i[:, None] >> (level + 1)) == (i[None, :] >> (level + 1))
+    passed = (i[None, :] < i[:, None]) if BEFORE else (i[None, :] <= i[:, None])
+    ways = same & (late[:, None] == late[None, :]) & tl.where(late[:, None], passed, i[None, :] > i[:, None])
+    left = tl.exp(sums(ways, a, PARTS))
+    return tl.where(late[:, None], left, 0.0), tl.where(late[:, None], 0.0, left), same
+
+
+@triton.jit
+def states_kernel(x, y, decay, first, met, last, least, xb, xh, xt, yb, yh, yt, db, dh, dt, heads, T, K, V, scale,
+                  BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, REVERSE: tl.constexpr, BEFORE: tl.constexpr, FIRST: tl.constexpr,
+                  PARTS: tl.constexpr, PRECISION: tl.constexpr):
+    """Along a sequence S ← exp(total) S + (x · left)ᵀ y, [K, V]; `met` is S in front of each chunk, `least` the least total of its channels. Forwards
+    x are keys and `left` is what is left of a position at the end of its chunk; in reverse x are queries, y gradients, and `left` counts from the
+    chunk's start."""
+    k, v, n = tl.program_id(0) * BK, tl.program_id(1) * BV, tl.program_id(2)
+    i, row, column = tl.arange(0, C), k + tl.arange(0, BK), v + tl.arange(0, BV)
+    inside = (row[:, None] < K) & (column[None, :] < V)
+    place = row[:, None] * V + column[None, :]
+    x, y, decay = rows(x, n, heads, xb, xh), rows(y, n, heads, yb, yh), rows(decay, n, heads, db, dh)
+    if REVERSE:
+        ways = (i[None, :] < i[:, None]) if BEFORE else (i[None, :] <= i[:, None])
+    else:
+        ways = i[None, :] > i[:, None]
+    S = tl.zeros([BK, BV], tl.float32)
+    if FIRST:
+        S += tl.load(first + n.to(tl.int64) * K * V + place, mask=inside, other=0.0).to(tl.float32)
+    chunks, block, blocks = tl.cdiv(T, C), tl.program_id(0), tl.num_programs(0)
+    for step in range(chunks):
+        c = chunks - 1 - step if REVERSE else step
+        tl.store(met + (n.to(tl.int64) * chunks + c) * K * V + place, S.to(met.dtype.element_ty), mask=inside)
+        a = gates(decay, c * C, dt, T, k, K, BK, C)
+        values = tile(y, c * C, yt, T, v, V, BV, C)
+        keys = (tile(x, c * C, xt, T, k, K, BK, C) * (scale * tl.exp(sums(ways, a, PARTS)))).to(values.dtype)
+        total = tl.sum(a, 0)
+        if v == 0:
+            tl.store(least + (n * chunks + c) * blocks + block, tl.min(total))
+        S = S * tl.exp(total)[:, None] + product(tl.trans(keys), values, PRECISION)
+    tl.store(last + n.to(tl.int64) * K * V + place, S, mask=inside)
+
+
+@triton.jit
+def results_kernel(q, k, v, decay, met, least, out, qb, qh, qt, kb, kh, kt, vb, vh, vt, db, dh, dt, heads, T, K, V, blocks, scale,
+                   BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, FAST: tl.constexpr, LEVELS: tl.constexpr,
+                   REVERSE: tl.constexpr, BEFORE: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
+    """The results of one chunk, from the memory in front of it, `met`, and from its own pairs of positions. In reverse the gradients of its values:
+    v are those of the results, `met` that of the memory behind the chunk, and keys stand where queries did. FAST leaves the chunks alone that
+    fade too much for one product, and is followed by the one that computes these."""
+    column, chunk, n = tl.program_id(0) * BV, tl.program_id(1), tl.program_id(2)
+    chunks, at, i = tl.num_programs(1), chunk * C, tl.arange(0, C)
+    if _fast(least, n, chunk, chunks, blocks, BLOCKS) != FAST:
+        return
+    q, k, v, decay = rows(q, n, heads, qb, qh), rows(k, n, heads, kb, kh), rows(v, n, heads, vb, vh), rows(decay, n, heads, db, dh)
+    met += (n.to(tl.int64) * chunks + chunk) * K * V
+    y = tl.zeros([C, BV], tl.float32)
+    scores = tl.zeros([C, C], tl.float32)
+    own = tl.zeros([C], tl.float32)
+    for block in range(0, K, BK):
+        a = gates(decay, at, dt, T, block, K, BK, C)
+        queries, keys = tile(q, at, qt, T, block, K, BK, C).to(tl.float32), tile(k, at, kt, T, block, K, BK, C).to(tl.float32)
+        memory = tile(met, block, V, K, column, V, BV, BK)
+        if not BEFORE:
+            own += tl.sum(queries * keys, 1)
+        if FAST:
+            g, middle = sums(i[None, :] <= i[:, None], a, PARTS), 0.5 * tl.sum(a, 0)[None, :]
+            queries *= tl.exp((g - a if BEFORE else g) - middle)
+            keys *= tl.exp(middle - g)
+            scores += tl.where(i[:, None] > i[None, :], product(queries, tl.trans(keys), PRECISION), 0.0)
+            read = (keys if REVERSE else scale * queries) * tl.exp(middle)
+        else:
+            for level in range(LEVELS):
+                of_q, of_k, same = _halves(a, level, C, BEFORE, PARTS)
+                scores += tl.where(same, product(queries * of_q, tl.trans(keys * of_k), PRECISION), 0.0)
+            if REVERSE:
+                read = keys * tl.exp(sums(i[None, :] > i[:, None], a, PARTS))
+            else:
+                read = queries * (scale * tl.exp(sums((i[None, :] < i[:, None]) if BEFORE else (i[None, :] <= i[:, None]), a, PARTS)))
+        y += product(read.to(memory.dtype), memory, PRECISION)
+    values = tile(v, at, vt, T, column, V, BV, C)
+    scores = (scale * (scores + tl.where(i[:, None] == i[None, :], own[:, None], 0.0))).to(values.dtype)
+    y += product(tl.trans(scores) if REVERSE else scores, values, PRECISION)
+    put(out + n.to(tl.int64) * T * V, y, at, V, T, column, V, BV, C)
+
+
+@triton.jit
+def gradients_kernel(q, k, v, decay, met, after, least, dy, dq, dk, da, qb, qh, qt, kb, kh, kt, vb, vh, vt, db, dh, dt, yb, yh, yt, heads, T, K, V,
+                     blocks, scale, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, FAST: tl.constexpr,
+                     LEVELS: tl.constexpr, BEFORE: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
+    """The gradients of one chunk's queries, keys and gates: `met` is the memory in front of it, `after` the gradient of the one behind it. A gate's
+    is the sum over later queries of q dq, less that over later keys of k dk, and what the memory behind the chunk has of it."""
+    block, chunk, n = tl.program_id(0) * BK, tl.program_id(1), tl.program_id(2)
+    chunks, at, i = tl.num_programs(1), chunk * C, tl.arange(0, C)
+    if _fast(least, n, chunk, chunks, blocks, BLOCKS) != FAST:
+        return
+    q, k, v = rows(q, n, heads, qb, qh), rows(k, n, heads, kb, kh), rows(v, n, heads, vb, vh)
+    decay, dy = rows(decay, n, heads, db, dh), rows(dy, n, heads, yb, yh)
+    met += (n.to(tl.int64) * chunks + chunk) * K * V
+    after += (n.to(tl.int64) * chunks + chunk) * K * V
+    pairs, own, met_after = tl.zeros([C, C], tl.float32), tl.zeros([C], tl.float32), tl.zeros([BK], tl.float32)
+    of_q, of_k = tl.zeros([C, BK], tl.float32), tl.zeros([C, BK], tl.float32)
+    for column in range(0, V, BV):
+        pulled, values = tile(dy, at, yt, T, column, V, BV, C), tile(v, at, vt, T, column, V, BV, C)
+        memory, later = tile(met, block, V, K, column, V, BV, BK), tile(after, block, V, K, column, V, BV, BK)
+        pairs += product(pulled, tl.trans(values), PRECISION)
+        own += tl.sum(pulled.to(tl.float32) * values.to(tl.float32), 1)
+        of_q += product(pulled, tl.trans(memory), PRECISION)
+        of_k += product(values, tl.trans(later), PRECISION)
+        met_after += tl.sum(memory.to(tl.float32) * later.to(tl.float32), 1)
+    pairs, own = tl.where(i[:, None] > i[None, :], scale * pairs, 0.0), scale * own
+    a = gates(decay, at, dt, T, block, K, BK, C)
+    queries, keys = tile(q, at, qt, T, block, K, BK, C).to(tl.float32), tile(k, at, kt, T, block, K, BK, C).to(tl.float32)
+    total = tl.sum(a, 0)
+    if FAST:
+        g, middle = sums(i[None, :] <= i[:, None], a, PARTS), 0.5 * total[None, :]
+        left_q, left_k = tl.exp((g - a if BEFORE else g) - middle), tl.exp(middle - g)
+        half = tl.exp(middle)
+        of_k *= left_k * half
+        behind = tl.exp(total) * met_after + tl.sum(keys * of_k, 0)
+        of_q = left_q * (of_q * (scale * half) + product(pairs, keys * left_k, PRECISION))
+        of_k += left_k * product(tl.trans(pairs), queries * left_q, PRECISION)
+    else:
+        of_q *= scale * tl.exp(sums((i[None, :] < i[:, None]) if BEFORE else (i[None, :] <= i[:, None]), a, PARTS))
+        of_k *= tl.exp(sums(i[None, :] > i[:, None], a, PARTS))
+        behind = tl.exp(total) * met_after + tl.sum(keys * of_k, 0)
+        for level in range(LEVELS):
+            left_q, left_k, same = _halves(a, level, C, BEFORE, PARTS)
+            near = tl.where(same, pairs, 0.0)
+            of_q += left_q * product(near, keys * left_k, PRECISION)
+            of_k += left_k * product(tl.trans(near), queries * left_q, PRECISION)
+    if BEFORE:  # a query reads nothing of its own gate
+        of_a = sums(i[None, :] > i[:, None], queries * of_q, 3) - sums(i[None, :] >= i[:, None], keys * of_k, 3)
+    else:
+        of_a = sums(i[None, :] >= i[:, None], queries * of_q - keys * of_k, 3)
+        of_q += own[:, None] * keys
+        of_k += own[:, None] * queries
+    start = n.to(tl.int64) * T * K
+    put(da + start, of_a + behind[None, :], at, K, T, block, K, BK, C)
+    put(dq + start, of_q, at, K, T, block, K, BK, C)
+    put(dk + start, of_k, at, K, T, block, K, BK, C)
+
+
+# ---------------------------------------------------------------- the two passes
+def forward(q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1, before: bool = False) -> tuple[Any, Any]:
+    """y, [..., T, e] in the dtype of q, and the last memory, [..., k, e] in float32."""
+    shape, lead = v.shape, q.shape[:-2]
+    q, k, v, decay = (heads(x, 2) for x in (q, k, v, decay))
+    met, last, least = _states(k, v, decay, memory, 1.0, False, before)
+    return _results(q, k, v, decay, met, least, scale, False, before).view(shape), last.view(*lead, k.shape[-1], v.shape[-1])
+
+
+def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1,
+             before: bool = False) -> tuple[Any, ...]:
+    """Gradients of q, k, v, decay, value_decay (None) and the first memory."""
+    shapes, lead = [x.shape for x in (q, k, decay, v)], q.shape[:-2]
+    q, k, v, decay, dy = (heads(x, 2) for x in (q, k, v, decay, dy))
+    (B, H, T, K), V = k.shape, v.shape[-1]
+    met, _, least = _states(k, v, decay, memory, 1.0, False, before)
+    after, first, _ = _states(q, dy, decay, later, scale, True, before)
+    dv = _results(q, k, dy, decay, after, least, scale, True, before)
+    found = [x.new_empty(x.shape) for x in (q, k, decay)]
+    bk, bv, warps, stages = CONFIGS[q.element_size()]["gradients"]
+    bk, bv = width(K, bk), width(V, bv)
+    for fast in (True, False):
+        gradients_kernel[(triton.cdiv(K, bk), triton.cdiv(T, CHUNK), B * H)](
+            q, k, v, decay, met, after, least, dy, *found, *strides(q), *strides(k), *strides(v), *strides(decay), *strides(dy), H, T, K, V,
+            least.shape[-1], scale, BK=bk, BV=bv, C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS, BEFORE=before,
+            PARTS=parts(q), PRECISION=precision(q.dtype), num_warps=warps, num_stages=stages)
+    dq, dk, da, dv = (x.view(s) for x, s in zip((*found, dv), shapes))
+    return dq, dk, dv, da, None, first.view(*lead, K, V)
+
+
+def _states(x: Any, y: Any, decay: Any, first: Any, scale: float, reverse: bool, before: bool) -> tuple[Any, Any, Any]:
+    """The memories in front of all chunks, [N, chunks, K, V] in the dtype of x; the last, [N, K, V] in float32; and how far channels fade at most in
+    each chunk, by block of channels."""
+    (B, H, T, K), V = x.shape, y.shape[-1]
+    bk, bv, warps, stages = CONFIGS[x.element_size()]["states"]
+    bk, bv = width(K, bk), width(V, bv)
+    chunks, blocks = triton.cdiv(T, CHUNK), triton.cdiv(K, bk)
+    met, last = x.new_empty(B * H, chunks, K, V), x.new_empty(B * H, K, V, dtype=torch.float32)
+    least = x.new_empty(B * H, chunks, blocks, dtype=torch.float32)
+    states_kernel[(blocks, triton.cdiv(V, bv), B * H)](
+        x, y, decay, plain(first), met, last, least, *strides(x), *strides(y), *strides(decay), H, T, K, V, scale, BK=bk, BV=bv, C=CHUNK,
+        REVERSE=reverse, BEFORE=before, FIRST=first is not None, PARTS=parts(x), PRECISION=precision(x.dtype), num_warps=warps, num_stages=stages)
+    return met, last, least
+
+
+def _results(q: Any, k: Any, v: Any, decay: Any, met: Any, least: Any, scale: float, reverse: bool, before: bool) -> Any:
+    (B, H, T, K), V = k.shape, v.shape[-1]
+    bk, bv, warps, stages = CONFIGS[q.element_size()]["results"]
+    bk, bv = width(K, bk), width(V, bv)
+    out = q.new_empty(v.shape)
+    for fast in (True, False):
+        results_kernel[(triton.cdiv(V, bv), triton.cdiv(T, CHUNK), B * H)](
+            q, k, v, decay, met, least, out, *strides(q), *strides(k), *strides(v), *strides(decay), H, T, K, V, least.shape[-1], scale, BK=bk, BV=bv,
+            C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS, REVERSE=reverse, BEFORE=before, PARTS=parts(q),
+            PRECISION=precision(q.dtype), num_warps=warps, num_stages=stages)
+    return out

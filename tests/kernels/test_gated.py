@@ -1,0 +1,194 @@
+"""Gated linear attention and the delta rule by Triton against the reference in float64: results, states and gradients, at odd sizes, over every size
+of gates, with strides of their own and with fresh memory that holds NaN."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from archdsl.kernels.bindings import choose
+from archdsl.ops.kernels import derived
+from archdsl.ops.recurrent import RECURRENCES
+from archdsl.ops.registry import OPS
+from archdsl.ops.registry import load as load_ops
+from tests.kernels.held import CARD, DEVICE, close, gpu, interpreted, poisoned, strided
+
+load_ops()
+TOLERANCE = {torch.float32: 5e-5, torch.bfloat16: 0.1}
+Call = tuple[dict[str, Any], dict[str, Any]]
+
+
+def call(form: str, lead: tuple[int, ...], T: int, K: int, V: int, least: float, dtype: torch.dtype, device: str = DEVICE) -> Call:
+    """Operands of `gla`, `gla before`, `delta` or `gated delta`, keys of length 1, and attributes. Gates: half of them from exp(least) to 1, the
+    others close to 1."""
+    g = torch.Generator().manual_seed(T)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*lead, T, *shape, generator=g)
+
+    def gate(*shape: int) -> torch.Tensor:
+        u = torch.rand(*lead, T, *shape, generator=g)
+        return torch.where(torch.rand(u.shape, generator=g) < 0.5, least * u, -0.01 * u)
+
+    x: dict[str, Any] = {"q": normal(K), "k": torch.nn.functional.normalize(normal(K), dim=-1), "v": normal(V)}
+    if form.startswith("gla"):
+        x |= {"decay": gate(K), "value_decay": None}
+    else:
+        x |= {"beta": 2 * torch.rand(*lead, T, generator=g), "decay": gate() if form == "gated delta" else None}
+    x["memory"] = torch.randn(*lead, K, V, generator=g)
+    wide = ("decay", "memory")
+    given = {n: None if v is None else v.to(device, torch.float32 if n in wide else dtype) for n, v in x.items()}
+    return given, {"scale": 0.7} | ({"before": form == "gla before"} if form.startswith("gla") else {})
+
+
+def held(form: str, given: dict[str, Any], attributes: dict[str, Any], tolerance: float) -> None:
+    """Results, the new memory and all gradients of `triton` against the declared body in float64."""
+    op = RECURRENCES["gla" if form.startswith("gla") else "delta_rule"]
+    kernel = choose(op.name, "cuda", "bf16", dict.fromkeys(given) | _types(given), attributes, installed=False).binding
+    assert kernel is not None and kernel.gradient is not None
+    found = kernel.forward(*given.values(), **attributes)
+    g = torch.Generator().manual_seed(1)
+    grads = [torch.randn(y.shape, generator=g).to(y.device, y.dtype) for y in found]
+    pulled = kernel.gradient(*grads, *given.values(), **attributes)
+    wide = [None if v is None else v.double() for v in given.values()]
+    state = wide[-1] if wide[-1] is not None else torch.zeros_like(found[1], dtype=torch.float64)
+    close(found, op.body(*wide[:-1], state, **attributes), tolerance, "y memory")
+    expected = derived(lambda *values: op.body(*values, **attributes), [*wide[:-1], state], [x.double() for x in grads])
+    close(pulled, expected, 2 * tolerance, " ".join(given))
+
+
+def _types(given: dict[str, Any]) -> dict[str, Any]:
+    from archdsl.graph import TensorType
+
+    return {n: TensorType("bf16", tuple(v.shape)) for n, v in given.items() if v is not None}
+
+
+FORMS = ("gla", "gla before", "delta", "gated delta")
+forms = pytest.mark.parametrize("form", FORMS)
+
+
+@interpreted
+@forms
+@pytest.mark.parametrize(("lead", "T", "K", "V", "least"), [((2,), 1, 5, 3, -4.0), ((1, 2), 65, 20, 17, -0.3), ((1, 1), 130, 16, 60, -1e3)])
+def test_float32(form, lead, T, K, V, least, monkeypatch):
+    poisoned(monkeypatch)
+    held(form, *call(form, lead, T, K, V, least, torch.float32), TOLERANCE[torch.float32])
+
+
+@interpreted
+@forms
+def test_bfloat16_with_strides(form):
+    """Heads that stand side by side in memory, an axis of channels that is not in order, and no first memory."""
+    given, attributes = call(form, (1, 2), 67, 40, 16, -0.3, torch.bfloat16)
+    for name in ("q", "v"):
+        given[name] = given[name].transpose(1, 2).contiguous().transpose(1, 2)
+    held(form, {**given, "k": strided(given["k"]), "memory": None}, attributes, TOLERANCE[torch.bfloat16])
+
+
+@interpreted
+@forms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_step(form, dtype, monkeypatch):
+    poisoned(monkeypatch)
+    one_position(form, (2, 3), 20, 35, dtype)
+
+
+def one_position(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dtype) -> None:
+    given, attributes = call(form, lead, 1, K, V, -3.0, dtype)
+    op = RECURRENCES["gla" if form.startswith("gla") else "delta_rule"]
+    kernel = choose(op.name, "cuda", "bf16", dict.fromkeys(given) | _types(given), attributes, installed=False).binding
+    assert kernel is not None and kernel.step is not None
+    wide = [None if v is None else v.double() for v in given.values()]
+    close(kernel.step(*given.values(), **attributes), op.body(*wide, **attributes), 1e-5 if dtype == torch.float32 else 0.02)
+
+
+def test_every_pair_of_gates_alone():
+    """A gate of exp(-1000) in front of small ones costs them no digits, whichever way the chunk is computed."""
+    for form in ("gla", "gated delta"):
+        given, attributes = call(form, (1, 1), 64, 16, 16, -0.05, torch.float32)
+        given["decay"][:, :, 20] = -1e3
+        held(form, given, attributes, TOLERANCE[torch.float32])
+
+
+def test_what_does_not_fit_is_told():
+    given, _ = call("gla", (1, 1), 2, 4, 4, -1.0, torch.float32)
+    types = dict.fromkeys(given) | _types(given)
+    for more, words in (({"value_decay": types["q"]}, "it has no `value_decay`"), ({"decay": None}, "without `decay` it is linear attention"),
+                        ({"k": _types({"k": given["q"]})["k"].__class__("f32", (1, 1, 2, 4))}, "q is bf16, k is f32, v is bf16")):
+        found = choose("gla", "cuda", "bf16", types | more, {}, installed=False)
+        assert found.binding is None and words in found.reasons["triton"]
+    wide, _ = call("delta", (1, 1), 1, 300, 4, -1.0, torch.float32)
+    found = choose("delta_rule", "cuda", "bf16", dict.fromkeys(wide) | _types(wide), {}, installed=False)
+    assert found.reasons["triton"] == "k is 300 wide, and it holds memories of at most 256 rows"
+
+
+@interpreted
+def test_inside_the_op():
+    """The op asked for its kernel gives what its body gives, and its gradient."""
+    given, attributes = call("gated delta", (1, 2), 5, 4, 3, -1.0, torch.float32)
+    found = []
+    for kernel in ("triton", "reference"):
+        leaves = [None if v is None else v.clone().requires_grad_() for n, v in given.items() if n != "memory"]
+        y = OPS["delta_rule"].body(*leaves, kernel=kernel, **attributes)
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x for x in leaves if x is not None])])
+    close(found[0], found[1], 1e-5)
+
+
+# ---------------------------------------------------------------- on a card
+@gpu
+@pytest.mark.skipif(not CARD, reason="needs a CUDA card")
+@forms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("lead", "T", "K", "V", "least"), [
+    ((2, 3), 1, 60, 60, -4.0), ((2, 3), 63, 60, 60, -4.0), ((3,), 65, 64, 128, -0.3), ((2, 4), 1000, 128, 128, -0.1), ((1, 2), 300, 256, 512, -0.3),
+    ((1, 2), 257, 100, 36, -1e3), ((2, 2), 500, 128, 64, -6.0)])
+def test_on_a_card(form, dtype, lead, T, K, V, least, monkeypatch):
+    poisoned(monkeypatch)
+    given, attributes = call(form, lead, T, K, V, least, dtype)
+    if len(lead) == 2:
+        given["k"] = given["k"].transpose(1, 2).contiguous().transpose(1, 2)
+    held(form, given, attributes, {torch.float32: 1e-4, torch.bfloat16: 0.15}[dtype])
+
+
+@gpu
+@pytest.mark.skipif(not CARD, reason="needs a CUDA card")
+@forms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_step_on_a_card(form, dtype, monkeypatch):
+    poisoned(monkeypatch)
+    for lead, K, V in (((1, 16), 128, 128), ((32, 4), 256, 512), ((3,), 60, 20)):
+        one_position(form, lead, K, V, dtype)
+
+
+# ---------------------------------------------------------------- offline
+def launches() -> Iterator[tuple[str, Any]]:
+    """Every configuration, for `tests/kernels/offline.py`."""
+    from archdsl.kernels.gated import DeltaRule, Gla
+
+    for dtype in (torch.bfloat16, torch.float32):
+        for form in FORMS:
+            for lead, T, K, V in (((8, 16), 2048, 128, 128), ((8, 4), 2048, 128, 256), ((2, 8), 8192, 128, 128), ((8, 4), 2048, 256, 512),
+                                  ((2, 3), 63, 60, 60)):
+                def run(form: str = form, lead: Any = lead, T: int = T, K: int = K, V: int = V, dtype: torch.dtype = dtype) -> None:
+                    (x, more), body = meta(form, lead, T, K, V, dtype), Gla if form.startswith("gla") else DeltaRule
+                    body.forward(*x.values(), **more)
+                    body.gradient(x["v"], x["memory"], *x.values(), **more)
+                    one, _ = meta(form, lead, 1, K, V, dtype)
+                    body.step(*one.values(), **more)
+
+                yield f"{form} {dtype} {list(lead)} {T} {K} {V}", run
+
+
+def meta(form: str, lead: tuple[int, ...], T: int, K: int, V: int, dtype: torch.dtype) -> Call:
+    """Operands without numbers, heads side by side in memory."""
+    given, attributes = call(form, (1,), 1, 1, 1, -1.0, dtype)
+    width = {"q": (K,), "k": (K,), "v": (V,), "decay": (K,) if form.startswith("gla") else ()}
+
+    def made(name: str, like: torch.Tensor) -> torch.Tensor:
+        if name == "memory":
+            return torch.empty(*lead, K, V, device="meta")
+        return torch.empty(lead[0], T, *lead[1:], *width.get(name, ()), dtype=like.dtype, device="meta").transpose(1, 2)
+
+    return {n: None if v is None else made(n, v) for n, v in given.items()}, attributes
