@@ -1,13 +1,16 @@
-"""Shared fixtures: `golden` files that maintain themselves, marks for hardware."""
+"""Shared fixtures: `golden` files that maintain themselves, marks for hardware; what makes all tests together quicker."""
 from __future__ import annotations
 
 import difflib
+import gc
 import os
 import re
 import signal
 from pathlib import Path
 
 import pytest
+
+from tests.reading import keeping
 
 TESTS = Path(__file__).parent
 
@@ -21,6 +24,24 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--update-golden") and os.environ.get("CI"):
         raise pytest.UsageError("golden files are updated by hand and reviewed, not in CI")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """What collecting makes stays to the end, torch and thousands of tests: the garbage collector need not look through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """A test that patches anything reads its specs anew."""
+    with keeping("monkeypatch" not in item.fixturenames):
+        return (yield)
 
 
 def pytest_collection_modifyitems(items):

@@ -10,7 +10,7 @@ import archdsl
 from archdsl.coupling import Coupling, Group, groups_of, places, within
 from archdsl.coupling.groups import composed, couple
 from archdsl.inputs import sample_inputs
-from archdsl.spec import shipped
+from tests.reading import rows
 
 SMALL = 700_000
 
@@ -40,7 +40,7 @@ def _permuted(spec: archdsl.Spec, variant: str | None, **knobs: Any) -> tuple[in
     return len(free), max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs if a.is_floating_point())
 
 
-@pytest.mark.parametrize(("path", "name"), [(row["path"], row["name"]) for row in shipped()],
+@pytest.mark.parametrize(("path", "name"), [(row["path"], row["name"]) for row in rows()],
                          ids=lambda v: v.rsplit("/", 1)[-1])
 def test_permuted_channels_of_shipped_specs(path: str, name: str):
     """The smallest variant of each model."""

@@ -1,38 +1,38 @@
 """Every shipped spec, found by itself: checked, formatted, costed, printed and read back, built, run forward and backward, its claims verified."""
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 import torch
 
 import archdsl
 from archdsl.claims import verify
 from archdsl.cost.layers import count_params
+from archdsl.dims import evaluate
 from archdsl.inputs import sample_inputs
 from archdsl.printer import print_graph
 from archdsl.source import Source
-from archdsl.spec import check_file, loads, shipped, shipped_files
+from archdsl.spec import check_file, loads, shipped_files
 from archdsl.syntax.fmt import format_module
+from tests.layers import equal_layers_once
+from tests.lower.small_specs import CASES, small_knobs
+from tests.reading import rows
 
 FILES = shipped_files()
 IDS = [f.rsplit("/", 1)[-1] for f in FILES]
-models = cache(lambda path: archdsl.load(path).models)
-MODELS = [(row["path"], row["name"], variant) for row in shipped() for variant in (row["variants"] or [None])]  # read alone: each worker collects
+MODELS = [(row["path"], row["name"], variant) for row in rows() for variant in (row["variants"] or [None])]  # read alone: each worker collects
 SMALL = 120_000_000  # parameters that a test runs with numbers; larger ones run on the meta device
 
 
 def model(path, name):
-    return models(path)[name]
+    return archdsl.load(path).models[name]
 
 
 def first(path):
-    return next(iter(models(path).values()))
+    return archdsl.load(path)
 
 
-def is_small(case):
-    path, name, variant = case
-    return count_params(model(path, name).elaborate(variant).graph) <= SMALL
+def params_of(path, name, variant):
+    return count_params(model(path, name).elaborate(variant).graph)
 
 
 def id_of(case):
@@ -56,30 +56,25 @@ def test_metadata(path):
 
 @pytest.mark.parametrize("case", MODELS, ids=id_of)
 def test_shapes_forward_and_backward(case):
-    """On the meta device at full size: parameters as costed, output shapes as declared, a gradient for every parameter that is read."""
+    """On the meta device at full size: parameters as costed, output shapes as declared, a gradient for every parameter."""
     path, name, variant = case
     spec = model(path, name)
     made = spec.elaborate(variant)
     built = spec.build(variant, device="meta")
     assert sum(p.numel() for p in built.parameters()) == spec.cost(variant).params
     sizes = made.example_sizes(small=True)
-    y = built(*(x.to("meta") for x in sample_inputs(made, sizes)))
+    with equal_layers_once(built):
+        y = built(*(x.to("meta") for x in sample_inputs(made, sizes)))
     outs = y if isinstance(y, tuple) else (y,)
     for out, value in zip(outs, made.graph.outputs):
-        from archdsl.dims import evaluate
-
         assert tuple(out.shape) == tuple(s if isinstance(s, int) else evaluate(s, sizes) for s in value.shape)
     torch.stack([o.float().sum() for o in outs if o.is_floating_point()]).sum().backward()
     unread = [n for n, p in built.named_parameters() if p.grad is None and p.requires_grad]
     assert not unread, unread
 
 
-@pytest.mark.parametrize("case", MODELS[::3], ids=id_of)
-def test_numbers_forward_and_backward(case):
+def finite(path, name, variant):
     """Fresh weights give finite, varied outputs and finite gradients."""
-    if not is_small(case):
-        pytest.skip("too large for a quick test")
-    path, name, variant = case
     spec = model(path, name)
     made = spec.elaborate(variant)
     built = spec.build(variant, seed=1).eval()
@@ -88,6 +83,23 @@ def test_numbers_forward_and_backward(case):
     assert all(o.isfinite().all() for o in outs) and outs[0].std() > 0
     torch.stack([o.square().mean() for o in outs]).sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in built.parameters())
+
+
+@pytest.mark.parametrize(("path", "name"), [(row["path"], row["name"]) for row in rows()], ids=lambda v: v.rsplit("/", 1)[-1])
+def test_numbers_forward_and_backward(path, name):
+    """Of the smallest variant."""
+    params, variant = min(((params_of(path, name, v), v) for v in model(path, name).variants or [None]), key=lambda found: found[0])
+    if params > SMALL:
+        pytest.skip("too large for a quick test")
+    finite(path, name, variant)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("case", MODELS[::3], ids=id_of)
+def test_numbers_of_more_variants(case):
+    if params_of(*case) > SMALL:
+        pytest.skip("too large")
+    finite(*case)
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
@@ -107,13 +119,11 @@ def test_closure(case):
     assert format_module(Source("graph.arch", text)) == text
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
-def test_same_seed_same_weights(path):
-    spec = first(path)
-    variant = min(spec.variants or [None], key=lambda v: spec.cost(v).params)
-    if spec.cost(variant).params > SMALL:
-        pytest.skip("too large for a quick test: the rule is the same for all")
-    a, b = (spec.build(variant, seed=5).state_dict() for _ in range(2))
-    other = spec.build(variant, seed=6).state_dict()
+@pytest.mark.parametrize("case", list({c[:2]: c for c in reversed(CASES)}.values()), ids=id_of)
+def test_same_seed_same_weights(case):
+    """Of the first variant, made small."""
+    path, name, variant = case
+    knobs = small_knobs(case)
+    a, b, other = (model(path, name).build(variant, seed=seed, knobs=knobs).state_dict() for seed in (5, 5, 6))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], other[k]) for k in a)

@@ -9,7 +9,7 @@ import torch
 
 import archdsl
 from archdsl.inputs import sample_inputs
-from archdsl.spec import shipped_files
+from tests.reading import rows
 
 DECODER = {"vocab": 48, "d": 32, "depth": 2, "heads": 4, "kv_heads": 2, "hidden": 48}
 SIZES = {"s.layout": "(1)1(1)", "s.m": 3, "s.dx": 16, "s.dl": 24, "s.hx": 2, "s.hl": 2}
@@ -49,21 +49,27 @@ SMALL: dict[str, dict[str, Any]] = {
 MOST = 2_000_000
 """Parameters that a small model has at most: the suite holds all of them."""
 OF_VARIANTS: dict[str, dict[str, Any]] = {"wide": {"value_dim": 12}, "large_tiny_16": {"size": [224, 224]}}  # its slices fit no smaller map
-MODELS = [(f, name, spec) for f in shipped_files() for name, spec in archdsl.load(f).models.items()]
 LARGE = ("Mamba", "Mamba2", "Hybrid", "AarenEncoder", "Extractor", "MASFormer", "Bloom", "DeepSeekV2", "GptOss", "HyenaLM", "Kernel", "T5")
 """No small settings that suit all their variants: those that are called tiny stand for them."""
 
 
-def _variants(name: str, spec: archdsl.Spec) -> list[str | None]:
-    own: list[str | None] = [*spec.variants] or [None]
-    return [v for v in own if "tiny" in (v or "").split("_")] if name.startswith(LARGE) else own
+def _variants(name: str, own: list[str]) -> list[str | None]:
+    return [v for v in own if "tiny" in v.split("_")] if name.startswith(LARGE) else [*own] or [None]
 
 
-CASES = [(f, name, variant) for f, name, spec in MODELS for variant in _variants(name, spec)]
+CASES = [(row["path"], row["name"], variant) for row in rows() for variant in _variants(row["name"], row["variants"])]
 
 
 def id_of(case: tuple[str, str, str | None]) -> str:
     return f"{Path(case[0]).stem}:{case[1]}.{case[2]}"
+
+
+def small_knobs(case: tuple[str, str, str | None]) -> dict[str, Any]:
+    """The settings that make a variant small."""
+    path, name, variant = case
+    small = SMALL.get(name, {}) | OF_VARIANTS.get(variant or "", {})
+    own = archdsl.load(path).models[name].elaborate(variant).knobs
+    return {k: v for k, v in small.items() if k in own or "." in k}
 
 
 @cache
@@ -71,8 +77,7 @@ def built(case: tuple[str, str, str | None]) -> tuple[Any, Any, tuple[torch.Tens
     """A small model in float64 with random weights, what it was elaborated to, and inputs."""
     path, name, variant = case
     spec = archdsl.load(path).models[name]
-    small = SMALL.get(name, {}) | OF_VARIANTS.get(variant or "", {})
-    knobs = {k: v for k, v in small.items() if k in spec.elaborate(variant).knobs or "." in k}
+    knobs = small_knobs(case)
     made = spec.elaborate(variant, knobs)
     assert spec.cost(variant, knobs=knobs).params <= MOST, f"{id_of(case)} needs settings of its own in SMALL"
     model = spec.build(variant, seed=1, dtype=torch.float64, knobs=knobs)

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_specs import CASES, SMALL, id_of
 
 import archdsl
 from archdsl.inputs import sample_inputs
 from archdsl.ops.recurrent import KERNELS, RECURRENCES
 from archdsl.store import compile_to
+from tests.lower.small_specs import CASES, SMALL, id_of
 
 FIRST = [c for i, c in enumerate(CASES) if i == 0 or CASES[i - 1][1] != c[1]]
 """One variant of each model."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_specs import CASES, built, id_of
 
 from archdsl.lower.emit_python import python_source
+from tests.lower.small_specs import CASES, built, id_of
 
 
 def written(model: Any) -> torch.nn.Module:

@@ -18,8 +18,8 @@ from archdsl.search.evaluators.proxy import Proxies
 from archdsl.search.proxies.needs import map_weights
 from archdsl.search.proxies.probe import Probe
 from archdsl.search.proxies.registry import PROXIES, proxy
-from archdsl.spec import shipped
 from archdsl.study.session import Asked, Hands, search
+from tests.reading import rows
 from tests.search.test_trained import CONV, MQAR, TOKENS
 
 SIZE = 6
@@ -270,7 +270,7 @@ def test_page(name: str):
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize(("path", "name"), [(row["path"], row["name"]) for row in shipped()], ids=lambda v: v.rsplit("/", 1)[-1])
+@pytest.mark.parametrize(("path", "name"), [(row["path"], row["name"]) for row in rows()], ids=lambda v: v.rsplit("/", 1)[-1])
 def test_on_shipped_specs(path: str, name: str):
     """The smallest variant of each model: finite, or told why not; the same again."""
     spec = archdsl.load(path).models[name]
