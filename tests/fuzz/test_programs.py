@@ -20,7 +20,7 @@ from tests.fuzz.programs import completed, program
 
 COUNT = int(os.environ.get("ARCHDSL_FUZZ", "3000"))
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much)
-PARTS = 8  # of the long tests, for several processes
+PARTS = max(8, COUNT // 500)  # of the long tests, for several processes
 MANY = settings(max_examples=max(1, COUNT // PARTS), deadline=None, suppress_health_check=SLOW, print_blob=True)
 FEW = settings(max_examples=max(1, COUNT // 10), deadline=None, suppress_health_check=SLOW, print_blob=True)
 SOUND = 0.6  # of the programs, at least
