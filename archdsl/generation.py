@@ -5,20 +5,24 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from archdsl.decoding.sampling import drawn, restricted
 from archdsl.lazy import torch
 from archdsl.records import record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from archdsl.decoding.decoder import Decoder
     from archdsl.lower.module import ArchModule
+
+__all__ = ["generate", "generate_stream", "restricted"]
 
 Prompts = Any  # an int64 tensor [batch, length], or a list of sequences of ids of any lengths
 
 
 def generate(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, temperature: float = 0.0, top_k: int | None = None,
              top_p: float | None = None, beams: int = 1, length_penalty: float = 1.0, eos: int | Sequence[int] | None = None,
-             seed: int | None = None) -> Any:
+             seed: int | None = None, recorded: bool | None = None, compiled: bool = False) -> Any:
     """Continues prompts of token ids.
 
     `model`: any built form of a model whose only input is `int[B, T]` and whose (first) result is logits `[B, T, vocab]`. `prompts`: an int64
@@ -26,24 +30,28 @@ def generate(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, t
     `temperature` 0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature), restricted to the `top_k` likeliest and
     to the smallest set with probability `top_p`; `seed` makes that repeatable (else torch's generator draws). `beams` > 1 searches for the
     sequence with the greatest sum of log-probabilities / length ** `length_penalty`. A row ends behind a token of `eos`.
+    `recorded`: the work of one token, drawing included, is recorded once for each batch size and replayed (a CUDA graph): None where that can be,
+    with a warning that says why where a card is there and it cannot; True raises instead; False does not. `compiled`: a recorded step is compiled by
+    layer first, which takes seconds once and saves most of the time between products of small batches.
 
     Returns an int64 tensor [batch, length + new] for a tensor of prompts (ended rows are filled with the first `eos`), a list of 1-D tensors
     for a list. Raises ValueError for prompts and settings that do not fit, ArchError A0501 for a model that has no form `step`.
     """
-    asked = _Asked(max_new_tokens, temperature, top_k, top_p, beams, length_penalty, _ends(eos), seed)
+    asked = _Asked(max_new_tokens, temperature, top_k, top_p, beams, length_penalty, _ends(eos), seed, recorded, compiled)
     rows, as_tensor = _rows(model, prompts)
     run = _Run(model, rows, asked)
-    new = run.search() if beams > 1 else torch.stack(list(run.sample()), 1)
+    new = run.search() if beams > 1 else run.whole()
     if as_tensor:
         return torch.cat([torch.stack(rows), new], 1)
     return [torch.cat([row, _until(n, asked.eos)]) for row, n in zip(rows, new)]
 
 
 def generate_stream(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, temperature: float = 0.0, top_k: int | None = None,
-                    top_p: float | None = None, eos: int | Sequence[int] | None = None, seed: int | None = None) -> Iterator[Tensor]:
+                    top_p: float | None = None, eos: int | Sequence[int] | None = None, seed: int | None = None,
+                    recorded: bool | None = None, compiled: bool = False) -> Iterator[Tensor]:
     """As `generate`, token by token: yields int64 [batch] until every row has ended; an ended row gives the first `eos`. The settings are checked
     at once."""
-    asked = _Asked(max_new_tokens, temperature, top_k, top_p, 1, 1.0, _ends(eos), seed)
+    asked = _Asked(max_new_tokens, temperature, top_k, top_p, 1, 1.0, _ends(eos), seed, recorded, compiled)
     return _Run(model, _rows(model, prompts)[0], asked).sample()
 
 
@@ -57,6 +65,13 @@ class _Asked:
     length_penalty: float
     eos: tuple[int, ...]
     seed: int | None
+    recorded: bool | None = None
+    compiled: bool = False
+
+    @property
+    def draw(self) -> tuple[float, int | None, float | None]:
+        """What the draw of a token depends on."""
+        return self.temperature, self.top_k, self.top_p
 
     def check(self, vocab: int | None) -> None:
         """Raises ValueError for settings that mean nothing; with a vocabulary, for those that are not in it."""
@@ -74,6 +89,8 @@ class _Asked:
             raise ValueError("generate: `top_k` and `top_p` restrict what is drawn, and `temperature = 0` draws nothing: `temperature = 1` does")
         if self.beams > 1 and self.temperature:
             raise ValueError("generate: beams follow the likeliest tokens: `temperature` stays 0 with `beams`")
+        if self.beams > 1 and self.recorded:
+            raise ValueError("generate: the state of beams is reordered between steps, which is not recorded: leave `recorded` out with `beams`")
         if vocab is None:
             return
         if self.beams > vocab:
@@ -143,6 +160,7 @@ class _Run:
         self.extend, self.step = sibling(model, "extend"), sibling(model, "step")
         self.streamed = self.extend.__dict__["_streamed"]
         self._fits(model)
+        self.decoder = self._decoder(model)
         self.logits, self.state = self._prefill()
         asked.check(self.logits.shape[-1])
 
@@ -168,7 +186,8 @@ class _Run:
     def _prefill(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits behind each prompt, [batch, vocab], and the state: rows of one length go together, and all end at the same position."""
         longest = max(map(len, self.rows))
-        room = {"length": longest + self.asked.new} if self.streamed.has_length else {}
+        needed = longest + self.asked.new if self.decoder is None else self.decoder.plan.room
+        room = {"length": needed} if self.streamed.has_length else {}
         groups: dict[int, list[int]] = {}
         for i, r in enumerate(self.rows):
             groups.setdefault(len(r), []).append(i)
@@ -201,14 +220,36 @@ class _Run:
         self.logits = self._last(y)
 
     # ---------------------------------------------------------------- one by one
+    def _decoder(self, model: ArchModule) -> Decoder | None:
+        """What replays a recorded step for this call, or None: nothing is recorded on this device, or it was not asked for."""
+        a = self.asked
+        if a.recorded is False or a.beams > 1 or a.new == 1 and not a.recorded:
+            return None
+        from archdsl.decoding.kept import decoder_for
+
+        return decoder_for(model, len(self.rows), max(map(len, self.rows)), a.new, a.draw, a.eos, a.seed is not None, a.compiled, bool(a.recorded))
+
+    def whole(self) -> Tensor:
+        """[batch, at most new]."""
+        if self.decoder is None:
+            return torch.stack(list(self.sample()), 1)
+        self.decoder.begin(self.state, self.logits, self.asked.seed)
+        del self.state
+        return self.decoder.generate(self.asked.new)
+
     def sample(self) -> Iterator[Tensor]:
+        if self.decoder is not None:
+            self.decoder.begin(self.state, self.logits, self.asked.seed)
+            del self.state
+            yield from self.decoder.stream(self.asked.new)
+            return
         a = self.asked
         generator = None if a.seed is None else torch.Generator(self.logits.device).manual_seed(a.seed)
         ended = torch.zeros(len(self.rows), dtype=torch.bool, device=self.logits.device)
         ends = torch.tensor(a.eos, dtype=torch.int64, device=self.logits.device)
         for i in range(a.new):
             with torch.no_grad():
-                tokens = self._draw(generator)
+                tokens = drawn(self.logits, generator, *a.draw)
                 if a.eos:
                     tokens = torch.where(ended, ends[0], tokens)
                     ended = ended | torch.isin(tokens, ends)
@@ -217,15 +258,6 @@ class _Run:
                 return
             with torch.no_grad():
                 self._next(tokens)
-
-    def _draw(self, generator: Any) -> Tensor:
-        a = self.asked
-        if a.temperature == 0:
-            return self.logits.argmax(-1)
-        likeliest = self.logits.amax(-1, keepdim=True)  # so that a temperature close to 0 divides nothing above it
-        scaled = (self.logits - likeliest) / max(a.temperature, torch.finfo(torch.float32).tiny)
-        probabilities = torch.softmax(restricted(scaled, a.top_k, a.top_p), -1)
-        return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
     # ---------------------------------------------------------------- beams
     def search(self) -> Tensor:
@@ -292,16 +324,3 @@ class _Run:
         length = max(map(len, found))
         fill = self.asked.eos[0] if self.asked.eos else 0
         return tokens.new_tensor([f + [fill] * (length - len(f)) for f in found])
-
-
-def restricted(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """Logits with -inf for every token that is not among the `top_k` likeliest, nor in the smallest set of likeliest ones with probability
-    `top_p` (the likeliest token always is). [..., vocab]"""
-    if top_k is not None and top_k < logits.shape[-1]:
-        logits = logits.masked_fill(logits < logits.topk(top_k, -1).values[..., -1:], float("-inf"))
-    if top_p is not None and top_p < 1:
-        ordered, places = logits.sort(-1, descending=True)
-        probabilities = torch.softmax(ordered, -1)
-        beyond = probabilities.cumsum(-1) - probabilities >= top_p
-        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, places, beyond), float("-inf"))
-    return logits

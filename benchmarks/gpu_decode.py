@@ -22,7 +22,9 @@ import archdsl
 from benchmarks.gpu_common import Rows, kernel_seconds, options, peak_gib, quiet, seconds
 from benchmarks.gpu_models import Pair, for_decoding
 
-OURS: dict[str, dict[str, Any]] = {"ours": {}}
+OURS: dict[str, dict[str, Any]] = {"ours": {}, "ours, compiled": {"compiled": True}, "ours, op by op": {"recorded": False}}
+FEW = 48
+"""New tokens where a token takes long."""
 
 
 def more(parser: argparse.ArgumentParser) -> None:
@@ -88,9 +90,10 @@ def main() -> None:
             given = (pair, prompt)
             table = f"Decoding, prompt {length}, batch {batch}"
             for kind, settings in OURS.items():
-                rows.measure(table, f"{name}, {kind}", partial(ours, *given, new, copy, args.device, **settings))
+                count = min(new, FEW) if "recorded" in settings else new
+                rows.measure(table, f"{name}, {kind}", partial(ours, *given, count, copy, args.device, **settings))
             if pair.names == "hf" and args.peers != "no":
-                rows.measure(table, f"{name}, transformers", partial(theirs, *given, min(new, 48), copy, args.device, False))
+                rows.measure(table, f"{name}, transformers", partial(theirs, *given, min(new, FEW), copy, args.device, False))
                 if args.peers == "yes" and pair.attends is not None:
                     rows.measure(table, f"{name}, transformers, compiled static cache",
                                  partial(theirs, *given, min(new, 160), copy, args.device, True))

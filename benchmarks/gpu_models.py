@@ -50,7 +50,7 @@ def transformers_model(name: str, **config: Any) -> Any:
 
 
 def fla_model(name: str, **config: Any) -> Any:
-    import fla.models
+    import fla.models  # pyright: ignore[reportMissingImports]
 
     return getattr(fla.models, f"{name}ForCausalLM")(getattr(fla.models, f"{name}Config")(**config, use_cache=False))
 
@@ -58,7 +58,8 @@ def fla_model(name: str, **config: Any) -> Any:
 def llama(vocab: int, d: int, depth: int, heads: int, kv_heads: int, hidden: int, tie: bool) -> Pair:
     def peer() -> Any:
         return transformers_model("Llama", vocab_size=vocab, hidden_size=d, num_hidden_layers=depth, num_attention_heads=heads,
-                                  tie_word_embeddings=tie, num_key_value_heads=kv_heads, intermediate_size=hidden, max_position_embeddings=16_384, rms_norm_eps=1e-5)
+                                  tie_word_embeddings=tie, num_key_value_heads=kv_heads, intermediate_size=hidden,
+                                  max_position_embeddings=16_384, rms_norm_eps=1e-5)
 
     knobs = {"vocab": vocab, "d": d, "depth": depth, "heads": heads, "kv_heads": kv_heads, "hidden": hidden, "tie": tie}
     return Pair("specs/language/llama.arch", knobs, peer, attends=(depth, heads, d // heads))

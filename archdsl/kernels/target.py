@@ -15,16 +15,17 @@ Kernels = str | Mapping[str, str] | None
 
 @record(frozen=True)
 class Target:
-    """`device`: cpu, cuda, …. `every`: the reference for all ops. `named`: (op, kernel)."""
+    """`device`: cpu, cuda, …. `every`: the reference for all ops. `named`: (op, kernel). `in_place`: a step writes into the caches it is given."""
 
     device: str = "cpu"
     every: bool = False
     named: tuple[tuple[str, str], ...] = ()
+    in_place: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether ops are lowered as they are: nothing is asked for, and no kernel is made for the device."""
-        return self.device in ("cpu", "meta") and not self.named and not self.every
+        return self.device in ("cpu", "meta") and not self.named and not self.every and not self.in_place
 
     def asked(self, op: str) -> str | None:
         return dict(self.named).get(op, REFERENCE if self.every else None)

@@ -10,7 +10,7 @@ from torch import nn
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.graph import Graph, Node, Param, TensorType
-from archdsl.kernels.target import Kernels, target
+from archdsl.kernels.target import Kernels, Target, target
 from archdsl.lower.feeding import fed
 from archdsl.lower.init import fill, fixed, seed_of
 from archdsl.lower.module import ArchModule, class_of
@@ -24,7 +24,8 @@ from archdsl.streaming import Source, in_form
 
 def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None, emit: str | Iterable[str] = (),
           flat: bool = False, hoist: bool = True, bind: Mapping[str, Callable[..., nn.Module]] | None = None,
-          form: str = "parallel", source: Source | None = None, feed: str | Iterable[str] = (), kernels: Kernels = None) -> ArchModule:
+          form: str = "parallel", source: Source | None = None, feed: str | Iterable[str] = (), kernels: Kernels = None,
+          made_for: Target | None = None) -> ArchModule:
     """The model that a typed graph describes, with initial weights that depend on `seed` and their addresses alone.
 
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
@@ -32,7 +33,7 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     blocks would compute are computed once. feed: address patterns of draws that the caller gives, `model(x, draws = {address: tensor})`; all others
     come from torch's generator. form: `extend` and `step` keep a state along the axis that
     `source` names. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values. kernels: `reference`, or which kernel computes
-    which op (`{"ssd": "triton"}`); what is not told is chosen.
+    which op (`{"ssd": "triton"}`); what is not told is chosen. made_for: another target than `device` and `kernels` say.
     Raises ArchError A0501 (no such form), A0511 (emit matches nothing), A0513 (an extern block without a class, a class without an extern block),
     A0517 (feed matches no draw), A0519 (a kernel that cannot be used), A0644 (no float type), TypeError for a seed that is no whole number.
     """
@@ -45,7 +46,7 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     graph = graph if streamed is None else streamed.graph
     held: dict[str, Any] = {} if streamed is None else {"state": streamed.addresses, "moves": (streamed.step, streamed.longest)}
     opened, draws = fed(graph, feed)
-    held["target"] = target(opened, torch.device(device).type, kernels)
+    held["target"] = made_for or target(opened, torch.device(device).type, kernels)
     definition = plan(opened, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, draws=draws, **held)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from archdsl.lower.build import lower
 from archdsl.lower.module import ArchModule, with_tables
-from archdsl.lower.state import weights_dtype
+from archdsl.lower.state import device_of, weights_dtype
+from archdsl.records import replace
 
 
 def form_of(model: Any) -> str:
@@ -17,17 +17,18 @@ def form_of(model: Any) -> str:
     return "parallel" if streamed is None else streamed.form
 
 
-def sibling(model: ArchModule, form: str) -> ArchModule:
+def sibling(model: ArchModule, form: str, in_place: bool = False) -> ArchModule:
     """The model in another form, in evaluation: it holds the very tensors of `model`, so what is trained there is used here. Made once for each type
-    of the weights, kept with the model. Raises ArchError A0501 for a form that it does not have, TypeError for a model of which archdsl knows no
-    forms."""
+    of the weights and each device, kept with the model. `in_place`: its attention writes into the caches that it is given. Raises ArchError A0501 for
+    a form that it does not have, TypeError for a model of which archdsl knows no forms."""
     source = model.__dict__.get("_source")
     if source is None:
         raise TypeError(f"{type(model).__name__} is no whole model that archdsl has built or opened, so it has no other forms")
     known: dict[Any, ArchModule] = model.__dict__.setdefault("_forms", {})
-    key = form, weights_dtype(model)
+    target = replace(type(model).definition.target, device=device_of(model).type, in_place=in_place)
+    key = form, weights_dtype(model), target
     if key not in known:
-        made = lower(source.graph, device="meta", dtype=key[1], form=form, source=source)
+        made = lower(source.graph, device="meta", dtype=key[1], form=form, source=source, made_for=target)
         with_tables(made)
         known[key] = made
     made = known[key]
@@ -37,7 +38,7 @@ def sibling(model: ArchModule, form: str) -> ArchModule:
 
 def share(made: nn.Module, model: nn.Module, addresses: Any) -> None:
     """Puts the weights of `model` in place of those at the same addresses, and everything on their device."""
-    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    device = device_of(model)
     for module in made.modules():
         for key, buffer in module._buffers.items():
             if buffer is not None and not buffer.is_meta and buffer.device != device:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from archdsl.origin import Origin
 
 _CLASSES: weakref.WeakValueDictionary[tuple[str, bool], type[ArchModule]] = weakref.WeakValueDictionary()
-_OWN = ("_graph", "_compiled_call_impl", "_forms")
+_OWN = ("_graph", "_compiled_call_impl", "_forms", "_decoders")
 """What no copy takes along."""
 _SHARED_DICTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -152,7 +152,7 @@ class ArchModule(fx.GraphModule):
 
     def __copy__(self) -> ArchModule:
         new = type(self).__new__(type(self))
-        new.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_graph", "_forms")})
+        new.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_graph", "_forms", "_decoders")})
         new.__dict__.update({k: copy.copy(self.__dict__[k]) for k in _SHARED_DICTS})
         if type(self).detached:
             new.graph = copy.deepcopy(self.graph)

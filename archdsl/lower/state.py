@@ -44,7 +44,7 @@ def init_state(model: ArchModule, batch: int = 1, length: int | None = None, **s
     missing = sorted({n for s in streamed.slots for size in s.type.shape for n in symbols(size)} - set(known))
     if missing:
         raise ValueError(f"init_state: give the size{'s' * (len(missing) > 1)} {', '.join(missing)}, for example init_state({missing[0]} = 8)")
-    device, dtype = _device(model), getattr(torch, model.definition.dtype)
+    device, dtype = device_of(model), getattr(torch, model.definition.dtype)
     if (now := weights_dtype(model)) != dtype:
         raise ValueError(f"init_state: this model was built in {dtype}, and its weights are {now} since: build(form = …, dtype = {now}) and "
                          "load_state_dict give a model whose state is of that type")
@@ -66,7 +66,8 @@ def _number(size: Size, known: Mapping[str, int]) -> int:
     return size if isinstance(size, int) else evaluate(size, known)
 
 
-def _device(model: ArchModule) -> torch.device:
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where the weights of a model lie."""
     return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 

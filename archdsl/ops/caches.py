@@ -82,6 +82,11 @@ def _longer(new, kept, position, rolling):
     return kept, kept
 
 
+def attend_kept(q, keys, values, position, start=None, bias=None, sink=None, *, mask=CAUSAL, scale=None, cap=None):
+    """The result of `attention_extend` where the new positions lie in the cache already."""
+    return _attention(q, keys, values, bias, sink, *_pairs(q, keys, position, start, mask, False), scale, cap)
+
+
 def _attention(q, k, v, bias, sink, pairs, axes, scale, cap):
     if cap is not None or sink is not None:
         return plain(q, k, v, bias, sink, pairs, scale, cap)

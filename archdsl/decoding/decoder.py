@@ -1,0 +1,181 @@
+"""Decoding with nothing but device work: a step, the draw of the next token and the bookkeeping, recorded once, replayed for each token.
+
+State, tokens and results lie in buffers that stay where they are; what the step gives anew is copied into them, caches are written in place.
+Nothing in a step waits for the device, so a recording (on CUDA a graph of kernels) serves every position.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from archdsl.decoding.fuse import fuse
+from archdsl.decoding.sampling import drawn
+from archdsl.decoding.stages import staged
+from archdsl.lower.forms import sibling
+from archdsl.lower.state import State, device_of
+from archdsl.records import record
+
+if TYPE_CHECKING:
+    from archdsl.lower.module import ArchModule
+
+FEW = 4
+"""The most rows for which reading the weights is all that linear maps cost."""
+EVERY = 8
+"""After how many tokens it is looked whether all rows have ended."""
+
+
+class Recording(Protocol):
+    """What has recorded the work of a function, and does it again."""
+
+    def replay(self) -> None: ...
+
+
+class Rerun:
+    """A recording that calls the function again: for devices that record nothing, and for tests."""
+
+    def __init__(self, run: Callable[[], None], generator: torch.Generator | None):
+        self.replay = run
+
+
+class CudaGraph:
+    """A recorded graph of kernels. The function runs twice before, so that what is made at first use is there."""
+
+    def __init__(self, run: Callable[[], None], generator: torch.Generator | None):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        if generator is not None:
+            self.graph.register_generator_state(generator)
+        with torch.cuda.graph(self.graph):
+            run()
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+@record(frozen=True)
+class Plan:
+    """What a decoder is made for: rows of the batch, room for positions and for new tokens, how a token is drawn (temperature, top_k, top_p), the
+    tokens that end a row, whether draws have a seed, whether the step is compiled."""
+
+    batch: int
+    room: int
+    new: int
+    draw: tuple[float, int | None, float | None] = (0.0, None, None)
+    eos: tuple[int, ...] = ()
+    seeded: bool = False
+    compiled: bool = False
+
+
+class Decoder:
+    """A model's step with its buffers, for one plan. `begin` loads what lies behind the prompts, `step` makes a token."""
+
+    def __init__(self, model: ArchModule, plan: Plan, recording: Callable[..., Recording]):
+        self.plan = plan
+        self.step_form = sibling(model, "step", in_place=True)
+        self.weights = places(model)
+        root, stages = staged(self.step_form, fuse if plan.batch <= FEW else lambda graph, module: None)
+        if plan.compiled:
+            for stage in stages:
+                stage.compile(fullgraph=True, dynamic=False)
+        self.run = root.eval()
+        device = device_of(model)
+        streamed = self.step_form.__dict__["_streamed"]
+        self.state: State = self.step_form.init_state(plan.batch, **({"length": plan.room} if streamed.has_length else {}))
+        self.tokens = torch.zeros(plan.batch, dtype=torch.int64, device=device)
+        self.ended = torch.zeros(plan.batch, dtype=torch.bool, device=device)
+        self.ends = torch.tensor(plan.eos, dtype=torch.int64, device=device)
+        self.history = torch.zeros(plan.batch, plan.new, dtype=torch.int64, device=device)
+        self.count = torch.zeros(1, dtype=torch.int64, device=device)
+        self.generator = torch.Generator(device) if plan.seeded else None
+        kept = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        with torch.no_grad():
+            self.recording = recording(self._once, self.generator)
+        if kept is not None:
+            torch.cuda.set_rng_state(kept, device)
+
+    def _once(self) -> None:
+        """A token more: all of it on the device."""
+        y, new = self.run(self.tokens[:, None], self.state)
+        y = y[0] if isinstance(y, tuple) else y
+        self._keep(new)
+        self._take(drawn(y[:, -1].float(), self.generator, *self.plan.draw))
+
+    def _keep(self, new: State) -> None:
+        """What the step gives anew, into the buffers: first all that reads one of them, then all writing."""
+        held = {x.untyped_storage()._cdata for x in self.state.values()}
+        pairs = [(self.state[a], x) for a, x in new.items() if x is not self.state[a]]
+        sources = [x.clone() if x.untyped_storage()._cdata in held else x for _, x in pairs]
+        for (kept, _), x in zip(pairs, sources):
+            kept.copy_(x)
+
+    def _take(self, tokens: Tensor) -> None:
+        if self.plan.eos:
+            tokens = torch.where(self.ended, self.ends[0], tokens)
+            self.ended.logical_or_(torch.isin(tokens, self.ends))
+        self.tokens.copy_(tokens)
+        self.history.index_copy_(1, self.count, tokens[:, None])
+        self.count.add_(1)
+
+    @torch.no_grad()
+    def begin(self, state: State, logits: Tensor, seed: int | None) -> None:
+        """Loads the state behind the prompts and draws their first token from its logits [batch, vocab]."""
+        for address, x in state.items():
+            self.state[address].copy_(x)
+        self.ended.zero_()
+        self.count.zero_()
+        if self.generator is not None and seed is not None:
+            self.generator.manual_seed(seed)
+        self._take(drawn(logits, self.generator, *self.plan.draw))
+
+    @torch.no_grad()
+    def generate(self, new: int) -> Tensor:
+        """The tokens from the one of `begin` on, [batch, n], n at most `new`, fewer where all rows end before."""
+        flag, told = self._flag()
+        for i in range(1, new):
+            if self.plan.eos and i % EVERY == 0:
+                if told() and bool(flag):
+                    break
+                flag, told = self._flag()
+            self.recording.replay()
+        return cut(self.history[:, :new], self.plan.eos).clone()
+
+    @torch.no_grad()
+    def stream(self, new: int) -> Iterator[Tensor]:
+        """The same tokens, [batch] at a time."""
+        yield self.tokens.clone()
+        for _ in range(1, new):
+            if self.plan.eos and bool(self.ended.all()):
+                return
+            self.recording.replay()
+            yield self.tokens.clone()
+
+    def _flag(self) -> tuple[Tensor, Callable[[], bool]]:
+        """Whether all rows have ended, on its way to the host, and whether it has arrived."""
+        if self.ended.device.type != "cuda":
+            return self.ended.all(), lambda: True
+        flag = torch.empty((), dtype=torch.bool, pin_memory=True)
+        flag.copy_(self.ended.all(), non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        return flag, event.query
+
+
+def cut(tokens: Tensor, eos: tuple[int, ...]) -> Tensor:
+    """[batch, n] up to the column in which the last row ends."""
+    if not eos:
+        return tokens
+    running = (~torch.isin(tokens, tokens.new_tensor(eos)).cumsum(1).gt(0)).any(0)
+    return tokens[:, :int(running.sum()) + 1]
+
+
+def places(model: torch.nn.Module) -> tuple[int, ...]:
+    """Where the weights lie: a recording reads them there."""
+    return tuple(t.data_ptr() for t in (*model.parameters(), *model.buffers()))

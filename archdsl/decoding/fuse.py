@@ -1,0 +1,145 @@
+"""What a step of few rows computes together: linear maps of one input, with the norm in front and the activation, gate or residual behind.
+
+Reading the weights is what such a step costs, so all that stands between two readings is done along with one of them.
+"""
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from archdsl.decoding import ops as _ops  # noqa: F401  (registers the torch ops)
+
+MOST = 3
+"""Linear maps of one launch."""
+
+
+def fuse(graph: fx.Graph, module: nn.Module) -> None:
+    """Rewrites a graph in place. The result of every node that stays is what it was, but for the roundings between the joined ones."""
+    _gated(graph, module)
+    _together(graph, module)
+    _residual(graph)
+    graph.eliminate_dead_code(_stays)
+
+
+def _stays(node: fx.Node) -> bool:
+    """Whether a node is there for more than its result."""
+    return node.op in ("placeholder", "output", "call_module") or str(node.target).rpartition(".")[0].endswith("decode_attention") or (
+        node.op == "call_method" and str(node.target).endswith("_"))
+
+
+def _call(graph: fx.Graph, name: str, *args: Any) -> fx.Node:
+    return graph.call_function(getattr(torch.ops.archdsl, name).default, args)
+
+
+def _linear(node: Any) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
+    """(x, weight, bias) of a linear map whose weight is a parameter."""
+    if not isinstance(node, fx.Node) or node.target is not F.linear:
+        return None
+    x, weight, *rest = node.args
+    bias = rest[0] if rest else node.kwargs.get("bias")
+    return (x, weight, bias) if isinstance(weight, fx.Node) and weight.op == "get_attr" else None  # type: ignore[return-value]
+
+
+def _norm(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
+    """(what is normed, weight, eps) of an RMSNorm over one axis."""
+    if x.target is not F.rms_norm:
+        return None
+    given: dict[str, Any] = dict(zip(("input", "normalized_shape", "weight", "eps"), x.args)) | dict(x.kwargs)
+    weight, eps = given.get("weight"), given.get("eps")
+    return (given["input"], weight, float(eps)) if weight is not None and eps is not None and len(given["normalized_shape"]) == 1 else None
+
+
+def _act(node: Any) -> tuple[str, fx.Node] | None:
+    """(name, operand) of an activation that the ops know."""
+    if not isinstance(node, fx.Node) or node.op != "call_function" or not node.args:
+        return None
+    approximate = node.kwargs.get("approximate", "none")
+    named = {F.silu: "silu", F.relu: "relu", torch.relu: "relu", F.gelu: "gelu" if approximate == "none" else "gelu_tanh"}.get(node.target)
+    return (named, node.args[0]) if named else None  # type: ignore[return-value]
+
+
+def _source(x: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
+    """What stands in front of the norm of x: (input, weight of the norm, eps); x itself without one."""
+    return _norm(x) or (x, None, 0.0)
+
+
+def _count(module: nn.Module, weight: fx.Node) -> int:
+    """The rows of a weight: the same in all instances of a class."""
+    scope, _, name = str(weight.target).rpartition(".")
+    return getattr(module.get_submodule(scope), name).shape[0]
+
+
+def _gated(graph: fx.Graph, module: nn.Module) -> None:
+    """act(x W₁ᵀ) ⊙ x W₂ᵀ."""
+    for node in list(graph.nodes):
+        if node.target is not operator.mul or len(node.args) != 2:
+            continue
+        for first, second in (node.args, node.args[::-1]):
+            act, up = _act(first), _linear(second)
+            gate = act and _linear(act[1])
+            if not (act and gate and up) or gate[0] is not up[0] or any(len(n.users) != 1 for n in (first, act[1], second)):
+                continue
+            if _count(module, gate[1]) != _count(module, up[1]):
+                continue
+            x, norm, eps = _source(up[0])
+            with graph.inserting_before(node):
+                made = _call(graph, "decode_gated", x, [gate[1], up[1]], [gate[2], up[2]], norm, eps, act[0])
+            node.replace_all_uses_with(made)
+            break
+    graph.eliminate_dead_code(_stays)
+
+
+def _together(graph: fx.Graph, module: nn.Module) -> None:
+    """Linear maps of one x, at the place of the first: what they read is there. A lone one behind a norm takes the norm with it."""
+    groups: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+    order = {n: i for i, n in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        found = _linear(node)
+        if found:
+            groups[found[0]].append(node)
+    for x, members in groups.items():
+        source, norm, eps = _source(x)
+        for i in range(0, len(members), MOST):
+            part = members[i:i + MOST]
+            maps = [m for m in map(_linear, part) if m is not None]
+            if len(part) == 1 and norm is None:
+                continue
+            for _, weight, bias in maps:  # weights are read where the first of them is
+                for read in (weight, bias):
+                    if read is not None and order[read] > order[part[0]]:
+                        part[0].prepend(read)
+            with graph.inserting_before(part[0]):
+                whole = _call(graph, "decode_linears", source, [m[1] for m in maps], [m[2] for m in maps], norm, eps, "identity", None)
+                at = 0
+                for node, (_, weight, _bias) in zip(part, maps):
+                    count = _count(module, weight)
+                    node.replace_all_uses_with(whole if len(part) == 1 else graph.call_method("narrow", (whole, -1, at, count)))
+                    at += count
+    graph.eliminate_dead_code(_stays)
+
+
+def _residual(graph: fx.Graph) -> None:
+    """y + x Wᵀ of one shape, where the product has no other use."""
+    for node in list(graph.nodes):
+        if node.target is not operator.add or len(node.args) != 2:
+            continue
+        for rest, product in (node.args, node.args[::-1]):
+            found = _linear(product)
+            if found is None or not isinstance(rest, fx.Node) or len(product.users) != 1 or not _alike(rest, node):
+                continue
+            with graph.inserting_before(node):
+                made = _call(graph, "decode_linears", found[0], [found[1]], [found[2]], None, 0.0, "identity", rest)
+            made.meta.update(node.meta)
+            node.replace_all_uses_with(made)
+            break
+    graph.eliminate_dead_code(_stays)
+
+
+def _alike(a: fx.Node, b: fx.Node) -> bool:
+    """Whether two values are known to have one shape and type."""
+    return a.meta.get("type") is not None and a.meta.get("type") == b.meta.get("type")

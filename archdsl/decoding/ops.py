@@ -1,0 +1,113 @@
+"""Torch ops of a decoding step: attention that writes into its cache, linear maps of a few rows with what stands around them.
+
+Each is a kernel on a card that takes its operands, and plain torch everywhere else; `kernels()` false keeps to plain torch.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from archdsl.graph import Mask
+from archdsl.kernels.bindings import interpreted
+from archdsl.ops.caches import attend_kept
+from archdsl.ops.masks import CAUSAL, simplified
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x, "silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
+
+
+def kernels(x: Tensor) -> bool:
+    """Whether Triton's kernels can run where x lies."""
+    return (x.device.type == "cuda" or interpreted()) and _triton()
+
+
+@cache
+def _triton() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("triton") is not None
+
+
+# ---------------------------------------------------------------- attention
+@torch.library.custom_op("archdsl::decode_attention", mutates_args=("keys", "values"))
+def decode_attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, position: Tensor, start: Tensor | None, sink: Tensor | None,
+                     scale: float | None, cap: float | None, window: int) -> Tensor:
+    """`attention_extend` of one position under `causal`, with `window` > 0 under `causal & window(window)`, that writes k and v into the caches."""
+    if kernels(q):
+        from archdsl.kernels import decode_attention as kernel
+
+        if kernel.fits(q, keys, values) is None:
+            return kernel.attend(q, k, v, keys, values, position, start, sink, q.shape[-1] ** -0.5 if scale is None else scale, cap, window)
+    mask = Mask("and", (CAUSAL, Mask("window", (window,)))) if window else CAUSAL
+    write(keys, k, position)
+    write(values, v, position)
+    return attend_kept(q, keys, values, position, start, None, sink, mask=mask, scale=scale, cap=cap).contiguous()
+
+
+@decode_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> Tensor:
+    return q.new_empty(*q.shape[:-1], values.shape[-1])
+
+
+def write(kept: Tensor, new: Tensor, position: Tensor) -> Tensor:
+    """Puts what is new into its place, and gives what is kept."""
+    return kept.index_copy_(-2, position.view(1), new.to(kept.dtype))
+
+
+def window_of(mask: Mask) -> int | None:
+    """The window of a mask that is causal, 0 for none; None for any other mask."""
+    mask = simplified(mask)
+    if mask == CAUSAL:
+        return 0
+    parts = {a.kind: a for a in mask.args if isinstance(a, Mask)} if mask.kind == "and" and len(mask.args) == 2 else {}
+    reach = parts["window"].args[0] if set(parts) == {"causal", "window"} else None
+    return reach if isinstance(reach, int) else None
+
+
+# ---------------------------------------------------------------- linear maps
+@torch.library.custom_op("archdsl::decode_linears", mutates_args=())
+def decode_linears(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], norm: Tensor | None, eps: float, act: str,
+                   residual: Tensor | None) -> Tensor:
+    """act(norm(x) Wᵀ + b) + residual, the results of several weights behind each other. `norm`: the weight of an RMSNorm in front."""
+    if kernels(x):
+        from archdsl.kernels import gemv
+
+        if gemv.fits(x, weights) is None:
+            return gemv.linears(x, weights, biases, norm, eps, act, residual)
+    x = _normed(x, norm, eps)
+    y = ACTIVATIONS[act](torch.cat([F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)], -1))
+    return y if residual is None else y + residual
+
+
+@decode_linears.register_fake
+def _(x: Tensor, weights: list[Tensor], *rest: Any) -> Tensor:
+    return x.new_empty(*x.shape[:-1], sum(w.shape[0] for w in weights))
+
+
+@torch.library.custom_op("archdsl::decode_gated", mutates_args=())
+def decode_gated(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], norm: Tensor | None, eps: float, act: str) -> Tensor:
+    """act(norm(x) W₁ᵀ + b₁) ⊙ (norm(x) W₂ᵀ + b₂)."""
+    if kernels(x):
+        from archdsl.kernels import gemv
+
+        if gemv.fits(x, weights) is None:
+            return gemv.gated(x, weights, biases, norm, eps, act)
+    x = _normed(x, norm, eps)
+    gate, up = (F.linear(x, w, b) for w, b in zip(weights, biases, strict=True))
+    return ACTIVATIONS[act](gate) * up
+
+
+@decode_gated.register_fake
+def _(x: Tensor, weights: list[Tensor], *rest: Any) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weights[0].shape[0])
+
+
+def _normed(x: Tensor, norm: Tensor | None, eps: float) -> Tensor:
+    return x if norm is None else F.rms_norm(x, (x.shape[-1],), norm, eps)
+
+

@@ -1,0 +1,153 @@
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false
+"""Attention of one new position to a cache that it is written into: split along the cache, so that a batch of one fills a card.
+
+q [B, h, 1, w], k [B, g, 1, w], v [B, g, 1, e], keys [B, g, P, w], values [B, g, P, e] in bf16, f16 or f32, with any strides but along the rows of
+the caches; `position`, a scalar tensor: the places of the cache below it hold earlier positions, and k and v go into that place; `start` [B]: the
+first place of each row. The h / g query heads that share keys read them together. Each program attends to one stretch of a row's cache and keeps the
+maximum of its scores, the sum of the weights and the weighted values in float32; a second kernel joins the stretches. How long they are is read on
+the device, so that a launch recorded once serves every position.
+
+Source of splitting along the keys: Dao, Haziza, Massa, Sizov, "Flash-Decoding for long-context inference", 2023.
+"""
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from archdsl.kernels.bindings import interpreted
+
+MULTIPROCESSORS = 132
+BLOCK, WARPS = 64, 4
+"""Places of the cache that one program looks at together; 32 where keys and values of a place fill more than KILOBYTE."""
+KILOBYTE = 1024
+WIDEST = 256
+
+
+def fits(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> str | None:
+    """Why these tensors cannot be taken, or None."""
+    if keys.dtype != values.dtype or keys.dtype not in (torch.bfloat16, torch.float16, torch.float32) or q.dtype != keys.dtype:
+        return f"it takes queries and caches in bf16, f16 or f32 alike, not {q.dtype} and {keys.dtype}"
+    if max(q.shape[-1], values.shape[-1]) > WIDEST:
+        return f"its heads are up to {WIDEST} wide, not {max(q.shape[-1], values.shape[-1])}"
+    if q.dim() != 4:
+        return "it takes [B, heads, 1, width]"
+    return None
+
+
+@triton.jit
+def _tanh(x):
+    return 2 / (1 + tl.exp(-2 * x)) - 1
+
+
+@triton.jit
+def _scored(s, scale, cap, CAPPED: tl.constexpr):
+    s = s * scale
+    if CAPPED:
+        s = cap * _tanh(s / cap)
+    return s
+
+
+@triton.jit
+def _attend_stretch(q_at, k_at, v_at, keys_at, values_at, position_at, start_at, partial_at, sums_at, scale, cap, splits, group, width, out_width,
+                    q_b, q_h, q_w, k_b, k_h, k_w, v_b, v_h, v_w, keys_b, keys_h, keys_p, values_b, values_h, values_p,
+                    HEADS: tl.constexpr, STARTS: tl.constexpr, CAPPED: tl.constexpr, WINDOW: tl.constexpr,
+                    H: tl.constexpr, W: tl.constexpr, E: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr):
+    row, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    position = tl.load(position_at)
+    first = tl.full((), 0, tl.int64)
+    if STARTS:
+        first = tl.load(start_at + row)
+    if WINDOW > 0:
+        first = tl.maximum(first, position - (WINDOW - 1))
+    each = tl.cdiv(tl.cdiv(position - first, splits), P) * P
+    low = first + split * each
+    high = tl.minimum(low + each, position)
+
+    h, w, e, p = tl.arange(0, H), tl.arange(0, W), tl.arange(0, E), tl.arange(0, P)
+    heads_in, w_in, e_in = h < group, w < width, e < out_width
+    q = tl.load(q_at + row * q_b + (head * group + h[:, None]) * q_h + w[None, :] * q_w, mask=heads_in[:, None] & w_in[None, :], other=0.0)
+    if WIDE:
+        q = q.to(tl.float32)
+    most = tl.full((H,), float("-inf"), tl.float32)
+    total = tl.zeros((H,), tl.float32)
+    sums = tl.zeros((H, E), tl.float32)
+    keys_at += row * keys_b + head * keys_h
+    values_at += row * values_b + head * values_h
+    for at in tl.range(low, high, P):
+        there = at + p
+        within = there < high
+        k = tl.load(keys_at + there[None, :] * keys_p + w[:, None], mask=within[None, :] & w_in[:, None], other=0.0)
+        v = tl.load(values_at + there[:, None] * values_p + e[None, :], mask=within[:, None] & e_in[None, :], other=0.0)
+        if WIDE:
+            k, v = k.to(tl.float32), v.to(tl.float32)
+        s = _scored(tl.dot(q, k, input_precision=PRECISION), scale, cap, CAPPED)
+        s = tl.where(within[None, :], s, float("-inf"))
+        now = tl.maximum(most, tl.max(s, 1))
+        weights = tl.exp(s - now[:, None])
+        faded = tl.exp(most - now)
+        total = total * faded + tl.sum(weights, 1)
+        sums = sums * faded[:, None] + tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
+        most = now
+    if split == 0:  # the new position: into the cache, where no program of this launch reads it, and attended to
+        k_new = tl.load(k_at + row * k_b + head * k_h + w * k_w, mask=w_in, other=0.0)
+        v_new = tl.load(v_at + row * v_b + head * v_h + e * v_w, mask=e_in, other=0.0)
+        tl.store(keys_at + position * keys_p + w, k_new, mask=w_in)
+        tl.store(values_at + position * values_p + e, v_new, mask=e_in)
+        s = _scored(tl.sum(q.to(tl.float32) * k_new[None, :].to(tl.float32), 1), scale, cap, CAPPED)
+        now = tl.maximum(most, s)
+        weight = tl.exp(s - now)
+        faded = tl.exp(most - now)
+        total = total * faded + weight
+        sums = sums * faded[:, None] + weight[:, None] * v_new[None, :].to(tl.float32)
+        most = now
+    out = ((row * HEADS + head * group + h) * splits + split)
+    tl.store(sums_at + out * 2, most, mask=heads_in)
+    tl.store(sums_at + out * 2 + 1, total, mask=heads_in)
+    tl.store(partial_at + out[:, None] * out_width + e[None, :], sums, mask=heads_in[:, None] & e_in[None, :])
+
+
+@triton.jit
+def _join(partial_at, sums_at, sink_at, y_at, splits, out_width, HEADS: tl.constexpr, SINKS: tl.constexpr, S: tl.constexpr, E: tl.constexpr):
+    out = tl.program_id(0).to(tl.int64)
+    s, e = tl.arange(0, S), tl.arange(0, E)
+    there, e_in = s < splits, e < out_width
+    most = tl.load(sums_at + (out * splits + s) * 2, mask=there, other=float("-inf"))
+    total = tl.load(sums_at + (out * splits + s) * 2 + 1, mask=there, other=0.0)
+    top = tl.max(most, 0)
+    extra = 0.0
+    if SINKS:
+        sink = tl.load(sink_at + out % HEADS).to(tl.float32)
+        top = tl.maximum(top, sink)
+        extra = tl.exp(sink - top)
+    share = tl.exp(most - top)  # 0 for a stretch without places
+    parts = tl.load(partial_at + (out * splits + s[:, None]) * out_width + e[None, :], mask=there[:, None] & e_in[None, :], other=0.0)
+    y = tl.sum(parts * share[:, None], 0) / (tl.sum(total * share, 0) + extra)
+    tl.store(y_at + out * out_width + e, y.to(y_at.dtype.element_ty), mask=e_in)
+
+
+def stretches(batch: int, groups: int, room: int) -> int:
+    """Into how many stretches the cache of a row is split: enough programs for four on each multiprocessor, none for less than a block."""
+    return max(1, min(4 * MULTIPROCESSORS // (batch * groups), triton.cdiv(room, BLOCK), 128))
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, position: torch.Tensor,
+           start: torch.Tensor | None, sink: torch.Tensor | None, scale: float, cap: float | None, window: int) -> torch.Tensor:
+    """[B, h, 1, e]; k and v are written into the caches. `window`: how many positions a query reaches, itself included; 0: all."""
+    (B, heads, _, width), groups, out_width = q.shape, keys.shape[1], values.shape[-1]
+    splits = stretches(B, groups, min(keys.shape[2], window or keys.shape[2]))
+    partial = torch.empty(B, heads, splits, out_width, dtype=torch.float32, device=q.device)
+    sums = torch.empty(B, heads, splits, 2, dtype=torch.float32, device=q.device)
+    y = torch.empty(B, heads, 1, out_width, dtype=q.dtype, device=q.device)
+    group, W, E = heads // groups, max(16, triton.next_power_of_2(width)), max(16, triton.next_power_of_2(out_width))
+    wide = (W + E) * q.element_size() > KILOBYTE
+    _attend_stretch[(B, groups, splits)](
+        q, k, v, keys, values, position, start, partial, sums, scale, cap or 0.0, splits, group, width, out_width,
+        q.stride(0), q.stride(1), q.stride(3), k.stride(0), k.stride(1), k.stride(3), v.stride(0), v.stride(1), v.stride(3),
+        keys.stride(0), keys.stride(1), keys.stride(2), values.stride(0), values.stride(1), values.stride(2),
+        HEADS=heads, STARTS=start is not None, CAPPED=cap is not None, WINDOW=window, H=max(16, triton.next_power_of_2(group)),
+        W=W, E=E, P=BLOCK // 2 if wide else BLOCK, PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
+        WIDE=interpreted(), num_warps=WARPS, num_stages=2 if wide else 3)
+    _join[(B * heads,)](partial, sums, sink, y, splits, out_width, HEADS=heads, SINKS=sink is not None, S=triton.next_power_of_2(splits), E=E,
+                        num_warps=4)
+    return y

@@ -1,0 +1,150 @@
+"""Decoding by a recorded step: the tokens of a step that is not recorded, for every kind of state; what is kept, and what is refused."""
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.decoding import kept
+from archdsl.decoding.decoder import Decoder, Plan, Rerun, cut
+from archdsl.lower.forms import sibling
+
+SPECS = ("llama", "gpt_oss", "gemma2", "gla", "mamba2", "jamba", "deepseek_v2", "rwkv4", "mixtral", "hyena", "bloom")
+"""Caches, windows, sinks and caps, memories of three kinds, hybrids, latents, experts, a state that holds inputs, a bias by distance."""
+F64 = torch.float64
+
+
+@pytest.fixture(autouse=True)
+def recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this device, a recording is the function itself."""
+    monkeypatch.setitem(kept.RECORDINGS, "cpu", Rerun)
+
+
+def model(name: str, **knobs: Any) -> Any:
+    spec = archdsl.load(f"specs/language/{name}.arch")
+    made = spec.build("tiny", dtype=F64, **knobs).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in made.parameters():
+            if p.is_floating_point():
+                p.add_(0.2 * torch.randn(p.shape, generator=generator, dtype=F64))
+    return made
+
+
+@pytest.fixture(scope="module")
+def llama() -> Any:
+    return model("llama")
+
+
+def prompts(batch: int, length: int = 5) -> torch.Tensor:
+    return torch.randint(0, 40, (batch, length), generator=torch.Generator().manual_seed(batch))
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+@pytest.mark.parametrize("name", SPECS)
+def test_tokens(name: str, batch: int):
+    """With few rows, whose linear maps are computed together, and with more."""
+    made = model(name)
+    expected = archdsl.generate(made, prompts(batch), 9, recorded=False)
+    assert torch.equal(archdsl.generate(made, prompts(batch), 9, recorded=True), expected)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_oss", "gla", "jamba", "deepseek_v2"])
+def test_logits_and_state(name: str):
+    """The step in place gives the logits and leaves the state of the functional one, position by position."""
+    made, x = model(name), prompts(3, 12)
+    step = sibling(made, "step")
+    has_length = {"length": 16} if step.__dict__["_streamed"].has_length else {}
+    state = step.init_state(3, **has_length)
+    decoder = Decoder(made, Plan(3, 16, 64), Rerun)
+    decoder._keep(state)
+    with torch.no_grad():
+        for t in range(x.shape[1]):
+            expected, state = step(x[:, t:t + 1], state)
+            got, new = decoder.run(x[:, t:t + 1], decoder.state)
+            decoder._keep(new)
+            first = [y[0] if isinstance(y, tuple) else y for y in (got, expected)]
+            assert (first[0] - first[1]).abs().max() <= 1e-12 * first[1].abs().max()
+            for address, held in state.items():
+                assert torch.allclose(decoder.state[address], held, rtol=1e-11, atol=1e-13), (t, address)
+
+
+def test_caches_stay_where_they_are(llama: Any):
+    """No cache is copied: a step writes one place of each."""
+    decoder = Decoder(llama, Plan(2, 16, 64), Rerun)
+    assert not [n for n in decoder.run.stage_0.graph.nodes if "index_copy" in str(n.target)]  # pyright: ignore
+    where = {a: x.data_ptr() for a, x in decoder.state.items()}
+    before = {a: x.clone() for a, x in decoder.state.items()}
+    with torch.no_grad():
+        _, new = decoder.run(torch.tensor([[1], [2]]), decoder.state)
+    for address, x in new.items():
+        if address.endswith(("keys", "values")):
+            assert x.data_ptr() == where[address]
+            changed = (x != before[address]).any(-1).flatten(0, 1).any(0)
+            assert changed.tolist() == [True] + [False] * 15
+
+
+def test_draws_follow_the_seed(llama: Any):
+    each: tuple[dict[str, Any], ...] = ({"temperature": 0.8}, {"temperature": 1.3, "top_k": 5}, {"temperature": 1.0, "top_p": 0.7})
+    for settings in each:
+        expected = archdsl.generate(llama, prompts(3), 12, seed=4, recorded=False, **settings)
+        for _ in range(2):  # the second call begins with the same seed
+            assert torch.equal(archdsl.generate(llama, prompts(3), 12, seed=4, recorded=True, **settings), expected)
+
+
+@pytest.mark.parametrize("new", [3, 20])
+def test_ends(llama: Any, new: int):
+    free = archdsl.generate(llama, prompts(3), 20, recorded=False)
+    eos = sorted({int(free[i, 7 + i]) for i in range(3)})
+    expected = archdsl.generate(llama, prompts(3), new, eos=eos, recorded=False)
+    assert torch.equal(archdsl.generate(llama, prompts(3), new, eos=eos, recorded=True), expected)
+    streamed = torch.stack(list(archdsl.generate_stream(llama, prompts(3), new, eos=eos, recorded=True)), 1)
+    assert torch.equal(streamed, expected[:, 5:])
+    rows = [archdsl.generate(llama, [[1, 2, 3], [4], [5, 6]], new, eos=eos, recorded=r) for r in (False, True)]
+    assert [r.tolist() for r in rows[0]] == [r.tolist() for r in rows[1]]
+
+
+def test_cut():
+    tokens = torch.tensor([[1, 9, 9, 9], [1, 2, 9, 9]])
+    assert cut(tokens, (9,)).shape[1] == 3 and cut(tokens, (2,)).shape[1] == 4 and cut(tokens, ()).shape[1] == 4
+
+
+def test_decoders_are_kept_and_follow_the_weights():
+    made = model("llama")
+    archdsl.generate(made, prompts(2), 6)
+    first = list(made.__dict__["_decoders"].values())
+    archdsl.generate(made, prompts(2, 9), 8)  # within the same room
+    assert list(made.__dict__["_decoders"].values()) == first
+    with torch.no_grad():
+        made.head.weight.mul_(-1)  # in place: what was recorded reads it
+    assert torch.equal(archdsl.generate(made, prompts(2), 6), archdsl.generate(made, prompts(2), 6, recorded=False))
+    assert list(made.__dict__["_decoders"].values()) == first
+    made.head.weight = torch.nn.Parameter(torch.randn_like(made.head.weight))  # elsewhere: recorded again
+    assert torch.equal(archdsl.generate(made, prompts(2), 6), archdsl.generate(made, prompts(2), 6, recorded=False))
+    assert list(made.__dict__["_decoders"].values()) != first
+    for batch in (3, 4, 5):
+        archdsl.generate(made, prompts(batch), 6)
+    assert len(made.__dict__["_decoders"]) == kept.KEPT
+
+
+def test_what_cannot_be_recorded_is_said(llama: Any, monkeypatch: pytest.MonkeyPatch):
+    def refuse(run: Any, generator: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setitem(kept.RECORDINGS, "cpu", refuse)
+    expected = archdsl.generate(llama, prompts(7), 4, recorded=False)
+    with pytest.warns(UserWarning, match="cannot be recorded, so it runs op by op: RuntimeError: operation not permitted"):
+        assert torch.equal(archdsl.generate(llama, prompts(7), 4), expected)
+    with warnings.catch_warnings():  # once
+        warnings.simplefilter("error")
+        archdsl.generate(llama, prompts(7), 4)
+    with pytest.raises(RuntimeError, match="cannot be recorded: RuntimeError: operation not permitted"):
+        archdsl.generate(llama, prompts(7), 4, recorded=True)
+    monkeypatch.delitem(kept.RECORDINGS, "cpu")
+    with pytest.raises(RuntimeError, match="steps are recorded on cuda, and this model lies on cpu"):
+        archdsl.generate(llama, prompts(7), 4, recorded=True)
+    with pytest.raises(ValueError, match="beams"):
+        archdsl.generate(llama, prompts(2), 4, beams=2, recorded=True)
