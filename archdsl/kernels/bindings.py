@@ -33,6 +33,7 @@ from archdsl.records import field, record
 REFERENCE = "reference"
 FAMILIES: tuple[str, ...] = (
     "gated",
+    "linear",
 )
 """The modules of `archdsl.kernels` that declare kernels, in the order of preference. None of them imports torch or triton."""
 Types = Mapping[str, TensorType | None]

@@ -1,0 +1,270 @@
+"""Kernels of `linear_attention` and of `ssd`: one family, whose memory fades by one number for each head and position (`scalar_decay.py`)."""
+# pyright: reportCallIssue=false, reportArgumentType=false
+# (a kernel's operands are tensors of its own language, and its launch takes more than its signature)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from archdsl.kernels.bindings import Types, fixed, kernel
+from archdsl.lazy import torch
+from archdsl.records import record
+
+WIDEST = 512
+"""Numbers of a key or a value of one head. `_one` holds a whole key of the memory."""
+CHUNK = 64
+"""Positions whose mutual influence is one product of matrices."""
+
+
+class Tile(NamedTuple):
+    """Numbers of keys and values that one program holds, its warps, and how many loads are under way."""
+
+    keys: int
+    values: int
+    warps: int
+    stages: int
+
+
+TILES: dict[str, dict[str, Tile]] = {
+    "sm_90": {"states": Tile(64, 64, 4, 3), "outputs": Tile(64, 128, 4, 3), "queries": Tile(64, 64, 8, 2), "values": Tile(64, 64, 4, 3)},
+}
+"""Of 16-bit operands, pinned by card: nothing is tried out at run time. A card without an entry has those of the first."""
+WIDE_TILES = {"states": Tile(32, 32, 4, 2), "outputs": Tile(32, 64, 4, 2), "queries": Tile(32, 32, 4, 2), "values": Tile(32, 32, 4, 2)}
+"""Of float32 operands, and of float16 ones, whose memories are float32."""
+WIDE_CHUNK = 32
+
+
+@record(slots=False)
+class Heads:
+    """One call: q and k [B, groups, T, K], v [B, H, T, V], the last axis without gaps; g, w [B, H, T], skip [H], memory [B, H, K, V] in float32, or
+    [B, H, V, K] where it is `turned`; None for what is absent."""
+
+    q: Any
+    k: Any
+    v: Any
+    g: Any
+    w: Any
+    skip: Any
+    memory: Any
+    turned: bool
+    scale: float
+
+    def __post_init__(self) -> None:
+        self.q, self.k, self.v = (x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous() for x in (self.q, self.k, self.v))
+        self.memory = None if self.memory is None else self.memory.contiguous()
+        self.batch, self.heads, self.length, self.wide = self.v.shape
+        self.deep, self.each = self.q.shape[-1], self.heads // self.q.shape[1]
+        half = self.v.dtype == torch.bfloat16
+        self.chunk = min(CHUNK if half else WIDE_CHUNK, max(16, _power(self.length)))
+        self.tiles = next(iter(TILES.values())) if half else WIDE_TILES
+        self.chunks = -(-self.length // self.chunk)
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """What a kernel is compiled for."""
+        tile = self.tiles[name]
+        wide = self.v.dtype == torch.float32
+        return {"K": self.deep, "V": self.wide, "BT": self.chunk, "BK": min(tile.keys, max(16, _power(self.deep))),
+                "BV": min(tile.values, max(16, _power(self.wide))), "HAS_G": self.g is not None, "HAS_W": self.w is not None, "WIDE": wide,
+                "PRECISION": "tf32x3" if wide else "tf32", "num_warps": tile.warps, "num_stages": tile.stages}
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.length, self.heads, self.each, self.chunks
+
+    @property
+    def gates(self) -> tuple[int, ...]:
+        """The strides of g and w."""
+        return (*_strides(self.g, 3), *_strides(self.w, 3))
+
+    def memories(self, x: Any, y: Any, first: Any, back: bool) -> tuple[Any, Any]:
+        """The memories in front of all chunks, or the gradients of those behind them (`back`), and what is left at the other end."""
+        from archdsl.kernels.scalar_decay import _states
+
+        dtype = torch.bfloat16 if self.v.dtype == torch.bfloat16 else torch.float32
+        kept = torch.empty(self.batch, self.heads, self.chunks, self.deep, self.wide, dtype=dtype, device=x.device)
+        axes = (self.wide, self.deep) if self.turned else (self.deep, self.wide)
+        last = torch.empty(self.batch, self.heads, *axes, dtype=torch.float32, device=x.device)
+        s = self.settings("states")
+        s["HAS_W"] = s["HAS_W"] and not back  # a gradient behind a chunk knows nothing of what the chunk writes
+        grid = (self.batch * self.heads, -(-self.deep // s["BK"]), -(-self.wide // s["BV"]))
+        _states[grid](x, y, self.g, self.w, first, kept, last, self.scale, *self.sizes, *_strides(x, 3), *_strides(y, 3), *self.gates,
+                      BACK=back, TURNED=self.turned, HAS_FIRST=first is not None, **s)
+        return kept, last
+
+    def forward(self, out: Any) -> Any:
+        """Fills out, [B, H, T, V]; gives the new memory."""
+        from archdsl.kernels.scalar_decay import _outputs
+
+        states, last = self.memories(self.k, self.v, self.memory, False)
+        s = self.settings("outputs")
+        grid = (self.batch * self.heads, self.chunks, -(-self.wide // s["BV"]))
+        _outputs[grid](self.q, self.k, self.v, self.g, self.w, self.skip, states, out, self.scale, *self.sizes, *_strides(self.q, 3),
+                       *_strides(self.k, 3), *_strides(self.v, 3), *self.gates, *_strides(out, 3), HAS_SKIP=self.skip is not None, **s)
+        return last
+
+    def backward(self, dy: Any, later: Any, dq: Any, dk: Any, dv: Any) -> tuple[Any, Any, Any, Any]:
+        """Fills the gradients, of the shapes of q, k, v and with a last axis without gaps, from that of y and of the new memory (None: zeros). Gives
+        those of g, of w (of what is multiplied with it), of skip at each position, and of the memory; None where there is nothing."""
+        from archdsl.kernels.scalar_decay import _queries_back, _values_back
+
+        dy = dy if dy.stride(-1) == 1 or dy.shape[-1] == 1 else dy.contiguous()
+        states, _ = self.memories(self.k, self.v, self.memory, False)
+        grads, first = self.memories(self.q, dy, None if later is None else later.contiguous(), True)
+        s, parts = self.settings("queries"), self._parts()
+        blocks = -(-self.deep // s["BK"])
+        dg = None if self.g is None else dy.new_empty(blocks, self.batch, self.heads, self.length, dtype=torch.float32)
+        into = (dq, dk) if parts == 1 else tuple(dy.new_empty(parts, *dq.shape, dtype=torch.float32) for _ in range(2))
+        _queries_back[(self.batch * self.q.shape[1] * parts, self.chunks, blocks)](
+            self.q, self.k, self.v, dy, self.g, self.w, states, grads, *into, dg, self.scale, *self.sizes, parts, *_strides(self.q, 3),
+            *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates, *_strides(into[0][0] if parts > 1 else dq, 3),
+            into[0].stride(0) if parts > 1 else 0, *_strides(dg, 4), **s)
+        if parts > 1:
+            for x, summed in zip(into, (dq, dk)):
+                summed.copy_(x.sum(0))
+        s = self.settings("values")
+        blocks = -(-self.wide // s["BV"])
+        dw, dskip = (None if x is None else dy.new_empty(blocks, self.batch, self.heads, self.length, dtype=torch.float32)
+                     for x in (self.w, self.skip))
+        _values_back[(self.batch * self.heads, self.chunks, blocks)](
+            self.q, self.k, self.v, dy, self.g, self.w, self.skip, grads, dv, dw, dskip, self.scale, *self.sizes, *_strides(self.q, 3),
+            *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates, *_strides(dv, 3),
+            *_strides(dw if dw is not None else dskip, 4), HAS_SKIP=self.skip is not None, **s)
+        return (*(None if x is None else x[0] if len(x) == 1 else x.sum(0) for x in (dg, dw, dskip)), first)  # type: ignore[return-value]
+
+    def _parts(self) -> int:
+        """Into how many parts the heads of a group are cut, so that there are programs for a whole card."""
+        programs, parts = self.batch * self.q.shape[1] * self.chunks, 1
+        while programs * parts < 256 and parts < self.each and self.each % (2 * parts) == 0:
+            parts *= 2
+        return parts
+
+    def step(self, out: Any) -> Any:
+        """One position: fills out, [B, H, 1, V], and gives the new memory."""
+        from archdsl.kernels.scalar_decay import _one
+
+        last = torch.empty_like(self.memory)
+        deep = max(16, _power(self.deep))
+        values = min(max(16, _power(self.wide)), max(16, 4096 // deep))
+        _one[(self.batch * self.heads, -(-self.wide // values))](
+            self.q, self.k, self.v, self.g, self.w, self.skip, self.memory, out, last, self.scale, self.heads, self.each, *_strides(self.q, 2),
+            *_strides(self.k, 2), *_strides(self.v, 2), *_strides(self.g, 2), *_strides(self.w, 2), *_strides(out, 2), K=self.deep, V=self.wide,
+            BK=deep, BV=values, TURNED=self.turned, HAS_G=self.g is not None, HAS_W=self.w is not None, HAS_SKIP=self.skip is not None, num_warps=4)
+        return last
+
+
+def _strides(x: Any, axes: int) -> tuple[int, ...]:
+    return (0,) * axes if x is None else tuple(x.stride())[:axes]
+
+
+def _power(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
+def _rows(x: Any, axes: int) -> Any:
+    """[..., and the last axes] with one axis in front of them; a view where it can be. None stays None."""
+    if x is None:
+        return None
+    return x[None] if x.ndim == axes else x.flatten(0, x.ndim - axes - 1)
+
+
+def _narrow(wide: dict[str, int | None]) -> str | None:
+    for name, size in wide.items():
+        if size is not None and size > WIDEST:
+            return f"the {name} are {size} wide, and {WIDEST} is the most"
+    return None
+
+
+# ---------------------------------------------------------------- linear attention
+def _attends(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    q, v = types["q"], types["v"]
+    assert q is not None and v is not None
+    leads = {name: t.shape[:-2 + (name == "decay")] for name, t in types.items() if t is not None and name != "memory"}
+    if len(set(leads.values())) > 1:
+        return "its operands differ in the axes in front"
+    mixed = {t.dtype for name, t in types.items() if t is not None and name in "qkv"}
+    if len(mixed) > 1:
+        return f"q, k and v are of the types {', '.join(sorted(mixed))}"
+    return _narrow({"keys": fixed(q.shape[-1]), "values": fixed(v.shape[-1])})
+
+
+@kernel("linear_attention", "triton", dtypes=("bf16", "f16", "f32"), fits=_attends)
+class LinearAttention:
+    """Chunks of 64 positions: memories in front of them in one walk over the chunks, then all chunks at once (arxiv 2405.21060, section 6)."""
+
+    @staticmethod
+    def forward(q: Any, k: Any, v: Any, decay: Any, memory: Any, *, scale: float) -> tuple[Any, Any]:
+        y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+        last = _heads(q, k, v, decay, memory, scale).forward(_headed(y))
+        return y, last.view(*v.shape[:-2], q.shape[-1], v.shape[-1])
+
+    @staticmethod
+    def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, decay: Any, memory: Any, *, scale: float) -> tuple[Any, ...]:
+        call = _heads(q, k, v, decay, memory, scale)
+        dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+        dg, _, _, first = call.backward(_headed(dy), later, *map(_headed, (dq, dk, dv)))
+        return dq, dk, dv, None if dg is None else dg.view(decay.shape), None if memory is None else first.view(memory.shape)
+
+    @staticmethod
+    def step(q: Any, k: Any, v: Any, decay: Any, memory: Any, *, scale: float) -> tuple[Any, Any]:
+        y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
+        return y, _heads(q, k, v, decay, memory, scale).step(_headed(y)).view(memory.shape)
+
+
+def _headed(x: Any) -> Any:
+    """[..., T, c] as [B, H, T, c]."""
+    return x[None, None] if x.ndim == 2 else _rows(x, 3)
+
+
+def _heads(q: Any, k: Any, v: Any, decay: Any, memory: Any, scale: float) -> Heads:
+    g = None if decay is None else decay[None, None] if decay.ndim == 1 else _rows(decay, 2)
+    return Heads(_headed(q), _headed(k), _headed(v), g, None, None, memory, False, scale)
+
+
+# ---------------------------------------------------------------- Mamba-2
+def _scans(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    x, b = types["x"], types["b"]
+    assert x is not None and b is not None
+    mixed = {t.dtype for name, t in types.items() if t is not None and name in "xbc"}
+    if len(mixed) > 1:
+        return f"x, b and c are of the types {', '.join(sorted(mixed))}"
+    if x.shape[:-3] != b.shape[:-3]:
+        return "its operands differ in the axes in front"
+    return _narrow({"channels of a head": fixed(x.shape[-1]), "numbers of the state": fixed(b.shape[-1])})
+
+
+@kernel("ssd", "triton", dtypes=("bf16", "f16", "f32"), fits=_scans)
+class Ssd:
+    """Linear attention with queries c, keys b and values x, weighted by dt, and decays dt a (arxiv 2405.21060): heads of a group share c and b."""
+
+    @staticmethod
+    def forward(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any) -> tuple[Any, Any]:
+        y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        last = _scan(x, dt, a, b, c, skip, memory).forward(_apart(y))
+        return y, last.view(*x.shape[:-3], x.shape[-2], x.shape[-1], b.shape[-1])
+
+    @staticmethod
+    def gradient(dy: Any, later: Any, x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any) -> tuple[Any, ...]:
+        call = _scan(x, dt, a, b, c, skip, memory)
+        dx, db, dc = (torch.empty(v.shape, dtype=v.dtype, device=v.device) for v in (x, b, c))
+        dlog, ddt, dskip, first = call.backward(_apart(dy), later, *map(_apart, (dc, db, dx)))
+        assert dlog is not None and ddt is not None
+        dlog, ddt = dlog.mT, ddt.mT  # [B, T, h]
+        da = (dlog * _rows(dt, 2)).sum((0, 1))
+        ddt = torch.addcmul(ddt, dlog, a)
+        dskip = None if skip is None else dskip.sum((0, 2))
+        return dx, ddt.reshape(dt.shape), da, db, dc, dskip, None if memory is None else first.view(memory.shape)
+
+    @staticmethod
+    def step(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any) -> tuple[Any, Any]:
+        y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        return y, _scan(x, dt, a, b, c, skip, memory).step(_apart(y)).view(memory.shape)
+
+
+def _apart(x: Any) -> Any:
+    """[..., T, h, c] as [B, h, T, c]."""
+    return _rows(x, 3).transpose(1, 2)
+
+
+def _scan(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any) -> Heads:
+    w = _rows(dt, 2)
+    return Heads(_apart(c), _apart(b), _apart(x), (w * a).mT, w.mT, skip, memory, True, 1.0)

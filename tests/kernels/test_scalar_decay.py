@@ -1,0 +1,201 @@
+"""`linear_attention` and `ssd` in chunks on a card: results, memories and every gradient against one position after the other in float64."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.kernels.bindings import bindings
+from archdsl.ops.registry import OPS, load
+from tests.kernels.held import DEVICE, close, gpu, interpreted, poisoned, strided
+
+load()
+Make = Callable[..., torch.Tensor]
+
+
+def linear(make: Make, lead: tuple[int, ...], T: int, K: int, V: int, decay: float | None = 1.0, memory: bool = True) -> list[Any]:
+    """q, k, v, decay, memory; the decays from none to `decay` on average."""
+    g = None if decay is None else -decay * make(*lead, T, like=torch.float32).abs()
+    return [make(*lead, T, K), make(*lead, T, K), make(*lead, T, V), g, make(*lead, K, V, like=torch.float32) if memory else None]
+
+
+def scan(make: Make, lead: tuple[int, ...], T: int, H: int, P: int, G: int, N: int, skip: bool = True, memory: bool = True) -> list[Any]:
+    """x, dt, a, b, c, skip, memory."""
+    f32 = torch.float32
+    return [make(*lead, T, H, P), make(*lead, T, H, like=f32).abs() + 0.01, -make(H, like=f32).abs() - 0.1, make(*lead, T, G, N),
+            make(*lead, T, G, N), make(H, like=f32) if skip else None, make(*lead, H, P, N, like=f32) if memory else None]
+
+
+CASES: dict[str, Callable[[Make], tuple[str, list[Any], dict[str, Any]]]] = {
+    "one position": lambda make: ("linear_attention", linear(make, (1, 2), 1, 16, 16), {"scale": 1}),
+    "a chunk and one": lambda make: ("linear_attention", linear(make, (2, 1), 33, 20, 36), {"scale": 0.3}),
+    "no decay, no memory": lambda make: ("linear_attention", linear(make, (3,), 37, 16, 12, None, False), {"scale": 1}),
+    "strong decays": lambda make: ("linear_attention", linear(make, (), 40, 16, 16, 60.0), {"scale": 2}),
+    "two blocks of keys": lambda make: ("linear_attention", linear(make, (1, 1, 2), 18, 40, 40), {"scale": 1}),
+    "groups": lambda make: ("ssd", scan(make, (1,), 35, 4, 12, 2, 20), {}),
+    "one group, no skip": lambda make: ("ssd", scan(make, (), 17, 3, 16, 1, 36, False, False), {}),
+    "one position of ssd": lambda make: ("ssd", scan(make, (2,), 1, 2, 4, 2, 16), {}),
+}
+LARGE: dict[str, Callable[[Make], tuple[str, list[Any], dict[str, Any]]]] = {
+    "heads of 128": lambda make: ("linear_attention", linear(make, (2, 3), 257, 128, 128, 0.1), {"scale": 128**-0.5}),
+    "63 positions of 60": lambda make: ("linear_attention", linear(make, (1, 5), 63, 60, 60, 0.3), {"scale": 0.1}),
+    "65 positions, no decay": lambda make: ("linear_attention", linear(make, (2, 2), 65, 64, 128, None), {"scale": 0.1}),
+    "a retention of 256 and 512": lambda make: ("linear_attention", linear(make, (1, 2), 200, 256, 512, 0.05, False), {"scale": 1 / 16}),
+    "resets": lambda make: ("linear_attention", linear(make, (2, 2), 300, 64, 64, 80.0), {"scale": 0.1}),
+    "mamba2 340M": lambda make: ("ssd", scan(make, (2,), 321, 32, 64, 1, 128), {}),
+    "eight groups": lambda make: ("ssd", scan(make, (1,), 130, 16, 60, 8, 60), {}),
+}
+
+
+def maker(dtype: torch.dtype, apart: bool, device: str = DEVICE) -> Make:
+    """Normal numbers in a dtype (`like`: another one), not contiguous for `apart`."""
+    generator = torch.Generator().manual_seed(3)
+
+    def make(*shape: int, like: torch.dtype | None = None) -> torch.Tensor:
+        x = torch.randn(shape, generator=generator, dtype=torch.float64).to(like or dtype).to(device)
+        return strided(x, -2) if apart and len(shape) > 1 else x
+
+    return make
+
+
+def truth(op: str, given: list[Any], attributes: dict[str, Any], pull: Make) -> tuple[list[Any], list[Any], list[Any]]:
+    """Results, random gradients of them, and those of the operands, one position after the other, in float64."""
+    wide = [None if x is None else x.detach().double().requires_grad_() for x in given]
+    x, memory = wide[0], wide[-1]
+    assert x is not None
+    if memory is None:
+        memory = x.new_zeros(_memory(op, given))
+    found = OPS[f"{op}_extend"].reference(*wide[:-1], memory, **attributes)  # type: ignore[misc]
+    pulls = [pull(*found[0].shape), pull(*found[1].shape, like=torch.float32)]
+    grads = iter(torch.autograd.grad(found, [x for x in wide if x is not None], [p.double() for p in pulls], allow_unused=True))
+    return list(found), pulls, [None if x is None else next(grads) for x in wide]
+
+
+def _memory(op: str, given: list[Any]) -> tuple[int, ...]:
+    """The shape of the memory."""
+    x = given[0].shape
+    return (*x[:-2], x[-1], given[2].shape[-1]) if op == "linear_attention" else (*x[:-3], *x[-2:], given[3].shape[-1])
+
+
+def held(case: Callable[[Make], Any], dtype: torch.dtype, tolerance: float, apart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    op, given, attributes = case(maker(dtype, apart))
+    kernel = bindings(op)["triton"]
+    results, pulls, grads = truth(op, given, attributes, maker(dtype, apart))
+    with monkeypatch.context() as patch:
+        poisoned(patch)
+        found = kernel.forward(*given, **attributes)
+        back = kernel.gradient(*pulls, *given, **attributes)  # type: ignore[misc]
+    assert found[0].dtype == dtype and found[1].dtype == torch.float32
+    close(found, results, tolerance, "y memory")
+    close(back, grads, tolerance)
+
+
+@interpreted
+@pytest.mark.parametrize("name", CASES)
+def test_interpreted(name: str, monkeypatch: pytest.MonkeyPatch):
+    held(CASES[name], torch.float32, 2e-5, name in ("a chunk and one", "groups"), monkeypatch)
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_types(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    held(CASES["a chunk and one"], dtype, 0.06, False, monkeypatch)
+
+
+def stepped(case: Callable[[Make], Any], dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    op, given, attributes = case(maker(dtype, False))
+    expected = OPS[f"{op}_extend"].reference(*(None if x is None else x.double() for x in given), **attributes)  # type: ignore[misc]
+    with monkeypatch.context() as patch:
+        poisoned(patch)
+        found = bindings(op)["triton"].step(*given, **attributes)  # type: ignore[misc]
+    assert found[0].dtype == dtype and found[1].dtype == torch.float32
+    close(found, expected, tolerance, "y memory")
+
+
+@pytest.mark.parametrize("name", ["one position", "one position of ssd"])
+@interpreted
+def test_a_step(name: str, monkeypatch: pytest.MonkeyPatch):
+    stepped(CASES[name], torch.float32, 1e-5, monkeypatch)
+
+
+MODEL = """use std.ssm { Mamba2 }
+model Net(d: int = 16)(x: [B = 2, T = 19, d]) -> [B, T, d] stream T { return Mamba2(heads = 4, head_dim = 8, state = 16)(x) }
+"""
+
+
+@interpreted
+@pytest.mark.parametrize("form", ["parallel", "step"])
+def test_a_model_that_asks_for_it(form: str):
+    """Inside the torch op: the same results and gradients as the reference's, the same state."""
+    spec = archdsl.loads(MODEL)
+    mine, plain = (spec.build(form=form, kernels={"ssd": name}) for name in ("triton", "reference"))
+    x = torch.randn(2, 19 if form == "parallel" else 1, 16, requires_grad=True)
+    if form == "step":
+        (y, state), (expected, held) = (m(x, m.init_state(2)) for m in (mine, plain))
+        close([y, *state.values()], [expected, *held.values()], 1e-5)
+        return
+    y, expected = mine(x), plain(x)
+    close([y], [expected], 1e-5)
+    weights = [*mine.parameters(), *plain.parameters()]
+    grads = torch.autograd.grad((y + expected).square().sum(), weights)
+    close(grads[:len(grads) // 2], grads[len(grads) // 2:], 1e-4)
+
+
+@interpreted
+def test_heads_of_a_group_in_parts(monkeypatch: pytest.MonkeyPatch):
+    """Small batches: the gradients of what heads share are summed over parts."""
+    from archdsl.kernels.linear import Heads
+
+    monkeypatch.setattr(Heads, "_parts", lambda self: 2)
+    held(CASES["groups"], torch.float32, 2e-5, False, monkeypatch)
+
+
+# ---------------------------------------------------------------- on a card
+ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.06, torch.float16: 0.01}
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ERRORS, ids=str)
+@pytest.mark.parametrize("name", [*CASES, *LARGE])
+def test_on_a_card(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    held((CASES | LARGE)[name], dtype, ERRORS[dtype], "groups" in name, monkeypatch)
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ERRORS, ids=str)
+def test_steps_on_a_card(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    for case in (CASES["one position"], CASES["one position of ssd"], lambda make: ("ssd", scan(make, (3,), 1, 32, 64, 1, 128), {}),
+                 lambda make: ("linear_attention", linear(make, (3, 4), 1, 256, 512), {"scale": 0.1})):
+        stepped(case, dtype, ERRORS[dtype], monkeypatch)
+
+
+@gpu
+def test_packed_documents_on_a_card():
+    """The packed form runs the kernel on each document."""
+    make = maker(torch.bfloat16, False)
+    q, k, v, decay, _ = linear(make, (2,), 200, 64, 64, 0.1)
+    documents = torch.arange(200, device=DEVICE) // 63
+    y = OPS["linear_attention_packed"].body(q, k, v, decay, documents, scale=0.1)
+    wide = OPS["linear_attention_packed"].reference(q.double(), k.double(), v.double(), decay.double(), documents, scale=0.1)  # type: ignore[misc]
+    close([y], [wide], ERRORS[torch.bfloat16])
+
+
+def launches() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Every kernel in every configuration, for tests/kernels/offline.py."""
+    for dtype in ERRORS:
+        def make(*shape: int, like: torch.dtype | None = None, own: torch.dtype = dtype) -> torch.Tensor:
+            return torch.empty(shape, dtype=like or own, device="meta")
+
+        for name, case in {**{n: CASES[n] for n in ("one position", "no decay, no memory")}, **LARGE}.items():
+            op, given, attributes = case(make)
+            kernel, (x, *_) = bindings(op)["triton"], given
+            y = given[2] if op == "linear_attention" else x
+            later = make(*_memory(op, given), like=torch.float32)
+            yield f"{name}, {dtype}", lambda k=kernel, g=given, a=attributes: k.forward(*g, **a)
+            yield f"{name}, {dtype}, back", lambda k=kernel, g=given, a=attributes, y=y, s=later: k.gradient(torch.empty_like(y), s, *g, **a)  # type: ignore[misc]
+        for op, given, attributes in (("ssd", scan(make, (3,), 1, 32, 64, 1, 128), {}),
+                                      ("linear_attention", linear(make, (3, 4), 1, 128, 128), {"scale": 1})):
+            yield f"step of {op}, {dtype}", lambda o=op, g=given, a=attributes: bindings(o)["triton"].step(*g, **a)  # type: ignore[misc]
