@@ -13,6 +13,7 @@ q, k, v has a stride of 1. Memories between chunks are [B, H, chunks, K, V], in 
 A decay below e^-100 counts as e^-100, which is nothing in float32: so sums of logarithms keep their digits behind a reset.
 """
 # pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false, reportPossiblyUnboundVariable=false
+# pyright: reportAttributeAccessIssue=false
 # (a kernel's operands are tensors of its own language, and its launch takes more than its signature)
 from __future__ import annotations
 
