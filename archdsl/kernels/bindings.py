@@ -176,11 +176,15 @@ def choose(op: str, device: str, dtype: str, types: Types, attributes: Mapping[s
     return Choice(None, reasons)
 
 
+INTERPRETER = False
+"""Whether kernels that are asked for may run in Triton's interpreter where there is no card: thousands of times slower, for tests."""
+
+
 def interpreted() -> bool:
-    """Whether Triton's kernels run in its interpreter, on the CPU."""
+    """Whether Triton's kernels run in its interpreter, on the CPU. Triton looks at the variable when it is imported."""
     import os
 
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return INTERPRETER and os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache

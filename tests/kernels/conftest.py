@@ -1,7 +1,11 @@
-"""Without a card Triton's kernels are interpreted: on such a machine nothing else in the process could run one, so nothing is disturbed."""
+"""Where there is no card the kernels of these tests are interpreted, and of no others in the same process."""
 from __future__ import annotations
 
-import os
+import pytest
 
-if not os.path.exists("/dev/nvidiactl"):
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+from archdsl.kernels import bindings
+
+
+@pytest.fixture(autouse=True)
+def _interpreter(monkeypatch):
+    monkeypatch.setattr(bindings, "INTERPRETER", True)
