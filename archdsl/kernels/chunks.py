@@ -35,9 +35,9 @@ def strides(x: Any) -> tuple[int, int, int]:
     return (0, 0, 0) if x is None else x.stride()[:3]
 
 
-def plain(state: Any) -> Any:
-    """A state in order in memory; None for an absent one."""
-    return None if state is None else state.contiguous()
+def plain(x: Any) -> Any:
+    """In order in memory; None for an absent one."""
+    return None if x is None else x.contiguous()
 
 
 def width(n: int, most: int = 1 << 30) -> int:

@@ -1,4 +1,4 @@
-"""Kernels of gated linear attention and of the delta rule."""
+"""Kernels of the memories of key-value pairs, and of the short convolution in front of them."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 from archdsl.kernels.bindings import Types, fixed, kernel
 
 DTYPES = ("bf16", "f32")
+TAPS = 32
 
 
 def _alike(types: Types, *names: str) -> str | None:
@@ -30,6 +31,13 @@ def _delta(types: Types, attributes: Mapping[str, Any]) -> str | None:
     if wide is not None and wide > 256:
         return f"k is {wide} wide, and it holds memories of at most 256 rows"
     return _alike(types, "q", "k", "v")
+
+
+def _conv(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    weight = types["weight"]
+    assert weight is not None
+    taps = fixed(weight.shape[-1])
+    return f"it has {taps} taps, and {TAPS} are the most" if taps is not None and taps > TAPS else None
 
 
 @kernel("gla", "triton", dtypes=DTYPES, fits=_gla)
@@ -78,3 +86,26 @@ class DeltaRule:
         from archdsl.kernels.steps import delta_rule
 
         return delta_rule(*args, **attributes)
+
+
+@kernel("causal_conv", "triton", dtypes=("bf16", "f16", "f32"), fits=_conv)
+class CausalConv:
+    """Each number read once and written once, forwards; the gradients of the taps in spans of positions, added up in float32."""
+
+    @staticmethod
+    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.causal_conv import forward
+
+        return forward(*args, **attributes)
+
+    @staticmethod
+    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
+        from archdsl.kernels.causal_conv import gradient
+
+        return gradient(*args, **attributes)
+
+    @staticmethod
+    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.causal_conv import step
+
+        return step(*args, **attributes)

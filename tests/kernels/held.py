@@ -76,3 +76,11 @@ def strided(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     view = flat[tuple(at)]
     view.copy_(x)
     return view
+
+
+def pulled(body: Any, values: Any, grads: Any) -> list[torch.Tensor | None]:
+    """The gradients of a body's operands, None for one that is absent."""
+    leaves = [None if v is None else v.detach().clone().requires_grad_() for v in values]
+    given = [v for v in leaves if v is not None]
+    found = iter(torch.autograd.grad(list(body(*leaves)), given, list(grads), allow_unused=True, materialize_grads=True))
+    return [None if v is None else next(found) for v in leaves]

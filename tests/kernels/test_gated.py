@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from archdsl.kernels.bindings import choose
-from archdsl.ops.kernels import derived
 from archdsl.ops.recurrent import RECURRENCES
 from archdsl.ops.registry import OPS
 from archdsl.ops.registry import load as load_ops
-from tests.kernels.held import CARD, DEVICE, close, gpu, interpreted, poisoned, strided
+from tests.kernels.held import CARD, DEVICE, close, gpu, interpreted, poisoned, pulled, strided
 
 load_ops()
 TOLERANCE = {torch.float32: 5e-5, torch.bfloat16: 0.1}
@@ -51,12 +50,12 @@ def held(form: str, given: dict[str, Any], attributes: dict[str, Any], tolerance
     found = kernel.forward(*given.values(), **attributes)
     g = torch.Generator().manual_seed(1)
     grads = [torch.randn(y.shape, generator=g).to(y.device, y.dtype) for y in found]
-    pulled = kernel.gradient(*grads, *given.values(), **attributes)
+    got = kernel.gradient(*grads, *given.values(), **attributes)
     wide = [None if v is None else v.double() for v in given.values()]
     state = wide[-1] if wide[-1] is not None else torch.zeros_like(found[1], dtype=torch.float64)
     close(found, op.body(*wide[:-1], state, **attributes), tolerance, "y memory")
-    expected = derived(lambda *values: op.body(*values, **attributes), [*wide[:-1], state], [x.double() for x in grads])
-    close(pulled, expected, 2 * tolerance, " ".join(given))
+    expected = pulled(lambda *values: op.body(*values, **attributes), [*wide[:-1], state], [x.double() for x in grads])
+    close(got, expected, 2 * tolerance, " ".join(given))
 
 
 def _types(given: dict[str, Any]) -> dict[str, Any]:
