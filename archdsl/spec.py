@@ -188,12 +188,14 @@ class Spec:
     def build(self, variant: str | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, form: str | None = None,
               emit: str | Iterable[str] = (), flat: bool = False, bind: dict[str, Any] | None = None,
               feed: str | tuple[str, ...] = (), rewrites: Iterable[str] | None = None, kernels: str | Mapping[str, str] | None = None,
-              **knobs: Any) -> Any:
+              loss: str | None = None, **knobs: Any) -> Any:
         """The trainable torch.fx.GraphModule. `form`: packed where the header has a ragged axis, `model(x, lengths)`, else parallel, unless it is
         given. `device="meta"` allocates nothing; `emit` asks for emitted values by address pattern, `feed` for
         draws that each call is given, `draws = {address: tensor}`; `bind` gives the user's own modules for `extern block`s. `rewrites`: which
         rewrites a form with state may use for a smaller one, of `archdsl.streaming.model.REWRITES`; all unless given, `()` for none.
         `kernels`: `"reference"` for plain torch, or the kernel of an op by name, `{"ssd": "triton"}`; what is not told is chosen for the device.
+        `loss = "cross_entropy"`: `model(…, targets)` gives the mean loss in place of its first result, the scores [..., classes]; targets of -100 do
+        not count. Where the scores are a linear map, they are never held as a whole; `loss_of(model)` of `archdsl.lower.losses` tells.
         Raises ArchError for a form that the model does not have, and for a kernel that cannot be used."""
         if not hasattr(seed, "__index__"):
             raise TypeError(f"build(variant, seed = 0, device = \"cpu\", …) builds one variant: the seed is a whole number, not {seed!r}")
@@ -213,9 +215,9 @@ class Spec:
         if self.transforms(variant):
             from archdsl.passes.model import Model
 
-            return Model.of(self, variant, settings, seed=seed, dtype=dtype).build(device, emit, flat, bind, form, feed, rewrites, kernels)
+            return Model.of(self, variant, settings, seed=seed, dtype=dtype).build(device, emit, flat, bind, form, feed, rewrites, kernels, loss)
         model: Any = lower(made.graph, seed=seed, device=device, dtype=dtype, emit=emit, flat=flat, bind=bind, form=form or made.form,
-                           source=source(made, rewrites), feed=feed, kernels=kernels)
+                           source=source(made, rewrites), feed=feed, kernels=kernels, loss=loss)
         model.archdsl = Origin(self.path, self.name, variant, {a: setting_text(v) for a, v in settings.items()}, made.graph,
                                lambda: self.names(variant, settings), self)
         return model

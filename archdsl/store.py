@@ -343,15 +343,17 @@ def _output_names(made: Elaborated, state: list[str]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- reading back
-def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, Any] | None = None, kernels: Kernels = None) -> ArchModule:
+def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, Any] | None = None, kernels: Kernels = None,
+         loss: str | None = None) -> ArchModule:
     """The model in a folder that `compile -o` wrote, in the form it was compiled in, with its weights and foreign names. `bind`: classes for its
-    extern blocks; `kernels` as for `build`. Raises ArchError A0513 (a class is missing), A0518 (no such device), A0519 (a kernel that
+    extern blocks; `kernels` and `loss` as for `build`. Raises ArchError A0513 (a class is missing), A0518 (no such device), A0519 (a kernel that
     cannot be used), A0520 (not such a folder), A0522 (another version)."""
     from archdsl.lazy import torch
     from archdsl.origin import Origin
 
     spec, manifest = open_spec(folder)
-    fresh = spec.build(seed=manifest.seed, dtype=manifest.dtype, device=device, bind=bind, form=manifest.form, kernels=kernels)
+    fresh = spec.build(seed=manifest.seed, dtype=manifest.dtype, device=device, bind=bind, form=manifest.form, kernels=kernels,
+                       loss=loss)
     state = _weights(Path(folder) / "weights.safetensors", fresh.state_dict())
     if torch.device(device or "cpu").type != "meta":
         fresh.load_state_dict(state)

@@ -34,6 +34,7 @@ REFERENCE = "reference"
 FAMILIES: tuple[str, ...] = (
     "gated",
     "linear",
+    "rows",
 )
 """The modules of `archdsl.kernels` that declare kernels, in the order of preference. None of them imports torch or triton."""
 Types = Mapping[str, TensorType | None]

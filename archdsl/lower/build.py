@@ -13,6 +13,7 @@ from archdsl.graph import Graph, Node, Param, TensorType
 from archdsl.kernels.target import Kernels, Target, target
 from archdsl.lower.feeding import fed
 from archdsl.lower.init import fill, fixed, seed_of
+from archdsl.lower.losses import with_loss
 from archdsl.lower.module import ArchModule, class_of
 from archdsl.lower.parts import Scope
 from archdsl.lower.plan import Definition, plan
@@ -25,7 +26,7 @@ from archdsl.streaming import Source, in_form
 def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None, emit: str | Iterable[str] = (),
           flat: bool = False, hoist: bool = True, bind: Mapping[str, Callable[..., nn.Module]] | None = None,
           form: str = "parallel", source: Source | None = None, feed: str | Iterable[str] = (), kernels: Kernels = None,
-          made_for: Target | None = None) -> ArchModule:
+          loss: str | None = None, made_for: Target | None = None) -> ArchModule:
     """The model that a typed graph describes, with initial weights that depend on `seed` and their addresses alone.
 
     dtype: of everything the spec does not pin (default: torch's default dtype). emit: address patterns (`layers.*.balance`; `**` for any number
@@ -33,9 +34,11 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     blocks would compute are computed once. feed: address patterns of draws that the caller gives, `model(x, draws = {address: tensor})`; all others
     come from torch's generator. form: `extend` and `step` keep a state along the axis that
     `source` names. bind: classes for `extern` blocks. device "meta": shapes alone, no initial values. kernels: `reference`, or which kernel computes
-    which op (`{"ssd": "triton"}`); what is not told is chosen. made_for: another target than `device` and `kernels` say.
+    which op (`{"ssd": "triton"}`); what is not told is chosen. loss: of `LOSSES`; the model then takes targets behind its inputs and gives the mean
+    loss in place of its first result. made_for: another target than `device` and `kernels` say.
     Raises ArchError A0501 (no such form), A0511 (emit matches nothing), A0513 (an extern block without a class, a class without an extern block),
-    A0517 (feed matches no draw), A0519 (a kernel that cannot be used), A0644 (no float type), TypeError for a seed that is no whole number.
+    A0517 (feed matches no draw), A0519 (a kernel that cannot be used), A0526 (the model cannot end in this loss), A0644 (no float type),
+    TypeError for a seed that is no whole number.
     """
     dtype = float_type(dtype)
     if not hasattr(seed, "__index__"):
@@ -45,13 +48,14 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     streamed = in_form(source, form)
     graph = graph if streamed is None else streamed.graph
     held: dict[str, Any] = {} if streamed is None else {"state": streamed.addresses, "moves": (streamed.step, streamed.longest)}
-    opened, draws = fed(graph, feed)
+    ended, told = (graph, None) if loss is None else with_loss(graph, loss, form)
+    opened, draws = fed(ended, feed)
     held["target"] = made_for or target(opened, torch.device(device).type, kernels)
     definition = plan(opened, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, draws=draws, **held)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)
     model.__dict__["_typed"] = graph  # the class may come from an equal graph with other knobs
-    model.__dict__.update(_source=source, _streamed=streamed)
+    model.__dict__.update(_source=source, _streamed=streamed, _loss=told)
     if builder.device.type != "meta":
         fill(model, graph, seed, dtype)
     return model

@@ -64,6 +64,14 @@ CODES = {
         bad="archdsl.load(\"vit.arch\").build(kernels = {\"atention\": \"reference\"})",
         good="archdsl.load(\"vit.arch\").build(kernels = \"reference\")",
     ),
+    "A0526": Code(
+        "A model that cannot end in this loss",
+        "`build(loss = \"cross_entropy\")` puts the mean loss in the place of the model's first result, and takes targets behind its inputs: whole\n"
+        "numbers, one for each row of scores. The first result has to be scores, [..., classes] of floats, the form `parallel` or `packed`, and no\n"
+        "input may be called `targets` already.",
+        bad="archdsl.load(\"llama.arch\").build(\"tiny\", loss = \"cross_entrpy\")",
+        good="archdsl.load(\"llama.arch\").build(\"tiny\", loss = \"cross_entropy\")",
+    ),
     "A0514": Code(
         "A part without a form in plain torch",
         "`model.py` imports torch alone. Extern blocks are classes of yours, and a few ops have a body that is no plain torch expression: a model\n"

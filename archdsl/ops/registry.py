@@ -77,7 +77,8 @@ class Op:
     where later positions are needed. Without it, every axis that the signature or an attribute `axis` mixes is one along which nothing streams.
     `reference`: a plain form of the body, for ops whose body is a kernel: the registry test counts and compares with it.
     `plain`: a function of torch alone that does the same, whose text is copied into what `compile` writes.
-    `form_of`: the recurrence that it is a form of, whose kernels it uses; its body takes `kernel`, the name of one.
+    `form_of`: the op whose kernels its body chooses among when it is called: of a recurrence, for a form of it, or itself; the body takes `kernel`,
+    the name of one.
     """
 
     name: str
@@ -164,8 +165,8 @@ def installed(name: str) -> bool:
     return name in OPS
 
 
-FAMILIES = ("attention", "caches", "constants", "conv", "experts", "foreign", "gated", "indexing", "layout", "linear", "memories",
-            "norms", "pointwise", "quantization", "random", "reduction", "ssd", "ssm", "time", "toeplitz")
+FAMILIES = ("attention", "caches", "constants", "conv", "experts", "foreign", "gated", "indexing", "layout", "linear", "losses",
+            "memories", "norms", "pointwise", "quantization", "random", "reduction", "ssd", "ssm", "time", "toeplitz")
 _loaded = False
 
 

@@ -189,7 +189,7 @@ class Model:
 
     def build(self, device: Any = "cpu", emit: str | Iterable[str] = (), flat: bool = False, bind: Mapping[str, Any] | None = None,
               form: str | None = None, feed: str | Iterable[str] = (), rewrites: Iterable[str] | None = None,
-              kernels: Kernels = None) -> ArchModule:
+              kernels: Kernels = None, loss: str | None = None) -> ArchModule:
         """The trainable torch.fx.GraphModule with these weights. Raises ArchError A0501 for a form that the model does not have."""
         import torch
 
@@ -197,7 +197,7 @@ class Model:
         from archdsl.streaming import source
 
         built = lower(self.graph, device=device, dtype=self.float_type, emit=emit, flat=flat, bind=bind,
-                      form=form or self.made.form, source=source(self.made, rewrites), feed=feed, kernels=kernels)
+                      form=form or self.made.form, source=source(self.made, rewrites), feed=feed, kernels=kernels, loss=loss)
         if str(device) != "meta":
             with torch.no_grad():
                 held = {**dict(built.named_buffers(remove_duplicate=False)), **dict(built.named_parameters(remove_duplicate=False))}

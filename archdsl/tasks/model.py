@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from archdsl.lazy import F, torch
 from archdsl.records import record
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from archdsl.declared import Declared
+    from archdsl.lower.module import ArchModule
 
 Batch = dict[str, Any]
 Split = Literal["train", "valid", "test"]
@@ -117,19 +118,33 @@ class Task(ABC):
         return shown and f"{shown}, and documents lie behind each other in [B, T, …]"
 
     def call(self, model: Module, batch: Batch) -> Tensor:
-        """The model's first result, scores [*targets, classes or more]. A batch of `packed` has the lengths of its documents. Raises ValueError for
-        a model in the form `packed` and a batch without them."""
-        from archdsl.lower.forms import form_of
+        """The model's first result, scores [*targets, classes or more], also of one that was built with a loss. A batch of `packed` has the lengths
+        of its documents. Raises ValueError for a model in the form `packed` and a batch without them."""
+        from archdsl.lower.forms import form_of, sibling
+        from archdsl.lower.losses import loss_of
 
         if "lengths" not in batch and form_of(model) == "packed":
             raise ValueError(f"{type(model).__name__} takes documents behind each other: `task.batches(…, packed = True)` gives them")
-        y = model(*(batch[i.name] for i in self.inputs), *((batch["lengths"],) if "lengths" in batch else ()))
-        return y[0] if isinstance(y, tuple) else y
+        if loss_of(model) is not None:
+            model = sibling(cast("ArchModule", model), form_of(model)).train(model.training)
+        return _first(model(*self._given(batch)))
+
+    def _given(self, batch: Batch) -> tuple[Any, ...]:
+        """What a model takes of a batch, in order."""
+        return *(batch[i.name] for i in self.inputs), *((batch["lengths"],) if "lengths" in batch else ())
 
     def objective(self, model: Module, batch: Batch, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean cross-entropy in nats, a single number, and what is worth logging."""
-        scores = self.call(model, batch)
-        return cross_entropy(scores, batch["targets"]), {}
+        """The mean cross-entropy in nats, a single number, and what is worth logging. A model that was built with this loss computes it."""
+        from archdsl.lower.losses import loss_of
+
+        if loss_of(model) is not None:
+            return _first(model(*self._given(batch), batch["targets"])), {}
+        return cross_entropy(self.call(model, batch), batch["targets"]), {}
+
+    @property
+    def loss(self) -> str | None:
+        """What a model may be built with, `build(loss = …)`, for `objective` to use; None for a task with an objective of its own."""
+        return "cross_entropy" if type(self).objective is Task.objective else None
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
         """Of the model's first result for a batch: mean cross-entropy in nats, the share of targets whose score is the highest."""
@@ -179,6 +194,10 @@ class TokenTask(Task):
 
     def targets_shape(self, size: int) -> tuple[int, ...]:
         return size, self.sizes["T"]
+
+
+def _first(y: Any) -> Any:
+    return y[0] if isinstance(y, tuple) else y
 
 
 def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:

@@ -201,7 +201,7 @@ space tiny of Net { params <= 300 }
 
 AROUND: dict[str, Callable[[Any], dict[str, Any]]] = {
     "A0517": noisy, "A0511": moe, "A0513": mine, "A0515": copies("llama"), "A0518": copies("vit"), "A0519": copies("vit"), "A0541": copies("vit"),
-    "A0542": scaled, "A0545": autoencoder, "A0546": copies("vit"),
+    "A0526": copies("llama"), "A0542": scaled, "A0545": autoencoder, "A0546": copies("vit"),
     "A0566": passes, "A0567": passes, "A0569": calibration, "A0571": calibration, "A0622": specs, "A0645": fixed,
     "A0801": searched, "A0802": searched, "A0803": searched, "A0804": searched, "A0805": searched,
 }

@@ -288,7 +288,7 @@ def test_declaration(name: str):
         assert (python.default is python.empty) == (p.default is None), p.name
         assert p.default is None or python.default == default(p), p.name
     assert [n for n in parameters if n in names] == names, "operands in the order of the signature"
-    assert set(parameters) - {p.name for p in op.decl.params} <= {"training", "device"}
+    assert set(parameters) - {p.name for p in op.decl.params} <= {"training", "device", *(["kernel"] if op.form_of else [])}
     assert ("training" in parameters) == op.phase
     axes = {a for p in op.decl.params for a in _axis_names(p.type)}
     assert set(op.roles) <= axes

@@ -57,8 +57,8 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
         from archdsl.training.fit import fit
         from archdsl.training.interface import check_call
     with progress(f"building {source}"):
-        model: Any = open(source, device, kernels=named) if opened.folder is not None else \
-            opened.spec.build(opened.variant, asked.seed, device, form=form, knobs=knobs, kernels=named)
+        model: Any = open(source, device, kernels=named, loss=known.loss) if opened.folder is not None else \
+            opened.spec.build(opened.variant, asked.seed, device, form=form, knobs=knobs, kernels=named, loss=known.loss)
         check_call(model, known, asked.size, made)
         if not resume:
             compile_to(out, opened.spec, opened.variant, knobs, seed=asked.seed, again=opened.folder, form=form,

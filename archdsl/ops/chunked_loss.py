@@ -1,0 +1,129 @@
+"""The torch op behind `linear_cross_entropy`: scores, loss and gradients of a chunk of rows at a time.
+
+`archdsl::linear_cross_entropy` asks autograd which gradients will be wanted and calls `archdsl::linear_cross_entropy_kept`, which compiled graphs
+do not look into. Each chunk's scores are a product of matrices, turned in place into the gradient of the loss by them (by a kernel, where there is
+one), which two more products send on to x and to the weight. Float16 might not hold the mean's 1/n: its gradients are kept without it."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archdsl.kernels.running import bound
+
+ROOM = 2**28
+"""Bytes of the scores of one chunk."""
+ROWS = 128
+"""Chunks are a multiple of so many rows, and no smaller."""
+
+
+def rows_of_chunk(classes: int, itemsize: int) -> int:
+    """How many rows are computed at a time."""
+    return max(ROWS, ROOM // max(1, classes * itemsize) // ROWS * ROWS)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _kept(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int,
+          needs: list[bool], kernel: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The mean loss, in float32 at least; its gradients by x, weight and bias, as far as they are needed (empty otherwise), but for the factor that
+    comes before them."""
+    rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+    to_x, to_weight, to_bias = needs
+    wide = _wide(x.dtype)
+    total = x.new_zeros((), dtype=wide)
+    share = 1 / (flat != ignore).sum().to(wide)
+    one = torch.ones_like(share)
+    now, later = (one, share) if x.dtype == torch.float16 else (share, one)
+    dx = torch.empty_like(rows, memory_format=torch.contiguous_format) if to_x else x.new_empty(0)
+    dweight = weight.new_zeros(weight.shape, dtype=wide) if to_weight else x.new_empty(0)
+    dbias = weight.new_zeros(weight.shape[0], dtype=wide) if to_bias else x.new_empty(0)
+    found = bound("linear_cross_entropy", ("x", "weight", "targets", "bias"), (x, weight, targets, bias), {}, kernel)
+    in_place = loss_in_place if found is None else found.forward
+    size = rows_of_chunk(weight.shape[0], x.element_size())
+    for at in range(0, rows.shape[0], size):
+        part = rows[at:at + size]
+        scores = torch.nn.functional.linear(part, weight, bias)
+        total += in_place(scores, flat[at:at + size], scale, cap, ignore, now if any(needs) else None).sum()
+        if to_x:
+            torch.mm(scores, weight, out=dx[at:at + size])
+        if to_weight:
+            _add_product(dweight, scores, part)
+        if to_bias:
+            dbias += scores.sum(0, dtype=wide)
+    return total * share, later, dx.view(x.shape) if to_x else dx, dweight.to(weight.dtype), dbias.to(weight.dtype)
+
+
+def loss_in_place(scores: Tensor, targets: Tensor, scale: float, cap: float | None, ignore: int, factor: Tensor | None) -> Tensor:
+    """The losses of scores [n, v] times `scale`, bounded to ±cap, for targets [n]: [n] in float32 at least, 0 for a target of `ignore`. With a
+    `factor` (of no axes, in the type of the losses), `scores` then hold the gradient of their sum times that. A target that is no class: an error on
+    a CPU, a loss that is NaN from a kernel."""
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    z = scores.to(wide) * scale
+    bounded = z if cap is None else torch.tanh(z / cap)
+    z = z if cap is None else cap * bounded
+    counted = targets != ignore
+    at = torch.where(counted, targets, 0)[:, None]
+    total = z.logsumexp(-1, keepdim=True)
+    losses = (total - z.gather(1, at))[:, 0].masked_fill(~counted, 0)
+    if factor is not None:
+        slope = torch.exp(z - total).scatter_add_(1, at, z.new_full(at.shape, -1))
+        slope = slope if cap is None else slope * (1 - bounded.square())
+        scores.copy_((slope * (scale * factor)).masked_fill_(~counted[:, None], 0))
+    return losses
+
+
+def _add_product(total: Tensor, scores: Tensor, part: Tensor) -> None:
+    """total += scoresᵀ part, added up in the type of `total`."""
+    if total.dtype == part.dtype:
+        total.addmm_(scores.mT, part)
+    elif part.is_cuda:  # cuBLAS hands out its float32 sums as they are
+        total += torch.mm(scores.mT, part, out_dtype=total.dtype)
+    else:
+        total += scores.mT.to(total.dtype) @ part.to(total.dtype)
+
+
+_op = torch.library.custom_op(
+    "archdsl::linear_cross_entropy_kept", _kept, mutates_args=(),
+    schema="(Tensor x, Tensor weight, Tensor targets, Tensor? bias, float scale, float? cap, int ignore, bool[] needs, str? kernel) -> "
+           "(Tensor, Tensor, Tensor, Tensor, Tensor)")
+
+
+@_op.register_fake
+def _(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int, needs: list[bool],
+      kernel: str | None) -> Any:
+    numbers = (x.new_empty((), dtype=_wide(x.dtype)) for _ in range(2))
+    shapes = (x.shape, weight.shape, weight.shape[:1])
+    return *numbers, *(weight.new_empty(s if n else (0,)) for s, n in zip(shapes, needs))
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1], *(g if n else None for g, n in zip(output[2:], inputs[-2])))
+
+
+def _pull(ctx: Any, grad: Tensor | None, *others: Tensor | None) -> tuple[Any, ...]:
+    if any(g is not None for g in others):
+        raise RuntimeError("linear_cross_entropy: the gradients are computed with the loss, and have no derivative of their own; a model that gives "
+                           "its scores, built without `loss`, has second derivatives")
+    later, *kept = ctx.saved_tensors
+    factor = None if grad is None else grad * later
+    dx, dweight, dbias = (None if g is None or factor is None else g * factor for g in kept)
+    return dx, dweight, None, dbias, None, None, None, None, None
+
+
+_op.register_autograd(_pull, setup_context=_setup)
+
+
+def _mean(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int, kernel: str | None = None) -> Tensor:
+    needs = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in (x, weight, bias)]
+    return torch.ops.archdsl.linear_cross_entropy_kept(x, weight, targets, bias, scale, cap, ignore, needs, kernel)[0]
+
+
+_library = torch.library.Library("archdsl", "FRAGMENT")
+_library.define("linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, Tensor? bias, float scale, float? cap, int ignore, "
+                "str? kernel=None) -> Tensor")
+_library.impl("linear_cross_entropy", _mean, "CompositeImplicitAutograd")
