@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from archdsl.decoding.sampling import drawn, restricted
 from archdsl.lazy import torch
+from archdsl.prompts import Fixed, Prompts, begun, rows_of
 from archdsl.records import record
 
 if TYPE_CHECKING:
@@ -17,16 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = ["generate", "generate_stream", "restricted"]
 
-Prompts = Any  # an int64 tensor [batch, length], or a list of sequences of ids of any lengths
-
 
 def generate(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, temperature: float = 0.0, top_k: int | None = None,
              top_p: float | None = None, beams: int = 1, length_penalty: float = 1.0, eos: int | Sequence[int] | None = None,
-             seed: int | None = None, recorded: bool | None = None, compiled: bool = False) -> Any:
+             seed: int | None = None, inputs: Mapping[str, Any] | None = None, start: int | None = None, recorded: bool | None = None,
+             compiled: bool = False) -> Any:
     """Continues prompts of token ids.
 
-    `model`: any built form of a model whose only input is `int[B, T]` and whose (first) result is logits `[B, T, vocab]`. `prompts`: an int64
-    tensor [batch, length], or a list of 1-D sequences of different lengths: nothing is padded, each row begins where it begins.
+    `model`: any built form of a model whose only input along the stream is `int[B, T]` and whose (first) result is logits `[B, T, vocab]`.
+    `prompts`: an int64 tensor [batch, length], or a list of 1-D sequences of different lengths: nothing is padded, each row begins where it begins.
+    `inputs`: tensors for the other inputs, those without positions, by name. They are read once, before the first token.
+    `start`: for an encoder and a decoder. The prompts go to the one other input of token ids, [B, S], shorter ones with zeros behind their end,
+    which an input bool[B, S] is told; each row of the text begins with the token `start`.
     `temperature` 0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature), restricted to the `top_k` likeliest and
     to the smallest set with probability `top_p`; `seed` makes that repeatable (else torch's generator draws). `beams` > 1 searches for the
     sequence with the greatest sum of log-probabilities / length ** `length_penalty`. A row ends behind a token of `eos`.
@@ -35,24 +38,26 @@ def generate(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, t
     layer first, which takes seconds once and saves most of the time between products of small batches.
 
     Returns an int64 tensor [batch, length + new] for a tensor of prompts (ended rows are filled with the first `eos`), a list of 1-D tensors
-    for a list. Raises ValueError for prompts and settings that do not fit, ArchError A0501 for a model that has no form `step`.
+    for a list; with `start`, rows are that token and the new ones. Raises ValueError for prompts, inputs and settings that do not fit, ArchError
+    A0501 for a model that has no form `step`.
     """
     asked = _Asked(max_new_tokens, temperature, top_k, top_p, beams, length_penalty, _ends(eos), seed, recorded, compiled)
-    rows, as_tensor = _rows(model, prompts)
-    run = _Run(model, rows, asked)
+    rows, as_tensor = rows_of(model, prompts)
+    run = _Run(model, rows, asked, inputs or {}, start)
     new = run.search() if beams > 1 else run.whole()
     if as_tensor:
-        return torch.cat([torch.stack(rows), new], 1)
-    return [torch.cat([row, _until(n, asked.eos)]) for row, n in zip(rows, new)]
+        return torch.cat([torch.stack(run.rows), new], 1)
+    return [torch.cat([row, _until(n, asked.eos)]) for row, n in zip(run.rows, new)]
 
 
 def generate_stream(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, temperature: float = 0.0, top_k: int | None = None,
                     top_p: float | None = None, eos: int | Sequence[int] | None = None, seed: int | None = None,
-                    recorded: bool | None = None, compiled: bool = False) -> Iterator[Tensor]:
+                    inputs: Mapping[str, Any] | None = None, start: int | None = None, recorded: bool | None = None,
+                    compiled: bool = False) -> Iterator[Tensor]:
     """As `generate`, token by token: yields int64 [batch] until every row has ended; an ended row gives the first `eos`. The settings are checked
     at once."""
     asked = _Asked(max_new_tokens, temperature, top_k, top_p, 1, 1.0, _ends(eos), seed, recorded, compiled)
-    return _Run(model, _rows(model, prompts)[0], asked).sample()
+    return _Run(model, rows_of(model, prompts)[0], asked, inputs or {}, start).sample()
 
 
 @record()
@@ -119,56 +124,24 @@ def _until(tokens: Tensor, eos: tuple[int, ...]) -> Tensor:
     return tokens
 
 
-def _rows(model: ArchModule, prompts: Prompts) -> tuple[list[Tensor], bool]:
-    """The prompts as 1-D tensors on the model's device."""
-    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    as_tensor = isinstance(prompts, torch.Tensor)
-    if as_tensor and prompts.dim() != 2:
-        raise ValueError(f"generate: prompts are [batch, length], this is {list(prompts.shape)}")
-    if not isinstance(prompts, Iterable):
-        raise ValueError(f"generate: prompts are a list of sequences of token ids, or a tensor [batch, length], not {prompts!r}")
-    if not as_tensor and not isinstance(prompts, (str, bytes)):
-        prompts = list(prompts)
-    if not as_tensor and (isinstance(prompts, (str, bytes)) or any(isinstance(r, (str, bytes)) for r in prompts)):
-        raise TypeError("generate: prompts are token ids, not text: a tokenizer makes them (of bytes, `[list(text.encode())]`)")
-    if not as_tensor and any(isinstance(r, int) for r in prompts):
-        raise ValueError("generate: prompts are a list of sequences: put one prompt into brackets, `[[1, 2, 3]]`")
-    rows = [_row(i, r, device) for i, r in enumerate(prompts)]
-    if not rows:
-        raise ValueError("generate: there is no prompt")
-    for i, r in enumerate(rows):
-        if r.dim() != 1 or not r.numel() or r.is_floating_point() or r.dtype == torch.bool:
-            raise ValueError(f"generate: prompt {i} is no sequence of at least one token id: {r.dtype} {list(r.shape)}")
-    return [r.to(torch.int64) for r in rows], as_tensor
-
-
-def _row(i: int, ids: Any, device: torch.device) -> Tensor:
-    try:
-        return torch.as_tensor(ids, device=device)
-    except (TypeError, ValueError, RuntimeError) as fault:
-        raise ValueError(f"generate: prompt {i} is no sequence of at least one token id: {ids!r}") from fault
-
-
 class _Run:
     """One call: the two forms, the state behind the prompts, the logits of the next token."""
 
-    def __init__(self, model: ArchModule, rows: list[Tensor], asked: _Asked):
+    def __init__(self, model: ArchModule, prompts: list[Tensor], asked: _Asked, inputs: Mapping[str, Any], start: int | None):
         from archdsl.lower.forms import sibling
 
         asked.check(None)
-        self.asked, self.rows = asked, rows
+        self.asked = asked
         self.extend, self.step = sibling(model, "extend"), sibling(model, "step")
         self.streamed = self.extend.__dict__["_streamed"]
-        self._fits(model)
+        self.rows, inputs = (prompts, inputs) if start is None else begun(model, prompts, start, inputs)
+        self.fixed = Fixed(model, self.streamed, inputs, self.rows)
+        self._fits(model, [*prompts, *self.rows])
         self.decoder = self._decoder(model)
         self.logits, self.state = self._prefill()
         asked.check(self.logits.shape[-1])
 
-    def _fits(self, model: ArchModule) -> None:
-        inputs = model.__dict__["_source"].graph.inputs
-        if len(inputs) != 1 or inputs[0].dtype != "int" or len(inputs[0].shape) != 2:
-            shown = ", ".join(f"{v.node.attrs['name']}: {v.type}" for v in inputs)
-            raise ValueError(f"generate: the model takes token ids alone, int[B, T]; this one takes {shown}")
+    def _fits(self, model: ArchModule, ids: list[Tensor]) -> None:
         if any(p.is_meta for p in model.parameters()):
             raise ValueError("generate: a model on the meta device holds no numbers: build it on another one")
         longest = max(map(len, self.rows)) + self.asked.new
@@ -178,7 +151,7 @@ class _Run:
                              f"{max(map(len, self.rows))} and {self.asked.new} new tokens")
         if len({len(r) for r in self.rows}) > 1 and not self.streamed.rows:
             raise ValueError("generate: the rows of this model's batch share their positions: give prompts of one length")
-        low, high = min(int(r.min()) for r in self.rows), max(int(r.max()) for r in self.rows)
+        low, high = min(int(r.min()) for r in ids), max(int(r.max()) for r in ids)
         if low < 0:
             raise ValueError(f"generate: a token id is 0 or above, and the prompts hold {low}")
         self.high = high
@@ -194,12 +167,12 @@ class _Run:
         logits, states, order = [], [], []
         with torch.no_grad():
             for length, members in groups.items():
-                state = self.extend.init_state(len(members), **room)
+                state = self.extend.init_state(len(members), **room, **self.fixed.sizes)
                 for counter in ("position", "start"):
                     if counter in state:
                         state[counter] = state[counter] + (longest - length)
                 try:
-                    y, state = self.extend(torch.stack([self.rows[i] for i in members]), state)
+                    y, state = self.extend(*self.fixed.beside(torch.stack([self.rows[i] for i in members]), members), state)
                 except IndexError:  # a table of vectors has no such row
                     raise ValueError(f"generate: the prompts hold the token id {self.high}, and the model has fewer tokens") from None
                 logits.append(self._last(y))
@@ -223,7 +196,9 @@ class _Run:
     def _decoder(self, model: ArchModule) -> Decoder | None:
         """What replays a recorded step for this call, or None: nothing is recorded on this device, or it was not asked for."""
         a = self.asked
-        if a.recorded is False or a.beams > 1 or a.new == 1 and not a.recorded:
+        if self.fixed.given and a.recorded:
+            raise ValueError(f"generate: a state whose sizes {', '.join(map(repr, self.fixed.given))} tell is not recorded: leave `recorded` out")
+        if a.recorded is False or a.beams > 1 or a.new == 1 and not a.recorded or self.fixed.given:
             return None
         from archdsl.decoding.kept import decoder_for
 

@@ -9,6 +9,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 import archdsl
 from archdsl.generation import restricted
+from tests.parity.proof import randomise
+from tests.parity.test_t5 import peer_of
 
 VOCAB = 41
 
@@ -201,3 +203,76 @@ def test_only_models_of_archdsl_have_forms():
 def test_models_of_another_kind():
     with pytest.raises(archdsl.ArchError, match="no streaming axis"):
         archdsl.generate(archdsl.load("vit").build("vit_tiny" if "vit_tiny" in archdsl.load("vit").variants else None, device="meta"), [[1]])
+
+
+# ---------------------------------------------------------------- inputs without positions
+@pytest.fixture(scope="module")
+def translators() -> tuple[Any, Any]:
+    """(ours, theirs): T5 with the same weights."""
+    peer: Any = peer_of(**TRANSLATOR).eval()
+    randomise(peer, seed=1)
+    peer.generation_config.eos_token_id, peer.generation_config.decoder_start_token_id = None, 0
+    ours = archdsl.load("t5").build(**TRANSLATOR).eval()
+    archdsl.import_weights(ours, peer.state_dict(), source="hf")
+    return ours, peer
+
+
+TRANSLATOR: dict[str, Any] = dict(vocab=VOCAB, d=24, depth=2, heads=3, head_dim=8, hidden=40, gated=True, tie=False, buckets=8, furthest=7)
+SOURCES = [[3, 1, 4, 1, 5, 9, 2], [6], [5, 3, 5, 8]]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_encoder_and_a_decoder(translators: tuple[Any, Any], beams: int):
+    """Prompts of different lengths are the encoder's; greedy and by beams, to an end and without one."""
+    ours, peer = translators
+    source = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in SOURCES], batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(s), dtype=torch.int64) for s in SOURCES], batch_first=True)
+    settings = {"attention_mask": mask, "max_new_tokens": 9, "do_sample": False, "num_beams": beams}
+    free = archdsl.generate(ours, SOURCES, 9, start=0, beams=beams)
+    assert torch.equal(torch.stack(free), peer.generate(source, **settings))
+    assert all(len(set(r.tolist())) > 3 for r in free)
+    eos = int(free[0][4])
+    ended = archdsl.generate(ours, SOURCES, 9, start=0, beams=beams, eos=eos)
+    expected = peer.generate(source, **settings, eos_token_id=eos, pad_token_id=eos, **({"early_stopping": "never"} if beams > 1 else {}))
+    assert any(len(r) < 10 for r in ended)
+    for r, e in zip(ended, expected):
+        assert r.tolist() == e[:len(r)].tolist() and set(e[len(r):].tolist()) <= {eos}
+
+
+def test_inputs_by_name(translators: tuple[Any, Any]):
+    """What `start` makes of prompts, given by name; texts that begin with more than one token; and what they begin with goes on alike."""
+    ours, _ = translators
+    source = torch.tensor([[3, 1, 4, 1], [6, 2, 0, 0]])
+    valid = torch.tensor([[True] * 4, [True] * 2 + [False] * 2])
+    expected = archdsl.generate(ours, [source[0], source[1, :2]], 6, start=0)
+    got = archdsl.generate(ours, [expected[0][:3], expected[1][:1]], 6, inputs={"source": source, "valid": valid})
+    assert got[0][:7].tolist() == expected[0].tolist() and got[1].tolist() == expected[1].tolist()
+    streamed = archdsl.generate_stream(ours, [source[0], source[1, :2]], 6, start=0)
+    assert torch.stack(list(streamed), 1).tolist() == [e[1:].tolist() for e in expected]
+    decoder, encoder = (archdsl.load("t5").models[f"T5.{e}"].build(**TRANSLATOR) for e in ("decode", "encode"))
+    for m in (decoder, encoder):
+        archdsl.tie(m.eval(), ours)
+    again = archdsl.generate(decoder, torch.tensor([[0], [0]]), 6, inputs={"memory": encoder(source, valid), "valid": valid})
+    assert torch.equal(torch.stack(expected), again)
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    ({}, r"takes `source: int\[B, S\]`, `valid: bool\[B, S\]` as well: inputs = \{'source': …, 'valid': …\}"),
+    ({"inputs": {"source": [[1], [2]], "valid": [[True], [True]], "more": 1}}, "names 'more', and the others are `source"),
+    ({"inputs": {"source": [[1]], "valid": [[True]]}}, r"`source` is int\[B, S\], for 2 rows here, and this is torch.int64 \[1, 1\]"),
+    ({"inputs": {"source": [[1, 1], [2, 2]], "valid": [[True], [True]]}}, "valid"),
+    ({"start": 0, "inputs": {"source": [[1], [2]]}}, "with `start`, prompts go to the one input of token ids"),
+    ({"start": -1}, "`start` is a token id, not -1"), ({"start": True}, "`start` is a token id"),
+    ({"start": 0, "recorded": True}, "sizes 'source', 'valid' tell is not recorded"),
+    ({"start": VOCAB}, f"hold the token id {VOCAB}, and the model has fewer"),
+])
+def test_inputs_that_do_not_fit(translators: tuple[Any, Any], settings: dict[str, Any], told: str):
+    with pytest.raises(ValueError, match=told):
+        archdsl.generate(translators[0], [[1], [2]], 3, **settings)
+
+
+def test_a_decoder_alone_has_no_source(pairs: Any):
+    with pytest.raises(ValueError, match="these could be it: none"):
+        archdsl.generate(pairs["llama"][0], [[1]], 3, start=0)
+    with pytest.raises(ValueError, match="names 'source', and the model takes tokens alone"):
+        archdsl.generate(pairs["llama"][0], [[1]], 3, inputs={"source": torch.zeros(1, 1)})
