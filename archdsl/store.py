@@ -312,6 +312,7 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         given = (*xs, {}) if state else xs  # a dict in the last place would be taken for arguments by name
+        model.requires_grad_(False)  # else torch traces attention whose bias has a gradient by one kernel and decomposes it by another
         try:
             program = torch.onnx.export(model.eval(), given, dynamic_shapes=dynamic, dynamo=True, verbose=False,
                                         input_names=[*_taken(made, model), *state], **_output_names(made, state))
