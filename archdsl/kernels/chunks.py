@@ -122,21 +122,17 @@ def between(a, C: tl.constexpr, PARTS: tl.constexpr):
 
 @triton.jit
 def inverse(x, C: tl.constexpr, SIZE: tl.constexpr):
-    """(1 + x)⁻¹ of a strictly lower triangular x, [C, C]: by substitution in blocks of 16 on the diagonal, all at once, then by blocks of twice the
-    size: below the diagonal it is - right x left, of the two inverses."""
-    i, r = tl.arange(0, SIZE), tl.arange(0, C // SIZE)
+    """(1 + x)⁻¹ of a strictly lower triangular x, [C, C], by blocks of twice the size from 2 on: below the diagonal it is - right x left, of the two
+    inverses. Up to blocks of SIZE = 16, the least that products take, all those on the diagonal at once."""
+    i, r, at = tl.arange(0, SIZE), tl.arange(0, C // SIZE), tl.arange(0, C)
     on = (r[:, None] == r[None, :])[:, None, :, None]
-    own = -tl.sum(tl.where(on, tl.reshape(x, [C // SIZE, SIZE, C // SIZE, SIZE]), 0.0), 2)
-    for row in range(2, SIZE):
-        here = (i == row)[None, :, None]
-        held = tl.sum(tl.where(here, own, 0.0), 1)
-        own = tl.where(here, (held + tl.sum(held[:, :, None] * own, 1))[:, None, :], own)
-    own += tl.where(i[:, None] == i[None, :], 1.0, 0.0)[None, :, :]
-    found = tl.reshape(tl.where(on, own[:, :, None, :], 0.0), [C, C])
-    at = tl.arange(0, C)
-    half = SIZE
-    while half < C:
-        below = (at[:, None] // (2 * half) == at[None, :] // (2 * half)) & (at[:, None] // half > at[None, :] // half)
-        found -= product(product(found, tl.where(below, x, 0.0), "tf32x3"), found, "tf32x3")
-        half *= 2
-    return found
+    own = tl.sum(tl.where(on, tl.reshape(x, [C // SIZE, SIZE, C // SIZE, SIZE]), 0.0), 2)
+    found = tl.where(i[:, None] == i[None, :], 1.0, 0.0)[None, :, :] - tl.where((i[:, None] // 2 == i[None, :] // 2)[None, :, :], own, 0.0)
+    for half in tl.static_range(1, 4):
+        below = (i[:, None] >> (half + 1) == i[None, :] >> (half + 1)) & (i[:, None] >> half > i[None, :] >> half)
+        found -= product(product(found, tl.where(below[None, :, :], own, 0.0), "tf32x3"), found, "tf32x3")
+    whole = tl.reshape(tl.where(on, found[:, :, None, :], 0.0), [C, C])
+    for half in tl.static_range(4, 6):
+        below = (at[:, None] >> (half + 1) == at[None, :] >> (half + 1)) & (at[:, None] >> half > at[None, :] >> half)
+        whole -= product(product(whole, tl.where(below, x, 0.0), "tf32x3"), whole, "tf32x3")
+    return whole

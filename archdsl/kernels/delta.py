@@ -21,7 +21,7 @@ import triton.language as tl
 from archdsl.kernels.chunks import CHUNK, FLOOR, between, column, heads, inverse, parts, plain, precision, product, put, rows, strides, tile, width
 
 CONFIGS = {  # element size -> columns of keys and of values, warps, stages
-    2: {"solve": (128, 128, 4, 1), "scan": (256, 64, 4, 2), "back": (256, 64, 4, 2), "results": (64, 128, 4, 2), "pairs": (64, 64, 4, 1),
+    2: {"solve": (64, 64, 4, 1), "scan": (256, 64, 4, 2), "back": (256, 64, 4, 2), "results": (64, 128, 4, 2), "pairs": (64, 64, 4, 1),
         "gradients": (64, 64, 4, 2)},
     4: {"solve": (32, 32, 4, 1), "scan": (256, 16, 4, 1), "back": (256, 16, 4, 1), "results": (32, 64, 4, 1), "pairs": (32, 32, 4, 1),
         "gradients": (32, 32, 4, 1)},

@@ -16,6 +16,20 @@ def _alike(types: Types, *names: str) -> str | None:
     return None if len(set(found.values())) == 1 else ", ".join(f"{n} is {d}" for n, d in found.items()) + ": they have to be of one dtype"
 
 
+def _one(types: Types, name: str) -> bool:
+    """Whether it is one position, from a memory."""
+    first = types[name]
+    return first is not None and fixed(first.shape[-2]) == 1 and types.get("memory") is not None
+
+
+def _step(name: str) -> Any:
+    """Fits one position alone."""
+    def fits(types: Types, attributes: Mapping[str, Any]) -> str | None:
+        return None if _one(types, name) else "it computes one position, from a memory"
+
+    return fits
+
+
 def _gla(types: Types, attributes: Mapping[str, Any]) -> str | None:
     if types["value_decay"] is not None:
         return "it has no `value_decay`"
@@ -64,6 +78,19 @@ class Gla:
         return gla(*args, **attributes)
 
 
+@kernel("gla", "triton_step", dtypes=("bf16", "f16", "f32"), fits=_step("q"))
+class GlaStep:
+    """One position, with gates by row, by column, both or none: it reads and writes its memory once."""
+
+    @staticmethod
+    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.steps import gla
+
+        return gla(*args, **attributes)
+
+    step = forward
+
+
 @kernel("delta_rule", "triton", dtypes=DTYPES, fits=_delta)
 class DeltaRule:
     """Chunks of 64 positions by products of matrices and one triangular inverse (the WY form); a position alone reads and writes its memory once.
@@ -109,3 +136,29 @@ class CausalConv:
         from archdsl.kernels.causal_conv import step
 
         return step(*args, **attributes)
+
+
+@kernel("dplr_delta_rule", "triton", dtypes=("bf16", "f16", "f32"), fits=_step("q"))
+class DplrDeltaRule:
+    """One position: it reads and writes its memory once."""
+
+    @staticmethod
+    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.steps import dplr_delta_rule
+
+        return dplr_delta_rule(*args, **attributes)
+
+    step = forward
+
+
+@kernel("selective_scan", "triton", dtypes=("bf16", "f16", "f32"), fits=_step("x"))
+class SelectiveScan:
+    """One position: it reads and writes its memory once."""
+
+    @staticmethod
+    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.steps import selective_scan
+
+        return selective_scan(*args, **attributes)
+
+    step = forward

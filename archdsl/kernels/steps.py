@@ -1,5 +1,5 @@
-"""One position of a memory of key-value pairs, by Triton: a program reads a block of columns of the memory once and
-writes it once."""
+"""One position of a recurrence with a memory, by Triton: a program reads a block of the memory once and writes it once. A block is some columns of
+key-value pairs, or some channels of a state space."""
 # pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 # pyright: reportPossiblyUnboundVariable=false
 # (a kernel's operands are tensors of its own language, and its launch takes more than its signature)
@@ -12,8 +12,8 @@ import triton.language as tl
 
 from archdsl.kernels.chunks import heads, plain, rows, strides, width
 
-COLUMNS, FEW, WARPS = 32, 132, 4
-"""Columns of values of a program; programs below which a card has work left for more, of half the columns; warps."""
+COLUMNS, FEW, CHANNELS, WARPS = 32, 132, 64, 4
+"""Columns of values of a program; programs below which a card has work left for more, of half the columns; channels of a program; warps."""
 
 
 @triton.jit
@@ -63,6 +63,41 @@ def delta_kernel(q, k, v, beta, decay, memory, out, new, qb, qh, kb, kh, vb, vh,
     tl.store(out + n.to(tl.int64) * V + col, y.to(out.dtype.element_ty), mask=col < V)
 
 
+@triton.jit
+def dplr_kernel(q, k, v, a, b, decay, memory, out, new, qb, qh, kb, kh, vb, vh, ab, ah, bb, bh, db, dh, heads, K, V, scale,
+                BK: tl.constexpr, BV: tl.constexpr):
+    n = tl.program_id(1)
+    row, col, place, inside = _place(n, K, V, BK, BV)
+    S = tl.load(memory + place, mask=inside, other=0.0)
+    read = tl.sum(_vector(a, n, heads, ab, ah, row, K)[:, None] * S, 0)
+    S *= tl.exp(_vector(decay, n, heads, db, dh, row, K))[:, None]
+    S += _vector(b, n, heads, bb, bh, row, K)[:, None] * read[None, :]
+    S += _vector(k, n, heads, kb, kh, row, K)[:, None] * _vector(v, n, heads, vb, vh, col, V)[None, :]
+    y = scale * tl.sum(_vector(q, n, heads, qb, qh, row, K)[:, None] * S, 0)
+    tl.store(new + place, S, mask=inside)
+    tl.store(out + n.to(tl.int64) * V + col, y.to(out.dtype.element_ty), mask=col < V)
+
+
+@triton.jit
+def scan_kernel(x, dt, a, b, c, skip, memory, out, new, xb, tb, ib, ob, D, S, BD: tl.constexpr, BS: tl.constexpr, SKIP: tl.constexpr,
+                SOFTPLUS: tl.constexpr):
+    """`D` channels of `S` numbers each."""
+    channel, number, n = tl.program_id(0) * BD + tl.arange(0, BD), tl.arange(0, BS), tl.program_id(1).to(tl.int64)
+    here, there = channel < D, number < S
+    place, inside = channel[:, None] * S + number[None, :], here[:, None] & there[None, :]
+    u, t = tl.load(x + n * xb + channel, mask=here, other=0.0).to(tl.float32), tl.load(dt + n * tb + channel, mask=here, other=0.0).to(tl.float32)
+    if SOFTPLUS:  # log1p(e) of small e is e - e² / 2
+        e = tl.exp(-tl.abs(t))
+        t = tl.maximum(t, 0.0) + tl.where(e < 1e-3, e - 0.5 * e * e, tl.log(1 + e))
+    state = tl.load(memory + n * D * S + place, mask=inside, other=0.0) * tl.exp(t[:, None] * tl.load(a + place, mask=inside, other=0.0))
+    state += (t * u)[:, None] * tl.load(b + n * ib + number, mask=there, other=0.0).to(tl.float32)[None, :]
+    y = tl.sum(state * tl.load(c + n * ob + number, mask=there, other=0.0).to(tl.float32)[None, :], 1)
+    if SKIP:
+        y += tl.load(skip + channel, mask=here, other=0.0).to(tl.float32) * u
+    tl.store(new + n * D * S + place, state, mask=inside)
+    tl.store(out + n * D + channel, y.to(out.dtype.element_ty), mask=here)
+
+
 def gla(q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1, before: bool = False) -> tuple[Any, Any]:
     """One position, [..., 1, k] and [..., 1, e], of gated linear attention, with gates by row, by column, both or none: y and the new memory."""
     shape = v.shape
@@ -81,6 +116,34 @@ def delta_rule(q: Any, k: Any, v: Any, beta: Any, decay: Any, memory: Any, *, sc
     delta_kernel[grid](q, k, v, beta, decay, plain(memory), out, new, *_lead(q, k, v, beta, decay), *sizes, scale,
                        **_blocks(k, v, grid), DECAY=decay is not None, num_warps=WARPS)
     return out, new
+
+
+def dplr_delta_rule(q: Any, k: Any, v: Any, a: Any, b: Any, decay: Any, memory: Any, *, scale: float = 1) -> tuple[Any, Any]:
+    """One position of the generalised delta rule: y and the new memory."""
+    shape = v.shape
+    q, k, v, a, b, decay = (heads(x, 2) for x in (q, k, v, a, b, decay))
+    out, new, grid, sizes = _made(q, k, v, shape, memory)
+    dplr_kernel[grid](q, k, v, a, b, decay, plain(memory), out, new, *_lead(q, k, v, a, b, decay), *sizes, scale, **_blocks(k, v, grid),
+                      num_warps=WARPS)
+    return out, new
+
+
+def selective_scan(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any, *, dt_softplus: bool = False) -> tuple[Any, Any]:
+    """One position of Mamba's state space: y and the new memory, [..., d, n]."""
+    shape = x.shape
+    x, dt, b, c = (_one(v) for v in (x, dt, b, c))
+    (N, D), S = x.shape, a.shape[-1]
+    out, new = x.new_empty(shape), memory.new_empty(memory.shape)
+    scan_kernel[(triton.cdiv(D, CHANNELS), N)](
+        x, dt, plain(a), b, c, plain(skip), plain(memory), out, new, *(v.stride(0) for v in (x, dt, b, c)), D, S, BD=CHANNELS,
+        BS=triton.next_power_of_2(S), SKIP=skip is not None, SOFTPLUS=dt_softplus, num_warps=WARPS)
+    return out, new
+
+
+def _one(x: Any) -> Any:
+    """[..., 1, c] as [N, c], the last axis in order in memory."""
+    x = x.reshape(-1, x.shape[-1])
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
 def _made(q: Any, k: Any, v: Any, shape: Any, memory: Any) -> tuple[Any, Any, tuple[int, int], tuple[int, int, int]]:

@@ -86,8 +86,12 @@ def test_bfloat16_with_strides(form):
     held(form, {**given, "k": strided(given["k"]), "memory": None}, attributes, TOLERANCE[torch.bfloat16])
 
 
+STEPS = (*FORMS, "gla both", "gla of values", "dplr", "scan", "scan softplus")
+steps = pytest.mark.parametrize("form", STEPS)
+
+
 @interpreted
-@forms
+@steps
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_step(form, dtype, monkeypatch):
     poisoned(monkeypatch)
@@ -95,12 +99,36 @@ def test_step(form, dtype, monkeypatch):
 
 
 def one_position(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dtype) -> None:
-    given, attributes = call(form, lead, 1, K, V, -3.0, dtype)
-    op = RECURRENCES["gla" if form.startswith("gla") else "delta_rule"]
-    kernel = choose(op.name, "cuda", "bf16", dict.fromkeys(given) | _types(given), attributes, installed=False).binding
-    assert kernel is not None and kernel.step is not None
+    """The step that is chosen, through the op that goes on, against the declared step in float64."""
+    name, given, attributes = step_call(form, lead, K, V, dtype)
+    op, more = RECURRENCES[name], {"kernel": "triton_step" if form in ("gla both", "gla of values") else "triton"}
+    found = OPS[f"{name}_extend"].body(*given.values(), **attributes, **more)
     wide = [None if v is None else v.double() for v in given.values()]
-    close(kernel.step(*given.values(), **attributes), op.body(*wide, **attributes), 1e-5 if dtype == torch.float32 else 0.02)
+    close(found, op.extend.reference(*wide, **attributes), 1e-5 if dtype == torch.float32 else 0.05)  # type: ignore[misc]
+
+
+def step_call(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dtype) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    g = torch.Generator().manual_seed(3)
+
+    def normal(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return torch.randn(*shape, generator=g).to(DEVICE, dtype)
+
+    f32, one = torch.float32, (*lead, 1)
+    if form.startswith("scan"):
+        softplus = form == "scan softplus"
+        dt = normal(*one, V, dtype=f32)
+        return "selective_scan", {
+            "x": normal(*one, V), "dt": 8 * dt if softplus else dt.abs(), "a": -normal(V, K, dtype=f32).abs(), "b": normal(*one, K),
+            "c": normal(*one, K), "skip": normal(V, dtype=f32) if softplus else None, "memory": normal(*lead, V, K, dtype=f32)}, {"dt_softplus": softplus}
+    if form == "dplr":
+        given = {n: normal(*one, V if n == "v" else K) for n in ("q", "k", "v", "a", "b")}
+        return "dplr_delta_rule", given | {"decay": -normal(*one, K, dtype=f32).abs(), "memory": normal(*lead, K, V, dtype=f32)}, {"scale": 0.7}
+    given, attributes = call("gla" if form.startswith("gla ") and form != "gla before" else form, lead, 1, K, V, -3.0, dtype)
+    if form in ("gla both", "gla of values"):
+        given["value_decay"] = -normal(*one, V, dtype=f32).abs()
+    if form == "gla of values":
+        given["decay"] = None
+    return "gla" if form.startswith("gla") else "delta_rule", given, attributes
 
 
 def test_every_pair_of_gates_alone():
@@ -153,7 +181,7 @@ def test_on_a_card(form, dtype, lead, T, K, V, least, monkeypatch):
 
 @gpu
 @pytest.mark.skipif(not CARD, reason="needs a CUDA card")
-@forms
+@steps
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_step_on_a_card(form, dtype, monkeypatch):
     poisoned(monkeypatch)
@@ -174,10 +202,17 @@ def launches() -> Iterator[tuple[str, Any]]:
                     (x, more), body = meta(form, lead, T, K, V, dtype), Gla if form.startswith("gla") else DeltaRule
                     body.forward(*x.values(), **more)
                     body.gradient(x["v"], x["memory"], *x.values(), **more)
-                    one, _ = meta(form, lead, 1, K, V, dtype)
-                    body.step(*one.values(), **more)
 
                 yield f"{form} {dtype} {list(lead)} {T} {K} {V}", run
+        for form in STEPS:
+            for lead, K, V in (((1, 16), 128, 128), ((32, 4), 256, 512), ((2,), 16, 2048)):
+                def step(form: str = form, lead: Any = lead, K: int = K, V: int = V, dtype: torch.dtype = dtype) -> None:
+                    from archdsl.kernels import steps
+
+                    name, given, attributes = step_call(form, lead, K, V, dtype)
+                    getattr(steps, name)(*(None if v is None else v.to("meta") for v in given.values()), **attributes)
+
+                yield f"{form} {dtype} {list(lead)} {K} {V}", step
 
 
 def meta(form: str, lead: tuple[int, ...], T: int, K: int, V: int, dtype: torch.dtype) -> Call:
