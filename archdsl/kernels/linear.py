@@ -105,31 +105,46 @@ class Heads:
     def backward(self, dy: Any, later: Any, dq: Any, dk: Any, dv: Any) -> tuple[Any, Any, Any, Any]:
         """Fills the gradients, of the shapes of q, k, v and with a last axis without gaps, from that of y and of the new memory (None: zeros). Gives
         those of g, of w (of what is multiplied with it), of skip at each position, and of the memory; None where there is nothing."""
-        from archdsl.kernels.scalar_decay import _queries_back, _values_back
-
         dy = dy if dy.stride(-1) == 1 or dy.shape[-1] == 1 else dy.contiguous()
         states, _ = self.memories(self.k, self.v, self.memory, False)
         grads, first = self.memories(self.q, dy, None if later is None else later.contiguous(), True)
+        dg = self.queries(dy, states, grads, dq, dk)
+        dw, dskip = self.values(dy, grads, dv)
+        return dg, dw, dskip, first
+
+    def queries(self, dy: Any, states: Any, grads: Any, dq: Any, dk: Any) -> Any:
+        """Fills dq and dk from the memories in front of the chunks and the gradients of those behind them; gives the gradient of g."""
+        from archdsl.kernels.scalar_decay import _queries_back
+
         s, parts = self.settings("queries"), self._parts()
         blocks = -(-self.deep // s["BK"])
-        dg = None if self.g is None else dy.new_empty(blocks, self.batch, self.heads, self.length, dtype=torch.float32)
-        into = (dq, dk) if parts == 1 else tuple(dy.new_empty(parts, *dq.shape, dtype=torch.float32) for _ in range(2))
+        dg = self._sums(dy, blocks) if self.g is not None else None
+        into = [x[None] if parts == 1 else x.new_empty(parts, *x.shape, dtype=torch.float32) for x in (dq, dk)]
         _queries_back[(self.batch * self.q.shape[1] * parts, self.chunks, blocks)](
             self.q, self.k, self.v, dy, self.g, self.w, states, grads, *into, dg, self.scale, *self.sizes, parts, *_strides(self.q, 3),
-            *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates, *_strides(into[0][0] if parts > 1 else dq, 3),
-            into[0].stride(0) if parts > 1 else 0, *_strides(dg, 4), **s)
+            *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates, *_strides(into[0][0], 3), into[0].stride(0),
+            *_strides(dg, 4), **s)
         if parts > 1:
-            for x, summed in zip(into, (dq, dk)):
-                summed.copy_(x.sum(0))
+            for x, whole in zip(into, (dq, dk)):
+                whole.copy_(x.sum(0))
+        return None if dg is None else _summed(dg)
+
+    def values(self, dy: Any, grads: Any, dv: Any) -> tuple[Any, Any]:
+        """Fills dv; gives the gradients of w and of skip, None where there is none."""
+        from archdsl.kernels.scalar_decay import _values_back
+
         s = self.settings("values")
         blocks = -(-self.wide // s["BV"])
-        dw, dskip = (None if x is None else dy.new_empty(blocks, self.batch, self.heads, self.length, dtype=torch.float32)
-                     for x in (self.w, self.skip))
+        dw, dskip = (None if x is None else self._sums(dy, blocks) for x in (self.w, self.skip))
         _values_back[(self.batch * self.heads, self.chunks, blocks)](
             self.q, self.k, self.v, dy, self.g, self.w, self.skip, grads, dv, dw, dskip, self.scale, *self.sizes, *_strides(self.q, 3),
             *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates, *_strides(dv, 3),
             *_strides(dw if dw is not None else dskip, 4), HAS_SKIP=self.skip is not None, **s)
-        return (*(None if x is None else x[0] if len(x) == 1 else x.sum(0) for x in (dg, dw, dskip)), first)  # type: ignore[return-value]
+        return None if dw is None else _summed(dw), None if dskip is None else _summed(dskip)
+
+    def _sums(self, like: Any, blocks: int) -> Any:
+        """Room for a number of each position, from each of some blocks."""
+        return like.new_empty(blocks, self.batch, self.heads, self.length, dtype=torch.float32)
 
     def _parts(self) -> int:
         """Into how many parts the heads of a group are cut, so that there are programs for a whole card."""
@@ -150,6 +165,10 @@ class Heads:
             *_strides(self.k, 2), *_strides(self.v, 2), *_strides(self.g, 2), *_strides(self.w, 2), *_strides(out, 2), K=self.deep, V=self.wide,
             BK=deep, BV=values, TURNED=self.turned, HAS_G=self.g is not None, HAS_W=self.w is not None, HAS_SKIP=self.skip is not None, num_warps=4)
         return last
+
+
+def _summed(blocks: Any) -> Any:
+    return blocks[0] if len(blocks) == 1 else blocks.sum(0)
 
 
 def _strides(x: Any, axes: int) -> tuple[int, ...]:
