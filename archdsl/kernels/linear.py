@@ -93,14 +93,18 @@ class Heads:
 
     def forward(self, out: Any) -> Any:
         """Fills out, [B, H, T, V]; gives the new memory."""
+        states, last = self.memories(self.k, self.v, self.memory, False)
+        self.outputs(states, out)
+        return last
+
+    def outputs(self, states: Any, out: Any) -> None:
+        """Fills out from the memories in front of the chunks."""
         from archdsl.kernels.scalar_decay import _outputs
 
-        states, last = self.memories(self.k, self.v, self.memory, False)
         s = self.settings("outputs")
         grid = (self.batch * self.heads, self.chunks, -(-self.wide // s["BV"]))
         _outputs[grid](self.q, self.k, self.v, self.g, self.w, self.skip, states, out, self.scale, *self.sizes, *_strides(self.q, 3),
                        *_strides(self.k, 3), *_strides(self.v, 3), *self.gates, *_strides(out, 3), HAS_SKIP=self.skip is not None, **s)
-        return last
 
     def backward(self, dy: Any, later: Any, dq: Any, dk: Any, dv: Any) -> tuple[Any, Any, Any, Any]:
         """Fills the gradients, of the shapes of q, k, v and with a last axis without gaps, from that of y and of the new memory (None: zeros). Gives
