@@ -1,0 +1,73 @@
+"""Recorded steps on a card: the tokens of steps that are not recorded, draws by seed, memory that does not grow."""
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+import archdsl
+
+pytestmark = pytest.mark.gpu
+
+
+def model(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    made = archdsl.load(f"specs/language/{name}.arch").build("tiny", dtype=dtype, device="cuda").eval()
+    generator = torch.Generator("cuda").manual_seed(0)
+    with torch.no_grad():
+        for p in made.parameters():
+            if p.is_floating_point():
+                p.add_(0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype, device="cuda"))
+    return made
+
+
+def prompts(batch: int) -> torch.Tensor:
+    return torch.randint(0, 40, (batch, 5), generator=torch.Generator().manual_seed(batch)).cuda()
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize("name", ["llama", "gla", "mamba2", "deltanet", "gemma2", "jamba", "mixtral", "deepseek_v2", "rwkv4"])
+def test_tokens(name: str, batch: int):
+    """In float32 the two orders of summation do not change which token is likeliest."""
+    made = model(name)
+    expected = archdsl.generate(made, prompts(batch), 24, recorded=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(archdsl.generate(made, prompts(batch), 24, recorded=True), expected)
+        assert torch.equal(archdsl.generate(made, prompts(batch), 24, recorded=True), expected)  # the decoder of before
+
+
+def test_compiled():
+    made = model("llama")
+    expected = archdsl.generate(made, prompts(2), 24, recorded=False)
+    assert torch.equal(archdsl.generate(made, prompts(2), 24, recorded=True, compiled=True), expected)
+
+
+def test_draws_and_ends():
+    made = model("llama")
+    for settings in ({"temperature": 0.9}, {"temperature": 1.0, "top_k": 5, "top_p": 0.8}):
+        given: dict[str, Any] = {"seed": 3, **settings}
+        expected = archdsl.generate(made, prompts(3), 24, recorded=False, **given)
+        for _ in range(2):
+            assert torch.equal(archdsl.generate(made, prompts(3), 24, recorded=True, **given), expected)
+    free = archdsl.generate(made, prompts(3), 40, recorded=False)
+    eos = sorted({int(free[i, 7 + 3 * i]) for i in range(3)})
+    expected = archdsl.generate(made, prompts(3), 40, recorded=False, eos=eos)
+    assert torch.equal(archdsl.generate(made, prompts(3), 40, recorded=True, eos=eos), expected)
+    assert torch.equal(torch.stack(list(archdsl.generate_stream(made, prompts(3), 40, recorded=True, eos=eos)), 1), expected[:, 5:])
+
+
+def test_no_seed_differs():
+    made = model("llama")
+    one, two = (archdsl.generate(made, prompts(3), 24, temperature=1.0) for _ in range(2))
+    assert not torch.equal(one, two)
+
+
+def test_bf16_and_memory():
+    """A step allocates nothing: as much memory behind many tokens as behind few."""
+    made = model("llama", torch.bfloat16)
+    archdsl.generate(made, prompts(2), 40)
+    before = torch.cuda.memory_allocated()
+    archdsl.generate(made, prompts(2), 40)
+    assert torch.cuda.memory_allocated() == before
