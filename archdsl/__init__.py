@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from archdsl.generation import generate, generate_stream
     from archdsl.lower.compile import checkpoint_layers, compile_layers
     from archdsl.lower.nans import debug_nans
+    from archdsl.parallel.data import shard_layers
+    from archdsl.parallel.plan import parallel_plan
+    from archdsl.parallel.tensor import tensor_parallel
     from archdsl.spec import Spec, expression, load, loads
     from archdsl.store import open
     from archdsl.training.fit import fit
@@ -34,12 +37,16 @@ _LAZY = {
     "checkpoint_layers": "archdsl.lower.compile",
     "debug_nans": "archdsl.lower.nans",
     "fit": "archdsl.training.fit",
+    "parallel_plan": "archdsl.parallel.plan",
+    "shard_layers": "archdsl.parallel.data",
+    "tensor_parallel": "archdsl.parallel.tensor",
     "Captured": "archdsl.capture.result",
 }
 
 __all__ = [
     "ArchError", "Captured", "Diagnostic", "Spec", "__version__", "bake", "capture", "checkpoint_layers", "compile_layers", "debug_nans",
-    "export_weights", "expression", "fit", "generate", "generate_stream", "import_weights", "load", "loads", "open", "tie",
+    "export_weights", "expression", "fit", "generate", "generate_stream", "import_weights", "load", "loads", "open",
+    "parallel_plan", "shard_layers", "tensor_parallel", "tie",
 ]
 
 
