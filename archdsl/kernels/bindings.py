@@ -49,7 +49,8 @@ class KernelError(ValueError):
 class Binding:
     """One kernel of one op. `devices`, `dtypes`: of the first operand, as the language names types. `capability`: the least compute capability of a
     card. `needs`: modules that have to be installed. `fits(types, attributes)` says why operands of these types cannot be taken, or None; a size
-    that varies at run time is a `Dim` there and counts as one that fits. `body` holds `forward`, and `gradient` and `step` where it has them."""
+    that varies at run time is a `Dim` there and counts as one that fits. `fuses`: a compiler of graphs does as well by fusing the op's body with what
+    is around it, so that the kernel is for calls that are not compiled. `body` holds `forward`, and `gradient` and `step` where it has them."""
 
     op: str
     name: str
@@ -59,6 +60,7 @@ class Binding:
     capability: tuple[int, int]
     needs: tuple[str, ...]
     fits: Fits | None
+    fuses: bool = False
 
     @property
     def doc(self) -> str:
@@ -110,13 +112,13 @@ BINDINGS: dict[str, dict[str, Binding]] = {}
 
 
 def kernel(op: str, name: str, *, devices: tuple[str, ...] = ("cuda",), dtypes: tuple[str, ...], capability: tuple[int, int] = (8, 0),
-           needs: tuple[str, ...] = ("triton",), fits: Fits | None = None) -> Callable[[type], type]:
+           needs: tuple[str, ...] = ("triton",), fits: Fits | None = None, fuses: bool = False) -> Callable[[type], type]:
     """Registers the decorated class as a kernel of an op. Raises ValueError where the name is taken."""
     def register(body: type) -> type:
         own = BINDINGS.setdefault(op, {})
         if name in own or name == REFERENCE:
             raise ValueError(f"{op} has a kernel called {name} already")
-        own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits)
+        own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits, fuses)
         return body
 
     return register

@@ -7,7 +7,7 @@ from typing import Any
 
 from archdsl.kernels.running import bound
 from archdsl.lazy import torch
-from archdsl.ops.kernels import apart, derived, gradients, registered
+from archdsl.ops.kernels import apart, derived, gradients, one_or_all, registered
 from archdsl.ops.registry import Op, find
 from archdsl.ops.signatures import schema_of, tensor_of
 from archdsl.syntax import tree
@@ -37,7 +37,7 @@ class Opaque:
     def _split(self, named: tuple[Any, ...]) -> tuple[dict[str, Any], str | None]:
         return dict(zip(self.attributes, named)), named[len(self.attributes)] if len(named) > len(self.attributes) else None
 
-    def _body(self, given: Iterable[Any], attributes: dict[str, Any]) -> tuple[Any, ...]:
+    def body(self, given: Iterable[Any], attributes: dict[str, Any]) -> tuple[Any, ...]:
         found = self.op.body(*given, **attributes)
         return tuple(found) if isinstance(found, (tuple, list)) else (found,)
 
@@ -45,13 +45,13 @@ class Opaque:
         given = list(args[:len(self.operands)])
         attributes, asked = self._split(args[len(given):])
         found = bound(self.name, self.operands, given, attributes, asked)
-        run = (lambda: found.forward(*given, **attributes)) if found is not None else lambda: self._body(given, attributes)
+        run = (lambda: found.forward(*given, **attributes)) if found is not None else lambda: self.body(given, attributes)
         results = run()
         return tuple(apart(results if isinstance(results, (tuple, list)) else (results,), given))
 
     def fake(self, *args: Any) -> tuple[Any, ...]:
         given = args[:len(self.operands)]
-        made = self._body(given, self._split(args[len(given):])[0])
+        made = self.body(given, self._split(args[len(given):])[0])
         return tuple(torch.empty_like(y, memory_format=torch.contiguous_format) for y in made)
 
     def backward(self, tensors: list[Any], grads: list[Any], *named: Any) -> list[Any]:
@@ -59,7 +59,7 @@ class Opaque:
         found = bound(self.name, self.operands, tensors, attributes, asked)
         if found is not None and found.gradient is not None:
             return apart(gradients(tensors, found.gradient(*grads, *tensors, **attributes)), [*tensors, *grads])
-        return apart(gradients(tensors, derived(lambda *given: self._body(given, attributes), tensors, grads)), [*tensors, *grads])
+        return apart(gradients(tensors, derived(lambda *given: self.body(given, attributes), tensors, grads)), [*tensors, *grads])
 
 
 @cache
@@ -70,9 +70,43 @@ def _opaque(name: str) -> tuple[Opaque, Any]:
     return made, registered(made)  # type: ignore[arg-type]  (it has what is asked of a recurrence)
 
 
-def called(name: str, kernel: str | None) -> Callable[..., Any]:
-    """The body of an op as one call of its torch op. `kernel`: the one that is asked for by name."""
+@cache
+def _unless_fused(name: str) -> Any:
+    """A torch op that is the op's torch op for tensors that hold numbers, and its body for what stands for them while a graph is compiled or
+    exported, and for tensors of another kind, such as those that are spread over devices."""
+    import torch as t
+    from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[reportMissingImports]
+
     made, run = _opaque(name)
+    tensors, attributes = made.schema()
+    results = ", ".join(["Tensor"] * made.results)
+
+    def choose(*args: Any) -> Any:
+        given = args[:len(made.operands)]
+        if all(x is None or type(x) in (t.Tensor, t.nn.Parameter) and not is_functorch_wrapped_tensor(x) for x in given):
+            found = run(*args)
+        else:
+            found = made.body(given, dict(zip(made.attributes, args[len(given):])))
+        return one_or_all(tuple(found))
+
+    library = t.library.Library("archdsl", "FRAGMENT")
+    library.define(f"{name}_unless_fused({', '.join(tensors + attributes[:-1])}) -> ({results})")
+    library.impl(f"{name}_unless_fused", choose, "CompositeImplicitAutograd")
+    _libraries.append(library)
+    called = getattr(t.ops.archdsl, f"{name}_unless_fused")
+    return called if made.results > 1 else lambda *args: (called(*args),)
+
+
+_libraries: list[Any] = []
+"""Kept: what they define goes with them."""
+
+
+def called(name: str, kernel: str | None, fuses: bool = False) -> Callable[..., Any]:
+    """The body of an op as one call of its torch op. `kernel`: the one that is asked for by name; else, where it `fuses`, graphs that are compiled
+    see the body itself."""
+    made, run = _opaque(name)
+    if fuses and kernel is None:
+        run = _unless_fused(name)
 
     def body(*args: Any, **attributes: Any) -> Any:
         from archdsl.elaborate.ops import default_of

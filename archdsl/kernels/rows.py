@@ -1,12 +1,17 @@
 """Kernels whose time is that of reading and writing: what they compute of a row stays in registers."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from archdsl.kernels.bindings import kernel
+from archdsl.kernels.bindings import Types, fixed, kernel
+
+DTYPES = ("bf16", "f16", "f32")
+WIDEST = 16384
+"""The longest row that a program holds."""
 
 
-@kernel("linear_cross_entropy", "triton", dtypes=("bf16", "f16", "f32"))
+@kernel("linear_cross_entropy", "triton", dtypes=DTYPES)
 class InPlace:
     """A row for each program: the scores are read once for the logarithm of their sum, and again, from the cache, to be replaced by the gradient.
     `forward(scores [n, v], targets [n], scale, cap, ignore, factor) -> losses [n]`, as `loss_in_place` of `archdsl/ops/chunked_loss.py`."""
@@ -16,3 +21,88 @@ class InPlace:
         from archdsl.kernels.cross_entropy import loss_in_place
 
         return loss_in_place(*args)
+
+
+def _no_wider(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    """Rows have to fit into registers, and operands be of one dtype."""
+    x = types["x"]
+    assert x is not None
+    wide = fixed(x.shape[-1])
+    if wide is not None and wide > WIDEST:
+        return f"rows are {wide} long, and it holds at most {WIDEST}"
+    if attributes.get("count") is not None:
+        return "it has no `count`"
+    return _alike(types)
+
+
+def _alike(types: Types, attributes: Mapping[str, Any] | None = None) -> str | None:
+    found = {n: t.dtype for n, t in types.items() if t is not None and t.dtype != "int"}
+    return None if len(set(found.values())) == 1 else f"{', '.join(f'{n} is {d}' for n, d in found.items())}: they have to be of one dtype"
+
+
+@kernel("rms_norm", "triton", dtypes=DTYPES, fits=_no_wider, fuses=True)
+class RMSNorm:
+    """Rows in registers: each number is read and written once; the backward pass computes the scale again."""
+
+    @staticmethod
+    def forward(x: Any, weight: Any, *, eps: float) -> Any:
+        from archdsl.kernels.norms import RMS, forward
+
+        return forward(RMS, x, None, weight, None, eps)[0]
+
+    @staticmethod
+    def gradient(dy: Any, x: Any, weight: Any, *, eps: float) -> Any:
+        from archdsl.kernels.norms import RMS, gradient
+
+        return gradient(RMS, dy, None, x, weight, None, eps)[:2]
+
+
+@kernel("layer_norm", "triton", dtypes=DTYPES, fits=_no_wider, fuses=True)
+class LayerNorm:
+    """As that of `rms_norm`; the mean is taken off before squares are added up."""
+
+    @staticmethod
+    def forward(x: Any, weight: Any, bias: Any, *, eps: float, count: None) -> Any:
+        from archdsl.kernels.norms import LAYER, forward
+
+        return forward(LAYER, x, None, weight, bias, eps)[0]
+
+    @staticmethod
+    def gradient(dy: Any, x: Any, weight: Any, bias: Any, *, eps: float, count: None) -> Any:
+        from archdsl.kernels.norms import LAYER, gradient
+
+        return gradient(LAYER, dy, None, x, weight, bias, eps)
+
+
+@kernel("crms_norm", "triton", dtypes=DTYPES, fits=_no_wider, fuses=True)
+class CRMSNorm:
+    """As that of `rms_norm`."""
+
+    @staticmethod
+    def forward(x: Any, *, eps: float) -> Any:
+        from archdsl.kernels.norms import CRMS, forward
+
+        return forward(CRMS, x, None, None, None, eps)[0]
+
+    @staticmethod
+    def gradient(dy: Any, x: Any, *, eps: float) -> Any:
+        from archdsl.kernels.norms import CRMS, gradient
+
+        return gradient(CRMS, dy, None, x, None, None, eps)[:1]
+
+
+@kernel("swiglu", "triton", dtypes=DTYPES, fits=_alike, fuses=True)
+class SwiGLU:
+    """One pass over both operands, forwards and backwards; what lies between is computed again."""
+
+    @staticmethod
+    def forward(gate: Any, up: Any) -> Any:
+        from archdsl.kernels.pointwise import swiglu
+
+        return swiglu(gate, up)
+
+    @staticmethod
+    def gradient(dy: Any, gate: Any, up: Any) -> Any:
+        from archdsl.kernels.pointwise import swiglu_gradient
+
+        return swiglu_gradient(dy, gate, up)

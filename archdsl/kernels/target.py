@@ -32,6 +32,8 @@ class Target:
 
 
 PLAIN = Target()
+JOINED = {"swiglu": ("silu", "mul")}
+"""Ops that others are joined to where a kernel computes them together (`archdsl/lower/fusing.py`), and which ones."""
 
 
 def target(graph: Graph, device: str, kernels: Kernels) -> Target:
@@ -46,6 +48,7 @@ def target(graph: Graph, device: str, kernels: Kernels) -> Target:
         raise _error(str(kernels), str(kernels), f"`{kernels}` says nothing of kernels",
                      'it is `auto`, `reference`, or kernels by op: {"ssd": "triton"}; on the command line `ssd=triton,rms_norm=reference`')
     present = {family(n.op) for g in graph.definitions() for n in g.nodes}
+    present |= {op for op, parts in JOINED.items() if present.issuperset(parts)}
     for op, name in kernels.items():
         known = [*bindings(op), REFERENCE, "auto"]
         if op not in present:

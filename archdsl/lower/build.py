@@ -12,12 +12,13 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.graph import Graph, Node, Param, TensorType
 from archdsl.kernels.target import Kernels, Target, target
 from archdsl.lower.feeding import fed
+from archdsl.lower.fusing import fused
 from archdsl.lower.init import fill, fixed, seed_of
 from archdsl.lower.losses import with_loss
 from archdsl.lower.module import ArchModule, class_of
 from archdsl.lower.parts import Scope
 from archdsl.lower.plan import Definition, plan
-from archdsl.ops.rules import DTYPES, torch_dtype
+from archdsl.ops.rules import DTYPES, dtype_name, torch_dtype
 from archdsl.source import Source as Text
 from archdsl.source import Span
 from archdsl.streaming import Source, in_form
@@ -51,6 +52,7 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     ended, told = (graph, None) if loss is None else with_loss(graph, loss, form)
     opened, draws = fed(ended, feed)
     held["target"] = made_for or target(opened, torch.device(device).type, kernels)
+    opened = fused(opened, held["target"], dtype_name(dtype))
     definition = plan(opened, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, draws=draws, **held)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)

@@ -38,7 +38,7 @@ def body_for(node: Node, op: Op, target: Target, dtype: str) -> Callable[..., An
         return op.body
     from archdsl.kernels.opaque import called
 
-    return called(name, asked)
+    return called(name, asked, found.binding.fuses)
 
 
 def operand_types(node: Node, dtype: str) -> dict[str, TensorType | None]:

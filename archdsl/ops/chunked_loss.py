@@ -118,7 +118,8 @@ def _pull(ctx: Any, grad: Tensor | None, *others: Tensor | None) -> tuple[Any, .
 _op.register_autograd(_pull, setup_context=_setup)
 
 
-def _mean(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int, kernel: str | None = None) -> Tensor:
+def _mean(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int,
+          kernel: str | None = None) -> Tensor:
     needs = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in (x, weight, bias)]
     return torch.ops.archdsl.linear_cross_entropy_kept(x, weight, targets, bias, scale, cap, ignore, needs, kernel)[0]
 

@@ -333,6 +333,14 @@ def hardsigmoid(x):
     return F.hardsigmoid(x)
 
 
+@op("swiglu(gate: [*s], up: [*s]) -> [*s]", source="arxiv 2002.05202",
+    saves=lambda gate, up: {"gate": ("gate", "up"), "up": (TensorType(gate.dtype, gate.shape),)},
+    samples=lambda: [{"gate": floats(2, 3, 5), "up": floats(2, 3, 5)}, {"gate": floats(1, 1), "up": floats(1, 1)}])
+def swiglu(gate, up):
+    """silu(gate) · up. What is written as `silu(gate) * up` becomes it where a kernel computes both at once."""
+    return F.silu(gate) * up
+
+
 @unary("softcap(cap: float)", saves=lambda x, cap: (TensorType(x.dtype, x.shape),), source="arxiv 2408.00118",
        samples=lambda: [{"x": floats(2, 5), "cap": 1.5}, {"x": floats(1), "cap": 50.0}])
 def softcap(x, *, cap):

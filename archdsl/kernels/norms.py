@@ -1,0 +1,144 @@
+"""RMSNorm, LayerNorm and the compressed RMSNorm over the last axis, by Triton, with the sum of two streams in front if wanted.
+
+A program holds whole rows in registers: each number is read once and written once. The backward pass computes the statistics again; a program goes
+over many rows and adds the gradients of weight and bias up in registers, whose sums over the programs torch takes."""
+# pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportPossiblyUnboundVariable=false
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+RMS, LAYER, CRMS = (tl.constexpr(i) for i in range(3))
+TILE = 4096
+"""Numbers that a program holds of each operand at a time, unless one row is longer."""
+EACH = 16
+"""Numbers of each operand in a thread's registers."""
+RESIDENT = 32
+"""Warps of a multiprocessor that the programs of the backward pass fill."""
+
+
+@triton.jit
+def _statistics(x, inside, eps, D: tl.constexpr, KIND: tl.constexpr):
+    """The rows without their mean where it counts, what multiplies them, and their sums."""
+    sums = tl.sum(x, 1)[:, None]
+    if KIND == LAYER:
+        x = tl.where(inside, x - sums / D, 0.0)
+    squares = tl.sum(x * x, 1)[:, None]
+    if KIND == CRMS:
+        mean = (squares + sums * sums) / (D + 1)
+    else:
+        mean = squares / D
+    return x, 1 / tl.sqrt(mean + eps), sums
+
+
+@triton.jit
+def _forward(x, more, weight, bias, y, total, count, x_stride, more_stride, eps, D: tl.constexpr, KIND: tl.constexpr, ADD: tl.constexpr,
+             WEIGHT: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
+    rows = (tl.program_id(0).to(tl.int64) * R + tl.arange(0, R))[:, None]
+    i = tl.arange(0, BLOCK)[None, :]
+    inside = (rows < count) & (i < D)
+    v = tl.load(x + rows * x_stride + i, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        v += tl.load(more + rows * more_stride + i, mask=inside, other=0.0).to(tl.float32)
+        v = v.to(total.dtype.element_ty)  # the norm sees the sum as the stream has it
+        tl.store(total + rows * D + i, v, mask=inside)
+        v = v.to(tl.float32)
+    v, scale, _ = _statistics(v, inside, eps, D, KIND)
+    v = v * scale
+    if WEIGHT:
+        v = v * tl.load(weight + i, mask=i < D, other=0.0).to(tl.float32)
+    if BIAS:
+        v = v + tl.load(bias + i, mask=i < D, other=0.0).to(tl.float32)
+    tl.store(y + rows * D + i, v.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _backward(dy, later, x, weight, dx, dweight, dbias, count, dy_stride, later_stride, x_stride, eps, D: tl.constexpr, KIND: tl.constexpr,
+              LATER: tl.constexpr, WEIGHT: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
+    program = tl.program_id(0)
+    i = tl.arange(0, BLOCK)[None, :]
+    if WEIGHT:
+        w = tl.load(weight + i, mask=i < D, other=0.0).to(tl.float32)
+        to_weight = tl.zeros((R, BLOCK), tl.float32)
+    if BIAS:
+        to_bias = tl.zeros((R, BLOCK), tl.float32)
+    for block in range(program, tl.cdiv(count, R), tl.num_programs(0)):
+        rows = (block * R + tl.arange(0, R)).to(tl.int64)[:, None]
+        inside = (rows < count) & (i < D)
+        v = tl.load(x + rows * x_stride + i, mask=inside, other=0.0).to(tl.float32)
+        g = tl.load(dy + rows * dy_stride + i, mask=inside, other=0.0).to(tl.float32)
+        v, scale, sums = _statistics(v, inside, eps, D, KIND)
+        if BIAS:
+            to_bias += g
+        if WEIGHT:
+            to_weight += g * v * scale
+            g = g * w
+        along = tl.sum(g * v, 1)[:, None] * scale * scale
+        if KIND == LAYER:
+            found = scale * (g - tl.sum(g, 1)[:, None] / D - v * along / D)
+        elif KIND == CRMS:
+            found = scale * (g - (v + sums) * along / (D + 1))
+        else:
+            found = scale * (g - v * along / D)
+        if LATER:
+            found += tl.load(later + rows * later_stride + i, mask=inside, other=0.0).to(tl.float32)
+        tl.store(dx + rows * D + i, found.to(dx.dtype.element_ty), mask=inside)
+    at = program * D + i
+    if WEIGHT:
+        tl.store(dweight + at, tl.sum(to_weight, 0)[None, :], mask=i < D)
+    if BIAS:
+        tl.store(dbias + at, tl.sum(to_bias, 0)[None, :], mask=i < D)
+
+
+# ---------------------------------------------------------------- launching
+def rows_of(x: Tensor) -> Tensor:
+    """[..., D] as [n, D] with D contiguous."""
+    flat = x.reshape(-1, x.shape[-1])
+    return flat if flat.stride(-1) == 1 else flat.contiguous()
+
+
+def shape_of(width: int) -> dict[str, int]:
+    """Rows and columns of a program's tile, and its warps."""
+    block = triton.next_power_of_2(width)
+    rows = max(1, TILE // block)
+    return {"R": rows, "BLOCK": block, "num_warps": min(32, max(1, rows * block // (32 * EACH)))}
+
+
+def processors(x: Tensor) -> int:
+    """Of the card; those of an H100 elsewhere."""
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
+
+
+def forward(kind: Any, x: Tensor, more: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """The normed rows of x, or of x + more, and that sum (empty without `more`), in x's dtype and order."""
+    flat = rows_of(x)
+    other = flat if more is None else rows_of(more)
+    n, d = flat.shape
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    total = torch.empty_like(y) if more is not None else y.new_empty(0)
+    shape = shape_of(d)
+    run: Any = _forward
+    run[(triton.cdiv(n, shape["R"]),)](flat, other, weight, bias, y, total, n, flat.stride(0), other.stride(0), eps, D=d, KIND=kind,
+                                       ADD=more is not None, WEIGHT=weight is not None, BIAS=bias is not None, **shape)
+    return y, total
+
+
+def gradient(kind: Any, dy: Tensor, later: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None,
+             eps: float) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The gradients of x, weight and bias. `later`: what else comes back to x."""
+    flat, back = rows_of(x), rows_of(dy)
+    more = back if later is None else rows_of(later)
+    n, d = flat.shape
+    shape = shape_of(d)
+    programs = min(triton.cdiv(n, shape["R"]), processors(x) * max(1, RESIDENT // shape["num_warps"]))
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    dweight, dbias = (None if t is None else torch.empty(programs, d, dtype=torch.float32, device=x.device) for t in (weight, bias))
+    run: Any = _backward
+    run[(programs,)](back, more, flat, weight, dx, dweight, dbias, n, back.stride(0), more.stride(0), flat.stride(0), eps, D=d, KIND=kind,
+                     LATER=later is not None, WEIGHT=weight is not None, BIAS=bias is not None, **shape)
+    return dx, None if dweight is None else dweight.sum(0), None if dbias is None else dbias.sum(0)

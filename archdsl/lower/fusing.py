@@ -1,0 +1,82 @@
+"""Nodes that a kernel of the target computes together, joined before lowering: names, addresses and what passes see are as they were. Free of torch.
+
+`silu(gate) * up` is joined to `swiglu`."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from archdsl.flatten import EachOnce, copy_node
+from archdsl.graph import Graph, Node, Value
+from archdsl.kernels.bindings import REFERENCE, KernelError, bindings, choose
+from archdsl.kernels.target import Target
+from archdsl.records import replace
+
+Pattern = Callable[[Node, Counter[Value]], tuple[Node, list[Node]] | None]
+"""Of the last node of a pattern, and how often each value is read: the joined node, and the nodes that it stands for beside the last."""
+
+
+def fused(graph: Graph, target: Target, dtype: str) -> Graph:
+    """The graph with what kernels of the target compute together joined; itself where there are none. `dtype`: of the build."""
+    return graph if target.plain or target.every else _Fusing(target, dtype)(graph)
+
+
+class _Fusing(EachOnce):
+    """Equal layers stay one definition."""
+
+    def __init__(self, target: Target, dtype: str):
+        super().__init__()
+        self.target, self.dtype = target, dtype
+
+    def _graph(self, graph: Graph) -> Graph:
+        joined = dict(self._found(graph))
+        known: dict[Value, Value] = {v: v for v in graph.inputs}
+        nodes: list[Node] = [v.node for v in graph.inputs]
+        gone = {id(n) for _, others in joined.values() for n in others}
+        for node in graph.nodes:
+            if node.op == "input" or id(node) in gone:
+                continue
+            new = copy_node(joined[id(node)][0] if id(node) in joined else node, known.__getitem__)
+            new.attrs.update({k: self(v) for k, v in node.attrs.items() if isinstance(v, Graph)})
+            nodes.append(new)
+            known.update(zip(node.values, new.values))
+        return replace(graph, nodes=tuple(nodes), outputs=tuple(known[v] for v in graph.outputs),
+                       children={k: self(g) for k, g in graph.children.items()}, emits={k: known[v] for k, v in graph.emits.items()})
+
+    def _found(self, graph: Graph) -> Iterator[tuple[int, tuple[Node, list[Node]]]]:
+        reads = Counter(v for n in graph.nodes for v in n.operands())
+        reads.update((*graph.outputs, *graph.emits.values()))
+        for node in graph.nodes:
+            for pattern in PATTERNS.get(node.op, ()):
+                found = pattern(node, reads)
+                if found is not None and self._taken(found[0]):
+                    yield id(node), found
+                    break
+
+    def _taken(self, node: Node) -> bool:
+        """Whether a kernel takes the joined node."""
+        asked = self.target.asked(node.op)
+        if not bindings(node.op) or asked == REFERENCE:
+            return False
+        from archdsl.lower.kernels import operand_types
+
+        types = operand_types(node, self.dtype)
+        first = next(t for t in types.values() if t is not None)
+        try:
+            return choose(node.op, self.target.device, first.dtype, types, node.attrs, asked=asked).binding is not None
+        except KernelError:
+            return False
+
+
+def _swiglu(node: Node, reads: Counter[Value]) -> tuple[Node, list[Node]] | None:
+    """silu(gate) * up, of one shape and dtype."""
+    for gate, up in (node.args, node.args[::-1]):
+        if not (isinstance(gate, Value) and isinstance(up, Value) and up.type == gate.type == node.types[0]):
+            continue
+        if gate.node.op == "silu" and reads[gate] == 1:
+            return Node("swiglu", (gate.node.args[0], up), {}, node.types, node.span, node.name), [gate.node]
+    return None
+
+
+PATTERNS: dict[str, tuple[Pattern, ...]] = {"mul": (_swiglu,)}
+"""By the op of the last node."""
