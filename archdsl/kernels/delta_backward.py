@@ -138,33 +138,47 @@ def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, beta: Any, decay: Any,
     """Gradients of q, k, v, beta, decay and the first memory."""
     lead, gates = q.shape[:-2], beta.shape
     (q, k, v, beta, decay), dy = given(q, k, v, beta, decay), heads(dy, 2)
-    (N, H, T, K), V, chunks = (k.shape[0] * k.shape[1], *k.shape[1:]), v.shape[-1], triton.cdiv(k.shape[2], CHUNK)
     W, U, M = solved(k, v, beta, decay, True)
     met, wrong, _ = scanned(k, beta, decay, W, U, memory)
-    after, pulled, first = _back(q, k, beta, decay, W, dy, later, scale)
-    of_p, of_g = (k.new_empty(N, chunks, CHUNK, CHUNK) for _ in range(2))
-    size = CONFIGS[k.element_size()]
-    bk, blocks = width(K, size["gradients"][0]), triton.cdiv(K, width(K, size["gradients"][0]))
-    dq, dk, dv, dbeta = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), beta.new_empty(N, T, dtype=torch.float32)
-    da = None if decay is None else dbeta.new_empty(1 + blocks, N, T)
-    common = (*strides(q), *strides(k), *strides(beta), *strides(decay), *strides(dy), H, T, K, V, scale)
-    gated, exact = decay is not None, precision(k.dtype)
-    _, bv, warps, stages = size["pairs"]
-    pairs_kernel[(chunks, N)](
-        q, k, beta, decay, M, wrong, pulled, dy, dv, dbeta, da, of_p, of_g, *common, BK=width(K, size["pairs"][0]), BV=width(V, bv), C=CHUNK,
-        GATED=gated, PARTS=parts(k), PRECISION=exact, num_warps=warps, num_stages=stages)
-    _, bv, warps, stages = size["gradients"]
-    gradients_kernel[(blocks, chunks, N)](
-        q, k, beta, decay, met, after, wrong, dv, dy, of_p, of_g, dq, dk, None if da is None else da[1:], *common, BK=bk, BV=width(V, bv), C=CHUNK,
-        GATED=gated, PRECISION=exact, num_warps=warps, num_stages=stages)
+    after, pulled, first = _back(q, k, beta, decay, W, dy, results(q, k, beta, decay, None, dy, scale, True), later, scale)
+    bk = width(k.shape[-1], CONFIGS[k.element_size()]["gradients"][0])
+    da = None if decay is None else beta.new_empty(1 + triton.cdiv(k.shape[-1], bk), k.shape[0] * k.shape[1], k.shape[2], dtype=torch.float32)
+    dv, dbeta, of_p, of_g = _pairs(q, k, beta, decay, M, wrong, pulled, dy, da, scale)
+    dq, dk = _gradients(q, k, beta, decay, met, after, wrong, dv, dy, of_p, of_g, da, scale)
     dq, dk, dv = (x.view(*lead, *x.shape[2:]) for x in (dq, dk, dv))
-    return dq, dk, dv, dbeta.view(gates), None if da is None else da.sum(0).view(gates), first.view(*lead, K, V)
+    return dq, dk, dv, dbeta.view(gates), None if da is None else da.sum(0).view(gates), first.view(*lead, k.shape[-1], v.shape[-1])
 
 
-def _back(q: Any, k: Any, beta: Any, decay: Any, W: Any, dy: Any, later: Any, scale: float) -> tuple[Any, Any, Any]:
+def _pairs(q: Any, k: Any, beta: Any, decay: Any, M: Any, wrong: Any, pulled: Any, dy: Any, da: Any, scale: float) -> tuple[Any, ...]:
+    """dv, dbeta and the gradients of all products of queries and of keys with keys, [N, chunks, C, C]; of the gates' the first part, in da."""
+    (B, H, T, K), V, chunks = k.shape, dy.shape[-1], M.shape[1]
+    dv, dbeta = k.new_empty(dy.shape), k.new_empty(B * H, T, dtype=torch.float32)
+    of_p, of_g = (torch.empty_like(M) for _ in range(2))
+    bk, bv, warps, stages = CONFIGS[k.element_size()]["pairs"]
+    pairs_kernel[(chunks, B * H)](
+        q, k, beta, decay, M, wrong, pulled, dy, dv, dbeta, da, of_p, of_g, *strides(q), *strides(k), *strides(beta), *strides(decay), *strides(dy),
+        H, T, K, V, scale, BK=width(K, bk), BV=width(V, bv), C=CHUNK, GATED=decay is not None, PARTS=parts(k), PRECISION=precision(k.dtype),
+        num_warps=warps, num_stages=stages)
+    return dv, dbeta, of_p, of_g
+
+
+def _gradients(q: Any, k: Any, beta: Any, decay: Any, met: Any, after: Any, wrong: Any, dv: Any, dy: Any, of_p: Any, of_g: Any, da: Any,
+               scale: float) -> tuple[Any, Any]:
+    """dq and dk; of the gates' the other parts, in da."""
+    (B, H, T, K), V, chunks = k.shape, dy.shape[-1], met.shape[1]
+    dq, dk = q.new_empty(q.shape), k.new_empty(k.shape)
+    bk, bv, warps, stages = CONFIGS[k.element_size()]["gradients"]
+    bk = width(K, bk)
+    gradients_kernel[(triton.cdiv(K, bk), chunks, B * H)](
+        q, k, beta, decay, met, after, wrong, dv, dy, of_p, of_g, dq, dk, None if da is None else da[1:], *strides(q), *strides(k), *strides(beta),
+        *strides(decay), *strides(dy), H, T, K, V, scale, BK=bk, BV=width(V, bv), C=CHUNK, GATED=decay is not None, PRECISION=precision(k.dtype),
+        num_warps=warps, num_stages=stages)
+    return dq, dk
+
+
+def _back(q: Any, k: Any, beta: Any, decay: Any, W: Any, dy: Any, local: Any, later: Any, scale: float) -> tuple[Any, Any, Any]:
     """The gradients of the memories behind the chunks, [N, chunks, K, V], D, and the gradient of the first memory, [N, K, V] in float32."""
     (B, H, T, K), V = k.shape, dy.shape[-1]
-    local = results(q, k, beta, decay, None, dy, scale, True)
     after, pulled = k.new_empty(B * H, triton.cdiv(T, CHUNK), K, V), local.new_empty(local.shape)
     first = k.new_empty(B * H, K, V, dtype=torch.float32)
     bk, bv, warps, stages = along("back", k, V)

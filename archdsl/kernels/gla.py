@@ -193,12 +193,19 @@ def forward(q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *
 def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1,
              before: bool = False) -> tuple[Any, ...]:
     """Gradients of q, k, v, decay, value_decay (None) and the first memory."""
-    shapes, lead = [x.shape for x in (q, k, decay, v)], q.shape[:-2]
+    shapes, lead = [x.shape for x in (q, k, v, decay)], q.shape[:-2]
     q, k, v, decay, dy = (heads(x, 2) for x in (q, k, v, decay, dy))
-    (B, H, T, K), V = k.shape, v.shape[-1]
     met, _, least = _states(k, v, decay, memory, 1.0, False, before)
     after, first, _ = _states(q, dy, decay, later, scale, True, before)
     dv = _results(q, k, dy, decay, after, least, scale, True, before)
+    dq, dk, da = _gradients(q, k, v, decay, met, after, least, dy, scale, before)
+    dq, dk, dv, da = (x.view(s) for x, s in zip((dq, dk, dv, da), shapes))
+    return dq, dk, dv, da, None, first.view(*lead, k.shape[-1], v.shape[-1])
+
+
+def _gradients(q: Any, k: Any, v: Any, decay: Any, met: Any, after: Any, least: Any, dy: Any, scale: float, before: bool) -> list[Any]:
+    """Those of queries, keys and gates."""
+    (B, H, T, K), V = k.shape, v.shape[-1]
     found = [x.new_empty(x.shape) for x in (q, k, decay)]
     bk, bv, warps, stages = CONFIGS[q.element_size()]["gradients"]
     bk, bv = width(K, bk), width(V, bv)
@@ -207,8 +214,7 @@ def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, decay: Any, value_deca
             q, k, v, decay, met, after, least, dy, *found, *strides(q), *strides(k), *strides(v), *strides(decay), *strides(dy), H, T, K, V,
             least.shape[-1], scale, BK=bk, BV=bv, C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS, BEFORE=before,
             PARTS=parts(q), PRECISION=precision(q.dtype), num_warps=warps, num_stages=stages)
-    dq, dk, da, dv = (x.view(s) for x, s in zip((*found, dv), shapes))
-    return dq, dk, dv, da, None, first.view(*lead, K, V)
+    return found
 
 
 def _states(x: Any, y: Any, decay: Any, first: Any, scale: float, reverse: bool, before: bool) -> tuple[Any, Any, Any]:

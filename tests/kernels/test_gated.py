@@ -119,7 +119,8 @@ def step_call(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dty
         dt = normal(*one, V, dtype=f32)
         return "selective_scan", {
             "x": normal(*one, V), "dt": 8 * dt if softplus else dt.abs(), "a": -normal(V, K, dtype=f32).abs(), "b": normal(*one, K),
-            "c": normal(*one, K), "skip": normal(V, dtype=f32) if softplus else None, "memory": normal(*lead, V, K, dtype=f32)}, {"dt_softplus": softplus}
+            "c": normal(*one, K), "skip": normal(V, dtype=f32) if softplus else None,
+            "memory": normal(*lead, V, K, dtype=f32)}, {"dt_softplus": softplus}
     if form == "dplr":
         given = {n: normal(*one, V if n == "v" else K) for n in ("q", "k", "v", "a", "b")}
         return "dplr_delta_rule", given | {"decay": -normal(*one, K, dtype=f32).abs(), "memory": normal(*lead, K, V, dtype=f32)}, {"scale": 0.7}
