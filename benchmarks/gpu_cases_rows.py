@@ -1,0 +1,99 @@
+"""Kernels whose time is that of memory: norms, silu(gate) * up, the linear map with its loss. Peers: torch, eager and compiled."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.gpu_cases import Case
+
+COMPILED = 4096
+"""The width at which torch.compile is a peer: compiling takes longer than measuring."""
+
+
+def cases(tiny: bool) -> list[Case]:
+    rows, widths = (64, (60,)) if tiny else (16384, (1024, 4096, 8192))
+    found = [case for width in widths for case in (*_norms(rows, width), _swiglu(rows, width))]
+    shapes = [(96, 20, 50)] if tiny else [(16384, 1024, 32000), (4096, 2048, 128256)]
+    return [*found, *(_loss(*shape) for shape in shapes)]
+
+
+def _randn(*shapes: tuple[int, ...]) -> Callable[[str], tuple[Any, ...]]:
+    def make(device: str) -> tuple[Any, ...]:
+        import torch
+
+        return tuple(torch.randn(s, device=device, dtype=torch.bfloat16, requires_grad=True) for s in shapes)
+
+    return make
+
+
+def _ours(op: str, **attributes: Any) -> Callable[..., Any]:
+    def run(*operands: Any) -> Any:
+        from archdsl.kernels.opaque import called
+
+        return called(op, None)(*operands, **attributes)
+
+    return run
+
+
+def _plain(op: str, **attributes: Any) -> Callable[..., Any]:
+    def run(*operands: Any) -> Any:
+        from archdsl.ops.registry import find
+
+        found = find(op)
+        assert found is not None
+        return found.body(*operands, **attributes)
+
+    return run
+
+
+def _compiled(run: Callable[..., Any]) -> Callable[..., Any]:
+    made: list[Any] = []
+
+    def call(*operands: Any) -> Any:
+        import torch
+
+        if not made:
+            made.append(torch.compile(run, dynamic=False))
+        return made[0](*operands)
+
+    return call
+
+
+def _case(op: str, name: str, shapes: tuple[tuple[int, ...], ...], forward: int, backward: int, **attributes: Any) -> Case:
+    """`forward`, `backward`: how many tensors of the first operand's size are read and written."""
+    import math
+
+    size = 2 * math.prod(shapes[0])
+    plain = _plain(op, **attributes)
+    peers = (("torch", plain), *((("torch.compile", _compiled(plain)),) if shapes[0][-1] == COMPILED else ()))
+    return Case(f"{op} {name}", _randn(*shapes), _ours(op, **attributes), peers, plain,
+                bytes=forward * size, backward=True, backward_bytes=backward * size, family="rows")
+
+
+def _norms(rows: int, width: int) -> tuple[Case, ...]:
+    x, name = (rows, width), f"{rows} x {width}"
+    return (_case("rms_norm", name, (x, (width,)), 2, 3, eps=1e-5), _case("layer_norm", name, (x, (width,), (width,)), 2, 3, eps=1e-5, count=None),
+            _case("crms_norm", name, (x,), 2, 3, eps=1e-5))
+
+
+def _swiglu(rows: int, width: int) -> Case:
+    return _case("swiglu", f"{rows} x {width}", ((rows, width), (rows, width)), 3, 5)
+
+
+def _loss(rows: int, width: int, classes: int) -> Case:
+    """Loss and gradients together: three products of matrices."""
+    def make(device: str) -> tuple[Any, ...]:
+        import torch
+
+        x = torch.randn(rows, width, device=device, dtype=torch.bfloat16)
+        weight = (torch.randn(classes, width, device=device) * width ** -0.5).to(torch.bfloat16)
+        return x.requires_grad_(), weight.requires_grad_(), torch.randint(0, classes, (rows,), device=device)
+
+    def whole(x: Any, weight: Any, targets: Any) -> Any:
+        from archdsl.ops.losses import linear_cross_entropy_plain
+
+        return linear_cross_entropy_plain(x, weight, targets)
+
+    product = 2.0 * rows * width * classes
+    return Case(f"linear_cross_entropy {rows} x {width} -> {classes}", make, _plain("linear_cross_entropy"),
+                (("torch", whole), *((("torch.compile", _compiled(whole)),) if classes == 32000 else ())), whole, flops=product, backward=True, backward_flops=2 * product, family="rows")
