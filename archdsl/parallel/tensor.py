@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from archdsl.ops.registry import Op, find
 from archdsl.ops.signatures import axes_of, tensor_of
+from archdsl.parallel.overlap import sink_sums
 from archdsl.parallel.plan import parallel_plan
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def tensor_parallel(model: ArchModule, mesh: DeviceMesh, plan: Mapping[str, int]
     known = dict(model.named_parameters(remove_duplicate=False))
     if unknown := [a for a in plan if a not in known]:
         raise ValueError(f"tensor_parallel: the model has no weight `{unknown[0]}`")
+    sink_sums(model)
     parallelize_module(model, mesh, styles(plan))
     tied: dict[int, nn.Parameter] = {}
     for module in model.modules():  # what the plan leaves out is whole on every rank
@@ -126,7 +128,10 @@ class Parts(TorchFunctionMode):
         args, kwargs = self._carried(args), {k: self._carried(v) for k, v in kwargs.items()}
         rule = _rule(func)
         if rule is None:
-            return func(*args, **kwargs)
+            y = func(*args, **kwargs)
+            if func is F.linear and isinstance(y.placements[0], Partial):  # the sum over ranks sets out at once, and is waited for where it is read
+                y = y.redistribute(self.mesh, [Replicate()], async_op=True)
+            return y
         return self._on_parts(func, list(args), kwargs, rule)
 
     def _carried(self, x: Any) -> Any:

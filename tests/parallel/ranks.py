@@ -24,6 +24,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "hybrid": ("deltanet", "tiny_global", {"depth": 2}),
     "jamba": ("jamba", "tiny", {}),
     "gla": ("gla", "tiny", {}),
+    "ladder": ("ladder", "tiny", {}),
 }
 
 
