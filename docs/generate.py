@@ -44,7 +44,7 @@ FAMILIES = {
     "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",
     "caches": "Attention from a state", "packing": "Packed documents", "time": "Along the stream",
     "gated": "Gated linear attention", "ssm": "Selective state spaces", "ssd": "State spaces with one decay for each head",
-    "memories": "Memories and spikes", "toeplitz": "Long convolutions", "foreign": "Of other libraries",
+    "wkv": "Means with weights that decay", "memories": "Memories and spikes", "toeplitz": "Long convolutions", "foreign": "Of other libraries",
 }
 
 

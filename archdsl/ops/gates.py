@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from archdsl.lazy import F, torch
 
+LOG2_E = 1.4426950408889634
+"""What is left is a power of 2: torch's `exp2` is several times as quick as its `exp` on CPUs, and no slower where nothing is left."""
+
 
 def halves(x, half):
     """Each 2 · half positions of [..., T, c] as two times half."""

@@ -62,56 +62,6 @@ def _prefix_step(score, v, peak, denominator, numerator):
     return _quotient(numerator, denominator), peak, denominator, numerator
 
 
-# ---------------------------------------------------------------- means with weights that decay
-NEAR = 16
-"""Positions whose pairs are weighed together, each channel by itself."""
-
-
-@recurrent("wkv(k: [..., T, c], v: [..., T, c], decay: [c], bonus: [c]) -> [..., T, c]",
-           state={"peak": "f32[..., c]", "denominator": "f32[..., c]", "numerator": "f32[..., c]"}, source="arxiv 2305.13048, equation 16",
-           samples=lambda: [{"k": floats(2, 5, 3), "v": floats(2, 5, 3), "decay": floats(3, low=-2, high=0), "bonus": floats(3)},
-                            {"k": floats(1, 1), "v": floats(1, 1), "decay": floats(1, low=-2, high=0), "bonus": floats(1)},
-                            {"k": floats(67, 2, low=-60, high=60), "v": floats(67, 2), "decay": floats(2, low=-9, high=0), "bonus": floats(2)}])
-def wkv(k, v, decay, bonus, peak, denominator, numerator):
-    """y_t = (Σ exp((t - 1 - j) decay + k_j) v_j + exp(bonus + k_t) v_t) / (the same without v), over j < t, channel by channel: RWKV-4's mean of the
-    values. `decay` is the logarithm, at most 0. The state is the largest exponent so far and both sums, scaled by exp(-peak)."""
-    ys = []
-    for at in range(0, k.shape[-2], NEAR):
-        y, peak, denominator, numerator = _means(k[..., at:at + NEAR, :], v[..., at:at + NEAR, :], decay, bonus, peak, denominator, numerator)
-        ys.append(y)
-    return torch.cat(ys, -2), peak, denominator, numerator
-
-
-def _means(k, v, decay, bonus, peak, denominator, numerator):
-    n = k.shape[-2]
-    place = torch.arange(n, device=k.device)
-    behind = place[:, None] - place - 1  # how many positions lie between, for each (t, j); -1 for the position itself
-    old = torch.where(denominator == 0, NEVER, peak)[..., None, :]
-    scores = k[..., None, :, :] + torch.where(behind[..., None] < 0, bonus, behind[..., None] * decay)
-    scores = scores.masked_fill((behind < -1)[..., None], NEVER)
-    before = old + place[:, None] * decay
-    largest = torch.maximum(scores.amax(-2), before)
-    weights, kept = torch.exp(scores - largest[..., None, :]), torch.exp(before - largest)
-    below = weights.sum(-2) + kept * denominator[..., None, :]
-    above = torch.einsum("...tjc,...jc->...tc", weights, v) + kept * numerator[..., None, :]
-    last = k + (n - 1 - place)[:, None] * decay
-    before = (old + n * decay)[..., 0, :]
-    peak = torch.maximum(last.amax(-2), before)
-    weights, kept = torch.exp(last - peak[..., None, :]), torch.exp(before - peak)
-    return above / below, peak, weights.sum(-2) + kept * denominator, (weights * v).sum(-2) + kept * numerator
-
-
-@wkv.step
-def _wkv_step(k, v, decay, bonus, peak, denominator, numerator):
-    old = torch.where(denominator == 0, NEVER, peak)
-    largest = torch.maximum(old, k + bonus)
-    kept, weight = torch.exp(old - largest), torch.exp(k + bonus - largest)
-    y = (kept * numerator + weight * v) / (kept * denominator + weight)
-    peak = torch.maximum(old + decay, k)
-    kept, weight = torch.exp(old + decay - peak), torch.exp(k - peak)
-    return y, peak, kept * denominator + weight, kept * numerator + weight * v
-
-
 # ---------------------------------------------------------------- linear time-invariant systems
 def _lti_macs(u: TensorType, a: TensorType, **_: object) -> Size:
     """Each position multiplies the memory by a."""
@@ -213,7 +163,7 @@ def _dense_step(x, weight, bias, tail):
 
 
 # ---------------------------------------------------------------- linear recurrences
-TOGETHER = 32
+TOGETHER = 8
 """Positions of a linear recurrence whose gates are multiplied together: as many powers of a gate have to be finite."""
 
 
@@ -224,27 +174,34 @@ TOGETHER = 32
 def linear_scan(a, b, h):
     """h_t = a_t h_(t-1) + b_t, element by element, h = 0 in front of the first position: a prefix scan over pairs, (a, b) then (a', b') is
     (a' a, a' b + b'). A `scan` of your own that is linear in what it carries runs so."""
+    y = _sums(a, b, h)
+    return y, y[..., -1, :]
+
+
+@linear_scan.gradient
+def _linear_gradient(dy, later, a, b, h):
+    """The gradients of h are a scan from the other end: g_t = a_(t+1) g_(t+1) + dy_t."""
+    y, h = _sums(a, b, h), h[..., None, :]
+    dy = torch.cat([dy[..., :-1, :], dy[..., -1:, :] + later[..., None, :]], -2)
+    g = _sums(torch.cat([a[..., :1, :], a[..., 1:, :].flip(-2)], -2), dy.flip(-2), torch.zeros_like(later)).flip(-2)
+    return g * torch.cat([h, y[..., :-1, :]], -2), g, (a * g)[..., 0, :]
+
+
+def _sums(a, b, h):
+    """h_t = a_t h_(t-1) + b_t, all of them. Parts of the sequence side by side, each from nothing; then from part to part; then what came before."""
     n = b.shape[-2]
     k = min(TOGETHER, n)
     more = -n % k
-    parts = [F.pad(x, (0, 0, 0, more), value=fill).unflatten(-2, (-1, k)) for x, fill in ((a, 1), (b, 0))]
-    gates, sums = _prefixes_within(*parts)
-    hs = []
-    for i in range(sums.shape[-3]):
-        part = sums[..., i, :, :] + gates[..., i, :, :] * h[..., None, :]
-        h = part[..., -1, :]
-        hs.append(part)
-    return torch.cat(hs, -2)[..., :n, :], h
-
-
-def _prefixes_within(a, b):
-    """Of each chunk [..., k, c] the products of gates up to each position, and the sums from nothing: distances double."""
-    reach = 1
-    while reach < a.shape[-2]:
-        b = torch.cat([b[..., :reach, :], b[..., reach:, :] + a[..., reach:, :] * b[..., :-reach, :]], -2)
-        a = torch.cat([a[..., :reach, :], a[..., reach:, :] * a[..., :-reach, :]], -2)
-        reach *= 2
-    return a, b
+    gates, sums = (F.pad(x, (0, 0, 0, more), value=fill).unflatten(-2, (-1, k)) for x, fill in ((a, 1), (b, 0)))
+    of_gates, of_sums = gates.unbind(-2), sums.unbind(-2)
+    for i in range(1, k):
+        of_sums[i].addcmul_(of_gates[i], of_sums[i - 1])
+        of_gates[i].mul_(of_gates[i - 1])
+    before = [h]
+    for gate, part in zip(of_gates[-1].unbind(-2), of_sums[-1].unbind(-2)):
+        before.append(torch.addcmul(part, gate, before[-1]))
+    sums.addcmul_(gates, torch.stack(before[:-1], -2)[..., None, :])
+    return sums.flatten(-3, -2)[..., :n, :]
 
 
 @linear_scan.step

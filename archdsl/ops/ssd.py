@@ -10,7 +10,7 @@ from typing import Any
 from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
-from archdsl.ops.gates import length
+from archdsl.ops.gates import LOG2_E, length
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import floats, size, volume
@@ -19,7 +19,6 @@ CHUNK = 64
 """Positions that are computed by products of matrices, a power of two."""
 BLOCK = 512
 """Positions whose chunks are computed at a time: what they need between stays in the processor's cache."""
-LOG2_E = 1.4426950408889634
 FLOOR = -1100.0
 """2 to this power is 0 in every dtype: smaller logarithms would only cost digits of the sums that they are in."""
 

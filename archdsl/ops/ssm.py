@@ -6,14 +6,12 @@ from typing import Any
 from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
-from archdsl.ops.gates import softplus
+from archdsl.ops.gates import LOG2_E, softplus
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats, volume
 
 BLOCK = 64
 """Positions whose states are held at a time."""
-LOG2_E = 1.4426950408889634
-"""Decays are powers of 2: torch's `exp2` is several times as quick as its `exp` on CPUs, and no slower where nothing is left."""
 
 
 def _scan_macs(x: TensorType, a: TensorType, **_: Any) -> Size:

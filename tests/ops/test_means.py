@@ -62,6 +62,14 @@ def test_linear_scan_of_extreme_gates():
     assert torch.allclose(y.double(), torch.from_numpy(numpy.stack(expected)), rtol=1e-4, atol=1e-4)
 
 
+def test_linear_scan_of_gates_above_one():
+    """Gates of 65,000 for as long as there is nothing, then small ones: no product of gates on the way is infinite."""
+    a = torch.cat([torch.full((32, 2), 65_000.0), torch.full((33, 2), 0.5)])
+    b = torch.cat([torch.zeros(32, 2), torch.randn(33, 2, generator=torch.Generator().manual_seed(0))])
+    op = RECURRENCES["linear_scan"].op
+    assert op.reference is not None and torch.allclose(op.body(a, b), op.reference(a, b), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("decay", [-1e4, -1.0, -1e-3, 0.0])
 def test_wkv_of_extreme_keys(decay: float):
     """Weights from exp(-1e3) to exp(1e3), in float32 and over 8,192 positions: no overflow, the mean as numpy finds it from shifted sums."""
