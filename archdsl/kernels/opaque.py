@@ -32,7 +32,7 @@ class Opaque:
         """The tensors and the attributes of the torch op."""
         optional = {p.name for p in self.op.decl.params if isinstance(p.type, tree.OptionalType)}
         tensors = [f"Tensor{'?' if o in optional else ''} {o}" for o in self.operands]
-        return tensors, [*(f"{schema_of(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None), "str? kernel=None"]
+        return tensors, [*(f"{schema_of(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None), "str? chosen=None"]
 
     def _split(self, named: tuple[Any, ...]) -> tuple[dict[str, Any], str | None]:
         return dict(zip(self.attributes, named)), named[len(self.attributes)] if len(named) > len(self.attributes) else None

@@ -28,7 +28,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _kept(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int,
-          needs: list[bool], kernel: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+          needs: list[bool], chosen: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The mean loss, in float32 at least; its gradients by x, weight and bias, as far as they are needed (empty otherwise), but for the factor that
     comes before them."""
     rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
@@ -41,7 +41,7 @@ def _kept(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale
     dx = torch.empty_like(rows, memory_format=torch.contiguous_format) if to_x else x.new_empty(0)
     dweight = weight.new_zeros(weight.shape, dtype=wide) if to_weight else x.new_empty(0)
     dbias = weight.new_zeros(weight.shape[0], dtype=wide) if to_bias else x.new_empty(0)
-    found = bound("linear_cross_entropy", ("x", "weight", "targets", "bias"), (x, weight, targets, bias), {}, kernel)
+    found = bound("linear_cross_entropy", ("x", "weight", "targets", "bias"), (x, weight, targets, bias), {}, chosen)
     in_place = loss_in_place if found is None else found.forward
     size = rows_of_chunk(weight.shape[0], x.element_size())
     for at in range(0, rows.shape[0], size):
@@ -88,13 +88,13 @@ def _add_product(total: Tensor, scores: Tensor, part: Tensor) -> None:
 
 _op = torch.library.custom_op(
     "archdsl::linear_cross_entropy_kept", _kept, mutates_args=(),
-    schema="(Tensor x, Tensor weight, Tensor targets, Tensor? bias, float scale, float? cap, int ignore, bool[] needs, str? kernel) -> "
+    schema="(Tensor x, Tensor weight, Tensor targets, Tensor? bias, float scale, float? cap, int ignore, bool[] needs, str? chosen) -> "
            "(Tensor, Tensor, Tensor, Tensor, Tensor)")
 
 
 @_op.register_fake
 def _(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int, needs: list[bool],
-      kernel: str | None) -> Any:
+      chosen: str | None) -> Any:
     numbers = (x.new_empty((), dtype=_wide(x.dtype)) for _ in range(2))
     shapes = (x.shape, weight.shape, weight.shape[:1])
     return *numbers, *(weight.new_empty(s if n else (0,)) for s, n in zip(shapes, needs))
@@ -119,12 +119,12 @@ _op.register_autograd(_pull, setup_context=_setup)
 
 
 def _mean(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int,
-          kernel: str | None = None) -> Tensor:
+          chosen: str | None = None) -> Tensor:
     needs = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in (x, weight, bias)]
-    return torch.ops.archdsl.linear_cross_entropy_kept(x, weight, targets, bias, scale, cap, ignore, needs, kernel)[0]
+    return torch.ops.archdsl.linear_cross_entropy_kept(x, weight, targets, bias, scale, cap, ignore, needs, chosen)[0]
 
 
 _library = torch.library.Library("archdsl", "FRAGMENT")
 _library.define("linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, Tensor? bias, float scale, float? cap, int ignore, "
-                "str? kernel=None) -> Tensor")
+                "str? chosen=None) -> Tensor")
 _library.impl("linear_cross_entropy", _mean, "CompositeImplicitAutograd")

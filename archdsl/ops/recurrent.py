@@ -221,7 +221,7 @@ class Recurrence:
         """The tensors and the attributes of the torch op."""
         optional = {p.name for p in self.op.decl.params if isinstance(p.type, tree.OptionalType)}
         tensors = [f"Tensor{'?' if o in optional else ''} {o}" for o in self.operands] + [f"Tensor? {s}" for s in self.state]
-        return tensors, [*(f"{schema_of(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None), "str? kernel=None"]
+        return tensors, [*(f"{schema_of(p.type)} {p.name}" for p in self.op.decl.params if tensor_of(p) is None), "str? chosen=None"]
 
     def arguments(self, args: tuple[Any, ...], attributes: dict[str, Any]) -> tuple[list[Any], list[Any]]:
         """Operands and attributes in the order of the signature, defaults filled in."""

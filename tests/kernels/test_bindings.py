@@ -1,6 +1,8 @@
 """Choosing a kernel, telling why, and running it inside the opaque torch op."""
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.graph import TensorType
 from archdsl.kernels import bindings as b
 from archdsl.kernels.target import parse_kernels
+from archdsl.ops.recurrent import KERNELS, RECURRENCES
 from archdsl.ops.registry import OPS, load
 
 load()
@@ -177,3 +180,13 @@ def test_the_report_tells_what_each_op_gets(declared):
     assert [r.cells for r in found.rows] == [("rms_norm", "reference", "tripling: it takes f32, not bf16"),
                                              ("linear_attention", "doubling", "wide: it takes f32, not bf16")]
     assert found.notes == ("net: every op has kernels",)
+
+
+def test_no_argument_has_a_name_that_inductor_takes():
+    """It hands the arguments of an op that it does not look into on by name, to a function with arguments of its own."""
+    from torch._inductor.ir import FallbackKernel
+
+    taken = {p.name for p in inspect.signature(FallbackKernel.create).parameters.values() if p.kind is not p.VAR_KEYWORD}
+    for r in (*RECURRENCES.values(), *KERNELS.values()):
+        tensors, attributes = r.schema()
+        assert not taken & {part.split("=")[0].split()[-1] for part in (*tensors, *attributes)}, r.name
