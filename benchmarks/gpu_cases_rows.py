@@ -13,6 +13,7 @@ COMPILED = 4096
 def cases(tiny: bool) -> list[Case]:
     rows, widths = (64, (60,)) if tiny else (16384, (1024, 4096, 8192))
     found = [case for width in widths for case in (*_norms(rows, width), _swiglu(rows, width))]
+    found += [_rotary(*shape) for shape in ([(2, 3, 5, 6)] if tiny else [(8, 16, 2048, 128)])]
     shapes = [(96, 20, 50)] if tiny else [(16384, 1024, 32000), (4096, 2048, 128256)]
     return [*found, *(_loss(*shape) for shape in shapes)]
 
@@ -80,6 +81,20 @@ def _swiglu(rows: int, width: int) -> Case:
     return _case("swiglu", f"{rows} x {width}", ((rows, width), (rows, width)), 3, 5)
 
 
+def _rotary(batch: int, heads: int, positions: int, width: int) -> Case:
+    """Heads as a projection leaves them, behind their positions; tables without a gradient."""
+    def make(device: str) -> tuple[Any, ...]:
+        import torch
+
+        x = torch.randn(batch, positions, heads, width, device=device, dtype=torch.bfloat16).transpose(1, 2)
+        tables = torch.randn(2, positions, width, device=device, dtype=torch.bfloat16)
+        return x.requires_grad_(), *tables
+
+    plain, size = _plain("rotary"), 2 * batch * heads * positions * width
+    return Case(f"rotary {batch} x {heads} x {positions} x {width}", make, _ours("rotary"), (("torch", plain), ("torch.compile", _compiled(plain))),
+                plain, bytes=2 * size, backward=True, backward_bytes=2 * size, family="rows")
+
+
 def _loss(rows: int, width: int, classes: int) -> Case:
     """Loss and gradients together: three products of matrices."""
     def make(device: str) -> tuple[Any, ...]:
@@ -95,5 +110,5 @@ def _loss(rows: int, width: int, classes: int) -> Case:
         return linear_cross_entropy_plain(x, weight, targets)
 
     product = 2.0 * rows * width * classes
-    return Case(f"linear_cross_entropy {rows} x {width} -> {classes}", make, _plain("linear_cross_entropy"),
-                (("torch", whole), *((("torch.compile", _compiled(whole)),) if classes == 32000 else ())), whole, flops=product, backward=True, backward_flops=2 * product, family="rows")
+    peers = (("torch", whole), *((("torch.compile", _compiled(whole)),) if classes == 32000 else ()))
+    return Case(f"linear_cross_entropy {rows} x {width} -> {classes}", make, _plain("linear_cross_entropy"), peers, whole, flops=product, backward=True, backward_flops=2 * product, family="rows")

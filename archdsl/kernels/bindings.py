@@ -71,6 +71,11 @@ class Binding:
         return self.body.forward
 
     @property
+    def asks(self) -> bool:
+        """Whether `gradient` takes `needs`, for each operand whether its gradient is wanted."""
+        return getattr(self.body, "asks", False)
+
+    @property
     def gradient(self) -> Callable[..., Any] | None:
         return getattr(self.body, "gradient", None)
 

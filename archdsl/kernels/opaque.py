@@ -18,6 +18,8 @@ class Opaque:
     a recurrence. Its backward pass, where the kernel has none, goes through the body."""
 
     state: tuple[str, ...] = ()
+    asks = True
+    """Its backward pass is told which gradients are wanted."""
 
     def __init__(self, op: Op):
         self.op, self.name, self.results = op, op.name, len(op.decl.outs)
@@ -54,11 +56,12 @@ class Opaque:
         made = self.body(given, self._split(args[len(given):])[0])
         return tuple(torch.empty_like(y, memory_format=torch.contiguous_format) for y in made)
 
-    def backward(self, tensors: list[Any], grads: list[Any], *named: Any) -> list[Any]:
+    def backward(self, tensors: list[Any], grads: list[Any], needs: list[bool], *named: Any) -> list[Any]:
         attributes, asked = self._split(named)
         found = bound(self.name, self.operands, tensors, attributes, asked)
         if found is not None and found.gradient is not None:
-            return apart(gradients(tensors, found.gradient(*grads, *tensors, **attributes)), [*tensors, *grads])
+            wanted = {"needs": needs} if found.asks else {}
+            return apart(gradients(tensors, found.gradient(*grads, *tensors, **attributes, **wanted)), [*tensors, *grads])
         return apart(gradients(tensors, derived(lambda *given: self.body(given, attributes), tensors, grads)), [*tensors, *grads])
 
 

@@ -106,3 +106,30 @@ class SwiGLU:
         from archdsl.kernels.pointwise import swiglu_gradient
 
         return swiglu_gradient(dy, gate, up)
+
+
+def _tables(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    x, cos, sin = (types[n] for n in ("x", "cos", "sin"))
+    assert x is not None and cos is not None and sin is not None
+    if len(x.shape) < 3 or cos.shape != x.shape[-2:] or sin.shape != x.shape[-2:]:
+        return "it turns heads [..., T, w] by tables [T, w]"
+    return _alike(types)
+
+
+@kernel("rotary", "triton", dtypes=DTYPES, fits=_tables, fuses=True)
+class Rotary:
+    """One pass over the heads, whose positions may lie anywhere; the tables stay in the cache. Gradients of the tables, if wanted, are torch's."""
+
+    asks = True
+
+    @staticmethod
+    def forward(x: Any, cos: Any, sin: Any) -> Any:
+        from archdsl.kernels.rotary import turned
+
+        return turned(x, cos, sin)
+
+    @staticmethod
+    def gradient(dy: Any, x: Any, cos: Any, sin: Any, *, needs: list[bool]) -> Any:
+        from archdsl.kernels.rotary import gradient
+
+        return gradient(dy, x, cos, sin, needs)

@@ -32,7 +32,7 @@ class Target:
 
 
 PLAIN = Target()
-JOINED = {"swiglu": ("silu", "mul")}
+JOINED = {"swiglu": ("silu", "mul"), "rotary": ("neg", "concat", "slice", "mul", "add")}
 """Ops that others are joined to where a kernel computes them together (`archdsl/lower/fusing.py`), and which ones."""
 
 

@@ -1,6 +1,6 @@
 """Nodes that a kernel of the target computes together, joined before lowering: names, addresses and what passes see are as they were. Free of torch.
 
-`silu(gate) * up` is joined to `swiglu`."""
+`silu(gate) * up` is joined to `swiglu`, the turning of halves by cosines and sines to `rotary`."""
 from __future__ import annotations
 
 from collections import Counter
@@ -78,5 +78,36 @@ def _swiglu(node: Node, reads: Counter[Value]) -> tuple[Node, list[Node]] | None
     return None
 
 
-PATTERNS: dict[str, tuple[Pattern, ...]] = {"mul": (_swiglu,)}
+def _rotary(node: Node, reads: Counter[Value]) -> tuple[Node, list[Node]] | None:
+    """x cos + (-x₂, x₁) sin: tables [T, w] beside heads."""
+    plain, crossed = (a.node if isinstance(a, Value) and reads[a] == 1 else None for a in node.args)
+    if plain is None or crossed is None or plain.op != "mul" or crossed.op != "mul":
+        return None
+    x, cos = plain.args
+    halves, sin = crossed.args
+    if not all(isinstance(v, Value) for v in (x, cos, halves, sin)) or halves.node.op != "concat" or reads[halves] != 1:
+        return None
+    parts = [v.node for v in halves.node.args[0]]
+    if not (len(x.shape) > 2 and cos.shape == sin.shape == x.shape[-2:] and x.type == node.types[0] and cos.dtype == x.dtype == sin.dtype):
+        return None
+    if [p.op for p in parts] != ["neg", "slice"] or halves.node.attrs["axis"] not in (-1, len(x.shape) - 1):
+        return None
+    far, near = parts[0].args[0].node, parts[1]
+    half = x.shape[-1] // 2
+    if far.op != "slice" or _half(far, x) != ("slice", half, None, None) or _half(near, x) != ("slice", None, half, None):
+        return None
+    inner = [far, parts[0], near]
+    if any(reads[Value(n)] != 1 for n in inner):
+        return None
+    return Node("rotary", (x, cos, sin), {}, node.types, node.span, node.name), [*inner, halves.node, plain, crossed]
+
+
+def _half(node: Node, x: Value) -> object:
+    """What a slice takes of the last axis of x; None where it is of something else, or takes less of another axis."""
+    items = node.attrs["items"]
+    whole = all(i == ("slice", None, None, None) for i in items[:-1])
+    return items[-1] if node.args[0] == x and whole and len(items) == len(x.shape) else None
+
+
+PATTERNS: dict[str, tuple[Pattern, ...]] = {"mul": (_swiglu,), "add": (_rotary,)}
 """By the op of the last node."""

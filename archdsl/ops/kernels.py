@@ -22,8 +22,9 @@ def registered(r: Recurrence) -> Any:
     forward = t.library.custom_op(f"archdsl::{r.name}", lambda *args: one_or_all(r.forward(*args)), mutates_args=(),
                                   schema=f"({', '.join(tensors + attributes)}) -> ({results})")
     forward.register_fake(lambda *args: one_or_all(r.fake(*args)))
+    asks = ["bool[] needs"] if getattr(r, "asks", False) else []
     backward = t.library.custom_op(f"archdsl::{r.name}_backward", r.backward, mutates_args=(),
-                                   schema=f"({', '.join(['Tensor?[] tensors', 'Tensor?[] grads', *attributes])}) -> Tensor[]")
+                                   schema=f"({', '.join(['Tensor?[] tensors', 'Tensor?[] grads', *asks, *attributes])}) -> Tensor[]")
     backward.register_fake(lambda tensors, grads, *named: plain_like(tensors))
 
     def setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -33,7 +34,7 @@ def registered(r: Recurrence) -> Any:
 
     def pull(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         saved = list(ctx.saved_tensors)
-        found = backward(saved, list(grads), *ctx.named)
+        found = backward(saved, list(grads), *([list(ctx.needs_input_grad[:len(saved)])] if asks else ()), *ctx.named)
         return (*(g if x is not None and x.is_floating_point() else None for x, g in zip(saved, found)), *(None for _ in ctx.named))
 
     forward.register_autograd(pull, setup_context=setup)

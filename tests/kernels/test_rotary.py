@@ -1,0 +1,61 @@
+"""Rotary positions: heads that lie anywhere, and what a model's text is joined to."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.ops.pointwise import rotary
+from tests.kernels.held import close, gpu, interpreted, poisoned
+
+SHAPES = [(1, 1, 1, 2), (2, 3, 65, 6), (2, 5, 4), (2, 2, 1, 3, 10)]
+
+
+def launches():
+    from archdsl.kernels.rotary import turned
+
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        for width in (6, 64, 128, 256):
+            for t in (1, 2048):
+                x, table = torch.empty(2, t, 4, width, dtype=dtype, device="meta").transpose(1, 2), torch.empty(t, width, dtype=dtype, device="meta")
+                for back in (False, True):
+                    yield f"rotary {width} {dtype} back {back}", lambda x=x, table=table, back=back: turned(x, table, table, back)
+
+
+def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float) -> None:
+    """Heads behind positions in memory, as a model has them; gradients of the tables too."""
+    from archdsl.kernels.rotary import gradient, turned
+
+    g = torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(*shape[:-3], shape[-2], shape[-3], shape[-1], generator=g).to(device, dtype).transpose(-2, -3) for _ in range(2))
+    tables = [torch.randn(shape[-2:], generator=g).to(device, dtype) for _ in range(2)]
+    wide = [t.double().requires_grad_() for t in (x, *tables)]
+    expected = rotary.body(*wide)
+    expected = expected, *torch.autograd.grad(expected, wide, dy.double())
+    close((turned(x, *tables), *gradient(dy, x, *tables, [True, True, True])), expected, within)
+    assert gradient(dy, x, *tables, [True, False, False])[1:] == (None, None)
+
+
+@interpreted
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rotary(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
+    poisoned(monkeypatch)
+    held(shape, torch.float32, "cpu", 1e-5)
+
+
+@interpreted
+def test_a_model_with_rotary_positions():
+    spec = archdsl.load("llama")
+    mine, plain = (spec.build("tiny", kernels=k) for k in ({"rotary": "triton"}, "reference"))
+    assert mine.layers[0].attn.code.count("archdsl.rotary") == 2 and "cat" not in mine.layers[0].attn.code
+    tokens = torch.randint(0, 512, (2, 5))
+    for model in (mine, plain):
+        model(tokens).square().mean().backward()
+    close([p.grad for p in mine.parameters()], [p.grad for p in plain.parameters()], 1e-4)
+
+
+@gpu
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 16, 2048, 128), (3, 5, 257, 96)])
+def test_on_a_card(shape: tuple[int, ...]):
+    held(shape, torch.float32, "cuda", 1e-4)
+    held(shape, torch.bfloat16, "cuda", 3e-2)
