@@ -1,4 +1,4 @@
-"""Gated linear attention, the delta rules and the short convolution in front of them, beside flash-linear-attention's; chunks, and one position."""
+"""Gated linear attention, the delta rules and the short convolution in front of them, beside flash-linear-attention's; Mamba's scan; one position."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -102,6 +102,19 @@ def fla_conv(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return found[0] if isinstance(found, tuple) else found
 
 
+def scan_operands(B: int, T: int, d: int) -> Callable[[str], tuple[torch.Tensor, ...]]:
+    def make(device: str) -> tuple[torch.Tensor, ...]:
+        x, b, c = (torch.randn(B, T, n, device=device, dtype=torch.bfloat16) for n in (d, 16, 16))
+        rates = -torch.arange(1.0, 17, device=device).expand(d, 16).contiguous()
+        return leaves(x, torch.randn(B, T, d, device=device) - 4, rates, b, c, torch.ones(d, device=device))
+
+    return make
+
+
+def scan(x: torch.Tensor, dt: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+    return OPS["selective_scan"].body(x, dt, a, b, c, skip, dt_softplus=True)
+
+
 def step_operands(shape: Shape, *more: int) -> Callable[[str], tuple[torch.Tensor, ...]]:
     """Operands of one position, those of `more` columns behind q, k and v (0: one number for each head), and a memory."""
     B, H, _, K, V = shape
@@ -147,6 +160,9 @@ def cases(tiny: bool) -> list[Case]:
     for B, T, c in ((2, 70, 32),) if tiny else ((8, 2048, 1024), (8, 2048, 2048), (2, 8192, 1024)):
         found.append(Case(f"short convolution, B {B}, T {T}, c {c}", conv_operands(B, T, c), conv, (("fla", fla_conv),), conv, bytes=4 * B * T * c,
                           backward=True, backward_bytes=6 * B * T * c, family="gated"))
+    for B, T, d in ((1, 70, 32),) if tiny else ((2, 256, 512), (8, 2048, 2048)):
+        found.append(Case(f"selective scan, B {B}, T {T}, d {d}, n 16", scan_operands(B, T, d), scan, (), scan if T < 2048 else None,
+                          bytes=8 * B * T * d, backward=True, backward_bytes=14 * B * T * d, family="gated"))
     for shape in (TINY,) if tiny else ((1, 16, 1, 128, 128), (32, 16, 1, 128, 128)):
         B, H, _, K, V = shape
         label, moved = f"B {B}, H {H}, {K} × {V}", 8 * B * H * K * V

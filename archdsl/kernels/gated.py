@@ -7,7 +7,7 @@ from typing import Any
 from archdsl.kernels.bindings import Types, fixed, kernel
 
 DTYPES = ("bf16", "f32")
-TAPS = 32
+TAPS, NUMBERS = 32, 256
 
 
 def _alike(types: Types, *names: str) -> str | None:
@@ -52,6 +52,13 @@ def _conv(types: Types, attributes: Mapping[str, Any]) -> str | None:
     assert weight is not None
     taps = fixed(weight.shape[-1])
     return f"it has {taps} taps, and {TAPS} are the most" if taps is not None and taps > TAPS else None
+
+
+def _scan(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    rates = types["a"]
+    assert rates is not None
+    numbers = fixed(rates.shape[-1])
+    return f"a has {numbers} numbers a channel, and {NUMBERS} are the most" if numbers is not None and numbers > NUMBERS else None
 
 
 @kernel("gla", "triton", dtypes=DTYPES, fits=_gla)
@@ -151,14 +158,24 @@ class DplrDeltaRule:
     step = forward
 
 
-@kernel("selective_scan", "triton", dtypes=("bf16", "f16", "f32"), fits=_step("x"))
+@kernel("selective_scan", "triton", dtypes=("bf16", "f16", "f32"), fits=_scan)
 class SelectiveScan:
-    """One position: it reads and writes its memory once."""
+    """Chunks of 16 positions, a scan of each in registers; a position alone reads and writes its memory once. States are float32."""
 
     @staticmethod
     def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.selective_scan import forward
+
+        return forward(*args, **attributes)
+
+    @staticmethod
+    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
+        from archdsl.kernels.selective_scan import gradient
+
+        return gradient(*args, **attributes)
+
+    @staticmethod
+    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
         from archdsl.kernels.steps import selective_scan
 
         return selective_scan(*args, **attributes)
-
-    step = forward
