@@ -132,7 +132,7 @@ class _Run:
 
         asked.check(None)
         self.asked = asked
-        self.extend, self.step = sibling(model, "extend"), sibling(model, "step")
+        self.extend, self.step = sibling(model, "extend", caches="fresh"), sibling(model, "step")
         self.streamed = self.extend.__dict__["_streamed"]
         self.rows, inputs = (prompts, inputs) if start is None else begun(model, prompts, start, inputs)
         self.fixed = Fixed(model, self.streamed, inputs, self.rows)

@@ -1,4 +1,7 @@
-"""Bodies of ops in a step that writes into the caches that it is given: they give those same tensors as the new state."""
+"""Bodies of attention that goes on from a cache, where more is known of the cache than the op knows.
+
+`in_place`: one position, written into the caches that are given, which are the new state. `fresh`: several positions and caches that hold none: they
+attend to themselves alone."""
 from __future__ import annotations
 
 from typing import Any
@@ -6,12 +9,12 @@ from typing import Any
 import torch
 
 from archdsl.decoding.ops import window_of, write
-from archdsl.ops import caches
+from archdsl.ops import attention, caches
 from archdsl.ops.masks import CAUSAL
 
 
-def attention_extend(q: Any, k: Any, v: Any, keys: Any, values: Any, position: Any, start: Any = None, bias: Any = None, sink: Any = None, *,
-                     mask: Any = CAUSAL, scale: Any = None, cap: Any = None, rolling: bool = False) -> tuple[Any, Any, Any]:
+def attention_extend_in_place(q: Any, k: Any, v: Any, keys: Any, values: Any, position: Any, start: Any = None, bias: Any = None, sink: Any = None,
+                              *, mask: Any = CAUSAL, scale: Any = None, cap: Any = None, rolling: bool = False) -> tuple[Any, Any, Any]:
     """As the op. A cache that rolls is the last positions alone, and is made anew."""
     if rolling:
         return caches.attention_extend.body(q, k, v, keys, values, position, start, bias, sink, mask=mask, scale=scale, cap=cap, rolling=True)
@@ -22,11 +25,31 @@ def attention_extend(q: Any, k: Any, v: Any, keys: Any, values: Any, position: A
     return caches.attend_kept(q, keys, values, position, start, bias, sink, mask=mask, scale=scale, cap=cap), keys, values
 
 
-def latent_attention_extend(q: Any, k: Any, keys: Any, position: Any, start: Any = None, bias: Any = None, sink: Any = None, *, mask: Any = CAUSAL,
-                            scale: Any = None, cap: Any = None, rolling: bool = False, width: int) -> tuple[Any, Any]:
+def latent_attention_extend_in_place(q: Any, k: Any, keys: Any, position: Any, start: Any = None, bias: Any = None, sink: Any = None, *,
+                                     mask: Any = CAUSAL, scale: Any = None, cap: Any = None, rolling: bool = False,
+                                     width: int) -> tuple[Any, Any]:
     """As the op."""
     if rolling:
         return caches.latent_attention_extend.body(q, k, keys, position, start, bias, sink, mask=mask, scale=scale, cap=cap, rolling=True,
                                                    width=width)
     keys = write(keys, k, position)
     return caches.attend_kept(q, keys, keys[..., :width], position, start, bias, sink, mask=mask, scale=scale, cap=cap), keys
+
+
+def attention_extend_fresh(q: Any, k: Any, v: Any, keys: Any, values: Any, position: Any, start: Any = None, bias: Any = None, sink: Any = None, *,
+                           mask: Any = CAUSAL, scale: Any = None, cap: Any = None, rolling: bool = False) -> tuple[Any, Any, Any]:
+    """As the op, whose rows begin at `position`. Masks of absolute positions, and biases, are left to it."""
+    if bias is not None or window_of(mask) is None:
+        return caches.attention_extend.body(q, k, v, keys, values, position, start, bias, sink, mask=mask, scale=scale, cap=cap, rolling=rolling)
+    y = attention.attention.body(q, k, v, None, sink, mask=mask, scale=scale, cap=cap)
+    return y, caches.kept_after(k, keys, position, rolling), caches.kept_after(v, values, position, rolling)
+
+
+def latent_attention_extend_fresh(q: Any, k: Any, keys: Any, position: Any, start: Any = None, bias: Any = None, sink: Any = None, *,
+                                  mask: Any = CAUSAL, scale: Any = None, cap: Any = None, rolling: bool = False, width: int) -> tuple[Any, Any]:
+    """As the op, whose rows begin at `position`."""
+    if bias is not None or window_of(mask) is None:
+        return caches.latent_attention_extend.body(q, k, keys, position, start, bias, sink, mask=mask, scale=scale, cap=cap, rolling=rolling,
+                                                   width=width)
+    y = attention.attention.body(q, k, k[..., :width], None, sink, mask=mask, scale=scale, cap=cap)
+    return y, caches.kept_after(k, keys, position, rolling)

@@ -6,7 +6,7 @@ Nothing in a step waits for the device, so a recording (on CUDA a graph of kerne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from archdsl.records import record
 if TYPE_CHECKING:
     from archdsl.lower.module import ArchModule
 
+COMPILE: dict[str, Any] = {"fullgraph": True, "dynamic": False}
 FEW = 4
 """The most rows for which reading the weights is all that linear maps cost."""
 EVERY = 8
@@ -79,12 +80,12 @@ class Decoder:
 
     def __init__(self, model: ArchModule, plan: Plan, recording: Callable[..., Recording]):
         self.plan = plan
-        self.step_form = sibling(model, "step", in_place=True)
+        self.step_form = sibling(model, "step", caches="in_place")
         self.weights = places(model)
         root, stages = staged(self.step_form, fuse if plan.batch <= FEW else lambda graph, module: None)
         if plan.compiled:
             for stage in stages:
-                stage.compile(fullgraph=True, dynamic=False)
+                stage.compile(**COMPILE)
         self.run = root.eval()
         device = device_of(model)
         streamed = self.step_form.__dict__["_streamed"]
@@ -111,7 +112,7 @@ class Decoder:
     def _keep(self, new: State) -> None:
         """What the step gives anew, into the buffers: first all that reads one of them, then all writing."""
         held = {x.untyped_storage()._cdata for x in self.state.values()}
-        pairs = [(self.state[a], x) for a, x in new.items() if x is not self.state[a]]
+        pairs = [(self.state[a], x) for a, x in new.items() if not _same(x, self.state[a])]
         sources = [x.clone() if x.untyped_storage()._cdata in held else x for _, x in pairs]
         for (kept, _), x in zip(pairs, sources):
             kept.copy_(x)
@@ -119,7 +120,7 @@ class Decoder:
     def _take(self, tokens: Tensor) -> None:
         if self.plan.eos:
             tokens = torch.where(self.ended, self.ends[0], tokens)
-            self.ended.logical_or_(torch.isin(tokens, self.ends))
+            self.ended.logical_or_((tokens[:, None] == self.ends).any(-1))
         self.tokens.copy_(tokens)
         self.history.index_copy_(1, self.count, tokens[:, None])
         self.count.add_(1)
@@ -166,6 +167,12 @@ class Decoder:
         event = torch.cuda.Event()
         event.record()
         return flag, event.query
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    """Whether two tensors are the same places of memory: compiled code gives a cache that it wrote into as another view of it."""
+    return x is y or x.untyped_storage()._cdata == y.untyped_storage()._cdata and (x.storage_offset(), x.shape, x.stride()) == (
+        y.storage_offset(), y.shape, y.stride())
 
 
 def cut(tokens: Tensor, eos: tuple[int, ...]) -> Tensor:

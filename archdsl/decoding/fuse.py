@@ -45,8 +45,16 @@ def _linear(node: Any) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
     return (x, weight, bias) if isinstance(weight, fx.Node) and weight.op == "get_attr" else None  # type: ignore[return-value]
 
 
+def _ours(x: fx.Node) -> str:
+    """The op that a node calls as a torch op of ours, "" for none."""
+    return str(x.target).removeprefix("archdsl.").removesuffix("_unless_fused") if str(x.target).startswith("archdsl.") else ""
+
+
 def _norm(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
     """(what is normed, weight, eps) of an RMSNorm over one axis."""
+    if _ours(x) == "rms_norm":
+        source, weight, eps = x.args
+        return None if weight is None else (source, weight, float(eps))  # type: ignore[return-value, arg-type]
     if x.target is not F.rms_norm:
         return None
     given: dict[str, Any] = dict(zip(("input", "normalized_shape", "weight", "eps"), x.args)) | dict(x.kwargs)
@@ -77,10 +85,11 @@ def _count(module: nn.Module, weight: fx.Node) -> int:
 def _gated(graph: fx.Graph, module: nn.Module) -> None:
     """act(x W₁ᵀ) ⊙ x W₂ᵀ."""
     for node in list(graph.nodes):
-        if node.target is not operator.mul or len(node.args) != 2:
+        whole = _ours(node) == "swiglu"
+        if not whole and node.target is not operator.mul or len(node.args) != 2:
             continue
-        for first, second in (node.args, node.args[::-1]):
-            act, up = _act(first), _linear(second)
+        for first, second in (node.args,) if whole else (node.args, node.args[::-1]):
+            act, up = ("silu", first) if whole else _act(first), _linear(second)
             gate = act and _linear(act[1])
             if not (act and gate and up) or gate[0] is not up[0] or any(len(n.users) != 1 for n in (first, act[1], second)):
                 continue

@@ -15,17 +15,18 @@ Kernels = str | Mapping[str, str] | None
 
 @record(frozen=True)
 class Target:
-    """`device`: cpu, cuda, …. `every`: the reference for all ops. `named`: (op, kernel). `in_place`: a step writes into the caches it is given."""
+    """`device`: cpu, cuda, …. `every`: the reference for all ops. `named`: (op, kernel). `caches`: "" for ops as they are; `in_place`:
+    a step writes into the caches it is given; `fresh`: several positions go into caches that hold none."""
 
     device: str = "cpu"
     every: bool = False
     named: tuple[tuple[str, str], ...] = ()
-    in_place: bool = False
+    caches: str = ""
 
     @property
     def plain(self) -> bool:
         """Whether ops are lowered as they are: nothing is asked for, and no kernel is made for the device."""
-        return self.device in ("cpu", "meta") and not self.named and not self.every and not self.in_place
+        return self.device in ("cpu", "meta") and not self.named and not self.every and not self.caches
 
     def asked(self, op: str) -> str | None:
         return dict(self.named).get(op, REFERENCE if self.every else None)

@@ -17,15 +17,15 @@ def form_of(model: Any) -> str:
     return "parallel" if streamed is None else streamed.form
 
 
-def sibling(model: ArchModule, form: str, in_place: bool = False) -> ArchModule:
+def sibling(model: ArchModule, form: str, caches: str = "") -> ArchModule:
     """The model in another form, in evaluation: it holds the very tensors of `model`, so what is trained there is used here. Made once for each type
-    of the weights and each device, kept with the model. `in_place`: its attention writes into the caches that it is given. Raises ArchError A0501 for
+    of the weights and each device, kept with the model. `caches`: what a `Target` says of them. Raises ArchError A0501 for
     a form that it does not have, TypeError for a model of which archdsl knows no forms."""
     source = model.__dict__.get("_source")
     if source is None:
         raise TypeError(f"{type(model).__name__} is no whole model that archdsl has built or opened, so it has no other forms")
     known: dict[Any, ArchModule] = model.__dict__.setdefault("_forms", {})
-    target = replace(type(model).definition.target, device=device_of(model).type, in_place=in_place)
+    target = replace(type(model).definition.target, device=device_of(model).type, caches=caches)
     key = form, weights_dtype(model), target
     if key not in known:
         made = lower(source.graph, device="meta", dtype=key[1], form=form, source=source, made_for=target)

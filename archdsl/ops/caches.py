@@ -82,6 +82,11 @@ def _longer(new, kept, position, rolling):
     return kept, kept
 
 
+def kept_after(new, kept, position, rolling):
+    """The cache behind new positions."""
+    return _longer(new, kept, position, rolling)[1]
+
+
 def attend_kept(q, keys, values, position, start=None, bias=None, sink=None, *, mask=CAUSAL, scale=None, cap=None):
     """The result of `attention_extend` where the new positions lie in the cache already."""
     return _attention(q, keys, values, bias, sink, *_pairs(q, keys, position, start, mask, False), scale, cap)

@@ -169,7 +169,7 @@ def _rule(func: Any) -> Rule | None:
     if func is F.rms_norm:
         return _leading
     name = str(func)
-    op = find(name.split(".")[1]) if name.startswith("archdsl.") else None
+    op = find(name.split(".")[1].removesuffix("_unless_fused")) if name.startswith("archdsl.") else None
     return None if op is None else lambda args, kwargs, ranks: _by_signature(op, args, ranks)
 
 

@@ -8,8 +8,12 @@ import pytest
 import torch
 
 import archdsl
-from archdsl.decoding import kept
+from archdsl.decoding import decoder, kept
 from archdsl.decoding.decoder import Decoder, Plan, Rerun, cut
+from archdsl.decoding.fuse import fuse
+from archdsl.decoding.stages import staged
+from archdsl.kernels.target import Target
+from archdsl.lower.build import lower
 from archdsl.lower.forms import sibling
 
 SPECS = ("llama", "gpt_oss", "gemma2", "gla", "mamba2", "jamba", "deepseek_v2", "rwkv4", "mixtral", "hyena", "bloom")
@@ -59,27 +63,64 @@ def test_logits_and_state(name: str):
     step = sibling(made, "step")
     has_length = {"length": 16} if step.__dict__["_streamed"].has_length else {}
     state = step.init_state(3, **has_length)
-    decoder = Decoder(made, Plan(3, 16, 64), Rerun)
-    decoder._keep(state)
+    own = Decoder(made, Plan(3, 16, 64), Rerun)
+    own._keep(state)
     with torch.no_grad():
         for t in range(x.shape[1]):
             expected, state = step(x[:, t:t + 1], state)
-            got, new = decoder.run(x[:, t:t + 1], decoder.state)
-            decoder._keep(new)
+            got, new = own.run(x[:, t:t + 1], own.state)
+            own._keep(new)
             first = [y[0] if isinstance(y, tuple) else y for y in (got, expected)]
             assert (first[0] - first[1]).abs().max() <= 1e-12 * first[1].abs().max()
             for address, held in state.items():
-                assert torch.allclose(decoder.state[address], held, rtol=1e-11, atol=1e-13), (t, address)
+                assert torch.allclose(own.state[address], held, rtol=1e-11, atol=1e-13), (t, address)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt_oss", "deepseek_v2", "bloom"])
+def test_first_positions(name: str):
+    """Into caches that hold nothing: the logits and the state of the op that looks at them, from a position on too."""
+    made, x = model(name), prompts(2, 7)
+    op, fresh = sibling(made, "extend"), sibling(made, "extend", caches="fresh")
+    state = op.init_state(2, length=12)
+    for counter in {"position", "start"} & set(state):
+        state[counter] = state[counter] + (3 if "start" in state else 0)
+    with torch.no_grad():
+        expected, got = op(x, state), fresh(x, state)
+    first = [y[0] if isinstance(y, tuple) else y for y in (got[0], expected[0])]
+    assert (first[0] - first[1]).abs().max() <= 1e-12 * first[1].abs().max()
+    for address, held in expected[1].items():
+        assert torch.allclose(got[1][address], held, rtol=1e-11, atol=1e-13), address
+
+
+def test_what_is_computed_together():
+    """As lowered for a card, where norms and gates are torch ops of ours: a layer is four launches of linear maps and one of attention."""
+    source = model("llama").__dict__["_source"]
+    step = lower(source.graph, device="meta", form="step", source=source, made_for=Target("cuda", caches="in_place"))
+    _, stages = staged(step, fuse)
+    names = [str(n.target).removeprefix("archdsl.") for n in stages[0].graph.nodes if str(n.target).startswith("archdsl.")]
+    assert names == ["decode_linears.default", "decode_attention.default", "decode_linears.default", "decode_gated.default", "decode_linears.default"]
+    assert not [n for n in stages[0].graph.nodes if getattr(n.target, "__name__", "") in ("linear", "rms_norm", "silu")]
+
+
+def test_compiled(llama: Any, monkeypatch: pytest.MonkeyPatch):
+    """Each layer as one graph that writes into the caches it is given."""
+    monkeypatch.setitem(decoder.COMPILE, "backend", "aot_eager")
+    expected = archdsl.generate(llama, prompts(2), 9, recorded=False)
+    assert torch.equal(archdsl.generate(llama, prompts(2), 9, recorded=True, compiled=True), expected)
+    made = next(d for p, d in llama.__dict__["_decoders"].items() if p.compiled)
+    with torch.no_grad():
+        _, new = made.run(torch.tensor([[1], [2]]), made.state)
+    assert all(x.data_ptr() == made.state[a].data_ptr() for a, x in new.items() if a.endswith(("keys", "values")))
 
 
 def test_caches_stay_where_they_are(llama: Any):
     """No cache is copied: a step writes one place of each."""
-    decoder = Decoder(llama, Plan(2, 16, 64), Rerun)
-    assert not [n for n in decoder.run.stage_0.graph.nodes if "index_copy" in str(n.target)]  # pyright: ignore
-    where = {a: x.data_ptr() for a, x in decoder.state.items()}
-    before = {a: x.clone() for a, x in decoder.state.items()}
+    own = Decoder(llama, Plan(2, 16, 64), Rerun)
+    assert not [n for n in own.run.stage_0.graph.nodes if "index_copy" in str(n.target)]  # pyright: ignore
+    where = {a: x.data_ptr() for a, x in own.state.items()}
+    before = {a: x.clone() for a, x in own.state.items()}
     with torch.no_grad():
-        _, new = decoder.run(torch.tensor([[1], [2]]), decoder.state)
+        _, new = own.run(torch.tensor([[1], [2]]), own.state)
     for address, x in new.items():
         if address.endswith(("keys", "values")):
             assert x.data_ptr() == where[address]
