@@ -26,7 +26,7 @@ class Tile(NamedTuple):
 
 
 TILES: dict[str, dict[str, Tile]] = {
-    "sm_90": {"states": Tile(64, 64, 4, 3), "outputs": Tile(64, 128, 4, 3), "queries": Tile(64, 64, 8, 2), "values": Tile(64, 64, 4, 3)},
+    "sm_90": {"states": Tile(64, 64, 4, 3), "outputs": Tile(64, 128, 4, 3), "queries": Tile(64, 64, 8, 3), "values": Tile(64, 64, 4, 3)},
 }
 """Of 16-bit operands, pinned by card: nothing is tried out at run time. A card without an entry has those of the first."""
 WIDE_TILES = {"states": Tile(32, 32, 4, 2), "outputs": Tile(32, 64, 4, 2), "queries": Tile(32, 32, 4, 2), "values": Tile(32, 32, 4, 2)}
@@ -52,6 +52,7 @@ class Heads:
     def __post_init__(self) -> None:
         self.q, self.k, self.v = (x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous() for x in (self.q, self.k, self.v))
         self.memory = None if self.memory is None else self.memory.contiguous()
+        self.scale = float(self.scale)  # Triton compiles a whole number of 1 into a kernel of its own
         self.batch, self.heads, self.length, self.wide = self.v.shape
         self.deep, self.each = self.q.shape[-1], self.heads // self.q.shape[1]
         half = self.v.dtype == torch.bfloat16
@@ -118,20 +119,21 @@ class Heads:
 
     def queries(self, dy: Any, states: Any, grads: Any, dq: Any, dk: Any) -> Any:
         """Fills dq and dk from the memories in front of the chunks and the gradients of those behind them; gives the gradient of g."""
-        from archdsl.kernels.scalar_decay import _queries_back
+        from archdsl.kernels.scalar_decay import _keys_back, _queries_back
 
         s, parts = self.settings("queries"), self._parts()
         blocks = -(-self.deep // s["BK"])
-        dg = self._sums(dy, blocks) if self.g is not None else None
-        into = [x[None] if parts == 1 else x.new_empty(parts, *x.shape, dtype=torch.float32) for x in (dq, dk)]
-        _queries_back[(self.batch * self.q.shape[1] * parts, self.chunks, blocks)](
-            self.q, self.k, self.v, dy, self.g, self.w, states, grads, *into, dg, self.scale, *self.sizes, parts, *_strides(self.q, 3),
-            *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates, *_strides(into[0][0], 3), into[0].stride(0),
-            *_strides(dg, 4), **s)
-        if parts > 1:
-            for x, whole in zip(into, (dq, dk)):
-                whole.copy_(x.sum(0))
-        return None if dg is None else _summed(dg)
+        dg = None if self.g is None else self._sums(dy, 2 * blocks)
+        halves = (None, None) if dg is None else dg.split(blocks)
+        grid = (self.batch * self.q.shape[1] * parts, self.chunks, blocks)
+        given = self.q, self.k, self.v, dy, self.g, self.w
+        strides = *_strides(self.q, 3), *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates
+        for x, half, run, memories in zip((dq, dk), halves, (_queries_back, _keys_back), ((states,), (states, grads))):
+            into = x[None] if parts == 1 else x.new_empty(parts, *x.shape, dtype=torch.float32)
+            run[grid](*given, *memories, into, half, self.scale, *self.sizes, parts, *strides, *_strides(into, 4), *_strides(half, 4), **s)
+            if parts > 1:
+                x.copy_(into.sum(0))
+        return None if dg is None else dg.sum(0)
 
     def values(self, dy: Any, grads: Any, dv: Any) -> tuple[Any, Any]:
         """Fills dv; gives the gradients of w and of skip, None where there is none."""

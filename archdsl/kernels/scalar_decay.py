@@ -111,12 +111,12 @@ def _outputs(Q, KEY, VAL, G, W, SKIP, S, OUT, scale, T, H, R, NT, sqb, sqh, sqt,
 
 
 @triton.jit
-def _queries_back(Q, KEY, VAL, DY, G, W, S, DS, DQ, DK, DG, scale, T, H, R, NT, PARTS, sqb, sqh, sqt, skb, skh, skt, svb, svh, svt, syb, syh, syt,
-                  sgb, sgh, sgt, swb, swh, swt, sob, soh, sot, sop, sdp, sdb, sdh, sdt,
+def _queries_back(Q, KEY, VAL, DY, G, W, S, DQ, DG, scale, T, H, R, NT, PARTS, sqb, sqh, sqt, skb, skh, skt, svb, svh, svt, syb, syh, syt,
+                  sgb, sgh, sgt, swb, swh, swt, sop, sob, soh, sot, sdp, sdb, sdh, sdt,
                   K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr, HAS_W: tl.constexpr,
                   WIDE: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradients of BK numbers of the queries and keys of one chunk, summed over the heads of one part of a group; those of the decays, the sums
-    over a part of the keys' numbers each. S: memories in front of the chunks, DS: gradients of those behind them."""
+    """The gradients of BK numbers of the queries of one chunk, summed over the heads of one part of a group; those of the decays, as far as they
+    change what is read inside the chunk, the sums over BK of the numbers each. S: memories in front of the chunks."""
     group, chunk, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BT)
     part, group = group % PARTS, group // PARTS
     b, g = group // (H // R), group % (H // R)
@@ -130,58 +130,93 @@ def _queries_back(Q, KEY, VAL, DY, G, W, S, DS, DQ, DK, DG, scale, T, H, R, NT, 
     scores = tl.zeros((BT, BT), tl.float32)
     if HAS_G:  # noqa: SIM102  for the decays, by the programs of the first numbers alone
         if tl.program_id(2) == 0:
-            scores = tl.dot(q, tl.trans(key), input_precision=PRECISION)
-            for at in range(BK, K, BK):
+            for at in range(0, K, BK):
                 c = at + tl.arange(0, BK)
                 more = here[:, None] & (c[None, :] < K)
                 one = tl.load(Q + (t + i)[:, None] * sqt + c[None, :], mask=more, other=0.0)
                 other = tl.load(KEY + (t + i)[:, None] * skt + c[None, :], mask=more, other=0.0)
                 scores += tl.dot(one, tl.trans(other), input_precision=PRECISION)
-    dq, dk, pairs = tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BT), tl.float32)
+    dq, pairs = tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BT), tl.float32)
     for r in range(part * (R // PARTS), (part + 1) * (R // PARTS)):
         h = g * R + r
-        start, end = tl.full((BT,), scale, tl.float32), tl.full((BT,), 1.0, tl.float32)
-        if HAS_W:
-            w = tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)
-            end *= w
-        if HAS_G:
-            logs, total = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
-            start *= tl.exp(logs.to(tl.float32))
-            end *= tl.exp((total - logs).to(tl.float32))
-        of_pairs, of_start, of_end = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BK), tl.float32)
-        of_all = tl.zeros((BK,), tl.float32)
+        of_pairs, of_start = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BK), tl.float32)
         for at in range(0, V, BV):
             v = at + tl.arange(0, BV)
-            place = ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None]
-            tile = (k[None, :] < K) & (v[:, None] < V)
-            value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=here[:, None] & (v[None, :] < V), other=0.0)
-            dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=here[:, None] & (v[None, :] < V), other=0.0)
-            s, ds = tl.load(S + place, mask=tile, other=0.0), tl.load(DS + place, mask=tile, other=0.0)
+            inside = here[:, None] & (v[None, :] < V)
+            value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=inside, other=0.0)
+            dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=inside, other=0.0)
+            s = tl.load(S + ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None], mask=(k[None, :] < K) & (v[:, None] < V), other=0.0)
             of_pairs += tl.dot(dy, tl.trans(value), input_precision=PRECISION)
-            of_start += tl.dot((dy * start[:, None]).to(s.dtype), s, input_precision=PRECISION)
-            of_end += tl.dot((value * end[:, None]).to(s.dtype), ds, input_precision=PRECISION)
-            of_all += tl.sum(s.to(tl.float32) * ds.to(tl.float32), 0)
+            of_start += tl.dot(dy.to(s.dtype), s, input_precision=PRECISION)
+        of_start *= scale
         if HAS_G:
+            logs, _ = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
+            of_start *= tl.exp(logs.to(tl.float32))[:, None]
             of_pairs *= _decays(logs, BT, False)
         else:
             of_pairs = tl.where(i[:, None] >= i[None, :], of_pairs, 0.0)
         of_pairs *= scale
         if HAS_W:
-            of_pairs *= w[None, :]
+            of_pairs *= tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[None, :]
         pairs += of_pairs
         dq += of_start
-        dk += of_end
         if HAS_G:  # what a position wrote does not fade where it is: without the diagonal little is left to cancel
             ways = tl.where(i[:, None] > i[None, :], of_pairs * scores, 0.0)
             between = tl.sum(of_start * q, 1) + tl.sum(ways, 1) - tl.sum(ways, 0)
-            written = tl.sum(of_end * key, 1)
-            dg = tl.cumsum(between, 0, reverse=True) + tl.cumsum(written, 0) - written + tl.sum(of_all, 0) * tl.exp(total.to(tl.float32))
-            tl.store(DG + tl.program_id(2) * sdp + b * sdb + h * sdh + (t + i) * sdt, dg, mask=here)
+            tl.store(DG + tl.program_id(2) * sdp + b * sdb + h * sdh + (t + i) * sdt, tl.cumsum(between, 0, reverse=True), mask=here)
     dq += tl.dot(pairs.to(key.dtype), key, input_precision=PRECISION)
-    dk += tl.dot(tl.trans(pairs).to(q.dtype), q, input_precision=PRECISION)
-    out = part * sop + b * sob + g * soh + (t + i)[:, None] * sot + k[None, :]
-    tl.store(DQ + out, dq.to(DQ.dtype.element_ty), mask=within)
-    tl.store(DK + out, dk.to(DK.dtype.element_ty), mask=within)
+    tl.store(DQ + part * sop + b * sob + g * soh + (t + i)[:, None] * sot + k[None, :], dq.to(DQ.dtype.element_ty), mask=within)
+
+
+@triton.jit
+def _keys_back(Q, KEY, VAL, DY, G, W, S, DS, DK, DG, scale, T, H, R, NT, PARTS, sqb, sqh, sqt, skb, skh, skt, svb, svh, svt, syb, syh, syt,
+               sgb, sgh, sgt, swb, swh, swt, sop, sob, soh, sot, sdp, sdb, sdh, sdt,
+               K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr, HAS_W: tl.constexpr,
+               WIDE: tl.constexpr, PRECISION: tl.constexpr):
+    """The same of the keys; of the decays, as far as they change what is left behind the chunk. DS: gradients of the memories behind the chunks.
+    Positions that write stand in rows, those that read in columns: a product of matrices is never turned around, for Triton 3.4 to 3.7.0 then
+    multiplies wrongly on Hopper cards."""
+    group, chunk, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BT)
+    part, group = group % PARTS, group // PARTS
+    b, g = group // (H // R), group % (H // R)
+    t, k = chunk.to(tl.int64) * BT, tl.program_id(2) * BK + tl.arange(0, BK)
+    here = t + i < T
+    within = here[:, None] & (k[None, :] < K)
+    q = tl.load(Q + b * sqb + g * sqh + (t + i)[:, None] * sqt + k[None, :], mask=within, other=0.0)
+    key = tl.load(KEY + b * skb + g * skh + (t + i)[:, None] * skt + k[None, :], mask=within, other=0.0)
+    dk, pairs = tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BT), tl.float32)
+    for r in range(part * (R // PARTS), (part + 1) * (R // PARTS)):
+        h = g * R + r
+        of_pairs, of_end, of_all = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BK), tl.float32), tl.zeros((BK,), tl.float32)
+        for at in range(0, V, BV):
+            v = at + tl.arange(0, BV)
+            inside, tile = here[:, None] & (v[None, :] < V), (k[None, :] < K) & (v[:, None] < V)
+            place = ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None]
+            value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=inside, other=0.0)
+            dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=inside, other=0.0)
+            ds = tl.load(DS + place, mask=tile, other=0.0)
+            of_pairs += tl.dot(value, tl.trans(dy), input_precision=PRECISION)
+            of_end += tl.dot(value.to(ds.dtype), ds, input_precision=PRECISION)
+            if HAS_G:
+                of_all += tl.sum(tl.load(S + place, mask=tile, other=0.0).to(tl.float32) * ds.to(tl.float32), 0)
+        if HAS_G:
+            logs, total = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
+            of_end *= tl.exp((total - logs).to(tl.float32))[:, None]
+            of_pairs *= _decays(logs, BT, True)
+        else:
+            of_pairs = tl.where(i[None, :] >= i[:, None], of_pairs, 0.0)
+        if HAS_W:
+            w = tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[:, None]
+            of_end *= w
+            of_pairs *= w
+        pairs += of_pairs
+        dk += of_end
+        if HAS_G:
+            written = tl.sum(of_end * key, 1)
+            dg = tl.cumsum(written, 0) - written + tl.sum(of_all, 0) * tl.exp(total.to(tl.float32))
+            tl.store(DG + tl.program_id(2) * sdp + b * sdb + h * sdh + (t + i) * sdt, dg, mask=here)
+    dk += tl.dot((scale * pairs).to(q.dtype), q, input_precision=PRECISION)
+    tl.store(DK + part * sop + b * sob + g * soh + (t + i)[:, None] * sot + k[None, :], dk.to(DK.dtype.element_ty), mask=within)
 
 
 @triton.jit
