@@ -128,7 +128,7 @@ def gradient(dy: Any, dlater: Any, x: Any, weight: Any, bias: Any, tail: Any) ->
     dx, dtail = x.new_empty(x.shape), None if tail is None else tail.new_empty(tail.shape)
     spans, slots = triton.cdiv(T + (taps - 1 if tail is not None else 0), SPAN), triton.next_power_of_2(taps + (bias is not None))
     sums = x.new_empty(N * spans, slots, c, dtype=torch.float32)
-    R, C, warps = _block("backward", T, c)
+    R, C, warps = _block("backward", SPAN, c)
     backward_kernel[(spans, triton.cdiv(c, C), N)](
         pulled, plain(dlater), flat, plain(weight.mT), plain(tail), dx, dtail, sums, *pulled.stride()[:2], *flat.stride()[:2], T, c,
         ROWS=SPAN, R=R, C=C, TAPS=taps, SLOTS=slots, BIAS=bias is not None, TAIL=tail is not None, LATER=dlater is not None, num_warps=warps)

@@ -2,12 +2,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from archdsl.kernels.bindings import Types, fixed, kernel
 
 DTYPES = ("bf16", "f32")
-TAPS, NUMBERS = 32, 256
+TAPS, NUMBERS, SEQUENCES = 32, 256, 65535
+"""The most taps of a convolution, numbers of a channel's state, and sequences: the last axis of a launch takes no more."""
+
+
+def _many(types: Types, name: str) -> str | None:
+    """More sequences, heads counted, than a launch has room for."""
+    first = types[name]
+    sizes = () if first is None else first.shape[:-2]
+    count = prod(n for n in sizes if isinstance(n, int))
+    return f"there are {count} sequences, and {SEQUENCES} are the most" if count > SEQUENCES else None
 
 
 def _alike(types: Types, *names: str) -> str | None:
@@ -25,7 +35,7 @@ def _one(types: Types, name: str) -> bool:
 def _step(name: str) -> Any:
     """Fits one position alone."""
     def fits(types: Types, attributes: Mapping[str, Any]) -> str | None:
-        return None if _one(types, name) else "it computes one position, from a memory"
+        return _many(types, name) if _one(types, name) else "it computes one position, from a memory"
 
     return fits
 
@@ -35,7 +45,7 @@ def _gla(types: Types, attributes: Mapping[str, Any]) -> str | None:
         return "it has no `value_decay`"
     if types["decay"] is None:
         return "without `decay` it is linear attention"
-    return _alike(types, "q", "k", "v")
+    return _alike(types, "q", "k", "v") or _many(types, "q")
 
 
 def _delta(types: Types, attributes: Mapping[str, Any]) -> str | None:
@@ -44,21 +54,21 @@ def _delta(types: Types, attributes: Mapping[str, Any]) -> str | None:
     wide = fixed(keys.shape[-1])
     if wide is not None and wide > 256:
         return f"k is {wide} wide, and it holds memories of at most 256 rows"
-    return _alike(types, "q", "k", "v")
+    return _alike(types, "q", "k", "v") or _many(types, "q")
 
 
 def _conv(types: Types, attributes: Mapping[str, Any]) -> str | None:
     weight = types["weight"]
     assert weight is not None
     taps = fixed(weight.shape[-1])
-    return f"it has {taps} taps, and {TAPS} are the most" if taps is not None and taps > TAPS else None
+    return f"it has {taps} taps, and {TAPS} are the most" if taps is not None and taps > TAPS else _many(types, "x")
 
 
 def _scan(types: Types, attributes: Mapping[str, Any]) -> str | None:
     rates = types["a"]
     assert rates is not None
     numbers = fixed(rates.shape[-1])
-    return f"a has {numbers} numbers a channel, and {NUMBERS} are the most" if numbers is not None and numbers > NUMBERS else None
+    return f"a has {numbers} numbers a channel, and {NUMBERS} are the most" if numbers is not None and numbers > NUMBERS else _many(types, "x")
 
 
 @kernel("gla", "triton", dtypes=DTYPES, fits=_gla)
