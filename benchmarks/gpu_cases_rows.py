@@ -111,4 +111,5 @@ def _loss(rows: int, width: int, classes: int) -> Case:
 
     product = 2.0 * rows * width * classes
     peers = (("torch", whole), *((("torch.compile", _compiled(whole)),) if classes == 32000 else ()))
-    return Case(f"linear_cross_entropy {rows} x {width} -> {classes}", make, _plain("linear_cross_entropy"), peers, whole, flops=product, backward=True, backward_flops=2 * product, family="rows")
+    return Case(f"linear_cross_entropy {rows} x {width} -> {classes}", make, _plain("linear_cross_entropy"), peers, whole, flops=product,
+                backward=True, backward_flops=2 * product, family="rows")

@@ -133,3 +133,41 @@ class Rotary:
         from archdsl.kernels.rotary import gradient
 
         return gradient(dy, x, cos, sin, needs)
+
+
+def _from_nothing(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    v = types["v"]
+    assert v is not None
+    if types["peak"] is not None:
+        return "it begins at the first position"
+    wide = fixed(v.shape[-1])
+    return f"values are {wide} wide, and it holds at most 256" if wide is not None and wide > 256 else _alike(types)
+
+
+@kernel("prefix_attention", "triton", dtypes=DTYPES, fits=_from_nothing)
+class PrefixAttention:
+    """Chunks of 64 positions by products of matrices, from the first position on. Gradients through the states behind the last are the
+    reference's."""
+
+    @staticmethod
+    def forward(scores: Any, v: Any, peak: None, denominator: None, numerator: None) -> Any:
+        from archdsl.kernels.prefixes import forward
+
+        return forward(scores, v)[:4]
+
+    @staticmethod
+    def gradient(dy: Any, dpeak: Any, ddenominator: Any, dnumerator: Any, scores: Any, v: Any, *states: Any) -> Any:
+        from archdsl.kernels.prefixes import gradient
+
+        if any(g is not None for g in (dpeak, ddenominator, dnumerator)):
+            return (*_by_reference((dy, dpeak, ddenominator, dnumerator), scores, v), None, None, None)
+        return (*gradient(dy, scores, v), None, None, None)
+
+
+def _by_reference(grads: tuple[Any, ...], scores: Any, v: Any) -> list[Any]:
+    from archdsl.ops.kernels import derived
+    from archdsl.ops.memories import prefix_attention
+
+    wide = [scores.float(), v.float()]
+    given = [g if g is None else g.float() for g in grads]
+    return derived(lambda s, x: prefix_attention.body(s, x, *prefix_attention.zeros([s, x])), wide, given)
