@@ -1,4 +1,4 @@
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportIndexIssue=false, reportAttributeAccessIssue=false
 """Products of one to four rows with weights, for decoding: what takes the time is reading the weights once.
 
 y = act(norm(x) Wᵀ + b) + residual for up to three weights that share x, [M, K] · [N_i, K]ᵀ, their results behind each other (`linears`),
@@ -7,6 +7,8 @@ rows are its own. The norm is that of the root mean square: its factor multiplie
 operands (bf16, f16 or f32, all alike).
 """
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -17,6 +19,8 @@ ROWS = 4
 MOST = 3
 """The most weights of one launch."""
 ACTIVATIONS = ("identity", "silu", "gelu", "gelu_tanh", "relu")
+OVERLAP = False
+"""Whether a launch begins while the one before it ends (programmatic dependent launch, from Hopper on): its first weights are read meanwhile."""
 
 
 def fits(x: torch.Tensor, weights: list[torch.Tensor]) -> str | None:
@@ -46,7 +50,7 @@ def _activated(x, ACT: tl.constexpr):
 
 @triton.jit
 def _products(x_at, norm_at, w_at, b_at, n, n_in, w_n, K, eps, R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr,
-              N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr):
+              N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr, WAIT: tl.constexpr):
     """[M, N] of norm(x) wᵀ + b for the rows `n` of a weight. All loads of a program are in flight together: its steps are written out."""
     m, c = tl.arange(0, M), tl.arange(0, C)
     sums = tl.zeros((M, N, C), tl.float32)
@@ -55,6 +59,9 @@ def _products(x_at, norm_at, w_at, b_at, n, n_in, w_n, K, eps, R: tl.constexpr, 
         k = i * C + c
         k_in = k < K
         w = tl.load(w_at + n[:, None] * w_n + k[None, :], mask=n_in[:, None] & k_in[None, :], other=0.0, eviction_policy="evict_first").to(tl.float32)
+        if WAIT and i == 0:  # behind it, all that earlier launches wrote is there
+            tl.extra.cuda.gdc_wait()
+            tl.extra.cuda.gdc_launch_dependents()
         x = tl.load(x_at + m[:, None] * K + k[None, :], mask=(m < R)[:, None] & k_in[None, :], other=0.0).to(tl.float32)
         if NORM:
             squares += x * x
@@ -71,11 +78,11 @@ def _products(x_at, norm_at, w_at, b_at, n, n_in, w_n, K, eps, R: tl.constexpr, 
 @triton.jit
 def _write(x_at, norm_at, w_at, b_at, residual_at, y_at, block, count, before, whole, w_n, K, eps, R: tl.constexpr, M: tl.constexpr,
            NORM: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
-           STEPS: tl.constexpr):
+           STEPS: tl.constexpr, WAIT: tl.constexpr):
     """The results of one block of rows of one weight, `before` columns into y."""
     n, m = (block * N + tl.arange(0, N)).to(tl.int64), tl.arange(0, M)
     n_in = n < count
-    y = _activated(_products(x_at, norm_at, w_at, b_at, n, n_in, w_n, K, eps, R, M, NORM, BIAS, N, C, STEPS), ACT)
+    y = _activated(_products(x_at, norm_at, w_at, b_at, n, n_in, w_n, K, eps, R, M, NORM, BIAS, N, C, STEPS, WAIT), ACT)
     out = m[:, None] * whole + before + n[None, :]
     inside = (m < R)[:, None] & n_in[None, :]
     if RESIDUAL:
@@ -86,37 +93,41 @@ def _write(x_at, norm_at, w_at, b_at, residual_at, y_at, block, count, before, w
 @triton.jit
 def _linears(x_at, norm_at, w0_at, w1_at, w2_at, b0_at, b1_at, b2_at, residual_at, y_at, n0, n1, n2, w0_n, w1_n, w2_n, K, eps,
              BIAS0: tl.constexpr, BIAS1: tl.constexpr, BIAS2: tl.constexpr, PARTS: tl.constexpr, R: tl.constexpr, M: tl.constexpr,
-             NORM: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr):
+             NORM: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr,
+             WAIT: tl.constexpr):
     block = tl.program_id(0)
     if PARTS == 1:
-        _write(x_at, norm_at, w0_at, b0_at, residual_at, y_at, block, n0, 0, n0, w0_n, K, eps, R, M, NORM, BIAS0, RESIDUAL, ACT, N, C, STEPS)
+        _write(x_at, norm_at, w0_at, b0_at, residual_at, y_at, block, n0, 0, n0, w0_n, K, eps, R, M, NORM, BIAS0, RESIDUAL, ACT, N, C, STEPS, WAIT)
     else:
         one, two, whole = tl.cdiv(n0, N), tl.cdiv(n0, N) + tl.cdiv(n1, N), n0 + n1 + n2
         if block < one:
-            _write(x_at, norm_at, w0_at, b0_at, residual_at, y_at, block, n0, 0, whole, w0_n, K, eps, R, M, NORM, BIAS0, RESIDUAL, ACT, N, C, STEPS)
+            _write(x_at, norm_at, w0_at, b0_at, residual_at, y_at, block, n0, 0, whole, w0_n, K, eps, R, M, NORM, BIAS0, RESIDUAL, ACT, N, C, STEPS,
+                   WAIT)
         elif block < two:
             _write(x_at, norm_at, w1_at, b1_at, residual_at, y_at, block - one, n1, n0, whole, w1_n, K, eps, R, M, NORM, BIAS1, RESIDUAL, ACT, N, C,
-                   STEPS)
+                   STEPS, WAIT)
         else:
             _write(x_at, norm_at, w2_at, b2_at, residual_at, y_at, block - two, n2, n0 + n1, whole, w2_n, K, eps, R, M, NORM, BIAS2, RESIDUAL, ACT,
-                   N, C, STEPS)
+                   N, C, STEPS, WAIT)
 
 
 @triton.jit
 def _gated(x_at, norm_at, w0_at, w1_at, b0_at, b1_at, y_at, n0, w0_n, w1_n, K, eps, BIAS0: tl.constexpr, BIAS1: tl.constexpr,
-           R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr, ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr):
+           R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr, ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr,
+           WAIT: tl.constexpr):
     n, m = (tl.program_id(0) * N + tl.arange(0, N)).to(tl.int64), tl.arange(0, M)
     n_in = n < n0
-    gate = _products(x_at, norm_at, w0_at, b0_at, n, n_in, w0_n, K, eps, R, M, NORM, BIAS0, N, C, STEPS)
-    up = _products(x_at, norm_at, w1_at, b1_at, n, n_in, w1_n, K, eps, R, M, NORM, BIAS1, N, C, STEPS)
+    gate = _products(x_at, norm_at, w0_at, b0_at, n, n_in, w0_n, K, eps, R, M, NORM, BIAS0, N, C, STEPS, WAIT)
+    up = _products(x_at, norm_at, w1_at, b1_at, n, n_in, w1_n, K, eps, R, M, NORM, BIAS1, N, C, STEPS, False)
     tl.store(y_at + m[:, None] * n0 + n[None, :], (_activated(gate, ACT) * up).to(y_at.dtype.element_ty), mask=(m < R)[:, None] & n_in[None, :])
 
 
-def shape_of(K: int, rows: int) -> dict[str, int]:
+def shape_of(K: int, rows: int) -> dict[str, Any]:
     """Rows of a weight in a program, channels at a time, how many times, warps: loads of 16 bytes a thread, as many as fit the registers at once."""
     C = min((2048, 1024, 512, 256, 128), key=lambda c: (triton.cdiv(K, c) * c, -c))  # the least beyond the end of a row
     N = max(1, min(4, 8192 // (rows * C)))
-    return {"N": N, "C": C, "STEPS": triton.cdiv(K, C), "num_warps": 8 if N * C >= 4096 else 4}
+    overlap = {"WAIT": True, "launch_pdl": True} if OVERLAP else {"WAIT": False}
+    return {"N": N, "C": C, "STEPS": triton.cdiv(K, C), "num_warps": 8 if N * C >= 4096 else 4, **overlap}
 
 
 def linears(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tensor | None], norm: torch.Tensor | None, eps: float, act: str,

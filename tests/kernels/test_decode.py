@@ -112,6 +112,31 @@ def test_linear_maps_on_a_card(monkeypatch: pytest.MonkeyPatch, case: Any, dtype
     maps(dtype, *case)
 
 
+@gpu
+def test_overlapping_launches(monkeypatch: pytest.MonkeyPatch):
+    """Each reads what the one before it wrote, recorded and replayed."""
+    monkeypatch.setattr(gemv, "OVERLAP", True)
+    x, weights = numbers(torch.bfloat16, 1, 1, 2048), [numbers(torch.bfloat16, 2048, 2048, seed=i) / 2048**0.5 for i in range(12)]
+
+    def run() -> torch.Tensor:
+        y = x
+        for w in weights:
+            y = gemv.linears(y, [w], [None], None, 0.0, "identity", y)
+        return y
+
+    expected = x.double()
+    for w in weights:
+        expected = (expected + F.linear(expected, w.double())).to(torch.bfloat16).double()
+    close([run()], [expected], 0.1)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = run()
+    for _ in range(3):
+        y.zero_()
+        graph.replay()
+        close([y], [expected], 0.1)
+
+
 def test_what_they_do_not_take():
     x, w = torch.zeros(5, 1, 8), torch.zeros(3, 8)
     assert gemv.fits(x, [w]) == "it takes 1 to 4 rows, not 5"
@@ -145,3 +170,10 @@ def launches() -> Iterator[tuple[str, Callable[[], Any]]]:
             yield f"qkv, {rows} rows", partial(gemv.linears, x, few, [None] * 3, norm, 1e-5, "identity", None)
             yield f"down, {rows} rows", partial(gemv.linears, y, long, [None], None, 0.0, "identity", x)
             yield f"gate and up, {rows} rows", partial(gemv.gated, x, wide, [None] * 2, norm, 1e-5, "silu")
+    gemv.OVERLAP = True
+    try:
+        yield "qkv, overlapping", partial(gemv.linears, x, few, [None] * 3, norm, 1e-5, "identity", None)
+        yield "down, overlapping", partial(gemv.linears, y, long, [None], None, 0.0, "identity", x)
+        yield "gate and up, overlapping", partial(gemv.gated, x, wide, [None] * 2, norm, 1e-5, "silu")
+    finally:
+        gemv.OVERLAP = False
