@@ -29,7 +29,7 @@ TILES: dict[str, dict[str, Tile]] = {
     "sm_90": {"states": Tile(64, 64, 4, 3), "outputs": Tile(64, 128, 4, 3), "queries": Tile(64, 64, 8, 3), "values": Tile(64, 64, 4, 3)},
 }
 """Of 16-bit operands, pinned by card: nothing is tried out at run time. A card without an entry has those of the first."""
-WIDE_TILES = {"states": Tile(32, 32, 4, 2), "outputs": Tile(32, 64, 4, 2), "queries": Tile(32, 32, 4, 2), "values": Tile(32, 32, 4, 2)}
+WIDE_TILES = {"states": Tile(32, 32, 4, 2), "outputs": Tile(32, 64, 4, 2), "queries": Tile(32, 32, 8, 2), "values": Tile(32, 32, 4, 2)}
 """Of float32 operands, and of float16 ones, whose memories are float32."""
 WIDE_CHUNK = 32
 
