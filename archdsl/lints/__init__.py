@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import Diagnostic
+from archdsl.lints.circles import circles
 from archdsl.lints.conditions import dead_branches, empty_claims
 from archdsl.lints.names import unused_imports, unused_names
 from archdsl.lints.pages import CODES
@@ -44,7 +45,7 @@ def _found(module: Module, kept: Kept | None) -> Iterator[Diagnostic]:
 
 def _of(d: Any, module: Module) -> tuple[Survey, Iterable[Diagnostic]]:
     seen = survey(d)
-    return seen, chain(unused_names(d, module, seen), dead_branches(d, seen), empty_claims(d))
+    return seen, chain(unused_names(d, module, seen), circles(d, seen), dead_branches(d, seen), empty_claims(d))
 
 
 def _allowed(module: Module) -> tuple[set[str], dict[int, set[str]]]:

@@ -24,7 +24,8 @@ CODES = {
     ),
     "A0702": _page(
         "A0702", "a value that is never read",
-        "Nothing depends on the value. If it has weights, they are counted and stored, and never trained. Often another name was meant further down.",
+        "Nothing depends on the value. If it has weights, they are counted and stored, and never trained. Often another name was meant further down. "
+        "A value that is read for its own next value alone, in a loop or carried by a `scan`, is a value for nothing too.",
         "block Twice()(x: [..., d]) -> [..., d] {\n  y = x * 2\n  return x\n}\n",
         "block Twice()(x: [..., d]) -> [..., d] {\n  y = x * 2\n  return y\n}\n",
     ),

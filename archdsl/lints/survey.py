@@ -60,3 +60,9 @@ def survey(node: Any) -> Survey:
             s.loops += 1
         stack += tree.children(n)
     return s
+
+
+def named(n: Any) -> tuple[str, ...]:
+    """The names that a node itself reads, without those below it."""
+    kind = type(n)
+    return (n.id,) if kind in IDENTIFIED else tuple(NAMED[kind](n)) if kind in NAMED else ()

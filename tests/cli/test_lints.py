@@ -23,6 +23,10 @@ def block(body: str, params: str = "d: int", inputs: str = "x: [..., d]", before
     return f"{before}block Net({params})({inputs}) -> [..., _] {{\n{body}\n}}\n"
 
 
+def scan(body: str, carry: str = "") -> str:
+    return f"block Net()(x: [B, T, d]) -> [B, T, d] {{\nscan x over T carry s: [B, d] = zeros(){carry} {{\n{body}\n}}\n}}\n"
+
+
 @pytest.mark.parametrize(("text", "found"), [
     (block("return x"), []),
     ("use std.linear { Linear }\n" + block("return x"), [("A0701", "Linear")]),
@@ -38,6 +42,17 @@ def block(body: str, params: str = "d: int", inputs: str = "x: [..., d]", before
     (block("y = x\ny = y * 2\nreturn y"), []),
     (block("for i in range(3) { x = x * 2 }\nreturn x"), []),
     (block("a, b = split(x, 2)\nreturn a"), [("A0702", "b")]),
+    (block("y = x\nfor i in range(3) { y = y + x }\nreturn x"), [("A0702", "y")]),
+    (block("y = x\nfor i in range(3) {\nx = x + y\ny = y * 2\n}\nreturn x"), []),
+    (block("y = x\nz = x\nfor i in range(3) {\ny = z * 2\nz = y + 1\n}\nreturn x"), [("A0702", "y"), ("A0702", "z")]),
+    (block("y = x\nfor i in range(3) { y = y + x }\nemit y\nreturn x"), []),
+    (block("n = 1\nfor i in range(3) { n = n + i }\nrequire n > d\nreturn x"), []),
+    (block("n = 1\nfor i in range(3) { n = n + i }\nreturn x + param_of(n)", before="fn param_of(n: int) -> int { return n }\n"), []),
+    (scan("next s = s + x\nyield s"), []),
+    (scan("next s = s + x\nyield x"), [("A0702", "s")]),
+    (scan("next s = x\nyield x"), [("A0702", "s")]),
+    (scan("next s = s + r\nnext r = x\nyield s", carry=", r: [B, d] = zeros()"), []),
+    (scan("next s = s + x\nnext r = r + s\nyield s", carry=", r: [B, d] = zeros()"), [("A0702", "r")]),
     (block("a, _ = split(x, 2)\nreturn a"), []),
     (block("return x", params="d: int, k: int = 3"), [("A0703", "k")]),
     (block("return x", params="d: int, _k: int = 3"), []),
