@@ -66,9 +66,9 @@ def calls(family: str, shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:
     from archdsl.kernels import delta, delta_backward
 
     q, k, v, _, beta = operands(shape, ())
-    W, U, M = delta.solved(k, v, beta, None, True)
+    W, U, M = delta.solved(k, v, beta, None)
     met, wrong, _ = delta.scanned(k, beta, None, W, U, None)
-    return {"solve": lambda: delta.solved(k, v, beta, None, True), "scan": lambda: delta.scanned(k, beta, None, W, U, None),
+    return {"solve": lambda: delta.solved(k, v, beta, None), "scan": lambda: delta.scanned(k, beta, None, W, U, None),
             "results": lambda: delta.results(q, k, beta, None, met, wrong, 1.0, False),
             "back": lambda: delta_backward._back(q, k, beta, None, W, v, wrong, None, 1.0),
             "pairs": lambda: delta_backward._pairs(q, k, beta, None, M, wrong, wrong, v, None, 1.0),

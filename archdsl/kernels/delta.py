@@ -49,9 +49,9 @@ def _after(a):
 
 @triton.jit
 def solve_kernel(k, v, beta, decay, W, U, M, kb, kh, kt, vb, vh, vt, bb, bh, bt, db, dh, dt, heads, T, K, V,
-                 BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr, GATED: tl.constexpr, KEEP: tl.constexpr,
-                 PARTS: tl.constexpr, PRECISION: tl.constexpr):
-    """W, [N, T, K], and U, [N, T, V], of one chunk, and M, [N, chunks, C, C], where it is to be kept."""
+                 BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr, GATED: tl.constexpr, PARTS: tl.constexpr,
+                 PRECISION: tl.constexpr):
+    """W, [N, T, K], U, [N, T, V], and M, [N, chunks, C, C], of one chunk."""
     chunk, n = tl.program_id(0), tl.program_id(1)
     at, i = chunk * C, tl.arange(0, C)
     k, v = rows(k, n, heads, kb, kh), rows(v, n, heads, vb, vh)
@@ -65,8 +65,7 @@ def solve_kernel(k, v, beta, decay, W, U, M, kb, kh, kt, vb, vh, vt, bb, bh, bt,
         pairs *= between(a, C, PARTS)
     found = inverse(tl.where(i[:, None] > i[None, :], pairs * weights[None, :], 0.0), C, SIZE)
     solved = found.to(U.dtype.element_ty)
-    if KEEP:
-        tl.store(M + (n.to(tl.int64) * tl.num_programs(0) + chunk) * C * C + (i[:, None] * C + i[None, :]), solved)
+    tl.store(M + (n.to(tl.int64) * tl.num_programs(0) + chunk) * C * C + (i[:, None] * C + i[None, :]), solved)
     for block in range(0, V, BV):
         put(U + n.to(tl.int64) * T * V, product(solved, tile(v, at, vt, T, block, V, BV, C), PRECISION), at, V, T, block, V, BV, C)
     if GATED:
@@ -138,7 +137,7 @@ def forward(q: Any, k: Any, v: Any, beta: Any, decay: Any, memory: Any, *, scale
     """y, [..., T, e] in the dtype of q, and the last memory, [..., k, e] in float32."""
     shape, lead = v.shape, q.shape[:-2]
     q, k, v, beta, decay = given(q, k, v, beta, decay)
-    W, U, _ = solved(k, v, beta, decay, False)
+    W, U, _ = solved(k, v, beta, decay)
     met, wrong, last = scanned(k, beta, decay, W, U, memory)
     return results(q, k, beta, decay, met, wrong, scale, False).view(shape), last.view(*lead, k.shape[-1], v.shape[-1])
 
@@ -147,14 +146,14 @@ def given(q: Any, k: Any, v: Any, beta: Any, decay: Any) -> tuple[Any, ...]:
     return (*(heads(x, 2) for x in (q, k, v)), heads(beta, 1), None if decay is None else heads(decay, 1))
 
 
-def solved(k: Any, v: Any, beta: Any, decay: Any, keep: bool) -> tuple[Any, Any, Any]:
-    """W, U and, if it is to be kept, M of all chunks."""
+def solved(k: Any, v: Any, beta: Any, decay: Any) -> tuple[Any, Any, Any]:
+    """W, U and M of all chunks. Forwards M is of no use: to store it takes less time than to compile a second kernel."""
     (B, H, T, K), V, chunks = k.shape, v.shape[-1], triton.cdiv(k.shape[2], CHUNK)
-    W, U, M = k.new_empty(k.shape), v.new_empty(v.shape), k.new_empty(B * H, chunks, CHUNK, CHUNK) if keep else None
+    W, U, M = k.new_empty(k.shape), v.new_empty(v.shape), k.new_empty(B * H, chunks, CHUNK, CHUNK)
     bk, bv, warps, stages = CONFIGS[k.element_size()]["solve"]
     solve_kernel[(chunks, B * H)](
         k, v, beta, decay, W, U, M, *strides(k), *strides(v), *strides(beta), *strides(decay), H, T, K, V, BK=width(K, bk), BV=width(V, bv), C=CHUNK,
-        SIZE=SUBBLOCK, GATED=decay is not None, KEEP=keep, PARTS=parts(k), PRECISION=precision(k.dtype), num_warps=warps, num_stages=stages)
+        SIZE=SUBBLOCK, GATED=decay is not None, PARTS=parts(k), PRECISION=precision(k.dtype), num_warps=warps, num_stages=stages)
     return W, U, M
 
 

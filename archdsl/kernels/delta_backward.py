@@ -138,7 +138,7 @@ def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, beta: Any, decay: Any,
     """Gradients of q, k, v, beta, decay and the first memory."""
     lead, gates = q.shape[:-2], beta.shape
     (q, k, v, beta, decay), dy = given(q, k, v, beta, decay), heads(dy, 2)
-    W, U, M = solved(k, v, beta, decay, True)
+    W, U, M = solved(k, v, beta, decay)
     met, wrong, _ = scanned(k, beta, decay, W, U, memory)
     after, pulled, first = _back(q, k, beta, decay, W, dy, results(q, k, beta, decay, None, dy, scale, True), later, scale)
     bk = width(k.shape[-1], CONFIGS[k.element_size()]["gradients"][0])

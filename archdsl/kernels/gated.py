@@ -41,10 +41,10 @@ def _step(name: str) -> Any:
 
 
 def _gla(types: Types, attributes: Mapping[str, Any]) -> str | None:
-    if types["value_decay"] is not None:
-        return "it has no `value_decay`"
-    if types["decay"] is None:
-        return "without `decay` it is linear attention"
+    if types["value_decay"] is not None and types["decay"] is not None:
+        return "it takes `decay` or `value_decay`, and these are both"
+    if types["value_decay"] is None and types["decay"] is None:
+        return "without gates it is linear attention"
     return _alike(types, "q", "k", "v") or _many(types, "q")
 
 
@@ -73,8 +73,8 @@ def _scan(types: Types, attributes: Mapping[str, Any]) -> str | None:
 
 @kernel("gla", "triton", dtypes=DTYPES, fits=_gla)
 class Gla:
-    """Chunks of 64 positions by products of matrices; a position alone reads and writes its memory once. Memories between chunks are kept in the
-    dtype of the operands."""
+    """Gates by row or by column, chunks of 64 positions by products of matrices; a position alone reads and writes its memory once. Memories between
+    chunks are kept in the dtype of the operands."""
 
     @staticmethod
     def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:

@@ -127,93 +127,120 @@ def results_kernel(q, k, v, decay, met, least, out, qb, qh, qt, kb, kh, kt, vb, 
 @triton.jit
 def gradients_kernel(q, k, v, decay, met, after, least, dy, dq, dk, da, qb, qh, qt, kb, kh, kt, vb, vh, vt, db, dh, dt, yb, yh, yt, heads, T, K, V,
                      blocks, scale, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, FAST: tl.constexpr,
-                     LEVELS: tl.constexpr, BEFORE: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradients of one chunk's queries, keys and gates: `met` is the memory in front of it, `after` the gradient of the one behind it. A gate's
-    is the sum over later queries of q dq, less that over later keys of k dk, and what the memory behind the chunk has of it."""
+                     LEVELS: tl.constexpr, BEFORE: tl.constexpr, QUERIES: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
+    """The gradients of one chunk's queries, keys and gates, or those of queries alone (QUERIES): `met` is the memory in front of it, `after` the
+    gradient of the one behind it. A gate's is the sum over later queries of q dq, less that over later keys of k dk, and what the memory behind the
+    chunk has of it."""
     block, chunk, n = tl.program_id(0) * BK, tl.program_id(1), tl.program_id(2)
     chunks, at, i = tl.num_programs(1), chunk * C, tl.arange(0, C)
     if _fast(least, n, chunk, chunks, blocks, BLOCKS) != FAST:
         return
-    q, k, v = rows(q, n, heads, qb, qh), rows(k, n, heads, kb, kh), rows(v, n, heads, vb, vh)
+    k, v = rows(k, n, heads, kb, kh), rows(v, n, heads, vb, vh)
     decay, dy = rows(decay, n, heads, db, dh), rows(dy, n, heads, yb, yh)
     met += (n.to(tl.int64) * chunks + chunk) * K * V
-    after += (n.to(tl.int64) * chunks + chunk) * K * V
     pairs, own, met_after = tl.zeros([C, C], tl.float32), tl.zeros([C], tl.float32), tl.zeros([BK], tl.float32)
     of_q, of_k = tl.zeros([C, BK], tl.float32), tl.zeros([C, BK], tl.float32)
     for column in range(0, V, BV):
         pulled, values = tile(dy, at, yt, T, column, V, BV, C), tile(v, at, vt, T, column, V, BV, C)
-        memory, later = tile(met, block, V, K, column, V, BV, BK), tile(after, block, V, K, column, V, BV, BK)
+        memory = tile(met, block, V, K, column, V, BV, BK)
         pairs += product(pulled, tl.trans(values), PRECISION)
         own += tl.sum(pulled.to(tl.float32) * values.to(tl.float32), 1)
         of_q += product(pulled, tl.trans(memory), PRECISION)
-        of_k += product(values, tl.trans(later), PRECISION)
-        met_after += tl.sum(memory.to(tl.float32) * later.to(tl.float32), 1)
+        if not QUERIES:
+            later = tile(after + (n.to(tl.int64) * chunks + chunk) * K * V, block, V, K, column, V, BV, BK)
+            of_k += product(values, tl.trans(later), PRECISION)
+            met_after += tl.sum(memory.to(tl.float32) * later.to(tl.float32), 1)
     pairs, own = tl.where(i[:, None] > i[None, :], scale * pairs, 0.0), scale * own
     a = gates(decay, at, dt, T, block, K, BK, C)
-    queries, keys = tile(q, at, qt, T, block, K, BK, C).to(tl.float32), tile(k, at, kt, T, block, K, BK, C).to(tl.float32)
+    keys = tile(k, at, kt, T, block, K, BK, C).to(tl.float32)
+    queries = keys if QUERIES else tile(rows(q, n, heads, qb, qh), at, qt, T, block, K, BK, C).to(tl.float32)
     total = tl.sum(a, 0)
     if FAST:
         g, middle = sums(i[None, :] <= i[:, None], a, PARTS), 0.5 * total[None, :]
         left_q, left_k = tl.exp((g - a if BEFORE else g) - middle), tl.exp(middle - g)
         half = tl.exp(middle)
-        of_k *= left_k * half
-        behind = tl.exp(total) * met_after + tl.sum(keys * of_k, 0)
         of_q = left_q * (of_q * (scale * half) + product(pairs, keys * left_k, PRECISION))
-        of_k += left_k * product(tl.trans(pairs), queries * left_q, PRECISION)
+        if not QUERIES:
+            of_k *= left_k * half
+            behind = tl.exp(total) * met_after + tl.sum(keys * of_k, 0)
+            of_k += left_k * product(tl.trans(pairs), queries * left_q, PRECISION)
     else:
         of_q *= scale * tl.exp(sums((i[None, :] < i[:, None]) if BEFORE else (i[None, :] <= i[:, None]), a, PARTS))
-        of_k *= tl.exp(sums(i[None, :] > i[:, None], a, PARTS))
-        behind = tl.exp(total) * met_after + tl.sum(keys * of_k, 0)
+        if not QUERIES:
+            of_k *= tl.exp(sums(i[None, :] > i[:, None], a, PARTS))
+            behind = tl.exp(total) * met_after + tl.sum(keys * of_k, 0)
         for level in range(LEVELS):
             left_q, left_k, same = _halves(a, level, C, BEFORE, PARTS)
             near = tl.where(same, pairs, 0.0)
             of_q += left_q * product(near, keys * left_k, PRECISION)
-            of_k += left_k * product(tl.trans(near), queries * left_q, PRECISION)
-    if BEFORE:  # a query reads nothing of its own gate
-        of_a = sums(i[None, :] > i[:, None], queries * of_q, 3) - sums(i[None, :] >= i[:, None], keys * of_k, 3)
-    else:
-        of_a = sums(i[None, :] >= i[:, None], queries * of_q - keys * of_k, 3)
-        of_q += own[:, None] * keys
-        of_k += own[:, None] * queries
+            if not QUERIES:
+                of_k += left_k * product(tl.trans(near), queries * left_q, PRECISION)
     start = n.to(tl.int64) * T * K
-    put(da + start, of_a + behind[None, :], at, K, T, block, K, BK, C)
+    if not QUERIES:
+        if BEFORE:  # a query reads nothing of its own gate
+            of_a = sums(i[None, :] > i[:, None], queries * of_q, 3) - sums(i[None, :] >= i[:, None], keys * of_k, 3)
+        else:
+            of_a = sums(i[None, :] >= i[:, None], queries * of_q - keys * of_k, 3)
+            of_k += own[:, None] * queries
+        put(da + start, of_a + behind[None, :], at, K, T, block, K, BK, C)
+        put(dk + start, of_k, at, K, T, block, K, BK, C)
+    if not BEFORE:
+        of_q += own[:, None] * keys
     put(dq + start, of_q, at, K, T, block, K, BK, C)
-    put(dk + start, of_k, at, K, T, block, K, BK, C)
 
 
 # ---------------------------------------------------------------- the two passes
 def forward(q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1, before: bool = False) -> tuple[Any, Any]:
-    """y, [..., T, e] in the dtype of q, and the last memory, [..., k, e] in float32."""
+    """y, [..., T, e] in the dtype of q, and the last memory, [..., k, e] in float32. Gates by row or by column: those by column are the same sums
+    with gradients of y in the place of queries, values in that of keys and the other way round, so that y is the gradient of queries."""
     shape, lead = v.shape, q.shape[:-2]
-    q, k, v, decay = (heads(x, 2) for x in (q, k, v, decay))
-    met, last, least = _states(k, v, decay, memory, 1.0, False, before)
-    return _results(q, k, v, decay, met, least, scale, False, before).view(shape), last.view(*lead, k.shape[-1], v.shape[-1])
+    q, k, v, gate = (heads(x, 2) for x in (q, k, v, decay if value_decay is None else value_decay))
+    if value_decay is None:
+        met, last, least = _states(k, v, gate, memory, 1.0, False, before)
+        y = _results(q, k, v, gate, met, least, scale, False, before)
+    else:
+        met, last, least = _states(v, k, gate, _turned(memory), 1.0, False, before)
+        (y,), last = _gradients(None, v, k, gate, met, None, least, q, scale, before), last.mT
+    return y.view(shape), last.reshape(*lead, k.shape[-1], v.shape[-1])
 
 
 def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1,
              before: bool = False) -> tuple[Any, ...]:
-    """Gradients of q, k, v, decay, value_decay (None) and the first memory."""
-    shapes, lead = [x.shape for x in (q, k, v, decay)], q.shape[:-2]
-    q, k, v, decay, dy = (heads(x, 2) for x in (q, k, v, decay, dy))
-    met, _, least = _states(k, v, decay, memory, 1.0, False, before)
-    after, first, _ = _states(q, dy, decay, later, scale, True, before)
-    dv = _results(q, k, dy, decay, after, least, scale, True, before)
-    dq, dk, da = _gradients(q, k, v, decay, met, after, least, dy, scale, before)
-    dq, dk, dv, da = (x.view(s) for x, s in zip((dq, dk, dv, da), shapes))
-    return dq, dk, dv, da, None, first.view(*lead, k.shape[-1], v.shape[-1])
+    """Gradients of q, k, v, decay, value_decay and the first memory, None for a gate that is absent."""
+    shapes, lead = [x.shape for x in (q, k, v)], q.shape[:-2]
+    q, k, v, gate, dy = (heads(x, 2) for x in (q, k, v, decay if value_decay is None else value_decay, dy))
+    if value_decay is None:
+        queries, keys, values, pulled = q, k, v, dy
+    else:
+        queries, keys, values, pulled, memory, later = dy, v, k, q, _turned(memory), _turned(later)
+    met, _, least = _states(keys, values, gate, memory, 1.0, False, before)
+    after, first, _ = _states(queries, pulled, gate, later, scale, True, before)
+    of_values = _results(queries, keys, pulled, gate, after, least, scale, True, before)
+    if value_decay is None:
+        (dq, dk, dgate), dv = _gradients(q, k, v, gate, met, after, least, dy, scale, before), of_values
+    else:
+        dq, dk = _results(dy, v, k, gate, met, least, scale, False, before), of_values
+        (_, dv, dgate), first = _gradients(dy, v, k, gate, met, after, least, q, scale, before), first.mT
+    dq, dk, dv = (x.view(s) for x, s in zip((dq, dk, dv), shapes))
+    dgate, first = dgate.view(*lead, *dgate.shape[2:]), first.reshape(*lead, k.shape[-1], v.shape[-1])
+    return dq, dk, dv, *((dgate, None) if value_decay is None else (None, dgate)), first
+
+
+def _turned(memory: Any) -> Any:
+    return None if memory is None else memory.mT
 
 
 def _gradients(q: Any, k: Any, v: Any, decay: Any, met: Any, after: Any, least: Any, dy: Any, scale: float, before: bool) -> list[Any]:
-    """Those of queries, keys and gates."""
+    """Those of queries, keys and gates; without queries, theirs alone."""
     (B, H, T, K), V = k.shape, v.shape[-1]
-    found = [x.new_empty(x.shape) for x in (q, k, decay)]
-    bk, bv, warps, stages = CONFIGS[q.element_size()]["gradients"]
+    found = [x.new_empty(x.shape) for x in ((k,) if q is None else (q, k, decay))]
+    bk, bv, warps, stages = CONFIGS[k.element_size()]["gradients"]
     bk, bv = width(K, bk), width(V, bv)
     for fast in (True, False):
         gradients_kernel[(triton.cdiv(K, bk), triton.cdiv(T, CHUNK), B * H)](
-            q, k, v, decay, met, after, least, dy, *found, *strides(q), *strides(k), *strides(v), *strides(decay), *strides(dy), H, T, K, V,
-            least.shape[-1], scale, BK=bk, BV=bv, C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS, BEFORE=before,
-            PARTS=parts(q), PRECISION=precision(q.dtype), num_warps=warps, num_stages=stages)
+            q, k, v, decay, met, after, least, dy, *(*found, None, None)[:3], *strides(q), *strides(k), *strides(v), *strides(decay), *strides(dy),
+            H, T, K, V, least.shape[-1], scale, BK=bk, BV=bv, C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS,
+            BEFORE=before, QUERIES=q is None, PARTS=parts(k), PRECISION=precision(k.dtype), num_warps=warps, num_stages=stages)
     return found
 
 

@@ -177,7 +177,7 @@ def gradient(dy: Any, later: Any, x: Any, dt: Any, a: Any, b: Any, c: Any, skip:
     db, dc = (x.new_empty(groups, N, T, S, dtype=torch.float32) for _ in range(2))
     gradients_kernel[(groups, chunks, N)](
         x, dt, a, b, c, plain(skip), dy, met, after, dx, ddt, da, db, dc, dskip, *_strides(x, dt, b, c, dy), N, T, D, S, C=CHUNK, BD=bd, BS=bs,
-        MANY=BLOCKS, SKIP=skip is not None, SOFTPLUS=dt_softplus, num_warps=WARPS)
+        MANY=min(BLOCKS, triton.cdiv(D, bd)), SKIP=skip is not None, SOFTPLUS=dt_softplus, num_warps=WARPS)
     dx, ddt, db, dc = (v.view(s) for v, s in zip((dx, ddt, db.sum(0), dc.sum(0)), shapes))
     return dx, ddt, da.sum(0), db, dc, None if skip is None else dskip.sum(0), first.view(*shapes[0][:-2], D, S)
 

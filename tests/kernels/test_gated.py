@@ -20,8 +20,7 @@ Call = tuple[dict[str, Any], dict[str, Any]]
 
 
 def call(form: str, lead: tuple[int, ...], T: int, K: int, V: int, least: float, dtype: torch.dtype, device: str = DEVICE) -> Call:
-    """Operands of `gla`, `gla before`, `delta` or `gated delta`, keys of length 1, and attributes. Gates: half of them from exp(least) to 1, the
-    others close to 1."""
+    """Operands of one of FORMS, keys of length 1, and attributes. Gates: half of them from exp(least) to 1, the others close to 1."""
     g = torch.Generator().manual_seed(T)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -33,11 +32,11 @@ def call(form: str, lead: tuple[int, ...], T: int, K: int, V: int, least: float,
 
     x: dict[str, Any] = {"q": normal(K), "k": torch.nn.functional.normalize(normal(K), dim=-1), "v": normal(V)}
     if form.startswith("gla"):
-        x |= {"decay": gate(K), "value_decay": None}
+        x |= {"decay": None, "value_decay": gate(V)} if form == "gla of values" else {"decay": gate(K), "value_decay": None}
     else:
         x |= {"beta": 2 * torch.rand(*lead, T, generator=g), "decay": gate() if form == "gated delta" else None}
     x["memory"] = torch.randn(*lead, K, V, generator=g)
-    wide = ("decay", "memory")
+    wide = ("decay", "value_decay", "memory")
     given = {n: None if v is None else v.to(device, torch.float32 if n in wide else dtype) for n, v in x.items()}
     return given, {"scale": 0.7} | ({"before": form == "gla before"} if form.startswith("gla") else {})
 
@@ -64,7 +63,7 @@ def _types(given: dict[str, Any]) -> dict[str, Any]:
     return {n: TensorType("bf16", tuple(v.shape)) for n, v in given.items() if v is not None}
 
 
-FORMS = ("gla", "gla before", "delta", "gated delta")
+FORMS = ("gla", "gla before", "gla of values", "delta", "gated delta")
 forms = pytest.mark.parametrize("form", FORMS)
 
 
@@ -86,7 +85,7 @@ def test_bfloat16_with_strides(form):
     held(form, {**given, "k": strided(given["k"]), "memory": None}, attributes, TOLERANCE[torch.bfloat16])
 
 
-STEPS = (*FORMS, "gla both", "gla of values", "dplr", "scan", "scan softplus")
+STEPS = (*FORMS, "gla both", "gla alone", "dplr", "scan", "scan softplus")
 steps = pytest.mark.parametrize("form", STEPS)
 
 
@@ -101,7 +100,7 @@ def test_step(form, dtype, monkeypatch):
 def one_position(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dtype) -> None:
     """The step that is chosen, through the op that goes on, against the declared step in float64."""
     name, given, attributes = step_call(form, lead, K, V, dtype)
-    op, more = RECURRENCES[name], {"kernel": "triton_step" if form in ("gla both", "gla of values") else "triton"}
+    op, more = RECURRENCES[name], {"kernel": "triton_step" if form in ("gla both", "gla alone") else "triton"}
     found = OPS[f"{name}_extend"].body(*given.values(), **attributes, **more)
     wide = [None if v is None else v.double() for v in given.values()]
     close(found, op.extend.reference(*wide, **attributes), 1e-5 if dtype == torch.float32 else 0.05)  # type: ignore[misc]
@@ -124,10 +123,10 @@ def step_call(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dty
     if form == "dplr":
         given = {n: normal(*one, V if n == "v" else K) for n in ("q", "k", "v", "a", "b")}
         return "dplr_delta_rule", given | {"decay": -normal(*one, K, dtype=f32).abs(), "memory": normal(*lead, K, V, dtype=f32)}, {"scale": 0.7}
-    given, attributes = call("gla" if form.startswith("gla ") and form != "gla before" else form, lead, 1, K, V, -3.0, dtype)
-    if form in ("gla both", "gla of values"):
+    given, attributes = call("gla" if form in ("gla both", "gla alone") else form, lead, 1, K, V, -3.0, dtype)
+    if form == "gla both":
         given["value_decay"] = -normal(*one, V, dtype=f32).abs()
-    if form == "gla of values":
+    if form == "gla alone":
         given["decay"] = None
     return "gla" if form.startswith("gla") else "delta_rule", given, attributes
 
@@ -143,7 +142,7 @@ def test_every_pair_of_gates_alone():
 def test_what_does_not_fit_is_told():
     given, _ = call("gla", (1, 1), 2, 4, 4, -1.0, torch.float32)
     types = dict.fromkeys(given) | _types(given)
-    for more, words in (({"value_decay": types["q"]}, "it has no `value_decay`"), ({"decay": None}, "without `decay` it is linear attention"),
+    for more, words in (({"value_decay": types["q"]}, "`value_decay`, and these are both"), ({"decay": None}, "without gates it is linear attention"),
                         ({"k": _types({"k": given["q"]})["k"].__class__("f32", (1, 1, 2, 4))}, "q is bf16, k is f32, v is bf16")):
         found = choose("gla", "cuda", "bf16", types | more, {}, installed=False)
         assert found.binding is None and words in found.reasons["triton"]
@@ -221,7 +220,7 @@ def launches() -> Iterator[tuple[str, Any]]:
 def meta(form: str, lead: tuple[int, ...], T: int, K: int, V: int, dtype: torch.dtype) -> Call:
     """Operands without numbers, heads side by side in memory."""
     given, attributes = call(form, (1,), 1, 1, 1, -1.0, dtype)
-    width = {"q": (K,), "k": (K,), "v": (V,), "decay": (K,) if form.startswith("gla") else ()}
+    width = {"q": (K,), "k": (K,), "v": (V,), "decay": (K,) if form.startswith("gla") else (), "value_decay": (V,)}
 
     def made(name: str, like: torch.Tensor) -> torch.Tensor:
         if name == "memory":
