@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import archdsl
-from tests.parity.proof import prove
+from tests.parity.decoding import decodes_alike
+from tests.parity.proof import prove, randomise
 
 transformers = pytest.importorskip("transformers", reason="transformers is in the `parity` extra")
 
@@ -58,8 +59,8 @@ def without_casts(model):
     return model
 
 
-def _gemma_attention(m, hidden_states, position_embeddings, attention_mask, **_):
-    """Softmax without its cast; the mask is the one that transformers made."""
+def _gemma_attention(m, hidden_states, position_embeddings, attention_mask, cache=None, **_):
+    """Softmax without its cast; the mask and the cache are those of transformers."""
     b, t, _ = hidden_states.shape
     q, k, v = (f(hidden_states).view(b, t, -1, m.head_dim).transpose(1, 2) for f in (m.q_proj, m.k_proj, m.v_proj))
     cos, sin = (a[:, None] for a in position_embeddings)
@@ -68,7 +69,10 @@ def _gemma_attention(m, hidden_states, position_embeddings, attention_mask, **_)
         first, second = x.chunk(2, -1)
         return x * cos + torch.cat([-second, first], -1) * sin
 
-    k, v = (x.repeat_interleave(m.num_key_value_groups, 1) for x in (turned(k), v))
+    k = turned(k)
+    if cache is not None:
+        k, v = cache.update(k, v, m.layer_idx)
+    k, v = (x.repeat_interleave(m.num_key_value_groups, 1) for x in (k, v))
     scores = turned(q) @ k.mT * m.scaling
     if m.attn_logit_softcapping is not None:
         scores = torch.tanh(scores / m.attn_logit_softcapping) * m.attn_logit_softcapping
@@ -107,6 +111,17 @@ def test_olmo2_is_transformers(case, batch, length):
     peer = transformers.Olmo2ForCausalLM(olmo2_config(**ours)).double()
     model = archdsl.load(OLMO2).build(dtype=F64, **ours)
     prove(model, peer, tokens(ours["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
+
+
+@pytest.mark.parametrize(("spec", "peer", "ours"), [
+    *((GEMMA2, lambda c: transformers.Gemma2ForCausalLM(gemma2_config(**c)), c) for c in GEMMAS.values()),
+    *((OLMO2, lambda c: transformers.Olmo2ForCausalLM(olmo2_config(**c)), c) for c in OLMOS.values()),
+], ids=[*GEMMAS, *OLMOS])
+def test_decoding_with_a_cache(spec, peer, ours):
+    """Rows that begin later as well; windows of the first begin before those rows."""
+    theirs = peer(ours).double()
+    randomise(theirs)
+    decodes_alike(archdsl.load(spec), without_casts(theirs), tokens(ours["vocab"], 3, 11), 3, 6, **ours)
 
 
 CONFIGS = {

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import archdsl
-from tests.parity.proof import prove
+from tests.parity.decoding import decodes_alike
+from tests.parity.proof import prove, randomise
 
 transformers = pytest.importorskip("transformers", reason="transformers is in the `parity` extra")
 
@@ -87,6 +88,21 @@ def test_llama_is_transformers(case, batch, length):
     prove(model, peer, tokens(ours["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
 
 
+def test_llama_decodes_with_a_cache():
+    """Rows that begin later as well."""
+    ours, _ = LLAMAS["grouped"]
+    theirs = transformers.LlamaForCausalLM(llama_config(**ours)).double()
+    randomise(theirs)
+    decodes_alike(archdsl.load(LLAMA), without_casts(theirs), tokens(ours["vocab"], 3, 11), 3, 6, **ours)
+
+
+def test_gpt2_decodes_with_a_cache():
+    """Rows that begin later as well: their first position is the first of the table."""
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=61, n_positions=16, n_embd=48, n_layer=2, n_head=4)).double()
+    randomise(theirs)
+    decodes_alike(archdsl.load(GPT2), theirs, tokens(61, 3, 11), 3, 6, vocab=61, context=16, d=48, depth=2, heads=4)
+
+
 def test_llama_with_settings_of_others():
     """What no variant has: biases of attention and of the MLP, another activation, ε and width of a head."""
     config = llama_config(vocab=41, d=48, depth=2, heads=4, kv_heads=2, hidden=56)
@@ -137,7 +153,7 @@ def test_llama_numbers_at_real_widths(variant):
     """A small vocabulary, two layers (of 70B one, for memory), float32 on both sides."""
     config = {**CONFIGS[variant], "depth": 2 if variant == "llama3_8b" else 1, "vocab": 512}
     peer = transformers.LlamaForCausalLM(llama_config(**config)).eval()
-    from tests.parity.proof import randomise, relative
+    from tests.parity.proof import relative
 
     randomise(peer)
     ours = archdsl.load(LLAMA).build(variant, depth=config["depth"], vocab=512).eval()
