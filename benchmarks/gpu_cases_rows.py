@@ -13,6 +13,7 @@ COMPILED = 4096
 def cases(tiny: bool) -> list[Case]:
     rows, widths = (64, (60,)) if tiny else (16384, (1024, 4096, 8192))
     found = [case for width in widths for case in (*_norms(rows, width), _swiglu(rows, width))]
+    found += [case for width in ((60,) if tiny else (1024, 4096)) for case in _polynomials(rows, width)]
     found += [_rotary(*shape) for shape in ([(2, 3, 5, 6)] if tiny else [(8, 16, 2048, 128)])]
     shapes = [(96, 20, 50)] if tiny else [(16384, 1024, 32000), (4096, 2048, 128256)]
     return [*found, *(_loss(*shape) for shape in shapes)]
@@ -30,8 +31,11 @@ def _randn(*shapes: tuple[int, ...]) -> Callable[[str], tuple[Any, ...]]:
 def _ours(op: str, **attributes: Any) -> Callable[..., Any]:
     def run(*operands: Any) -> Any:
         from archdsl.kernels.opaque import called
+        from archdsl.ops.registry import find
 
-        return called(op, None)(*operands, **attributes)
+        found = find(op)
+        assert found is not None
+        return (found.body if found.form_of else called(op, None))(*operands, **attributes)
 
     return run
 
@@ -42,7 +46,7 @@ def _plain(op: str, **attributes: Any) -> Callable[..., Any]:
 
         found = find(op)
         assert found is not None
-        return found.body(*operands, **attributes)
+        return (found.body if found.reference is None else found.reference)(*operands, **attributes)
 
     return run
 
@@ -81,6 +85,11 @@ def _swiglu(rows: int, width: int) -> Case:
     return _case("swiglu", f"{rows} x {width}", ((rows, width), (rows, width)), 3, 5)
 
 
+def _polynomials(rows: int, width: int) -> tuple[Case, ...]:
+    x, name = (rows, width), f"{rows} x {width}"
+    return (_case("poly_norm", name, (x, (3,), (1,)), 2, 3, eps=1e-6), _case("grouped_rational", name, (x, (6,), (4, 4)), 2, 3, apart=True))
+
+
 def _rotary(batch: int, heads: int, positions: int, width: int) -> Case:
     """Heads as a projection leaves them, behind their positions; tables without a gradient."""
     def make(device: str) -> tuple[Any, ...]:
@@ -111,5 +120,5 @@ def _loss(rows: int, width: int, classes: int) -> Case:
 
     product = 2.0 * rows * width * classes
     peers = (("torch", whole), *((("torch.compile", _compiled(whole)),) if classes == 32000 else ()))
-    return Case(f"linear_cross_entropy {rows} x {width} -> {classes}", make, _plain("linear_cross_entropy"), peers, whole, flops=product,
+    return Case(f"linear_cross_entropy {rows} x {width} -> {classes}", make, _ours("linear_cross_entropy"), peers, whole, flops=product,
                 backward=True, backward_flops=2 * product, family="rows")

@@ -38,7 +38,8 @@ STAGES = {
 }
 COMMANDS = ("archdsl", "iconv", "mkdir", "pip", "echo", "head", "printf")
 FAMILIES = {
-    "pointwise": "Element by element", "linear": "Matrix products", "losses": "Losses", "experts": "Maps that rows choose",
+    "pointwise": "Element by element", "linear": "Matrix products", "losses": "Losses",
+    "polynomials": "Powers with learned numbers", "experts": "Maps that rows choose",
     "conv": "Convolution, pooling, resizing", "attention": "Attention",
     "norms": "Norms", "quantization": "Quantisation",
     "reduction": "Reductions", "layout": "Layout", "indexing": "Indexing", "random": "Random", "constants": "Constants",

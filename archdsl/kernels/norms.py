@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 RMS, LAYER, CRMS = (tl.constexpr(i) for i in range(3))
-TILE = 4096
-"""Numbers that a program holds of each operand at a time, unless one row is longer."""
+THREADS = 256
+"""Of a program, unless a row is longer than they hold."""
 EACH = 16
 """Numbers of each operand in a thread's registers."""
 RESIDENT = 32
@@ -102,11 +102,11 @@ def rows_of(x: Tensor) -> Tensor:
     return flat if flat.stride(-1) == 1 else flat.contiguous()
 
 
-def shape_of(width: int) -> dict[str, int]:
-    """Rows and columns of a program's tile, and its warps."""
+def shape_of(width: int, each: int = EACH) -> dict[str, int]:
+    """Rows and columns of a program's tile, and its warps, for so many numbers in each thread."""
     block = triton.next_power_of_2(width)
-    rows = max(1, TILE // block)
-    return {"R": rows, "BLOCK": block, "num_warps": min(32, max(1, rows * block // (32 * EACH)))}
+    rows = max(1, THREADS * each // block)
+    return {"R": rows, "BLOCK": block, "num_warps": min(32, max(1, rows * block // (32 * each)))}
 
 
 def processors(x: Tensor) -> int:

@@ -67,7 +67,7 @@ def _backward(scores, v, y, dy, logs, dscores, dv, positions, width, s_row, s_st
     later = tl.zeros((E,), tl.float32)  # Σ exp(l - l_t) dy_t over the chunks behind, l that of this one's end; of dy_t · y_t
     taken = tl.zeros((), tl.float32)
     chunks = tl.cdiv(positions, C)
-    for n in range(0, chunks):
+    for n in range(chunks):
         t = ((chunks - 1 - n) * C + steps).to(tl.int64)
         here = t < positions
         inside = here[:, None] & (e < width)[None, :]

@@ -171,3 +171,51 @@ def _by_reference(grads: tuple[Any, ...], scores: Any, v: Any) -> list[Any]:
     wide = [scores.float(), v.float()]
     given = [g if g is None else g.float() for g in grads]
     return derived(lambda s, x: prefix_attention.body(s, x, *prefix_attention.zeros([s, x])), wide, given)
+
+
+def _row(types: Types) -> str | None:
+    x = types["x"]
+    assert x is not None
+    wide = fixed(x.shape[-1])
+    return f"rows are {wide} long, and it holds at most {WIDEST}" if wide is not None and wide > WIDEST else None
+
+
+@kernel("poly_norm", "triton", dtypes=DTYPES, fits=lambda types, attributes: _row(types))
+class PolyNorm:
+    """Rows in registers: all powers and their means at once; the backward pass computes them again."""
+
+    @staticmethod
+    def forward(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+        from archdsl.kernels.polynomials import poly_norm
+
+        return (poly_norm(x, weight, bias, eps),)
+
+    @staticmethod
+    def gradient(dy: Any, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+        from archdsl.kernels.polynomials import poly_norm_gradient
+
+        return poly_norm_gradient(dy, x, weight, eps)
+
+
+def _low_order(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    below = types["denominator"]
+    assert below is not None
+    order = fixed(below.shape[1])
+    return f"the denominator is of order {order}, and it takes at most 4" if order is not None and order > 4 else _row(types)
+
+
+@kernel("grouped_rational", "triton", dtypes=DTYPES, fits=_low_order)
+class GroupedRational:
+    """One pass forwards, one backwards, which adds the gradients of all coefficients up in registers."""
+
+    @staticmethod
+    def forward(x: Any, numerator: Any, denominator: Any, *, apart: bool) -> Any:
+        from archdsl.kernels.polynomials import rational
+
+        return (rational(x, numerator, denominator, apart),)
+
+    @staticmethod
+    def gradient(dy: Any, x: Any, numerator: Any, denominator: Any, *, apart: bool) -> Any:
+        from archdsl.kernels.polynomials import rational_gradient
+
+        return rational_gradient(dy, x, numerator, denominator, apart)

@@ -33,7 +33,7 @@ class Target:
 
 
 PLAIN = Target()
-JOINED = {"swiglu": ("silu", "mul"), "rotary": ("neg", "concat", "slice", "mul", "add")}
+JOINED = {"swiglu": ("silu", "mul"), "rotary": ("neg", "concat", "slice", "mul", "add"), "poly_norm": ("rms_norm", "mul", "add", "as_type")}
 """Ops that others are joined to where a kernel computes them together (`archdsl/lower/fusing.py`), and which ones."""
 
 

@@ -1,10 +1,11 @@
 """Nodes that a kernel of the target computes together, joined before lowering: names, addresses and what passes see are as they were. Free of torch.
 
-`silu(gate) * up` is joined to `swiglu`, the turning of halves by cosines and sines to `rotary`."""
+`silu(gate) * up` is joined to `swiglu`, the turning of halves by cosines and sines to `rotary`, a sum of normalised powers to `poly_norm`."""
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from archdsl.flatten import EachOnce, copy_node
 from archdsl.graph import Graph, Node, Value
@@ -109,5 +110,53 @@ def _half(node: Node, x: Value) -> object:
     return items[-1] if node.args[0] == x and whole and len(items) == len(x.shape) else None
 
 
-PATTERNS: dict[str, tuple[Pattern, ...]] = {"mul": (_swiglu,), "add": (_rotary,)}
+def _poly_norm(node: Node, reads: Counter[Value]) -> tuple[Node, list[Node]] | None:
+    """bias + Σ a_i N(x^i) in float32, given back in the type of x: the last term, that of the highest power, is the first one read."""
+    x, inner, terms, value = node.args[1], [], [], node.args[0]
+    while isinstance(value, Value) and value.node.op == "add" and reads[value] == 1:
+        rest, term = value.node.args
+        first = isinstance(rest, Value) and rest.node.op == "mul"
+        terms.append(term if not first or term.node.op == "mul" else rest)
+        inner.append(value.node)
+        if terms[-1] is rest:
+            return _powers(node, x, terms, term, inner, reads)
+        value = rest
+    return None
+
+
+def _powers(node: Node, x: Value, terms: list[Value], bias: Value, inner: list[Node], reads: Counter[Value]) -> tuple[Node, list[Node]] | None:
+    """The joined node, where the terms are those of powers of x that fall by one."""
+    weights, kinds, powers = set(), set(), []
+    for k, term in enumerate(terms):
+        a, normed = (v.node if isinstance(v, Value) else None for v in term.node.args)
+        if a is None or normed is None or a.op != "slice" or a.attrs["items"] != (("int", k),) or normed.op != "rms_norm":
+            return None
+        weights.add(_narrow(a.args[0]))
+        kinds.add((normed.args[1], normed.attrs["eps"]))
+        powers.append(normed.args[0])
+        inner += [term.node, a, normed]
+    z = powers[-1]
+    for higher, lower in pairwise(powers):
+        if higher.node.op != "mul" or Counter(higher.node.args) != Counter((lower, z)):
+            return None
+        inner.append(higher.node)
+    while z != x and z.node.op == "at_least":
+        inner.append(z.node)
+        z = z.node.args[0]
+    (weight, *others), ((scale, eps), *more) = weights, kinds
+    fits = z == x and not others and not more and scale is None and weight.shape == (len(terms),) and _narrow(bias).shape == (1,)
+    inside = Counter(v for n in (node, *inner) for v in n.operands())
+    if not fits or any(reads[v] != inside[v] for n in inner for v in n.values):
+        return None
+    return Node("poly_norm", (x, weight, _narrow(bias)), {"eps": eps}, node.types, node.span, node.name), inner
+
+
+def _narrow(value: Value) -> Value:
+    """What a value was before it was widened."""
+    while value.node.op == "at_least":
+        value = value.node.args[0]
+    return value
+
+
+PATTERNS: dict[str, tuple[Pattern, ...]] = {"mul": (_swiglu,), "add": (_rotary,), "as_type": (_poly_norm,)}
 """By the op of the last node."""

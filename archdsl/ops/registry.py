@@ -166,7 +166,7 @@ def installed(name: str) -> bool:
 
 
 FAMILIES = ("attention", "caches", "constants", "conv", "experts", "foreign", "gated", "indexing", "layout", "linear", "losses",
-            "memories", "norms", "pointwise", "quantization", "random", "reduction", "ssd", "ssm", "time", "toeplitz", "wkv")
+            "memories", "norms", "pointwise", "polynomials", "quantization", "random", "reduction", "ssd", "ssm", "time", "toeplitz", "wkv")
 _loaded = False
 
 
