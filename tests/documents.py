@@ -45,6 +45,7 @@ from archdsl.source import Source
 from archdsl.spec import check_file, loads
 from archdsl.syntax import tree
 from archdsl.tasks.registry import TASKS
+from tests.commands import write_program
 
 SHOWN_ONLY = {"sh", "text", "toml", "json", "python", ""}
 PARAMS, INPUTS, OUT = "d: int = 64, heads: int = 4", "x: [B, T, d]", "[B, T, _]"
@@ -225,10 +226,7 @@ def keep_file(block: Block, folder: Path) -> None:
 
 def console(text: str, folder: Path) -> str:
     """A session with the output that its commands have now."""
-    script = folder / ".bin" / "archdsl"
-    script.parent.mkdir(exist_ok=True)
-    script.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -m archdsl.cli.main \"$@\"\n")
-    script.chmod(0o755)
+    script = write_program(folder / ".bin" / "archdsl")
     search = os.pathsep.join([str(script.parent), os.path.dirname(sys.executable), os.environ["PATH"]])
     root = Path(__file__).parent.parent
     environment = {**os.environ, "PATH": search, "PYTHONPATH": str(root), "COLUMNS": "110", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}

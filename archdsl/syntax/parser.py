@@ -98,6 +98,7 @@ def _alone(text: str, path: str, start: str) -> Any:
 
 OLD = 1_000_000  # objects made old without a look before all are looked through
 _old = 0
+_frozen = False  # whether the program keeps objects frozen: asked until it does, as counting them takes longer than most texts
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def no_collection() -> Generator[None]:
     So what was made here is old at once (`unfreeze` puts it there), and Python looks through old objects only now and then. It would not count these
     among the reasons to do so: that is done here.
     """
-    global _old
+    global _old, _frozen
     was = gc.isenabled()
     if was and _old > OLD:
         _old = 0
@@ -117,7 +118,8 @@ def no_collection() -> Generator[None]:
         yield
     finally:
         if was:
-            if not gc.get_freeze_count():  # else someone keeps objects frozen
+            _frozen = _frozen or gc.get_freeze_count() > 0
+            if not _frozen:  # else they would thaw
                 _old += gc.get_count()[0]
                 gc.freeze()
                 gc.unfreeze()

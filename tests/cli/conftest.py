@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.commands import program
+
 Run = Callable[..., SimpleNamespace]
 
 
@@ -39,11 +41,12 @@ def archdsl(tmp_path, monkeypatch, capsys) -> Run:
 
 @pytest.fixture
 def archdsl_process(tmp_path) -> Run:
-    """The same in a process of its own, for what only a process shows."""
+    """The same in a process of its own, for what only a process shows; `cold`: one that has imported nothing yet."""
 
-    def run(*arguments: object, code: int = 0) -> SimpleNamespace:
+    def run(*arguments: object, code: int = 0, cold: bool = False) -> SimpleNamespace:
+        command = [sys.executable, "-m", "archdsl.cli.main"] if cold else [program()]
         environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONIOENCODING": "utf-8"}
-        done = subprocess.run([sys.executable, "-m", "archdsl.cli.main", *map(str, arguments)],
+        done = subprocess.run([*command, *map(str, arguments)],
                               capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=environment, timeout=120)
         return checked(code, SimpleNamespace(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr))
 

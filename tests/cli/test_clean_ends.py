@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from tests.commands import program
 
 SPEC = """use std.linear { Linear }
 model Net(d: int = 64)(x: [B = 1, T = 4, d]) -> y: [B, T, d] { return x |> Linear(d) as one |> relu |> Linear(d) as two }
@@ -35,11 +36,10 @@ def limited(most: int, arguments, folder) -> subprocess.CompletedProcess[str]:
     resource = pytest.importorskip("resource")
 
     def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(folder.parent)}
-    return subprocess.run([sys.executable, "-m", "archdsl.cli.main", *arguments], capture_output=True, text=True, cwd=folder, env=environment,
+    return subprocess.run([program(), *arguments], capture_output=True, text=True, cwd=folder, env=environment,
                           preexec_fn=limit)
 
 

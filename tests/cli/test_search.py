@@ -102,7 +102,7 @@ def test_search_show_compile(archdsl, folder):
 
 
 def test_the_archive_does_not_depend_on_workers_or_torch(archdsl, archdsl_process, folder):
-    archdsl_process("search", "net.arch", *COST, "--budget", 30, "-o", "a")
+    archdsl_process("search", "net.arch", *COST, "--budget", 30, "-o", "a", cold=True)
     archdsl_process("search", "net.arch", *COST, "--budget", 30, "--workers", 2, "-o", "b")
     for name in "ab":
         archdsl("study", "export", name, "-o", f"{name}.json")

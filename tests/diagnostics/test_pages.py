@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from archdsl.diagnostics.codes import Code, all_codes
 from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.diagnostics.render import render
 from archdsl.spec import check_file, load
+from tests.commands import write_program
 from tests.diagnostics import cases, study_cases  # noqa: F401  it adds to the cases
 
 TESTS = Path(__file__).parent.parent
@@ -93,9 +92,7 @@ def test_cases_without_an_example(code, tmp_path, monkeypatch, golden):
 @pytest.mark.parametrize(("code", "page"), pages("shell", "bad"))
 def test_command_examples(code, page, tmp_path, golden):
     """In a folder with the files that the examples speak of, the bad command ends with its code, the good one does not."""
-    script = tmp_path / "archdsl"
-    script.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -m archdsl.cli.main \"$@\"\n")
-    script.chmod(0o755)
+    write_program(tmp_path / "archdsl")
     for command, fails in ((page.bad, True), (page.good, False)):
         folder = tmp_path / str(fails)
         shutil.copytree(TESTS.parent / "specs", folder / "specs")

@@ -1,0 +1,126 @@
+"""The program `archdsl`, started many times without importing torch and archdsl each time: a process that has done so forks for every command.
+
+    python -m tests.commands SOCKET     serves until its standard input ends
+
+What runs is a process of its own, with its own folder, environment, streams, limit of files and exit code. What imports torch or not, times a
+start, or is stopped by a signal is tested on `python -m archdsl.cli.main` itself.
+"""
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from archdsl.ops import registry
+
+ROOT = Path(__file__).parent.parent
+LOADED = ("torch", "numpy", "safetensors.torch", "pydantic", "rich.table", "archdsl.cli.shell", "archdsl.spec", "archdsl.cost", "archdsl.store",
+          "archdsl.lower.module", "archdsl.search.space")
+CLIENT = """#!{python} -SE
+import json, os, resource, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({path!r})
+    request = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ), resource.getrlimit(resource.RLIMIT_FSIZE)]).encode()
+    socket.send_fds(server, [len(request).to_bytes(8, "big")], [0, 1, 2])
+    server.sendall(request)
+    sys.exit(int(server.recv(16)))
+"""
+
+
+def write_program(path: Path) -> Path:
+    """An executable file that is `archdsl`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(CLIENT.format(python=sys.executable, path=_server()))
+    path.chmod(0o755)
+    return path
+
+
+@cache
+def program() -> str:
+    """The path of one."""
+    return str(write_program(Path(_server()).with_name("archdsl")))
+
+
+@cache
+def _server() -> str:
+    """The socket of this process's server. It ends with this process."""
+    import atexit
+
+    folder = tempfile.TemporaryDirectory(prefix="archdsl-tests-")
+    path = os.path.join(folder.name, "socket")
+    server = subprocess.Popen([sys.executable, "-m", "tests.commands", path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+
+    def end() -> None:
+        server.communicate()
+        folder.cleanup()
+
+    atexit.register(end)
+    return path
+
+
+def serve(path: str) -> None:
+    """Returns in the fork that is to be the command, never in the server."""
+    for name in LOADED:
+        import_module(name)
+    registry.load()
+    gc.collect()
+    gc.freeze()  # a fork that looked through all of it would copy it
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+        while True:
+            if sys.stdin in select.select([listening, sys.stdin], [], [])[0]:
+                os._exit(0)
+            client, _ = listening.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                break
+            client.close()
+    with client:
+        size, streams, _, _ = socket.recv_fds(client, 8, 3)
+        with client.makefile("rb") as incoming:
+            request = json.loads(incoming.read(int.from_bytes(size, "big")))
+        pid = os.fork()
+        if pid:
+            client.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256).encode())
+            os._exit(0)
+    _become(streams, *request)
+
+
+def _become(streams: list[int], arguments: list[str], folder: str, environment: dict[str, str], most: list[int]) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most[0], most[1]))
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for at, stream in enumerate(streams):
+        os.dup2(stream, at)
+        os.close(stream)
+    sys.argv, sys.path[0] = ["archdsl", *arguments], folder
+    how: dict[str, Any] = {"encoding": "utf-8", "closefd": False}
+    sys.stdin, sys.stdout = open(0, **how), open(1, "w", **how)  # noqa: SIM115
+    sys.stderr = open(2, "w", errors="backslashreplace", buffering=1, **how)  # noqa: SIM115
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
+    from archdsl.cli.main import main
+
+    try:
+        main()
+    except SystemExit as end:
+        sys.stdout.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else 1)  # torch is not taken apart: it takes as long as a command
