@@ -8,9 +8,9 @@ from functools import cache, cached_property
 from typing import Any
 
 from archdsl.diagnostics.codes import Code
-from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label, error
 from archdsl.diagnostics.poison import POISON
-from archdsl.elaborate.hints import did_you_mean, mend, nearest_help
+from archdsl.elaborate.hints import did_you_mean, mend, nearest, nearest_help
 from archdsl.elaborate.values import BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
 from archdsl.records import replace
@@ -88,7 +88,7 @@ class Module:
             if len(self.diagnostics) >= MAX_FOUND:
                 break
             try:
-                other = self.library.module(d.module, self, _module_span(d))
+                other = self.library.module(d.module, self, _module_span(d), [n.name for n in d.names])
             except ArchError as e:
                 self._fault(e)
                 for n in d.names:
@@ -280,17 +280,17 @@ class Library:
         self.path.pop()
         return module
 
-    def module(self, name: str, user: Module, span: Span) -> Module | Whole:
-        """The module of a dotted name; `std` alone is the whole library. Raises A0207 when there is none, A0216 for a cycle, A0603 for a file that
-        lies outside of the folder."""
+    def module(self, name: str, user: Module, span: Span, wanted: list[str]) -> Module | Whole:
+        """The module of a dotted name; `std` alone is the whole library. `wanted`: what is imported from it. Raises A0207 when there is none, A0216
+        for a cycle, A0603 for a file that lies outside of the folder."""
         parts = name.split(".")
         if any(not p.isidentifier() for p in parts):
             raise error("A0207", f"`{name}` is no module name", span, help="`use std.norm { LayerNorm }`")
         if parts[0] == "std":
             return self._library(name, parts[1:], span)
         if user.is_library or user.folder is None:
-            raise error("A0207", f"there is no module `{name}`", span, **mend(name, library_modules(), span))
-        return self._beside(name, parts, user, span)
+            raise error("A0207", f"there is no module `{name}`", span, **_nearest_module(name, [], span, wanted))
+        return self._beside(name, parts, user, span, wanted)
 
     def _library(self, name: str, parts: list[str], span: Span) -> Module | Whole:
         if not parts:
@@ -308,13 +308,13 @@ class Library:
         assert source is not None, name
         return self.read.get(name) or self._load(name, source, library_tree(name), True, None, [])
 
-    def _beside(self, name: str, parts: list[str], user: Module, span: Span) -> Module:
+    def _beside(self, name: str, parts: list[str], user: Module, span: Span, wanted: list[str]) -> Module:
         folder = user.folder
         assert folder is not None
         path = os.path.join(folder, *parts[:-1], parts[-1] + ".arch")
         if not os.path.lexists(path):
             raise error("A0207", f"there is no module `{name}`", span, f"neither in the library nor beside {user.source.path}",
-                        **mend(name, [*library_modules(), *(f[:-5] for f in _listed(folder))], span))
+                        **_nearest_module(name, [f[:-5] for f in _listed(folder)], span, wanted))
         key = os.path.realpath(path)
         if not key.startswith(os.path.join(os.path.realpath(folder), "")):
             raise error("A0603", f"the module `{name}` lies outside of the spec's folder", span, "reached through a link",
@@ -365,6 +365,13 @@ def library_tree(name: str) -> tree.Module:
     source = library_source(name)
     assert source is not None, name
     return parse(source)
+
+
+def _nearest_module(name: str, beside: list[str], span: Span, wanted: list[str]) -> dict[str, Any]:
+    """What to do about a name that is no module: the nearest, or `std`, whatever was written for it, where the library has all that is `wanted`."""
+    if "." in name or nearest(name, beside) or not all(n in library_exports() for n in wanted):
+        return mend(name, [*library_modules(), *beside], span)
+    return {"fixes": (Fix("replace by `std`", ((span, "std"),)),)}
 
 
 @cache

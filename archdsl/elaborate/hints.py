@@ -35,7 +35,7 @@ FORMULAS = {
 _LOSS = "a spec ends with the outputs: the loss is computed in Python"
 WORDS: dict[str, tuple[str, str]] = {
     **{name: ("", f"write `{text}`") for name, text in FORMULAS.items()},
-    **dict.fromkeys(("cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "binary_cross_entropy",
+    **dict.fromkeys(("nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "binary_cross_entropy",
                      "binary_cross_entropy_with_logits"), ("", _LOSS)),
     "glu": ("", "`a, b = split(x, 2)`, then `a * sigmoid(b)`"), "upsample": ("resize", ""), "hardshrink": ("", "`where(abs(x) > 0.5, x, 0)`"),
     "adaptive_avg_pool2d": ("", "`reduce([B, c, Y, X] -> [B, c], mean)` takes the mean over all places"),

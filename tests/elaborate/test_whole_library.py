@@ -45,6 +45,8 @@ def test_only_what_is_named_is_read():
      "use std { Linear, LayerNorm }\n" + MODEL.format("LayerNorm()(Linear(d)(x) as a)")),
     ("use std { Linear }\n" + MODEL.format("LayrNorm()(Linear(d)(x) as a)"), "A0201",
      "use std { Linear, LayerNorm }\n" + MODEL.format("LayerNorm()(Linear(d)(x) as a)")),
+    ("use sdt { Linear }\n" + MODEL.format("Linear(d)(x)"), "A0207", "use std { Linear }\n" + MODEL.format("Linear(d)(x)")),
+    ("use archdsl { Linear }\n" + MODEL.format("Linear(d)(x)"), "A0207", "use std { Linear }\n" + MODEL.format("Linear(d)(x)")),
     ("use std { Linear, MLP }\n" + MODEL.format("Linear(d)(x)"), "A0701", "use std { Linear }\n" + MODEL.format("Linear(d)(x)")),
 ])
 def test_mistakes_and_their_fixes(text, code, fixed):
