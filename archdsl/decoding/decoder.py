@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from archdsl.decoding.fuse import fuse
+from archdsl.decoding.fuse import fuse, fuse_rotary
 from archdsl.decoding.sampling import drawn
 from archdsl.decoding.stages import staged
 from archdsl.lower.forms import sibling
@@ -82,7 +82,7 @@ class Decoder:
         self.plan = plan
         self.step_form = sibling(model, "step", caches="in_place")
         self.weights = places(model)
-        root, stages = staged(self.step_form, fuse if plan.batch <= FEW else lambda graph, module: None)
+        root, stages = staged(self.step_form, fuse if plan.batch <= FEW else fuse_rotary)
         if plan.compiled:
             for stage in stages:
                 stage.compile(**COMPILE)

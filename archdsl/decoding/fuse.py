@@ -20,10 +20,16 @@ MOST = 3
 
 def fuse(graph: fx.Graph, module: nn.Module) -> None:
     """Rewrites a graph in place. The result of every node that stays is what it was, but for the roundings between the joined ones."""
+    _turned(graph)
     _gated(graph, module)
     _together(graph, module)
     _residual(graph)
     graph.eliminate_dead_code(_stays)
+
+
+def fuse_rotary(graph: fx.Graph, module: nn.Module) -> None:
+    """As `fuse`, of what does not depend on how many rows there are."""
+    _turned(graph)
 
 
 def _stays(node: fx.Node) -> bool:
@@ -74,6 +80,46 @@ def _act(node: Any) -> tuple[str, fx.Node] | None:
 def _source(x: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
     """What stands in front of the norm of x: (input, weight of the norm, eps); x itself without one."""
     return _norm(x) or (x, None, 0.0)
+
+
+def _turned(graph: fx.Graph) -> None:
+    """x cos + (-x₂, x₁) sin for one position, by tables in any shape that fits x."""
+    for node in list(graph.nodes):
+        products: list[Any] = [a for a in node.args if isinstance(a, fx.Node) and a.target is operator.mul and len(a.users) == 1]
+        if node.target is not operator.add or len(products) != 2:
+            continue
+        (x, cos), (halves, sin) = (p.args for p in products)
+        if not all(isinstance(v, fx.Node) for v in (x, cos, halves, sin)) or halves.target is not torch.cat or not _crossed(halves, x):
+            continue
+        with graph.inserting_before(node):
+            made = _call(graph, "decode_rotary", x, _uncast(graph, cos, x), _uncast(graph, sin, x))
+        made.meta.update(node.meta)
+        node.replace_all_uses_with(made)
+    graph.eliminate_dead_code(_stays)
+
+
+def _crossed(halves: Any, x: fx.Node) -> bool:
+    """Whether a node is (-x₂, x₁), the halves of the last axis of x, of which it is known that one position is there."""
+    known, parts = x.meta.get("type"), halves.args[0]
+    axis = halves.args[1] if len(halves.args) > 1 else halves.kwargs.get("dim", 0)
+    if known is None or len(known.shape) != 4 or known.shape[2] != 1 or axis not in (-1, 3) or len(parts) != 2:
+        return False
+    far, near = parts
+    if far.target is not operator.neg or far.args[0].target is not operator.getitem or near.target is not operator.getitem:
+        return False
+    half, whole = known.shape[3] // 2, (slice(None), slice(None), slice(None))
+    return far.args[0].args == (x, (*whole, slice(half, None, None))) and near.args == (x, (*whole, slice(None, half, None)))
+
+
+def _uncast(graph: fx.Graph, table: Any, x: fx.Node) -> fx.Node:
+    """A table before it was cast to the type of x: the op casts."""
+    inner, items = table.args if table.target is operator.getitem else (table, None)
+    if inner.op != "call_method" or inner.target != "to" or len(inner.args) != 2:
+        return table
+    source, dtype = inner.args
+    if not (isinstance(dtype, fx.Node) and dtype.target is getattr and dtype.args == (x, "dtype")):
+        return table
+    return source if items is None else graph.call_function(operator.getitem, (source, items))
 
 
 def _count(module: nn.Module, weight: fx.Node) -> int:

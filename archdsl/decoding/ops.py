@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archdsl.graph import Mask
-from archdsl.kernels.bindings import interpreted
 from archdsl.ops.caches import attend_kept
 from archdsl.ops.masks import CAUSAL, simplified
 
@@ -23,7 +22,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def kernels(x: Tensor) -> bool:
     """Whether Triton's kernels can run where x lies."""
-    return (x.device.type == "cuda" or interpreted()) and _triton()
+    return x.device.type == "cuda" and _triton()
 
 
 @cache
@@ -67,6 +66,23 @@ def window_of(mask: Mask) -> int | None:
     parts = {a.kind: a for a in mask.args if isinstance(a, Mask)} if mask.kind == "and" and len(mask.args) == 2 else {}
     reach = parts["window"].args[0] if set(parts) == {"causal", "window"} else None
     return reach if isinstance(reach, int) else None
+
+
+@torch.library.custom_op("archdsl::decode_rotary", mutates_args=())
+def decode_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotary` of one position, [B, heads, 1, w], by tables that fit it, of a wider type perhaps."""
+    if kernels(x) and x.dtype in (torch.bfloat16, torch.float16, torch.float32):
+        from archdsl.kernels.decode_attention import turn
+
+        return turn(x, cos, sin)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    near, far = x.chunk(2, -1)
+    return x * cos + torch.cat((-far, near), -1) * sin
+
+
+@decode_rotary.register_fake
+def _(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 # ---------------------------------------------------------------- linear maps

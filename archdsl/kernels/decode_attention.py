@@ -7,6 +7,8 @@ first place of each row. The h / g query heads that share keys read them togethe
 maximum of its scores, the sum of the weights and the weighted values in float32; a second kernel joins the stretches. How long they are is read on
 the device, so that a launch recorded once serves every position.
 
+`turn`: rotary positions in front of it.
+
 Source of splitting along the keys: Dao, Haziza, Massa, Sizov, "Flash-Decoding for long-context inference", 2023.
 """
 from __future__ import annotations
@@ -150,4 +152,31 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor
         WIDE=interpreted(), num_warps=WARPS, num_stages=2 if wide else 3)
     _join[(B * heads,)](partial, sums, sink, y, splits, out_width, HEADS=heads, SINKS=sink is not None, S=triton.next_power_of_2(splits), E=E,
                         num_warps=4)
+    return y
+
+
+@triton.jit
+def _turn(x_at, cos_at, sin_at, y_at, heads, half, x_b, x_h, cos_b, cos_h, sin_b, sin_h, BLOCK: tl.constexpr):
+    row, head, i = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.arange(0, BLOCK)
+    inside = i < half
+    x_at += row * x_b + head * x_h
+    cos_at += row * cos_b + head * cos_h
+    sin_at += row * sin_b + head * sin_h
+    near = tl.load(x_at + i, mask=inside).to(tl.float32)
+    far = tl.load(x_at + half + i, mask=inside).to(tl.float32)
+    c_near, c_far = tl.load(cos_at + i, mask=inside).to(tl.float32), tl.load(cos_at + half + i, mask=inside).to(tl.float32)
+    s_near, s_far = tl.load(sin_at + i, mask=inside).to(tl.float32), tl.load(sin_at + half + i, mask=inside).to(tl.float32)
+    y_at += (row * heads + head) * (2 * half)
+    tl.store(y_at + i, (near * c_near - far * s_near).to(y_at.dtype.element_ty), mask=inside)
+    tl.store(y_at + half + i, (far * c_far + near * s_far).to(y_at.dtype.element_ty), mask=inside)
+
+
+def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x cos + (-x₂, x₁) sin of heads [B, h, 1, w] with any strides but along w, by tables of any float type whose shape fits it."""
+    B, heads, _, width = x.shape
+    x = x if x.stride(3) == 1 else x.contiguous()
+    cos, sin = ((t if t.stride(-1) == 1 else t.contiguous()).expand(x.shape) for t in (cos, sin))
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    _turn[(B, heads)](x, cos, sin, y, heads, width // 2, *x.stride()[:2], *cos.stride()[:2], *sin.stride()[:2],
+                      BLOCK=triton.next_power_of_2(width // 2), num_warps=1)
     return y

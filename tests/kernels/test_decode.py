@@ -60,6 +60,17 @@ def test_attention(monkeypatch: pytest.MonkeyPatch, shape: Shape, position: int,
     held(shape, dtype, position, **{"start": False, "sinks": False, "cap": None, "window": 0, **options})
 
 
+@pytest.mark.parametrize("tables", [(3, 1, 1, 12), (1, 12), (1, 4, 1, 12)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotary(tables: tuple[int, ...], dtype: torch.dtype):
+    """Heads as a linear map leaves them, in the interpreter or on a card."""
+    x = numbers(dtype, 3, 1, 96).narrow(-1, 24, 48).unflatten(2, (4, 12)).transpose(1, 2)
+    cos, sin = (numbers(torch.float32, *tables, seed=i) for i in (1, 2))
+    wide = x.double()
+    expected = wide * cos + torch.cat((-wide[..., 6:], wide[..., :6]), -1) * sin
+    close([decode_attention.turn(x, cos, sin)], [expected], TOLERANCE[dtype])
+
+
 @gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("shape", "position", "options"), [
@@ -163,6 +174,9 @@ def launches() -> Iterator[tuple[str, Callable[[], Any]]]:
             q, k, cache = on(B, h, 1, w, dtype=dtype), on(B, g, 1, w, dtype=dtype), on(B, g, P, w, dtype=dtype)
             yield f"attention {B}x{h}/{g}x{P}x{w}", lambda q=q, k=k, c=cache, o=given, B=B: decode_attention.attend(
                 q, k, k, c, c, on(dtype=whole), on(B, dtype=whole), o["sink"], 0.1, o["cap"], o["window"])
+        for B, heads, width in ((1, 32, 64), (32, 4, 128)):
+            tables = on(B, 1, 1, width, dtype=torch.float32)
+            yield f"rotary {B}x{heads}x{width}", partial(decode_attention.turn, on(B, heads, 1, width, dtype=dtype), tables, tables)
         norm = on(2048, dtype=dtype)
         few, wide, long = ([on(n, K, dtype=dtype) for n in counts] for K, counts in ((2048, (2048, 256, 256)), (2048, (5632, 5632)), (5632, (2048,))))
         for rows in (1, 2, 4):
