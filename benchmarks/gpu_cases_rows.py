@@ -15,6 +15,7 @@ def cases(tiny: bool) -> list[Case]:
     found = [case for width in widths for case in (*_norms(rows, width), _swiglu(rows, width))]
     found += [case for width in ((60,) if tiny else (1024, 4096)) for case in _polynomials(rows, width)]
     found += [_rotary(*shape) for shape in ([(2, 3, 5, 6)] if tiny else [(8, 16, 2048, 128)])]
+    found += [_scan(2, 3, 70, 5), _bag(9, 3, 2, 10)] if tiny else [_scan(8, 16, 2048, 64), _bag(16384, 64, 8, 512)]
     shapes = [(96, 20, 50)] if tiny else [(16384, 1024, 32000), (4096, 2048, 128256)]
     return [*found, *(_loss(*shape) for shape in shapes)]
 
@@ -122,3 +123,35 @@ def _loss(rows: int, width: int, classes: int) -> Case:
     peers = (("torch", whole), *((("torch.compile", _compiled(whole)),) if classes == 32000 else ()))
     return Case(f"linear_cross_entropy {rows} x {width} -> {classes}", make, _ours("linear_cross_entropy"), peers, whole, flops=product,
                 backward=True, backward_flops=2 * product, family="rows")
+
+
+def _scan(batch: int, heads: int, positions: int, width: int) -> Case:
+    """Aaren's scan: one score and one row of values for each position."""
+    def make(device: str) -> tuple[Any, ...]:
+        import torch
+
+        scores, v = (torch.randn(batch, heads, positions, *more, device=device, dtype=torch.bfloat16) for more in ((), (width,)))
+        return scores.requires_grad_(), v.requires_grad_()
+
+    size = 2 * batch * heads * positions * (width + 1)
+    return Case(f"prefix_attention {batch} x {heads} x {positions} x {width}", make, _ours("prefix_attention"), (), _plain("prefix_attention"),
+                bytes=2 * size, backward=True, backward_bytes=4 * size, family="rows")
+
+
+def _bag(rows: int, chunks: int, bits: int, width: int) -> Case:
+    """MemoryFormer's lookup: a row of a table of each chunk's own for each position."""
+    def make(device: str) -> tuple[Any, ...]:
+        import torch
+
+        index = torch.randint(0, 2**bits, (rows, chunks), device=device) + 2**bits * torch.arange(chunks, device=device)
+        weight, scale = (torch.randn(*s, device=device, dtype=torch.bfloat16) for s in ((chunks * 2**bits, width), (rows, chunks)))
+        return index, weight.requires_grad_(), scale.requires_grad_()
+
+    def bag(index: Any, weight: Any, scale: Any) -> Any:
+        import torch.nn.functional as F
+
+        return F.embedding_bag(index, weight, mode="sum", per_sample_weights=scale)
+
+    moved = 2 * rows * width * (chunks + 1)
+    return Case(f"embedding_bag {rows} x {chunks} of {2**bits} x {width}", make, _ours("embedding_bag"), (("torch", bag),), _plain("embedding_bag"),
+                bytes=moved, backward=True, backward_bytes=2 * moved, family="rows")

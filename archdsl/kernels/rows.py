@@ -219,3 +219,28 @@ class GroupedRational:
         from archdsl.kernels.polynomials import rational_gradient
 
         return rational_gradient(dy, x, numerator, denominator, apart)
+
+
+def _table_alike(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    weight = types["weight"]
+    assert weight is not None
+    return _alike(types) if weight.dtype in DTYPES else f"it takes tables of {', '.join(DTYPES)}, not of {weight.dtype}"
+
+
+@kernel("embedding_bag", "triton", dtypes=("int",), fits=_table_alike)
+class EmbeddingBag:
+    """Rows are gathered and added up in float32; what comes back to a row is added up in the order of the sums."""
+
+    asks = True
+
+    @staticmethod
+    def forward(index: Any, weight: Any, scale: Any) -> Any:
+        from archdsl.kernels.bags import forward
+
+        return forward(index, weight, scale)
+
+    @staticmethod
+    def gradient(dy: Any, index: Any, weight: Any, scale: Any, *, needs: list[bool]) -> Any:
+        from archdsl.kernels.bags import gradient
+
+        return gradient(dy, index, weight, scale, needs)
