@@ -100,9 +100,15 @@ def sums(ways, x, PARTS: tl.constexpr):
 
 
 @triton.jit
+def floored(a):
+    """FLOOR at the least; what is not a number stays so."""
+    return tl.where(a < FLOOR, FLOOR, a)
+
+
+@triton.jit
 def gates(x, at, stride, T, first, columns, B: tl.constexpr, C: tl.constexpr):
     """The logarithms of gates, [C, B] in float32."""
-    return tl.maximum(tile(x, at, stride, T, first, columns, B, C).to(tl.float32), FLOOR)
+    return floored(tile(x, at, stride, T, first, columns, B, C).to(tl.float32))
 
 
 @triton.jit

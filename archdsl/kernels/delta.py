@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from archdsl.kernels.chunks import CHUNK, FLOOR, between, column, heads, inverse, parts, plain, precision, product, put, rows, strides, tile, width
+from archdsl.kernels.chunks import CHUNK, between, column, floored, heads, inverse, parts, plain, precision, product, put, rows, strides, tile, width
 
 CONFIGS = {  # element size -> columns of keys and of values, warps, stages
     2: {"solve": (64, 64, 4, 1), "scan": (256, 64, 4, 2), "back": (256, 64, 4, 2), "results": (64, 128, 4, 2), "pairs": (64, 64, 4, 1),
@@ -37,7 +37,7 @@ WIDEST = 256
 def _gates(decay, n, heads, db, dh, dt, at, T, C: tl.constexpr, GATED: tl.constexpr):
     """The logarithms of a chunk's gates, [C]; zeros without."""
     if GATED:
-        return tl.maximum(column(rows(decay, n, heads, db, dh), at, dt, T, C), FLOOR)
+        return floored(column(rows(decay, n, heads, db, dh), at, dt, T, C))
     return tl.zeros([C], tl.float32)
 
 
