@@ -58,6 +58,15 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return NAN if worst != worst else worst
 
 
+def alike(found: Any, expected: Any, within: float, names: str = "") -> None:
+    """Every tensor within a share of the whole of what is expected: for 16 bits, where the largest numbers are the least exact."""
+    for i, (f, e) in enumerate(zip(found, expected, strict=True)):
+        assert (f is None) == (e is None), i
+        if e is not None:
+            off, whole = (f.double() - e.double()).norm(), e.double().norm()
+            assert off <= within * whole, f"{names.split()[i] if names else i}: {off / whole:.2e} > {within:.2e}"
+
+
 def close(found: Any, expected: Any, tolerance: float, names: str = "") -> None:
     """Every tensor within the tolerance, as `error` measures it; None where None is expected."""
     for i, (f, e) in enumerate(zip(found, expected, strict=True)):

@@ -8,7 +8,7 @@ import torch
 
 import archdsl
 from archdsl.ops.experts import embedding_bag
-from tests.kernels.held import close, gpu, interpreted, poisoned, strided
+from tests.kernels.held import alike, close, gpu, interpreted, poisoned, strided
 
 SHAPES = [((1, 1), 1, 1), ((2, 3, 4), 7, 5), ((5, 2), 40, 130)]
 
@@ -28,6 +28,7 @@ def launches():
 
 def held(shape: tuple[int, ...], rows: int, width: int, dtype: torch.dtype, device: str, within: float) -> None:
     """Some rows are named often, some never; the table has gaps."""
+    check = close if dtype == torch.float32 else alike
     from archdsl.kernels.bags import forward, gradient
 
     g = torch.Generator().manual_seed(0)
@@ -37,7 +38,7 @@ def held(shape: tuple[int, ...], rows: int, width: int, dtype: torch.dtype, devi
     assert embedding_bag.reference is not None
     expected = embedding_bag.reference(index, *wide)
     grads = torch.autograd.grad(expected, wide, dy.double())
-    close((forward(index, strided(weight), scale), *gradient(dy, index, weight, scale, [False, True, True])), (expected, None, *grads), within)
+    check((forward(index, strided(weight), scale), *gradient(dy, index, weight, scale, [False, True, True])), (expected, None, *grads), within)
     assert gradient(dy, index, weight, scale, [False, False, False]) == (None, None, None)
     index.view(-1)[0] = rows
     assert forward(index, weight, scale).isnan().view(-1, width).all(-1).tolist() == [True] + [False] * (index.numel() // shape[-1] - 1)
@@ -65,4 +66,4 @@ def test_a_model_with_tables():
 @pytest.mark.parametrize(("shape", "rows", "width"), [*SHAPES, ((1000, 64), 16384, 512), ((77, 8), 2048, 1500)])
 def test_on_a_card(shape: tuple[int, ...], rows: int, width: int):
     held(shape, rows, width, torch.float32, "cuda", 1e-4)
-    held(shape, rows, width, torch.bfloat16, "cuda", 3e-2)
+    held(shape, rows, width, torch.bfloat16, "cuda", 1e-2)

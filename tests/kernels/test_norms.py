@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from archdsl.ops.registry import OPS, load
-from tests.kernels.held import close, gpu, interpreted, poisoned, strided
+from tests.kernels.held import alike, close, gpu, interpreted, poisoned, strided
 
 load()
 NAMES = ("rms_norm", "layer_norm", "crms_norm")
@@ -35,6 +35,7 @@ def both(name: str, x: Any, more: Any, weight: Any, bias: Any, dy: Any, later: A
 
 
 def held(name: str, shape: tuple[int, ...], add: bool, dtype: torch.dtype, device: str, within: float) -> None:
+    check = close if dtype == torch.float32 else alike
     g = torch.Generator().manual_seed(0)
     x, more, dy, later = (torch.randn(shape, generator=g).to(device, dtype) for _ in range(4))
     weight, bias = (torch.randn(shape[-1], generator=g).to(device, dtype) for _ in range(2))
@@ -45,7 +46,7 @@ def held(name: str, shape: tuple[int, ...], add: bool, dtype: torch.dtype, devic
     operands = {"rms_norm": [stream, wide[1]], "layer_norm": [stream, *wide[1:]], "crms_norm": [stream]}[name]
     expected = BODIES[name](*operands, eps=1e-5)
     grads = torch.autograd.grad((expected * dy.double()).sum() + (stream * later.double()).sum() * add, operands)
-    close((y, *found[:len(operands)]), (expected, *grads), within)
+    check((y, *found[:len(operands)]), (expected, *grads), within)
     assert torch.equal(total, x + more) if add else total.numel() == 0
 
 
@@ -64,4 +65,4 @@ def test_norms(name: str, shape: tuple[int, ...], add: bool, monkeypatch: pytest
 def test_on_a_card(name: str, shape: tuple[int, ...]):
     for add in (False, True):
         held(name, shape, add, torch.float32, "cuda", 1e-4)
-        held(name, shape, add, torch.bfloat16, "cuda", 4e-2)
+        held(name, shape, add, torch.bfloat16, "cuda", 1e-2)

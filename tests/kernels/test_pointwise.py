@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.kernels.held import close, gpu, interpreted, poisoned, strided
+from tests.kernels.held import alike, close, gpu, interpreted, poisoned, strided
 
 SHAPES = [(1, 1), (5, 60), (3, 2, 129)]
 
@@ -21,6 +21,7 @@ def launches():
 
 
 def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float) -> None:
+    check = close if dtype == torch.float32 else alike
     from archdsl.kernels.pointwise import swiglu, swiglu_gradient
 
     g = torch.Generator().manual_seed(0)
@@ -29,7 +30,7 @@ def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float)
     expected = F.silu(a) * b
     expected = expected, *torch.autograd.grad(expected, (a, b), dy.double())
     for g, d in ((gate, dy), (strided(gate, -2), strided(dy))):
-        close((swiglu(g, up), *swiglu_gradient(d, g, up)), expected, within)
+        check((swiglu(g, up), *swiglu_gradient(d, g, up)), expected, within)
 
 
 @interpreted
@@ -43,4 +44,4 @@ def test_swiglu(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("shape", [*SHAPES, (4099, 2816), (517, 8192)])
 def test_on_a_card(shape: tuple[int, ...]):
     held(shape, torch.float32, "cuda", 1e-5)
-    held(shape, torch.bfloat16, "cuda", 3e-2)
+    held(shape, torch.bfloat16, "cuda", 1e-2)

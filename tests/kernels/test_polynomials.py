@@ -8,7 +8,7 @@ import torch
 
 import archdsl
 from archdsl.ops.polynomials import grouped_rational, poly_norm
-from tests.kernels.held import close, gpu, interpreted, poisoned, strided
+from tests.kernels.held import alike, close, gpu, interpreted, poisoned, strided
 
 SHAPES = [(1, 2), (5, 60), (3, 2, 130)]
 LARGE = [(1031, 1024), (517, 2816), (257, 8192)]
@@ -38,6 +38,7 @@ def quotients(dy: Any, x: Any, numerator: Any, denominator: Any, apart: bool) ->
 
 
 def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float) -> None:
+    check = close if dtype == torch.float32 else alike
     g = torch.Generator().manual_seed(0)
     dy, x = (torch.randn(shape, generator=g).to(device, dtype) for _ in range(2))
     groups = 2
@@ -49,10 +50,10 @@ def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float)
         (y,) = run(*wide, **attributes)
         return y, *torch.autograd.grad(y, wide, dy.double())
 
-    close(powers(dy, strange, small[0], small[1]), exact(poly_norm.body, x, small[0], small[1]), within)
+    check(powers(dy, strange, small[0], small[1]), exact(poly_norm.body, x, small[0], small[1]), within)
     for below in small[3:]:
         for apart in (True, False):
-            close(quotients(strided(dy), x, small[2], below, apart), exact(grouped_rational.body, x, small[2], below, apart=apart), within)
+            check(quotients(strided(dy), x, small[2], below, apart), exact(grouped_rational.body, x, small[2], below, apart=apart), within)
 
 
 @interpreted
@@ -78,4 +79,4 @@ def test_a_model_with_poly_norm():
 @pytest.mark.parametrize("shape", [*SHAPES, *LARGE])
 def test_on_a_card(shape: tuple[int, ...]):
     held(shape, torch.float32, "cuda", 1e-3)
-    held(shape, torch.bfloat16, "cuda", 5e-2)
+    held(shape, torch.bfloat16, "cuda", 1e-2)

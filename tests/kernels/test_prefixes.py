@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from archdsl.ops.memories import prefix_attention
-from tests.kernels.held import close, gpu, interpreted, poisoned, strided
+from tests.kernels.held import alike, close, gpu, interpreted, poisoned, strided
 
 SHAPES = [(1, 1, 1), (2, 65, 5), (2, 2, 130, 20)]
 
@@ -22,6 +22,7 @@ def launches():
 
 def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float, spread: float) -> None:
     """Scores that differ by `spread`, some of them -∞, from the first on."""
+    check = close if dtype == torch.float32 else alike
     from archdsl.kernels.rows import PrefixAttention as kernel
 
     g = torch.Generator().manual_seed(0)
@@ -33,8 +34,8 @@ def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float,
     expected = prefix_attention.body(*wide, *prefix_attention.zeros(wide))
     grads = torch.autograd.grad(expected[0], wide, dy.double(), retain_graph=True)
     found = kernel.forward(strided(scores), v, None, None, None)
-    close(found, expected, within, "y peak denominator numerator")
-    close(kernel.gradient(dy, None, None, None, scores, strided(v, -2), None, None, None)[:2], [g.nan_to_num() for g in grads], within, "scores v")
+    check(found, expected, within, "y peak denominator numerator")
+    check(kernel.gradient(dy, None, None, None, scores, strided(v, -2), None, None, None)[:2], [g.nan_to_num() for g in grads], within, "scores v")
 
 
 @interpreted
@@ -61,4 +62,4 @@ def test_gradients_through_the_last_states():
 @pytest.mark.parametrize("shape", [*SHAPES, (3, 8, 2048, 64), (2, 1031, 200)])
 def test_on_a_card(shape: tuple[int, ...], spread: float):
     held(shape, torch.float32, "cuda", 1e-3, spread)
-    held(shape, torch.bfloat16, "cuda", 5e-2, spread)
+    held(shape, torch.bfloat16, "cuda", 1e-2 if spread == 1 else 5e-2, spread)

@@ -8,7 +8,7 @@ import torch
 
 import archdsl
 from archdsl.ops.pointwise import rotary
-from tests.kernels.held import close, gpu, interpreted, poisoned
+from tests.kernels.held import alike, close, gpu, interpreted, poisoned
 
 SHAPES = [(1, 1, 1, 2), (2, 3, 65, 6), (2, 5, 4), (2, 2, 1, 3, 10)]
 
@@ -26,6 +26,7 @@ def launches():
 
 def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float) -> None:
     """Heads behind positions in memory, as a model has them; gradients of the tables too."""
+    check = close if dtype == torch.float32 else alike
     from archdsl.kernels.rotary import gradient, turned
 
     g = torch.Generator().manual_seed(0)
@@ -35,7 +36,7 @@ def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float)
     expected = rotary.body(*wide)
     expected = expected, *torch.autograd.grad(expected, wide, dy.double())
     cos, sin = tables
-    close((turned(x, cos, sin), *gradient(dy, x, cos, sin, [True, True, True])), expected, within)
+    check((turned(x, cos, sin), *gradient(dy, x, cos, sin, [True, True, True])), expected, within)
     assert gradient(dy, x, cos, sin, [True, False, False])[1:] == (None, None)
 
 
@@ -61,4 +62,4 @@ def test_a_model_with_rotary_positions():
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 16, 2048, 128), (3, 5, 257, 96)])
 def test_on_a_card(shape: tuple[int, ...]):
     held(shape, torch.float32, "cuda", 1e-4)
-    held(shape, torch.bfloat16, "cuda", 3e-2)
+    held(shape, torch.bfloat16, "cuda", 1e-2)
