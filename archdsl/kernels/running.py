@@ -1,7 +1,8 @@
 """The choice of a kernel for tensors, when an op is called."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import cache, lru_cache
 from typing import Any
 
@@ -25,6 +26,13 @@ def _choose(op: str, device: Any, given: tuple[Any, ...], attributes: tuple[tupl
     dtype = next(t.dtype for t in types.values() if t is not None)
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     return choose(op, device.type, dtype, types, dict(attributes), asked=asked, capability=capability).binding
+
+
+def run(call: Callable[..., Any], tensors: Sequence[Any], attributes: dict[str, Any]) -> Any:
+    """Calls a kernel where its first operand lies: Triton launches on the current card."""
+    device = next(x for x in tensors if x is not None).device
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        return call(*tensors, **attributes)
 
 
 @cache

@@ -72,7 +72,7 @@ def _states(X, Y, G, W, FIRST, OUT, LAST, scale, T, H, R, NT, sxb, sxh, sxt, syb
             state *= tl.exp(total.to(tl.float32))
         if HAS_W:
             factor *= tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)
-        state += tl.dot(x, (y * factor[:, None]).to(x.dtype), input_precision=PRECISION)
+        state += tl.dot(x.to(OUT.dtype.element_ty), (y * factor[:, None]).to(OUT.dtype.element_ty), input_precision=PRECISION)
     tl.store(LAST + whole, state, mask=inside)
 
 

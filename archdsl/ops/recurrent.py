@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.dims import Size, sym
 from archdsl.graph import TensorType
 from archdsl.kernels.bindings import REFERENCE, Binding
-from archdsl.kernels.running import bound
+from archdsl.kernels.running import bound, run
 from archdsl.lazy import torch
 from archdsl.ops.kernels import apart, derived, gradients, registered
 from archdsl.ops.registry import LENGTH, OPS, Extension, Op, OpError
@@ -305,8 +305,8 @@ class Recurrence:
         attributes = dict(zip(self.attributes, named))
         if (kernel := self._bound([*given, *states], attributes, named)) is not None:
             one = kernel.step is not None and not begins and self._length(given) == 1
-            run = kernel.step if one and kernel.step is not None else kernel.forward
-            return tuple(apart(run(*given, *states, **attributes), [*given, *states]))
+            call = kernel.step if one and kernel.step is not None else kernel.forward
+            return tuple(apart(run(call, [*given, *states], attributes), [*given, *states]))
         if begins:
             states = self.zeros(given)
         found = self._nothing(given, tuple(states))
@@ -356,7 +356,8 @@ class Recurrence:
         kernel = self._bound(tensors, attributes, named, back=True)
         if kernel is not None and kernel.gradient is not None:
             whole = [given[0].new_zeros(shape) if g is None else g for g, shape in zip(grads, self._shapes(given))]
-            return apart(gradients(tensors, kernel.gradient(*whole, *grads[self.results:], *given, *states, **attributes)), [*tensors, *grads])
+            found = run(kernel.gradient, [*whole, *grads[self.results:], *given, *states], attributes)
+            return apart(gradients(tensors, found), [*tensors, *grads])
         if self.state and states[0] is None:
             states = self.zeros(given)
         if self.own_gradient is None or self._nothing(given, tuple(states)) is not None:

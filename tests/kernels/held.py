@@ -63,6 +63,7 @@ def alike(found: Any, expected: Any, within: float, names: str = "") -> None:
     for i, (f, e) in enumerate(zip(found, expected, strict=True)):
         assert (f is None) == (e is None), i
         if e is not None:
+            assert f.shape == e.shape, (f.shape, e.shape)
             off, whole = (f.double() - e.double()).norm(), e.double().norm()
             assert off <= within * whole, f"{names.split()[i] if names else i}: {off / whole:.2e} > {within:.2e}"
 

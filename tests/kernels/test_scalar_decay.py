@@ -10,7 +10,7 @@ import torch
 import archdsl
 from archdsl.kernels.bindings import bindings
 from archdsl.ops.registry import OPS, load
-from tests.kernels.held import DEVICE, close, gpu, interpreted, poisoned, strided
+from tests.kernels.held import DEVICE, alike, close, gpu, interpreted, poisoned, strided
 
 load()
 Make = Callable[..., torch.Tensor]
@@ -48,6 +48,10 @@ LARGE: dict[str, Callable[[Make], tuple[str, list[Any], dict[str, Any]]]] = {
     "mamba2 340M": lambda make: ("ssd", scan(make, (2,), 321, 32, 64, 1, 128), {}),
     "eight groups": lambda make: ("ssd", scan(make, (1,), 130, 16, 60, 8, 60), {}),
 }
+
+
+ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.01, torch.float16: 0.001}
+"""The largest deviation in float32, in units of the root mean square; in 16-bit types a share of the whole."""
 
 
 def maker(dtype: torch.dtype, apart: bool, device: str = DEVICE) -> Make:
@@ -89,8 +93,9 @@ def held(case: Callable[[Make], Any], dtype: torch.dtype, tolerance: float, apar
         found = kernel.forward(*given, **attributes)
         back = kernel.gradient(*pulls, *given, **attributes)  # type: ignore[misc]
     assert found[0].dtype == dtype and found[1].dtype == torch.float32
-    close(found, results, tolerance, "y memory")
-    close(back, grads, tolerance)
+    near = close if dtype == torch.float32 else alike
+    near(found, results, tolerance, "y memory")
+    near(back, grads, tolerance)
 
 
 @interpreted
@@ -102,7 +107,7 @@ def test_interpreted(name: str, monkeypatch: pytest.MonkeyPatch):
 @interpreted
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_types(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
-    held(CASES["a chunk and one"], dtype, 0.06, False, monkeypatch)
+    held(CASES["a chunk and one"], dtype, ERRORS[dtype], False, monkeypatch)
 
 
 def stepped(case: Callable[[Make], Any], dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +117,7 @@ def stepped(case: Callable[[Make], Any], dtype: torch.dtype, tolerance: float, m
         poisoned(patch)
         found = bindings(op)["triton"].step(*given, **attributes)  # type: ignore[misc]
     assert found[0].dtype == dtype and found[1].dtype == torch.float32
-    close(found, expected, tolerance, "y memory")
+    (close if dtype == torch.float32 else alike)(found, expected, tolerance, "y memory")
 
 
 @pytest.mark.parametrize("name", ["one position", "one position of ssd"])
@@ -164,7 +169,6 @@ def test_heads_of_a_group_in_parts(monkeypatch: pytest.MonkeyPatch):
 
 
 # ---------------------------------------------------------------- on a card
-ERRORS = {torch.float32: 1e-4, torch.bfloat16: 0.06, torch.float16: 0.01}
 
 
 @gpu
@@ -190,7 +194,7 @@ def test_packed_documents_on_a_card():
     documents = torch.arange(200, device=DEVICE) // 63
     y = OPS["linear_attention_packed"].body(q, k, v, decay, documents, scale=0.1)
     wide = OPS["linear_attention_packed"].reference(q.double(), k.double(), v.double(), decay.double(), documents, scale=0.1)  # type: ignore[misc]
-    close([y], [wide], ERRORS[torch.bfloat16])
+    alike([y], [wide], ERRORS[torch.bfloat16])
 
 
 def launches() -> Iterator[tuple[str, Callable[[], Any]]]:
