@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from archdsl.kernels.running import bound
+from archdsl.kernels.running import bound, run
 from archdsl.lazy import torch
 from archdsl.ops.kernels import apart, derived, gradients, one_or_all, registered
 from archdsl.ops.registry import Op, find
@@ -47,8 +47,7 @@ class Opaque:
         given = list(args[:len(self.operands)])
         attributes, asked = self._split(args[len(given):])
         found = bound(self.name, self.operands, given, attributes, asked)
-        run = (lambda: found.forward(*given, **attributes)) if found is not None else lambda: self.body(given, attributes)
-        results = run()
+        results = self.body(given, attributes) if found is None else run(found.forward, given, attributes)
         return tuple(apart(results if isinstance(results, (tuple, list)) else (results,), given))
 
     def fake(self, *args: Any) -> tuple[Any, ...]:
@@ -61,7 +60,7 @@ class Opaque:
         found = bound(self.name, self.operands, tensors, attributes, asked)
         if found is not None and found.gradient is not None:
             wanted = {"needs": needs} if found.asks else {}
-            return apart(gradients(tensors, found.gradient(*grads, *tensors, **attributes, **wanted)), [*tensors, *grads])
+            return apart(gradients(tensors, run(found.gradient, [*grads, *tensors], {**attributes, **wanted})), [*tensors, *grads])
         return apart(gradients(tensors, derived(lambda *given: self.body(given, attributes), tensors, grads)), [*tensors, *grads])
 
 
