@@ -222,7 +222,7 @@ NAMES: dict[str, Code] = {
     "A0231": Code(
         "a knob with a name that Python's functions use",
         "Knobs are set as arguments of `spec.build(…)` and `spec.cost(…)`, beside `variant`, `seed`, `device`, `dtype`, `form`, `emit`, `flat`, "
-        "`bind`, `kernels`, `knobs` and `at`. A hyper argument of a model, or a choice, of such a name could not be told from those.",
+        "`bind`, `kernels`, `loss`, `knobs` and `at`. A hyper argument of a model, or a choice, of such a name could not be told from those.",
         bad="model Net(d: int = 8, seed: int = 0)(x: [B, d]) -> [B, d] { return seed * x }",
         good="model Net(d: int = 8, hash_seed: int = 0)(x: [B, d]) -> [B, d] { return hash_seed * x }",
     ),

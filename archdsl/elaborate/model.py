@@ -29,7 +29,7 @@ from archdsl.source import Span
 from archdsl.syntax import tree
 
 T = TypeVar("T")
-OF_PYTHON = frozenset(("variant", "seed", "device", "dtype", "form", "emit", "flat", "bind", "feed", "knobs", "at", "rewrites", "kernels"))
+OF_PYTHON = frozenset(("variant", "seed", "device", "dtype", "form", "emit", "flat", "bind", "feed", "knobs", "at", "rewrites", "kernels", "loss"))
 """The arguments of `Spec.build` and `Spec.cost` beside knobs."""
 
 
