@@ -10,6 +10,10 @@ class Chunked:
     def gradient(dy, later, x, dt, a, b, c, skip, memory): ...  # -> gradients of operands and states; absent: the reference's
     @staticmethod
     def step(x, dt, a, b, c, skip, memory): ...                 # as `forward`, for one position and given states; absent: the reference's
+    @staticmethod
+    def packed(x, dt, a, b, c, skip, documents): ...            # results of documents behind each other; absent: one after the other
+    @staticmethod
+    def packed_gradient(dy, x, dt, a, b, c, skip, documents): ...
 ```
 Operands come in the order of the op's signature, in their own dtypes, with whatever strides they have; one that may be absent is None, and so are
 states that are zeros, and gradients of what nothing reads. Attributes come by name. Results leave in the dtype of the first operand, states in the

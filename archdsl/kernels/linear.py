@@ -230,9 +230,29 @@ class LinearAttention:
         return dq, dk, dv, None if dg is None else dg.view(decay.shape), None if memory is None else first.view(memory.shape)
 
     @staticmethod
+    def packed(q: Any, k: Any, v: Any, decay: Any, documents: Any, *, scale: float) -> tuple[Any, ...]:
+        return LinearAttention.forward(q, k, v, _begun(decay, documents, q), None, scale=scale)[:1]
+
+    @staticmethod
+    def packed_gradient(dy: Any, q: Any, k: Any, v: Any, decay: Any, documents: Any, *, scale: float) -> tuple[Any, ...]:
+        dq, dk, dv, dg, _ = LinearAttention.gradient(dy, None, q, k, v, _begun(decay, documents, q), None, scale=scale)
+        return dq, dk, dv, None if decay is None else dg
+
+    @staticmethod
     def step(q: Any, k: Any, v: Any, decay: Any, memory: Any, *, scale: float) -> tuple[Any, Any]:
         y = torch.empty(v.shape, dtype=v.dtype, device=v.device)
         return y, _heads(q, k, v, decay, memory, scale).step(_headed(y)).view(memory.shape)
+
+
+def _begun(decay: Any, documents: Any, like: Any) -> Any:
+    """The decays, [..., T], with nothing left of the memory where a document begins."""
+    g = torch.zeros(like.shape[:-1], dtype=torch.float32, device=like.device) if decay is None else decay
+    return g.masked_fill(_first(documents), -torch.inf)
+
+
+def _first(documents: Any) -> Any:
+    """Whether a position is the first of its document, [T]."""
+    return torch.cat([torch.ones_like(documents[:1], dtype=torch.bool), documents[1:] != documents[:-1]])
 
 
 def _headed(x: Any) -> Any:
@@ -262,14 +282,14 @@ class Ssd:
     """Linear attention with queries c, keys b and values x, weighted by dt, and decays dt a (arxiv 2405.21060): heads of a group share c and b."""
 
     @staticmethod
-    def forward(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any) -> tuple[Any, Any]:
+    def forward(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any, documents: Any = None) -> tuple[Any, Any]:
         y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        last = _scan(x, dt, a, b, c, skip, memory).forward(_apart(y))
+        last = _scan(x, dt, a, b, c, skip, memory, documents).forward(_apart(y))
         return y, last.view(*x.shape[:-3], x.shape[-2], x.shape[-1], b.shape[-1])
 
     @staticmethod
-    def gradient(dy: Any, later: Any, x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any) -> tuple[Any, ...]:
-        call = _scan(x, dt, a, b, c, skip, memory)
+    def gradient(dy: Any, later: Any, x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any, documents: Any = None) -> tuple[Any, ...]:
+        call = _scan(x, dt, a, b, c, skip, memory, documents)
         dx, db, dc = (torch.empty(v.shape, dtype=v.dtype, device=v.device) for v in (x, b, c))
         dlog, ddt, dskip, first = call.backward(_apart(dy), later, *map(_apart, (dc, db, dx)))
         assert dlog is not None and ddt is not None
@@ -278,6 +298,14 @@ class Ssd:
         ddt = torch.addcmul(ddt, dlog, a)
         dskip = None if skip is None else dskip.sum((0, 2))
         return dx, ddt.reshape(dt.shape), da, db, dc, dskip, None if memory is None else first.view(memory.shape)
+
+    @staticmethod
+    def packed(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, documents: Any) -> tuple[Any, ...]:
+        return Ssd.forward(x, dt, a, b, c, skip, None, documents)[:1]
+
+    @staticmethod
+    def packed_gradient(dy: Any, x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, documents: Any) -> tuple[Any, ...]:
+        return Ssd.gradient(dy, None, x, dt, a, b, c, skip, None, documents)[:-1]
 
     @staticmethod
     def step(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any) -> tuple[Any, Any]:
@@ -290,6 +318,8 @@ def _apart(x: Any) -> Any:
     return _rows(x, 3).transpose(1, 2)
 
 
-def _scan(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any) -> Heads:
-    w = _rows(dt, 2)
-    return Heads(_apart(c), _apart(b), _apart(x), (w * a).mT, w.mT, skip, memory, True, 1.0)
+def _scan(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: Any, documents: Any = None) -> Heads:
+    w = _rows(dt, 2).mT
+    g = w * a[:, None]
+    g = g if documents is None else g.masked_fill(_first(documents), -torch.inf)
+    return Heads(_apart(c), _apart(b), _apart(x), g, w, skip, memory, True, 1.0)

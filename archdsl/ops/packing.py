@@ -8,8 +8,9 @@ from typing import Any
 
 from archdsl.dims import Size
 from archdsl.graph import TensorType
+from archdsl.kernels.running import run
 from archdsl.lazy import torch
-from archdsl.ops.kernels import one_or_all, plain_like
+from archdsl.ops.kernels import apart, gradients, one_or_all, plain_like
 from archdsl.ops.recurrent import RECURRENCES, Recurrence, described, of_kernel
 from archdsl.ops.reduction import cumsum_type
 from archdsl.ops.registry import OPS, Op, OpError, op
@@ -155,11 +156,25 @@ def _kernel(r: Recurrence) -> Any:
     tensors, attributes = r.schema()
     none = (None,) * len(r.state)
 
+    def whole(given: list[Any], named: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
+        """The kernel that takes all documents at once, where there is one, and the attributes."""
+        attributes = dict(zip(r.attributes, named))
+        kernel = r.bound([*given, *none], attributes, named)
+        return (kernel.body if kernel is not None and hasattr(kernel.body, "packed") else None), attributes
+
     def forward(*args: Any) -> tuple[Any, ...]:
+        given = list(args[:n])
+        kernel, attributes = whole(given, args[n + 1:])
+        if kernel is not None:
+            return tuple(apart(run(kernel.packed, [*given, args[n]], attributes), given))
         found = [r.forward(*part, *none, *args[n + 1:])[:r.results] for part in _parts(r, list(args[:n]), args[n])]
         return tuple(t.cat(ys, r.time[f"->{i}"]) for i, ys in enumerate(zip(*found)))
 
     def backward(given: list[Any], labels: Any, grads: list[Any], *named: Any) -> list[Any]:
+        kernel, attributes = whole(given, named)
+        if kernel is not None:
+            pulls = [given[0].new_zeros(shape) if g is None else g for g, shape in zip(grads, r._shapes(given))]
+            return apart(gradients(given, run(kernel.packed_gradient, [*pulls, *given, labels], attributes)), [*given, *grads])
         parts = _parts(r, given, labels)
         ends = [{f"->{i}": g for i, g in enumerate(grads)} for _ in parts]
         at = 0

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 from archdsl.dims import Size, sym
 from archdsl.graph import TensorType
 from archdsl.kernels.bindings import REFERENCE, Binding
-from archdsl.kernels.running import bound, run
+from archdsl.kernels.running import bound as chosen
+from archdsl.kernels.running import run
 from archdsl.lazy import torch
 from archdsl.ops.kernels import apart, derived, gradients, registered
 from archdsl.ops.registry import LENGTH, OPS, Extension, Op, OpError
@@ -303,7 +304,7 @@ class Recurrence:
         given, states, named = list(args[:n]), args[n:n + m], args[n + m:]
         begins = m and states[0] is None
         attributes = dict(zip(self.attributes, named))
-        if (kernel := self._bound([*given, *states], attributes, named)) is not None:
+        if (kernel := self.bound([*given, *states], attributes, named)) is not None:
             one = kernel.step is not None and not begins and self._length(given) == 1
             call = kernel.step if one and kernel.step is not None else kernel.forward
             return tuple(apart(run(call, [*given, *states], attributes), [*given, *states]))
@@ -315,10 +316,10 @@ class Recurrence:
             found = self._one(given, tuple(states), attributes) if one else self._fold(given, tuple(states), attributes)
         return tuple(apart(found, [*given, *states]))
 
-    def _bound(self, tensors: list[Any], attributes: dict[str, Any], named: Sequence[Any], back: bool = False) -> Binding | None:
+    def bound(self, tensors: list[Any], attributes: dict[str, Any], named: Sequence[Any], back: bool = False) -> Binding | None:
         """The kernel that computes these operands and states, forwards or `back`; None: the bodies here."""
         asked = named[len(self.attributes)] if len(named) > len(self.attributes) else None
-        kernel = bound(self.name, (*self.operands, *self.state), tensors, attributes, asked)
+        kernel = chosen(self.name, (*self.operands, *self.state), tensors, attributes, asked)
         if kernel is None or asked is not None or back:
             return kernel
         begins = not self.state or tensors[len(self.operands)] is None
@@ -353,7 +354,7 @@ class Recurrence:
         """The gradients of all operands and states; an absent one's is empty."""
         n = len(self.operands)
         given, states, attributes = tensors[:n], tensors[n:], dict(zip(self.attributes, named))
-        kernel = self._bound(tensors, attributes, named, back=True)
+        kernel = self.bound(tensors, attributes, named, back=True)
         if kernel is not None and kernel.gradient is not None:
             whole = [given[0].new_zeros(shape) if g is None else g for g, shape in zip(grads, self._shapes(given))]
             found = run(kernel.gradient, [*whole, *grads[self.results:], *given, *states], attributes)

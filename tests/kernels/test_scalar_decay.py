@@ -110,6 +110,38 @@ def test_narrow_types(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     held(CASES["a chunk and one"], dtype, ERRORS[dtype], False, monkeypatch)
 
 
+def packed(case: Callable[[Make], Any], dtype: torch.dtype, tolerance: float) -> None:
+    """Documents behind each other, of 1 position too, by one launch: each begins anew."""
+    op, (*given, _), attributes = case(maker(dtype, False))
+    length = given[0].shape[-2 if op == "linear_attention" else -3]
+    documents = (torch.arange(length, device=DEVICE)[:, None] >= torch.tensor([3, 4, length - 7], device=DEVICE)).sum(1)
+    kernel, reference = bindings(op)["triton"].body, OPS[f"{op}_packed"].reference
+    wide = [None if x is None else x.detach().double().requires_grad_() for x in given]
+    expected = reference(*wide, documents, **attributes)  # type: ignore[misc]
+    pull = torch.randn_like(expected).to(dtype)
+    wanted = [x for x in wide if x is not None]
+    grads = iter(torch.autograd.grad(expected, wanted, pull.double()))
+    near = close if dtype == torch.float32 else alike
+    near(kernel.packed(*given, documents, **attributes), [expected], tolerance)
+    near(kernel.packed_gradient(pull, *given, documents, **attributes), [None if x is None else next(grads) for x in wide], tolerance)
+
+
+@interpreted
+@pytest.mark.parametrize("name", ["two blocks of keys", "no decay, no memory", "groups"])
+def test_packed_documents(name: str):
+    packed(CASES[name], torch.float32, 2e-5)
+
+
+@interpreted
+def test_packed_documents_inside_the_torch_op():
+    make = maker(torch.float32, False)
+    given = [x.requires_grad_() for x in linear(make, (2,), 20, 16, 16)[:4]]
+    documents = torch.arange(20) // 7
+    found, expected = (OPS["linear_attention_packed"].body(*given, documents, scale=1, kernel=name) for name in ("triton", "reference"))
+    close([found], [expected], 1e-5)
+    close(torch.autograd.grad(found.sum(), given), torch.autograd.grad(expected.sum(), given), 1e-4)
+
+
 def stepped(case: Callable[[Make], Any], dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     op, given, attributes = case(maker(dtype, False))
     expected = OPS[f"{op}_extend"].reference(*(None if x is None else x.double() for x in given), **attributes)  # type: ignore[misc]
@@ -187,14 +219,10 @@ def test_steps_on_a_card(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
 
 
 @gpu
-def test_packed_documents_on_a_card():
-    """The packed form runs the kernel on each document."""
-    make = maker(torch.bfloat16, False)
-    q, k, v, decay, _ = linear(make, (2,), 200, 64, 64, 0.1)
-    documents = torch.arange(200, device=DEVICE) // 63
-    y = OPS["linear_attention_packed"].body(q, k, v, decay, documents, scale=0.1)
-    wide = OPS["linear_attention_packed"].reference(q.double(), k.double(), v.double(), decay.double(), documents, scale=0.1)  # type: ignore[misc]
-    alike([y], [wide], ERRORS[torch.bfloat16])
+@pytest.mark.parametrize("dtype", ERRORS, ids=str)
+@pytest.mark.parametrize("name", ["63 positions of 60", "65 positions, no decay", "eight groups"])
+def test_packed_documents_on_a_card(name: str, dtype: torch.dtype):
+    packed(LARGE[name], dtype, ERRORS[dtype])
 
 
 def launches() -> Iterator[tuple[str, Callable[[], Any]]]:
