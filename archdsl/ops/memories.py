@@ -174,21 +174,22 @@ TOGETHER = 8
 def linear_scan(a, b, h):
     """h_t = a_t h_(t-1) + b_t, element by element, h = 0 in front of the first position: a prefix scan over pairs, (a, b) then (a', b') is
     (a' a, a' b + b'). A `scan` of your own that is linear in what it carries runs so."""
-    y = _sums(a, b, h)
+    y = scanned(a, b, h)
     return y, y[..., -1, :]
 
 
 @linear_scan.gradient
 def _linear_gradient(dy, later, a, b, h):
     """The gradients of h are a scan from the other end: g_t = a_(t+1) g_(t+1) + dy_t."""
-    y, h = _sums(a, b, h), h[..., None, :]
+    y, h = scanned(a, b, h), h[..., None, :]
     dy = torch.cat([dy[..., :-1, :], dy[..., -1:, :] + later[..., None, :]], -2)
-    g = _sums(torch.cat([a[..., :1, :], a[..., 1:, :].flip(-2)], -2), dy.flip(-2), torch.zeros_like(later)).flip(-2)
+    g = scanned(torch.cat([a[..., :1, :], a[..., 1:, :].flip(-2)], -2), dy.flip(-2), torch.zeros_like(later)).flip(-2)
     return g * torch.cat([h, y[..., :-1, :]], -2), g, (a * g)[..., 0, :]
 
 
-def _sums(a, b, h):
-    """h_t = a_t h_(t-1) + b_t, all of them. Parts of the sequence side by side, each from nothing; then from part to part; then what came before."""
+def scanned(a, b, h):
+    """h_t = a_t h_(t-1) + b_t, all of them, for a and b [..., T, c]. Parts of the sequence side by side, each from nothing; then from part to part;
+    then what came before."""
     n = b.shape[-2]
     k = min(TOGETHER, n)
     more = -n % k

@@ -1,18 +1,18 @@
-"""RWKV-4's mean of the values so far. Both passes are written out: along time goes what depends on the position before, three sums of a row, all else
-is computed a block of positions at a time."""
+"""RWKV-4's mean of the values so far. Both passes are written out, a block of positions at a time: the largest exponents, then the sums that they
+scale, by two prefix scans."""
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
-from archdsl.lazy import torch
+from archdsl.lazy import F, torch
 from archdsl.ops.gates import LOG2_E
+from archdsl.ops.memories import NEVER, TOGETHER, scanned
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats
 
 BLOCK = 64
 """Positions whose states are held at a time."""
-NEVER = float("-inf")
-"""The exponent of what has no weight."""
 
 
 @recurrent("wkv(k: [..., T, c], v: [..., T, c], decay: [c], bonus: [c]) -> [..., T, c]",
@@ -23,14 +23,14 @@ NEVER = float("-inf")
 def wkv(k, v, decay, bonus, peak, denominator, numerator):
     """y_t = (Σ exp((t - 1 - j) decay + k_j) v_j + exp(bonus + k_t) v_t) / (the same without v), over j < t, channel by channel: RWKV-4's mean of the
     values. `decay` is the logarithm, at most 0. The state is the largest exponent so far and both sums, scaled by exp(-peak)."""
-    y = torch.empty_like(k, memory_format=torch.contiguous_format)
+    ys = []
     peak, sums = _begun(peak, denominator, numerator)
-    for keys, values, out in zip(*(x.movedim(-2, 0).split(BLOCK) for x in (k, v, y))):
+    for keys, values in zip(k.split(BLOCK, -2), v.split(BLOCK, -2)):
         block = _Block(keys, values, decay, peak, sums)
         above, below, _, _ = block.read(bonus)
-        torch.div(above, below, out=out)
-        peak, sums = block.peaks[-1], block.sums[-1]
-    return y, peak, *sums.unbind()
+        ys.append(above.div_(below))
+        peak, sums = block.peak, block.sums
+    return torch.cat(ys, -2), peak, *sums.unbind()
 
 
 @wkv.step
@@ -48,76 +48,76 @@ def _wkv_step(k, v, decay, bonus, peak, denominator, numerator):
 def _wkv_gradient(dy, dpeak, ddenominator, dnumerator, k, v, decay, bonus, peak, denominator, numerator):
     """From the last block to the first, each computed once more. What comes out does not depend on the scale of the sums: exponents are taken as
     they are, and what a larger last one would change goes to the key, or the state, that it is."""
-    dy, k, v = (x.movedim(-2, 0) for x in (dy, k, v))
     met = [_begun(peak, denominator, numerator)]
-    for keys, values in zip(k.split(BLOCK), v.split(BLOCK)):
+    for keys, values in zip(k.split(BLOCK, -2), v.split(BLOCK, -2)):
         block = _Block(keys, values, decay, *met[-1])
-        met.append((block.peaks[-1], block.sums[-1].clone()))
+        met.append((block.peak, block.sums))
     later = torch.stack([ddenominator, dnumerator])
     of_peak = dpeak - (later * met[-1][1]).sum(0)
-    dk, dv = torch.empty_like(k), torch.empty_like(v)
+    dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (k, v))
     ddecay, dbonus = torch.zeros_like(of_peak), torch.zeros_like(of_peak)
-    blocks = zip(*(x.split(BLOCK) for x in (dy, k, v, dk, dv)))
+    blocks = zip(*(x.split(BLOCK, -2) for x in (dy, k, v, dk, dv)))
     for before, (g, keys, values, gk, gv) in zip(reversed(met[:-1]), reversed([*blocks])):
         block = _Block(keys, values, decay, *before)
         above, below, kept, own = block.read(bonus)
         dabove = g / below
         dbelow = -dabove * above / below
         down = own * torch.addcmul(dbelow, dabove, values)
-        dbonus += down.sum(0)
-        grads = torch.stack([dbelow, dabove], 1).mul_(kept[:, None])
-        after = block.carry_back(grads, later)
-        torch.addcmul(own * dabove, block.fresh, after[:, 1], out=gv)
-        torch.addcmul(down, block.fresh, torch.addcmul(after[:, 0], after[:, 1], values), out=gk)
-        ddecay += (block.kept * (after * block.sums[:-1]).sum(1)).sum(0)
+        grads = scanned(block.kept.flip(-2), torch.stack([dbelow, dabove]).mul_(kept).flip(-2), later).flip(-2)
+        after, later = torch.cat([grads[..., 1:, :], later[..., None, :]], -2), grads[..., 0, :]
+        torch.addcmul(own * dabove, block.fresh, after[1], out=gv)
+        torch.addcmul(down, block.fresh, torch.addcmul(after[0], after[1], values), out=gk)
         of_peak, steps = block.route(of_peak, gk)
-        ddecay += steps
-        later = grads[0]
+        dbonus += down.sum(-2)
+        ddecay += (block.kept * (after * block.met).sum(0)).sum(-2) + steps
     dpeak = of_peak + (later * met[0][1]).sum(0)
     total = lambda x: x.flatten(0, -2).sum(0) if x.ndim > 1 else x
-    return dk.movedim(0, -2), dv.movedim(0, -2), total(ddecay), total(dbonus), dpeak, later[0], later[1]
+    return dk, dv, total(ddecay), total(dbonus), dpeak, later[0], later[1]
 
 
 class _Block:
-    """Some positions, time in front. `peaks` [t + 1, ..., c] and `sums` [t + 1, 2, ..., c] (denominator, numerator) are the states before each
-    position and behind the last; from one to the next `kept` [t, ..., c] stays and `fresh` is the weight of the new value."""
+    """Some positions, [..., t, c]. `before` and `met` [2, ..., t, c] (denominator, numerator) are the states in front of each, `peak` and `sums` that
+    behind the last; from one to the next `kept` stays, and `fresh` is the weight of the new value."""
 
     def __init__(self, k: Any, v: Any, decay: Any, peak: Any, sums: Any):
         self.k, self.v = k, v
-        self.peaks = k.new_empty(len(k) + 1, *k.shape[1:])
-        self.peaks[0] = peak
-        each = self.peaks.unbind()
-        for key, before, now in zip(k.unbind(), each, each[1:]):
-            torch.maximum(torch.add(before, decay, out=now), key, out=now)
-        self.kept, self.fresh = _power((self.peaks[:-1] - self.peaks[1:]).add_(decay)), _power(k - self.peaks[1:])
-        self.sums = k.new_empty(len(k) + 1, 2, *k.shape[1:])
-        self.sums[0], self.sums[1:, 0] = sums, self.fresh
-        torch.mul(self.fresh, v, out=self.sums[1:, 1])
-        each = self.sums.unbind()
-        for kept, before, now in zip(self.kept.unbind(), each, each[1:]):
-            now.addcmul_(kept, before)
+        self.peaks = _peaks(k, decay, peak)
+        self.before = torch.cat([peak[..., None, :], self.peaks[..., :-1, :]], -2)
+        self.kept, self.fresh = _power((self.before - self.peaks).add_(decay)), _power(k - self.peaks)
+        found = scanned(self.kept, torch.stack([self.fresh, self.fresh * v]), sums)
+        self.met = torch.cat([sums[..., None, :], found[..., :-1, :]], -2)
+        self.peak, self.sums = self.peaks[..., -1, :], found[..., -1, :].clone()
 
     def read(self, bonus: Any) -> tuple[Any, Any, Any, Any]:
         """Numerators and denominators of the means, and the weights of the sums and of each position itself that are in them."""
         own = self.k + bonus
-        largest = torch.maximum(self.peaks[:-1], own)
-        kept, own = _power(self.peaks[:-1] - largest), _power(own.sub_(largest))
-        return torch.addcmul(own * self.v, kept, self.sums[:-1, 1]), torch.addcmul(own, kept, self.sums[:-1, 0]), kept, own
-
-    def carry_back(self, grads: Any, later: Any) -> Any:
-        """Adds to `grads`, the gradients of the sums before each position by what reads them, those by later sums, `later` behind the block. Gives
-        the gradients of the sums behind each position."""
-        each = [*grads.unbind(), later]
-        for now, kept, after in zip(reversed(each[:-1]), reversed(self.kept.unbind()), reversed(each)):
-            now.addcmul_(kept, after)
-        return torch.cat([grads[1:], later[None]])
+        largest = torch.maximum(self.before, own)
+        kept, own = _power(self.before - largest), _power(own.sub_(largest))
+        return torch.addcmul(own * self.v, kept, self.met[1]), torch.addcmul(own, kept, self.met[0]), kept, own
 
     def route(self, grad: Any, dk: Any) -> tuple[Any, Any]:
         """The gradient of the last peak goes to the last key that was one; what is left where none was, and how often the decay was added to it."""
-        place = torch.arange(1, len(self.k) + 1, device=grad.device).view(-1, *(1 for _ in grad.shape))
-        last = torch.where(self.peaks[1:] == self.k, place, 0).amax(0)
-        dk.scatter_add_(0, (last - 1).clamp_(min=0)[None], torch.where(last > 0, grad, 0)[None])
-        return torch.where(last > 0, 0, grad), grad * (len(self.k) - last)
+        n = self.k.shape[-2]
+        place = torch.arange(1, n + 1, device=grad.device)[:, None]
+        last = torch.where(self.peaks == self.k, place, 0).amax(-2)
+        dk.scatter_add_(-2, (last - 1).clamp_(min=0)[..., None, :], torch.where(last > 0, grad, 0)[..., None, :])
+        return torch.where(last > 0, 0, grad), grad * (n - last)
+
+
+def _peaks(k: Any, decay: Any, peak: Any) -> Any:
+    """p_t = max(p_(t-1) + decay, k_t), all of them, from `peak`: as `scanned` has it, for maxima of sums."""
+    n = k.shape[-2]
+    many = min(TOGETHER, n)
+    parts = F.pad(k, (0, 0, 0, -n % many), value=NEVER).unflatten(-2, (-1, many))
+    each = parts.unbind(-2)
+    for now, later in pairwise(each):
+        torch.maximum(now + decay, later, out=later)
+    before = [peak]
+    for last in each[-1].unbind(-2):
+        before.append(torch.maximum(before[-1] + many * decay, last))
+    reach = torch.arange(1, many + 1, device=k.device)[:, None] * decay
+    torch.maximum(torch.stack(before[:-1], -2)[..., None, :] + reach, parts, out=parts)
+    return parts.flatten(-3, -2)[..., :n, :]
 
 
 def _begun(peak: Any, denominator: Any, numerator: Any) -> tuple[Any, Any]:

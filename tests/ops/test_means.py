@@ -50,6 +50,23 @@ def test_later_positions_change_nothing(name: str):
     assert torch.equal(body(*given)[:, :23], body(*later)[:, :23])
 
 
+@pytest.mark.parametrize("before", [0.0, 500.0])
+@pytest.mark.parametrize("name", ["wkv", "linear_scan"])
+def test_gradients_are_those_of_the_steps(name: str, before: float):
+    """Of operands and states, from results and states. `before`: with 500 the largest exponent stays that of the state."""
+    r, g = RECURRENCES[name], torch.Generator().manual_seed(3)
+    draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+    states = [draw(2, 3)] if name == "linear_scan" else [draw(2, 3) + before, draw(2, 3).exp(), draw(2, 3)]
+    given = [x.requires_grad_() for x in (*operands(name, 70), *states)]
+    found = []
+    for run in (r._kernel, r._stepwise):
+        results = run(*given)
+        probes = [torch.cos(torch.arange(y.numel(), dtype=torch.float64)).view_as(y) for y in results]
+        found.append(torch.autograd.grad(sum((y * p).sum() for y, p in zip(results, probes)), given))  # pyright: ignore[reportArgumentType]  (a tensor)
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 def test_linear_scan_of_extreme_gates():
     """Gates of 0, ±1, and close to both, in float32 and over 8,192 positions, against numpy's float64."""
     g = numpy.random.default_rng(0)
