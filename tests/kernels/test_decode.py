@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from archdsl.ops.caches import attend_kept
 from archdsl.ops.masks import CAUSAL
 from tests.kernels.held import DEVICE, close, gpu, interpreted, poisoned
 
+interprets_loops = pytest.mark.skipif(
+    version("triton") < "3.7" and version("numpy") >= "2.4", reason="this Triton's interpreter has no loops to a loaded bound with this numpy")
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 4e-2}
 Shape = tuple[int, int, int, int, int, int]
 
@@ -48,6 +51,7 @@ def held(shape: Shape, dtype: torch.dtype, position: int, start: bool, sinks: bo
 
 
 @interpreted
+@interprets_loops
 @pytest.mark.parametrize(("shape", "position", "options"), [
     ((2, 4, 2, 9, 16, 16), 5, {}), ((1, 2, 2, 200, 8, 12), 199, {}), ((3, 6, 2, 130, 20, 16), 64, {"start": True}),
     ((1, 1, 1, 1, 16, 16), 0, {}), ((2, 4, 4, 150, 16, 16), 140, {"window": 70, "start": True}), ((2, 4, 1, 70, 16, 16), 66, {"sinks": True}),
