@@ -114,8 +114,11 @@ class Decoder:
         held = {x.untyped_storage()._cdata for x in self.state.values()}
         pairs = [(self.state[a], x) for a, x in new.items() if not _same(x, self.state[a])]
         sources = [x.clone() if x.untyped_storage()._cdata in held else x for _, x in pairs]
+        together: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
         for (kept, _), x in zip(pairs, sources):
-            kept.copy_(x)
+            together.setdefault(kept.dtype, []).append((kept, x))
+        for members in together.values():  # a few launches for all layers
+            torch._foreach_copy_([kept for kept, _ in members], [x for _, x in members])  # pyright: ignore[reportPrivateImportUsage]
 
     def _take(self, tokens: Tensor) -> None:
         if self.plan.eos:

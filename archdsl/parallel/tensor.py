@@ -16,9 +16,10 @@ from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 from torch.overrides import TorchFunctionMode
 
 from archdsl.ops.registry import Op, find
-from archdsl.ops.signatures import axes_of, tensor_of
+from archdsl.ops.signatures import tensor_of
 from archdsl.parallel.overlap import sink_sums
 from archdsl.parallel.plan import parallel_plan
+from archdsl.syntax import tree
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -199,28 +200,42 @@ def _leading(args: list[Any], kwargs: dict[str, Any], ranks: int) -> Ways | None
 def _by_signature(op: Op, args: list[Any], ranks: int) -> Ways | None:
     """An op of ours along a channel axis that all its results have. Operands without it are whole, but those of the groups that heads share."""
     params = [t for t in map(tensor_of, op.decl.params) if t is not None]
-    names = {i: _names(params[i], x) for i, x in enumerate(args[:len(params)]) if isinstance(x, DTensor)}
     tensors = [i for i, x in enumerate(args) if isinstance(x, DTensor)]
-    results = [axes_of(o.type) for o in op.decl.outs]
-    if len(names) != len(tensors) or any(len(r) != len(results[0]) for r in results):
+    if any(i >= len(params) for i in tensors):
         return None  # states are given: a step is not split
-    rank = len(names[0])
-    out = [*names[0][:rank - len(axes_of(params[0]))], *results[0]]
-    wanted = [names[i][axis] for i in names if (axis := _split_axis(args[i])) is not None]
-    name = next((n for n in wanted if n in out and n != "T" and op.roles.get(n, "map") == "map"), None)
-    if name is None or any(n not in (*r, *out[:len(out) - len(results[0])]) for n, r in zip([name] * len(results), results)):
+    counts: dict[str, int] = {}
+    names = {i: _names(params[i], args[i].ndim, counts) for i in tensors}
+    results = [_names(o.type, None, counts) for o in op.decl.outs]
+    wanted = [names[i][axis] for i in tensors if (axis := _split_axis(args[i])) is not None]
+    name = next((n for n in wanted if n != "T" and op.roles.get(n, "map") == "map" and all(n in r for r in results)), None)
+    if name is None or len({r.index(name) for r in results}) > 1:
         return None
     operands: dict[Any, Placement] = {}
     for i, own in names.items():
-        shared = next((n for n in own if op.roles.get(n) == "grouped"), None)
-        axis = own.index(name) if name in own else own.index(shared) if shared is not None and args[i].shape[own.index(shared)] > 1 else None
-        if axis is not None and args[i].shape[axis] % ranks:
+        groups = next((axis for axis, n in enumerate(own) if op.roles.get(n) == "grouped" and args[i].shape[axis] > 1), None)
+        axis = own.index(name) if name in own else groups
+        if axis is not None and args[i].shape[axis] % ranks or axis is None and _beside(own, args[i], name, results[0]):
             return None
         operands[i] = Replicate() if axis is None else Shard(axis)
-    return Ways(operands, Shard(out.index(name)))
+    return Ways(operands, Shard(results[0].index(name)))
 
 
-def _names(t: Any, x: Tensor) -> list[str]:
-    """The names of a tensor's axes: those in front of the named ones by their number."""
-    named = axes_of(t)
-    return [*(f"…{i}" for i in range(x.ndim - len(named))), *named]
+def _names(t: Any, rank: int | None, counts: dict[str, int]) -> list[str]:
+    """The names of a tensor's axes; several that the signature does not tell apart are numbered: `…0`, `…1`, or `s0`, `s1` for `[*s]`. `rank`: none
+    for a result, whose unnamed axes are as many as those of the operands that `counts` has seen."""
+    found: list[str] = []
+    for axis in t.shape.axes:
+        if not isinstance(axis, (tree.AnyAxes, tree.AxesVar)):  # a name, or a size, which is the name of nothing
+            found.append(axis.id if isinstance(axis, tree.AxisName) else f"#{len(found)}")
+            continue
+        several = axis.id if isinstance(axis, tree.AxesVar) else "…"
+        if rank is not None:
+            counts[several] = rank - len(t.shape.axes) + 1
+        found += [f"{several}{i}" for i in range(counts[several])]
+    return found
+
+
+def _beside(own: list[str], x: Tensor, name: str, result: list[str]) -> bool:
+    """Whether an operand of axes of its own, such as a table, has numbers for each part of the split axis, in its shape alone."""
+    behind = len(result) - result.index(name)
+    return not set(own) & set(result) and x.ndim >= behind and x.shape[-behind] > 1

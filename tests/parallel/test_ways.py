@@ -1,0 +1,69 @@
+"""How ops work on parts: by the axes of their signatures."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+
+from archdsl.ops.registry import find
+from archdsl.parallel.tensor import Ways, _by_signature
+
+WHOLE = Replicate()
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Iterator[Any]:
+    """Two ranks that are not there: placements alone are looked at."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    yield init_device_mesh("cpu", (2,))
+    dist.destroy_process_group()
+
+
+def ways(mesh: Any, op: str, *operands: tuple[tuple[int, ...], Placement]) -> Ways | None:
+    """The way of an op with operands of global shapes and placements."""
+    args = []
+    for shape, placement in operands:
+        local = [n // 2 if isinstance(placement, Shard) and i == placement.dim else n for i, n in enumerate(shape)]
+        args.append(DTensor.from_local(torch.zeros(local), mesh, [placement], run_check=False))
+    found = find(op)
+    assert found is not None
+    return _by_signature(found, args, 2)
+
+
+def shown(found: Ways | None) -> Any:
+    return None if found is None else ([found.operands[i] for i in range(len(found.operands))], found.results)
+
+
+def test_heads_in_front(mesh: Any):
+    heads, rate = (2, 4, 5, 8), (2, 4, 5)
+    found = ways(mesh, "delta_rule", (heads, Shard(1)), (heads, WHOLE), (heads, Shard(1)), (rate, WHOLE))
+    assert shown(found) == ([Shard(1)] * 4, Shard(1))
+    assert shown(ways(mesh, "delta_rule", (heads, Shard(3)), (heads, WHOLE), (heads, WHOLE), (rate, WHOLE))) is None  # summed over
+
+
+def test_groups_that_heads_share(mesh: Any):
+    x, dt, a = (2, 5, 4, 3), (2, 5, 4), (4,)
+    several = ways(mesh, "ssd", (x, Shard(2)), (dt, WHOLE), (a, Shard(0)), ((2, 5, 2, 6), WHOLE), ((2, 5, 2, 6), WHOLE))
+    assert shown(several) == ([Shard(2), Shard(2), Shard(0), Shard(2), Shard(2)], Shard(2))
+    one = ways(mesh, "ssd", (x, Shard(2)), (dt, WHOLE), (a, Shard(0)), ((2, 5, 1, 6), WHOLE), ((2, 5, 1, 6), WHOLE))
+    assert shown(one) == ([Shard(2), Shard(2), Shard(0), WHOLE, WHOLE], Shard(2))
+    assert one is not None and one.gradient(3) == Partial() and one.gradient(0) == Shard(2)
+    three = ways(mesh, "ssd", (x, Shard(2)), (dt, WHOLE), (a, Shard(0)), ((2, 5, 3, 6), WHOLE), ((2, 5, 3, 6), WHOLE))
+    assert three is None
+
+
+def test_axes_without_names(mesh: Any):
+    assert shown(ways(mesh, "swiglu", ((2, 5, 8), Shard(2)), ((2, 5, 8), WHOLE))) == ([Shard(2), Shard(2)], Shard(2))
+    table = ((5, 8), WHOLE)
+    assert shown(ways(mesh, "rotary", ((2, 4, 5, 8), Shard(1)), table, table)) == ([Shard(1), WHOLE, WHOLE], Shard(1))
+    assert ways(mesh, "rotary", ((2, 4, 5, 8), Shard(1)), ((2, 4, 5, 8), WHOLE), table) is None  # a table for each head
+    assert ways(mesh, "rotary", ((2, 4, 5, 8), Shard(3)), table, table) is None
+    assert shown(ways(mesh, "rms_norm", ((2, 4, 5, 8), Shard(1)), ((8,), WHOLE))) == ([Shard(1), WHOLE], Shard(1))
+    assert ways(mesh, "rms_norm", ((2, 5, 8), Shard(2)), ((8,), WHOLE)) is None
