@@ -37,7 +37,7 @@ def _tap(weight, channel, c):
     return tl.load(weight + channel, mask=channel < c, other=0.0).to(tl.float32)[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def forward_kernel(x, weight, bias, tail, y, later, xb, xt, T, c, R: tl.constexpr, C: tl.constexpr, TAPS: tl.constexpr, BIAS: tl.constexpr,
                    TAIL: tl.constexpr):
     """Rows of one sequence; of the last of all, those that are the tail of what follows."""
@@ -57,7 +57,7 @@ def forward_kernel(x, weight, bias, tail, y, later, xb, xt, T, c, R: tl.constexp
     tl.store(y + place, found.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def backward_kernel(dy, dlater, x, weight, tail, dx, dtail, sums, yb, yt, xb, xt, T, c, ROWS: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
                     TAPS: tl.constexpr, SLOTS: tl.constexpr, BIAS: tl.constexpr, TAIL: tl.constexpr, LATER: tl.constexpr):
     """`sums`, [spans of all sequences, SLOTS, c]: of a span of rows the gradients of the taps, [k, c], and of the bias behind them."""

@@ -47,7 +47,7 @@ def _after(a):
     return tl.exp(tl.cumsum(a, 0, reverse=True) - a)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "heads"])
 def solve_kernel(k, v, beta, decay, W, U, M, kb, kh, kt, vb, vh, vt, bb, bh, bt, db, dh, dt, heads, T, K, V,
                  BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, SIZE: tl.constexpr, GATED: tl.constexpr, PARTS: tl.constexpr,
                  PRECISION: tl.constexpr):
@@ -74,7 +74,7 @@ def solve_kernel(k, v, beta, decay, W, U, M, kb, kh, kt, vb, vh, vt, bb, bh, bt,
         put(W + n.to(tl.int64) * T * K, product(solved, tile(k, at, kt, T, block, K, BK, C), PRECISION), at, K, T, block, K, BK, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "heads"])
 def scan_kernel(k, beta, decay, W, U, first, met, wrong, last, kb, kh, kt, bb, bh, bt, db, dh, dt, heads, T, K, V,
                 BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr):
     """Along a sequence: `met`, the memory in front of each chunk, and `wrong`, e."""
@@ -102,7 +102,7 @@ def scan_kernel(k, beta, decay, W, U, first, met, wrong, last, kb, kh, kt, bb, b
     tl.store(last + n.to(tl.int64) * K * V + place, S, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "heads"])
 def results_kernel(q, k, beta, decay, met, x, out, qb, qh, qt, kb, kh, kt, bb, bh, bt, db, dh, dt, xb, xh, xt, heads, T, K, V, scale,
                    BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, REVERSE: tl.constexpr, PARTS: tl.constexpr,
                    PRECISION: tl.constexpr):

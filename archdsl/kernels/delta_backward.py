@@ -14,7 +14,7 @@ from archdsl.kernels.chunks import CHUNK, between, column, heads, parts, plain, 
 from archdsl.kernels.delta import CONFIGS, _after, _gates, along, given, results, scanned, solved
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "heads"])
 def back_kernel(q, k, beta, decay, W, dy, local, later, after, pulled, first, qb, qh, qt, kb, kh, kt, bb, bh, bt, db, dh, dt, yb, yh, yt,
                 heads, T, K, V, scale, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, LATER: tl.constexpr,
                 PRECISION: tl.constexpr):
@@ -50,7 +50,7 @@ def back_kernel(q, k, beta, decay, W, dy, local, later, after, pulled, first, qb
     tl.store(first + n.to(tl.int64) * K * V + place, S, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "heads"])
 def pairs_kernel(q, k, beta, decay, M, wrong, pulled, dy, dv, dbeta, da, of_p, of_g, qb, qh, qt, kb, kh, kt, bb, bh, bt, db, dh, dt, yb, yh, yt,
                  heads, T, K, V, scale, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, PARTS: tl.constexpr,
                  PRECISION: tl.constexpr):
@@ -93,7 +93,7 @@ def pairs_kernel(q, k, beta, decay, M, wrong, pulled, dy, dv, dbeta, da, of_p, o
         tl.store(da + n.to(tl.int64) * T + at + i, tl.cumsum(tl.sum(ways, 1) - tl.sum(ways, 0), 0, reverse=True), mask=i < T - at)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "heads"])
 def gradients_kernel(q, k, beta, decay, met, after, wrong, dv, dy, of_p, of_g, dq, dk, da, qb, qh, qt, kb, kh, kt, bb, bh, bt, db, dh, dt, yb, yh, yt,
                      heads, T, K, V, scale, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, GATED: tl.constexpr, PRECISION: tl.constexpr):
     """The gradients of one chunk's queries and keys, a block of columns, and what the memory has of its gates."""

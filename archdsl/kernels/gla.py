@@ -48,7 +48,7 @@ def _halves(a, level, C: tl.constexpr, BEFORE: tl.constexpr, PARTS: tl.constexpr
     return tl.where(late[:, None], left, 0.0), tl.where(late[:, None], 0.0, left), same
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "heads"])
 def states_kernel(x, y, decay, first, met, last, least, xb, xh, xt, yb, yh, yt, db, dh, dt, heads, T, K, V, scale,
                   BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, REVERSE: tl.constexpr, BEFORE: tl.constexpr, FIRST: tl.constexpr,
                   PARTS: tl.constexpr, PRECISION: tl.constexpr):
@@ -81,7 +81,7 @@ def states_kernel(x, y, decay, first, met, last, least, xb, xh, xt, yb, yh, yt, 
     tl.store(last + n.to(tl.int64) * K * V + place, S, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "heads"])
 def results_kernel(q, k, v, decay, met, least, out, qb, qh, qt, kb, kh, kt, vb, vh, vt, db, dh, dt, heads, T, K, V, blocks, scale,
                    BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, FAST: tl.constexpr, LEVELS: tl.constexpr,
                    REVERSE: tl.constexpr, BEFORE: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
@@ -124,7 +124,7 @@ def results_kernel(q, k, v, decay, met, least, out, qb, qh, qt, kb, kh, kt, vb, 
     put(out + n.to(tl.int64) * T * V, y, at, V, T, column, V, BV, C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "heads"])
 def gradients_kernel(q, k, v, decay, met, after, least, dy, dq, dk, da, qb, qh, qt, kb, kh, kt, vb, vh, vt, db, dh, dt, yb, yh, yt, heads, T, K, V,
                      blocks, scale, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, FAST: tl.constexpr,
                      LEVELS: tl.constexpr, BEFORE: tl.constexpr, QUERIES: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):

@@ -50,7 +50,7 @@ def _then(kept, added, more_kept, more_added):
     return kept * more_kept, added * more_kept + more_added
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def ends_kernel(u, dt, a, w, out, total, ub, ut, tb, tt, wb, wt, T, D, S, C: tl.constexpr, BD: tl.constexpr, BS: tl.constexpr, REVERSE: tl.constexpr,
                 SOFTPLUS: tl.constexpr):
     """What a chunk adds to the state behind it: u = x, w = b; in reverse to the gradient of that in front of it: u = dy, w = c. And its sum of dt."""
@@ -68,7 +68,7 @@ def ends_kernel(u, dt, a, w, out, total, ub, ut, tb, tt, wb, wt, T, D, S, C: tl.
     tl.store(total + (n * chunks + chunk) * D + channel, tl.sum(t, 0), mask=channel < D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunks"])
 def along_kernel(ends, total, a, first, met, last, D, S, chunks, E: tl.constexpr, REVERSE: tl.constexpr, FIRST: tl.constexpr):
     """Along the chunks, or from the last: `met` is the state in front of each, or the gradient of the one behind it."""
     at, n = tl.program_id(0) * E + tl.arange(0, E), tl.program_id(1).to(tl.int64)
@@ -94,7 +94,7 @@ def _states(x, t, rate, b, first, C: tl.constexpr):
     return found, added
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def results_kernel(x, dt, a, b, c, skip, met, y, xb, xt, tb, tt, ib, it, ob, ot, T, D, S, C: tl.constexpr, BD: tl.constexpr, BS: tl.constexpr,
                    SKIP: tl.constexpr, SOFTPLUS: tl.constexpr):
     channel, number, chunk, n = (tl.program_id(0) * BD + tl.arange(0, BD), tl.arange(0, BS), tl.program_id(1), tl.program_id(2).to(tl.int64))
@@ -109,7 +109,7 @@ def results_kernel(x, dt, a, b, c, skip, met, y, xb, xt, tb, tt, ib, it, ob, ot,
     tl.store(y + (n * T + row[:, None]) * D + channel[None, :], found.to(y.dtype.element_ty), mask=(row[:, None] < T) & (channel[None, :] < D))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "N"])
 def gradients_kernel(x, dt, a, b, c, skip, dy, met, after, dx, ddt, da, db, dc, dskip, xb, xt, tb, tt, ib, it, ob, ot, yb, yt, N, T, D, S,
                      C: tl.constexpr, BD: tl.constexpr, BS: tl.constexpr, MANY: tl.constexpr, SKIP: tl.constexpr, SOFTPLUS: tl.constexpr):
     """`after`: the gradient of the state behind the chunk. Of a, and skip, by chunk; of b and c by group of channels, of MANY blocks."""
