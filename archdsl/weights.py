@@ -100,7 +100,7 @@ def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.Pa
 
     strict: raise A0541, with the model as it was, unless every expected key is there with its shape and nothing else is. Otherwise what fits is
     imported. An `alias` may be absent, must be equal to what it repeats, and stands in for it where that is absent.
-    Raises ArchError A0541 to A0543, A0546, TypeError for what is no state dict.
+    Raises ArchError A0541 to A0543, A0546, TypeError for what is no state dict of tensors.
     """
     model = _unwrapped(model)
     origin = _origin(model)
@@ -124,6 +124,9 @@ def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.Pa
     tensors = {k: v for k, v in state_dict.items() if isinstance(k, str) and hasattr(v, "shape")}
     given = {k: v.detach() if isinstance(v, torch.Tensor) else torch.as_tensor(v) for k, v in tensors.items()}
     others = [str(k) for k in state_dict if k not in tensors]
+    expected = {t for e in (*names.entries, *names.repeated("target")) for t in e.target}
+    if odd := next((k for k in others if k in expected), None):
+        raise TypeError(f"`{odd}` is {_kind_of(state_dict[odd])}, not a tensor: `torch.tensor(…)` makes one of numbers")
     fit = names.fit({a: tuple(t.shape) for a, t in own.items()}, {k: tuple(v.shape) for k, v in given.items()})
     plan = _Import(names, own, given, fit)
     report = plan.report(others)
@@ -182,6 +185,10 @@ class _Import:
                 first = self.makers[alias.source[0]].source[0]
                 out.update({k: first for k in keys if not _equal(values[k], self.given[k])})
         return out
+
+
+def _kind_of(value: Any) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def kind(t: Tensor) -> tuple[bool, bool, torch.layout]:

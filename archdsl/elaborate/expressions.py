@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from archdsl.diagnostics.model import Fix, error
@@ -225,6 +226,20 @@ def _is_some(frame: Frame, node: tree.IsSome) -> bool:
     return (evaluate(frame, node.operand) is None) == node.negate
 
 
+def _instead(node: tree.Chain, values: list[Any], odd: Any) -> dict[str, Any]:
+    """What may be meant by something that is no block beside `>>`."""
+    if isinstance(values[0], Value) and all(isinstance(v, TEMPLATES) for v in values[1:]):
+        source, signs = node.span.source, []
+        for left, right in pairwise(node.items):
+            between = source.text[left.span.end : right.span.start]
+            at = left.span.end + re.sub("#.*", lambda m: " " * len(m[0]), between).index(">>")
+            signs.append((Span(source, at, at + 2), "|>"))
+        return {"fixes": (Fix("apply the blocks with `|>`", tuple(signs)),)}
+    if isinstance(odd, (int, float, Fraction)) and not isinstance(odd, bool):
+        return {"help": "a block that computes with a number is written `block(u) => u * 0.5`"}
+    return {}
+
+
 def _chain(frame: Frame, node: tree.Chain) -> Any:
     if node.op == "|>":
         value = evaluate(frame, node.items[0])
@@ -241,7 +256,7 @@ def _chain(frame: Frame, node: tree.Chain) -> Any:
     if node.op == ">>":
         for v, i in zip(values, node.items):
             if not isinstance(v, TEMPLATES):
-                raise error("A0206", f"`>>` joins blocks; this is {describe(v)}", i.span)
+                raise error("A0206", f"`>>` joins blocks; this is {describe(v)}", i.span, "no block", **_instead(node, values, v))
         made = Compose(tuple(values), node.span, frame.session.intern(("compose", tuple(frame.session.key(v) for v in values))))
         return checked(frame.session, made, node.span)
     for v, i in zip(values, node.items):

@@ -250,6 +250,10 @@ def _starts_badly(s: Situation, token: Token) -> Told:
     if s.opens_statement(s.at):
         return Diagnostic("A0101", "a statement stands outside of any body", span(s, token), "no block, model or function is open here",
                           help=(f"a file is a list of declarations, which start with {DECLARATIONS}",))
+    if token[1] == ";":
+        fault = Diagnostic("A0101", "no `;` stands between declarations", span(s, token), "nothing to separate here",
+                           fixes=(Fix("remove it", ((span(s, token), ""),)),))
+        return fault, Repair(s.at, 1, [])
     return Diagnostic("A0101", f"no declaration starts with `{short(token[1])}`", span(s, token), "a declaration is needed here",
                       help=(f"declarations start with {DECLARATIONS}",))
 

@@ -24,6 +24,14 @@ def test_a_fault_inside_a_wrapper_points_at_the_argument_whose_block_failed(call
     assert fault(lambda: model(f"return {call}(x) as a", header)).span.text == at
 
 
+def test_a_tensor_is_piped_into_blocks():
+    found = fault(lambda: model("return (x # >>\n >> LayerNorm() >> Linear(8)) as a"))
+    (fix,) = found.fixes
+    assert found.code == "A0206" and [(span.text, new) for span, new in fix.edits] == [(">>", "|>")] * 2
+    (number,) = helps(fault(lambda: model("f = LayerNorm() >> 0.5\nreturn f(x) as a")))
+    assert number.startswith("a block that computes with a number")
+
+
 NET = """use std.linear { Linear }
 record Stage { width: int, depth: int = 2 }
 model M(d: int = 16, stages: list[Stage] = [Stage(16), Stage(32)], q: list["attn" | "conv"] = ["attn"], p: list[int; 2]? = none,

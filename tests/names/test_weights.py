@@ -376,6 +376,12 @@ def test_a_module_is_no_state_dict(spec):
         import_weights(spec.build(), cast("Any", [torch.ones(2)]))
 
 
+@pytest.mark.parametrize(("value", "said"), [([[1.0]], "of type list"), (2.0, "of type float"), (None, "None")])
+def test_what_is_no_tensor_is_no_weight(spec, value, said):
+    with pytest.raises(TypeError, match=rf"^`h\.0\.ln\.weight` is {said}, not a tensor"):
+        import_weights(spec.build(), {**foreign(), "h.0.ln.weight": value}, source="hf", strict=False)
+
+
 def test_training_goes_on_after_an_import(spec):
     """Parameters stay the same objects: optimisers and hooks that hold them go on."""
     model = spec.build()
