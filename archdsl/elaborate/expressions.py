@@ -229,7 +229,8 @@ def _is_some(frame: Frame, node: tree.IsSome) -> bool:
 def _instead(node: tree.Chain, values: list[Any], odd: Any) -> dict[str, Any]:
     """What may be meant by something that is no block beside `>>`."""
     if isinstance(values[0], Value) and all(isinstance(v, TEMPLATES) for v in values[1:]):
-        source, signs = node.span.source, []
+        source = node.span.source
+        signs: list[tuple[Span, str]] = []
         for left, right in pairwise(node.items):
             between = source.text[left.span.end : right.span.start]
             at = left.span.end + re.sub("#.*", lambda m: " " * len(m[0]), between).index(">>")
