@@ -37,7 +37,7 @@ WIDE_CHUNK = 32
 @record(slots=False)
 class Heads:
     """One call: q and k [B, groups, T, K], v [B, H, T, V], the last axis without gaps; g, w [B, H, T], skip [H], memory [B, H, K, V] in float32, or
-    [B, H, V, K] where it is `turned`; None for what is absent."""
+    [B, H, V, K] where it is `turned`; None for what is absent. `gated`: the gradient of g is wanted."""
 
     q: Any
     k: Any
@@ -48,6 +48,7 @@ class Heads:
     memory: Any
     turned: bool
     scale: float
+    gated: bool = True
 
     def __post_init__(self) -> None:
         self.q, self.k, self.v = (x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous() for x in (self.q, self.k, self.v))
@@ -123,14 +124,16 @@ class Heads:
 
         s, parts = self.settings("queries"), self._parts()
         blocks = -(-self.deep // s["BK"])
-        dg = None if self.g is None else self._sums(dy, 2 * blocks)
+        wanted = self.g is not None and self.gated
+        dg = self._sums(dy, 2 * blocks) if wanted else None
         halves = (None, None) if dg is None else dg.split(blocks)
         grid = (self.batch * self.q.shape[1] * parts, self.chunks, blocks)
         given = self.q, self.k, self.v, dy, self.g, self.w
         strides = *_strides(self.q, 3), *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates
         for x, half, run, memories in zip((dq, dk), halves, (_queries_back, _keys_back), ((states,), (states, grads))):
             into = x[None] if parts == 1 else x.new_empty(parts, *x.shape, dtype=torch.float32)
-            run[grid](*given, *memories, into, half, self.scale, *self.sizes, parts, *strides, *_strides(into, 4), *_strides(half, 4), **s)
+            run[grid](*given, *memories, into, half, self.scale, *self.sizes, parts, *strides, *_strides(into, 4), *_strides(half, 4),
+                      WANTED=wanted, **s)
             if parts > 1:
                 x.copy_(into.sum(0))
         return None if dg is None else dg.sum(0)
@@ -222,9 +225,12 @@ class LinearAttention:
         last = _heads(q, k, v, decay, memory, scale).forward(_headed(y))
         return y, last.view(*v.shape[:-2], q.shape[-1], v.shape[-1])
 
+    asks = True
+
     @staticmethod
-    def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, decay: Any, memory: Any, *, scale: float) -> tuple[Any, ...]:
+    def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, decay: Any, memory: Any, *, scale: float, needs: Any = None) -> tuple[Any, ...]:
         call = _heads(q, k, v, decay, memory, scale)
+        call.gated = needs is None or needs[3]
         dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         dg, _, _, first = call.backward(_headed(dy), later, *map(_headed, (dq, dk, dv)))
         return dq, dk, dv, None if dg is None else dg.view(decay.shape), None if memory is None else first.view(memory.shape)
@@ -235,8 +241,8 @@ class LinearAttention:
 
     @staticmethod
     def packed_gradient(dy: Any, q: Any, k: Any, v: Any, decay: Any, documents: Any, *, scale: float) -> tuple[Any, ...]:
-        dq, dk, dv, dg, _ = LinearAttention.gradient(dy, None, q, k, v, _begun(decay, documents, q), None, scale=scale)
-        return dq, dk, dv, None if decay is None else dg
+        needs = (True, True, True, decay is not None)
+        return LinearAttention.gradient(dy, None, q, k, v, _begun(decay, documents, q), None, scale=scale, needs=needs)[:4]
 
     @staticmethod
     def step(q: Any, k: Any, v: Any, decay: Any, memory: Any, *, scale: float) -> tuple[Any, Any]:

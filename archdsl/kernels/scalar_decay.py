@@ -114,8 +114,8 @@ def _outputs(Q, KEY, VAL, G, W, SKIP, S, OUT, scale, T, H, R, NT, sqb, sqh, sqt,
 def _queries_back(Q, KEY, VAL, DY, G, W, S, DQ, DG, scale, T, H, R, NT, PARTS, sqb, sqh, sqt, skb, skh, skt, svb, svh, svt, syb, syh, syt,
                   sgb, sgh, sgt, swb, swh, swt, sop, sob, soh, sot, sdp, sdb, sdh, sdt,
                   K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr, HAS_W: tl.constexpr,
-                  WIDE: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradients of BK numbers of the queries of one chunk, summed over the heads of one part of a group; those of the decays, as far as they
+                  WANTED: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
+    """The gradients of BK numbers of the queries of one chunk, summed over the heads of one part of a group; those of the decays (WANTED), as they
     change what is read inside the chunk, the sums over BK of the numbers each. S: memories in front of the chunks."""
     group, chunk, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BT)
     part, group = group % PARTS, group // PARTS
@@ -128,7 +128,7 @@ def _queries_back(Q, KEY, VAL, DY, G, W, S, DQ, DG, scale, T, H, R, NT, PARTS, s
     q = tl.load(Q + (t + i)[:, None] * sqt + k[None, :], mask=within, other=0.0)
     key = tl.load(KEY + (t + i)[:, None] * skt + k[None, :], mask=within, other=0.0)
     scores = tl.zeros((BT, BT), tl.float32)
-    if HAS_G:  # noqa: SIM102  for the decays, by the programs of the first numbers alone
+    if WANTED:  # noqa: SIM102  for the decays, by the programs of the first numbers alone
         if tl.program_id(2) == 0:
             for at in range(0, K, BK):
                 c = at + tl.arange(0, BK)
@@ -160,7 +160,7 @@ def _queries_back(Q, KEY, VAL, DY, G, W, S, DQ, DG, scale, T, H, R, NT, PARTS, s
             of_pairs *= tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[None, :]
         pairs += of_pairs
         dq += of_start
-        if HAS_G:  # what a position wrote does not fade where it is: without the diagonal little is left to cancel
+        if WANTED:  # what a position wrote does not fade where it is: without the diagonal little is left to cancel
             ways = tl.where(i[:, None] > i[None, :], of_pairs * scores, 0.0)
             between = tl.sum(of_start * q, 1) + tl.sum(ways, 1) - tl.sum(ways, 0)
             tl.store(DG + tl.program_id(2) * sdp + b * sdb + h * sdh + (t + i) * sdt, tl.cumsum(between, 0, reverse=True), mask=here)
@@ -172,7 +172,7 @@ def _queries_back(Q, KEY, VAL, DY, G, W, S, DQ, DG, scale, T, H, R, NT, PARTS, s
 def _keys_back(Q, KEY, VAL, DY, G, W, S, DS, DK, DG, scale, T, H, R, NT, PARTS, sqb, sqh, sqt, skb, skh, skt, svb, svh, svt, syb, syh, syt,
                sgb, sgh, sgt, swb, swh, swt, sop, sob, soh, sot, sdp, sdb, sdh, sdt,
                K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr, HAS_W: tl.constexpr,
-               WIDE: tl.constexpr, PRECISION: tl.constexpr):
+               WANTED: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
     """The same of the keys; of the decays, as far as they change what is left behind the chunk. DS: gradients of the memories behind the chunks.
     Positions that write stand in rows, those that read in columns: a product of matrices is never turned around, for Triton 3.4 to 3.7.0 then
     multiplies wrongly on Hopper cards."""
@@ -197,7 +197,7 @@ def _keys_back(Q, KEY, VAL, DY, G, W, S, DS, DK, DG, scale, T, H, R, NT, PARTS, 
             ds = tl.load(DS + place, mask=tile, other=0.0)
             of_pairs += tl.dot(value, tl.trans(dy), input_precision=PRECISION)
             of_end += tl.dot(value.to(ds.dtype), ds, input_precision=PRECISION)
-            if HAS_G:
+            if WANTED:
                 of_all += tl.sum(tl.load(S + place, mask=tile, other=0.0).to(tl.float32) * ds.to(tl.float32), 0)
         if HAS_G:
             logs, total = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
@@ -211,7 +211,7 @@ def _keys_back(Q, KEY, VAL, DY, G, W, S, DS, DK, DG, scale, T, H, R, NT, PARTS, 
             of_pairs *= w
         pairs += of_pairs
         dk += of_end
-        if HAS_G:
+        if WANTED:
             written = tl.sum(of_end * key, 1)
             dg = tl.cumsum(written, 0) - written + tl.sum(of_all, 0) * tl.exp(total.to(tl.float32))
             tl.store(DG + tl.program_id(2) * sdp + b * sdb + h * sdh + (t + i) * sdt, dg, mask=here)

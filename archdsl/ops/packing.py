@@ -182,7 +182,7 @@ def _kernel(r: Recurrence) -> Any:
             length = next(x.shape[r.time[k]] for k, x in zip(r.operands, part) if k in r.time and x is not None)
             own.update({k: None if g is None else g.narrow(r.time[k], at, length) for k, g in own.items()})
             at += length
-        found = [r.backward([*part, *none], [*own.values(), *none], *named)[:n] for part, own in zip(parts, ends)]
+        found = [r.backward([*part, *none], [*own.values(), *none], [True] * (n + len(none)), *named)[:n] for part, own in zip(parts, ends)]
         return [t.cat(gs, r.time[k]) if k in r.time and x is not None else sum(gs[1:], gs[0]) for k, x, gs in zip(r.operands, given, zip(*found))]
 
     results = "Tensor" if r.results == 1 else f"({', '.join(['Tensor'] * r.results)})"

@@ -54,6 +54,9 @@ class Recurrence:
     `fit(**arguments)` raises OpError for operands that the signature lets through and the body does not. Without states it is an op that keeps its
     operands alone for the backward pass, and has no form that goes on."""
 
+    asks = True
+    """Whether `backward` takes `needs`."""
+
     def __init__(self, signature: str, state: dict[str, str], body: Fold, rules: dict[str, Any]):
         self.name, self.signature = signature.split("(", 1)[0].strip(), signature
         self.state, self.body = state, body
@@ -350,14 +353,15 @@ class Recurrence:
         return [(*(lead if leads(o.type) else ()), *(size_of(a, sizes) for a in o.type.shape.axes if not isinstance(a, tree.AnyAxes)))  # type: ignore[union-attr]
                 for o in (of or self.op).decl.outs]
 
-    def backward(self, tensors: list[Any], grads: list[Any], *named: Any) -> list[Any]:
-        """The gradients of all operands and states; an absent one's is empty."""
+    def backward(self, tensors: list[Any], grads: list[Any], needs: list[bool], *named: Any) -> list[Any]:
+        """The gradients of all operands and states; an absent one's is empty. `needs`: for each whether its gradient is wanted."""
         n = len(self.operands)
         given, states, attributes = tensors[:n], tensors[n:], dict(zip(self.attributes, named))
         kernel = self.bound(tensors, attributes, named, back=True)
         if kernel is not None and kernel.gradient is not None:
             whole = [given[0].new_zeros(shape) if g is None else g for g, shape in zip(grads, self._shapes(given))]
-            found = run(kernel.gradient, [*whole, *grads[self.results:], *given, *states], attributes)
+            wanted = {"needs": needs} if kernel.asks else {}
+            found = run(kernel.gradient, [*whole, *grads[self.results:], *given, *states], {**attributes, **wanted})
             return apart(gradients(tensors, found), [*tensors, *grads])
         if self.state and states[0] is None:
             states = self.zeros(given)

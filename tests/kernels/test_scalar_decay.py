@@ -192,6 +192,16 @@ def test_a_model_on_a_card(form: str):
 
 
 @interpreted
+def test_decays_without_a_gradient():
+    """Constant decays: the other gradients are the same."""
+    op, given, attributes = CASES["a chunk and one"](maker(torch.float32, False))
+    pulls, gradient = [torch.randn_like(given[2]), None], bindings(op)["triton"].gradient
+    every, some = (gradient(*pulls, *given, needs=[True, True, True, wanted, True], **attributes) for wanted in (True, False))  # type: ignore[misc]
+    assert some[3] is None and every[3] is not None
+    close([g for i, g in enumerate(some) if i != 3], [g for i, g in enumerate(every) if i != 3], 1e-6)
+
+
+@interpreted
 def test_heads_of_a_group_in_parts(monkeypatch: pytest.MonkeyPatch):
     """Small batches: the gradients of what heads share are summed over parts."""
     from archdsl.kernels.linear import Heads

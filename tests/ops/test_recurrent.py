@@ -182,7 +182,8 @@ def test_gradients_lie_in_memory_as_compiled_graphs_expect(name: str):
     operands, states, named = sample(r)
     given = [elsewhere(x) for x in (*operands, *states)]
     found = r._kernel(*given, *named)
-    expected, real = stand_in_strides(getattr(torch.ops.archdsl, f"{name}_backward"), given, [torch.ones_like(y) for y in found], *named)
+    pulls, needs = [torch.ones_like(y) for y in found], [True] * len(given)
+    expected, real = stand_in_strides(getattr(torch.ops.archdsl, f"{name}_backward"), given, pulls, needs, *named)
     assert real == expected
 
 
