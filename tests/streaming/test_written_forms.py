@@ -197,8 +197,9 @@ def test_open_gives_the_form_back(name: str, form: str, tmp_path: Any):
     torch.testing.assert_close(other(x, *more), built(x, *more), rtol=1e-6, atol=1e-6)
 
 
-KINDS = {"mamba": "tiny", "jamba": "tiny", "deepseek_v2": "tiny", "deepseek_v2 absorbed": "tiny_absorbed", "gpt_oss": "tiny"}
-"""A recurrence, a hybrid, latent attention, a window beside a whole cache."""
+KINDS = {"mamba": "tiny", "jamba": "tiny", "deepseek_v2": "tiny", "deepseek_v2 absorbed": "tiny_absorbed", "gpt_oss": "tiny", "zamba": "tiny",
+         "rwkv4": "tiny"}
+"""Recurrences, hybrids, latent attention, a window beside a whole cache."""
 
 
 @pytest.mark.slow
