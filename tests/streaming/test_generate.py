@@ -256,6 +256,20 @@ def test_inputs_by_name(translators: tuple[Any, Any]):
     assert torch.equal(torch.stack(expected), again)
 
 
+def test_a_translator_of_another_kind():
+    """Kernelised attention in encoder and decoder: as all positions at once have it, a token at a time."""
+    ours = archdsl.load("kernel_attention").models["KernelTranslator"].build("translation_tiny", seed=3).eval()
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())) / p.shape[-1] ** 0.5)
+        for source, text in zip(SOURCES, archdsl.generate(ours, SOURCES, 7, start=2)):
+            known = [2]
+            for _ in range(7):
+                logits = ours(torch.tensor([source]), torch.tensor([known]), torch.ones(1, len(source), dtype=torch.bool))
+                known.append(int(logits[0, -1].argmax()))
+            assert text.tolist() == known
+
+
 @pytest.mark.parametrize(("settings", "told"), [
     ({}, r"takes `source: int\[B, S\]`, `valid: bool\[B, S\]` as well: inputs = \{'source': …, 'valid': …\}"),
     ({"inputs": {"source": [[1], [2]], "valid": [[True], [True]], "more": 1}}, "names 'more', and the others are `source"),
