@@ -1,13 +1,17 @@
 """Single kernels beside their peers: forward, and forward and backward; share of the device's copy bandwidth and arithmetic; errors.
 
-    python benchmarks/gpu_kernels.py [--only PATTERN] [--tiny --device cpu]
+    python benchmarks/gpu_kernels.py [--only PATTERN] [--without fla] [--tiny --device cpu]
 
-The cases are those of benchmarks/gpu_cases_*.py (see gpu_cases.py). The level-2 cache is swept before each run.
+`--without`: peers whose label it matches are left out (flash-linear-attention's first calls tune for minutes). The cases are those of
+benchmarks/gpu_cases_*.py (see gpu_cases.py). The level-2 cache is swept before each run.
 """
 from __future__ import annotations
 
+import argparse
+import re
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +107,12 @@ def measure(rows: Rows, cases: Iterable[Case], device: str, repeats: int) -> Non
         rows.measure(f"Kernels: {case.family}", case.name, row)
 
 
+def more(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--without", default="", help="a pattern: peers whose label it matches are left out")
+
+
 def main() -> None:
-    args = options(__doc__)
+    args = options(__doc__, more)
     quiet()
     rows = Rows("kernels", args)
     cases, failed = found(args.tiny)
@@ -113,6 +121,8 @@ def main() -> None:
             raise fault
 
         rows.measure("Kernels that could not be imported", family, refuse)
+    if args.without:
+        cases = [replace(c, peers=tuple(p for p in c.peers if not re.search(args.without, p[0]))) for c in cases]
     measure(rows, cases, args.device, args.repeats)
 
 
