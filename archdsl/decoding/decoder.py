@@ -86,7 +86,7 @@ class Decoder:
         if plan.compiled:
             for stage in stages:
                 stage.compile(**COMPILE)
-        self.run = root.eval()
+        self.run, self.stages = root.eval(), [root, *stages]
         device = device_of(model)
         streamed = self.step_form.__dict__["_streamed"]
         self.state: State = self.step_form.init_state(plan.batch, **({"length": plan.room} if streamed.has_length else {}))
@@ -131,6 +131,8 @@ class Decoder:
     @torch.no_grad()
     def begin(self, state: State, logits: Tensor, seed: int | None) -> None:
         """Loads the state behind the prompts and draws their first token from its logits [batch, vocab]."""
+        for stage in self.stages:
+            stage.refresh()
         for address, x in state.items():
             self.state[address].copy_(x)
         self.ended.zero_()

@@ -1,7 +1,8 @@
 """A lowered model as few modules with much in each: one for each of its repeated blocks, and one for the rest.
 
 Blocks inside are laid open, so that what stands side by side in two of them can be computed together; what all instances of a block make of the same
-values, such as tables of positions, is made once in front of them; instances of one block share a class, and so compiled code.
+values, such as tables of positions, is made once in front of them; what is made of weights alone is made when the stage is told to; instances of one
+block share a class, and so compiled code.
 """
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 from torch.fx.graph_module import _forward_from_src
 from torch.fx.node import map_arg
 
@@ -23,14 +25,27 @@ Rewrite = Callable[[fx.Graph, nn.Module], None]
 
 
 class Stage(nn.Module):
-    """A block with the modules and the weights of the one that it was made from; its class has the graph."""
+    """A block with the modules and the weights of the one that it was made from; its class has the graph, and what is made of weights alone: the
+    nodes in order, and the buffers that some of them go into."""
 
     graph: fx.Graph
+    made: tuple[list[fx.Node], dict[str, fx.Node]]
 
     def __init__(self, origin: nn.Module):
         super().__init__()
         for table in ("_parameters", "_buffers", "_modules"):
             self.__dict__[table].update(origin.__dict__[table])
+        nodes, named = self.made
+        values = evaluated(nodes, self)
+        for name, node in named.items():
+            self.register_buffer(name, values[node].clone(), persistent=False)
+
+    def refresh(self) -> None:
+        """Makes what is made of weights alone again, as the weights are now."""
+        nodes, named = self.made
+        values = evaluated(nodes, self) if named else {}
+        for name, node in named.items():
+            self.get_buffer(name).copy_(values[node])
 
 
 def staged(model: ArchModule, rewrite: Rewrite) -> tuple[Stage, list[Stage]]:
@@ -62,9 +77,10 @@ def _rewritten(module: ArchModule, names: dict[str, str], rewrite: Rewrite) -> f
 
 
 def _class(module: ArchModule, graph: fx.Graph) -> type[Stage]:
+    made = _of_weights(graph, module)
     graph.lint()
     code = graph.python_code(root_module="self")
-    return type(f"{type(module).__name__}Stage", (Stage,), {"graph": graph, "forward": _forward_from_src(code.src, code.globals)})
+    return type(f"{type(module).__name__}Stage", (Stage,), {"graph": graph, "made": made, "forward": _forward_from_src(code.src, code.globals)})
 
 
 def laid_open(module: ArchModule, names: dict[str, str]) -> fx.Graph:
@@ -112,6 +128,63 @@ def laid_open(module: ArchModule, names: dict[str, str]) -> fx.Graph:
     return graph
 
 
+# ---------------------------------------------------------------- of weights alone
+SMALL = 2**16
+"""Numbers that are kept of what is made of a weight: rates and biases, no copies of matrices."""
+
+
+def _of_weights(graph: fx.Graph, module: nn.Module) -> tuple[list[fx.Node], dict[str, fx.Node]]:
+    """Takes what is made of weights alone out of a graph: its nodes in a graph of their own, in order, and the buffers that are read instead."""
+    common = {n for n in graph.nodes if n.op == "get_attr"}
+    _spread(graph, common)
+    handed = [n for n in graph.nodes if n in common and n.op != "get_attr" and not _plain(n) and any(u not in common for u in n.users)]
+    own, known = fx.Graph(), {}
+    for node in graph.nodes:
+        if node in common:
+            known[node] = own.node_copy(node, known.__getitem__)
+    values = evaluated(list(own.nodes), module)
+    named: dict[str, fx.Node] = {}
+    for node in handed:
+        value = values[known[node]]
+        if isinstance(value, Tensor) and value.numel() <= SMALL:
+            name = f"_made_{len(named)}"
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.get_attr(name))
+            named[name] = known[node]
+    _drop(graph, common)
+    return list(own.nodes), named
+
+
+def evaluated(nodes: list[fx.Node], module: nn.Module) -> dict[fx.Node, Any]:
+    """The values of nodes that read nothing but weights."""
+    values: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for node in nodes:
+            args, kwargs = map_arg(node.args, values.__getitem__), map_arg(node.kwargs, values.__getitem__)
+            if node.op == "get_attr":
+                scope, _, name = str(node.target).rpartition(".")
+                values[node] = getattr(module.get_submodule(scope), name)
+            elif node.op == "call_method":
+                values[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)  # type: ignore[index]
+            else:
+                values[node] = node.target(*args, **kwargs)  # type: ignore[operator, misc]
+    return values
+
+
+def _spread(graph: fx.Graph, common: set[fx.Node]) -> None:
+    """Adds what is made of nothing but nodes in a set."""
+    for node in graph.nodes:
+        if node.op in ("call_function", "call_method") and node.all_input_nodes and common.issuperset(node.all_input_nodes) and not _impure(node):
+            common.add(node)
+
+
+def _drop(graph: fx.Graph, common: set[fx.Node]) -> None:
+    """Takes those of a set away that nothing reads any more."""
+    for node in reversed(list(graph.nodes)):
+        if node in common and node.op != "placeholder" and not node.users:
+            graph.erase_node(node)
+
+
 # ---------------------------------------------------------------- once for all instances
 def _hoist(graph: fx.Graph, whole: fx.Graph, calls: list[fx.Node]) -> None:
     """Moves what a block's graph makes of inputs that are the same in all its calls in front of the first of them; what is left of it comes as
@@ -121,9 +194,7 @@ def _hoist(graph: fx.Graph, whole: fx.Graph, calls: list[fx.Node]) -> None:
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
     same: dict[fx.Node, Any] = {n: calls[0].args[i] for i, n in enumerate(inputs) if all(c.args[i] is calls[0].args[i] for c in calls)}
     common = set(same)
-    for node in graph.nodes:
-        if node.op in ("call_function", "call_method") and node.all_input_nodes and common.issuperset(node.all_input_nodes) and not _impure(node):
-            common.add(node)
+    _spread(graph, common)
     handed = [n for n in graph.nodes if n in common and n not in same and not _plain(n) and any(u not in common for u in n.users)]
     if not handed:
         return
@@ -138,9 +209,7 @@ def _hoist(graph: fx.Graph, whole: fx.Graph, calls: list[fx.Node]) -> None:
         node.replace_all_uses_with(inputs[-1])
     for call in calls:
         call.args = (*call.args, *(same[n] for n in handed))
-    for node in reversed(list(graph.nodes)):
-        if node in common and node.op != "placeholder" and not node.users:
-            graph.erase_node(node)
+    _drop(graph, common)
 
 
 def _impure(node: fx.Node) -> bool:

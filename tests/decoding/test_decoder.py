@@ -174,6 +174,20 @@ def test_decoders_are_kept_and_follow_the_weights():
     assert len(made.__dict__["_decoders"]) == kept.KEPT
 
 
+def test_what_is_made_of_weights():
+    """Rates of decay, once a call: as the weights are then."""
+    made = model("mamba2")
+    assert torch.equal(archdsl.generate(made, prompts(2), 9, recorded=True), archdsl.generate(made, prompts(2), 9, recorded=False))
+    own = next(iter(made.__dict__["_decoders"].values()))
+    assert not [n for n in own.run.stage_0.graph.nodes if n.target is torch.exp and n.args[0].op == "get_attr"]
+    with torch.no_grad():
+        for layer in made.layers:
+            layer.mixer.A_log.sub_(3)
+            layer.mixer.dt_bias.add_(2)
+    assert torch.equal(archdsl.generate(made, prompts(2), 9, recorded=True), archdsl.generate(made, prompts(2), 9, recorded=False))
+    assert next(iter(made.__dict__["_decoders"].values())) is own
+
+
 def test_what_cannot_be_recorded_is_said(llama: Any, monkeypatch: pytest.MonkeyPatch):
     def refuse(run: Any, generator: Any) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
