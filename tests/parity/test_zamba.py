@@ -37,9 +37,9 @@ def peer(vocab, d, depth, heads, kv_heads, hidden, attention_every=6, attention_
     return model
 
 
-@sizes
-@pytest.mark.parametrize("shape", [(4, 1), (1, 7), (2, 23)])
-def test_logits_and_gradients(sizes, shape):
+@pytest.mark.parametrize(("name", "shape"), [("small", (4, 1)), ("small", (1, 7)), *((name, (2, 23)) for name in SIZES)])
+def test_logits_and_gradients(name, shape):
+    sizes = SIZES[name]
     ours = archdsl.load("zamba").build(dtype=F64, **sizes)
     prove(ours, peer(**sizes).double(), tokens(sizes["vocab"], *shape), source="hf", call=lambda m, x: m(x, use_cache=False).logits,
           reference=without_casts)
