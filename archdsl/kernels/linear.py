@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
+from archdsl.dims import Size
 from archdsl.kernels.bindings import Types, fixed, kernel
 from archdsl.lazy import torch
 from archdsl.records import record
@@ -32,6 +34,8 @@ TILES: dict[str, dict[str, Tile]] = {
 WIDE_TILES = {"states": Tile(32, 32, 4, 2), "outputs": Tile(32, 64, 4, 2), "queries": Tile(32, 32, 8, 2), "values": Tile(32, 32, 4, 2)}
 """Of float32 operands, and of float16 ones, whose memories are float32."""
 WIDE_CHUNK = 32
+LONGEST = 65_535 * WIDE_CHUNK
+"""Positions: chunks are counted along an axis of the grid that CUDA limits."""
 
 
 @record(slots=False)
@@ -58,7 +62,7 @@ class Heads:
         self.deep, self.each = self.q.shape[-1], self.heads // self.q.shape[1]
         half = self.v.dtype == torch.bfloat16
         self.chunk = min(CHUNK if half else WIDE_CHUNK, max(16, _power(self.length)))
-        self.tiles = next(iter(TILES.values())) if half else WIDE_TILES
+        self.tiles = _tiles(self.v.device) if half else WIDE_TILES
         self.chunks = -(-self.length // self.chunk)
 
     def settings(self, name: str) -> dict[str, Any]:
@@ -176,6 +180,12 @@ class Heads:
         return last
 
 
+@cache
+def _tiles(device: Any) -> dict[str, Tile]:
+    card = "sm_{}{}".format(*torch.cuda.get_device_capability(device)) if device.type == "cuda" else ""
+    return TILES.get(card) or next(iter(TILES.values()))
+
+
 def _summed(blocks: Any) -> Any:
     return blocks[0] if len(blocks) == 1 else blocks.sum(0)
 
@@ -195,7 +205,9 @@ def _rows(x: Any, axes: int) -> Any:
     return x[None] if x.ndim == axes else x.flatten(0, x.ndim - axes - 1)
 
 
-def _narrow(wide: dict[str, int | None]) -> str | None:
+def _narrow(length: Size, wide: dict[str, int | None]) -> str | None:
+    if (n := fixed(length)) is not None and n > LONGEST:
+        return f"there are {n:,} positions, and {LONGEST:,} is the most"
     for name, size in wide.items():
         if size is not None and size > WIDEST:
             return f"the {name} are {size} wide, and {WIDEST} is the most"
@@ -212,7 +224,7 @@ def _attends(types: Types, attributes: Mapping[str, Any]) -> str | None:
     mixed = {t.dtype for name, t in types.items() if t is not None and name in "qkv"}
     if len(mixed) > 1:
         return f"q, k and v are of the types {', '.join(sorted(mixed))}"
-    return _narrow({"keys": fixed(q.shape[-1]), "values": fixed(v.shape[-1])})
+    return _narrow(q.shape[-2], {"keys": fixed(q.shape[-1]), "values": fixed(v.shape[-1])})
 
 
 @kernel("linear_attention", "triton", dtypes=("bf16", "f16", "f32"), fits=_attends)
@@ -280,7 +292,7 @@ def _scans(types: Types, attributes: Mapping[str, Any]) -> str | None:
         return f"x, b and c are of the types {', '.join(sorted(mixed))}"
     if x.shape[:-3] != b.shape[:-3]:
         return "its operands differ in the axes in front"
-    return _narrow({"channels of a head": fixed(x.shape[-1]), "numbers of the state": fixed(b.shape[-1])})
+    return _narrow(x.shape[-3], {"channels of a head": fixed(x.shape[-1]), "numbers of the state": fixed(b.shape[-1])})
 
 
 @kernel("ssd", "triton", dtypes=("bf16", "f16", "f32"), fits=_scans)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import archdsl
-from archdsl.kernels.bindings import bindings
+from archdsl.graph import TensorType
+from archdsl.kernels.bindings import bindings, choose
 from archdsl.ops.registry import OPS, load
 from tests.kernels.held import DEVICE, alike, close, gpu, interpreted, poisoned, strided
 
@@ -189,6 +190,21 @@ def test_a_model_that_asks_for_it(form: str):
 @pytest.mark.parametrize("form", ["parallel", "step"])
 def test_a_model_on_a_card(form: str):
     asked_for(form)
+
+
+def test_what_it_does_not_take():
+    """Each with its reason; the reference is chosen then."""
+    def of(op: str, **shapes: tuple[int, ...]) -> str:
+        types = {n: TensorType("f16" if n == "odd" else "bf16", s) for n, s in shapes.items()} | {"decay": None, "memory": None}
+        if "odd" in types:
+            types["k"] = types.pop("odd")
+        return choose(op, "cuda", "bf16", types, {}, installed=False).reasons["triton"]
+
+    assert of("linear_attention", q=(2, 8, 600), k=(2, 8, 600), v=(2, 8, 4)) == "the keys are 600 wide, and 512 is the most"
+    assert of("linear_attention", q=(2, 8, 4), k=(8, 4), v=(2, 8, 4)) == "its operands differ in the axes in front"
+    assert of("linear_attention", q=(2, 8, 4), odd=(2, 8, 4), v=(2, 8, 4)) == "q, k and v are of the types bf16, f16"
+    assert of("linear_attention", q=(3_000_000, 4), k=(3_000_000, 4), v=(3_000_000, 4)) == "there are 3,000,000 positions, and 2,097,120 is the most"
+    assert of("ssd", x=(8, 4, 600), b=(8, 1, 16), c=(8, 1, 16)) == "the channels of a head are 600 wide, and 512 is the most"
 
 
 @interpreted
