@@ -87,6 +87,21 @@ def fla_gated_delta(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, beta: tor
     return turned(chunk_gated_delta_rule(q, k, v, g=decay, beta=beta, use_qk_l2norm_in_kernel=True)[0])
 
 
+def dplr_operands(shape: Shape) -> Callable[[str], tuple[torch.Tensor, ...]]:
+    """As RWKV-7 has them: what is removed of the memory is at most what is there."""
+    def make(device: str) -> tuple[torch.Tensor, ...]:
+        K, V = shape[3:]
+        k = torch.nn.functional.normalize(sequence(shape, device, K).float(), dim=-1)
+        of = (sequence(shape, device, K), k.bfloat16(), sequence(shape, device, V), -k.bfloat16(), (k * torch.rand_like(k[..., :1])).bfloat16())
+        return leaves(*of, torch.nn.functional.logsigmoid(sequence(shape, device, K, dtype=torch.float32)) / 16)
+
+    return make
+
+
+def dplr(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, a: torch.Tensor, b: torch.Tensor, decay: torch.Tensor) -> torch.Tensor:
+    return OPS["dplr_delta_rule"].body(q, k, v, a, b, decay)
+
+
 def conv_operands(B: int, T: int, c: int) -> Callable[[str], tuple[torch.Tensor, ...]]:
     return lambda device: leaves(torch.randn(B, T, c, device=device, dtype=torch.bfloat16), torch.randn(c, 4, device=device, dtype=torch.bfloat16))
 
@@ -157,6 +172,8 @@ def cases(tiny: bool) -> list[Case]:
         add("gla", shape, gla_operands(shape), gla, (("fla", fla_gla),), shape[3])
         add("delta rule, keys normalised", shape, delta_operands(shape, False), delta, (("fla", fla_delta),), 1)
         add("gated delta rule, keys normalised", shape, delta_operands(shape, True), delta, (("fla", fla_gated_delta),), 2)
+    for shape in (TINY,) if tiny else (ACCURACY, (8, 16, 2048, 64, 64)):
+        add("generalised delta rule", shape, dplr_operands(shape), dplr, (), shape[3])
     for B, T, c in ((2, 70, 32),) if tiny else ((8, 2048, 1024), (8, 2048, 2048), (2, 8192, 1024)):
         found.append(Case(f"short convolution, B {B}, T {T}, c {c}", conv_operands(B, T, c), conv, (("fla", fla_conv),), conv, bytes=4 * B * T * c,
                           backward=True, backward_bytes=6 * B * T * c, family="gated"))

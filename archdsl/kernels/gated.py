@@ -54,7 +54,7 @@ def _delta(types: Types, attributes: Mapping[str, Any]) -> str | None:
     wide = fixed(keys.shape[-1])
     if wide is not None and wide > 256:
         return f"k is {wide} wide, and it holds memories of at most 256 rows"
-    return _alike(types, "q", "k", "v") or _many(types, "q")
+    return _alike(types, *(n for n in ("q", "k", "v", "a", "b") if n in types)) or _many(types, "q")
 
 
 def _conv(types: Types, attributes: Mapping[str, Any]) -> str | None:
@@ -155,17 +155,28 @@ class CausalConv:
         return step(*args, **attributes)
 
 
-@kernel("dplr_delta_rule", "triton", dtypes=("bf16", "f16", "f32"), fits=_step("q"))
+@kernel("dplr_delta_rule", "triton", dtypes=DTYPES, fits=_delta)
 class DplrDeltaRule:
-    """One position: it reads and writes its memory once."""
+    """Chunks of 64 positions: one triangular inverse, and gated linear attention of two pairs at each position; a position alone reads and writes its
+    memory once. Memories between chunks are kept in the dtype of the operands."""
 
     @staticmethod
     def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
+        from archdsl.kernels.dplr import forward
+
+        return forward(*args, **attributes)
+
+    @staticmethod
+    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
+        from archdsl.kernels.dplr import gradient
+
+        return gradient(*args, **attributes)
+
+    @staticmethod
+    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
         from archdsl.kernels.steps import dplr_delta_rule
 
         return dplr_delta_rule(*args, **attributes)
-
-    step = forward
 
 
 @kernel("selective_scan", "triton", dtypes=("bf16", "f16", "f32"), fits=_scan)

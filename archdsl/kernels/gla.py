@@ -84,23 +84,21 @@ def states_kernel(x, y, decay, first, met, last, least, xb, xh, xt, yb, yh, yt, 
 @triton.jit(do_not_specialize=["T", "heads"])
 def results_kernel(q, k, v, decay, met, least, out, qb, qh, qt, kb, kh, kt, vb, vh, vt, db, dh, dt, heads, T, K, V, blocks, scale,
                    BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, FAST: tl.constexpr, LEVELS: tl.constexpr,
-                   REVERSE: tl.constexpr, BEFORE: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
+                   REVERSE: tl.constexpr, BEFORE: tl.constexpr, STATES: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
     """The results of one chunk, from the memory in front of it, `met`, and from its own pairs of positions. In reverse the gradients of its values:
     v are those of the results, `met` that of the memory behind the chunk, and keys stand where queries did. FAST leaves the chunks alone that
-    fade too much for one product, and is followed by the one that computes these."""
+    fade too much for one product, and is followed by the one that computes these. Without STATES of the chunk's own pairs alone."""
     column, chunk, n = tl.program_id(0) * BV, tl.program_id(1), tl.program_id(2)
     chunks, at, i = tl.num_programs(1), chunk * C, tl.arange(0, C)
     if _fast(least, n, chunk, chunks, blocks, BLOCKS) != FAST:
         return
     q, k, v, decay = rows(q, n, heads, qb, qh), rows(k, n, heads, kb, kh), rows(v, n, heads, vb, vh), rows(decay, n, heads, db, dh)
-    met += (n.to(tl.int64) * chunks + chunk) * K * V
     y = tl.zeros([C, BV], tl.float32)
     scores = tl.zeros([C, C], tl.float32)
     own = tl.zeros([C], tl.float32)
     for block in range(0, K, BK):
         a = gates(decay, at, dt, T, block, K, BK, C)
         queries, keys = tile(q, at, qt, T, block, K, BK, C).to(tl.float32), tile(k, at, kt, T, block, K, BK, C).to(tl.float32)
-        memory = tile(met, block, V, K, column, V, BV, BK)
         if not BEFORE:
             own += tl.sum(queries * keys, 1)
         if FAST:
@@ -108,16 +106,19 @@ def results_kernel(q, k, v, decay, met, least, out, qb, qh, qt, kb, kh, kt, vb, 
             queries *= tl.exp((g - a if BEFORE else g) - middle)
             keys *= tl.exp(middle - g)
             scores += tl.where(i[:, None] > i[None, :], product(queries, tl.trans(keys), PRECISION), 0.0)
-            read = (keys if REVERSE else scale * queries) * tl.exp(middle)
+            if STATES:
+                read = (keys if REVERSE else scale * queries) * tl.exp(middle)
         else:
             for level in range(LEVELS):
                 of_q, of_k, same = _halves(a, level, C, BEFORE, PARTS)
                 scores += tl.where(same, product(queries * of_q, tl.trans(keys * of_k), PRECISION), 0.0)
-            if REVERSE:
+            if STATES and REVERSE:
                 read = keys * tl.exp(sums(i[None, :] > i[:, None], a, PARTS))
-            else:
+            elif STATES:
                 read = queries * (scale * tl.exp(sums((i[None, :] < i[:, None]) if BEFORE else (i[None, :] <= i[:, None]), a, PARTS)))
-        y += product(read.to(memory.dtype), memory, PRECISION)
+        if STATES:
+            memory = tile(met + (n.to(tl.int64) * chunks + chunk) * K * V, block, V, K, column, V, BV, BK)
+            y += product(read.to(memory.dtype), memory, PRECISION)
     values = tile(v, at, vt, T, column, V, BV, C)
     scores = (scale * (scores + tl.where(i[:, None] == i[None, :], own[:, None], 0.0))).to(values.dtype)
     y += product(tl.trans(scores) if REVERSE else scores, values, PRECISION)
@@ -127,29 +128,32 @@ def results_kernel(q, k, v, decay, met, least, out, qb, qh, qt, kb, kh, kt, vb, 
 @triton.jit(do_not_specialize=["T", "heads"])
 def gradients_kernel(q, k, v, decay, met, after, least, dy, dq, dk, da, qb, qh, qt, kb, kh, kt, vb, vh, vt, db, dh, dt, yb, yh, yt, heads, T, K, V,
                      blocks, scale, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, BLOCKS: tl.constexpr, FAST: tl.constexpr,
-                     LEVELS: tl.constexpr, BEFORE: tl.constexpr, QUERIES: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
+                     LEVELS: tl.constexpr, BEFORE: tl.constexpr, QUERIES: tl.constexpr, STATES: tl.constexpr, HELD: tl.constexpr,
+                     PARTS: tl.constexpr, PRECISION: tl.constexpr):
     """The gradients of one chunk's queries, keys and gates, or those of queries alone (QUERIES): `met` is the memory in front of it, `after` the
     gradient of the one behind it. A gate's is the sum over later queries of q dq, less that over later keys of k dk, and what the memory behind the
-    chunk has of it."""
+    chunk has of it. Without STATES of the chunk's own pairs alone; without HELD another call counts what fades of the memory in front."""
     block, chunk, n = tl.program_id(0) * BK, tl.program_id(1), tl.program_id(2)
     chunks, at, i = tl.num_programs(1), chunk * C, tl.arange(0, C)
     if _fast(least, n, chunk, chunks, blocks, BLOCKS) != FAST:
         return
     k, v = rows(k, n, heads, kb, kh), rows(v, n, heads, vb, vh)
     decay, dy = rows(decay, n, heads, db, dh), rows(dy, n, heads, yb, yh)
-    met += (n.to(tl.int64) * chunks + chunk) * K * V
+    where = (n.to(tl.int64) * chunks + chunk) * K * V
     pairs, own, met_after = tl.zeros([C, C], tl.float32), tl.zeros([C], tl.float32), tl.zeros([BK], tl.float32)
     of_q, of_k = tl.zeros([C, BK], tl.float32), tl.zeros([C, BK], tl.float32)
     for column in range(0, V, BV):
         pulled, values = tile(dy, at, yt, T, column, V, BV, C), tile(v, at, vt, T, column, V, BV, C)
-        memory = tile(met, block, V, K, column, V, BV, BK)
         pairs += product(pulled, tl.trans(values), PRECISION)
         own += tl.sum(pulled.to(tl.float32) * values.to(tl.float32), 1)
-        of_q += product(pulled, tl.trans(memory), PRECISION)
-        if not QUERIES:
-            later = tile(after + (n.to(tl.int64) * chunks + chunk) * K * V, block, V, K, column, V, BV, BK)
+        if STATES:
+            memory = tile(met + where, block, V, K, column, V, BV, BK)
+            of_q += product(pulled, tl.trans(memory), PRECISION)
+        if STATES and not QUERIES:
+            later = tile(after + where, block, V, K, column, V, BV, BK)
             of_k += product(values, tl.trans(later), PRECISION)
-            met_after += tl.sum(memory.to(tl.float32) * later.to(tl.float32), 1)
+            if HELD:
+                met_after += tl.sum(memory.to(tl.float32) * later.to(tl.float32), 1)
     pairs, own = tl.where(i[:, None] > i[None, :], scale * pairs, 0.0), scale * own
     a = gates(decay, at, dt, T, block, K, BK, C)
     keys = tile(k, at, kt, T, block, K, BK, C).to(tl.float32)
@@ -230,7 +234,8 @@ def _turned(memory: Any) -> Any:
     return None if memory is None else memory.mT
 
 
-def _gradients(q: Any, k: Any, v: Any, decay: Any, met: Any, after: Any, least: Any, dy: Any, scale: float, before: bool) -> list[Any]:
+def _gradients(q: Any, k: Any, v: Any, decay: Any, met: Any, after: Any, least: Any, dy: Any, scale: float, before: bool,
+               held: bool = True) -> list[Any]:
     """Those of queries, keys and gates; without queries, theirs alone."""
     (B, H, T, K), V = k.shape, v.shape[-1]
     found = [x.new_empty(x.shape) for x in ((k,) if q is None else (q, k, decay))]
@@ -240,7 +245,8 @@ def _gradients(q: Any, k: Any, v: Any, decay: Any, met: Any, after: Any, least: 
         gradients_kernel[(triton.cdiv(K, bk), triton.cdiv(T, CHUNK), B * H)](
             q, k, v, decay, met, after, least, dy, *(*found, None, None)[:3], *strides(q), *strides(k), *strides(v), *strides(decay), *strides(dy),
             H, T, K, V, least.shape[-1], scale, BK=bk, BV=bv, C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS,
-            BEFORE=before, QUERIES=q is None, PARTS=parts(k), PRECISION=precision(k.dtype), num_warps=warps, num_stages=stages)
+            BEFORE=before, QUERIES=q is None, STATES=met is not None, HELD=held, PARTS=parts(k), PRECISION=precision(k.dtype),
+            num_warps=warps, num_stages=stages)
     return found
 
 
@@ -267,6 +273,6 @@ def _results(q: Any, k: Any, v: Any, decay: Any, met: Any, least: Any, scale: fl
     for fast in (True, False):
         results_kernel[(triton.cdiv(V, bv), triton.cdiv(T, CHUNK), B * H)](
             q, k, v, decay, met, least, out, *strides(q), *strides(k), *strides(v), *strides(decay), H, T, K, V, least.shape[-1], scale, BK=bk, BV=bv,
-            C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS, REVERSE=reverse, BEFORE=before, PARTS=parts(q),
-            PRECISION=precision(q.dtype), num_warps=warps, num_stages=stages)
+            C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS, REVERSE=reverse, BEFORE=before, STATES=met is not None,
+            PARTS=parts(q), PRECISION=precision(q.dtype), num_warps=warps, num_stages=stages)
     return out

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from archdsl.kernels.bindings import choose
-from archdsl.kernels.gated import DeltaRule, Gla
+from archdsl.kernels.gated import DeltaRule, DplrDeltaRule, Gla
 from archdsl.ops.recurrent import RECURRENCES
 from archdsl.ops.registry import OPS
 from archdsl.ops.registry import load as load_ops
@@ -34,6 +34,8 @@ def call(form: str, lead: tuple[int, ...], T: int, K: int, V: int, least: float,
     x: dict[str, Any] = {"q": normal(K), "k": torch.nn.functional.normalize(normal(K), dim=-1), "v": normal(V)}
     if form.startswith("gla"):
         x |= {"decay": None, "value_decay": gate(V)} if form == "gla of values" else {"decay": gate(K), "value_decay": None}
+    elif form == "dplr":  # what is removed of the memory is at most what is there
+        x |= {"a": -x["k"], "b": x["k"] * torch.rand(*lead, T, 1, generator=g), "decay": gate(K)}
     else:
         x |= {"beta": 2 * torch.rand(*lead, T, generator=g), "decay": gate() if form == "gated delta" else None}
     x["memory"] = torch.randn(*lead, K, V, generator=g)
@@ -44,7 +46,7 @@ def call(form: str, lead: tuple[int, ...], T: int, K: int, V: int, least: float,
 
 def held(form: str, given: dict[str, Any], attributes: dict[str, Any], tolerance: float) -> None:
     """Results, the new memory and all gradients of `triton` against the declared body in float64."""
-    op = RECURRENCES["gla" if form.startswith("gla") else "delta_rule"]
+    op = RECURRENCES[op_of(form)]
     kernel = choose(op.name, "cuda", "bf16", dict.fromkeys(given) | _types(given), attributes, installed=False).binding
     assert kernel is not None and kernel.gradient is not None
     found = kernel.forward(*given.values(), **attributes)
@@ -64,7 +66,7 @@ def _types(given: dict[str, Any]) -> dict[str, Any]:
     return {n: TensorType("bf16", tuple(v.shape)) for n, v in given.items() if v is not None}
 
 
-FORMS = ("gla", "gla before", "gla of values", "delta", "gated delta")
+FORMS = ("gla", "gla before", "gla of values", "delta", "gated delta", "dplr")
 forms = pytest.mark.parametrize("form", FORMS)
 
 
@@ -86,7 +88,7 @@ def test_bfloat16_with_strides(form):
     held(form, {**given, "k": strided(given["k"]), "memory": None}, attributes, TOLERANCE[torch.bfloat16])
 
 
-STEPS = (*FORMS, "gla both", "gla alone", "dplr", "scan", "scan softplus")
+STEPS = (*FORMS, "gla both", "gla alone", "scan", "scan softplus")
 steps = pytest.mark.parametrize("form", STEPS)
 
 
@@ -121,15 +123,16 @@ def step_call(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dty
             "x": normal(*one, V), "dt": 8 * dt if softplus else dt.abs(), "a": -normal(V, K, dtype=f32).abs(), "b": normal(*one, K),
             "c": normal(*one, K), "skip": normal(V, dtype=f32) if softplus else None,
             "memory": normal(*lead, V, K, dtype=f32)}, {"dt_softplus": softplus}
-    if form == "dplr":
-        given = {n: normal(*one, V if n == "v" else K) for n in ("q", "k", "v", "a", "b")}
-        return "dplr_delta_rule", given | {"decay": -normal(*one, K, dtype=f32).abs(), "memory": normal(*lead, K, V, dtype=f32)}, {"scale": 0.7}
     given, attributes = call("gla" if form in ("gla both", "gla alone") else form, lead, 1, K, V, -3.0, dtype)
     if form == "gla both":
         given["value_decay"] = -normal(*one, V, dtype=f32).abs()
     if form == "gla alone":
         given["decay"] = None
-    return "gla" if form.startswith("gla") else "delta_rule", given, attributes
+    return op_of(form), given, attributes
+
+
+def op_of(form: str) -> str:
+    return "gla" if form.startswith("gla") else "dplr_delta_rule" if form == "dplr" else "delta_rule"
 
 
 def test_every_pair_of_gates_alone():
@@ -209,7 +212,7 @@ def launches() -> Iterator[tuple[str, Any]]:
             for lead, T, K, V in (((8, 16), 2048, 128, 128), ((8, 4), 2048, 128, 256), ((2, 8), 8192, 128, 128), ((8, 4), 2048, 256, 512),
                                   ((2, 3), 63, 60, 60)):
                 def run(form: str = form, lead: Any = lead, T: int = T, K: int = K, V: int = V, dtype: torch.dtype = dtype) -> None:
-                    (x, more), body = meta(form, lead, T, K, V, dtype), Gla if form.startswith("gla") else DeltaRule
+                    (x, more), body = meta(form, lead, T, K, V, dtype), {"gla": Gla, "delta_rule": DeltaRule}.get(op_of(form), DplrDeltaRule)
                     body.forward(*x.values(), **more)
                     body.gradient(x["v"], x["memory"], *x.values(), **more)
 
@@ -228,7 +231,8 @@ def launches() -> Iterator[tuple[str, Any]]:
 def meta(form: str, lead: tuple[int, ...], T: int, K: int, V: int, dtype: torch.dtype) -> Call:
     """Operands without numbers, heads side by side in memory."""
     given, attributes = call(form, (1,), 1, 1, 1, -1.0, dtype)
-    width = {"q": (K,), "k": (K,), "v": (V,), "decay": (K,) if form.startswith("gla") else (), "value_decay": (V,)}
+    width = {"q": (K,), "k": (K,), "v": (V,), "a": (K,), "b": (K,), "value_decay": (V,),
+             "decay": () if form == "gated delta" else (K,)}
 
     def made(name: str, like: torch.Tensor) -> torch.Tensor:
         if name == "memory":
