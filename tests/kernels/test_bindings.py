@@ -190,3 +190,13 @@ def test_no_argument_has_a_name_that_inductor_takes():
     for r in (*RECURRENCES.values(), *KERNELS.values()):
         tensors, attributes = r.schema()
         assert not taken & {part.split("=")[0].split()[-1] for part in (*tensors, *attributes)}, r.name
+
+
+def test_compile_refuses_a_kernel_that_cannot_run_here(tmp_path, monkeypatch):
+    from archdsl.cli.commands.compile import compile
+
+    (tmp_path / "net.arch").write_text(SPEC)
+    monkeypatch.setattr(b, "INTERPRETER", False)
+    with pytest.raises(ArchError, match="cannot be used here: it runs on cuda, not on cpu") as fault:
+        compile(str(tmp_path / "net.arch"), [], 0, None, False, False, None, kernels="linear_attention=triton")
+    assert fault.value.diagnostics[0].code == "A0519" and "linear_attention(q, x, x)" in fault.value.diagnostics[0].span.text
