@@ -41,8 +41,8 @@ def _pairs(x, y, a, C: tl.constexpr, FAST: tl.constexpr, LEVELS: tl.constexpr, B
 
 
 @triton.jit(do_not_specialize=["T", "heads"])
-def solve_kernel(q, k, a, b, values, decay, M, W, U, of_r, of_v, total, least, qb, qh, qt, kb, kh, kt, ab, ah, at_, bb, bh, bt, vb, vh, vt, db, dh, dt,
-                 heads, T, K, V, scale, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, FAST: tl.constexpr, REVERSE: tl.constexpr,
+def solve_kernel(q, k, a, b, values, decay, M, W, U, of_r, of_v, total, least, qb, qh, qt, kb, kh, kt, ab, ah, at_, bb, bh, bt, vb, vh, vt, db, dh,
+                 dt, heads, T, K, V, scale, BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, FAST: tl.constexpr, REVERSE: tl.constexpr,
                  LEVELS: tl.constexpr, PARTS: tl.constexpr, PRECISION: tl.constexpr):
     """Of one chunk, forwards: M, W = M Ã, U = M A_k v, and b and k times what is left of them at the end. In reverse, where the values are gradients
     of y: W = Mᵀ B̃, U = Mᵀ A_qᵀ dy, and a and q times what is left from the start."""

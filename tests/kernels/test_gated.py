@@ -82,7 +82,7 @@ def test_float32(form, lead, T, K, V, least, monkeypatch):
 @forms
 def test_bfloat16_with_strides(form):
     """Heads that stand side by side in memory, an axis of channels that is not in order, and no first memory."""
-    given, attributes = call(form, (1, 2), 67, 40, 16, -0.3, torch.bfloat16)
+    given, attributes = call(form, (1, 2), 20 if form == "dplr" else 67, 40, 16, -0.3, torch.bfloat16)
     for name in ("q", "v"):
         given[name] = given[name].transpose(1, 2).contiguous().transpose(1, 2)
     held(form, {**given, "k": strided(given["k"]), "memory": None}, attributes, TOLERANCE[torch.bfloat16])
