@@ -21,8 +21,10 @@ def _wide(x: Any) -> Any:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _order(weight: TensorType, **_: Any) -> None:
+def _order(weight: TensorType, bias: TensorType, **_: Any) -> None:
     _known(**{"the number of powers": (weight.shape[0], "weight")})
+    if bias.shape[0] != 1:
+        raise OpError(f"`bias` is one number, and this is {bias}", "bias")
 
 
 def _powers(x, weight, bias, *, eps=1e-6):
@@ -35,7 +37,7 @@ def _powers(x, weight, bias, *, eps=1e-6):
     return y.to(x.dtype)
 
 
-@recurrent("poly_norm(x: [..., d], weight: [m], bias: [1], eps: float = 1e-6) -> [..., d]", state={}, roles={"d": "normalise", "m": "contract"},
+@recurrent("poly_norm(x: [..., d], weight: [m], bias: [b], eps: float = 1e-6) -> [..., d]", state={}, roles={"d": "normalise", "m": "contract"},
            reference=_powers, fit=_order, source="arxiv 2411.03884",
            samples=lambda: [{"x": floats(2, 3, 7), "weight": floats(3), "bias": floats(1)},
                             {"x": floats(1, 5), "weight": floats(1), "bias": floats(1)}])

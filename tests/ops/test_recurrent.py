@@ -94,7 +94,7 @@ def without(r: Recurrence, axis: str) -> list[tuple[list[Any], dict[str, Any]]]:
 
 
 AXES = sorted({(r.name, a) for r in [*RECURRENCES.values(), *KERNELS.values()] for k in r.operands for a in (*axes_of(r._declared[k]), "...")} - {
-    ("causal_conv", "k"), ("causal_conv_dense", "k"), ("ssd", "g"), ("poly_norm", "m"), *(("grouped_rational", a) for a in "cgmn")})
+    ("causal_conv", "k"), ("causal_conv_dense", "k"), ("ssd", "g"), *(("poly_norm", a) for a in "mb"), *(("grouped_rational", a) for a in "cgmn")})
 """All but those that are refused."""
 
 
