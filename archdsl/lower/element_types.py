@@ -1,4 +1,4 @@
-"""What a failed call of a model says where an input has another element type than the model takes.
+"""What a failed call of a model says where an input has another element type than the model takes; sizes are told by misfits.py.
 
 Nothing is looked at before the call: under autocast, in mixed precision and with weights that were cast one by one, more fits than a check of the
 types could know. Where torch refuses the call, an input of another type is told as the cause.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from archdsl.graph import FLOATS
+from archdsl.graph import FLOATS, Value
 from archdsl.ops.rules import torch_dtype
 
 if TYPE_CHECKING:
@@ -19,19 +19,27 @@ if TYPE_CHECKING:
 
 REFUSALS = (RuntimeError, IndexError)
 """What torch raises for a tensor of a type that an op does not take."""
+OF_STATISTICS = "more than 1 value per channel"
+"""What torch says, in a ValueError, where a batch norm in training has no two numbers."""
 INDICES = (torch.int64, torch.int32)
 LOW = (torch.float32, torch.bfloat16, torch.float16)
 """What ops take under autocast."""
 
 
 def call(self: ArchModule, *args: Any, **kwargs: Any) -> Any:
-    """`__call__` of a whole model. Raises ValueError for an input of an element type that the model does not take."""
+    """`__call__` of a whole model. Raises ValueError for an input of an element type that it does not take, or too small for one of its ops."""
     if torch.compiler.is_compiling():
         return nn.Module.__call__(self, *args, **kwargs)
     try:
         return nn.Module.__call__(self, *args, **kwargs)
-    except REFUSALS as fault:
-        told = None if isinstance(fault, torch.OutOfMemoryError) else _told(self, args, kwargs)
+    except (*REFUSALS, ValueError) as fault:
+        if isinstance(fault, torch.OutOfMemoryError) or isinstance(fault, ValueError) and OF_STATISTICS not in str(fault):
+            raise
+        told = _told(self, args, kwargs)
+        if told is None:
+            from archdsl.lower.misfits import misfit
+
+            told = misfit(type(self).definition.source, ((v, x) for _, v, x in _given(self, args, kwargs)), self.training)
         if told is None:
             raise
         raise ValueError(told) from fault
@@ -39,21 +47,22 @@ def call(self: ArchModule, *args: Any, **kwargs: Any) -> Any:
 
 def _told(model: ArchModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """The first input whose element type is another; None where there is none, and the fault is of another kind."""
-    for name, kind, x in _given(model, args, kwargs):
+    for name, v, x in _given(model, args, kwargs):
+        kind = v.type.dtype
         taken, told = _taken(model, kind, x.device.type)
         if x.dtype not in taken:
             return f"the input `{name}` holds {told}: this one holds {x.dtype}"
     return None
 
 
-def _given(model: ArchModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, str, torch.Tensor]]:
-    """Name, declared type and tensor of the inputs; the state and the draws have checks of their own."""
+def _given(model: ArchModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[str, Value, torch.Tensor]]:
+    """Name, declaration and tensor of the inputs; the state and the draws have checks of their own."""
     definition = type(model).definition
     inputs = definition.source.inputs
     inputs = inputs[:len(inputs) - len(definition.state)]
     for v, x in [*zip(inputs, args), *((v, kwargs.get(v.node.attrs["name"])) for v in inputs[len(args):])]:
         if isinstance(x, torch.Tensor):
-            yield v.node.attrs["name"], v.type.dtype, x
+            yield v.node.attrs["name"], v, x
 
 
 def _taken(model: ArchModule, kind: str, device: str) -> tuple[tuple[torch.dtype, ...], str]:

@@ -134,3 +134,33 @@ def test_element_types_that_fit_are_let_through():
     double = pickle.loads(pickle.dumps(model)).double()
     with pytest.raises(ValueError, match=r"holds torch.float64, as the weights do: this one holds torch.float32"):
         double(**typed())
+
+
+DOWN = """use std.vision { Conv }
+use std.norm { BatchNorm }
+block Down(c: int)(x: [B, i, H, W]) -> [B, c, _, _] { return x |> Conv(c, 3, stride = 2) as conv |> BatchNorm() as norm }
+model M()(x: [B, 3, H, W]) -> y: [B, 8, _, _] {
+  stages: for i in range(3) { x = Down(8)(x) as down }
+  return max_pool(x, 2, stride = 1)
+}"""
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["hierarchy", "flat"])
+@pytest.mark.parametrize(("shape", "op", "told"), [
+    ((1, 3, 6, 9), "conv", "a kernel of 3 does not fit on an axis of 2"),
+    ((2, 3, 15, 23), "max_pool", "a kernel of 2 does not fit on an axis of 1"),
+    ((1, 3, 15, 15), "batch_norm", "in training it needs more than one number of each channel"),
+])
+def test_inputs_too_small_for_an_op_are_told(shape, op, told, flat):
+    """Which op, why, and where in the text of the user; what fits goes through."""
+    model = archdsl.loads(DOWN, "net.arch").build(flat=flat)
+    assert model(torch.rand(2, 3, 23, 23)).shape == (2, 8, 1, 1)
+    with pytest.raises(ValueError, match=rf"^`{op}` does not fit these inputs: .*{told}.* \(net\.arch:[36]\b") as caught:
+        model(torch.rand(shape))
+    assert isinstance(caught.value.__cause__, (RuntimeError, ValueError))  # what torch said
+
+
+def test_a_block_alone_in_the_batch_is_evaluated():
+    model = archdsl.loads(DOWN).build().eval()
+    with pytest.raises(ValueError, match=r"^`max_pool`"):
+        model(torch.rand(1, 3, 15, 15))  # no word of statistics
