@@ -100,7 +100,7 @@ def main() -> None:
                 rows.measure(table, shown, partial(ours, *given, count, copy, args.device, **settings))
             if pair.names == "hf" and args.peers != "no":
                 rows.measure(table, f"{name}, transformers", partial(theirs, *given, min(new, FEW), copy, args.device, False))
-                if args.peers == "yes" and pair.attends is not None:
+                if args.peers == "yes" and pair.attends is not None and batch > 1:
                     rows.measure(table, f"{name}, transformers, compiled static cache",
                                  partial(theirs, *given, min(new, 160), copy, args.device, True))
 

@@ -11,14 +11,21 @@ import torch
 from archdsl.decoding.ops import window_of, write
 from archdsl.ops import attention, caches
 from archdsl.ops.masks import CAUSAL
+from archdsl.ops.rules import rank, size
 
 
 def attention_extend_in_place(q: Any, k: Any, v: Any, keys: Any, values: Any, position: Any, start: Any = None, bias: Any = None, sink: Any = None,
                               *, mask: Any = CAUSAL, scale: Any = None, cap: Any = None, rolling: bool = False) -> tuple[Any, Any, Any]:
     """As the op. A cache that rolls is the last positions alone, and is made anew."""
-    if rolling:
-        return caches.attention_extend.body(q, k, v, keys, values, position, start, bias, sink, mask=mask, scale=scale, cap=cap, rolling=True)
     window = window_of(mask)
+    if rolling and (bias is not None or window is None or rank(q) != 4):
+        return caches.attention_extend.body(q, k, v, keys, values, position, start, bias, sink, mask=mask, scale=scale, cap=cap, rolling=True)
+    if rolling:  # the new position lies behind those that are kept, and the window reaches all of them
+        every, each, room = torch.cat([keys, k.to(keys.dtype)], -2), torch.cat([values, v.to(values.dtype)], -2), size(keys, -2)
+        first = torch.clamp(room - position if start is None else torch.maximum(start, torch.zeros_like(start)) - position + room, min=0)
+        y = torch.ops.archdsl.decode_attention.default(q, k, v, every, each, torch.zeros_like(position) + room, first.expand(size(q, 0)), sink, scale,
+                                                       cap, 0)
+        return y, every[..., 1:, :], each[..., 1:, :]
     if bias is None and window is not None:
         return torch.ops.archdsl.decode_attention.default(q, k, v, keys, values, position, start, sink, scale, cap, window), keys, values
     keys, values = write(keys, k, position), write(values, v, position)

@@ -144,7 +144,8 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor
     group, W, E = heads // groups, max(16, triton.next_power_of_2(width)), max(16, triton.next_power_of_2(out_width))
     wide = (W + E) * q.element_size() > KILOBYTE
     _attend_stretch[(B, groups, splits)](
-        q, k, v, keys, values, position, start, partial, sums, scale, cap or 0.0, splits, group, width, out_width,
+        q, k, v, keys, values, position, None if start is None else start.contiguous(), partial, sums, scale, cap or 0.0, splits, group, width,
+        out_width,
         q.stride(0), q.stride(1), q.stride(3), k.stride(0), k.stride(1), k.stride(3), v.stride(0), v.stride(1), v.stride(3),
         keys.stride(0), keys.stride(1), keys.stride(2), values.stride(0), values.stride(1), values.stride(2),
         HEADS=heads, STARTS=start is not None, CAPPED=cap is not None, WINDOW=window, H=max(16, triton.next_power_of_2(group)),

@@ -56,6 +56,14 @@ def test_tokens(name: str, batch: int):
     assert torch.equal(archdsl.generate(made, prompts(batch), 9, recorded=True), expected)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt_oss", "gemma2"])
+def test_rows_that_begin_later(name: str):
+    """Windows too look at nothing before a row's own beginning, behind more positions than they keep."""
+    made, rows = model(name), [[3, 1, 4, 1, 5, 9, 2], [6], [5, 3, 5, 8]]
+    expected = archdsl.generate(made, rows, 14, recorded=False)
+    assert [r.tolist() for r in archdsl.generate(made, rows, 14, recorded=True)] == [r.tolist() for r in expected]
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt_oss", "gla", "jamba", "deepseek_v2"])
 def test_logits_and_state(name: str):
     """The step in place gives the logits and leaves the state of the functional one, position by position."""

@@ -36,7 +36,7 @@ def operands(shape: Shape, dtype: torch.dtype, position: int, seed: int = 0) -> 
 def held(shape: Shape, dtype: torch.dtype, position: int, start: bool, sinks: bool, cap: float | None, window: int) -> None:
     q, k, v, keys, values, at = operands(shape, dtype, position)
     B, h = shape[:2]
-    first = torch.arange(B, device=DEVICE) % (position + 1) if start else None
+    first = torch.arange(B, device=DEVICE).repeat_interleave(2)[::2] % (position + 1) if start else None  # not contiguous
     sink = torch.randn(h, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype) if sinks else None
     wide = [x.double() for x in (q, k, v, keys.nan_to_num(), values.nan_to_num())]
     for cache, new in zip(wide[3:], wide[1:3]):
