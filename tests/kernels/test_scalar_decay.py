@@ -10,7 +10,11 @@ import torch
 import archdsl
 from archdsl.graph import TensorType
 from archdsl.kernels.bindings import bindings, choose
+from archdsl.kernels.target import Target
+from archdsl.lower.plan import plan
+from archdsl.lower.trace import trace
 from archdsl.ops.registry import OPS, load
+from archdsl.streaming import in_form, source
 from tests.kernels.held import DEVICE, alike, close, gpu, interpreted, poisoned, strided
 
 load()
@@ -224,6 +228,18 @@ def test_heads_of_a_group_in_parts(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(Heads, "_parts", lambda self: 2)
     held(CASES["groups"], torch.float32, 2e-5, False, monkeypatch)
+
+
+@pytest.mark.parametrize(("form", "device", "calls"), [("parallel", "cuda", True), ("step", "cuda", True), ("step", "cpu", False)])
+def test_what_a_model_is_lowered_to(form: str, device: str, calls: bool):
+    """For a card a step calls the torch op, which has a kernel for one position; elsewhere it is written out."""
+    made = archdsl.loads(MODEL).elaborate()
+    streamed = in_form(source(made), form)
+    graph, held = (made.graph, {}) if streamed is None else \
+        (streamed.graph, {"state": streamed.addresses, "moves": (streamed.step, streamed.longest)})
+    root = plan(graph, dtype="bfloat16", target=Target(device), **held)
+    names = {str(n.target) for d in (root, *root.children.values()) for n in trace(d).graph.nodes}
+    assert any("archdsl.ssd" in n for n in names) is calls
 
 
 # ---------------------------------------------------------------- on a card
