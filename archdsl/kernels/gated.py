@@ -9,14 +9,16 @@ from archdsl.kernels.bindings import Types, fixed, kernel
 
 DTYPES = ("bf16", "f32")
 TAPS, NUMBERS, SEQUENCES = 32, 256, 65535
-"""The most taps of a convolution, numbers of a channel's state, and sequences: the last axis of a launch takes no more."""
+"""The most taps of a convolution, numbers of a channel's state, and sequences or chunks: a launch's second and third axes take no more."""
 
 
 def _many(types: Types, name: str) -> str | None:
-    """More sequences, heads counted, than a launch has room for."""
+    """More sequences, heads counted, or positions than a launch has room for."""
     first = types[name]
-    sizes = () if first is None else first.shape[:-2]
-    count = prod(n for n in sizes if isinstance(n, int))
+    assert first is not None
+    count, positions = prod(n for n in first.shape[:-2] if isinstance(n, int)), fixed(first.shape[-2])
+    if positions is not None and positions > SEQUENCES * 16:
+        return f"there are {positions} positions, and {SEQUENCES * 16} are the most"
     return f"there are {count} sequences, and {SEQUENCES} are the most" if count > SEQUENCES else None
 
 

@@ -75,7 +75,8 @@ forms = pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("lead", "T", "K", "V", "least"), [((2,), 1, 5, 3, -4.0), ((1, 2), 65, 20, 17, -0.3), ((1, 1), 70, 16, 60, -1e3)])
 def test_float32(form, lead, T, K, V, least, monkeypatch):
     poisoned(monkeypatch)
-    held(form, *call(form, lead, T, K, V, least, torch.float32), TOLERANCE[torch.float32])
+    few = form == "dplr" and least == -1e3  # one chunk: its kernels are four times the others' in the interpreter
+    held(form, *call(form, lead, 20 if few else T, K, V, least, torch.float32), TOLERANCE[torch.float32])
 
 
 @interpreted
