@@ -62,16 +62,17 @@ def leave_weights(flat: Flat, values: list[Value]) -> dict[str, Value]:
     wanted = {v: [u for u in flat.users(v) if stage[id(u)] == DATA or u.op == "update"] for v in dict.fromkeys(values)}
     wanted = {v: users for v, users in wanted.items() if users or flat.given(v)}
     still = _read_directly(flat, stage, set(wanted))
-    names = _Names(flat, still, stage)
+    names = _Names(flat, still, stage, {v: leaves(v) for v in wanted})
     made: dict[str, Value] = {}
     homes = {v: common([flat.scope(u) for u in users] if not flat.given(v) else [flat.root]) for v, users in wanted.items()}
     for value in sorted(wanted, key=lambda v: not names.own(v, homes[v])):  # first those that stay where they are
         users, scope = wanted[value], homes[value]
         address = names.choose(value, scope, users)
-        flat.own(address, _param(flat, address, value), scope.path)
+        flat.own(address, _param(flat, address, value, names.read[value]), scope.path)
         made[address] = value
         fresh = flat.weight(address, scope, value.node.span)
-        inside = [n for n in flat.users(value) if id(n) not in {id(u) for u in users}]
+        outside = {id(u) for u in users}
+        inside = [n for n in flat.users(value) if id(n) not in outside]
         flat.replace(value, fresh, keep=inside)
     return made
 
@@ -90,10 +91,10 @@ def common(scopes: list[Scope]) -> Scope:
 
 
 class _Names:
-    """Addresses for new weights."""
+    """Addresses for new weights. `read`: those that each expression reads, which stay the same while weights take the places of others."""
 
-    def __init__(self, flat: Flat, still: set[str], stage: dict[int, int]):
-        self.flat = flat
+    def __init__(self, flat: Flat, still: set[str], stage: dict[int, int], read: dict[Value, list[str]]):
+        self.flat, self.read = flat, read
         self.taken: set[str] = set()
         self.above: set[str] = set()  # what is taken
         for a in (*still, *(a for a in flat.params if a not in flat.was_read)):
@@ -105,12 +106,12 @@ class _Names:
     def own(self, value: Value, scope: Scope) -> list[str]:
         """The weights of a scope that an expression could stand for, those of its shape first, then those with as many axes."""
         params = self.flat.params
-        found = [a for a in leaves(value) if self.flat.owner[a] == scope.path and len(params[a].type.shape) == len(value.type.shape)]
+        found = [a for a in self.read[value] if self.flat.owner[a] == scope.path and len(params[a].type.shape) == len(value.type.shape)]
         return sorted(found, key=lambda a: params[a].type.shape != value.type.shape)
 
     def choose(self, value: Value, scope: Scope, users: list[Node]) -> str:
         params, owner = self.flat.params, self.flat.owner
-        others = [a for a in leaves(value) if scope.owns(a) and owner[a] not in self.busy and params[a].type.shape == value.type.shape]
+        others = [a for a in self.read[value] if scope.owns(a) and owner[a] not in self.busy and params[a].type.shape == value.type.shape]
         for address in (*self.own(value, scope), *others):
             if self._free(address):
                 return self._take(address)
@@ -152,9 +153,9 @@ def _hint(users: list[Node], value: Value) -> str:
     return f"{base}_baked" if base == name or base == value.node.op else base
 
 
-def _param(flat: Flat, address: str, value: Value) -> Param:
-    """The declaration of a weight that holds an expression. Drawn anew, it has the initial values of the weight that it stands for."""
-    read = [flat.params[a] for a in leaves(value)]
+def _param(flat: Flat, address: str, value: Value, addresses: list[str]) -> Param:
+    """The declaration of a weight that holds an expression of those. Drawn anew, it has the initial values of the weight that it stands for."""
+    read = [flat.params[a] for a in addresses]
     old = flat.params.get(address)
     like = [p for p in ([old] if old is not None else []) + read if len(p.type.shape) == len(value.type.shape) and _plain(p.init)]
     kind = "param" if any(p.kind == "param" for p in read) else "frozen"
