@@ -71,7 +71,7 @@ def compared(name: str, tiny: bool, device: str, mesh: Any) -> dict[str, Any]:
     tokens = torch.randint(0, knobs["vocab"] if not tiny else small["vocab"], shape, generator=generator).to(device)
     expected = losses(build(), tokens)
     split = archdsl.tensor_parallel(build(), mesh)
-    held = sum(p.to_local().numel() for p in split.parameters()) / sum(p.numel() for p in split.parameters())
+    held = sum(p.to_local().numel() for p in split.parameters()) / sum(p.numel() for p in split.parameters())  # pyright: ignore[reportAttributeAccessIssue]
     parallel = losses(split, tokens)
     del split
     data = build()

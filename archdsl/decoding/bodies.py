@@ -1,4 +1,4 @@
-"""Bodies of attention that goes on from a cache, where more is known of the cache than the op knows.
+"""Bodies of ops in decoding, where more is known than the op knows: what the cache holds, and that nothing waits for the device.
 
 `in_place`: one position, written into the caches that are given, which are the new state. `fresh`: several positions and caches that hold none: they
 attend to themselves alone."""
@@ -41,6 +41,11 @@ def latent_attention_extend_in_place(q: Any, k: Any, keys: Any, position: Any, s
                                                    width=width)
     keys = write(keys, k, position)
     return caches.attend_kept(q, keys, keys[..., :width], position, start, bias, sink, mask=mask, scale=scale, cap=cap), keys
+
+
+def grouped_linear_in_place(x: Any, index: Any, weight: Any, bias: Any = None) -> Any:
+    """As the op, without asking the device how many rows chose a map."""
+    return torch.ops.archdsl.decode_experts.default(x, index, weight, bias)
 
 
 def attention_extend_fresh(q: Any, k: Any, v: Any, keys: Any, values: Any, position: Any, start: Any = None, bias: Any = None, sink: Any = None, *,

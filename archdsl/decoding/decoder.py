@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from archdsl.lower.module import ArchModule
 
 COMPILE: dict[str, Any] = {"fullgraph": True, "dynamic": False}
-FEW = 4
-"""The most rows for which reading the weights is all that linear maps cost."""
+FEW = 2
+"""The most rows of which linear maps are joined: with more, products of matrices read the weights faster."""
 EVERY = 8
 """After how many tokens it is looked whether all rows have ended."""
 

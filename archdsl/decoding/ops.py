@@ -14,6 +14,7 @@ from torch import Tensor
 
 from archdsl.graph import Mask
 from archdsl.ops.caches import attend_kept
+from archdsl.ops.experts import dense
 from archdsl.ops.masks import CAUSAL, simplified
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -121,6 +122,21 @@ def decode_gated(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], 
 @decode_gated.register_fake
 def _(x: Tensor, weights: list[Tensor], *rest: Any) -> Tensor:
     return x.new_empty(*x.shape[:-1], weights[0].shape[0])
+
+
+@torch.library.custom_op("archdsl::decode_experts", mutates_args=())
+def decode_experts(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`grouped_linear` whose work does not depend on values: the chosen maps gathered where that moves less than all of them, else all maps."""
+    if 3 * index.numel() >= weight.shape[0]:  # gathered maps are read, written and read again
+        return dense(x, index, weight, bias).contiguous()
+    at = index.clamp(min=0)
+    y = torch.einsum("...i,...oi->...o", x.expand(*index.shape, x.shape[-1]), weight[at])
+    return torch.where((index >= 0)[..., None], y if bias is None else y + bias[at], 0)
+
+
+@decode_experts.register_fake
+def _(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*index.shape, weight.shape[1])
 
 
 def _normed(x: Tensor, norm: Tensor | None, eps: float) -> Tensor:

@@ -16,6 +16,8 @@ import triton.language as tl
 
 ROWS = 4
 """The most rows of x."""
+MANY = 6
+"""Steps along a row beyond which the loads of a program wait for each other."""
 MOST = 3
 """The most weights of one launch."""
 ACTIVATIONS = ("identity", "silu", "gelu", "gelu_tanh", "relu")
@@ -124,7 +126,8 @@ def _gated(x_at, norm_at, w0_at, w1_at, b0_at, b1_at, y_at, n0, w0_n, w1_n, K, e
 
 def shape_of(K: int, rows: int) -> dict[str, Any]:
     """Rows of a weight in a program, channels at a time, how many times, warps: loads of 16 bytes a thread, as many as fit the registers at once."""
-    C = min((2048, 1024, 512, 256, 128), key=lambda c: (triton.cdiv(K, c) * c, -c))  # the least beyond the end of a row
+    # A few steps, the least beyond the end of a row.
+    C = min((2048, 1024, 512, 256, 128), key=lambda c: (max(triton.cdiv(K, c) - MANY, 0), triton.cdiv(K, c) * c, -c))
     N = max(1, min(4, 8192 // (rows * C)))
     overlap = {"WAIT": True, "launch_pdl": True} if OVERLAP else {"WAIT": False}
     return {"N": N, "C": C, "STEPS": triton.cdiv(K, C), "num_warps": 8 if N * C >= 4096 else 4, **overlap}

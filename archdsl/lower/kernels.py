@@ -17,10 +17,12 @@ def body_for(node: Node, op: Op, target: Target, dtype: str) -> Callable[..., An
     """The body that computes a node of the graph. A recurrence calls its torch op, which chooses when it is called; it is told what is asked for,
     and that a step of one position is to call it too where a kernel has one. Any other op becomes a torch op where a kernel takes it. `dtype`: of the
     build, as the language names it. Raises ArchError A0519 for a kernel that is asked for and cannot be used."""
-    if target.caches and op.name in ("attention_extend", "latent_attention_extend"):
+    if target.caches:
         from archdsl.decoding import bodies
 
-        return getattr(bodies, f"{op.name}_{target.caches}")
+        own = getattr(bodies, f"{op.name}_{target.caches}", None)
+        if own is not None:
+            return own
     name = op.form_of or op.name
     if target.plain or not bindings(name):
         return op.body

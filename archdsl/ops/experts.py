@@ -112,7 +112,7 @@ def _backward(grad: Any, x: Any, index: Any, weight: Any, biased: bool) -> list[
     return [dx.view(x.shape), dweight, dbias]
 
 
-def _dense(x: Any, index: Any, weight: Any, bias: Any = None) -> Any:
+def dense(x: Any, index: Any, weight: Any, bias: Any = None) -> Any:
     """All maps of all rows, then the chosen one: for exported programs, whose sizes may not depend on values."""
     y = torch.einsum("...i,noi->...no", x, weight)
     y = y if bias is None else y + bias
@@ -144,7 +144,7 @@ def _registered() -> Any:
         return dx, None, dweight, dbias if bias is not None else None
 
     forward.register_autograd(pull, setup_context=setup)
-    register_decomposition(t.ops.archdsl.grouped_linear.default)(_dense)
+    register_decomposition(t.ops.archdsl.grouped_linear.default)(dense)
     return t.ops.archdsl.grouped_linear
 
 

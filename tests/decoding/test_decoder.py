@@ -182,6 +182,19 @@ def test_decoders_are_kept_and_follow_the_weights():
     assert len(made.__dict__["_decoders"]) == kept.KEPT
 
 
+@pytest.mark.parametrize("maps", [4, 40])
+def test_experts(maps: int):
+    """All maps, or those that are chosen, as the op: none chosen, biases, x that stretches."""
+    from archdsl.decoding.ops import decode_experts
+    from archdsl.ops.experts import grouped_linear
+
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(shape, generator=generator, dtype=F64) for shape in ((3, 1, 5), (maps, 7, 5), (maps, 7)))
+    index = torch.tensor([[0, -1], [2, 3], [3, 3]])
+    for b in (None, bias):
+        assert torch.allclose(decode_experts(x, index, weight, b), grouped_linear.body(x, index, weight, b), rtol=1e-12, atol=1e-14)
+
+
 def test_what_is_made_of_weights():
     """Rates of decay, once a call: as the weights are then."""
     made = model("mamba2")
