@@ -35,6 +35,7 @@ PARTS = {
     "study": "Studies on disk",
     "strategies": "Strategies of search",
     "latency": "Latency by a table of blocks",
+    "tabulated": "A tabulated benchmark",
     "supernet": "Supernets",
     "sequence": "Sequence mixers",
     "parity": "Against timm and transformers",

@@ -1,6 +1,6 @@
 """Trains every candidate of space.arch on two tasks with three seeds, and keeps what came of it: table.json.gz beside this file.
 
-usage: python benchmarks/nas_bench/run.py [--part 0/8] [--device cuda] [--steps 1000] [--seeds 3] [--only N] [--together 8] [-o build/nas_bench]
+usage: python benchmarks/nas_bench/run.py [--part 0/8] [--device cuda] [--steps 300] [--seeds 3] [--only N] [--together 8] [-o build/nas_bench]
        python benchmarks/nas_bench/run.py --merge [-o build/nas_bench] [--table FILE]
 
 384 candidates x 2 tasks x 3 seeds are 2,304 trainings. `--part I/N` does every N-th group of `--together` of them, which train side by side
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", type=int, help="so many candidates, spread over the space")
     parser.add_argument("--together", type=int, default=8, help="how many models train side by side")

@@ -1,0 +1,158 @@
+"""Search and proxies on our own tabulated benchmark (benchmarks/nas_bench): what a strategy would have found, without training anything.
+
+    python benchmarks/tabulated.py [--seeds 21] [--candidates 96] [--table FILE] [--markdown FILE]
+"""
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scipy.stats import kendalltau
+
+from archdsl.search.evaluators.proxy import Proxies
+from archdsl.search.model import Objective, Trial
+from archdsl.search.proxies.registry import PROXIES
+from archdsl.search.registry import STRATEGIES
+from archdsl.search.space import SearchSpace
+from benchmarks.nas_bench.run import TASKS
+from benchmarks.nas_bench.table import TABLE, Table, load, numbers, space
+from benchmarks.tables import Table as Shown
+from benchmarks.tables import show
+
+OWN = ("random", "evolution(population = 16, sample = 4, batch = 4)", "local(starts = 8, batch = 4)", "tpe(first = 12)",
+       "predictor(round = 4, first = 12, batch = 4)")
+BINS = 4
+
+
+def losses(table: Table, task: str) -> dict[int, float]:
+    """The mean test loss of each candidate in the table."""
+    return {n: table.query(n, task)["loss"] for n, _ in table.candidates()}
+
+
+# ---------------------------------------------------------------- strategies
+def evaluations(text: str, loss: Mapping[int, float], seed: int) -> int:
+    """How many evaluations until the first of the best 1%; a candidate asked for again counts once."""
+    wanted = set(sorted(loss, key=loss.__getitem__)[:max(1, round(len(loss) / 100))])
+    rule, options = STRATEGIES.parse(text)
+    strategy = rule.body(**options)
+    strategy.setup(space(), (Objective("loss"),), seed, len(loss))
+    seen: set[int] = set()
+    asked = 0
+    while asked < 20 * len(loss):
+        trials = []
+        for p in strategy.propose(min(strategy.batch, 4)):
+            number = numbers()[p.candidate.key]
+            seen.add(number)
+            if number in wanted:
+                return len(seen)
+            trials.append(Trial(asked + len(trials), p.candidate, values={"loss": loss[number]}, status="done"))
+        if not trials:
+            break
+        asked += len(trials)
+        strategy.feedback(trials)
+    return len(loss)
+
+
+def strategies(table: Table, seeds: int) -> Shown:
+    rows = []
+    for task in table.tasks:
+        loss, first = losses(table, task), 0.0
+        for text in OWN:
+            found = sorted(evaluations(text, loss, seed) for seed in range(seeds))
+            middle = statistics.median(found)
+            first = first or middle
+            quarters = statistics.quantiles(found, n=4)
+            rows.append((task, text, f"{middle:.0f}", f"{quarters[0]:.0f} – {quarters[2]:.0f}", f"{first / middle:.1f} ×"))
+    note = (f"Evaluations until one of the best 1% of {len(table)} candidates by the mean loss of {len({s for *_, s in table.rows})} seeds; "
+            f"{seeds} searches.")
+    return Shown("Reaching the best 1%", note, ("task", "strategy", "median", "quartiles", "fewer than random"), rows)
+
+
+# ---------------------------------------------------------------- proxies
+def measured(task: str, chosen: Sequence[int]) -> dict[str, list[float]]:
+    """Each proxy that says something about the space, and the number of parameters, of the chosen candidates. Of proxies, more is better."""
+    made = space().model(space().at(0))
+    known = {name: rule for name, rule in PROXIES.own().items() if rule.unfit(made) is None}
+    evaluate = Proxies(",".join(known), task=TASKS[task][0])
+    evaluate.setup(cast(SearchSpace, Sized(TASKS[task][1])), ())
+    found: dict[str, list[float]] = {}
+    for number in chosen:
+        values = evaluate(space().at(number), seed=0, fidelity=1.0)
+        for name, value in values.items():
+            found.setdefault(name, []).append(-value if name in known and known[name].sought == "min" else value)
+    return found
+
+
+class Sized:
+    """The space with the vocabulary of a task."""
+
+    def __init__(self, vocab: int):
+        self.vocab, self.variant = vocab, None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(space(), name)
+
+    def model(self, candidate: Any) -> Any:
+        return space().spec.elaborate(knobs={**candidate, "vocab": self.vocab})
+
+    @property
+    def spec(self) -> Any:
+        return self
+
+    def build(self, variant: Any, seed: int, device: str, dtype: Any, *, form: str, knobs: dict[str, Any]) -> Any:
+        return space().spec.build(variant, seed, device, dtype, form=form, knobs={**knobs, "vocab": self.vocab})
+
+
+def tau(a: Sequence[float], b: Sequence[float]) -> float:
+    found = float(kendalltau(a, b).statistic)
+    return 0.0 if math.isnan(found) else found
+
+
+def within_bins(values: Sequence[float], target: Sequence[float], params: Sequence[float]) -> float:
+    """The mean of tau within bins of equal numbers of candidates of about one size."""
+    order = sorted(range(len(params)), key=params.__getitem__)
+    step = math.ceil(len(order) / BINS)
+    bins = [order[i:i + step] for i in range(0, len(order), step)]
+    return statistics.fmean(tau([values[i] for i in b], [target[i] for i in b]) for b in bins)
+
+
+def proxies(table: Table, count: int) -> Shown:
+    every = [n for n, _ in table.candidates()]
+    chosen = [every[i * len(every) // count] for i in range(min(count, len(every)))]
+    columns: dict[str, list[str]] = {}
+    for task in table.tasks:
+        loss = losses(table, task)
+        target, found = [-loss[n] for n in chosen], measured(task, chosen)
+        ranks = {name: {v: r for r, v in enumerate(sorted(set(values)))} for name, values in found.items()}
+        best = sorted((n for n in found if n != "params"), key=lambda n: -tau(found[n], target))[:3]
+        found["the best three by their ranks"] = [sum(ranks[n][found[n][i]] for n in best) for i in range(len(chosen))]
+        for name, values in found.items():
+            columns.setdefault(name, []).extend((f"{tau(values, target):.2f}", f"{within_bins(values, target, found['params']):.2f}"))
+    note = (f"Kendall's tau with the mean loss, of {len(chosen)} candidates spread over the table, batches of 16 of the task; bins: within {BINS} "
+            "bins of about one number of parameters. The best three are chosen on the same candidates, which flatters them.")
+    return Shown("Before training", note, ("proxy", *(f"{t}{b}" for t in table.tasks for b in ("", ", bins"))),
+                 [(name, *cells) for name, cells in columns.items()])
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("--seeds", type=int, default=21)
+    ask.add_argument("--candidates", type=int, default=96)
+    ask.add_argument("--table", type=Path, default=TABLE)
+    ask.add_argument("--markdown")
+    args = ask.parse_args()
+    table = load(args.table)
+    show([strategies(table, args.seeds), proxies(table, args.candidates)])
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main()
