@@ -84,7 +84,7 @@ def _pointwise(a: Arguments, results: tuple[Placed, ...], training: bool) -> lis
 
 for _name in ("add sub mul div pow mod floordiv neg maximum minimum exp log log1p sqrt rsqrt reciprocal square abs sign floor round sin cos erf "
               "tanh sigmoid relu gelu silu leaky_relu elu softplus hardswish hardsigmoid softcap eq ne lt le gt ge logical_and logical_or "
-              "logical_not where straight_through crms_norm l2_norm").split():
+              "logical_not where straight_through crms_norm l2_norm swiglu").split():
     RULES[_name] = _pointwise
 
 

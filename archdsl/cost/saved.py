@@ -124,7 +124,15 @@ def _by_heads(first: str, keys: str, *others: str) -> Callable[[Op, dict[str, An
     return rule
 
 
+def _cross_entropy(op: Op, a: dict[str, Any], needs: Collection[str]) -> Kept:
+    """Targets in a row: a copy where they do not lie so."""
+    t = a["targets"]
+    copied = viewed(t.laid, (prod(t.extent),)) is None
+    return tuple(TensorType(t.dtype, t.shape) if k == "targets" and copied else k for k in op.kept(a, needs))
+
+
 _RULES: dict[str, Callable[[Op, dict[str, Any], Collection[str]], Kept]] = {
     "linear": _linear, "matmul": _matmul, "einsum": _einsum, "attention": _attention,
     "attention_weights": _by_heads("q", "k"), "attend": _by_heads("weights", "v"),
+    "cross_entropy": _cross_entropy,
 }

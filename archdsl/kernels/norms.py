@@ -18,8 +18,8 @@ THREADS = 256
 """Of a program, unless a row is longer than they hold."""
 EACH = 16
 """Numbers of each operand in a thread's registers."""
-RESIDENT = 32
-"""Warps of a multiprocessor that the programs of the backward pass fill."""
+RESIDENT, LADEN = 32, 16
+"""Warps of a multiprocessor that the programs of the backward pass fill; where they hold sums of weights, and so fewer fit, LADEN."""
 
 
 @triton.jit
@@ -135,7 +135,7 @@ def gradient(kind: Any, dy: Tensor, later: Tensor | None, x: Tensor, weight: Ten
     more = back if later is None else rows_of(later)
     n, d = flat.shape
     shape = shape_of(d)
-    programs = min(triton.cdiv(n, shape["R"]), processors(x) * max(1, RESIDENT // shape["num_warps"]))
+    programs = min(triton.cdiv(n, shape["R"]), processors(x) * max(1, (RESIDENT if weight is None else LADEN) // shape["num_warps"]))
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     dweight, dbias = (None if t is None else torch.empty(programs, d, dtype=torch.float32, device=x.device) for t in (weight, bias))
     run: Any = _backward

@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from archdsl.diagnostics.model import error
-from archdsl.elaborate.ops import default_of
+from archdsl.elaborate.ops import as_attribute, default_of
 from archdsl.lower.wrapping import WIDTH, wrapped
 from archdsl.ops.recurrent import KERNELS, RECURRENCES, Recurrence
 from archdsl.ops.registry import LENGTH
@@ -185,7 +185,7 @@ def _around(r: Recurrence, body: str) -> str:
     heads = [*(f"{n}=None" if n in later else n for n in r.operands), *(f"{s}=None" for s in r.state)]
     defaults = _defaults(r)
     heads += ["*"] if r.attributes else []
-    heads += [a if defaults[a] is inspect.Parameter.empty else f"{a}={defaults[a]!r}" for a in r.attributes]
+    heads += [a if defaults[a] is inspect.Parameter.empty else f"{a}={as_attribute(defaults[a])!r}" for a in r.attributes]
     lines = [f"def {r.name}({', '.join(heads)}):"]
     results = [f"y_{i + 1}" if r.results > 1 else "y" for i in range(r.results)]
     doc = "from the state of earlier positions, else from zeros: what it gives, then the new state" if r.state else "of all positions at once"

@@ -31,7 +31,8 @@ def _kept(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale
           needs: list[bool], chosen: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The mean loss, in float32 at least; its gradients by x, weight and bias, as far as they are needed (empty otherwise), but for the factor that
     comes before them."""
-    rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+    flat = targets.reshape(-1)
+    rows = x.reshape(flat.shape[0], x.shape[-1])
     to_x, to_weight, to_bias = needs
     wide = _wide(x.dtype)
     total = x.new_zeros((), dtype=wide)

@@ -69,7 +69,7 @@ def linear_cross_entropy_plain(x: Tensor, weight: Tensor, targets: Tensor, bias:
     scores = F.linear(x, weight, bias)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scale
     scores = scores if cap is None else cap * torch.tanh(scores / cap)
-    return F.cross_entropy(scores.reshape(-1, scores.shape[-1]), targets.reshape(-1), ignore_index=ignore)
+    return F.cross_entropy(scores.reshape(targets.numel(), scores.shape[-1]), targets.reshape(-1), ignore_index=ignore)
 
 
 @op("linear_cross_entropy(x: [..., i], weight: [v, i], targets: int[...], bias: [v]? = none, scale: float = 1, cap: float? = none, "

@@ -69,7 +69,7 @@ def test_a_model_built_for_it():
 @gpu
 @pytest.mark.parametrize(("classes", "cap", "scale"), [*CASES, (32000, None, 1.0), (128256, 30.0, 1.0)])
 def test_on_a_card(classes: int, cap: float | None, scale: float):
-    held("cuda", torch.float32, 1e-5, classes, cap, scale)
+    held("cuda", torch.float32, 5e-5, classes, cap, scale)
     held("cuda", torch.bfloat16, 1e-2, classes, cap, scale)
 
 
