@@ -1,6 +1,8 @@
 """Models that end in their loss: the same number and gradients as scores and loss apart, and what stands in the way of one op for both."""
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -64,17 +66,24 @@ def held(spec, *given, classes=11, **build):
     return ended
 
 
+def scores_of(model: Any) -> str:
+    """Why a model with a loss computes all scores, "" where it does not."""
+    loss = loss_of(model)
+    assert loss is not None
+    return loss.scores
+
+
 @pytest.mark.parametrize("head", FUSED)
 def test_linear_map_and_loss_are_one_op(head):
     model = held(net(FUSED[head]))
-    assert "linear_cross_entropy" in model.code and not loss_of(model).scores
+    assert "linear_cross_entropy" in model.code and not scores_of(model)
 
 
 @pytest.mark.parametrize("head", WHOLE)
 def test_why_all_scores_are_computed(head):
     body, why = WHOLE[head]
     model = held(net(body, "logits: [B, T, d]" if head == "input" else "logits: [B, T, vocab]"), classes=6 if head == "input" else 11)
-    assert "linear_cross_entropy" not in model.code and loss_of(model).scores.startswith(why)
+    assert "linear_cross_entropy" not in model.code and scores_of(model).startswith(why)
     assert str(loss_of(model)).startswith(f"cross_entropy: all scores are computed, for {why}")
 
 
@@ -84,20 +93,20 @@ def test_other_results_stay():
     tokens, targets = batch(11)
     torch.testing.assert_close(model(tokens, targets)[1], spec.build(dtype=torch.float64)(tokens)[1])
     read = net("y = Linear(vocab)(h) as head\n  return y, sum(y, axis = -1)", "(logits: [B, T, vocab], sums: [B, T])")
-    assert loss_of(held(read)).scores == "what `linear` gives is read elsewhere as well"
+    assert scores_of(held(read)) == "what `linear` gives is read elsewhere as well"
 
 
 def test_shipped_models_and_forms():
     """A tied and capped head, documents behind each other, blocks that share a head; the other forms of a model with a loss are its own."""
     gemma = archdsl.load("gemma2").build("tiny", loss="cross_entropy")
-    assert not loss_of(gemma).scores and "linear_cross_entropy" in gemma.code
+    assert not scores_of(gemma) and "linear_cross_entropy" in gemma.code
     packed = archdsl.load("llama").build("tiny", form="packed", loss="cross_entropy", dtype=torch.float64)
     plain = archdsl.load("llama").build("tiny", form="packed", dtype=torch.float64)
     tokens, targets = (t[:1] for t in batch(512))
     lengths = torch.tensor([3, 4])
     expected = F.cross_entropy(plain(tokens, lengths)[0], targets[0])
     assert abs(packed(tokens, lengths, targets) - expected) <= 1e-12 and loss_of(packed) is not None
-    scores = sibling(packed, "parallel")
+    scores: Any = sibling(packed, "parallel")
     assert loss_of(scores) is None and scores(tokens).shape == (1, 7, 512) and scores.embed.weight is packed.embed.weight
 
 

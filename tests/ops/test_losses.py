@@ -4,6 +4,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from archdsl.ops import chunked_loss
 from archdsl.ops.registry import OPS, load
@@ -50,11 +52,11 @@ def test_scores_are_never_held_as_a_whole(monkeypatch):
     x, w, targets, b = operands(rows=(512,))
     largest = 0
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+    class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             nonlocal largest
             found = func(*args, **(kwargs or {}))
-            largest = max([largest, *(t.numel() for t in torch.utils._pytree.tree_leaves(found) if isinstance(t, torch.Tensor))])
+            largest = max([largest, *(t.numel() for t in tree_leaves(found) if isinstance(t, torch.Tensor))])
             return found
 
     with Watch():

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ def test_every_candidate_has_a_number():
 
 
 def test_models_trained_side_by_side_are_those_of_fit():
-    task, how = parse("mqar(vocab = 16, length = 12, pairs = 2)"), {"steps": 4, "seed": 1}
+    task = parse("mqar(vocab = 16, length = 12, pairs = 2)")
+    how: dict[str, Any] = {"steps": 4, "seed": 1}
     models = [table.space().spec.build(seed=1, vocab=16, d=32, **{"layers.0.mixer": m}) for m in ("attention", "delta")]
     alone = [table.space().spec.build(seed=1, vocab=16, d=32, **{"layers.0.mixer": m}) for m in ("attention", "delta")]
     rows = together.trained(models, task, batch=2, device="cpu", batches=1, **how)

@@ -55,7 +55,8 @@ def test_prompts_of_different_lengths(name: str):
     """Together they give what each gives alone, by greedy choice and by beams."""
     model = shaken(archdsl.load(name).build("tiny", dtype=torch.float64)).eval()
     prompts = [[5, 9, 30, 2, 17], [41], [8, 8, 1]]
-    for options in ({}, {"beams": 3}):
+    cases: tuple[dict[str, Any], ...] = ({}, {"beams": 3})
+    for options in cases:
         together = archdsl.generate(model, prompts, max_new_tokens=9, **options)
         for prompt, got in zip(prompts, together):
             assert got.tolist() == archdsl.generate(model, [prompt], max_new_tokens=9, **options)[0].tolist()
