@@ -57,7 +57,7 @@ def runs(heads: linear.Heads, kernel: str) -> Callable[[], Any]:
     if kernel == "outputs":
         return lambda: heads.outputs(kept, out)
     if kernel == "values":
-        return lambda: heads.values(heads.v, kept, out)
+        return lambda: heads.values(heads.v, kept, kept, out)
     dq, dk = torch.empty_like(heads.q), torch.empty_like(heads.k)
     return lambda: heads.queries(heads.v, kept, kept, dq, dk)
 

@@ -19,18 +19,20 @@ CHUNK = 64
 
 
 class Tile(NamedTuple):
-    """Numbers of keys and values that one program holds, its warps, and how many loads are under way."""
+    """Numbers of keys and values that one program holds, its warps, how many loads are under way, and the most registers of a thread (None: 255)."""
 
     keys: int
     values: int
     warps: int
     stages: int
+    registers: int | None = None
 
 
 TILES: dict[str, dict[str, Tile]] = {
-    "sm_90": {"states": Tile(64, 64, 4, 3), "outputs": Tile(64, 128, 4, 3), "queries": Tile(64, 64, 8, 3), "values": Tile(64, 64, 4, 3)},
+    "sm_90": {"states": Tile(64, 64, 4, 3), "outputs": Tile(64, 128, 4, 3), "queries": Tile(128, 64, 8, 3, 128), "values": Tile(64, 64, 8, 3, 128)},
 }
-"""Of 16-bit operands, pinned by card: nothing is tried out at run time. A card without an entry has those of the first."""
+"""Of 16-bit operands, pinned by card: nothing is tried out at run time. A card without an entry has those of the first. With 128 registers two
+programs of 8 warps share a multiprocessor."""
 WIDE_TILES = {"states": Tile(32, 32, 4, 2), "outputs": Tile(32, 64, 4, 2), "queries": Tile(32, 32, 8, 2), "values": Tile(32, 32, 4, 2)}
 """Of float32 operands, and of float16 ones, whose memories are float32."""
 WIDE_CHUNK = 32
@@ -71,7 +73,8 @@ class Heads:
         wide = self.v.dtype == torch.float32
         return {"K": self.deep, "V": self.wide, "BT": self.chunk, "BK": min(tile.keys, max(16, _power(self.deep))),
                 "BV": min(tile.values, max(16, _power(self.wide))), "HAS_G": self.g is not None, "HAS_W": self.w is not None, "WIDE": wide,
-                "PRECISION": "tf32x3" if wide else "tf32", "num_warps": tile.warps, "num_stages": tile.stages}
+                "PRECISION": "tf32x3" if wide else "tf32", "num_warps": tile.warps, "num_stages": tile.stages,
+                **({} if tile.registers is None else {"maxnreg": tile.registers})}
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -118,42 +121,37 @@ class Heads:
         dy = dy if dy.stride(-1) == 1 or dy.shape[-1] == 1 else dy.contiguous()
         states, _ = self.memories(self.k, self.v, self.memory, False)
         grads, first = self.memories(self.q, dy, None if later is None else later.contiguous(), True)
-        dg = self.queries(dy, states, grads, dq, dk)
-        dw, dskip = self.values(dy, grads, dv)
+        self.queries(dy, states, grads, dq, dk)
+        dg, dw, dskip = self.values(dy, states, grads, dv)
         return dg, dw, dskip, first
 
-    def queries(self, dy: Any, states: Any, grads: Any, dq: Any, dk: Any) -> Any:
-        """Fills dq and dk from the memories in front of the chunks and the gradients of those behind them; gives the gradient of g."""
+    def queries(self, dy: Any, states: Any, grads: Any, dq: Any, dk: Any) -> None:
+        """Fills dq and dk from the memories in front of the chunks and the gradients of those behind them."""
         from archdsl.kernels.scalar_decay import _keys_back, _queries_back
 
         s, parts = self.settings("queries"), self._parts()
-        blocks = -(-self.deep // s["BK"])
-        wanted = self.g is not None and self.gated
-        dg = self._sums(dy, 2 * blocks) if wanted else None
-        halves = (None, None) if dg is None else dg.split(blocks)
-        grid = (self.batch * self.q.shape[1] * parts, self.chunks, blocks)
-        given = self.q, self.k, self.v, dy, self.g, self.w
-        strides = *_strides(self.q, 3), *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates
-        for x, half, run, memories in zip((dq, dk), halves, (_queries_back, _keys_back), ((states,), (states, grads))):
+        grid = (self.batch * self.q.shape[1] * parts, self.chunks, -(-self.deep // s["BK"]))
+        for x, other, run, memories in ((dq, self.k, _queries_back, states), (dk, self.q, _keys_back, grads)):
             into = x[None] if parts == 1 else x.new_empty(parts, *x.shape, dtype=torch.float32)
-            run[grid](*given, *memories, into, half, self.scale, *self.sizes, parts, *strides, *_strides(into, 4), *_strides(half, 4),
-                      WANTED=wanted, **s)
+            run[grid](other, self.v, dy, self.g, self.w, memories, into, self.scale, *self.sizes, parts, *_strides(other, 3), *_strides(self.v, 3),
+                      *_strides(dy, 3), *self.gates, *_strides(into, 4), **s)
             if parts > 1:
                 x.copy_(into.sum(0))
-        return None if dg is None else dg.sum(0)
 
-    def values(self, dy: Any, grads: Any, dv: Any) -> tuple[Any, Any]:
-        """Fills dv; gives the gradients of w and of skip, None where there is none."""
+    def values(self, dy: Any, states: Any, grads: Any, dv: Any) -> tuple[Any, Any, Any]:
+        """Fills dv; gives the gradients of g, of w and of skip, None where there is none."""
         from archdsl.kernels.scalar_decay import _values_back
 
         s = self.settings("values")
         blocks = -(-self.wide // s["BV"])
-        dw, dskip = (None if x is None else self._sums(dy, blocks) for x in (self.w, self.skip))
+        wanted = self.g is not None and self.gated
+        made = [self._sums(dy, blocks) if some else None for some in (wanted, self.w is not None, self.skip is not None)]
         _values_back[(self.batch * self.heads, self.chunks, blocks)](
-            self.q, self.k, self.v, dy, self.g, self.w, self.skip, grads, dv, dw, dskip, self.scale, *self.sizes, *_strides(self.q, 3),
+            self.q, self.k, self.v, dy, self.g, self.w, self.skip, states, grads, dv, *made, self.scale, *self.sizes, *_strides(self.q, 3),
             *_strides(self.k, 3), *_strides(self.v, 3), *_strides(dy, 3), *self.gates, *_strides(dv, 3),
-            *_strides(dw if dw is not None else dskip, 4), HAS_SKIP=self.skip is not None, **s)
-        return None if dw is None else _summed(dw), None if dskip is None else _summed(dskip)
+            *_strides(next((x for x in made if x is not None), None), 4), HAS_SKIP=self.skip is not None, WANTED=wanted, **s)
+        dg, dw, dskip = (None if x is None else _summed(x) for x in made)
+        return dg, dw, dskip
 
     def _sums(self, like: Any, blocks: int) -> Any:
         """Room for a number of each position, from each of some blocks."""
@@ -162,7 +160,7 @@ class Heads:
     def _parts(self) -> int:
         """Into how many parts the heads of a group are cut, so that there are programs for a whole card."""
         programs, parts = self.batch * self.q.shape[1] * self.chunks, 1
-        while programs * parts < 256 and parts < self.each and self.each % (2 * parts) == 0:
+        while programs * parts < 1024 and parts < self.each and self.each % (2 * parts) == 0:
             parts *= 2
         return parts
 

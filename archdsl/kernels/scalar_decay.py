@@ -111,35 +111,22 @@ def _outputs(Q, KEY, VAL, G, W, SKIP, S, OUT, scale, T, H, R, NT, sqb, sqh, sqt,
 
 
 @triton.jit
-def _queries_back(Q, KEY, VAL, DY, G, W, S, DQ, DG, scale, T, H, R, NT, PARTS, sqb, sqh, sqt, skb, skh, skt, svb, svh, svt, syb, syh, syt,
-                  sgb, sgh, sgt, swb, swh, swt, sop, sob, soh, sot, sdp, sdb, sdh, sdt,
-                  K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr, HAS_W: tl.constexpr,
-                  WANTED: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradients of BK numbers of the queries of one chunk, summed over the heads of one part of a group; those of the decays (WANTED), as they
-    change what is read inside the chunk, the sums over BK of the numbers each. S: memories in front of the chunks."""
+def _queries_back(KEY, VAL, DY, G, W, S, DQ, scale, T, H, R, NT, PARTS, skb, skh, skt, svb, svh, svt, syb, syh, syt, sgb, sgh, sgt, swb, swh, swt,
+                  sop, sob, soh, sot, K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr,
+                  HAS_W: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
+    """The gradients of BK numbers of the queries of one chunk, summed over the heads of one part of a group. S: memories in front of the chunks."""
     group, chunk, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BT)
     part, group = group % PARTS, group // PARTS
     b, g = group // (H // R), group % (H // R)
     t, k = chunk.to(tl.int64) * BT, tl.program_id(2) * BK + tl.arange(0, BK)
     here = t + i < T
-    Q += b * sqb + g * sqh
-    KEY += b * skb + g * skh
-    within = here[:, None] & (k[None, :] < K)
-    q = tl.load(Q + (t + i)[:, None] * sqt + k[None, :], mask=within, other=0.0)
-    key = tl.load(KEY + (t + i)[:, None] * skt + k[None, :], mask=within, other=0.0)
-    scores = tl.zeros((BT, BT), tl.float32)
-    if WANTED:  # noqa: SIM102  for the decays, by the programs of the first numbers alone
-        if tl.program_id(2) == 0:
-            for at in range(0, K, BK):
-                c = at + tl.arange(0, BK)
-                more = here[:, None] & (c[None, :] < K)
-                one = tl.load(Q + (t + i)[:, None] * sqt + c[None, :], mask=more, other=0.0)
-                other = tl.load(KEY + (t + i)[:, None] * skt + c[None, :], mask=more, other=0.0)
-                scores += tl.dot(one, tl.trans(other), input_precision=PRECISION)
     dq, pairs = tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BT), tl.float32)
     for r in range(part * (R // PARTS), (part + 1) * (R // PARTS)):
         h = g * R + r
-        of_pairs, of_start = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BK), tl.float32)
+        of_pairs, factor = tl.zeros((BT, BT), tl.float32), tl.full((BT,), scale, tl.float32)
+        if HAS_G:
+            logs, _ = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
+            factor *= tl.exp(logs.to(tl.float32))
         for at in range(0, V, BV):
             v = at + tl.arange(0, BV)
             inside = here[:, None] & (v[None, :] < V)
@@ -147,84 +134,67 @@ def _queries_back(Q, KEY, VAL, DY, G, W, S, DQ, DG, scale, T, H, R, NT, PARTS, s
             dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=inside, other=0.0)
             s = tl.load(S + ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None], mask=(k[None, :] < K) & (v[:, None] < V), other=0.0)
             of_pairs += tl.dot(dy, tl.trans(value), input_precision=PRECISION)
-            of_start += tl.dot(dy.to(s.dtype), s, input_precision=PRECISION)
-        of_start *= scale
+            dq += tl.dot((dy * factor[:, None]).to(s.dtype), s, input_precision=PRECISION)
         if HAS_G:
-            logs, _ = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
-            of_start *= tl.exp(logs.to(tl.float32))[:, None]
             of_pairs *= _decays(logs, BT, False)
-        else:
-            of_pairs = tl.where(i[:, None] >= i[None, :], of_pairs, 0.0)
-        of_pairs *= scale
         if HAS_W:
             of_pairs *= tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[None, :]
         pairs += of_pairs
-        dq += of_start
-        if WANTED:  # what a position wrote does not fade where it is: without the diagonal little is left to cancel
-            ways = tl.where(i[:, None] > i[None, :], of_pairs * scores, 0.0)
-            between = tl.sum(of_start * q, 1) + tl.sum(ways, 1) - tl.sum(ways, 0)
-            tl.store(DG + tl.program_id(2) * sdp + b * sdb + h * sdh + (t + i) * sdt, tl.cumsum(between, 0, reverse=True), mask=here)
+    within = here[:, None] & (k[None, :] < K)
+    key = tl.load(KEY + b * skb + g * skh + (t + i)[:, None] * skt + k[None, :], mask=within, other=0.0)
+    pairs = tl.where(i[:, None] >= i[None, :], scale * pairs, 0.0)
     dq += tl.dot(pairs.to(key.dtype), key, input_precision=PRECISION)
     tl.store(DQ + part * sop + b * sob + g * soh + (t + i)[:, None] * sot + k[None, :], dq.to(DQ.dtype.element_ty), mask=within)
 
 
 @triton.jit
-def _keys_back(Q, KEY, VAL, DY, G, W, S, DS, DK, DG, scale, T, H, R, NT, PARTS, sqb, sqh, sqt, skb, skh, skt, svb, svh, svt, syb, syh, syt,
-               sgb, sgh, sgt, swb, swh, swt, sop, sob, soh, sot, sdp, sdb, sdh, sdt,
-               K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr, HAS_W: tl.constexpr,
-               WANTED: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
-    """The same of the keys; of the decays, as far as they change what is left behind the chunk. DS: gradients of the memories behind the chunks.
-    Positions that write stand in rows, those that read in columns: a product of matrices is never turned around, for Triton 3.4 to 3.7.0 then
-    multiplies wrongly on Hopper cards."""
+def _keys_back(Q, VAL, DY, G, W, DS, DK, scale, T, H, R, NT, PARTS, sqb, sqh, sqt, svb, svh, svt, syb, syh, syt, sgb, sgh, sgt, swb, swh, swt,
+               sop, sob, soh, sot, K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr,
+               HAS_W: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
+    """The same of the keys. DS: gradients of the memories behind the chunks. Positions that write stand in rows, those that read in columns: a
+    product of matrices is never turned around, for Triton 3.4 to 3.7.0 then multiplies wrongly on Hopper cards."""
     group, chunk, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BT)
     part, group = group % PARTS, group // PARTS
     b, g = group // (H // R), group % (H // R)
     t, k = chunk.to(tl.int64) * BT, tl.program_id(2) * BK + tl.arange(0, BK)
     here = t + i < T
-    within = here[:, None] & (k[None, :] < K)
-    q = tl.load(Q + b * sqb + g * sqh + (t + i)[:, None] * sqt + k[None, :], mask=within, other=0.0)
-    key = tl.load(KEY + b * skb + g * skh + (t + i)[:, None] * skt + k[None, :], mask=within, other=0.0)
     dk, pairs = tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BT), tl.float32)
     for r in range(part * (R // PARTS), (part + 1) * (R // PARTS)):
         h = g * R + r
-        of_pairs, of_end, of_all = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BK), tl.float32), tl.zeros((BK,), tl.float32)
-        for at in range(0, V, BV):
-            v = at + tl.arange(0, BV)
-            inside, tile = here[:, None] & (v[None, :] < V), (k[None, :] < K) & (v[:, None] < V)
-            place = ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None]
-            value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=inside, other=0.0)
-            dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=inside, other=0.0)
-            ds = tl.load(DS + place, mask=tile, other=0.0)
-            of_pairs += tl.dot(value, tl.trans(dy), input_precision=PRECISION)
-            of_end += tl.dot(value.to(ds.dtype), ds, input_precision=PRECISION)
-            if WANTED:
-                of_all += tl.sum(tl.load(S + place, mask=tile, other=0.0).to(tl.float32) * ds.to(tl.float32), 0)
+        of_pairs, factor = tl.zeros((BT, BT), tl.float32), tl.full((BT,), 1.0, tl.float32)
+        if HAS_W:
+            w = tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)
+            factor *= w
         if HAS_G:
             logs, total = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
-            of_end *= tl.exp((total - logs).to(tl.float32))[:, None]
+            factor *= tl.exp((total - logs).to(tl.float32))
+        for at in range(0, V, BV):
+            v = at + tl.arange(0, BV)
+            inside = here[:, None] & (v[None, :] < V)
+            value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=inside, other=0.0)
+            dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=inside, other=0.0)
+            ds = tl.load(DS + ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None], mask=(k[None, :] < K) & (v[:, None] < V), other=0.0)
+            of_pairs += tl.dot(value, tl.trans(dy), input_precision=PRECISION)
+            dk += tl.dot((value * factor[:, None]).to(ds.dtype), ds, input_precision=PRECISION)
+        if HAS_G:
             of_pairs *= _decays(logs, BT, True)
-        else:
-            of_pairs = tl.where(i[None, :] >= i[:, None], of_pairs, 0.0)
         if HAS_W:
-            w = tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[:, None]
-            of_end *= w
-            of_pairs *= w
+            of_pairs *= w[:, None]
         pairs += of_pairs
-        dk += of_end
-        if WANTED:
-            written = tl.sum(of_end * key, 1)
-            dg = tl.cumsum(written, 0) - written + tl.sum(of_all, 0) * tl.exp(total.to(tl.float32))
-            tl.store(DG + tl.program_id(2) * sdp + b * sdb + h * sdh + (t + i) * sdt, dg, mask=here)
-    dk += tl.dot((scale * pairs).to(q.dtype), q, input_precision=PRECISION)
+    within = here[:, None] & (k[None, :] < K)
+    q = tl.load(Q + b * sqb + g * sqh + (t + i)[:, None] * sqt + k[None, :], mask=within, other=0.0)
+    pairs = tl.where(i[None, :] >= i[:, None], scale * pairs, 0.0)
+    dk += tl.dot(pairs.to(q.dtype), q, input_precision=PRECISION)
     tl.store(DK + part * sop + b * sob + g * soh + (t + i)[:, None] * sot + k[None, :], dk.to(DK.dtype.element_ty), mask=within)
 
 
 @triton.jit
-def _values_back(Q, KEY, VAL, DY, G, W, SKIP, DS, DV, DW, DSKIP, scale, T, H, R, NT, sqb, sqh, sqt, skb, skh, skt, svb, svh, svt, syb, syh, syt,
-                 sgb, sgh, sgt, swb, swh, swt, sob, soh, sot, sdp, sdb, sdh, sdt,
+def _values_back(Q, KEY, VAL, DY, G, W, SKIP, S, DS, DV, DG, DW, DSKIP, scale, T, H, R, NT, sqb, sqh, sqt, skb, skh, skt, svb, svh, svt,
+                 syb, syh, syt, sgb, sgh, sgt, swb, swh, swt, sob, soh, sot, sdp, sdb, sdh, sdt,
                  K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr, HAS_W: tl.constexpr,
-                 HAS_SKIP: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradients of BV of the values of one chunk of one head; of the weights and the skip what these values add, at each position."""
+                 HAS_SKIP: tl.constexpr, WANTED: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
+    """The gradients of BV of the values of one chunk of one head; of the decays (WANTED), the weights and the skip what these values add, at each
+    position. S, DS: memories in front of the chunks, and gradients of those behind them."""
     head, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     b, h = head // H, head % H
     t, v, i = chunk.to(tl.int64) * BT, tl.program_id(2) * BV + tl.arange(0, BV), tl.arange(0, BT)
@@ -232,32 +202,50 @@ def _values_back(Q, KEY, VAL, DY, G, W, SKIP, DS, DV, DW, DSKIP, scale, T, H, R,
     Q += b * sqb + (h // R) * sqh
     KEY += b * skb + (h // R) * skh
     scores, du = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BV), tl.float32)
+    read, of_all = tl.zeros((BT, BV), tl.float32), tl.zeros((BV,), tl.float32)
     for at in range(0, K, BK):
         k = at + tl.arange(0, BK)
+        place, tile = (head * NT + chunk) * K * V + k[:, None] * V + v[None, :], (k[:, None] < K) & (v[None, :] < V)
         q = tl.load(Q + (t + i)[None, :] * sqt + k[:, None], mask=here[None, :] & (k[:, None] < K), other=0.0)
         key = tl.load(KEY + (t + i)[:, None] * skt + k[None, :], mask=here[:, None] & (k[None, :] < K), other=0.0)
-        ds = tl.load(DS + (head * NT + chunk) * K * V + k[:, None] * V + v[None, :], mask=(k[:, None] < K) & (v[None, :] < V), other=0.0)
+        ds = tl.load(DS + place, mask=tile, other=0.0)
         scores += tl.dot(key, q, input_precision=PRECISION)
         du += tl.dot(key.to(ds.dtype), ds, input_precision=PRECISION)
+        if WANTED:
+            s = tl.load(S + place, mask=tile, other=0.0)
+            read += tl.dot(tl.trans(q).to(s.dtype), s, input_precision=PRECISION)
+            of_all += tl.sum(s.to(tl.float32) * ds.to(tl.float32), 0)
     if HAS_G:
         logs, total = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
         du *= tl.exp((total - logs).to(tl.float32))[:, None]
         scores *= _decays(logs, BT, True)
     else:
         scores = tl.where(i[None, :] >= i[:, None], scores, 0.0)
+    scores *= scale
     within = here[:, None] & (v[None, :] < V)
     dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=within, other=0.0)
-    du += tl.dot((scale * scores).to(dy.dtype), dy, input_precision=PRECISION)
-    dv = du
-    if HAS_W or HAS_SKIP:
-        value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=within, other=0.0).to(tl.float32)
-        at = tl.program_id(2) * sdp + b * sdb + h * sdh + (t + i) * sdt
+    at = tl.program_id(2) * sdp + b * sdb + h * sdh + (t + i) * sdt
+    if HAS_W or HAS_SKIP or WANTED:
+        value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=within, other=0.0)
+    if HAS_W:
+        w = tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)
+    if WANTED:  # what a position wrote does not fade where it is: without the diagonal little is left to cancel
+        ways = tl.where(i[None, :] > i[:, None], scores * tl.dot(value, tl.trans(dy), input_precision=PRECISION), 0.0)
+        written = tl.sum(du * value, 1)
         if HAS_W:
-            dv = du * tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[:, None]
-            tl.store(DW + at, tl.sum(du * value, 1), mask=here)
-        if HAS_SKIP:
-            dv += tl.load(SKIP + h).to(tl.float32) * dy
-            tl.store(DSKIP + at, tl.sum(dy * value, 1), mask=here)
+            ways *= w[:, None]
+            written *= w
+        between = scale * tl.exp(logs.to(tl.float32)) * tl.sum(read * dy, 1) + tl.sum(ways, 0) - tl.sum(ways, 1)
+        kept = tl.cumsum(written, 0) - written + tl.sum(of_all, 0) * tl.exp(total.to(tl.float32))
+        tl.store(DG + at, tl.cumsum(between, 0, reverse=True) + kept, mask=here)
+    du += tl.dot(scores.to(dy.dtype), dy, input_precision=PRECISION)
+    dv = du
+    if HAS_W:
+        dv = du * w[:, None]
+        tl.store(DW + at, tl.sum(du * value, 1), mask=here)
+    if HAS_SKIP:
+        dv += tl.load(SKIP + h).to(tl.float32) * dy
+        tl.store(DSKIP + at, tl.sum(dy.to(tl.float32) * value, 1), mask=here)
     tl.store(DV + b * sob + h * soh + (t + i)[:, None] * sot + v[None, :], dv.to(DV.dtype.element_ty), mask=within)
 
 
