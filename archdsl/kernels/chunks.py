@@ -8,6 +8,7 @@ the time of a load, and each sum is made of its own gates alone."""
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Any
 
 import torch
@@ -53,6 +54,21 @@ def precision(dtype: Any) -> str:
 def parts(x: Any) -> int:
     """Of gates in bfloat16: as many digits as the result can show."""
     return 3 if x.dtype == torch.float32 else 2
+
+
+def launch(warps: int, stages: int) -> dict[str, Any]:
+    """How a kernel of products is compiled. On Hopper cards by the instructions of the generation before, mma.sync: the assembler inside of Triton up
+    to 3.7 (CUDA 12.8) miscompiles wgmma with operands in registers, which computed ones are. It uses these registers again before they were read, and
+    kernels that mix such products return rubbish or write outside of shared memory: github.com/triton-lang/triton/issues/11366, pull 11781."""
+    return {"num_warps": warps, "num_stages": stages, **_generation()}
+
+
+@cache
+def _generation() -> dict[str, str]:
+    if INTERPRETED.value:
+        return {}
+    target: Any = triton.runtime.driver.active.get_current_target()
+    return {"arch": "sm80"} if (target.backend, target.arch) == ("cuda", 90) else {}
 
 
 # ---------------------------------------------------------------- in kernels

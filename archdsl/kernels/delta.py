@@ -18,7 +18,24 @@ import torch
 import triton
 import triton.language as tl
 
-from archdsl.kernels.chunks import CHUNK, between, column, floored, heads, inverse, parts, plain, precision, product, put, rows, strides, tile, width
+from archdsl.kernels.chunks import (
+    CHUNK,
+    between,
+    column,
+    floored,
+    heads,
+    inverse,
+    launch,
+    parts,
+    plain,
+    precision,
+    product,
+    put,
+    rows,
+    strides,
+    tile,
+    width,
+)
 
 CONFIGS = {  # element size -> columns of keys and of values, warps, stages
     2: {"solve": (64, 64, 4, 1), "scan": (256, 64, 4, 2), "back": (256, 64, 4, 2), "results": (64, 128, 4, 2), "pairs": (64, 64, 4, 1),
@@ -153,7 +170,7 @@ def solved(k: Any, v: Any, beta: Any, decay: Any) -> tuple[Any, Any, Any]:
     bk, bv, warps, stages = CONFIGS[k.element_size()]["solve"]
     solve_kernel[(chunks, B * H)](
         k, v, beta, decay, W, U, M, *strides(k), *strides(v), *strides(beta), *strides(decay), H, T, K, V, BK=width(K, bk), BV=width(V, bv), C=CHUNK,
-        SIZE=SUBBLOCK, GATED=decay is not None, PARTS=parts(k), PRECISION=precision(k.dtype), num_warps=warps, num_stages=stages)
+        SIZE=SUBBLOCK, GATED=decay is not None, PARTS=parts(k), PRECISION=precision(k.dtype), **launch(warps, stages))
     return W, U, M
 
 
@@ -164,7 +181,7 @@ def scanned(k: Any, beta: Any, decay: Any, W: Any, U: Any, first: Any) -> tuple[
     bk, bv, warps, stages = along("scan", k, V)
     scan_kernel[(triton.cdiv(V, bv), B * H)](
         k, beta, decay, W, U, plain(first), met, wrong, last, *strides(k), *strides(beta), *strides(decay), H, T, K, V, BK=bk, BV=bv,
-        C=CHUNK, GATED=decay is not None, FIRST=first is not None, PRECISION=precision(k.dtype), num_warps=warps, num_stages=stages)
+        C=CHUNK, GATED=decay is not None, FIRST=first is not None, PRECISION=precision(k.dtype), **launch(warps, stages))
     return met, wrong, last
 
 
@@ -175,7 +192,7 @@ def results(q: Any, k: Any, beta: Any, decay: Any, met: Any, x: Any, scale: floa
     bk, bv = width(K, bk), width(V, bv)
     results_kernel[(triton.cdiv(V, bv), triton.cdiv(T, CHUNK), B * H)](
         q, k, beta, decay, met, x, out, *strides(q), *strides(k), *strides(beta), *strides(decay), *strides(x), H, T, K, V, scale, BK=bk, BV=bv,
-        C=CHUNK, GATED=decay is not None, REVERSE=reverse, PARTS=parts(q), PRECISION=precision(q.dtype), num_warps=warps, num_stages=stages)
+        C=CHUNK, GATED=decay is not None, REVERSE=reverse, PARTS=parts(q), PRECISION=precision(q.dtype), **launch(warps, stages))
     return out
 
 

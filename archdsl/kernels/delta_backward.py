@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from archdsl.kernels.chunks import CHUNK, between, column, heads, parts, plain, precision, product, put, rows, strides, tile, width
+from archdsl.kernels.chunks import CHUNK, between, column, heads, launch, parts, plain, precision, product, put, rows, strides, tile, width
 from archdsl.kernels.delta import CONFIGS, _after, _gates, along, given, results, scanned, solved
 
 
@@ -158,7 +158,7 @@ def _pairs(q: Any, k: Any, beta: Any, decay: Any, M: Any, wrong: Any, pulled: An
     pairs_kernel[(chunks, B * H)](
         q, k, beta, decay, M, wrong, pulled, dy, dv, dbeta, da, of_p, of_g, *strides(q), *strides(k), *strides(beta), *strides(decay), *strides(dy),
         H, T, K, V, scale, BK=width(K, bk), BV=width(V, bv), C=CHUNK, GATED=decay is not None, PARTS=parts(k), PRECISION=precision(k.dtype),
-        num_warps=warps, num_stages=stages)
+        **launch(warps, stages))
     return dv, dbeta, of_p, of_g
 
 
@@ -172,7 +172,7 @@ def _gradients(q: Any, k: Any, beta: Any, decay: Any, met: Any, after: Any, wron
     gradients_kernel[(triton.cdiv(K, bk), chunks, B * H)](
         q, k, beta, decay, met, after, wrong, dv, dy, of_p, of_g, dq, dk, None if da is None else da[1:], *strides(q), *strides(k), *strides(beta),
         *strides(decay), *strides(dy), H, T, K, V, scale, BK=bk, BV=width(V, bv), C=CHUNK, GATED=decay is not None, PRECISION=precision(k.dtype),
-        num_warps=warps, num_stages=stages)
+        **launch(warps, stages))
     return dq, dk
 
 
@@ -185,5 +185,5 @@ def _back(q: Any, k: Any, beta: Any, decay: Any, W: Any, dy: Any, local: Any, la
     back_kernel[(triton.cdiv(V, bv), B * H)](
         q, k, beta, decay, W, dy, local, plain(later), after, pulled, first, *strides(q), *strides(k), *strides(beta), *strides(decay),
         *strides(dy), H, T, K, V, scale, BK=bk, BV=bv, C=CHUNK, GATED=decay is not None, LATER=later is not None,
-        PRECISION=precision(k.dtype), num_warps=warps, num_stages=stages)
+        PRECISION=precision(k.dtype), **launch(warps, stages))
     return after, pulled, first

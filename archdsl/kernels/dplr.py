@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from archdsl.kernels.chunks import CHUNK, gates, heads, inverse, parts, plain, precision, product, put, rows, strides, sums, tile, width
+from archdsl.kernels.chunks import CHUNK, gates, heads, inverse, launch, parts, plain, precision, product, put, rows, strides, sums, tile, width
 from archdsl.kernels.gla import LEVELS, SAFE, _gradients, _halves, _results
 
 CONFIGS = {  # element size -> columns of keys and of values, warps, stages
@@ -158,10 +158,10 @@ def _carried(q: Any, k: Any, a: Any, b: Any, values: Any, decay: Any, M: Any, fi
         solve_kernel[(chunks, N)](
             q, k, a, b, values, decay, M, W, U, of_r, of_v, total, least, *strides(q), *strides(k), *strides(a), *strides(b), *strides(values),
             *strides(decay), H, T, K, V, scale, BK=width(K, bk), BV=width(V, bv), C=CHUNK, FAST=fast, REVERSE=reverse, LEVELS=LEVELS, PARTS=parts(k),
-            PRECISION=precision(k.dtype), num_warps=warps, num_stages=stages)
+            PRECISION=precision(k.dtype), **launch(warps, stages))
     bk, bv, warps, stages = CONFIGS[k.element_size()]["scan"]
     bk, bv = width(K, bk), width(V, bv)
     scan_kernel[(triton.cdiv(V, bv), N)](
         W, U, of_r, of_v, values, total, plain(first), met, read, last, *strides(values), H, T, K, V, BK=bk, BV=bv, C=CHUNK, REVERSE=reverse,
-        FIRST=first is not None, PRECISION=precision(k.dtype), num_warps=warps, num_stages=stages if bk <= 128 else 1)
+        FIRST=first is not None, PRECISION=precision(k.dtype), **launch(warps, stages if bk <= 128 else 1))
     return met, read, last, least, M

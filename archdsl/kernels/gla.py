@@ -17,7 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
-from archdsl.kernels.chunks import CHUNK, gates, heads, parts, plain, precision, product, put, rows, strides, sums, tile, width
+from archdsl.kernels.chunks import CHUNK, gates, heads, launch, parts, plain, precision, product, put, rows, strides, sums, tile, width
 
 LEVELS = CHUNK.bit_length() - 1
 SAFE = tl.constexpr(-80.0)
@@ -246,7 +246,7 @@ def _gradients(q: Any, k: Any, v: Any, decay: Any, met: Any, after: Any, least: 
             q, k, v, decay, met, after, least, dy, *(*found, None, None)[:3], *strides(q), *strides(k), *strides(v), *strides(decay), *strides(dy),
             H, T, K, V, least.shape[-1], scale, BK=bk, BV=bv, C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS,
             BEFORE=before, QUERIES=q is None, STATES=met is not None, HELD=held, PARTS=parts(k), PRECISION=precision(k.dtype),
-            num_warps=warps, num_stages=stages)
+            **launch(warps, stages))
     return found
 
 
@@ -261,7 +261,7 @@ def _states(x: Any, y: Any, decay: Any, first: Any, scale: float, reverse: bool,
     least = x.new_empty(B * H, chunks, blocks, dtype=torch.float32)
     states_kernel[(blocks, triton.cdiv(V, bv), B * H)](
         x, y, decay, plain(first), met, last, least, *strides(x), *strides(y), *strides(decay), H, T, K, V, scale, BK=bk, BV=bv, C=CHUNK,
-        REVERSE=reverse, BEFORE=before, FIRST=first is not None, PARTS=parts(x), PRECISION=precision(x.dtype), num_warps=warps, num_stages=stages)
+        REVERSE=reverse, BEFORE=before, FIRST=first is not None, PARTS=parts(x), PRECISION=precision(x.dtype), **launch(warps, stages))
     return met, last, least
 
 
@@ -274,5 +274,5 @@ def _results(q: Any, k: Any, v: Any, decay: Any, met: Any, least: Any, scale: fl
         results_kernel[(triton.cdiv(V, bv), triton.cdiv(T, CHUNK), B * H)](
             q, k, v, decay, met, least, out, *strides(q), *strides(k), *strides(v), *strides(decay), H, T, K, V, least.shape[-1], scale, BK=bk, BV=bv,
             C=CHUNK, BLOCKS=triton.next_power_of_2(least.shape[-1]), FAST=fast, LEVELS=LEVELS, REVERSE=reverse, BEFORE=before, STATES=met is not None,
-            PARTS=parts(q), PRECISION=precision(q.dtype), num_warps=warps, num_stages=stages)
+            PARTS=parts(q), PRECISION=precision(q.dtype), **launch(warps, stages))
     return out
