@@ -1,6 +1,8 @@
 """Kernels held against the reference in float64, in Triton's interpreter or on a card."""
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,6 +49,34 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty_like", fill(torch.empty_like))
     for name in ("new_empty",):
         monkeypatch.setattr(torch.Tensor, name, fill(getattr(torch.Tensor, name)))
+
+
+def guarded(monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[[torch.Tensor], torch.Tensor], Callable[[], None]]:
+    """A function that copies an operand to the middle of NaN, so that what is read beside it shows, and one that asserts that nothing was written
+    beside fresh memory, which lies in the middle of marks: the interpreter reads and writes wherever a pointer leads."""
+    made, plain, empty, guard, mark = [], torch.empty, torch.Tensor.new_empty, 4096, 12345.0
+
+    def inside(shape: Any, dtype: torch.dtype, around: float) -> torch.Tensor:
+        n = math.prod(shape)
+        whole = plain(n + 2 * guard, dtype=dtype).fill_(around)
+        if around == around:
+            made.append((whole, n))
+        return whole[guard:guard + n].view(*shape).fill_(NAN)
+
+    def fresh(like: torch.Tensor, *shape: Any, dtype: torch.dtype | None = None, device: Any = None) -> torch.Tensor:
+        if device is not None:  # by the interpreter itself
+            return empty(like, *shape, dtype=dtype, device=device)
+        return inside(shape[0] if shape and not isinstance(shape[0], int) else shape, dtype or like.dtype, mark)
+
+    def untouched() -> None:
+        assert made
+        for whole, n in made:
+            expected = torch.tensor(mark, dtype=whole.dtype)
+            assert (whole[:guard] == expected).all() and (whole[guard + n:] == expected).all(), f"written beside {n} numbers"
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", fresh)
+    monkeypatch.setattr(torch, "empty_like", lambda like: fresh(like, *like.shape))
+    return lambda x: inside(x.shape, x.dtype, NAN).copy_(x), untouched
 
 
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -13,7 +13,7 @@ from archdsl.kernels.gated import DeltaRule, DplrDeltaRule, Gla
 from archdsl.ops.recurrent import RECURRENCES
 from archdsl.ops.registry import OPS
 from archdsl.ops.registry import load as load_ops
-from tests.kernels.held import CARD, DEVICE, close, gpu, interpreted, poisoned, pulled, strided
+from tests.kernels.held import CARD, DEVICE, close, gpu, guarded, interpreted, poisoned, pulled, strided
 
 load_ops()
 TOLERANCE = {torch.float32: 5e-5, torch.bfloat16: 0.1}
@@ -87,6 +87,20 @@ def test_bfloat16_with_strides(form):
     for name in ("q", "v"):
         given[name] = given[name].transpose(1, 2).contiguous().transpose(1, 2)
     held(form, {**given, "k": strided(given["k"]), "memory": None}, attributes, TOLERANCE[torch.bfloat16])
+
+
+@interpreted
+@forms
+def test_nothing_beside_the_tensors(form, monkeypatch):
+    """Two chunks, the last of one position, in widths that are no multiple of a block: neither read nor written outside."""
+    within, untouched = guarded(monkeypatch)
+    given, attributes = call(form, (1, 1), 15 if form == "dplr" else 65, 20, 17, -4.0, torch.float32)
+    placed = {n: None if v is None else within(v) for n, v in given.items()}
+    kernel = {"gla": Gla, "delta_rule": DeltaRule, "dplr_delta_rule": DplrDeltaRule}[op_of(form)]
+    found = kernel.forward(*placed.values(), **attributes)
+    pulled_back = kernel.gradient(*(within(torch.ones_like(y)) for y in found), *placed.values(), **attributes)
+    assert all(bool(x.isfinite().all()) for x in (*found, *pulled_back) if x is not None)
+    untouched()
 
 
 STEPS = (*FORMS, "gla both", "gla alone", "scan", "scan softplus")
