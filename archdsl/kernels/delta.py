@@ -203,4 +203,6 @@ def along(name: str, x: Any, V: int) -> tuple[int, int, int, int]:
     bk, bv = width(K, most), width(V, bv)
     if bv > 32 and (B * H * triton.cdiv(V, bv) < PROGRAMS or bk > 128):
         bv = 32
+    if name == "back" and bk > 128:  # two more blocks of operands: with 32 columns the assembler gives up and keeps nearly all of it in memory
+        bv = 16
     return bk, bv, warps, stages
