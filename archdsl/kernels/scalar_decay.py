@@ -114,7 +114,8 @@ def _outputs(Q, KEY, VAL, G, W, SKIP, S, OUT, scale, T, H, R, NT, sqb, sqh, sqt,
 def _queries_back(KEY, VAL, DY, G, W, S, DQ, scale, T, H, R, NT, PARTS, skb, skh, skt, svb, svh, svt, syb, syh, syt, sgb, sgh, sgt, swb, swh, swt,
                   sop, sob, soh, sot, K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr,
                   HAS_W: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradients of BK numbers of the queries of one chunk, summed over the heads of one part of a group. S: memories in front of the chunks."""
+    """The gradients of BK numbers of the queries of one chunk, summed over the heads of one part of a group. S: memories in front of the chunks.
+    Decays multiply sums, not what enters products under way: Triton up to 3.7 miscompiles wgmma with such operands (see `chunks.launch`)."""
     group, chunk, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BT)
     part, group = group % PARTS, group // PARTS
     b, g = group // (H // R), group % (H // R)
@@ -123,7 +124,7 @@ def _queries_back(KEY, VAL, DY, G, W, S, DQ, scale, T, H, R, NT, PARTS, skb, skh
     dq, pairs = tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BT), tl.float32)
     for r in range(part * (R // PARTS), (part + 1) * (R // PARTS)):
         h = g * R + r
-        of_pairs, factor = tl.zeros((BT, BT), tl.float32), tl.full((BT,), scale, tl.float32)
+        of_pairs, of_start, factor = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BK), tl.float32), tl.full((BT,), scale, tl.float32)
         if HAS_G:
             logs, _ = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
             factor *= tl.exp(logs.to(tl.float32))
@@ -134,7 +135,8 @@ def _queries_back(KEY, VAL, DY, G, W, S, DQ, scale, T, H, R, NT, PARTS, skb, skh
             dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=inside, other=0.0)
             s = tl.load(S + ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None], mask=(k[None, :] < K) & (v[:, None] < V), other=0.0)
             of_pairs += tl.dot(dy, tl.trans(value), input_precision=PRECISION)
-            dq += tl.dot((dy * factor[:, None]).to(s.dtype), s, input_precision=PRECISION)
+            of_start += tl.dot(dy.to(s.dtype), s, input_precision=PRECISION)
+        dq += of_start * factor[:, None]
         if HAS_G:
             of_pairs *= _decays(logs, BT, False)
         if HAS_W:
@@ -161,7 +163,7 @@ def _keys_back(Q, VAL, DY, G, W, DS, DK, scale, T, H, R, NT, PARTS, sqb, sqh, sq
     dk, pairs = tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BT), tl.float32)
     for r in range(part * (R // PARTS), (part + 1) * (R // PARTS)):
         h = g * R + r
-        of_pairs, factor = tl.zeros((BT, BT), tl.float32), tl.full((BT,), 1.0, tl.float32)
+        of_pairs, of_end, factor = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BK), tl.float32), tl.full((BT,), 1.0, tl.float32)
         if HAS_W:
             w = tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)
             factor *= w
@@ -175,7 +177,8 @@ def _keys_back(Q, VAL, DY, G, W, DS, DK, scale, T, H, R, NT, PARTS, sqb, sqh, sq
             dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=inside, other=0.0)
             ds = tl.load(DS + ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None], mask=(k[None, :] < K) & (v[:, None] < V), other=0.0)
             of_pairs += tl.dot(value, tl.trans(dy), input_precision=PRECISION)
-            dk += tl.dot((value * factor[:, None]).to(ds.dtype), ds, input_precision=PRECISION)
+            of_end += tl.dot(value.to(ds.dtype), ds, input_precision=PRECISION)
+        dk += of_end * factor[:, None]
         if HAS_G:
             of_pairs *= _decays(logs, BT, True)
         if HAS_W:
