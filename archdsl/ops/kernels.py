@@ -35,11 +35,37 @@ def registered(r: Recurrence) -> Any:
     def pull(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         saved = list(ctx.saved_tensors)
         found = backward(saved, list(grads), *([list(ctx.needs_input_grad[:len(saved)])] if asks else ()), *ctx.named)
-        return (*(g if x is not None and x.is_floating_point() else None for x, g in zip(saved, found)), *(None for _ in ctx.named))
+        wanted = [g if x is not None and x.is_floating_point() else None for x, g in zip(saved, found)]
+        return (*once(r.name, [*saved, *grads], wanted), *(None for _ in ctx.named))
 
     forward.register_autograd(pull, setup_context=setup)
     called = getattr(t.ops.archdsl, r.name)
     return called if r.results + m > 1 else lambda *args: (called(*args),)
+
+
+@cache
+def _no_second() -> Any:
+    import torch as t
+
+    class Once(t.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, name: str, found: Any) -> Any:
+            ctx.name = name
+            return found.view_as(found)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            raise RuntimeError(f"{ctx.name}: its gradients are computed by one opaque op, and have no derivative of their own")
+
+    return Once
+
+
+def once(name: str, given: Iterable[Any], found: list[Any]) -> list[Any]:
+    """Gradients that an opaque op computed from what is given, whose own gradients are an error: torch does not see what an op's lists depend on
+    where some of their tensors are absent."""
+    if not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in given):
+        return found
+    return [None if g is None else _no_second().apply(name, g.detach().requires_grad_()) for g in found]
 
 
 def one_or_all(found: tuple[Any, ...]) -> Any:

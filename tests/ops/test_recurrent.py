@@ -194,3 +194,18 @@ def test_gradients_of_experts_lie_in_memory_as_compiled_graphs_expect():
     y = OPS["grouped_linear"].body(x, index, weight)
     expected, real = stand_in_strides(torch.ops.archdsl.grouped_linear_backward, torch.ones_like(y), elsewhere(x), index, elsewhere(weight), False)
     assert real == expected
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_second_derivatives_are_refused(packed: bool):
+    """Also where an operand, a state or a gradient is absent. First ones may be asked for in a way that allows for more."""
+    x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    labels = {"documents": torch.tensor([0, 0, 1, 1, 1])} if packed else {}
+    y = OPS["linear_attention_packed" if packed else "linear_attention"].body(x, x, x, **labels)
+    (expected,) = torch.autograd.grad(y.square().sum(), x, retain_graph=True)
+    for loss in (y.square().sum() + 0.5 * x.square().sum(), y.sum()):
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        with pytest.raises(RuntimeError, match="have no derivative of their own"):
+            first.square().sum().backward()
+    (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    assert torch.equal(first, expected)
