@@ -38,17 +38,15 @@ def _loss(scores, targets, losses, factor, stride, classes, scale, cap, ignore, 
     else:
         peak = tl.full((), LEAST, tl.float32)
         total = tl.zeros((), tl.float32)
+        own = tl.zeros((), tl.float32)
         for at in range(0, classes, BLOCK):
             z, _ = _bounded(scores, at + steps, classes, scale, cap, CAPPED)
             higher = tl.maximum(peak, tl.max(z, 0))
             total = total * tl.exp2((peak - higher) * LOG2_E) + tl.sum(tl.exp2((z - higher) * LOG2_E), 0)
+            own += tl.sum(tl.where(at + steps == target, z, 0.0), 0)  # here: behind this loop its place may hold a gradient
             peak = higher
         whole = peak + tl.log(total)
         known = (target >= 0) & (target < classes)
-        at_target = tl.where(known, target, 0)
-        own = tl.load(scores + at_target).to(tl.float32) * scale
-        if CAPPED:
-            own = cap * (1 - 2 / (1 + tl.exp2(own * (2 * LOG2_E / cap))))
         tl.store(losses + row, tl.where(known, whole - own, float("nan")))
         if GRADIENT:
             by = tl.load(factor).to(tl.float32) * scale

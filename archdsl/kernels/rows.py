@@ -14,13 +14,13 @@ WIDEST = 16384
 @kernel("linear_cross_entropy", "triton", dtypes=DTYPES)
 class InPlace:
     """A row for each program: the scores are read once for the logarithm of their sum, and again, from the cache, to be replaced by the gradient.
-    `forward(scores [n, v], targets [n], scale, cap, ignore, factor) -> losses [n]`, as `loss_in_place` of `archdsl/ops/chunked_loss.py`."""
+    `forward(scores [n, v], targets [n], *, scale, cap, ignore, factor) -> losses [n]`, as `loss_in_place` of `archdsl/ops/chunked_loss.py`."""
 
     @staticmethod
-    def forward(*args: Any) -> Any:
+    def forward(*args: Any, **attributes: Any) -> Any:
         from archdsl.kernels.cross_entropy import loss_in_place
 
-        return loss_in_place(*args)
+        return loss_in_place(*args, **attributes)
 
 
 def _no_wider(types: Types, attributes: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,8 @@
 
 `archdsl::linear_cross_entropy` asks autograd which gradients will be wanted and calls `archdsl::linear_cross_entropy_kept`, which compiled graphs
 do not look into. Each chunk's scores are a product of matrices, turned in place into the gradient of the loss by them (by a kernel, where there is
-one), which two more products send on to x and to the weight. Float16 might not hold the mean's 1/n: its gradients are kept without it."""
+one), which two more products send on to x and to the weight. Float16 might not hold the mean's 1/n: its gradients are kept without it, sums over
+rows in float32. Under autocast the operands are cast in front of the op, and nothing is cast inside."""
 from __future__ import annotations
 
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archdsl.kernels.running import bound
+from archdsl.kernels.running import bound, run
 
 ROOM = 2**28
 """Bytes of the scores of one chunk."""
@@ -27,35 +28,48 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def _summed(dtype: torch.dtype) -> torch.dtype:
+    """In which gradients of weights of a type are kept: without the mean's 1/n, sums over rows may leave float16."""
+    return _wide(dtype) if dtype == torch.float16 else dtype
+
+
 def _kept(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int,
           needs: list[bool], chosen: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The mean loss, in float32 at least; its gradients by x, weight and bias, as far as they are needed (empty otherwise), but for the factor that
-    comes before them."""
+    comes before them; those of weight and bias in float32 for float16."""
+    with torch.autocast(x.device.type, enabled=False):
+        return _chunked(x, weight, targets, bias, scale, cap, ignore, needs, chosen)
+
+
+def _chunked(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int,
+             needs: list[bool], chosen: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     flat = targets.reshape(-1)
     rows = x.reshape(flat.shape[0], x.shape[-1])
     to_x, to_weight, to_bias = needs
     wide = _wide(x.dtype)
     total = x.new_zeros((), dtype=wide)
-    share = 1 / (flat != ignore).sum().to(wide)
+    count = (flat != ignore).sum().to(wide)
+    share = torch.where(count > 0, 1 / count, 0)  # where no target counts, no gradient comes back
     one = torch.ones_like(share)
     now, later = (one, share) if x.dtype == torch.float16 else (share, one)
     dx = torch.empty_like(rows, memory_format=torch.contiguous_format) if to_x else x.new_empty(0)
     dweight = weight.new_zeros(weight.shape, dtype=wide) if to_weight else x.new_empty(0)
     dbias = weight.new_zeros(weight.shape[0], dtype=wide) if to_bias else x.new_empty(0)
     found = bound("linear_cross_entropy", ("x", "weight", "targets", "bias"), (x, weight, targets, bias), {}, chosen)
-    in_place = loss_in_place if found is None else found.forward
     size = rows_of_chunk(weight.shape[0], x.element_size())
     for at in range(0, rows.shape[0], size):
         part = rows[at:at + size]
         scores = torch.nn.functional.linear(part, weight, bias)
-        total += in_place(scores, flat[at:at + size], scale, cap, ignore, now if any(needs) else None).sum()
+        asked = {"scale": scale, "cap": cap, "ignore": ignore, "factor": now if any(needs) else None}
+        total += run(loss_in_place if found is None else found.forward, (scores, flat[at:at + size]), asked).sum()
         if to_x:
             torch.mm(scores, weight, out=dx[at:at + size])
         if to_weight:
             _add_product(dweight, scores, part)
         if to_bias:
             dbias += scores.sum(0, dtype=wide)
-    return total * share, later, dx.view(x.shape) if to_x else dx, dweight.to(weight.dtype), dbias.to(weight.dtype)
+    summed = _summed(weight.dtype)
+    return total / count, later, dx.view(x.shape) if to_x else dx, dweight.to(summed), dbias.to(summed)
 
 
 def loss_in_place(scores: Tensor, targets: Tensor, scale: float, cap: float | None, ignore: int, factor: Tensor | None) -> Tensor:
@@ -97,12 +111,14 @@ _op = torch.library.custom_op(
 def _(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int, needs: list[bool],
       chosen: str | None) -> Any:
     numbers = (x.new_empty((), dtype=_wide(x.dtype)) for _ in range(2))
-    shapes = (x.shape, weight.shape, weight.shape[:1])
-    return *numbers, *(weight.new_empty(s if n else (0,)) for s, n in zip(shapes, needs))
+    summed = _summed(weight.dtype)
+    made = ((x.shape, x.dtype), (weight.shape, summed), (weight.shape[:1], summed))
+    return *numbers, *(weight.new_empty(s if n else (0,), dtype=dtype) for (s, dtype), n in zip(made, needs))
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.set_materialize_grads(False)
+    ctx.dtype = inputs[0].dtype
     ctx.save_for_backward(output[1], *(g if n else None for g, n in zip(output[2:], inputs[-2])))
 
 
@@ -112,7 +128,7 @@ def _pull(ctx: Any, grad: Tensor | None, *others: Tensor | None) -> tuple[Any, .
                            "its scores, built without `loss`, has second derivatives")
     later, *kept = ctx.saved_tensors
     factor = None if grad is None else grad * later
-    dx, dweight, dbias = (None if g is None or factor is None else g * factor for g in kept)
+    dx, dweight, dbias = (None if g is None or factor is None else (g * factor).to(ctx.dtype) for g in kept)
     return dx, dweight, None, dbias, None, None, None, None, None
 
 
@@ -121,6 +137,10 @@ _op.register_autograd(_pull, setup_context=_setup)
 
 def _mean(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int,
           chosen: str | None = None) -> Tensor:
+    if torch.is_autocast_enabled(x.device.type):
+        low = torch.get_autocast_dtype(x.device.type)
+        x, weight = (t if t.dtype == torch.float64 else t.to(low) for t in (x, weight))
+        bias = None if bias is None else bias.to(x.dtype)
     needs = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in (x, weight, bias)]
     return torch.ops.archdsl.linear_cross_entropy_kept(x, weight, targets, bias, scale, cap, ignore, needs, chosen)[0]
 

@@ -84,6 +84,40 @@ def test_targets():
     torch.testing.assert_close(fused(x, w, whole, ignore=int(whole[0])), F.cross_entropy(x @ w.mT, whole, ignore_index=int(whole[0])))
 
 
+def test_sums_that_leave_float16():
+    """Before they are divided by the number of rows; and where no target counts, nothing comes back, of any type."""
+    x, w, _, b = operands(rows=(60_000,), d=1, classes=2, dtype=torch.float32)
+    targets = torch.zeros(60_000, dtype=torch.int64)
+    x, w, b = (t.detach().to(torch.float16).requires_grad_() for t in (3 + 0 * x, w, b))
+    loss = fused(x, w, targets, b)
+    exact = [t.detach().double().requires_grad_() for t in (x, w, b)]
+    expected = torch.autograd.grad(F.cross_entropy(F.linear(exact[0], *exact[1:]), targets), exact)
+    for scale in (1, 1024):  # a scaled loss keeps the digits of small gradients
+        for mine, theirs in zip(torch.autograd.grad(scale * loss, (x, w, b), retain_graph=True), expected, strict=True):
+            torch.testing.assert_close(mine.double(), scale * theirs, rtol=4e-3, atol=6e-8)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        leaves = [t.detach()[:7].to(dtype).requires_grad_() for t in (x, w, b)]
+        found = torch.autograd.grad(fused(*leaves[:2], torch.full((7,), -100), leaves[2]), leaves)
+        assert all(g.dtype == dtype and not g.any() for g in found)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_under_autocast(compiled: bool):
+    """As operands of the type that it asks for: gradients come back in their own."""
+    x, w, targets, b = operands(rows=(9,), dtype=torch.float32)
+    low = x.detach().bfloat16()
+    run = torch.compile(fused, backend="aot_eager", fullgraph=True) if compiled else fused
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = [run(given, w, targets, b) for given in (x, low.requires_grad_())]
+    cast = [t.detach().bfloat16().requires_grad_() for t in (x, w, b)]
+    expected = fused(*cast[:2], targets, cast[2])
+    for loss, given in zip(losses, (x, low), strict=True):
+        assert torch.equal(loss, expected)
+        for mine, theirs, leaf in zip(torch.autograd.grad(loss, (given, w, b)), torch.autograd.grad(expected, cast, retain_graph=True),
+                                      (given, w, b), strict=True):
+            assert mine.dtype == leaf.dtype and torch.equal(mine.bfloat16(), theirs)
+
+
 def test_what_is_not_needed_is_not_computed():
     x, w, targets, b = operands(rows=(5,))
     with torch.no_grad():
@@ -99,8 +133,10 @@ def test_what_is_not_needed_is_not_computed():
 def test_in_compiled_graphs():
     given = operands(rows=(9,))
     leaves = given[0], given[1], given[3]
-    torch.library.opcheck(torch.ops.archdsl.linear_cross_entropy_kept.default, (*given, 1.0, 2.0, -100, [True, True, True], None),
-                          test_utils=("test_schema", "test_faketensor"))
+    for dtype in (torch.float64, torch.float16):
+        cast = [t if t is given[2] else t.detach().to(dtype) for t in given]
+        torch.library.opcheck(torch.ops.archdsl.linear_cross_entropy_kept.default, (*cast, 1.0, 2.0, -100, [True, True, True], None),
+                              test_utils=("test_schema", "test_faketensor"))
     compiled = torch.compile(lambda *g: fused(*g, cap=2.0), backend="aot_eager", fullgraph=True)
     for a, b in zip(torch.autograd.grad(compiled(*given), leaves), torch.autograd.grad(fused(*given, cap=2.0), leaves), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
