@@ -115,21 +115,27 @@ def _poly_norm(node: Node, reads: Counter[Value]) -> tuple[Node, list[Node]] | N
     x, inner, terms, value = node.args[1], [], [], node.args[0]
     while isinstance(value, Value) and value.node.op == "add" and reads[value] == 1:
         rest, term = value.node.args
-        first = isinstance(rest, Value) and rest.node.op == "mul"
-        terms.append(term if not first or term.node.op == "mul" else rest)
         inner.append(value.node)
-        if terms[-1] is rest:
-            return _powers(node, x, terms, term, inner, reads)
+        if isinstance(term, Value) and _product(rest) and not _product(term):
+            return _powers(node, x, [*terms, rest], term, inner, reads)
+        if not _product(term):
+            return None
+        terms.append(term)
         value = rest
     return None
+
+
+def _product(value: object) -> bool:
+    """Whether it is a product of two values."""
+    return isinstance(value, Value) and value.node.op == "mul" and all(isinstance(v, Value) for v in value.node.args)
 
 
 def _powers(node: Node, x: Value, terms: list[Value], bias: Value, inner: list[Node], reads: Counter[Value]) -> tuple[Node, list[Node]] | None:
     """The joined node, where the terms are those of powers of x that fall by one."""
     weights, kinds, powers = set(), set(), []
     for k, term in enumerate(terms):
-        a, normed = (v.node if isinstance(v, Value) else None for v in term.node.args)
-        if a is None or normed is None or a.op != "slice" or a.attrs["items"] != (("int", k),) or normed.op != "rms_norm":
+        a, normed = (v.node for v in term.node.args)
+        if a.op != "slice" or a.attrs["items"] != (("int", k),) or normed.op != "rms_norm":
             return None
         weights.add(_narrow(a.args[0]))
         kinds.add((normed.args[1], normed.attrs["eps"]))

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 import archdsl
+from archdsl.kernels.target import Target
+from archdsl.lower.fusing import fused
 from tests.kernels.held import close, interpreted
 
 pytestmark = interpreted
@@ -45,6 +47,15 @@ def test_a_model_with_all_of_them(norm: str):
 def test_what_is_read_twice_is_not_joined():
     text = "model Net()(x: [B, d], y: [B, d]) -> [B, d] {\n  g = silu(x)\n  return g * y + g\n}\n".replace("d]", "D]")
     assert "archdsl.swiglu" not in archdsl.loads(text).build(kernels={"swiglu": "triton"}).code
+
+
+@pytest.mark.parametrize("value", ["x * w + 1.0", "(x * w + x) + relu(x)", "(x * w + relu(x)) + x * 2.0", "2.0 * x + w", "(1.0 + x * w) + x * x"])
+def test_sums_that_are_no_polynomial(value: str):
+    """Looked at for one, in all that is built for a card."""
+    text = f"model Net(d: int = 4)(x: [B, d], w: [B, d]) -> [B, d] {{\n  return as_type({value}, x)\n}}\n"
+    graph = archdsl.loads(text).elaborate().graph
+    found = fused(graph, Target("cuda"), "f32")
+    assert [n.op for n in found.nodes] == [n.op for n in graph.nodes]
 
 
 def test_compiled_graphs_see_the_body(monkeypatch: pytest.MonkeyPatch):
