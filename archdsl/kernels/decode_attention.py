@@ -151,6 +151,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor
         HEADS=heads, STARTS=start is not None, CAPPED=cap is not None, WINDOW=window, H=max(16, triton.next_power_of_2(group)),
         W=W, E=E, P=BLOCK // 2 if wide else BLOCK, PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
         WIDE=interpreted(), num_warps=WARPS, num_stages=2 if wide else 3)
+    sink = None if sink is None else sink.contiguous()
     _join[(B * heads,)](partial, sums, sink, y, splits, out_width, HEADS=heads, SINKS=sink is not None, S=triton.next_power_of_2(splits), E=E,
                         num_warps=4)
     return y

@@ -46,7 +46,7 @@ def _activated(x, ACT: tl.constexpr):
     elif ACT == "gelu_tanh":
         x = x / (1 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)))
     elif ACT == "relu":
-        x = tl.maximum(x, 0.0)
+        x = tl.where(x < 0, 0.0, x)  # a NaN stays one
     return x
 
 
@@ -137,6 +137,7 @@ def linears(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Ten
             residual: torch.Tensor | None) -> torch.Tensor:
     """x [..., K], weights [N_i, K], biases [N_i], norm [K] -> [..., N_1 + …]. `residual`: as the result."""
     flat, K = x.reshape(-1, x.shape[-1]).contiguous(), x.shape[-1]
+    norm, *biases = (None if v is None else v.contiguous() for v in (norm, *biases))
     rows, counts, more = len(flat), [len(w) for w in weights], MOST - len(weights)
     M = triton.next_power_of_2(rows)
     shape = shape_of(K, M)
@@ -153,6 +154,7 @@ def gated(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tenso
           act: str) -> torch.Tensor:
     """x [..., K], two weights [N, K] -> [..., N]."""
     flat, K = x.reshape(-1, x.shape[-1]).contiguous(), x.shape[-1]
+    norm, *biases = (None if v is None else v.contiguous() for v in (norm, *biases))
     rows, count = len(flat), len(weights[0])
     M = triton.next_power_of_2(rows)
     shape = shape_of(K, 2 * M)

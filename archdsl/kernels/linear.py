@@ -58,7 +58,7 @@ class Heads:
 
     def __post_init__(self) -> None:
         self.q, self.k, self.v = (x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous() for x in (self.q, self.k, self.v))
-        self.memory = None if self.memory is None else self.memory.contiguous()
+        self.memory, self.skip = (None if x is None else x.contiguous() for x in (self.memory, self.skip))
         self.scale = float(self.scale)  # Triton compiles a whole number of 1 into a kernel of its own
         self.batch, self.heads, self.length, self.wide = self.v.shape
         self.deep, self.each = self.q.shape[-1], self.heads // self.q.shape[1]

@@ -96,6 +96,11 @@ def _backward(dy, later, x, weight, dx, dweight, dbias, count, dy_stride, later_
 
 
 # ---------------------------------------------------------------- launching
+def _plain(*vectors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Weight and bias without gaps, as the kernels read them."""
+    return tuple(None if v is None else v.contiguous() for v in vectors)
+
+
 def rows_of(x: Tensor) -> Tensor:
     """[..., D] as [n, D] with D contiguous."""
     flat = x.reshape(-1, x.shape[-1])
@@ -116,7 +121,7 @@ def processors(x: Tensor) -> int:
 
 def forward(kind: Any, x: Tensor, more: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """The normed rows of x, or of x + more, and that sum (empty without `more`), in x's dtype and order."""
-    flat = rows_of(x)
+    flat, (weight, bias) = rows_of(x), _plain(weight, bias)
     other = flat if more is None else rows_of(more)
     n, d = flat.shape
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -131,7 +136,7 @@ def forward(kind: Any, x: Tensor, more: Tensor | None, weight: Tensor | None, bi
 def gradient(kind: Any, dy: Tensor, later: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None,
              eps: float) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of x, weight and bias. `later`: what else comes back to x."""
-    flat, back = rows_of(x), rows_of(dy)
+    flat, back, (weight, bias) = rows_of(x), rows_of(dy), _plain(weight, bias)
     more = back if later is None else rows_of(later)
     n, d = flat.shape
     shape = shape_of(d)

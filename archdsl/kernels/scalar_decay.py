@@ -25,7 +25,8 @@ import triton.language as tl
 def _logs(G, at, step, n, BT: tl.constexpr, WIDE: tl.constexpr):
     """The logarithms of a chunk, summed up to each position, and their whole; positions from n on change nothing."""
     i = tl.arange(0, BT)
-    g = tl.maximum(tl.load(G + at + i * step, mask=i < n, other=0.0).to(tl.float32), -100.0)
+    g = tl.load(G + at + i * step, mask=i < n, other=0.0).to(tl.float32)
+    g = tl.where(g < -100.0, -100.0, g)  # a NaN stays one
     if WIDE:
         g = g.to(tl.float64)
     return tl.cumsum(g, 0), tl.sum(g, 0)

@@ -14,7 +14,7 @@ from archdsl.graph import Mask
 from archdsl.kernels import decode_attention, gemv
 from archdsl.ops.caches import attend_kept
 from archdsl.ops.masks import CAUSAL
-from tests.kernels.held import DEVICE, close, gpu, interpreted, poisoned
+from tests.kernels.held import DEVICE, close, gpu, interpreted, poisoned, strided
 
 interprets_loops = pytest.mark.skipif(
     version("triton") < "3.7" and version("numpy") >= "2.4", reason="this Triton's interpreter has no loops to a loaded bound with this numpy")
@@ -37,7 +37,7 @@ def held(shape: Shape, dtype: torch.dtype, position: int, start: bool, sinks: bo
     q, k, v, keys, values, at = operands(shape, dtype, position)
     B, h = shape[:2]
     first = torch.arange(B, device=DEVICE).repeat_interleave(2)[::2] % (position + 1) if start else None  # not contiguous
-    sink = torch.randn(h, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype) if sinks else None
+    sink = strided(torch.randn(h, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)) if sinks else None
     wide = [x.double() for x in (q, k, v, keys.nan_to_num(), values.nan_to_num())]
     for cache, new in zip(wide[3:], wide[1:3]):
         cache[:, :, position] = new[:, :, 0]
@@ -93,8 +93,8 @@ def numbers(dtype: torch.dtype, *shape: int, seed: int = 0) -> torch.Tensor:
 
 def maps(dtype: torch.dtype, rows: int, K: int, counts: tuple[int, ...], norm: bool, bias: bool, act: str, residual: bool) -> None:
     x, weights = numbers(dtype, rows, 1, K), [numbers(dtype, n, K, seed=i) / K**0.5 for i, n in enumerate(counts)]
-    biases = [numbers(dtype, n, seed=i) if bias and i != 1 else None for i, n in enumerate(counts)]
-    scale, rest = numbers(dtype, K) if norm else None, numbers(dtype, rows, 1, sum(counts)) if residual else None
+    biases = [strided(numbers(dtype, n, seed=i)) if bias and i != 1 else None for i, n in enumerate(counts)]
+    scale, rest = strided(numbers(dtype, K)) if norm else None, numbers(dtype, rows, 1, sum(counts)) if residual else None
     wide = x.double() if scale is None else F.rms_norm(x.double(), (K,), scale.double(), 1e-5)
     each = [F.linear(wide, w.double(), None if b is None else b.double()) for w, b in zip(weights, biases)]
     apply = {"identity": lambda y: y, "silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda y: F.gelu(y, approximate="tanh"), "relu": F.relu}[act]

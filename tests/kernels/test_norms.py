@@ -38,7 +38,7 @@ def held(name: str, shape: tuple[int, ...], add: bool, dtype: torch.dtype, devic
     check = close if dtype == torch.float32 else alike
     g = torch.Generator().manual_seed(0)
     x, more, dy, later = (torch.randn(shape, generator=g).to(device, dtype) for _ in range(4))
-    weight, bias = (torch.randn(shape[-1], generator=g).to(device, dtype) for _ in range(2))
+    weight, bias = (strided(torch.randn(shape[-1], generator=g).to(device, dtype)) for _ in range(2))
     x, dy = strided(x, -2) if len(shape) == 2 else strided(x), strided(dy)
     y, total, *found = both(name, x, more if add else None, weight, bias, dy, later, add)
     wide = [t.double().requires_grad_() for t in (x, weight, bias)]

@@ -65,7 +65,7 @@ def maker(dtype: torch.dtype, apart: bool, device: str = DEVICE) -> Make:
 
     def make(*shape: int, like: torch.dtype | None = None) -> torch.Tensor:
         x = torch.randn(shape, generator=generator, dtype=torch.float64).to(like or dtype).to(device)
-        return strided(x, -2) if apart and len(shape) > 1 else x
+        return strided(x, max(-2, -len(shape))) if apart and shape else x
 
     return make
 
