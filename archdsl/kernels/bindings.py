@@ -119,6 +119,14 @@ class Choice:
 BINDINGS: dict[str, dict[str, Binding]] = {}
 """Op -> name -> kernel. The op of a recurrence stands for its forms too (`ssd` for `ssd_extend` and `ssd_packed`)."""
 
+VERSION = 0
+"""Counts the changes of `BINDINGS`: what was chosen before one does not hold after it."""
+
+
+def _changed() -> None:
+    global VERSION
+    VERSION += 1
+
 
 def kernel(op: str, name: str, *, devices: tuple[str, ...] = ("cuda",), dtypes: tuple[str, ...], capability: tuple[int, int] = (8, 0),
            needs: tuple[str, ...] = ("triton",), fits: Fits | None = None, fuses: bool = False) -> Callable[[type], type]:
@@ -128,6 +136,7 @@ def kernel(op: str, name: str, *, devices: tuple[str, ...] = ("cuda",), dtypes: 
         if name in own or name == REFERENCE:
             raise ValueError(f"{op} has a kernel called {name} already")
         own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits, fuses)
+        _changed()
         return body
 
     return register
@@ -143,6 +152,7 @@ def apart() -> Iterator[None]:
     finally:
         BINDINGS.clear()
         BINDINGS.update(before)
+        _changed()
 
 
 @cache

@@ -7,25 +7,26 @@ from functools import cache, lru_cache
 from typing import Any
 
 from archdsl.graph import TensorType
-from archdsl.kernels.bindings import Binding, bindings, choose
+from archdsl.kernels import bindings as b
 from archdsl.lazy import torch
 
 
-def bound(op: str, names: Iterable[str], tensors: Iterable[Any], attributes: dict[str, Any], asked: str | None) -> Binding | None:
+def bound(op: str, names: Iterable[str], tensors: Iterable[Any], attributes: dict[str, Any], asked: str | None) -> b.Binding | None:
     """The kernel for these operands and states, None for the reference. Raises KernelError for one that was asked for and cannot be used."""
-    if not bindings(op):
+    if not b.bindings(op):
         return None
     given = tuple((name, None if x is None else (x.dtype, tuple(x.shape))) for name, x in zip(names, tensors, strict=True))
     first = next(x for x in tensors if x is not None)
-    return _choose(op, first.device, given, tuple(attributes.items()), asked)
+    return _choose(op, first.device, given, tuple(attributes.items()), asked, b.VERSION)
 
 
 @lru_cache(4096)
-def _choose(op: str, device: Any, given: tuple[Any, ...], attributes: tuple[tuple[str, Any], ...], asked: str | None) -> Binding | None:
+def _choose(op: str, device: Any, given: tuple[Any, ...], attributes: tuple[tuple[str, Any], ...], asked: str | None,
+            version: int) -> b.Binding | None:
     types = {name: None if x is None else TensorType(_name(x[0]), x[1]) for name, x in given}
     dtype = next(t.dtype for t in types.values() if t is not None)
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-    return choose(op, device.type, dtype, types, dict(attributes), asked=asked, capability=capability).binding
+    return b.choose(op, device.type, dtype, types, dict(attributes), asked=asked, capability=capability).binding
 
 
 def run(call: Callable[..., Any], tensors: Sequence[Any], attributes: dict[str, Any]) -> Any:

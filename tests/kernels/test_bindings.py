@@ -31,13 +31,14 @@ def _stepwise(*args, **attributes):
 
 
 @pytest.fixture
-def declared(monkeypatch):
+def declared():
     """Two kernels of linear attention and one of a norm, for these tests alone."""
-    b.load()
-    monkeypatch.setattr(b, "BINDINGS", {})
-    from archdsl.kernels.running import _choose
+    with b.apart():
+        b.BINDINGS.clear()
+        yield _declare()
 
-    _choose.cache_clear()
+
+def _declare():
     calls = []
 
     @b.kernel("linear_attention", "wide", devices=("cuda", "cpu"), dtypes=("f32",), needs=(),
@@ -76,8 +77,7 @@ def declared(monkeypatch):
             calls.append(("norm", x.dtype, weight is None))
             return 3 * OPS["rms_norm"].body(x, weight, eps=eps)
 
-    yield calls
-    _choose.cache_clear()
+    return calls
 
 
 def test_the_first_that_fits_is_taken_and_the_others_say_why(declared):
@@ -121,6 +121,17 @@ def test_a_kernel_gets_operands_as_they_are(declared):
     y.sum().backward()
     assert declared == [("forward", torch.bfloat16, True), ("gradient", torch.bfloat16, True)]
     assert x.grad is not None and torch.equal(x.grad, torch.full_like(x, 3))
+
+
+def test_what_is_declared_or_gone_counts_from_the_next_call():
+    """Of tensors of shapes that were chosen for before."""
+    x = torch.randn(2, 3, 4)
+    run = OPS["linear_attention"].body
+    plain = run(x, x, x)
+    with b.apart():
+        _declare()
+        torch.testing.assert_close(run(x, x, x), 2 * plain)
+    torch.testing.assert_close(run(x, x, x), plain)
 
 
 def test_one_position(declared):
