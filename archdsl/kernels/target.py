@@ -25,7 +25,7 @@ class Target:
 
     @property
     def plain(self) -> bool:
-        """Whether ops are lowered as they are: nothing is asked for, and no kernel is made for the device."""
+        """Whether ops are lowered as they are: nothing is asked for, and a compiler of graphs fuses them for the device."""
         return self.device in ("cpu", "meta") and not self.named and not self.every and not self.caches
 
     def asked(self, op: str) -> str | None:

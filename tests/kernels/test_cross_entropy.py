@@ -7,6 +7,8 @@ import pytest
 import torch
 
 import archdsl
+from archdsl.kernels.bindings import bindings
+from archdsl.kernels.running import run
 from archdsl.ops import chunked_loss
 from tests.kernels.held import alike, close, gpu, interpreted
 
@@ -57,12 +59,16 @@ def test_the_kernel(classes: int, cap: float | None, scale: float):
 
 
 @interpreted
-def test_a_model_built_for_it():
+def test_a_model_built_for_it(monkeypatch: pytest.MonkeyPatch):
+    """Its kernel is called as all are, where the operands lie."""
+    called: list[Any] = []
+    monkeypatch.setattr(chunked_loss, "run", lambda call, tensors, attributes: called.append(call) or run(call, tensors, attributes))
     spec = archdsl.load("llama")
     mine, plain = (spec.build("tiny", loss="cross_entropy", kernels={"linear_cross_entropy": name}) for name in ("triton", "reference"))
     tokens = torch.randint(0, 512, (2, 3))
     for model in (mine, plain):
         model(tokens, tokens).backward()
+    assert called == [bindings("linear_cross_entropy")["triton"].forward, chunked_loss.loss_in_place]
     close([p.grad for p in mine.parameters()], [p.grad for p in plain.parameters()], 1e-4)
 
 

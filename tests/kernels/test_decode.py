@@ -127,6 +127,12 @@ def test_linear_maps_on_a_card(monkeypatch: pytest.MonkeyPatch, case: Any, dtype
     maps(dtype, *case)
 
 
+@interpreted
+def test_what_is_no_number_stays_none():
+    x, w = torch.full((1, 16), float("nan")), torch.ones(2, 16)
+    assert gemv.linears(x, [w], [None], None, 0.0, "relu", None).isnan().all()
+
+
 @gpu
 def test_overlapping_launches(monkeypatch: pytest.MonkeyPatch):
     """Each reads what the one before it wrote, recorded and replayed."""

@@ -222,6 +222,15 @@ def test_decays_without_a_gradient():
 
 
 @interpreted
+def test_a_decay_that_is_no_number():
+    """From its position on nothing is one."""
+    op, given, attributes = CASES["a chunk and one"](maker(torch.float32, False))
+    given[3][..., 5] = float("nan")
+    y, last = bindings(op)["triton"].forward(*given, **attributes)
+    assert y[..., :5, :].isfinite().all() and y[..., 5:, :].isnan().all() and last.isnan().all()
+
+
+@interpreted
 def test_heads_of_a_group_in_parts(monkeypatch: pytest.MonkeyPatch):
     """Small batches: the gradients of what heads share are summed over parts."""
     from archdsl.kernels.linear import Heads
