@@ -52,7 +52,7 @@ def _parameter(given: DTensor, p: nn.Parameter) -> nn.Parameter:
 
 
 def styles(plan: Mapping[str, int]) -> dict[str, ParallelStyle]:
-    """The plan as `parallelize_module` takes it: by module."""
+    """The plan by module, "" for the model itself: each as `parallelize_module` takes it for that module."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for address, axis in plan.items():
         scope, _, name = address.rpartition(".")
@@ -87,7 +87,8 @@ def tensor_parallel(model: ArchModule, mesh: DeviceMesh, plan: Mapping[str, int]
     if unknown := [a for a in plan if a not in known]:
         raise ValueError(f"tensor_parallel: the model has no weight `{unknown[0]}`")
     sink_sums(model)
-    parallelize_module(model, mesh, styles(plan))
+    for scope, style in styles(plan).items():  # one by one, as not every torch finds the model itself, at "", in a dict
+        parallelize_module(model.get_submodule(scope), mesh, style)
     tied: dict[int, nn.Parameter] = {}
     for module in model.modules():  # what the plan leaves out is whole on every rank
         for name, p in list(module._parameters.items()):
