@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from archdsl.decoding.sampling import drawn, restricted
@@ -13,7 +14,7 @@ from archdsl.records import record
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from archdsl.decoding.decoder import Decoder
+    from archdsl.decoding.decoder import Decoder, Plan
     from archdsl.lower.module import ArchModule
 
 __all__ = ["generate", "generate_stream", "restricted"]
@@ -137,9 +138,14 @@ class _Run:
         self.rows, inputs = (prompts, inputs) if start is None else begun(model, prompts, start, inputs)
         self.fixed = Fixed(model, self.streamed, inputs, self.rows)
         self._fits(model, [*prompts, *self.rows])
-        self.decoder = self._decoder(model)
+        self.model, self.plan = model, self._plan(model)
         self.logits, self.state = self._prefill()
         asked.check(self.logits.shape[-1])
+        self.decoder: Decoder | None = None
+        if self.plan is not None:
+            from archdsl.decoding.kept import lent
+
+            self.decoder = lent(model, self.plan, bool(asked.recorded))
 
     def _fits(self, model: ArchModule, ids: list[Tensor]) -> None:
         if any(p.is_meta for p in model.parameters()):
@@ -159,7 +165,7 @@ class _Run:
     def _prefill(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits behind each prompt, [batch, vocab], and the state: rows of one length go together, and all end at the same position."""
         longest = max(map(len, self.rows))
-        needed = longest + self.asked.new if self.decoder is None else self.decoder.plan.room
+        needed = longest + self.asked.new if self.plan is None else self.plan.room
         room = {"length": needed} if self.streamed.has_length else {}
         groups: dict[int, list[int]] = {}
         for i, r in enumerate(self.rows):
@@ -193,30 +199,43 @@ class _Run:
         self.logits = self._last(y)
 
     # ---------------------------------------------------------------- one by one
-    def _decoder(self, model: ArchModule) -> Decoder | None:
-        """What replays a recorded step for this call, or None: nothing is recorded on this device, or it was not asked for."""
+    def _plan(self, model: ArchModule) -> Plan | None:
+        """What a recorded step for this call is made for, or None: nothing is recorded on this device, or it was not asked for."""
+        from archdsl.decoding.kept import forget_moved, plan_for
+
+        forget_moved(model)
         a = self.asked
         if self.fixed.given and a.recorded:
             raise ValueError(f"generate: a state whose sizes {', '.join(map(repr, self.fixed.given))} tell is not recorded: leave `recorded` out")
         if a.recorded is False or a.beams > 1 or a.new == 1 and not a.recorded or self.fixed.given:
             return None
-        from archdsl.decoding.kept import decoder_for
-
-        return decoder_for(model, len(self.rows), max(map(len, self.rows)), a.new, a.draw, a.eos, a.seed is not None, a.compiled, bool(a.recorded))
+        return plan_for(model, len(self.rows), max(map(len, self.rows)), a.new, a.draw, a.eos, a.seed is not None, a.compiled, bool(a.recorded))
 
     def whole(self) -> Tensor:
         """[batch, at most new]."""
         if self.decoder is None:
             return torch.stack(list(self.sample()), 1)
-        self.decoder.begin(self.state, self.logits, self.asked.seed)
-        del self.state
-        return self.decoder.generate(self.asked.new)
+        with self._begun() as decoder:
+            return decoder.generate(self.asked.new)
+
+    @contextmanager
+    def _begun(self) -> Iterator[Decoder]:
+        """The decoder behind the prompts; given back at the end."""
+        from archdsl.decoding.kept import give_back
+
+        decoder = self.decoder
+        assert decoder is not None
+        try:
+            decoder.begin(self.state, self.logits, self.asked.seed)
+            del self.state
+            yield decoder
+        finally:
+            give_back(self.model, decoder)
 
     def sample(self) -> Iterator[Tensor]:
         if self.decoder is not None:
-            self.decoder.begin(self.state, self.logits, self.asked.seed)
-            del self.state
-            yield from self.decoder.stream(self.asked.new)
+            with self._begun() as decoder:
+                yield from decoder.stream(self.asked.new)
             return
         a = self.asked
         generator = None if a.seed is None else torch.Generator(self.logits.device).manual_seed(a.seed)

@@ -15,9 +15,10 @@ from archdsl.ops.rules import rank, size
 
 
 def attention_extend_in_place(q: Any, k: Any, v: Any, keys: Any, values: Any, position: Any, start: Any = None, bias: Any = None, sink: Any = None,
-                              *, mask: Any = CAUSAL, scale: Any = None, cap: Any = None, rolling: bool = False) -> tuple[Any, Any, Any]:
-    """As the op. A cache that rolls is the last positions alone, and is made anew."""
-    window = window_of(mask)
+                              *, mask: Any = CAUSAL, scale: Any = None, cap: Any = None, rolling: bool = False,
+                              plain: bool = False) -> tuple[Any, Any, Any]:
+    """As the op. A cache that rolls is the last positions alone, and is made anew. `plain`: in torch's own ops."""
+    window = None if plain else window_of(mask)
     if rolling and (bias is not None or window is None or rank(q) != 4):
         return caches.attention_extend.body(q, k, v, keys, values, position, start, bias, sink, mask=mask, scale=scale, cap=cap, rolling=True)
     if rolling:  # the new position lies behind those that are kept, and the window reaches all of them

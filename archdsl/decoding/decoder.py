@@ -6,6 +6,7 @@ Nothing in a step waits for the device, so a recording (on CUDA a graph of kerne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -42,7 +43,7 @@ class Rerun:
 
 
 class CudaGraph:
-    """A recorded graph of kernels. The function runs twice before, so that what is made at first use is there."""
+    """A recorded graph of kernels, on the current card. The function runs twice before, so that what is made at first use is there."""
 
     def __init__(self, run: Callable[[], None], generator: torch.Generator | None):
         side = torch.cuda.Stream()
@@ -54,7 +55,7 @@ class CudaGraph:
         self.graph = torch.cuda.CUDAGraph()
         if generator is not None:
             self.graph.register_generator_state(generator)
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # what other threads do meanwhile is none of its business
             run()
 
     def replay(self) -> None:
@@ -64,7 +65,7 @@ class CudaGraph:
 @record(frozen=True)
 class Plan:
     """What a decoder is made for: rows of the batch, room for positions and for new tokens, how a token is drawn (temperature, top_k, top_p), the
-    tokens that end a row, whether draws have a seed, whether the step is compiled."""
+    tokens that end a row, whether draws have a seed, whether the step is compiled, the type of autocast where it is on."""
 
     batch: int
     room: int
@@ -73,13 +74,19 @@ class Plan:
     eos: tuple[int, ...] = ()
     seeded: bool = False
     compiled: bool = False
+    autocast: torch.dtype | None = None
 
 
 class Decoder:
     """A model's step with its buffers, for one plan. `begin` loads what lies behind the prompts, `step` makes a token."""
 
     def __init__(self, model: ArchModule, plan: Plan, recording: Callable[..., Recording]):
-        self.plan = plan
+        self.plan, self.device = plan, device_of(model)
+        with self._planned():
+            self._make(model, recording)
+
+    def _make(self, model: ArchModule, recording: Callable[..., Recording]) -> None:
+        plan, device = self.plan, self.device
         self.step_form = sibling(model, "step", caches="in_place")
         self.weights = places(model)
         root, stages = staged(self.step_form, fuse if plan.batch <= FEW else fuse_rotary)
@@ -87,7 +94,6 @@ class Decoder:
             for stage in stages:
                 stage.compile(**COMPILE)
         self.run, self.stages = root.eval(), [root, *stages]
-        device = device_of(model)
         streamed = self.step_form.__dict__["_streamed"]
         self.state: State = self.step_form.init_state(plan.batch, **({"length": plan.room} if streamed.has_length else {}))
         self.tokens = torch.zeros(plan.batch, dtype=torch.int64, device=device)
@@ -97,10 +103,18 @@ class Decoder:
         self.count = torch.zeros(1, dtype=torch.int64, device=device)
         self.generator = torch.Generator(device) if plan.seeded else None
         kept = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        with torch.no_grad():
-            self.recording = recording(self._once, self.generator)
+        self.recording = recording(self._once, self.generator)
         if kept is not None:
             torch.cuda.set_rng_state(kept, device)
+
+    @contextmanager
+    def _planned(self) -> Iterator[None]:
+        """What all its work is done under, whatever the caller's modes are by then: ordinary tensors without gradients, the model's card, the
+        plan's autocast, which keeps no weight that it has cast: weights change."""
+        kind, dtype = self.device.type, self.plan.autocast
+        with torch.inference_mode(False), torch.no_grad(), torch.cuda.device(self.device) if kind == "cuda" else nullcontext(), \
+                torch.autocast(kind, dtype=dtype, enabled=dtype is not None, cache_enabled=False):
+            yield
 
     def _once(self) -> None:
         """A token more: all of it on the device."""
@@ -128,39 +142,39 @@ class Decoder:
         self.history.index_copy_(1, self.count, tokens[:, None])
         self.count.add_(1)
 
-    @torch.no_grad()
     def begin(self, state: State, logits: Tensor, seed: int | None) -> None:
         """Loads the state behind the prompts and draws their first token from its logits [batch, vocab]."""
-        for stage in self.stages:
-            stage.refresh()
-        for address, x in state.items():
-            self.state[address].copy_(x)
-        self.ended.zero_()
-        self.count.zero_()
-        if self.generator is not None and seed is not None:
-            self.generator.manual_seed(seed)
-        self._take(drawn(logits, self.generator, *self.plan.draw))
+        with self._planned():
+            for stage in self.stages:
+                stage.refresh()
+            for address, x in state.items():
+                self.state[address].copy_(x)
+            self.ended.zero_()
+            self.count.zero_()
+            if self.generator is not None and seed is not None:
+                self.generator.manual_seed(seed)
+            self._take(drawn(logits, self.generator, *self.plan.draw))
 
-    @torch.no_grad()
     def generate(self, new: int) -> Tensor:
         """The tokens from the one of `begin` on, [batch, n], n at most `new`, fewer where all rows end before."""
-        flag, told = self._flag()
-        for i in range(1, new):
-            if self.plan.eos and i % EVERY == 0:
-                if told() and bool(flag):
-                    break
-                flag, told = self._flag()
-            self.recording.replay()
+        with self._planned():
+            flag, told = self._flag()
+            for i in range(1, new):
+                if self.plan.eos and i % EVERY == 0:
+                    if told() and bool(flag):
+                        break
+                    flag, told = self._flag()
+                self.recording.replay()
         return cut(self.history[:, :new], self.plan.eos).clone()
 
-    @torch.no_grad()
     def stream(self, new: int) -> Iterator[Tensor]:
         """The same tokens, [batch] at a time."""
         yield self.tokens.clone()
         for _ in range(1, new):
             if self.plan.eos and bool(self.ended.all()):
                 return
-            self.recording.replay()
+            with self._planned():  # not while the caller has the token
+                self.recording.replay()
             yield self.tokens.clone()
 
     def _flag(self) -> tuple[Tensor, Callable[[], bool]]:
@@ -188,6 +202,6 @@ def cut(tokens: Tensor, eos: tuple[int, ...]) -> Tensor:
     return tokens[:, :int(running.sum()) + 1]
 
 
-def places(model: torch.nn.Module) -> tuple[int, ...]:
-    """Where the weights lie: a recording reads them there."""
-    return tuple(t.data_ptr() for t in (*model.parameters(), *model.buffers()))
+def places(model: torch.nn.Module) -> tuple[Any, ...]:
+    """Where the weights lie, and their types: a recording reads them there, as these."""
+    return tuple((t.data_ptr(), t.dtype) for t in (*model.parameters(), *model.buffers()))

@@ -6,30 +6,48 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
 from archdsl.decoding import ops as _ops  # noqa: F401  (registers the torch ops)
+from archdsl.kernels.target import JOINED, Target
+
+if TYPE_CHECKING:
+    from archdsl.lower.module import ArchModule
 
 MOST = 3
 """Linear maps of one launch."""
+ASKED = "asked"
+"""Marks a node whose kernel, or reference, is asked for by name."""
 
 
-def fuse(graph: fx.Graph, module: nn.Module) -> None:
-    """Rewrites a graph in place. The result of every node that stays is what it was, but for the roundings between the joined ones."""
-    _turned(graph)
-    _gated(graph, module)
+def fuse(graph: fx.Graph, module: ArchModule) -> None:
+    """Rewrites a graph in place. The result of every node that stays is what it was, but for the roundings between the joined ones. An op for which
+    the model's target asks by name, the reference for all of them first of all, is left alone."""
+    target = type(module).definition.target
+    fuse_rotary(graph, module)
+    for node in graph.nodes:
+        if target.asked(node.meta.get("op", "")) is not None:
+            node.meta[ASKED] = True
+    if not _asked(target, "swiglu"):
+        _gated(graph, module)
     _together(graph, module)
     _residual(graph)
     graph.eliminate_dead_code(_stays)
 
 
-def fuse_rotary(graph: fx.Graph, module: nn.Module) -> None:
+def fuse_rotary(graph: fx.Graph, module: ArchModule) -> None:
     """As `fuse`, of what does not depend on how many rows there are."""
-    _turned(graph)
+    if not _asked(type(module).definition.target, "rotary"):
+        _turned(graph)
+
+
+def _asked(target: Target, joined: str) -> bool:
+    """Whether the target asks for an op that others are joined to, or for one of those."""
+    return any(target.asked(op) is not None for op in (joined, *JOINED[joined]))
 
 
 def _stays(node: fx.Node) -> bool:
@@ -44,7 +62,7 @@ def _call(graph: fx.Graph, name: str, *args: Any) -> fx.Node:
 
 def _linear(node: Any) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
     """(x, weight, bias) of a linear map whose weight is a parameter."""
-    if not isinstance(node, fx.Node) or node.target is not F.linear:
+    if not isinstance(node, fx.Node) or node.target is not F.linear or ASKED in node.meta:
         return None
     x, weight, *rest = node.args
     bias = rest[0] if rest else node.kwargs.get("bias")
@@ -58,6 +76,8 @@ def _ours(x: fx.Node) -> str:
 
 def _norm(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
     """(what is normed, weight, eps) of an RMSNorm over one axis."""
+    if ASKED in x.meta:
+        return None
     if _ours(x) == "rms_norm":
         source, weight, eps = x.args
         return None if weight is None else (source, weight, float(eps))  # type: ignore[return-value, arg-type]
@@ -70,7 +90,7 @@ def _norm(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
 
 def _act(node: Any) -> tuple[str, fx.Node] | None:
     """(name, operand) of an activation that the ops know."""
-    if not isinstance(node, fx.Node) or node.op != "call_function" or not node.args:
+    if not isinstance(node, fx.Node) or node.op != "call_function" or not node.args or ASKED in node.meta:
         return None
     approximate = node.kwargs.get("approximate", "none")
     named = {F.silu: "silu", F.relu: "relu", torch.relu: "relu", F.gelu: "gelu" if approximate == "none" else "gelu_tanh"}.get(node.target)
@@ -181,7 +201,7 @@ def _together(graph: fx.Graph, module: nn.Module) -> None:
 def _residual(graph: fx.Graph) -> None:
     """y + x Wᵀ of one shape, where the product has no other use."""
     for node in list(graph.nodes):
-        if node.target is not operator.add or len(node.args) != 2:
+        if node.target is not operator.add or len(node.args) != 2 or ASKED in node.meta:
             continue
         for rest, product in (node.args, node.args[::-1]):
             found = _linear(product)

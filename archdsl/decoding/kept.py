@@ -1,12 +1,15 @@
-"""The decoders of a model: made for a plan when it is first asked for, the last ones kept with the model."""
+"""The decoders of a model: made for a plan when it is first asked for, lent to one call at a time, the last ones kept with the model."""
 from __future__ import annotations
 
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from archdsl.decoding.decoder import CudaGraph, Decoder, Plan, places
 from archdsl.lower.forms import sibling
 from archdsl.lower.state import device_of
+from archdsl.records import record
 
 if TYPE_CHECKING:
     from archdsl.lower.module import ArchModule
@@ -14,15 +17,24 @@ if TYPE_CHECKING:
 RECORDINGS: dict[str, Any] = {"cuda": CudaGraph}
 """How work is recorded, by the type of device."""
 KEPT = 2
-"""Decoders that a model keeps: each holds a state with room for its plan."""
+"""Decoders that a model keeps while no call has them: each holds a state with room for its plan."""
 ROOM, NEW = 256, 64
 """Room for positions, and for new tokens, in multiples of these, so that calls of about one length share a decoder."""
+TRIES = 2
+"""After how many failures a step counts as one that cannot be recorded: the first may be that of a moment."""
 
 
-def decoder_for(model: ArchModule, batch: int, prompt: int, new: int, draw: tuple[Any, ...], eos: tuple[int, ...], seeded: bool, compiled: bool,
-                needed: bool) -> Decoder | None:
-    """The decoder for a call, or None where nothing is recorded: the device has no recordings, or the step cannot be recorded, which is warned
-    of with the reason. `needed`: raises RuntimeError instead."""
+@record(frozen=True)
+class Refusal:
+    """That no decoder could be made: how often, with which weights."""
+
+    weights: tuple[Any, ...]
+    times: int
+
+
+def plan_for(model: ArchModule, batch: int, prompt: int, new: int, draw: tuple[Any, ...], eos: tuple[int, ...], seeded: bool, compiled: bool,
+             needed: bool) -> Plan | None:
+    """The plan of a call, or None where the device has no recordings. `needed`: raises RuntimeError instead."""
     device = device_of(model).type
     if device not in RECORDINGS:
         if needed:
@@ -30,24 +42,68 @@ def decoder_for(model: ArchModule, batch: int, prompt: int, new: int, draw: tupl
         return None
     longest = sibling(model, "step").__dict__["_streamed"].longest
     room = -(-(prompt + new) // ROOM) * ROOM
-    plan = Plan(batch, room if longest is None else min(room, longest), -(-new // NEW) * NEW, draw, eos, seeded, compiled)
-    known: dict[Plan, Decoder | str] = model.__dict__.setdefault("_decoders", {})
-    found = known.pop(plan, None)
-    if isinstance(found, Decoder) and found.weights != places(model):  # they were moved since
-        found = None
-    if found is None:
-        while len(known) >= KEPT:
-            known.pop(next(iter(known)))
-        try:
-            found = Decoder(model, plan, RECORDINGS[device])
-        except (RuntimeError, NotImplementedError) as fault:
-            found = f"{type(fault).__name__}: {str(fault).strip()}"
-            if not needed:
-                warnings.warn(f"generate: the step of this model cannot be recorded, so it runs op by op: {found}", stacklevel=5)
-    known[plan] = found
-    if isinstance(found, str):
-        if needed:
-            raise RuntimeError(f"generate: the step of this model cannot be recorded: {found}")
-        return None
-    return found
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return Plan(batch, room if longest is None else min(room, longest), -(-new // NEW) * NEW, draw, eos, seeded, compiled, autocast)
 
+
+def lent(model: ArchModule, plan: Plan, needed: bool) -> Decoder | None:
+    """A decoder for a plan, that no other call has until it is given back; None where the step cannot be recorded, which is warned of with the
+    reason. `needed`: raises RuntimeError instead, of a new try; torch.OutOfMemoryError as it is."""
+    known = _known(model)
+    found = known.pop(plan, None)
+    if isinstance(found, Decoder):
+        return found
+    times = 0 if found is None else found.times
+    if times >= TRIES and not needed:
+        known[plan] = Refusal(places(model), times)
+        return None
+    _make_room(known)
+    try:
+        return _made(model, plan, known)
+    except RuntimeError as fault:
+        if not isinstance(fault, torch.OutOfMemoryError):  # there may be memory the next time
+            known[plan] = Refusal(places(model), times + 1)
+        elif needed:
+            raise
+        reason = f"{type(fault).__name__}: {str(fault).strip()}"
+        if needed:
+            raise RuntimeError(f"generate: the step of this model cannot be recorded: {reason}") from fault
+        warnings.warn(f"generate: the step of this model cannot be recorded, so it runs op by op: {reason}", stacklevel=4)
+        return None
+
+
+def give_back(model: ArchModule, decoder: Decoder) -> None:
+    """Keeps a decoder for the next call of its plan."""
+    known = _known(model)
+    known.pop(decoder.plan, None)  # a call at the same time had another
+    _make_room(known)
+    known[decoder.plan] = decoder
+
+
+def forget_moved(model: ArchModule) -> None:
+    """Drops the decoders, with their state, that read weights where they no longer are."""
+    known = _known(model)
+    if known:
+        here = places(model)
+        for plan in [p for p, d in known.items() if d.weights != here]:
+            known.pop(plan, None)
+
+
+def _made(model: ArchModule, plan: Plan, known: dict[Plan, Decoder | Refusal]) -> Decoder:
+    recording = RECORDINGS[device_of(model).type]
+    try:
+        return Decoder(model, plan, recording)
+    except torch.OutOfMemoryError:
+        if not known:
+            raise
+        known.clear()  # those that lie idle hold memory
+    return Decoder(model, plan, recording)
+
+
+def _make_room(known: dict[Plan, Any]) -> None:
+    while len(known) >= KEPT:
+        known.pop(next(iter(known)))
+
+
+def _known(model: ArchModule) -> dict[Plan, Decoder | Refusal]:
+    return model.__dict__.setdefault("_decoders", {})

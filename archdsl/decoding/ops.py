@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from archdsl.graph import Mask
+from archdsl.kernels.running import run
 from archdsl.ops.caches import attend_kept
 from archdsl.ops.experts import dense
 from archdsl.ops.masks import CAUSAL, simplified
@@ -42,7 +43,8 @@ def decode_attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tens
         from archdsl.kernels import decode_attention as kernel
 
         if kernel.fits(q, keys, values) is None:
-            return kernel.attend(q, k, v, keys, values, position, start, sink, q.shape[-1] ** -0.5 if scale is None else scale, cap, window)
+            scale = q.shape[-1] ** -0.5 if scale is None else scale
+            return run(kernel.attend, (q, k, v, keys, values, position, start, sink, scale, cap, window), {})
     mask = Mask("and", (CAUSAL, Mask("window", (window,)))) if window else CAUSAL
     write(keys, k, position)
     write(values, v, position)
@@ -75,7 +77,7 @@ def decode_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if kernels(x) and x.dtype in (torch.bfloat16, torch.float16, torch.float32):
         from archdsl.kernels.decode_attention import turn
 
-        return turn(x, cos, sin)
+        return run(turn, (x, cos, sin), {})
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     near, far = x.chunk(2, -1)
     return x * cos + torch.cat((-far, near), -1) * sin
@@ -95,7 +97,7 @@ def decode_linears(x: Tensor, weights: list[Tensor], biases: list[Tensor | None]
         from archdsl.kernels import gemv
 
         if gemv.fits(x, weights) is None:
-            return gemv.linears(x, weights, biases, norm, eps, act, residual)
+            return run(gemv.linears, (x, weights, biases, norm, eps, act, residual), {})
     x = _normed(x, norm, eps)
     y = ACTIVATIONS[act](torch.cat([F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)], -1))
     return y if residual is None else y + residual
@@ -113,7 +115,7 @@ def decode_gated(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], 
         from archdsl.kernels import gemv
 
         if gemv.fits(x, weights) is None:
-            return gemv.gated(x, weights, biases, norm, eps, act)
+            return run(gemv.gated, (x, weights, biases, norm, eps, act), {})
     x = _normed(x, norm, eps)
     gate, up = (F.linear(x, w, b) for w, b in zip(weights, biases, strict=True))
     return ACTIVATIONS[act](gate) * up

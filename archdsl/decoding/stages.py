@@ -21,7 +21,7 @@ from archdsl.lower.module import ArchModule
 
 CHECKS = (parts.fit, parts.holds, parts.require)
 """What a root checks of its inputs: the caller has seen to it."""
-Rewrite = Callable[[fx.Graph, nn.Module], None]
+Rewrite = Callable[[fx.Graph, ArchModule], None]
 
 
 class Stage(nn.Module):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from archdsl.lower.build import lower
@@ -28,11 +29,13 @@ def sibling(model: ArchModule, form: str, caches: str = "") -> ArchModule:
     target = replace(type(model).definition.target, device=device_of(model).type, caches=caches)
     key = form, weights_dtype(model), target
     if key not in known:
-        made = lower(source.graph, device="meta", dtype=key[1], form=form, source=source, made_for=target)
-        with_tables(made)
+        with torch.inference_mode(False):  # it outlives the caller's mode
+            made = lower(source.graph, device="meta", dtype=key[1], form=form, source=source, made_for=target)
+            with_tables(made)
         known[key] = made
     made = known[key]
-    share(made, model, dict(source.graph.parameters()))
+    with torch.inference_mode(False):
+        share(made, model, dict(source.graph.parameters()))
     return made.eval()
 
 

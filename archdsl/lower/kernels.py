@@ -22,7 +22,8 @@ def body_for(node: Node, op: Op, target: Target, dtype: str) -> Callable[..., An
 
         own = getattr(bodies, f"{op.name}_{target.caches}", None)
         if own is not None:
-            return own
+            plain = own is bodies.attention_extend_in_place and REFERENCE in (target.asked("attention"), target.asked(op.name))
+            return partial(own, plain=True) if plain else own
     name = op.form_of or op.name
     if target.plain or not bindings(name):
         return op.body

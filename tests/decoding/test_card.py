@@ -71,3 +71,34 @@ def test_bf16_and_memory():
     before = torch.cuda.memory_allocated()
     archdsl.generate(made, prompts(2), 40)
     assert torch.cuda.memory_allocated() == before
+
+
+def test_autocast_keeps_no_weights():
+    """What is recorded under autocast reads the weights, not casts of them that are gone by then."""
+    made = model("llama")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        archdsl.generate(made, prompts(2), 8, recorded=True)
+    with torch.no_grad():
+        made.head.weight.mul_(-1)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        again = archdsl.generate(made, prompts(2), 8, recorded=True)
+        made.__dict__["_decoders"].clear()
+        assert torch.equal(again, archdsl.generate(made, prompts(2), 8, recorded=True))
+
+
+@pytest.mark.skipif("torch.cuda.device_count() < 2", reason="two cards are needed")
+def test_another_card_than_the_current():
+    made = model("llama")
+    expected = archdsl.generate(made, prompts(2), 16, recorded=False)
+    other = made.to("cuda:1")
+    assert torch.cuda.current_device() == 0
+    got = archdsl.generate(other, prompts(2).to("cuda:1"), 16, recorded=True)
+    assert torch.equal(got.cpu(), expected.cpu())
+
+
+def test_calls_at_the_same_time():
+    made = model("llama")
+    a, b = prompts(2), prompts(2).flip(0)
+    expected = [archdsl.generate(made, x, 12, recorded=False)[:, 5:] for x in (a, b)]
+    streams = zip(*(archdsl.generate_stream(made, x, 12, recorded=True) for x in (a, b)), strict=True)
+    assert all(torch.equal(torch.stack(got, 1), right) for got, right in zip(zip(*streams), expected, strict=True))
