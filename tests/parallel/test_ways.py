@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 
+import archdsl
 from archdsl.ops.registry import find
-from archdsl.parallel.tensor import Ways, _by_signature
+from archdsl.parallel.tensor import Ways, _by_signature, tensor_parallel
 
 WHOLE = Replicate()
 
@@ -67,3 +69,20 @@ def test_axes_without_names(mesh: Any):
     assert ways(mesh, "rotary", ((2, 4, 5, 8), Shard(3)), table, table) is None
     assert shown(ways(mesh, "rms_norm", ((2, 4, 5, 8), Shard(1)), ((8,), WHOLE))) == ([Shard(1), WHOLE], Shard(1))
     assert ways(mesh, "rms_norm", ((2, 5, 8), Shard(2)), ((8,), WHOLE)) is None
+
+
+def test_weights_of_the_model_itself(mesh: Any, tmp_path: Path):
+    """A plan may split them as any others."""
+    text = """use std.linear { Linear }
+
+model Scale(d: int = 6)(x: [B = 1, d]) -> [B, d] {
+  param weight: [d] = ones
+  return (x * weight) |> Linear(d, bias = false) as out
+}
+"""
+    (tmp_path / "scale.arch").write_text(text)
+    model = archdsl.load(str(tmp_path / "scale.arch")).build()
+    tensor_parallel(model, mesh, {"weight": 0, "out.weight": 1})
+    placed = {a: p.placements for a, p in model.named_parameters()}  # type: ignore[attr-defined]
+    assert placed == {"weight": (Shard(0),), "out.weight": (Shard(1),)}
+    assert {a: tuple(p.to_local().shape) for a, p in model.named_parameters()} == {"weight": (3,), "out.weight": (6, 3)}  # type: ignore[attr-defined]
