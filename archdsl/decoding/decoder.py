@@ -82,6 +82,7 @@ class Decoder:
 
     def __init__(self, model: ArchModule, plan: Plan, recording: Callable[..., Recording]):
         self.plan, self.device = plan, device_of(model)
+        self.left: torch.cuda.Event | None = None
         with self._planned():
             self._make(model, recording)
 
@@ -145,6 +146,8 @@ class Decoder:
     def begin(self, state: State, logits: Tensor, seed: int | None) -> None:
         """Loads the state behind the prompts and draws their first token from its logits [batch, vocab]."""
         with self._planned():
+            if self.left is not None:
+                self.left.wait()
             for stage in self.stages:
                 stage.refresh()
             for address, x in state.items():
@@ -154,6 +157,13 @@ class Decoder:
             if self.generator is not None and seed is not None:
                 self.generator.manual_seed(seed)
             self._take(drawn(logits, self.generator, *self.plan.draw))
+
+    def leave(self) -> None:
+        """Ends a call: the next one may come on another stream, and waits for what is under way on this one."""
+        if self.device.type == "cuda":
+            with self._planned():
+                self.left = torch.cuda.Event()
+                self.left.record()
 
     def generate(self, new: int) -> Tensor:
         """The tokens from the one of `begin` on, [batch, n], n at most `new`, fewer where all rows end before."""

@@ -74,6 +74,7 @@ def lent(model: ArchModule, plan: Plan, needed: bool) -> Decoder | None:
 
 def give_back(model: ArchModule, decoder: Decoder) -> None:
     """Keeps a decoder for the next call of its plan."""
+    decoder.leave()
     known = _known(model)
     known.pop(decoder.plan, None)  # a call at the same time had another
     _make_room(known)
@@ -85,7 +86,7 @@ def forget_moved(model: ArchModule) -> None:
     known = _known(model)
     if known:
         here = places(model)
-        for plan in [p for p, d in known.items() if d.weights != here]:
+        for plan in [p for p, d in list(known.items()) if d.weights != here]:
             known.pop(plan, None)
 
 
@@ -101,8 +102,8 @@ def _made(model: ArchModule, plan: Plan, known: dict[Plan, Decoder | Refusal]) -
 
 
 def _make_room(known: dict[Plan, Any]) -> None:
-    while len(known) >= KEPT:
-        known.pop(next(iter(known)))
+    for oldest in list(known)[:max(len(known) - KEPT + 1, 0)]:
+        known.pop(oldest, None)
 
 
 def _known(model: ArchModule) -> dict[Plan, Decoder | Refusal]:
