@@ -62,3 +62,13 @@ def test_made_in_parts_and_read(tmp_path, monkeypatch):
         score(table.space().at(1), seed=0)
     with pytest.raises(FileNotFoundError, match="tells how it is made"):
         table.load(tmp_path / "none.json.gz")
+
+
+def test_the_table_that_ships():
+    """All candidates, both tasks, two seeds at least; figures that tell candidates apart."""
+    found = table.load()
+    assert len(found) == table.space().size and set(found.tasks) == set(run.TASKS)
+    for task in found.tasks:
+        means = [found.query(n, task) for n, _ in found.candidates()]
+        assert min(m["seeds"] for m in means) >= 2 and {m["seeds"] for m in means} <= {2, 3}
+        assert len({round(m["loss"], 3) for m in means}) > 100 and all(0 < m["accuracy"] <= 1 and m["params"] > 10_000 for m in means)
