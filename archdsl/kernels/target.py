@@ -51,6 +51,9 @@ def target(graph: Graph, device: str, kernels: Kernels) -> Target:
     present = {family(n.op) for g in graph.definitions() for n in g.nodes}
     present |= {op for op, parts in JOINED.items() if present.issuperset(parts)}
     for op, name in kernels.items():
+        if not (isinstance(op, str) and isinstance(name, str)):
+            at = repr(name if isinstance(op, str) else op)
+            raise _error(at, f"{op!r}: {name!r}", f"ops and kernels are told by their names, not by {at}", 'for example {"ssd": "triton"}')
         known = [*bindings(op), REFERENCE, "auto"]
         if op not in present:
             have = sorted(p for p in present if bindings(p))

@@ -57,7 +57,7 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = builder.module(definition)
     model.__dict__["_typed"] = graph  # the class may come from an equal graph with other knobs
-    model.__dict__.update(_source=source, _streamed=streamed, _loss=told)
+    model.__dict__.update(_source=source, _streamed=streamed, _loss=told, _externs=tuple(builder.externs))
     if builder.device.type != "meta":
         fill(model, graph, seed, dtype)
     return model
@@ -94,6 +94,7 @@ def float_type(dtype: torch.dtype | str | None) -> torch.dtype:
 class _Builder:
     def __init__(self, device: torch.device, dtype: torch.dtype, seed: int, bind: Mapping[str, Callable[..., nn.Module]]):
         self.device, self.dtype, self.seed, self.bind = device, dtype, seed, bind
+        self.externs: list[str] = []
 
     def module(self, definition: Definition, address: str = "") -> ArchModule:
         """An instance with its own weights empty and everything below in place."""
@@ -141,6 +142,7 @@ class _Builder:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed, address + path))
             module = self.bind[name](**dict(node.attrs["arguments"]))
+        self.externs.append(address + path)
         return module.to(device=self.device, dtype=self.dtype)
 
 

@@ -1,6 +1,7 @@
 """Other forms of a built model, with the same weights."""
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ def form_of(model: Any) -> str:
 
 
 def sibling(model: ArchModule, form: str, caches: str = "") -> ArchModule:
-    """The model in another form, in evaluation: it holds the very tensors of `model`, so what is trained there is used here. Made once for each type
+    """The model in another form, in evaluation: it holds the very tensors of `model`, those of its extern blocks too, so what is trained there is
+    used here. Made once for each type
     of the weights and each device, kept with the model. `caches`: what a `Target` says of them. Raises ArchError A0501 for
     a form that it does not have, TypeError for a model of which archdsl knows no forms."""
     source = model.__dict__.get("_source")
@@ -30,13 +32,21 @@ def sibling(model: ArchModule, form: str, caches: str = "") -> ArchModule:
     key = form, weights_dtype(model), target
     if key not in known:
         with torch.inference_mode(False):  # it outlives the caller's mode
-            made = lower(source.graph, device="meta", dtype=key[1], form=form, source=source, made_for=target)
+            externs = {n.attrs["block"]: nn.Identity for g in source.graph.definitions() for n in g.nodes if n.op == "extern"}
+            made = lower(source.graph, device="meta", dtype=key[1], form=form, source=source, made_for=target, bind=externs)
             with_tables(made)
         known[key] = made
     made = known[key]
     with torch.inference_mode(False):
+        for address in model.__dict__["_externs"]:
+            made.set_submodule(address, _same_tensors(model.get_submodule(address)))
         share(made, model, dict(source.graph.parameters()))
     return made.eval()
+
+
+def _same_tensors(module: nn.Module) -> nn.Module:
+    """A module of its own phase with the very parameters and buffers of another."""
+    return deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
 
 
 def share(made: nn.Module, model: nn.Module, addresses: Any) -> None:

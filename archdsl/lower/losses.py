@@ -58,6 +58,10 @@ def _check(graph: Graph, loss: str, form: str) -> None:
     def fault(message: str, label: str, help: str | tuple[str, ...]) -> Exception:
         return error("A0526", f"`{graph.name}` {message}", graph.span, label, help=help)
 
+    if not isinstance(loss, str):
+        shown = repr(loss)
+        raise error("A0526", f"a loss is told by its name, not by {shown}", Span(Source("loss", shown), 0, len(shown)), "no name",
+                    help=f"it is one of {', '.join(LOSSES)}")
     if loss not in LOSSES:
         raise error("A0526", f"there is no loss `{loss}`", Span(Source("loss", loss), 0, len(loss)), "not known",
                     help=did_you_mean(loss, LOSSES) or f"it is one of {', '.join(LOSSES)}")

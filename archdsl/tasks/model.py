@@ -143,8 +143,9 @@ class Task(ABC):
 
     @property
     def loss(self) -> str | None:
-        """What a model may be built with, `build(loss = …)`, for `objective` to use; None for a task with an objective of its own."""
-        return "cross_entropy" if type(self).objective is Task.objective else None
+        """What a model may be built with, `build(loss = …)`, for `objective` to use; None for a task with an objective or a call of its own."""
+        own = type(self)
+        return "cross_entropy" if own.objective is Task.objective and own.call is Task.call else None
 
     def metrics(self, outputs: Tensor, batch: Batch) -> dict[str, float]:
         """Of the model's first result for a batch: mean cross-entropy in nats, the share of targets whose score is the highest."""

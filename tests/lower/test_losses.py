@@ -124,8 +124,44 @@ def test_a_task_uses_it():
     assert not torch.equal(*(task.call(ended.train(), given) for _ in range(2))) and ended.training
 
 
+def test_a_call_of_its_own_is_used():
+    """A model that ends in its loss would go round it."""
+    known: Any = type(parse("mqar(vocab = 16, length = 16, pairs = 3)"))
+    halved = type("Halved", (known,), {"call": lambda self, model, batch: known.call(self, model, batch) / 2})
+    assert halved(vocab=16, length=16, pairs=3).loss is None and known(vocab=16, length=16, pairs=3).loss == "cross_entropy"
+
+
+MINE = """extern block Mine(d: int)(x: [..., d]) -> [..., d]
+model Net(vocab: int = 16)(tokens: int[B, T]) -> logits: [B, T, vocab] {
+  param table: [vocab, 8] = normal(0, 1)
+  param head: [vocab, 8] = normal(0, 1)
+  return linear(Mine(8)(take(table, tokens, axis = 0)) as mine, head)
+}
+"""
+
+
+def test_extern_blocks_are_evaluated_too():
+    """The siblings have the tensors of the bound modules, and a phase of their own."""
+    class Mine(torch.nn.Sequential):
+        def __init__(self, d: int):
+            super().__init__(torch.nn.Linear(d, d), torch.nn.Dropout(0.5))
+
+    task = parse("mqar(vocab = 16, length = 16, pairs = 3)")
+    spec = archdsl.loads(MINE)
+    ended, plain = (spec.build(bind={"Mine": Mine}, loss=loss) for loss in (task.loss, None))
+    assert task.evaluate(ended, batches=1, size=4) == task.evaluate(plain, batches=1, size=4)
+    with torch.no_grad():
+        for model in (ended, plain):
+            model.get_parameter("mine.0.weight").mul_(3)
+    made = sibling(ended, "parallel")
+    assert ended.get_submodule("mine").training and not made.get_submodule("mine").training
+    assert made.get_parameter("mine.0.weight") is ended.get_parameter("mine.0.weight")
+    assert task.evaluate(ended, batches=1, size=4) == task.evaluate(plain, batches=1, size=4) and ended.get_submodule("mine.1").training
+
+
 @pytest.mark.parametrize(("build", "words"), [
-    ({"loss": "cross_entrpy"}, "there is no loss `cross_entrpy`"), ({"loss": "cross_entropy", "form": "step"}, "has no loss"),
+    ({"loss": "cross_entrpy"}, "there is no loss `cross_entrpy`"), ({"loss": True}, "by its name, not by True"), ({"loss": 1}, "not by 1"),
+    ({"loss": torch.nn.CrossEntropyLoss()}, "not by CrossEntropyLoss"), ({"loss": "cross_entropy", "form": "step"}, "has no loss"),
 ])
 def test_what_cannot_be(build, words):
     with pytest.raises(ArchError, match=words) as fault:
