@@ -171,6 +171,12 @@ def bindings(op: str) -> dict[str, Binding]:
     return BINDINGS.get(op, {})
 
 
+def devices() -> tuple[str, ...]:
+    """The CPU, and every device that a kernel runs on."""
+    load()
+    return tuple(dict.fromkeys(("cpu", *(d for own in BINDINGS.values() for b in own.values() for d in b.devices))))
+
+
 def choose(op: str, device: str, dtype: str, types: Types, attributes: Mapping[str, Any], *, asked: str | None = None,
            capability: tuple[int, int] | None = None, installed: bool = True) -> Choice:
     """The first kernel that takes operands of these types, or the one `asked` for. `device`: cpu, cuda, …; `dtype`: of the first operand;

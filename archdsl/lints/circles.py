@@ -28,7 +28,7 @@ def circles(d: Any, seen: Survey) -> Iterator[Diagnostic]:
     for name, span in places:
         if name in told:
             told.remove(name)
-            yield Diagnostic("A0702", f"nothing but the next `{name}` reads `{name}`", Span(span.source, span.start, span.start + len(name)),
+            yield Diagnostic("A0702", f"`{name}` goes into nothing but its own next values", Span(span.source, span.start, span.start + len(name)),
                              "a value for nothing", severity="warning")
 
 

@@ -17,17 +17,18 @@ Pattern = Callable[[Node, Counter[Value]], tuple[Node, list[Node]] | None]
 """Of the last node of a pattern, and how often each value is read: the joined node, and the nodes that it stands for beside the last."""
 
 
-def fused(graph: Graph, target: Target, dtype: str) -> Graph:
-    """The graph with what kernels of the target compute together joined; itself where there are none. `dtype`: of the build."""
-    return graph if target.plain or target.every else _Fusing(target, dtype)(graph)
+def fused(graph: Graph, target: Target, dtype: str, installed: bool = True) -> Graph:
+    """The graph with what kernels of the target compute together joined; itself where there are none. `dtype`: of the build. `installed`: as for
+    `choose`."""
+    return graph if target.plain or target.every else _Fusing(target, dtype, installed)(graph)
 
 
 class _Fusing(EachOnce):
     """Equal layers stay one definition."""
 
-    def __init__(self, target: Target, dtype: str):
+    def __init__(self, target: Target, dtype: str, installed: bool):
         super().__init__()
-        self.target, self.dtype = target, dtype
+        self.target, self.dtype, self.installed = target, dtype, installed
 
     def _graph(self, graph: Graph) -> Graph:
         joined = dict(self._found(graph))
@@ -64,9 +65,10 @@ class _Fusing(EachOnce):
         types = operand_types(node, self.dtype)
         first = next(t for t in types.values() if t is not None)
         try:
-            return choose(node.op, self.target.device, first.dtype, types, node.attrs, asked=asked).binding is not None
+            found = choose(node.op, self.target.device, first.dtype, types, node.attrs, asked=asked, installed=self.installed)
         except KernelError:
             return False
+        return found.binding is not None
 
 
 def _swiglu(node: Node, reads: Counter[Value]) -> tuple[Node, list[Node]] | None:

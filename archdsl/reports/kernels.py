@@ -4,8 +4,9 @@ from __future__ import annotations
 from archdsl.cost.model import DTYPES
 from archdsl.declared import wrong_option
 from archdsl.graph import TensorType
-from archdsl.kernels.bindings import bindings, choose
-from archdsl.kernels.target import family
+from archdsl.kernels.bindings import bindings, choose, devices
+from archdsl.kernels.target import Target, family
+from archdsl.lower.fusing import fused
 from archdsl.reports.model import Column, Report, Row
 from archdsl.reports.registry import Subject, report
 from archdsl.reports.work import Tensor, Work, program
@@ -16,15 +17,19 @@ COLUMNS = (Column("op"), Column("kernel"), Column("not taken"))
 @report('kernels(device: str = "cuda", dtype: str = "bf16")')
 def kernels(subjects: list[Subject], *, device: str, dtype: str) -> Report:
     """What computes each op that has kernels beside the reference, plain torch, on `device` (cuda, cpu) for floats of type `dtype`: the first of its
-    kernels that takes operands of these types and sizes. `not taken` says of those in front of it why they do not. What is installed on this machine
-    counts for nothing; the compute capability of a card is taken to suffice. `build(kernels = …)` fixes a kernel by name.
+    kernels that takes operands of these types and sizes. What a kernel computes together is one op, as in the built model. `not taken` says of those
+    in front of it why they do not. What is installed on this machine counts for nothing; the compute capability of a card is taken to suffice.
+    `build(kernels = …)` fixes a kernel by name.
     """
     if dtype not in DTYPES:
         raise wrong_option("A0582", "dtype", dtype, f"it is one of {', '.join(DTYPES)}")
+    if device not in devices():
+        raise wrong_option("A0582", "device", device, f"it is one of {', '.join(devices())}")
     rows: list[Row] = []
     notes: list[str] = []
     for subject in subjects:
-        works = [w for w in program(subject.model.graph, subject.sizes).works if w.op not in ("input", "param")]
+        graph = fused(subject.model.graph, Target(device), dtype, installed=False)
+        works = [w for w in program(graph, subject.sizes).works if w.op not in ("input", "param")]
         chosen = [w for w in works if bindings(family(w.op))]
         rows += [_row(subject.name, w, device, dtype) for w in chosen]
         others = sorted({w.op for w in works} - {w.op for w in chosen})

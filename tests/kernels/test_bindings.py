@@ -101,6 +101,13 @@ def test_what_is_asked_for_and_cannot_run_is_an_error(declared):
     assert fault.value.diagnostics[0].code == "A0519"
 
 
+@pytest.mark.parametrize(("kernels", "told"), [({"linear_attention": None}, "not by None"), ({1: "reference"}, "not by 1"), (3, "`3` says nothing")])
+def test_ops_and_kernels_are_names(kernels, told):
+    with pytest.raises(ArchError, match=told) as fault:
+        archdsl.loads(SPEC).build(kernels=kernels)
+    assert fault.value.diagnostics[0].code == "A0519"
+
+
 def test_card_and_packages(declared):
     @b.kernel("softmax", "new", dtypes=("f32",), capability=(9, 0), needs=("no_such_module_here",))
     class New:
@@ -211,3 +218,17 @@ def test_compile_refuses_a_kernel_that_cannot_run_here(tmp_path, monkeypatch):
     with pytest.raises(ArchError, match="cannot be used here: it runs on cuda, not on cpu") as fault:
         compile(str(tmp_path / "net.arch"), [], 0, None, False, False, None, kernels="linear_attention=triton")
     assert fault.value.diagnostics[0].code == "A0519" and "linear_attention(q, x, x)" in fault.value.diagnostics[0].span.text
+
+
+def test_the_report_has_what_is_joined():
+    """As the built model has it: halves turned by tables, and the gate with what it multiplies, are one op each; on the CPU nothing is joined."""
+    from archdsl.reports.kernels import kernels
+    from archdsl.reports.registry import Subject
+
+    subjects = [Subject("llama", archdsl.load("llama").elaborate("tiny"), {"B": 1, "T": 8})]
+    card, cpu = (kernels(subjects, device=device, dtype="bf16") for device in ("cuda", "cpu"))
+    assert {r.cells[0]: r.cells[1] for r in card.rows} == {"rms_norm": "triton", "rotary": "triton", "swiglu": "triton"}
+    assert "silu" not in card.notes[0] and "neg" not in card.notes[0] and "silu" in cpu.notes[0]
+    with pytest.raises(ArchError, match="`device` cannot be foo: it is one of cpu, cuda") as fault:
+        kernels(subjects, device="foo", dtype="bf16")
+    assert fault.value.diagnostics[0].code == "A0582"
