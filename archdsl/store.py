@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,7 @@ class Manifest(BaseModel):
     graph_hash: str
     params: int
     form: str = "parallel"
+    kernels: str | dict[str, str] | None = None
     recipe: list[Any] = []
     bindings: dict[str, str] = {}
     exports: list[str] = []
@@ -110,6 +112,7 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
         if earlier is not None:
             manifest = manifest.model_copy(update={f: getattr(earlier, f) for f in CARRIED})
         manifest.recipe, manifest.form = recipe, form or made.form
+        manifest.kernels = dict(kernels) if isinstance(kernels, Mapping) else kernels
         _write(folder, made, model)
         names = {k: m.to_json() for k, m in model.archdsl.foreign.items()}
         if names:
@@ -347,14 +350,14 @@ def _output_names(made: Elaborated, state: list[str]) -> dict[str, Any]:
 def open(folder: str | os.PathLike[str], device: Any = "cpu", bind: dict[str, Any] | None = None, kernels: Kernels = None,
          loss: str | None = None) -> ArchModule:
     """The model in a folder that `compile -o` wrote, in the form it was compiled in, with its weights and foreign names. `bind`: classes for its
-    extern blocks; `kernels` and `loss` as for `build`. Raises ArchError A0513 (a class is missing), A0518 (no such device), A0519 (a kernel that
-    cannot be used), A0520 (not such a folder), A0522 (another version)."""
+    extern blocks; `kernels` and `loss` as for `build`, but that without `kernels` those of the compilation hold. Raises ArchError A0513 (a class
+    is missing), A0518 (no such device), A0519 (a kernel that cannot be used), A0520 (not such a folder), A0522 (another version)."""
     from archdsl.lazy import torch
     from archdsl.origin import Origin
 
     spec, manifest = open_spec(folder)
-    fresh = spec.build(seed=manifest.seed, dtype=manifest.dtype, device=device, bind=bind, form=manifest.form, kernels=kernels,
-                       loss=loss)
+    fresh = spec.build(seed=manifest.seed, dtype=manifest.dtype, device=device, bind=bind, form=manifest.form, loss=loss,
+                       kernels=manifest.kernels if kernels is None else kernels)
     state = _weights(Path(folder) / "weights.safetensors", fresh.state_dict())
     if torch.device(device or "cpu").type != "meta":
         fresh.load_state_dict(state)

@@ -194,3 +194,16 @@ def test_onnx_needs_its_packages(out, monkeypatch):
     with pytest.raises(ArchError, match="A0523"):
         compile_to(out.parent / "exported", package.load(out / "graph.arch"), onnx=True)
     assert not (out.parent / "exported").exists()
+
+
+def test_the_folder_keeps_its_kernels(archdsl, tmp_path):
+    """What a folder was compiled with is what it is opened with, unless something else is said; a kernel of another device is refused."""
+    (tmp_path / "scan.arch").write_text("model Net(d: int = 4)(q: [B, T, 2, d], k: [B, T, 2, d], v: [B, T, 2, d]) -> y: [B, T, 2, d] {\n"
+                                        "  return linear_attention(q, k, v)\n}\n")
+    archdsl("compile", "scan.arch", "--kernels", "reference", "-o", "out")
+    archdsl("compile", "scan.arch", "--kernels", "linear_attention=reference", "-o", "one")
+    archdsl("compile", "scan.arch", "-o", "free")
+    kept = [json.loads((tmp_path / f / "manifest.json").read_text())["kernels"] for f in ("out", "one", "free")]
+    assert kept == ["reference", {"linear_attention": "reference"}, None]
+    asked = [package.open(tmp_path / f).code.count('"reference"') for f in ("out", "one", "free")]
+    assert asked == [1, 1, 0] and package.open(tmp_path / "out", kernels="auto").code.count('"reference"') == 0

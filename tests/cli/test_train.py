@@ -116,6 +116,14 @@ def test_killed_and_resumed(archdsl_process, net, tmp_path):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
 
 
+def test_kernels_are_a_setting(archdsl, net):
+    how = (*TRAIN, "--batch", 2, "-o", "out")
+    archdsl(*how, "--steps", 1, "--kernels", "reference")
+    told = archdsl(*how, "--steps", 2, "--resume", code=1).stderr
+    assert "[A0596]" in told and "kernels was reference, and is None" in told
+    archdsl(*how, "--steps", 2, "--resume", "--kernels", "reference")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_progress_on_a_terminal(net, tmp_path):
     import pty

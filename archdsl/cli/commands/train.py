@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from archdsl.cli.output import count, progress, show_json, show_table
 from archdsl.cli.source import Opened, open_source, read_settings
 from archdsl.diagnostics.model import error
-from archdsl.kernels.target import parse_kernels
+from archdsl.kernels.target import Kernels, parse_kernels
 from archdsl.source import Source, Span
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
         resumable(out)
     else:
         refuse_another(Path(out))
-    device, named = _device(asked.device), parse_kernels(asked.kernels)
+    device, named = _device(asked.device), _kernels(opened, asked.kernels)
     with progress("loading torch"):
         from archdsl.store import compile_to, open
         from archdsl.training.fit import fit
@@ -63,7 +63,7 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
         if not resume:
             compile_to(out, opened.spec, opened.variant, knobs, seed=asked.seed, again=opened.folder, form=form,
                        weights={k: v.cpu() for k, v in model.state_dict().items()})
-    data = {"task": known.text, "data": known.digest, "batch": asked.size}
+    data = {"task": known.text, "data": known.digest, "batch": asked.size, "kernels": None if named == "auto" else named}
     batches = known.batches("train", asked.size, asked.seed, device, packed=form == "packed")
     run = fit(model, known, batches, groups, steps=asked.steps, seed=asked.seed, lr=asked.lr, weight_decay=asked.weight_decay,
               schedule=asked.schedule, warmup=asked.warmup, clip=asked.clip, out=out, every=asked.every, resume=resume, settings=data)
@@ -94,6 +94,13 @@ def _form(opened: Opened, made: Elaborated) -> str:
         raise error("A0599", f"{opened.folder} holds the form `{form}`, which is for evaluation", span,
                     help="compile the spec in the form `parallel`: its weights are the same")
     return form
+
+
+def _kernels(opened: Opened, text: str | None) -> Kernels:
+    """The kernels that are asked for, else those that the folder was compiled with."""
+    from archdsl.store import read_manifest
+
+    return read_manifest(Path(opened.folder)).kernels if text is None and opened.folder is not None else parse_kernels(text)
 
 
 def _device(name: str) -> Any:
