@@ -132,7 +132,7 @@ class _Run:
         from archdsl.lower.forms import sibling
 
         asked.check(None)
-        self.asked = asked
+        self.asked, self.start, self.named = asked, start, frozenset(inputs)
         self.extend, self.step = sibling(model, "extend", caches="fresh"), sibling(model, "step")
         self.streamed = self.extend.__dict__["_streamed"]
         self.rows, inputs = (prompts, inputs) if start is None else begun(model, prompts, start, inputs)
@@ -157,10 +157,24 @@ class _Run:
                              f"{max(map(len, self.rows))} and {self.asked.new} new tokens")
         if len({len(r) for r in self.rows}) > 1 and not self.streamed.rows:
             raise ValueError("generate: the rows of this model's batch share their positions: give prompts of one length")
-        low, high = min(int(r.min()) for r in ids), max(int(r.max()) for r in ids)
+        low = min(int(r.min()) for r in ids)
         if low < 0:
             raise ValueError(f"generate: a token id is 0 or above, and the prompts hold {low}")
-        self.high = high
+
+    def _unknown(self) -> str:
+        """What is said where a table of vectors has no row for a token id: which ids were given, and as what."""
+        if self.start is None:
+            held = {"the prompts hold": self.rows}
+        else:
+            held = {"`start` is": [self.rows[0]]}
+        for name, x in self.fixed.given.items():
+            if x.numel() and not x.is_floating_point() and x.dtype != torch.bool:
+                held[f"`{name}` holds" if name in self.named else "the prompts hold"] = [x]
+        if len(held) == 1 and self.start is None:
+            return f"generate: the prompts hold the token id {max(int(r.max()) for r in self.rows)}, and the model has fewer tokens"
+        ends = {what: (min(int(x.min()) for x in xs), max(int(x.max()) for x in xs)) for what, xs in held.items()}
+        shown = ", ".join(f"{what} {low}" if low == high else f"{what} {low} to {high}" for what, (low, high) in ends.items())
+        return f"generate: one of these token ids is below 0, or the model has fewer tokens: {shown}"
 
     def _prefill(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits behind each prompt, [batch, vocab], and the state: rows of one length go together, and all end at the same position."""
@@ -180,7 +194,7 @@ class _Run:
                 try:
                     y, state = self.extend(*self.fixed.beside(torch.stack([self.rows[i] for i in members]), members), state)
                 except IndexError:  # a table of vectors has no such row
-                    raise ValueError(f"generate: the prompts hold the token id {self.high}, and the model has fewer tokens") from None
+                    raise ValueError(self._unknown()) from None
                 logits.append(self._last(y))
                 states.append(state)
                 order += members

@@ -1,6 +1,7 @@
 """What generation begins from: prompts, and a model's inputs without positions, as an encoder's source. Loads torch at first use."""
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,18 @@ def _shown(values: Mapping[str, Value]) -> str:
     return ", ".join(f"`{name}: {v.type}`" for name, v in values.items())
 
 
+def _input(name: str, declared: Value, given: Any, device: torch.device) -> Tensor:
+    """What is given for an input as a tensor. Raises ValueError for another kind of thing than is declared."""
+    try:
+        x = torch.as_tensor(given, device=device)
+    except (TypeError, ValueError, RuntimeError) as fault:
+        raise ValueError(f"generate: `{name}` is {declared.type}, a tensor or lists of one length, and this is {reprlib.repr(given)}") from fault
+    kind = "bool" if x.dtype == torch.bool else "float" if x.is_floating_point() else "int"
+    if kind != (declared.dtype if declared.dtype in ("int", "bool") else "float"):
+        raise ValueError(f"generate: `{name}` is {declared.type}, and this is {x.dtype} {list(x.shape)}")
+    return x
+
+
 class Fixed:
     """The inputs of a model beside its tokens, for all rows. `sizes`: the sizes of their axes by name, but for the batch."""
 
@@ -73,7 +86,7 @@ class Fixed:
         if unknown := [n for n in given if n not in others]:
             told = f"the others are {_shown(others)}" if others else "the model takes tokens alone"
             raise ValueError(f"generate: `inputs` names {unknown[0]!r}, and {told}")
-        self.given = {n: torch.as_tensor(given[n], device=rows[0].device) for n in others}
+        self.given = {n: _input(n, v, given[n], rows[0].device) for n, v in others.items()}
         self.batched = {n for n, v in others.items() if v.shape and v.shape[0] == streamed.batch}
         self.order, self.sizes = tuple(named), {}
         for name, x in self.given.items():
@@ -103,7 +116,8 @@ def begun(model: ArchModule, sources: list[Tensor], start: int, given: Mapping[s
     place = torch.arange(longest, device=sources[0].device)
     lengths = torch.tensor([len(r) for r in sources], device=sources[0].device)
     marks = [n for n, v in still.items() if v.dtype == "bool" and v.shape == still[ids[0]].shape]
-    if len(marks) != 1 and len(set(lengths.tolist())) > 1:
+    told = [n for n, v in _named(model).items() if n in given and v.dtype == "bool" and v.shape == still[ids[0]].shape]
+    if len(marks) != 1 and not told and len(set(lengths.tolist())) > 1:
         raise ValueError("generate: this model is not told which positions of its source count: give prompts of one length")
     padded = torch.nn.utils.rnn.pad_sequence(sources, batch_first=True)
     return ([r.new_full((1,), start) for r in sources],

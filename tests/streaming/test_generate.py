@@ -278,11 +278,25 @@ def test_a_translator_of_another_kind():
     ({"start": 0, "inputs": {"source": [[1], [2]]}}, "with `start`, prompts go to the one input of token ids"),
     ({"start": -1}, "`start` is a token id, not -1"), ({"start": True}, "`start` is a token id"),
     ({"start": 0, "recorded": True}, "sizes 'source', 'valid' tell is not recorded"),
-    ({"start": VOCAB}, f"hold the token id {VOCAB}, and the model has fewer"),
+    ({"start": VOCAB}, f"the model has fewer tokens: `start` is {VOCAB}, the prompts hold 1 to 2"),
+    ({"inputs": {"source": torch.full((2, 3), 99999), "valid": torch.ones(2, 3, dtype=torch.bool)}}, "prompts hold 1 to 2, `source` holds 99999$"),
+    ({"inputs": {"source": [[-1, 5], [2, 3]], "valid": [[True] * 2] * 2}}, "one of these token ids is below 0, .*`source` holds -1 to 5"),
+    ({"inputs": {"source": None, "valid": [[True], [True]]}}, r"`source` is int\[B, S\], a tensor or lists of one length, and this is None"),
+    ({"inputs": {"source": "text", "valid": [[True], [True]]}}, r"`source` is int\[B, S\], .* and this is 'text'"),
+    ({"inputs": {"source": [[1, 2], [3]], "valid": [[True], [True]]}}, r"`source` is int\[B, S\], .* and this is \[\[1, 2\], \[3\]\]"),
+    ({"inputs": {"source": [[1], [3]], "valid": [[1.0], [1.0]]}}, r"`valid` is bool\[B, S\], and this is torch.float32 \[2, 1\]"),
 ])
 def test_inputs_that_do_not_fit(translators: tuple[Any, Any], settings: dict[str, Any], told: str):
     with pytest.raises(ValueError, match=told):
         archdsl.generate(translators[0], [[1], [2]], 3, **settings)
+
+
+def test_a_mask_that_is_given_is_used(translators: tuple[Any, Any]):
+    """Sources of several lengths beside a mask of the caller's."""
+    valid = torch.tensor([[True] * 3, [True, False, False]])
+    free = archdsl.generate(translators[0], [[3, 1, 4], [6]], 3, start=0)
+    given = archdsl.generate(translators[0], [[3, 1, 4], [6]], 3, start=0, inputs={"valid": valid})
+    assert [r.tolist() for r in given] == [r.tolist() for r in free]
 
 
 def test_a_decoder_alone_has_no_source(pairs: Any):
