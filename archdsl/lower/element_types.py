@@ -27,7 +27,8 @@ LOW = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def call(self: ArchModule, *args: Any, **kwargs: Any) -> Any:
-    """`__call__` of a whole model. Raises ValueError for an input of an element type that it does not take, or too small for one of its ops."""
+    """`__call__` of a whole model. Raises ValueError for an input of an element type that it does not take, or too small for one of its ops, and
+    on the CPU for targets that are no classes."""
     if torch.compiler.is_compiling():
         return nn.Module.__call__(self, *args, **kwargs)
     try:
@@ -37,9 +38,10 @@ def call(self: ArchModule, *args: Any, **kwargs: Any) -> Any:
             raise
         told = _told(self, args, kwargs)
         if told is None:
-            from archdsl.lower.misfits import misfit
+            from archdsl.lower.misfits import misfit, wrong_target
 
-            told = misfit(type(self).definition.source, ((v, x) for _, v, x in _given(self, args, kwargs)), self.training)
+            told = wrong_target(self, {name: x for name, _, x in _given(self, args, kwargs)})
+            told = told or misfit(type(self).definition.source, ((v, x) for _, v, x in _given(self, args, kwargs)), self.training)
         if told is None:
             raise
         raise ValueError(told) from fault

@@ -14,6 +14,8 @@ import torch
 from archdsl.dims import Dim, NotInteger, evaluate
 from archdsl.elaborate.ops import parameters
 from archdsl.graph import Graph, Node, TensorType, Value
+from archdsl.lower.losses import TARGETS
+from archdsl.ops.losses import IGNORE
 from archdsl.ops.registry import OpError, find
 from archdsl.source import Span
 
@@ -25,6 +27,15 @@ def misfit(graph: Graph, inputs: Iterable[tuple[Value, torch.Tensor]], training:
         return _first(graph, sizes, training, "", graph.span)
     except (KeyError, NotInteger):  # a size that no input has
         return None
+
+
+def wrong_target(model: Any, inputs: Mapping[str, torch.Tensor]) -> str | None:
+    """The first target on the CPU that is no class of a model that ends in its loss; None where there is none."""
+    targets, classes = inputs.get(TARGETS), model.__dict__["_typed"].outputs[0].shape[-1] if model.__dict__.get("_loss") else None
+    if targets is None or not isinstance(classes, int) or targets.device.type != "cpu":
+        return None
+    wrong = targets[(targets != IGNORE) & ((targets < 0) | (targets >= classes))]
+    return f"`{TARGETS}` holds {int(wrong[0])}: it holds classes, 0 to {classes - 1}, and {IGNORE} where nothing is asked" if wrong.numel() else None
 
 
 def _bound(formal: TensorType, shape: tuple[int, ...]) -> dict[str, int]:

@@ -178,6 +178,19 @@ def test_models_without_scores(header, words):
         archdsl.loads(f"model Net(){header}\n").build(loss="cross_entropy")
 
 
+@pytest.mark.parametrize("body", [FUSED["head"], WHOLE["capped twice"][0]])
+@pytest.mark.parametrize("wrong", [11, -1])
+def test_targets_that_are_no_classes(body, wrong):
+    """By the op that has the map in it, and by that of scores; -100 is none that is asked for."""
+    tokens, targets = batch(11)
+    targets[0, 0], targets[1, 2] = -100, wrong
+    model = net(body).build(loss="cross_entropy")
+    with pytest.raises(ValueError, match=f"^`targets` holds {wrong}: it holds classes, 0 to 10, and -100 where nothing is asked$"):
+        model(tokens, targets)
+    targets[1, 2] = 10
+    assert model(tokens, targets).isfinite()
+
+
 def test_the_reference_can_be_asked_for():
     spec, (tokens, targets) = net(FUSED["tied"]), batch(11)
     plain = spec.build(loss="cross_entropy", kernels="reference")
