@@ -2,6 +2,8 @@
 
     python -m tests.commands SOCKET     serves until its standard input ends
 
+A command dies with the program that asked for it, so a time limit on the one bounds the other. All run with one thread.
+
 What runs is a process of its own, with its own folder, environment, streams, limit of files and exit code. What imports torch or not, times a
 start, or is stopped by a signal is tested on `python -m archdsl.cli.main` itself.
 """
@@ -17,10 +19,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from archdsl.ops import registry
 
@@ -59,11 +63,18 @@ def _server() -> str:
 
     folder = tempfile.TemporaryDirectory(prefix="archdsl-tests-")
     path = os.path.join(folder.name, "socket")
-    server = subprocess.Popen([sys.executable, "-m", "tests.commands", path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+    server = subprocess.Popen([sys.executable, "-m", "tests.commands", path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              env={**os.environ, "OMP_NUM_THREADS": "1"})
+    stdin, stdout = server.stdin, server.stdout
+    assert stdin is not None and stdout is not None and stdout.readline() == b"ready\n"
 
     def end() -> None:
-        server.communicate()
+        stdin.close()
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
         folder.cleanup()
 
     atexit.register(end)
@@ -90,15 +101,35 @@ def serve(path: str) -> None:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 break
             client.close()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)  # the server's own are pipes to the tests
+    os.close(nothing)
     with client:
         size, streams, _, _ = socket.recv_fds(client, 8, 3)
         with client.makefile("rb") as incoming:
             request = json.loads(incoming.read(int.from_bytes(size, "big")))
         pid = os.fork()
         if pid:
-            client.sendall(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256).encode())
-            os._exit(0)
+            for stream in streams:
+                os.close(stream)
+            _attend(pid, client)
     _become(streams, *request)
+
+
+def _attend(pid: int, client: socket.socket) -> NoReturn:
+    """Tells the client how the command ends, and ends the command when the client is gone."""
+
+    def watch() -> None:
+        with suppress(OSError):
+            client.recv(1)  # a client says no more: this returns at its end
+        os.kill(pid, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256
+    with suppress(BrokenPipeError):
+        client.sendall(str(code).encode())
+    os._exit(0)
 
 
 def _become(streams: list[int], arguments: list[str], folder: str, environment: dict[str, str], most: list[int]) -> None:

@@ -229,7 +229,7 @@ def console(text: str, folder: Path) -> str:
     script = write_program(folder / ".bin" / "archdsl")
     search = os.pathsep.join([str(script.parent), os.path.dirname(sys.executable), os.environ["PATH"]])
     root = Path(__file__).parent.parent
-    environment = {**os.environ, "PATH": search, "PYTHONPATH": str(root), "COLUMNS": "110", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PATH": search, "PYTHONPATH": str(root), "COLUMNS": "110", "NO_COLOR": "1"}
     out = []
     for part in re.split(r"^(?=\$ )", text, flags=re.MULTILINE):
         if not part.startswith("$ "):

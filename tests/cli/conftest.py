@@ -44,8 +44,8 @@ def archdsl_process(tmp_path) -> Run:
     """The same in a process of its own, for what only a process shows; `cold`: one that has imported nothing yet."""
 
     def run(*arguments: object, code: int = 0, cold: bool = False) -> SimpleNamespace:
-        command = [sys.executable, "-m", "archdsl.cli.main"] if cold else [program()]
-        environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONIOENCODING": "utf-8"}
+        command, encoding = ([sys.executable, "-m", "archdsl.cli.main"], {"PYTHONIOENCODING": "utf-8"}) if cold else ([program()], {})
+        environment = {**os.environ, "TMPDIR": str(tmp_path), **encoding}
         done = subprocess.run([*command, *map(str, arguments)],
                               capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=environment, timeout=120)
         return checked(code, SimpleNamespace(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr))

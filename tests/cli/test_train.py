@@ -91,7 +91,7 @@ def test_the_folder(archdsl, net, tmp_path):
 
 
 def test_nothing_but_the_result_on_a_pipe(archdsl_process, net):
-    done = archdsl_process(*TRAIN, "--steps", 2, "-o", "out")
+    done = archdsl_process(*TRAIN, "--steps", 2, "-o", "out", cold=True)
     assert done.stderr == "" and "\x1b" not in done.stdout
 
 
@@ -104,7 +104,7 @@ def test_killed_and_resumed(archdsl_process, net, tmp_path):
     for wanted in (17, 33):
         resume = ["--resume"] if (tmp_path / "killed").exists() else []
         process = subprocess.Popen([sys.executable, "-m", "archdsl.cli.main", *map(str, how), "-o", "killed", *resume], cwd=tmp_path,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                   env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ends = time.monotonic() + 100
         while time.monotonic() < ends and process.poll() is None and not (log.exists() and log.read_text().count("\n") >= wanted):
             time.sleep(0.002)
