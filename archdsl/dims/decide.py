@@ -222,8 +222,11 @@ def zero_in_class(value: Dim, shifts: Shifts) -> tuple[Verdict, Env | None]:
     if all(t is not None for t in tops) and prod(t for t in tops if t is not None) <= CLASSES:
         for y in cartesian(*(range(1, (t or 0) + 1) for t in tops)):
             env = dict(zip(names, y, strict=True))
-            if raw(value, env):
-                return False, env
+            try:
+                if raw(value, env):
+                    return False, env
+            except NotInteger:  # something in it divides by what is 0 there
+                return None, None
         return True, None
     if all(atom.kind == "sym" for mono in value.terms for atom, _ in mono):
         powers = max(p for mono in value.terms for _, p in mono)

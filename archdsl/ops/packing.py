@@ -61,7 +61,11 @@ def cumsum_packed(x, documents, *, axis=-1):
     return sums.to(x.dtype) if is_float(x) else sums
 
 
-@op("flip_packed(x: [*s], documents: int[T], axis: int = -2) -> [*s]", infer=_along, own=("x",),
+def _flipped(x: TensorType, documents: TensorType, axis: int = -2) -> TensorType:
+    return TensorType(x.dtype, _along(x, documents, axis).shape)
+
+
+@op("flip_packed(x: [*s], documents: int[T], axis: int = -2) -> [*s]", infer=_flipped, own=("x",),
     saves=lambda documents, **_: (TensorType("int", documents.shape),),
     samples=lambda: [{"x": floats(2, 7, 3), "documents": ints(3, 7)}, {"x": ints(5, 1, 4), "documents": ints(2, 4), "axis": -1},
                      {"x": floats(1), "documents": ints(2, 1), "axis": 0}])

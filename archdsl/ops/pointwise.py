@@ -6,7 +6,7 @@ from typing import Any
 
 from archdsl.graph import FLOATS, TensorType
 from archdsl.lazy import F, torch
-from archdsl.ops.registry import Op, OpError, op
+from archdsl.ops.registry import OPS, Op, OpError, op
 from archdsl.ops.rules import (
     DTYPES,
     Sample,
@@ -26,6 +26,7 @@ from archdsl.ops.rules import (
     shape_of,
     torch_dtype,
 )
+from archdsl.shapes import infer_by_signature
 
 _SHAPES = ((2, 3, 5), (1, 1), (7,))
 
@@ -333,7 +334,13 @@ def hardsigmoid(x):
     return F.hardsigmoid(x)
 
 
-@op("swiglu(gate: [*s], up: [*s]) -> [*s]", source="arxiv 2002.05202",
+def _gated(gate: TensorType, up: TensorType) -> TensorType:
+    need_float(gate, "gate")
+    need_float(up, "up")
+    return infer_by_signature(OPS["swiglu"], {"gate": gate, "up": up})[0]
+
+
+@op("swiglu(gate: [*s], up: [*s]) -> [*s]", source="arxiv 2002.05202", infer=_gated,
     saves=lambda gate, up: {"gate": ("gate", "up"), "up": (TensorType(gate.dtype, gate.shape),)},
     samples=lambda: [{"gate": floats(2, 3, 5), "up": floats(2, 3, 5)}, {"gate": floats(1, 1), "up": floats(1, 1)}])
 def swiglu(gate, up):

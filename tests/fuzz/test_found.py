@@ -8,7 +8,7 @@ import torch
 from archdsl.diagnostics.model import ArchError
 from archdsl.printer import print_graph
 from archdsl.spec import Spec, loads
-from tests.fuzz.drive import runs
+from tests.fuzz.drive import drive, runs
 
 INPUTS = "(x: [B = 2, T = 4, 8], n: int[B, T] in 0..<4, m: bool[B, T, 8])"
 
@@ -269,3 +269,20 @@ def test_a_draw_that_nothing_reads():
     """A loop carries it on in vain: with modules it is made, flat it is not, and the draws behind it are others. Alike, they give the same."""
     sound = spec("y = dropout(x, 0.5)\nz = x\nlayers: for i in range(2) {\n z = dropout(Linear(8)(z) as f, 0.5)\n y = softcap(y, 30)\n}\nreturn z")
     runs(sound.elaborate(), sound, None)
+
+
+def test_a_division_by_what_may_be_nothing():
+    """Buckets of relative distances as many as positions: T - 1 divides, and is 0 at T = 1."""
+    body = "v = RelativeBias(heads = 2, buckets = T)(x) as v\n return x"
+    told = faults(f"use std.embed {{ RelativeBias }}\nmodel M()(x: [B = 2, T = 4, 8]) -> y: [B, T, 8] {{ {body} }}")
+    assert "A0306" in told[0]
+
+
+def test_a_position_that_the_example_has_not():
+    assert drive("model M(d: int = 6)(x: [B = 2, T = 4, d]) -> out: [T, d] {\n  y = x[7]\n  return y\n}\n") == "checked"
+
+
+@pytest.mark.parametrize("call", ["swiglu(x > 0, x)", "swiglu(x, x > 0)"])
+def test_gates_are_floats(call):
+    (told,) = faults(f"model M(d: int = 8)(x: [B, d]) -> y: [B, d] {{ return {call} }}")
+    assert "A03" in told
