@@ -155,6 +155,14 @@ def apart() -> Iterator[None]:
         _changed()
 
 
+def later(module: str, name: str) -> Callable[..., Any]:
+    """A function of one of our modules, which is imported when it is first called: none of those that declare kernels imports triton."""
+    def call(*args: Any, **attributes: Any) -> Any:
+        return getattr(import_module(f"archdsl.kernels.{module}"), name)(*args, **attributes)
+
+    return staticmethod(call)
+
+
 @cache
 def load() -> None:
     """Imports the modules that declare kernels: ours, then those of installed packages."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from archdsl.kernels.bindings import Types, fixed, kernel
+from archdsl.kernels.bindings import Types, fixed, kernel, later
 
 DTYPES = ("bf16", "f32")
 TAPS, NUMBERS, SEQUENCES = 32, 256, 65535
@@ -78,36 +78,16 @@ class Gla:
     """Gates by row or by column, chunks of 64 positions by products of matrices; a position alone reads and writes its memory once. Memories between
     chunks are kept in the dtype of the operands."""
 
-    @staticmethod
-    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.gla import forward
-
-        return forward(*args, **attributes)
-
-    @staticmethod
-    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
-        from archdsl.kernels.gla import gradient
-
-        return gradient(*args, **attributes)
-
-    @staticmethod
-    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.steps import gla
-
-        return gla(*args, **attributes)
+    forward = later("gla", "forward")
+    gradient = later("gla", "gradient")
+    step = later("steps", "gla")
 
 
 @kernel("gla", "triton_step", dtypes=("bf16", "f16", "f32"), fits=_step("q"))
 class GlaStep:
     """One position, with gates by row, by column, both or none: it reads and writes its memory once."""
 
-    @staticmethod
-    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.steps import gla
-
-        return gla(*args, **attributes)
-
-    step = forward
+    forward = step = later("steps", "gla")
 
 
 @kernel("delta_rule", "triton", dtypes=DTYPES, fits=_delta)
@@ -115,46 +95,18 @@ class DeltaRule:
     """Chunks of 64 positions by products of matrices and one triangular inverse (the WY form); a position alone reads and writes its memory once.
     Memories between chunks are kept in the dtype of the operands."""
 
-    @staticmethod
-    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.delta import forward
-
-        return forward(*args, **attributes)
-
-    @staticmethod
-    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
-        from archdsl.kernels.delta_backward import gradient
-
-        return gradient(*args, **attributes)
-
-    @staticmethod
-    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.steps import delta_rule
-
-        return delta_rule(*args, **attributes)
+    forward = later("delta", "forward")
+    gradient = later("delta_backward", "gradient")
+    step = later("steps", "delta_rule")
 
 
 @kernel("causal_conv", "triton", dtypes=("bf16", "f16", "f32"), fits=_conv)
 class CausalConv:
     """Each number read once and written once, forwards; the gradients of the taps in spans of positions, added up in float32."""
 
-    @staticmethod
-    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.causal_conv import forward
-
-        return forward(*args, **attributes)
-
-    @staticmethod
-    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
-        from archdsl.kernels.causal_conv import gradient
-
-        return gradient(*args, **attributes)
-
-    @staticmethod
-    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.causal_conv import step
-
-        return step(*args, **attributes)
+    forward = later("causal_conv", "forward")
+    gradient = later("causal_conv", "gradient")
+    step = later("causal_conv", "step")
 
 
 @kernel("dplr_delta_rule", "triton", dtypes=DTYPES, fits=_delta)
@@ -162,43 +114,15 @@ class DplrDeltaRule:
     """Chunks of 64 positions: one triangular inverse, and gated linear attention of two pairs at each position; a position alone reads and writes its
     memory once. Memories between chunks are kept in the dtype of the operands."""
 
-    @staticmethod
-    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.dplr import forward
-
-        return forward(*args, **attributes)
-
-    @staticmethod
-    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
-        from archdsl.kernels.dplr import gradient
-
-        return gradient(*args, **attributes)
-
-    @staticmethod
-    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.steps import dplr_delta_rule
-
-        return dplr_delta_rule(*args, **attributes)
+    forward = later("dplr", "forward")
+    gradient = later("dplr", "gradient")
+    step = later("steps", "dplr_delta_rule")
 
 
 @kernel("selective_scan", "triton", dtypes=("bf16", "f16", "f32"), fits=_scan)
 class SelectiveScan:
     """Chunks of 16 positions, a scan of each in registers; a position alone reads and writes its memory once. States are float32."""
 
-    @staticmethod
-    def forward(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.selective_scan import forward
-
-        return forward(*args, **attributes)
-
-    @staticmethod
-    def gradient(*args: Any, **attributes: Any) -> tuple[Any, ...]:
-        from archdsl.kernels.selective_scan import gradient
-
-        return gradient(*args, **attributes)
-
-    @staticmethod
-    def step(*args: Any, **attributes: Any) -> tuple[Any, Any]:
-        from archdsl.kernels.steps import selective_scan
-
-        return selective_scan(*args, **attributes)
+    forward = later("selective_scan", "forward")
+    gradient = later("selective_scan", "gradient")
+    step = later("steps", "selective_scan")

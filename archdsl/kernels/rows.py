@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from archdsl.kernels.bindings import Types, fixed, kernel
+from archdsl.kernels.bindings import Types, fixed, kernel, later
 
 DTYPES = ("bf16", "f16", "f32")
 WIDEST = 16384
@@ -16,11 +16,7 @@ class InPlace:
     """A row for each program: the scores are read once for the logarithm of their sum, and again, from the cache, to be replaced by the gradient.
     `forward(scores [n, v], targets [n], *, scale, cap, ignore, factor) -> losses [n]`, as `loss_in_place` of `archdsl/ops/chunked_loss.py`."""
 
-    @staticmethod
-    def forward(*args: Any, **attributes: Any) -> Any:
-        from archdsl.kernels.cross_entropy import loss_in_place
-
-        return loss_in_place(*args, **attributes)
+    forward = later("cross_entropy", "loss_in_place")
 
 
 def _no_wider(types: Types, attributes: Mapping[str, Any]) -> str | None:
