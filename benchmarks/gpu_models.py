@@ -20,6 +20,7 @@ class Pair:
     names: str = "hf"
     model: str | None = None
     attends: tuple[int, int, int] | None = field(default=None)  # layers, heads, width of a head
+    mode: str | None = None  # of the peer's mixers in float32, where their own takes bf16 alone
 
     def spec(self) -> archdsl.Spec:
         found = archdsl.load(self.path)
@@ -84,7 +85,8 @@ def deltanet(vocab: int, d: int, depth: int, heads: int, hidden: int) -> Pair:
     def peer() -> Any:
         return fla_model("DeltaNet", vocab_size=vocab, hidden_size=d, num_hidden_layers=depth, num_heads=heads, intermediate_size=hidden)
 
-    return Pair("specs/language/deltanet.arch", {"vocab": vocab, "d": d, "depth": depth, "heads": heads, "hidden": hidden}, peer, "fla")
+    knobs = {"vocab": vocab, "d": d, "depth": depth, "heads": heads, "hidden": hidden}
+    return Pair("specs/language/deltanet.arch", knobs, peer, "fla", mode="fused_recurrent")
 
 
 def gated_deltanet(vocab: int, d: int, depth: int, heads: int, head_dim: int, hidden: int) -> Pair:

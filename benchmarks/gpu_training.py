@@ -3,7 +3,8 @@
     python benchmarks/gpu_training.py [--only 'Llama.*ours'] [--tiny --device cpu]
 
 Weights are bf16 on both sides, the loss is the cross-entropy of the next token. Ours is built with its loss and compiled by layer; transformers runs
-eagerly and compiled whole; flash-linear-attention runs its own kernels. Printed: seconds from the built model to the end of its first step, the
+eagerly and compiled whole; flash-linear-attention runs its own kernels with the fastest of its configurations, which are compiled side by side and
+timed for 15 ms here, so that its first step takes less than its users wait for. Printed: seconds from the built model to the end of its first step, the
 median of further ones, tokens a second, the greatest memory, and the share of 989 TFLOP/s that the arithmetic of matrix products and attention alone
 makes up.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import archdsl
 from archdsl.tasks.model import IGNORE
 from benchmarks.gpu_common import Rows, median, ms, options, peak_gib, quiet, ratio, seconds
 from benchmarks.gpu_models import Pair, for_training
+from benchmarks.gpu_tuning import tuned_at_once
 
 PEAK = 989e12
 SHAPES = ((8, 2048), (2, 8192))
@@ -76,7 +79,8 @@ def main() -> None:
             for kind, made in kinds.items():
                 def row(made: Callable[[], Any] = made, kind: str = kind, shape: tuple[int, int] = shape, pair: Pair = pair,
                         mine: list[float] = mine) -> dict[str, Any]:
-                    cells = measure(made, pair, shape, args.device, args.repeats, pair.knobs["vocab"])
+                    with tuned_at_once() if kind == "fla" else nullcontext():
+                        cells = measure(made, pair, shape, args.device, args.repeats, pair.knobs["vocab"])
                     taken = cells.pop("_seconds")
                     if kind == "ours":
                         mine.append(taken)
