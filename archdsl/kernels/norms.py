@@ -13,13 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from archdsl.kernels.tiles import programs_of, rows_of, shape_of, summed, sums, tile_of
+
 RMS, LAYER, CRMS = (tl.constexpr(i) for i in range(3))
-THREADS = 256
-"""Of a program, unless a row is longer than they hold."""
-EACH = 16
-"""Numbers of each operand in a thread's registers."""
-RESIDENT, LADEN = 32, 16
-"""Warps of a multiprocessor that the programs of the backward pass fill; where they hold sums of weights, and so fewer fit, LADEN."""
 
 
 @triton.jit
@@ -58,8 +54,8 @@ def _forward(x, more, weight, bias, y, total, count, x_stride, more_stride, eps,
 
 
 @triton.jit
-def _backward(dy, later, x, weight, dx, dweight, dbias, count, dy_stride, later_stride, x_stride, eps, D: tl.constexpr, KIND: tl.constexpr,
-              LATER: tl.constexpr, WEIGHT: tl.constexpr, BIAS: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
+def _backward(dy, later, x, weight, dx, partial, count, dy_stride, later_stride, x_stride, eps, D: tl.constexpr, KIND: tl.constexpr,
+              LATER: tl.constexpr, WEIGHT: tl.constexpr, BIAS: tl.constexpr, STAGES: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
     program = tl.program_id(0)
     i = tl.arange(0, BLOCK)[None, :]
     if WEIGHT:
@@ -67,7 +63,7 @@ def _backward(dy, later, x, weight, dx, dweight, dbias, count, dy_stride, later_
         to_weight = tl.zeros((R, BLOCK), tl.float32)
     if BIAS:
         to_bias = tl.zeros((R, BLOCK), tl.float32)
-    for block in range(program, tl.cdiv(count, R), tl.num_programs(0)):
+    for block in tl.range(program, tl.cdiv(count, R), tl.num_programs(0), num_stages=STAGES):
         rows = (block * R + tl.arange(0, R)).to(tl.int64)[:, None]
         inside = (rows < count) & (i < D)
         v = tl.load(x + rows * x_stride + i, mask=inside, other=0.0).to(tl.float32)
@@ -88,35 +84,16 @@ def _backward(dy, later, x, weight, dx, dweight, dbias, count, dy_stride, later_
         if LATER:
             found += tl.load(later + rows * later_stride + i, mask=inside, other=0.0).to(tl.float32)
         tl.store(dx + rows * D + i, found.to(dx.dtype.element_ty), mask=inside)
-    at = program * D + i
     if WEIGHT:
-        tl.store(dweight + at, tl.sum(to_weight, 0)[None, :], mask=i < D)
+        tl.store(partial + program * (D + D * BIAS) + i, tl.sum(to_weight, 0)[None, :], mask=i < D)
     if BIAS:
-        tl.store(dbias + at, tl.sum(to_bias, 0)[None, :], mask=i < D)
+        tl.store(partial + program * (D * WEIGHT + D) + D * WEIGHT + i, tl.sum(to_bias, 0)[None, :], mask=i < D)
 
 
 # ---------------------------------------------------------------- launching
 def _plain(*vectors: Tensor | None) -> tuple[Tensor | None, ...]:
     """Weight and bias without gaps, as the kernels read them."""
     return tuple(None if v is None else v.contiguous() for v in vectors)
-
-
-def rows_of(x: Tensor) -> Tensor:
-    """[..., D] as [n, D] with D contiguous."""
-    flat = x.reshape(-1, x.shape[-1])
-    return flat if flat.stride(-1) == 1 else flat.contiguous()
-
-
-def shape_of(width: int, each: int = EACH) -> dict[str, int]:
-    """Rows and columns of a program's tile, and its warps, for so many numbers in each thread."""
-    block = triton.next_power_of_2(width)
-    rows = max(1, THREADS * each // block)
-    return {"R": rows, "BLOCK": block, "num_warps": min(32, max(1, rows * block // (32 * each)))}
-
-
-def processors(x: Tensor) -> int:
-    """Of the card; those of an H100 elsewhere."""
-    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132
 
 
 def forward(kind: Any, x: Tensor, more: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -126,7 +103,7 @@ def forward(kind: Any, x: Tensor, more: Tensor | None, weight: Tensor | None, bi
     n, d = flat.shape
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     total = torch.empty_like(y) if more is not None else y.new_empty(0)
-    shape = shape_of(d)
+    shape = shape_of(tile_of("norm", d), d)
     run: Any = _forward
     run[(triton.cdiv(n, shape["R"]),)](flat, other, weight, bias, y, total, n, flat.stride(0), other.stride(0), eps, D=d, KIND=kind,
                                        ADD=more is not None, WEIGHT=weight is not None, BIAS=bias is not None, **shape)
@@ -139,11 +116,13 @@ def gradient(kind: Any, dy: Tensor, later: Tensor | None, x: Tensor, weight: Ten
     flat, back, (weight, bias) = rows_of(x), rows_of(dy), _plain(weight, bias)
     more = back if later is None else rows_of(later)
     n, d = flat.shape
-    shape = shape_of(d)
-    programs = min(triton.cdiv(n, shape["R"]), processors(x) * max(1, (RESIDENT if weight is None else LADEN) // shape["num_warps"]))
-    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    dweight, dbias = (None if t is None else torch.empty(programs, d, dtype=torch.float32, device=x.device) for t in (weight, bias))
+    weights = [t for t in (weight, bias) if t is not None]
+    tile = tile_of("norm_backward_weighted" if weights else "norm_backward", d)
+    shape = shape_of(tile, d)
+    programs = programs_of(tile, triton.cdiv(n, shape["R"]), x)
+    dx, partial = torch.empty(x.shape, dtype=x.dtype, device=x.device), sums(programs, weights, x)
     run: Any = _backward
-    run[(programs,)](back, more, flat, weight, dx, dweight, dbias, n, back.stride(0), more.stride(0), flat.stride(0), eps, D=d, KIND=kind,
-                     LATER=later is not None, WEIGHT=weight is not None, BIAS=bias is not None, **shape)
-    return dx, None if dweight is None else dweight.sum(0), None if dbias is None else dbias.sum(0)
+    run[(programs,)](back, more, flat, weight, dx, partial, n, back.stride(0), more.stride(0), flat.stride(0), eps, D=d, KIND=kind,
+                     LATER=later is not None, WEIGHT=weight is not None, BIAS=bias is not None, STAGES=tile.stages, **shape)
+    found = iter(summed(partial, *weights) if weights else ())
+    return dx, None if weight is None else next(found), None if bias is None else next(found)

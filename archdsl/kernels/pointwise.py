@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from archdsl.kernels.norms import rows_of
+from archdsl.kernels.tiles import rows_of
 
 TILE, WARPS = 2048, 4
 """Numbers of a program, on Hopper: 16 bytes of each operand at a time for every thread, twice."""

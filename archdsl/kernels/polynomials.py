@@ -10,12 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from archdsl.kernels.norms import processors, rows_of, shape_of
-
-RESIDENT = 32
-"""Warps of a multiprocessor that the programs of a backward pass fill, on Hopper."""
-EACH = 8
-"""Numbers of each operand in a thread's registers where the sums of a denominator lie beside them."""
+from archdsl.kernels.tiles import Tile, programs_of, rows_of, shape_of, summed, sums, tile_of
 
 
 @triton.jit
@@ -41,10 +36,10 @@ def _poly(x, weight, bias, y, count, stride, eps, D: tl.constexpr, M: tl.constex
 
 @triton.jit
 def _poly_backward(dy, x, weight, dx, partial, count, dy_stride, stride, eps, D: tl.constexpr, M: tl.constexpr, COLUMNS: tl.constexpr,
-                   R: tl.constexpr, BLOCK: tl.constexpr):
+                   STAGES: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
     columns = tl.arange(0, COLUMNS)[None, :]
     sums = tl.zeros((R, COLUMNS), tl.float32)  # of the weights, highest power first, then of the bias
-    for block in range(tl.program_id(0), tl.cdiv(count, R), tl.num_programs(0)):
+    for block in tl.range(tl.program_id(0), tl.cdiv(count, R), tl.num_programs(0), num_stages=STAGES):
         z, at, inside = _tile(x, block, count, stride, D, R, BLOCK)
         g, _, _ = _tile(dy, block, count, dy_stride, D, R, BLOCK)
         sums += tl.where(columns == M, tl.sum(g, 1)[:, None], 0.0)
@@ -59,7 +54,7 @@ def _poly_backward(dy, x, weight, dx, partial, count, dy_stride, stride, eps, D:
             lower = power
             power = power * z
         tl.store(dx + at, found.to(dx.dtype.element_ty), mask=inside)
-    tl.store(partial + tl.program_id(0) * COLUMNS + columns, tl.sum(sums, 0)[None, :])
+    tl.store(partial + tl.program_id(0) * (M + 1) + columns, tl.sum(sums, 0)[None, :], mask=columns <= M)
 
 
 @triton.jit
@@ -68,7 +63,7 @@ def _sign(x):
 
 
 @triton.jit
-def _quotient(z, numerator, denominator, group, M: tl.constexpr, N: tl.constexpr, APART: tl.constexpr):
+def _quotient(z, numerator, below, M: tl.constexpr, N: tl.constexpr, APART: tl.constexpr):
     """P, P', what Q is 1 more than the magnitude of, and its slope."""
     above, slope = tl.zeros_like(z), tl.zeros_like(z)
     for i in tl.static_range(M):
@@ -77,113 +72,178 @@ def _quotient(z, numerator, denominator, group, M: tl.constexpr, N: tl.constexpr
     inner, steep = tl.zeros_like(z), tl.zeros_like(z)
     base = tl.abs(z) if APART else z
     for j in tl.static_range(N):
-        b = tl.load(denominator + group * N + (N - 1 - j)).to(tl.float32)
+        b = tl.load(below + (N - 1 - j)).to(tl.float32)
         steep = steep * base + inner
         inner = inner * base + (tl.abs(b) if APART else b)
     return above, slope, inner * base, steep * base + inner  # the lowest power is 1
 
 
 @triton.jit
-def _rational(x, numerator, denominator, y, count, stride, width, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr, APART: tl.constexpr,
-              R: tl.constexpr, BLOCK: tl.constexpr):
-    z, at, inside = _tile(x, tl.program_id(0), count, stride, D, R, BLOCK)
-    group = tl.minimum(tl.arange(0, BLOCK), D - 1)[None, :] // width
-    above, _, inner, _ = _quotient(z, numerator, denominator, group, M, N, APART)
+def _group(WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """The group of a program, whose columns are cut into blocks, and the number of its block."""
+    blocks: tl.constexpr = (WIDTH + BLOCK - 1) // BLOCK
+    return tl.program_id(1) // blocks, tl.program_id(1) % blocks
+
+
+@triton.jit
+def _part(tile, count, stride, D: tl.constexpr, WIDTH: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
+    """A program's columns in some rows: where they lie, and in an operand without gaps; which numbers there are."""
+    group, block = _group(WIDTH, BLOCK)
+    rows = (tile * R + tl.arange(0, R)).to(tl.int64)[:, None]
+    i = block * BLOCK + tl.arange(0, BLOCK)[None, :]
+    return rows * stride + group * WIDTH + i, rows * D + group * WIDTH + i, (rows < count) & (i < WIDTH)
+
+
+@triton.jit
+def _rational(x, numerator, denominator, y, count, stride, D: tl.constexpr, WIDTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+              APART: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
+    place, at, inside = _part(tl.program_id(0), count, stride, D, WIDTH, R, BLOCK)
+    z = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    above, _, inner, _ = _quotient(z, numerator, denominator + _group(WIDTH, BLOCK)[0] * N, M, N, APART)
     tl.store(y + at, (above / (1 + tl.abs(inner))).to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _rational_backward(dy, x, numerator, denominator, dx, above_sums, below_sums, count, dy_stride, stride, width, D: tl.constexpr,
-                       M: tl.constexpr, N: tl.constexpr, APART: tl.constexpr, COLUMNS: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
-    program = tl.program_id(0)
-    columns = tl.arange(0, COLUMNS)[None, :]
-    i = tl.arange(0, BLOCK)[None, :]
-    group = tl.minimum(i, D - 1) // width
-    sums = tl.zeros((R, COLUMNS), tl.float32)
-    first, second, third, fourth = (tl.zeros((R, BLOCK), tl.float32), tl.zeros((R, BLOCK), tl.float32), tl.zeros((R, BLOCK), tl.float32),
-                                    tl.zeros((R, BLOCK), tl.float32))
-    for block in range(program, tl.cdiv(count, R), tl.num_programs(0)):
-        z, at, inside = _tile(x, block, count, stride, D, R, BLOCK)
-        g, _, _ = _tile(dy, block, count, dy_stride, D, R, BLOCK)
-        above, slope, inner, steep = _quotient(z, numerator, denominator, group, M, N, APART)
+def _rational_backward(dy, x, numerator, denominator, dx, above_sums, below_sums, count, dy_stride, stride, D: tl.constexpr, WIDTH: tl.constexpr,
+                       M: tl.constexpr, N: tl.constexpr, APART: tl.constexpr, STAGES: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
+    """The sums of a program lie in registers, one for each number of a tile and each coefficient: a0 to a7 above, b0 to b3 below."""
+    group, block = _group(WIDTH, BLOCK)
+    a0 = tl.zeros((R, BLOCK), tl.float32)
+    a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3 = a0, a0, a0, a0, a0, a0, a0, a0, a0, a0, a0
+    for tile in tl.range(tl.program_id(0), tl.cdiv(count, R), tl.num_programs(0), num_stages=STAGES):
+        place, at, inside = _part(tile, count, stride, D, WIDTH, R, BLOCK)
+        from_dy, _, _ = _part(tile, count, dy_stride, D, WIDTH, R, BLOCK)
+        z = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+        g = tl.load(dy + from_dy, mask=inside, other=0.0).to(tl.float32)
+        above, slope, inner, steep = _quotient(z, numerator, denominator + group * N, M, N, APART)
         share = 1 / (1 + tl.abs(inner))
         to_above = g * share
         to_below = -to_above * above * share
-        turn = _sign(z) if APART else _sign(inner)
-        found = to_above * slope + to_below * turn * steep
-        tl.store(dx + at, found.to(dx.dtype.element_ty), mask=inside)
+        turned = to_below * (_sign(z) if APART else _sign(inner))
+        tl.store(dx + at, (to_above * slope + turned * steep).to(dx.dtype.element_ty), mask=inside)
         part = to_above
-        for k in tl.static_range(M):
-            sums += tl.where(columns == k, tl.sum(part, 1)[:, None], 0.0)
+        a0 += part
+        if M > 1:
             part = part * z
+            a1 += part
+        if M > 2:
+            part = part * z
+            a2 += part
+        if M > 3:
+            part = part * z
+            a3 += part
+        if M > 4:
+            part = part * z
+            a4 += part
+        if M > 5:
+            part = part * z
+            a5 += part
+        if M > 6:
+            part = part * z
+            a6 += part
+        if M > 7:
+            a7 += part * z
         base = tl.abs(z) if APART else z
-        part = (to_below if APART else to_below * turn) * base
-        first += part
+        part = (to_below if APART else turned) * base
+        b0 += part
         if N > 1:
             part = part * base
-            second += part
+            b1 += part
         if N > 2:
             part = part * base
-            third += part
+            b2 += part
         if N > 3:
-            fourth += part * base
-    tl.store(above_sums + program * COLUMNS + columns, tl.sum(sums, 0)[None, :])
-    at = below_sums + program * N * D + i
-    tl.store(at, tl.sum(first, 0)[None, :], mask=i < D)
+            b3 += part * base
+    above_sums += (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * M
+    tl.store(above_sums, tl.sum(a0))
+    if M > 1:
+        tl.store(above_sums + 1, tl.sum(a1))
+    if M > 2:
+        tl.store(above_sums + 2, tl.sum(a2))
+    if M > 3:
+        tl.store(above_sums + 3, tl.sum(a3))
+    if M > 4:
+        tl.store(above_sums + 4, tl.sum(a4))
+    if M > 5:
+        tl.store(above_sums + 5, tl.sum(a5))
+    if M > 6:
+        tl.store(above_sums + 6, tl.sum(a6))
+    if M > 7:
+        tl.store(above_sums + 7, tl.sum(a7))
+    blocks: tl.constexpr = (WIDTH + BLOCK - 1) // BLOCK
+    below_sums += ((tl.program_id(0) * blocks + block) * (D // WIDTH) + group) * N
+    denominator += group * N
+    _leave(below_sums, denominator, b0, APART)
     if N > 1:
-        tl.store(at + D, tl.sum(second, 0)[None, :], mask=i < D)
+        _leave(below_sums + 1, denominator + 1, b1, APART)
     if N > 2:
-        tl.store(at + 2 * D, tl.sum(third, 0)[None, :], mask=i < D)
+        _leave(below_sums + 2, denominator + 2, b2, APART)
     if N > 3:
-        tl.store(at + 3 * D, tl.sum(fourth, 0)[None, :], mask=i < D)
+        _leave(below_sums + 3, denominator + 3, b3, APART)
+
+
+@triton.jit
+def _leave(into, coefficient, parts, APART: tl.constexpr):
+    """The sum for a coefficient, whose magnitude alone counts where they are apart."""
+    tl.store(into, tl.sum(parts) * (_sign(tl.load(coefficient).to(tl.float32)) if APART else 1.0))
 
 
 # ---------------------------------------------------------------- launching
-def _programs(rows: int, shape: dict[str, int], x: Tensor) -> int:
-    return min(triton.cdiv(rows, shape["R"]), processors(x) * max(1, RESIDENT // shape["num_warps"]))
-
-
 def poly_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """bias + Σ a_i N(x^i), in x's dtype."""
     flat = rows_of(x)
-    y, shape = torch.empty(x.shape, dtype=x.dtype, device=x.device), shape_of(flat.shape[1])
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    shape = shape_of(tile_of("poly", flat.shape[1]), flat.shape[1])
     run: Any = _poly
     run[(triton.cdiv(flat.shape[0], shape["R"]),)](flat, weight.contiguous(), bias, y, flat.shape[0], flat.stride(0), eps, D=flat.shape[1],
                                                    M=weight.shape[0], **shape)
     return y
 
 
-def poly_norm_gradient(dy: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def poly_norm_gradient(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias."""
     flat, back, m = rows_of(x), rows_of(dy), weight.shape[0]
-    dx, shape = torch.empty(x.shape, dtype=x.dtype, device=x.device), shape_of(flat.shape[1])
-    programs, columns = _programs(flat.shape[0], shape, x), triton.next_power_of_2(m + 1)
-    partial = torch.empty(programs, columns, dtype=torch.float32, device=x.device)
+    n, d = flat.shape
+    tile = tile_of("poly_backward", d)
+    shape = shape_of(tile, d)
+    programs = programs_of(tile, triton.cdiv(n, shape["R"]), x)
+    dx, partial = torch.empty(x.shape, dtype=x.dtype, device=x.device), sums(programs, (weight, bias), x)
     run: Any = _poly_backward
-    run[(programs,)](back, flat, weight.contiguous(), dx, partial, flat.shape[0], back.stride(0), flat.stride(0), eps, D=flat.shape[1], M=m,
-                     COLUMNS=columns, **shape)
-    sums = partial.sum(0)
-    return dx, sums[:m], sums[m:m + 1]
+    run[(programs,)](back, flat, weight.contiguous(), dx, partial, n, back.stride(0), flat.stride(0), eps, D=d, M=m,
+                     COLUMNS=triton.next_power_of_2(m + 1), STAGES=tile.stages, **shape)
+    dweight, dbias = summed(partial, weight, bias)
+    return dx, dweight, dbias
+
+
+def _cut(kernel: str, width: int) -> tuple[Tile, dict[str, int], int]:
+    """The tile of a kernel that needs no whole rows, its shape, and how many blocks of columns a group of a width is cut into."""
+    tile = tile_of(kernel, 1)
+    shape = shape_of(tile, min(width, tile.numbers))
+    return tile, shape, triton.cdiv(width, shape["BLOCK"])
 
 
 def rational(x: Tensor, numerator: Tensor, denominator: Tensor, apart: bool) -> Tensor:
     """P(x) / Q(x), in x's dtype."""
     flat, (groups, n) = rows_of(x), denominator.shape
-    y, shape = torch.empty(x.shape, dtype=x.dtype, device=x.device), shape_of(flat.shape[1])
+    count, d = flat.shape
+    _, shape, blocks = _cut("rational", d // groups)
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     run: Any = _rational
-    run[(triton.cdiv(flat.shape[0], shape["R"]),)](flat, numerator.contiguous(), denominator.contiguous(), y, flat.shape[0], flat.stride(0),
-                                                   flat.shape[1] // groups, D=flat.shape[1], M=numerator.shape[0], N=n, APART=apart, **shape)
+    run[(triton.cdiv(count, shape["R"]), groups * blocks)](flat, numerator.contiguous(), denominator.contiguous(), y, count, flat.stride(0), D=d,
+                                                           WIDTH=d // groups, M=numerator.shape[0], N=n, APART=apart, **shape)
     return y
 
 
 def rational_gradient(dy: Tensor, x: Tensor, numerator: Tensor, denominator: Tensor, apart: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, numerator and denominator."""
     flat, back, m, (groups, n) = rows_of(x), rows_of(dy), numerator.shape[0], denominator.shape
-    dx, shape = torch.empty(x.shape, dtype=x.dtype, device=x.device), shape_of(flat.shape[1], EACH)
-    programs, columns, width = _programs(flat.shape[0], shape, x), triton.next_power_of_2(m), flat.shape[1]
-    above, below = (torch.empty(programs, k, dtype=torch.float32, device=x.device) for k in (columns, n * width))
+    count, d = flat.shape
+    tile, shape, blocks = _cut("rational_backward", d // groups)
+    columns, tiles = groups * blocks, triton.cdiv(count, shape["R"])
+    programs = triton.cdiv(programs_of(tile, columns * tiles, x), columns)
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    above, below = (torch.empty(programs * columns, k, dtype=torch.float32, device=x.device) for k in (m, n))
     run: Any = _rational_backward
-    run[(programs,)](back, flat, numerator.contiguous(), denominator.contiguous(), dx, above, below, flat.shape[0], back.stride(0), flat.stride(0),
-                     width // groups, D=width, M=m, N=n, APART=apart, COLUMNS=columns, **shape)
-    ddenominator = below.sum(0).view(n, groups, -1).sum(-1).mT
-    return dx, above.sum(0)[:m], ddenominator * denominator.float().sign() if apart else ddenominator
+    run[(programs, columns)](back, flat, numerator.contiguous(), denominator.contiguous(), dx, above, below, count, back.stride(0), flat.stride(0),
+                             D=d, WIDTH=d // groups, M=m, N=n, APART=apart, STAGES=tile.stages, **shape)
+    return dx, *summed(above, numerator), *summed(below.view(programs * blocks, groups * n), denominator)

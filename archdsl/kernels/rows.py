@@ -142,14 +142,14 @@ def _from_nothing(types: Types, attributes: Mapping[str, Any]) -> str | None:
 
 @kernel("prefix_attention", "triton", dtypes=DTYPES, fits=_from_nothing)
 class PrefixAttention:
-    """Chunks of 64 positions by products of matrices, from the first position on. Gradients through the states behind the last are the
-    reference's."""
+    """Segments side by side: what each adds up to, then each from what lies before it, in chunks of 64 positions by products of matrices. It begins
+    at the first position. Gradients through the states behind the last are the reference's."""
 
     @staticmethod
     def forward(scores: Any, v: Any, peak: None, denominator: None, numerator: None) -> Any:
         from archdsl.kernels.prefixes import forward
 
-        return forward(scores, v)[:4]
+        return forward(scores, v)
 
     @staticmethod
     def gradient(dy: Any, dpeak: Any, ddenominator: Any, dnumerator: Any, scores: Any, v: Any, *states: Any) -> Any:
@@ -190,14 +190,17 @@ class PolyNorm:
     def gradient(dy: Any, x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
         from archdsl.kernels.polynomials import poly_norm_gradient
 
-        return poly_norm_gradient(dy, x, weight, eps)
+        return poly_norm_gradient(dy, x, weight, bias, eps)
 
 
 def _low_order(types: Types, attributes: Mapping[str, Any]) -> str | None:
-    below = types["denominator"]
-    assert below is not None
-    order = fixed(below.shape[1])
-    return f"the denominator is of order {order}, and it takes at most 4" if order is not None and order > 4 else _row(types)
+    for name, most in (("numerator", 8), ("denominator", 4)):
+        found = types[name]
+        assert found is not None
+        many = fixed(found.shape[-1])
+        if many is not None and many > most:
+            return f"the {name} has {many} coefficients, and it takes at most {most}"
+    return None
 
 
 @kernel("grouped_rational", "triton", dtypes=DTYPES, fits=_low_order)

@@ -18,6 +18,8 @@ def launches():
             s, v = torch.empty(4, 100, dtype=dtype, device="meta"), torch.empty(4, 100, width, dtype=dtype, device="meta")
             yield f"prefix_attention {width} {dtype}", lambda s=s, v=v: forward(s, v)
             yield f"prefix_attention backward {width} {dtype}", lambda s=s, v=v: gradient(v, s, v)
+            long = torch.empty(4, 9000, dtype=dtype, device="meta"), torch.empty(4, 9000, width, dtype=dtype, device="meta")
+            yield f"prefix_attention backward {width} {dtype}, long", lambda long=long: gradient(long[1], *long)
 
 
 def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float, spread: float) -> None:
@@ -39,9 +41,14 @@ def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float,
 
 
 @interpreted
+@pytest.mark.parametrize("segments", [64, 2])
 @pytest.mark.parametrize("spread", [1.0, 60.0])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_prefixes(shape: tuple[int, ...], spread: float, monkeypatch: pytest.MonkeyPatch):
+def test_prefixes(shape: tuple[int, ...], spread: float, segments: int, monkeypatch: pytest.MonkeyPatch):
+    """One chunk to a segment, or several."""
+    from archdsl.kernels import prefixes
+
+    monkeypatch.setattr(prefixes, "SEGMENTS", segments)
     poisoned(monkeypatch)
     held(shape, torch.float32, "cpu", 1e-5 * max(5, spread), spread)
 
@@ -59,7 +66,7 @@ def test_gradients_through_the_last_states():
 
 @gpu
 @pytest.mark.parametrize("spread", [1.0, 60.0])
-@pytest.mark.parametrize("shape", [*SHAPES, (3, 8, 2048, 64), (2, 1031, 200)])
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 8, 2048, 64), (2, 1031, 200), (64, 16, 999, 64)])
 def test_on_a_card(shape: tuple[int, ...], spread: float):
     held(shape, torch.float32, "cuda", 1e-3, spread)
     held(shape, torch.bfloat16, "cuda", 1e-2 if spread == 1 else 5e-2, spread)
