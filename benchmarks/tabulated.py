@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import math
 import statistics
 import sys
@@ -23,7 +25,7 @@ from archdsl.search.proxies.registry import PROXIES
 from archdsl.search.registry import STRATEGIES
 from archdsl.search.space import SearchSpace
 from benchmarks.nas_bench.run import TASKS
-from benchmarks.nas_bench.table import TABLE, Table, load, numbers, space
+from benchmarks.nas_bench.table import INHERITED, TABLE, Table, load, numbers, space
 from benchmarks.tables import Table as Shown
 from benchmarks.tables import show
 
@@ -124,6 +126,38 @@ def within_bins(values: Sequence[float], target: Sequence[float], params: Sequen
     return statistics.fmean(tau([values[i] for i in b], [target[i] for i in b]) for b in bins)
 
 
+# ---------------------------------------------------------------- trainings that are cheaper
+def inherited(table: Table, path: Path) -> Shown:
+    """How well the weights of a supernet tell candidates apart (nas_bench/inherited.py); beside it a seed of the table and a quarter of it."""
+    rows = []
+    for task in table.tasks:
+        for name, figure, numbers_, values in (*parts_of(table, task), *on_supernets(task, path)):
+            loss = losses(table, task)
+            params = [table.query(n, task)["params"] for n in numbers_]
+            target = [-loss[n] for n in numbers_]
+            rows.append((task, name, figure, str(len(numbers_)), f"{tau(values, target):.2f}", f"{within_bins(values, target, params):.2f}"))
+    note = (f"Kendall's tau with the mean loss of the table's seeds; bins: within {BINS} bins of about one number of parameters. Tuned: after so "
+            "many steps of each candidate's own from the supernet's weights. A seed of the table is a part of the mean that it is held against.")
+    return Shown("On a supernet's weights", note, ("task", "weights", "figure", "candidates", "tau", "bins"), rows)
+
+
+def on_supernets(task: str, path: Path) -> list[tuple[str, str, list[int], list[float]]]:
+    """(weights, figure, candidates, values), more is better, of the supernets of a task."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        found = [row for row in json.load(file) if row["task"] == task]
+    return [(f"{how}, arms {row['arms']}, {row['steps']} steps", figure, row["numbers"], [sign * v for v in values[figure]])
+            for row in found for how, values in row["values"].items() for figure, sign in (("accuracy", 1), ("loss", -1))]
+
+
+def parts_of(table: Table, task: str) -> list[tuple[str, str, list[int], list[float]]]:
+    """The same of the first seed, whole and after a quarter of its steps."""
+    first = {n: row for (n, t, seed), row in table.rows.items() if t == task and seed == 0}
+    own = sorted(n for n, row in first.items() if row["curve"])
+    return [("seed 0 of the table", "loss", own, [-first[n]["loss"] for n in own]),
+            ("a quarter of its steps", "accuracy", own, [first[n]["curve"][0] for n in own])]
+
+
+# ---------------------------------------------------------------- proxies
 def proxies(table: Table, count: int) -> Shown:
     every = [n for n, _ in table.candidates()]
     chosen = [every[i * len(every) // count] for i in range(min(count, len(every)))]
@@ -147,10 +181,11 @@ def main() -> None:
     ask.add_argument("--seeds", type=int, default=21)
     ask.add_argument("--candidates", type=int, default=96)
     ask.add_argument("--table", type=Path, default=TABLE)
+    ask.add_argument("--inherited", type=Path, default=INHERITED)
     ask.add_argument("--markdown")
     args = ask.parse_args()
     table = load(args.table)
-    show([strategies(table, args.seeds), proxies(table, args.candidates)])
+    show([strategies(table, args.seeds), inherited(table, args.inherited), proxies(table, args.candidates)])
 
 
 if __name__ == "__main__":

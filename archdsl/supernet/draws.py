@@ -37,6 +37,27 @@ def each_decision(space: SearchSpace, seed: int, share: float = 1.0) -> Drawn:
     return space.sample(seed)
 
 
+def dealt(space: SearchSpace, seed: int, count: int) -> list[Drawn]:
+    """So many candidates that each value of a decision is in as many of them as any other, or in one more (strict fairness: arxiv 1907.01845): the
+    values are shuffled and dealt, round by round. A decision that only some candidates have is dealt among those. In place of a candidate whose
+    values do not fit together or break a limit stands one of `each_decision`."""
+    random = Random(seed)
+    hands: dict[tuple[str, str], list[Any]] = {}
+
+    def choose(address: str, domain: Domain) -> Any:
+        if domain.kind == "list":
+            return tuple(choose(f"{address}.{i}", d) for i, d in enumerate(domain.items))
+        if domain.size is None:
+            return draw(domain, random)
+        hand = hands.setdefault((address, repr(domain)), [])
+        if not hand:
+            hand += values_of(domain)
+            random.shuffle(hand)
+        return hand.pop()
+
+    return [settled(space, choose) or each_decision(space, seed + i) for i in range(count)]
+
+
 def largest_first(domain: Domain) -> list[Any]:
     """The values of a domain: numbers from the largest down, arms and words as they are written."""
     values = list(values_of(domain))

@@ -18,7 +18,8 @@ from archdsl.coupling import channels, groups_of, places, within
 from archdsl.coupling.places import Places
 from archdsl.diagnostics.model import error
 from archdsl.graph import Graph
-from archdsl.lower.build import float_type
+from archdsl.kernels.target import Target
+from archdsl.lower.build import float_type, lower
 from archdsl.lower.init import Initial, plain_torch
 from archdsl.lower.module import ArchModule
 from archdsl.records import record
@@ -28,17 +29,18 @@ from archdsl.source import Source, Span
 from archdsl.supernet.widest import Held, Key, Widest, grown, learned
 
 KEPT = 256
-"""So many lowered candidates are kept."""
+"""So many lowered candidates are kept, unless `Supernet.kept` is set to another number."""
 Settings = Mapping[str, Any]
 
 
 @record()
 class Part:
-    """A candidate in the supernet. `parts`: for each weight its key and the places on its axes; `own`: what is computed from the sizes alone."""
+    """A candidate in the supernet. `parts`: for each weight its key and the places on its axes, int64 on the weight's device where they are no range;
+    `own`: what is computed from the sizes alone."""
 
     module: ArchModule
     graph: Graph
-    parts: dict[str, tuple[Key, tuple[Places, ...]]]
+    parts: dict[str, tuple[Key, tuple[range | Tensor, ...]]]
     own: dict[str, Tensor]
 
 
@@ -50,7 +52,7 @@ class Supernet(nn.Module):
 
     def __init__(self, space: SearchSpace, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None):
         super().__init__()
-        self.space, self.dtype = space, float_type(dtype)
+        self.space, self.dtype, self.kept = space, float_type(dtype), KEPT
         self.widest = Widest(space)
         self.largest: Candidate = self.widest.largest
         self.smallest: Candidate = self.widest.smallest
@@ -121,7 +123,7 @@ class Supernet(nn.Module):
     def _part(self, candidate: Candidate) -> Part:
         found = self._parts.get(candidate.key)
         if found is None:
-            if len(self._parts) >= KEPT:
+            if len(self._parts) >= self.kept:
                 self._parts.pop(next(iter(self._parts)))
             found = self._parts[candidate.key] = self._made(candidate)
         return found
@@ -133,19 +135,18 @@ class Supernet(nn.Module):
             text = ", ".join(f"{a} = {v}" for a, v in candidate.items())
             raise error("A0841", f"this candidate is no part of the supernet: {why}", Span(Source("candidate", text), 0, len(text)),
                         help="a supernet holds what the space's own candidates need: is this one of another space, or outside of its limits?")
-        module = self.space.spec.build(self.space.variant, device="meta", dtype=self.dtype, form="parallel", knobs=dict(candidate))
+        parts, device = {}, next(self.parameters()).device
+        module = lower(graph, device="meta", dtype=self.dtype, made_for=Target(device.type))
         groups = groups_of(graph)
-        parts = {}
         for address, p in learned(graph).items():
             key = address, len(p.sizes)
             wide = self.widest.held[key]
-            parts[address] = key, tuple(within(w, g) if w.size == s else range(n)
+            parts[address] = key, tuple(_on(device, within(w, g)) if w.size == s else range(n)
                                         for w, g, s, n in zip(wide.groups, groups[address], wide.shape, p.sizes))
         initial, own = Initial(graph, 0, self.dtype), {}
         with plain_torch():
             for address in initial.params.keys() - parts.keys():
                 own[address] = initial.value(address).clone()
-        device = next(self.parameters()).device
         own = {a: t.to(device, self.dtype if t.is_floating_point() and initial.params[a].type.dtype == "float" else t.dtype) for a, t in own.items()}
         return Part(module, graph, parts, own)
 
@@ -187,7 +188,8 @@ class Supernet(nn.Module):
             for address, (key, axes) in part.parts.items():
                 if self.widest.held[key].param.kind == "buffer" and any(not isinstance(a, range) for a in axes):
                     held = self.weight(key)
-                    held[torch.meshgrid(*(torch.tensor(list(a), device=held.device) for a in axes), indexing="ij")] = weights[address]
+                    at = (torch.tensor(list(a), device=held.device) if isinstance(a, range) else a for a in axes)
+                    held[torch.meshgrid(*at, indexing="ij")] = weights[address]
 
     # ---------------------------------------------------------------- models of their own
     def extract(self, candidate: Candidate | Settings) -> ArchModule:
@@ -244,12 +246,17 @@ class Supernet(nn.Module):
         return found.index_add_(0, at[at >= 0], along[at >= 0]).cpu()
 
 
-def _taken(weight: Tensor, axes: tuple[Places, ...]) -> Tensor:
+def _on(device: torch.device, at: Places) -> range | Tensor:
+    """Places as they are used each time: a CUDA graph cannot record that they are copied to the card."""
+    return at if isinstance(at, range) else torch.tensor(list(at), device=device)
+
+
+def _taken(weight: Tensor, axes: tuple[range | Tensor, ...]) -> Tensor:
     """A part of a weight."""
     for axis, at in enumerate(axes):
         if isinstance(at, range):
             if len(at) != weight.shape[axis]:
                 weight = weight.narrow(axis, 0, len(at))
         else:
-            weight = weight.index_select(axis, torch.tensor(list(at), device=weight.device))
+            weight = weight.index_select(axis, at)
     return weight

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from archdsl.search.model import Candidate
-from archdsl.supernet.draws import each_decision
+from archdsl.supernet.draws import dealt, each_decision
 from archdsl.supernet.net import Supernet
 from archdsl.tasks.model import IGNORE, Task
 
@@ -33,6 +33,14 @@ def widening(net: Supernet, step: int, count: int = 4, seed: int = 0, widen: int
     return [each_decision(net.space, hash_of(seed, step, i), share) for i in range(count)]
 
 
+def fair(net: Supernet, step: int, count: int = 4, seed: int = 0) -> list[Candidate]:
+    """The candidates of a step: each value of each decision in as many of them as its others, but for one (strict fairness: arxiv 1907.01845). A pure
+    function of the seed and the step. Raises ValueError for a count below 1."""
+    if count < 1:
+        raise ValueError(f"a step has 1 candidate at least, not {count}")
+    return [*dealt(net.space, hash_of(seed, step), count)]
+
+
 def hash_of(*numbers: int) -> int:
     """A seed out of several numbers, the same on any machine."""
     from archdsl.lower.init import seed_of
@@ -46,24 +54,34 @@ class Sandwich:
     `distil`: the largest learns from the targets, the others from what it says (in-place distillation: Yu et al. 2020, arxiv 2003.11142); else
     all learn from the targets. `split`: each candidate has its own part of the batch (ViT-ResNAS: arxiv 2109.00642), so that a step costs no more
     than one of the largest; all learn from the targets then. The loss is the mean over candidates. `widen`: the candidates are those of `widening`
-    with so many steps, 0 as well, in place of a sandwich's; the largest is not among them, so `distil = False`.
+    with so many steps, 0 as well, in place of a sandwich's, and with `fair` those of the function `fair`; the largest is not among them, so
+    `distil = False`.
     """
 
-    def __init__(self, task: Task, count: int = 4, seed: int = 0, distil: bool = True, split: bool = False, widen: int | None = None):
+    def __init__(self, task: Task, count: int = 4, seed: int = 0, distil: bool = True, split: bool = False, widen: int | None = None,
+                 fair: bool = False):
         if distil and split:
             raise ValueError("distilled candidates see the examples of the largest: `split = true` gives each its own, so `distil = false`")
-        if distil and widen is not None:
-            raise ValueError("there is no largest candidate to learn from in each step: `widen` goes with `distil = false`")
-        self.task, self.count, self.seed, self.distil, self.split, self.widen = task, count, seed, distil, split, widen
+        if fair and widen is not None:
+            raise ValueError("`widen` draws each decision by itself and `fair` deals its values: choose one of them")
+        if distil and (widen is not None or fair):
+            name = "fair" if fair else "widen"
+            raise ValueError(f"there is no largest candidate to learn from in each step: `{name}` goes with `distil = false`")
+        self.task, self.count, self.seed, self.distil, self.split, self.widen, self.fair = task, count, seed, distil, split, widen, fair
 
     def __call__(self, net: Supernet, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
-        if self.widen is None:
-            chosen = sandwich(net, step, self.count, self.seed)
-        else:
-            chosen = widening(net, step, self.count, self.seed, self.widen)
+        chosen = self.chosen(net, step)
         losses = self._split(net, chosen, batch, step) if self.split else self._whole(net, chosen, batch, step)
-        told = {} if self.widen is not None else {"largest": float(losses[0].detach()), "smallest": float(losses[1].detach())}
+        told = {} if self.widen is not None or self.fair else {"largest": float(losses[0].detach()), "smallest": float(losses[1].detach())}
         return torch.stack(losses).mean(), told
+
+    def chosen(self, net: Supernet, step: int) -> list[Candidate]:
+        """The candidates of a step."""
+        if self.fair:
+            return fair(net, step, self.count, self.seed)
+        if self.widen is not None:
+            return widening(net, step, self.count, self.seed, self.widen)
+        return sandwich(net, step, self.count, self.seed)
 
     def _split(self, net: Supernet, chosen: list[Candidate], batch: Mapping[str, Tensor], step: int) -> list[Tensor]:
         rows = len(batch["targets"])

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathLike[str] | None = None, *, space: str | None = None,
                    variant: str | None = None, limits: Iterable[str] = (), size: int = 32, count: int = 4, distil: bool = True, split: bool = False,
-                   widen: int | None = None, sort: int | None = None, seed: int = 0, device: Any = "cpu", dtype: Any = None, resume: bool = False,
-                   hooks: Sequence[Hook] = (), **how: Any) -> Run:
+                   widen: int | None = None, sort: int | None = None, fair: bool = False, seed: int = 0, device: Any = "cpu", dtype: Any = None,
+                   resume: bool = False, hooks: Sequence[Hook] = (), **how: Any) -> Run:
     """Trains the supernet of `spec.space(space, variant, limits)`: each step the largest candidate, the smallest and `count` − 2 drawn ones, as
     `Sandwich` says (`distil`, `split`), on batches of `size`. `how`: lr, weight_decay, schedule, warmup, clip, every, optimizer, as of `fit`.
 
     widen: `count` candidates whose decisions are drawn one by one, in the first `widen` steps out of the largest values only. sort: in those steps
     the channels are sorted by importance every `sort` of them, the optimiser's moments with them, so that narrow candidates have the important ones.
+
+    fair: `count` candidates in each of which stands another value of each decision, so that all values are trained equally often.
 
     Gives `fit`'s `Run`, whose `model` is the supernet. With `out`, a folder then holds it, and `resume` goes on bit by bit from its last checkpoint.
     Raises ArchError A0593 for a task that does not fit the candidates, those of `spec.supernet` and of `fit`, ValueError as `Sandwich`.
@@ -30,7 +32,7 @@ def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathL
     from archdsl.training.interface import check_call, check_inputs
 
     known = parse(task) if isinstance(task, str) else task
-    objective = Sandwich(known, count, seed, distil, split, widen)
+    objective = Sandwich(known, count, seed, distil, split, widen, fair)
     if sort is not None and (sort < 1 or not widen):
         raise ValueError("channels are sorted while the candidates widen: `sort` is a number of steps from 1 up, beside `widen` from 1 up")
     net = spec.supernet(space, variant, limits, seed, device, dtype)
@@ -41,7 +43,7 @@ def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathL
         check_call(net, known, size, made)
     net.task = known.text
     data: Mapping[str, Any] = {"task": known.text, "data": known.digest, "batch": size, "count": count, "distil": distil, "split": split,
-                               "widen": widen, "sort": sort}
+                               "widen": widen, "sort": sort, "fair": fair}
     sorted_ = [] if sort is None or widen is None else [_sorting(sort, widen)]
     return fit(net, objective, known.batches("train", size, seed, device), steps=steps, seed=seed, out=out, resume=resume, settings=data,
                hooks=(*sorted_, *hooks), **how)

@@ -19,7 +19,7 @@ from typing import Any
 import archdsl
 
 HERE = Path(__file__).parent
-SPEC, TABLE = HERE / "space.arch", HERE / "table.json.gz"
+SPEC, TABLE, INHERITED = HERE / "space.arch", HERE / "table.json.gz", HERE / "inherited.json.gz"
 VALUES = ("accuracy", "loss", "seconds")
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 import archdsl
 from archdsl.search.evaluators.function import load_function
 from archdsl.tasks import parse
-from benchmarks.nas_bench import run, table, together
+from benchmarks import tabulated
+from benchmarks.nas_bench import inherited, run, table, together
 
 
 def test_every_candidate_has_a_number():
@@ -72,3 +74,54 @@ def test_the_table_that_ships():
         means = [found.query(n, task) for n, _ in found.candidates()]
         assert min(m["seeds"] for m in means) >= 2 and {m["seeds"] for m in means} <= {2, 3}
         assert len({round(m["loss"], 3) for m in means}) > 100 and all(0 < m["accuracy"] <= 1 and m["params"] > 10_000 for m in means)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Settings of a tiny run of inherited.py."""
+    monkeypatch.setattr(inherited, "TASKS", {"mqar": ("mqar(vocab = 64, length = 12, pairs = 2)", 64)})
+    return ["--device", "cpu", "--steps", "2", "--batch", "2", "--batches", "1", "--only", "2", "--tune", "1", "-o", str(tmp_path / "rows")]
+
+
+@pytest.mark.parametrize("arms", ["shared", "own"])
+def test_candidates_of_the_supernets_are_those_of_the_table(arms: str):
+    """By their settings, and as large."""
+    spec = archdsl.load(str(inherited.SPECS[arms]))
+    for task in run.TASKS:
+        found = spec.space(variant=task)
+        assert found.size == table.space().size
+        for n in (0, 77, 383):
+            own = dict(table.space().at(n) or {})
+            assert own and dict(found.at(n) or {}) == own
+            assert spec.cost(task, None, **own).params == table.load().query(n, task)["params"]
+
+
+def test_measured_on_inherited_weights(small: list[str], tmp_path: Path):
+    """Tuning leaves the supernet as it was, and gives what training the extracted candidate does."""
+    args = inherited.parser().parse_args(small)
+    net = inherited.Measuring(args)
+    net.train()
+    before = {n: p.detach().clone() for n, p in net.net.named_parameters()}
+    figures = net.measure()
+    assert net.asked == [0, 192] and all(torch.equal(before[n], p) for n, p in net.net.named_parameters())
+    tuned = net.tune(2)
+    assert all(torch.equal(before[n], p) for n, p in net.net.named_parameters()) and tuned != figures
+    for at, n in enumerate(net.asked):
+        model, task = net.net.extract(net.candidates[n]), net.task
+        loss = task.evaluate(model, "valid", 1, 256)["loss"]
+        assert figures["loss"][at] == pytest.approx(loss, abs=1e-4)
+        batches = [task.batch("train", 2 + i, 2, 0) for i in range(2)]
+        archdsl.fit(model, task, batches, steps=2, seed=0, lr=1e-3, schedule="linear", warmup=0, clip=1.0,
+                    weight_decay=0.1)
+        assert tuned["loss"][at] == pytest.approx(task.evaluate(model, "valid", 1, 256)["loss"], abs=1e-3)
+
+
+def test_inherited_figures_are_merged_and_told(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "inherited.json.gz"
+    monkeypatch.setattr(tabulated, "BINS", 1)
+    inherited.main(small)
+    inherited.main(["--merge", "-o", str(tmp_path / "rows"), "--table", str(path)])
+    told = tabulated.inherited(table.load(), path).rows
+    assert [r[1] for r in told if r[0] == "mqar"] == ["seed 0 of the table", "a quarter of its steps", *(
+        f"{how}, arms shared, 2 steps" for how in ("inherited", "tuned 1") for _ in range(2))]
+    assert all(r[3] == "2" for r in told if "arms" in r[1]) and all(-1 <= float(r[4]) <= 1 for r in told)

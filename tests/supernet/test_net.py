@@ -13,9 +13,9 @@ import archdsl
 from archdsl.diagnostics.model import ArchError
 from archdsl.inputs import sample_inputs
 from archdsl.search.space import Drawn
-from archdsl.supernet.draws import each_decision, with_value
+from archdsl.supernet.draws import dealt, each_decision, with_value
 from archdsl.supernet.net import Supernet
-from archdsl.supernet.sandwich import widening
+from archdsl.supernet.sandwich import fair, widening
 
 MIXED = """
 use std.channel { MLP }
@@ -228,6 +228,20 @@ def test_candidates_of_a_step(mixed: Supernet):
         widening(mixed, 0, 0)
     with pytest.raises(ValueError, match="0 steps at least, not -1"):
         widening(mixed, 0, 3, widen=-1)
+
+
+def test_values_are_dealt(mixed: Supernet):
+    """Of 6 candidates each of 2 values is in 3 and each of 3 in 2; in a limited space nobody breaks the limit."""
+    for step in range(4):
+        chosen = fair(mixed, step, 6)
+        assert sorted(c["d"] for c in chosen) == [12] * 3 + [24] * 3 and sorted(c["depth"] for c in chosen) == [1, 1, 2, 2, 3, 3]
+        assert sorted(c["layers.0.mixer"] for c in chosen) == ["attention"] * 2 + ["mlp"] * 2 + ["nothing"] * 2
+        assert [c.key for c in chosen] == [c.key for c in fair(mixed, step, 6)]
+    assert len({tuple(c.key for c in fair(mixed, step, 6)) for step in range(4)}) == 4
+    limited = archdsl.loads(MIXED).space(limits=["params <= 1k"])
+    assert all(limited.costs(c, ["params"])["params"] <= 1000 for c in dealt(limited, 0, 4))
+    with pytest.raises(ValueError, match="1 candidate at least, not 0"):
+        fair(mixed, 0, 0)
 
 
 @pytest.mark.proof
