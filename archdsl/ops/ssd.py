@@ -17,7 +17,7 @@ from archdsl.ops.rules import floats, size, volume
 
 CHUNK = 64
 """Positions that are computed by products of matrices, a power of two."""
-BLOCK = 512
+BLOCK = 1024
 """Positions whose chunks are computed at a time: what they need between stays in the processor's cache."""
 FLOOR = -1100.0
 """2 to this power is 0 in every dtype: smaller logarithms would only cost digits of the sums that they are in."""
