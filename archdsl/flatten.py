@@ -118,12 +118,19 @@ class Body:
 
 
 class EachOnce:
-    """What becomes of a graph, found once for each: equal layers stay one definition."""
+    """What becomes of a graph, found once for each: equal layers stay one definition. `lasting`: the key under which graphs keep it, where it depends
+    on them alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, lasting: str = "") -> None:
+        self.lasting = lasting
         self.done: dict[int, tuple[Graph, Graph]] = {}
 
     def __call__(self, graph: Graph) -> Graph:
+        if self.lasting:
+            if self.lasting not in graph.derived:
+                made = self._graph(graph)
+                graph.derived[self.lasting] = None if made is graph else made  # no cycle: it goes when the last one lets go of it
+            return graph.derived[self.lasting] or graph
         if id(graph) not in self.done:
             self.done[id(graph)] = graph, self._graph(graph)
         return self.done[id(graph)][1]
@@ -136,12 +143,12 @@ class Rewriting(EachOnce):
     """Graphs with some nodes replaced, in every graph that they call too. `rule`: for a node on its new operands the nodes in its place and their
     results, or None where it stays. `ops`: of which ops nodes are asked for."""
 
-    def __init__(self, rule: Callable[[Node], tuple[list[Node], Iterable[Value]] | None], *ops: str):
-        super().__init__()
-        self.rule, self.ops = rule, ops
+    def __init__(self, rule: Callable[[Node], tuple[list[Node], Iterable[Value]] | None], *ops: str, lasting: str = ""):
+        super().__init__(lasting)
+        self.rule, self.ops = rule, frozenset(ops)
 
     def _graph(self, graph: Graph) -> Graph:
-        if not any(n.op in self.ops for g in graph.definitions() for n in g.nodes):
+        if graph.ops.isdisjoint(self.ops):
             return graph
         known: dict[Value, Value] = {v: v for v in graph.inputs}
         nodes: list[Node] = [v.node for v in graph.inputs]

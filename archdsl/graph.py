@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from archdsl.dims import Size, product
@@ -264,6 +265,11 @@ class Graph:
         return len(self.params) + sum(c.weight_count for c in self.children.values())
 
     @cached_property
+    def largest_weight(self) -> int:
+        """How many numbers the largest of its weights has, those below included."""
+        return max([prod(p.sizes) for p in self.params] + [c.largest_weight for c in self.children.values()], default=0)
+
+    @cached_property
     def node_count(self) -> int:
         """How many nodes it has written out, each called graph as often as it is called."""
         inside = sum([g.node_count for n in self.nodes if n.op in HOLDING for g in n.attrs.values() if isinstance(g, Graph)])
@@ -273,6 +279,19 @@ class Graph:
     def has_effect(self) -> bool:
         """Whether running it sets a buffer, itself or in a graph that it calls."""
         return any(n.op == "update" or n.op == "call" and n.attrs["graph"].has_effect for n in self.nodes)
+
+    @cached_property
+    def ops(self) -> frozenset[str]:
+        """Of all nodes, those of graphs that it holds included."""
+        return frozenset([n.op for n in self.nodes]).union(*(g.ops for g in self.subgraphs()))
+
+    @cached_property
+    def derived(self) -> dict[Any, Any]:
+        """What later stages make of this graph alone, by keys of theirs: made once, and gone with the graph. No copy has it."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "derived"}
 
     @cached_property
     def hash(self) -> str:

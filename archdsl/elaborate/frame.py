@@ -57,8 +57,23 @@ def below(frame: Frame, path: str, span: Span) -> tuple[Override, ...]:
     if overrides:
         frame.session.step(span, len(overrides) >> 2)
         for segment in path.split("."):
-            overrides = tuple(o for o in (o.below(segment) for o in overrides) if o)
+            overrides = frame.session.below(overrides, segment)
     return overrides
+
+
+Overrides = tuple[Override, ...]
+
+
+def _by_head(overrides: Overrides) -> dict[str, Overrides] | None:
+    """What of them is meant for owners below each segment; None where one speaks of several."""
+    heads = dict.fromkeys([o.segments[0] for o in overrides])
+    if any(head == "*" or head[:1] == "{" for head in heads):
+        return None
+    found: dict[str, list[Override]] = {}
+    for o in overrides:
+        if len(o.segments) > 1:
+            found.setdefault(o.segments[0], []).append(Override(o.segments[1:], o.value, o.expr, o.span, o.used, o.home))
+    return {head: tuple(inside) for head, inside in found.items()}
 
 
 @record(frozen=True)
@@ -138,6 +153,7 @@ class Session:
         self.proofs: dict[Any, Any] = {}
         self.told: list[Any] | None = None  # applications with their arguments, for those who ask
         self.patience = MAX_FAULTS  # a body is left behind so many faults
+        self.heads: dict[int, tuple[Overrides, dict[str, Overrides] | None]] = {}  # overrides by id, and what is below each head
         self.met: dict[str, Any] | None = None  # knobs by full address that bodies with faults had declared, for those who ask
         self.owners: list[dict[str, Owner]] | None = None  # the owners in the bodies under evaluation, outermost first, for those who ask
 
@@ -148,11 +164,23 @@ class Session:
         self.depth = self.known = 0
         self.weights.clear()
         self.long.clear()
+        self.heads.clear()
         self.inline_sites.clear()
         self.facts.clear()
         self.used_defaults.clear()
         self.declared_defaults.clear()
         self.resolving.clear()
+
+    def below(self, overrides: Overrides, segment: str) -> Overrides:
+        """What of them is meant for owners below a segment: a candidate of a search sets a knob or three in each of many layers."""
+        if not overrides:
+            return ()
+        known = self.heads.get(id(overrides))
+        if known is None or known[0] is not overrides:
+            known = self.heads[id(overrides)] = overrides, _by_head(overrides)
+        if known[1] is None:
+            return tuple([o for o in [o.below(segment) for o in overrides] if o])
+        return known[1].get(segment, ())
 
     def met_in(self, builder: Builder) -> None:
         """A body has a fault: which knobs of its own it had declared by then, for those who ask."""

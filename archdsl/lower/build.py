@@ -1,7 +1,9 @@
 """Builds the modules of a lowered model: classes from definitions, containers along addresses, weights with their initial values."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import gc
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from archdsl.lower.fusing import fused
 from archdsl.lower.init import fill, fixed, seed_of
 from archdsl.lower.losses import with_loss
 from archdsl.lower.module import ArchModule, class_of
+from archdsl.lower.moulds import Mould, holds_nothing
 from archdsl.lower.parts import Scope
 from archdsl.lower.plan import Definition, plan
 from archdsl.ops.rules import DTYPES, dtype_name, torch_dtype
@@ -44,7 +47,8 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     dtype = float_type(dtype)
     if not hasattr(seed, "__index__"):
         raise TypeError(f"seed is a whole number, not {seed!r}")
-    _known(graph, bind or {})
+    if bind:
+        _known(graph, bind)
     source = source or Source(graph, None)
     streamed = in_form(source, form)
     graph = graph if streamed is None else streamed.graph
@@ -52,10 +56,11 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     ended, told = (graph, None) if loss is None else with_loss(graph, loss, form)
     opened, draws = fed(ended, feed)
     held["target"] = made_for or target(opened, torch.device(device).type, kernels)
-    opened = fused(opened, held["target"], dtype_name(dtype))
-    definition = plan(opened, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, draws=draws, **held)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
-    model = builder.module(definition)
+    with _no_collection():
+        opened = fused(opened, held["target"], dtype_name(dtype))
+        definition = plan(opened, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, draws=draws, **held)
+        model = builder.model(definition)
     model.__dict__["_typed"] = graph  # the class may come from an equal graph with other knobs
     model.__dict__.update(_source=source, _streamed=streamed, _loss=told, _externs=tuple(builder.externs))
     if builder.device.type != "meta":
@@ -66,6 +71,18 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
 def instance(definition: Definition, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None) -> ArchModule:
     """One class of a lowered model by itself, its weights without values. Raises ArchError A0513 for one with an extern block."""
     return _Builder(torch.device(device), float_type(dtype), 0, {}).module(definition)
+
+
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """What is made here is all live, some thousand containers: looking for garbage among them takes as long as making them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _known(graph: Graph, bind: Mapping[str, Any]) -> None:
@@ -95,9 +112,23 @@ class _Builder:
     def __init__(self, device: torch.device, dtype: torch.dtype, seed: int, bind: Mapping[str, Callable[..., nn.Module]]):
         self.device, self.dtype, self.seed, self.bind = device, dtype, seed, bind
         self.externs: list[str] = []
+        self.moulded = holds_nothing(device) and not bind
+
+    def model(self, definition: Definition) -> ArchModule:
+        """The instance of a root, which is made once."""
+        return self._module(definition, "")
 
     def module(self, definition: Definition, address: str = "") -> ArchModule:
         """An instance with its own weights empty and everything below in place."""
+        if not self.moulded or str(self.dtype) != f"torch.{definition.dtype}":
+            return self._module(definition, address)
+        if definition.mould is None:
+            made = self._module(definition, address)
+            definition.mould = Mould(made)
+            return made
+        return definition.mould()
+
+    def _module(self, definition: Definition, address: str) -> ArchModule:
         cls = class_of(definition)
         module = cls()
         for p in definition.graph.params:

@@ -85,6 +85,7 @@ class Writer:
         self.folded: set[Node] = set()
         self.names: dict[Node, str] = {}
         self.globals: dict[str, Any] = {"torch": torch, "F": F, "math": math}
+        self.operands = {node: _operands(node) for node in graph.nodes}
 
     def write(self) -> Code:
         while True:
@@ -107,7 +108,7 @@ class Writer:
         for node in self.graph.nodes:
             if node.op in ("placeholder", "get_attr") or node in done:
                 continue
-            operands = [n for n in _operands(node) if n in pending]
+            operands = [n for n in self.operands[node] if n in pending]
             start = max(0, len(pending) - len(operands))
             if pending[start:] == operands:
                 self.folded.update(operands)
@@ -131,14 +132,14 @@ class Writer:
         (user,) = node.users
         if node.meta.get("hint") and not node.meta.get("soft") and not (user.op == "output" and user.args[0] is node and node.next is user):
             return False
-        return sum(n is node for n in _operands(user)) == 1
+        return sum(n is node for n in self.operands[user]) == 1
 
     def _unfold(self, node: Node) -> bool:
         """Marks the longest operand inside a line as a statement of its own."""
         inside: list[Node] = []
 
         def visit(n: Node) -> None:
-            for o in _operands(n):
+            for o in self.operands[n]:
                 if o in self.folded and o not in inside:
                     inside.append(o)
                     visit(o)
@@ -195,7 +196,7 @@ class Writer:
     def _variables(self, node: Node) -> list[Node]:
         """The values that a line reads by name."""
         found: list[Node] = []
-        for n in _operands(node):
+        for n in self.operands[node]:
             if n in self.folded:
                 found += self._variables(n)
             elif n.op != "get_attr":

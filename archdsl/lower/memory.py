@@ -36,7 +36,7 @@ def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
     """Raises A0518 for what is no device of this machine, A0515 for weights that are larger than the memory of the CPU they would lie in, and on any
     device for one that no tensor can hold."""
     _is_device(device, span)
-    for address, p in graph.parameters():
+    for address, p in graph.parameters() if graph.largest_weight >= LARGEST else ():
         if math.prod(p.sizes) >= LARGEST:
             raise error("A0515", f"the weight `{address}` of `{graph.name}` has {math.prod(p.sizes):,} numbers", span, "no tensor has so many")
     if str(device).partition(":")[0] != "cpu":

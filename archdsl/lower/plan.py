@@ -20,7 +20,7 @@ from archdsl.flatten import EachOnce, copy_node, dim_map, flatten, inline, is_ow
 from archdsl.graph import Graph, Node, Value, structural_hash
 from archdsl.kernels.target import PLAIN, Target
 from archdsl.lower.prefix import parallel_scans
-from archdsl.lower.tables import Tables, describe, moved
+from archdsl.lower.tables import Tables, describe, moved, reads_paths
 
 
 @dataclass(eq=False)
@@ -31,7 +31,8 @@ class Definition:
     `state`: addresses of the last inputs and outputs of a root in a form with state, which `forward` takes and gives as a dict; `moves`: how
     many positions a call has, and how many there may be in all.
     `children`: the definitions of the calls, by path; `arms`: (train, eval) of each phase node, (body,) of each scan, in order.
-    `dtype`: the build's, as torch names it; `target`: the device and the kernels that it is for."""
+    `dtype`: the build's, as torch names it; `target`: the device and the kernels that it is for. `mould`: makes its instances on the meta device,
+    once there was one."""
 
     source: Graph
     graph: Graph
@@ -47,6 +48,10 @@ class Definition:
     moves: tuple[Size, int | None] = (0, None)
     draws: tuple[str, ...] = ()
     target: Target = PLAIN
+    mould: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "mould": None}
 
     @property
     def name(self) -> str:
@@ -82,7 +87,7 @@ def plan(graph: Graph, *, dtype: str, emit: str | Iterable[str] = (), flat: bool
     `emit` pattern that matches nothing."""
     patterns = (emit,) if isinstance(emit, str) else tuple(emit)
     bound = parallel_scans(graph)
-    whole = flatten(bound) if flat else _Normal()(bound)
+    whole = flatten(bound) if flat else _Normal("normal")(bound)
     need = frozenset(select(whole, patterns))
     planner = Planner(dtype, target)
     info = planner.analyse(whole, need)
@@ -148,7 +153,8 @@ class Info:
     """What a graph needs to give its outputs and some of its emitted values.
 
     `live`: nodes that matter. `needs`: for each child path, positions of its emitted values. `own`: its values that are tables, with their
-    keys. `tables`: all tables of this graph and those below, in this graph's terms; `counts`: how often each would be computed.
+    keys. `tables`: all tables of this graph and those below, in this graph's terms; `counts`: how often each would be computed; `placed`: keys of
+    those that read what is owned at a path.
     """
 
     live: tuple[Node, ...]
@@ -156,16 +162,30 @@ class Info:
     own: dict[Value, str] = field(default_factory=dict)
     tables: dict[str, Value] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    placed: set[str] = field(default_factory=set)
+
+    def add(self, key: str, table: Value, count: int = 1, placed: bool = False) -> None:
+        if key not in self.tables:
+            self.tables[key] = table
+            if placed:
+                self.placed.add(key)
+        self.counts[key] += count
+
+    def outside(self, key: str, path: str, dims: Mapping[str, Size]) -> tuple[str, Value]:
+        """A table in the terms of a caller that has this graph at a path, and its key there."""
+        table = self.tables[key]
+        if not dims and key not in self.placed:
+            return key, table
+        table = moved(table, f"{path}.", dims)
+        return describe(table), table
 
 
 class Planner:
-    """Analyses and definitions of one lowering, each made once."""
+    """Analyses and definitions of one lowering. But for the root's they depend on their graph alone, which keeps them: a model whose layers have been
+    lowered before, in other models too, has only its root to be planned."""
 
     def __init__(self, dtype: str, target: Target = PLAIN):
         self.dtype, self.target = dtype, target
-        self.infos: dict[Any, Info] = {}
-        self.made: dict[Any, Definition] = {}
-        self.updates: dict[int, frozenset[str]] = {}
 
     def define(self, graph: Graph, need: frozenset[int], hoisted: Mapping[str, Value], *, root: bool = False,
                sizes: tuple[str, ...] = (), again: bool = False) -> Definition:
@@ -173,16 +193,18 @@ class Planner:
         come as inputs even if not needed. `again`: one of several applications, each of which goes on from the last one's new buffers."""
         from archdsl.lower.rewrite import Writer
 
-        key = id(graph), need, tuple(hoisted), root, sizes, again
-        if key not in self.made:
-            self.made[key] = Writer(self, graph, need, hoisted, root, sizes, again).definition()
-        return self.made[key]
+        if root:
+            return Writer(self, graph, need, hoisted, root, sizes, again).definition()
+        key = "definition", self.dtype, self.target, need, tuple(hoisted), sizes, again
+        if key not in graph.derived:
+            graph.derived[key] = Writer(self, graph, need, hoisted, root, sizes, again).definition()
+        return graph.derived[key]
 
     def analyse(self, graph: Graph, need: frozenset[int]) -> Info:
-        key = id(graph), need
-        if key not in self.infos:
-            self.infos[key] = self._analyse(graph, need)
-        return self.infos[key]
+        key = "info", need
+        if key not in graph.derived:
+            graph.derived[key] = self._analyse(graph, need)
+        return graph.derived[key]
 
     def _analyse(self, graph: Graph, need: frozenset[int]) -> Info:
         info = Info(*self._live(graph, need))
@@ -192,20 +214,18 @@ class Planner:
         for value in tables.frontier(info.live, results(graph, need)):
             table = tables.free[value]
             key = info.own[value] = describe(table)
-            info.tables.setdefault(key, table)
-            info.counts[key] += 1
+            info.add(key, table, placed=reads_paths(table))
         for value, table in tables.reads.items():
             key = info.own[value] = describe(table)
-            info.tables.setdefault(key, table)
+            info.add(key, table, 0, placed=True)
         for node in info.live:
             if node.op == "call":
                 inner, path = node.attrs["graph"], node.attrs["path"]
                 below = self.analyse(inner, info.needs[path])
-                for key, table in below.tables.items():
-                    table = moved(table, f"{path}.", dim_map(inner, node.args))
-                    outer = describe(table)
-                    info.tables.setdefault(outer, table)
-                    info.counts[outer] += below.counts[key]
+                dims = dim_map(inner, node.args) if below.tables else {}
+                for key in below.tables:
+                    outer, table = below.outside(key, path, dims)
+                    info.add(outer, table, below.counts[key], key in below.placed)
         return info
 
     def _live(self, graph: Graph, need: frozenset[int]) -> tuple[tuple[Node, ...], dict[str, frozenset[int]]]:
@@ -228,11 +248,11 @@ class Planner:
 
     def updated(self, graph: Graph) -> frozenset[str]:
         """The paths of buffers that get a new value in this graph and below."""
-        if id(graph) not in self.updates:
+        if "updated" not in graph.derived:
             own = {n.attrs["path"] for n in graph.nodes if n.op == "update"}
             below = {f"{n.attrs['path']}.{p}" for n in graph.nodes if n.op == "call" for p in self.updated(n.attrs["graph"])}
-            self.updates[id(graph)] = frozenset(own | below)
-        return self.updates[id(graph)]
+            graph.derived["updated"] = frozenset(own | below)
+        return graph.derived["updated"]
 
 
 def results(graph: Graph, need: frozenset[int]) -> tuple[Value, ...]:

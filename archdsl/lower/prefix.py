@@ -23,7 +23,7 @@ WHOLE = ("slice", None, None, None)
 
 def parallel_scans(graph: Graph) -> Graph:
     """The graph with every scan that can be computed for all positions at once so computed; itself where there is no scan."""
-    return Rewriting(lambda node: _Lifted(node).computed(), "scan")(graph)
+    return Rewriting(lambda node: _Lifted(node).computed(), "scan", lasting="parallel scans")(graph)
 
 
 class _Lifted:

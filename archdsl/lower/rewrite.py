@@ -10,7 +10,7 @@ from archdsl.flatten import copy_node, dim_map, map_values, param_at
 from archdsl.graph import Graph, Node, TensorType, Value, behind
 from archdsl.lower.plan import Definition, results
 from archdsl.lower.sizes import Axes, Unknown, dims_of
-from archdsl.lower.tables import STRUCTURAL, describe, moved, nodes
+from archdsl.lower.tables import STRUCTURAL, Texts, describe, nodes
 
 if TYPE_CHECKING:
     from archdsl.lower.plan import Planner
@@ -27,6 +27,7 @@ class Writer:
         self.inputs: list[Node] = []
         self.nodes: list[Node] = []
         self.tables: dict[str, Value] = {}
+        self.texts: Texts = {}
         self.again = again
         self.updates: dict[str, Value] = {}
         self.pending: dict[str, Value] = {}
@@ -137,7 +138,7 @@ class Writer:
                 self.tables[key] = Value(node)
                 continue
             for node in nodes(table):
-                first = describe(Value(node))
+                first = describe(Value(node), self.texts)
                 if first not in self.tables:
                     new = Node(node.op, map_values(node.args, self._table), {k: map_values(v, self._table) for k, v in node.attrs.items()},
                                node.types, node.span, node.name)
@@ -146,14 +147,14 @@ class Writer:
             self.tables[key] = self._table(table)
 
     def _table(self, value: Value) -> Value:
-        return Value(self.tables[describe(Value(value.node))].node, value.index)
+        return Value(self.tables[describe(Value(value.node), self.texts)].node, value.index)
 
     # ---------------------------------------------------------------- calls
     def _call(self, node: Node) -> None:
         path, inner = node.attrs["path"], node.attrs["graph"]
         need, dims = self.info.needs[path], dim_map(inner, node.args)
-        wanted = self._wanted(path)
-        passed = [self.tables[describe(moved(table, f"{path}.", dims))] for table in wanted.values()]
+        below, wanted = self.planner.analyse(inner, need), self._wanted(path)
+        passed = [self.tables[below.outside(key, path, dims)[0]] for key in wanted]
         again = bool(self.planner.updated(inner)) and self._applied_again(path)
         made = self.children[path] = self.planner.define(inner, need, wanted, again=again)
         if again:
@@ -185,9 +186,9 @@ class Writer:
                 if n.op == "call":
                     self.calls.setdefault(n.attrs["path"], []).append(n)
         calls = self.calls[path]
-        below = self.planner.analyse(calls[0].attrs["graph"], self.info.needs[path]).tables
-        dims = [dim_map(n.attrs["graph"], n.args) for n in calls]
-        return {key: table for key, table in below.items() if all(describe(moved(table, f"{path}.", d)) in self.tables for d in dims)}
+        below = self.planner.analyse(calls[0].attrs["graph"], self.info.needs[path])
+        dims = [dim_map(n.attrs["graph"], n.args) for n in calls] if below.tables else []
+        return {key: table for key, table in below.tables.items() if all(below.outside(key, path, d)[0] in self.tables for d in dims)}
 
     # ---------------------------------------------------------------- phases
     def _phase(self, node: Node) -> None:

@@ -17,20 +17,24 @@ from archdsl.ops.registry import find
 STRUCTURAL = frozenset(("input", "param", "read", "call", "phase", "scan", "update", "commit", "extern"))
 
 
-def describe(value: Value) -> str:
-    """A text that is the same for tables computed alike."""
-    return _text(value, {})
+Texts = dict[int, tuple[Node, str]]
+"""What nodes were described as, by id; they are kept, so that no other gets the id."""
 
 
-def _text(value: Any, memo: dict[int, str]) -> str:
+def describe(value: Value, memo: Texts | None = None) -> str:
+    """A text that is the same for tables computed alike. `memo`: of earlier calls."""
+    return _text(value, {} if memo is None else memo)
+
+
+def _text(value: Any, memo: Texts) -> str:
     if isinstance(value, Value):
         node = value.node
         if id(node) not in memo:
             attrs = node.attrs.items() if node.op != "param" else (("init", node.attrs["init"]),)
             body = ", ".join((*(_text(a, memo) for a in node.args), *(f"{k}={_text(v, memo)}" for k, v in sorted(attrs))))
             text = f"{node.op}({body}):{'|'.join(map(str, node.types))}"
-            memo[id(node)] = text if len(text) < 200 else hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        return memo[id(node)] + (f".{value.index}" if value.index else "")
+            memo[id(node)] = node, text if len(text) < 200 else hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return memo[id(node)][1] + (f".{value.index}" if value.index else "")
     if isinstance(value, Mask):
         return f"{value.kind}{_text(value.args, memo)}"
     if isinstance(value, (tuple, list)):
@@ -40,12 +44,17 @@ def _text(value: Any, memo: dict[int, str]) -> str:
 
 def moved(table: Value, prefix: str, dims: Mapping[str, Size]) -> Value:
     """The table in the caller's terms: paths of consts prefixed, sizes substituted."""
-    if not dims and not any(n.op in ("param", "read") for n in nodes(table)):
+    if not dims and not reads_paths(table):
         return table
     known: dict[Value, Value] = {}
     for node in nodes(table):
         known.update(zip(node.values, copy_node(node, known.__getitem__, prefix, dims).values))
     return known[table]
+
+
+def reads_paths(table: Value) -> bool:
+    """Whether it reads what is owned at some path."""
+    return any(n.op in ("param", "read") for n in nodes(table))
 
 
 def nodes(table: Value) -> list[Node]:

@@ -213,10 +213,8 @@ class _Tracer:
         return self.axes.computed(size)
 
     def _node(self, node: Node) -> None:
-        structural = {"param": self._param, "read": self._read, "call": self._module, "extern": self._module, "phase": self._phase,
-                      "scan": self._scan, "commit": self._commit}
         last = next(iter(reversed(self.graph.nodes)), None)
-        result = structural.get(node.op, self._op)(node)
+        result = getattr(self, _STRUCTURAL.get(node.op, "_op"))(node)
         named = iter(split_names(node)) if node.op == "rearrange" else None
         for made in reversed(self.graph.nodes):
             if made is last:
@@ -314,8 +312,10 @@ class _Tracer:
         return self._part("read", parts.Part("read"), (buffer,))
 
     def _module(self, node: Node) -> fx.Proxy:
-        args = tuple(self._resolve(a) for a in node.args)
-        return self.tracer.create_proxy("call_module", node.attrs["path"], args, {})
+        """Most of what a root is made of: the node is written without the detours of a tracer."""
+        args: Any = self.tracer.create_arg(tuple([self._resolve(a) for a in node.args]))
+        name = _identifier(node.name) if node.name and len(node.types) == 1 else None
+        return self._proxy(self.graph.create_node("call_module", node.attrs["path"], args, {}, name))
 
     def _phase(self, node: Node) -> fx.Proxy:
         args = tuple(self._resolve(a) for a in node.args)
@@ -354,6 +354,7 @@ class _Tracer:
                 self.graph.erase_node(node)
 
 
+_STRUCTURAL = {"param": "_param", "read": "_read", "call": "_module", "extern": "_module", "phase": "_phase", "scan": "_scan", "commit": "_commit"}
 _CHECKS = (parts.require, parts.fit, parts.sums, parts.holds, parts.draws_given)
 WHOLE = ("int", "i32", "i8", "u8", "bool")
 

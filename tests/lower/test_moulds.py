@@ -1,0 +1,131 @@
+"""A model of blocks that were lowered before is the model that is lowered anew."""
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from small_specs import CASES, id_of, small_knobs
+
+import archdsl
+from archdsl.lower.module import blocks
+
+TEXT = """use std.channel { SwiGLU }
+use std.embed { Rope }
+use std.mixer { Attention }
+use std.norm { RMSNorm }
+use std.residual { Pre }
+use std.recurrent { Retention }
+
+model Net(d: int = 8, depth: int = 4)(x: [B = 2, T = 4, d]) -> y: [B, T, d] {
+  layers: for i in range(depth) {
+    choose mixer {
+      attention(heads: int = 2 in {1, 2, 4}) => Attention(heads, mask = causal, positions = Rope())
+      retention(heads: int = 2 in {1, 2}) => Retention(heads)
+      wide(ratio: int = 2 in {1, 2, 3}) => SwiGLU(ratio * d)
+    } = attention
+    x = Pre(RMSNorm(), mixer)(x) as mix
+  }
+  return x
+}
+"""
+
+
+def told(model: torch.nn.Module) -> Any:
+    """Everything about a model that does not depend on when it was made."""
+    weights = [(name, tuple(p.shape), p.dtype, p.requires_grad, p.is_meta) for name, p in model.named_parameters(remove_duplicate=False)]
+    buffers = [(name, tuple(b.shape), b.dtype, b.is_meta) for name, b in model.named_buffers(remove_duplicate=False)]
+    kinds = [(name, type(m).__name__, sorted(m.__dict__), m.training, m.extra_repr()) for name, m in model.named_modules()]
+    codes = [(name, m.code, m.typed.hash) for name, m in blocks(model)]
+    return weights, buffers, kinds, codes, list(model.state_dict()), str(model)
+
+
+def drawn(count: int) -> tuple[Any, list[Any]]:
+    spec = archdsl.loads(TEXT)
+    space = spec.space()
+    return spec, [space.sample(seed) for seed in range(count)]
+
+
+def test_candidates_built_one_after_the_other_are_those_built_alone():
+    spec, candidates = drawn(12)
+    for candidate in candidates:
+        assert told(spec.build(device="meta", **candidate)) == told(archdsl.loads(TEXT).build(device="meta", **candidate))
+
+
+def test_what_was_lowered_before_changes_no_class():
+    spec, candidates = drawn(8)
+    for candidate in candidates:
+        spec.build(device="meta", **candidate)
+    for candidate in candidates:
+        known = spec.build(device="meta", **candidate)
+        for graph in known.typed.definitions():
+            graph.derived.clear()
+        anew = spec.build(device="meta", **candidate)
+        assert told(known) == told(anew)
+        assert {n: type(m).definition.key for n, m in blocks(known)} == {n: type(m).definition.key for n, m in blocks(anew)}
+
+
+FIRST = {case[1]: case for case in reversed(CASES)}
+
+
+@pytest.mark.parametrize("case", [FIRST[n] for n in ("ConvNeXt", "Mixtral", "RWKV", "GLA", "T5", "LMUFormer", "NextViT", "Gemma2")], ids=id_of)
+def test_a_second_build_is_the_first(case):
+    path, name, variant = case
+    spec, knobs = archdsl.load(path).models[name], small_knobs(case)
+    first, second = (spec.build(variant, device="meta", knobs=knobs) for _ in range(2))
+    assert told(first) == told(second)
+    assert {n: type(m) for n, m in blocks(first)} == {n: type(m) for n, m in blocks(second)}
+    shared = {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
+    assert not shared
+
+
+def test_weights_and_containers_are_of_each_instance():
+    spec, (candidate, *_) = drawn(1)
+    a, b = (spec.build(device="meta", **candidate) for _ in range(2))
+    mine, others = dict(a.named_modules()), dict(b.named_modules())
+    for name, module in mine.items():
+        for key, value in module.__dict__.items():
+            if isinstance(value, (dict, list, set)):
+                assert value is not others[name].__dict__[key], (name, key)
+    storages = [p.untyped_storage()._cdata for m in (a, b) for p in m.parameters()]
+    assert len(set(storages)) == len(storages)
+    a.layers[0].register_forward_hook(lambda *_: None)
+    assert not b.layers[0]._forward_hooks
+
+
+def test_an_instance_from_a_mould_takes_weights_runs_and_copies():
+    spec, (candidate, *_) = drawn(1)
+    spec.build(device="meta", **candidate)
+    real = spec.build(seed=3, **candidate).eval()
+    empty = spec.build(device="meta", **candidate).to_empty(device="cpu").eval()
+    empty.load_state_dict(real.state_dict())
+    x = torch.randn(2, 4, 8)
+    expected = real(x)
+    assert torch.equal(empty(x), expected)
+    for copied in (copy.deepcopy(empty), pickle.loads(pickle.dumps(empty))):
+        assert type(copied) is type(real)
+        assert torch.equal(copied(x), expected)
+    meta = spec.build(device="meta", **candidate)
+    assert meta(x.to("meta")).shape == expected.shape
+    for copied in (copy.deepcopy(meta), pickle.loads(pickle.dumps(meta))):
+        assert told(copied) == told(meta)
+
+
+def test_another_dtype_has_weights_of_its_own():
+    spec, (candidate, *_) = drawn(1)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float32):
+        assert {p.dtype for p in spec.build(device="meta", dtype=dtype, **candidate).parameters()} == {dtype}
+
+
+def test_what_a_spec_has_lowered_goes_with_it():
+    spec, candidates = drawn(3)
+    models = [spec.build(device="meta", **c) for c in candidates]
+    graph, cls = weakref.ref(models[0].layers[0].typed), weakref.ref(type(models[0].layers[0]))
+    assert graph() is not None and cls() is not None
+    del models, spec, candidates
+    gc.collect()
+    assert graph() is None and cls() is None
