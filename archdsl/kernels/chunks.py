@@ -57,14 +57,16 @@ def parts(x: Any) -> int:
 
 
 def launch(warps: int, stages: int) -> dict[str, Any]:
-    """How a kernel of products is compiled. On Hopper cards by the instructions of the generation before, mma.sync: the assembler inside of Triton up
-    to 3.7 (CUDA 12.8) miscompiles wgmma with operands in registers, which computed ones are. It uses these registers again before they were read, and
-    kernels that mix such products return rubbish or write outside of shared memory: github.com/triton-lang/triton/issues/11366, pull 11781."""
-    return {"num_warps": warps, "num_stages": stages, **_generation()}
+    """How a kernel of products is compiled."""
+    return {"num_warps": warps, "num_stages": stages, **generation()}
 
 
 @cache
-def _generation() -> dict[str, str]:
+def generation() -> dict[str, str]:
+    """What kernels with computed operands of products are compiled for. On Hopper cards that is the generation before, mma.sync: the assembler inside
+    of Triton up to 3.7 (CUDA 12.8) miscompiles wgmma with operands in registers, which computed ones are. It uses these registers again before they
+    were read, and kernels that mix such products return rubbish or write outside of shared memory: github.com/triton-lang/triton/issues/11366, pull
+    11781."""
     if INTERPRETED.value:
         return {}
     target: Any = triton.runtime.driver.active.get_current_target()

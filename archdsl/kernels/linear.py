@@ -68,13 +68,15 @@ class Heads:
         self.chunks = -(-self.length // self.chunk)
 
     def settings(self, name: str) -> dict[str, Any]:
-        """What a kernel is compiled for."""
+        """What a kernel is compiled for. Products of wider types than bfloat16 are made of parts that are computed in registers."""
+        from archdsl.kernels.chunks import generation
+
         tile = self.tiles[name]
         wide = self.v.dtype == torch.float32
         return {"K": self.deep, "V": self.wide, "BT": self.chunk, "BK": min(tile.keys, max(16, _power(self.deep))),
                 "BV": min(tile.values, max(16, _power(self.wide))), "HAS_G": self.g is not None, "HAS_W": self.w is not None, "WIDE": wide,
                 "PRECISION": "tf32x3" if wide else "tf32", "num_warps": tile.warps, "num_stages": tile.stages,
-                **({} if tile.registers is None else {"maxnreg": tile.registers})}
+                **({} if tile.registers is None else {"maxnreg": tile.registers}), **({} if self.v.dtype == torch.bfloat16 else generation())}
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -8,6 +8,9 @@ memory S in front, [K, V], G the sum of g inside the chunk up to and with a posi
 `_states` walks over the chunks of a head and writes the memory in front of each, or backwards the gradient of the memory behind each; the others
 take all chunks at once. Backwards the memories are computed again. Sums are taken in float32, what enters a product has the operands' type.
 
+Results stand with positions in columns, so that what is computed under way is the right operand of a product, which lies in shared memory: the
+assembler inside of Triton up to 3.7 miscompiles wgmma with a left operand in registers (see `chunks.generation`).
+
 q and k are [B, groups, T, K], v and y [B, H, T, V], the heads of a group, H / groups in a row, share q and k. g and w are [B, H, T]. The last axis of
 q, k, v has a stride of 1. Memories between chunks are [B, H, chunks, K, V], in the operands' type (float32 for float16, whose range they may leave).
 A decay below e^-100 counts as e^-100, which is nothing in float32: so sums of logarithms keep their digits behind a reset.
@@ -88,44 +91,43 @@ def _outputs(Q, KEY, VAL, G, W, SKIP, S, OUT, scale, T, H, R, NT, sqb, sqh, sqt,
     here = t + i < T
     Q += b * sqb + (h // R) * sqh
     KEY += b * skb + (h // R) * skh
-    scores, y = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BV), tl.float32)
+    scores, y = tl.zeros((BT, BT), tl.float32), tl.zeros((BV, BT), tl.float32)  # [j, i], [v, i]
     for at in range(0, K, BK):
         k = at + tl.arange(0, BK)
         q = tl.load(Q + (t + i)[:, None] * sqt + k[None, :], mask=here[:, None] & (k[None, :] < K), other=0.0)
-        key = tl.load(KEY + (t + i)[None, :] * skt + k[:, None], mask=here[None, :] & (k[:, None] < K), other=0.0)
+        key = tl.load(KEY + (t + i)[:, None] * skt + k[None, :], mask=here[:, None] & (k[None, :] < K), other=0.0)
         s = tl.load(S + (head * NT + chunk) * K * V + k[:, None] * V + v[None, :], mask=(k[:, None] < K) & (v[None, :] < V), other=0.0)
-        scores += tl.dot(q, key, input_precision=PRECISION)
-        y += tl.dot(q.to(s.dtype), s, input_precision=PRECISION)
+        scores += tl.dot(key, tl.trans(q), input_precision=PRECISION)
+        y += tl.dot(tl.trans(s), tl.trans(q).to(s.dtype), input_precision=PRECISION)
     if HAS_G:
         logs, _ = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
-        y *= tl.exp(logs.to(tl.float32))[:, None]
-        scores *= _decays(logs, BT, False)
+        y *= tl.exp(logs.to(tl.float32))[None, :]
+        scores *= _decays(logs, BT, True)
     else:
-        scores = tl.where(i[:, None] >= i[None, :], scores, 0.0)
+        scores = tl.where(i[None, :] >= i[:, None], scores, 0.0)
     if HAS_W:
-        scores *= tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[None, :]
+        scores *= tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[:, None]
     value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=here[:, None] & (v[None, :] < V), other=0.0)
-    y = scale * (y + tl.dot(scores.to(value.dtype), value, input_precision=PRECISION))
+    y = scale * (y + tl.dot(tl.trans(value), scores.to(value.dtype), input_precision=PRECISION))
     if HAS_SKIP:
-        y += tl.load(SKIP + h).to(tl.float32) * value
-    tl.store(OUT + b * sob + h * soh + (t + i)[:, None] * sot + v[None, :], y.to(OUT.dtype.element_ty), mask=here[:, None] & (v[None, :] < V))
+        y += tl.load(SKIP + h).to(tl.float32) * tl.trans(value)
+    tl.store(OUT + b * sob + h * soh + (t + i)[None, :] * sot + v[:, None], y.to(OUT.dtype.element_ty), mask=here[None, :] & (v[:, None] < V))
 
 
 @triton.jit
 def _queries_back(KEY, VAL, DY, G, W, S, DQ, scale, T, H, R, NT, PARTS, skb, skh, skt, svb, svh, svt, syb, syh, syt, sgb, sgh, sgt, swb, swh, swt,
                   sop, sob, soh, sot, K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr,
                   HAS_W: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradients of BK numbers of the queries of one chunk, summed over the heads of one part of a group. S: memories in front of the chunks.
-    Decays multiply sums, not what enters products under way: Triton up to 3.7 miscompiles wgmma with such operands (see `chunks.launch`)."""
+    """The gradients of BK numbers of the queries of one chunk, summed over the heads of one part of a group. S: memories in front of the chunks."""
     group, chunk, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BT)
     part, group = group % PARTS, group // PARTS
     b, g = group // (H // R), group % (H // R)
     t, k = chunk.to(tl.int64) * BT, tl.program_id(2) * BK + tl.arange(0, BK)
     here = t + i < T
-    dq, pairs = tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BT), tl.float32)
+    dq, pairs = tl.zeros((BK, BT), tl.float32), tl.zeros((BT, BT), tl.float32)  # [k, i], [j, i]
     for r in range(part * (R // PARTS), (part + 1) * (R // PARTS)):
         h = g * R + r
-        of_pairs, of_start, factor = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BK), tl.float32), tl.full((BT,), scale, tl.float32)
+        of_pairs, of_start, factor = tl.zeros((BT, BT), tl.float32), tl.zeros((BK, BT), tl.float32), tl.full((BT,), scale, tl.float32)
         if HAS_G:
             logs, _ = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
             factor *= tl.exp(logs.to(tl.float32))
@@ -134,37 +136,38 @@ def _queries_back(KEY, VAL, DY, G, W, S, DQ, scale, T, H, R, NT, PARTS, skb, skh
             inside = here[:, None] & (v[None, :] < V)
             value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=inside, other=0.0)
             dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=inside, other=0.0)
-            s = tl.load(S + ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None], mask=(k[None, :] < K) & (v[:, None] < V), other=0.0)
-            of_pairs += tl.dot(dy, tl.trans(value), input_precision=PRECISION)
-            of_start += tl.dot(dy.to(s.dtype), s, input_precision=PRECISION)
-        dq += of_start * factor[:, None]
+            s = tl.load(S + ((b * H + h) * NT + chunk) * K * V + k[:, None] * V + v[None, :], mask=(k[:, None] < K) & (v[None, :] < V), other=0.0)
+            of_pairs += tl.dot(value, tl.trans(dy), input_precision=PRECISION)
+            of_start += tl.dot(s, tl.trans(dy).to(s.dtype), input_precision=PRECISION)
+        dq += of_start * factor[None, :]
         if HAS_G:
-            of_pairs *= _decays(logs, BT, False)
+            of_pairs *= _decays(logs, BT, True)
         if HAS_W:
-            of_pairs *= tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[None, :]
+            of_pairs *= tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[:, None]
         pairs += of_pairs
     within = here[:, None] & (k[None, :] < K)
     key = tl.load(KEY + b * skb + g * skh + (t + i)[:, None] * skt + k[None, :], mask=within, other=0.0)
-    pairs = tl.where(i[:, None] >= i[None, :], scale * pairs, 0.0)
-    dq += tl.dot(pairs.to(key.dtype), key, input_precision=PRECISION)
-    tl.store(DQ + part * sop + b * sob + g * soh + (t + i)[:, None] * sot + k[None, :], dq.to(DQ.dtype.element_ty), mask=within)
+    pairs = tl.where(i[None, :] >= i[:, None], scale * pairs, 0.0)
+    dq += tl.dot(tl.trans(key), pairs.to(key.dtype), input_precision=PRECISION)
+    tl.store(DQ + part * sop + b * sob + g * soh + (t + i)[None, :] * sot + k[:, None], dq.to(DQ.dtype.element_ty),
+             mask=here[None, :] & (k[:, None] < K))
 
 
 @triton.jit
 def _keys_back(Q, VAL, DY, G, W, DS, DK, scale, T, H, R, NT, PARTS, sqb, sqh, sqt, svb, svh, svt, syb, syh, syt, sgb, sgh, sgt, swb, swh, swt,
                sop, sob, soh, sot, K: tl.constexpr, V: tl.constexpr, BT: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, HAS_G: tl.constexpr,
                HAS_W: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr):
-    """The same of the keys. DS: gradients of the memories behind the chunks. Positions that write stand in rows, those that read in columns: a
+    """The same of the keys. DS: gradients of the memories behind the chunks. Positions that read stand in rows here, those that write in columns: a
     product of matrices is never turned around, for Triton 3.4 to 3.7.0 then multiplies wrongly on Hopper cards."""
     group, chunk, i = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.arange(0, BT)
     part, group = group % PARTS, group // PARTS
     b, g = group // (H // R), group % (H // R)
     t, k = chunk.to(tl.int64) * BT, tl.program_id(2) * BK + tl.arange(0, BK)
     here = t + i < T
-    dk, pairs = tl.zeros((BT, BK), tl.float32), tl.zeros((BT, BT), tl.float32)
+    dk, pairs = tl.zeros((BK, BT), tl.float32), tl.zeros((BT, BT), tl.float32)  # [k, j], [i, j]
     for r in range(part * (R // PARTS), (part + 1) * (R // PARTS)):
         h = g * R + r
-        of_pairs, of_end, factor = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BK), tl.float32), tl.full((BT,), 1.0, tl.float32)
+        of_pairs, of_end, factor = tl.zeros((BT, BT), tl.float32), tl.zeros((BK, BT), tl.float32), tl.full((BT,), 1.0, tl.float32)
         if HAS_W:
             w = tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)
             factor *= w
@@ -176,20 +179,21 @@ def _keys_back(Q, VAL, DY, G, W, DS, DK, scale, T, H, R, NT, PARTS, sqb, sqh, sq
             inside = here[:, None] & (v[None, :] < V)
             value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=inside, other=0.0)
             dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=inside, other=0.0)
-            ds = tl.load(DS + ((b * H + h) * NT + chunk) * K * V + k[None, :] * V + v[:, None], mask=(k[None, :] < K) & (v[:, None] < V), other=0.0)
-            of_pairs += tl.dot(value, tl.trans(dy), input_precision=PRECISION)
-            of_end += tl.dot(value.to(ds.dtype), ds, input_precision=PRECISION)
-        dk += of_end * factor[:, None]
+            ds = tl.load(DS + ((b * H + h) * NT + chunk) * K * V + k[:, None] * V + v[None, :], mask=(k[:, None] < K) & (v[None, :] < V), other=0.0)
+            of_pairs += tl.dot(dy, tl.trans(value), input_precision=PRECISION)
+            of_end += tl.dot(ds, tl.trans(value).to(ds.dtype), input_precision=PRECISION)
+        dk += of_end * factor[None, :]
         if HAS_G:
-            of_pairs *= _decays(logs, BT, True)
+            of_pairs *= _decays(logs, BT, False)
         if HAS_W:
-            of_pairs *= w[:, None]
+            of_pairs *= w[None, :]
         pairs += of_pairs
     within = here[:, None] & (k[None, :] < K)
     q = tl.load(Q + b * sqb + g * sqh + (t + i)[:, None] * sqt + k[None, :], mask=within, other=0.0)
-    pairs = tl.where(i[None, :] >= i[:, None], scale * pairs, 0.0)
-    dk += tl.dot(pairs.to(q.dtype), q, input_precision=PRECISION)
-    tl.store(DK + part * sop + b * sob + g * soh + (t + i)[:, None] * sot + k[None, :], dk.to(DK.dtype.element_ty), mask=within)
+    pairs = tl.where(i[:, None] >= i[None, :], scale * pairs, 0.0)
+    dk += tl.dot(tl.trans(q), pairs.to(q.dtype), input_precision=PRECISION)
+    tl.store(DK + part * sop + b * sob + g * soh + (t + i)[None, :] * sot + k[:, None], dk.to(DK.dtype.element_ty),
+             mask=here[None, :] & (k[:, None] < K))
 
 
 @triton.jit
@@ -205,26 +209,26 @@ def _values_back(Q, KEY, VAL, DY, G, W, SKIP, S, DS, DV, DG, DW, DSKIP, scale, T
     here = t + i < T
     Q += b * sqb + (h // R) * sqh
     KEY += b * skb + (h // R) * skh
-    scores, du = tl.zeros((BT, BT), tl.float32), tl.zeros((BT, BV), tl.float32)
-    read, of_all = tl.zeros((BT, BV), tl.float32), tl.zeros((BV,), tl.float32)
+    scores, du = tl.zeros((BT, BT), tl.float32), tl.zeros((BV, BT), tl.float32)  # [i, j], [v, j]
+    read, of_all = tl.zeros((BV, BT), tl.float32), tl.zeros((BV,), tl.float32)  # [v, i]
     for at in range(0, K, BK):
         k = at + tl.arange(0, BK)
         place, tile = (head * NT + chunk) * K * V + k[:, None] * V + v[None, :], (k[:, None] < K) & (v[None, :] < V)
-        q = tl.load(Q + (t + i)[None, :] * sqt + k[:, None], mask=here[None, :] & (k[:, None] < K), other=0.0)
+        q = tl.load(Q + (t + i)[:, None] * sqt + k[None, :], mask=here[:, None] & (k[None, :] < K), other=0.0)
         key = tl.load(KEY + (t + i)[:, None] * skt + k[None, :], mask=here[:, None] & (k[None, :] < K), other=0.0)
         ds = tl.load(DS + place, mask=tile, other=0.0)
-        scores += tl.dot(key, q, input_precision=PRECISION)
-        du += tl.dot(key.to(ds.dtype), ds, input_precision=PRECISION)
+        scores += tl.dot(q, tl.trans(key), input_precision=PRECISION)
+        du += tl.dot(tl.trans(ds), tl.trans(key).to(ds.dtype), input_precision=PRECISION)
         if WANTED:
             s = tl.load(S + place, mask=tile, other=0.0)
-            read += tl.dot(tl.trans(q).to(s.dtype), s, input_precision=PRECISION)
+            read += tl.dot(tl.trans(s), tl.trans(q).to(s.dtype), input_precision=PRECISION)
             of_all += tl.sum(s.to(tl.float32) * ds.to(tl.float32), 0)
     if HAS_G:
         logs, total = _logs(G, b * sgb + h * sgh + t * sgt, sgt, T - t, BT, WIDE)
-        du *= tl.exp((total - logs).to(tl.float32))[:, None]
-        scores *= _decays(logs, BT, True)
+        du *= tl.exp((total - logs).to(tl.float32))[None, :]
+        scores *= _decays(logs, BT, False)
     else:
-        scores = tl.where(i[None, :] >= i[:, None], scores, 0.0)
+        scores = tl.where(i[:, None] >= i[None, :], scores, 0.0)
     scores *= scale
     within = here[:, None] & (v[None, :] < V)
     dy = tl.load(DY + b * syb + h * syh + (t + i)[:, None] * syt + v[None, :], mask=within, other=0.0)
@@ -234,23 +238,23 @@ def _values_back(Q, KEY, VAL, DY, G, W, SKIP, S, DS, DV, DG, DW, DSKIP, scale, T
     if HAS_W:
         w = tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)
     if WANTED:  # what a position wrote does not fade where it is: without the diagonal little is left to cancel
-        ways = tl.where(i[None, :] > i[:, None], scores * tl.dot(value, tl.trans(dy), input_precision=PRECISION), 0.0)
-        written = tl.sum(du * value, 1)
+        ways = tl.where(i[:, None] > i[None, :], scores * tl.dot(dy, tl.trans(value), input_precision=PRECISION), 0.0)
+        written = tl.sum(du * tl.trans(value), 0)
         if HAS_W:
-            ways *= w[:, None]
+            ways *= w[None, :]
             written *= w
-        between = scale * tl.exp(logs.to(tl.float32)) * tl.sum(read * dy, 1) + tl.sum(ways, 0) - tl.sum(ways, 1)
+        between = scale * tl.exp(logs.to(tl.float32)) * tl.sum(read * tl.trans(dy), 0) + tl.sum(ways, 1) - tl.sum(ways, 0)
         kept = tl.cumsum(written, 0) - written + tl.sum(of_all, 0) * tl.exp(total.to(tl.float32))
         tl.store(DG + at, tl.cumsum(between, 0, reverse=True) + kept, mask=here)
-    du += tl.dot(scores.to(dy.dtype), dy, input_precision=PRECISION)
+    du += tl.dot(tl.trans(dy), scores.to(dy.dtype), input_precision=PRECISION)
     dv = du
     if HAS_W:
-        dv = du * w[:, None]
-        tl.store(DW + at, tl.sum(du * value, 1), mask=here)
+        dv = du * w[None, :]
+        tl.store(DW + at, tl.sum(du * tl.trans(value), 0), mask=here)
     if HAS_SKIP:
-        dv += tl.load(SKIP + h).to(tl.float32) * dy
+        dv += tl.load(SKIP + h).to(tl.float32) * tl.trans(dy)
         tl.store(DSKIP + at, tl.sum(dy.to(tl.float32) * value, 1), mask=here)
-    tl.store(DV + b * sob + h * soh + (t + i)[:, None] * sot + v[None, :], dv.to(DV.dtype.element_ty), mask=within)
+    tl.store(DV + b * sob + h * soh + (t + i)[None, :] * sot + v[:, None], dv.to(DV.dtype.element_ty), mask=here[None, :] & (v[:, None] < V))
 
 
 @triton.jit

@@ -11,10 +11,10 @@ from archdsl.kernels.bindings import choose
 from archdsl.kernels.gated import SelectiveScan
 from archdsl.ops.registry import OPS
 from archdsl.ops.registry import load as load_ops
-from tests.kernels.held import CARD, DEVICE, close, gpu, interpreted, poisoned, pulled
+from tests.kernels.held import CARD, DEVICE, alike, close, gpu, interpreted, poisoned, pulled
 
 load_ops()
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.05}
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.01}
 
 
 def operands(lead: tuple[int, ...], T: int, D: int, S: int, dtype: torch.dtype, softplus: bool, memory: bool) -> dict[str, Any]:
@@ -45,11 +45,12 @@ def held(given: dict[str, Any], softplus: bool, tolerance: float) -> None:
     if wide[6] is None:
         wide[6] = wide[0].new_zeros(*wide[0].shape[:-2], *wide[2].shape)
     found = SelectiveScan.forward(*given.values(), dt_softplus=softplus)
-    close(found, stepped(*wide, softplus=softplus), tolerance, "y memory")
+    near = close if given["x"].dtype == torch.float32 else alike
+    near(found, stepped(*wide, softplus=softplus), tolerance, "y memory")
     g = torch.Generator().manual_seed(1)
     grads = [torch.randn(v.shape, generator=g).to(v.device, v.dtype) for v in found]
     expected = pulled(lambda *values: stepped(*values, softplus=softplus), wide, [v.double() for v in grads])
-    close(SelectiveScan.gradient(*grads, *given.values(), dt_softplus=softplus), expected, tolerance, " ".join(given))
+    near(SelectiveScan.gradient(*grads, *given.values(), dt_softplus=softplus), expected, tolerance, " ".join(given))
 
 
 @interpreted
@@ -87,7 +88,7 @@ def test_inside_the_op_and_what_does_not_fit():
 def test_on_a_card(dtype, lead, T, D, S, monkeypatch):
     poisoned(monkeypatch)
     for more in (False, True):
-        held(operands(lead, T, D, S, dtype, more, more), more, {torch.float32: 1e-4, torch.bfloat16: 0.08}[dtype])
+        held(operands(lead, T, D, S, dtype, more, more), more, {torch.float32: 1e-4, torch.bfloat16: 0.01}[dtype])
 
 
 def launches() -> Iterator[tuple[str, Any]]:
