@@ -19,7 +19,7 @@ def attention(batch: int, heads: int, groups: int, position: int, room: int, wid
         return q, k, v, keys, values, torch.tensor(position, device=device), torch.zeros(batch, dtype=torch.int64, device=device)
 
     def ours(q: Any, k: Any, v: Any, keys: Any, values: Any, at: Any, start: Any) -> Any:
-        return torch.ops.archdsl.decode_attention(q, k, v, keys, values, at, start, None, None, None, 0)
+        return torch.ops.archdsl.decode_attention(q, k, v, keys, values, at, start, None, None, None, 0, [])
 
     def fused(q: Any, k: Any, v: Any, keys: Any, values: Any, at: Any, start: Any) -> Any:
         return F.scaled_dot_product_attention(q, keys[:, :, :position + 1], values[:, :, :position + 1], enable_gqa=True)

@@ -31,7 +31,7 @@ def more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", type=int, default=2048)
     parser.add_argument("--new", type=int, default=512)
     parser.add_argument("--batches", default="1,32")
-    parser.add_argument("--overlap", action="store_true", help="launches of linear maps begin while the ones before them end")
+    parser.add_argument("--overlap", action="store_true", help="launches begin while the ones before them end")
     parser.add_argument("--peers", choices=("yes", "eager", "no"), default="yes", help="eager: without the compiled static cache")
 
 
@@ -81,9 +81,9 @@ def copy_bandwidth(device: str, repeats: int) -> float:
 def main() -> None:
     args = options(__doc__, more)
     if args.overlap:
-        from archdsl.kernels import gemv
+        from archdsl.kernels import overlap
 
-        gemv.OVERLAP = True
+        overlap.OVERLAP = None
     quiet()
     rows = Rows("decode", args)
     length, new = (12, 6) if args.tiny else (args.prompt, args.new)

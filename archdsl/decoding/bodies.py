@@ -25,10 +25,10 @@ def attention_extend_in_place(q: Any, k: Any, v: Any, keys: Any, values: Any, po
         every, each, room = torch.cat([keys, k.to(keys.dtype)], -2), torch.cat([values, v.to(values.dtype)], -2), size(keys, -2)
         first = torch.clamp(room - position if start is None else torch.maximum(start, torch.zeros_like(start)) - position + room, min=0)
         y = torch.ops.archdsl.decode_attention.default(q, k, v, every, each, torch.zeros_like(position) + room, first.expand(size(q, 0)), sink, scale,
-                                                       cap, 0)
+                                                       cap, 0, [])
         return y, every[..., 1:, :], each[..., 1:, :]
     if bias is None and window is not None:
-        return torch.ops.archdsl.decode_attention.default(q, k, v, keys, values, position, start, sink, scale, cap, window), keys, values
+        return torch.ops.archdsl.decode_attention.default(q, k, v, keys, values, position, start, sink, scale, cap, window, []), keys, values
     keys, values = write(keys, k, position), write(values, v, position)
     return caches.attend_kept(q, keys, values, position, start, bias, sink, mask=mask, scale=scale, cap=cap), keys, values
 

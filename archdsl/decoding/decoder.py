@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from archdsl.decoding.fuse import fuse, fuse_rotary
+from archdsl.decoding.fuse import fuse, fuse_any
 from archdsl.decoding.sampling import drawn
 from archdsl.decoding.stages import staged
 from archdsl.lower.forms import sibling
@@ -90,7 +90,7 @@ class Decoder:
         plan, device = self.plan, self.device
         self.step_form = sibling(model, "step", caches="in_place")
         self.weights = places(model)
-        root, stages = staged(self.step_form, fuse if plan.batch <= FEW else fuse_rotary)
+        root, stages = staged(self.step_form, fuse if plan.batch <= FEW else fuse_any)
         if plan.compiled:
             for stage in stages:
                 stage.compile(**COMPILE)

@@ -37,14 +37,17 @@ def _triton() -> bool:
 # ---------------------------------------------------------------- attention
 @torch.library.custom_op("archdsl::decode_attention", mutates_args=("keys", "values"))
 def decode_attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, position: Tensor, start: Tensor | None, sink: Tensor | None,
-                     scale: float | None, cap: float | None, window: int) -> Tensor:
-    """`attention_extend` of one position under `causal`, with `window` > 0 under `causal & window(window)`, that writes k and v into the caches."""
+                     scale: float | None, cap: float | None, window: int, tables: list[Tensor]) -> Tensor:
+    """`attention_extend` of one position under `causal`, with `window` > 0 under `causal & window(window)`, that writes k and v into the caches.
+    `tables`, none or four: by which q and k are turned first, as by `decode_rotary`, cosines and sines of each."""
     if kernels(q):
         from archdsl.kernels import decode_attention as kernel
 
         if kernel.fits(q, keys, values) is None:
             scale = q.shape[-1] ** -0.5 if scale is None else scale
-            return run(kernel.attend, (q, k, v, keys, values, position, start, sink, scale, cap, window), {})
+            return run(kernel.attend, (q, k, v, keys, values, position, start, sink, scale, cap, window, tables), {})
+    if tables:
+        q, k = _turned(q, *tables[:2]), _turned(k, *tables[2:])
     mask = Mask("and", (CAUSAL, Mask("window", (window,)))) if window else CAUSAL
     write(keys, k, position)
     write(values, v, position)
@@ -78,6 +81,10 @@ def decode_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         from archdsl.kernels.decode_attention import turn
 
         return run(turn, (x, cos, sin), {})
+    return _turned(x, cos, sin)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     near, far = x.chunk(2, -1)
     return x * cos + torch.cat((-far, near), -1) * sin
@@ -98,7 +105,7 @@ def decode_linears(x: Tensor, weights: list[Tensor], biases: list[Tensor | None]
 
         if gemv.fits(x, weights) is None:
             return run(gemv.linears, (x, weights, biases, norm, eps, act, residual), {})
-    x = _normed(x, norm, eps)
+    x = normed(x, norm, eps)
     y = ACTIVATIONS[act](torch.cat([F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)], -1))
     return y if residual is None else y + residual
 
@@ -116,7 +123,7 @@ def decode_gated(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], 
 
         if gemv.fits(x, weights) is None:
             return run(gemv.gated, (x, weights, biases, norm, eps, act), {})
-    x = _normed(x, norm, eps)
+    x = normed(x, norm, eps)
     gate, up = (F.linear(x, w, b) for w, b in zip(weights, biases, strict=True))
     return ACTIVATIONS[act](gate) * up
 
@@ -141,7 +148,8 @@ def _(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(*index.shape, weight.shape[1])
 
 
-def _normed(x: Tensor, norm: Tensor | None, eps: float) -> Tensor:
+def normed(x: Tensor, norm: Tensor | None, eps: float) -> Tensor:
+    """x behind an RMSNorm, or x."""
     return x if norm is None else F.rms_norm(x, (x.shape[-1],), norm, eps)
 
 

@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 
 from archdsl.kernels.chunks import plain
+from archdsl.kernels.overlap import follow, overlapping
 
 CONFIG = {"forward": (1024, 4, 4), "backward": (1024, 4, 4), "step": (512, 1, 4)}
 """Most channels of a program, rows at a time of 1,024 channels, warps."""
@@ -90,9 +91,12 @@ def backward_kernel(dy, dlater, x, weight, tail, dx, dtail, sums, yb, yt, xb, xt
 
 
 @triton.jit
-def step_kernel(x, weight, bias, tail, y, later, xb, c, C: tl.constexpr, TAPS: tl.constexpr, BIAS: tl.constexpr):
+def step_kernel(x, weight, bias, tail, y, later, xb, c, C: tl.constexpr, TAPS: tl.constexpr, BIAS: tl.constexpr,
+                SILU: tl.constexpr, WAIT: tl.constexpr):
+    """`later` may be `tail`: a place is read before it is written."""
     channel, n = tl.program_id(0) * C + tl.arange(0, C), tl.program_id(1).to(tl.int64)
     here = channel < c
+    follow(WAIT)
     found = tl.load(bias + channel, mask=here, other=0.0).to(tl.float32) if BIAS else tl.zeros([C], tl.float32)
     for j in tl.static_range(TAPS):
         if j < TAPS - 1:
@@ -102,6 +106,8 @@ def step_kernel(x, weight, bias, tail, y, later, xb, c, C: tl.constexpr, TAPS: t
         found += now.to(tl.float32) * tl.load(weight + j * c + channel, mask=here, other=0.0).to(tl.float32)
         if j > 0:
             tl.store(later + (n * (TAPS - 1) + j - 1) * c + channel, now, mask=here)
+    if SILU:
+        found = found / (1 + tl.exp(-found))
     tl.store(y + n * c + channel, found.to(y.dtype.element_ty), mask=here)
 
 
@@ -138,13 +144,23 @@ def gradient(dy: Any, dlater: Any, x: Any, weight: Any, bias: Any, tail: Any) ->
 
 def step(x: Any, weight: Any, bias: Any, tail: Any) -> tuple[Any, Any]:
     """One position, [..., 1, c], from the last k - 1: y and the new tail."""
+    later = tail.new_empty(tail.shape)
+    return _step(x, weight, bias, plain(tail), later, "identity", {"WAIT": False}), later
+
+
+def step_in_place(x: Any, weight: Any, bias: Any, tail: Any, act: str) -> Any:
+    """As `step`, and `act` of y, `identity` or `silu`; the tail, without gaps, is changed in place."""
+    return _step(x, weight, bias, tail, tail, act, overlapping())
+
+
+def _step(x: Any, weight: Any, bias: Any, tail: Any, later: Any, act: str, launch: dict[str, Any]) -> Any:
     flat, taps = _flat(x), weight.shape[-1]
     N, _, c = flat.shape
-    y, later = x.new_empty(x.shape), tail.new_empty(tail.shape)
+    y = x.new_empty(x.shape)
     _, C, warps = _block("step", 1, c)
-    step_kernel[(triton.cdiv(c, C), N)](flat, plain(weight.mT), plain(bias), plain(tail), y, later, flat.stride(0), c, C=C, TAPS=taps,
-                                        BIAS=bias is not None, num_warps=warps)
-    return y, later
+    step_kernel[(triton.cdiv(c, C), N)](flat, plain(weight.mT), plain(bias), tail, y, later, flat.stride(0), c, C=C, TAPS=taps,
+                                        BIAS=bias is not None, SILU=act == "silu", num_warps=warps, **launch)
+    return y
 
 
 def _flat(x: Any) -> Any:

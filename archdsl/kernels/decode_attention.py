@@ -7,17 +7,20 @@ first place of each row. The h / g query heads that share keys read them togethe
 maximum of its scores, the sum of the weights and the weighted values in float32; a second kernel joins the stretches. How long they are is read on
 the device, so that a launch recorded once serves every position.
 
-`turn`: rotary positions in front of it.
+`turn`: rotary positions alone. In front of attention they are applied where queries and keys are read.
 
 Source of splitting along the keys: Dao, Haziza, Massa, Sizov, "Flash-Decoding for long-context inference", 2023.
 """
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 
 from archdsl.kernels.bindings import interpreted
+from archdsl.kernels.overlap import follow, overlapping
 
 MULTIPROCESSORS = 132
 BLOCK, WARPS = 64, 4
@@ -51,11 +54,23 @@ def _scored(s, scale, cap, CAPPED: tl.constexpr):
 
 
 @triton.jit
-def _attend_stretch(q_at, k_at, v_at, keys_at, values_at, position_at, start_at, partial_at, sums_at, scale, cap, splits, group, width, out_width,
-                    q_b, q_h, q_w, k_b, k_h, k_w, v_b, v_h, v_w, keys_b, keys_h, keys_p, values_b, values_h, values_p,
-                    HEADS: tl.constexpr, STARTS: tl.constexpr, CAPPED: tl.constexpr, WINDOW: tl.constexpr,
-                    H: tl.constexpr, W: tl.constexpr, E: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr):
+def _turned(x, x_at, w, step, cos_at, sin_at, width, mask):
+    """Numbers x that were read from x_at + w step, turned by tables of the same width."""
+    half = width // 2
+    other = tl.load(x_at + tl.where(w < half, w + half, w - half) * step, mask=mask, other=0.0).to(tl.float32)
+    cos, sin = tl.load(cos_at + w, mask=mask, other=0.0).to(tl.float32), tl.load(sin_at + w, mask=mask, other=0.0).to(tl.float32)
+    return (x.to(tl.float32) * cos + tl.where(w < half, -other, other) * sin).to(x.dtype)
+
+
+@triton.jit
+def _attend_stretch(q_at, k_at, v_at, keys_at, values_at, position_at, start_at, tables, tables_b, tables_h, partial_at, sums_at, scale, cap, splits,
+                    group, width, out_width, q_b, q_h, q_w, k_b, k_h, k_w, v_b, v_h, v_w, keys_b, keys_h, keys_p, values_b, values_h, values_p,
+                    HEADS: tl.constexpr, STARTS: tl.constexpr, CAPPED: tl.constexpr, WINDOW: tl.constexpr, TURN: tl.constexpr,
+                    H: tl.constexpr, W: tl.constexpr, E: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr, WIDE: tl.constexpr,
+                    WAIT: tl.constexpr):
+    """`tables`: of queries and of keys, cosines and sines each, with strides of batch and head."""
     row, head, split = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.program_id(2)
+    follow(WAIT)
     position = tl.load(position_at)
     first = tl.full((), 0, tl.int64)
     if STARTS:
@@ -68,7 +83,12 @@ def _attend_stretch(q_at, k_at, v_at, keys_at, values_at, position_at, start_at,
 
     h, w, e, p = tl.arange(0, H), tl.arange(0, W), tl.arange(0, E), tl.arange(0, P)
     heads_in, w_in, e_in = h < group, w < width, e < out_width
-    q = tl.load(q_at + row * q_b + (head * group + h[:, None]) * q_h + w[None, :] * q_w, mask=heads_in[:, None] & w_in[None, :], other=0.0)
+    q_in, q_head = heads_in[:, None] & w_in[None, :], head * group + h[:, None]
+    q_at += row * q_b + q_head * q_h
+    q = tl.load(q_at + w[None, :] * q_w, mask=q_in, other=0.0)
+    if TURN:
+        q = _turned(q, q_at, w[None, :], q_w, tables[0] + row * tables_b[0] + q_head * tables_h[0],
+                    tables[1] + row * tables_b[1] + q_head * tables_h[1], width, q_in)
     if WIDE:
         q = q.to(tl.float32)
     most = tl.full((H,), float("-inf"), tl.float32)
@@ -92,7 +112,11 @@ def _attend_stretch(q_at, k_at, v_at, keys_at, values_at, position_at, start_at,
         sums = sums * faded[:, None] + tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
         most = now
     if split == 0:  # the new position: into the cache, where no program of this launch reads it, and attended to
-        k_new = tl.load(k_at + row * k_b + head * k_h + w * k_w, mask=w_in, other=0.0)
+        k_at += row * k_b + head * k_h
+        k_new = tl.load(k_at + w * k_w, mask=w_in, other=0.0)
+        if TURN:
+            k_new = _turned(k_new, k_at, w, k_w, tables[2] + row * tables_b[2] + head * tables_h[2],
+                            tables[3] + row * tables_b[3] + head * tables_h[3], width, w_in)
         v_new = tl.load(v_at + row * v_b + head * v_h + e * v_w, mask=e_in, other=0.0)
         tl.store(keys_at + position * keys_p + w, k_new, mask=w_in)
         tl.store(values_at + position * values_p + e, v_new, mask=e_in)
@@ -110,8 +134,10 @@ def _attend_stretch(q_at, k_at, v_at, keys_at, values_at, position_at, start_at,
 
 
 @triton.jit
-def _join(partial_at, sums_at, sink_at, y_at, splits, out_width, HEADS: tl.constexpr, SINKS: tl.constexpr, S: tl.constexpr, E: tl.constexpr):
+def _join(partial_at, sums_at, sink_at, y_at, splits, out_width, HEADS: tl.constexpr, SINKS: tl.constexpr, S: tl.constexpr, E: tl.constexpr,
+          WAIT: tl.constexpr):
     out = tl.program_id(0).to(tl.int64)
+    follow(WAIT)
     s, e = tl.arange(0, S), tl.arange(0, E)
     there, e_in = s < splits, e < out_width
     most = tl.load(sums_at + (out * splits + s) * 2, mask=there, other=float("-inf"))
@@ -134,8 +160,10 @@ def stretches(batch: int, groups: int, room: int) -> int:
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, position: torch.Tensor,
-           start: torch.Tensor | None, sink: torch.Tensor | None, scale: float, cap: float | None, window: int) -> torch.Tensor:
-    """[B, h, 1, e]; k and v are written into the caches. `window`: how many positions a query reaches, itself included; 0: all."""
+           start: torch.Tensor | None, sink: torch.Tensor | None, scale: float, cap: float | None, window: int,
+           tables: Sequence[torch.Tensor] = ()) -> torch.Tensor:
+    """[B, h, 1, e]; k and v are written into the caches. `window`: how many positions a query reaches, itself included; 0: all. `tables`: cosines and
+    sines of queries and those of keys, by which these are turned first, as by `turn`."""
     (B, heads, _, width), groups, out_width = q.shape, keys.shape[1], values.shape[-1]
     splits = stretches(B, groups, min(keys.shape[2], window or keys.shape[2]))
     partial = torch.empty(B, heads, splits, out_width, dtype=torch.float32, device=q.device)
@@ -143,24 +171,27 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor
     y = torch.empty(B, heads, 1, out_width, dtype=q.dtype, device=q.device)
     group, W, E = heads // groups, max(16, triton.next_power_of_2(width)), max(16, triton.next_power_of_2(out_width))
     wide = (W + E) * q.element_size() > KILOBYTE
+    tables = tuple(_fitting(t, x) for t, x in zip(tables, (q, q, k, k)))
     _attend_stretch[(B, groups, splits)](
-        q, k, v, keys, values, position, None if start is None else start.contiguous(), partial, sums, scale, cap or 0.0, splits, group, width,
-        out_width,
+        q, k, v, keys, values, position, None if start is None else start.contiguous(), tables or None,
+        tuple(t.stride(0) for t in tables) or None, tuple(t.stride(1) for t in tables) or None, partial, sums, scale, cap or 0.0, splits, group,
+        width, out_width,
         q.stride(0), q.stride(1), q.stride(3), k.stride(0), k.stride(1), k.stride(3), v.stride(0), v.stride(1), v.stride(3),
         keys.stride(0), keys.stride(1), keys.stride(2), values.stride(0), values.stride(1), values.stride(2),
-        HEADS=heads, STARTS=start is not None, CAPPED=cap is not None, WINDOW=window, H=max(16, triton.next_power_of_2(group)),
+        HEADS=heads, STARTS=start is not None, CAPPED=cap is not None, WINDOW=window, TURN=bool(tables), H=max(16, triton.next_power_of_2(group)),
         W=W, E=E, P=BLOCK // 2 if wide else BLOCK, PRECISION="ieee" if q.dtype == torch.float32 else "tf32",
-        WIDE=interpreted(), num_warps=WARPS, num_stages=2 if wide else 3)
+        WIDE=interpreted(), num_warps=WARPS, num_stages=2 if wide else 3, **overlapping())
     sink = None if sink is None else sink.contiguous()
     _join[(B * heads,)](partial, sums, sink, y, splits, out_width, HEADS=heads, SINKS=sink is not None, S=triton.next_power_of_2(splits), E=E,
-                        num_warps=4)
+                        num_warps=4, **overlapping())
     return y
 
 
 @triton.jit
-def _turn(x_at, cos_at, sin_at, y_at, heads, half, x_b, x_h, cos_b, cos_h, sin_b, sin_h, BLOCK: tl.constexpr):
+def _turn(x_at, cos_at, sin_at, y_at, heads, half, x_b, x_h, cos_b, cos_h, sin_b, sin_h, BLOCK: tl.constexpr, WAIT: tl.constexpr):
     row, head, i = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64), tl.arange(0, BLOCK)
     inside = i < half
+    follow(WAIT)
     x_at += row * x_b + head * x_h
     cos_at += row * cos_b + head * cos_h
     sin_at += row * sin_b + head * sin_h
@@ -177,8 +208,13 @@ def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """x cos + (-x₂, x₁) sin of heads [B, h, 1, w] with any strides but along w, by tables of any float type whose shape fits it."""
     B, heads, _, width = x.shape
     x = x if x.stride(3) == 1 else x.contiguous()
-    cos, sin = ((t if t.stride(-1) == 1 else t.contiguous()).expand(x.shape) for t in (cos, sin))
+    cos, sin = _fitting(cos, x), _fitting(sin, x)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     _turn[(B, heads)](x, cos, sin, y, heads, width // 2, *x.stride()[:2], *cos.stride()[:2], *sin.stride()[:2],
-                      BLOCK=triton.next_power_of_2(width // 2), num_warps=1)
+                      BLOCK=triton.next_power_of_2(width // 2), num_warps=1, **overlapping())
     return y
+
+
+def _fitting(table: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """A table in the shape of heads, its rows without gaps."""
+    return (table if table.stride(-1) == 1 else table.contiguous()).expand(x.shape)

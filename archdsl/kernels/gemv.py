@@ -1,10 +1,11 @@
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false, reportIndexIssue=false, reportAttributeAccessIssue=false
 """Products of one to four rows with weights, for decoding: what takes the time is reading the weights once.
 
-y = act(norm(x) Wᵀ + b) + residual for up to three weights that share x, [M, K] · [N_i, K]ᵀ, their results behind each other (`linears`),
-or act(norm(x) W₁ᵀ + b₁) ⊙ (norm(x) W₂ᵀ + b₂) (`gated`), in one launch. The weights stay where they are: a program finds out from its number whose
+y = act(norm(x) Wᵀ + b) + residual for weights that share x, [M, K] · [N_i, K]ᵀ, their results behind each other (`linears`), or
+act(norm(x) W₁ᵀ + b₁) ⊙ (norm(x) W₂ᵀ + b₂) (`gated`), in one launch. The weights stay where they are: a program finds out from its number whose
 rows are its own. The norm is that of the root mean square: its factor multiplies the sums, so that x is read once. Sums are float32, whatever the
-operands (bf16, f16 or f32, all alike).
+operands (bf16, f16 or f32, all alike). Some columns of the results may go through a short causal convolution, whose last positions are kept in place
+(`convolved`): a channel belongs to one program.
 """
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ import torch
 import triton
 import triton.language as tl
 
+from archdsl.kernels.overlap import follow, overlapping
+
 ROWS = 4
 """The most rows of x."""
-MANY = 6
-"""Steps along a row beyond which the loads of a program wait for each other."""
-MOST = 3
+HELD = 24576
+"""Numbers of weights, times rows of x, of a program: all are in flight together."""
+MOST = 6
 """The most weights of one launch."""
 ACTIVATIONS = ("identity", "silu", "gelu", "gelu_tanh", "relu")
-OVERLAP = False
-"""Whether a launch begins while the one before it ends (programmatic dependent launch, from Hopper on): its first weights are read meanwhile."""
 
 
 def fits(x: torch.Tensor, weights: list[torch.Tensor]) -> str | None:
@@ -51,102 +52,155 @@ def _activated(x, ACT: tl.constexpr):
 
 
 @triton.jit
-def _products(x_at, norm_at, w_at, b_at, n, n_in, w_n, K, eps, R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr, BIAS: tl.constexpr,
-              N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr, WAIT: tl.constexpr):
-    """[M, N] of norm(x) wᵀ + b for the rows `n` of a weight. All loads of a program are in flight together: its steps are written out."""
+def _rows(w_at, n, n_in, w_n, K, C: tl.constexpr, STEPS: tl.constexpr):
+    """Rows of a weight as a tuple of [N, C]: all loads are in flight together."""
+    parts = ()
+    for i in tl.static_range(STEPS):
+        k = i * C + tl.arange(0, C)
+        parts += (tl.load(w_at + n[:, None] * w_n + k[None, :], mask=n_in[:, None] & (k < K)[None, :], other=0.0, eviction_policy="evict_first"),)
+    return parts
+
+
+@triton.jit
+def _products(x_at, norm_at, w_at, b_at, n, n_in, w_n, K, eps, R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr, N: tl.constexpr,
+              C: tl.constexpr, STEPS: tl.constexpr, WAIT: tl.constexpr):
+    """[M, N] of norm(x) wᵀ + b for the rows `n` of a weight, which are read before anything is waited for."""
+    w = _rows(w_at, n, n_in, w_n, K, C, STEPS)
+    follow(WAIT)
     m, c = tl.arange(0, M), tl.arange(0, C)
     sums = tl.zeros((M, N, C), tl.float32)
     squares = tl.zeros((M, C), tl.float32)
     for i in tl.static_range(STEPS):
         k = i * C + c
-        k_in = k < K
-        w = tl.load(w_at + n[:, None] * w_n + k[None, :], mask=n_in[:, None] & k_in[None, :], other=0.0, eviction_policy="evict_first").to(tl.float32)
-        if WAIT and i == 0:  # behind it, all that earlier launches wrote is there
-            tl.extra.cuda.gdc_wait()
-            tl.extra.cuda.gdc_launch_dependents()
-        x = tl.load(x_at + m[:, None] * K + k[None, :], mask=(m < R)[:, None] & k_in[None, :], other=0.0).to(tl.float32)
+        x = tl.load(x_at + m[:, None] * K + k[None, :], mask=(m < R)[:, None] & (k < K)[None, :], other=0.0).to(tl.float32)
         if NORM:
             squares += x * x
-            x = x * tl.load(norm_at + k, mask=k_in, other=0.0).to(tl.float32)[None, :]
-        sums += x[:, None, :] * w[None, :, :]
+            x = x * tl.load(norm_at + k, mask=k < K, other=0.0).to(tl.float32)[None, :]
+        sums += x[:, None, :] * w[i].to(tl.float32)[None, :, :]
     y = tl.sum(sums, 2)
     if NORM:
         y = y * tl.rsqrt(tl.sum(squares, 1) / K + eps)[:, None]
-    if BIAS:
+    if b_at is not None:
         y += tl.load(b_at + n, mask=n_in, other=0.0).to(tl.float32)[None, :]
     return y
 
 
 @triton.jit
-def _write(x_at, norm_at, w_at, b_at, residual_at, y_at, block, count, before, whole, w_n, K, eps, R: tl.constexpr, M: tl.constexpr,
-           NORM: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
-           STEPS: tl.constexpr, WAIT: tl.constexpr):
+def _write(x_at, norm_at, w_at, b_at, residual_at, y_at, block, count, before, whole, w_n, K, eps, taps_at, taps_b_at, tail_at, first, channels,
+           R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr, TAPS: tl.constexpr, N: tl.constexpr,
+           C: tl.constexpr, STEPS: tl.constexpr, WAIT: tl.constexpr):
     """The results of one block of rows of one weight, `before` columns into y."""
     n, m = (block * N + tl.arange(0, N)).to(tl.int64), tl.arange(0, M)
     n_in = n < count
-    y = _activated(_products(x_at, norm_at, w_at, b_at, n, n_in, w_n, K, eps, R, M, NORM, BIAS, N, C, STEPS, WAIT), ACT)
-    out = m[:, None] * whole + before + n[None, :]
+    y = _products(x_at, norm_at, w_at, b_at, n, n_in, w_n, K, eps, R, M, NORM, N, C, STEPS, WAIT)
     inside = (m < R)[:, None] & n_in[None, :]
+    if TAPS > 0:
+        y = _convolved(y, n, m, inside, taps_at, taps_b_at, tail_at, first, channels, y_at.dtype.element_ty, ACT, TAPS)
+    else:
+        y = _activated(y, ACT)
+    out = m[:, None] * whole + before + n[None, :]
     if RESIDUAL:
         y += tl.load(residual_at + out, mask=inside, other=0.0).to(tl.float32)
     tl.store(y_at + out, y.to(y_at.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _linears(x_at, norm_at, w0_at, w1_at, w2_at, b0_at, b1_at, b2_at, residual_at, y_at, n0, n1, n2, w0_n, w1_n, w2_n, K, eps,
-             BIAS0: tl.constexpr, BIAS1: tl.constexpr, BIAS2: tl.constexpr, PARTS: tl.constexpr, R: tl.constexpr, M: tl.constexpr,
-             NORM: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr,
-             WAIT: tl.constexpr):
-    block = tl.program_id(0)
-    if PARTS == 1:
-        _write(x_at, norm_at, w0_at, b0_at, residual_at, y_at, block, n0, 0, n0, w0_n, K, eps, R, M, NORM, BIAS0, RESIDUAL, ACT, N, C, STEPS, WAIT)
-    else:
-        one, two, whole = tl.cdiv(n0, N), tl.cdiv(n0, N) + tl.cdiv(n1, N), n0 + n1 + n2
-        if block < one:
-            _write(x_at, norm_at, w0_at, b0_at, residual_at, y_at, block, n0, 0, whole, w0_n, K, eps, R, M, NORM, BIAS0, RESIDUAL, ACT, N, C, STEPS,
-                   WAIT)
-        elif block < two:
-            _write(x_at, norm_at, w1_at, b1_at, residual_at, y_at, block - one, n1, n0, whole, w1_n, K, eps, R, M, NORM, BIAS1, RESIDUAL, ACT, N, C,
-                   STEPS, WAIT)
-        else:
-            _write(x_at, norm_at, w2_at, b2_at, residual_at, y_at, block - two, n2, n0 + n1, whole, w2_n, K, eps, R, M, NORM, BIAS2, RESIDUAL, ACT,
-                   N, C, STEPS, WAIT)
+def _convolved(y, n, m, inside, taps_at, bias_at, tail_at, first, channels, DTYPE: tl.constexpr, ACT: tl.constexpr, TAPS: tl.constexpr):
+    """act of the convolution along time of the columns from `first` on, so many `channels`; the others as they are."""
+    channel = n - first
+    here = (channel >= 0) & (channel < channels)
+    both = inside & here[None, :]
+    y = y.to(DTYPE).to(tl.float32)  # what is kept of it
+    sums = y * tl.load(taps_at + channel * TAPS + TAPS - 1, mask=here, other=0.0).to(tl.float32)[None, :]
+    if bias_at is not None:
+        sums += tl.load(bias_at + channel, mask=here, other=0.0).to(tl.float32)[None, :]
+    tail = tail_at + m[:, None] * (TAPS - 1) * channels + channel[None, :]
+    for j in tl.static_range(TAPS - 1):
+        old = tl.load(tail + j * channels, mask=both, other=0.0)
+        sums += old.to(tl.float32) * tl.load(taps_at + channel * TAPS + j, mask=here, other=0.0).to(tl.float32)[None, :]
+        if j > 0:
+            tl.store(tail + (j - 1) * channels, old, mask=both)
+    tl.store(tail + (TAPS - 2) * channels, y.to(tail_at.dtype.element_ty), mask=both)
+    return tl.where(here[None, :], _activated(sums, ACT), y)
 
 
 @triton.jit
-def _gated(x_at, norm_at, w0_at, w1_at, b0_at, b1_at, y_at, n0, w0_n, w1_n, K, eps, BIAS0: tl.constexpr, BIAS1: tl.constexpr,
-           R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr, ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr,
-           WAIT: tl.constexpr):
+def _linears(x_at, norm_at, w_at, b_at, residual_at, y_at, counts, w_n, whole, K, eps, taps_at, taps_b_at, tail_at, first, channels,
+             PARTS: tl.constexpr, R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr,
+             TAPS: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr, WAIT: tl.constexpr):
+    """A tuple each of weights, biases, counts of rows and strides."""
+    block, begun, before = tl.program_id(0), 0, 0
+    for i in tl.static_range(PARTS):
+        blocks = tl.cdiv(counts[i], N)
+        if (block >= begun) & (block < begun + blocks):
+            _write(x_at, norm_at, w_at[i], b_at[i], residual_at, y_at, block - begun, counts[i], before, whole, w_n[i], K, eps, taps_at, taps_b_at,
+                   tail_at, first, channels, R, M, NORM, RESIDUAL, ACT, TAPS, N, C, STEPS, WAIT)
+        begun += blocks
+        before += counts[i]
+
+
+@triton.jit
+def _gated(x_at, norm_at, w0_at, w1_at, b0_at, b1_at, y_at, n0, w0_n, w1_n, K, eps, R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr,
+           ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr, WAIT: tl.constexpr):
     n, m = (tl.program_id(0) * N + tl.arange(0, N)).to(tl.int64), tl.arange(0, M)
     n_in = n < n0
-    gate = _products(x_at, norm_at, w0_at, b0_at, n, n_in, w0_n, K, eps, R, M, NORM, BIAS0, N, C, STEPS, WAIT)
-    up = _products(x_at, norm_at, w1_at, b1_at, n, n_in, w1_n, K, eps, R, M, NORM, BIAS1, N, C, STEPS, False)
+    w0, w1 = _rows(w0_at, n, n_in, w0_n, K, C, STEPS), _rows(w1_at, n, n_in, w1_n, K, C, STEPS)
+    follow(WAIT)
+    gates, ups = tl.zeros((M, N, C), tl.float32), tl.zeros((M, N, C), tl.float32)
+    squares = tl.zeros((M, C), tl.float32)
+    for i in tl.static_range(STEPS):
+        k = i * C + tl.arange(0, C)
+        x = tl.load(x_at + m[:, None] * K + k[None, :], mask=(m < R)[:, None] & (k < K)[None, :], other=0.0).to(tl.float32)
+        if NORM:
+            squares += x * x
+            x = x * tl.load(norm_at + k, mask=k < K, other=0.0).to(tl.float32)[None, :]
+        gates += x[:, None, :] * w0[i].to(tl.float32)[None, :, :]
+        ups += x[:, None, :] * w1[i].to(tl.float32)[None, :, :]
+    gate, up = tl.sum(gates, 2), tl.sum(ups, 2)
+    if NORM:
+        factor = tl.rsqrt(tl.sum(squares, 1) / K + eps)[:, None]
+        gate, up = gate * factor, up * factor
+    if b0_at is not None:
+        gate += tl.load(b0_at + n, mask=n_in, other=0.0).to(tl.float32)[None, :]
+    if b1_at is not None:
+        up += tl.load(b1_at + n, mask=n_in, other=0.0).to(tl.float32)[None, :]
     tl.store(y_at + m[:, None] * n0 + n[None, :], (_activated(gate, ACT) * up).to(y_at.dtype.element_ty), mask=(m < R)[:, None] & n_in[None, :])
 
 
-def shape_of(K: int, rows: int) -> dict[str, Any]:
-    """Rows of a weight in a program, channels at a time, how many times, warps: loads of 16 bytes a thread, as many as fit the registers at once."""
-    # A few steps, the least beyond the end of a row.
-    C = min((2048, 1024, 512, 256, 128), key=lambda c: (max(triton.cdiv(K, c) - MANY, 0), triton.cdiv(K, c) * c, -c))
-    N = max(1, min(4, 8192 // (rows * C)))
-    overlap = {"WAIT": True, "launch_pdl": True} if OVERLAP else {"WAIT": False}
-    return {"N": N, "C": C, "STEPS": triton.cdiv(K, C), "num_warps": 8 if N * C >= 4096 else 4, **overlap}
+# ---------------------------------------------------------------- launching
+def shape_of(K: int, rows: int, weights: int = 1) -> dict[str, Any]:
+    """Rows of a weight in a program, channels at a time, how many times, warps: loads of 16 bytes a thread, as many as the registers hold at once."""
+    C = min((2048, 1024, 512, 256, 128), key=lambda c: (triton.cdiv(K, c) * c, -c))
+    held = triton.cdiv(K, C) * C
+    N = max(1, min(4, HELD // (rows * weights * held)))
+    return {"N": N, "C": C, "STEPS": triton.cdiv(K, C), "num_warps": max(1, min(8, N * C // 256)), **overlapping()}
 
 
 def linears(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tensor | None], norm: torch.Tensor | None, eps: float, act: str,
             residual: torch.Tensor | None) -> torch.Tensor:
     """x [..., K], weights [N_i, K], biases [N_i], norm [K] -> [..., N_1 + …]. `residual`: as the result."""
+    return _launch(x, weights, biases, norm, eps, act, residual, None, None, None, 0)
+
+
+def convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, norm: torch.Tensor | None, eps: float, taps: torch.Tensor,
+              taps_bias: torch.Tensor | None, tail: torch.Tensor, first: int, act: str) -> torch.Tensor:
+    """norm(x) Wᵀ + b, [B, 1, N], whose columns from `first` on, c of them, go through act(causal convolution): `taps` [c, k], `taps_bias` [c], and
+    `tail` [B, k - 1, c], the last positions of these columns, which is changed in place."""
+    return _launch(x, [weight], [bias], norm, eps, act, None, taps, taps_bias, tail, first)
+
+
+def _launch(x: Any, weights: list[Any], biases: list[Any], norm: Any, eps: float, act: str, residual: Any, taps: Any, taps_bias: Any, tail: Any,
+            first: int) -> torch.Tensor:
     flat, K = x.reshape(-1, x.shape[-1]).contiguous(), x.shape[-1]
-    norm, *biases = (None if v is None else v.contiguous() for v in (norm, *biases))
-    rows, counts, more = len(flat), [len(w) for w in weights], MOST - len(weights)
+    norm, taps, taps_bias, residual, *biases = (None if v is None else v.contiguous() for v in (norm, taps, taps_bias, residual, *biases))
+    rows, counts = len(flat), tuple(len(w) for w in weights)
     M = triton.next_power_of_2(rows)
     shape = shape_of(K, M)
     y = torch.empty(rows, sum(counts), dtype=x.dtype, device=x.device)
-    given, added = [*weights, *[weights[0]] * more], [*biases, *[None] * more]
     _linears[(sum(triton.cdiv(n, shape["N"]) for n in counts),)](
-        flat, norm, *given, *added, None if residual is None else residual.contiguous(), y, *counts, *[0] * more, *(w.stride(0) for w in given),
-        K, eps, **{f"BIAS{i}": b is not None for i, b in enumerate(added)}, PARTS=len(weights), R=rows, M=M, NORM=norm is not None,
-        RESIDUAL=residual is not None, ACT=act, **shape)
+        flat, norm, tuple(weights), tuple(biases), residual, y, counts, tuple(w.stride(0) for w in weights), sum(counts), K, eps, taps, taps_bias,
+        tail, first, 0 if taps is None else len(taps), PARTS=len(weights), R=rows, M=M, NORM=norm is not None, RESIDUAL=residual is not None,
+        ACT=act, TAPS=0 if taps is None else taps.shape[-1], **shape)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -157,9 +211,8 @@ def gated(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tenso
     norm, *biases = (None if v is None else v.contiguous() for v in (norm, *biases))
     rows, count = len(flat), len(weights[0])
     M = triton.next_power_of_2(rows)
-    shape = shape_of(K, 2 * M)
+    shape = shape_of(K, M, 2)
     y = torch.empty(rows, count, dtype=x.dtype, device=x.device)
-    _gated[(triton.cdiv(count, shape["N"]),)](
-        flat, norm, *weights, *biases, y, count, *(w.stride(0) for w in weights), K, eps, BIAS0=biases[0] is not None,
-        BIAS1=biases[1] is not None, R=rows, M=M, NORM=norm is not None, ACT=act, **shape)
+    _gated[(triton.cdiv(count, shape["N"]),)](flat, norm, *weights, *biases, y, count, *(w.stride(0) for w in weights), K, eps, R=rows, M=M,
+                                              NORM=norm is not None, ACT=act, **shape)
     return y.view(*x.shape[:-1], -1)

@@ -102,3 +102,26 @@ def test_calls_at_the_same_time():
     expected = [archdsl.generate(made, x, 12, recorded=False)[:, 5:] for x in (a, b)]
     streams = zip(*(archdsl.generate_stream(made, x, 12, recorded=True) for x in (a, b)), strict=True)
     assert all(torch.equal(torch.stack(got, 1), right) for got, right in zip(zip(*streams), expected, strict=True))
+
+
+LARGER: dict[str, dict[str, Any]] = {
+    "llama": {"d": 1024, "depth": 6, "heads": 16, "kv_heads": 4, "hidden": 2816}, "gla": {"d": 1024, "depth": 6, "heads": 4, "hidden": 2816},
+    "mamba2": {"d": 1024, "depth": 6}, "deltanet": {"d": 1024, "depth": 4, "heads": 8, "hidden": 2816}}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+@pytest.mark.parametrize("name", LARGER)
+def test_overlapping_launches_change_nothing(name: str, batch: int, monkeypatch: pytest.MonkeyPatch):
+    """Bit for bit: tokens, and the state behind hundreds of steps, each of which reads what the one before it wrote."""
+    from archdsl.kernels import overlap
+
+    made = archdsl.load(f"specs/language/{name}.arch").build(vocab=2000, dtype=torch.bfloat16, device="cuda", **LARGER[name]).eval()
+    found = []
+    for way in (False, None, None):
+        monkeypatch.setattr(overlap, "OVERLAP", way)
+        made.__dict__.pop("_decoders", None)
+        tokens = archdsl.generate(made, prompts(batch), 200, recorded=True)
+        found.append((tokens, {a: x.clone() for a, x in next(iter(made.__dict__["_decoders"].values())).state.items()}))
+    for tokens, state in found[1:]:
+        assert torch.equal(tokens, found[0][0])
+        assert all(torch.equal(x, found[0][1][a]) for a, x in state.items())

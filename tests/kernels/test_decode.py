@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from archdsl.graph import Mask
-from archdsl.kernels import decode_attention, gemv
+from archdsl.kernels import decode_attention, gemv, overlap
 from archdsl.ops.caches import attend_kept
 from archdsl.ops.masks import CAUSAL
 from tests.kernels.held import DEVICE, close, gpu, interpreted, poisoned, strided
@@ -33,19 +33,24 @@ def operands(shape: Shape, dtype: torch.dtype, position: int, seed: int = 0) -> 
     return [x.to(DEVICE) for x in (q, k, v, keys, values, torch.tensor(position))]
 
 
-def held(shape: Shape, dtype: torch.dtype, position: int, start: bool, sinks: bool, cap: float | None, window: int) -> None:
+def held(shape: Shape, dtype: torch.dtype, position: int, start: bool, sinks: bool, cap: float | None, window: int, turn: bool = False) -> None:
     q, k, v, keys, values, at = operands(shape, dtype, position)
     B, h = shape[:2]
     first = torch.arange(B, device=DEVICE).repeat_interleave(2)[::2] % (position + 1) if start else None  # not contiguous
+    tables = [numbers(torch.float32, *lead, shape[4], seed=i) for i, lead in enumerate(((B, 1, 1), (1, 1), (1,), (B, shape[2], 1)))] if turn else []
+    if turn:
+        q_turned, k_turned = (decode_attention.turn(x, *t) for x, t in ((q, tables[:2]), (k, tables[2:])))
+    else:
+        q_turned, k_turned = q, k
     sink = strided(torch.randn(h, generator=torch.Generator().manual_seed(1)).to(DEVICE, dtype)) if sinks else None
-    wide = [x.double() for x in (q, k, v, keys.nan_to_num(), values.nan_to_num())]
+    wide = [x.double() for x in (q_turned, k_turned, v, keys.nan_to_num(), values.nan_to_num())]
     for cache, new in zip(wide[3:], wide[1:3]):
         cache[:, :, position] = new[:, :, 0]
     mask = Mask("and", (CAUSAL, Mask("window", (window,)))) if window else CAUSAL
     expected = attend_kept(wide[0], wide[3], wide[4], at, first, None, None if sink is None else sink.double(), mask=mask, scale=0.3, cap=cap)
-    y = decode_attention.attend(q, k, v, keys, values, at, first, sink, 0.3, cap, window)
+    y = decode_attention.attend(q, k, v, keys, values, at, first, sink, 0.3, cap, window, tables)
     close([y], [expected], TOLERANCE[dtype])
-    for cache, new, written in ((keys, k, wide[3]), (values, v, wide[4])):
+    for cache, new, written in ((keys, k_turned, wide[3]), (values, v, wide[4])):
         assert torch.equal(cache[:, :, position], new[:, :, 0])
         assert torch.equal(cache[:, :, :position].double(), written[:, :, :position]) and cache[:, :, position + 1:].isnan().all()
 
@@ -55,7 +60,7 @@ def held(shape: Shape, dtype: torch.dtype, position: int, start: bool, sinks: bo
 @pytest.mark.parametrize(("shape", "position", "options"), [
     ((2, 4, 2, 9, 16, 16), 5, {}), ((1, 2, 2, 200, 8, 12), 199, {}), ((3, 6, 2, 130, 20, 16), 64, {"start": True}),
     ((1, 1, 1, 1, 16, 16), 0, {}), ((2, 4, 4, 150, 16, 16), 140, {"window": 70, "start": True}), ((2, 4, 1, 70, 16, 16), 66, {"sinks": True}),
-    ((1, 4, 2, 70, 16, 16), 65, {"cap": 1.5, "sinks": True, "window": 3})])
+    ((1, 4, 2, 70, 16, 16), 65, {"cap": 1.5, "sinks": True, "window": 3}), ((2, 6, 2, 70, 20, 12), 66, {"turn": True, "start": True})])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention(monkeypatch: pytest.MonkeyPatch, shape: Shape, position: int, options: dict[str, Any], dtype: torch.dtype):
     """Also for one place, for rows that begin at different ones, for stretches that hold nothing."""
@@ -80,7 +85,7 @@ def test_rotary(tables: tuple[int, ...], dtype: torch.dtype):
 @pytest.mark.parametrize(("shape", "position", "options"), [
     ((1, 32, 4, 2560, 64, 64), 2048, {}), ((32, 32, 4, 2560, 64, 64), 2301, {"start": True}), ((1, 16, 16, 513, 60, 60), 512, {}),
     ((2, 8, 1, 300, 128, 256), 7, {"sinks": True}), ((3, 8, 2, 700, 128, 128), 699, {"window": 129, "cap": 20.0, "start": True}),
-    ((1, 1, 1, 1, 16, 16), 0, {})])
+    ((1, 1, 1, 1, 16, 16), 0, {}), ((2, 32, 4, 300, 64, 64), 299, {"turn": True, "start": True})])
 def test_attention_on_a_card(shape: Shape, position: int, options: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     poisoned(monkeypatch)
     held(shape, dtype, position, **{"start": False, "sinks": False, "cap": None, "window": 0, **options})
@@ -136,7 +141,7 @@ def test_what_is_no_number_stays_none():
 @gpu
 def test_overlapping_launches(monkeypatch: pytest.MonkeyPatch):
     """Each reads what the one before it wrote, recorded and replayed."""
-    monkeypatch.setattr(gemv, "OVERLAP", True)
+    monkeypatch.setattr(overlap, "OVERLAP", None)
     x, weights = numbers(torch.bfloat16, 1, 1, 2048), [numbers(torch.bfloat16, 2048, 2048, seed=i) / 2048**0.5 for i in range(12)]
 
     def run() -> torch.Tensor:
@@ -186,6 +191,9 @@ def launches() -> Iterator[tuple[str, Callable[[], Any]]]:
                 q, k, k, c, c, on(dtype=whole), on(B, dtype=whole), o["sink"], 0.1, o["cap"], o["window"])
         for B, heads, width in ((1, 32, 64), (32, 4, 128)):
             tables = on(B, 1, 1, width, dtype=torch.float32)
+            q, k, cache = on(B, heads, 1, width, dtype=dtype), on(B, 4, 1, width, dtype=dtype), on(B, 4, 2560, width, dtype=dtype)
+            yield f"attention, turned {B}x{heads}/4x2560x{width}", partial(decode_attention.attend, q, k, k, cache, cache, on(dtype=whole),
+                                                                           on(B, dtype=whole), None, 0.1, None, 0, [tables] * 4)
             yield f"rotary {B}x{heads}x{width}", partial(decode_attention.turn, on(B, heads, 1, width, dtype=dtype), tables, tables)
         norm = on(2048, dtype=dtype)
         few, wide, long = ([on(n, K, dtype=dtype) for n in counts] for K, counts in ((2048, (2048, 256, 256)), (2048, (5632, 5632)), (5632, (2048,))))
@@ -194,10 +202,5 @@ def launches() -> Iterator[tuple[str, Callable[[], Any]]]:
             yield f"qkv, {rows} rows", partial(gemv.linears, x, few, [None] * 3, norm, 1e-5, "identity", None)
             yield f"down, {rows} rows", partial(gemv.linears, y, long, [None], None, 0.0, "identity", x)
             yield f"gate and up, {rows} rows", partial(gemv.gated, x, wide, [None] * 2, norm, 1e-5, "silu")
-    gemv.OVERLAP = True
-    try:
-        yield "qkv, overlapping", partial(gemv.linears, x, few, [None] * 3, norm, 1e-5, "identity", None)
-        yield "down, overlapping", partial(gemv.linears, y, long, [None], None, 0.0, "identity", x)
-        yield "gate and up, overlapping", partial(gemv.gated, x, wide, [None] * 2, norm, 1e-5, "silu")
-    finally:
-        gemv.OVERLAP = False
+            taps, tail = on(2056, 4, dtype=dtype), on(rows, 3, 2056, dtype=dtype)
+            yield f"convolved, {rows} rows", partial(gemv.convolved, x, wide[0], None, norm, 1e-5, taps, taps[:, 0], tail, 2048, "silu")
