@@ -31,6 +31,12 @@ CANDIDATES: dict[str, dict[str, tuple[Config, ...]]] = {
         "results": ((32, 128, 4, 1), (32, 128, 8, 2), (64, 64, 8, 1), (64, 128, 8, 1), (32, 64, 4, 2), (64, 64, 4, 1)),
         "gradients": ((32, 64, 4, 1), (32, 128, 4, 2), (32, 64, 8, 2), (64, 64, 8, 1), (64, 64, 8, 2), (64, 32, 8, 2)),
     },
+    "gla_along": {
+        "pairs": ((32, 4, 1), (32, 8, 2), (64, 4, 1), (64, 8, 1), (64, 8, 2), (16, 4, 2), (128, 8, 1), (32, 2, 2)),
+        "along": ((64, 4, 2), (64, 4, 1), (64, 8, 2), (64, 8, 3), (128, 8, 2), (128, 8, 3), (128, 4, 2), (32, 4, 2), (32, 4, 3), (32, 4, 4)),
+        "states": ((64, 4, 2), (64, 8, 2), (128, 8, 2), (32, 4, 3)),
+        "reverse": ((64, 4, 2), (64, 8, 2), (128, 8, 2), (32, 4, 3)),
+    },
     "delta": {
         "solve": ((128, 128, 4, 1), (64, 64, 8, 1), (64, 64, 4, 2), (32, 32, 4, 1)),
         "scan": ((256, 64, 4, 1), (256, 64, 8, 2), (256, 32, 4, 1), (256, 32, 4, 2), (256, 32, 4, 3), (256, 128, 8, 2), (256, 16, 4, 3)),
@@ -40,6 +46,9 @@ CANDIDATES: dict[str, dict[str, tuple[Config, ...]]] = {
         "gradients": ((64, 64, 4, 1), (64, 64, 4, 3), (64, 64, 8, 2), (128, 64, 8, 1), (64, 128, 4, 1), (32, 64, 4, 2)),
     },
 }
+
+FORMS = {("gla_along", "states"): "along", ("gla_along", "reverse"): "along"}
+"""Forms of a kernel that share its configuration."""
 
 
 def operands(shape: tuple[int, ...], gate: tuple[int, ...]) -> tuple[Any, ...]:
@@ -55,6 +64,13 @@ def operands(shape: tuple[int, ...], gate: tuple[int, ...]) -> tuple[Any, ...]:
 
 def calls(family: str, shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:
     """Each kernel of a family on operands of a shape."""
+    if family == "gla_along":
+        from archdsl.kernels import gla_along
+
+        q, k, v, a, _ = operands(shape, (shape[3],))
+        found = gla_along.pairs(q, k, a, 1.0, False)
+        return {"pairs": lambda: gla_along.pairs(q, k, a, 1.0, False), "along": lambda: gla_along.along(found, v, None, False),
+                "states": lambda: gla_along.along(found, v, None, False, True, False), "reverse": lambda: gla_along.along(found, v, None, True, True)}
     if family == "gla":
         from archdsl.kernels import gla
 
@@ -81,22 +97,23 @@ def candidates(only: str) -> Iterator[tuple[str, str, Config]]:
         pinned = import_module(f"archdsl.kernels.{family}").CONFIGS[2]
         for kernel, others in kernels.items():
             if re.search(only, f"{family} {kernel}"):
-                for config in (pinned[kernel], *others):
+                for config in (pinned[FORMS.get((family, kernel), kernel)], *others):
                     yield family, kernel, config
 
 
 def run(family: str, kernel: str, config: Config, shape: tuple[int, ...], measure: Callable[[Callable[[], Any]], float]) -> float | str:
     """What `measure` says of one kernel with a configuration, or why it cannot be had."""
     configs = import_module(f"archdsl.kernels.{family}").CONFIGS[2]
-    before = configs[kernel]
+    name = FORMS.get((family, kernel), kernel)
+    before = configs[name]
     try:
         call = calls(family, shape)[kernel]
-        configs[kernel] = config
+        configs[name] = config
         return measure(call)
     except Exception as fault:  # a candidate that does not fit leaves the others
         return f"{type(fault).__name__}: {str(fault).splitlines()[0][:80]}"
     finally:
-        configs[kernel] = before
+        configs[name] = before
 
 
 def compiled(task: tuple[str, str, Config]) -> float | str:

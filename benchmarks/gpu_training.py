@@ -4,9 +4,9 @@
 
 Weights are bf16 on both sides, the loss is the cross-entropy of the next token. Ours is built with its loss and compiled by layer; transformers runs
 eagerly and compiled whole; flash-linear-attention runs its own kernels with the fastest of its configurations, which are compiled side by side and
-timed for 15 ms here, so that its first step takes less than its users wait for. Printed: seconds from the built model to the end of its first step, the
-median of further ones, tokens a second, the greatest memory, and the share of 989 TFLOP/s that the arithmetic of matrix products and attention alone
-makes up.
+timed for 15 ms here, so that its first step takes less than its users wait for. Printed: seconds from the built model to the end of its first step,
+the median of further ones, tokens a second, the greatest memory, and the share of 989 TFLOP/s that the arithmetic of matrix products and attention
+alone makes up.
 """
 from __future__ import annotations
 

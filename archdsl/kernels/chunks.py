@@ -56,9 +56,10 @@ def parts(x: Any) -> int:
     return 3 if x.dtype == torch.float32 else 2
 
 
-def launch(warps: int, stages: int) -> dict[str, Any]:
-    """How a kernel of products is compiled."""
-    return {"num_warps": warps, "num_stages": stages, **generation()}
+def launch(warps: int, stages: int, loaded: bool = False) -> dict[str, Any]:
+    """How a kernel of products is compiled. `loaded`: the left operands of all its products are loaded as they are and of 16 bits, so that wgmma has
+    none in registers (see `generation`)."""
+    return {"num_warps": warps, "num_stages": stages, **({} if loaded else generation())}
 
 
 @cache

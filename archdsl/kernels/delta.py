@@ -107,15 +107,14 @@ def scan_kernel(k, beta, decay, W, U, first, met, wrong, last, kb, kh, kt, bb, b
         at = c * C
         memory = S.to(met.dtype.element_ty)
         tl.store(met + (n.to(tl.int64) * chunks + c) * K * V + place, memory, mask=inside)
-        e = (tile(U, at, V, T, v, V, BV, C) - product(tile(W, at, K, T, 0, K, BK, C), memory, PRECISION)).to(memory.dtype)
+        e = tile(U, at, V, T, v, V, BV, C) - product(tile(W, at, K, T, 0, K, BK, C), memory, PRECISION)
         put(wrong, e, at, V, T, v, V, BV, C)
         weights = column(beta, at, bt, T, C)
         if GATED:
             a = _gates(decay, n, heads, db, dh, dt, at, T, C, GATED)
             weights *= _after(a)
             S *= tl.exp(tl.sum(a, 0))
-        keys = (tile(k, at, kt, T, 0, K, BK, C) * weights[:, None]).to(memory.dtype)
-        S += product(tl.trans(keys), e, PRECISION)
+        S += product(tl.trans(tile(k, at, kt, T, 0, K, BK, C)), (e * weights[:, None]).to(memory.dtype), PRECISION)
     tl.store(last + n.to(tl.int64) * K * V + place, S, mask=inside)
 
 
@@ -181,7 +180,7 @@ def scanned(k: Any, beta: Any, decay: Any, W: Any, U: Any, first: Any) -> tuple[
     bk, bv, warps, stages = along("scan", k, V)
     scan_kernel[(triton.cdiv(V, bv), B * H)](
         k, beta, decay, W, U, plain(first), met, wrong, last, *strides(k), *strides(beta), *strides(decay), H, T, K, V, BK=bk, BV=bv,
-        C=CHUNK, GATED=decay is not None, FIRST=first is not None, PRECISION=precision(k.dtype), **launch(warps, stages))
+        C=CHUNK, GATED=decay is not None, FIRST=first is not None, PRECISION=precision(k.dtype), **launch(warps, stages, k.element_size() == 2))
     return met, wrong, last
 
 

@@ -172,7 +172,7 @@ def _gradients(q: Any, k: Any, beta: Any, decay: Any, met: Any, after: Any, wron
     gradients_kernel[(triton.cdiv(K, bk), chunks, B * H)](
         q, k, beta, decay, met, after, wrong, dv, dy, of_p, of_g, dq, dk, None if da is None else da[1:], *strides(q), *strides(k), *strides(beta),
         *strides(decay), *strides(dy), H, T, K, V, scale, BK=bk, BV=width(V, bv), C=CHUNK, GATED=decay is not None, PRECISION=precision(k.dtype),
-        **launch(warps, stages))
+        **launch(warps, stages, k.element_size() == 2))
     return dq, dk
 
 
@@ -185,5 +185,5 @@ def _back(q: Any, k: Any, beta: Any, decay: Any, W: Any, dy: Any, local: Any, la
     back_kernel[(triton.cdiv(V, bv), B * H)](
         q, k, beta, decay, W, dy, local, plain(later), after, pulled, first, *strides(q), *strides(k), *strides(beta), *strides(decay),
         *strides(dy), H, T, K, V, scale, BK=bk, BV=bv, C=CHUNK, GATED=decay is not None, LATER=later is not None,
-        PRECISION=precision(k.dtype), **launch(warps, stages))
+        PRECISION=precision(k.dtype), **launch(warps, stages, k.element_size() == 2))
     return after, pulled, first
