@@ -75,10 +75,9 @@ def calls(kernel: str, width: int, device: str, rows: int) -> dict[str, tuple[Ca
 
 def candidates(only: str) -> Iterator[tuple[str, int, Any]]:
     """(kernel, width, configuration); None is the one that is pinned."""
-    for kernel, widths in CANDIDATES.items():
-        for width, found in widths.items():
-            if re.search(only, f"{kernel} {width}"):
-                yield from ((kernel, width, c) for c in (None, *found))
+    for kernel, width, found in sorted(((k, w, f) for k, widths in CANDIDATES.items() for w, f in widths.items()), key=lambda x: x[1]):
+        if re.search(only, f"{kernel} {width}"):
+            yield from ((kernel, width, c) for c in (None, *found))
 
 
 def run(task: tuple[str, int, Any], device: str, rows: int, measure: Callable[[Callable[[], Any]], float]) -> dict[str, tuple[float, int] | str]:

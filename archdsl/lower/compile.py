@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from threading import Thread
 from typing import Any
 
@@ -14,18 +15,48 @@ from archdsl.lower.plan import matches
 Selector = str | Callable[[str, nn.Module], bool]
 
 
-def compile_layers(model: nn.Module, selector: Selector | None = None, *, fullgraph: bool = True, **kw: Any) -> list[str]:
+def compile_layers(model: nn.Module, selector: Selector | None = None, *, fullgraph: bool = True, memory: float | None = None,
+                   **kw: Any) -> list[str]:
     """Compiles every repeated block on its own (`torch.compile`'s arguments pass through) and returns their addresses.
 
     Instances of one class share compiled code, so the time to compile does not grow with depth. selector: an address pattern such as
-    `layers.*` or a predicate (address, module); default: the outermost blocks that occur more than once.
+    `layers.*` or a predicate (address, module); default: the outermost blocks that occur more than once. memory: how much the blocks keep for the
+    backward pass, from 0, their inputs alone, to 1, what torch keeps by itself (default): what takes least arithmetic is computed again, first
+    norms, activations and other pointwise maps, then products of matrices. Raises ValueError for another `memory`.
     """
+    if memory is not None and not 0 <= memory <= 1:
+        raise ValueError(f"`memory` is a share from 0 to 1, not {memory!r}")
     chosen = layers(model, selector)
     if kw.get("backend", "inductor") == "inductor" and any(p.device.type == "cpu" for p in model.parameters()):
         probe_vector_instructions()
+    if memory is not None:
+        kw["backend"] = _within(memory, kw.get("backend", "inductor"))
     for _, module in chosen:
         module.compile(fullgraph=fullgraph, **kw)
     return [name for name, _ in chosen]
+
+
+@cache
+def _within(memory: float, backend: Any) -> Callable[..., Any]:
+    """A backend, with a share of memory for what a graph keeps: torch has a setting for it, which it reads when it compiles. One for each share, so
+    that equal blocks share compiled code."""
+    from torch._dynamo.backends.registry import lookup_backend
+    from torch._functorch import config
+
+    from archdsl.ops.kernels import weighed
+
+    run = lookup_backend(backend)
+
+    def compiled(graph: Any, inputs: Any, *, mode: str | None = None, options: dict[str, Any] | None = None) -> Any:
+        kw: dict[str, Any] = {} if options is None else {"options": options}
+        if backend == "inductor":
+            from torch._inductor import list_mode_options
+
+            kw = {"config_patches": {**(list_mode_options(mode) if mode else {}), **(options or {})}}
+        with config.patch(activation_memory_budget=memory), weighed():
+            return run(graph, inputs, **kw)
+
+    return compiled
 
 
 def probe_vector_instructions() -> list[Thread]:

@@ -1,7 +1,8 @@
 """Bodies as opaque torch ops that keep their operands alone: the backward pass computes the forward pass again."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,31 @@ def registered(r: Recurrence) -> Any:
 
     forward.register_autograd(pull, setup_context=setup)
     called = getattr(t.ops.archdsl, r.name)
+    _made.append(called)
     return called if r.results + m > 1 else lambda *args: (called(*args),)
+
+
+_made: list[Any] = []
+"""The torch ops that there are."""
+WORTH = 1000
+"""Operations of a product of matrices that take as long as an op of ours takes for a byte of its operands."""
+
+
+@contextmanager
+def weighed() -> Iterator[None]:
+    """Inside, whatever asks torch's counter of operations what is cheap to compute again is told that these ops are not."""
+    from torch.utils.flop_counter import flop_registry
+
+    def worth(*args: Any, out_val: Any = None, **named: Any) -> int:
+        return WORTH * sum(x.numel() * x.element_size() for x in args if isinstance(x, torch.Tensor))
+
+    added = {op: worth for op in _made if op not in flop_registry}
+    flop_registry.update(added)
+    try:
+        yield
+    finally:
+        for op in added:
+            del flop_registry[op]
 
 
 @cache

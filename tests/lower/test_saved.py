@@ -1,0 +1,79 @@
+"""How much a model keeps for its backward pass, and what is computed again."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import archdsl
+from archdsl.ops.kernels import weighed
+
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo looks at every input's .grad
+
+SPEC = """
+use std { RMSNorm, Pre, SwiGLU }
+model Deep(d: int = 32)(x: [B, T, d]) -> [B, T, d] {
+  layers: for i in range(3) { x = Pre(RMSNorm(), SwiGLU(3 * d))(x) as mlp }
+  return x
+}
+"""
+
+
+def kept(model: nn.Module, run: Any) -> tuple[int, list[torch.Tensor]]:
+    """Bytes that autograd keeps beside the weights, and the gradients."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage
+        return x
+
+    run().backward()  # compiled before anything is counted
+    model.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        loss = run()
+    loss.backward()
+    return sum(s.nbytes() for s in found.values()), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def test_compiled_layers_keep_what_they_may():
+    x = torch.randn(2, 16, 32)
+    row = x.numel() * x.element_size()
+    found: dict[float | None, tuple[int, list[torch.Tensor]]] = {}
+    for memory in (None, 0.9, 0.4, 0.0):
+        model = archdsl.loads(SPEC).build()
+        assert archdsl.compile_layers(model, "layers.*", backend="aot_eager_decomp_partition", memory=memory) == [f"layers.{i}" for i in range(3)]
+        found[memory] = kept(model, lambda model=model: model(x).square().sum())
+        torch.testing.assert_close(found[memory][1], found[None][1])
+    free, light, less, least = (n / row for n, _ in found.values())
+    # a layer's input, the norm's result, gate, up and their product; then without what is pointwise; then without a product of matrices
+    assert 3 * (1 + 1 + 3 + 3 + 3) <= free < 3 * 12
+    assert 3 * (1 + 3 + 3) <= light < 3 * 8 < free
+    assert least < less < light
+    assert 3 <= least < 3 * 1.5
+
+
+def test_a_share_that_is_none():
+    with pytest.raises(ValueError, match=r"`memory` is a share from 0 to 1, not 1\.5"):
+        archdsl.compile_layers(archdsl.loads(SPEC).build(), memory=1.5)
+
+
+def test_recurrences_are_not_cheap_to_compute_again():
+    model = archdsl.load("gla").build("tiny")
+    tokens = torch.randint(0, 64, (1, 8))
+    model(tokens)
+
+    def counted() -> dict[Any, int]:
+        with FlopCounterMode(display=False) as counter:
+            model(tokens)
+        return counter.get_flop_counts()["Global"]
+
+    with weighed():
+        inside = counted()
+    op = torch.ops.archdsl.gla
+    assert inside[op] > 0 and op not in counted()
