@@ -106,7 +106,7 @@ def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
     if isinstance(type, tree.TupleType):
         kinds = type.items
     else:
-        if type.length is not None and evaluate(frame, type.length) != len(value):
+        if list_length(frame, type) not in (None, len(value)):
             return False, None
         if type.item.__class__ is tree.NameType and type.item.name == "int" and all(v.__class__ is int for v in value):
             return True, value  # at sight: most lists are of sizes
@@ -115,6 +115,18 @@ def _convert_list(frame: Frame, value: Any, type: Any) -> tuple[bool, Any]:
         return False, None
     parts = [try_convert(frame, v, k) for v, k in zip(value, kinds)]
     return all(ok for ok, _ in parts), tuple(v for _, v in parts)
+
+
+def list_length(frame: Frame, type: tree.ListType) -> int | None:
+    """What `list[T; n]` says; None for a list of any length, and where it is not known. Raises A0204."""
+    if type.length is None:
+        return None
+    length = evaluate(frame, type.length)
+    if isinstance(length, int) and not isinstance(length, bool) and length >= 0:
+        return length
+    if length is POISON:
+        return None
+    raise error("A0204", f"the length of a list is a whole number from 0, this is {describe(length)}", type.length.span)
 
 
 def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:

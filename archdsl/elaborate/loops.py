@@ -190,6 +190,9 @@ def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, 
         frame.builder.require(builder.guards)
         raise Unfit  # a block that waits for a number would leave the loop
     mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
+    if not mine:  # a block has results, and nothing here is read behind the loop
+        frame.builder.require(builder.guards)
+        raise NeedInline
     named = len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried)
     names = tuple(n for n, _ in carried) if named else ()
     graph = builder.finish(s.label or "", tuple(mine), names=names, span=s.span)

@@ -92,10 +92,10 @@ def _options(type: tree.Type) -> list[str]:
 
 
 def _length(frame: Frame, type: tree.Type) -> int | None:
-    from archdsl.elaborate.evaluation import evaluate
+    from archdsl.elaborate.hyper_types import list_length
 
     if isinstance(type, tree.OptionalType):
         return _length(frame, type.item)
     if isinstance(type, tree.TupleType):
         return len(type.items)
-    return evaluate(frame, type.length) if isinstance(type, tree.ListType) and type.length is not None else None
+    return list_length(frame, type) if isinstance(type, tree.ListType) else None

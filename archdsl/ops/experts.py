@@ -8,7 +8,22 @@ from typing import TYPE_CHECKING, Any
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import Sample, broadcast, equal, floats, ints, need_equal, need_index, need_rank, rank, same_dtype, same_size, size, volume
+from archdsl.ops.rules import (
+    Sample,
+    broadcast,
+    equal,
+    floats,
+    ints,
+    need_equal,
+    need_index,
+    need_rank,
+    need_table,
+    rank,
+    same_dtype,
+    same_size,
+    size,
+    volume,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,7 +167,7 @@ def _registered() -> Any:
 def _embedding_bag(index: TensorType, weight: TensorType, scale: TensorType) -> TensorType:
     dtype = same_dtype(weight=weight, scale=scale)
     need_index(index)
-    need_rank(weight, (2,), "weight")
+    need_table(weight)
     if not index.shape or len(index.shape) != len(scale.shape):
         raise OpError(f"one number for each index is needed, and `scale` is {scale} for {index}", "scale")
     for i, (a, b) in enumerate(zip(index.shape, scale.shape)):

@@ -7,7 +7,7 @@ from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.registry import OpError, op
-from archdsl.ops.rules import axis_of, floats, ints, need_equal, need_index, need_rank, order, rank, replaced
+from archdsl.ops.rules import axis_of, floats, ints, need_equal, need_index, need_rank, need_table, order, rank, replaced
 
 
 def _take(x: TensorType, index: TensorType, axis: int = 0) -> TensorType:
@@ -68,7 +68,7 @@ def gather(x, index, *, axis=-1):
 
 def _embedding(indices: TensorType, weight: TensorType) -> TensorType:
     need_index(indices, "indices")
-    need_rank(weight, (2,), "weight")
+    need_table(weight)
     return TensorType(weight.dtype, (*indices.shape, weight.shape[1]))
 
 

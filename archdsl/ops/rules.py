@@ -179,6 +179,13 @@ def need_index(x: Any, about: str = "index") -> None:
     need_dtype(x, ("int", "i32"), about, "an integer tensor (int or i32)")
 
 
+def need_table(weight: TensorType) -> None:
+    """Rows that an index can choose from."""
+    need_rank(weight, (2,), "weight")
+    if weight.shape[0] == 0:
+        raise OpError(f"`weight` is {weight}: there is no row that an index could choose", "weight")
+
+
 def need_position(position: TensorType, start: TensorType | None = None) -> None:
     """How many positions came before: one number for all rows. `start`: a number for each."""
     for name, x, axes in (("position", position, 0), ("start", start, 1)):

@@ -16,16 +16,13 @@ from archdsl.inputs import sample_inputs
 from archdsl.ops import registry
 from archdsl.ops.rules import torch_dtype
 from archdsl.spec import loads
+from tests.fuzz.drive import DATA
 
 registry.load()
 UNCALLED = {"rearrange", "reduce", "einsum", "aten"}  # they have a syntax of their own
 ODD = """none true 1.5 -1 0 3 7 10**9 10**30 1e308 -1e308 0-1.5 "a" "" "sum" [] [1] [-1] [0] [1,2,3] [1.5] [none] ["a"] [[1]] (1,2) [(1,2)]
 [[1,2],[3]] causal full
 normal() relu Linear(4) block(z)=>z R(1) R odd T T+1 floordiv(T,2) [T] [odd] [odd,1] [odd,odd] odd>0 T>3 w f normal iota sum keys(odd>0)""".split()
-
-
-DATA = ("out of bounds", "index out of range", "Expected idx >= 0", "an index lies beyond", "the lengths of the documents")
-"""What is told of values that do not fit, which are data."""
 
 
 def declared(t: TensorType) -> str:

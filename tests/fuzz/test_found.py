@@ -286,3 +286,31 @@ def test_a_position_that_the_example_has_not():
 def test_gates_are_floats(call):
     (told,) = faults(f"model M(d: int = 8)(x: [B, d]) -> y: [B, d] {{ return {call} }}")
     assert "A03" in told
+
+
+def test_a_labelled_loop_that_gives_nothing():
+    """Its blocks keep their weights, and a block without a result is never printed."""
+    head = "use std.linear { Linear }\nmodel M()(x: [B = 2, T = 4, 8]) -> y: [B, T, 8] {\n"
+    unread = loads(head + " stage: for i in range(2) { y = Linear(8)(x) as a }\n return x }")
+    closes(unread)
+    assert [n for n, _ in unread.build().named_parameters()] == [f"stage.{i}.a.{w}" for i in range(2) for w in ("weight", "bias")]
+
+
+@pytest.mark.parametrize("length", ["2.5", '"a"', "-1", "true"])
+def test_lengths_of_lists(length):
+    told = faults(f"model M(a: list[int; {length}] = [1, 2, 3])(x: [B, 8]) -> y: [B, 8] {{ return x }}")
+    assert len(told) == 1 and "A0204" in told[0] and "the length of a list is a whole number from 0" in told[0]
+
+
+@pytest.mark.parametrize("call", ["embedding(n, w)", "embedding_bag(n, w, x)"])
+def test_tables_without_rows(call):
+    (told,) = faults(f"model M()(n: int[B, T], x: [B, T]) -> y: [...] {{ param w: [0, 8] = normal()\n return {call} }}")
+    assert "there is no row that an index could choose" in told
+
+
+def test_indices_that_are_computed():
+    """What they are is data: the model is sound, and a row that is not there is told when it runs."""
+    text = "model M()(x: [B = 2, 8]) -> y: [B, 4] { param w: [1, 4] = normal()\n return embedding(argmax(x) + 1, w) }"
+    assert drive(text) == "run"
+    with pytest.raises(IndexError):
+        loads(text).build()(torch.ones(2, 8))
