@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from archdsl.kernels.running import bound, run
+from archdsl.ops.kernels import differentiable
 
 ROOM = 2**28
 """Bytes of the scores of one chunk."""
@@ -132,7 +133,7 @@ def _pull(ctx: Any, grad: Tensor | None, *others: Tensor | None) -> tuple[Any, .
     return dx, dweight, None, dbias, None, None, None, None, None
 
 
-_op.register_autograd(_pull, setup_context=_setup)
+differentiable(_op, torch.ops.archdsl.linear_cross_entropy_kept.default, _pull, _setup)
 
 
 def _mean(x: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, scale: float, cap: float | None, ignore: int,
@@ -149,3 +150,4 @@ _library = torch.library.Library("archdsl", "FRAGMENT")
 _library.define("linear_cross_entropy(Tensor x, Tensor weight, Tensor targets, Tensor? bias, float scale, float? cap, int ignore, "
                 "str? chosen=None) -> Tensor")
 _library.impl("linear_cross_entropy", _mean, "CompositeImplicitAutograd")
+_library.impl("linear_cross_entropy", _mean, "FuncTorchDynamicLayerFrontMode")  # laid open before `torch.func` transforms it

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
+from archdsl.ops.kernels import differentiable, in_turn, once
 from archdsl.ops.registry import OpError, op
 from archdsl.ops.rules import (
     Sample,
@@ -155,10 +156,13 @@ def _registered() -> Any:
 
     def pull(ctx: Any, grad: Any) -> tuple[Any, ...]:
         x, index, weight, bias = ctx.saved_tensors
-        dx, dweight, dbias = backward(grad, x, index, weight, bias is not None)
+        with t.no_grad():
+            dx, dweight, dbias = backward(grad, x, index, weight, bias is not None)
+        dx, dweight, dbias = once("grouped_linear", [grad, x, weight, bias], [dx, dweight, dbias])
         return dx, None, dweight, dbias if bias is not None else None
 
-    forward.register_autograd(pull, setup_context=setup)
+    differentiable(forward, t.ops.archdsl.grouped_linear.default, pull, setup)
+    in_turn(backward)
     register_decomposition(t.ops.archdsl.grouped_linear.default)(dense)
     return t.ops.archdsl.grouped_linear
 

@@ -1,7 +1,7 @@
 """Bodies as opaque torch ops that keep their operands alone: the backward pass computes the forward pass again."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -35,12 +35,14 @@ def registered(r: Recurrence) -> Any:
 
     def pull(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         saved = list(ctx.saved_tensors)
-        found = backward(saved, list(grads), *([list(ctx.needs_input_grad[:len(saved)])] if asks else ()), *ctx.named)
+        with t.no_grad():
+            found = backward(saved, list(grads), *([list(ctx.needs_input_grad[:len(saved)])] if asks else ()), *ctx.named)
         wanted = [g if x is not None and x.is_floating_point() else None for x, g in zip(saved, found)]
         return (*once(r.name, [*saved, *grads], wanted), *(None for _ in ctx.named))
 
-    forward.register_autograd(pull, setup_context=setup)
     called = getattr(t.ops.archdsl, r.name)
+    differentiable(forward, called.default, pull, setup)
+    in_turn(backward)
     _made.append(called)
     return called if r.results + m > 1 else lambda *args: (called(*args),)
 
@@ -68,15 +70,59 @@ def weighed() -> Iterator[None]:
             del flop_registry[op]
 
 
+def differentiable(defined: Any, op: Any, pull: Callable[..., Any], setup: Callable[..., Any]) -> None:
+    """Gives a torch op that was defined its gradients, for autograd and for the transforms of `torch.func`: what torch makes of them by itself serves
+    autograd alone. `vmap` calls the op once for each of a batch."""
+    import torch as t
+
+    defined.register_autograd(pull, setup_context=setup)
+
+    class Transformed(t.autograd.Function):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return op(*args)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+            return _each(Transformed.apply, info, in_dims, args)
+
+    Transformed.setup_context, Transformed.backward = staticmethod(setup), staticmethod(pull)
+    defaults = [a.default_value for a in op._schema.arguments]
+    defined._lib.impl(op._opname, lambda *args: Transformed.apply(*args, *defaults[len(args):]), "FuncTorchDynamicLayerFrontMode")
+
+
+def in_turn(defined: Any) -> None:
+    """`vmap` calls a torch op that was defined, and has no gradients, once for each of a batch."""
+    defined.register_vmap(lambda info, in_dims, *args: _each(defined, info, in_dims, args))
+
+
+def _each(run: Callable[..., Any], info: Any, in_dims: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The results for each of a batch, stacked in front, and the axis of each."""
+    def at(x: Any, dim: Any, i: int) -> Any:
+        if dim is None:
+            return x
+        return [at(y, d, i) for y, d in zip(x, dim)] if isinstance(dim, (list, tuple)) else x.select(dim, i)
+
+    found = [run(*(at(x, dim, i) for x, dim in zip(args, in_dims))) for i in range(info.batch_size)]
+    if not isinstance(found[0], (list, tuple)):
+        return torch.stack(found), 0
+    return type(found[0])(map(torch.stack, zip(*found))), type(found[0])(0 for _ in found[0])
+
+
 @cache
 def _no_second() -> Any:
     import torch as t
 
     class Once(t.autograd.Function):
+        generate_vmap_rule = True
+
         @staticmethod
-        def forward(ctx: Any, name: str, found: Any) -> Any:
-            ctx.name = name
+        def forward(name: str, found: Any, *given: Any) -> Any:
             return found.view_as(found)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.name = inputs[0]
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
@@ -85,12 +131,12 @@ def _no_second() -> Any:
     return Once
 
 
-def once(name: str, given: Iterable[Any], found: list[Any]) -> list[Any]:
+def once(name: str, given: Sequence[Any], found: list[Any]) -> list[Any]:
     """Gradients that an opaque op computed from what is given, whose own gradients are an error: torch does not see what an op's lists depend on
     where some of their tensors are absent."""
     if not torch.is_grad_enabled() or not any(x is not None and x.requires_grad for x in given):
         return found
-    return [None if g is None else _no_second().apply(name, g.detach().requires_grad_()) for g in found]
+    return [None if g is None else _no_second().apply(name, g, *given) for g in found]
 
 
 def one_or_all(found: tuple[Any, ...]) -> Any:

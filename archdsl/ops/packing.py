@@ -10,7 +10,7 @@ from archdsl.dims import Size
 from archdsl.graph import TensorType
 from archdsl.kernels.running import run
 from archdsl.lazy import torch
-from archdsl.ops.kernels import apart, gradients, once, one_or_all, plain_like
+from archdsl.ops.kernels import apart, differentiable, gradients, in_turn, once, one_or_all, plain_like
 from archdsl.ops.recurrent import RECURRENCES, Recurrence, described, of_kernel
 from archdsl.ops.reduction import cumsum_type
 from archdsl.ops.registry import OPS, Op, OpError, op
@@ -203,12 +203,14 @@ def _kernel(r: Recurrence) -> Any:
 
     def pull(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         *saved, labels = ctx.saved_tensors
-        found = back(list(saved), labels, list(grads), *ctx.named)
+        with t.no_grad():
+            found = back(list(saved), labels, list(grads), *ctx.named)
         wanted = [g if x is not None and x.is_floating_point() else None for x, g in zip(saved, found)]
         return (*once(packed_name(r), [*saved, *grads], wanted), None, *(None for _ in ctx.named))
 
-    op_.register_autograd(pull, setup_context=setup)
     called = getattr(t.ops.archdsl, packed_name(r))
+    differentiable(op_, called.default, pull, setup)
+    in_turn(back)
     return (lambda *args: (called(*args),)) if r.results == 1 else called
 
 
