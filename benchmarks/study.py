@@ -1,7 +1,7 @@
 """Studies on disk: `python benchmarks/study.py [--markdown FILE] [--trials N]`.
 
 How many trials a second become durable, beside Optuna's storage in SQLite, and how soon a study of a million trials is open and shows its front.
-A record is a proposal of 24 layers with 3 knobs each, committed with the state of the strategy, and its result with three objectives, committed too.
+A record is a proposal of 24 layers with 3 knobs each, with the state of the strategy, and its result with three objectives: one commit a round.
 """
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ours(folder: Path, trials: int, together: int) -> float:
     start = perf_counter()
     before: list[int] = []
     for entries, results in rounds:
-        store.propose(entries, state, before)
+        store.stage(entries, state, before)
         store.finish(results)
         before = [e.number for e in entries]
     spent = perf_counter() - start

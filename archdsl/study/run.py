@@ -1,8 +1,9 @@
 """The loop of a search: propose, evaluate, commit, feed back; and how it goes on where it was cut off.
 
-Synchronous: a round is proposed and stored together with the strategy's state behind it, its trials run in any order on any number of workers, and
-the strategy hears of all of them at once, in the order of their numbers. So the archive depends on the plan alone. A search that was cut off finds
-the round and that state, evaluates what has no result, and goes on with the same stream.
+Synchronous: a round is proposed, its trials run in any order on any number of workers, and the strategy hears of all of them at once, in the order
+of their numbers. So the archive depends on the plan alone. The round is stored together with the strategy's state behind it in the commit of its
+first results, which for quick trials is that of all its results. A search that was cut off finds the last round that has results and that state,
+evaluates what has none, and goes on with the same stream.
 
 Asynchronous: a worker that becomes free gets a new proposal at once, and the strategy hears of each trial as it ends. No worker waits, and no run is
 like another.
@@ -55,7 +56,7 @@ class Search:
                 if self.store.next >= self.study.plan.budget:
                     return  # the strategy hears of the last round when it goes on
                 self._feed(done)
-            pending = self._propose(self.strategy.batch, told=[e.number for e in pending])
+            pending = self._propose(self.strategy.batch, [e.number for e in pending], self.store.stage)
             if not pending:
                 return
 
@@ -63,9 +64,10 @@ class Search:
         """These trials with their results, in order; all results are committed."""
         self._results = {e.number: e for e in entries if e.status != "waiting"}
         waiting = [e for e in entries if e.status == "waiting"]
-        self._take(waiting)
+        ready = self._take(waiting)
         while len(self._results) < len(entries):
-            self._step()
+            self._step(ready)
+            ready = []
         return [self._results[e.number] for e in entries]
 
     # ---------------------------------------------------------------- asynchronous
@@ -73,14 +75,14 @@ class Search:
         heard = [e for e in pending if e.status != "waiting"]
         self._feed(heard)
         told = [e.number for e in heard]
-        self._take([e for e in pending if e.status == "waiting"])
+        self._commit(self._take([e for e in pending if e.status == "waiting"]))
         more = True
         while more or self._running:
             while more and len(self._queue) < self.engine.free and self.store.next < self.study.plan.budget:
-                new = self._propose(1, told)
+                new = self._propose(1, told, self.store.propose)
                 more, told = bool(new), [] if new else told
                 self._results = {}
-                self._take(new)
+                self._commit(self._take(new))
                 told += self._results
                 self._feed(self._results.values())
             more = more and self.store.next < self.study.plan.budget
@@ -93,14 +95,14 @@ class Search:
                 self.engine.wait(WAIT)  # no worker is ready yet
 
     # ---------------------------------------------------------------- both
-    def _propose(self, most: int, told: Iterable[int]) -> list[Entry]:
-        """New trials, stored; none when the budget is used up or nothing is left to try."""
+    def _propose(self, most: int, told: Iterable[int], store: Callable[..., None]) -> list[Entry]:
+        """New trials, given to `store`; none when the budget is used up or nothing is left to try."""
         n = min(most, self.study.plan.budget - self.store.next)
         proposals = self.strategy.propose(n) if n > 0 else []
         if not proposals:
             return []
         entries = [self._entry(self.store.next + i, p) for i, p in enumerate(proposals[:n])]
-        self.store.propose(entries, self.strategy.state(), told)
+        store(entries, self.strategy.state(), told)
         self._candidates |= {e.number: p.candidate for e, p in zip(entries, proposals)}
         return entries
 
@@ -108,8 +110,9 @@ class Search:
         c = p.candidate
         return Entry(number, c.key, self.space.to_json(c), p.fidelity, p.origin, p.parents, c.repaired)
 
-    def _take(self, entries: list[Entry]) -> None:
-        """Queues trials that wait. Those of a graph that has been evaluated, or is about to be, take over that result."""
+    def _take(self, entries: list[Entry]) -> list[Result]:
+        """Queues trials that wait. Those of a graph that is about to be evaluated take over that result; of those of a graph that has been, the results
+        are given, to be committed."""
         ready: list[Result] = []
         for e in entries:
             self._running[e.number] = e
@@ -122,11 +125,10 @@ class Search:
             else:
                 self._first[e.key, e.fidelity] = e.number
                 self._queue.append(Job(e.number, e.knobs, e.key, e.fidelity, seed_of(self.study.plan.seed, e.key)))
-        if ready:
-            self._commit(ready)
+        return ready
 
-    def _step(self) -> None:
-        """Keeps the engine busy until there are results to commit, and commits them."""
+    def _step(self, ready: Iterable[Result] = ()) -> None:
+        """Keeps the engine busy until there are results to commit, and commits them with those that are there."""
         arrived: list[Result] = []
         since = 0.0
         while self._first and not (arrived and (time.monotonic() - since > HELD or len(arrived) >= len(self._first))):
@@ -139,11 +141,12 @@ class Search:
             arrived += new
             if not arrived:
                 self.told()
-        if arrived:
-            self._commit(arrived)
+        self._commit([*ready, *arrived])
 
     def _commit(self, results: list[Result]) -> None:
         """Makes results durable, those of trials that take them over too; then, and not before, they count as finished."""
+        if not results:
+            return
         every = list(results)
         for r in results:
             followers = self._followers.pop(r.number, [])

@@ -85,6 +85,7 @@ class Store:
         self.folder, self.objectives, self.write = os.fspath(folder), tuple(objectives), write
         self.path = os.path.join(self.folder, DATABASE)
         self._layouts: dict[str, int] = {}
+        self._staged: tuple[list[Entry], Any, list[int]] | None = None
         with self._told():
             self.db = self._connect(create)
             if create:
@@ -153,13 +154,24 @@ class Store:
         """Adds proposals, whose numbers go on from `next`, with the state that the strategy is in now; `told`: the trials it has heard of."""
         new = list(entries)
         with self._transaction():
-            self.db.executemany("DELETE FROM pending WHERE number = ?", ((n,) for n in told))
-            self.db.executemany("INSERT INTO trial VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (
-                (e.number, e.key, e.fidelity, self._layout(e.knobs), dumps(list(e.knobs.values())), e.origin, dumps(e.parents), dumps(e.repaired))
-                for e in new))
-            self.db.executemany("INSERT INTO pending VALUES (?)", ((e.number,) for e in new))
-            self._keep("state", state)
+            self._add(new, state, told)
         self._next += len(new)
+
+    def stage(self, entries: Iterable[Entry], state: Any, told: Iterable[int] = ()) -> None:
+        """As `propose`, in the commit of the next results: a round whose trials end at once is one commit. Until then nobody has heard of its trials,
+        and a search that is cut off proposes them again."""
+        assert self._staged is None, "one round at a time"
+        new = list(entries)
+        self._staged = new, state, list(told)
+        self._next += len(new)
+
+    def _add(self, new: list[Entry], state: Any, told: Iterable[int]) -> None:
+        self.db.executemany("DELETE FROM pending WHERE number = ?", ((n,) for n in told))
+        self.db.executemany("INSERT INTO trial VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (
+            (e.number, e.key, e.fidelity, self._layout(e.knobs), dumps(list(e.knobs.values())), e.origin, dumps(e.parents), dumps(e.repaired))
+            for e in new))
+        self.db.executemany("INSERT INTO pending VALUES (?)", ((e.number,) for e in new))
+        self._keep("state", state)
 
     def finish(self, results: Sequence[Result], fidelities: Sequence[float] | None = None) -> None:
         """Commits results. They are durable when this returns. `fidelities`: those of the trials, where they are not 1."""
@@ -171,6 +183,8 @@ class Store:
         extent = self._extended([s for _, s in scores])
         try:
             with self._transaction():
+                if self._staged is not None:
+                    self._add(*self._staged)
                 self.db.executemany("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?)", (
                     (r.number, r.status, dumps(r.values or {}), r.reason, r.seconds, r.same_as) for r in results))
                 self.db.executemany("DELETE FROM front WHERE number = ?", ((n,) for n in left))
@@ -180,6 +194,7 @@ class Store:
         except BaseException:
             self.front = before
             raise
+        self._staged = None
         self.extent = extent
         self.failed += sum(r.values is None for r in results)
 

@@ -20,6 +20,8 @@ from tests.search.test_space import checked
 
 CHILDREN = int(os.environ.get("ARCHDSL_CHILDREN", "4000"))
 """In the second tier, so many children over all shipped spaces, and a fiftieth as many that run."""
+PARTS = 12 if CHILDREN > 10_000 else 1
+"""So many tests look at each space, each at children of its own: many processes can share the work."""
 
 
 HEAVY = ("convnext", "efficientformer", "mohd", "qwen_moe", "vit_resnas")
@@ -133,12 +135,14 @@ def test_a_space_needs_no_torch():
 
 # ---------------------------------------------------------------- the second tier
 @pytest.mark.proof
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("path", SHIPPED)
-def test_all_children_check(path):
+def test_all_children_check(path, part):
     for spec in searchable(path):
         for name in (None, *spaces_of(spec)):
             space = spec.space(name)
-            for candidate in islice(children(space, 100), max(CHILDREN // len(SHIPPED), 5)):
+            share = -(-CHILDREN // len(SHIPPED) // PARTS)  # a file has one space or more
+            for candidate in islice(children(space, 100 + part * CHILDREN), max(share, 5)):
                 is_sound(spec, space, candidate)
 
 
@@ -160,8 +164,9 @@ def test_shipped_transforms(name, variant):
 
 
 @pytest.mark.proof
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("name", ["mixers", *ALL])
-def test_all_children_run(name):
+def test_all_children_run(name, part):
     spec = loads(CHOSEN if name == "mixers" else ALL[name])
-    for candidate in islice(children(spec.space(), 1000), max(CHILDREN // 50 // (1 + len(ALL)), 5)):
+    for candidate in islice(children(spec.space(), 1000 + part * CHILDREN), max(-(-CHILDREN // 50 // (1 + len(ALL)) // PARTS), 5)):
         runs(spec, candidate)

@@ -61,7 +61,7 @@ def test_equal_graphs_are_evaluated_once(searched):
 
 
 @pytest.mark.parametrize("committed", [False, True], ids=["before", "behind"])
-@pytest.mark.parametrize(("method", "nth"), [("propose", 1), ("propose", 3), ("finish", 1), ("finish", 4)])
+@pytest.mark.parametrize(("method", "nth"), [("stage", 1), ("stage", 3), ("finish", 1), ("finish", 4)])
 def test_interrupted_around_a_commit_it_goes_on_with_the_same_stream(searched, undisturbed, monkeypatch, method, nth, committed):
     plan = parts.plan(EXACT, 96, ("loss:min", "macs:min"))
     real, count = getattr(Store, method), 0
@@ -81,6 +81,18 @@ def test_interrupted_around_a_commit_it_goes_on_with_the_same_stream(searched, u
             pass
     with searched(plan, resume=True) as study:
         assert parts.archive(study.store) == undisturbed
+
+
+def test_a_round_of_quick_trials_is_one_commit(tmp_path):
+    plan, space = parts.plan(budget=96), parts.Grid()
+    commits = []
+    with created(tmp_path / "study", plan, {}) as study:
+        strategy = made_strategy(plan, space)
+        study.store.db.set_trace_callback(lambda text: commits.append(text) if text == "COMMIT" else None)
+        search_in(study, space, strategy, Hands(0))
+        study.store.db.set_trace_callback(None)
+        rounds = -(-96 // strategy.batch)
+    assert rounds > 1 and len(commits) == 1 + rounds  # that of the session
 
 
 def kill_and_resume(folder, kills: int, budget: int, workers: int, seed: int) -> list[int]:
