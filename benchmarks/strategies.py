@@ -1,7 +1,8 @@
-"""Strategies of search: `python benchmarks/strategies.py [--budget 600] [--seeds 5] [--markdown FILE]`.
+"""Strategies of search: `python benchmarks/strategies.py [--budget 600 | --seconds 180] [--seeds 5] [--jobs N] [--only nsga] [--markdown FILE]`.
 
 A front of three objectives without training over a space of more than 10²⁰ candidates: hypervolume of our strategies, of pymoo's NSGA-II on the same
-decisions as a vector of integers, and of Optuna's NSGA-II with the same conditional decisions, all with as many evaluations and the same population.
+decisions as a vector of integers, and of Optuna's NSGA-II with the same conditional decisions, all with the same population and as many evaluations,
+or with as much time: `--seconds` of one core each. `--jobs` searches run side by side; `--only`: those with one of these words in their name.
 Then the time of exact assignment.
 """
 from __future__ import annotations
@@ -11,6 +12,9 @@ import statistics
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -52,7 +56,9 @@ def argument(name: str, default: int) -> int:
     return int(sys.argv[sys.argv.index(name) + 1]) if name in sys.argv else default
 
 
-BUDGET, SEEDS = argument("--budget", 600), argument("--seeds", 5)
+SEEDS, JOBS, SECONDS = argument("--seeds", 5), argument("--jobs", 1), argument("--seconds", 0)
+BUDGET = argument("--budget", 10**9 if SECONDS else 600)
+ONLY = sys.argv[sys.argv.index("--only") + 1].split(",") if "--only" in sys.argv else [""]
 
 
 def mixing(values: Mapping[str, Any]) -> float:
@@ -69,12 +75,17 @@ def mixing(values: Mapping[str, Any]) -> float:
     return total
 
 
+class Over(Exception):
+    """The time of a search is used up."""
+
+
 class Bench:
     """The space and what is measured. `points`: the scores of everything evaluated, less is better."""
 
     def __init__(self) -> None:
         self.space: Any = archdsl.loads(SPEC).space()
         self.points: list[tuple[float, ...]] = []
+        self.end = process_time() + SECONDS
 
     def values(self, pick: Callable[[str, int], int]) -> dict[str, Any]:
         """Settings from a position for each active decision."""
@@ -86,6 +97,8 @@ class Bench:
         return out
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
+        if SECONDS and process_time() > self.end:
+            raise Over
         found = {**self.space.costs(candidate, [g.name for g in GOALS[:2]]), "mixing": mixing(candidate)}
         self.points.append(tuple(g.sign * found[g.name] for g in GOALS))
         return found
@@ -95,9 +108,8 @@ class Bench:
         return self.points[-1]
 
 
-def ours(text: str) -> Callable[[int], list[tuple[float, ...]]]:
-    def run(seed: int) -> list[tuple[float, ...]]:
-        bench = Bench()
+def ours(text: str) -> Callable[[Bench, int], None]:
+    def run(bench: Bench, seed: int) -> None:
         rule, options = STRATEGIES.parse(text)
         strategy = rule.body(**options)
         strategy.setup(bench.space, GOALS, seed, BUDGET)
@@ -107,12 +119,11 @@ def ours(text: str) -> Callable[[int], list[tuple[float, ...]]]:
             trials = [Trial(number + i, p.candidate, values=bench.measure(p.candidate), status="done") for i, p in enumerate(proposals)]
             strategy.feedback(trials)
             number += len(trials)
-        return bench.points
 
     return run
 
 
-def pymoo(seed: int) -> list[tuple[float, ...]]:
+def pymoo(bench: Bench, seed: int) -> None:
     """Its NSGA-II as its documentation configures it for integers: all decisions of all arms, active or not, in one vector."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import ElementwiseProblem
@@ -122,7 +133,6 @@ def pymoo(seed: int) -> list[tuple[float, ...]]:
     from pymoo.operators.sampling.rnd import IntegerRandomSampling
     from pymoo.optimize import minimize
 
-    bench = Bench()
     sizes: dict[str, int] = {}
     for i in range(LAYERS):
         sizes[f"layers.{i}.mixer"] = len(ARMS)
@@ -139,38 +149,47 @@ def pymoo(seed: int) -> list[tuple[float, ...]]:
     algorithm = NSGA2(pop_size=POPULATION, sampling=IntegerRandomSampling(), crossover=SBX(prob=1.0, eta=3, vtype=float, repair=RoundingRepair()),
                       mutation=PM(prob=1.0, eta=3, vtype=float, repair=RoundingRepair()), eliminate_duplicates=True)
     minimize(Flat(), algorithm, ("n_eval", BUDGET), seed=seed)
-    return bench.points[:BUDGET]
+    del bench.points[BUDGET:]
 
 
-def optuna(seed: int) -> list[tuple[float, ...]]:
+def optuna(bench: Bench, seed: int) -> None:
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    bench = Bench()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     study = optuna.create_study(directions=["minimize"] * len(GOALS), sampler=optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed))
     study.optimize(lambda trial: bench.scores(lambda name, count: trial.suggest_categorical(name, range(count))), n_trials=BUDGET)
-    return bench.points
+
+
+OWN = (f"nsga2(population = {POPULATION})", f"nsga3(population = {POPULATION})", "evolution", "predictor", "random")
+RUNS = {f"archdsl {text}": ours(text) for text in OWN} | {"pymoo NSGA-II": pymoo, "Optuna NSGA-II": optuna}
+
+
+def search(name: str, seed: int) -> tuple[Any, Any, Any, int, float]:
+    """One search: the points of its front, the box of all its points, how many there are, and its CPU seconds."""
+    warnings.simplefilter("ignore")
+    bench, start = Bench(), process_time()
+    with suppress(Over):
+        RUNS[name](bench, seed)
+    spent, points = process_time() - start, np.array(bench.points)
+    return moocore.filter_dominated(points), points.min(0), points.max(0), len(points), spent
 
 
 def fronts() -> Table:
-    own = (f"nsga2(population = {POPULATION})", f"nsga3(population = {POPULATION})", "evolution", "predictor", "random")
-    runs = {f"archdsl {text}": ours(text) for text in own}
-    runs |= {"pymoo NSGA-II": pymoo, "Optuna NSGA-II": optuna}
-    points: dict[str, list[Any]] = {}
-    seconds: dict[str, list[float]] = {}
-    for seed in range(SEEDS):
-        for name, run in runs.items():
-            start = process_time()
-            points.setdefault(name, []).append(np.array(run(seed)))
-            seconds.setdefault(name, []).append(process_time() - start)
-    every = np.vstack([p for found in points.values() for p in found])
-    low, high = every.min(0), every.max(0)
-    volumes = {name: [float(moocore.hypervolume((p - low) / (high - low), ref=[1.0] * len(GOALS))) for p in found] for name, found in points.items()}
-    rows = [(name, f"{statistics.median(v):.4f}", f"{min(v):.4f} – {max(v):.4f}", f"{statistics.median(seconds[name]):.1f}")
-            for name, v in volumes.items()]
-    note = (f"Hypervolume of params, macs and a made-up quality over {Bench().space.size:.1e} candidates after {BUDGET:,} evaluations, in the box of "
-            f"everything that was evaluated; population {POPULATION}; {SEEDS} seeds; CPU seconds of a search with its evaluations.")
-    return Table("Fronts without training", note, ("", "median", "from – to", "CPU s"), rows)
+    names = [n for n in RUNS if any(word in n for word in ONLY)]
+    with ProcessPoolExecutor(JOBS, get_context("spawn")) as pool:
+        waiting = {(name, seed): pool.submit(search, name, seed) for seed in range(SEEDS) for name in names}
+        found = {key: task.result() for key, task in waiting.items()}
+    low, high = np.min([f[1] for f in found.values()], 0), np.max([f[2] for f in found.values()], 0)
+    rows = []
+    for name in names:
+        own = [found[name, seed] for seed in range(SEEDS)]
+        v = [float(moocore.hypervolume((f[0] - low) / (high - low), ref=[1.0] * len(GOALS))) for f in own]
+        count, spent = statistics.median(f[3] for f in own), statistics.median(f[4] for f in own)
+        rows.append((name, f"{statistics.median(v):.4f}", f"{min(v):.4f} – {max(v):.4f}", f"{count:,.0f}", f"{spent:.1f}"))
+    limit = f"{SECONDS} s of one core" if SECONDS else f"{BUDGET:,} evaluations"
+    note = (f"Hypervolume of params, macs and a made-up quality over {Bench().space.size:.1e} candidates after {limit}, in the box of all points that "
+            f"were seen; population {POPULATION}; {SEEDS} seeds; evaluations and CPU seconds of a search: medians.")
+    return Table("Fronts without training", note, ("", "median", "from – to", "evaluations", "CPU s"), rows)
 
 
 def instance(seed: int, kind: str) -> tuple[Any, Any, list[float]]:

@@ -111,8 +111,8 @@ class Search:
         return Entry(number, c.key, self.space.to_json(c), p.fidelity, p.origin, p.parents, c.repaired)
 
     def _take(self, entries: list[Entry]) -> list[Result]:
-        """Queues trials that wait. Those of a graph that is about to be evaluated take over that result; of those of a graph that has been, the results
-        are given, to be committed."""
+        """Queues trials that wait. Those of a graph that is about to be evaluated take over that result. Gives the results, to be committed, of those
+        of a graph that has been."""
         ready: list[Result] = []
         for e in entries:
             self._running[e.number] = e
