@@ -187,8 +187,8 @@ def fronts() -> Table:
         count, spent = statistics.median(f[3] for f in own), statistics.median(f[4] for f in own)
         rows.append((name, f"{statistics.median(v):.4f}", f"{min(v):.4f} – {max(v):.4f}", f"{count:,.0f}", f"{spent:.1f}"))
     limit = f"{SECONDS} s of one core" if SECONDS else f"{BUDGET:,} evaluations"
-    note = (f"Hypervolume of params, macs and a made-up quality over {Bench().space.size:.1e} candidates after {limit}, in the box of all points that "
-            f"were seen; population {POPULATION}; {SEEDS} seeds; evaluations and CPU seconds of a search: medians.")
+    note = (f"Hypervolume of params, macs and a made-up quality over {Bench().space.size:.1e} candidates after {limit}, in the box of all that was "
+            f"seen; population {POPULATION}; {SEEDS} seeds; evaluations and CPU seconds of a search: medians.")
     return Table("Fronts without training", note, ("", "median", "from – to", "evaluations", "CPU s"), rows)
 
 
