@@ -94,11 +94,28 @@ def sharded(mesh: Any) -> str:
     return f"{worst} {held}"
 
 
+def rounded(mesh: Any) -> str:
+    """In bf16: how far the logits and the gradients of a split model are from those of the whole, over how far these are from float64's."""
+    exact, whole, split = build("hybrid"), build("hybrid").bfloat16(), build("hybrid").bfloat16()
+    exact.load_state_dict({k: v.double() for k, v in whole.state_dict().items()})
+    tokens = torch.randint(0, 32, (2, 7), generator=torch.Generator().manual_seed(1))
+    parallel = tensor_parallel(split, mesh)
+    results = [model(tokens) for model in (exact, whole, parallel)]
+    for y in results:
+        F.cross_entropy(y[:, :-1].flatten(0, 1).double(), tokens[:, 1:].flatten()).backward()
+    pairs = [tuple(y.detach().double() for y in results)]
+    for p, q, r in zip(exact.parameters(), whole.parameters(), split.parameters(), strict=True):
+        assert p.grad is not None and q.grad is not None and r.grad is not None
+        pairs.append((p.grad, q.grad.double(), r.grad.full_tensor().double()))  # type: ignore[attr-defined]
+    worst = [float((s - w).norm() / (w - e).norm()) for e, w, s in pairs]
+    return f"{worst[0]} {sorted(worst[1:])[len(worst) // 2]}"
+
+
 def main() -> None:
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(os.environ["RANK"]), world_size=2)
     mesh = init_device_mesh("cpu", (2,))
     for case in sys.argv[2:] or (*CASES, *(f"{case}{CARD}" for case in CASES), "sharded"):
-        found = sharded(mesh) if case == "sharded" else compare(case, mesh)
+        found = {"sharded": sharded, "rounded": rounded}[case](mesh) if case in ("sharded", "rounded") else compare(case, mesh)
         if dist.get_rank() == 0:
             print(f"{case}: {found}", flush=True)
     dist.destroy_process_group()

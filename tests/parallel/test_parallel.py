@@ -69,8 +69,10 @@ def agree(found: dict[str, tuple[float, float]]) -> None:
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path):
     """A model of attention, one of state spaces, a hybrid; layers sharded over data."""
-    found = compared(tmp_path, "llama", "mamba2", "hybrid", f"hybrid{CARD}", "sharded")
-    assert len(found) == 5
+    found = compared(tmp_path, "llama", "mamba2", "hybrid", f"hybrid{CARD}", "sharded", "rounded")
+    assert len(found) == 6
+    logits, gradients = found.pop("rounded")  # 0.25 and 0.18 where shares are rounded before they are added
+    assert logits <= 0.05 and gradients <= 0.12, (logits, gradients)
     agree(found)
     assert found["llama"][1] < 0.65 and found["hybrid"][1] < 0.65 and found["mamba2"][1] < 0.9 and found["sharded"][1] == 0.5, found
 
