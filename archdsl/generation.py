@@ -34,13 +34,14 @@ def generate(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, t
     `temperature` 0 takes the likeliest token; above, tokens are drawn from softmax(logits / temperature), restricted to the `top_k` likeliest and
     to the smallest set with probability `top_p`; `seed` makes that repeatable (else torch's generator draws). `beams` > 1 searches for the
     sequence with the greatest sum of log-probabilities / length ** `length_penalty`. A row ends behind a token of `eos`.
-    `recorded`: the work of one token, drawing included, is recorded once for each batch size and replayed (a CUDA graph): None where that can be,
-    with a warning that says why where a card is there and it cannot; True raises instead; False does not. `compiled`: a recorded step is compiled by
+    `recorded`: the work of one token, drawing included, is recorded once and replayed (a CUDA graph): None where that can be, with a warning that
+    says why where a card is there and it cannot; True raises instead; False does not. Without `temperature` a recording serves all batches up to its
+    rows (1, 2, 4, … 64, multiples of 64), which change nothing for each other; a model keeps the last two. `compiled`: a recorded step is compiled by
     layer first, which takes seconds once and saves most of the time between products of small batches.
 
     Returns an int64 tensor [batch, length + new] for a tensor of prompts (ended rows are filled with the first `eos`), a list of 1-D tensors
-    for a list; with `start`, rows are that token and the new ones. Raises ValueError for prompts, inputs and settings that do not fit, ArchError
-    A0501 for a model that has no form `step`.
+    for a list; with `start`, rows are that token and the new ones. Raises ValueError for prompts, inputs and settings that do not fit, RuntimeError
+    for what is to be recorded, or compiled, and cannot, ArchError A0501 for a model that has no form `step`.
     """
     asked = _Asked(max_new_tokens, temperature, top_k, top_p, beams, length_penalty, _ends(eos), seed, recorded, compiled)
     rows, as_tensor = rows_of(model, prompts)
@@ -95,6 +96,9 @@ class _Asked:
             raise ValueError("generate: `top_k` and `top_p` restrict what is drawn, and `temperature = 0` draws nothing: `temperature = 1` does")
         if self.beams > 1 and self.temperature:
             raise ValueError("generate: beams follow the likeliest tokens: `temperature` stays 0 with `beams`")
+        if self.compiled and (self.beams > 1 or self.recorded is False):
+            what = "`beams`" if self.beams > 1 else "`recorded = False`"
+            raise ValueError(f"generate: `compiled` is of a recorded step: leave it out with {what}")
         if self.beams > 1 and self.recorded:
             raise ValueError("generate: the state of beams is reordered between steps, which is not recorded: leave `recorded` out with `beams`")
         if vocab is None:
@@ -219,8 +223,9 @@ class _Run:
 
         forget_moved(model)
         a = self.asked
-        if self.fixed.given and a.recorded:
-            raise ValueError(f"generate: a state whose sizes {', '.join(map(repr, self.fixed.given))} tell is not recorded: leave `recorded` out")
+        if self.fixed.given and (a.recorded or a.compiled):
+            asked = "recorded" if a.recorded else "compiled"
+            raise ValueError(f"generate: a state whose sizes {', '.join(map(repr, self.fixed.given))} tell is not recorded: leave `{asked}` out")
         if a.recorded is False or a.beams > 1 or a.new == 1 and not a.recorded or self.fixed.given:
             return None
         return plan_for(model, len(self.rows), max(map(len, self.rows)), a.new, a.draw, a.eos, a.seed is not None, a.compiled, bool(a.recorded))

@@ -16,7 +16,7 @@ from archdsl.decoding.fuse import fuse, fuse_any
 from archdsl.decoding.sampling import drawn
 from archdsl.decoding.stages import staged
 from archdsl.lower.forms import sibling
-from archdsl.lower.state import State, device_of
+from archdsl.lower.state import State, device_of, row_axis
 from archdsl.records import record
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ class CudaGraph:
 
 @record(frozen=True)
 class Plan:
-    """What a decoder is made for: rows of the batch, room for positions and for new tokens, how a token is drawn (temperature, top_k, top_p), the
-    tokens that end a row, whether draws have a seed, whether the step is compiled, the type of autocast where it is on."""
+    """What a decoder is made for: the most rows of a batch, room for positions and for new tokens, how a token is drawn (temperature, top_k, top_p),
+    the tokens that end a row, whether draws have a seed, whether the step is compiled, the type of autocast where it is on, how products are
+    computed (`precision`)."""
 
     batch: int
     room: int
@@ -75,6 +76,7 @@ class Plan:
     seeded: bool = False
     compiled: bool = False
     autocast: torch.dtype | None = None
+    precision: tuple[Any, ...] = ()
 
 
 class Decoder:
@@ -82,7 +84,7 @@ class Decoder:
 
     def __init__(self, model: ArchModule, plan: Plan, recording: Callable[..., Recording]):
         self.plan, self.device = plan, device_of(model)
-        self.left: torch.cuda.Event | None = None
+        self.rows, self.left = plan.batch, None
         with self._planned():
             self._make(model, recording)
 
@@ -96,6 +98,7 @@ class Decoder:
                 stage.compile(**COMPILE)
         self.run, self.stages = root.eval(), [root, *stages]
         streamed = self.step_form.__dict__["_streamed"]
+        self.axes = {s.address: row_axis(streamed, s) for s in streamed.slots}
         self.state: State = self.step_form.init_state(plan.batch, **({"length": plan.room} if streamed.has_length else {}))
         self.tokens = torch.zeros(plan.batch, dtype=torch.int64, device=device)
         self.ended = torch.zeros(plan.batch, dtype=torch.bool, device=device)
@@ -144,19 +147,24 @@ class Decoder:
         self.count.add_(1)
 
     def begin(self, state: State, logits: Tensor, seed: int | None) -> None:
-        """Loads the state behind the prompts and draws their first token from its logits [batch, vocab]."""
+        """Loads the state behind the prompts and draws their first token from its logits [batch, vocab]. The rows beyond the batch go along with
+        whatever their state holds, and count as ended."""
         with self._planned():
             if self.left is not None:
                 self.left.wait()
             for stage in self.stages:
                 stage.refresh()
+            self.rows = len(logits)
             for address, x in state.items():
-                self.state[address].copy_(x)
+                kept, axis = self.state[address], self.axes[address]
+                (kept if axis is None else kept.narrow(axis, 0, self.rows)).copy_(x)
             self.ended.zero_()
+            self.ended[self.rows:] = True
             self.count.zero_()
             if self.generator is not None and seed is not None:
                 self.generator.manual_seed(seed)
-            self._take(drawn(logits, self.generator, *self.plan.draw))
+            tokens = drawn(logits, self.generator, *self.plan.draw)
+            self._take(torch.cat([tokens, tokens.new_zeros(self.plan.batch - self.rows)]) if self.rows < self.plan.batch else tokens)
 
     def leave(self) -> None:
         """Ends a call: the next one may come on another stream, and waits for what is under way on this one."""
@@ -175,17 +183,17 @@ class Decoder:
                         break
                     flag, told = self._flag()
                 self.recording.replay()
-        return cut(self.history[:, :new], self.plan.eos).clone()
+        return cut(self.history[:self.rows, :new], self.plan.eos).clone()
 
     def stream(self, new: int) -> Iterator[Tensor]:
         """The same tokens, [batch] at a time."""
-        yield self.tokens.clone()
+        yield self.tokens[:self.rows].clone()
         for _ in range(1, new):
             if self.plan.eos and bool(self.ended.all()):
                 return
             with self._planned():  # not while the caller has the token
                 self.recording.replay()
-            yield self.tokens.clone()
+            yield self.tokens[:self.rows].clone()
 
     def _flag(self) -> tuple[Tensor, Callable[[], bool]]:
         """Whether all rows have ended, on its way to the host, and whether it has arrived."""
@@ -210,6 +218,14 @@ def cut(tokens: Tensor, eos: tuple[int, ...]) -> Tensor:
         return tokens
     running = (~torch.isin(tokens, tokens.new_tensor(eos)).cumsum(1).gt(0)).any(0)
     return tokens[:, :int(running.sum()) + 1]
+
+
+def precision() -> tuple[Any, ...]:
+    """What torch's settings of products are: a recording has the kernels that were chosen under them."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    tf32 = [getattr(x, "fp32_precision", None) or x.allow_tf32 for x in (matmul, cudnn)]
+    return (*tf32, getattr(torch.backends, "fp32_precision", None), *(getattr(matmul, name, None) for name in (
+        "allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction", "allow_fp16_accumulation")))
 
 
 def places(model: torch.nn.Module) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from archdsl.decoding.decoder import CudaGraph, Decoder, Plan, places
+from archdsl.decoding.decoder import CudaGraph, Decoder, Plan, places, precision
 from archdsl.lower.forms import sibling
 from archdsl.lower.state import device_of
 from archdsl.records import record
@@ -20,6 +20,8 @@ KEPT = 2
 """Decoders that a model keeps while no call has them: each holds a state with room for its plan."""
 ROOM, NEW = 256, 64
 """Room for positions, and for new tokens, in multiples of these, so that calls of about one length share a decoder."""
+LARGEST = 64
+"""Rows up to which batches share decoders whose rows are powers of two; beyond, they are multiples of it."""
 TRIES = 2
 """After how many failures a step counts as one that cannot be recorded: the first may be that of a moment."""
 
@@ -34,16 +36,24 @@ class Refusal:
 
 def plan_for(model: ArchModule, batch: int, prompt: int, new: int, draw: tuple[Any, ...], eos: tuple[int, ...], seeded: bool, compiled: bool,
              needed: bool) -> Plan | None:
-    """The plan of a call, or None where the device has no recordings. `needed`: raises RuntimeError instead."""
+    """The plan of a call, or None where the device has no recordings. `needed`: raises RuntimeError instead, as `compiled` does."""
     device = device_of(model).type
     if device not in RECORDINGS:
-        if needed:
-            raise RuntimeError(f"generate: steps are recorded on {' and '.join(RECORDINGS)}, and this model lies on {device}")
+        if needed or compiled:
+            what = "`compiled` is of a recorded step, s" if compiled and not needed else "s"
+            raise RuntimeError(f"generate: {what}teps are recorded on {' and '.join(RECORDINGS)}, and this model lies on {device}")
         return None
     longest = sibling(model, "step").__dict__["_streamed"].longest
     room = -(-(prompt + new) // ROOM) * ROOM
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return Plan(batch, room if longest is None else min(room, longest), -(-new // NEW) * NEW, draw, eos, seeded, compiled, autocast)
+    batch = batch if draw[0] else rows_for(batch)  # random numbers are drawn for the rows that are there
+    return Plan(batch, room if longest is None else min(room, longest), -(-new // NEW) * NEW, draw, eos, seeded, compiled, autocast,
+                precision())
+
+
+def rows_for(batch: int) -> int:
+    """The rows of the decoder of a batch: at most twice as many."""
+    return 1 << (batch - 1).bit_length() if batch <= LARGEST else -(-batch // LARGEST) * LARGEST
 
 
 def lent(model: ArchModule, plan: Plan, needed: bool) -> Decoder | None:

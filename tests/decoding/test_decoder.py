@@ -39,7 +39,7 @@ def noisy(made: Any) -> Any:
     with torch.no_grad():
         for p in made.parameters():
             if p.is_floating_point():
-                p.add_(0.2 * torch.randn(p.shape, generator=generator, dtype=F64))
+                p.add_(0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
     return made
 
 
@@ -181,6 +181,42 @@ def test_caches_stay_where_they_are(llama: Any):
             assert changed.tolist() == [True] + [False] * 15
 
 
+def test_batches_share_decoders(llama: Any):
+    """Greedy ones, of up to twice the rows: tokens, ends and streams are those of the batch alone, whatever the rows beyond it were before."""
+    llama.__dict__["_decoders"] = {}
+    for batch in (8, 5, 7):
+        expected = archdsl.generate(llama, prompts(batch), 12, recorded=False)
+        eos = [int(expected[0, 8]), int(expected[-1, 10])]
+        assert torch.equal(archdsl.generate(llama, prompts(batch), 12), expected)
+        assert torch.equal(torch.stack(list(archdsl.generate_stream(llama, prompts(batch), 12)), 1), expected[:, 5:])
+        ended = archdsl.generate(llama, prompts(batch), 12, eos=eos, recorded=False)
+        assert torch.equal(archdsl.generate(llama, prompts(batch), 12, eos=eos), ended)
+        rows = [[3, 1, 4], *([[i] for i in range(batch - 1)])]
+        apart = archdsl.generate(llama, rows, 6, recorded=False)
+        assert all(torch.equal(a, b) for a, b in zip(archdsl.generate(llama, rows, 6), apart, strict=True))
+    assert {p.batch for p in llama.__dict__["_decoders"]} == {8}
+    assert [kept.rows_for(n) for n in (1, 2, 3, 5, 33, 64, 65, 129)] == [1, 2, 4, 8, 64, 64, 128, 192]
+    archdsl.generate(llama, prompts(5), 6, temperature=1.0, seed=1)  # draws are those of the rows that are there
+    assert {p.batch for p in llama.__dict__["_decoders"]} == {8, 5}
+
+
+def test_settings_of_products_have_their_own(llama: Any):
+    """What was recorded under one is not replayed under another."""
+    llama.__dict__["_decoders"] = {}
+    archdsl.generate(llama, prompts(2), 4)
+    matmul = torch.backends.cuda.matmul
+    for name in ("allow_tf32", "allow_bf16_reduced_precision_reduction"):
+        before, plans = getattr(matmul, name), set(llama.__dict__["_decoders"])
+        try:
+            setattr(matmul, name, not before)
+            archdsl.generate(llama, prompts(2), 4)
+            assert len(set(llama.__dict__["_decoders"]) - plans) == 1
+        finally:
+            setattr(matmul, name, before)
+        archdsl.generate(llama, prompts(2), 4)
+        assert decoder.precision() in {p.precision for p in llama.__dict__["_decoders"]}
+
+
 def test_draws_follow_the_seed(llama: Any):
     each: tuple[dict[str, Any], ...] = ({"temperature": 0.8}, {"temperature": 1.3, "top_k": 5}, {"temperature": 1.0, "top_p": 0.7})
     for settings in each:
@@ -219,7 +255,7 @@ def test_decoders_are_kept_and_follow_the_weights():
     made.head.weight = torch.nn.Parameter(torch.randn_like(made.head.weight))  # elsewhere: recorded again
     assert torch.equal(archdsl.generate(made, prompts(2), 6), archdsl.generate(made, prompts(2), 6, recorded=False))
     assert list(made.__dict__["_decoders"].values()) != first
-    for batch in (3, 4, 5):
+    for batch in (3, 5, 9):
         archdsl.generate(made, prompts(batch), 6)
     assert len(made.__dict__["_decoders"]) == kept.KEPT
 
@@ -263,7 +299,7 @@ def test_calls_at_the_same_time(llama: Any):
     assert all(torch.equal(torch.stack(got, 1), right) for got, right in zip(zip(*both), expected))
     left = archdsl.generate_stream(llama, a, 6, recorded=True)
     next(left)
-    plan = Plan(2, kept.ROOM, kept.NEW)
+    plan = Plan(2, kept.ROOM, kept.NEW, precision=decoder.precision())
     assert plan not in llama.__dict__["_decoders"]
     left.close()  # type: ignore[attr-defined]
     assert plan in llama.__dict__["_decoders"]
@@ -360,7 +396,7 @@ def test_memory_may_be_there_later(llama: Any, monkeypatch: pytest.MonkeyPatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         archdsl.generate(llama, prompts(6), 4)
-    assert any(p.batch == 6 for p in llama.__dict__["_decoders"])
+    assert any(p.batch == 8 for p in llama.__dict__["_decoders"])
 
 
 def test_what_cannot_be_recorded_is_said(llama: Any, monkeypatch: pytest.MonkeyPatch):
@@ -368,6 +404,7 @@ def test_what_cannot_be_recorded_is_said(llama: Any, monkeypatch: pytest.MonkeyP
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setitem(kept.RECORDINGS, "cpu", refuse)
+    llama.__dict__["_decoders"] = {}
     expected = archdsl.generate(llama, prompts(7), 4, recorded=False)
     for _ in range(kept.TRIES):
         with pytest.warns(UserWarning, match="cannot be recorded, so it runs op by op: RuntimeError: operation not permitted"):
@@ -380,5 +417,10 @@ def test_what_cannot_be_recorded_is_said(llama: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(kept.RECORDINGS, "cpu")
     with pytest.raises(RuntimeError, match="steps are recorded on cuda, and this model lies on cpu"):
         archdsl.generate(llama, prompts(7), 4, recorded=True)
+    with pytest.raises(RuntimeError, match="`compiled` is of a recorded step, steps are recorded on cuda, and this model lies on cpu"):
+        archdsl.generate(llama, prompts(7), 4, compiled=True)
     with pytest.raises(ValueError, match="beams"):
         archdsl.generate(llama, prompts(2), 4, beams=2, recorded=True)
+    for given, what in (({"beams": 2}, "`beams`"), ({"recorded": False}, "`recorded = False`")):
+        with pytest.raises(ValueError, match=f"`compiled` is of a recorded step: leave it out with {what}"):
+            archdsl.generate(llama, prompts(2), 4, compiled=True, **given)

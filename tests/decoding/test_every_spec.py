@@ -1,0 +1,49 @@
+"""Every shipped spec that continues tokens, hybrids included, decodes by a recorded step as by one that is not recorded."""
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.decoding import kept
+from archdsl.decoding.decoder import Rerun
+from archdsl.lower import forms
+from archdsl.records import replace
+from tests.decoding.streaming import SPECS, streaming
+from tests.decoding.test_decoder import F64, noisy, prompts
+
+SMALL: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "language/extractors": (None, {"d": 64, "depth": 2}), "language/gpt2": (None, {"vocab": 61, "d": 64, "depth": 2, "heads": 4}),
+    "language/masformer": ("demo", {"d": 64, "depth": 3, "full": 1, "size": 4}), "language/mohd": (None, {"depth": 2})}
+"""Variants and knobs of specs that have no variant `tiny`."""
+
+
+def built(path: str, **settings: Any) -> Any:
+    variant, knobs = SMALL.get(path, ("tiny", {}))
+    return archdsl.load(f"{SPECS}/{path}.arch").build(variant, **knobs, **settings).eval()
+
+
+@pytest.mark.parametrize("path", streaming())
+def test_tokens(path: str, monkeypatch: pytest.MonkeyPatch):
+    """As lowered for a card, in plain torch: one row, whose linear maps are joined, and three, that go along with a fourth."""
+    made = noisy(built(path, dtype=F64))
+    expected = [archdsl.generate(made, prompts(batch), 7, recorded=False) for batch in (1, 3)]
+    monkeypatch.setitem(kept.RECORDINGS, "cpu", Rerun)
+    monkeypatch.setattr(forms, "replace", lambda target, **changes: replace(target, **{**changes, "device": "cuda"}))
+    for right in expected:
+        assert torch.equal(archdsl.generate(made, prompts(len(right)), 7, recorded=True), right)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("path", streaming())
+def test_tokens_on_a_card(path: str):
+    """In float32, where the order of sums changes no likeliest token of these."""
+    made = noisy(built(path, dtype=torch.float32)).cuda()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for batch in (1, 3):
+            expected = archdsl.generate(made, prompts(batch).cuda(), 16, recorded=False)
+            assert torch.equal(archdsl.generate(made, prompts(batch).cuda(), 16, recorded=True), expected)
