@@ -24,7 +24,7 @@ LISTED = 10_000
 
 @record(frozen=True)
 class Domain:
-    """`kind`: int (low, low + step, … up to high), float (low to high; in steps when `step` is given), choice (`values`),
+    """`kind`: int (low, low + step, … up to high), float (low to high; in steps when `step` is given; `log`: by the logarithm), choice (`values`),
     list (`items`: one domain for each item), unreadable (`fault`: why, with the values in force)."""
 
     kind: str
@@ -34,6 +34,7 @@ class Domain:
     values: tuple[Any, ...] = ()
     items: tuple[Domain, ...] = ()
     fault: tuple[Diagnostic, ...] = ()
+    log: bool = False
 
     def contains(self, value: Any) -> bool:
         if self.kind == "unreadable":
@@ -85,7 +86,8 @@ class Domain:
             return "{" + ", ".join(map(show, self.values)) + "}"
         if self.kind == "list":
             return "[" + ", ".join(map(str, self.items)) + "]"
-        return f"{show(self.low)}..{show(self.high)}" + (f" step {show(self.step)}" if self.step not in (None, 1) else "")
+        step = " step * ..." if self.log else f" step {show(self.step)}" if self.step not in (None, 1) else ""
+        return f"{show(self.low)}..{show(self.high)}{step}"
 
 
 def of_values(values: tuple[Any, ...]) -> Domain:
@@ -159,12 +161,29 @@ def _range(frame: Frame, node: tree.Range, kind: tree.Type | None, name: str) ->
             node.span,
             help="a set: `in {…}`",
         )
+    if node.scaled:
+        return _scaled(frame, node, low, high, step, whole, name)
     if step is not None and step <= 0:
         raise error("A0408", f"the step of the domain of `{name}` must be positive", node.span)
     assert low is not None and high is not None
     if low > high:
         raise error("A0408", f"the domain of `{name}` is empty: {show(low)} lies above {show(high)}", node.span, "nothing to choose from")
     return Domain("int" if whole else "float", low, high, step)
+
+
+def _scaled(frame: Frame, node: tree.Range, low: Any, high: Any, factor: Any, whole: bool, name: str) -> Domain:
+    """`low..high step * factor` is a list of values; without a factor, any float between by its logarithm."""
+    from archdsl.elaborate.expressions import scaled_range
+
+    factor = None if node.step is None else factor
+    if factor is None and not whole:
+        if not 0 < low < high:
+            raise error("A0408", f"the domain of `{name}` has a scale of logarithms: it goes from a number above 0 to a larger one", node.span)
+        return Domain("float", low, high, log=True)
+    values = scaled_range(frame, node, low, high + 1 if whole and not node.inclusive else high, factor, "A0408")
+    if not values:
+        raise error("A0408", f"the domain of `{name}` is empty: {show(low)} lies above {show(high)}", node.span, "nothing to choose from")
+    return of_values(values)
 
 
 def _each(frame: Frame, node: tree.Each, kind: tree.Type | None, value: Any, name: str) -> Domain:

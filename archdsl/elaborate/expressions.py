@@ -15,7 +15,7 @@ from archdsl.elaborate.hints import mend, of_torch
 from archdsl.elaborate.limits import MAX_GUARDS, MAX_ITEMS, limit
 from archdsl.elaborate.ops import OPERATOR, apply_op
 from archdsl.elaborate.unknown import unknown
-from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Late, Literal, OpRef, RecordValue, Share, describe, is_list
+from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Late, Literal, OpRef, RecordValue, Share, describe, is_list, show
 from archdsl.graph import InitExpr, Mask, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -93,6 +93,8 @@ def _list(frame: Frame, node: Any) -> Any:
 def _range(frame: Frame, node: tree.Range) -> Any:
     start, stop = whole(frame, node.start), whole(frame, node.stop)
     step = whole(frame, node.step) if node.step else 1
+    if node.scaled:
+        return scaled_range(frame, node, start, stop, None if node.step is None else step)
     if step <= 0:
         raise error("A0221", "the step of a range must be positive", node.span)
     stop += node.inclusive
@@ -101,6 +103,22 @@ def _range(frame: Frame, node: tree.Range) -> Any:
         raise limit(f"a range of {count:,} items is too long", node.span, help=f"at most {MAX_ITEMS:,} are allowed")
     frame.session.step(node.span, count)
     return tuple(range(start, stop, step))
+
+
+def scaled_range(frame: Frame, node: tree.Range, start: Any, stop: Any, factor: Any, code: str = "A0221") -> tuple[Any, ...]:
+    """`start..stop step * factor`: each the factor times the one before. Raises `code`."""
+    if factor is None or factor <= 1 or start <= 0:
+        why = "needs a factor" if factor is None else f"goes up by a factor above 1, not {show(factor)}" if factor <= 1 else \
+            f"begins above 0, not with {show(start)}"
+        raise error(code, f"a range with `step *` {why}", node.span, help="`8..512 step * 2` is 8, 16, 32, …, 512")
+    out: list[Any] = []
+    while start < stop or node.inclusive and start == stop:
+        out.append(start)
+        if len(out) > MAX_ITEMS:
+            raise limit(f"a range of more than {MAX_ITEMS:,} items is too long", node.span)
+        start = start * factor
+    frame.session.step(node.span, len(out))
+    return tuple(out)
 
 
 def whole(frame: Frame, node: tree.Expr) -> int:

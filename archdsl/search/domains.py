@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from math import exp, log
 from random import Random
 from typing import Any
 
@@ -45,10 +46,25 @@ def draw(domain: Domain, rng: Random) -> Any:
     if domain.kind == "list":
         return tuple(draw(d, rng) for d in domain.items)
     if domain.size is None:
-        low, high = Fraction(domain.low), Fraction(domain.high)
-        return low + (high - low) * Fraction(rng.randrange(GRAIN + 1), GRAIN)
+        return between(domain, Fraction(rng.randrange(GRAIN + 1), GRAIN))
     values = values_of(domain)
     return values[rng.randrange(len(values))]
+
+
+def between(domain: Domain, share: Fraction) -> Fraction:
+    """The value of a continuous range at a share of the way from its low end to its high end; of one by the logarithm, a float's value."""
+    low, high = Fraction(domain.low), Fraction(domain.high)
+    if not domain.log or share in (0, 1):
+        return low + (high - low) * share
+    return min(max(Fraction(exp(log(low) + (log(high) - log(low)) * float(share))), low), high)
+
+
+def share(domain: Domain, value: Any) -> Fraction:
+    """The other way round."""
+    low, high, value = Fraction(domain.low), Fraction(domain.high), Fraction(value)
+    if not domain.log:
+        return (value - low) / (high - low) if high > low else Fraction(0)
+    return Fraction((log(value) - log(low)) / (log(high) - log(low)))
 
 
 def neighbour(domain: Domain, value: Any, rng: Random) -> Any:
@@ -61,9 +77,8 @@ def neighbour(domain: Domain, value: Any, rng: Random) -> Any:
         i = movable[rng.randrange(len(movable))]
         return (*value[:i], neighbour(domain.items[i], value[i], rng), *value[i + 1:])
     if domain.size is None:
-        low, high = Fraction(domain.low), Fraction(domain.high)
-        moved = Fraction(value) + (high - low) * Fraction(rng.randrange(GRAIN + 1) - GRAIN // 2, 5 * GRAIN)
-        return min(max(moved, low), high)
+        moved = share(domain, value) + Fraction(rng.randrange(GRAIN + 1) - GRAIN // 2, 5 * GRAIN)
+        return between(domain, min(max(moved, Fraction(0)), Fraction(1)))
     values = values_of(domain)
     at = position(values, value)
     if at is None:
@@ -120,6 +135,8 @@ def gap(domain: Domain | None, a: Any, b: Any) -> float:
         return 0.0
     if domain is not None and domain.kind == "list" and len(a) == len(b) == len(domain.items):
         return sum(map(gap, domain.items, a, b)) / len(a)
+    if domain is not None and domain.log and all(is_hyper_number(v) and v > 0 for v in (a, b)):
+        return float(abs(share(domain, a) - share(domain, b)))
     if domain is not None and domain.kind != "list" and is_hyper_number(a) and is_hyper_number(b):
         numbers = [domain.low, domain.high] if domain.kind in ("int", "float") else [v for v in domain.values if is_hyper_number(v)]
         reach = max([*numbers, a, b]) - min([*numbers, a, b])

@@ -139,6 +139,12 @@ class Expressions(Base):
     def range_step(self, c: Parts, start: int, end: int) -> Any:
         return t.Range(self.span(start, end), c[0], c[2], c[1][1] == "..", c[3])
 
+    def range_scale(self, c: Parts, start: int, end: int) -> Any:
+        return t.Range(self.span(start, end), c[0], c[2], c[1][1] == "..", c[4], True)
+
+    def range_log(self, c: Parts, start: int, end: int) -> Any:
+        return t.Range(self.span(start, end), c[0], c[2], c[1][1] == "..", None, True)
+
     def rest(self, c: Parts, start: int, end: int) -> Any:
         return t.Rest(self.span(start, end))
 

@@ -169,7 +169,8 @@ class PartPrinter:
         return False
 
     def x_Range(self, node: t.Range) -> Doc:
-        step: list[Doc] = [" step ", self.expr(node.step, SUM)] if node.step is not None else []
+        by: Doc = self.expr(node.step, SUM) if node.step is not None else "..."
+        step: list[Doc] = [" step * " if node.scaled else " step ", by] if node.scaled or node.step is not None else []
         return [self.expr(node.start, SUM), ".." if node.inclusive else "..<", self.expr(node.stop, SUM), *step]
 
     def x_Each(self, node: t.Each) -> Doc:

@@ -1,12 +1,18 @@
 """Candidates of spaces: valid, costed and named as their graphs are."""
 from __future__ import annotations
 
+import math
+from collections import Counter
+from fractions import Fraction
+from random import Random
+
 import pytest
 
 import archdsl
 from archdsl.diagnostics.model import ArchError
+from archdsl.search.domains import draw, gap, neighbour
 from archdsl.spec import load, loads
-from tests.search.specs import ALL, CHOICES, EQUAL_ARMS
+from tests.search.specs import ALL, CHOICES, DEPTH, EQUAL_ARMS
 
 
 def checked(spec, space, candidate, variant=None):
@@ -88,3 +94,20 @@ def test_repairs_are_told():
     children = [space.mutate(p, seed, 2) for seed, p in enumerate(parents)]
     told = [r for c in children for r in c.repaired]
     assert told and all(" instead of " in r for r in told)
+
+
+def test_a_scale_of_logarithms():
+    """Draws are uniform by the logarithm, and so are steps and distances."""
+    text = DEPTH.replace("d: int = 8,", "d: int = 8 in 4..32 step * 2, rate: float = 0.1 in 1e-4..1 step * ...,")
+    space = loads(text.replace("  return x\n}", "  return x * rate\n}")).space()
+    drawn = [space.sample(seed) for seed in range(400)]
+    assert {c["d"] for c in drawn} == {4, 8, 16, 32}
+    decades = Counter(math.floor(math.log10(c["rate"])) for c in drawn)
+    assert sum((decades[k] - 100) ** 2 / 100 for k in range(-4, 0)) < 16.3, "chi-square, three degrees of freedom, 0.1%"
+    domain = space.decisions(drawn[0])["rate"]
+    assert gap(domain, Fraction(1, 10_000), Fraction(1, 100)) == pytest.approx(0.5) == gap(domain, Fraction(1, 100), 1)
+    for seed in range(60):
+        moved = neighbour(domain, Fraction(1, 100), Random(seed))
+        assert 10**-2.41 < moved < 10**-1.59 and domain.contains(moved)
+        assert domain.contains(draw(domain, Random(seed)))
+    assert {neighbour(space.decisions(drawn[0])["d"], 8, Random(seed)) for seed in range(20)} == {4, 16}

@@ -432,6 +432,10 @@ def test_texts_that_stand_alone():
     assert parse_signature("f() -> bool[...]").outs[0].type == t.TensorType(S, "bool", t.Shape(S, (t.AnyAxes(S),)))
     assert parse_expression("{1, 2}") == t.SetLit(S, (i(1), i(2)))
     assert parse_expression("2..8 step 2") == t.Range(S, i(2), i(8), True, i(2))
+    assert parse_expression("2..8 step * 2") == t.Range(S, i(2), i(8), True, i(2), True)
+    assert parse_expression("2..8 step * ...") == t.Range(S, i(2), i(8), True, None, True)
+    assert parse_expression("step * 2") == binary("*", n("step"), i(2))
+    assert parse_expression("a * step * b") == binary("*", binary("*", n("a"), n("step")), n("b"))
     assert parse_expression("4 * d") == binary("*", i(4), n("d"))
     assert parse_selector(" layers[8:24].*.q  &  op:linear ") == "layers[8:24].*.q & op:linear"
     assert parse_transform("fold(a = 1) on layers.* | norm using x").selector == "layers.* | norm"

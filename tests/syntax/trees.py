@@ -110,7 +110,7 @@ types, type_atoms = short(types), short(type_atoms)
 
 
 def ranges(e):
-    return st.builds(lambda a, b, i, s: t.Range(S, a, b, i, s), e, e, st.booleans(), maybe(e))
+    return st.builds(lambda a, b, i, s, scaled: t.Range(S, a, b, i, s, scaled), e, e, st.booleans(), maybe(e), st.booleans())
 
 
 def flat_ranges(e):

@@ -117,7 +117,7 @@ class Tpe(Base):
     def _suggest(self, trial: Any, slot: encoding.Slot) -> Any:
         count = slot.domain.size
         if count is None:
-            return trial.suggest_float(slot.name, float(slot.domain.low), float(slot.domain.high))
+            return trial.suggest_float(slot.name, float(slot.domain.low), float(slot.domain.high), log=slot.domain.log)
         if slot.domain.kind == "choice":
             return slot.domain.values[trial.suggest_categorical(slot.name, range(count))]
         return encoding.value_at(slot.domain, trial.suggest_int(slot.name, 0, count - 1))
@@ -154,7 +154,7 @@ class Tpe(Base):
             value, count = encoding.read(member.candidate, slot), slot.domain.size
             if count is None:
                 parameters[slot.name] = float(value)
-                distributions[slot.name] = kinds.FloatDistribution(float(slot.domain.low), float(slot.domain.high))
+                distributions[slot.name] = kinds.FloatDistribution(float(slot.domain.low), float(slot.domain.high), log=slot.domain.log)
             else:
                 categorical = slot.domain.kind == "choice"
                 parameters[slot.name] = encoding.position(slot.domain, value)

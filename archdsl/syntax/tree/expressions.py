@@ -63,12 +63,14 @@ class SetLit(Expr):
 
 @node
 class Range(Expr):
-    """`start..stop` (inclusive) or `start..<stop`, with an optional step."""
+    """`start..stop` (inclusive) or `start..<stop`, with an optional step. `scaled`: each is `step` times the one before; without a step, written
+    `step * ...`, any number between, by its logarithm."""
 
     start: Expr
     stop: Expr
     inclusive: bool
     step: Expr | None = None
+    scaled: bool = False
 
 
 @node
