@@ -10,7 +10,7 @@ from typing import Any
 from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label, error
 from archdsl.diagnostics.poison import POISON
-from archdsl.elaborate.hints import did_you_mean, mend, nearest, nearest_help
+from archdsl.elaborate.hints import MODULES, did_you_mean, mend, nearest, nearest_help
 from archdsl.elaborate.values import BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
 from archdsl.records import replace
@@ -93,6 +93,9 @@ class Module:
                 self._fault(e)
                 for n in d.names:
                     self.scope.setdefault(n.alias or n.name, POISON)
+                last = d.module.rsplit(".", 1)[-1]
+                if not d.names and last in library_exports():  # `use Linear`: told here
+                    self.scope.setdefault(last, POISON)
                 continue
             if not d.names:
                 self.modules[d.module.rsplit(".", 1)[-1]] = other
@@ -287,19 +290,20 @@ class Library:
         if any(not p.isidentifier() for p in parts):
             raise error("A0207", f"`{name}` is no module name", span, help="`use std.norm { LayerNorm }`")
         if parts[0] == "std":
-            return self._library(name, parts[1:], span)
+            return self._library(name, parts[1:], span, wanted)
         if user.is_library or user.folder is None:
             raise error("A0207", f"there is no module `{name}`", span, **_nearest_module(name, [], span, wanted))
         return self._beside(name, parts, user, span, wanted)
 
-    def _library(self, name: str, parts: list[str], span: Span) -> Module | Whole:
+    def _library(self, name: str, parts: list[str], span: Span, wanted: list[str]) -> Module | Whole:
         if not parts:
             return self.whole
         if name in self.read:
             return self._known(name, span)
         if library_source(name) is None:
+            told = _nearest_module(name, [], span, wanted) if parts[-1] in library_exports() and not wanted else None
             raise error("A0207", f"the library has no module `{name}`", span, "not in the library",
-                        **mend(name, library_modules(), span, f"it has {', '.join(library_modules())}"))
+                        **told or mend(name, library_modules(), span, f"it has {', '.join(library_modules())}"))
         return self.std(name)
 
     def std(self, name: str) -> Module:
@@ -369,7 +373,14 @@ def library_tree(name: str) -> tree.Module:
 
 def _nearest_module(name: str, beside: list[str], span: Span, wanted: list[str]) -> dict[str, Any]:
     """What to do about a name that is no module: the nearest, or `std`, whatever was written for it, where the library has all that is `wanted`."""
-    if "." in name or nearest(name, beside) or not all(n in library_exports() for n in wanted):
+    known, last = library_exports(), name.rsplit(".", 1)[-1]
+    if last in known and not wanted:  # `use Linear`
+        return {"fixes": (Fix(f"write `std {{ {last} }}`", ((span, f"std {{ {last} }}"),)),)}
+    if name.split(".")[0] in MODULES and all(n in known for n in wanted):
+        return {"help": "blocks come from `std`; ops such as `relu` need no import", "fixes": (Fix("replace by `std`", ((span, "std"),)),)}
+    if name.split(".")[0] in MODULES:
+        return {"help": "blocks come from `std` (`archdsl ops` lists what there is); ops such as `relu` need no import"}
+    if "." in name or nearest(name, beside) or not all(n in known for n in wanted):
         return mend(name, [*library_modules(), *beside], span)
     return {"fixes": (Fix("replace by `std`", ((span, "std"),)),)}
 

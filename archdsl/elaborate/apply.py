@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label, error
 from archdsl.elaborate import headers, late
 from archdsl.elaborate.bodies import run
 from archdsl.elaborate.builder import Builder, join
@@ -191,11 +191,21 @@ def _renamed(frame: Frame, e: ArchError, template: Template, segment: str, span:
 
     if _in_std(span) or "." in segment:
         return e
+    if all(d.code == "A0211" and d.labels and d.labels[0].span == d.span for d in e.diagnostics):  # one application, several times
+        help = "a loop with a label gives each pass an address: `layers: for i in range(n) { … }`"
+        return ArchError(*(replace(d, label="applied more than once here", labels=(), help=(help,)) for d in e.diagnostics))
     body = _body_of(template) or template
     above = join(frame.prefix, "")
     taken = {p.removeprefix(above).split(".")[0] for p in frame.builder.home.owners if p.startswith(above)}
     fixes, rivals = other_name(span, snake(body.ref.decl.name), taken, spoken_of(frame.module.tree))
-    return ArchError(*(replace(d, help=(), fixes=fixes, rivals=rivals) if d.code == "A0211" else d for d in e.diagnostics))
+    return ArchError(*(replace(d, help=_one_set(d), fixes=fixes, rivals=rivals) if d.code == "A0211" else d for d in e.diagnostics))
+
+
+def _one_set(d: Diagnostic) -> tuple[str, ...]:
+    """Of `f(x)` and `f(y)`, which in PyTorch would be one module: how that is said."""
+    called = [span.text.partition("(")[0] for span in (d.span, *(label.span for label in d.labels))]
+    once = called[0].isidentifier() and not called[0][0].isupper() and len(set(called)) == 1
+    return (f"`share {called[0]} = …` makes both applications use one set of weights",) if once else ()
 
 
 def _in_std(span: Span) -> bool:
@@ -205,7 +215,8 @@ def _in_std(span: Span) -> bool:
 def owner_allowed(frame: Frame, span: Span, what: str) -> None:
     if frame.loop is not None:
         raise error("A0212", f"`{what}` owns weights inside a loop without a label", span, "its weights would have no address of their own",
-                    labels=(Label(frame.loop, "label this loop: `layers: for …`"),), help="label the loop, or `share` the block outside of it")
+                    labels=(Label(frame.loop, "label this loop: `layers: for …`"),), help="label the loop, or `share` the block outside of it",
+                    fixes=(Fix("label the loop: `layers: for …`", ((Span(frame.loop.source, frame.loop.start, frame.loop.start), "layers: "),)),))
 
 
 def _emit_call(frame: Frame, graph: Graph, path: str, operands: tuple[Any, ...], span: Span, emit_path: str | None) -> Any:

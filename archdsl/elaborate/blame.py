@@ -147,7 +147,7 @@ def _near(d: Diagnostic, value: Any) -> list[int]:
     if type(value) is not int or d.division is None:
         return []
     a, b = d.division
-    if value > 0 and b % value == 0 and a > 0:  # the divisor, or a factor of it
+    if value > 0 and b > 0 and b % value == 0 and a > 0:  # the divisor, or a factor of it
         return [n for n in range(1, min(a, 4 * value + 64) + 1) if a % (b // value * n) == 0]
     if value == a and b > 0:
         return [n for n in ((a // b) * b, (a // b + 1) * b, (a // b + 2) * b) if n > 0]

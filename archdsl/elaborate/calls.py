@@ -1,10 +1,11 @@
 """Calls as they are written: `f(x)`, `x |> f`, `… as name`; argument lists, functions of hyper values, initialisers."""
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Any
 
-from archdsl.diagnostics.model import Label, error
+from archdsl.diagnostics.model import Fix, Label, error
 from archdsl.diagnostics.poison import Poisoned
 from archdsl.dims import TooLarge
 from archdsl.elaborate import headers, initials, library
@@ -89,7 +90,7 @@ def invoke(frame: Frame, func: Any, args: Args, node: tree.Call, label: str | No
     if isinstance(func, TEMPLATES):
         return apply(frame, func, args, span, label, default_segment(frame, node.func, func))
     if label and label != "_":
-        raise error("A0209", f"`as {label}` names the application of a block; {describe(func)} owns nothing", span, help="drop the `as`")
+        raise error("A0209", f"`as {label}` names the application of a block; {describe(func)} owns nothing", span, **_without_as(span, label))
     if isinstance(func, Builtin):
         return builtin(frame, func, args, span)
     if isinstance(func, InitRef):
@@ -120,7 +121,14 @@ def _hidden(frame: Frame, func: tree.Expr) -> dict[str, Any]:
 def _names_no_op(func: OpRef, label: str | None, span: Span) -> None:
     """`relu(x) as r` names nothing; `act(x) as r` may, as another `act` has weights. Raises A0209."""
     if label and label != "_":
-        raise error("A0209", f"`as {label}` names the application of a block; the op `{func.op.name}` owns nothing", span, help="drop the `as`")
+        raise error("A0209", f"`as {label}` names the application of a block; the op `{func.op.name}` owns nothing", span, **_without_as(span, label))
+
+
+def _without_as(span: Span, label: str) -> dict[str, Any]:
+    """`help` and `fixes` of a name that names nothing."""
+    written = re.match(rf"\s*as\s+{label}\b", span.source.text[span.end :])
+    fixes = (Fix(f"remove `as {label}`", ((Span(span.source, span.end, span.end + written.end()), ""),)),) if written else ()
+    return {"help": () if fixes else "drop the `as`", "fixes": fixes}
 
 
 def builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:

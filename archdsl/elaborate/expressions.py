@@ -6,7 +6,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from archdsl.diagnostics.model import Fix, error
+from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.dims import Dim
 from archdsl.elaborate import apply, calls, foreign, layouts, library, operators
 from archdsl.elaborate.evaluation import TABLE, evaluate
@@ -260,6 +260,9 @@ def _instead(node: tree.Chain, values: list[Any], odd: Any) -> dict[str, Any]:
 
 
 def _chain(frame: Frame, node: tree.Chain) -> Any:
+    last = node.items[-1].expr if isinstance(node.items[-1], tree.Named) else node.items[-1]
+    if node.op in ("|>", ">>") and isinstance(last, tree.Name) and isinstance(frame.vars.get(last.id), Value):
+        raise _tensor_last(node, last)
     if node.op == "|>":
         value = evaluate(frame, node.items[0])
         for item in node.items[1:]:
@@ -289,6 +292,14 @@ def _chain(frame: Frame, node: tree.Chain) -> Any:
         else:
             result = checked(frame.session, Mask(kind, (result, v)), node.span)
     return result
+
+
+def _tensor_last(node: tree.Chain, tensor: tree.Name) -> ArchError:
+    """`Linear(d) >> x`: a chain that starts with the block and ends with what it is to be applied to."""
+    behind = node.span.source.text[tensor.span.end : node.span.end]
+    new = " |> ".join([tensor.id, *(i.span.text for i in node.items[:-1])]) + behind
+    return error("A0206", f"a tensor stands in front of `|>`, and `{tensor.id}` is one", tensor.span, "no block",
+                 help="`x |> f` applies f to x; `f >> g` makes one block of two", fixes=(Fix(f"write `{new}`", ((node.span, new),)),))
 
 
 def _item(frame: Frame, node: tree.Item) -> Any:

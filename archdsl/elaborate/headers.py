@@ -98,7 +98,8 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
             raise error("A0202", f"`{decl.name}` has no argument `{k}`", span, "no such argument", labels=declared(decl), notes=(signature(decl),),
                         help=help, fixes=fixes)
         if k in given:
-            raise error("A0205", f"`{k}` is given twice", spans.get(k, node.span))
+            raise error("A0205", f"`{k}` is given twice", spans.get(k, node.span), "the second",
+                        labels=(Label(given[k][1], f"this is `{k}` as well"),), notes=(signature(decl),))
         given[k] = (v, spans.get(k, node.span))
     out: dict[str, Bound] = {}
     entries = frame.defaults.entries
@@ -109,7 +110,8 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
             try:
                 out[name] = Bound(convert(frame, good(value), p.type, span, name), span, "argument")
             except ArchError as e:
-                raise _exchanged(frame, e, head.params, given, name) from None
+                e = _exchanged(frame, e, head.params, given, name)
+                raise _two_sizes(e, decl, names.index(name), positional, spans) from None
         elif entries and (id(decl), name) in entries:
             entry = entries[id(decl), name]
             frame.session.used_defaults.add((frame.defaults.key, id(decl), name))
@@ -132,6 +134,16 @@ def _exchanged(frame: Frame, e: ArchError, params: tuple[tree.Param, ...], given
 
     labels, fixes = swapped({k: span for k, (_, span) in given.items()}, name, fits, [n for n in given if n != name and n in types])
     return ArchError(*(replace(d, labels=(*d.labels, *labels), help=() if fixes else d.help, fixes=(*fixes, *d.fixes)) for d in e.diagnostics))
+
+
+def _two_sizes(e: ArchError, decl: tree.Block, index: int, positional: list[Any], spans: dict[Any, Span]) -> ArchError:
+    """The misfit of the second of two numbers, with what `Linear(64, 64)` is meant to be."""
+    from archdsl.elaborate.proposals import one_size
+
+    if index >= len(positional) or any(type(v) is not int or i not in spans for i, v in enumerate(positional[: index + 1])):
+        return e
+    help, fixes = one_size(decl, index, [spans[i] for i in range(index + 1)])
+    return ArchError(*(replace(d, help=help, fixes=fixes) if fixes else d for d in e.diagnostics))
 
 
 def signature(decl: tree.Block) -> str:

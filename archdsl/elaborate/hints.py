@@ -15,15 +15,25 @@ TORCH = {
     "output_padding": ("output_pad",), "negative_slope": ("slope",), "num_heads": ("heads",), "num_groups": ("groups",),
     "d_state": ("state",), "d_conv": ("kernel",), "out_features": ("out",), "out_channels": ("out",), "min": ("low",), "max": ("high",),
     "split_size_or_sections": ("sizes",),
+    "embedding_dim": ("d",), "num_embeddings": ("vocab",), "dim_feedforward": ("hidden",), "nhead": ("heads",), "dropout_p": ("rate",),
     "Embedding": ("TokenEmbedding",), **dict.fromkeys(("MultiheadAttention", "MultiHeadAttention", "SelfAttention"), ("Attention",)),
     **{f"{name}{n}d": (name,) for name in ("Conv", "BatchNorm") for n in (1, 2, 3)}, "FeedForward": ("MLP",), "FFN": ("MLP",), "GELU": ("gelu",),
-    "ReLU": ("relu",), "SiLU": ("silu",), "Sigmoid": ("sigmoid",), "Tanh": ("tanh",), "Softmax": ("softmax",), "Dropout": ("dropout",),
+    "ReLU": ("relu",), "SiLU": ("silu",), "Sigmoid": ("sigmoid",), "Tanh": ("tanh",), "Softmax": ("softmax",),
 }
 """What an argument, a function or a module is called in torch -> here."""
 
 _AXES = "`rearrange([B, T, (heads w)] -> [B, heads, T, w], heads = heads)` names the axes and says where they go"
 _NO_MODULE = "ops and blocks have no module in front: `silu(x)`, `Linear(d)(x)`"
 _SIZES = "the header names the sizes of a tensor: `x: [B, T, d]`"
+_SELF = "a body has no `self`: blocks and tensors are called by the names that they are bound to"
+_NOTHING = "leave it out: a spec says what is computed, Python how"
+_TRIANGLE = "masks are values: `mask = causal`, `causal & window(64)`"
+_RANDOM = "`draw name: [sizes] = normal()` is a random tensor, `param w: [d] = normal(std = 0.02)` a weight"
+_CAST = "`cast(x, \"f32\")` converts, `f32 { … }` computes a part in float32, `build(dtype = …)` chooses the type of the model"
+INFERRED = frozenset(("in_features", "in_channels", "input_size", "embed_dim", "num_features", "normalized_shape", "in_dim"))
+"""Arguments of torch that say what follows from the input here."""
+MODULES = frozenset(("torch", "nn", "F", "np", "numpy", "jnp", "math", "functional", "self"))
+"""Names in front of the dot of what has none here."""
 FORMULAS = {
     "logsigmoid": "-softplus(-x)", "log_sigmoid": "-softplus(-x)", "softmin": "softmax(-x)", "softsign": "x / (1 + abs(x))",
     "tanhshrink": "x - tanh(x)", "mish": "x * tanh(softplus(x))",
@@ -50,8 +60,17 @@ WORDS: dict[str, tuple[str, str]] = {
     "tensor": ("", "`const w: [2] = [1, 2]` writes a tensor down"), "Parameter": ("", "`param w: [d] = zeros()` declares a weight"),
     "Sequential": ("", "`f >> g` joins blocks, `x |> f |> g` applies them"),
     "ModuleList": ("", "a loop with a label repeats a block: `layers: for i in range(n) { … }`"),
-    "size": ("", _SIZES), "shape": ("", _SIZES), "contiguous": ("", "leave it out"), "print": ("", "`emit name = value` shows a value inside"),
-    **dict.fromkeys(("torch", "nn", "F", "np", "jnp", "math", "self"), ("", _NO_MODULE)),
+    "size": ("", _SIZES), "shape": ("", _SIZES), "print": ("", "`emit name = value` shows a value inside"),
+    **dict.fromkeys(("contiguous", "clone", "cuda", "cpu", "requires_grad_", "no_grad", "checkpoint", "item", "numpy", "super"), ("", _NOTHING)),
+    "detach": ("", "no op stops a gradient: use `x` as it is"),
+    **dict.fromkeys(("to", "float", "half", "bfloat16", "double", "type", "astype"), ("", _CAST)),
+    **dict.fromkeys(("T", "mT", "t"), ("", _AXES)), **dict.fromkeys(("tril", "triu", "causal_mask"), ("", _TRIANGLE)),
+    **dict.fromkeys(("randn", "rand", "randn_like", "rand_like", "bernoulli"), ("", _RANDOM)),
+    **dict.fromkeys(("float16", "float32", "float64", "int32", "int64", "long", "uint8"), ("", _CAST)),
+    "Dropout": ("dropout", "an op takes its tensor first: `dropout(x, 0.1)`, `x |> dropout(0.1)`"),
+    "inf": ("", "`1e30` is a large number; `mask` and `where` leave out what is not to be seen"), "dtype": ("", _CAST),
+    **dict.fromkeys(("isinstance", "getattr", "hasattr"), ("", "types stand in the header; `x is some` asks whether an optional value is there")),
+    **dict.fromkeys((n for n in MODULES if n != "self"), ("", _NO_MODULE)), "self": ("", _SELF),
 }
 """Words of PyTorch and Python -> what is written here instead ("" where no single word does), and how."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from archdsl import dims, shapes
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.dims import Dim, Size
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
@@ -27,6 +27,9 @@ def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
     if node.word == "einsum":
         return _einsum(frame, node, value)
     if node.word == "layout" or node.output is None:
+        written = next((a.value for a in node.args if isinstance(a.value, tree.Str)), None)
+        if written is not None:
+            raise _in_quotes(node.word, written)
         raise error("A0218", "layouts as values are part of the language but not built yet", node.span, "not built yet",
                     help="write the layout where it is used")
     if value is None:
@@ -43,6 +46,15 @@ def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
     if node.word == "reduce":
         return _reduce(frame, node, value)
     raise error("A0218", f"`{node.word}` values are not built yet", node.span)
+
+
+def _in_quotes(word: str, written: tree.Str) -> ArchError:
+    """`rearrange(x, "b t d -> b d t")`"""
+    from archdsl.syntax.habits import LAYOUTS, shapes
+
+    new = shapes(written.value)
+    fixes = (Fix(f"write `{new}`", ((written.span, new),)),) if new is not None else ()
+    return error("A0204", f"`{word}` takes shapes, not a string", written.span, "this is a string", help=LAYOUTS, fixes=fixes)
 
 
 class _Spec:

@@ -257,7 +257,8 @@ def _inputs(frame: Frame, decl: tree.Model, knobs: dict[str, Knob]) -> tuple[Inp
         optional = isinstance(p.type, tree.OptionalType)
         kind = p.type.item if isinstance(p.type, tree.OptionalType) else p.type
         if not isinstance(kind, tree.TensorType):
-            raise error("A0204", f"the input `{p.name}` of a model is a tensor", p.span)
+            raise error("A0204", f"the input `{p.name}` of a model is a tensor", p.span,
+                        help=f"its type is its shape: `{p.name}: [B, T, d]`, `{p.name}: int[B, T]`; hyper values stand in the first list")
         if p.default is not None and not (optional and isinstance(p.default, tree.NoneLit)):
             raise error("A0204", f"the input `{p.name}` of a model has no default: it is given when the model runs", p.default.span,
                         help="`?` behind its type makes it optional")

@@ -127,6 +127,16 @@ def without(items: Iterable[Span], keep: int) -> tuple[Fix, ...]:
     return (Fix(f"remove `{text}`" if len(text) <= 40 else "remove what is too much", ((gone, ""),)),)
 
 
+def one_size(decl: tree.Block, index: int, spans: list[Span]) -> tuple[tuple[str, ...], tuple[Fix, ...]]:
+    """Of a number in the place behind the size of a block's result: the size of the input, which torch wants in front, was written as well."""
+    names = {n for o in decl.outs if isinstance(o.type, tree.TensorType) for a in o.type.shape.axes for n in axis_names(a)}
+    if not 0 < index < len(spans) or index >= len(decl.params) or decl.params[index - 1].name not in names:
+        return (), ()
+    first, second = spans[index - 1], spans[index]
+    return (f"the size of the input follows from the tensor: `{decl.name}({second.text})`",), (
+        Fix(f"remove `{first.text}`", ((Span(first.source, first.start, second.start), ""),)),)
+
+
 def swapped(spans: dict[Any, Span], wrong: Any, fits: Callable[[Any], bool], others: Iterable[Any]) -> tuple[tuple[Label, ...], tuple[Fix, ...]]:
     """Of an argument of the wrong type: another one with which it may have been exchanged, and the edit that does so."""
     from archdsl.elaborate.mending import value_span

@@ -1,9 +1,10 @@
 """`require`: what holds of hyper values, and what is learned of run-time sizes."""
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from archdsl.diagnostics.model import ArchError, Label, error
+from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.diagnostics.poison import Poisoned
 from archdsl.dims import Dim
 from archdsl.elaborate.evaluation import evaluate
@@ -32,7 +33,16 @@ def require(frame: Frame, s: tree.Require) -> None:
     facts = tuple(f"{n} is {frame.vars[n]}" for n in names[:6])
     labels = tuple(Label(frame.args[n].span, f"`{n}` is {frame.vars[n]}") for n in names if n in frame.args and frame.args[n].origin == "argument")
     where, division = _inexact(frame, s.condition)
-    raise error("A0310", text, where, "not so here", labels=labels, notes=facts, help=divisors(*division)[:1] if division else (), division=division)
+    raise error("A0310", text, where, "not so here", labels=labels, notes=facts, help=divisors(*division)[:1] if division else (), division=division,
+                rivals=tuple(_left_out(label.span) for label in labels))
+
+
+def _left_out(span: Span) -> Fix:
+    """The argument list without one: its default may be what holds."""
+    text = span.source.text
+    behind, before = re.match(r"\s*,\s*", text[span.end :]), re.search(r",\s*\Z", text[: span.start])
+    start = before.start() if before and not behind else span.start
+    return Fix(f"remove `{span.text}`", ((Span(span.source, start, span.end + (behind.end() if behind else 0)), ""),))
 
 
 def _inexact(frame: Frame, c: tree.Expr) -> tuple[Span, tuple[int, int] | None]:

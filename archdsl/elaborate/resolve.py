@@ -179,14 +179,15 @@ def _model(w: Walk, d: tree.Model) -> None:
     for p in d.inputs or ():
         _input(w, p)
     _stream(w, d.stream, d.inputs or (), d.name_span)
+    entries = [s for s in d.body if isinstance(s, tree.Entry)]
+    if d.inputs is None and not entries:  # its body speaks of inputs that are not there
+        w.report(error("A0228", f"the model `{d.name}` has neither inputs nor entries", d.name_span, "nothing to run",
+                       help=f"`model {d.name}(…)(x: [B, T, d]) -> y: [B, T, d] {{ … }}`"))
+        return
     w.body(d.body)
     if d.inputs is not None:
         w.results(d.outs, d.name_span, d.name)
         return
-    entries = [s for s in d.body if isinstance(s, tree.Entry)]
-    if not entries:
-        w.report(error("A0228", f"the model `{d.name}` has neither inputs nor entries", d.name_span, "nothing to run",
-                       help=f"`model {d.name}(…)(x: [B, T, d]) -> y: [B, T, d] {{ … }}`"))
     first: dict[str, tree.Entry] = {}
     for e in entries:
         if first.setdefault(e.name, e) is not e:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.headers import signature
-from archdsl.elaborate.hints import nearest_help, without_call
+from archdsl.elaborate.hints import INFERRED, nearest_help, without_call
 from archdsl.elaborate.values import BlockRef, Builtin, FnRef, InitRef, OpRef, RecordRef, UserOp, describe
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -17,14 +18,14 @@ OPEN = frozenset(("collect", "bank", "routed"))
 """Words that look at their arguments themselves."""
 
 
-LITERALS: dict[str, tuple[type, ...]] = {"int": (tree.Bool, tree.Str), "float": (tree.Bool, tree.Str), "bool": (tree.Number, tree.Str),
-                                         "str": (tree.Number, tree.Bool)}
+LITERALS: dict[str, tuple[type, ...]] = {"int": (tree.Bool, tree.Str, tree.List), "float": (tree.Bool, tree.Str, tree.List),
+                                         "bool": (tree.Number, tree.Str, tree.List), "str": (tree.Number, tree.Bool, tree.List)}
 """Type of a parameter -> literals that it does not take."""
 
 
 class Callee:
     """What a call is held against: parameters in order as (name, required), how messages call it, and what they show beside it.
-    `other`: names of a block's other list; `types`: of those parameters that take a number, a truth value or a text."""
+    `other`: names of a block's other list; `types`: of those parameters that take a number, a truth value or a text; `block`: its declaration."""
 
     def __init__(
         self,
@@ -38,8 +39,9 @@ class Callee:
         other: frozenset[str] = frozenset(),
         types: dict[str, str] | None = None,
         op: bool = False,
+        block: tree.Block | None = None,
     ):
-        self.other, self.types, self.op = other, types or {}, op
+        self.other, self.types, self.op, self.block = other, types or {}, op, block
         self.what, self.params, self.kind, self.labels, self.notes, self.any_more, self.hint = what, params, kind, labels, notes, any_more, hint
 
 
@@ -55,11 +57,20 @@ def misfits(callee: Callee, args: tuple[tree.Arg, ...]) -> Iterator[ArchError]:
         if wanted is not None and type(a.value) in LITERALS[wanted]:
             said, text = _said(a.value), a.value.span.text
             instead = {"0": "false", "1": "true"}.get(text) if wanted == "bool" else text[1:-1] if text[1:-1].isdigit() and wanted != "str" else None
-            yield error("A0204", f"`{name}` is of type {wanted}, not {said}", a.value.span, f"this is {said}",
-                        fixes=(Fix(f"replace by `{instead}`", ((a.value.span, instead),)),) if instead else ())
+            if isinstance(a.value, tree.List):
+                instead = a.value.items[0].span.text if len(a.value.items) == 1 else None
+            help, fixes = (), (Fix(f"replace by `{instead}`", ((a.value.span, instead),)),) if instead else ()
+            if a.name is None and callee.block is not None and isinstance(a.value, tree.Number):
+                from archdsl.elaborate.proposals import one_size
+
+                help, others = one_size(callee.block, i, [b.value.span for b in args[: i + 1]])
+                fixes = others or fixes
+            yield error("A0204", f"`{name}` is of type {wanted}, not {said}", a.value.span, f"this is {said}", help=help, fixes=fixes)
 
 
 def _said(node: tree.Expr) -> str:
+    if isinstance(node, tree.List):
+        return f"a list of {len(node.items)}"
     return describe(node.value if isinstance(node, (tree.Number, tree.Str, tree.Bool)) else node)
 
 
@@ -85,7 +96,7 @@ def faults(callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int = 
                 misfits = True
                 yield _unknown(callee, a, names)
         elif a.name in taken and not unclear:
-            yield error("A0205", f"`{a.name}` is given twice", a.span)
+            yield _twice(callee, a, args, names, piped)
         taken.add(a.name)
     count = len(positional) + piped
     if unclear or callee.any_more and count > len(names):
@@ -132,6 +143,11 @@ def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
     mask = a.name.removeprefix("is_")
     if mask in ("causal", "full") and "mask" in names:  # a switch elsewhere, a value here
         help, fixes = (), (Fix(f"write `mask = {mask}`", ((a.span, f"mask = {mask}"),)),)
+    elif a.name in INFERRED and callee.kind == "argument":
+        text, end = a.span.source.text, a.span.end
+        behind = re.match(r"\s*,\s*", text[end:])
+        help = ("the size of the input follows from the tensor to which the block is applied",)
+        fixes = (Fix(f"remove `{a.span.text}`", ((Span(a.span.source, a.span.start, end + (behind.end() if behind else 0)), ""),)),)
     else:
         help, fixes = _elsewhere(callee, a.name) if a.name in callee.other else nearest_help(a.name, names, a.name_span)
     return error(
@@ -144,6 +160,23 @@ def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
         help=help,
         fixes=fixes,
     )
+
+
+def _twice(callee: Callee, a: tree.Arg, args: tuple[tree.Arg, ...], names: list[str], piped: int) -> ArchError:
+    """An argument with a name that one without a name has taken, or another of the same name."""
+    other = next((b for b in args if b.name == a.name and b is not a), None)
+    if other is None and (at := names.index(a.name or "") - piped) >= 0:
+        other = args[at]
+    labels = (Label(other.span, f"this is `{a.name}` as well"),) if other is not None else ()
+    return error("A0205", f"`{a.name}` is given twice", a.span, "the second", labels=labels, notes=callee.notes,
+                 fixes=removed(other, args) if other is not None else ())
+
+
+def removed(a: tree.Arg, args: tuple[tree.Arg, ...]) -> tuple[Fix, ...]:
+    """The list without one of its arguments."""
+    at = args.index(a)
+    start, end = (a.span.start, args[at + 1].span.start) if at + 1 < len(args) else (args[at - 1].span.end if at else a.span.start, a.span.end)
+    return (Fix(f"remove `{a.span.text}`", ((Span(a.span.source, start, end), ""),)),)
 
 
 def _elsewhere(callee: Callee, name: str) -> tuple[tuple[str, ...], tuple[Fix, ...]]:
@@ -167,8 +200,17 @@ def _too_many(callee: Callee, positional: list[tree.Arg], span: Span, count: int
         labels=callee.labels,
         notes=callee.notes,
         help=callee.hint or (),
-        fixes=without((a.span for a in positional), len(positional) - (count - n)),
+        fixes=_second_list(callee, positional, span) or without((a.span for a in positional), len(positional) - (count - n)),
     )
+
+
+def _second_list(callee: Callee, positional: list[tree.Arg], span: Span) -> tuple[Fix, ...]:
+    """`F(x)` of a block without hyper values: its first list is left out."""
+    if callee.block is None or callee.params or span.source.text[span.end : span.end + 1] == "(" or not positional:
+        return ()
+    name = callee.block.name
+    at = span.start + span.text.find("(")
+    return (Fix(f"write `{name}(){span.source.text[at : span.end]}`", ((Span(span.source, at, at), "()"),)),) if at > span.start else ()
 
 
 # ---------------------------------------------------------------- what can be called
@@ -185,6 +227,7 @@ def callee(target: Any) -> Callee | None:
             hint="tensors stand in a second list: `Block(arguments)(x)`",
             other=frozenset(p.name for p in target.decl.inputs if not p.rest),
             types={p.name: p.type.name for p in params if isinstance(p.type, tree.NameType) and p.type.name in LITERALS},
+            block=target.decl,
         )
     if isinstance(target, FnRef):
         where = Label(name_span(target.decl), f"`{target.decl.name}` is declared here")

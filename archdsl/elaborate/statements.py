@@ -51,8 +51,10 @@ def _assign(frame: Frame, s: tree.Assign) -> None:
     if len(values) == 1:
         values = values[0]
         if not is_list(values):
+            from archdsl.elaborate.proposals import without
+
             raise error("A0225", f"{len(s.targets)} names are bound, there is one value: {describe(values)}",
-                        s.targets[0].span.to(s.targets[-1].span))
+                        s.targets[0].span.to(s.targets[-1].span), fixes=without([t.span for t in s.targets], 1))
     if len(values) != len(s.targets):
         from archdsl.elaborate.proposals import without
 

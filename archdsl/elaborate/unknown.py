@@ -9,7 +9,7 @@ from archdsl.diagnostics.distance import distance
 from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate import library
-from archdsl.elaborate.hints import did_you_mean, nearest, nearest_help, of_torch, rivals
+from archdsl.elaborate.hints import MODULES, did_you_mean, nearest, nearest_help, of_torch, rivals
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
 
@@ -31,6 +31,8 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     elif told is not None:
         help, fixes = told
         help = (*help, *(did_you_mean(name, frame.vars) if not fixes else ()))
+        if name in MODULES and not fixes:
+            help, fixes = _behind(frame, name, span, help)
     else:
         scope = frame.module.scope
         here = [*frame.vars, *(n for n in frame.module.names() if scope.get(n) is not POISON), *library.names()]
@@ -52,6 +54,21 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     if _of_layout(name, span):
         help = (f"`{name}` is a size inside a layout, and known there alone: compute it, or bind it by a shape, `y: […, {name}] = …`", *help)
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes, rivals=others)
+
+
+def _behind(frame: Frame, name: str, span: Span, help: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Fix, ...]]:
+    """Of `torch.nn.functional.relu`: what is meant by its last name, in the place of all of it."""
+    chain = re.match(r"(?:\.\w+)+", span.source.text[span.end :])
+    if chain is None:
+        return help, ()
+    last = chain[0].rsplit(".", 1)[-1]
+    whole = Span(span.source, span.start, span.end + chain.end())
+    if last in frame.vars or library.find(last) is not None or last in frame.module.scope:
+        return help, (Fix(f"replace `{whole.text}` by `{last}`", ((whole, last),)),)
+    if name == "self":
+        return help, tuple(Fix(f"replace by `{n}`", ((whole, n),)) for n in nearest(last, frame.vars)[:1])
+    inner = unknown(frame, last, whole)
+    return (*help, *inner.diagnostics[0].help), inner.diagnostics[0].fixes
 
 
 def _own(name: str, own: list[str]) -> list[str]:

@@ -367,6 +367,10 @@ class Walk:
             items = ("int", "str", "float")
             return {"help": "a list says of what: `list[int]`, with its length `list[int; 4]`; items of several types are `(int, float)`",
                     "rivals": tuple(Fix(f"replace by `list[{item}]`", ((kind.span, f"list[{item}]"),)) for item in items)}
+        from archdsl.syntax.habits import TYPES as FOREIGN
+
+        if kind.name in FOREIGN:
+            return {"help": FOREIGN[kind.name]}
         return mend(kind.name, _type_names(self.module), kind.span, "types are int, float, bool, str, block, mask, init, shapes and records")
 
     def type(self, kind: tree.Type | None) -> RecordRef | None:

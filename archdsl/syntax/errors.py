@@ -7,13 +7,13 @@ from archdsl.diagnostics.distance import distance
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.records import replace
 from archdsl.source import Source, Span
+from archdsl.syntax import habit_headers, habits
 from archdsl.syntax.codes import CODES
 from archdsl.syntax.describe import describe_open, listing, options, place, short, span
+from archdsl.syntax.habits import CONDITIONAL, form
 from archdsl.syntax.lexer import Token
 from archdsl.syntax.recover import PARTNER, Open, Repair, Situation
 from archdsl.syntax.unclosed import by_indentation, no_opening, no_partner, short_list
-
-CONDITIONAL = "a choice between two values is `if condition { a } else { b }`"
 
 __all__ = ["CODES", "explain", "explain_bad"]
 
@@ -21,13 +21,6 @@ CHAINS = frozenset(("|>", ">>", "&", "|", "??"))
 OPERATORS = frozenset("+ - * / // % @ ** == != < <= > >=".split()) | CHAINS
 LOGIC = frozenset(("and", "or", "not", "is", "in"))
 STOPS = frozenset("= , ; => -> : .. ..< ... { } ( [ if else for in when return yield match require not".split())  # an expression starts after these
-HABITS = {  # words of other languages
-    "def": "`block`, `op` or `fn` starts a definition", "class": "`block` or `model` starts a definition", "elif": "write `else if`",
-    "import": "`use std.norm { LayerNorm }` brings names in", "from": "`use std.norm { LayerNorm }` brings names in",
-    "lambda": "write `block(x) => …`", "while": "loops are bounded: `for i in range(n) { … }`", "elseif": "write `else if`",
-    "let": "a binding needs no word: `x = …`", "var": "a binding needs no word: `x = …`", "function": "`fn` starts a function of hyper values",
-    "switch": "write `match value { … }`", "case": "an arm is `pattern => value`",
-}
 SIGNS = {"!": "write `not`, or `!=` between values", "^": "a power is `**`", "\\": "a line needs no mark to go on",
          "$": "names have letters, digits and `_`", "~": "write `not`", "`": "names are written bare", "'": "strings take double quotes"}
 DECLARATIONS = "`use`, `paper`, `record`, `fn`, `op`, `block`, `model`, `entry`, `variant`, `claim`, `space` or `names`"
@@ -50,7 +43,8 @@ def explain_bad(source: Source, token: Token) -> Diagnostic:
                           help=("numbers look like 3, 10_000, 0.5, 1e-6 or 30M (k, M, G, T); a name starts with a letter",))
     hint = "names have the letters a-z and A-Z, digits and `_`" if text.isidentifier() else SIGNS.get(text)
     shown = short(text) if text.isprintable() else f"U+{ord(text[0]):04X}"
-    return Diagnostic("A0107", f"`{shown}` has no meaning here", where, "not part of the language", help=(hint,) if hint else ())
+    return Diagnostic("A0107", f"`{shown}` has no meaning here", where, "not part of the language", help=(hint,) if hint else (),
+                      fixes=(Fix("write `**`", ((where, "**"),)),) if text == "^" else ())
 
 
 def explain(s: Situation) -> tuple[Diagnostic, Repair | None]:
@@ -102,8 +96,10 @@ def _assigning(s: Situation, token: Token) -> Told:
     if token[1] not in OPERATORS or following[1] != "=" or following[2] != token[3] or not s.at:
         return None
     name = s.tokens[s.at - 1][1]
-    return Diagnostic("A0115", f"there is no `{token[1]}=`", Span(s.run.source, token[2], following[3]), "operators do not assign",
-                      help=(f"write `{name} = {name} {token[1]} …`",))
+    sign = Span(s.run.source, token[2], following[3])
+    fixes = (Fix(f"write `= {name} +`", ((sign, f"= {name} +"),)),) if token[1] == "+" else ()  # of others, what follows may need brackets
+    return Diagnostic("A0115", f"there is no `{token[1]}=`", sign, "operators do not assign", help=(f"write `{name} = {name} {token[1]} …`",),
+                      fixes=fixes)
 
 
 def _equals(s: Situation, token: Token) -> Told:
@@ -186,8 +182,6 @@ def _misspelt(s: Situation, token: Token) -> Told:
         states = s.prior if index == s.at else s.before(index)
         if states is None:
             continue
-        if wrong[1] in HABITS and (index == s.at or s.leads_line(wrong) or wrong[1] == "elif"):
-            return Diagnostic("A0108", f"`{wrong[1]}` is no word of this language", span(s, wrong), "not known", help=(HABITS[wrong[1]],))
         if (word := _nearest_word(s, states, index)) is not None:
             fix = Fix(f"write `{word}`", ((span(s, wrong), word),))
             fault = Diagnostic("A0108", f"`{wrong[1]}` is no word of this language", span(s, wrong), f"did you mean `{word}`?", fixes=(fix,))
@@ -325,7 +319,7 @@ def _missing(s: Situation, token: Token) -> Told:
     where = place(s, {able[0]})
     fix = Fix(f"insert `{text}`", ((Span(s.run.source, before[3], before[3]), text if text in ":," else " " + text),))
     fault = Diagnostic("A0101", f"`{text}` is missing" + (f" in {where}" if where else ""), span(s, before if apart else token),
-                       f"`{text}` is needed {'after' if apart else 'before'} this", fixes=(fix,))
+                       f"`{text}` is needed {'after' if apart else 'before'} this", help=form(where), fixes=(fix,))
     return fault, Repair(s.at, 0, [(kind, text, before[3], before[3])])
 
 
@@ -366,13 +360,15 @@ def _other(s: Situation, token: Token) -> Told:
     before = s.tokens[s.at - 1] if s.at else token
     if len(choices) == 1:
         return Diagnostic("A0101", f"{choices[0]} is missing{inside}", span(s, before if apart else token),
-                          f"{choices[0]} is needed {'after' if apart else 'before'} this")
+                          f"{choices[0]} is needed {'after' if apart else 'before'} this", help=form(where))
     got = f"the text ends{inside}" if end else f"`{short(token[1])}` cannot stand here{inside}"
     return Diagnostic("A0101", got, span(s, before if end else token), "more is needed" if end else "not expected",
-                      help=(CONDITIONAL if token[1] in ("if", "else") and not s.leads_line(token) else f"here may stand {listing(choices)}",))
+                      help=(CONDITIONAL,) if token[1] in ("if", "else") and not s.leads_line(token) else
+                      (f"here may stand {listing(choices)}", *form(where)))
 
 
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (
-    _too_deep, by_indentation, no_partner, _end_of_text, _assigning, short_list, _equals, _apart, _bare, _mixed, _misspelt, _reserved, _starts_badly,
-    no_opening, _bracket, _missing, _other,
+    _too_deep, habits.myself, habits.lambda_, habits.prefixed, habits.layout, habits.choice, habit_headers.colon, habit_headers.one_list,
+    by_indentation, no_partner, _end_of_text, _assigning, short_list, _equals, _apart, habits.comment, habits.doubled, habits.word, _bare, _mixed,
+    habit_headers.foreign_type, _misspelt, _reserved, _starts_badly, habit_headers.untyped, habits.point, no_opening, _bracket, _missing, _other,
 )

@@ -168,6 +168,11 @@ class Run:
                 self.fault("A0105", f"{whole} more than {MAX_TOKENS:,} words and signs", at[2], at[3], "reading stopped here")
                 return None
             self.builder.docs = self.lexed.docs
+            if '"""' in text or "'''" in text:
+                from archdsl.syntax.habits import docstrings
+
+                for told in docstrings(self.source, self.lexed):
+                    self.faults.add(told)
             if self.lexed.bad:
                 from archdsl.syntax.errors import explain_bad
 

@@ -257,3 +257,9 @@ def test_sizes_that_a_failed_statement_would_have_bound_are_not_told():
 }
 """
     assert [d.code for d in check_text(text, "a.arch", trials=False)] == ["A0304", "A0201"]
+
+
+def test_a_knob_that_makes_a_divisor_nought():
+    text = "model M(h: int = 4)(x: [B, 8]) -> [B, _, _] { return rearrange(x, [B, (n w)] -> [B, n, w], n = h - 4) }\n"
+    (d,) = check_text(text, "a.arch")
+    assert d.code == "A0308" and "multiple of 0" in d.labels[0].message

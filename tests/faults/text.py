@@ -51,7 +51,8 @@ class Fault:
 
 @dataclass
 class Text:
-    """`nodes`: every node with its ancestors, outermost first, in the order of the text."""
+    """`nodes`: every node with its ancestors, outermost first, in the order of the text; without what stands in a claim's `fails(…)`, where a mistake
+    may be meant."""
 
     path: str
     text: str
@@ -90,6 +91,8 @@ class Text:
 
 def _walk(node: Any, up: tuple[Any, ...]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     yield node, up
+    if isinstance(node, tree.Call) and isinstance(node.func, tree.Name) and node.func.id == "fails":
+        return
     for child in tree.children(node):
         yield from _walk(child, (*up, node))
 

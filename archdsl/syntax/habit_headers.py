@@ -1,0 +1,158 @@
+"""Bodies and headers as Python and other languages have them: a `:` and indentation, one list of parameters, parameters without types."""
+from __future__ import annotations
+
+from archdsl.diagnostics.model import Diagnostic, Fix
+from archdsl.source import Span
+from archdsl.syntax.describe import short, span
+from archdsl.syntax.habits import TYPES, Told, form, line_of, token_of
+from archdsl.syntax.lexer import Token
+from archdsl.syntax.recover import PARTNER, Repair, Situation
+
+HEADERS = ("if", "for", "while", "else", "elif", "match")
+LITERALS = {"INT": "int", "NUMBER": "float", "STRING": "str", "TRUE": "bool", "FALSE": "bool"}
+
+
+def colon(s: Situation, token: Token) -> Told:
+    """`if flag:` and an indented body."""
+    if token[1] != ":" or s.would_take(s.prior, s.table.words.fixed["{"]) is None:
+        return None
+    made, edits, end = _braces(s, s.at)
+    if not made:
+        return None
+    joined: dict[tuple[int, int], str] = {}
+    for start, stop, new in edits:
+        joined[start, stop] = joined.get((start, stop), "") + new
+    changes = tuple((Span(s.run.source, start, stop), new) for (start, stop), new in sorted(joined.items()))
+    low, _ = line_of(s)
+    head = s.tokens[low][1]
+    fault = Diagnostic("A0101", "a body stands in braces", span(s, token), "`{` is needed here, and `}` behind the body",
+                       help=(f"write `{head} … {{ … }}`" if head != "else" else "write `else { … }`",), fixes=(Fix("put braces around it", changes),))
+    return fault, Repair(s.at, end - s.at, made)
+
+
+def _braces(s: Situation, at: int) -> tuple[list[Token], list[tuple[int, int, str]], int]:
+    """The tokens from a `:` on with braces around the body that follows it and around those inside, the edits, and where the body ends."""
+    tokens, source = s.tokens, s.run.source
+    row = source.position(tokens[at][2])[0]
+    text = source.text
+    begins = text.rfind("\n", 0, tokens[at][2]) + 1
+    margin = len(text[begins:]) - len(text[begins:].lstrip(" "))
+    same = at + 1 < len(tokens) and bool(tokens[at + 1][1]) and source.position(tokens[at + 1][2])[0] == row
+    made, edits, i = [token_of(s, "{", tokens[at])], [(*tokens[at][2:], " {")], at + 1
+    while i < len(tokens) and tokens[i][1]:
+        t = tokens[i]
+        line, column = source.position(t[2])
+        if same and line != row or not same and s.leads_line(t) and column - 1 <= margin:
+            break
+        if t[1] == ":" and _is_header(s, i):
+            inner, more, i = _braces(s, i)
+            made += inner
+            edits += more
+            continue
+        made.append(t)
+        i += 1
+    if i == at + 1:
+        return [], [], at
+    last = tokens[i - 1]
+    made.append((s.table.words.fixed["}"], "}", last[3], last[3]))
+    close = " }" if same else f"\n{' ' * margin}}}"
+    following = tokens[i]
+    if following[1] in ("else", "elif") and source.position(following[2])[1] - 1 == margin:  # the other branches belong to it
+        stop = next((j for j in range(i, len(tokens)) if tokens[j][1] == ":"), None)
+        if stop is not None and source.position(tokens[stop][2])[0] == source.position(following[2])[0]:
+            inner, more, end = _braces(s, stop)
+            words = [token_of(s, "else", following), token_of(s, "if", following)] if following[1] == "elif" else [following]
+            head = "else if" if following[1] == "elif" else "else"
+            if not text[last[3] : following[2]].strip():
+                edits.append((last[3], following[3], f"{close} {head}"))
+            else:  # a comment stands between
+                edits += [(last[3], last[3], close), (*following[2:], head)]
+            return [*made, *words, *tokens[i + 1 : stop], *inner], [*edits, *more], end
+    return made, [*edits, (last[3], last[3], close)], i
+
+
+def _is_header(s: Situation, at: int) -> bool:
+    """Whether a `:` ends a line that starts as a Python statement with a body does."""
+    text, here = s.run.source.text, s.tokens[at]
+    begins = text.rfind("\n", 0, here[2]) + 1
+    line = text[begins : here[2]].split()
+    ends = not text[here[3] : (text + "\n").index("\n", here[3])].split("#")[0].strip()
+    return ends and bool(line) and (line[0] in HEADERS or len(line) > 1 and line[0].endswith(":") and line[1] in HEADERS)
+
+
+def one_list(s: Situation, token: Token) -> Told:
+    """`block F(x: [B, d]) -> …`: the list of hyper values is missing, or runs into that of tensors."""
+    if token[1] not in ("->", ":", "{") or not s.at or s.tokens[s.at - 1][1] != ")" or s.in_body():
+        return None
+    start = s.start(s.anchor())
+    if start is None or s.tokens[start][1] not in ("block", "model", "wrap"):
+        return None
+    name = next((i for i in range(start, s.at) if s.tokens[i + 1][1] == "("), None)
+    if name is None or s.would_take(s.prior, s.table.words.fixed["("]) is None:
+        return None
+    tensor = _first_tensor(s, name + 2, s.at - 1)
+    if tensor is None:
+        return None
+    source, opening = s.run.source, s.tokens[name + 1]
+    call, lpar, closed = (s.table.ids["_CALL"], "(", *opening[2:]), token_of(s, "(", opening), token_of(s, ")", opening)
+    if tensor == name + 2:
+        edit, repair = (Span(source, opening[2], opening[2]), "()"), Repair(name + 1, 1, [call, closed, call])
+    else:
+        comma = s.tokens[tensor - 1]
+        edit = (Span(source, comma[2], s.tokens[tensor][2]), ")(")
+        repair = Repair(tensor - 1, 1, [closed, lpar if s.would_take(s.prior, call[0]) is None else call])
+    what = f"`{s.tokens[start][1]} {s.tokens[name][1]}`" if s.tokens[start][1] != "wrap" else f"`{s.tokens[name][1]}`"
+    fault = Diagnostic("A0101", f"the header of {what} has one list of parameters", span(s, s.tokens[name]), "two are needed",
+                       help=("the first list holds hyper values, the second tensors: `F(d: int)(x: [B, T, d])`",),
+                       fixes=(Fix(f"insert `{edit[1]}`", (edit,)),))
+    return fault, repair
+
+
+def _first_tensor(s: Situation, low: int, high: int) -> int | None:
+    """The first parameter of a list whose type is a shape, where all behind it are such too."""
+    depth, found, begins = 0, None, low
+    for i in range(low, high):
+        text = s.tokens[i][1]
+        if depth == 0 and text == ":" and i == begins + 1:
+            following = s.tokens[i + 1][1]
+            shape = following == "[" or s.tokens[i + 2][1] == "[" and following != "list"
+            if found is not None and not shape:
+                return None
+            found = begins if found is None and shape else found
+        depth += (text in PARTNER) - (text in (")", "]", "}"))
+        if depth == 0 and text == ",":
+            begins = i + 1
+    return found
+
+
+def untyped(s: Situation, token: Token) -> Told:
+    """`d = 4` in a list of parameters."""
+    following = s.tokens[s.at + 1] if s.at + 1 < len(s.tokens) else token
+    kind = LITERALS.get(s.names[following[0]])
+    if token[1] != "=" or kind is None or not s.at or "COLON" not in s.expected(s.prior):
+        return None
+    opened = s.opened()
+    if s.in_body() or not opened or not opened[0].rules & {"params"}:
+        return None
+    name = s.tokens[s.at - 1]
+    put = Span(s.run.source, name[3], token[3])
+    fault = Diagnostic("A0101", f"the parameter `{name[1]}` has no type", span(s, name), "a type is needed behind this", help=form("a parameter"),
+                       fixes=(Fix(f"write `{name[1]}: {kind} = {short(following[1])}`", ((put, f": {kind} ="),)),))
+    word = s.table.ids["DTYPE"] if kind in ("int", "bool") else s.table.words.name
+    return fault, Repair(s.at, 0, [token_of(s, ":", token), (word, kind, *token[2:])])
+
+
+def foreign_type(s: Situation, token: Token) -> Told:
+    """`Optional[int]`"""
+    before = s.tokens[s.at - 1] if s.at else token
+    if token[1] != "[" or before[1] not in TYPES or before[3] != token[2]:
+        return None
+    closing = next((i for i in range(s.at + 1, len(s.tokens)) if s.tokens[i][1] in ("]", "{", "")), s.at)
+    inner = s.tokens[s.at + 1 : closing]
+    fixes, repair = (), None
+    if before[1] == "Optional" and len(inner) == 1 and s.tokens[closing][1] == "]":
+        whole = Span(s.run.source, before[2], s.tokens[closing][3])
+        fixes = (Fix(f"write `{inner[0][1]}?`", ((whole, f"{inner[0][1]}?"),)),)
+        repair = Repair(s.at - 1, 4, [inner[0], token_of(s, "?", s.tokens[closing])])
+    fault = Diagnostic("A0108", f"`{before[1]}` is no type of this language", span(s, before), "not known", help=(TYPES[before[1]],), fixes=fixes)
+    return fault, repair

@@ -1,0 +1,129 @@
+"""What somebody types by hand who comes from PyTorch: one message each, with the way out; the fix gives what was meant."""
+from __future__ import annotations
+
+import pytest
+
+from archdsl.diagnostics.fixing import apply
+from archdsl.diagnostics.render import render
+from archdsl.spec import check_text
+
+USE = "use std { Attention, LayerNorm, Linear, Pre, RMSNorm }\n\n"
+HEADER = "model Net(d: int = 64, depth: int = 2, flag: bool = true)(x: [B, T, d]) -> y: [B, T, d] "
+
+
+def body(statement: str) -> str:
+    return f"{USE}{HEADER}{{\n  {statement}\n  return x\n}}\n"
+
+
+STATEMENTS = {  # statement -> the statement meant, None where only words can say it
+    "x = Linear(d) >> x as a": "x = x |> Linear(d) as a",
+    "x = Linear(d) |> x as a": "x = x |> Linear(d) as a",
+    "self.fc = Linear(d)": "fc = Linear(d)",
+    "x = x * self.scale": None,
+    "x = nn.Linear(d)(x) as a": "x = Linear(d)(x) as a",
+    "x = torch.nn.functional.relu(x)": "x = relu(x)",
+    "x = F.relu(x)": "x = relu(x)",
+    "y = torch.cat([x, x])": "y = concat([x, x])",
+    "x = F.scaled_dot_product_attention(x, x, x)": "x = attention(x, x, x)",
+    "x = x.view(B, T * d)": None,
+    "n = x.shape[-1]": None,
+    "x = x.relu()": "x = relu(x)",
+    "x = x.float()": None,
+    "x = x.to(torch.float16)": None,
+    "x = x @ x.T": None,
+    "x = x.detach()": None,
+    "f = lambda y: y + 1": "f = block(y) => y + 1",
+    "y = x ^ 2": "y = x ** 2",
+    "if flag: x = relu(x)": "if flag { x = relu(x) }",
+    "if flag:\n    x = relu(x)\n  elif d == 64:\n    x = gelu(x)\n  else:\n    x = silu(x)":
+        "if flag {\n    x = relu(x)\n  } else if d == 64 {\n    x = gelu(x)\n  } else {\n    x = silu(x)\n  }",
+    "for i in range(depth):\n    x = relu(x)  # twice": "for i in range(depth) {\n    x = relu(x)\n  }  # twice",
+    "for i in range(depth) { x = Linear(d)(x) }": "layers: for i in range(depth) { x = Linear(d)(x) }",
+    "if x { x = relu(x) }": None,
+    "if x > 0 { x = relu(x) }": None,
+    'name = f"layer{d}"': 'name = "layer{d}"',
+    "x = x if flag else relu(x)": "x = if flag { x } else { relu(x) }",
+    "x = relu(x if flag else -x)": "x = relu(if flag { x } else { -x })",
+    "x = flag ? x : relu(x)": "x = if flag { x } else { relu(x) }",
+    "x += relu(x)": "x = x + relu(x)",
+    "layers = ModuleList([Linear(d) for i in range(depth)])": None,
+    "ys = [Linear(d)(x) for i in range(2)]": None,
+    "ok = flag && d == 64": "ok = flag and d == 64",
+    "ok = flag || d == 64": "ok = flag or d == 64",
+    "print(x)": None,
+    "assert d == 64": "require d == 64",
+    'raise ValueError("d")': None,
+    "pass": None,
+    "try { x = relu(x) }": None,
+    "while flag { x = relu(x) }": None,
+    "with torch.no_grad() { x = relu(x) }": None,
+    "def forward(self, x):\n    return x": None,
+    "x = super().forward(x)": None,
+    "x = Linear(d, d)(x) as a": "x = Linear(d)(x) as a",
+    "x = Linear(64, 64)(x) as a": "x = Linear(64)(x) as a",
+    "x = Linear(in_features = d, out = d)(x) as a": "x = Linear(out = d)(x) as a",
+    "x = RMSNorm(d, eps = 1e-6)(x) as a": "x = RMSNorm(eps = 1e-6)(x) as a",
+    "x, _ = Attention(8)(x) as a": "x = Attention(8)(x) as a",
+    "a = Linear(d)\n  x = a(x)\n  x = a(x)": "a = Linear(d)\n  x = a(x)\n  x = a(x) as linear_2",
+    "x = Pre(RMSNorm, Linear(d))(x) as a": "x = Pre(RMSNorm(), Linear(d))(x) as a",
+    "w = Parameter(x)": None,
+    "param w = zeros()": None,
+    "param w: [d]": None,
+    "x = rearrange(x, \"b t (h w) -> b t (w h)\", h = 8)": "x = rearrange(x, [b, t, (h w)] -> [b, t, (w h)], h = 8)",
+    "y = einsum(\"btd,bsd->bts\", x, x)": "y = einsum([b, t, d], [b, s, d] -> [b, t, s])(x, x)",
+    "y = tril(x)": None,
+    "y = randn(2, 3)": None,
+    "if isinstance(x, int) { x = relu(x) }": None,
+    "// a comment": "# a comment",
+    '"""a comment"""': "# a comment",
+    "x: Tensor = relu(x)": None,
+    "x = GELU()(x)": "x = gelu(x)",
+    "x = relu(x) as act": "x = relu(x)",
+}
+HEAD = "(d: int = 4)(x: [B, d]) -> y: [B, d] {"
+NET = "model Net" + HEAD + " return Linear(d)(x) as a }"
+FILES = {  # behind (or, of imports, instead of) the `use` of the library
+    "use torch.nn { Linear }\n\n" + NET: "use std { Linear }\n\n" + NET,
+    "use Linear\n\n" + NET: "use std { Linear }\n\n" + NET,
+    "use std.Linear\n\n" + NET: "use std { Linear }\n\n" + NET,
+    "use std { * }\n\n" + NET: None,
+    "import torch.nn as nn\n" + USE + NET: None,
+    "from torch import nn\n" + USE + NET: None,
+    "class Net(nn.Module):\n  def __init__(self, d):\n    self.fc = nn.Linear(d, d)\n\n  def forward(self, x):\n    return self.fc(x)": None,
+    '"""A net\nof one map."""\n' + USE + NET: "/// A net\n/// of one map.\n" + USE + NET,
+    "// A net\n" + USE + NET: "# A net\n" + USE + NET,
+    USE + "model Net" + HEAD[:-2] + ":\n  return Linear(d)(x) as a": USE + "model Net" + HEAD + "\n  return Linear(d)(x) as a\n}",
+    USE + "model Net(x: [B, 4]) -> y: [B, 4] { return relu(x) }": USE + "model Net()(x: [B, 4]) -> y: [B, 4] { return relu(x) }",
+    USE + "model Net(d: int = 4, x: [B, d]) -> y: [B, d] { return relu(x) }":
+        USE + "model Net(d: int = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }",
+    USE + "model Net(d: int = 4) { return relu(x) }": None,
+    USE + "model Net(d: int = 4)(x: Tensor) -> y: [B, d] { return relu(x) }": None,
+    USE + "model Net(d = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }": USE + "model Net(d: int = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }",
+    USE + "model Net(d: Optional[int] = 4)(x: [B, 4]) -> y: [B, 4] { return Linear(d ?? 4)(x) as a }":
+        USE + "model Net(d: int? = 4)(x: [B, 4]) -> y: [B, 4] { return Linear(d ?? 4)(x) as a }",
+    USE + "model Net(p: float = .1)(x: [B, 4]) -> y: [B, 4] { return dropout(x, p) }":
+        USE + "model Net(p: float = 0.1)(x: [B, 4]) -> y: [B, 4] { return dropout(x, p) }",
+    USE + "model Net(on: bool = True)(x: [B, 4]) -> y: [B, 4] { return if on { x } else { -x } }":
+        USE + "model Net(on: bool = true)(x: [B, 4]) -> y: [B, 4] { return if on { x } else { -x } }",
+    USE + "block F()(x: [..., d]) -> [..., d] { return Linear(d)(x) }\n\nmodel Net(d: int = 4)(x: [B, d]) -> y: [B, d] { return F(x) as f }":
+        USE + "block F()(x: [..., d]) -> [..., d] { return Linear(d)(x) }\n\nmodel Net(d: int = 4)(x: [B, d]) -> y: [B, d] { return F()(x) as f }",
+    USE + "model Net(d: int = 4)(x: [B, d]) -> y: [B, d] { y = relu(x) }": None,
+}
+TRIED = [*((body(a), b and body(b)) for a, b in STATEMENTS.items()), *((a + "\n", b and b + "\n") for a, b in FILES.items())]
+
+
+@pytest.mark.parametrize(("text", "meant"), TRIED, ids=[*STATEMENTS, *FILES])
+def test_one_message_with_the_way_out(text: str, meant: str | None):
+    found = [d for d in check_text(text, "net.arch") if d.severity == "error"]
+    assert len(found) == 1, [d.message for d in found]
+    assert found[0].help or found[0].fixes
+    if meant is not None:
+        fixed = [apply(text, [(span.start, span.end, new) for span, new in fix.edits]) for fix in found[0].fixes]
+        assert meant in fixed, fixed
+
+
+def test_what_is_said(golden):
+    told = []
+    for text, _ in TRIED:
+        told += [f"{text}\n{render(d)}\n" for d in check_text(text, "net.arch") if d.severity == "error"]
+    assert "\n".join(told) == golden
