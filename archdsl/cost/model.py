@@ -124,6 +124,15 @@ def state(made: Elaborated, at: Mapping[str, int] | None = None, dtype: str = "f
     return runs.streamed, [whole(runs.slot(slot, runs.sizes)) for slot in runs.streamed.slots], runs.sizes
 
 
+def rows(graph: Graph, sizes: dict[str, int], dtype: str, opaque: frozenset[str] = frozenset()) -> tuple[tuple[Layer, ...], int]:
+    """Costs by address of a graph in itself, as `Cost.layers`, and the most bytes alive at once in evaluation. `sizes`: a number for every run-time
+    size; `opaque`: ops that keep their operands alone. Raises OpError, NotInteger or KeyError for sizes that the graph does not take."""
+    forward, training = (Simulator(Mode(t, t, dtype, opaque)).model(program(graph), Sizes(sizes)) for t in (False, True))
+    inputs = [whole(nbytes(p)) for p in forward.inputs]
+    kept = sum(whole(nbytes(training.inputs[i])) for i in training.kept_slots)
+    return layers(graph, forward, training, kept), sum(inputs) + max((whole(p) for p in forward.peak), default=0)
+
+
 def _unknown(forward: Summary) -> tuple[str, ...]:
     return tuple(dict.fromkeys(forward.unknown()))
 

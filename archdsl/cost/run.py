@@ -26,11 +26,13 @@ from archdsl.records import record, replace
 
 @record(frozen=True)
 class Mode:
-    """`training` chooses the arms of phases; `grad` records what autograd keeps (and no live bytes). `dtype`: that of the build's floats."""
+    """`training` chooses the arms of phases; `grad` records what autograd keeps (and no live bytes). `dtype`: that of the build's floats. `opaque`:
+    ops that keep their operands alone, because a kernel computes them."""
 
     training: bool
     grad: bool
     dtype: str
+    opaque: frozenset[str] = frozenset()
 
     def concrete(self, dtype: str) -> str:
         """The dtype in this build: pinned floats are a minimum."""
@@ -328,7 +330,9 @@ class _Run:
             storage = self._tensor(operands, p.alias).storage if p.alias else self._storage(nbytes(p.storage or r))
             self.values[v] = Tensor(place, storage, bool(flows) and r.is_float)
         if needs and op.grad != "none":
-            found = [i for item in kept(op, amounts, needs) for i in self._kept(node, operands, item)]
+            alone = op.name in mode.opaque
+            items = [k for k, v in operands.items() if isinstance(v, Value)] if alone else kept(op, amounts, needs)
+            found = [i for item in items for i in self._kept(node, operands, item)]
             self.kept.update(i for i in found if i not in self.weights)
         bits = bits_of(node, self.bits)
         if bits is not None:

@@ -28,13 +28,13 @@ class Tile(NamedTuple):
 TILES: dict[str, tuple[tuple[int, Tile], ...]] = {
     "norm": ((1 << 30, Tile(4096, 8)),),
     "norm_backward": ((1 << 30, Tile(4096, 8, 1, 32)),),
-    "norm_backward_weighted": ((1 << 30, Tile(4096, 8, 1, 16)),),
-    "poly": ((1 << 30, Tile(4096, 8)),),
-    "poly_backward": ((1 << 30, Tile(4096, 8, 1, 32)),),
-    "rational": ((1 << 30, Tile(2048, 4)),),
-    "rational_backward": ((1 << 30, Tile(1024, 4, 1, 16)),),
+    "norm_backward_weighted": ((2048, Tile(2048, 4, 1, 16)), (1 << 30, Tile(4096, 4, 2, 8))),
+    "poly": ((2048, Tile(1024, 1)), (1 << 30, Tile(4096, 8))),
+    "poly_backward": ((2048, Tile(1024, 1, 1, 12)), (1 << 30, Tile(4096, 4, 1, 8))),
+    "rational": ((1 << 30, Tile(1024, 1)),),
+    "rational_backward": ((1 << 30, Tile(1024, 4, 3, 12)),),
 }
-"""By kernel: (the longest row, its tile), for Hopper."""
+"""By kernel: (the longest row, its tile), for Hopper, as `benchmarks/gpu_sweep_rows.py` found them."""
 
 
 def tile_of(kernel: str, width: int) -> Tile:

@@ -28,13 +28,20 @@ LOW = (torch.float32, torch.bfloat16, torch.float16)
 
 def call(self: ArchModule, *args: Any, **kwargs: Any) -> Any:
     """`__call__` of a whole model. Raises ValueError for an input of an element type that it does not take, or too small for one of its ops, and
-    on the CPU for targets that are no classes."""
+    on the CPU for targets that are no classes; torch.OutOfMemoryError that says which block, what is kept, and what would help."""
     if torch.compiler.is_compiling():
         return nn.Module.__call__(self, *args, **kwargs)
     try:
         return nn.Module.__call__(self, *args, **kwargs)
     except (*REFUSALS, ValueError) as fault:
-        if isinstance(fault, torch.OutOfMemoryError) or isinstance(fault, ValueError) and OF_STATISTICS not in str(fault):
+        if isinstance(fault, torch.OutOfMemoryError):
+            from archdsl.lower.exhausted import OutOfMemory, exhausted
+            from archdsl.lower.misfits import bound_sizes
+
+            if isinstance(fault, OutOfMemory):  # of a model inside this one
+                raise
+            raise exhausted(self, fault, bound_sizes(self, args, kwargs)) from fault
+        if isinstance(fault, ValueError) and OF_STATISTICS not in str(fault):
             raise
         told = _told(self, args, kwargs)
         if told is None:

@@ -72,6 +72,12 @@ CODES = {
         bad="archdsl.load(\"llama.arch\").build(\"tiny\", loss = \"cross_entrpy\")",
         good="archdsl.load(\"llama.arch\").build(\"tiny\", loss = \"cross_entropy\")",
     ),
+    "A0527": Code(
+        "A training that runs out of memory",
+        "Between the forward and the backward pass a model keeps what gradients are made of. The message says in which block the device had no more\n"
+        "room, how much was asked for, and which layers keep most. Blocks that are computed again keep less, and so does a smaller batch; a model\n"
+        "that ends in its loss keeps no scores. `archdsl cost SPEC --by layer` counts it before anything is built.",
+    ),
     "A0514": Code(
         "A part without a form in plain torch",
         "`model.py` imports torch alone. Extern blocks are classes of yours, and a few ops have a body that is no plain torch expression: a model\n"

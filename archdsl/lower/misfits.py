@@ -29,6 +29,13 @@ def misfit(graph: Graph, inputs: Iterable[tuple[Value, torch.Tensor]], training:
         return None
 
 
+def bound_sizes(model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, int]:
+    """The run-time sizes that the inputs of a call of a whole model tell."""
+    inputs = type(model).definition.source.inputs
+    given = [*zip(inputs, args), *((v, kwargs.get(v.node.attrs["name"])) for v in inputs[len(args):])]
+    return {name: n for v, x in given if isinstance(x, torch.Tensor) for name, n in _bound(v.type, tuple(x.shape)).items()}
+
+
 def wrong_target(model: Any, inputs: Mapping[str, torch.Tensor]) -> str | None:
     """The first target on the CPU that is no class of a model that ends in its loss; None where there is none."""
     targets, classes = inputs.get(TARGETS), model.__dict__["_typed"].outputs[0].shape[-1] if model.__dict__.get("_loss") else None

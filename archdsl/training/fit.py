@@ -70,8 +70,8 @@ def fit(model: ArchModule | Trainable, objective: Objective | Task, batches: Bat
     one that is interrupted there, with a checkpoint.
 
     torch's random numbers are seeded by (seed, step) within a step, and are what they were before when `fit` returns; those of Python and NumPy are
-    left alone. Raises ArchError A0563, A0599 for groups, A0594 to A0596 for the folder, A0597 for a loss that is not finite, A0627 for a folder that
-    cannot be written; TypeError and ValueError for other arguments.
+    left alone. Raises ArchError A0563, A0599 for groups, A0594 to A0596 for the folder, A0597 for a loss that is not finite, A0527 where memory does
+    not suffice, A0627 for a folder that cannot be written; TypeError and ValueError for other arguments.
     """
     _check(model, steps, every, clip, out, resume, groups)
     until = _until(until, steps)
@@ -98,6 +98,8 @@ def fit(model: ArchModule | Trainable, objective: Objective | Task, batches: Bat
 
 def _loop(run: Run, objective: Any, batch: Callable[[int], Any], found: Grouped, factor: Schedule, seed: int, clip: float | None,
           hooks: Sequence[Hook], folder: Path | None, every: int, what: dict[str, Any], until: int) -> None:
+    from archdsl.lower.exhausted import memory_told
+
     lrs = [g["lr"] for g in found.groups]
     parameters = [p for g in found.groups for p in g["params"]]
     call: Objective = getattr(objective, "objective", objective)
@@ -112,13 +114,14 @@ def _loop(run: Run, objective: Any, batch: Callable[[int], Any], found: Grouped,
                 for group, base in zip(run.optimizer.param_groups, lrs):
                     group["lr"] = base * rate
                 run.optimizer.zero_grad(set_to_none=True)
-                loss, logs = call(run.model, batch(step), step)
-                value = _finite(loss, step, run, folder, every)
-                loss.backward()
-                row = {"step": step + 1, "loss": value, "lr": what["lr"] * rate}
-                if clip is not None:
-                    row["norm"] = _clipped(parameters, clip, step, run, folder, every)
-                run.optimizer.step()
+                with memory_told(run.model):
+                    loss, logs = call(run.model, batch(step), step)
+                    value = _finite(loss, step, run, folder, every)
+                    loss.backward()
+                    row = {"step": step + 1, "loss": value, "lr": what["lr"] * rate}
+                    if clip is not None:
+                        row["norm"] = _clipped(parameters, clip, step, run, folder, every)
+                    run.optimizer.step()
                 run.step = step + 1
                 log.add({**row, **{k: float(v) for k, v in logs.items()}})
                 for hook in hooks:

@@ -538,6 +538,21 @@ def another_training(_: Any) -> Any:
     return trained(lr=0.5, seed=3, resume=True)
 
 
+@case("A0527")
+def no_memory(_: Any) -> Any:
+    import torch
+
+    from archdsl.training.fit import fit
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 88.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which 11.00 MiB is "
+                                     "free.")
+
+    model = archdsl.load(write("net.arch", NET)).build()
+    model.head.register_forward_pre_hook(full)
+    return fit(model, lambda m, x, step: ((m(x) ** 2).mean(), {}), [model.head.weight.new_ones(2, 4, 8)], steps=1)
+
+
 @case("A0597")
 def not_finite(_: Any) -> Any:
     from archdsl.training.fit import fit

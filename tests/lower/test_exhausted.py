@@ -1,0 +1,110 @@
+"""What is said where memory does not suffice: faults raised where a device would raise them."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import archdsl
+from archdsl.diagnostics.model import ArchError
+from archdsl.training.fit import fit
+
+SAID = ("CUDA out of memory. Tried to allocate 88.00 MiB. GPU 0 has a total capacity of 79.10 GiB of which 11.00 MiB is free. Process 1 has 79.0 GiB "
+        "memory in use.")
+SPEC = """
+use std { RMSNorm, Pre, SwiGLU, TokenEmbedding, Linear }
+model Deep(d: int = 8)(tokens: int[B, T] in 0..<5000) -> [B, T, 5000] {
+  x = TokenEmbedding(5000, d)(tokens) as embed
+  layers: for i in range(3) { x = Pre(RMSNorm(), SwiGLU(3 * d))(x) as mlp }
+  return Linear(5000)(x) as head
+}
+"""
+
+
+def fails(*args: Any) -> Any:
+    raise torch.OutOfMemoryError(SAID)
+
+
+def deep(**knobs: Any) -> Any:
+    return archdsl.loads(SPEC).build(**knobs).train()
+
+
+def said(run: Any) -> str:
+    with pytest.raises(torch.OutOfMemoryError) as found:
+        run()
+    return str(found.value)
+
+
+def test_a_call_tells_the_block_and_what_is_kept():
+    model, tokens = deep(), torch.zeros(4, 6, dtype=torch.long)
+    model.layers[1].mlp.up.register_forward_pre_hook(fails)
+    text = said(lambda: model(tokens))
+    first, weights, kept, *ways = text.splitlines()
+    assert first.startswith("out of memory in `layers.1.mlp.up`")
+    assert "forward pass: 88.00 MiB were asked for, 11.00 MiB of 79.10 GiB were free" in first
+    assert weights.strip() == "the weights take 348 kB"  # two tables of 5000 × 8, biases, 3 × (8 + 3 × 192 + 56)
+    assert "at B = 4, T = 6" in kept and "3 × " in kept and "`layers.*`" in kept
+    assert any("checkpoint_layers(model)" in w for w in ways) and any("B = 2 in place of 4" in w for w in ways)
+    assert any("T = 3 in place of 6" in w for w in ways) and any("the scores of 5,000 classes" in w for w in ways)
+
+
+def test_what_is_counted_is_what_costs_count():
+    model, tokens = deep(), torch.zeros(4, 6, dtype=torch.long)
+    model.head.register_forward_pre_hook(fails)
+    found = archdsl.loads(SPEC).cost(at={"B": 4, "T": 6})
+    from archdsl.cost.units import short
+
+    assert f"{short(found.saved_bytes, 'B')} are kept" in said(lambda: model(tokens))
+    with torch.no_grad():
+        assert f"{short(found.peak_bytes, 'B')} alive at once" in said(lambda: model(tokens))
+
+
+def test_only_what_would_help_is_offered():
+    model, tokens = deep(loss="cross_entropy"), torch.zeros(1, 2, dtype=torch.long)
+    archdsl.checkpoint_layers(model)
+    model.embed.register_forward_pre_hook(fails)
+    text = said(lambda: model(tokens, tokens))
+    assert "B = " not in text.split("it would help")[-1] and "checkpoint_layers" not in text and "cross_entropy" not in text
+    assert "no_grad" in said(lambda: model.eval()(tokens, tokens)) and "no_grad" not in text
+
+
+def test_a_training_tells_the_block_of_the_backward_pass():
+    model = deep()
+    model.layers[1].mlp.gate.weight.register_hook(fails)
+
+    def objective(model: Any, batch: Any, step: int) -> Any:
+        return model(batch).square().mean(), {}
+
+    with pytest.raises(ArchError) as found:
+        fit(model, objective, [torch.zeros(4, 6, dtype=torch.long)], steps=1)
+    (told,) = found.value.diagnostics
+    assert told.code == "A0527" and told.message.startswith("out of memory in the backward pass of `layers.1.mlp")
+    assert "at B = 4, T = 6" in told.notes[1] and any("checkpoint_layers" in h for h in told.help)
+    assert isinstance(found.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_a_block_that_is_computed_again_is_named():
+    model = deep()
+    archdsl.checkpoint_layers(model, "layers.*")
+    calls: list[int] = []
+
+    def second(*args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            fails()
+
+    model.layers[2].mlp.down.register_forward_pre_hook(second)
+    with pytest.raises(ArchError, match=r"`layers\.2\.mlp\.down`.*, computed again in the backward pass: 88"):
+        fit(model, lambda model, batch, step: (model(batch).square().mean(), {}), [torch.zeros(4, 6, dtype=torch.long)], steps=1)
+
+
+def test_an_optimiser_that_runs_out_is_told():
+    class Greedy(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            fails()
+
+    model = deep()
+    with pytest.raises(ArchError, match="in the optimiser's step"):
+        fit(model, lambda model, batch, step: (model(batch).square().mean(), {}), [torch.zeros(1, 2, dtype=torch.long)], steps=1,
+            optimizer=lambda groups: Greedy(groups, lr=1e-3))
