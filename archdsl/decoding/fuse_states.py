@@ -1,3 +1,6 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportOptionalMemberAccess=false, reportIndexIssue=false
+# pyright: reportOptionalSubscript=false, reportAssignmentType=false
+# (what a node is given may be a node, a number, a tuple of these; which it is follows from what the node calls)
 """What a step computes along with a recurrence, whose state is then changed where it lies: rates in front of it, gates and norms of heads behind."""
 from __future__ import annotations
 
@@ -78,18 +81,18 @@ def _log_sigmoid(decay: fx.Node) -> tuple[fx.Node, float | None]:
     for target in (operator.neg, F.softplus, operator.neg):
         if x.target is not target or len(x.args) != 1 or x.kwargs:
             return decay, None
-        x = x.args[0]  # type: ignore[assignment]
+        x = x.args[0]
     u = p.uncast(x)
     return (decay, None) if u is x else (u, tau)
 
 
 def _by_low_rank(module: nn.Module, u: fx.Node, k: Any) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
     """(x, weight, bias) where u is a linear map of few numbers, one head's behind the other's."""
-    if u.target != "transpose" or u.args[1:] != (1, 2) or u.args[0].target is not torch.unflatten:  # type: ignore[union-attr]
+    if u.target != "transpose" or u.args[1:] != (1, 2) or u.args[0].target is not torch.unflatten:
         return None
-    flat, axis, sizes = u.args[0].args  # type: ignore[union-attr]
+    flat, axis, sizes = u.args[0].args
     found, known = p.linear(flat), k.meta.get("type")
-    if found is None or axis != 2 or known is None or list(sizes) != [known.shape[1], known.shape[3]]:  # type: ignore[arg-type]
+    if found is None or axis != 2 or known is None or list(sizes) != [known.shape[1], known.shape[3]]:
         return None
     return found if p.shape(module, found[1])[1] <= RANK else None
 
@@ -100,18 +103,18 @@ def _ssd(graph: fx.Graph, module: nn.Module, node: fx.Node) -> None:
     found = _results(node, memory)
     if found is None or p.dims(x) != 4 or not p.dims(b) == p.dims(c) == 4 or p.dims(dt) != 3:
         return
-    bias, softplus = None, dt.target is F.softplus and len(dt.args) == 1 and not dt.kwargs  # type: ignore[union-attr]
+    bias, softplus = None, dt.target is F.softplus and len(dt.args) == 1 and not dt.kwargs
     if softplus:
-        dt = dt.args[0]  # type: ignore[union-attr]
-        parts = dt.args if dt.target is operator.add else ()  # type: ignore[union-attr]
+        dt = dt.args[0]
+        parts = dt.args if dt.target is operator.add else ()
         if len(parts) == 2 and p.dims(parts[1]) == 1 and p.dims(parts[0]) == 3:
             dt, bias = parts
-        dt = p.uncast(dt)  # type: ignore[arg-type]
-    gated = _gate_behind(graph, found[0], node) if not p.asked(type(module).definition.target, "swiglu") else None  # type: ignore[attr-defined]
+        dt = p.uncast(dt)
+    gated = _gate_behind(graph, found[0], node) if not p.asked(type(module).definition.target, "swiglu") else None
     flat, product, gate = gated or (None, None, None)
     with graph.inserting_before(node):
         if gate is not None:
-            gate = graph.call_function(torch.unflatten, (gate, 2, list(x.meta["type"].shape[2:])))  # type: ignore[union-attr]
+            gate = graph.call_function(torch.unflatten, (gate, 2, list(x.meta["type"].shape[2:])))
         made = p.call(graph, "decode_ssd", x, dt, bias, a, b, c, skip, gate, memory, softplus)
     if product is not None and flat is not None:
         product.replace_all_uses_with(flat)
@@ -163,7 +166,7 @@ def _head_norm(graph: fx.Graph, node: fx.Node) -> None:
     for target, rest in (("flatten", (2, 3)), ("transpose", (1, 2))):
         if chain[-1].target != target or chain[-1].args[1:] != rest or len(chain[-1].users) != 1:
             return
-        chain.append(chain[-1].args[0])  # type: ignore[arg-type]
+        chain.append(chain[-1].args[0])
     norm = p.norm(chain[-1])
     if norm is None or len(chain[-1].users) != 1 or p.dims(norm[0]) != 4 or p.dims(gate) != 3:
         return
@@ -177,7 +180,7 @@ def _head_norm(graph: fx.Graph, node: fx.Node) -> None:
 def _results(node: fx.Node, state: Any) -> tuple[fx.Node | None, fx.Node | None] | None:
     """The nodes that read the result and the new state of a recurrence; None where its state is read elsewhere too, or is none that comes in."""
     comes = isinstance(state, fx.Node) and (state.op == "placeholder" or (
-        state.target is operator.getitem and state.args[0].op == "placeholder" and isinstance(state.args[1], str)))  # type: ignore[union-attr]
+        state.target is operator.getitem and state.args[0].op == "placeholder" and isinstance(state.args[1], str)))
     if not comes or len(state.users) != 1 or any(n.target is not operator.getitem for n in node.users):
         return None
     by = {n.args[1]: n for n in node.users}

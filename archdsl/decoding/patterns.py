@@ -1,3 +1,6 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportOptionalMemberAccess=false, reportIndexIssue=false
+# pyright: reportOptionalSubscript=false, reportAssignmentType=false
+# (what a node is given may be a node, a number, a tuple of these; which it is follows from what the node calls)
 """Nodes of a lowered graph as what they compute, for those who compute several of them together."""
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def linear(node: Any) -> tuple[fx.Node, fx.Node, fx.Node | None] | None:
         return None
     x, weight, *rest = node.args
     bias = rest[0] if rest else node.kwargs.get("bias")
-    return (x, weight, bias) if isinstance(weight, fx.Node) and weight.op == "get_attr" else None  # type: ignore[return-value]
+    return (x, weight, bias) if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
 
 
 def norm(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
@@ -62,7 +65,7 @@ def _rms_norm(x: fx.Node) -> tuple[fx.Node, fx.Node | None, float] | None:
     if ASKED in x.meta:
         return None
     if ours(x) == "rms_norm":
-        return x.args[0], x.args[1], float(x.args[2])  # type: ignore[return-value, arg-type]
+        return x.args[0], x.args[1], float(x.args[2])
     if x.target is not F.rms_norm:
         return None
     given: dict[str, Any] = dict(zip(("input", "normalized_shape", "weight", "eps"), x.args)) | dict(x.kwargs)
@@ -82,14 +85,14 @@ def _weighted(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
     weight, y = x.args if getattr(x.args[0], "op", "") == "get_attr" else x.args[::-1]
     if not isinstance(weight, fx.Node) or weight.op != "get_attr" or not is_cast(y):
         return None
-    y = y.args[0]  # type: ignore[union-attr]
-    if y.target != "flatten" or y.args[1:] != (2, 3):  # type: ignore[union-attr]
+    y = y.args[0]
+    if y.target != "flatten" or y.args[1:] != (2, 3):
         return None
-    found = _plain_norm(y.args[0])  # type: ignore[union-attr, arg-type]
-    if found is None or found[0].target is not torch.unflatten or found[0].args[1] != 2 or found[0].args[2][0] != 1:  # type: ignore[index]
+    found = _plain_norm(y.args[0])
+    if found is None or found[0].target is not torch.unflatten or found[0].args[1] != 2 or found[0].args[2][0] != 1:
         return None
-    x = found[0].args[0]  # type: ignore[assignment]
-    return (x, weight, found[1]) if x.target == "flatten" and ours(x.args[0]) == "decode_ssd" else None  # type: ignore[arg-type]
+    x = found[0].args[0]
+    return (x, weight, found[1]) if x.target == "flatten" and ours(x.args[0]) == "decode_ssd" else None
 
 
 def act(node: Any) -> tuple[str, fx.Node] | None:
@@ -98,18 +101,18 @@ def act(node: Any) -> tuple[str, fx.Node] | None:
         return None
     approximate = node.kwargs.get("approximate", "none")
     named = {F.silu: "silu", F.relu: "relu", torch.relu: "relu", F.gelu: "gelu" if approximate == "none" else "gelu_tanh"}.get(node.target)
-    return (named, node.args[0]) if named else None  # type: ignore[return-value]
+    return (named, node.args[0]) if named else None
 
 
 def swiglu(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     """(gate, x) of silu(gate) ⊙ x."""
     if ours(node) == "swiglu" and ASKED not in node.meta:
-        return node.args[0], node.args[1]  # type: ignore[return-value]
+        return node.args[0], node.args[1]
     if node.target is not operator.mul or len(node.args) != 2:
         return None
     for first, second in (node.args, node.args[::-1]):
         found = act(first)
-        if found is not None and found[0] == "silu" and isinstance(second, fx.Node) and len(first.users) == 1:  # type: ignore[union-attr]
+        if found is not None and found[0] == "silu" and isinstance(second, fx.Node) and len(first.users) == 1:
             return found[1], second
     return None
 
@@ -121,13 +124,13 @@ def is_cast(x: Any) -> bool:
 def uncast(x: fx.Node) -> fx.Node:
     """A value before casts to float32, or to what is wider."""
     while is_cast(x) and len(x.args) == 2 and _wide(x.args[1], x.args[0]):
-        x = x.args[0]  # type: ignore[assignment]
+        x = x.args[0]
     return x
 
 
 def _wide(dtype: Any, of: Any) -> bool:
     return isinstance(dtype, fx.Node) and dtype.target is torch.promote_types and dtype.args[1] == torch.float32 and (
-        dtype.args[0].target is getattr and dtype.args[0].args == (of, "dtype"))  # type: ignore[union-attr]
+        dtype.args[0].target is getattr and dtype.args[0].args == (of, "dtype"))
 
 
 def dims(x: Any) -> int | None:

@@ -18,6 +18,7 @@ from torch.fx.node import map_arg
 from archdsl.lower import parts
 from archdsl.lower.compile import layers
 from archdsl.lower.module import ArchModule
+from archdsl.lower.state import device_of
 
 CHECKS = (parts.fit, parts.holds, parts.require)
 """What a root checks of its inputs: the caller has seen to it."""
@@ -85,7 +86,7 @@ def _class(module: ArchModule, graph: fx.Graph) -> type[Stage]:
 
 def laid_open(module: ArchModule, names: dict[str, str]) -> fx.Graph:
     """The graph of a module with the blocks inside laid open, but for those at the addresses `names`, which are called by these names."""
-    graph = fx.Graph()
+    graph, device = fx.Graph(), device_of(module)
     weights: dict[str, fx.Node] = {}
 
     def weight(address: str) -> fx.Node:
@@ -120,6 +121,8 @@ def laid_open(module: ArchModule, names: dict[str, str]) -> fx.Graph:
                     known[node] = graph.call_module(names.get(address, address), value(node.args), value(node.kwargs))
             elif node.target is operator.getitem and isinstance(known[node.args[0]], (tuple, list)):  # type: ignore[index]
                 known[node] = known[node.args[0]][node.args[1]]  # type: ignore[index]
+            elif node.target is getattr and node.args[1] == "device":  # all that a model is made of lies on one
+                known[node] = device
             elif node.target not in CHECKS:
                 known[node] = graph.node_copy(node, known.__getitem__)
         raise AssertionError("a graph has an output")
@@ -134,7 +137,7 @@ SMALL = 2**16
 
 
 def _of_weights(graph: fx.Graph, module: nn.Module) -> tuple[list[fx.Node], dict[str, fx.Node]]:
-    """Takes what is made of weights alone out of a graph: its nodes in a graph of their own, in order, and the buffers that are read instead."""
+    """Takes what is made of weights and constants alone out of a graph: its nodes in a graph of their own, in order, and the buffers that are read instead."""
     common = {n for n in graph.nodes if n.op == "get_attr"}
     _spread(graph, common)
     handed = [n for n in graph.nodes if n in common and n.op != "get_attr" and not _plain(n) and any(u not in common for u in n.users)]
@@ -172,9 +175,10 @@ def evaluated(nodes: list[fx.Node], module: nn.Module) -> dict[fx.Node, Any]:
 
 
 def _spread(graph: fx.Graph, common: set[fx.Node]) -> None:
-    """Adds what is made of nothing but nodes in a set."""
+    """Adds what is made of nothing but nodes in a set, and of constants."""
     for node in graph.nodes:
-        if node.op in ("call_function", "call_method") and node.all_input_nodes and common.issuperset(node.all_input_nodes) and not _impure(node):
+        made = node.op in ("call_function", "call_method") and (node.all_input_nodes or node.target is torch.arange)
+        if made and common.issuperset(node.all_input_nodes) and not _impure(node):
             common.add(node)
 
 

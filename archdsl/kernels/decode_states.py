@@ -1,5 +1,5 @@
 # pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
-# pyright: reportPossiblyUnboundVariable=false, reportAttributeAccessIssue=false
+# pyright: reportPossiblyUnboundVariable=false, reportAttributeAccessIssue=false, reportAssignmentType=false, reportOptionalMemberAccess=false
 """One position of gated linear attention and of Mamba-2's state space for decoding: the memory is read once and written where it lies, and what the
 models put around it, rates in front and gates behind, is computed along with it. And the norm of each head with a gate.
 

@@ -19,8 +19,9 @@ from archdsl.kernels.overlap import follow, overlapping
 
 ROWS = 4
 """The most rows of x."""
-HELD = 24576
-"""Numbers of weights, times rows of x, of a program: all are in flight together."""
+CHANNELS, HELD, EACH = 1024, 49152, 2048
+"""Channels of a step; bytes of weights, times rows of x, of a program: all are in flight together; bytes of a step for each warp. Chosen on an H200
+among 4 to 8 rows, 512 to 2048 channels and 4 or 8 warps, at the sizes of models of 1.1 billion weights."""
 MOST = 6
 """The most weights of one launch."""
 ACTIVATIONS = ("identity", "silu", "gelu", "gelu_tanh", "relu")
@@ -168,12 +169,13 @@ def _gated(x_at, norm_at, w0_at, w1_at, b0_at, b1_at, y_at, n0, w0_n, w1_n, K, e
 
 
 # ---------------------------------------------------------------- launching
-def shape_of(K: int, rows: int, weights: int = 1) -> dict[str, Any]:
+def shape_of(x: torch.Tensor, rows: int, weights: int = 1) -> dict[str, Any]:
     """Rows of a weight in a program, channels at a time, how many times, warps: loads of 16 bytes a thread, as many as the registers hold at once."""
-    C = min((2048, 1024, 512, 256, 128), key=lambda c: (triton.cdiv(K, c) * c, -c))
-    held = triton.cdiv(K, C) * C
-    N = max(1, min(4, HELD // (rows * weights * held)))
-    return {"N": N, "C": C, "STEPS": triton.cdiv(K, C), "num_warps": max(1, min(8, N * C // 256)), **overlapping()}
+    K, size = x.shape[-1], x.element_size()
+    C = min(CHANNELS, triton.next_power_of_2(K))
+    N = max(1, min(4, HELD // (rows * weights * triton.cdiv(K, C) * C * size)))
+    N = 1 << (N.bit_length() - 1)
+    return {"N": N, "C": C, "STEPS": triton.cdiv(K, C), "num_warps": max(1, min(8, rows * N * C * size // EACH)), **overlapping()}
 
 
 def linears(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tensor | None], norm: torch.Tensor | None, eps: float, act: str,
@@ -195,7 +197,7 @@ def _launch(x: Any, weights: list[Any], biases: list[Any], norm: Any, eps: float
     norm, taps, taps_bias, residual, *biases = (None if v is None else v.contiguous() for v in (norm, taps, taps_bias, residual, *biases))
     rows, counts = len(flat), tuple(len(w) for w in weights)
     M = triton.next_power_of_2(rows)
-    shape = shape_of(K, M)
+    shape = shape_of(x, M)
     y = torch.empty(rows, sum(counts), dtype=x.dtype, device=x.device)
     _linears[(sum(triton.cdiv(n, shape["N"]) for n in counts),)](
         flat, norm, tuple(weights), tuple(biases), residual, y, counts, tuple(w.stride(0) for w in weights), sum(counts), K, eps, taps, taps_bias,
@@ -211,7 +213,7 @@ def gated(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tenso
     norm, *biases = (None if v is None else v.contiguous() for v in (norm, *biases))
     rows, count = len(flat), len(weights[0])
     M = triton.next_power_of_2(rows)
-    shape = shape_of(K, M, 2)
+    shape = shape_of(x, M, 2)
     y = torch.empty(rows, count, dtype=x.dtype, device=x.device)
     _gated[(triton.cdiv(count, shape["N"]),)](flat, norm, *weights, *biases, y, count, *(w.stride(0) for w in weights), K, eps, R=rows, M=M,
                                               NORM=norm is not None, ACT=act, **shape)

@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false
 """Launches that begin while the one in front of them ends (programmatic dependent launch, from Hopper on).
 
 A kernel of such a launch calls `follow` before it reads what an earlier launch wrote and before it writes anything: behind it the launch in front has
@@ -14,7 +15,7 @@ import triton.language as tl
 
 from archdsl.kernels.chunks import INTERPRETED
 
-OVERLAP: bool | None = False
+OVERLAP: bool | None = None
 """None: where the card can; False: nowhere."""
 
 

@@ -421,6 +421,7 @@ def test_what_cannot_be_recorded_is_said(llama: Any, monkeypatch: pytest.MonkeyP
         archdsl.generate(llama, prompts(7), 4, compiled=True)
     with pytest.raises(ValueError, match="beams"):
         archdsl.generate(llama, prompts(2), 4, beams=2, recorded=True)
-    for given, what in (({"beams": 2}, "`beams`"), ({"recorded": False}, "`recorded = False`")):
+    without: tuple[tuple[dict[str, Any], str], ...] = (({"beams": 2}, "`beams`"), ({"recorded": False}, "`recorded = False`"))
+    for given, what in without:
         with pytest.raises(ValueError, match=f"`compiled` is of a recorded step: leave it out with {what}"):
             archdsl.generate(llama, prompts(2), 4, compiled=True, **given)
