@@ -29,7 +29,7 @@ class Tile(NamedTuple):
 
 
 TILES: dict[str, dict[str, Tile]] = {
-    "sm_90": {"states": Tile(64, 64, 4, 3), "outputs": Tile(64, 128, 4, 3), "queries": Tile(64, 64, 8, 3, 128), "values": Tile(64, 64, 8, 3, 128)},
+    "sm_90": {"states": Tile(128, 128, 4, 3), "outputs": Tile(64, 128, 4, 3), "queries": Tile(128, 64, 4, 3), "values": Tile(64, 64, 8, 3, 128)},
 }
 """Of 16-bit operands, pinned by card: nothing is tried out at run time. A card without an entry has those of the first. With 128 registers two
 programs of 8 warps share a multiprocessor."""

@@ -89,12 +89,13 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def alike(found: Any, expected: Any, within: float, names: str = "") -> None:
-    """Every tensor within a share of the whole of what is expected: for 16 bits, where the largest numbers are the least exact."""
+    """Every tensor within a share of the whole of what is expected (of ones where that is 0 throughout): for 16 bits, where the largest numbers are
+    the least exact."""
     for i, (f, e) in enumerate(zip(found, expected, strict=True)):
         assert (f is None) == (e is None), i
         if e is not None:
             assert f.shape == e.shape, (f.shape, e.shape)
-            off, whole = (f.double() - e.double()).norm(), e.double().norm()
+            off, whole = (f.double() - e.double()).norm(), e.double().norm().item() or e.numel() ** 0.5
             assert off <= within * whole, f"{names.split()[i] if names else i}: {off / whole:.2e} > {within:.2e}"
 
 
