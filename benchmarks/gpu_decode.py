@@ -31,7 +31,7 @@ def more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", type=int, default=2048)
     parser.add_argument("--new", type=int, default=512)
     parser.add_argument("--batches", default="1,32")
-    parser.add_argument("--overlap", action="store_true", help="launches begin while the ones before them end")
+    parser.add_argument("--apart", action="store_true", help="launches begin when the ones before them have ended")
     parser.add_argument("--peers", choices=("yes", "eager", "no"), default="yes", help="eager: without the compiled static cache")
 
 
@@ -80,10 +80,10 @@ def copy_bandwidth(device: str, repeats: int) -> float:
 
 def main() -> None:
     args = options(__doc__, more)
-    if args.overlap:
+    if args.apart:
         from archdsl.kernels import overlap
 
-        overlap.OVERLAP = None
+        overlap.OVERLAP = False
     quiet()
     rows = Rows("decode", args)
     length, new = (12, 6) if args.tiny else (args.prompt, args.new)
@@ -96,7 +96,7 @@ def main() -> None:
             table = f"Decoding, prompt {length}, batch {batch}"
             for kind, settings in OURS.items():
                 count = min(new, FEW) if "recorded" in settings else new
-                shown = f"{name}, {kind}, overlapping" if args.overlap else f"{name}, {kind}"
+                shown = f"{name}, {kind}, apart" if args.apart else f"{name}, {kind}"
                 rows.measure(table, shown, partial(ours, *given, count, copy, args.device, **settings))
             if pair.names == "hf" and args.peers != "no":
                 rows.measure(table, f"{name}, transformers", partial(theirs, *given, min(new, FEW), copy, args.device, False))

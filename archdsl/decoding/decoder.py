@@ -125,7 +125,8 @@ class Decoder:
         y, new = self.run(self.tokens[:, None], self.state)
         y = y[0] if isinstance(y, tuple) else y
         self._keep(new)
-        self._take(drawn(y[:, -1].float(), self.generator, *self.plan.draw))
+        y = y[:, -1]
+        self._take(drawn(y if self.plan.draw[0] == 0 else y.float(), self.generator, *self.plan.draw))  # the likeliest is that of wider numbers too
 
     def _keep(self, new: State) -> None:
         """What the step gives anew, into the buffers: first all that reads one of them, then all writing."""

@@ -137,7 +137,8 @@ SMALL = 2**16
 
 
 def _of_weights(graph: fx.Graph, module: nn.Module) -> tuple[list[fx.Node], dict[str, fx.Node]]:
-    """Takes what is made of weights and constants alone out of a graph: its nodes in a graph of their own, in order, and the buffers that are read instead."""
+    """Takes what is made of weights and constants alone out of a graph: its nodes in a graph of their own, in order, and the buffers that are read
+    instead."""
     common = {n for n in graph.nodes if n.op == "get_attr"}
     _spread(graph, common)
     handed = [n for n in graph.nodes if n in common and n.op != "get_attr" and not _plain(n) and any(u not in common for u in n.users)]
