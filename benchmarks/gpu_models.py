@@ -20,7 +20,7 @@ class Pair:
     names: str = "hf"
     model: str | None = None
     attends: tuple[int, int, int] | None = field(default=None)  # layers, heads, width of a head
-    mode: str | None = None  # of the peer's mixers in float32, where their own takes bf16 alone
+    mode: str | None = None  # of the peer's mixers in float32, where their own refuses it (DeltaNet) or takes TF32 whatever is asked
 
     def spec(self) -> archdsl.Spec:
         found = archdsl.load(self.path)
@@ -95,7 +95,7 @@ def gated_deltanet(vocab: int, d: int, depth: int, heads: int, head_dim: int, hi
                          intermediate_size=hidden)
 
     knobs = {"vocab": vocab, "d": d, "depth": depth, "heads": heads, "head_dim": head_dim, "hidden": hidden}
-    return Pair("benchmarks/gpu_specs.arch", knobs, peer, "fla", "GatedDeltaNetLM")
+    return Pair("benchmarks/gpu_specs.arch", knobs, peer, "fla", "GatedDeltaNetLM", mode="fused_recurrent")
 
 
 def retnet(vocab: int, d: int, depth: int, heads: int, hidden: int) -> Pair:
@@ -103,7 +103,7 @@ def retnet(vocab: int, d: int, depth: int, heads: int, hidden: int) -> Pair:
         return fla_model("RetNet", vocab_size=vocab, hidden_size=d, num_hidden_layers=depth, num_heads=heads, intermediate_size=hidden)
 
     knobs = {"vocab": vocab, "d": d, "depth": depth, "heads": heads, "hidden": hidden}
-    return Pair("benchmarks/gpu_specs.arch", knobs, peer, "fla", "RetNet")
+    return Pair("benchmarks/gpu_specs.arch", knobs, peer, "fla", "RetNet", mode="fused_recurrent")
 
 
 def for_training(tiny: bool) -> dict[str, Pair]:

@@ -27,12 +27,11 @@ Config = tuple[int, ...]
 SHAPES = {"long": (8, 16, 2048, 128, 128), "few heads": (2, 8, 8192, 128, 128)}
 CANDIDATES: dict[str, dict[str, tuple[Config, ...]]] = {
     "gla": {
-        "states": ((64, 64, 4, 1), (64, 64, 4, 3), (64, 64, 8, 2), (64, 32, 4, 2), (128, 64, 8, 2), (64, 128, 8, 2), (32, 64, 4, 3)),
         "results": ((32, 128, 4, 1), (32, 128, 8, 2), (64, 64, 8, 1), (64, 128, 8, 1), (32, 64, 4, 2), (64, 64, 4, 1)),
         "gradients": ((32, 64, 4, 1), (32, 128, 4, 2), (32, 64, 8, 2), (64, 64, 8, 1), (64, 64, 8, 2), (64, 32, 8, 2)),
     },
     "gla_along": {
-        "pairs": ((32, 4, 1), (32, 8, 2), (64, 4, 1), (64, 8, 1), (64, 8, 2), (16, 4, 2), (128, 8, 1), (32, 2, 2)),
+        "pairs": ((32, 4, 1), (32, 4, 2), (32, 2, 1), (16, 2, 2), (16, 1, 2), (32, 1, 2), (64, 2, 2)),
         "along": ((64, 4, 2), (64, 4, 1), (64, 8, 2), (64, 8, 3), (128, 8, 2), (128, 8, 3), (128, 4, 2), (32, 4, 2), (32, 4, 3), (32, 4, 4)),
         "states": ((64, 4, 2), (64, 8, 2), (128, 8, 2), (32, 4, 3)),
         "reverse": ((64, 4, 2), (64, 8, 2), (128, 8, 2), (32, 4, 3)),
@@ -40,7 +39,7 @@ CANDIDATES: dict[str, dict[str, tuple[Config, ...]]] = {
     "delta": {
         "solve": ((128, 128, 4, 1), (64, 64, 8, 1), (64, 64, 4, 2), (32, 32, 4, 1)),
         "scan": ((256, 64, 4, 1), (256, 64, 8, 2), (256, 32, 4, 1), (256, 32, 4, 2), (256, 32, 4, 3), (256, 128, 8, 2), (256, 16, 4, 3)),
-        "back": ((256, 64, 4, 1), (256, 64, 8, 2), (256, 32, 4, 1), (256, 32, 4, 2), (256, 32, 4, 3), (256, 128, 8, 1), (256, 16, 4, 2)),
+        "back": ((256, 64, 4, 2), (256, 64, 8, 2), (256, 32, 4, 1), (256, 32, 4, 2), (256, 32, 4, 3), (256, 128, 8, 1), (256, 16, 4, 2)),
         "results": ((64, 64, 4, 2), (128, 128, 4, 1), (128, 128, 8, 1), (64, 128, 8, 2), (64, 128, 4, 3)),
         "pairs": ((64, 64, 4, 2), (32, 64, 4, 2), (64, 64, 8, 1), (128, 128, 4, 1), (32, 32, 4, 2)),
         "gradients": ((64, 64, 4, 1), (64, 64, 4, 3), (64, 64, 8, 2), (128, 64, 8, 1), (64, 128, 4, 1), (32, 64, 4, 2)),
@@ -72,12 +71,12 @@ def calls(family: str, shape: tuple[int, ...]) -> dict[str, Callable[[], Any]]:
         return {"pairs": lambda: gla_along.pairs(q, k, a, 1.0, False), "along": lambda: gla_along.along(found, v, None, False),
                 "states": lambda: gla_along.along(found, v, None, False, True, False), "reverse": lambda: gla_along.along(found, v, None, True, True)}
     if family == "gla":
-        from archdsl.kernels import gla
+        from archdsl.kernels import gla, gla_along
 
         q, k, v, a, _ = operands(shape, (shape[3],))
-        met, _, least = gla._states(k, v, a, None, 1.0, False, False)
-        return {"states": lambda: gla._states(k, v, a, None, 1.0, False, False),
-                "results": lambda: gla._results(q, k, v, a, met, least, 1.0, False, False),
+        found = gla_along.pairs(q, k, a, 1.0, False)
+        met, least = gla_along.along(found, v, None, False, True, False)[1], found[-1]
+        return {"results": lambda: gla._results(q, k, v, a, met, least, 1.0, False, False),
                 "gradients": lambda: gla._gradients(q, k, v, a, met, met, least, v, 1.0, False)}
     from archdsl.kernels import delta, delta_backward
 

@@ -38,7 +38,7 @@ from archdsl.kernels.chunks import (
 )
 
 CONFIGS = {  # element size -> columns of keys and of values, warps, stages
-    2: {"solve": (64, 64, 4, 1), "scan": (256, 64, 4, 2), "back": (256, 64, 4, 2), "results": (64, 128, 4, 2), "pairs": (64, 64, 4, 1),
+    2: {"solve": (64, 64, 4, 1), "scan": (256, 64, 4, 2), "back": (256, 64, 4, 1), "results": (64, 128, 4, 2), "pairs": (64, 64, 4, 1),
         "gradients": (64, 64, 4, 2)},
     4: {"solve": (32, 32, 4, 1), "scan": (256, 16, 4, 1), "back": (256, 16, 4, 1), "results": (32, 64, 4, 1), "pairs": (32, 32, 4, 1),
         "gradients": (32, 32, 4, 1)},
@@ -202,6 +202,10 @@ def along(name: str, x: Any, V: int) -> tuple[int, int, int, int]:
     bk, bv = width(K, most), width(V, bv)
     if bv > 32 and (B * H * triton.cdiv(V, bv) < PROGRAMS or bk > 128):
         bv = 32
+        if bk <= 128 and x.element_size() == 2:
+            stages = 3
+        if name == "scan" and 2 * B * H * triton.cdiv(V, bv) < PROGRAMS:
+            bv = 16
     if name == "back" and bk > 128:  # two more blocks of operands: with 32 columns the assembler gives up and keeps nearly all of it in memory
         bv = 16
     return bk, bv, warps, stages

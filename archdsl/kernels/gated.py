@@ -8,8 +8,9 @@ from typing import Any
 from archdsl.kernels.bindings import Types, fixed, kernel, later
 
 DTYPES = ("bf16", "f32")
-TAPS, NUMBERS, SEQUENCES = 32, 256, 65535
-"""The most taps of a convolution, numbers of a channel's state, and sequences or chunks: a launch's second and third axes take no more."""
+TAPS, NUMBERS, SEQUENCES, GATED_ROWS = 32, 256, 65535, 512
+"""The most taps of a convolution, numbers of a channel's state, sequences or chunks (a launch's second and third axes take no more), and rows of a
+memory with gates of their own in 16 bits: half as many in float32."""
 
 
 def _many(types: Types, name: str) -> str | None:
@@ -47,6 +48,13 @@ def _gla(types: Types, attributes: Mapping[str, Any]) -> str | None:
         return "it takes `decay` or `value_decay`, and these are both"
     if types["value_decay"] is None and types["decay"] is None:
         return "without gates it is linear attention"
+    q, operand = types["q"], "k" if types["value_decay"] is None else "v"
+    assert q is not None
+    gated, most = types[operand], GATED_ROWS if q.dtype != "f32" else GATED_ROWS // 2
+    assert gated is not None
+    wide = fixed(gated.shape[-1])
+    if wide is not None and wide > most:
+        return f"{operand} is {wide} wide, and it holds memories of at most {most} gated rows"
     return _alike(types, "q", "k", "v") or _many(types, "q")
 
 
@@ -78,8 +86,8 @@ class Gla:
     """Gates by row or by column, chunks of 64 positions by products of matrices; a position alone reads and writes its memory once. Memories between
     chunks are kept in the dtype of the operands."""
 
-    forward = later("gla", "forward")
-    gradient = later("gla", "gradient")
+    forward = later("gla_along", "forward")
+    gradient = later("gla_along", "gradient")
     step = later("steps", "gla")
 
 

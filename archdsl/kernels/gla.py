@@ -1,7 +1,5 @@
-"""Gated linear attention with gates by row of the memory, in chunks of 64 positions, by Triton: arxiv 2312.06635, section 4.
-
-Forward: one kernel goes along the sequence with a block of the memory in registers and leaves the memory in front of each chunk; another computes
-the results of all chunks. Backward: the memories once more, their gradients by the same kernel from the end, and the gradients of all chunks.
+"""The chunks of gated linear attention with gates by row of the memory, 64 positions each, by Triton: arxiv 2312.06635, section 4. `gla_along.py` has
+the two passes; the generalised delta rule uses these kernels too.
 
 Within a chunk position i sees j through exp(g_i - g_j), g the sums of its gates. Where no channel fades by more than `SAFE` over the chunk it is a
 product of exp(g_i - m) and exp(m - g_j), m the middle, and all pairs are one product of matrices. Else halves of halves: pairs on either side of
@@ -13,19 +11,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 
-from archdsl.kernels.chunks import CHUNK, gates, heads, launch, parts, plain, precision, product, put, rows, strides, sums, tile, width
+from archdsl.kernels.chunks import CHUNK, gates, launch, parts, precision, product, put, rows, strides, sums, tile, width
 
 LEVELS = CHUNK.bit_length() - 1
 SAFE = tl.constexpr(-80.0)
 """A channel's logarithm over a chunk down to which products of its two factors stay inside of float32, those that are not used too."""
 
-CONFIGS = {  # element size -> columns of keys and of values, warps, stages: of the memories, the results and the gradients
-    2: {"states": (64, 64, 4, 2), "results": (32, 128, 4, 2), "gradients": (32, 64, 4, 2)},
-    4: {"states": (64, 32, 4, 1), "results": (32, 64, 4, 1), "gradients": (32, 32, 4, 1)},
+CONFIGS = {  # element size -> columns of keys and of values, warps, stages: of the results and the gradients
+    2: {"results": (32, 128, 4, 2), "gradients": (32, 64, 4, 2)},
+    4: {"results": (32, 64, 4, 1), "gradients": (32, 32, 4, 1)},
 }
 
 
@@ -46,39 +43,6 @@ def _halves(a, level, C: tl.constexpr, BEFORE: tl.constexpr, PARTS: tl.constexpr
     ways = same & (late[:, None] == late[None, :]) & tl.where(late[:, None], passed, i[None, :] > i[:, None])
     left = tl.exp(sums(ways, a, PARTS))
     return tl.where(late[:, None], left, 0.0), tl.where(late[:, None], 0.0, left), same
-
-
-@triton.jit(do_not_specialize=["T", "heads"])
-def states_kernel(x, y, decay, first, met, last, least, xb, xh, xt, yb, yh, yt, db, dh, dt, heads, T, K, V, scale,
-                  BK: tl.constexpr, BV: tl.constexpr, C: tl.constexpr, REVERSE: tl.constexpr, BEFORE: tl.constexpr, FIRST: tl.constexpr,
-                  PARTS: tl.constexpr, PRECISION: tl.constexpr):
-    """Along a sequence S ← exp(total) S + (x · left)ᵀ y, [K, V]; `met` is S in front of each chunk, `least` the least total of its channels. Forwards
-    x are keys and `left` is what is left of a position at the end of its chunk; in reverse x are queries, y gradients, and `left` counts from the
-    chunk's start."""
-    k, v, n = tl.program_id(0) * BK, tl.program_id(1) * BV, tl.program_id(2)
-    i, row, column = tl.arange(0, C), k + tl.arange(0, BK), v + tl.arange(0, BV)
-    inside = (row[:, None] < K) & (column[None, :] < V)
-    place = row[:, None] * V + column[None, :]
-    x, y, decay = rows(x, n, heads, xb, xh), rows(y, n, heads, yb, yh), rows(decay, n, heads, db, dh)
-    if REVERSE:
-        ways = (i[None, :] < i[:, None]) if BEFORE else (i[None, :] <= i[:, None])
-    else:
-        ways = i[None, :] > i[:, None]
-    S = tl.zeros([BK, BV], tl.float32)
-    if FIRST:
-        S += tl.load(first + n.to(tl.int64) * K * V + place, mask=inside, other=0.0).to(tl.float32)
-    chunks, block, blocks = tl.cdiv(T, C), tl.program_id(0), tl.num_programs(0)
-    for step in range(chunks):
-        c = chunks - 1 - step if REVERSE else step
-        tl.store(met + (n.to(tl.int64) * chunks + c) * K * V + place, S.to(met.dtype.element_ty), mask=inside)
-        a = gates(decay, c * C, dt, T, k, K, BK, C)
-        values = tile(y, c * C, yt, T, v, V, BV, C)
-        keys = (tile(x, c * C, xt, T, k, K, BK, C) * (scale * tl.exp(sums(ways, a, PARTS)))).to(values.dtype)
-        total = tl.sum(a, 0)
-        if v == 0:
-            tl.store(least + (n * chunks + c) * blocks + block, tl.min(total))
-        S = S * tl.exp(total)[:, None] + product(tl.trans(keys), values, PRECISION)
-    tl.store(last + n.to(tl.int64) * K * V + place, S, mask=inside)
 
 
 @triton.jit(do_not_specialize=["T", "heads"])
@@ -193,47 +157,7 @@ def gradients_kernel(q, k, v, decay, met, after, least, dy, dq, dk, da, qb, qh, 
     put(dq + start, of_q, at, K, T, block, K, BK, C)
 
 
-# ---------------------------------------------------------------- the two passes
-def forward(q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1, before: bool = False) -> tuple[Any, Any]:
-    """y, [..., T, e] in the dtype of q, and the last memory, [..., k, e] in float32. Gates by row or by column: those by column are the same sums
-    with gradients of y in the place of queries, values in that of keys and the other way round, so that y is the gradient of queries."""
-    shape, lead = v.shape, q.shape[:-2]
-    q, k, v, gate = (heads(x, 2) for x in (q, k, v, decay if value_decay is None else value_decay))
-    if value_decay is None:
-        met, last, least = _states(k, v, gate, memory, 1.0, False, before)
-        y = _results(q, k, v, gate, met, least, scale, False, before)
-    else:
-        met, last, least = _states(v, k, gate, _turned(memory), 1.0, False, before)
-        (y,), last = _gradients(None, v, k, gate, met, None, least, q, scale, before), last.mT
-    return y.view(shape), last.reshape(*lead, k.shape[-1], v.shape[-1])
-
-
-def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1,
-             before: bool = False) -> tuple[Any, ...]:
-    """Gradients of q, k, v, decay, value_decay and the first memory, None for a gate that is absent."""
-    shapes, lead = [x.shape for x in (q, k, v)], q.shape[:-2]
-    q, k, v, gate, dy = (heads(x, 2) for x in (q, k, v, decay if value_decay is None else value_decay, dy))
-    if value_decay is None:
-        queries, keys, values, pulled = q, k, v, dy
-    else:
-        queries, keys, values, pulled, memory, later = dy, v, k, q, _turned(memory), _turned(later)
-    met, _, least = _states(keys, values, gate, memory, 1.0, False, before)
-    after, first, _ = _states(queries, pulled, gate, later, scale, True, before)
-    of_values = _results(queries, keys, pulled, gate, after, least, scale, True, before)
-    if value_decay is None:
-        (dq, dk, dgate), dv = _gradients(q, k, v, gate, met, after, least, dy, scale, before), of_values
-    else:
-        dq, dk = _results(dy, v, k, gate, met, least, scale, False, before), of_values
-        (_, dv, dgate), first = _gradients(dy, v, k, gate, met, after, least, q, scale, before), first.mT
-    dq, dk, dv = (x.view(s) for x, s in zip((dq, dk, dv), shapes))
-    dgate, first = dgate.view(*lead, *dgate.shape[2:]), first.reshape(*lead, k.shape[-1], v.shape[-1])
-    return dq, dk, dv, *((dgate, None) if value_decay is None else (None, dgate)), first
-
-
-def _turned(memory: Any) -> Any:
-    return None if memory is None else memory.mT
-
-
+# ---------------------------------------------------------------- on the host
 def _gradients(q: Any, k: Any, v: Any, decay: Any, met: Any, after: Any, least: Any, dy: Any, scale: float, before: bool,
                held: bool = True) -> list[Any]:
     """Those of queries, keys and gates; without queries, theirs alone."""
@@ -248,21 +172,6 @@ def _gradients(q: Any, k: Any, v: Any, decay: Any, met: Any, after: Any, least: 
             BEFORE=before, QUERIES=q is None, STATES=met is not None, HELD=held, PARTS=parts(k), PRECISION=precision(k.dtype),
             **launch(warps, stages))
     return found
-
-
-def _states(x: Any, y: Any, decay: Any, first: Any, scale: float, reverse: bool, before: bool) -> tuple[Any, Any, Any]:
-    """The memories in front of all chunks, [N, chunks, K, V] in the dtype of x; the last, [N, K, V] in float32; and how far channels fade at most in
-    each chunk, by block of channels."""
-    (B, H, T, K), V = x.shape, y.shape[-1]
-    bk, bv, warps, stages = CONFIGS[x.element_size()]["states"]
-    bk, bv = width(K, bk), width(V, bv)
-    chunks, blocks = triton.cdiv(T, CHUNK), triton.cdiv(K, bk)
-    met, last = x.new_empty(B * H, chunks, K, V), x.new_empty(B * H, K, V, dtype=torch.float32)
-    least = x.new_empty(B * H, chunks, blocks, dtype=torch.float32)
-    states_kernel[(blocks, triton.cdiv(V, bv), B * H)](
-        x, y, decay, plain(first), met, last, least, *strides(x), *strides(y), *strides(decay), H, T, K, V, scale, BK=bk, BV=bv, C=CHUNK,
-        REVERSE=reverse, BEFORE=before, FIRST=first is not None, PARTS=parts(x), PRECISION=precision(x.dtype), **launch(warps, stages))
-    return met, last, least
 
 
 def _results(q: Any, k: Any, v: Any, decay: Any, met: Any, least: Any, scale: float, reverse: bool, before: bool) -> Any:

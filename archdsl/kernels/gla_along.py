@@ -2,7 +2,9 @@
 
 The first computes, chunk by chunk, what every pair of positions in it gives, P, [C, C], and queries and keys times what is left between them and the
 ends of their chunk. The second goes along the sequence with the memory in registers: y = q S + P v and S ← exp(total) S + kᵀ v. All its operands
-but S are loaded as they are, so that they stay out of registers, and no memory is stored between chunks unless somebody asks for it."""
+but S are loaded as they are, so that they stay out of registers, and no memory is stored between chunks unless somebody asks for it. Backwards the
+second runs once more, to leave the memory in front of each chunk, and from the end, for the gradients of values and of the memories; then the
+gradients of all chunks."""
 # pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 # pyright: reportPossiblyUnboundVariable=false
 # (a kernel's operands are tensors of its own language, and its launch takes more than its signature)
@@ -14,11 +16,11 @@ import torch
 import triton
 import triton.language as tl
 
-from archdsl.kernels.chunks import CHUNK, gates, launch, parts, plain, precision, product, put, rows, strides, sums, tile, width
-from archdsl.kernels.gla import LEVELS, SAFE, _halves
+from archdsl.kernels.chunks import CHUNK, gates, heads, launch, parts, plain, precision, product, put, rows, strides, sums, tile, width
+from archdsl.kernels.gla import LEVELS, SAFE, _gradients, _halves
 
 CONFIGS = {  # element size -> columns of keys or of values, warps, stages: of the pairs and along the sequence
-    2: {"pairs": (32, 4, 2), "along": (64, 4, 3)},
+    2: {"pairs": (32, 2, 2), "along": (64, 4, 3)},
     4: {"pairs": (32, 4, 1), "along": (16, 4, 1)},
 }
 PROGRAMS = 128
@@ -108,15 +110,54 @@ def along(found: tuple[Any, ...], v: Any, first: Any, reverse: bool, keep: bool 
     [N, K, V] in float32. `found`: what `pairs` gave."""
     of_q, of_k, scores, totals = found
     (B, H, T, V), K = v.shape, of_k.shape[-1]
-    most, warps, stages = CONFIGS[v.element_size()]["along"]
-    bv = width(V, most)
+    bk, (most, warps, stages) = width(K), CONFIGS[v.element_size()]["along"]
+    bv = width(V, most if bk <= 128 else max(16, most * 128 // bk))
     while bv > 16 and B * H * triton.cdiv(V, bv) < PROGRAMS:
         bv //= 2
     out = v.new_empty(v.shape) if results else None
     met = v.new_empty(B * H, triton.cdiv(T, CHUNK), K, V) if keep else None
     last = v.new_empty(B * H, K, V, dtype=torch.float32)
     along_kernel[(triton.cdiv(V, bv), B * H)](
-        *((of_k, of_q) if reverse else (of_q, of_k)), scores, totals, v, plain(first), met, last, out, *strides(v), H, T, K, V, BK=width(K), BV=bv,
+        *((of_k, of_q) if reverse else (of_q, of_k)), scores, totals, v, plain(first), met, last, out, *strides(v), H, T, K, V, BK=bk, BV=bv,
         C=CHUNK, REVERSE=reverse, FIRST=first is not None, KEEP=keep, RESULTS=results, PRECISION=precision(v.dtype),
-        **launch(warps, stages, loaded=v.element_size() == 2))
+        **launch(warps, max(1, min(stages, round(stages * 128 / bk))), loaded=v.element_size() == 2))
     return out, met, last
+
+
+# ---------------------------------------------------------------- the two passes
+def forward(q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1, before: bool = False) -> tuple[Any, Any]:
+    """y, [..., T, e] in the dtype of q, and the last memory, [..., k, e] in float32. Gates by row or by column: those by column are the same sums
+    with gradients of y in the place of queries, values in that of keys and the other way round, so that y is the gradient of queries."""
+    shape, lead = v.shape, q.shape[:-2]
+    q, k, v, gate = (heads(x, 2) for x in (q, k, v, decay if value_decay is None else value_decay))
+    if value_decay is None:
+        y, _, last = along(pairs(q, k, gate, scale, before), v, memory, False)
+    else:
+        found = pairs(v, v, gate, scale, before)  # for the memories alone
+        _, met, last = along(found, k, _turned(memory), False, keep=True, results=False)
+        (y,), last = _gradients(None, v, k, gate, met, None, found[-1], q, scale, before), last.mT
+    return y.view(shape), last.reshape(*lead, k.shape[-1], v.shape[-1])
+
+
+def gradient(dy: Any, later: Any, q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1,
+             before: bool = False) -> tuple[Any, ...]:
+    """Gradients of q, k, v, decay, value_decay and the first memory, None for a gate that is absent."""
+    shapes, lead = [x.shape for x in (q, k, v)], q.shape[:-2]
+    q, k, v, gate, dy = (heads(x, 2) for x in (q, k, v, decay if value_decay is None else value_decay, dy))
+    if value_decay is None:
+        found = pairs(q, k, gate, scale, before)
+        _, met, _ = along(found, v, memory, False, keep=True, results=False)
+        dv, after, first = along(found, dy, later, True, keep=True)
+        dq, dk, dgate = _gradients(q, k, v, gate, met, after, found[-1], dy, scale, before)
+    else:
+        found = pairs(dy, v, gate, scale, before)
+        dq, met, _ = along(found, k, _turned(memory), False, keep=True)
+        dk, after, first = along(found, q, _turned(later), True, keep=True)
+        (_, dv, dgate), first = _gradients(dy, v, k, gate, met, after, found[-1], q, scale, before), first.mT
+    dq, dk, dv = (x.view(s) for x, s in zip((dq, dk, dv), shapes))
+    dgate, first = dgate.view(*lead, *dgate.shape[2:]), first.reshape(*lead, k.shape[-1], v.shape[-1])
+    return dq, dk, dv, *((dgate, None) if value_decay is None else (None, dgate)), first
+
+
+def _turned(memory: Any) -> Any:
+    return None if memory is None else memory.mT
