@@ -22,10 +22,12 @@ function axisOf(name) {
   return { name, at: (i) => place(at[i]), ticks: named.filter((_, i) => i % every === 0), text, step: count > 1 ? (BOTTOM - TOP) / (count - 1) : null };
 }
 function drawLines() {
-  const holder = document.getElementById("lines"), width = Math.max(holder.clientWidth || 900, axes.length * 96), gap = (width - 110) / Math.max(1, axes.length - 1);
+  const holder = document.getElementById("lines"), width = Math.max(holder.clientWidth || 900, axes.length * 96), made = axes.map(axisOf);
+  const last = Math.max(55, 12 + 7 * Math.max(0, ...(made.at(-1)?.ticks ?? []).map(([, t]) => Math.min(12, t.length))));  // room for its texts
+  const gap = (width - 55 - last) / Math.max(1, axes.length - 1);
   const root = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, role: "group", "aria-label": `Trials as lines across ${axes.length} axes` });
   root.style.minWidth = `${width}px`;
-  const made = axes.map(axisOf), x = (k) => 55 + k * gap, group = svg("g", { "aria-hidden": "true" });
+  const x = (k) => 55 + k * gap, group = svg("g", { "aria-hidden": "true" });
   const step = Math.max(1, Math.ceil((data.drawn - data.front.length) / LINES));
   const shown = table.numbers.map((_, i) => i).filter((i) => fronts.has(i) || i % step === 0).sort((a, b) => fronts.has(a) - fronts.has(b));
   lines = new Map(shown.map((i) => {
