@@ -4,8 +4,9 @@
 
 The reference is our model in float64 on the same device. float32: the greatest difference of ours from theirs over the greatest logit (at most 1e-4),
 flash-linear-attention's products in float32 and not in TF32, which is its default, and its delta rules and retention position by position, as the
-chunks of one take no float32 and some products of another are in TF32 all the same; bf16: the relative errors of both against the
-reference, and how ours compares (at most 1.1), op by op and compiled by layer, as it is trained, where fewer results are rounded under way. Its kernels run with the first of their configurations that the card takes: numbers, not speed.
+chunks of one take no float32 and some products of another are in TF32 all the same; bf16: the relative errors of both against the reference, and how
+ours compares (at most 1.1), op by op and compiled by layer, as it is trained, where fewer results are rounded under way. The peer's kernels run with
+the first of their configurations that the card takes: numbers, not speed.
 """
 from __future__ import annotations
 
