@@ -40,8 +40,8 @@ CANDIDATES: dict[str, dict[int, tuple[Any, ...]]] = {
     "poly_backward": {1024: NARROW, 4096: WIDE},
     "rational": {1024: FORWARD, 4096: FORWARD},
     "rational_backward": {1024: ANYWHERE, 4096: ANYWHERE},
-    "prefixes": {64: tuple((chunk, programs, warps) for chunk in (64, 128, 32) for programs in (1024, 2048) for warps in (4, 8))},
-    "prefixes_backward": {64: tuple((chunk, programs, warps) for chunk in (64, 32) for programs in (1024, 2048) for warps in (4, 8))},
+    "prefixes": {64: tuple((chunk, programs, warps) for chunk in (16, 32, 64) for programs in (1024, 2048, 4096) for warps in (1, 2, 4))},
+    "prefixes_backward": {64: tuple((chunk, programs, warps) for chunk in (16, 32) for programs in (1024, 2048, 4096) for warps in (1, 2, 4))},
 }
 
 

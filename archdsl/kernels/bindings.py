@@ -80,6 +80,12 @@ class Binding:
         return getattr(self.body, "asks", False)
 
     @property
+    def spares(self) -> Mapping[str, tuple[str, ...]]:
+        """Operands that are not kept for `gradient`, which gets tensors of their shapes without their numbers: each unless a gradient of these other
+        operands is wanted."""
+        return getattr(self.body, "spares", {})
+
+    @property
     def gradient(self) -> Callable[..., Any] | None:
         return getattr(self.body, "gradient", None)
 

@@ -1,7 +1,8 @@
-"""RMSNorm, LayerNorm and the compressed RMSNorm over the last axis, by Triton, with the sum of two streams in front if wanted.
+"""RMSNorm, LayerNorm, the compressed RMSNorm and division by the length over the last axis, by Triton, with the sum of two streams in front if
+wanted.
 
 A program holds whole rows in registers: each number is read once and written once. The backward pass computes the statistics again; a program goes
-over many rows and adds the gradients of weight and bias up in registers, whose sums over the programs torch takes."""
+over many rows and adds the gradients of weight and bias up in registers, which `summed` adds up over the programs."""
 # pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 # pyright: reportPossiblyUnboundVariable=false
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from archdsl.kernels.tiles import programs_of, rows_of, shape_of, summed, sums, tile_of
 
-RMS, LAYER, CRMS = (tl.constexpr(i) for i in range(3))
+RMS, LAYER, CRMS, L2 = (tl.constexpr(i) for i in range(4))
 
 
 @triton.jit
@@ -27,6 +28,8 @@ def _statistics(x, inside, eps, D: tl.constexpr, KIND: tl.constexpr):
     squares = tl.sum(x * x, 1)[:, None]
     if KIND == CRMS:
         mean = (squares + sums * sums) / (D + 1)
+    elif KIND == L2:
+        mean = squares
     else:
         mean = squares / D
     return x, 1 / tl.sqrt(mean + eps), sums
@@ -79,6 +82,8 @@ def _backward(dy, later, x, weight, dx, partial, count, dy_stride, later_stride,
             found = scale * (g - tl.sum(g, 1)[:, None] / D - v * along / D)
         elif KIND == CRMS:
             found = scale * (g - (v + sums) * along / (D + 1))
+        elif KIND == L2:
+            found = scale * (g - v * along)
         else:
             found = scale * (g - v * along / D)
         if LATER:

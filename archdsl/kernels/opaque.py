@@ -1,10 +1,11 @@
 """Ops that are functions of plain torch as torch ops of their own, so that a kernel may stand in their place."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
+from archdsl.kernels.bindings import bindings
 from archdsl.kernels.running import bound, run
 from archdsl.lazy import torch
 from archdsl.ops.kernels import apart, derived, gradients, one_or_all, registered
@@ -54,6 +55,20 @@ class Opaque:
         given = args[:len(self.operands)]
         made = self.body(given, self._split(args[len(given):])[0])
         return tuple(torch.empty_like(y, memory_format=torch.contiguous_format) for y in made)
+
+    def spared(self, args: tuple[Any, ...], needs: Sequence[bool]) -> list[int]:
+        """The operands whose numbers the backward pass of the kernel does without, where these gradients are wanted. None while a graph is compiled,
+        whose compiler decides for itself what is kept."""
+        given = args[:len(self.operands)]
+        never = not any(b.spares for b in bindings(self.name).values())
+        if never or any(x is not None and type(x) not in (torch.Tensor, torch.nn.Parameter) for x in given):
+            return []
+        attributes, asked = self._split(args[len(given):])
+        found = bound(self.name, self.operands, given, attributes, asked)
+        if found is None or found.gradient is None:
+            return []
+        wanted = dict(zip(self.operands, needs))
+        return [i for i, name in enumerate(self.operands) if name in found.spares and not any(wanted[other] for other in found.spares[name])]
 
     def backward(self, tensors: list[Any], grads: list[Any], needs: list[bool], *named: Any) -> list[Any]:
         attributes, asked = self._split(named)

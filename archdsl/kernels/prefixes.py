@@ -15,13 +15,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-CHUNKS = {2: 64, 4: 32}
+CHUNKS = {2: 32, 4: 32}
 """Positions of a chunk by the bytes of a number, on Hopper."""
 PROGRAMS = 2048
 """With fewer, a chunk is a segment."""
 SEGMENTS = 64
 """The most of a sequence: each reads the sums of all others."""
-WARPS = 4
+WARPS = 2
 LEAST = tl.constexpr(-1.0e30)
 """In the place of -∞, so that differences are numbers."""
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from archdsl.kernels.bindings import Types, fixed, kernel, later
 
@@ -87,6 +87,31 @@ class CRMSNorm:
         return gradient(CRMS, dy, None, x, None, None, eps)[:1]
 
 
+def _rows_alone(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    x = types["x"]
+    assert x is not None
+    if attributes.get("axis", -1) not in (-1, len(x.shape) - 1):
+        return "it takes the last axis alone"
+    return _row(types)
+
+
+@kernel("l2_norm", "triton", dtypes=DTYPES, fits=_rows_alone, fuses=True)
+class L2Norm:
+    """As that of `rms_norm`, along the last axis."""
+
+    @staticmethod
+    def forward(x: Any, *, eps: float, axis: int) -> Any:
+        from archdsl.kernels.norms import L2, forward
+
+        return forward(L2, x, None, None, None, eps)[0]
+
+    @staticmethod
+    def gradient(dy: Any, x: Any, *, eps: float, axis: int) -> Any:
+        from archdsl.kernels.norms import L2, gradient
+
+        return gradient(L2, dy, None, x, None, None, eps)[:1]
+
+
 @kernel("swiglu", "triton", dtypes=DTYPES, fits=_alike, fuses=True)
 class SwiGLU:
     """One pass over both operands, forwards and backwards; what lies between is computed again."""
@@ -114,9 +139,11 @@ def _tables(types: Types, attributes: Mapping[str, Any]) -> str | None:
 
 @kernel("rotary", "triton", dtypes=DTYPES, fits=_tables, fuses=True)
 class Rotary:
-    """One pass over the heads, whose positions may lie anywhere; the tables stay in the cache. Gradients of the tables, if wanted, are torch's."""
+    """One pass over the heads, whose positions may lie anywhere; the tables stay in the cache. The way back is the inverse turn, for which the heads
+    are not kept. Gradients of the tables, if wanted, are torch's."""
 
     asks = True
+    spares: ClassVar = {"x": ("cos", "sin")}
 
     @staticmethod
     def forward(x: Any, cos: Any, sin: Any) -> Any:
@@ -142,7 +169,7 @@ def _from_nothing(types: Types, attributes: Mapping[str, Any]) -> str | None:
 
 @kernel("prefix_attention", "triton", dtypes=DTYPES, fits=_from_nothing)
 class PrefixAttention:
-    """Segments side by side: what each adds up to, then each from what lies before it, in chunks of 64 positions by products of matrices. It begins
+    """Segments side by side: what each adds up to, then each from what lies before it, in chunks of 32 positions by products of matrices. It begins
     at the first position. Gradients through the states behind the last are the reference's."""
 
     @staticmethod

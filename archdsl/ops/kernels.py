@@ -1,4 +1,4 @@
-"""Bodies as opaque torch ops that keep their operands alone: the backward pass computes the forward pass again."""
+"""Bodies as opaque torch ops that keep their operands alone, or fewer where a kernel says so: the backward pass computes the forward pass again."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,9 +28,14 @@ def registered(r: Recurrence) -> Any:
                                    schema=f"({', '.join(['Tensor?[] tensors', 'Tensor?[] grads', *asks, *attributes])}) -> Tensor[]")
     backward.register_fake(lambda tensors, grads, *named: plain_like(tensors))
 
+    spared: Callable[..., list[int]] = getattr(r, "spared", lambda *_: [])
+
     def setup(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.set_materialize_grads(False)  # a state that nothing reads has no gradient to be computed
-        ctx.save_for_backward(*inputs[:n + m])
+        kept = list(inputs[:n + m])
+        for i in spared(inputs, ctx.needs_input_grad):
+            kept[i] = kept[i].new_full((), torch.nan).expand(kept[i].shape)  # a shape without numbers
+        ctx.save_for_backward(*kept)
         ctx.named = inputs[n + m:]
 
     def pull(ctx: Any, *grads: Any) -> tuple[Any, ...]:

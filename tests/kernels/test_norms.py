@@ -10,7 +10,7 @@ from archdsl.ops.registry import OPS, load
 from tests.kernels.held import alike, close, gpu, interpreted, poisoned, strided
 
 load()
-NAMES = ("rms_norm", "layer_norm", "crms_norm")
+NAMES = ("rms_norm", "layer_norm", "crms_norm", "l2_norm")
 BODIES: dict[str, Any] = {n: OPS[n].body for n in NAMES}
 SHAPES = [(1, 3), (5, 60), (3, 2, 129)]
 LARGE = [(4099, 1024), (1031, 2816), (2049, 4096), (517, 8192), (33, 16384)]
@@ -26,10 +26,10 @@ def launches():
 
 def both(name: str, x: Any, more: Any, weight: Any, bias: Any, dy: Any, later: Any, add: bool) -> tuple[Any, ...]:
     """(normed, sum), (gradients of x, weight, bias) of the kernels."""
-    from archdsl.kernels.norms import CRMS, LAYER, RMS, forward, gradient
+    from archdsl.kernels.norms import CRMS, L2, LAYER, RMS, forward, gradient
 
-    kind = {"rms_norm": RMS, "layer_norm": LAYER, "crms_norm": CRMS}[name]
-    weight, bias = (None, None) if name == "crms_norm" else (weight, bias if name == "layer_norm" else None)
+    kind = {"rms_norm": RMS, "layer_norm": LAYER, "crms_norm": CRMS, "l2_norm": L2}[name]
+    weight, bias = (None, None) if name in ("crms_norm", "l2_norm") else (weight, bias if name == "layer_norm" else None)
     y, total = forward(kind, x, more, weight, bias, 1e-5)
     return y, total, *gradient(kind, dy, later if add else None, total if add else x, weight, bias, 1e-5)
 
@@ -43,7 +43,7 @@ def held(name: str, shape: tuple[int, ...], add: bool, dtype: torch.dtype, devic
     y, total, *found = both(name, x, more if add else None, weight, bias, dy, later, add)
     wide = [t.double().requires_grad_() for t in (x, weight, bias)]
     stream = (x + more).double().requires_grad_() if add else wide[0]
-    operands = {"rms_norm": [stream, wide[1]], "layer_norm": [stream, *wide[1:]], "crms_norm": [stream]}[name]
+    operands = {"rms_norm": [stream, wide[1]], "layer_norm": [stream, *wide[1:]], "crms_norm": [stream], "l2_norm": [stream]}[name]
     expected = BODIES[name](*operands, eps=1e-5)
     grads = torch.autograd.grad((expected * dy.double()).sum() + (stream * later.double()).sum() * add, operands)
     check((y, *found[:len(operands)]), (expected, *grads), within)

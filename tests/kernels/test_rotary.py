@@ -58,6 +58,27 @@ def test_a_model_with_rotary_positions():
     close([p.grad for p in mine.parameters()], [p.grad for p in plain.parameters()], 1e-4)
 
 
+@interpreted
+@pytest.mark.parametrize("tables", [False, True])
+def test_heads_are_kept_for_gradients_of_tables_alone(tables: bool):
+    from archdsl.kernels.opaque import called
+
+    x = torch.randn(2, 3, 7, 8, requires_grad=True)
+    cos, sin = (torch.randn(7, 8, requires_grad=tables) for _ in range(2))
+    kept: dict[int, int] = {}
+
+    def keep(t: torch.Tensor) -> torch.Tensor:
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        y = called("rotary", "triton")(x, cos, sin)
+    assert sum(kept.values()) == 4 * (2 * 56 + (336 if tables else 1))
+    wanted = [x, cos, sin] if tables else [x]
+    dy = torch.randn_like(y)
+    close(torch.autograd.grad(y, wanted, dy), torch.autograd.grad(rotary.body(x, cos, sin), wanted, dy), 1e-5)
+
+
 @gpu
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 16, 2048, 128), (3, 5, 257, 96)])
 def test_on_a_card(shape: tuple[int, ...]):
