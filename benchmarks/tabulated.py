@@ -143,6 +143,9 @@ def inherited(table: Table, path: Path) -> Shown:
 
 def on_supernets(task: str, path: Path) -> list[tuple[str, str, list[int], list[float]]]:
     """(weights, figure, candidates, values), more is better, of the supernets of a task."""
+    if not path.exists():
+        print(f"there are no supernets at {path}: `python benchmarks/nas_bench/inherited.py --help` tells how they are measured", file=sys.stderr)
+        return []
     with gzip.open(path, "rt", encoding="utf-8") as file:
         found = [row for row in json.load(file) if row["task"] == task]
     return [(f"{how}, arms {row['arms']}, {row['steps']} steps", figure, row["numbers"], [sign * v for v in values[figure]])

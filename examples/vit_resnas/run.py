@@ -1,7 +1,7 @@
 """ViT-ResNAS's procedure on scikit-learn's digits: a supernet trained on several architectures in each batch, with a warm-up in which channels are
 sorted, then an evolution below a limit of multiplications on its weights, beside random search; the best is trained from scratch.
 
-usage: python examples/vit_resnas/run.py [--steps 300] [--budget 32] [--seeds 2] [-o build/vit_resnas]
+usage: python examples/vit_resnas/run.py [--steps 160] [--budget 16] [--seeds 2] [-o build/vit_resnas]
 
 Interrupted, the same command goes on where it was. results.json and front.svg are written beside this file, unless --dry is given.
 """
@@ -63,8 +63,8 @@ def trained(spec, candidate, steps, seed):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--budget", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=160)
+    parser.add_argument("--budget", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("-o", type=Path, default=Path("build/vit_resnas"))

@@ -1,0 +1,51 @@
+"""SimQ-NAS's ResNet space: once-for-all's ResNet-50 against timm's ResNet-50-D with the skip in its stem, and how many candidates it has."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import archdsl
+from tests.parity.proof import prove
+
+SPEC = "specs/general/simq_nas.arch"
+
+
+def called(peer: Any, x: Tensor) -> Tensor:
+    """timm's model; the stem's second convolution stands beside a skip, as in once-for-all."""
+    stem = peer.conv1
+    x = stem[2](stem[1](stem[0](x)))
+    x = peer.act1(peer.bn1(stem[6](x + stem[5](stem[4](stem[3](x))))))
+    x = peer.maxpool(x)
+    for layer in (peer.layer1, peer.layer2, peer.layer3, peer.layer4):
+        x = layer(x)
+    return peer.fc(peer.global_pool(x))
+
+
+def test_resnet_50d():
+    """3, 4, 6 and 3 blocks, a quarter as wide inside; odd maps are halved upwards beside the strides."""
+    timm = pytest.importorskip("timm")
+    model = archdsl.load(SPEC).models["ResNet"].build("resnet_50d", dtype=torch.float64, classes=10)
+    x = torch.randn(2, 3, 75, 61, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    prove(model, timm.create_model("resnet50d", num_classes=10).double(), x, source="timm", call=called)
+
+
+def test_widths_are_those_of_the_official_code():
+    """Multiples of 8 next to the shares 1, 0.8 and 0.65, as its supernet lists them."""
+    header = archdsl.load(SPEC).models["ResNet"].space().header
+    widths, stem = ([[*d.values] for d in header.domain(name, {}).items] for name in ("widths", "stem"))
+    assert widths == [[256, 208, 168], [512, 408, 336], [1024, 816, 664], [2048, 1640, 1328]] and stem == [[32, 24], [64, 48, 40]]
+
+
+def test_the_paper_s_space():
+    """Below each of 2 * 3 * 3^4 settings of the widths: of each block 3 expansions and of each of its convolutions 2 numbers of bits and 2 kinds of
+    grid; up to two more blocks in each of four stages; a stem with a convolution that may be missing. The paper's vectors have values for what is
+    missing as well, two ways to leave the stem's convolution out and two names for one of its widths: 3^5 * 3^18 * 3^6 * 4^61, some 10^50.6."""
+    unit, more, size = 4, 3 * 4**3, 4 * (1 + 4) * 4
+    for base in (2, 2, 4, 2):
+        size *= (3 * unit**4) * more ** (base - 1) * (1 + more + more**2)
+    space = archdsl.load(SPEC).models["ResNet"].space(variant="resnet_wide")
+    assert space.size == size and space.uniform
+    assert archdsl.load(SPEC).models["ResNet"].space().header.count == 2 * 3 * 3**4
