@@ -148,7 +148,7 @@ class Session:
         self.free: dict[int, tuple[str, ...]] = {}
         self.plans: dict[int, Any] = {}
         self.headers: dict[int, Any] = {}
-        self.lates = 0
+        self.lates = 0  # how many late numbers are in force: those of the loops around what is being elaborated
         self.waiting: dict[int, tuple[frozenset[int], Graph]] = {}
         self.proofs: dict[Any, Any] = {}
         self.told: list[Any] | None = None  # applications with their arguments, for those who ask
@@ -161,7 +161,7 @@ class Session:
         """Starts another elaboration of the same module: the memo stays, budgets and bookkeeping start anew."""
         if not self.shared:
             self.steps = 0
-        self.depth = self.known = 0
+        self.depth = self.known = self.lates = 0
         self.weights.clear()
         self.long.clear()
         self.heads.clear()

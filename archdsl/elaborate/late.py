@@ -140,12 +140,9 @@ def mentions(node: Any, name: str) -> Iterator[Any]:
 
 # ---------------------------------------------------------------- filling in
 def places(session: Session, arguments: tuple[tree.Expr, ...], numbers: tuple[Any, ...]) -> dict[int, Late]:
-    """What stands for the numbers while the body is elaborated, by the id of the argument."""
-    out: dict[int, Late] = {}
-    for node, value in zip(arguments, numbers):
-        session.lates += 1
-        out[id(node)] = Late(session.lates, value)
-    return out
+    """What stands for the numbers while the body is elaborated, by the id of the argument. They are counted from those in force: so they differ from
+    all that the body can see, and a block that is given nothing but such a number is the same block in every pass, loop and version of a text."""
+    return {id(node): Late(session.lates + i, value) for i, (node, value) in enumerate(zip(arguments, numbers), 1)}
 
 
 def only_tensors(value: Any) -> bool:
@@ -164,9 +161,9 @@ def fill(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
     return known
 
 
-def kept(session: Session, graph: Graph) -> Graph:
-    """The first graph that is the same; one that waits for numbers is the first until they are there."""
-    return graph if session.lates and lates(session, graph) else session.same(graph)
+def kept(session: Session, graph: Graph, waiting: bool = False) -> Graph:
+    """The first graph that is the same; one that waits for numbers (`waiting`: of its own, too) is the first until they are there."""
+    return graph if (waiting or session.lates) and lates(session, graph) else session.same(graph)
 
 
 def lates(session: Session, graph: Graph) -> frozenset[int]:

@@ -165,8 +165,10 @@ class _Body:
 def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, overrides: Any, outer: set[str], waiting: dict[int, Late]) -> _Body:
     session = frame.session
     builder = Builder(frame.builder, frame.builder.base + path + ".")
-    inner = frame.inner(s.span, builder=builder, prefix="", overrides=overrides, loop=None, emitted=0, late=waiting)
+    inner = frame.inner(s.span, builder=builder, prefix="", overrides=overrides, loop=None, emitted=0,
+                        late={**(frame.late or {}), **waiting})
     before, session.used_defaults = session.used_defaults, set()
+    session.lates += len(waiting)
     try:
         if run(inner, s.body):
             raise error("A0220", "`return` cannot stand in a labelled loop", s.span)
@@ -178,6 +180,7 @@ def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, 
         session.met_in(builder)
         raise
     finally:
+        session.lates -= len(waiting)
         session.used_defaults = before | session.used_defaults
     changed = [(n, inner.vars[n]) for n in frame.vars if n in outer and n in inner.vars and inner.vars[n] is not frame.vars[n]]
     back = {inside: outside for outside, inside in builder.imports.items()}
@@ -196,7 +199,7 @@ def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, 
     named = len(mine) == len(carried) and all(isinstance(v, Value) for _, v in carried)
     names = tuple(n for n, _ in carried) if named else ()
     graph = builder.finish(s.label or "", tuple(mine), names=names, span=s.span)
-    interned = late.kept(session, graph)
+    interned = late.kept(session, graph, bool(waiting))
     imports = tuple(builder.imports)
     at = {v: i for i, v in reversed(list(enumerate(_reachable(frame, _body_names(frame, s, plan)))))}
     plain = all(v in at for v in imports) and len(mine) == len(dict.fromkeys(values))
@@ -250,5 +253,6 @@ def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any) 
     same = tuple(first.setdefault(v, i) for i, v in enumerate(_reachable(frame, names)))
     rest = session.key(tuple(frame.rest[0])) if frame.rest else None
     sequences = tuple(sorted(frame.vars.get("...", {}).items()))
-    return ("body", id(s), plan is None, counts, tuple((n, session.key(v)) for n, v in values), same, sequences, frame.defaults.key, frame.dtype,
-            rest, session.known)
+    waiting = tuple([w.number for w in frame.late.values()]) if frame.late else ()
+    return ("body", id(s), plan is None, waiting, counts, tuple([(n, session.key(v)) for n, v in values]), same, sequences, frame.defaults.key,
+            frame.dtype, rest, session.known)

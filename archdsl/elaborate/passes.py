@@ -163,7 +163,8 @@ def is_plain(value: Any) -> bool:
 def numbers(frame: Frame, found: Plan) -> tuple[Any, ...] | None:
     """The late arguments of this pass; None when one is no number, or has a fault that the body may never meet."""
     try:
-        values = tuple(evaluate(frame, n) for n in found.late)
+        waiting = frame.late or {}  # in a loop around this one
+        values = tuple([waiting[id(n)] if id(n) in waiting else evaluate(frame, n) for n in found.late])
     except (ArchError, Poisoned):
         return None
     return values if all(is_hyper_number(v) or type(v) is Late for v in values) else None

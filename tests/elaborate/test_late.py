@@ -5,7 +5,7 @@ import pytest
 
 import archdsl
 from archdsl.diagnostics.model import ArchError
-from archdsl.elaborate import late, passes
+from archdsl.elaborate import apply, late, passes
 from archdsl.spec import shipped_files
 from tests.reading import keeping
 
@@ -46,6 +46,11 @@ def filled(monkeypatch):
 
 def rates(graph) -> list[float]:
     return [n.attrs["rate"] for g in graph.definitions() for n in g.nodes if n.op in ("drop_path", "dropout")]
+
+
+def branch_rate(graph) -> float:
+    (rate,) = [n.attrs["rate"] for g in graph.definitions() for n in g.nodes if n.op == "drop_path"]
+    return rate
 
 
 LINEAR = "layers: for i in range(depth) {{ x = Pre(LayerNorm(), Linear(8), drop = {rate})(x) as f }}"
@@ -133,6 +138,69 @@ def test_loops_in_loops(filled, monkeypatch):
     assert graph.hash == concretely(monkeypatch, body, blocks).hash
     stage = graph.children["layers.2"].children["s"]
     assert stage.children["inner.0"] is stage.children["inner.1"]
+
+
+@pytest.mark.parametrize("rate", ["rate * i", "rate * j", "rate * i + rate * j", "rate * (i // 2)"])
+def test_a_loop_directly_in_a_loop(rate, filled, monkeypatch):
+    """A number of the outer pass is no number of the inner one: every pass of both has its own."""
+    body = f"layers: for i in range(depth) {{ inner: for j in range(2) {{ x = Pre(LayerNorm(), Linear(8), drop = {rate})(x) as f }} }}"
+    graph = made(body)
+    assert filled
+    assert graph.hash == concretely(monkeypatch, body).hash
+    got = [branch_rate(graph.children[f"layers.{i}"].children[f"inner.{j}"]) for i in range(4) for j in range(2)]
+    assert got == pytest.approx([float(eval(rate, {"rate": 0.1, "i": i, "j": j})) for i in range(4) for j in range(2)])
+
+
+@pytest.mark.parametrize("width", ["8", "match 8 { 8 => 8; _ => [1][j + 9] }"])  # the second cannot be read ahead: no plan
+@pytest.mark.parametrize("place", ["layers.0.k.w", "layers.3.k.w"])
+def test_a_loop_in_a_pass_that_has_its_numbers(width, place, monkeypatch):
+    """With a setting below one outer pass, that pass has its number at once, and the others wait: their inner passes are not each other's."""
+    blocks = "block K(w: int = 8 in {8, 16})(x: [..., 8]) -> [..., 8] { return Linear(w)(x) as up |> Linear(8) as down }"
+    body = f"""layers: for i in range(depth) {{
+    x = K()(x) as k
+    inner: for j in range(2) {{ x = Pre(LayerNorm(), Linear({width}), drop = rate)(x) as f }}
+  }}"""
+    graph = made(body, blocks, **{place: 16})
+    assert all(type(r) is not late.Late for r in rates(graph))
+    assert graph.hash == concretely(monkeypatch, body, blocks, **{place: 16}).hash
+
+
+@pytest.fixture
+def bodies(monkeypatch):
+    """The blocks whose bodies are run, in order."""
+    names = []
+    real = apply.run_body
+
+    def counted(frame, template, *rest):
+        names.append(template.ref.decl.name)
+        return real(frame, template, *rest)
+
+    monkeypatch.setattr(apply, "run_body", counted)
+    return names
+
+
+WIDE = """layers: for i, w in enumerate([{widths}]) {{
+    x = Pre(LayerNorm(), Linear(8), drop = rate * i)(x) as a
+    x = Pre(LayerNorm(), {mixer}, drop = {second})(x) as b
+  }}"""
+MIXER = "block Mixer(w: int)(x: [..., d]) -> [..., d] { return Linear(w)(x) as up |> Linear(d) as down }"
+
+
+@pytest.mark.parametrize(("widths", "mixer", "second", "count"), [
+    ("16, 32, 16, 64", "Mixer(w)", "rate * i", 4),  # `a` once for all widths, `b` once for each
+    ("16, 16, 16, 16", "Mixer(w)", "rate * i", 2),
+    ("16, 32, 16, 64", "Mixer(16)", "rate * i", 2),  # without the width, all passes are one body
+    ("16, 32, 16, 64", "Mixer(w)", "rate * (i + 1)", 4),  # another number beside it
+])
+def test_bodies_of_one_loop_share_blocks_that_differ_by_their_numbers_alone(widths, mixer, second, count, bodies, monkeypatch):
+    body = WIDE.format(widths=widths, mixer=mixer, second=second)
+    graph = made(body, MIXER)
+    assert bodies.count("Pre") == count
+    assert graph.hash == concretely(monkeypatch, body, MIXER).hash
+    for i in range(4):
+        layer = graph.children[f"layers.{i}"]
+        assert branch_rate(layer.children["a"]) == pytest.approx(0.1 * i)
+        assert branch_rate(layer.children["b"]) == pytest.approx(0.1 * (i + ("+ 1" in second)))
 
 
 @pytest.mark.parametrize(("block", "why"), [
