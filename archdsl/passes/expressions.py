@@ -18,7 +18,8 @@ def stages(flat: Flat) -> dict[int, int]:
     """The stage of each node by id: computed from nothing, from weights, or from data (inputs, draws, run-time sizes, the phase)."""
     out: dict[int, int] = {}
     for n in flat.order():
-        out[id(n)] = WEIGHT if n.op == "param" else max((out[id(v.node)] for v in n.operands()), default=CLOSED) if own_stage(n) == CLOSED else DATA
+        made_of = [out[id(v.node)] for v in flat.reads(n)]
+        out[id(n)] = WEIGHT if n.op == "param" else DATA if DATA in made_of else max(made_of, default=CLOSED) if own_stage(n) == CLOSED else DATA
     return out
 
 
@@ -79,7 +80,7 @@ def leave_weights(flat: Flat, values: list[Value]) -> dict[str, Value]:
 
 def _read_directly(flat: Flat, stage: dict[int, int], wanted: set[Value]) -> set[str]:
     """Weights that data still reads once the wanted expressions are gone."""
-    read = [v for n in flat.live() if stage[id(n)] == DATA or n.op == "update" for v in n.operands()]
+    read = [v for n in flat.live() if stage[id(n)] == DATA or n.op == "update" for v in flat.reads(n)]
     read = [v.node for v in (*read, *flat.outputs, *flat.root.emits.values()) if stage[id(v.node)] == WEIGHT and v not in wanted]
     return {n.attrs["path"] for n in below(*read) if n.op == "param"} | {n.attrs["path"] for n in flat.live() if n.op == "update"}
 

@@ -5,7 +5,7 @@ blocks (roll.py): what was not touched stays the same object, equal layers stay 
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -80,6 +80,7 @@ class Flat:
         self.root = Scope(graph)
         self._owners(graph, "")
         self._users: dict[Value, dict[int, Node]] = {}
+        self._reads: dict[int, list[Value]] = {}
         self._order: list[Node] | None = None  # until the next edit
         self._live: list[Node] | None = None
         self._edited: dict[int, Node] = {}  # since types were inferred; the nodes too, so that no other gets the id
@@ -135,6 +136,10 @@ class Flat:
         """The nodes that read a value."""
         return list(self._users.get(value, {}).values())
 
+    def reads(self, node: Node) -> list[Value]:
+        """The tensor operands of a node, those in masks included."""
+        return self._reads[id(node)]
+
     def scope(self, node: Node) -> Scope:
         return self.home[id(node)]
 
@@ -156,7 +161,7 @@ class Flat:
     def order(self) -> list[Node]:
         """All nodes, operands first."""
         if self._order is None:
-            self._order = ordered(self.nodes)
+            self._order = ordered(self.nodes, self.reads)
         return self._order
 
     def live(self) -> list[Node]:
@@ -174,8 +179,8 @@ class Flat:
             n = stack.pop()
             if id(n) not in seen:
                 seen.add(id(n))
-                stack += [v.node for v in n.operands()]
-        return ordered([n for n in self.nodes if id(n) in seen])
+                stack += [v.node for v in self._reads[id(n)]]
+        return ordered([n for n in self.nodes if id(n) in seen], self.reads)
 
     # ---------------------------------------------------------------- editing
     def add(self, op: str, *args: Any, at: Scope | Node, span: Span | None = None, name: str = "", **attrs: Any) -> Any:
@@ -238,7 +243,7 @@ class Flat:
 
     def set(self, node: Node, *args: Any, **attrs: Any) -> None:
         """Gives a node other operands, and other attributes where some are named."""
-        for v in node.operands():
+        for v in self._reads[id(node)]:
             self._users.get(v, {}).pop(id(node), None)
         node.args = args
         node.attrs = {**node.attrs, **attrs}
@@ -254,9 +259,10 @@ class Flat:
 
     def remove(self, node: Node) -> None:
         """Takes out a node that nothing reads: an effect, or what was replaced."""
-        for v in node.operands():
+        for v in self._reads[id(node)]:
             self._users.get(v, {}).pop(id(node), None)
         self.nodes.remove(node)
+        del self._reads[id(node)]
         self._changed()
         self.touch(self.home.pop(id(node)))
 
@@ -284,7 +290,7 @@ class Flat:
         for node in self.order():
             if node.op == "param":
                 types = (self.params[node.attrs["path"]].type,)
-            elif find(node.op) is None or id(node) not in self._edited and not any(id(v.node) in other for v in node.operands()):
+            elif find(node.op) is None or id(node) not in self._edited and not any(id(v.node) in other for v in self._reads[id(node)]):
                 continue
             else:
                 types = self.infer(node.op, node.args, node.attrs)
@@ -303,7 +309,8 @@ class Flat:
         self.touch(scope)
 
     def _count(self, node: Node) -> None:
-        for v in node.operands():
+        self._reads[id(node)] = reads = node.operands()
+        for v in reads:
             self._users.setdefault(v, {})[id(node)] = node
 
     # ---------------------------------------------------------------- folding
@@ -316,27 +323,24 @@ class Flat:
         return roll(self)
 
 
-def ordered(nodes: list[Node]) -> list[Node]:
+def ordered(nodes: list[Node], reads: Callable[[Node], list[Value]] = Node.operands) -> list[Node]:
     """Nodes so that operands come first, otherwise as they stand."""
-    inside = {id(n) for n in nodes}
-    done: set[int] = set()
+    left = {id(n) for n in nodes}
     out: list[Node] = []
     for root in nodes:
-        if id(root) in done:
+        if id(root) not in left:
             continue
         stack = [root]
         while stack:
             n = stack[-1]
-            if id(n) in done:
-                stack.pop()
-                continue
-            waiting = [v.node for v in n.operands() if id(v.node) in inside and id(v.node) not in done]
+            waiting = [v.node for v in reads(n) if id(v.node) in left] if id(n) in left else ()
             if waiting:
                 stack += reversed(waiting)
                 continue
             stack.pop()
-            done.add(id(n))
-            out.append(n)
+            if id(n) in left:
+                left.remove(id(n))
+                out.append(n)
     return out
 
 

@@ -152,7 +152,7 @@ class _Roll:
 
     def _flows(self) -> None:
         for n in self.nodes:
-            for v in n.operands():
+            for v in self.flat.reads(n):
                 self._flow(self.key(v), self._place(self.flat.home[id(n)]))
         for v in (*self.flat.outputs, *self.flat.root.emits.values()):
             self._flow(self.key(v), self.flat.root)

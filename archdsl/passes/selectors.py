@@ -237,7 +237,7 @@ def _reads(flat: Flat, chosen: Callable[[Node], bool], given: Mapping[int, froze
     made: dict[int, frozenset[str] | None] = {}  # of which weights alone a node is made; None for data
     found: set[str] = set()
     for n in flat.order():
-        parts = [made[id(v.node)] for v in n.operands()]
+        parts = [made[id(v.node)] for v in flat.reads(n)]
         if n.op == "param":
             made[id(n)] = frozenset((prefix + n.attrs["path"],))
         elif n.op == "input":
