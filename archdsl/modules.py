@@ -98,7 +98,7 @@ class Module:
                     self.scope.setdefault(last, POISON)
                 continue
             if not d.names:
-                self.modules[d.module.rsplit(".", 1)[-1]] = other
+                self.modules[d.module.rsplit(".", 1)[-1]] = other.complete()
             for n in d.names:
                 self._import(other, n, d.module)
 
@@ -106,13 +106,13 @@ class Module:
 
     def _spread_records(self) -> None:
         """Headers with `...Record` get its fields as arguments."""
-        decls = tuple(self._spread(d) if isinstance(d, (tree.Block, tree.Model)) and any(map(_spreads, d.params)) else d for d in self.tree.decls)
+        decls = tuple(self._spread(d) if isinstance(d, (tree.Block, tree.Model)) and any(map(spreads, d.params)) else d for d in self.tree.decls)
         if any(a is not b for a, b in zip(decls, self.tree.decls)):
             self.tree = replace(self.tree, decls=decls)
             self.__dict__.pop("models", None)
 
     def _spread(self, d: Any) -> Any:
-        records = [self._spread_record(p) for p in d.params if _spreads(p)]
+        records = [self._spread_record(p) for p in d.params if spreads(p)]
         key = id(d), tuple(id(getattr(r, "decl", r)) for r in records)
         known, faults = self.library.spread.get(key), len(self.diagnostics)
         made = known[1] if known is not None else self._with_fields(d)
@@ -125,7 +125,7 @@ class Module:
     def _with_fields(self, d: Any) -> Any:
         params: list[tree.Param] = []
         for p in d.params:
-            if not _spreads(p):
+            if not spreads(p):
                 params.append(p)
                 continue
             record = self._spread_record(p)
@@ -149,16 +149,17 @@ class Module:
 
     def _import(self, other: Module | Whole, n: tree.UseName, module: str) -> None:
         local = n.alias or n.name
-        if n.name not in other.scope:
-            help, fixes = nearest_help(n.name, other.scope, Span(n.span.source, n.span.start, n.span.start + len(n.name)))
+        found = other.offer(n.name)
+        if found is None:
+            help, fixes = nearest_help(n.name, other.names(), Span(n.span.source, n.span.start, n.span.start + len(n.name)))
             self._fault(error("A0207", f"`{module}` has no `{n.name}`", n.span, "not declared there", help=help, fixes=fixes))
             self.scope.setdefault(local, POISON)
-        elif local in self.scope and self.scope[local] is not other.scope[n.name]:
+        elif local in self.scope and self.scope[local] is not found:
             where = (Label(self.spans[local], "the first"),) if local in self.spans else ()
             self._fault(error("A0208", f"`{local}` is declared twice", n.span, "imported here", labels=where,
                               help=f"`{n.name} as OTHER` imports it under another name"))
         else:
-            self.scope[local] = other.scope[n.name]
+            self.scope[local] = found
             self.spans[local] = n.span
 
     @cached_property
@@ -197,8 +198,16 @@ class Module:
         other = self.modules.get(module)
         return other.scope.get(name) if other is not None else None
 
+    def offer(self, name: str) -> Any:
+        """What another module gets when it imports that name; None where there is nothing."""
+        return self.scope.get(name)
+
     def names(self) -> list[str]:
         return list(self.scope)
+
+    def complete(self) -> Module:
+        """The same, all that it declares in its scope."""
+        return self
 
 
 def entry_models(d: tree.Model) -> list[tree.Model]:
@@ -213,7 +222,7 @@ def family(model: str) -> str:
     return model.partition(".")[0]
 
 
-def _spreads(p: tree.Param) -> bool:
+def spreads(p: tree.Param) -> bool:
     """`...Record` in a header."""
     return p.rest and p.name != "..."
 
@@ -236,6 +245,15 @@ class Whole:
     def __init__(self, library: Library):
         self.scope = Exports(library)
 
+    def offer(self, name: str) -> Any:
+        return self.scope.get(name)
+
+    def names(self) -> list[str]:
+        return list(self.scope)
+
+    def complete(self) -> Whole:
+        return self
+
 
 class Exports(Mapping[str, Any]):
     """What the modules of the library declare, by name."""
@@ -245,7 +263,7 @@ class Exports(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         module = library_exports()[name]
-        return self.library.std(module).scope[name]
+        return self.library.std(module).offer(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(library_exports())
@@ -299,7 +317,7 @@ class Library:
         if not parts:
             return self.whole
         if name in self.read:
-            return self._known(name, span)
+            return self.read[name]
         if library_source(name) is None:
             told = _nearest_module(name, [], span, wanted) if parts[-1] in library_exports() and not wanted else None
             raise error("A0207", f"the library has no module `{name}`", span, "not in the library",
@@ -308,9 +326,13 @@ class Library:
 
     def std(self, name: str) -> Module:
         """A module that the library has."""
-        source = library_source(name)
-        assert source is not None, name
-        return self.read.get(name) or self._load(name, source, library_tree(name), True, None, [])
+        from archdsl.shelf import LibraryModule
+
+        if name not in self.read:
+            source = library_source(name)
+            assert source is not None, name
+            self.read[name] = LibraryModule(source, self)
+        return self.read[name]
 
     def _beside(self, name: str, parts: list[str], user: Module, span: Span, wanted: list[str]) -> Module:
         folder = user.folder
@@ -327,7 +349,7 @@ class Library:
             return self._known(key, span)
         source = read_source(_shown(path))
         parsed, faults = self._parse(source)
-        return self._load(key, source, parsed, False, folder, list(faults))
+        return self._load(key, source, parsed, folder, list(faults))
 
     def _known(self, key: str, span: Span) -> Module:
         if key in self.path:
@@ -335,10 +357,10 @@ class Library:
             raise error("A0216", f"modules import each other in a circle: {circle}", span, "needs itself")
         return self.read[key]
 
-    def _load(self, key: str, source: Source, parsed: tree.Module, is_library: bool, folder: str | None, faults: list[Diagnostic]) -> Module:
+    def _load(self, key: str, source: Source, parsed: tree.Module, folder: str | None, faults: list[Diagnostic]) -> Module:
         if len(self.path) > MAX_IMPORTS:
             raise error("A0602", f"modules import each other more than {MAX_IMPORTS} deep", Span(source, 0, 0))
-        module = Module(source, parsed, self, is_library, folder, faults)
+        module = Module(source, parsed, self, False, folder, faults)
         self.read[key] = module
         self.path.append(key)
         module.link()
@@ -391,11 +413,11 @@ def library_modules() -> tuple[str, ...]:
     return tuple("std." + f[:-5] for f in _listed(LIBRARY))
 
 
-_DECLARED = re.compile(r"^(?:(?:wrap |extern )?block|record|fn) (\w+)", re.MULTILINE)
+DECLARED = re.compile(r"^(?:(?:wrap |extern )?block|record|fn) (\w+)", re.MULTILINE)
 
 
 @cache
 def library_exports() -> dict[str, str]:
     """Declared name -> module, for the whole library: from the texts, which are formatted, so that no module needs to be parsed for it."""
     sources = ((name, library_source(name)) for name in library_modules())
-    return {found[1]: name for name, source in sources if source is not None for found in _DECLARED.finditer(source.text)}
+    return {found[1]: name for name, source in sources if source is not None for found in DECLARED.finditer(source.text)}

@@ -11,7 +11,7 @@ from typing import Any
 from archdsl.diagnostics.model import Diagnostic
 from archdsl.source import Piece, Source, Span
 from archdsl.syntax import tree
-from archdsl.syntax.lexer import DECLARATIONS, Lexed, Token, lex
+from archdsl.syntax.lexer import DECLARATIONS, Lexed, Token
 from archdsl.syntax.parser import MAX_TOKENS, Run, one_per_line, parse_some
 
 _STARTS = re.compile(rf"^(?:{'|'.join(sorted(DECLARATIONS))})\b", re.MULTILINE)
@@ -184,12 +184,12 @@ class Window(Run):
     """Reads lines of a text as they are read in it. `too_far`: explaining a mistake, or going on behind it, took more than these lines."""
 
     def __init__(self, source: Source, start: int, stop: int):
-        super().__init__(source, "start")
-        self.place = start, stop
+        super().__init__(source, "start", start, stop)
+        self.end = stop
         self.tokens = Tokens()
 
     def read(self) -> Lexed:
-        found = lex(self.source.text, self.table.words, self.max_tokens, *self.place)
+        found = super().read()
         self.tokens = Tokens(found.tokens)
         return found._replace(tokens=self.tokens)
 
@@ -207,4 +207,4 @@ class Window(Run):
 
     @property
     def too_far(self) -> bool:
-        return self.tokens.far and self.place[1] < len(self.source.text)
+        return self.tokens.far and self.end < len(self.source.text)

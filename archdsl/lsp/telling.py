@@ -187,7 +187,7 @@ def _in_list(document: Document, n: tree.Node, offset: int, name: str) -> str | 
                 return _page(param.span.text, param.doc)
     if isinstance(n, tree.Use) and name in n.module.split("."):
         module = document.module.library.read.get(n.module)
-        own = [] if module is None else [f"`{m}`" for m, r in module.scope.items() if getattr(r, "module", None) is module]
+        own = [] if module is None else [f"`{m}`" for m, r in module.complete().scope.items() if getattr(r, "module", None) is module]
         return f"```arch\nuse {n.module}\n```\n\n" + ", ".join(own) if own else None
     if isinstance(n, tree.AxisSized | tree.AxisName | tree.Ragged) and n.id == name and name[0].isupper():
         size = None if isinstance(n, tree.AxisName) else n.size

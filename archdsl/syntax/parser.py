@@ -53,6 +53,15 @@ def parse_some(source: Source, most: int) -> tuple[t.Module, list[Diagnostic], i
     return module, one_per_line(run.faults.found), len(run.lexed.tokens)
 
 
+def parse_lines(source: Source, start: int, stop: int) -> t.Module:
+    """The tree of some lines of a text that hold whole declarations, with its spans where they stand. Raises ArchError with their syntax faults."""
+    run = Run(source, "start", start, stop)
+    module = run.result()
+    if run.faults.found:
+        raise ArchError(*run.faults.found)
+    return module
+
+
 def one_per_line(faults: list[Diagnostic]) -> list[Diagnostic]:
     """Without the A0101 that follow from another fault of their line: what stands behind a misread word is rarely read right."""
     lines: dict[int, Diagnostic] = {}
@@ -140,8 +149,8 @@ def deep() -> Generator[None]:
 class Run:
     """One parse: the stacks, the tokens, the faults."""
 
-    def __init__(self, source: Source, start: str):
-        self.source, self.start = source, start
+    def __init__(self, source: Source, start: str, first: int = 0, stop: int | None = None):
+        self.source, self.start, self.place = source, start, (first, stop)
         self.table = tables.load()
         self.faults = Collector()
         self.lexed = Lexed([], [], {}, [])
@@ -190,7 +199,7 @@ class Run:
 
     def read(self) -> Lexed:
         """The tokens of the text."""
-        return lex(self.source.text, self.table.words, self.max_tokens)
+        return lex(self.source.text, self.table.words, self.max_tokens, *self.place)
 
     def loop(self, tokens: list[Token]) -> Any:
         """Run the table over the tokens, recovering at statements and declarations."""

@@ -7,8 +7,10 @@ import pytest
 
 import archdsl
 from archdsl.cli.pages import find_page
-from archdsl.modules import Library, library_exports, library_modules, library_tree
-from archdsl.source import Source
+from archdsl.modules import Library, library_exports, library_modules, library_source, library_tree
+from archdsl.records import fields
+from archdsl.shelf import Shelf, shelf
+from archdsl.source import Source, Span
 from archdsl.spec import check_text
 from archdsl.syntax import tree
 
@@ -31,6 +33,46 @@ def test_it_means_what_the_modules_mean():
     other = archdsl.loads(uses + MODEL.format("Pre(N(), MLP(4))(x)"))
     assert one.graph.hash == other.elaborate().graph.hash
     assert archdsl.loads("use std\n" + MODEL.format("std.Pre(std.LayerNorm(), std.MLP(4))(x)")).elaborate().graph.hash == one.graph.hash
+
+
+def everything(node):
+    """A tree with the places of all its nodes."""
+    if isinstance(node, tree.Node):
+        return type(node), node.span.start, node.span.end, *(everything(getattr(node, f.name)) for f in fields(node))
+    return tuple(map(everything, node)) if isinstance(node, tuple) else repr(node) if not isinstance(node, Span) else (node.start, node.end)
+
+
+@pytest.mark.parametrize("name", library_modules())
+def test_a_declaration_read_alone_is_the_one_of_the_whole_text(name):
+    source = library_source(name)
+    decls = [d for d in library_tree(name).decls if not isinstance(d, tree.Use)]
+    cut = shelf(source)
+    assert list(cut.lines) == [d.name for d in decls]
+    for d in decls:
+        assert everything(cut.declaration(d.name)) == everything(d)
+    uses = [d for d in library_tree(name).decls if isinstance(d, tree.Use)]
+    assert list(cut.imports) == [n.alias or n.name for d in uses for n in d.names]
+    assert all(d.names for d in uses), "a whole module is imported: its scope would have to be there"
+
+
+@pytest.mark.parametrize("name", library_modules())
+def test_a_declaration_comes_with_all_that_it_mentions(name):
+    whole = Library().std(name).complete()
+    assert set(whole.scope) == set(whole.names())
+    for declared in shelf(whole.source).lines:
+        alone = Library().std(name)
+        alone.offer(declared)
+        words = set(re.findall(r"[^\W\d]\w*", alone.scope[declared].decl.span.text))
+        assert words & set(whole.scope) <= set(alone.scope)
+        assert all(type(alone.scope[n]) is type(whole.scope[n]) and alone.scope[n].decl is whole.scope[n].decl for n in alone.scope)
+
+
+def test_only_the_declarations_that_are_named_are_read(monkeypatch):
+    read = []
+    real = Shelf.declaration
+    monkeypatch.setattr(Shelf, "declaration", lambda self, name: read.append(name) or real(self, name))
+    archdsl.loads("use std.residual { Pre }\nuse std.norm { RMSNorm }\n" + MODEL.format("Pre(RMSNorm(), RMSNorm())(x)")).elaborate()
+    assert set(read) == {"Pre", "RMSNorm"}
 
 
 def test_only_what_is_named_is_read():
