@@ -249,10 +249,13 @@ class Graph:
 
     def parameters(self, prefix: str = "") -> Iterator[tuple[str, Param]]:
         """Every owned weight with its full address, own ones first, then the children's in the order of the text."""
-        for p in self.params:
-            yield prefix + p.path, p
-        for path, child in self.children.items():
-            yield from child.parameters(f"{prefix}{path}.")
+        stack: list[tuple[str, Graph]] = [(prefix, self)]
+        while stack:
+            prefix, graph = stack.pop()
+            for p in graph.params:
+                yield prefix + p.path, p
+            if graph.children:
+                stack += reversed([(f"{prefix}{path}.", child) for path, child in graph.children.items()])
 
     @cached_property
     def owns_weights(self) -> bool:
