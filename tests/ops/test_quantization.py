@@ -49,6 +49,24 @@ def test_a_scale_for_each_channel(shape, axes):
     torch.testing.assert_close(quantize(w, 8, axes=axes), want, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_channels_and_groups_as_torch_has_them(bits: int, symmetric: bool):
+    """Scales and zeros by torch's own observer, whose range holds 0, for each channel and for each group of neighbours."""
+    from torch.ao.quantization.observer import PerChannelMinMaxObserver
+
+    w = (drawn(6, 16) + torch.tensor([0.0, 2, -2, 0.3, 5, -0.1])[:, None]) * torch.arange(1, 7)[:, None]
+    for rows, how in ((w, {"axes": (1,)}), (w.view(-1, 4), {"group": 4})):
+        most = 2 ** (bits - 1) - 1
+        low, high = (-most, most) if symmetric else (0, 2**bits - 1)
+        observer = PerChannelMinMaxObserver(ch_axis=0, dtype=torch.qint8 if symmetric else torch.quint8, quant_min=low, quant_max=high,
+                                            qscheme=torch.per_channel_symmetric if symmetric else torch.per_channel_affine)
+        observer(rows)
+        scale, zero = observer.calculate_qparams()
+        want = torch.fake_quantize_per_channel_affine(rows, scale, zero.int(), 0, low, high).view_as(w)
+        torch.testing.assert_close(quantize(w, bits, symmetric=symmetric, **how), want, rtol=1e-5, atol=1e-5)
+
+
 def test_groups_of_neighbours():
     w = drawn(3, 2, 12)
     parts = [quantize(part, 4, axes=(2,)) for part in w.split(4, -1)]
