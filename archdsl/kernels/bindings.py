@@ -39,6 +39,7 @@ FAMILIES: tuple[str, ...] = (
     "gated",
     "linear",
     "rows",
+    "flash_linear",
 )
 """The modules of `archdsl.kernels` that declare kernels, in the order of preference. None of them imports torch or triton."""
 Types = Mapping[str, TensorType | None]
@@ -54,7 +55,8 @@ class Binding:
     """One kernel of one op. `devices`, `dtypes`: of the first operand, as the language names types. `capability`: the least compute capability of a
     card. `needs`: modules that have to be installed. `fits(types, attributes)` says why operands of these types cannot be taken, or None; a size
     that varies at run time is a `Dim` there and counts as one that fits. `fuses`: a compiler of graphs does as well by fusing the op's body with what
-    is around it, so that the kernel is for calls that are not compiled. `body` holds `forward`, and `gradient` and `step` where it has them."""
+    is around it, so that the kernel is for calls that are not compiled. `by_name`: taken where it is asked for, never by itself. `body` holds
+    `forward`, and `gradient` and `step` where it has them."""
 
     op: str
     name: str
@@ -65,6 +67,7 @@ class Binding:
     needs: tuple[str, ...]
     fits: Fits | None
     fuses: bool = False
+    by_name: bool = False
 
     @property
     def doc(self) -> str:
@@ -135,13 +138,13 @@ def _changed() -> None:
 
 
 def kernel(op: str, name: str, *, devices: tuple[str, ...] = ("cuda",), dtypes: tuple[str, ...], capability: tuple[int, int] = (8, 0),
-           needs: tuple[str, ...] = ("triton",), fits: Fits | None = None, fuses: bool = False) -> Callable[[type], type]:
+           needs: tuple[str, ...] = ("triton",), fits: Fits | None = None, fuses: bool = False, by_name: bool = False) -> Callable[[type], type]:
     """Registers the decorated class as a kernel of an op. Raises ValueError where the name is taken."""
     def register(body: type) -> type:
         own = BINDINGS.setdefault(op, {})
         if name in own or name == REFERENCE:
             raise ValueError(f"{op} has a kernel called {name} already")
-        own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits, fuses)
+        own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits, fuses, by_name)
         _changed()
         return body
 
@@ -208,6 +211,9 @@ def choose(op: str, device: str, dtype: str, types: Types, attributes: Mapping[s
             continue
         if asked is None and device not in binding.devices:  # the interpreter is for those who ask for it
             reasons[name] = f"it runs on {_list(binding.devices)}, not on {device}"
+            continue
+        if asked is None and binding.by_name:
+            reasons[name] = "it is taken where it is asked for by name"
             continue
         why = binding.refusal(device, dtype, types, attributes, capability, installed)
         if why is None:
