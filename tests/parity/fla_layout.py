@@ -26,12 +26,12 @@ class Conv(nn.Conv1d):
 
 class DeltaNet(nn.Module):
     def __init__(self, d: int, heads: int, eps: float, act: str = "silu", qk_norm: str = "l2", beta: bool = True, negative: bool = False,
-                 gate: bool = False):
+                 gate: bool = False, conv: int | None = 4):
         super().__init__()
         self.heads, self.act, self.qk_norm, self.negative = heads, act, qk_norm, negative
         for name in "qkv":
             self.add_module(f"{name}_proj", linear(d, d))
-            self.add_module(f"{name}_conv1d", Conv(d))
+            self.add_module(f"{name}_conv1d", nn.Identity() if conv is None else Conv(d, conv))
         self.b_proj = linear(d, heads) if beta else None
         self.g_proj = linear(d, d) if gate else None
         self.o_norm = nn.RMSNorm(d // heads, eps)

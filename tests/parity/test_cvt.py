@@ -102,7 +102,7 @@ def test_cvt_13_is_transformers():
 
 
 @pytest.mark.parametrize(("size", "batch", "changes", "same"), [
-    ((64, 64), 2, {}, {}),
+    ((64, 64), 2, {}, {}), ((51, 38), 1, {"num_channels": 1}, {"channels": 1}),
     ((75, 97), 1, {"stride_kv": [1, 3, 4], "padding_kv": [1, 0, 2]},
      {"stages.0.stride_kv": 1, "stages.1.stride_kv": 3, "stages.1.pad_kv": 0, "stages.2.stride_kv": 4, "stages.2.pad_kv": 2}),
     ((70, 64), 2, {"kernel_qkv": [1, 5, 3], "padding_kv": [0, 2, 1], "padding_q": [0, 2, 1]},
@@ -118,7 +118,7 @@ def test_cvt_13_is_transformers():
      {"stages.0.patch": 4, "stages.0.pad": 0, "stages.1.patch": 2, "stages.1.pad": 0, "stages.2.patch": 5, "stages.2.stride": 1, "stages.2.pad": 2}),
 ])
 def test_other_stages_are_transformers(size, batch, changes, same):
-    proven(tiny(same), peer(**changes), image(batch, 3, *size))
+    proven(tiny(same), peer(**changes), image(batch, changes.get("num_channels", 3), *size))
 
 
 def test_two_stages_with_tokens_in_both():

@@ -18,6 +18,7 @@ SIZES: dict[str, Any] = dict(vocab=61, d=32, depth=3, heads=2, hidden=48)
 OPTIONS: dict[str, dict[str, Any]] = {
     "paper": {}, "gate, negative": {"gate": True, "negative": True}, "relu, sums, no beta": {"act": "relu", "qk_norm": "sum", "beta": False},
     "elu, sums": {"act": "elu", "qk_norm": "sum"}, "identity": {"act": "identity"}, "tied": {"tie": True},
+    "shorter convolution": {"conv": 3}, "no convolution": {"conv": None},
     "window": {"attention": [1], "span": 4}, "global": {"attention": [0, 2]},
 }
 

@@ -55,11 +55,12 @@ def mamba(vocab, d, depth, state=16, expand=2, kernel=4, rank="auto", bias=False
         use_bias=bias, use_conv_bias=conv_bias, layer_norm_epsilon=eps, tie_word_embeddings=tie, residual_in_fp32=False, pad_token_id=None))
 
 
-def mamba2(vocab, d, depth, state=128, groups=1, head_dim=64, expand=2, kernel=4, bias=False, conv_bias=True, eps=1e-5, tie=True):
+def mamba2(vocab, d, depth, state=128, groups=1, head_dim=64, expand=2, kernel=4, bias=False, conv_bias=True, eps=1e-5, tie=True, dt_min=0.0,
+           dt_max=float("inf")):
     return transformers.Mamba2ForCausalLM(transformers.Mamba2Config(
         vocab_size=vocab, hidden_size=d, num_hidden_layers=depth, state_size=state, n_groups=groups, head_dim=head_dim, expand=expand,
         num_heads=expand * d // head_dim, conv_kernel=kernel, use_bias=bias, use_conv_bias=conv_bias, layer_norm_epsilon=eps,
-        tie_word_embeddings=tie, residual_in_fp32=False, pad_token_id=None, chunk_size=16))
+        tie_word_embeddings=tie, residual_in_fp32=False, pad_token_id=None, chunk_size=16, time_step_limit=(dt_min, dt_max)))
 
 
 def nemotron(vocab, d, pattern, depth=None, state=128, groups=8, ssm_head_dim=64, ssm_heads=None, dt_min=0.0, heads=32, kv_heads=8, head_dim=128,
@@ -81,6 +82,7 @@ MAMBA2S = {
     "grouped": dict(vocab=61, d=48, depth=2, state=5, groups=2, head_dim=12),
     "one group, odd sizes, biases, untied": dict(vocab=37, d=35, depth=3, state=7, head_dim=5, expand=3, kernel=3, bias=True, eps=1e-3, tie=False),
     "a group for each head": dict(vocab=29, d=24, depth=1, state=1, groups=4, head_dim=6, expand=1, kernel=2, conv_bias=False),
+    "steps from a range": dict(vocab=29, d=24, depth=2, state=3, head_dim=6, dt_min=0.4, dt_max=0.9),
 }
 HYBRIDS = {
     "all three": dict(vocab=61, d=48, pattern="M-*M--M", state=5, groups=2, ssm_head_dim=12, heads=4, kv_heads=2, head_dim=10, hidden=72),

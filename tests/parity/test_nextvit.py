@@ -50,6 +50,12 @@ def test_small_is_timms():
     prove(ours, peer, image(1, 3, 75, 97), source="timm", call=lambda m, x: m(x))
 
 
+def test_one_channel_is_timms():
+    peer = timm.create_model("nextvit_small", depths=(1, 1, 5, 1), num_classes=9, in_chans=1).double()
+    ours = archdsl.load(SPEC).build("small", depths=[1, 1, 5, 1], classes=9, channels=1, dtype=F64)
+    prove(ours, peer, image(1, 1, 64, 43), source="timm", call=lambda m, x: m(x))
+
+
 @pytest.mark.parametrize(("size", "batch", "changes"), [
     ((64, 64), 2, {}), ((91, 75), 1, {}), ((129, 33), 1, {"reduction": [8, 2, 4, 2]}), ((70, 70), 2, {"mix": 0.5, "head_dim": 16}),
 ])

@@ -27,17 +27,18 @@ def tokens(*shape: int) -> torch.Tensor:
 
 
 class Poly(nn.Module):
-    """weight: the numbers of the third, second and first power; bias: the constant."""
+    """weight: the numbers of the powers, the highest (the third in the paper's models) first; bias: the constant."""
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, order: int = 3):
         super().__init__()
-        self.weight, self.bias, self.kind = nn.Parameter(torch.ones(3) / 3), nn.Parameter(torch.zeros(1)), kind
+        self.weight, self.bias, self.kind = nn.Parameter(torch.ones(order) / order), nn.Parameter(torch.zeros(1)), kind
 
     def forward(self, x):
         def n(u):
             return u / (u.square().mean(-1, keepdim=True) + 1e-6).sqrt()
 
-        powers = [F.relu(x) ** i for i in (3, 2, 1)] if self.kind == "polyrelu" else [n(x**i) for i in (3, 2, 1)]
+        orders = range(len(self.weight), 0, -1)
+        powers = [F.relu(x) ** i for i in orders] if self.kind == "polyrelu" else [n(x**i) for i in orders]
         return sum(w * p for w, p in zip(self.weight, powers)) + self.bias
 
 
@@ -62,18 +63,18 @@ class PlainExperts(nn.Module):
         return (every.gather(1, index[..., None].expand(*index.shape, 24)) * weights[..., None]).sum(1)
 
 
-def acts(act: str) -> nn.Module:
-    return {"relu": nn.ReLU(), "gelu": nn.GELU()}[act] if act in ("relu", "gelu") else Poly(act)
+def acts(act: str, order: int = 3) -> nn.Module:
+    return {"relu": nn.ReLU(), "gelu": nn.GELU()}[act] if act in ("relu", "gelu") else Poly(act, order)
 
 
-@pytest.mark.parametrize("act", ["polynorm", "polyrelu", "relu", "gelu", "swiglu"])
+@pytest.mark.parametrize(("act", "order"), [("polynorm", 3), ("polyrelu", 3), ("relu", 3), ("gelu", 3), ("swiglu", 3), ("polynorm", 4), ("polyrelu", 2)])
 @pytest.mark.parametrize("shape", [(2, 7), (1, 1)])
-def test_dense(act, shape):
+def test_dense(act, order, shape):
     peer = transformers.LlamaForCausalLM(transformers.LlamaConfig(**CONFIG, intermediate_size=36))
     if act != "swiglu":
         for layer in peer.model.layers:
-            layer.mlp = Plain(acts(act))
-    ours = archdsl.load("polycom").build(dtype=F64, act=act, **DENSE)
+            layer.mlp = Plain(acts(act, order))
+    ours = archdsl.load("polycom").build(dtype=F64, act=act, order=order, **DENSE)
     prove(ours, peer.double(), tokens(*shape), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
 
 

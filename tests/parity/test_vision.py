@@ -131,6 +131,20 @@ def test_isotropic_by_its_equations():
 SWIN = "specs/vision/swin.arch"
 
 
+@pytest.mark.parametrize(("name", "peer", "knobs", "changes"), [
+    ("vit", timm.models.vision_transformer.VisionTransformer, dict(d=24, heads=2, depth=1, patch=8, side=40, classes=3),
+     dict(embed_dim=24, num_heads=2, depth=1, patch_size=8, img_size=40)),
+    ("convnext", timm.models.convnext.ConvNeXt, dict(widths=[8, 12, 16, 20], depths=[1] * 4, classes=3), dict(dims=[8, 12, 16, 20], depths=[1] * 4)),
+    ("swin", timm.models.swin_transformer.SwinTransformer, dict(d=12, depths=[2, 1, 1, 1], heads=[1, 2, 2, 2], window=3, side=40, classes=3),
+     dict(embed_dim=12, depths=[2, 1, 1, 1], num_heads=[1, 2, 2, 2], window_size=3, img_size=40)),
+], ids=["vit", "convnext", "swin"])
+@pytest.mark.parametrize("channels", [1, 5])
+def test_images_of_other_channels_are_timms(name, peer, knobs, changes, channels):
+    theirs = peer(in_chans=channels, num_classes=3, **changes).double()
+    ours = archdsl.load(f"specs/vision/{name}.arch").build(channels=channels, dtype=F64, **knobs)
+    prove(ours, theirs, image(1, channels, 40, 40), source="timm", call=lambda m, x: m(x))
+
+
 @pytest.mark.parametrize(("variant", "name"), [
     ("tiny", "swin_tiny_patch4_window7_224"), ("small", "swin_small_patch4_window7_224"), ("base", "swin_base_patch4_window7_224"),
     ("large", "swin_large_patch4_window7_224"), ("base_384", "swin_base_patch4_window12_384"),
