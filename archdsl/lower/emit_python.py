@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain, count
 
 from archdsl.graph import Graph
 from archdsl.lower.build import lower
 from archdsl.lower.checks import types
+from archdsl.lower.inline_arms import inlined, owns
 from archdsl.lower.module import ArchModule
 from archdsl.lower.plain import HELPERS, Plain, helper
 from archdsl.lower.plain_state import methods
@@ -25,11 +28,15 @@ from archdsl.lower.templates import (
     Repeated,
     Template,
     blank,
+    by_children,
+    by_weights,
     find_arguments,
     kept,
     kind_of,
     numbers,
     split,
+    telling_names,
+    uses,
 )
 from archdsl.lower.wrapping import WIDTH, wrapped
 from archdsl.streaming import Streamed
@@ -65,13 +72,16 @@ class _File:
         if d.key in self.made:
             return self.made[d.key]
         children = {path: self._visit(child) for path, child in d.children.items()}
-        arms = [tuple(map(self._visit, pair)) for pair in d.arms]
-        plain = Plain(d, self.streamed)
-        self.helpers |= plain.helpers
-        for r in plain.recurrences.values():
-            self.functions.add(r)
+        plain = self._plain(d)
+        statements, arms = plain.statements, dict[int, tuple[Made, ...]]()
+        for k, pair in enumerate(d.arms):
+            own = [self._plain(a) for a in pair] if not any(map(owns, pair)) else []
+            opened = inlined(statements, k, tuple(own))
+            statements = opened or statements
+            if opened is None:
+                arms[k] = tuple(map(self._visit, pair))
         setup = [[*line] for line in _setup(plain, children, arms)]
-        forward = [split(line) for line in _loops(plain.statements, plain.lists)]
+        forward = [split(line) for line in _loops(statements, plain.lists)]
         t = Template(d, setup, forward, plain.inputs)
         key = "\n".join([d.name, " ".join(plain.inputs), *("".join(map(blank, line)) for line in (*setup, [":"], *forward))])
         t.key = key
@@ -81,15 +91,24 @@ class _File:
         self.made[d.key] = Made(key, t.numbers())
         return self.made[d.key]
 
+    def _plain(self, d: Definition) -> Plain:
+        plain = Plain(d, self.streamed)
+        self.helpers |= plain.helpers
+        for r in plain.recurrences.values():
+            self.functions.add(r)
+        return plain
+
     def _name_classes(self) -> None:
-        taken: set[str] = set()
+        taken = {*RESERVED, *HELPERS, *self.functions.texts}
+        places = uses(self.templates)
+        held, firsts = Counter(t.definition.name for t in self.templates.values()), dict[str, Template]()
         for t in sorted(self.templates.values(), key=lambda t: t.definition is not self.root):  # the model keeps its name
-            base = name = t.definition.name
-            k = 2
-            while name in taken or name in RESERVED or name in HELPERS or name in self.functions.texts:
-                name, k = f"{base}{k}", k + 1
-            taken.add(name)
-            t.name = name
+            base = t.definition.name
+            first = firsts.setdefault(base, t)
+            where = [(owner if held[owner] == 1 else base, attribute) for owner, attribute in places.get(t.key, [])]
+            said = [n for n in (*telling_names(base, where), *by_children(base, t), *by_weights(base, first, t)) if n not in held]
+            t.name = next(n for n in chain((base, *said), (f"{base}{k}" for k in count(2))) if n not in taken)
+            taken.add(t.name)
 
     # ---------------------------------------------------------------- text
     def text(self) -> str:
@@ -188,7 +207,7 @@ def _spaced(text: str) -> str:
     return re.sub(r"(self\.\w+):(?=[\],])", r"\1 :", text)
 
 
-def _setup(plain: Plain, children: dict[str, Made], arms: list[tuple[Made, ...]]) -> Iterable[list[Piece]]:
+def _setup(plain: Plain, children: dict[str, Made], arms: dict[int, tuple[Made, ...]]) -> Iterable[list[Piece]]:
     """The lines of `__init__` after the call of super."""
     for line in plain.setup:
         if isinstance(line, str):
@@ -196,7 +215,7 @@ def _setup(plain: Plain, children: dict[str, Made], arms: list[tuple[Made, ...]]
             continue
         target, path, *key = line
         yield [f"{target} = ", children[path] if isinstance(path, str) else Repeated(tuple(children[p] for p in path), *key)]
-    for i, made in enumerate(arms):
+    for i, made in arms.items():
         names = ("position",) if len(made) == 1 else ("train_arm", "eval_arm")
         for name, part in zip(names, made):
             yield [f"self.{name}_{i} = ", part]

@@ -82,6 +82,52 @@ def blank(piece: Piece) -> str:
     return f"<{','.join(m.template for m in piece.items)}>"
 
 
+# ---------------------------------------------------------------- names of classes
+def uses(templates: dict[str, Template]) -> dict[str, list[tuple[str, str]]]:
+    """Key of a template -> (block, attribute) of each line that makes an instance."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for t in templates.values():
+        for line in t.setup:
+            target = re.search(r"(\w+)\W*= $", line[0]) if isinstance(line[0], str) else None
+            for piece in line[1:] if target else ():
+                for made in (piece,) if isinstance(piece, Made) else piece.items if isinstance(piece, Repeated) else ():
+                    found.setdefault(made.template, []).append((t.definition.name, target[1] if target else ""))
+    return found
+
+
+def telling_names(base: str, places: list[tuple[str, str]]) -> Iterator[str]:
+    """Names for one of several classes of a block, by where it is used: `LinearHead`, `MLPLinear`. Items of a list called after them have none."""
+    attributes, owners = {a for _, a in places}, {o for o, _ in places}
+    words = [w for w in next(iter(attributes)).split("_") if w and not w.isdigit()] if len(attributes) == 1 else []
+    if any(w.lower() in (base.lower(), f"{base.lower()}s") for a in attributes for w in a.split("_")):
+        return
+    own = [w for w in words if not _within(w.lower(), base.lower())]
+    if own:
+        yield base + "".join(w[:1].upper() + w[1:] for w in own)
+    if len(owners) == 1 and base not in (owner := next(iter(owners))):
+        yield f"{owner}{base}"
+
+
+def _within(word: str, name: str) -> bool:
+    """Whether a word is a name or short for it: `attn` for attention."""
+    letters = iter(name)
+    return all(c in letters for c in word)
+
+
+def by_children(base: str, t: Template) -> Iterator[str]:
+    """A name by the one block that a class holds: `PreAttentionLayer`."""
+    if len(t.definition.children) == 1 and not t.definition.graph.params:
+        yield next(iter(t.definition.children.values())).name + base
+
+
+def by_weights(base: str, first: Template, t: Template) -> Iterator[str]:
+    """A name by the one weight that a class has beside those of the first of its block, or lacks: `LinearWithBias`."""
+    one, other = ({p.path for p in s.definition.graph.params} for s in (first, t))
+    for word, left in (("With", other - one), ("Without", one - other)):
+        if len(left) == len(one ^ other) == 1:
+            yield base + word + "".join(w.capitalize() for w in re.split(r"[._]", next(iter(left))))
+
+
 # ---------------------------------------------------------------- arguments
 def find_arguments(t: Template, root: bool) -> None:
     """Numbers that are not the same in all members become arguments, and so does what the spec names, but for the model's own class. Numbers that
@@ -97,6 +143,7 @@ def find_arguments(t: Template, root: bool) -> None:
             continue
         same = None if named else next((key for key in groups if key[0] == column), None)
         groups.setdefault(same or (column, named or ""), []).append(i)
+    _join_widths(groups, columns, first, own)
     fixed = {str(n.attrs.get("name")) for n in t.definition.graph.nodes if n.op == "input"} | RESERVED
     fixed |= {p.path.split(".")[0] for p in t.definition.graph.params} | {path.split(".")[0] for path in t.definition.graph.children}
     taken = set(fixed)
@@ -108,6 +155,20 @@ def find_arguments(t: Template, root: bool) -> None:
             name, k = f"{base}{k}", k + 1
         taken.add(name)
         t.arguments[name] = where
+
+
+def _join_widths(groups: dict[tuple[Any, str], list[int]], columns: list[Any], first: tuple[Number, ...], own: set[int]) -> None:
+    """The sizes of blocks inside that are the width of this one take the argument that says it, also where it never varies."""
+    taken = {i for where in groups.values() for i in where}
+    for (column, named), where in groups.items():
+        if named in WIDTHS and any(i in own for i in where):
+            where += [i for i, c in enumerate(columns) if i not in taken and i not in own and c == column and first[i].hint in SIZES]
+
+
+WIDTHS = frozenset(("d", "c"))
+"""What blocks call the width of their input."""
+SIZES = frozenset(("d", "c", "i", "out", "c_per_group"))
+"""What blocks call sizes of their weights."""
 
 
 def _hint(t: Template, where: list[int], own: set[int]) -> str:

@@ -108,6 +108,39 @@ def test_names_and_numbers_say_what_they_are():
     assert '"""Two stages. Mixes by `mix`."""' in text and "unit_drop" not in text
 
 
+DROPPED = """use std { Attention, Linear, MLP, Pre, RMSNorm }
+
+model Net(d: int = 16)(x: [B, T, d]) -> y: [B, T, d] {
+  layers: for i in range(2) {
+    x = Pre(RMSNorm(), Attention(2, mask = causal, drop = 0.1))(x) as attn
+    x = Pre(RMSNorm(), MLP(2 * d))(x) as mlp
+  }
+  return x |> Linear(d) as head
+}
+"""
+
+
+def test_phases_are_branches_and_classes_say_how_they_differ():
+    text = same(build(DROPPED), torch.randn(2, 5, 16))
+    assert "        if self.training:\n            scores = q @ k.mT" in text and "        else:\n            y = F.scaled_dot" in text
+    assert "class Train" not in text and "train_arm" not in text
+    assert "class LinearWithBias(nn.Module):" in text and "Linear2" not in text
+
+
+def test_training_of_a_written_phase_is_the_same():
+    model = build(DROPPED)
+    namespace: dict = {}
+    exec(python_source(model), namespace)
+    written = namespace["Net"]()
+    written.load_state_dict(model.state_dict())
+    x = torch.randn(2, 5, 16)
+    made = []
+    for m in (model, written):
+        torch.manual_seed(3)
+        made.append(m.train()(x))
+    torch.testing.assert_close(*made)
+
+
 def test_bounds_are_those_of_the_spec():
     """A bound computed from the fan-in is the number that the graph holds."""
     namespace: dict = {}
