@@ -101,8 +101,8 @@ def about(code: str, message: str, path: str, *, notes: tuple[str, ...] = (), he
     return error(code, message, Span(Source(path, ""), 0, 0), notes=notes, help=help or ())
 
 
-def damaged(path: str, why: str) -> ArchError:
-    return about("A0824", f"`{path}` cannot be read: {why}", path)
+def damaged(path: str, why: str, help: str = "") -> ArchError:
+    return about("A0824", f"`{path}` cannot be read: {why}", path, help=help)
 
 
 def unwritable(path: str, why: str, help: str = "what was reported as finished is safe: `--resume` goes on when there is room") -> ArchError:

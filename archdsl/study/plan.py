@@ -57,7 +57,8 @@ def read_plan(folder: str) -> Plan:
     try:
         told = read_json(path)
         if told["format"] != FORMAT:
-            raise damaged(path, f"its format is {told['format']}, this archdsl ({VERSION}) reads format {FORMAT}")
+            raise damaged(path, f"its format is {told['format']}, this archdsl ({VERSION}) reads format {FORMAT}",
+                          help=f"archdsl {told.get('archdsl', 'of another version')} wrote it, and reads it")
         return Plan(**{**told, "objectives": read_objectives(told["objectives"]), "limits": tuple(told["limits"])})
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise damaged(path, f"{type(fault).__name__}: {fault}") from None

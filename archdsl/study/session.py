@@ -17,14 +17,13 @@ from archdsl.study.errors import wrong_number
 from archdsl.study.measure import Meter, Workplace
 from archdsl.study.plan import Plan, open_space, open_spec, read_objectives, read_plan
 from archdsl.study.run import Search
-from archdsl.study.study import Study, created, resumed
+from archdsl.study.study import LOGS, Study, created, resumed
 from archdsl.version import VERSION
 
 if TYPE_CHECKING:
     from archdsl.search.model import Space, Strategy
     from archdsl.spec import Spec
 
-LOGS = "workers"
 BUDGET = 100
 SPACE = "archdsl.study.session:space_in"
 

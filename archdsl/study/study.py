@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from archdsl.search.model import Objective
 
 LOCK = "lock"
+LOGS = "workers"
 
 
 class Study:
@@ -59,8 +60,10 @@ class Study:
             told = (f"{self.store.failed} others failed",) if self.store.failed else ()
             return about("A0828", f"none of {count} trials has had the full effort yet, which the front is made of", self.folder, notes=told,
                          help=f"the same command with `--resume --budget {3 * self.plan.budget}` goes on with those that look best")
+        printed = os.path.isdir(os.path.join(self.folder, LOGS))
         return about("A0828", f"none of {count} trials succeeded" if count != 1 else "the only trial failed", self.folder,
-                     notes=tuple(f"{n} of them: {why}" for why, n in reasons), help="what workers printed is in the study's folder `workers`")
+                     notes=tuple(f"{n} of them: {why}" for why, n in reasons),
+                     help=f"what workers printed is in the study's folder `{LOGS}`" if printed else "")
 
     def objective(self, name: str) -> Objective:
         """The one of that name. Raises A0827."""

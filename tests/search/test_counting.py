@@ -1,6 +1,7 @@
 """Numbers of assignments against all of them tried one by one, and draws against their frequencies."""
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from itertools import product
@@ -197,3 +198,29 @@ variant odd { d = 7, heads = 1 }
     with pytest.raises(ArchError, match="A0802") as fault:
         space.sample(0)
     assert "7 / 2 is not a whole number" in str(fault.value)
+
+
+SCHEDULE = specs.HEAD + """model Net(d: int = 8, depth: int = 4 in 3..6)(x: [B = 1, T = 4, d]) -> y: [B, T, d] {
+  layers: for i in range(depth) {
+    choose mixer { attention => Attention(2)  mlp => MLP(2 * d)  nothing => identity } = mlp
+    x = Pre(RMSNorm(), mixer)(x) as block
+  }
+  return x
+}
+space few of Net { count(mixer == attention) == 2; count(mixer == nothing) <= 1 }
+"""
+
+
+def test_a_schedule_of_a_length_with_counts():
+    """A sequence of layers whose length is a knob, so many of them of one kind: counted exactly, drawn uniformly over all lengths."""
+    space = loads(SCHEDULE).space("few")
+    sizes = {n: math.comb(n, 2) * (1 + n - 2) for n in range(3, 7)}  # where attention stands, and the layer that is nothing, if any
+    assert space.size == sum(sizes.values())
+    drawn = Counter()
+    for seed in range(1500):
+        candidate = space.sample(seed)
+        kinds = [candidate[f"layers.{i}.mixer"] for i in range(candidate["depth"])]
+        assert kinds.count("attention") == 2 and kinds.count("nothing") <= 1
+        drawn[len(kinds)] += 1
+    expected = {n: 1500 * k / space.size for n, k in sizes.items()}
+    assert sum((drawn[n] - e) ** 2 / e for n, e in expected.items()) < 16.3, "chi-square, three degrees of freedom, 0.1%"
