@@ -116,9 +116,9 @@ class Checker:
     def _renewed(self, reading: Reading, module: Module) -> Reading | None:
         """The reading with new trees for all that depends on a name of another meaning, directly or not: what is known goes by objects of trees.
         None where nothing does."""
-        parts, new = list(reading.parts), {id(d) for d in module.tree.decls} - {id(d) for d in (self.alive[-1].tree.decls if self.alive else ())}
+        parts, made = list(reading.parts), {id(p) for p in self.reader.made}
         changed = self._changed(module)
-        known = {i for i, p in enumerate(parts) if not any(id(d) in new for d in p.decls)} if self.meaning else set[int]()
+        known = {i for i, p in enumerate(parts) if id(p) not in made} if self.meaning else set[int]()
         count = 0
         while reached := [i for i in known if not changed.isdisjoint(parts[i].words)]:
             for i in reached:

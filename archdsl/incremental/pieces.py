@@ -56,14 +56,15 @@ class Reading:
 
 
 class Reader:
-    """Reads versions of one text. The parts of the last one are kept by their text."""
+    """Reads versions of one text. The parts of the last one are kept by their text; `made`: those that are of the last version alone."""
 
     def __init__(self) -> None:
         self.known: dict[str, list[Part]] = {}
+        self.made: list[Part] = []
 
     def read(self, source: Source) -> Reading:
         """The tree and the faults, as `parse_some` gives them but that spans may lie in pieces."""
-        cuts = split(source.text)
+        cuts, self.made = split(source.text), []
         free = {text: list(parts) for text, parts in self.known.items()}
         parts = [self._part(source, a, b, free) for a, b in cuts]
         kept: dict[str, list[Part]] = {}
@@ -94,7 +95,10 @@ class Reader:
         piece = Piece(source, start, end)
         run = Sound(piece, "start")
         module = run.result()
-        return Part(piece, module, run.lexed.tokens) if module is not None and not run.faults.found else None
+        if module is None or run.faults.found:
+            return None
+        self.made.append(Part(piece, module, run.lexed.tokens))
+        return self.made[-1]
 
     def _mended(self, source: Source, cuts: list[tuple[int, int]], parts: list[Part | None], broken: list[int]) -> Reading | None:
         """Reads what is broken with a piece before and two behind it; None where that does not tell all."""

@@ -134,6 +134,20 @@ def test_many_edits(seed, tmp_path):
     held_against_cold(texts[seed % len(texts)], str(tmp_path / "a.arch"), seed, 150)
 
 
+def test_a_header_that_changes_beside_a_mistake(tmp_path):
+    """What stands beside the mistake is read together with it, and has its old tree again when that is mended: what it calls has changed since."""
+    text = """use std.linear {{ Linear }}
+block One(d: int)(x: [B, {size}, d]) -> [B, _, d] {{ return Linear(d)(x) as a }}
+block Two(d: int)(x: [B, 4, d]) -> [B, _, d] {{ return One(d)(x) as b {mistake} }}
+model M(d: int = 8)(x: [B, 4, d]) -> y: [B, _, d] {{ return Two(d)(x) as c }}
+"""
+    checker = Checker(str(tmp_path / "a.arch"))
+    assert not checker.check(text.format(size=4, mistake="")).broken
+    assert checker.check(text.format(size=9, mistake="elsx")).broken
+    found = checker.check(text.format(size=9, mistake=""))
+    assert [d.code for d in found.diagnostics] == ["A0301"]
+
+
 def test_typed_letter_by_letter(tmp_path):
     """A spec as it grows, from an empty file on."""
     path, checker = str(tmp_path / "a.arch"), Checker(str(tmp_path / "a.arch"))
