@@ -17,12 +17,14 @@ from archdsl.ops import time as _time  # noqa: F401  (registers the torch ops)
 TYPES = (torch.bfloat16, torch.float16, torch.float32)
 WIDEST = 512
 """Rows of a memory, or numbers of a state, that a program holds."""
+PROGRAMS = 65535
+"""Memories of a launch: along an axis of the grid that CUDA limits."""
 
 
 def _held(memory: Tensor, wide: int, *operands: Tensor | None) -> bool:
     """Whether a kernel takes a memory and the operands beside it."""
-    return kernels(memory) and memory.dtype == torch.float32 and memory.is_contiguous() and wide <= WIDEST and all(
-        x is None or x.dtype in TYPES for x in operands)
+    return kernels(memory) and memory.dtype == torch.float32 and memory.is_contiguous() and wide <= WIDEST and (
+        memory.shape[0] * memory.shape[1] <= PROGRAMS and all(x is None or x.dtype in TYPES for x in operands))
 
 
 # ---------------------------------------------------------------- gated linear attention

@@ -13,10 +13,9 @@ from archdsl.decoding.decoder import Decoder, Plan, Rerun, cut
 from archdsl.decoding.fuse import fuse
 from archdsl.decoding.stages import staged
 from archdsl.kernels.target import Target
-from archdsl.lower import forms
 from archdsl.lower.build import lower
 from archdsl.lower.forms import sibling
-from archdsl.records import replace
+from tests.decoding.streaming import lowered_for_a_card
 
 SPECS = ("llama", "gpt_oss", "gemma2", "gla", "mamba2", "jamba", "deepseek_v2", "rwkv4", "mixtral", "hyena", "bloom")
 """Caches, windows, sinks and caps, memories of three kinds, hybrids, latents, experts, a state that holds inputs, a bias by distance."""
@@ -140,7 +139,7 @@ def test_lowered_for_a_card(case: str, batch: int, monkeypatch: pytest.MonkeyPat
     made = noisy(archdsl.load(f"specs/language/{name}.arch").build(variant, dtype=F64, **knobs).eval())
     plain = sibling(made, "step")
     with monkeypatch.context() as here:
-        here.setattr(forms, "replace", lambda target, **changes: replace(target, **{**changes, "device": "cuda"}))
+        lowered_for_a_card(here)
         own = Decoder(made, Plan(batch, 16, 64), Rerun)
     state = plain.init_state(batch, **({"length": 16} if plain.__dict__["_streamed"].has_length else {}))
     own._keep(state)
@@ -368,6 +367,32 @@ def test_what_is_asked_for_is_left_alone(case: str, llama: Any):
         named = [n for n in calls if str(n.target) == "archdsl.rms_norm"]
         assert len(named) == 3 and all(n.args[3] == "triton" for n in named)
         assert not [n for n in calls if "decode_linears" in str(n.target) or "decode_gated" in str(n.target) if n.args[3] is not None]
+
+
+@pytest.mark.parametrize(("name", "op", "left"), [
+    ("gla", "gla", {"linears", "gated", "head_norm"}), ("gla", "rms_norm", {"linears", "gated", "gla"}), ("gla", "swiglu", {"linears", "gla"}),
+    ("mamba2", "ssd", {"convolved", "linears"}), ("mamba2", "causal_conv", {"linears", "ssd"}),
+    ("mamba2", "swiglu", {"convolved", "ssd", "linears"})])
+def test_recurrences_that_are_asked_for_are_left_alone(name: str, op: str, left: set[str]):
+    source = model(name, **LAYERS[name][0]).__dict__["_source"]
+    asked = Target("cuda", caches="in_place", named=((op, "reference"),))
+    _, stages = staged(lower(source.graph, device="meta", form="step", source=source, made_for=asked), fuse)
+    calls = [str(n.target) for n in stages[0].graph.nodes]
+    assert {c.split(".")[1].removeprefix("decode_") for c in calls if c.startswith("archdsl.decode_")} == left
+
+
+@pytest.mark.parametrize("name", ["gla", "mamba2"])
+def test_compiled_recurrences(name: str, monkeypatch: pytest.MonkeyPatch):
+    """As lowered for a card: a compiled layer changes the state that it is given."""
+    made = model(name, **LAYERS[name][0])
+    expected = archdsl.generate(made, prompts(2), 9, recorded=False)
+    monkeypatch.setitem(decoder.COMPILE, "backend", "aot_eager")
+    lowered_for_a_card(monkeypatch)
+    assert torch.equal(archdsl.generate(made, prompts(2), 9, recorded=True, compiled=True), expected)
+    own = next(d for p, d in made.__dict__["_decoders"].items() if p.compiled)
+    with torch.no_grad():
+        _, new = own.run(torch.tensor([[1], [2]]), own.state)
+    assert [a for a, x in new.items() if x.data_ptr() != own.state[a].data_ptr()] == []
 
 
 def test_reference_tokens():

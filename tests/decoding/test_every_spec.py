@@ -10,9 +10,7 @@ import torch
 import archdsl
 from archdsl.decoding import kept
 from archdsl.decoding.decoder import Rerun
-from archdsl.lower import forms
-from archdsl.records import replace
-from tests.decoding.streaming import SPECS, streaming
+from tests.decoding.streaming import SPECS, lowered_for_a_card, streaming
 from tests.decoding.test_decoder import F64, noisy, prompts
 
 SMALL: dict[str, tuple[str | None, dict[str, Any]]] = {
@@ -32,7 +30,7 @@ def test_tokens(path: str, monkeypatch: pytest.MonkeyPatch):
     made = noisy(built(path, dtype=F64))
     expected = [archdsl.generate(made, prompts(batch), 7, recorded=False) for batch in (1, 3)]
     monkeypatch.setitem(kept.RECORDINGS, "cpu", Rerun)
-    monkeypatch.setattr(forms, "replace", lambda target, **changes: replace(target, **{**changes, "device": "cuda"}))
+    lowered_for_a_card(monkeypatch)
     for right in expected:
         assert torch.equal(archdsl.generate(made, prompts(len(right)), 7, recorded=True), right)
 
