@@ -36,8 +36,9 @@ class Moments:
 
 def moments(model: nn.Module, batches: Iterable[tuple[Any, ...]], wanted: Callable[[Tensor], bool] = lambda mean: True) -> list[Moments]:
     """What reaches each batch norm whose running mean is wanted, while the wanted ones normalise by the batch, as in training, and all else is as in
-    evaluation. One that is applied several times has the moments of all applications. The model stays as it is. Raises ValueError for batches that
-    leave a channel a single number."""
+    evaluation. One that is applied several times has the moments of all applications. The model stays as it is. `batches`: the model's inputs, a
+    tuple each. Raises ValueError for batches that leave a channel a single number or that the model does not take, and for none, TypeError for one
+    that is no tuple."""
     found: dict[int, Moments] = {}
     phases = {m: m.training for m in model.modules()}
     model.eval()
@@ -56,10 +57,15 @@ def moments(model: nn.Module, batches: Iterable[tuple[Any, ...]], wanted: Callab
         return *operands[:3], mean.clone(), variance.clone(), *operands[5:]  # in training it moves what it is given
 
     hooks = [m.register_forward_pre_hook(see) for m in model.modules() if isinstance(m, PhaseOp) and m.op == "batch_norm"]
+    count = 0
     try:
         with torch.no_grad():
-            for inputs in batches if hooks else ():
+            for count, inputs in enumerate(batches if hooks else (), 1):
+                if not isinstance(inputs, tuple | list):
+                    raise TypeError(f"batch {count} of the calibration is a {type(inputs).__name__}: it is a tuple of the model's inputs")
                 model(*inputs)
+        if hooks and not count:
+            raise ValueError("there is no batch to calibrate on: batch norms would keep the statistics of other candidates")
     finally:
         for hook in hooks:
             hook.remove()
@@ -69,7 +75,7 @@ def moments(model: nn.Module, batches: Iterable[tuple[Any, ...]], wanted: Callab
 
 
 def recalibrate(model: nn.Module, batches: Iterable[tuple[Any, ...]]) -> int:
-    """Gives every batch norm of a model the statistics of these inputs, in place: how many there were. Raises ValueError as `moments`."""
+    """Gives every batch norm of a model the statistics of these inputs, in place: how many there were. Raises as `moments`, before any is changed."""
     own = {id(b) for b in model.buffers()}
     found = moments(model, batches, lambda mean: id(mean) in own)
     with torch.no_grad():

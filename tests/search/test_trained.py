@@ -274,6 +274,18 @@ def test_recalibrating_leaves_the_rest_as_it_is():
     assert changed == {f"stages.{i}.unit.norm.{n}" for i in (0, 1) for n in ("running_mean", "running_var")}
 
 
+def test_batches_that_nothing_can_be_measured_on():
+    """Told before a statistic is changed."""
+    model = archdsl.loads(CONV).build().eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    good = torch.randn(4, 1, 8, 8)
+    for batches, kind, said in (([], ValueError, "no batch to calibrate on"), ([(good,), good], TypeError, "batch 2 of the calibration is a Tensor"),
+                                ([(good,), (good.expand(4, 3, 8, 8),)], ValueError, r"this is \[4, 3, 8, 8\]")):
+        with pytest.raises(kind, match=said):
+            recalibrate(model, batches)  # type: ignore[arg-type]
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()) and not model.stages[0].unit.training
+
+
 def test_supernets_that_do_not_serve(folder: Path, space, tmp_path: Path):
     def refused(how: dict, said: str, among=space) -> None:
         with pytest.raises(ArchError, match=said):
