@@ -92,7 +92,7 @@ def steps(mixer: str = SIZES) -> Table:
         rows.append((str(k), ms(statistics.median(whole)), ms(statistics.median(several)), f"{ratio:.2f}", ms(first)))
     params = sum(p.numel() for p in net.parameters())
     about, wanted = ("of other widths and depths", "; wanted: ratio ≤ 1.3") if mixer == SIZES else (
-        "of other operators too", "; recurrences on a CPU take longer than the largest's attention, so their arms show here")
+        "of other operators too", "; each runs the arms that it has")
     note = (f"Milliseconds, {torch.get_num_threads()} threads, {params / 1e6:.1f}M parameters, 512 tokens{wanted}. The first step of "
             "a set lowers its candidates.")
     return Table(f"A step of several candidates {about}", note, ("candidates", "largest alone", "together", "ratio", "first"), rows)

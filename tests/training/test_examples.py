@@ -37,6 +37,24 @@ def test_mqar_figures_are_those_of_the_page():
     assert all(len(runs) == 3 for runs in results.values()) and min(worst["softmax"], worst["hybrid"], worst["delta"]) > best
 
 
+TINY = {
+    "simq": (("--steps", 2, "--budget", 6, "--seeds", 1), ("architecture and bits: hypervolume", "predictors trained on 3 candidates")),
+    "slimming": (("--steps", 2, "--others", 1), ("the largest", "slimmed: widths", "random 0: widths")),
+    "vit_resnas": (("--steps", 4, "--budget", 4, "--seeds", 1), ("supernet: 4 steps", "evolution(", "after training from scratch")),
+}
+"""Of the examples that search on a supernet's weights: settings that show no result, and what is printed to the end."""
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("name", TINY)
+def test_searches_on_a_supernet_run_to_their_end(tmp_path: Path, name: str):
+    pytest.importorskip("sklearn")
+    how, said = TINY[name]
+    written = run(EXAMPLES / name / "run.py", *how, "--dry", "-o", tmp_path / "out", cwd=tmp_path)
+    assert all(s in written for s in said), written
+    assert not list(tmp_path.glob("*.svg")) and not list(tmp_path.glob("*.json"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["ConvNet", "ViT"])
 def test_digits(tmp_path, model):
