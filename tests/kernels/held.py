@@ -108,6 +108,29 @@ def close(found: Any, expected: Any, tolerance: float, names: str = "") -> None:
             assert worst <= tolerance, f"{names.split()[i] if names else i}: {worst:.2e} > {tolerance:.2e}"
 
 
+def as_exact(found: Any, expected: Any, plain: Any, factor: float, names: str = "") -> None:
+    """Every tensor at most `factor` times as far from what is expected as `plain`, a plain computation in the same precision, in the whole, and twice
+    that in its worst number. Where that is exact, a result rounded once counts."""
+    for i, (f, e, p) in enumerate(zip(found, expected, plain, strict=True)):
+        assert (f is None) == (e is None), i
+        if e is None:
+            continue
+        name, once = names.split()[i] if names else str(i), torch.finfo(f.dtype).eps
+        whole = e.double().norm()
+        off, bound = (f.double() - e.double()).norm(), factor * max((p.double() - e.double()).norm(), once / 2 * whole)
+        assert off <= bound, f"{name}: {off / whole:.2e} of the whole > {bound / whole:.2e}"
+        worst, most = error(f, e), 2 * factor * max(error(p, e), once)
+        assert worst <= most, f"{name}: {worst:.2e} > {most:.2e}"
+
+
+def nudged(x: torch.Tensor | None, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor | None:
+    """In float64, each number changed by as much as one more rounding to the dtype may change it."""
+    if x is None:
+        return None
+    by = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+    return x.double() * (1 + torch.finfo(dtype).eps * (by - 0.5))
+
+
 def strided(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     """The same numbers, not contiguous: every other place along an axis, NaN between."""
     wide = torch.full((*x.shape, 2), NAN, dtype=x.dtype, device=x.device).movedim(-1, axis if axis >= 0 else x.ndim + 1 + axis)
