@@ -67,7 +67,9 @@ def acts(act: str, order: int = 3) -> nn.Module:
     return {"relu": nn.ReLU(), "gelu": nn.GELU()}[act] if act in ("relu", "gelu") else Poly(act, order)
 
 
-@pytest.mark.parametrize(("act", "order"), [("polynorm", 3), ("polyrelu", 3), ("relu", 3), ("gelu", 3), ("swiglu", 3), ("polynorm", 4), ("polyrelu", 2)])
+@pytest.mark.parametrize(("act", "order"), [
+    ("polynorm", 3), ("polyrelu", 3), ("relu", 3), ("gelu", 3), ("swiglu", 3), ("polynorm", 4), ("polyrelu", 2),
+])
 @pytest.mark.parametrize("shape", [(2, 7), (1, 1)])
 def test_dense(act, order, shape):
     peer = transformers.LlamaForCausalLM(transformers.LlamaConfig(**CONFIG, intermediate_size=36))
