@@ -8,7 +8,9 @@ fields, bases first) with one `__init__`, compiled when the first object is made
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from operator import attrgetter
+from types import CodeType, FunctionType
 from typing import Any, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -107,6 +109,8 @@ def _first_init(cls: Any) -> Any:
 
 
 def _init(cls: Any) -> Any:
+    if not hasattr(cls, "__post_init__") and all(f.factory is MISSING for f in cls.__fields__):
+        return _plain_init(cls)
     scope: dict[str, Any] = {"MISSING": MISSING}
     params: list[str] = []
     lines: list[str] = []
@@ -128,6 +132,25 @@ def _init(cls: Any) -> Any:
     made = scope["__init__"]
     made.__qualname__ = f"{cls.__qualname__}.__init__"
     return made
+
+
+@cache
+def _template(n: int) -> CodeType:
+    """The code of an `__init__` that sets n attributes."""
+    scope: dict[str, Any] = {}
+    names = [f"a{i}" for i in range(n)]
+    exec(f"def __init__({', '.join(['self', *names])}):\n" + ("".join(f" self.{a} = {a}\n" for a in names) or " pass"), scope)
+    return scope["__init__"].__code__
+
+
+def _plain_init(cls: Any) -> Any:
+    """An `__init__` that does nothing but set attributes: one compiled code for all records of as many fields, under other names."""
+    names = tuple([f.name for f in cls.__fields__])
+    code = _template(len(names)).replace(co_varnames=("self", *names), co_names=names, co_qualname=f"{cls.__qualname__}.__init__")
+    first = next((i for i, f in enumerate(cls.__fields__) if f.default is not MISSING), len(names))
+    if any(f.default is MISSING for f in cls.__fields__[first:]):
+        raise TypeError(f"{cls.__qualname__}: a field without a default follows one with a default")
+    return FunctionType(code, {}, "__init__", tuple([f.default for f in cls.__fields__[first:]]))
 
 
 def _equality(names: list[str], frozen: bool) -> dict[str, Any]:

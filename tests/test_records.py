@@ -51,6 +51,25 @@ def test_defaults_and_keywords():
         Point(1, w=2)  # pyright: ignore[reportCallIssue]  (the fault that is tested)
 
 
+@record()
+class Pair:
+    left: int
+    right: str = "r"
+
+
+@record()
+class Other:
+    first: int = 1
+    right: int = 2
+
+
+def test_records_of_as_many_fields_have_their_own_names_and_defaults():
+    assert (Pair(0).left, Pair(0).right, Other().first, Other().right, Other(right=7).right) == (0, "r", 1, 2, 7)
+    assert Pair.__init__.__qualname__ == "Pair.__init__"
+    with pytest.raises(TypeError, match=r"Pair.__init__\(\) got an unexpected keyword argument 'first'"):
+        Pair(first=1)  # pyright: ignore[reportCallIssue]  (the fault that is tested)
+
+
 def test_factories_are_called_for_each_object():
     a, b = Bag(), Bag()
     a.items.append(1)
