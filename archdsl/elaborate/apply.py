@@ -245,7 +245,8 @@ def _definition(frame: Frame, template: Template, args: Args, span: Span, path: 
         map_tensors(v, tensors.append)
         names += [name if type(v) is Value and name else t.node.result_name(t.index) or "x" for t in tensors[before:]]
     key = (id(template.ref.decl), template.key, tuple([session.key(v) for v in positional]),
-           tuple([(k, session.key(v)) for k, v in named_args.items()]), frame.dtype, tuple(sorted(_labels(template).items())), session.known)
+           tuple([(k, session.key(v)) for k, v in named_args.items()]), frame.dtype, tuple(sorted(_labels(template).items())),
+           session.known_of(template, *positional, *named_args.values()))
     settings = Settings(overrides)
     set_ = settings.key(session)
     hit = session.memo.get((key, set_)) if set_ is not None else None

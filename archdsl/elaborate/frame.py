@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from archdsl import shapes
 from archdsl.diagnostics.model import Collector, error
 from archdsl.diagnostics.poison import POISON, Poisoned
-from archdsl.dims import Dim, Size
+from archdsl.dims import Dim, Size, symbols
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_FAULTS, MAX_STEPS, Ration, checked, limit
-from archdsl.elaborate.values import Bound, Defaults, Late, OpRef, RecordValue, is_list, show
+from archdsl.elaborate.values import Bound, Defaults, Late, OpRef, RecordValue, Template, is_list, show
 from archdsl.graph import Graph, InitExpr, Mask, Value, structure
 from archdsl.records import field, record
 from archdsl.source import Span
@@ -139,6 +139,8 @@ class Session:
         self.depth = 0
         self.known = 0
         self.facts: list[Fact] = []
+        self.about: dict[tuple[int, frozenset[str]], int] = {}
+        self.symbols: dict[int, frozenset[str] | None] = {}  # run-time sizes in the arguments of templates, by their keys
         self.used_defaults: set[tuple[int, int, str]] = set()  # the key of the defaults in force, the block's id, the argument
         self.stated_by: dict[tuple[int, int, str], dict[int, Any]] = {}  # the same -> the statements that said it, by id
         self.resolving: list[str] = []
@@ -234,6 +236,25 @@ class Session:
         for fact in facts:
             self.learn(fact)
 
+    def known_of(self, template: Template, *values: Any) -> int:
+        """A key of the facts that may count for a block with these arguments: those about sizes in them, and about sizes tied to these."""
+        if not self.facts:
+            return self.known
+        names = symbols_in((template, values), self.symbols)
+        if names is None:
+            return self.known
+        found = self.about.get((self.known, names))
+        if found is None:
+            ties = [(fact, fact_symbols(fact)) for fact in self.facts]
+            tied, grown = set(names), True
+            while grown:
+                new = [own for _, own in ties if not own <= tied and not own.isdisjoint(tied)]
+                tied.update(*new)
+                grown = bool(new)
+            facts = tuple([fact[:3] for fact, own in ties if own <= tied])
+            found = self.about[self.known, names] = self.intern(("about", facts)) if facts else 0
+        return found
+
     def step(self, span: Span, n: int = 1) -> None:
         self.steps += n
         if self.ration is not None:
@@ -297,6 +318,43 @@ class Session:
 
 
 _SIMPLE = frozenset({type(None), bool, str, Fraction, float})
+_SIZELESS = frozenset({*_SIMPLE, int, Late, OpRef})
+_NONE: frozenset[str] = frozenset()
+
+
+def fact_symbols(fact: Fact) -> frozenset[str]:
+    return _NONE.union(*(symbols(s) for s in (fact[0], fact[2], *(fact[3] or ()))))
+
+
+def symbols_in(value: Any, known: dict[int, frozenset[str] | None]) -> frozenset[str] | None:
+    """The run-time sizes in a hyper value, in the arguments of a block and in the defaults that it carries; None where a value may read others."""
+    kind = value.__class__
+    if kind in _SIZELESS:
+        return _NONE
+    if kind is Value:
+        return _NONE.union(*(s.symbols for s in value.shape if type(s) is Dim))
+    if kind is Dim:
+        return value.symbols
+    if kind is Template:
+        if value.key not in known:
+            entries = (e.value for e in value.defaults.entries.values())
+            known[value.key] = symbols_in((*(b.value for b in value.args.values()), *entries), known)
+        return known[value.key]
+    if kind is InitExpr:
+        value = (value.args, value.attrs)
+    elif kind is RecordValue:
+        value = value.items
+    elif kind is Mask:
+        value = value.args
+    elif kind is not tuple:
+        return None
+    found = _NONE
+    for v in value:
+        inside = symbols_in(v, known)
+        if inside is None:
+            return None
+        found = found | inside if inside else found
+    return found
 
 
 @record(slots=False)

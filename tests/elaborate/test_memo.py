@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from archdsl.diagnostics.model import ArchError
-from archdsl.elaborate import library, ops
+from archdsl.elaborate import apply, library, ops
 from archdsl.elaborate.frame import Session
 from archdsl.graph import Node
 from archdsl.modules import Library
-from archdsl.spec import expression, load, loads
+from archdsl.spec import check_text, expression, load, loads
 from tests.elaborate.helpers import addresses, fault, made, model
 
 LOOP = "layers: for i in range(3) { x = Linear(8)(x) }\n"
@@ -231,3 +231,61 @@ def test_an_op_of_one_tensor_twice_is_not_that_of_two():
     assert [n.args for n in (a, b, c, d)] == [(x, x), (x, x), (x, *a.values), (x, x)]
     sums = [n.args for n in e.graph.nodes if n.op == "maximum"]
     assert sums == [(x, x), (*a.values, *c.values)]
+
+
+SIZES = """use std.linear { Linear }
+block A()(x: [B, 8]) -> [B, 8] { return Linear(8)(x) as f }
+block Quarters()(x: [B, T, 8]) -> [B, T, 8] {
+  return rearrange(Linear(8)(rearrange(x, [B, (g n), c] -> [B, g, n, c], g = 4)) as f, [B, g, n, c] -> [B, (g n), c])
+}
+block Whole(n: int)(x: [B, 8]) -> [B, 8] {
+  require n % 4 == 0
+  return Linear(8)(x) as f
+}
+"""
+
+
+def test_a_block_does_not_depend_on_facts_about_sizes_that_it_is_not_given(monkeypatch):
+    ran: list[str] = []
+    real = apply.run_body
+
+    def counted(frame, template, *rest):
+        ran.append(template.ref.decl.name)
+        return real(frame, template, *rest)
+
+    monkeypatch.setattr(apply, "run_body", counted)
+    e = made(SIZES + """model M()(x: [B, 8], z: [B, T, 8]) -> ([B, 8], [B, T, 8]) {
+  y = A()(x) as a
+  require T % 4 == 0
+  return A()(y) as b, z
+}""")
+    assert e.graph.children["a"] is e.graph.children["b"]
+    assert ran.count("A") == 1
+
+
+def test_a_block_depends_on_facts_about_sizes_that_are_tied_to_its_own():
+    """The block is given T alone; that 4 divides it follows from what is known of S."""
+    text = SIZES + """model M(k: bool = true)(x: [B, T, 8], z: [B, S, 8]) -> ([B, T, 8], [B, S, 8]) {
+  require S == 2 * T
+  if k { require S % 8 == 0 }
+  return Quarters()(x) as q, z
+}
+variant v { k = false }
+"""
+    (fault,) = [d for d in check_text(text, "a.arch", trials=False) if d.severity == "error"]
+    assert (fault.code, fault.notes) == ("A0308", ("in the variant `v`",))
+
+
+@pytest.mark.parametrize("first", [None, "v"])
+def test_a_block_depends_on_facts_about_sizes_in_its_arguments(first):
+    text = SIZES + """model M(k: bool = true)(x: [B, 8], z: [B, T, 8]) -> ([B, 8], [B, T, 8]) {
+  if k { require T % 4 == 0 }
+  return Whole(T)(x) as w, z
+}
+variant v { k = false }
+"""
+    spec = loads(text)
+    spec.elaborate(first)
+    guards = {variant: [str(g.left) for g in spec.elaborate(variant).graph.children["w"].guards] for variant in (None, "v")}
+    assert guards[None] == []  # it is known
+    assert len(guards["v"]) == 1
