@@ -92,6 +92,10 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
     same = [n for n in TORCH.get(name, ()) if n in pool and n != name][:1]
     if same:
         return same
+    if len(name) > 2 and name.isupper():  # `GLA`: the first letters of GatedLinearAttention
+        short = [n for n in pool if n not in (name, n.upper()) and "".join(c for c in n if c.isupper()) == name]
+        if len(short) == 1:
+            return short
     lower = {n.lower().replace("_", ""): n for n in reversed(pool)}
     exact = lower.get(name.lower().replace("_", ""))
     close = get_close_matches(name, pool, n=3, cutoff=0.6)

@@ -39,6 +39,11 @@ def test_the_help_says_what_to_do(text: str, help: str):
     assert help in " ".join(d.help), d.help
 
 
+def test_first_letters_stand_for_a_block():
+    found = check_text("use std { GLA }\n" + model("GLA(2)(x) as a"), "a.arch")
+    assert {d.fixes[0].title.split(" and add")[0] for d in found} == {"replace by `GatedLinearAttention`"}
+
+
 def test_an_import_that_is_not_there_is_not_proposed():
     found = check_text("use std.mixer { MultiHeadAttention }\n" + model("MultiheadAttention(2)(x) as a"), "a.arch")
     assert [d.fixes[0].title for d in found] == ["replace by `Attention`"] * 2
