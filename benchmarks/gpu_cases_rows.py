@@ -79,7 +79,7 @@ def _case(op: str, name: str, shapes: tuple[tuple[int, ...], ...], forward: int,
 def _norms(rows: int, width: int) -> tuple[Case, ...]:
     x, name = (rows, width), f"{rows} x {width}"
     return (_case("rms_norm", name, (x, (width,)), 2, 3, eps=1e-5), _case("layer_norm", name, (x, (width,), (width,)), 2, 3, eps=1e-5, count=None),
-            _case("crms_norm", name, (x,), 2, 3, eps=1e-5))
+            _case("crms_norm", name, (x,), 2, 3, eps=1e-5), _case("l2_norm", name, (x,), 2, 3, eps=1e-6, axis=-1))
 
 
 def _swiglu(rows: int, width: int) -> Case:

@@ -187,6 +187,14 @@ class PrefixAttention:
         return (*gradient(dy, scores, v), None, None, None)
 
 
+@kernel("linear_scan", "triton", dtypes=DTYPES, fits=lambda types, attributes: _alike(types))
+class LinearScan:
+    """Some channels of a sequence for each program, a few positions at a time by prefix scans; a step of one position is torch's."""
+
+    forward = later("linear_scan", "forward")
+    gradient = later("linear_scan", "gradient")
+
+
 def _by_reference(grads: tuple[Any, ...], scores: Any, v: Any) -> list[Any]:
     from archdsl.ops.kernels import derived
     from archdsl.ops.memories import prefix_attention
