@@ -12,12 +12,13 @@ import statistics
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, rankdata
 
 from archdsl.search.evaluators.proxy import Proxies
 from archdsl.search.model import Objective, Trial
@@ -80,7 +81,8 @@ def strategies(table: Table, seeds: int) -> Shown:
 
 # ---------------------------------------------------------------- proxies
 def measured(task: str, chosen: Sequence[int]) -> dict[str, list[float]]:
-    """Each proxy that says something about the space, and the number of parameters, of the chosen candidates. Of proxies, more is better."""
+    """Each proxy that says something about the space, the number of parameters, multiplications and the bytes kept behind the task's length, of the
+    chosen candidates. Of proxies, more is better."""
     made = space().model(space().at(0))
     known = {name: rule for name, rule in PROXIES.own().items() if rule.unfit(made) is None}
     evaluate = Proxies(",".join(known), task=TASKS[task][0])
@@ -88,6 +90,9 @@ def measured(task: str, chosen: Sequence[int]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for number in chosen:
         values = evaluate(space().at(number), seed=0, fidelity=1.0)
+        own = dict(space().at(number))
+        kept = space().spec.cost(task, {"T": evaluate.task.sizes["T"]}, form="extend", **own)
+        values = {**values, "macs": space().spec.cost(task, None, **own).macs, "state_bytes": kept.state_bytes}
         for name, value in values.items():
             found.setdefault(name, []).append(-value if name in known and known[name].sought == "min" else value)
     return found
@@ -161,20 +166,31 @@ def parts_of(table: Table, task: str) -> list[tuple[str, str, list[int], list[fl
 
 
 # ---------------------------------------------------------------- proxies
+def joined(found: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[float]:
+    """The sum of the ranks that each candidate has by some figures."""
+    return [float(r) for r in sum(rankdata(found[n]) for n in names)]
+
+
 def proxies(table: Table, count: int) -> Shown:
     every = [n for n, _ in table.candidates()]
     chosen = [every[i * len(every) // count] for i in range(min(count, len(every)))]
     columns: dict[str, list[str]] = {}
+    told = {task: measured(task, chosen) for task in table.tasks}
+    goals = {task: [-losses(table, task)[n] for n in chosen] for task in table.tasks}
+    best = {task: max((c for k in (1, 2, 3) for c in combinations(told[task], k)), key=lambda c, t=task: tau(joined(told[t], c), goals[t]))
+            for task in table.tasks}
     for task in table.tasks:
-        loss = losses(table, task)
-        target, found = [-loss[n] for n in chosen], measured(task, chosen)
-        ranks = {name: {v: r for r, v in enumerate(sorted(set(values)))} for name, values in found.items()}
-        best = sorted((n for n in found if n != "params"), key=lambda n: -tau(found[n], target))[:3]
-        found["the best three by their ranks"] = [sum(ranks[n][found[n][i]] for n in best) for i in range(len(chosen))]
+        target, found = goals[task], dict(told[task])
+        found["ranks, chosen here"] = joined(found, best[task])
+        others = [t for t in table.tasks if t != task]
+        if others:
+            found["ranks, chosen on the other task"] = joined(found, best[others[0]])
         for name, values in found.items():
             columns.setdefault(name, []).extend((f"{tau(values, target):.2f}", f"{within_bins(values, target, found['params']):.2f}"))
     note = (f"Kendall's tau with the mean loss, of {len(chosen)} candidates spread over the table, batches of 16 of the task; bins: within {BINS} "
-            "bins of about one number of parameters. The best three are chosen on the same candidates, which flatters them.")
+            "bins of about one number of parameters. Ranks: the sum of up to three figures' ranks, those with the highest tau: "
+            + "; ".join(f"on {task} {', '.join(names)}" for task, names in best.items())
+            + ". Chosen here, on the same candidates, they are flattered.")
     return Shown("Before training", note, ("proxy", *(f"{t}{b}" for t in table.tasks for b in ("", ", bins"))),
                  [(name, *cells) for name, cells in columns.items()])
 
