@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from archdsl.checking import faults_of
+from archdsl.collection import no_garbage
 from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate.bindings import static_names
 from archdsl.elaborate.frame import Session
@@ -203,7 +204,8 @@ class Spec:
             raise TypeError(f"a variant is given by its name, not {variant!r}")
         device = "cpu" if device is None else device
         settings = self._knobs(knobs)
-        made = self.elaborate(variant, settings)
+        with no_garbage():
+            made = self.elaborate(variant, settings)
         from archdsl.lower import lower
         from archdsl.lower.memory import fits
         from archdsl.origin import Origin

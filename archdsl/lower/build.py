@@ -1,14 +1,13 @@
 """Builds the modules of a lowered model: classes from definitions, containers along addresses, weights with their initial values."""
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from archdsl.collection import no_garbage
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.graph import Graph, Node, Param, TensorType
@@ -57,7 +56,7 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     opened, draws = fed(ended, feed)
     held["target"] = made_for or target(opened, torch.device(device).type, kernels)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
-    with _no_collection():
+    with no_garbage():
         opened = fused(opened, held["target"], dtype_name(dtype))
         definition = plan(opened, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, draws=draws, **held)
         model = builder.model(definition)
@@ -71,18 +70,6 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
 def instance(definition: Definition, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None) -> ArchModule:
     """One class of a lowered model by itself, its weights without values. Raises ArchError A0513 for one with an extern block."""
     return _Builder(torch.device(device), float_type(dtype), 0, {}).module(definition)
-
-
-@contextmanager
-def _no_collection() -> Generator[None]:
-    """What is made here is all live, some thousand containers: looking for garbage among them takes as long as making them."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _known(graph: Graph, bind: Mapping[str, Any]) -> None:
