@@ -97,7 +97,9 @@ def _assigning(s: Situation, token: Token) -> Told:
         return None
     name = s.tokens[s.at - 1][1]
     sign = Span(s.run.source, token[2], following[3])
-    fixes = (Fix(f"write `= {name} +`", ((sign, f"= {name} +"),)),) if token[1] == "+" else ()  # of others, what follows may need brackets
+    rest = {t[1] for t in s.tokens[s.at + 2 : habits.line_of(s)[1]]}
+    plain = token[1] == "+" and rest.isdisjoint(("if", "else", "?", "and", "or", "not", "in", "is", "==", "!=", "<", "<=", ">", ">=", *CHAINS))
+    fixes = (Fix(f"write `= {name} +`", ((sign, f"= {name} +"),)),) if plain else ()  # of others, what follows may need brackets
     return Diagnostic("A0115", f"there is no `{token[1]}=`", sign, "operators do not assign", help=(f"write `{name} = {name} {token[1]} …`",),
                       fixes=fixes)
 

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 from archdsl.diagnostics.model import Diagnostic, Fix
+from archdsl.records import replace
 from archdsl.source import Span
 from archdsl.syntax.describe import short, span
 from archdsl.syntax.habits import TYPES, Told, form, line_of, token_of
 from archdsl.syntax.lexer import Token
 from archdsl.syntax.recover import PARTNER, Repair, Situation
 
-HEADERS = ("if", "for", "while", "else", "elif", "match")
+HEADERS = ("if", "for", "while", "else", "elif", "match", "case")
 LITERALS = {"INT": "int", "NUMBER": "float", "STRING": "str", "TRUE": "bool", "FALSE": "bool"}
 
 
@@ -16,18 +17,24 @@ def colon(s: Situation, token: Token) -> Told:
     """`if flag:` and an indented body."""
     if token[1] != ":" or s.would_take(s.prior, s.table.words.fixed["{"]) is None:
         return None
+    low, _ = line_of(s)
+    word = next((i for i in range(s.at - 1, low - 1, -1) if s.tokens[i][1] in HEADERS), low)
+    head = s.tokens[word][1]
+    help = (f"write `{head} … {{ … }}`" if head != "else" else "write `else { … }`",)
+    fault = Diagnostic("A0101", "a body stands in braces", span(s, token), "`{` is needed here, and `}` behind the body", help=help)
+    if s.tokens[s.at + 1][1] == "{":
+        where = Span(s.run.source, token[2], token[3])
+        return replace(fault, label="the `{` behind it is enough", fixes=(Fix("remove the `:`", ((where, ""),)),)), Repair(s.at, 1, [])
     made, edits, end = _braces(s, s.at)
     if not made:
         return None
+    if head in ("match", "case"):  # arms are no statements: words can say it, braces alone do not mend it
+        return replace(fault, help=("`match value { 4 => …; _ => … }`: an arm is a pattern, `=>` and what it gives",))
     joined: dict[tuple[int, int], str] = {}
     for start, stop, new in edits:
         joined[start, stop] = joined.get((start, stop), "") + new
     changes = tuple((Span(s.run.source, start, stop), new) for (start, stop), new in sorted(joined.items()))
-    low, _ = line_of(s)
-    head = s.tokens[low][1]
-    fault = Diagnostic("A0101", "a body stands in braces", span(s, token), "`{` is needed here, and `}` behind the body",
-                       help=(f"write `{head} … {{ … }}`" if head != "else" else "write `else { … }`",), fixes=(Fix("put braces around it", changes),))
-    return fault, Repair(s.at, end - s.at, made)
+    return replace(fault, fixes=(Fix("put braces around it", changes),)), Repair(s.at, end - s.at, made)
 
 
 def _braces(s: Situation, at: int) -> tuple[list[Token], list[tuple[int, int, str]], int]:
@@ -36,7 +43,8 @@ def _braces(s: Situation, at: int) -> tuple[list[Token], list[tuple[int, int, st
     row = source.position(tokens[at][2])[0]
     text = source.text
     begins = text.rfind("\n", 0, tokens[at][2]) + 1
-    margin = len(text[begins:]) - len(text[begins:].lstrip(" "))
+    indent = text[begins : begins + len(text[begins:]) - len(text[begins:].lstrip(" \t"))]
+    margin = len(indent)
     same = at + 1 < len(tokens) and bool(tokens[at + 1][1]) and source.position(tokens[at + 1][2])[0] == row
     made, edits, i = [token_of(s, "{", tokens[at])], [(*tokens[at][2:], " {")], at + 1
     while i < len(tokens) and tokens[i][1]:
@@ -44,7 +52,7 @@ def _braces(s: Situation, at: int) -> tuple[list[Token], list[tuple[int, int, st
         line, column = source.position(t[2])
         if same and line != row or not same and s.leads_line(t) and column - 1 <= margin:
             break
-        if t[1] == ":" and _is_header(s, i):
+        if t[1] == ":" and _is_header(s, i, at + 1):
             inner, more, i = _braces(s, i)
             made += inner
             edits += more
@@ -55,7 +63,7 @@ def _braces(s: Situation, at: int) -> tuple[list[Token], list[tuple[int, int, st
         return [], [], at
     last = tokens[i - 1]
     made.append((s.table.words.fixed["}"], "}", last[3], last[3]))
-    close = " }" if same else f"\n{' ' * margin}}}"
+    close = " }" if same else f"\n{indent}}}"
     following = tokens[i]
     if following[1] in ("else", "elif") and source.position(following[2])[1] - 1 == margin:  # the other branches belong to it
         stop = next((j for j in range(i, len(tokens)) if tokens[j][1] == ":"), None)
@@ -71,13 +79,19 @@ def _braces(s: Situation, at: int) -> tuple[list[Token], list[tuple[int, int, st
     return made, [*edits, (last[3], last[3], close)], i
 
 
-def _is_header(s: Situation, at: int) -> bool:
-    """Whether a `:` ends a line that starts as a Python statement with a body does."""
-    text, here = s.run.source.text, s.tokens[at]
-    begins = text.rfind("\n", 0, here[2]) + 1
-    line = text[begins : here[2]].split()
-    ends = not text[here[3] : (text + "\n").index("\n", here[3])].split("#")[0].strip()
-    return ends and bool(line) and (line[0] in HEADERS or len(line) > 1 and line[0].endswith(":") and line[1] in HEADERS)
+def _is_header(s: Situation, at: int, low: int) -> bool:
+    """Whether a `:` outside of brackets ends what starts as a Python statement with a body does, at `low`, on its line or behind a label."""
+    depth = 0
+    for i in range(at - 1, low - 1, -1):
+        text = s.tokens[i][1]
+        depth += (text in (")", "]", "}")) - (text in PARTNER)
+        if depth < 0:
+            return False
+        if text in HEADERS and (i == low or s.leads_line(s.tokens[i]) or s.tokens[i - 1][1] == ":"):
+            return True
+        if s.leads_line(s.tokens[i]):
+            return False
+    return False
 
 
 def one_list(s: Situation, token: Token) -> Told:

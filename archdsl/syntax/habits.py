@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 
 from archdsl.diagnostics.model import Diagnostic, Fix
+from archdsl.records import replace
 from archdsl.source import Source, Span
 from archdsl.syntax.describe import short, span
 from archdsl.syntax.lexer import Lexed, Token
@@ -110,9 +111,12 @@ def lambda_(s: Situation, token: Token) -> Told:
     source, first, last = s.run.source, s.tokens[at], s.tokens[colon]
     names = source.text[first[3] : last[2]].strip()
     new = f"block({names}) =>"
+    plain = not names or all(re.fullmatch(r"[A-Za-z_]\w*", name.strip()) for name in names.split(","))
     fault = Diagnostic("A0108", "`lambda` is no word of this language", span(s, first), "not known",
                        help=("a block without a name is `block(x) => …`",),
-                       fixes=(Fix(f"write `{new} …`", ((Span(source, first[2], last[3]), new),)),))
+                       fixes=(Fix(f"write `{new} …`", ((Span(source, first[2], last[3]), new),)),) if plain else ())
+    if not plain:  # a default or a star has no place there
+        return fault
     ids, words = s.table.ids, s.table.words
     made = [(ids["LITERAL"], "block", *first[2:]), (ids["_CALL"], "(", first[3], first[3]), *s.tokens[at + 1 : colon],
             (words.fixed[")"], ")", last[2], last[2]), (words.fixed["=>"], "=>", *last[2:])]
@@ -205,7 +209,7 @@ def choice(s: Situation, token: Token) -> Told:
     if token[1] not in ("if", "else", "?"):
         return None
     sign, other = ("?", ":") if token[1] == "?" else ("if", "else")
-    low, high = line_of(s)
+    low, high = _lines_of(s)
     at = s.at if token[1] == sign else next((i for i in range(s.at - 1, low, -1) if s.tokens[i][1] == sign), low)
     if at <= low or s.tokens[at - 1][1] in ("else", "}", "=", "=>", "(", ",", "return"):
         return None
@@ -217,12 +221,14 @@ def choice(s: Situation, token: Token) -> Told:
     condition, yes, no = (parts[0], parts[1], parts[2]) if sign == "?" else (parts[1], parts[0], parts[2])
     if not all(parts) or any(t[1] in (sign, other) for t in no):
         return None
+    help = Diagnostic("A0101", "a choice between two values starts with `if`", span(s, s.tokens[at]), "not expected", help=(CONDITIONAL,))
+    if any(p[0][1] == "{" for p in parts):  # a list in braces, or a block: what is meant is not sure
+        return help
     text = s.run.source.text
     shown = [text[p[0][2] : p[-1][3]] for p in (condition, yes, no)]
     new = "if {} {{ {} }} else {{ {} }}".format(*shown)
     whole = Span(s.run.source, s.tokens[start][2], s.tokens[end - 1][3])
-    fault = Diagnostic("A0101", "a choice between two values starts with `if`", span(s, s.tokens[at]), "not expected",
-                       help=(CONDITIONAL,), fixes=(Fix("write it so", ((whole, new),)),))
+    fault = replace(help, fixes=(Fix("write it so", ((whole, new),)),))
     near = s.tokens[at]
     brace, closed = token_of(s, "{", near), token_of(s, "}", near)
     made = [token_of(s, "if", near), *condition, brace, *yes, closed, token_of(s, "else", near), brace, *no, closed]
@@ -244,6 +250,28 @@ def line_of(s: Situation) -> tuple[int, int]:
     return low, high
 
 
+def _lines_of(s: Situation) -> tuple[int, int]:
+    """The same of its line with those on which brackets of it are closed or were opened."""
+    low, high = line_of(s)
+    depth = 0
+    for i in range(high - 1, low - 1, -1):  # brackets that are closed here and opened above
+        depth += (s.tokens[i][1] in (")", "]", "}")) - (s.tokens[i][1] in PARTNER)
+    while low and depth > 0 and s.tokens[low - 1][1] not in ("{", "}"):
+        low -= 1
+        depth += (s.tokens[low][1] in (")", "]")) - (s.tokens[low][1] in PARTNER)
+    while low and not s.leads_line(s.tokens[low]):
+        low -= 1
+    depth = 0
+    for i in range(low, high):
+        depth += (s.tokens[i][1] in PARTNER) - (s.tokens[i][1] in (")", "]", "}"))
+    while depth > 0 and s.tokens[high][1] not in ("{", "}", ""):
+        depth += (s.tokens[high][1] in PARTNER) - (s.tokens[high][1] in (")", "]"))
+        high += 1
+    while high < len(s.tokens) and s.tokens[high][1] and not s.leads_line(s.tokens[high]):
+        high += 1
+    return low, high
+
+
 def _expression(s: Situation, at: int, low: int, high: int) -> tuple[int, int]:
     """The range of the expression around an index, within brackets and commas of its line."""
     depth, start = 0, at
@@ -257,7 +285,7 @@ def _expression(s: Situation, at: int, low: int, high: int) -> tuple[int, int]:
     while end < high:
         text = s.tokens[end][1]
         depth += (text in PARTNER) - (text in (")", "]", "}"))
-        if depth < 0 or depth == 0 and text in (",", ";"):
+        if depth < 0 or depth == 0 and text in (",", ";", "for"):
             break
         end += 1
     return start, end
@@ -292,7 +320,8 @@ def docstrings(source: Source, lexed: Lexed) -> list[Diagnostic]:
         whole, sign = Span(source, start, end + 3), "#" if text[text.rfind("\n", 0, start) + 1 : start] else "///"
         margin = text[text.rfind("\n", 0, start) + 1 : start]
         lines = [f"{sign} {line.strip()}" for line in text[start + 3 : end].strip().split("\n")]
-        fixes = (Fix(f"write `{sign} …`", ((whole, f"\n{margin}".join(lines)),)),) if not margin.strip() else ()
+        alone = not margin.strip() and not text[end + 3 : (text + "\n").index("\n", end + 3)].strip()  # else a comment would take in what follows
+        fixes = (Fix(f"write `{sign} …`", ((whole, f"\n{margin}".join(lines)),)),) if alone else ()
         found.append(Diagnostic("A0107", f"{quotes} has no meaning here", Span(source, start, start + 3), "not part of the language",
                                 help=("`#` starts a comment, `///` in front of a declaration its documentation",), fixes=fixes))
     return found
