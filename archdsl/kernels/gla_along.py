@@ -50,7 +50,10 @@ def pairs_kernel(q, k, decay, of_q, of_k, scores, totals, qb, qh, qt, kb, kh, kt
             keys *= tl.exp(middle - g)
             found += product(queries, tl.trans(keys), PRECISION)
             queries *= tl.exp(middle)
-            keys *= tl.exp(middle)
+            if PARTS == 2:
+                keys *= tl.exp(middle)
+            else:  # a small difference of large sums has too few digits for float32
+                keys = tile(k, at, kt, T, block, K, BK, C).to(tl.float32) * tl.exp(sums(i[None, :] > i[:, None], a, PARTS))
         else:
             for level in range(LEVELS):
                 left_q, left_k, same = _halves(a, level, C, BEFORE, PARTS)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from archdsl.kernels import causal_conv, decode_states, gemv
 from archdsl.ops import memories as _memories  # noqa: F401  (registers the torch ops)
 from archdsl.ops import time as _time  # noqa: F401  (registers the torch ops)
-from tests.kernels.held import DEVICE, close, gpu, interpreted, poisoned, strided
+from tests.kernels.held import DEVICE, alike, close, gpu, interpreted, poisoned, strided
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 4e-2}
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -88,7 +88,7 @@ def ssd(dtype: torch.dtype, B: int, H: int, G: int, P: int, S: int, softplus: bo
     if gated:
         y = y * F.silu(gate.double()[:, 0])
     got = decode_states.ssd(x, dt, bias, a, b, c, skip, gate if gated else None, memory, softplus)
-    close([got, memory], [y[:, None], new], TOLERANCE[dtype])
+    (close if dtype == torch.float32 else alike)([got, memory], [y[:, None], new], {torch.float32: 2e-5, torch.bfloat16: 1e-2}[dtype])
 
 
 SSD = [(2, 4, 2, 12, 5, True, True, True), (1, 2, 1, 16, 40, True, False, False), (3, 3, 3, 7, 16, False, True, True)]
