@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from sys import float_info
 from typing import Any
 
 from archdsl.diagnostics.distance import distance
@@ -153,7 +154,12 @@ def _range(frame: Frame, node: tree.Range, kind: tree.Type | None, name: str) ->
     whole = isinstance(kind, tree.NameType) and kind.name == "int" or kind is None and all(isinstance(v, int) for v in (low, high))
     if whole:
         low, high, step = (_fitting(frame, v, kind, node, name) if v is not None else 1 for v in ends)
-        high = high if node.inclusive else high - 1
+        if node.inclusive or node.scaled:
+            pass
+        elif low < high:
+            high -= 1
+        else:
+            raise _empty(node, name, low, high)
     elif not isinstance(kind, tree.NameType) or kind.name != "float":
         raise error(
             "A0408",
@@ -166,8 +172,12 @@ def _range(frame: Frame, node: tree.Range, kind: tree.Type | None, name: str) ->
     if step is not None and step <= 0:
         raise error("A0408", f"the step of the domain of `{name}` must be positive", node.span)
     assert low is not None and high is not None
-    if low > high:
-        raise error("A0408", f"the domain of `{name}` is empty: {show(low)} lies above {show(high)}", node.span, "nothing to choose from")
+    if low > high or low == high and not whole and not node.inclusive:
+        raise _empty(node, name, low, high)
+    if not whole and not node.inclusive:
+        if step is None:
+            raise _open(node, name)
+        high = low + (-((low - high) // step) - 1) * step  # the last value below it
     return Domain("int" if whole else "float", low, high, step)
 
 
@@ -179,11 +189,30 @@ def _scaled(frame: Frame, node: tree.Range, low: Any, high: Any, factor: Any, wh
     if factor is None and not whole:
         if not 0 < low < high:
             raise error("A0408", f"the domain of `{name}` has a scale of logarithms: it goes from a number above 0 to a larger one", node.span)
+        if not node.inclusive:
+            raise _open(node, name)
+        if low < float_info.min or high > float_info.max:
+            raise error("A0408", f"the domain of `{name}` has a scale of logarithms: its ends are floats, from about 2.2e-308 to 1.8e308", node.span,
+                        "an end is out of the range of floats")
         return Domain("float", low, high, log=True)
-    values = scaled_range(frame, node, low, high + 1 if whole and not node.inclusive else high, factor, "A0408")
+    values = scaled_range(frame, node, low, high, factor, "A0408")
     if not values:
-        raise error("A0408", f"the domain of `{name}` is empty: {show(low)} lies above {show(high)}", node.span, "nothing to choose from")
+        raise _empty(node, name, low, high)
     return of_values(values)
+
+
+def _empty(node: tree.Range, name: str, low: Any, high: Any) -> ArchError:
+    why = f"{show(low)} lies above {show(high)}" if low > high else f"{show(low)} does not lie below {show(high)}, where `..<` ends"
+    return error("A0408", f"the domain of `{name}` is empty: {why}", node.span, "nothing to choose from")
+
+
+def _open(node: tree.Range, name: str) -> ArchError:
+    """`0..<1` of any float between: no value is the last one."""
+    source, between = node.span.source, node.span.source.text[node.start.span.end : node.stop.span.start]
+    at = node.start.span.end + between.index("..<")
+    where = Span(source, at, at + 3)
+    return error("A0408", f"the domain of `{name}` has any float for a value: it has its end", where, "`..<` leaves out the last of values in steps",
+                 fixes=(Fix("write `..`", ((where, ".."),)),))
 
 
 def _each(frame: Frame, node: tree.Each, kind: tree.Type | None, value: Any, name: str) -> Domain:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Context
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,9 @@ from archdsl.source import Span
 from archdsl.syntax import tree
 
 _ABSENT = object()
+NEAR = Fraction(1, 10**14)
+"""The share of a value by which powers of a factor miss it that is written down rounded: `3.1622776601683795`, two to a decade."""
+_DIGITS = Context(prec=12)
 
 
 _KEYED = frozenset({int, bool, str, float, Fraction, type(None)})
@@ -106,19 +110,29 @@ def _range(frame: Frame, node: tree.Range) -> Any:
 
 
 def scaled_range(frame: Frame, node: tree.Range, start: Any, stop: Any, factor: Any, code: str = "A0221") -> tuple[Any, ...]:
-    """`start..stop step * factor`: each the factor times the one before. Raises `code`."""
+    """`start..stop step * factor`: each the factor times the one before. Raises `code`, and A0602 for numbers that grow too large: they are exact."""
     if factor is None or factor <= 1 or start <= 0:
         why = "needs a factor" if factor is None else f"goes up by a factor above 1, not {show(factor)}" if factor <= 1 else \
             f"begins above 0, not with {show(start)}"
         raise error(code, f"a range with `step *` {why}", node.span, help="`8..512 step * 2` is 8, 16, 32, …, 512")
     out: list[Any] = []
-    while start < stop or node.inclusive and start == stop:
-        out.append(start)
+    near = 0 if type(start) is type(stop) is type(factor) is int else Fraction(stop) * NEAR
+    while start < stop - near:
+        out.append(short_of(start) if near else start)
         if len(out) > MAX_ITEMS:
-            raise limit(f"a range of more than {MAX_ITEMS:,} items is too long", node.span)
-        start = start * factor
-    frame.session.step(node.span, len(out))
+            raise limit(f"a range of more than {MAX_ITEMS:,} items is too long", node.span, help=f"at most {MAX_ITEMS:,} are allowed")
+        start = checked(frame.session, start * factor, node.span)
+        frame.session.step(node.span)
+    if node.inclusive and start <= stop + near:
+        out.append(stop)
     return tuple(out)
+
+
+def short_of(value: Any) -> Any:
+    """The number of at most 12 digits from which a value differs by the rounding of a factor alone; the value itself where there is none."""
+    exact = Fraction(value)
+    near = Fraction(_DIGITS.divide(exact.numerator, exact.denominator))
+    return near if abs(near - exact) <= exact * NEAR else value
 
 
 def whole(frame: Frame, node: tree.Expr) -> int:

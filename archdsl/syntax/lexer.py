@@ -44,7 +44,7 @@ _WORD, _NUMBER, _STRING, _TOUCHING, _COMMENT, _LONG, _SHORT, _BAD = range(1, 9)
 
 _GAP = r"(?:\s++|\#[^\n]*+|///[^\n]*+)*+"  # what may stand between two tokens
 _names_itself = re.compile(_GAP + r"(?:=(?![>])|[,:.)\]}|&+*/%<>?;@!]|\Z)").match  # after a contextual word: it is a name here
-_scales = re.compile(_GAP + r"\*(?!\*)").match  # after `step`: it may be the word of a range
+_scales = re.compile(_GAP + r"\*").match  # after `step`: it may be the word of a range
 _binds = re.compile(_GAP + r"(?:=(?![>])|[,:])").match
 _opens_brace = re.compile(_GAP + r"\{").match
 _starts_domain = re.compile(r"(?=[\s#/{])" + _GAP + r"(?:[A-Za-z0-9_\"(\[{]|-\S)").match

@@ -8,7 +8,7 @@ import pytest
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.spaces import knob_domain, knobs_in_search, spaces_of
-from archdsl.spec import Spec, check_file, load, loads
+from archdsl.spec import Spec, check_file, check_text, load, loads
 
 MODEL = """
 use std.linear {{ Linear }}
@@ -17,6 +17,7 @@ model M({params})(x: [B, 8]) -> [B, 8] {{
   return x
 }}
 """
+OF_FLOATS = "the domain of `k` has a scale of logarithms: its ends are floats, from about 2.2e-308 to 1.8e308"
 
 
 @pytest.fixture
@@ -49,6 +50,11 @@ def domain(spec: Spec, knob: str = "k"):
         ("k: int = 16 in 8..100 step * 2", (8, 16, 64), (24, 128, 0), 4),
         ("k: int = 8 in 8..<64 step * 2", (8, 32), (64,), 3),
         ("k: float = 0.1 in 0.001..1 step * 10", (Fraction(1, 1000), 1), (Fraction(1, 2),), 4),
+        ("k: float = 0.1 in 0.0..<0.5 step 0.1", (0, Fraction(2, 5)), (Fraction(1, 2),), 5),
+        ("k: float = 0.1 in 0.0..<0.55 step 0.1", (0, Fraction(1, 2)), (Fraction(3, 5),), 6),
+        ("k: float = 0.01 in 1e-5..1e-2 step * 3.1622776601683795", (Fraction(1, 10**4), Fraction(1, 1000), Fraction(1, 100)), (1,), 7),
+        ("k: float = 1 in 1..<2 step * 1.189207115002721", (1,), (2, Fraction(19999999999999996, 10**16)), 4),
+        ("k: float = 2 in 1..2 step * 1.189207115002721", (1, 2), (Fraction(19999999999999996, 10**16),), 5),
         ("k: float = 0.1 in 1e-4..1 step * ...", (Fraction(1, 3), Fraction(1, 10**4)), (0, 2), None),
         ("k: list[int; 2] = [8, 16] in each 4..16 step * 2", ((4, 16),), ((12, 8),), 9),
         ("k: float? = none in {none, 1e-6}", (None, Fraction(1, 10**6)), (0,), 2),
@@ -105,6 +111,14 @@ def test_iteration(spec):
         ("k: int = 3 in 0..9 step * 3", "a range with `step *` begins above 0, not with 0"),
         ("k: int = 3 in 1..9 step * ...", "a range with `step *` needs a factor"),
         ("k: float = 3 in 0..9 step * ...", "the domain of `k` has a scale of logarithms: it goes from a number above 0 to a larger one"),
+        ("k: float = 0.5 in 1e-5..<1 step * ...", "the domain of `k` has any float for a value: it has its end"),
+        ("k: float = 0.5 in 0..<1", "the domain of `k` has any float for a value: it has its end"),
+        ("k: float = 0.5 in 1e-400..1 step * ...", OF_FLOATS),
+        ("k: float = 2 in 1..1e400 step * ...", OF_FLOATS),
+        ("k: float = 1 in 1.0..<1.0 step * 2", "the domain of `k` is empty: 1 does not lie below 1, where `..<` ends"),
+        ("k: float = 1 in 1.0..<1.0 step 0.5", "the domain of `k` is empty: 1 does not lie below 1, where `..<` ends"),
+        ("k: int = 1 in 1..<1", "the domain of `k` is empty: 1 does not lie below 1, where `..<` ends"),
+        ("k: int = 1 in 8..<8 step * 2", "the domain of `k` is empty: 8 does not lie below 8, where `..<` ends"),
         ("k: int = 3 in 3", "the domain of `k` is a range or a set of values, not 3 (int)"),
         ('k: str = "a" in 1..3', "`k` is of type str: it has no range of numbers"),
         ("k: int = 3 in each {1, 3}", "`each` is for lists; `k` is int"),
@@ -116,6 +130,26 @@ def test_mistakes(tmp_path, param, message):
     path.write_text(MODEL.format(params=param, body=""))
     (found,) = check_file(str(path))
     assert (found.code, found.message) == ("A0408", message)
+
+
+@pytest.mark.parametrize("factor", ["1.00001", "1.00000000000001"])
+def test_exact_powers_have_an_end(factor):
+    """Each power is exact and longer than the one before: what they weigh is bounded, not their number alone."""
+    (found,) = check_text(MODEL.format(params=f"k: float = 1 in 1..2 step * {factor}", body=""), "m.arch")
+    assert found.code == "A0602" and "bits is too large" in found.message
+
+
+def test_a_power_is_no_factor():
+    (found,) = check_text(MODEL.format(params="k: int = 8 in 8..512 step ** 2", body=""), "m.arch")
+    assert (found.code, found.message, found.span.text) == ("A0101", "an expression is missing in a range", "**")
+    assert check_text(MODEL.format(params="step: int = 2", body="  y = x * step ** 2"), "m.arch") == []
+
+
+def test_an_open_end_of_floats_is_closed_by_its_fix():
+    text = MODEL.format(params="k: float = 0.5 in 0 ..< 1", body="")
+    (found,) = check_text(text, "m.arch")
+    ((span, new),) = found.fixes[0].edits
+    assert check_text(text[: span.start] + new + text[span.end :], "m.arch") == []
 
 
 @pytest.mark.parametrize(
