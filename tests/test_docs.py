@@ -140,7 +140,7 @@ def test_the_index_of_the_reference_names_every_section():
 
 def test_limits():
     from archdsl import files, modules
-    from archdsl.elaborate import limits, ops
+    from archdsl.elaborate import limits
     from archdsl.syntax import parser
 
     text = (ROOT / "docs/language.md").read_text(encoding="utf-8")
@@ -153,4 +153,5 @@ def test_limits():
         "weights of a model": limits.MAX_WEIGHTS, "ops that a model runs": limits.MAX_NODES, "characters of an address": limits.MAX_ADDRESS,
         "conditions on sizes of a model": limits.MAX_GUARDS, "modules that import modules": modules.MAX_IMPORTS,
     }
-    assert "| elements of a tensor | 2 ** 62 |" in text and ops.MAX_ELEMENTS == 2**62
+    assert "| elements of a tensor | 2 ** 62 |" in text and limits.MAX_ELEMENTS == 2**62
+    assert "| size of an axis at a run | 2 ** 48 |" in text and limits.MAX_SIZE == 2**48

@@ -228,8 +228,9 @@ def _slice(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Pl
         elif kind == "int":
             laid, axis = (_without(sizes, axis), _without(strides, axis)), axis - 1
         else:
-            n = len(range(*slice(*rest).indices(sizes[axis])))
-            laid = (*sizes[:axis], n, *sizes[axis + 1:]), (*strides[:axis], strides[axis] * (rest[2] or 1), *strides[axis + 1:])
+            first, end, step = slice(*rest).indices(sizes[axis])
+            n = max(0, -((first - end) // step))  # `len` of a range takes no more than 63 bits
+            laid = (*sizes[:axis], n, *sizes[axis + 1:]), (*strides[:axis], strides[axis] * step, *strides[axis + 1:])
         axis += 1
     return [Place(laid[1], "x")]
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.dims import NotInteger, evaluate, sym, symbols
+from archdsl.elaborate.extents import check_elements
 from archdsl.elaborate.hints import did_you_mean
+from archdsl.elaborate.limits import MAX_SIZE
 from archdsl.elaborate.model import Elaborated
 from archdsl.source import Source, Span
 
 Spans = Mapping[str, Span]
-MAX_SIZE = 2**48
 _HOLDS = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
@@ -35,7 +36,7 @@ def parse_sizes(text: str) -> tuple[dict[str, int], dict[str, Span]]:
 
 def model_sizes(made: Elaborated, at: Mapping[str, int], spans: Spans | None = None) -> dict[str, int]:
     """A number for every run-time size: from `at`, else the spec's example, else 1. An example gives way to a condition on that size alone
-    (`H == 384` after `side = 384`). Raises A0641, A0642, A0643."""
+    (`H == 384` after `side = 384`). Raises A0602, A0641, A0642, A0643."""
     free = sorted({name for i in made.inputs for s in i.type.shape for name in symbols(s)})
     for name, number in at.items():
         span = (spans or {}).get(name) or _span(name, number)
@@ -51,6 +52,7 @@ def model_sizes(made: Elaborated, at: Mapping[str, int], spans: Spans | None = N
             raise error("A0642", f"`{name} = {number}` of this model is no size", made.decl.name_span, "no tensor has so many elements",
                         help=f"a size is at most {MAX_SIZE:,}; `--at {name}=1` gives another one")
     require(made, sizes, spans)
+    check_elements(made.graph, sizes)
     return sizes
 
 

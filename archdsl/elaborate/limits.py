@@ -38,6 +38,8 @@ MAX_WEIGHTS = 200_000  # of a model, each copy counted
 MAX_NODES = 1_000_000  # ops that a model runs, each as often as it runs
 CLOCK = 50  # steps, after which a ration looks at the clock
 MAX_AXES = 64  # torch has no tensors of more
+MAX_ELEMENTS = 2**62  # of a tensor
+MAX_SIZE = 2**48  # of an axis at a run
 
 
 class Spent(Exception):

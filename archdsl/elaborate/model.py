@@ -16,9 +16,10 @@ from archdsl.elaborate.bindings import axis_of_time, ragged_axes, static_names
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.domains import odd_defaults, outside
 from archdsl.elaborate.expressions import evaluate
+from archdsl.elaborate.extents import check_elements, too_long
 from archdsl.elaborate.frame import Frame, Override, Owner, Session
 from archdsl.elaborate.hints import mend_address, segments
-from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, limit, room
+from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_SIZE, limit, room
 from archdsl.elaborate.ranges import check_ranges
 from archdsl.elaborate.statements import run  # and with it the table of statements
 from archdsl.elaborate.values import TEMPLATES, describe, is_hyper_number
@@ -167,6 +168,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source.whole)
     idle = _unused(session, overrides, graph, knobs, decl, module)
     sizes = {n: s for i in inputs for n, s in i.sizes.items()}
+    check_elements(graph, {name: 1 for i in inputs for s in i.type.shape for name in dims.symbols(s)} | sizes)
     knobs.update(graph.knobs)
     for name in sorted(OF_PYTHON & knobs.keys()):
         raise error("A0231", f"a knob cannot be called `{name}`, as an argument of `build` or `cost` is", knobs[name].span or decl.name_span,
@@ -298,7 +300,7 @@ def _left_out(frame: Frame, decl: tree.Model, p: tree.Param, optional: bool) -> 
 
 
 def _examples(frame: Frame, decl: tree.Model, binding: shapes.Binding) -> dict[str, int]:
-    """The example sizes of all inputs. Raises A0309 for two of one name, one of a size that is known, and what is no size."""
+    """The example sizes of all inputs. Raises A0309 for two of one name, one of a size that is known, and what is no size, A0602 for one too large."""
     out: dict[str, int] = {}
     first: dict[str, Span] = {}
     for p in decl.inputs or ():
@@ -312,6 +314,8 @@ def _examples(frame: Frame, decl: tree.Model, binding: shapes.Binding) -> dict[s
                 raise error("A0309", f"the example size of `{axis.id}`: {e.message}", axis.span) from None
             if not isinstance(size, int) or size < 1:
                 raise error("A0309", f"an example size is a whole number, this is {size}", axis.span)
+            if size > MAX_SIZE:
+                raise too_long(axis.id, size, axis.span)
             if axis.id in frame.vars:
                 raise error("A0309", f"`{axis.id}` needs no example size: it is {describe(frame.vars[axis.id])}", axis.span,
                             "known when the model is built", help=f"write `{axis.id}`")

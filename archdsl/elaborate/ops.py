@@ -11,7 +11,7 @@ from archdsl.dims import Dim, largest
 from archdsl.elaborate import widened
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.hints import mend, without_call
-from archdsl.elaborate.limits import MAX_AXES, checked, limit
+from archdsl.elaborate.limits import MAX_AXES, MAX_ELEMENTS, checked, limit
 from archdsl.elaborate.values import TEMPLATES, Condition, Late, OpRef, Unfit, describe, is_list
 from archdsl.graph import InitExpr, Mask, TensorType, Value
 from archdsl.ops.registry import Op, OpError, find
@@ -19,7 +19,6 @@ from archdsl.records import record, replace
 from archdsl.source import Span
 from archdsl.syntax import tree
 
-MAX_ELEMENTS = 2**62
 LARGEST = 2**63  # of a whole number inside a graph: what an int64 holds
 
 

@@ -64,7 +64,11 @@ NEVER = float("inf")
 
 
 def reach(mask: Mask) -> tuple[float, float]:
-    """(how far ahead of a query its last key may lie, how many positions back from the query, itself included, its first one)."""
+    """(how far ahead of a query its last key may lie, how many positions back from the query, itself included, its first one). Raises OpError for
+    a distance that is known at run time only: no call knows how long the whole will be."""
+    if mask.kind in POSITIONAL and (late := next((a for a in mask.args if not isinstance(a, int)), None)) is not None:
+        raise OpError(f"its mask `{mask.kind}({late})` depends on a size of the run, and the whole length is not known while positions come", "mask",
+                      help="`causal` alone reaches back to the first position; a number is a window that is kept")
     if mask.kind in ("and", "or"):
         parts = [reach(a) for a in mask.args]
         pick = min if mask.kind == "and" else max

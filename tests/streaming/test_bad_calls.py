@@ -175,3 +175,16 @@ def test_nan_in_phases_and_scans():
             model(tokens(2, 5), *rest)
     with pytest.raises(TypeError, match="Linear holds nothing that archdsl has built"), archdsl.debug_nans(torch.nn.Linear(2, 2)):
         pass
+
+
+@pytest.mark.parametrize("mask", ["causal & window(T)", "causal & causal_by(T)"])
+def test_a_mask_as_wide_as_the_whole_is_long(mask: str):
+    """How long the whole will be is not known while positions come: told where the mask stands, also when costs are counted."""
+    text = ("use std.mixer { Attention }\nmodel M(d: int = 16)(x: [B = 1, T = 16, d]) -> y: [B, T, d] stream T "
+            f"{{ return Attention(4, mask = {mask})(x) as a }}")
+    made = archdsl.loads(text)
+    for what in (lambda: made.build(form="step"), lambda: made.cost(None, {}, "step")):
+        with pytest.raises(archdsl.ArchError) as e:
+            what()
+        fault = e.value.diagnostics[0]
+        assert fault.code == "A0501" and "depends on a size of the run" in " ".join([fault.message, *fault.help, fault.label])
