@@ -77,8 +77,9 @@ def weighed() -> Iterator[None]:
 
 def differentiable(defined: Any, op: Any, pull: Callable[..., Any], setup: Callable[..., Any]) -> None:
     """Gives a torch op that was defined its gradients, for autograd and for the transforms of `torch.func`: what torch makes of them by itself serves
-    autograd alone. `vmap` calls the op once for each of a batch."""
+    autograd alone. `vmap` calls the op once for each of a batch. There are no tangents: forward mode is an error that names the op."""
     import torch as t
+    from torch._compile import _disable_dynamo
 
     defined.register_autograd(pull, setup_context=setup)
 
@@ -89,25 +90,35 @@ def differentiable(defined: Any, op: Any, pull: Callable[..., Any], setup: Calla
 
         @staticmethod
         def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-            return _each(Transformed.apply, info, in_dims, args)
+            return _each(op._opname, Transformed.apply, info, in_dims, args)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            raise NotImplementedError(f"{op._opname}: an opaque op, which has gradients (`grad`, `vjp`, `jacrev`) and no tangents (`jvp`, `jacfwd`)")
+
+    @_disable_dynamo  # where a graph breaks, dynamo would look into this, which torch's dispatcher calls
+    def transformed(*args: Any) -> Any:
+        return Transformed.apply(*args, *defaults[len(args):])
 
     Transformed.setup_context, Transformed.backward = staticmethod(setup), staticmethod(pull)
     defaults = [a.default_value for a in op._schema.arguments]
-    defined._lib.impl(op._opname, lambda *args: Transformed.apply(*args, *defaults[len(args):]), "FuncTorchDynamicLayerFrontMode")
+    defined._lib.impl(op._opname, transformed, "FuncTorchDynamicLayerFrontMode")
 
 
 def in_turn(defined: Any) -> None:
     """`vmap` calls a torch op that was defined, and has no gradients, once for each of a batch."""
-    defined.register_vmap(lambda info, in_dims, *args: _each(defined, info, in_dims, args))
+    defined.register_vmap(lambda info, in_dims, *args: _each(defined._name, defined, info, in_dims, args))
 
 
-def _each(run: Callable[..., Any], info: Any, in_dims: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
+def _each(name: str, run: Callable[..., Any], info: Any, in_dims: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
     """The results for each of a batch, stacked in front, and the axis of each."""
     def at(x: Any, dim: Any, i: int) -> Any:
         if dim is None:
             return x
         return [at(y, d, i) for y, d in zip(x, dim)] if isinstance(dim, (list, tuple)) else x.select(dim, i)
 
+    if not info.batch_size:
+        raise ValueError(f"{name}: `vmap` over a batch of none: there is nothing to learn the results' shapes from")
     found = [run(*(at(x, dim, i) for x, dim in zip(args, in_dims))) for i in range(info.batch_size)]
     if not isinstance(found[0], (list, tuple)):
         return torch.stack(found), 0

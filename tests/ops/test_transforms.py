@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.func import functional_call, grad, jacrev, vjp, vmap
+from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 
 import archdsl
 from archdsl.ops.packing import packed_name
@@ -77,6 +77,29 @@ def test_second_derivatives_are_refused():
     x = torch.rand(2, 5, 3)
     with pytest.raises(RuntimeError, match="have no derivative of their own"):
         grad(lambda x: grad(lambda y: OPS["linear_attention"].body(y, y, y).square().sum())(x).sum())(x)
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.parametrize("dims", [(0, None, None), (None, None, 1), (0, 0, 0)])
+def test_compiled(dims: tuple[int | None, ...]):
+    """Batches of some operands and of all, under dynamo."""
+    given = [torch.rand(*([3, 3, 5, 3] if d is not None else [3, 5, 3]), dtype=torch.float64) for d in dims]
+    many = vmap(lambda q, k, v: OPS["linear_attention"].body(q, k, v), dims)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(many, backend="eager")(*given), many(*given), rtol=0, atol=0)
+
+
+def test_a_batch_of_none_is_refused():
+    x = torch.rand(2, 5, 3)
+    with pytest.raises(ValueError, match="linear_attention: `vmap` over a batch of none"):
+        vmap(lambda q: OPS["linear_attention"].body(q, x, x))(torch.rand(0, 2, 5, 3))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_forward_mode_is_refused_by_name():
+    x = torch.rand(2, 5, 3)
+    with pytest.raises(NotImplementedError, match=r"linear_attention: an opaque op, which has gradients .* and no tangents"):
+        jvp(lambda x: OPS["linear_attention"].body(x, x, x), (x,), (x,))
 
 
 def test_a_model():
