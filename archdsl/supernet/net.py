@@ -29,7 +29,7 @@ from archdsl.source import Source, Span
 from archdsl.supernet.widest import Held, Key, Widest, grown, learned
 
 KEPT = 256
-"""So many lowered candidates are kept, unless `Supernet.kept` is set to another number."""
+"""So many lowered candidates are kept, one at least, unless `Supernet.kept` is set to another number."""
 Settings = Mapping[str, Any]
 
 
@@ -108,6 +108,14 @@ class Supernet(nn.Module):
         path, _, name = self._names[key].rpartition(".")
         return getattr(self.get_submodule(path), name)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Supernet:
+        """As torch moves a module; lowered candidates are of the device on which they were made."""
+        before = next(self.parameters()).device
+        super()._apply(fn, recurse)
+        if next(self.parameters()).device != before:
+            self._parts.clear()
+        return self
+
     # ---------------------------------------------------------------- candidates
     def candidate(self, given: Candidate | Settings) -> Candidate:
         """The candidate of these settings, the others at the spec's defaults. Raises ArchError A0803 for settings outside of the space."""
@@ -123,7 +131,7 @@ class Supernet(nn.Module):
     def _part(self, candidate: Candidate) -> Part:
         found = self._parts.get(candidate.key)
         if found is None:
-            if len(self._parts) >= self.kept:
+            while self._parts and len(self._parts) >= self.kept:
                 self._parts.pop(next(iter(self._parts)))
             found = self._parts[candidate.key] = self._made(candidate)
         return found

@@ -110,6 +110,30 @@ def test_a_narrow_mlp_is_the_wide_one_with_masked_channels(mixed: Supernet):
     torch.testing.assert_close(mixed.run(c, x), F.linear(n * keep, w["head.weight"], w["head.bias"]), rtol=1e-10, atol=1e-10)
 
 
+def test_moved_after_use():
+    """Gathered channels and what is computed from the sizes are on the device that the weights went to."""
+    net = net_of(MIXED)
+    x, weights = inputs_of(net), net.state_dict()
+    c = net.space.candidate({"d": 12, "depth": 1, "layers.0.mixer": "attention", "layers.0.mixer.heads": 4})
+    expected = net_of(MIXED).run(c, *x)
+    net.to("meta")
+    assert {w.device.type for w in net.weights(c).values()} == {"meta"}
+    net.to_empty(device="cpu").load_state_dict(weights)
+    assert torch.equal(net.run(c, *x), expected)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_so_many_candidates_are_kept_lowered(kept: int):
+    net = net_of(MIXED)
+    chosen = [net.space.sample(i) for i in range(4)]
+    assert len({c.key for c in chosen}) == 4
+    for c in chosen:
+        net.set(c)
+    net.kept = kept
+    net.set(net.smallest)
+    assert len(net._parts) == max(kept, 1) and net.current.key in net._parts
+
+
 def test_heads_are_kept_whole(mixed: Supernet):
     """4 heads of 3 channels of a model of 4 heads of 6: of each head the first ones."""
     wide = mixed.space.candidate({"d": 24, "depth": 1, "layers.0.mixer": "attention", "layers.0.mixer.heads": 4})
