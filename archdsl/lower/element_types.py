@@ -40,7 +40,7 @@ def call(self: ArchModule, *args: Any, **kwargs: Any) -> Any:
 
             if isinstance(fault, OutOfMemory):  # of a model inside this one
                 raise
-            raise exhausted(self, fault, bound_sizes(self, args, kwargs)) from fault
+            raise exhausted(self, fault, bound_sizes(self, args, kwargs), (*args, *kwargs.values())) from fault
         if isinstance(fault, ValueError) and OF_STATISTICS not in str(fault):
             raise
         told = _told(self, args, kwargs)

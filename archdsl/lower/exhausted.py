@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
 from types import TracebackType
@@ -39,6 +39,9 @@ class OutOfMemory(torch.OutOfMemoryError):
         super().__init__("\n".join((told, *(f"  {n}" for n in notes), *(f"  it would help: {w}" for w in ways))))
         self.told, self.notes, self.ways = told, notes, ways
 
+    def __reduce__(self) -> Any:
+        return OutOfMemory, (self.told, self.notes, self.ways)
+
 
 @contextmanager
 def memory_told(model: nn.Module) -> Iterator[None]:
@@ -60,19 +63,21 @@ def memory_told(model: nn.Module) -> Iterator[None]:
         hook.remove()
 
 
-def exhausted(model: ArchModule, fault: torch.OutOfMemoryError, sizes: dict[str, int]) -> OutOfMemory:
-    """The report for a model that was called at these sizes (none: not known)."""
+def exhausted(model: ArchModule, fault: torch.OutOfMemoryError, sizes: dict[str, int], inputs: Iterable[Any] = ()) -> OutOfMemory:
+    """The report for a model that was called at these sizes (none: not known). `inputs`: of which one may want a gradient."""
     told = f"out of memory {_where(model, fault)}: {_asked(str(fault))}"
     weights = sum(p.numel() * p.element_size() for p in (*model.parameters(), *model.buffers()))
     notes = [f"the weights take {short(weights, 'B')}"]
     definition = type(model).definition
-    dtype = dtype_name(getattr(torch, definition.dtype))
+    dtype = _dtype(model)
     try:
         found, peak = rows(definition.source, sizes, dtype, _opaque(model))
     except (OpError, NotInteger, KeyError):  # sizes that are not known: the call failed before them
         return OutOfMemory(told, tuple(notes), ("a smaller batch",))
     at = ", ".join(f"{k} = {v}" for k, v in sizes.items())
-    if not torch.is_grad_enabled():
+    if torch.is_autocast_enabled(next(model.parameters(), torch.empty(0)).device.type):
+        notes.append(f"counted in {dtype}, the weights' type: what autocast computes in another one takes less or more")
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x in (*model.parameters(), *inputs) if isinstance(x, torch.Tensor))):
         notes.append(f"at {at}, a call without gradients has {short(peak, 'B')} alive at once, as costs count it")
         return OutOfMemory(told, tuple(notes), tuple(_smaller(model, sizes, dtype, peak, 1)))
     kept = found[0].saved_bytes
@@ -134,6 +139,12 @@ def _unfinished(model: ArchModule) -> str:
 
 
 # ---------------------------------------------------------------- how much
+def _dtype(model: ArchModule) -> str:
+    """Of the weights as they are now: a model may have been put into another type since it was built."""
+    now = next((p.dtype for p in model.parameters() if p.is_floating_point() and p.itemsize > 1), None)
+    return dtype_name(now or getattr(torch, type(model).definition.dtype))
+
+
 def _opaque(model: ArchModule) -> frozenset[str]:
     """Ops that a kernel computes on the model's device, and that keep their operands alone."""
     target = type(model).definition.target

@@ -1,6 +1,8 @@
 """What is said where memory does not suffice: faults raised where a device would raise them."""
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -58,6 +60,45 @@ def test_what_is_counted_is_what_costs_count():
     assert f"{short(found.saved_bytes, 'B')} are kept" in said(lambda: model(tokens))
     with torch.no_grad():
         assert f"{short(found.peak_bytes, 'B')} alive at once" in said(lambda: model(tokens))
+
+
+def test_nothing_is_kept_where_nothing_wants_a_gradient():
+    model, tokens = deep().requires_grad_(False), torch.zeros(4, 6, dtype=torch.long)
+    model.head.register_forward_pre_hook(fails)
+    text = said(lambda: model(tokens))
+    assert "alive at once" in text and "kept for the backward pass" not in text and "checkpoint_layers" not in text
+    model.layers[2].mlp.down.weight.requires_grad_(True)
+    assert "kept for the backward pass" in said(lambda: model(tokens))
+
+
+def test_a_gradient_of_an_input_is_one():
+    text = "use std { Linear }\nmodel M()(x: [B, 8]) -> [B, 8] {\n  x = Linear(32)(x) as up\n  return Linear(8)(relu(x)) as down\n}"
+    model = archdsl.loads(text).build()
+    model.requires_grad_(False).down.register_forward_pre_hook(fails)
+    assert "kept for the backward pass" not in said(lambda: model(torch.rand(4, 8)))
+    assert "kept for the backward pass" in said(lambda: model(torch.rand(4, 8).requires_grad_()))
+
+
+def test_counts_are_of_the_type_that_the_weights_have_now():
+    from archdsl.cost.units import short
+
+    model, tokens = deep().bfloat16(), torch.zeros(4, 6, dtype=torch.long)
+    model.head.register_forward_pre_hook(fails)
+    text, found = said(lambda: model(tokens)), archdsl.loads(SPEC).cost(at={"B": 4, "T": 6}, dtype="bf16")
+    assert "the weights take 174 kB" in text and f"{short(found.saved_bytes, 'B')} are kept" in text and "autocast" not in text
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "counted in bf16" in said(lambda: model(tokens))
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda e: pickle.loads(pickle.dumps(e))], ids=["copy", "pickle"])
+def test_the_error_is_carried_whole(again: Any):
+    model = deep()
+    model.head.register_forward_pre_hook(fails)
+    with pytest.raises(torch.OutOfMemoryError) as found:
+        model(torch.zeros(4, 6, dtype=torch.long))
+    other = again(found.value)
+    assert type(other) is type(found.value) and str(other) == str(found.value)
+    assert (other.told, other.notes, other.ways) == (found.value.told, found.value.notes, found.value.ways)
 
 
 def test_only_what_would_help_is_offered():
