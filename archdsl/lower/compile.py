@@ -13,6 +13,8 @@ from archdsl.lower.module import ArchModule, blocks, class_of
 from archdsl.lower.plan import matches
 
 Selector = str | Callable[[str, nn.Module], bool]
+PARTITIONED = ("inductor", "aot_eager", "aot_eager_decomp_partition")
+"""torch's backends that read its setting for a share of memory."""
 
 
 def compile_layers(model: nn.Module, selector: Selector | None = None, *, fullgraph: bool = True, memory: float | None = None,
@@ -22,7 +24,9 @@ def compile_layers(model: nn.Module, selector: Selector | None = None, *, fullgr
     Instances of one class share compiled code, so the time to compile does not grow with depth. selector: an address pattern such as
     `layers.*` or a predicate (address, module); default: the outermost blocks that occur more than once. memory: how much the blocks keep for the
     backward pass, from 0, their inputs alone, to 1, what torch keeps by itself (default): what takes least arithmetic is computed again, first
-    norms, activations and other pointwise maps, then products of matrices. Raises ValueError for another `memory`.
+    norms, activations and other pointwise maps, then products of matrices. A backend that is a function of one's own has to partition by torch's
+    `min_cut_rematerialization_partition`, or `memory` changes nothing. Raises ValueError for another `memory`, and for one with a named backend
+    that does not partition so; RuntimeError, as torch, for a `mode` or `options` that inductor does not know.
     """
     if memory is not None and not 0 <= memory <= 1:
         raise ValueError(f"`memory` is a share from 0 to 1, not {memory!r}")
@@ -30,16 +34,37 @@ def compile_layers(model: nn.Module, selector: Selector | None = None, *, fullgr
     if kw.get("backend", "inductor") == "inductor" and any(p.device.type == "cpu" for p in model.parameters()):
         probe_vector_instructions()
     if memory is not None:
-        kw["backend"] = _within(memory, kw.get("backend", "inductor"))
+        kw["backend"] = _within(memory, kw.get("backend", "inductor"), kw.get("mode"), kw.get("options"))
     for _, module in chosen:
         module.compile(fullgraph=fullgraph, **kw)
     return [name for name, _ in chosen]
 
 
+def _within(memory: float, backend: Any, mode: str | None, options: dict[str, Any] | None) -> Callable[..., Any]:
+    """A backend, with a share of memory for what a graph keeps. One for each share of a named backend, so that equal blocks share compiled code."""
+    if not isinstance(backend, str):
+        return _budgeted(memory, backend)
+    if backend not in PARTITIONED:
+        raise ValueError(f"`memory` goes with a backend that divides a graph by what it keeps ({', '.join(PARTITIONED)}), not with `{backend}`")
+    if backend == "inductor":
+        _patches(mode, options)
+    return _named(memory, backend)
+
+
+def _patches(mode: str | None, options: dict[str, Any] | None) -> dict[str, Any]:
+    """Inductor's settings, as torch reads and checks them."""
+    from torch import _TorchCompileInductorWrapper
+
+    return _TorchCompileInductorWrapper(mode, options, None).config
+
+
 @cache
-def _within(memory: float, backend: Any) -> Callable[..., Any]:
-    """A backend, with a share of memory for what a graph keeps: torch has a setting for it, which it reads when it compiles. One for each share, so
-    that equal blocks share compiled code."""
+def _named(memory: float, backend: str) -> Callable[..., Any]:
+    return _budgeted(memory, backend)
+
+
+def _budgeted(memory: float, backend: Any) -> Callable[..., Any]:
+    """torch has a setting for the share, which it reads when it compiles."""
     from torch._dynamo.backends.registry import lookup_backend
     from torch._functorch import config
 
@@ -50,9 +75,7 @@ def _within(memory: float, backend: Any) -> Callable[..., Any]:
     def compiled(graph: Any, inputs: Any, *, mode: str | None = None, options: dict[str, Any] | None = None) -> Any:
         kw: dict[str, Any] = {} if options is None else {"options": options}
         if backend == "inductor":
-            from torch._inductor import list_mode_options
-
-            kw = {"config_patches": {**(list_mode_options(mode) if mode else {}), **(options or {})}}
+            kw = {"config_patches": _patches(mode, options)}
         with config.patch(activation_memory_budget=memory), weighed():
             return run(graph, inputs, **kw)
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import archdsl
+from archdsl.lower.compile import PARTITIONED
 from archdsl.ops.kernels import weighed
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo looks at every input's .grad
@@ -61,6 +62,56 @@ def test_compiled_layers_keep_what_they_may():
 def test_a_share_that_is_none():
     with pytest.raises(ValueError, match=r"`memory` is a share from 0 to 1, not 1\.5"):
         archdsl.compile_layers(archdsl.loads(SPEC).build(), memory=1.5)
+
+
+@pytest.mark.parametrize("backend", PARTITIONED)
+def test_backends_that_keep_a_share(backend, monkeypatch):
+    """Those that are named as such hand their graphs to torch's partitioner with the share."""
+    from torch._functorch import config, partitioners
+
+    model = archdsl.loads(SPEC).build()
+    archdsl.compile_layers(model, "layers.*", backend=backend, memory=0.4)
+    shares: list[float] = []
+    torch._dynamo.reset()
+
+    class Stop(Exception):
+        pass
+
+    def chosen(*args, **named):
+        shares.append(config.activation_memory_budget)
+        raise Stop
+
+    monkeypatch.setattr(partitioners, "choose_saved_values_set", chosen)
+    with pytest.raises(Exception, match="Stop"):
+        model(torch.randn(2, 16, 32))
+    assert shares == [0.4]
+
+
+@pytest.mark.parametrize("backend", ["eager", "cudagraphs", "none"])
+def test_a_backend_without_a_share_is_refused(backend):
+    with pytest.raises(ValueError, match=f"`memory` goes with a backend .* not with `{backend}`"):
+        archdsl.compile_layers(archdsl.loads(SPEC).build(), memory=0.5, backend=backend)
+
+
+@pytest.mark.parametrize(("how", "said"), [({"mode": "nonsense"}, "Unrecognized mode=nonsense"),
+                                           ({"options": {"nope": 1}}, "optimization option nope")])
+def test_wrong_settings_are_told_at_once(how, said):
+    with pytest.raises(RuntimeError, match=said):
+        archdsl.compile_layers(archdsl.loads(SPEC).build(), memory=0.5, **how)
+
+
+def test_a_backend_of_ones_own_need_not_be_hashed():
+    class Backend:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, graph, inputs):
+            return graph.forward
+
+    model = archdsl.loads(SPEC).build()
+    x = torch.randn(2, 16, 32)
+    expected = model(x)
+    assert archdsl.compile_layers(model, "layers.*", memory=0.5, backend=Backend())
+    torch.testing.assert_close(model(x), expected)
 
 
 def test_recurrences_are_not_cheap_to_compute_again():
