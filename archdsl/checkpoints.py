@@ -33,7 +33,7 @@ def read_checkpoint(path: str | os.PathLike[str], what: str = "weights") -> dict
     except ArchError:
         raise
     except UnpicklingError as fault:
-        code = re.search(r"Unsupported (?:global|class): (?:GLOBAL )?(\S+)", str(fault))
+        code = re.search(r"unsupported (?:global|class):? (?:GLOBAL )?(\S+)", str(fault), re.IGNORECASE)
         why = f"loading it would run code, `{code[1]}`" if code else "it is neither a safetensors file nor one that torch.save wrote"
         raise _fault(name, why, what) from None
     except Exception as fault:  # safetensors, zipfile and the system each raise their own kinds

@@ -244,7 +244,7 @@ def _example(made: Elaborated, model: Any) -> tuple[Any, Any]:
     """Small example inputs, the state where the model keeps one, and torch.export's description of their run-time axes."""
     import torch
 
-    from archdsl.dims import Dim
+    from archdsl.dims import Dim, symbols
     from archdsl.inputs import sample_inputs
 
     streamed = model.__dict__["_streamed"]
@@ -264,7 +264,8 @@ def _example(made: Elaborated, model: Any) -> tuple[Any, Any]:
     if streamed.form == "packed":
         T = sizes[streamed.axis]
         return (*xs, torch.tensor([1, T - 1] if T > 1 else [T])), (*dynamic, {0: torch.export.Dim.AUTO})
-    others = {n: s for n, s in sizes.items() if n not in (streamed.axis, str(streamed.batch))}
+    needed = {n for slot in streamed.slots for s in slot.type.shape for n in symbols(s)}
+    others = {n: s for n, s in sizes.items() if n in needed and n not in (streamed.axis, str(streamed.batch))}
     state = model.init_state(sizes.get(str(streamed.batch), 1), max(8, sizes[streamed.axis]), **others)
     return (*xs, state), (*dynamic, {slot.address: free(slot.type.shape) for slot in streamed.slots})
 

@@ -300,7 +300,7 @@ def _left_out(frame: Frame, decl: tree.Model, p: tree.Param, optional: bool) -> 
 
 
 def _examples(frame: Frame, decl: tree.Model, binding: shapes.Binding) -> dict[str, int]:
-    """The example sizes of all inputs. Raises A0309 for two of one name, one of a size that is known, and what is no size, A0602 for one too large."""
+    """The example sizes of all inputs. Raises A0309 for two of one name, one of a known size, and what is no size, A0602 for one too large."""
     out: dict[str, int] = {}
     first: dict[str, Span] = {}
     for p in decl.inputs or ():

@@ -75,7 +75,8 @@ class ArchModule(fx.GraphModule):
     def init_state(self, batch: int = 1, length: int | None = None, **sizes: int) -> dict[str, torch.Tensor]:
         """The state before the first position, address -> tensor, on the model's device: what `forward` takes behind its inputs and gives behind
         its outputs. `length`: how many positions there is room for, where the state grows with them (default: the example size in the spec).
-        `sizes`: further sizes of the inputs, by name. Raises ValueError for a model in the form `parallel` and for sizes that are missing."""
+        `sizes`: further sizes of the inputs, by name. Raises ValueError for a model in the form `parallel`, for sizes that are missing, too large or
+        not the model's, RuntimeError where there is no room for the state."""
         from archdsl.lower.state import init_state
 
         return init_state(self, batch, length, **sizes)

@@ -177,6 +177,7 @@ def holds(state: dict[str, torch.Tensor], expected: tuple[tuple[str, tuple[int |
     if type(state) is not dict or len(state) != len(expected) or any(address not in state for address, _, _ in expected):
         _no_state(state, expected)
     sizes: dict[str, int] = {}
+    device = getattr(state[expected[0][0]], "device", None) if expected else None
     for address, axes, dtype in expected:
         x = state[address]
         good = isinstance(x, torch.Tensor) and x.dim() == len(axes) and x.dtype == dtype
@@ -188,8 +189,22 @@ def holds(state: dict[str, torch.Tensor], expected: tuple[tuple[str, tuple[int |
             known = "".join(f", {n} = {sizes[n]}" for n in dict.fromkeys(axes) if isinstance(n, str) and n in sizes)
             told = f"{x.dtype} {list(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
             raise ValueError(f"the state `{address}` is {dtype} [{shown}]{known}: this is {told}")
+        if x.device != device:
+            raise ValueError(f"the state is on one device: `{address}` is on {x.device}, `{expected[0][0]}` on {device}")
     if "position" in state and not torch.compiler.is_compiling() and state["position"].device.type == "cpu":
-        _room(int(state["position"]), new, sizes.get(LENGTH), longest)
+        before = int(state["position"])
+        _begun(before, state.get("start"))
+        _room(before, new, sizes.get(LENGTH), longest)
+
+
+def _begun(before: int, start: torch.Tensor | None) -> None:
+    """Raises ValueError unless rows began between the first position and the one that comes next."""
+    if before < 0:
+        raise ValueError(f"the state `position` counts the positions that came before, from 0 up: this is {before}")
+    if start is not None and start.numel():
+        low, high = (int(end) for end in torch.aminmax(start))
+        if low < 0 or high > before:
+            raise ValueError(f"the state `start` is where each row began, 0 to {before} as `position` says: this is {start.tolist()}")
 
 
 def _room(before: int, new: int, room: int | None, longest: int | None) -> None:

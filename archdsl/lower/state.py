@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from archdsl.dims import Dim, Size, evaluate, symbols
+from archdsl.elaborate.limits import MAX_SIZE
 from archdsl.ops.registry import LENGTH
 from archdsl.ops.rules import torch_dtype
 
@@ -28,10 +30,13 @@ def streamed_of(model: ArchModule) -> Streamed:
 def init_state(model: ArchModule, batch: int = 1, length: int | None = None, **sizes: int) -> State:
     """The state before the first position: zeros. See `ArchModule.init_state`."""
     streamed = streamed_of(model)
+    _known(model, streamed, sizes)
     given = {"batch": batch, **({} if length is None else {"length": length}), **sizes}
     for name, value in given.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"init_state: `{name}` is a whole number from 1 up, not {value!r}")
+        if value > MAX_SIZE:
+            raise ValueError(f"init_state: `{name}` is {MAX_SIZE:,} at most")
     known: dict[str, int] = dict(sizes)
     if streamed.batch is not None:
         known[str(streamed.batch)] = batch
@@ -48,8 +53,22 @@ def init_state(model: ArchModule, batch: int = 1, length: int | None = None, **s
     if (now := weights_dtype(model)) != dtype:
         raise ValueError(f"init_state: this model was built in {dtype}, and its weights are {now} since: build(form = …, dtype = {now}) and "
                          "load_state_dict give a model whose state is of that type")
-    return {s.address: torch.zeros([_number(x, known) for x in s.type.shape], dtype=torch_dtype(s.type.dtype, dtype), device=device)
-            for s in streamed.slots}
+    wanted = {s.address: ([_number(x, known) for x in s.type.shape], torch_dtype(s.type.dtype, dtype)) for s in streamed.slots}
+    try:
+        return {address: torch.zeros(shape, dtype=kind, device=device) for address, (shape, kind) in wanted.items()}
+    except RuntimeError as fault:
+        told = f"{sum(prod(shape) * kind.itemsize for shape, kind in wanted.values()):,} bytes could not be made on {device}"
+        kind_of = torch.OutOfMemoryError if isinstance(fault, torch.OutOfMemoryError) else RuntimeError
+        raise kind_of(f"init_state: a state of {told}: {str(fault).partition(chr(10))[0]}") from None
+
+
+def _known(model: ArchModule, streamed: Streamed, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError for a size that the model does not have: a slip of the pen would else leave the example size in its place."""
+    types = [*(v.type for v in (*model.typed.inputs, *streamed.graph.inputs)), *(s.type for s in streamed.slots)]
+    names = {n for t in types for size in t.shape for n in symbols(size)} - {LENGTH, streamed.axis, str(streamed.batch)}
+    other = next((n for n in sizes if n not in names), None)
+    if other is not None:
+        raise ValueError(f"init_state: there is no size `{other}` to give: it takes {', '.join(['batch', 'length', *sorted(names)])}")
 
 
 def _length(model: ArchModule, streamed: Streamed, length: int | None) -> int:

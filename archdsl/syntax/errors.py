@@ -372,5 +372,6 @@ def _other(s: Situation, token: Token) -> Told:
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (
     _too_deep, habits.myself, habits.lambda_, habits.prefixed, habits.layout, habits.choice, habit_headers.colon, habit_headers.one_list,
     by_indentation, no_partner, _end_of_text, _assigning, short_list, _equals, _apart, habits.comment, habits.doubled, habits.word, _bare, _mixed,
-    habit_headers.foreign_type, _misspelt, _reserved, _starts_badly, habit_headers.untyped, habits.point, no_opening, _bracket, _missing, _other,
+    habit_headers.foreign_type, _misspelt, _reserved, habits.path_of_module, _starts_badly, habit_headers.untyped, habits.point, no_opening,
+    _bracket, _missing, _other,
 )

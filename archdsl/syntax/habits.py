@@ -204,6 +204,25 @@ def point(s: Situation, token: Token) -> Told:
     return fault, Repair(s.at, 2, [number])
 
 
+def path_of_module(s: Situation, token: Token) -> Told:
+    """`use ../parts { A }`, `use /home/parts { A }`, `use parts/gates { A }`"""
+    at = s.at
+    if token[1] == "use":
+        at += 1
+    elif token[1] == "/":
+        first = at
+        while first and (s.tokens[first - 1][1] == "." or s.names[s.tokens[first - 1][0]] == "NAME"):
+            first -= 1
+        if not first or s.tokens[first - 1][1] != "use":
+            return None
+    else:
+        return None
+    if at >= len(s.tokens) or s.tokens[at][1] not in (".", "..", "...", "/"):
+        return None
+    return Diagnostic("A0101", "a module is named, not reached by a path", span(s, s.tokens[at]), "a path starts or goes on here",
+                      help=("`use parts.gates { A }` reads `parts/gates.arch` in the spec's folder; what lies outside of that folder is never read",))
+
+
 def choice(s: Situation, token: Token) -> Told:
     """`a if condition else b` and `condition ? a : b`."""
     if token[1] not in ("if", "else", "?"):

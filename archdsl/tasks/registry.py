@@ -46,4 +46,5 @@ def parse(text: str) -> Task:
 def wrong_option(task: Task, name: str, why: str) -> Exception:
     """A0592 for a value that the option's type allows and the task does not."""
     text = f"{name} = {task.options[name]}"
-    return error("A0592", f"`{task.rule.name}`: {why}", Span(Source("options", text), 0, len(text)), why, notes=(task.rule.signature,))
+    told = f"the option `{name}` of `{task.rule.name}`: {why}"
+    return error("A0592", told, Span(Source("options", text), 0, len(text)), why, notes=(task.rule.signature,))

@@ -188,3 +188,34 @@ def test_a_mask_as_wide_as_the_whole_is_long(mask: str):
             what()
         fault = e.value.diagnostics[0]
         assert fault.code == "A0501" and "depends on a size of the run" in " ".join([fault.message, *fault.help, fault.label])
+
+
+def test_sizes_that_a_state_does_not_have():
+    model: Any = one("softmax")
+    for given, told in (
+        ({"lenght": 16}, "there is no size `lenght` to give: it takes batch, length$"),
+        ({"dtype": torch.int64}, "there is no size `dtype`"),
+        ({"T": 16}, "there is no size `T`"),
+        ({"length": 10**30}, "`length` is 281,474,976,710,656 at most"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            model.init_state(2, **given)
+    with pytest.raises(RuntimeError, match=r"a state of \d+(,\d{3}){4,} bytes could not be made on cpu") as e:
+        model.init_state(2, length=10**14)
+    assert "\n" not in str(e.value)
+
+
+def test_counters_and_devices_that_do_not_fit():
+    model: Any = one("softmax")
+    state = model.init_state(2, 8)
+    key = "layers.0.mix.keys"
+    assert set(state) >= {"position", "start", key}
+    for change, told in (
+        ({"position": torch.tensor(-1)}, "the state `position` counts .* this is -1"),
+        ({"start": torch.tensor([0, 3])}, r"the state `start` .* 0 to 0 .* this is \[0, 3\]"),
+        ({"start": torch.tensor([-1, 0])}, r"this is \[-1, 0\]"),
+        ({key: state[key].to("meta")}, "the state is on one device"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            model(tokens(2, 1), {**state, **change})
+    model(tokens(2, 1), {**state, "position": torch.tensor(3), "start": torch.tensor([0, 3])})

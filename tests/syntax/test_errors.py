@@ -96,6 +96,8 @@ DECLARATIONS = [
     ("brace too many", "block B()(x: [d]) -> [d] { return x }\n}", "A0109", "this `}` closes nothing"),
     ("statement outside", "x = 3", "A0101", "a statement stands outside of any body"),
     ("no declaration", "hello world", "A0101", "no declaration starts with `hello`"),
+    *((f"path {path}", f"use {path} {{ M }}", "A0101", "a module is named, not reached by a path")
+      for path in ("../a", "../../a", "./a", "/etc/a", "a/b")),
     ("separated declarations", "fn f() -> int { return 1 }; use std.linear", "A0101", "no `;` stands between declarations"),
     ("python", "def f(x): return x", "A0108", "`def` is no word"),
     ("unclosed body", "block B()(x: [d]) -> [d] {\n  return x\n", "A0109", "the body of `block B` is not closed"),
