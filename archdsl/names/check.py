@@ -109,6 +109,8 @@ def _idle(line: tree.NameLine, use: Use, addresses: list[str], known: frozenset[
     """Raises A0432 for a line, or an item of its lists, that is about no weight in any variant."""
     span = quoted(line) if line.address is None else addressed(line)
     pattern = parse_pattern(line.address if line.address is not None else line.foreign, span, known)
+    if not use.matched and (deeper := _deeper(pattern, span.text.strip('"'), addresses)):
+        raise error("A0432", f"no weight has an address like `{span.text.strip(chr(34))}`", span, "what is there lies deeper", help=deeper)
     if not use.matched:
         said = mend_address(span.text.strip('"'), addresses, span)
         where = said["fixes"][0].edits[0][0] if said["fixes"] else span
@@ -122,6 +124,18 @@ def _idle(line: tree.NameLine, use: Use, addresses: list[str], known: frozenset[
                 where = said["fixes"][0].edits[0][0] if said["fixes"] else span
                 raise error("A0432", f"no weight has `{text}` in its address", where, f"`{text}` of this list names nothing",
                             help=said["help"] or (() if said["fixes"] else did_you_mean(text, segments) or "remove it"), fixes=said["fixes"])
+
+
+def _deeper(pattern: Pattern, text: str, addresses: list[str]) -> str:
+    """How to write a pattern that ends with `*` where each weight below it has more segments; empty where none has."""
+    if not isinstance(pattern.parts[-1], Star):
+        return ""
+    below = re.compile(rf"(?:{pattern.regex.pattern})((?:\.[^.]+)+)")
+    found = [(m[m.re.groups].count("."), a) for a in addresses if (m := below.fullmatch(a))]
+    if not found:
+        return ""
+    more, example = min(found, key=lambda pair: pair[0])
+    return f"`*` is one segment: `{text}{'.*' * more}` has weights such as `{example}`"
 
 
 def _close(pattern: Pattern, addresses: list[str]) -> tuple[str, ...]:

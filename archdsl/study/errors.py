@@ -1,6 +1,7 @@
 """The pages of the codes A0820 to A0834: studies; and the faults that several of their parts tell."""
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from archdsl.diagnostics.codes import Code
@@ -107,6 +108,14 @@ def damaged(path: str, why: str, help: str = "") -> ArchError:
 
 def unwritable(path: str, why: str, help: str = "what was reported as finished is safe: `--resume` goes on when there is room") -> ArchError:
     return about("A0825", f"`{path}` cannot be written: {why}", path, help=help)
+
+
+def refused(path: str, fault: OSError, begun: bool) -> ArchError:
+    """A0825 for what the operating system said. `begun`: there is a study already."""
+    why, full = (fault.strerror or str(fault)).lower(), fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if begun and full:
+        return unwritable(path, why)
+    return unwritable(path, why, "nothing has begun: make room" if full else "a search writes to its study: name a folder where you may write")
 
 
 def wrong_number(message: str, text: str, help: str = "") -> ArchError:

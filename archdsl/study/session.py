@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from archdsl.study.errors import wrong_number
 from archdsl.study.measure import Meter, Workplace
 from archdsl.study.plan import Plan, open_space, open_spec, read_objectives, read_plan
 from archdsl.study.run import Search
-from archdsl.study.study import LOGS, Study, created, resumed
+from archdsl.study.study import LOGS, Study, created, emptied, resumed
 from archdsl.version import VERSION
 
 if TYPE_CHECKING:
@@ -98,17 +97,8 @@ def _opened(out: str, plan: Plan, texts: dict[str, str], space: Space, resume: b
         except Exception:
             if study.store.next == 0 and not resume:
                 study.store.close()
-                _remove(out, new)
+                emptied(out, new)
             raise
-
-
-def _remove(folder: str, whole: bool) -> None:
-    """Takes away a study that holds no trial; `whole`: the folder too."""
-    if whole:
-        shutil.rmtree(folder)
-        return
-    for entry in os.scandir(folder):
-        shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
 
 
 def made_strategy(plan: Plan, space: Space) -> Strategy:

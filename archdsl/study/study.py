@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from archdsl.specfiles import write_files
-from archdsl.study.errors import about, named, unwritable, wrong_number
+from archdsl.study.errors import about, named, refused, wrong_number
 from archdsl.study.plan import FILE, Plan, differences, read_plan, write_plan
 from archdsl.study.store import DATABASE, Entry, Store
 
@@ -81,16 +82,30 @@ def created(folder: str, plan: Plan, texts: dict[str, str]) -> Generator[Study, 
         holds = "holds a study already" if os.path.exists(os.path.join(folder, FILE)) else "is not empty"
         raise about("A0820", f"`{folder}` {holds}", folder,
                     help="`--resume` goes on with it" if "study" in holds else "name a folder that is empty, or a new one")
+    new = not os.path.exists(folder)
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as fault:
-        raise unwritable(folder, (fault.strerror or str(fault)).lower()) from None
-    with locked(folder):
-        write_files(folder, texts)
-        Store(folder, plan.objectives, write=True, create=True).close()
-        write_plan(folder, plan)
+        raise refused(folder, fault, begun=False) from None
+    with locked(folder, begun=False):
+        try:
+            write_files(folder, texts)
+            Store(folder, plan.objectives, write=True, create=True).close()
+            write_plan(folder, plan)
+        except BaseException:
+            emptied(folder, new)
+            raise
         with Study(folder, plan, write=True) as study:
             yield study
+
+
+def emptied(folder: str, whole: bool) -> None:
+    """Takes away a study that holds no trial; `whole`: the folder too."""
+    if whole:
+        shutil.rmtree(folder)
+        return
+    for entry in os.scandir(folder):
+        shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
 
 
 @contextmanager
@@ -113,7 +128,7 @@ def resumed(folder: str, plan: Plan) -> Generator[Study, None, None]:
 
 
 @contextmanager
-def locked(folder: str) -> Generator[None, None, None]:
+def locked(folder: str, begun: bool = True) -> Generator[None, None, None]:
     """Holds the lock of a study; the system lets go of it when the process ends, however it ends. Raises A0823, A0825."""
     import fcntl
 
@@ -121,7 +136,7 @@ def locked(folder: str) -> Generator[None, None, None]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as fault:
-        raise unwritable(path, (fault.strerror or str(fault)).lower()) from None
+        raise refused(path, fault, begun) from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

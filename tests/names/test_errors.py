@@ -71,6 +71,12 @@ CASES = {
 }
 
 
+def test_a_star_is_one_segment():
+    for line, wanted in (('"h.{i}.*" <-> layers.{i}.attn.*', "layers.{i}.attn.*.*"), ('"h.*" <-> layers.*', "layers.*.*.*.*")):
+        found = [d for d in faults(ATTENTION + names(line)) if d.code == "A0432"]
+        assert found and found[0].help[0].startswith(f"`*` is one segment: `{wanted}` has weights such as `layers.0.attn."), found
+
+
 @pytest.mark.parametrize(("line", "code", "marked", "said"), CASES.values(), ids=CASES)
 def test_a_line_that_does_not_fit(line, code, marked, said):
     found = [d for d in faults(ATTENTION + names(line)) if d.code == code]

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -216,6 +217,31 @@ def test_a_new_study_takes_an_empty_folder(tmp_path, searched):
             pass
         assert fault.value.diagnostics[0].code == "A0820" and text in fault.value.diagnostics[0].message
         assert (tmp_path / name / "mine.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_cannot_begin_leaves_nothing(tmp_path, monkeypatch, before):
+    """The disk is full when the first files are written: nothing is left, and a folder that was there stays, empty."""
+    folder = tmp_path / "study"
+    if before:
+        folder.mkdir()
+
+    def full(self, create):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as m:
+        m.setattr(Store, "_connect", full)
+        with pytest.raises(ArchError), created(folder, parts.plan(budget=4), {"a.arch": "# text"}):
+            pass
+    assert list(tmp_path.rglob("*")) == ([folder] if before else [])
+
+
+def test_a_folder_that_cannot_be_made_is_no_full_disk(tmp_path):
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(ArchError) as fault, created(tmp_path / "file", parts.plan(budget=4), {}):
+        pass
+    (d,) = fault.value.diagnostics
+    assert d.code == "A0825" and "file exists" in d.message and "--resume" not in d.help[0] and "may write" in d.help[0]
 
 
 def test_disk_fills_up_while_it_runs(tmp_path, searched, monkeypatch):
