@@ -93,8 +93,10 @@ class Report:
 
 
 # ---------------------------------------------------------------- import
-def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.PathLike[str], source: str = "timm", strict: bool = True) -> Report:
-    """Copies foreign weights into a built model by the `names SOURCE` of its spec; dtypes are cast to the model's.
+def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.PathLike[str], source: str | None = None,
+                   strict: bool = True) -> Report:
+    """Copies foreign weights into a built model by the `names SOURCE` of its spec; dtypes are cast to the model's. `source` may be left out where
+    the spec has one such block.
 
     state_dict: tensors by foreign name, or the path of a file that holds them (safetensors, or torch's with weights only).
 
@@ -117,6 +119,7 @@ def import_weights(model: nn.Module, state_dict: Mapping[str, Any] | str | os.Pa
     empty = [k for k, v in state_dict.items() if isinstance(v, torch.Tensor) and v.is_meta]
     if empty:
         raise error("A0543", f"`{empty[0]}` is on the meta device and holds no values", NOWHERE, help="load the weights on a real device")
+    source = _source(origin, source)
     names = _names(origin, source)
     if any(t.is_meta for t in own.values()):
         raise error("A0543", f"`{origin.model}` is on the meta device and has nowhere to put weights", NOWHERE,
@@ -209,14 +212,15 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 # ---------------------------------------------------------------- export
-def export_weights(model: nn.Module, source: str = "timm") -> dict[str, Tensor]:
-    """The model's weights under foreign names, the inverse of `import_weights`: contiguous, aliases written out.
+def export_weights(model: nn.Module, source: str | None = None) -> dict[str, Tensor]:
+    """The model's weights under foreign names, the inverse of `import_weights`: contiguous, aliases written out. `source`: as there.
 
     As with `state_dict`, a weight that is only renamed shares its storage with the model; everything else is a tensor of its own.
     Raises ArchError A0542 to A0544, A0546.
     """
     model = _unwrapped(model)
     origin = _origin(model)
+    source = _source(origin, source)
     names = _names(origin, source)
     own = {a: t.detach() for a, t in _tensors(model, origin).items()}
     for c in names.constants:
@@ -269,6 +273,17 @@ def _names(origin: Origin, source: str) -> WeightMap:
         raise error("A0542", f"the spec of `{origin.model}` has no names `{source}`", NOWHERE,
                     help=(*did_you_mean(source, origin.names), _which(origin)))
     return origin.names[source]
+
+
+def _source(origin: Origin, source: str | None) -> str:
+    """The names that are meant: those given, or the only ones. Raises A0542."""
+    known = list(dict.fromkeys((*origin.names, *origin.prevented)))
+    if source is not None or len(known) == 1:
+        return source if source is not None else known[0]
+    if not known:
+        raise error("A0542", f"the spec of `{origin.model}` has no foreign names", NOWHERE, help=_which(origin))
+    raise error("A0542", f"the spec of `{origin.model}` has several names, and `source` says which of them is meant", NOWHERE,
+                help=f"give one, for example `source = \"{known[0]}\"`: it has {', '.join(f'`{n}`' for n in known)}")
 
 
 def _which(origin: Origin) -> str:

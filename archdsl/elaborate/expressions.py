@@ -190,6 +190,13 @@ def _unary(frame: Frame, node: tree.Unary) -> Any:
     return operators.binary(frame, "-", 0, value, node.span)
 
 
+def _zero(op: str, a: Any, b: Any, node: tree.Binary) -> tree.Expr | None:
+    """The operand that is 0 and is divided by."""
+    if op in operators.DIVIDING:
+        return node.right if b == 0 and type(a) in (*operators.NUMBERS, Dim) else None
+    return node.left if op == "**" and type(a) in operators.NUMBERS and a == 0 and b < 0 else None
+
+
 def _binary(frame: Frame, node: tree.Binary) -> Any:
     op = node.op
     if op in ("and", "or"):
@@ -198,10 +205,10 @@ def _binary(frame: Frame, node: tree.Binary) -> Any:
     if op in ("in", "not in"):
         return _contains(frame, node, a) == (op == "in")
     b = evaluate(frame, node.right)
-    if op in operators.DIVIDING and type(b) in operators.NUMBERS and b == 0 and type(a) in (*operators.NUMBERS, Dim):
-        named = not isinstance(node.right, tree.Number)
-        raise error("A0221", f"`{node.span.text}` divides by zero", node.span, f"`{node.right.span.text}` is 0" if named else "by zero",
-                    help=f"give `{node.right.span.text}` another number" if named else ())
+    if type(b) in operators.NUMBERS and (zero := _zero(op, a, b, node)) is not None:
+        named = not isinstance(zero, tree.Number)
+        raise error("A0221", f"`{node.span.text}` divides by zero", node.span, f"`{zero.span.text}` is 0" if named else "by zero",
+                    help=f"give `{zero.span.text}` another number" if named else ())
     if type(a) in operators.NUMBERS and type(b) in operators.NUMBERS:
         return operators.binary(frame, op, a, b, node.span)
     if type(a) is not Late and type(b) is not Late and (isinstance(a, Value) or isinstance(b, Value)):

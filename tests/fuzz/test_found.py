@@ -207,6 +207,9 @@ def test_division_by_zero_says_what_is_zero():
     (told,) = faults("use std.mixer { Attention }\nmodel M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] { return x |> Attention(heads = 0) as a }")
     assert "`d / heads` divides by zero" in told and "`heads` is 0" in told
     assert faults("use std.mixer { Attention }\nmodel M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] { return x |> Attention(2, kv_heads = 0) as a }")
+    for power in ("-0.5", "-2"):
+        (told,) = faults(f"model M(w: int = 0)(x: [B, 8]) -> y: [B, 8] {{ s = w ** {power}\n return x * s }}")
+        assert f"`w ** {power}` divides by zero" in told and "`w` is 0" in told
 
 
 @pytest.mark.parametrize(

@@ -362,6 +362,17 @@ def test_names_that_the_spec_does_not_have(spec):
     assert d.code == "A0542" and "did you mean `stacked`?" in d.help[0]
 
 
+def test_source_may_be_left_out_where_there_is_one(spec):
+    with pytest.raises(archdsl.ArchError) as caught:
+        import_weights(spec.build(), foreign())
+    (d,) = caught.value.diagnostics
+    assert d.code == "A0542" and "several names" in d.message and "`hf`, `stacked`" in d.help[0]
+    text = 'model Net()(x: [B, 2]) -> y: [B, 2] { param w: [2] = ones()\n return x * w }\nnames mine of Net { "gain" <-> w }'
+    model = archdsl.loads(text).build()
+    import_weights(model, {"gain": torch.tensor([2.0, 3.0])})
+    assert model.w.tolist() == [2, 3] and export_weights(model)["gain"].tolist() == [2, 3]
+
+
 def test_a_spec_without_names_says_how_to_add_some():
     model = archdsl.loads("model Net(d: int = 2)(x: [B, d]) -> y: [B, d] { param w: [d] = ones()\n return x * w }").build()
     with pytest.raises(archdsl.ArchError) as caught:
