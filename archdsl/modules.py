@@ -319,7 +319,7 @@ class Library:
         if name in self.read:
             return self.read[name]
         if library_source(name) is None:
-            told = _nearest_module(name, [], span, wanted) if parts[-1] in library_exports() and not wanted else None
+            told = _nearest_module(name, [], span, wanted) if parts[-1] in library_exports() and not wanted else _declaring(wanted, span)
             raise error("A0207", f"the library has no module `{name}`", span, "not in the library",
                         **told or mend(name, library_modules(), span, f"it has {', '.join(library_modules())}"))
         return self.std(name)
@@ -391,6 +391,16 @@ def library_tree(name: str) -> tree.Module:
     source = library_source(name)
     assert source is not None, name
     return parse(source)
+
+
+def _declaring(wanted: list[str], span: Span) -> dict[str, Any] | None:
+    """The module that declares all that is wanted, or `std` where it takes several; None where the library lacks some of it."""
+    known = library_exports()
+    if not wanted or not all(n in known for n in wanted):
+        return None
+    homes = {known[n] for n in wanted}
+    home = homes.pop() if len(homes) == 1 else "std"
+    return {"fixes": (Fix(f"replace by `{home}`", ((span, home),)),)}
 
 
 def _nearest_module(name: str, beside: list[str], span: Span, wanted: list[str]) -> dict[str, Any]:

@@ -214,9 +214,12 @@ def _in_std(span: Span) -> bool:
 
 def owner_allowed(frame: Frame, span: Span, what: str) -> None:
     if frame.loop is not None:
+        source, start = frame.loop.source, frame.loop.start
+        words = set(re.findall(r"\w+", re.sub("#.*", "", source.text)))  # those of other loops, whether met yet or not, are among them
+        label = next(n for n in ("layers", *(f"layers_{i}" for i in range(2, len(words) + 3))) if n not in words)
         raise error("A0212", f"`{what}` owns weights inside a loop without a label", span, "its weights would have no address of their own",
-                    labels=(Label(frame.loop, "label this loop: `layers: for …`"),), help="label the loop, or `share` the block outside of it",
-                    fixes=(Fix("label the loop: `layers: for …`", ((Span(frame.loop.source, frame.loop.start, frame.loop.start), "layers: "),)),))
+                    labels=(Label(frame.loop, f"label this loop: `{label}: for …`"),), help="label the loop, or `share` the block outside of it",
+                    fixes=(Fix(f"label the loop: `{label}: for …`", ((Span(source, start, start), f"{label}: "),)),))
 
 
 def _emit_call(frame: Frame, graph: Graph, path: str, operands: tuple[Any, ...], span: Span, emit_path: str | None) -> Any:

@@ -283,12 +283,13 @@ def _instead(node: tree.Chain, values: list[Any], odd: Any) -> dict[str, Any]:
 def _chain(frame: Frame, node: tree.Chain) -> Any:
     last = node.items[-1].expr if isinstance(node.items[-1], tree.Named) else node.items[-1]
     if node.op in ("|>", ">>") and isinstance(last, tree.Name) and isinstance(frame.vars.get(last.id), Value):
-        raise _tensor_last(node, last)
+        first = evaluate(frame, node.items[0])
+        if not isinstance(first, Value):
+            raise _tensor_last(node, last)
+        if node.op == "|>":
+            return _piped(frame, first, node)
     if node.op == "|>":
-        value = evaluate(frame, node.items[0])
-        for item in node.items[1:]:
-            value = calls.pipe(frame, value, item)
-        return value
+        return _piped(frame, evaluate(frame, node.items[0]), node)
     if node.op == "??":
         for item in node.items[:-1]:
             value = evaluate(frame, item)
@@ -315,12 +316,25 @@ def _chain(frame: Frame, node: tree.Chain) -> Any:
     return result
 
 
+def _piped(frame: Frame, value: Any, node: tree.Chain) -> Any:
+    for item in node.items[1:]:
+        value = calls.pipe(frame, value, item)
+    return value
+
+
 def _tensor_last(node: tree.Chain, tensor: tree.Name) -> ArchError:
     """`Linear(d) >> x`: a chain that starts with the block and ends with what it is to be applied to."""
-    behind = node.span.source.text[tensor.span.end : node.span.end]
-    new = " |> ".join([tensor.id, *(i.span.text for i in node.items[:-1])]) + behind
+    *blocks, last = node.items
+    texts = [i.span.text for i in blocks]
+    sure = True
+    if isinstance(last, tree.Named) and not any(isinstance(i, tree.Named) for i in blocks):  # the name goes to the block, not to an op beside it
+        owners = [k for k, text in enumerate(texts) if text[:1].isupper() or len(texts) == 1]
+        sure = len(owners) == 1
+        texts = [f"{text} as {last.name}" if k in owners else text for k, text in enumerate(texts)]
+    new = " |> ".join([tensor.id, *texts])
+    whole = Span(node.span.source, blocks[0].span.start, last.span.end)  # brackets around the chain stay
     return error("A0206", f"a tensor stands in front of `|>`, and `{tensor.id}` is one", tensor.span, "no block",
-                 help="`x |> f` applies f to x; `f >> g` makes one block of two", fixes=(Fix(f"write `{new}`", ((node.span, new),)),))
+                 help="`x |> f` applies f to x; `f >> g` makes one block of two", fixes=(Fix(f"write `{new}`", ((whole, new),)),) if sure else ())
 
 
 def _item(frame: Frame, node: tree.Item) -> Any:

@@ -81,7 +81,19 @@ def of_torch(name: str, span: Span | None = None) -> tuple[tuple[str, ...], tupl
         return None
     here, how = WORDS[name]
     fixes = (Fix(f"replace by `{here}`", ((span, here),)),) if here and span is not None else ()
+    if name == "Dropout" and span is not None:
+        fixes = _tensor_first(here, span)
     return tuple(t for t in (f"`{name}` is called `{here}` here" if here and not fixes else "", how) if t), fixes
+
+
+def _tensor_first(op: str, span: Span) -> tuple[Fix, ...]:
+    """`Dropout(0.1)(x)` as `dropout(x, 0.1)`, and `x |> Dropout(0.1)` as `x |> dropout(0.1)`; nothing where the op would lack an argument."""
+    text = span.source.text
+    called = re.match(r"\(\s*(?:p\s*=\s*)?([^\s()=,]+)\s*\)(?:\(([^()]*)\))?", text[span.end :])
+    if called is None or not called[2] and not text[: span.start].rstrip().endswith("|>"):
+        return ()
+    new = f"{op}({called[2]}, {called[1]})" if called[2] else f"{op}({called[1]})"
+    return (Fix(f"write `{new}`", ((Span(span.source, span.start, span.end + called.end()), new),)),)
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:

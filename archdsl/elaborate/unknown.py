@@ -67,8 +67,15 @@ def _behind(frame: Frame, name: str, span: Span, help: tuple[str, ...]) -> tuple
         return help, (Fix(f"replace `{whole.text}` by `{last}`", ((whole, last),)),)
     if name == "self":
         return help, tuple(Fix(f"replace by `{n}`", ((whole, n),)) for n in nearest(last, frame.vars)[:1])
-    inner = unknown(frame, last, whole)
-    return (*help, *inner.diagnostics[0].help), inner.diagnostics[0].fixes
+    inner = unknown(frame, last, whole).diagnostics[0]
+    return (*help, *inner.help), tuple(_bare(fix, whole, last) for fix in inner.fixes)
+
+
+def _bare(fix: Fix, whole: Span, last: str) -> Fix:
+    """A fix that leaves the name as it is takes away what stands in front of it as well."""
+    if any(span.source is whole.source and span.start <= whole.start < span.end for span, _ in fix.edits):
+        return fix
+    return Fix(f"replace by `{last}` and {fix.title}", ((whole, last), *fix.edits))
 
 
 def _own(name: str, own: list[str]) -> list[str]:

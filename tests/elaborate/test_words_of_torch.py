@@ -30,6 +30,14 @@ def test_the_fix_gives_what_was_meant(written: str, meant: str):
     assert model(meant) in fixed, [f.title for f in d.fixes]
 
 
+@pytest.mark.parametrize("written", ["x |> w", "x |> gelu |> w", "x >> w"])
+def test_two_tensors_are_not_exchanged(written: str):
+    """`x |> w` with two tensors has no sure fix: the other way round it is as wrong."""
+    text = "model M(d: int = 8)(x: [B, d], w: [B, d]) -> [B, d] { return " + written + " }\n"
+    (d,) = check_text(text, "a.arch")
+    assert d.code == "A0206" and not d.fixes
+
+
 @pytest.mark.parametrize(("text", "help"), [
     (model("x", 'd: int = 8, kinds: list = ["a"]'), "`list[int]`"),
     (model("dropout(x, dropout)", "d: int = 8, dropout: float = 0.1"), "hides the function `dropout`"),
