@@ -21,7 +21,8 @@ PROGRAMS = 2048
 """With fewer, a chunk is a segment."""
 SEGMENTS = 64
 """The most of a sequence: each reads the sums of all others."""
-WARPS = 2
+WARPS = 1
+"""Of up to 64 columns; of more, four."""
 LEAST = tl.constexpr(-1.0e30)
 """In the place of -∞, so that differences are numbers."""
 
@@ -199,7 +200,7 @@ class _Sums:
         each, self.segments = _cut(self.rows, self.positions, chunk)
         self.grid = self.rows, self.segments, triton.cdiv(self.width, block)
         self.strides = *self.s.stride(), *self.values.stride()[:2]
-        self.shape: dict[str, Any] = {"K": each, "C": chunk, "E": block, "num_warps": WARPS if block <= 64 else 2 * WARPS}
+        self.shape: dict[str, Any] = {"K": each, "C": chunk, "E": block, "num_warps": WARPS if block <= 64 else 4}
         self.more: dict[str, Any] = {"S": triton.next_power_of_2(self.segments), "PRECISION": _precision(v)}
         self.sums = self.peaks, self.belows, self.aboves = self.empty(self.segments), self.empty(self.segments), self.empty(self.segments, self.width)
         run: Any = _ends
