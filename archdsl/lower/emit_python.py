@@ -5,6 +5,7 @@ calls of all of them in a row become loops.
 """
 from __future__ import annotations
 
+import builtins
 import re
 import textwrap
 from collections import Counter
@@ -99,7 +100,7 @@ class _File:
         return plain
 
     def _name_classes(self) -> None:
-        taken = {*RESERVED, *HELPERS, *self.functions.texts}
+        taken = {*RESERVED, *dir(builtins), *HELPERS, *self.functions.texts}
         places = uses(self.templates)
         held, firsts = Counter(t.definition.name for t in self.templates.values()), dict[str, Template]()
         for t in sorted(self.templates.values(), key=lambda t: t.definition is not self.root):  # the model keeps its name

@@ -78,6 +78,25 @@ def test_emitted_values_are_returned():
     torch.testing.assert_close(other(x), model(x))
 
 
+def test_a_block_named_as_a_builtin_leaves_it_alone():
+    model = build("""
+use std { Linear }
+block ValueError()(x: [B, d]) -> [B, d] { return x |> Linear(d) as lin }
+model Net(d: int = 8)(x: [B, d]) -> [B, d] {
+  x = ValueError()(x) as h
+  return x |> Linear(d) as head
+}
+""")
+    namespace: dict = {}
+    exec(python_source(model), namespace)
+    other = namespace["Net"]()
+    other.load_state_dict(model.state_dict())
+    x = torch.randn(2, 8)
+    torch.testing.assert_close(other(x), model(x))
+    with pytest.raises(ValueError, match="8"):
+        other(torch.randn(2, 9))
+
+
 def test_reads_well(golden):
     assert python_source(build(CONVNET)) == golden
 
