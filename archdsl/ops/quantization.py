@@ -45,7 +45,7 @@ def fake_quantize(x, *, bits, axes=None, group=None, symmetric=True):
 
     Numbers along `axes` share a scale (none: all of them), or each `group` of neighbours along the last axis. Symmetric: whole multiples, up to
     2^(bits-1) - 1, of max|x| / (2^(bits-1) - 1). Else 2^bits steps from min(x, 0) to max(x, 0), moved so that 0 is one of them. Rounded half to even;
-    scales are float32 at least."""
+    scales are float32 at least. Where a number is infinite or nan, all that share its scale are nan."""
     x = x.detach()
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     if group is not None:
@@ -58,7 +58,7 @@ def fake_quantize(x, *, bits, axes=None, group=None, symmetric=True):
     else:
         most = 2**bits - 1
         low, high = _extreme(wide, "amin", over).clamp(max=0), _extreme(wide, "amax", over).clamp(min=0)
-        scale = (high - low) / most
+        scale = (high / 2 - low / 2) / most * 2  # their distance may be beyond floats
         unit = torch.where(scale > 0, scale, 1)
         zero = torch.round(-low / unit)
         levels = (torch.round(wide / unit) + zero).clamp(0, most) - zero

@@ -41,6 +41,11 @@ def test_one_scale(bits, shift, symmetric):
     assert len(mine.unique()) <= 2**bits and (quantize(torch.tensor([0.0, shift, 1.0]), bits, symmetric=symmetric) == 0).any()
 
 
+def test_a_range_wider_than_floats():
+    x = torch.tensor([3e38, -3e38, 0, 1e38])
+    torch.testing.assert_close(quantize(x, 8, symmetric=False).double(), quantize(x.double(), 8, symmetric=False), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize(("shape", "axes"), [((6, 9), (1,)), ((5, 3, 3, 2), (1, 2, 3)), ((1, 4), (-1,))])
 def test_a_scale_for_each_channel(shape, axes):
     w = drawn(*shape) * torch.arange(1, shape[0] + 1).view(-1, *[1] * (len(shape) - 1))
