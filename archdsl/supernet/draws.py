@@ -40,7 +40,7 @@ def each_decision(space: SearchSpace, seed: int, share: float = 1.0) -> Drawn:
 def dealt(space: SearchSpace, seed: int, count: int) -> list[Drawn]:
     """So many candidates that each value of a decision is in as many of them as any other, or in one more (strict fairness: arxiv 1907.01845): the
     values are shuffled and dealt, round by round. A decision that only some candidates have is dealt among those. In place of a candidate whose
-    values do not fit together or break a limit stands one of `each_decision`."""
+    values do not fit together or break a limit stands one of `each_decision`, and what was dealt to it is lost: counts are equal no longer."""
     random = Random(seed)
     hands: dict[tuple[str, str], list[Any]] = {}
 

@@ -34,8 +34,9 @@ def widening(net: Supernet, step: int, count: int = 4, seed: int = 0, widen: int
 
 
 def fair(net: Supernet, step: int, count: int = 4, seed: int = 0) -> list[Candidate]:
-    """The candidates of a step: each value of each decision in as many of them as its others, but for one (strict fairness: arxiv 1907.01845). A pure
-    function of the seed and the step. Raises ValueError for a count below 1."""
+    """The candidates of a step, as `dealt` gives them: each value of each decision in as many of them as its others (strict fairness: arxiv
+    1907.01845) where the count is a multiple of the number of values and no limit refuses a candidate. A pure function of the seed and the step.
+    Raises ValueError for a count below 1."""
     if count < 1:
         raise ValueError(f"a step has 1 candidate at least, not {count}")
     return [*dealt(net.space, hash_of(seed, step), count)]

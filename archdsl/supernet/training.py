@@ -21,7 +21,8 @@ def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathL
     widen: `count` candidates whose decisions are drawn one by one, in the first `widen` steps out of the largest values only. sort: in those steps
     the channels are sorted by importance every `sort` of them, the optimiser's moments with them, so that narrow candidates have the important ones.
 
-    fair: `count` candidates in each of which stands another value of each decision, so that all values are trained equally often.
+    fair: `count` candidates among which the values of each decision are dealt out. All values are trained equally often where `count` is a multiple
+    of the number of values and no limit refuses a candidate; hands begin anew in each step.
 
     Gives `fit`'s `Run`, whose `model` is the supernet. With `out`, a folder then holds it, and `resume` goes on bit by bit from its last checkpoint.
     Raises ArchError A0593 for a task that does not fit the candidates, those of `spec.supernet` and of `fit`, ValueError as `Sandwich`.
