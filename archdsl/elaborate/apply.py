@@ -11,7 +11,7 @@ from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Override, Owner, Settings, below, good
 from archdsl.elaborate.hints import mend
-from archdsl.elaborate.limits import checked
+from archdsl.elaborate.limits import NODE_STEPS, checked
 from archdsl.elaborate.ops import apply_op
 from archdsl.elaborate.values import BlockRef, Compose, Literal, NeedInline, OpRef, Partial, Share, Template, describe, is_list, map_tensors
 from archdsl.elaborate.widened import outside
@@ -107,7 +107,7 @@ def _apply_share(frame: Frame, share: Share, args: Args, span: Span, label: str 
         raise error("A0213", "only a block can be shared", share.span, f"this is {describe(template)}")
     graph, operands = _definition(frame, template, args, span, share.path, share.overrides)
     if not (graph.owns_weights or graph.emits):
-        frame.session.step(span, len(graph.nodes))
+        frame.session.step(span, NODE_STEPS * len(graph.nodes))
         return _results(frame.builder.splice(graph, list(operands), share.path, share.span))
     owner = share.builder.home.children.get(share.path)
     if owner is None:
@@ -176,7 +176,7 @@ def _apply_outlined(frame: Frame, template: Template, args: Args, span: Span, se
     if graph.knobs or graph.owns_weights or graph.emits:
         owner_allowed(frame, span, template.ref.decl.name)
     if not (graph.owns_weights or graph.emits):
-        frame.session.step(span, len(graph.nodes))
+        frame.session.step(span, NODE_STEPS * len(graph.nodes))
         return _results(frame.builder.splice(graph, list(operands), path, span))
     try:
         frame.builder.home.adopt(path, graph, span)

@@ -36,6 +36,7 @@ MAX_GUARDS = 500  # conditions on run-time sizes
 MAX_ADDRESS = 1_000  # characters of an address inside one block
 MAX_WEIGHTS = 200_000  # of a model, each copy counted
 MAX_NODES = 1_000_000  # ops that a model runs, each as often as it runs
+NODE_STEPS = 5  # of copying a node
 CLOCK = 50  # steps, after which a ration looks at the clock
 MAX_AXES = 64  # torch has no tensors of more
 MAX_ELEMENTS = 2**62  # of a tensor

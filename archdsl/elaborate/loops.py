@@ -12,6 +12,7 @@ from archdsl.elaborate.bodies import assigned, run
 from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Owner, Settings, below
+from archdsl.elaborate.limits import NODE_STEPS
 from archdsl.elaborate.values import Late, NeedInline, Unfit, describe, has_tensor, holds_tensor, is_list, map_tensors
 from archdsl.graph import Graph, Value
 from archdsl.records import field, record
@@ -102,7 +103,7 @@ def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[s
         frame.builder.home.adopt(path, graph, s.span)
         results = frame.builder.call(graph, path, operands, s.span, known.name)
     else:
-        session.step(s.span, len(graph.nodes))
+        session.step(s.span, NODE_STEPS * len(graph.nodes))
         results = frame.builder.splice(graph, operands, path, s.span)
     new = dict(zip(known.mine, results))
     for n, v in known.carried:
