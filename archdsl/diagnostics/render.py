@@ -1,6 +1,7 @@
 """Diagnostics as text for people and as data for tools. No other file knows how a diagnostic looks."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Any
@@ -14,6 +15,7 @@ TAB = "    "
 
 Piece = tuple[str, str]  # text and the name of its style ("" = plain)
 Row = list[Piece]
+LONGEST = 240  # letters of a word in a message
 
 STYLES = {"error": "bold red", "warning": "bold yellow", "message": "bold", "gutter": "bold blue", "secondary": "bold blue", "fact": "bold cyan"}
 
@@ -36,7 +38,7 @@ def render(diagnostic: Diagnostic, color: bool = False, width: int = WIDTH) -> s
 
 
 def _rows(d: Diagnostic, width: int) -> Iterable[Row]:
-    yield [(f"{d.severity}[{d.code}]", d.severity), (f": {_safe(d.message)}", "message")]
+    yield [(f"{d.severity}[{d.code}]", d.severity), (f": {_safe(brief(d.message))}", "message")]
     sections = _sections(d)
     gutter = max((len(str(number)) for _, lines in sections for number in lines), default=1)
     for at, (source, lines) in enumerate(sections):
@@ -56,7 +58,7 @@ def helps(d: Diagnostic) -> tuple[str, ...]:
 
 def _fact(kind: str, text: str, gutter: int) -> Iterable[Row]:
     lead = " " * (gutter + 1)
-    first, *others = _safe(text, keep="\n").split("\n")
+    first, *others = _safe(brief(text), keep="\n").split("\n")
     yield [(lead + "= ", "gutter"), (f"{kind}:", "fact"), (f" {first}", "")]
     for line in others:
         yield [(lead + " " * len(f"= {kind}: ") + line, "")]
@@ -170,13 +172,13 @@ def _mark_rows(marks: list[Mark], severity: str) -> Iterable[Row]:
     inline = said[-1] if said and said[-1].end == end and all(m.end <= said[-1].start for m in said[:-1]) else None
     hanging = said[:-1] if inline else said
     row = _underline(marks, end, severity)
-    yield [*row, (" " + _safe(inline.message), _style(inline, severity))] if inline else row
+    yield [*row, (" " + _safe(brief(inline.message)), _style(inline, severity))] if inline else row
     if hanging:
         yield _hangers(hanging, severity)
     while hanging:
         mark = hanging.pop()
         row = _hangers([m for m in hanging if m.start < mark.start], severity)
-        yield [*row, (" " * (mark.start - sum(len(text) for text, _ in row)), ""), (_safe(mark.message), _style(mark, severity))]
+        yield [*row, (" " * (mark.start - sum(len(text) for text, _ in row)), ""), (_safe(brief(mark.message)), _style(mark, severity))]
 
 
 def _underline(marks: list[Mark], end: int, severity: str) -> Row:
@@ -205,6 +207,13 @@ def _style(mark: Mark, severity: str) -> str:
 
 
 # ---------------------------------------------------------------- text
+def brief(text: str) -> str:
+    """A sentence with the middle of endless words left out: a name of a stranger's spec may have millions of letters."""
+    if len(text) <= LONGEST:
+        return text
+    return re.sub(rf"[^\s`]{{{LONGEST + 1},}}", lambda word: f"{word[0][:LONGEST // 2]}…{word[0][-LONGEST // 4:]}", text)
+
+
 def _safe(text: str, keep: str = "") -> str:
     """Without control and direction characters, which could rewrite the terminal of whoever reads a stranger's spec."""
     if text.isprintable():
@@ -238,12 +247,12 @@ def _entry(d: Diagnostic) -> dict[str, Any]:
     end_line, end_column = d.span.source.position(max(d.span.start, d.span.end))
     said = [(d.label, d.span), *((label.message, label.span) for label in d.labels), *((note, d.span) for note in d.notes)]
     return {
-        "code": d.code, "severity": d.severity, "message": d.message, "path": d.span.source.path,
+        "code": d.code, "severity": d.severity, "message": brief(d.message), "path": d.span.source.path,
         "line": line, "column": column, "end_line": end_line, "end_column": end_column,
-        "help": list(helps(d)), "notes": [_note(message, span) for message, span in said if message],
+        "help": list(map(brief, helps(d))), "notes": [_note(message, span) for message, span in said if message],
     }
 
 
 def _note(message: str, span: Span) -> dict[str, Any]:
     line, column = span.source.position(span.start)
-    return {"message": message, "path": span.source.path, "line": line, "column": column}
+    return {"message": brief(message), "path": span.source.path, "line": line, "column": column}

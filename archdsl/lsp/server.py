@@ -17,7 +17,7 @@ from pygls.lsp.server import LanguageServer
 from pygls.uris import from_fs_path, to_fs_path
 
 from archdsl.diagnostics.model import ArchError, Diagnostic
-from archdsl.diagnostics.render import helps
+from archdsl.diagnostics.render import brief, helps
 from archdsl.elaborate.unknown import home, import_edit
 from archdsl.lsp import addresses, completing, names, telling
 from archdsl.lsp.document import Document
@@ -167,8 +167,8 @@ def offset_at(source: Source, position: lsp.Position) -> int:
 def diagnostic(d: Diagnostic, document: Document) -> lsp.Diagnostic:
     end = d.span.end if d.span.end > d.span.start else min(d.span.start + 1, len(document.text))
     label = [d.label] if d.label and d.label not in d.message else []
-    message = "\n".join([d.message, *label, *(f"note: {n}" for n in d.notes), *(f"help: {h}" for h in helps(d))])
-    related = [lsp.DiagnosticRelatedInformation(location(label.span), label.message) for label in d.labels if label.span.source.text]
+    message = "\n".join(map(brief, [d.message, *label, *(f"note: {n}" for n in d.notes), *(f"help: {h}" for h in helps(d))]))
+    related = [lsp.DiagnosticRelatedInformation(location(label.span), brief(label.message)) for label in d.labels if label.span.source.text]
     severity = lsp.DiagnosticSeverity.Error if d.severity == "error" else lsp.DiagnosticSeverity.Warning
     tags = [lsp.DiagnosticTag.Unnecessary] if d.code in ("A0701", "A0702", "A0703", "A0704", "A0706") else None
     return lsp.Diagnostic(range=range_of(Span(document.source, d.span.start, end)), message=message, severity=severity, code=d.code,

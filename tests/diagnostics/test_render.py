@@ -211,3 +211,14 @@ def test_carets_stand_under_what_they_mark(line, data):
     shown = render(Diagnostic("A0101", "m", Span(Source("a.arch", line), start, end))).splitlines()
     carets = shown[-1].removeprefix("  | ")
     assert columns(line[:start]) == len(carets) - len(carets.lstrip(" ")) and carets.count("^") == columns(line[start:end])
+
+
+def test_endless_words_are_shortened():
+    """In all that is said about a text, not in the places that a program reads."""
+    name = "a" * 5_000
+    where = Span(Source("t.arch", name), 0, 5_000)
+    d = Diagnostic("A0702", f"`{name}` is never read", where, f"`{name}` here", notes=(name,), help=(f"remove `{name}`",))
+    (entry,) = to_json([d])
+    for text in (render(d), repr(entry)):
+        assert len(text) < 2_500 and "a…a" in text
+    assert (entry["column"], entry["end_column"]) == (1, 5_001)
