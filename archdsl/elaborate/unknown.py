@@ -22,6 +22,9 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     """A0201: a library block is to be imported, another name may be a misspelt one."""
     from archdsl.modules import library_exports
 
+    if (sign := _leading(span)) is not None and not _own(name, list(frame.vars)):
+        return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help="`//` divides; `#` starts a comment",
+                     fixes=(Fix("write `#`: the line is a comment", ((sign, "#"),)),))
     help: tuple[str, ...] = ()
     others: tuple[Fix, ...] = ()
     told = of_torch(name, span)
@@ -54,6 +57,14 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     if _of_layout(name, span):
         help = (f"`{name}` is a size inside a layout, and known there alone: compute it, or bind it by a shape, `y: […, {name}] = …`", *help)
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes, rivals=others)
+
+
+def _leading(span: Span) -> Span | None:
+    """The `//` at the start of the line of a name which nothing but words stands on: a comment of another language."""
+    text = span.source.text
+    begins = text.rfind("\n", 0, span.start) + 1
+    line = re.compile(r"([ \t]*)//[\w \t.,:;-]*$", re.MULTILINE).match(text, begins)
+    return None if line is None else Span(span.source, begins + len(line[1]), begins + len(line[1]) + 2)
 
 
 def _behind(frame: Frame, name: str, span: Span, help: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Fix, ...]]:

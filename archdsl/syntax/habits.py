@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 from archdsl.diagnostics.model import Diagnostic, Fix
 from archdsl.records import replace
@@ -125,14 +126,15 @@ def lambda_(s: Situation, token: Token) -> Told:
 
 def prefixed(s: Situation, token: Token) -> Told:
     """`f"layer{d}"`"""
-    before = s.tokens[s.at - 1]
-    if not s.at or s.names[token[0]] != "STRING" or before[3] != token[2] or before[1].lower() not in ("f", "r", "b", "u", "rb", "fr", "rf"):
+    at = next((i for i in (s.at - 1, s.at) if 0 <= i < len(s.tokens) - 1 and s.names[s.tokens[i + 1][0]] == "STRING"), -1)
+    before = s.tokens[at]
+    if at < 0 or before[3] != s.tokens[at + 1][2] or before[1].lower() not in ("f", "r", "b", "u", "rb", "fr", "rf"):
         return None
     where = span(s, before)
     help = "`{d}` is filled in by the message of a `require` alone; `+` joins strings" if "f" in before[1].lower() else ()
     fault = Diagnostic("A0102", "a string has nothing in front of its quotes", where, "not part of the language", help=(help,) if help else (),
                        fixes=(Fix(f"remove `{before[1]}`", ((where, ""),)),))
-    return fault, Repair(s.at - 1, 1, [])
+    return fault, Repair(at, 1, [])
 
 
 def layout(s: Situation, token: Token) -> Told:
@@ -187,9 +189,7 @@ def comment(s: Situation, token: Token) -> Told:
     end = len(text) if end < 0 else end
     high = next((i for i in range(s.at, len(s.tokens)) if s.tokens[i][2] >= end + (token[1] != "//") * 2 or not s.tokens[i][1]), len(s.tokens) - 1)
     where = Span(s.run.source, token[2], token[2] + 2)
-    fault = Diagnostic("A0107", f"`{where.text}` starts no comment", where, "not part of the language",
-                       help=("`#` starts a comment, `///` documentation",), fixes=(Fix("write `#`", ((where, "#"),)),) if token[1] == "//" else ())
-    return fault, Repair(s.at, high - s.at, [])
+    return _no_comment(where), Repair(s.at, high - s.at, [])
 
 
 def point(s: Situation, token: Token) -> Told:
@@ -321,7 +321,38 @@ def _at_depth(s: Situation, start: int, end: int, text: str) -> int | None:
     return None
 
 
-# ---------------------------------------------------------------- documentation
+# ---------------------------------------------------------------- comments and documentation
+_LEADING = re.compile(r"^[ \t]*(?:(//)(?!/)([^\n]*)|/\*)", re.MULTILINE)
+_TWO_WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*)[ \t]+([A-Za-z_]\w*))")
+
+
+def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagnostic]:
+    """One fault for each line that starts with `//` and goes on as no operand does (two words in a row that are not of the language, an apostrophe)
+    and for each `/*` that starts one; its tokens go. Other lines with `//` in front may go on with the one above."""
+    found: list[Diagnostic] = []
+    text, tokens, end = source.text, lexed.tokens, 0
+    for m in _LEADING.finditer(text):
+        start = m.end() - 2 if m[1] is None else m.start(1)
+        rest = re.sub(r'"[^"]*"|#.*', '""', m[2] or "")
+        prose = "'" in rest or any(a not in words and b not in words for a, b in _TWO_WORDS.findall(rest))
+        if start < end or m[1] is not None and (not prose or "=" in rest):
+            continue
+        close = text.find("*/", m.end()) if m[1] is None else -2
+        end = m.end() if m[1] is not None else len(text) if close < 0 else close + 2
+        gone = [i for i, t in enumerate(tokens) if start <= t[2] < end and t[1]]
+        if not gone or tokens[gone[0]][2] != start:  # inside of another comment
+            continue
+        lexed.bad[:] = [b for b in lexed.bad if not start <= b[2] < end]
+        del tokens[gone[0] : gone[-1] + 1]
+        found.append(_no_comment(Span(source, start, start + 2)))
+    return found
+
+
+def _no_comment(where: Span) -> Diagnostic:
+    return Diagnostic("A0107", f"`{where.text}` starts no comment", where, "not part of the language",
+                      help=("`#` starts a comment, `///` documentation",), fixes=(Fix("write `#`", ((where, "#"),)),) if where.text == "//" else ())
+
+
 def docstrings(source: Source, lexed: Lexed) -> list[Diagnostic]:
     """One fault for each text between triple quotes; its tokens go, so that nothing else is said of it."""
     found: list[Diagnostic] = []

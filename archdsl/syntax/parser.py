@@ -10,6 +10,7 @@ and its stacks are at hand when a mistake is to be explained and skipped.
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from archdsl.syntax import tree as t
 from archdsl.syntax.build import Builder
 from archdsl.syntax.lexer import Lexed, Token, lex
 
+_FOREIGN_COMMENT = re.compile(r"^[ \t]*(?://(?!/)|/\*)", re.MULTILINE)  # or a division that goes on with the line above
 MAX_CHARACTERS = 10_000_000
 MAX_TOKENS = 250_000
 MAX_STACK = 400      # entries on the parser's stack: brackets and what binds to the right
@@ -181,6 +183,11 @@ class Run:
                 from archdsl.syntax.habits import docstrings
 
                 for told in docstrings(self.source, self.lexed):
+                    self.faults.add(told)
+            if _FOREIGN_COMMENT.search(text):
+                from archdsl.syntax.habits import comments
+
+                for told in comments(self.source, self.lexed, {*self.table.words.word, *self.table.words.reserved}):
                     self.faults.add(told)
             if self.lexed.bad:
                 from archdsl.syntax.errors import explain_bad

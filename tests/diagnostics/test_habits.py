@@ -102,6 +102,12 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "y = randn(2, 3)": None,
     "if isinstance(x, int) { x = relu(x) }": None,
     "// a comment": "# a comment",
+    "x = relu(x)\n  // now the norm": "x = relu(x)\n  # now the norm",
+    "x = relu(x)\n  // don't": "x = relu(x)\n  # don't",
+    "n = d\n    // dept": "n = d\n    // depth",
+    "x = relu(x)\n  // end": "x = relu(x)\n  # end",
+    "x = relu(x)\n  /* two\n   words */": None,
+    'require d > 3, f"bad {d}"': 'require d > 3, "bad {d}"',
     '"""a comment"""': "# a comment",
     '"""a comment""" x = relu(x)': "",
     "x: Tensor = relu(x)": None,
@@ -156,6 +162,12 @@ def test_one_message_with_the_way_out(text: str, meant: str | None):
     elif meant is not None:
         fixed = [apply(text, [(span.start, span.end, new) for span, new in fix.edits]) for fix in found[0].fixes]
         assert meant in fixed, fixed
+
+
+@pytest.mark.parametrize("statement", ["n = d\n    // 2", "n = (d\n    // depth)", "n = d\n  // depth", "ok = d\n  // depth == 32 and flag",
+                                       "n = d\n  // depth  # the two halves"])
+def test_a_division_may_lead_its_line(statement: str):
+    assert check_text(body(statement), "net.arch") == []
 
 
 def test_what_is_said(golden):
