@@ -65,6 +65,23 @@ def test_equal_graphs_are_evaluated_once(searched):
 @pytest.mark.parametrize(("method", "nth"), [("stage", 1), ("stage", 3), ("finish", 1), ("finish", 4)])
 def test_interrupted_around_a_commit_it_goes_on_with_the_same_stream(searched, undisturbed, monkeypatch, method, nth, committed):
     plan = parts.plan(EXACT, 96, ("loss:min", "macs:min"))
+    interrupt(searched, plan, monkeypatch, method, nth, committed)
+    with searched(plan, resume=True) as study:
+        assert parts.archive(study.store) == undisturbed
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize(("method", "nth"), [("propose", 1), ("propose", 3), ("finish", 2)])
+def test_an_asynchronous_search_loses_no_commit(searched, monkeypatch, method, nth, committed):
+    plan = parts.plan(EXACT, 24, ("loss:min", "macs:min"), asynchronous=True)
+    interrupt(searched, plan, monkeypatch, method, nth, committed, Hands(1))
+    with searched(plan, Hands(1), resume=True) as study:
+        rows = parts.archive(study.store)
+        assert [e.number for e in study.store.every()] == list(range(24)) and all(row[6] == "done" for row in rows)
+
+
+def interrupt(searched, plan, monkeypatch, method, nth, committed, hands=Hands(0)):  # noqa: B008  frozen
+    """Runs a search into an interruption before or behind the n-th call of a method of its store."""
     real, count = getattr(Store, method), 0
 
     def interrupted(self, *args, **named):
@@ -78,10 +95,8 @@ def test_interrupted_around_a_commit_it_goes_on_with_the_same_stream(searched, u
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, method, interrupted)
-        with pytest.raises(KeyboardInterrupt), searched(plan) as study:
+        with pytest.raises(KeyboardInterrupt), searched(plan, hands):
             pass
-    with searched(plan, resume=True) as study:
-        assert parts.archive(study.store) == undisturbed
 
 
 def test_a_round_of_quick_trials_is_one_commit(tmp_path):
