@@ -112,11 +112,12 @@ def lambda_(s: Situation, token: Token) -> Told:
     source, first, last = s.run.source, s.tokens[at], s.tokens[colon]
     names = source.text[first[3] : last[2]].strip()
     new = f"block({names}) =>"
-    plain = not names or all(re.fullmatch(r"[A-Za-z_]\w*", name.strip()) for name in names.split(","))
+    bare = not names or all(re.fullmatch(r"[A-Za-z_]\w*", name.strip()) for name in names.split(","))
+    plain = bare and s.tokens[colon + 1][1] != "{"
     fault = Diagnostic("A0108", "`lambda` is no word of this language", span(s, first), "not known",
                        help=("a block without a name is `block(x) => …`",),
                        fixes=(Fix(f"write `{new} …`", ((Span(source, first[2], last[3]), new),)),) if plain else ())
-    if not plain:  # a default or a star has no place there
+    if not plain:  # a default or a star has no place there, nor a set
         return fault
     ids, words = s.table.ids, s.table.words
     made = [(ids["LITERAL"], "block", *first[2:]), (ids["_CALL"], "(", first[3], first[3]), *s.tokens[at + 1 : colon],

@@ -43,6 +43,7 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "f = lambda y: y + 1": "f = block(y) => y + 1",
     "f = lambda y, z=2: y + z": "",
     "f = lambda *ys: ys": "",
+    "f = lambda y: {y}": "",
     "y = x ^ 2": "y = x ** 2",
     "if flag: x = relu(x)": "if flag { x = relu(x) }",
     "if flag:\n    x = relu(x)\n  elif d == 64:\n    x = gelu(x)\n  else:\n    x = silu(x)":
