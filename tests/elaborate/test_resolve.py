@@ -262,7 +262,7 @@ REST = "use std.norm { RMSNorm }\nmodel M(d: int = 8)(x: [B, d]) -> y: [B, d] {\
     (REST % "return RMSNorm(eps: 4)(x)", "A0101", ":"),
     (REST % "return", "A0101", "}"),
     (REST % "return RMSNorm()(x) as", "A0101", "}"),
-    (REST % "return relu(x) if true else x", "A0101", "else"),
+    (REST % "return relu(x) if true else x", "A0101", "if"),
     (REST % "y = [x if true else x]\n  return y[0]", "A0101", "if"),
     (REST % 'return einsum("bd,bd->b", x, x)', "A0101", '"bd,bd->b"'),
     (REST % "default RMSNorm(eps 4)\n  return RMSNorm()(x)", "A0116", "4"),
@@ -307,12 +307,12 @@ def test_words_of_torch_are_told_in_the_words_of_the_language(text: str, said: s
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("y = x.silu()", "write `silu(x)`"), ("y = x.transpose(1, 2)", "rearrange("), ("y = x.shape[0]", "the header names the sizes"), ("y = x.T", None),
+    ("y = x.silu()", "write `silu(x)`"), ("y = x.transpose(1, 2)", "rearrange("), ("y = x.shape[0]", "the header names the sizes"), ("y = x.T", "rearrange("),
 ])
-def test_a_method_of_a_tensor(text: str, said: str | None):
+def test_a_method_of_a_tensor(text: str, said: str):
     found, = spec.check_text(NET.replace("BODY", f"{text}\n  return x"), "t.arch")
     assert found.code == "A0201"
-    assert any(said in line for line in (*found.help, *(f.title for f in found.fixes))) if said else not found.help
+    assert any(said in line for line in (*found.help, *(f.title for f in found.fixes)))
 
 
 @pytest.mark.parametrize(("call", "at", "said"), [
@@ -361,5 +361,5 @@ def test_the_words_of_torch_lead_to_words_of_the_language():
     from archdsl.elaborate.library import find
 
     assert [w for w, (here, _) in WORDS.items() if here and here not in ("none", "true", "false") and find(here) is None] == []
-    assert [w for w in WORDS if find(w) is not None] == []
+    assert [w for w in WORDS if find(w) is not None] == ["float"]  # a method of torch's tensors; here a function of numbers
     assert all(here and "" not in here for here in TORCH.values())
