@@ -307,7 +307,8 @@ def test_words_of_torch_are_told_in_the_words_of_the_language(text: str, said: s
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("y = x.silu()", "write `silu(x)`"), ("y = x.transpose(1, 2)", "rearrange("), ("y = x.shape[0]", "the header names the sizes"), ("y = x.T", "rearrange("),
+    ("y = x.silu()", "write `silu(x)`"), ("y = x.transpose(1, 2)", "rearrange("), ("y = x.shape[0]", "the header names the sizes"),
+    ("y = x.T", "rearrange("),
 ])
 def test_a_method_of_a_tensor(text: str, said: str):
     found, = spec.check_text(NET.replace("BODY", f"{text}\n  return x"), "t.arch")
