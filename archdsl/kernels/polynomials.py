@@ -246,4 +246,5 @@ def rational_gradient(dy: Tensor, x: Tensor, numerator: Tensor, denominator: Ten
     run: Any = _rational_backward
     run[(programs, columns)](back, flat, numerator.contiguous(), denominator.contiguous(), dx, above, below, count, back.stride(0), flat.stride(0),
                              D=d, WIDTH=d // groups, M=m, N=n, APART=apart, STAGES=tile.stages, **shape)
-    return dx, *summed(above, numerator), *summed(below.view(programs * blocks, groups * n), denominator)
+    (of_numerator,), (of_denominator,) = summed(above, numerator), summed(below.view(programs * blocks, groups * n), denominator)
+    return dx, of_numerator, of_denominator

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def everything(node):
 @pytest.mark.parametrize("name", library_modules())
 def test_a_declaration_read_alone_is_the_one_of_the_whole_text(name):
     source = library_source(name)
-    decls = [d for d in library_tree(name).decls if not isinstance(d, tree.Use)]
+    decls: list[Any] = [d for d in library_tree(name).decls if not isinstance(d, tree.Use)]
     cut = shelf(source)
     assert list(cut.lines) == [d.name for d in decls]
     for d in decls:

@@ -1,6 +1,8 @@
 """flash-linear-attention as a binding: never by itself, with its refusals told, and on a card the numbers of the declared bodies in float64."""
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -27,7 +29,8 @@ def choose(op: str, asked: str | None, dtype: str = "bf16", attributes: dict | N
 def test_it_is_asked_for_by_name(op):
     assert choose(op, None).name == "triton"
     assert choose(op, "fla").name == "fla"
-    wide = choose(op, None, "bf16", q=(2, 4, 64, 600), k=(2, 4, 64, 600), **({"decay": (2, 4, 64, 600)} if op == "gla" else {}))
+    shapes: dict[str, Any] = dict.fromkeys(("q", "k", *(("decay",) if op == "gla" else ())), (2, 4, 64, 600))
+    wide = choose(op, None, "bf16", **shapes)
     assert wide.name == "reference" and wide.reasons["fla"] == "it is taken where it is asked for by name"
 
 

@@ -96,9 +96,10 @@ def test_the_error_is_carried_whole(again: Any):
     model.head.register_forward_pre_hook(fails)
     with pytest.raises(torch.OutOfMemoryError) as found:
         model(torch.zeros(4, 6, dtype=torch.long))
-    other = again(found.value)
-    assert type(other) is type(found.value) and str(other) == str(found.value)
-    assert (other.told, other.notes, other.ways) == (found.value.told, found.value.notes, found.value.ways)
+    first: Any = found.value
+    other = again(first)
+    assert type(other) is type(first) and str(other) == str(first)
+    assert (other.told, other.notes, other.ways) == (first.told, first.notes, first.ways)
 
 
 def test_only_what_would_help_is_offered():

@@ -215,12 +215,13 @@ def test_a_schedule_of_a_length_with_counts():
     """A sequence of layers whose length is a knob, so many of them of one kind: counted exactly, drawn uniformly over all lengths."""
     space = loads(SCHEDULE).space("few")
     sizes = {n: math.comb(n, 2) * (1 + n - 2) for n in range(3, 7)}  # where attention stands, and the layer that is nothing, if any
-    assert space.size == sum(sizes.values())
+    size = sum(sizes.values())
+    assert space.size == size
     drawn = Counter()
     for seed in range(1500):
         candidate = space.sample(seed)
         kinds = [candidate[f"layers.{i}.mixer"] for i in range(candidate["depth"])]
         assert kinds.count("attention") == 2 and kinds.count("nothing") <= 1
         drawn[len(kinds)] += 1
-    expected = {n: 1500 * k / space.size for n, k in sizes.items()}
+    expected = {n: 1500 * k / size for n, k in sizes.items()}
     assert sum((drawn[n] - e) ** 2 / e for n, e in expected.items()) < 16.3, "chi-square, three degrees of freedom, 0.1%"
