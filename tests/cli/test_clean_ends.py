@@ -111,7 +111,7 @@ def test_json_without_an_end(archdsl, folder, monkeypatch):
 
 def test_weights_that_no_tensor_holds(archdsl, folder):
     for more in ((), ("-o", "out")):
-        assert "error[A0515]" in archdsl("compile", "net.arch", "--set", "d=2**29", *more, code=1).stderr
+        assert "error[A0602]" in archdsl("compile", "net.arch", "--set", "d=2**40", *more, code=1).stderr
 
 
 def test_weights_of_another_kind(archdsl, folder):
