@@ -41,6 +41,7 @@ def held(shape: tuple[int, ...], dtype: torch.dtype, device: str, within: float,
 
 
 @interpreted
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # of what is masked behind it
 @pytest.mark.parametrize("segments", [64, 2])
 @pytest.mark.parametrize("spread", [1.0, 60.0])
 @pytest.mark.parametrize("shape", SHAPES)

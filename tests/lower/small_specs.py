@@ -45,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "Swin": {"d": 16, "depths": [2, 1, 2, 1], "heads": [2, 2, 4, 4], "window": 2, "side": 32, "classes": 5},
     "ViT": {"d": 32, "depth": 2, "heads": 2, "patch": 8, "classes": 5},
     "ViTRes": RESNAS, "TokenLabels": RESNAS, "BERT": {"depth": 2, "d": 32, "width": 4, "vocab": 48, "length": 16},
+    "ResNet": {"stem": [8, 8], "widths": [16, 16, 32, 32], "classes": 5},
 }
 MOST = 2_000_000
 """Parameters that a small model has at most: the suite holds all of them."""
