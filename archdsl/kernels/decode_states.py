@@ -14,18 +14,13 @@ import triton.language as tl
 
 from archdsl.kernels.chunks import plain, width
 from archdsl.kernels.overlap import follow, overlapping
+from archdsl.kernels.selective_scan import softplus
 from archdsl.kernels.steps import COLUMNS, FEW, WARPS, _place
 
 RANK = 64
 """The most numbers of a low-rank rate."""
 NUMBERS = 4096
 """Of a state space's memory in a program."""
-
-
-@triton.jit
-def _softplus(x):
-    e = tl.exp(-tl.abs(x))  # log1p(e) of small e is e - e² / 2
-    return tl.maximum(x, 0.0) + tl.where(e < 1e-3, e - 0.5 * e * e, tl.log(1 + e))
 
 
 @triton.jit
@@ -56,7 +51,7 @@ def _gla(q, k, v, u, up, up_bias, memory, out, qb, qh, kb, kh, vb, vh, ub, uh, h
     else:
         decay = tl.load(u + b * ub + h * uh + row, mask=row < K, other=0.0).to(tl.float32)
     if LOG_SIGMOID:
-        decay = -_softplus(-decay) / tau
+        decay = -softplus(-decay) / tau
     y = tl.sum(queries[:, None] * S, 0)
     S = S * tl.exp(decay)[:, None] + keys[:, None] * values[None, :]
     if not BEFORE:
@@ -100,7 +95,7 @@ def _ssd(x, dt, dt_bias, a, b, c, skip, gate, memory, out, xb, xh, tb, th, bb, b
     if dt_bias is not None:
         t += tl.load(dt_bias + h).to(tl.float32)
     if SOFTPLUS:
-        t = _softplus(t)
+        t = softplus(t)
     u = tl.load(x + row * xb + h * xh + channel, mask=here, other=0.0).to(tl.float32)
     into = tl.load(b + row * bb + (h // group) * bh + number, mask=there, other=0.0).to(tl.float32)
     read = tl.load(c + row * cb + (h // group) * ch + number, mask=there, other=0.0).to(tl.float32)
