@@ -105,8 +105,11 @@ class Supernet(nn.Module):
 
     def weight(self, key: Key) -> Tensor:
         """The full tensor of a weight."""
-        path, _, name = self._names[key].rpartition(".")
-        return getattr(self.get_submodule(path), name)
+        *path, name = self._names[key].split(".")
+        owner: Any = self
+        for segment in path:  # `get_submodule` costs a step of several candidates more than the rest of taking their parts
+            owner = owner._modules[segment]
+        return getattr(owner, name)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Supernet:
         """As torch moves a module; lowered candidates are of the device on which they were made."""
@@ -173,7 +176,8 @@ class Supernet(nn.Module):
         """One candidate on these inputs; its running statistics are written back in training."""
         chosen = self.candidate(candidate)
         part, weights = self._part(chosen), self.weights(chosen)
-        part.module.train(self.training)
+        if part.module.training != self.training:
+            part.module.train(self.training)
         result = functional_call(part.module, weights, inputs)
         if self.training:
             self._keep_statistics(part, weights)
