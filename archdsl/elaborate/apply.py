@@ -105,7 +105,12 @@ def _apply_share(frame: Frame, share: Share, args: Args, span: Span, label: str 
     template = share.template
     if not isinstance(template, Template):
         raise error("A0213", "only a block can be shared", share.span, f"this is {describe(template)}")
-    graph, operands = _definition(frame, template, args, span, share.path, share.overrides)
+    try:
+        graph, operands = _definition(frame, template, args, span, share.path, share.overrides)
+    except NeedInline:  # in place it would own its weights once for each application
+        raise error("A0213", f"the shared `{share.name}` reaches tensors or weights of what is around it", span,
+                    "a template that it takes reads them, or is shared itself", labels=(Label(share.span, "shared here"),),
+                    help="apply that template outside, and give what it gives to the shared block as an input") from None
     if not (graph.owns_weights or graph.emits):
         frame.session.step(span, NODE_STEPS * len(graph.nodes))
         return _results(frame.builder.splice(graph, list(operands), share.path, share.span))

@@ -92,6 +92,20 @@ def test_weights_of_what_is_no_fitting_share(body, code, marked):
     assert (d.code, d.span.text) == (code, marked)
 
 
+@pytest.mark.parametrize("taken", ["block(y) => y + x", "g"])
+def test_a_shared_block_does_not_reach_out(taken):
+    """Its graph is one for all applications: what a template that it takes would read of the body around it is not there."""
+    text = """block Around(f: block)(x: [B, T, d]) -> [B, T, d] { return f(Linear(d)(x) as map) }
+model M()(x: [B, T, 8]) -> y: [B, T, 8] {
+  share g = Linear(8)
+  share f = Around(%s)
+  return f(g(x))
+}"""
+    d = fault(lambda: made(text % taken))
+    assert (d.code, d.span.text) == ("A0213", "f(g(x))") and "`f` reaches" in d.message
+    assert addresses(made(text % "Linear(8)")) == ["g.weight", "g.bias", "f.map.weight", "f.map.bias", "f.f.weight", "f.f.bias"]
+
+
 def test_two_instances_of_a_body_do_not_share_by_accident():
     text = """wrap block Twice(_ f: block)(x: [B, T, d]) -> [B, T, d] { share a = Linear(d)  return a(f(a(x))) }
 model M()(x: [B, T, 8]) -> y: [B, T, 8] {

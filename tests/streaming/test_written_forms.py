@@ -198,7 +198,7 @@ def test_open_gives_the_form_back(name: str, form: str, tmp_path: Any):
 
 
 KINDS = {"mamba": "tiny", "jamba": "tiny", "deepseek_v2": "tiny", "deepseek_v2 absorbed": "tiny_absorbed", "gpt_oss": "tiny", "zamba": "tiny",
-         "rwkv4": "tiny"}
+         "zamba2": "tiny", "rwkv4": "tiny"}
 """Recurrences, hybrids, latent attention, a window beside a whole cache."""
 
 
