@@ -1,6 +1,6 @@
-"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, keystroke, faults, parse, cost, build, first_step, norms,
-search, study, strategies, latency, supernet, sequence, parity, gpu; all but gpu, which needs a device, when none is named. What follows `--` goes to
-the scripts:
+"""All benchmarks: `python benchmarks/run.py [PART …]` with parts frontend, bad_input, keystroke, faults, parse, cost, build, first_step,
+norms, search, study, strategies, latency, supernet, sequence, parity, gpu; all but gpu, which needs a device, when none is named. What follows
+`--` goes to the scripts:
 `python benchmarks/run.py parity -- --only vit,llama --minutes 9` (`-- --help` lists a script's options); what benchmarks/gpu.py measured on another
 machine and kept in a file goes in by `python benchmarks/run.py gpu -- --show --kept FILE`.
 
@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 PARTS = {
     "frontend": "Checking specs",
+    "bad_input": "Specs from a stranger",
     "keystroke": "Typing in an editor",
     "faults": "Faults planted in shipped specs",
     "parse": "Reading and formatting",

@@ -1,4 +1,4 @@
-"""Specs from a stranger: each ends in a diagnostic and exit 1 (or is taken, when it is only large), within 2 seconds of CPU time and 500 MB,
+"""Specs from a stranger: each ends in a diagnostic and exit 1 (or is taken, when it is only large), within the budgets of time and memory,
 and nothing but the spec's folder and the library is read. `tests/bad/` has the texts."""
 
 from __future__ import annotations
