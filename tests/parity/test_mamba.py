@@ -107,7 +107,7 @@ def test_is_transformers(spec, peer, sizes, batch, length):
 @pytest.mark.parametrize(("spec", "peer", "sizes"), [c for c in CASES if "*" in c[2].get("pattern", "*")])  # else it has no length of its cache
 def test_decodes_like_transformers(spec, peer, sizes):
     """A prompt, then token by token: our forms `extend` and `step` against its cache, and the state at the end."""
-    sizes = {n: v for n, v in sizes.items() if n not in ("dt_min", "dt_max")}  # its decoding leaves the range of steps out
+    sizes = {n: v for n, v in sizes.items() if n not in ("dt_min", "dt_max")}  # its decoding by single tokens leaves the range of steps out
     theirs = peer(**sizes).double().eval()
     randomise(theirs)
     loaded = archdsl.load(spec)
@@ -127,6 +127,34 @@ def test_decodes_like_transformers(spec, peer, sizes):
             assert relative(y, cached.logits) <= 1e-10
         whole = theirs(x, use_cache=False).logits[:, -1:]
     assert relative(y, whole) <= 1e-10
+
+
+@pytest.mark.parametrize(("spec", "peer", "sizes"), [c for c in CASES if "dt_min" in c[2]])
+def test_steps_from_a_range_are_decoded(spec, peer, sizes):
+    """The range of steps holds for each token that is decoded. transformers' cache keeps to it where it gets two tokens or more, its whole forward pass
+    always: either is ours, token by token."""
+    theirs = peer(**sizes).double().eval()
+    randomise(theirs)
+    loaded = archdsl.load(spec)
+    extend, step, free = (loaded.build(form=form, dtype=F64, **{**sizes, **more}).eval() for form, more in
+                          (("extend", {}), ("step", {}), ("extend", {"dt_min": 0} | ({"dt_max": None} if "dt_max" in sizes else {}))))
+    for model in (extend, step, free):
+        import_weights(model, theirs.state_dict(), source="hf")
+    x = tokens(sizes["vocab"], 2, 21)
+    room = {"length": 21} if "*" in sizes.get("pattern", "") else {}
+    with torch.no_grad(), exact():
+        whole = theirs(x, use_cache=False).logits
+        cached = theirs(x[:, :9], use_cache=True)
+        y, state = extend(x[:, :9], extend.init_state(2, **room))
+        assert relative(y, whole[:, :9]) <= 1e-10
+        for at, end in ((9, 11), (11, 16), (16, 18), (18, 21)):
+            cached = theirs(x[:, at:end], cache=cached.cache, use_cache=True)
+            for t in range(at, end):
+                y, state = step(x[:, t:t + 1], state)
+                assert relative(y, cached.logits[:, t - at:t - at + 1]) <= 1e-10
+                assert relative(y, whole[:, t:t + 1]) <= 1e-10
+        y, _ = free(x, free.init_state(2, **room))
+    assert relative(y, whole) > 1e-3  # the range is felt
 
 
 @cases
