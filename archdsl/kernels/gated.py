@@ -29,16 +29,12 @@ def _alike(types: Types, *names: str) -> str | None:
     return None if len(set(found.values())) == 1 else ", ".join(f"{n} is {d}" for n, d in found.items()) + ": they have to be of one dtype"
 
 
-def _one(types: Types, name: str) -> bool:
-    """Whether it is one position, from a memory."""
-    first = types[name]
-    return first is not None and fixed(first.shape[-2]) == 1 and types.get("memory") is not None
-
-
-def _step(name: str) -> Any:
-    """Fits one position alone."""
+def _step(name: str, state: str) -> Any:
+    """Fits one position alone, from a state."""
     def fits(types: Types, attributes: Mapping[str, Any]) -> str | None:
-        return _many(types, name) if _one(types, name) else "it computes one position, from a memory"
+        first = types[name]
+        one = first is not None and fixed(first.shape[-2]) == 1 and types.get(state) is not None
+        return _many(types, name) if one else "it computes one position, from a state"
 
     return fits
 
@@ -91,7 +87,7 @@ class Gla:
     step = later("steps", "gla")
 
 
-@kernel("gla", "triton_step", dtypes=("bf16", "f16", "f32"), fits=_step("q"))
+@kernel("gla", "triton_step", dtypes=("bf16", "f16", "f32"), fits=_step("q", "memory"))
 class GlaStep:
     """One position, with gates by row, by column, both or none: it reads and writes its memory once."""
 
@@ -134,3 +130,10 @@ class SelectiveScan:
     forward = later("selective_scan", "forward")
     gradient = later("selective_scan", "gradient")
     step = later("steps", "selective_scan")
+
+
+@kernel("wkv", "triton_step", dtypes=("bf16", "f16", "f32"), fits=_step("k", "peak"))
+class WkvStep:
+    """One position of RWKV-4's mean of the values: operands and states are read and written once."""
+
+    forward = step = later("steps", "wkv")

@@ -1,4 +1,4 @@
-"""One position of a recurrence with a memory, by Triton: a program reads a block of the memory once and writes it once. A block is some columns of
+"""One position of a recurrence, by Triton: a program reads a block of the memory once and writes it once. A block is some columns of
 key-value pairs, or some channels of a state space."""
 # pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 # pyright: reportPossiblyUnboundVariable=false
@@ -98,6 +98,28 @@ def scan_kernel(x, dt, a, b, c, skip, memory, out, new, xb, tb, ib, ob, D, S, BD
     tl.store(out + n * D + channel, y.to(out.dtype.element_ty), mask=here)
 
 
+@triton.jit
+def wkv_kernel(k, v, decay, bonus, peak, denominator, numerator, out, peak_new, denominator_new, numerator_new, kb, vb, C,
+               BC: tl.constexpr):
+    """Exponents are differences to the larger of two: none is above 0."""
+    channel, n = tl.program_id(0) * BC + tl.arange(0, BC), tl.program_id(1).to(tl.int64)
+    there, at = channel < C, n * C + channel
+    key = tl.load(k + n * kb + channel, mask=there, other=0.0).to(tl.float32)
+    value = tl.load(v + n * vb + channel, mask=there, other=0.0).to(tl.float32)
+    rate, own = tl.load(decay + channel, mask=there, other=0.0).to(tl.float32), key + tl.load(bonus + channel, mask=there, other=0.0).to(tl.float32)
+    below, above = tl.load(denominator + at, mask=there, other=0.0), tl.load(numerator + at, mask=there, other=0.0)
+    old = tl.where(below == 0, float("-inf"), tl.load(peak + at, mask=there, other=0.0))
+    largest = tl.maximum(old, own)
+    kept, fresh = tl.exp(old - largest), tl.exp(own - largest)
+    y = (kept * above + fresh * value) / (kept * below + fresh)
+    new = tl.maximum(old + rate, key)
+    kept, fresh = tl.exp(old - new + rate), tl.exp(key - new)
+    tl.store(peak_new + at, new, mask=there)
+    tl.store(denominator_new + at, kept * below + fresh, mask=there)
+    tl.store(numerator_new + at, kept * above + fresh * value, mask=there)
+    tl.store(out + at, y.to(out.dtype.element_ty), mask=there)
+
+
 def gla(q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1, before: bool = False) -> tuple[Any, Any]:
     """One position, [..., 1, k] and [..., 1, e], of gated linear attention, with gates by row, by column, both or none: y and the new memory."""
     shape = v.shape
@@ -138,6 +160,17 @@ def selective_scan(x: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, memory: A
         x, dt, plain(a), b, c, plain(skip), plain(memory), out, new, *(v.stride(0) for v in (x, dt, b, c)), D, S, BD=CHANNELS,
         BS=triton.next_power_of_2(S), SKIP=skip is not None, SOFTPLUS=dt_softplus, num_warps=WARPS)
     return out, new
+
+
+def wkv(k: Any, v: Any, decay: Any, bonus: Any, peak: Any, denominator: Any, numerator: Any) -> tuple[Any, Any, Any, Any]:
+    """One position, [..., 1, c], of RWKV-4's mean of the values: y and the new states, [..., c]."""
+    shape = k.shape
+    k, v = _one(k), _one(v)
+    (N, C), old = k.shape, [plain(x) for x in (peak, denominator, numerator)]
+    out, new = k.new_empty(shape), [x.new_empty(x.shape) for x in old]
+    wkv_kernel[(triton.cdiv(C, CHANNELS), N)](k, v, plain(decay), plain(bonus), *old, out, *new, k.stride(0), v.stride(0), C, BC=CHANNELS,
+                                              num_warps=1)
+    return out, *new
 
 
 def _one(x: Any) -> Any:

@@ -1,5 +1,5 @@
-"""Gated linear attention and the delta rule by Triton against the reference in float64: results, states and gradients, at odd sizes, over every size
-of gates, with strides of their own and with fresh memory that holds NaN."""
+"""Gated linear attention and the delta rule by Triton, and steps of other recurrences, against the reference in float64: results, states and
+gradients, at odd sizes, over every size of gates, with strides of their own and with fresh memory that holds NaN."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -115,7 +115,7 @@ def test_nothing_beside_the_tensors(form, monkeypatch):
     untouched()
 
 
-STEPS = (*FORMS, "gla both", "gla alone", "scan", "scan softplus")
+STEPS = (*FORMS, "gla both", "gla alone", "scan", "scan softplus", "mean")
 steps = pytest.mark.parametrize("form", STEPS)
 
 
@@ -130,7 +130,7 @@ def test_step(form, dtype, monkeypatch):
 def one_position(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dtype) -> None:
     """The step that is chosen, through the op that goes on, against the declared step in float64."""
     name, given, attributes = step_call(form, lead, K, V, dtype)
-    op, more = RECURRENCES[name], {"kernel": "triton_step" if form in ("gla both", "gla alone") else "triton"}
+    op, more = RECURRENCES[name], {"kernel": "triton_step" if form in ("gla both", "gla alone", "mean") else "triton"}
     found = OPS[f"{name}_extend"].body(*given.values(), **attributes, **more)
     wide = [None if v is None else v.double() for v in given.values()]
     close(found, op.extend.reference(*wide, **attributes), 1e-5 if dtype == torch.float32 else 0.05)  # type: ignore[misc]
@@ -150,6 +150,12 @@ def step_call(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dty
             "x": normal(*one, V), "dt": 8 * dt if softplus else dt.abs(), "a": -normal(V, K, dtype=f32).abs(), "b": normal(*one, K),
             "c": normal(*one, K), "skip": normal(V, dtype=f32) if softplus else None,
             "memory": normal(*lead, V, K, dtype=f32)}, {"dt_softplus": softplus}
+    if form == "mean":  # keys of which one alone counts, and channels in front of their first position
+        begun = torch.arange(V, device=DEVICE).remainder(3) > 0
+        return "wkv", {
+            "k": 20 * normal(*one, V), "v": normal(*one, V), "decay": -normal(V, dtype=f32).exp(), "bonus": normal(V, dtype=f32),
+            "peak": 20 * normal(*lead, V, dtype=f32), "denominator": (1 + normal(*lead, V, dtype=f32).abs()) * begun,
+            "numerator": normal(*lead, V, dtype=f32) * begun}, {}
     given, attributes = call("gla" if form in ("gla both", "gla alone") else form, lead, 1, K, V, -3.0, dtype)
     if form == "gla both":
         given["value_decay"] = -normal(*one, V, dtype=f32).abs()
@@ -191,6 +197,12 @@ def test_what_does_not_fit_is_told():
     wide, _ = call("delta", (1, 1), 1, 300, 4, -1.0, torch.float32)
     found = choose("delta_rule", "cuda", "bf16", dict.fromkeys(wide) | _types(wide), {}, installed=False)
     assert found.reasons["triton"] == "k is 300 wide, and it holds memories of at most 256 rows"
+    _, mean, _ = step_call("mean", (2,), 1, 4, torch.float32)
+    one, begins = _types(mean), {"peak": None, "denominator": None, "numerator": None}
+    several = one["k"].__class__("bf16", (2, 3, 4))
+    assert (found := choose("wkv", "cuda", "bf16", one, {}, installed=False)).binding is not None and found.name == "triton_step"
+    for types in (one | begins, one | {"k": several, "v": several}):
+        assert choose("wkv", "cuda", "bf16", types, {}, installed=False).reasons["triton_step"] == "it computes one position, from a state"
 
 
 @interpreted
