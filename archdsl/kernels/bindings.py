@@ -40,10 +40,12 @@ FAMILIES: tuple[str, ...] = (
     "linear",
     "rows",
     "flash_linear",
+    "flex",
 )
 """The modules of `archdsl.kernels` that declare kernels, in the order of preference. None of them imports torch or triton."""
 Types = Mapping[str, TensorType | None]
 Fits = Callable[[Types, Mapping[str, Any]], str | None]
+Limits = Callable[[str, str, Types], str | None]
 
 
 class KernelError(ValueError):
@@ -55,8 +57,9 @@ class Binding:
     """One kernel of one op. `devices`, `dtypes`: of the first operand, as the language names types. `capability`: the least compute capability of a
     card. `needs`: modules that have to be installed. `fits(types, attributes)` says why operands of these types cannot be taken, or None; a size
     that varies at run time is a `Dim` there and counts as one that fits. `fuses`: a compiler of graphs does as well by fusing the op's body with what
-    is around it, so that the kernel is for calls that are not compiled. `by_name`: taken where it is asked for, never by itself. `body` holds
-    `forward`, and `gradient` and `step` where it has them."""
+    is around it, so that the kernel is for calls that are not compiled. `by_name`: taken where it is asked for, never by itself. `limits(device,
+    dtype, types)`: as `fits`, what is so on one of the devices alone. `body` holds `forward`, and `gradient`, `step` and `inline` where it has
+    them."""
 
     op: str
     name: str
@@ -68,6 +71,7 @@ class Binding:
     fits: Fits | None
     fuses: bool = False
     by_name: bool = False
+    limits: Limits | None = None
 
     @property
     def doc(self) -> str:
@@ -93,6 +97,11 @@ class Binding:
         return getattr(self.body, "gradient", None)
 
     @property
+    def inline(self) -> Callable[..., Any] | None:
+        """What stands in the graph in the place of the op, as its body would: torch, and what compiles a graph, see through it."""
+        return getattr(self.body, "inline", None)
+
+    @property
     def step(self) -> Callable[..., Any] | None:
         return getattr(self.body, "step", None)
 
@@ -110,7 +119,8 @@ class Binding:
             return f"it takes {_list(self.dtypes)}, not {dtype}"
         if any(t is not None and 0 in t.shape for t in types.values()):
             return "an operand is empty"
-        return self.fits(types, attributes) if self.fits is not None else None
+        why = self.limits(device, dtype, types) if self.limits is not None else None
+        return why if why is not None or self.fits is None else self.fits(types, attributes)
 
 
 @record(slots=False)
@@ -138,13 +148,14 @@ def _changed() -> None:
 
 
 def kernel(op: str, name: str, *, devices: tuple[str, ...] = ("cuda",), dtypes: tuple[str, ...], capability: tuple[int, int] = (8, 0),
-           needs: tuple[str, ...] = ("triton",), fits: Fits | None = None, fuses: bool = False, by_name: bool = False) -> Callable[[type], type]:
+           needs: tuple[str, ...] = ("triton",), fits: Fits | None = None, fuses: bool = False, by_name: bool = False,
+           limits: Limits | None = None) -> Callable[[type], type]:
     """Registers the decorated class as a kernel of an op. Raises ValueError where the name is taken."""
     def register(body: type) -> type:
         own = BINDINGS.setdefault(op, {})
         if name in own or name == REFERENCE:
             raise ValueError(f"{op} has a kernel called {name} already")
-        own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits, fuses, by_name)
+        own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits, fuses, by_name, limits)
         _changed()
         return body
 

@@ -151,7 +151,7 @@ def _opaque(model: ArchModule) -> frozenset[str]:
     if target is None or target.plain or target.every:
         return frozenset()
     ops = {n.op for g in type(model).definition.source.definitions() for n in g.nodes}
-    return frozenset(op for op in ops if any(target.device in b.devices for b in bindings(op).values()))
+    return frozenset(op for op in ops for b in bindings(op).values() if target.device in b.devices and (not b.by_name or target.asked(op) == b.name))
 
 
 def _table(found: tuple[Layer, ...]) -> str:

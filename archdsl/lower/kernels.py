@@ -13,10 +13,11 @@ from archdsl.kernels.target import Target
 from archdsl.ops.registry import Op
 
 
-def body_for(node: Node, op: Op, target: Target, dtype: str) -> Callable[..., Any]:
+def body_for(node: Node, op: Op, target: Target, dtype: str, written: bool = False) -> Callable[..., Any]:
     """The body that computes a node of the graph. A recurrence calls its torch op, which chooses when it is called; it is told what is asked for,
     and that a step of one position is to call it too where a kernel has one. Any other op becomes a torch op where a kernel takes it. `dtype`: of the
-    build, as the language names it. Raises ArchError A0519 for a kernel that is asked for and cannot be used."""
+    build, as the language names it. `written`: for a text that needs torch alone, in which no such op is one of ours. Raises ArchError A0519 for a
+    kernel that is asked for and cannot be used."""
     if target.caches:
         from archdsl.decoding import bodies
 
@@ -37,8 +38,10 @@ def body_for(node: Node, op: Op, target: Target, dtype: str) -> Callable[..., An
     if op.form_of:
         steps = found.binding is not None and found.binding.step is not None
         return partial(op.body, kernel=asked or "auto") if asked or steps else op.body
-    if found.binding is None or asked == REFERENCE:
+    if found.binding is None or asked == REFERENCE or written:
         return op.body
+    if found.binding.inline is not None:
+        return found.binding.inline
     from archdsl.kernels.opaque import called
 
     return called(name, asked, found.binding.fuses)

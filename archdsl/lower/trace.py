@@ -41,7 +41,7 @@ class Traced:
 
 
 def trace(definition: Definition, fold: bool = True) -> Traced:
-    """The fx graph of one class. `fold`: tables of whole numbers that depend on nothing are computed here, once."""
+    """The fx graph of one class. `fold`: tables of whole numbers that depend on nothing are computed here, once; without, it is written as text."""
     with plain_torch(), torch.inference_mode(False):
         return _Tracer(definition, fold).run()
 
@@ -270,7 +270,7 @@ class _Tracer:
             return op.body
         from archdsl.lower.kernels import body_for
 
-        return body_for(node, op, self.definition.target, dtype_name(getattr(torch, self.definition.dtype)))
+        return body_for(node, op, self.definition.target, dtype_name(getattr(torch, self.definition.dtype)), written=not self.fold)
 
     def _constant(self, node: Node, value: torch.Tensor) -> fx.Proxy:
         """A tensor that is known now becomes a buffer outside the state dict, so that it moves with the model."""
