@@ -54,7 +54,7 @@ CODES = {
         "The folder was searched with everything below it, and holds no file that ends in .arch. Hidden folders, links to folders, and folders named "
         "`__pycache__` or `node_modules` are not searched.",
         bad="archdsl check docs/",
-        good="archdsl check specs/",
+        good="archdsl check specs/audio/",
     ),
     "A0627": Code(
         "a file cannot be written",

@@ -55,6 +55,7 @@ CODES = {
         "the scales of batch norms; `epe_nas` needs one class for each example; those of a loss need scores. It says nothing about other models, and "
         "a number would be meaningless, so there is none. Options of a proxy are written behind its name: `proxy:\"zico(batches = 4)\"`.",
         bad="archdsl search vit --objective naswot:max --evaluator proxy:naswot --workers 0 --budget 4 -o study",
-        good="archdsl search vit --objective synflow:max --evaluator 'proxy(name = \"synflow\", batch = 2)' --workers 0 --budget 1 -o study",
+        good="archdsl search vit --objective synflow:max --evaluator 'proxy(name = \"synflow\", batch = 2)' --limit 'params <= 10M' --workers 0 "
+        "--budget 1 -o study",
     ),
 }

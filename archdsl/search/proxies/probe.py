@@ -32,9 +32,17 @@ class Probe:
     def __init__(self, made: Elaborated, built: Callable[[Any], Module], inputs: Callable[[int], Batch], size: int, task: Task | None = None) -> None:
         self.made, self.size, self.task = made, size, task
         self._built, self._inputs, self._targets = built, cache(inputs), {}
-        self.model = prepared(built(torch.float32))
         self._addresses = map_weights(made)
-        self.weights = self.weights_of(self.model)
+
+    @cached_property
+    def model(self) -> Module:
+        """Made when a proxy first looks at it: some look at `fresh` ones alone."""
+        return prepared(self._built(torch.float32))
+
+    @cached_property
+    def weights(self) -> list[Tensor]:
+        """Those of maps, of `model`."""
+        return self.weights_of(self.model)
 
     def fresh(self, dtype: Any = None) -> Module:
         """Another one with the same initial weights, which a proxy may change."""
