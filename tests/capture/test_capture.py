@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import types
 import warnings
 
@@ -16,6 +15,7 @@ import archdsl
 from archdsl.graph import Mask
 from archdsl.lower.module import blocks
 from tests.capture.models import MODELS, SIZES, TOKENS, outputs
+from tests.commands import program
 from tests.parity.proof import randomise, relative
 
 
@@ -444,7 +444,7 @@ def test_a_result_that_is_no_tensor_is_named():
 
 
 def run(folder, *arguments):
-    return subprocess.run([sys.executable, "-m", "archdsl.cli.main", *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([program(), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 def test_the_command(tmp_path):

@@ -12,17 +12,19 @@ from archdsl.decoding import kept
 from archdsl.decoding.decoder import Rerun
 from tests.decoding.streaming import SPECS, lowered_for_a_card, streaming
 from tests.decoding.test_decoder import F64, noisy, prompts
+from tests.reading import unchecked
 
 SMALL: dict[str, tuple[str | None, dict[str, Any]]] = {
     "language/extractors": (None, {"d": 64, "depth": 2}), "language/gpt2": (None, {"vocab": 61, "d": 64, "depth": 2, "heads": 4}),
     "language/masformer": ("demo", {"d": 64, "depth": 3, "full": 1, "size": 4}), "language/mohd": (None, {"depth": 2}),
-    "language/polycom": ("toy", {}), "language/peri_ln": (None, {"vocab": 61, "d": 128, "depth": 2, "heads": 4})}
-"""Variants and knobs of specs that have no variant `tiny`."""
+    "language/polycom": ("toy", {}), "language/memoryformer": ("toy", {}),
+    "language/peri_ln": (None, {"vocab": 61, "d": 128, "depth": 2, "heads": 4})}
+"""Variants and knobs of specs that have no variant `tiny`, or a large one."""
 
 
 def built(path: str, **settings: Any) -> Any:
     variant, knobs = SMALL.get(path, ("tiny", {}))
-    return archdsl.load(f"{SPECS}/{path}.arch").build(variant, **knobs, **settings).eval()
+    return unchecked(f"{SPECS}/{path}.arch").build(variant, **knobs, **settings).eval()
 
 
 @pytest.mark.parametrize("path", streaming())

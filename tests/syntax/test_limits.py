@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -75,49 +77,47 @@ def test_what_is_let_through_can_be_walked():
     assert parse(Source("again.arch", format_module(Source("deep.arch", nested)))) == parse(Source("deep.arch", nested))
 
 
-def test_garbage_of_many_texts_is_found(monkeypatch):
-    """What is parsed is old at once; it is looked through when it has become much."""
-    import gc
+GARBAGE = """
+class Loop:
+    alive = 0
 
-    from archdsl.syntax import parser
+    def __init__(self):
+        self.me = self
+        Loop.alive += 1
 
-    class Loop:
-        alive = 0
+    def __del__(self):
+        Loop.alive -= 1
 
-        def __init__(self):
-            self.me = self
-            Loop.alive += 1
+parser.OLD = 5_000
+for _ in range(100):
+    with parser.no_collection():
+        [Loop() for _ in range(100)]
+assert Loop.alive <= 6_000, Loop.alive
+assert gc.isenabled() and not gc.get_freeze_count()
+"""
+FROZEN = """
+class Loop:
+    pass
 
-        def __del__(self):
-            Loop.alive -= 1
+for _ in range(1_000):
+    loop = Loop()
+    loop.me = loop
+seen = weakref.ref(loop)
+del loop
+gc.freeze()
+for _ in range(2):
+    with parser.no_collection():
+        pass
+gc.collect()
+assert seen() is not None, "garbage that was frozen was found: it had thawed"
+gc.unfreeze()
+gc.collect()
+assert seen() is None
+"""
 
-    frozen = gc.get_freeze_count()
-    gc.unfreeze()
-    monkeypatch.setattr(parser, "_frozen", False)
-    monkeypatch.setattr(parser, "OLD", 5_000)
-    for _ in range(100):
-        with parser.no_collection():
-            [Loop() for _ in range(100)]
-    assert Loop.alive <= 6_000
-    assert gc.isenabled() and not gc.get_freeze_count()
-    if frozen:
-        gc.freeze()
 
-
-def test_frozen_objects_stay_frozen(monkeypatch):
-    import gc
-
-    from archdsl.syntax import parser
-
-    monkeypatch.setattr(parser, "_frozen", False)
-    frozen = gc.get_freeze_count()
-    gc.freeze()
-    try:
-        count = gc.get_freeze_count()
-        for _ in range(2):
-            with parser.no_collection():
-                pass
-            assert gc.get_freeze_count() == count
-    finally:
-        if not frozen:
-            gc.unfreeze()
+@pytest.mark.parametrize("program", [GARBAGE, FROZEN], ids=["garbage of many texts is found", "frozen objects stay frozen"])
+def test_what_is_parsed_is_old_at_once(program: str):
+    """It is looked through when it has become much, and what the program froze stays so: in a process of its own, with little to look through."""
+    done = subprocess.run([sys.executable, "-c", f"import gc, weakref\nfrom archdsl.syntax import parser\n{program}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
