@@ -141,6 +141,7 @@ def _become(streams: list[int], arguments: list[str], folder: str, environment: 
         os.dup2(stream, at)
         os.close(stream)
     sys.argv, sys.path[0] = ["archdsl", *arguments], folder
+    sys.path[1:1] = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
     how: dict[str, Any] = {"encoding": "utf-8", "closefd": False}
     sys.stdin, sys.stdout = open(0, **how), open(1, "w", **how)  # noqa: SIM115
     sys.stderr = open(2, "w", errors="backslashreplace", buffering=1, **how)  # noqa: SIM115

@@ -36,12 +36,25 @@ def pytest_collection(session):
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000)  # 700 new objects, which Python looks through unless told, are a few lines of elaboration
         gc.enable()
+
+
+_file: Path | None = None  # of the last test
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """A test that patches anything reads its specs anew."""
+    """A test that patches anything reads its specs anew.
+
+    What the tests of a file leave behind, specs that are kept and modules, stays to the end too: to look through all of it takes most of a second,
+    and Python would every few seconds.
+    """
+    global _file
+    if item.path != _file:
+        _file = item.path
+        gc.collect()
+        gc.freeze()
     with keeping("monkeypatch" not in item.fixturenames):
         return (yield)
 

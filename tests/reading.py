@@ -8,6 +8,9 @@ from functools import cache
 from typing import Any
 
 from archdsl import spec
+from archdsl.elaborate.frame import Session
+from archdsl.files import read_source
+from archdsl.modules import Library
 from archdsl.source import Source
 
 SHIPPED = os.path.realpath(os.path.join(os.path.dirname(spec.__file__), "specs")) + os.sep
@@ -28,6 +31,16 @@ def _load(source: Source, folder: str | None, lints: bool = False) -> Any:
 spec._load = _load
 rows = cache(spec.shipped)
 """The rows of `archdsl list`, for parameters of tests: every worker collects all of them."""
+
+
+def unchecked(path: str) -> spec.Spec:
+    """The first model of a shipped spec, read anew: a variant is elaborated when it is asked for. tests/test_specs.py checks all of them."""
+    source = read_source(path)
+    module = Library().open(source, os.path.dirname(os.path.realpath(path)))
+    session, models = Session(module.library), dict[str, spec.Spec]()
+    for name, decl in module.models.items():
+        models[name] = spec.Spec(module, decl, source.path, models, session)
+    return next(iter(models.values()))
 
 
 @contextmanager

@@ -85,8 +85,9 @@ def closed_pipe() -> int:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device here")
 @pytest.mark.parametrize(("arguments", "code"), [
-    (("explain", "A0303"), 0), (("--version",), 0), (("--help",), 0), (("check", "vit"), 0), (("check", "absent.arch"), 1),
-    (("cost", "absent.arch"), 1), (("fmt", "absent.arch"), 1), (("no-such",), 2)])
+    (("explain", "A0303"), 0), (("--version",), 0), (("check", "absent.arch"), 1), (("no-such",), 2),
+    *(pytest.param(*case, marks=pytest.mark.proof) for case in (
+        (("--help",), 0), (("check", "vit"), 0), (("cost", "absent.arch"), 1), (("fmt", "absent.arch"), 1)))])
 def test_output_that_leads_nowhere(tmp_path, arguments, code):
     """A full disk, a reader that went away, a stream that the caller closed: a clean end, told on the stream that is left."""
     told = "error[A0627]: `standard output` cannot be written: no space left on device"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import archdsl as package
+from tests.commands import program
 
 ROOT = Path(__file__).parent.parent.parent
 NET = """\
@@ -103,12 +104,15 @@ def test_killed_and_resumed(archdsl_process, net, tmp_path):
     log = tmp_path / "killed/log.jsonl"
     for wanted in (17, 33):
         resume = ["--resume"] if (tmp_path / "killed").exists() else []
-        process = subprocess.Popen([sys.executable, "-m", "archdsl.cli.main", *map(str, how), "-o", "killed", *resume], cwd=tmp_path,
-                                   env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([program(), *map(str, how), "-o", "killed", *resume], cwd=tmp_path, stdout=subprocess.PIPE,
+                                   stderr=subprocess.DEVNULL)
         ends = time.monotonic() + 100
         while time.monotonic() < ends and process.poll() is None and not (log.exists() and log.read_text().count("\n") >= wanted):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
+        assert process.stdout is not None
+        process.stdout.read()  # it is at its end when the command is, which is killed behind the program
+        process.stdout.close()
         assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
     assert "[A0596]" in archdsl_process(*how, "-o", "killed", "--resume", "--lr", 0.01, code=1).stderr
     archdsl_process(*how, "-o", "killed", "--resume")
@@ -130,7 +134,7 @@ def test_progress_on_a_terminal(net, tmp_path):
 
     main, side = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen([sys.executable, "-m", "archdsl.cli.main", *TRAIN, "--steps", "5", "-o", "out"], cwd=tmp_path, env=environment,
+    process = subprocess.Popen([program(), *TRAIN, "--steps", "5", "-o", "out"], cwd=tmp_path, env=environment,
                                stdout=subprocess.DEVNULL, stderr=side)
     os.close(side)
     shown = b""
@@ -165,8 +169,7 @@ def test_a_task_of_a_package(net, tmp_path):
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path / 'site'}", "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(*arguments):
-        return subprocess.run([sys.executable, "-m", "archdsl.cli.main", *arguments], env=environment, capture_output=True, text=True, timeout=100,
-                              cwd=tmp_path)
+        return subprocess.run([program(), *arguments], env=environment, capture_output=True, text=True, timeout=100, cwd=tmp_path)
 
     done = run("train", "net.arch", "--task", "successor(length = 8)", "--steps", "150", "--lr", "0.02", "-o", "out", "--json")
     assert done.returncode == 0, done.stderr
