@@ -15,7 +15,9 @@ from tests.bad.client import Server
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="fork and resource limits")
 MORE = {n for n in CASES if n.startswith(("sized_", "typed_", "used_", "doubling_in_a_loop_")) or n.endswith(("_100", "_150", "_60000"))}
-MORE |= {n for n in CASES if n.startswith("value_")} - set([n for n in CASES if n.startswith("value_")][::2])
+MORE |= {n for n in CASES if n.startswith("deep_") and n.endswith(("_30", "_60"))}
+for kind in ("value_", "long_", "deep_", "doubling_", "names_"):
+    MORE |= {*[n for n in CASES if n.startswith(kind) and n not in MORE][1::2]}
 """Further cases of the same kinds, for the second tier."""
 GOOD = model("return relu(x)")
 USE_A = "use a { A }\n" + model("return A()(x)")
@@ -196,7 +198,7 @@ FORMATTED = [n for n in CASES if n.startswith(("long_", "deep_")) and not n.ends
 
 def test_fmt(server: Server, tmp_path: Path):
     """Whatever is formatted stays so; what is refused is left as it was."""
-    for name in FORMATTED[::15]:
+    for name in FORMATTED[::40]:
         path = tmp_path / "m.arch"
         path.write_text(CASES[name][0], encoding="utf-8")
         a = server.run(tmp_path, "fmt", "m.arch", seconds=4)

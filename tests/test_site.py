@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 pytest.importorskip("material", reason="mkdocs-material is not installed: pip install -e '.[docs]'")
 
 
+@pytest.mark.proof
 def test_the_site(tmp_path):
     """Built once, strictly: a link to nothing, a page outside of the navigation or any other warning fails."""
     site = built(tmp_path / "site")

@@ -21,6 +21,9 @@ DOING = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"
 
 
 def serve() -> None:
+    import pydantic  # noqa: F401
+
+    import archdsl.lints  # noqa: F401
     from archdsl.cli import main, shell  # noqa: F401  what every command needs is loaded once
     from archdsl.cli.commands import check, cost, fmt, verify  # noqa: F401
     from archdsl.elaborate import resolve  # noqa: F401

@@ -1,7 +1,6 @@
 """Where results lie and what autograd keeps, for every op on operands that lie in memory in six ways: against torch."""
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from typing import Any
@@ -68,13 +67,23 @@ def laid_call(name: str, i: int, model: torch.dtype, how: str, grad: set[str] | 
 @cases
 def test_results(name: str, i: int):
     """Alias or new, strides and bytes of every result, in evaluation and in training."""
+    results(name, i, torch.float32)
+
+
+@pytest.mark.proof
+@cases
+def test_results_in_float64(name: str, i: int):
+    results(name, i, torch.float64)
+
+
+def results(name: str, i: int, model: torch.dtype) -> None:
     for how in HOW:
-        for model, training in itertools.product((torch.float32, torch.float64), {False, OPS[name].phase}):
+        for training in {False, OPS[name].phase}:
             call, arguments = laid_call(name, i, model, how)
-            results = call(training)
-            types = tuple(Placed(NAMES[r.dtype], tuple(r.shape), tuple(r.shape), contiguous(tuple(r.shape))) for r in results)
+            found = call(training)
+            types = tuple(Placed(NAMES[r.dtype], tuple(r.shape), tuple(r.shape), contiguous(tuple(r.shape))) for r in found)
             operands = {t.untyped_storage().data_ptr(): k for k, t in call.named.items()}
-            for said, r in zip(places(call.op, arguments, types, training), results):
+            for said, r in zip(places(call.op, arguments, types, training), found):
                 assert (said.alias, said.strides) == (operands.get(r.untyped_storage().data_ptr()), tuple(r.stride())), how
                 if said.alias is None:
                     assert math.prod(said.storage.shape if said.storage else r.shape) * r.element_size() == r.untyped_storage().nbytes()
@@ -83,8 +92,18 @@ def test_results(name: str, i: int):
 @cases
 def test_saves(name: str, i: int):
     """For the gradient of each operand alone and of all."""
+    saves(name, i, torch.float32)
+
+
+@pytest.mark.proof
+@cases
+def test_saves_in_bfloat16(name: str, i: int):
+    saves(name, i, torch.bfloat16)
+
+
+def saves(name: str, i: int, model: torch.dtype) -> None:
     for how in HOW:
-        for model, wanted in itertools.product((torch.float32, torch.bfloat16), subsets(float_operands(Call(name, i)))):
+        for wanted in subsets(float_operands(Call(name, i))):
             call, arguments = laid_call(name, i, model, how, {w.split(".")[0] for w in wanted})
             try:
                 known, rest = _kept(call)

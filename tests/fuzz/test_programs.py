@@ -1,6 +1,6 @@
 """Random programs and broken texts, driven through checking, formatting, costs, the printed graph, lowering, forward and backward.
 
-The ordinary run has a hundred programs and as many broken texts, always the same. `sh test.sh -m proof tests/fuzz` has ARCHDSL_FUZZ programs
+The ordinary run has forty programs and as many broken texts, always the same. `sh test.sh -m proof tests/fuzz` has ARCHDSL_FUZZ programs
 (3,000 unless set) and two broken texts for each, drawn by hypothesis, which makes a failing program small.
 """
 
@@ -39,16 +39,16 @@ def driven(text: str, run: bool = True, most: int = 9, then: random.Random | Non
 
 
 # ---------------------------------------------------------------- a sample
-@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.proof) for part in (2, 3, 4))])
 def test_a_hundred_programs(part: int):
     reached = Counter(driven(program(random.Random(i)), then=random.Random(i)) for i in range(20 * part, 20 * part + 20))
     assert reached["run"] >= SOUND * reached.total()
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.proof) for part in (2, 3, 4))])
 def test_a_hundred_broken_texts(part: int):
     reached = Counter()
-    for i in range(25 * part, 25 * part + 25):
+    for i in range(20 * part, 20 * part + 20):
         rng = random.Random(i)
         kind = i % 5
         if kind == 0:

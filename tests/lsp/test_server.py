@@ -157,7 +157,7 @@ def test_no_text_ends_it(editor):
     """Random cuts, doublings and signs, with every request behind each; the process lives, and knows a good text again."""
     editor.open("a.arch", NET)
     chance = random.Random(0)
-    for _ in range(40):
+    for _ in range(12):
         text = NET
         for _ in range(chance.randrange(1, 4)):
             i, j = sorted(chance.randrange(len(text) + 1) for _ in range(2))

@@ -24,7 +24,7 @@ PARTS = 12 if CHILDREN > 10_000 else 1
 """So many tests look at each space, each at children of its own: many processes can share the work."""
 
 
-HEAVY = ("convnext", "efficientformer", "mohd", "qwen_moe", "vit_resnas")
+HEAVY = ("convnext", "efficientformer", "mohd", "qwen_moe", "simq_nas", "vit_resnas")
 SHIPPED = [pytest.param(path, id=Path(path).stem) for path in shipped_files()]
 LIGHT = [p for p in SHIPPED if p.id not in HEAVY]
 

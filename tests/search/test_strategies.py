@@ -40,8 +40,9 @@ def test_ends_when_nothing_is_left(name):
     ends(name)
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", [n for n in ALL if n not in ("random", "grid", "milp")])
+@pytest.mark.parametrize(("name", "problem"), [
+    pytest.param(n, p, marks=[pytest.mark.proof] if n in SLOW and p != "trade" else [])
+    for n in ALL if n not in ("random", "grid", "milp") for p in PROBLEMS])
 def test_better_than_random(name, problem):
     ours, theirs = compare(name, (LESS if name in SLOW else PROBLEMS)[problem](), SLOW.get(name, (64, 150))[1])
     assert ours > theirs

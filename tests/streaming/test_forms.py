@@ -92,7 +92,7 @@ def test_compiles_and_exports(llama: Any):
     with torch.no_grad():
         _, state = extend(x[:, :5], extend.init_state(2, 8))
         y, after = step(x[:, 5:], state)
-        compiled = torch.compile(step, fullgraph=True)
+        compiled = torch.compile(step, fullgraph=True, backend="aot_eager")  # tests/lower holds what Inductor makes of models
         got, new = compiled(x[:, 5:], state)
         close(got, y, 1e-10)
         program = torch.export.export(step, (x[:, 5:], state))
