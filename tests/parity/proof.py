@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -48,6 +49,12 @@ def run(model: Any, call: Callable[[Any, Any], torch.Tensor], x: torch.Tensor, p
     return y.detach(), leaf.grad if x.is_floating_point() else None
 
 
+@cache
+def probe() -> torch.Tensor:
+    """What outputs are multiplied by before they are added: random numbers."""
+    return torch.randn(1 << 22, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
 def prove(ours: Any, peer: torch.nn.Module, x: torch.Tensor, *, source: str, call: Callable[[Any, Any], torch.Tensor],
           reference: Callable[[Any], Any] = lambda m: m, train: bool = False) -> None:
     """`ours` and `peer` are float64 modules; `reference` removes the casts inside a copy of the peer; `call(peer, x)` gives the tensor to compare."""
@@ -56,10 +63,8 @@ def prove(ours: Any, peer: torch.nn.Module, x: torch.Tensor, *, source: str, cal
     exact = reference(copy.deepcopy(peer))
     for m in (ours, peer, exact):
         m.train(train)
-    g = torch.Generator().manual_seed(7)
-    probe = torch.randn(1 << 22, generator=g, dtype=torch.float64)
-    mine, mine_dx = run(ours, lambda m, v: m(v), x, probe)
-    want, want_dx = run(exact, call, x, probe)
+    mine, mine_dx = run(ours, lambda m, v: m(v), x, probe())
+    want, want_dx = run(exact, call, x, probe())
     assert want.abs().max() > 1e-3 and want.std() > 1e-4, "the comparison would be vacuous"
     assert relative(mine, want) <= EXACT
     if want_dx is not None:
