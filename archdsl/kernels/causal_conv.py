@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from archdsl.kernels.chunks import plain
+from archdsl.kernels.chunks import FARTHEST, plain
 from archdsl.kernels.overlap import follow, overlapping
 
 CONFIG = {"forward": (1024, 4, 4), "backward": (1024, 4, 4), "step": (512, 1, 4)}
@@ -166,7 +166,7 @@ def _step(x: Any, weight: Any, bias: Any, tail: Any, later: Any, act: str, launc
 def _flat(x: Any) -> Any:
     """[N, T, c], channels in order in memory: a view where the memory lets it be one."""
     x = x.reshape(-1, *x.shape[-2:])
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    return x if (x.stride(-1) == 1 or x.shape[-1] == 1) and x.stride(1) <= FARTHEST else x.contiguous()
 
 
 def _block(name: str, T: int, c: int) -> tuple[int, int, int]:

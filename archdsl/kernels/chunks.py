@@ -17,6 +17,8 @@ import triton.language as tl
 
 CHUNK = 64
 """Positions that a program computes by products of matrices."""
+FARTHEST = (2**31 - 1) // CHUNK - 2**16
+"""The most numbers between two positions: kernels count within a chunk in 32 bits."""
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 FLOOR = tl.constexpr(-110.0)
 """exp of it is 0 in float32: smaller logarithms would only cost digits of the sums that they are in."""
@@ -28,7 +30,8 @@ def heads(x: Any, tail: int) -> Any:
     lead = x.shape[:x.ndim - tail]
     if len(lead) != 2:
         x = x.reshape(-1, lead[-1], *x.shape[len(lead):]) if lead else x[None, None]
-    return x if tail == 1 or x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    in_order = tail == 1 or x.stride(-1) == 1 or x.shape[-1] == 1
+    return x if in_order and abs(x.stride(2)) <= FARTHEST else x.contiguous()
 
 
 def strides(x: Any) -> tuple[int, int, int]:
@@ -62,14 +65,17 @@ def launch(warps: int, stages: int, loaded: bool = False) -> dict[str, Any]:
     return {"num_warps": warps, "num_stages": stages, **({} if loaded else generation())}
 
 
-@cache
 def generation() -> dict[str, str]:
+    """As `_generation`, of the card that is launched on: one machine may have several kinds."""
+    return {} if INTERPRETED.value else _generation(torch.cuda.current_device() if torch.cuda.is_initialized() else -1)
+
+
+@cache
+def _generation(device: int) -> dict[str, str]:
     """What kernels with computed operands of products are compiled for. On Hopper cards that is the generation before, mma.sync: the assembler inside
     of Triton up to 3.7 (CUDA 12.8) miscompiles wgmma with operands in registers, which computed ones are. It uses these registers again before they
     were read, and kernels that mix such products return rubbish or write outside of shared memory: github.com/triton-lang/triton/issues/11366, pull
     11781."""
-    if INTERPRETED.value:
-        return {}
     target: Any = triton.runtime.driver.active.get_current_target()
     return {"arch": "sm80"} if (target.backend, target.arch) == ("cuda", 90) else {}
 

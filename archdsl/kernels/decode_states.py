@@ -88,8 +88,8 @@ def _ssd(x, dt, dt_bias, a, b, c, skip, gate, memory, out, xb, xh, tb, th, bb, b
     channel, number = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BS)
     here, there = channel < P, number < S
     place, inside = n * P * S + channel[:, None] * S + number[None, :], here[:, None] & there[None, :]
-    rate = tl.load(a + h).to(tl.float32)
     follow(WAIT)
+    rate = tl.load(a + h).to(tl.float32)  # not in front: a launch of the step may have made them
     state = tl.load(memory + place, mask=inside, other=0.0)
     t = tl.load(dt + row * tb + h * th).to(tl.float32)
     if dt_bias is not None:

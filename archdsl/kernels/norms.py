@@ -72,6 +72,7 @@ def _backward(dy, later, x, weight, dx, partial, count, dy_stride, later_stride,
         v = tl.load(x + rows * x_stride + i, mask=inside, other=0.0).to(tl.float32)
         g = tl.load(dy + rows * dy_stride + i, mask=inside, other=0.0).to(tl.float32)
         v, scale, sums = _statistics(v, inside, eps, D, KIND)
+        scale = tl.where(rows < count, scale, 0.0)  # behind the last row it is infinite without eps
         if BIAS:
             to_bias += g
         if WEIGHT:

@@ -42,11 +42,12 @@ def _poly_backward(dy, x, weight, dx, partial, count, dy_stride, stride, eps, D:
     for block in tl.range(tl.program_id(0), tl.cdiv(count, R), tl.num_programs(0), num_stages=STAGES):
         z, at, inside = _tile(x, block, count, stride, D, R, BLOCK)
         g, _, _ = _tile(dy, block, count, dy_stride, D, R, BLOCK)
+        there = (block * R + tl.arange(0, R) < count)[:, None]
         sums += tl.where(columns == M, tl.sum(g, 1)[:, None], 0.0)
         found = tl.zeros((R, BLOCK), tl.float32)
         power, lower = z, tl.full((R, BLOCK), 1.0, tl.float32)
         for i in tl.static_range(M):
-            scale = 1 / tl.sqrt(tl.sum(power * power, 1)[:, None] / D + eps)
+            scale = tl.where(there, 1 / tl.sqrt(tl.sum(power * power, 1)[:, None] / D + eps), 0.0)  # infinite behind the last row without eps
             along = tl.sum(g * power, 1)[:, None] * scale
             sums += tl.where(columns == M - 1 - i, along, 0.0)
             a = tl.load(weight + (M - 1 - i)).to(tl.float32)

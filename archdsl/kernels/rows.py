@@ -9,6 +9,8 @@ from archdsl.kernels.bindings import Types, fixed, kernel, later
 DTYPES = ("bf16", "f16", "f32")
 WIDEST = 16384
 """The longest row that a program holds."""
+SCANNED = 65_535 * 64
+"""Channels of a scan: its programs are counted along an axis of the grid that CUDA limits."""
 
 
 @kernel("linear_cross_entropy", "triton", dtypes=DTYPES)
@@ -187,7 +189,14 @@ class PrefixAttention:
         return (*gradient(dy, scores, v), None, None, None)
 
 
-@kernel("linear_scan", "triton", dtypes=DTYPES, fits=lambda types, attributes: _alike(types))
+def _few_channels(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    a = types["a"]
+    assert a is not None
+    many = fixed(a.shape[-1])
+    return f"there are {many:,} channels, and {SCANNED:,} are the most" if many is not None and many > SCANNED else _alike(types)
+
+
+@kernel("linear_scan", "triton", dtypes=DTYPES, fits=_few_channels)
 class LinearScan:
     """Some channels of a sequence for each program, a few positions at a time by prefix scans; a step of one position is torch's."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from archdsl.graph import TensorType
 from archdsl.kernels.bindings import choose
 from archdsl.kernels.gated import DeltaRule, DplrDeltaRule, Gla
 from archdsl.ops.recurrent import RECURRENCES
@@ -203,6 +204,24 @@ def test_what_does_not_fit_is_told():
     assert (found := choose("wkv", "cuda", "bf16", one, {}, installed=False)).binding is not None and found.name == "triton_step"
     for types in (one | begins, one | {"k": several, "v": several}):
         assert choose("wkv", "cuda", "bf16", types, {}, installed=False).reasons["triton_step"] == "it computes one position, from a state"
+
+
+def test_positions_far_apart_in_memory_are_brought_together():
+    """Kernels count within a chunk in 32 bits. Of the memory between the positions nothing is touched."""
+    from archdsl.kernels.chunks import CHUNK, FARTHEST, heads
+
+    assert FARTHEST * CHUNK < 2**31
+    for apart, kept in ((FARTHEST, True), (FARTHEST + 1, False)):
+        x = torch.empty(2 * apart, dtype=torch.bfloat16).as_strided((1, 1, 2, 4), (1, 1, apart, 1))
+        x.copy_(torch.arange(8).view(1, 1, 2, 4))
+        found = heads(x, 2)
+        assert (found is x) == kept and torch.equal(found, x) and (kept or found.is_contiguous())
+
+
+def test_more_channels_than_a_launch_has_room_for_are_told():
+    types = {n: TensorType("f32", (1, 8, 65_536 * 64)) for n in ("a", "b")} | {"h": None}
+    why = choose("linear_scan", "cuda", "f32", types, {}, installed=False).reasons["triton"]
+    assert why == "there are 4,194,304 channels, and 4,194,240 are the most"
 
 
 @interpreted

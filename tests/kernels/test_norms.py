@@ -59,6 +59,20 @@ def test_norms(name: str, shape: tuple[int, ...], add: bool, monkeypatch: pytest
     held(name, shape, add, torch.float32, "cpu", 2e-5)
 
 
+@interpreted
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("name", ["rms_norm", "layer_norm"])
+def test_without_eps_rows_that_are_not_there_add_nothing(name: str):
+    """A program has more rows than there are: their scale would be infinite."""
+    from archdsl.kernels.norms import LAYER, RMS, gradient
+
+    x, weight, bias, dy = (torch.randn(s, generator=torch.Generator().manual_seed(1)) for s in ((5, 60), (60,), (60,), (5, 60)))
+    given = [t.double().requires_grad_() for t in ((x, weight, bias) if name == "layer_norm" else (x, weight))]
+    found = gradient(LAYER if name == "layer_norm" else RMS, dy, None, x, weight, bias if name == "layer_norm" else None, 0.0)
+    expected = torch.autograd.grad((BODIES[name](*given, eps=0.0) * dy.double()).sum(), given)
+    close(found[:len(given)], expected, 2e-5)
+
+
 @gpu
 @pytest.mark.parametrize("shape", [*SHAPES, *LARGE])
 @pytest.mark.parametrize("name", NAMES)

@@ -64,6 +64,19 @@ def test_polynomials(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
 
 
 @interpreted
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+def test_without_eps_rows_that_are_not_there_add_nothing():
+    """A program has more rows than there are: their scale would be infinite."""
+    from archdsl.kernels.polynomials import poly_norm_gradient
+
+    x, weight, bias, dy = (torch.randn(s, generator=torch.Generator().manual_seed(1)) for s in ((5, 60), (3,), (1,), (5, 60)))
+    given = [t.double().requires_grad_() for t in (x, weight, bias)]
+    (y,) = poly_norm.body(*given, eps=0.0)
+    expected = torch.autograd.grad((y * dy.double()).sum(), given)
+    close(poly_norm_gradient(dy, x, weight, bias, 0.0), expected, 2e-5)
+
+
+@interpreted
 def test_a_model_with_poly_norm():
     spec = archdsl.load("polycom")
     mine, plain = (spec.build("toy", kernels=k) for k in ({"poly_norm": "triton"}, "reference"))
