@@ -112,14 +112,25 @@ def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
             raise ArchError(*(d for f in faults for d in f.diagnostics))
 
 
-def _broken(name: str | None, known: dict[str, Variant], early: tuple[Diagnostic, ...]) -> bool:
-    """Whether names in a variant, or in one that it builds on, are wrong: what it would set is not known."""
-    while name in known:
-        own = known[name].decl.span
-        if any(d.span.source is own.source and own.start <= d.span.start < own.end for d in early):
-            return True
-        name = known[name].decl.base
-    return False
+def _broken(known: dict[str, Variant], early: tuple[Diagnostic, ...]) -> set[str]:
+    """The variants in which names are wrong, and those that build on one of them: what they would set is not known."""
+    spans = [(d.span.source, d.span.start) for d in early]
+    broken: set[str] = set()
+    sound: set[str] = set()
+    for name in known if early else ():
+        chain: list[str] = []
+        here: str | None = name
+        while here in known and here not in broken and here not in sound:
+            own = known[here].decl.span
+            chain.append(here)
+            if any(source is own.source and own.start <= start < own.end for source, start in spans):
+                broken.add(here)
+            here = known[here].decl.base
+        below = here in broken
+        for one in reversed(chain):
+            below = below or one in broken
+            (broken if below else sound).add(one)
+    return broken
 
 
 def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None,
@@ -135,8 +146,9 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
     except ArchError as e:
         found.add(e)
         return
+    broken = _broken(known, early)
     for spec, name in [(s, name) for s in models.values() for name in known if name in s.variants]:
-        if _broken(name, known, early):
+        if name in broken:
             spec.failed.add(name)
             continue
         _in_variant(spec, name, found)

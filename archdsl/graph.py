@@ -125,7 +125,7 @@ class Value:
         return self is other or type(other) is Value and self.node is other.node and self.index == other.index
 
     def __hash__(self) -> int:
-        return id(self.node) ^ self.index
+        return hash(self.node) ^ self.index
 
     @property
     def type(self) -> TensorType:
@@ -347,13 +347,13 @@ def structural_hash(graph: Graph) -> str:
 def structure(graph: Graph, below: Callable[[Graph], Any]) -> tuple[Any, ...]:
     """A graph as nested tuples that are equal where the hash is; `below` stands for the graphs that it calls. Nodes are numbered as a walk from
     the results meets them, so the order in which independent ones were written does not count."""
-    numbers: dict[int, int] = {id(v.node): i for i, v in enumerate(graph.inputs)}
+    numbers: dict[Node, int] = {v.node: i for i, v in enumerate(graph.inputs)}
     found: list[Any] = [_type_form(v.node.types[0]) for v in graph.inputs]
 
     def form(a: Any) -> Any:
         kind = a.__class__
         if kind is Value:
-            return ("@", a.node.attrs["path"]) if a.node.op == "param" else ("%", numbers[id(a.node)], a.index)
+            return ("@", a.node.attrs["path"]) if a.node.op == "param" else ("%", numbers[a.node], a.index)
         if kind is tuple or kind is list:
             return tuple([form(v) for v in a])
         if kind is float:
@@ -372,23 +372,28 @@ def structure(graph: Graph, below: Callable[[Graph], Any]) -> tuple[Any, ...]:
         stack = [root]
         while stack:
             n = stack[-1]
-            if id(n) in numbers or n.op == "param":
+            if n in numbers or n.op == "param":
                 stack.pop()
                 continue
-            before = [v.node for v in n.operands() if id(v.node) not in numbers and v.node.op != "param"]
+            before: list[Node] = []
+            for v in n.operands():
+                if v.node not in numbers and v.node.op != "param":
+                    before.append(v.node)
             if before:
                 before.reverse()
                 stack += before
                 continue
             stack.pop()
-            attrs = tuple([(k, form(v)) for k, v in sorted(n.attrs.items())])
-            found.append((n.op, form(n.args), attrs, tuple([_type_form(t) for t in n.types])))
-            numbers[id(n)] = len(numbers)
+            attrs = tuple([(k, form(v)) for k, v in sorted(n.attrs.items())]) if n.attrs else ()
+            types = (_type_form(n.types[0]),) if len(n.types) == 1 else tuple([_type_form(t) for t in n.types])
+            found.append((n.op, form(n.args), attrs, types))
+            numbers[n] = len(numbers)
 
     for v in (*graph.outputs, *(v for _, v in sorted(graph.emits.items()))):
         visit(v.node)
     for n in graph.nodes:
-        visit(n)
+        if n not in numbers:
+            visit(n)
     emits = tuple([(k, form(v)) for k, v in sorted(graph.emits.items())])
     params = tuple([(p.path, p.kind, _type_form(p.type), form(p.init)) for p in sorted(graph.params, key=lambda p: p.path)])
     children = tuple([(k, below(c)) for k, c in sorted(graph.children.items())])

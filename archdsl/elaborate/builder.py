@@ -46,7 +46,7 @@ class Builder:
         self.parent, self.base, self.home = parent, base, home or self
         self.nodes: list[Node] = []
         self.inputs: list[Value] = []
-        self.own: set[int] = set()
+        self.own: set[Node] = set()
         self.imports: dict[Value, Value] = {}
         self.params: dict[str, Param] = {}
         self.children: dict[str, Graph] = {}
@@ -74,7 +74,7 @@ class Builder:
             return known
         node = Node(op, args, attrs, types, span, name)
         self.nodes.append(node)
-        self.own.add(id(node))
+        self.own.add(node)
         if key is not None:
             self.pure[key] = node
         return node
@@ -92,14 +92,14 @@ class Builder:
     def input(self, name: str, type: TensorType, span: Span) -> Value:
         node = Node("input", (), {"name": name}, (type,), span, name)
         self.nodes.insert(len(self.inputs), node)
-        self.own.add(id(node))
+        self.own.add(node)
         value = Value(node)
         self.inputs.append(value)
         return value
 
     def resolve(self, value: Value) -> Value:
         """The value inside this graph: itself, or an input that carries it in from an enclosing body."""
-        if id(value.node) in self.own:
+        if value.node in self.own:
             return value
         if value in self.imports:
             return self.imports[value]
@@ -224,13 +224,13 @@ class Builder:
 
     def _live(self, outputs: tuple[Value, ...]) -> tuple[Node, ...]:
         """Nodes that an output, an emitted value or an update needs; inputs stay."""
-        needed = {id(v.node) for v in (*outputs, *self.emits.values())}
+        needed = {v.node for v in (*outputs, *self.emits.values())}
         live: list[Node] = []
         for node in reversed(self.nodes):
-            if id(node) in needed or node.op in ("input", "update") or node.op == "call" and node.attrs["graph"].has_effect:
+            if node in needed or node.op in ("input", "update") or node.op == "call" and node.attrs["graph"].has_effect:
                 live.append(node)
                 for v in node.operands():
-                    needed.add(id(v.node))
+                    needed.add(v.node)
         live.reverse()
         return tuple(live)
 

@@ -62,7 +62,7 @@ def lookup(frame: Frame, name: str, span: Span) -> Any:
     """What a name stands for: a variable of the body, a declaration or import of the file, or a word of the language."""
     if name in frame.vars:
         value = good(frame.vars[name])
-        if frame.init and isinstance(value, Value) and value.node.op == "param" and id(value.node) in frame.builder.home.own:
+        if frame.init and isinstance(value, Value) and value.node.op == "param" and value.node in frame.builder.home.own:
             # a parameter of this body stands for its initial value; one of a body around it is data
             return InitExpr("param", (), (("path", value.node.attrs["path"]),))
         return value

@@ -11,6 +11,7 @@ from archdsl.diagnostics.model import Collector, error
 from archdsl.diagnostics.poison import POISON, Poisoned
 from archdsl.dims import Dim, Size, symbols
 from archdsl.elaborate.builder import Builder
+from archdsl.elaborate.extents import Fitting
 from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_FAULTS, MAX_STEPS, Ration, checked, limit
 from archdsl.elaborate.values import Bound, Defaults, Late, OpRef, RecordValue, Template, is_list, show
 from archdsl.graph import Graph, InitExpr, Mask, Value, structure
@@ -131,6 +132,7 @@ class Session:
         self.ration: Ration | None = None  # work that may be given up
         self.shared = False  # one budget for several elaborations
         self.weights: dict[int, tuple[Any, tuple[int, int]]] = {}
+        self.fitting: dict[Any, Fitting] = {}  # by sizes of a run
         self.long: dict[int, tuple[Any, Any]] = {}
         self.memo: dict[Any, Any] = {}
         self.applications: dict[Any, Any] = {}  # of ops, by form: which arguments are operands, attributes, result types

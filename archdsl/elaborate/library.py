@@ -69,7 +69,8 @@ def _steps(a: Fraction, b: Fraction, n: int, last: int) -> list[Fraction]:
     wide = max(x.bit_length() for f in (a, b) for x in f.as_integer_ratio())
     if few(n) * (wide + 32) > MAX_BITS * MAX_ITEMS // 8:
         raise TooMuch(f"{n:,} numbers of {wide:,} bits are too many")
-    return [a + (b - a) * i / last for i in range(n)]
+    low, high, below = a.numerator * b.denominator, b.numerator * a.denominator, a.denominator * b.denominator
+    return [Fraction(low * last + (high - low) * i, below * last) for i in range(n)]
 
 
 def _sized(*values: Any) -> bool:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import wraps
 from time import process_time
-from typing import TYPE_CHECKING, Any
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import TooLarge
@@ -31,6 +33,7 @@ MAX_BITS = 4_096  # of a number; of each half of a fraction
 MAX_DEPTH = 64  # of values inside values
 MAX_CALLS = 60  # of blocks and functions inside each other
 MAX_FAULTS = 50  # of one body; who has seen these has enough to do
+PIECE = 140_000  # words of Python's stack: more than 1 MB, so it is taken from 2 MB, of which pages are real when they are used
 FRAMES = 5_000  # of Python's stack: MAX_CALLS bodies with the expressions in them
 MAX_GUARDS = 500  # conditions on run-time sizes
 MAX_ADDRESS = 1_000  # characters of an address inside one block
@@ -41,6 +44,10 @@ CLOCK = 50  # steps, after which a ration looks at the clock
 MAX_AXES = 64  # torch has no tensors of more
 MAX_ELEMENTS = 2**62  # of a tensor
 MAX_SIZE = 2**48  # of an axis at a run
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Spent(Exception):
@@ -89,6 +96,23 @@ def room(span: Span) -> Generator[None, None, None]:
         raise beyond(fault, span) from None
     finally:
         sys.setrecursionlimit(before)
+
+
+def _call(f: Callable[..., T], args: Any, kwargs: Any) -> T:
+    return f(*args, **kwargs)
+
+
+_unbroken: Callable[..., Any] = FunctionType(_call.__code__.replace(co_stacksize=PIECE), {})
+
+
+def in_one_piece(f: Callable[P, T]) -> Callable[P, T]:
+    """`f`, with room for it and what it calls in one piece of CPython's stack. That comes in pieces of 16 KB, a new one is mapped and unmapped
+    whenever a call crosses a border, and a loop at a depth just below one pays this each time. A frame that asks for much gets a large piece."""
+    @wraps(f)
+    def runs(*args: P.args, **kwargs: P.kwargs) -> T:
+        return _unbroken(f, args, kwargs)
+
+    return runs
 
 
 def beyond(fault: RecursionError | OverflowError, span: Span) -> ArchError:

@@ -193,7 +193,7 @@ def _body_graph(frame: Frame, s: tree.For, plan: passes.Plan | None, path: str, 
         passes.without_late(frame, s)
         frame.builder.require(builder.guards)
         raise Unfit  # a block that waits for a number would leave the loop
-    mine = [v for v in dict.fromkeys(values) if id(v.node) in builder.own]
+    mine = [v for v in dict.fromkeys(values) if v.node in builder.own]
     if not mine:  # a block has results, and nothing here is read behind the loop
         frame.builder.require(builder.guards)
         raise NeedInline

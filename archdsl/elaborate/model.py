@@ -16,10 +16,10 @@ from archdsl.elaborate.bindings import axis_of_time, ragged_axes, static_names
 from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.domains import odd_defaults, outside
 from archdsl.elaborate.expressions import evaluate
-from archdsl.elaborate.extents import check_elements, too_long
+from archdsl.elaborate.extents import Fitting, check_elements, too_long
 from archdsl.elaborate.frame import Frame, Override, Owner, Session
 from archdsl.elaborate.hints import mend_address, segments
-from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_SIZE, limit, room
+from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_SIZE, in_one_piece, limit, room
 from archdsl.elaborate.ranges import check_ranges
 from archdsl.elaborate.statements import run  # and with it the table of statements
 from archdsl.elaborate.values import TEMPLATES, describe, is_hyper_number
@@ -138,6 +138,7 @@ def _holds(guard: Guard, sizes: dict[str, int]) -> bool:
     return _COMPARE[guard.op](size_at(guard.left, sizes), size_at(guard.right, sizes))
 
 
+@in_one_piece
 def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = (), session: Session | None = None) -> Elaborated:
     """The graph of a model. A session may be used again for other settings of the same module. Raises ArchError with every fault found."""
     session = session or Session(module.library)
@@ -168,7 +169,8 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source.whole)
     idle = _unused(session, overrides, graph, knobs, decl, module)
     sizes = {n: s for i in inputs for n, s in i.sizes.items()}
-    check_elements(graph, {name: 1 for i in inputs for s in i.type.shape for name in dims.symbols(s)} | sizes)
+    small = {name: 1 for i in inputs for s in i.type.shape for name in dims.symbols(s)} | sizes
+    check_elements(graph, small, session.fitting.setdefault(tuple(sorted(small.items())), Fitting()))
     knobs.update(graph.knobs)
     for name in sorted(OF_PYTHON & knobs.keys()):
         raise error("A0231", f"a knob cannot be called `{name}`, as an argument of `build` or `cost` is", knobs[name].span or decl.name_span,

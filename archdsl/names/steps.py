@@ -96,7 +96,7 @@ def _rearrange(frame: Frame, op: tree.Expr, shape: Shape) -> tuple[Any, ...]:
         raise error("A0436", "the tensor of a name map stands on its left", op.value.span, help="`rearrange([…] -> […])`")
     source = Value(Node("param", (), {}, (TensorType("float", shape),), op.span))
     builder = Builder()
-    builder.own.add(id(source.node))
+    builder.own.add(source.node)
     try:
         result = layouts.layout_call(frame.child(builder=builder), op, source)
     except ArchError as fault:

@@ -47,6 +47,8 @@ def misfit(value: Any, dtype: str) -> str:
         return f"{float(value):g} is no whole number"
     largest = LARGEST["f64" if dtype == "float" else dtype]
     least = 0 if dtype == "u8" else -largest if dtype in FLOATS else -largest - 1
+    if type(value) is Fraction and dtype in FLOATS and value.numerator.bit_length() - value.denominator.bit_length() < 15:
+        return ""  # below 2 ** 15, which each of them holds: long lists of fractions are compared with floats slowly
     if least <= value <= largest:
         return ""
     shown = str(value) if isinstance(value, float) or abs(value) < 10**24 else f"a number of {len(str(abs(int(value))))} digits"

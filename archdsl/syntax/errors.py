@@ -7,7 +7,7 @@ from archdsl.diagnostics.distance import distance
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.records import replace
 from archdsl.source import Source, Span
-from archdsl.syntax import habit_headers, habits
+from archdsl.syntax import habit_comments, habit_headers, habits
 from archdsl.syntax.codes import CODES
 from archdsl.syntax.describe import describe_open, listing, options, place, short, span
 from archdsl.syntax.habits import CONDITIONAL, form
@@ -371,7 +371,7 @@ def _other(s: Situation, token: Token) -> Told:
 
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (
     _too_deep, habits.myself, habits.lambda_, habits.prefixed, habits.layout, habits.choice, habit_headers.colon, habit_headers.one_list,
-    by_indentation, no_partner, _end_of_text, _assigning, short_list, _equals, _apart, habits.comment, habits.doubled, habits.word, _bare, _mixed,
-    habit_headers.foreign_type, _misspelt, _reserved, habits.path_of_module, _starts_badly, habit_headers.untyped, habits.point, no_opening,
+    by_indentation, no_partner, _end_of_text, _assigning, short_list, _equals, _apart, habit_comments.comment, habits.doubled, habits.word, _bare,
+    _mixed, habit_headers.foreign_type, _misspelt, _reserved, habits.path_of_module, _starts_badly, habit_headers.untyped, habits.point, no_opening,
     _bracket, _missing, _other,
 )

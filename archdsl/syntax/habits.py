@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
 
 from archdsl.diagnostics.model import Diagnostic, Fix
 from archdsl.records import replace
-from archdsl.source import Source, Span
+from archdsl.source import Span
 from archdsl.syntax.describe import short, span
-from archdsl.syntax.lexer import Lexed, Token
-from archdsl.syntax.recover import PARTNER, Repair, Situation
+from archdsl.syntax.lexer import Token
+from archdsl.syntax.recover import FAR, PARTNER, Repair, Situation
 
 CONDITIONAL = "a choice between two values is `if condition { a } else { b }`"
 WORDS = {
@@ -181,18 +180,6 @@ def doubled(s: Situation, token: Token) -> Told:
     return fault, Repair(s.at - 1, 2, [(s.table.words.word[meant], meant, before[2], token[3])])
 
 
-def comment(s: Situation, token: Token) -> Told:
-    """`// text` or `/* text */` on a line of its own."""
-    text = s.run.source.text
-    if not s.leads_line(token) or token[1] != "//" and not text.startswith("/*", token[2]):
-        return None
-    end = text.find("\n", token[2]) if token[1] == "//" else text.find("*/", token[2])
-    end = len(text) if end < 0 else end
-    high = next((i for i in range(s.at, len(s.tokens)) if s.tokens[i][2] >= end + (token[1] != "//") * 2 or not s.tokens[i][1]), len(s.tokens) - 1)
-    where = Span(s.run.source, token[2], token[2] + 2)
-    return _no_comment(where), Repair(s.at, high - s.at, [])
-
-
 def point(s: Situation, token: Token) -> Told:
     """`.5`"""
     following = s.tokens[s.at + 1] if s.at + 1 < len(s.tokens) else token
@@ -256,16 +243,16 @@ def choice(s: Situation, token: Token) -> Told:
 
 
 def line_of(s: Situation) -> tuple[int, int]:
-    """The tokens of the line of the misfit, as a range of indices."""
+    """The tokens of the line of the misfit, as a range of indices; of an endless line, those around it."""
     text = s.run.source.text
     begins = text.rfind("\n", 0, s.tokens[s.at][2]) + 1
     ends = text.find("\n", begins)
     ends = len(text) if ends < 0 else ends
     low = s.at
-    while low and s.tokens[low - 1][2] >= begins:
+    while low and s.tokens[low - 1][2] >= begins and low > s.at - FAR:
         low -= 1
     high = s.at
-    while high < len(s.tokens) and s.tokens[high][2] < ends and s.tokens[high][1]:
+    while high < len(s.tokens) and s.tokens[high][2] < ends and s.tokens[high][1] and high < s.at + FAR:
         high += 1
     return low, high
 
@@ -320,59 +307,3 @@ def _at_depth(s: Situation, start: int, end: int, text: str) -> int | None:
         if depth == 0 and here == text:
             return i
     return None
-
-
-# ---------------------------------------------------------------- comments and documentation
-_LEADING = re.compile(r"^[ \t]*(?:(//)(?!/)([^\n]*)|/\*)", re.MULTILINE)
-_TWO_WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*)[ \t]+([A-Za-z_]\w*))")
-
-
-def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagnostic]:
-    """One fault for each line that starts with `//` and goes on as no operand does (two words in a row that are not of the language, an apostrophe)
-    and for each `/*` that starts one; its tokens go. Other lines with `//` in front may go on with the one above."""
-    found: list[Diagnostic] = []
-    text, tokens, end = source.text, lexed.tokens, 0
-    for m in _LEADING.finditer(text):
-        start = m.end() - 2 if m[1] is None else m.start(1)
-        rest = re.sub(r'"[^"]*"|#.*', '""', m[2] or "")
-        prose = "'" in rest or any(a not in words and b not in words for a, b in _TWO_WORDS.findall(rest))
-        if start < end or m[1] is not None and (not prose or "=" in rest):
-            continue
-        close = text.find("*/", m.end()) if m[1] is None else -2
-        end = m.end() if m[1] is not None else len(text) if close < 0 else close + 2
-        gone = [i for i, t in enumerate(tokens) if start <= t[2] < end and t[1]]
-        if not gone or tokens[gone[0]][2] != start:  # inside of another comment
-            continue
-        lexed.bad[:] = [b for b in lexed.bad if not start <= b[2] < end]
-        del tokens[gone[0] : gone[-1] + 1]
-        found.append(_no_comment(Span(source, start, start + 2)))
-    return found
-
-
-def _no_comment(where: Span) -> Diagnostic:
-    return Diagnostic("A0107", f"`{where.text}` starts no comment", where, "not part of the language",
-                      help=("`#` starts a comment, `///` documentation",), fixes=(Fix("write `#`", ((where, "#"),)),) if where.text == "//" else ())
-
-
-def docstrings(source: Source, lexed: Lexed) -> list[Diagnostic]:
-    """One fault for each text between triple quotes; its tokens go, so that nothing else is said of it."""
-    found: list[Diagnostic] = []
-    text, tokens = source.text, lexed.tokens
-    i = 0
-    while i < len(tokens) - 1:
-        start = tokens[i][2]
-        quotes = text[start : start + 3]
-        if quotes not in ('"""', "'''") or (end := text.find(quotes, start + 3)) < 0:
-            i += 1
-            continue
-        stop = next(j for j in range(i, len(tokens)) if tokens[j][2] >= end + 3 or not tokens[j][1])
-        lexed.bad[:] = [b for b in lexed.bad if not start <= b[2] < end + 3]
-        del tokens[i:stop]
-        whole, sign = Span(source, start, end + 3), "#" if text[text.rfind("\n", 0, start) + 1 : start] else "///"
-        margin = text[text.rfind("\n", 0, start) + 1 : start]
-        lines = [f"{sign} {line.strip()}" for line in text[start + 3 : end].strip().split("\n")]
-        alone = not margin.strip() and not text[end + 3 : (text + "\n").index("\n", end + 3)].strip()  # else a comment would take in what follows
-        fixes = (Fix(f"write `{sign} …`", ((whole, f"\n{margin}".join(lines)),)),) if alone else ()
-        found.append(Diagnostic("A0107", f"{quotes} has no meaning here", Span(source, start, start + 3), "not part of the language",
-                                help=("`#` starts a comment, `///` in front of a declaration its documentation",), fixes=fixes))
-    return found

@@ -121,7 +121,7 @@ def lex(text: str, words: Words, limit: int = 1 << 62, start: int = 0, stop: int
     doc: list[tuple[int, int]] = []
     starter = words.starter
     ids, fixed, word, reserved, special, name = words.ids, words.fixed, words.word, words.reserved, words.special, words.name
-    call, index, lpar, string = ids["_CALL"], ids["_INDEX"], ids["LPAR"], ids["STRING"]
+    call, index, string = ids["_CALL"], ids["_INDEX"], ids["STRING"]
     layout, modulo = ids["LAYOUT"], ids["MODULO"]
     layouts: list[int] = []  # indices of layout words
     add = tokens.append
@@ -179,9 +179,8 @@ def lex(text: str, words: Words, limit: int = 1 << 62, start: int = 0, stop: int
         add((kind, piece, start, end))
         if len(tokens) > limit:
             break
-    for at in layouts:
-        if _has_value(tokens, at, lpar, call, ids):
-            tokens[at] = (ids["LAYOUT_ON"], *tokens[at][1:])
+    if layouts:
+        _with_values(tokens, layouts, ids)
     tokens.append((ids["$END"], "", stop, stop))
     return Lexed(tokens, comments, docs, bad)
 
@@ -211,22 +210,22 @@ def _is_percent(tokens: list[Token], at: int) -> bool:
     return len(tokens) > 1 and tokens[-1][3] == at and tokens[-1][1][:1].isdigit() and tokens[-2][1] == "within"
 
 
-def _has_value(tokens: list[Token], at: int, lpar: int, call: int, ids: dict[str, int]) -> bool:
-    """Is this `rearrange(x, [..] -> [..])`, the tensor written first? Then a shape stands behind the first comma."""
-    opening = {lpar, call, ids["LSQB"], ids["_INDEX"], ids["LBRACE"]}
+def _with_values(tokens: list[Token], layouts: list[int], ids: dict[str, int]) -> None:
+    """Tells `rearrange(x, [..] -> [..])`, the tensor written first: a shape stands behind the first comma, and none in front. One walk for all."""
+    opening = {ids["LPAR"], ids["_CALL"], ids["LSQB"], ids["_INDEX"], ids["LBRACE"]}
     closing = {ids["RPAR"], ids["RSQB"], ids["RBRACE"]}
-    comma, lsqb = ids["COMMA"], ids["LSQB"]
-    if at + 2 >= len(tokens) or tokens[at + 2][0] == lsqb:
-        return False
-    depth = 0
-    for i in range(at + 1, min(at + 400, len(tokens) - 1)):
+    comma, lsqb, end = ids["COMMA"], ids["LSQB"], len(tokens)
+    calls = {at + 1: at for at in layouts if at + 2 < end and tokens[at + 2][0] != lsqb}  # the bracket of each -> its word
+    open_: list[int] = []  # for each open bracket its layout word while its first comma is to come, or -1
+    for i in range(layouts[0] + 1, end - 1):
         kind = tokens[i][0]
         if kind in opening:
-            depth += 1
+            open_.append(calls.get(i, -1))
+        elif not open_:
+            continue
         elif kind in closing:
-            depth -= 1
-            if depth == 0:
-                return False
-        elif kind == comma and depth == 1:
-            return tokens[i + 1][0] == lsqb
-    return False
+            open_.pop()
+        elif kind == comma and open_[-1] >= 0:
+            if tokens[i + 1][0] == lsqb:
+                tokens[open_[-1]] = (ids["LAYOUT_ON"], *tokens[open_[-1]][1:])
+            open_[-1] = -1

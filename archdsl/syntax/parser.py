@@ -180,12 +180,12 @@ class Run:
                 return None
             self.builder.docs = self.lexed.docs
             if '"""' in text or "'''" in text:
-                from archdsl.syntax.habits import docstrings
+                from archdsl.syntax.habit_comments import docstrings
 
                 for told in docstrings(self.source, self.lexed):
                     self.faults.add(told)
             if _FOREIGN_COMMENT.search(text):
-                from archdsl.syntax.habits import comments
+                from archdsl.syntax.habit_comments import comments
 
                 for told in comments(self.source, self.lexed, {*self.table.words.word, *self.table.words.reserved}):
                     self.faults.add(told)

@@ -116,8 +116,11 @@ def _alone(s: Situation, opened: Open) -> bool:
     """Whether nothing on its line closes a bracket."""
     first = s.index_of(opened.token[2])
     (_, end), depth = _line(s, opened.token[2]), 0
-    for i in range(first if first is not None else s.at, len(s.tokens)):
+    start = first if first is not None else s.at
+    for i in range(start, len(s.tokens)):
         token = s.tokens[i]
+        if i > start + FAR:
+            return False
         if token[2] > end:
             break
         depth += (token[1] == opened.token[1]) - (token[1] == PARTNER[opened.token[1]])
@@ -146,9 +149,9 @@ def no_partner(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
     source, tokens = s.run.source, s.tokens
     begins, ends = _line(s, token[2])
     first = last = s.at
-    while first and tokens[first - 1][2] >= begins:
+    while first and tokens[first - 1][2] >= begins and first > s.at - FAR:
         first -= 1
-    while last + 1 < len(tokens) and tokens[last + 1][2] <= ends:
+    while last + 1 < len(tokens) and tokens[last + 1][2] <= ends and last < s.at + FAR:
         last += 1
     depth, stray = 0, None
     for i in range(first, last + 1):

@@ -18,6 +18,7 @@ from typing import Any
 
 LOOKING = ("open", "os.listdir", "os.scandir", "glob.glob")
 DOING = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect", "socket.__new__")
+WATCHED = frozenset((*LOOKING, *DOING))
 
 
 def serve() -> None:
@@ -82,6 +83,8 @@ def _run(request: dict[str, Any], out: int, err: int, trace: int) -> None:
         os.dup2(err, 2)
 
         def hook(event: str, args: Any) -> None:
+            if event not in WATCHED:  # `id` is an event too, met a hundred thousand times: what follows is for few
+                return
             if event in LOOKING and args and isinstance(args[0], (str, bytes)):
                 os.write(trace, os.fsencode(os.path.abspath(args[0])) + b"\0")
             elif event in DOING:
