@@ -127,8 +127,10 @@ def lambda_(s: Situation, token: Token) -> Told:
 def prefixed(s: Situation, token: Token) -> Told:
     """`f"layer{d}"`"""
     at = next((i for i in (s.at - 1, s.at) if 0 <= i < len(s.tokens) - 1 and s.names[s.tokens[i + 1][0]] == "STRING"), -1)
+    if at < 0:
+        return None
     before = s.tokens[at]
-    if at < 0 or before[3] != s.tokens[at + 1][2] or before[1].lower() not in ("f", "r", "b", "u", "rb", "fr", "rf"):
+    if before[3] != s.tokens[at + 1][2] or before[1].lower() not in ("f", "r", "b", "u", "rb", "fr", "rf"):
         return None
     where = span(s, before)
     help = "`{d}` is filled in by the message of a `require` alone; `+` joins strings" if "f" in before[1].lower() else ()

@@ -220,6 +220,21 @@ def test_one_declaration_is_read_again(monkeypatch):
     assert everything > 10 and len(read) == 1 and "model Net" in read[0] and "model Two" not in read[0]
 
 
+@pytest.mark.parametrize("mark, typed", [
+    ("  stages: for i, (w, blocks) in enumerate", "  x = x |> relu |> dropout(0.1)"), ("  y = attention(q, k, v", "  q = q |> RMSNorm() as q_norm"),
+    ("variant deep0 of", "variant deeper of Image0 { depths = [4, 5, 4] }")])
+def test_mistakes_while_a_line_is_typed_are_read_with_their_neighbours_alone(mark, typed, monkeypatch):
+    """The rest of a long file is not read again: that takes longer than all else."""
+    read: list[str] = []
+    monkeypatch.setattr(pieces, "whole", lambda source: (read.append(source.text), pieces.Reading(source, *parse_some(source, 250_000), []))[1])
+    text, reader = generated(250), Reader()
+    at = text.index(mark)
+    for end in (*range(0, len(typed), 2), len(typed)):
+        found = reader.read(Source("a.arch", f"{text[:at]}{typed[:end]}\n{text[at:]}"))
+        assert found.parts and not read, typed[:end]
+    assert not found.faults
+
+
 def test_one_model_is_elaborated_again(tmp_path, monkeypatch):
     from archdsl import spec
 
