@@ -19,7 +19,7 @@ def hold(count: int, seed: int, span: float, fix: float, once: float) -> None:
 
 
 def test_a_sample_of_faults():
-    hold(24, 1, span=0.9, fix=0.87, once=0.95)  # few faults: each is four hundredths
+    hold(12, 1, span=0.9, fix=0.83, once=0.91)  # one of each kind: each is eight hundredths
 
 
 @pytest.mark.proof

@@ -95,7 +95,7 @@ def test_nextvit_weights_are_timms():
     assert seen == 2 * (8 + 3 * 3)  # eight blocks, three of them with attention
 
 
-@pytest.mark.parametrize("variant", ["small", "base", "large"])
+@pytest.mark.parametrize("variant", ["small", *(pytest.param(v, marks=pytest.mark.proof) for v in ("base", "large"))])
 def test_counts_of_nextvit(variant):
     """Of the models as published, both forms."""
     spec, peer = archdsl.load(NEXT), timm.create_model(f"nextvit_{variant}").eval()
@@ -123,7 +123,7 @@ def test_efficientformer(name, variant):
     assert norms(peer) == 33 and norms(theirs) == ops(made, "batch_norm") == 0 and params(made) == count(theirs)
 
 
-@pytest.mark.parametrize("variant", ["l1", "l3", "l7"])
+@pytest.mark.parametrize("variant", ["l1", *(pytest.param(v, marks=pytest.mark.proof) for v in ("l3", "l7"))])
 def test_counts_of_efficientformer(variant):
     peer = timm.create_model(f"efficientformer_{variant}").eval()
     assert isinstance(peer, efficientformer.EfficientFormer)

@@ -21,9 +21,9 @@ def image(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=F64)
 
 
-def tiny_peer(reduction=(8, 4, 2, 1), mix=0.75, head_dim=32) -> NextViT:
+def tiny_peer(reduction=(8, 4, 2, 1), mix=0.75, head_dim=32, channels=3) -> NextViT:
     """timm's model with stages of other widths: its constructor fixes them, its stages do not."""
-    peer = NextViT(3, num_classes=7, stem_chs=(16, 8, 24), depths=(1, 1, 5, 1), drop_path_rate=0.0)
+    peer = NextViT(channels, num_classes=7, stem_chs=(16, 8, 24), depths=(1, 1, 5, 1), drop_path_rate=0.0)
     stages, before = [], 24
     for i, depth in enumerate(TINY["depths"]):
         last = [TINY["every"][i] > 0 and (j + 1) % TINY["every"][i] == 0 for j in range(depth)]
@@ -51,9 +51,7 @@ def test_small_is_timms():
 
 
 def test_one_channel_is_timms():
-    peer = timm.create_model("nextvit_small", depths=(1, 1, 5, 1), num_classes=9, in_chans=1).double()
-    ours = archdsl.load(SPEC).build("small", depths=[1, 1, 5, 1], classes=9, channels=1, dtype=F64)
-    prove(ours, peer, image(1, 1, 64, 43), source="timm", call=lambda m, x: m(x))
+    prove(archdsl.load(SPEC).build(**TINY, channels=1, dtype=F64), tiny_peer(channels=1), image(1, 1, 64, 43), source="timm", call=lambda m, x: m(x))
 
 
 @pytest.mark.parametrize(("size", "batch", "changes"), [

@@ -24,12 +24,14 @@ def called(peer: Any, x: Tensor) -> Tensor:
     return peer.fc(peer.global_pool(x))
 
 
-def test_resnet_50d():
-    """3, 4, 6 and 3 blocks, a quarter as wide inside; odd maps are halved upwards beside the strides."""
+@pytest.mark.parametrize("narrow", [True, pytest.param(False, marks=pytest.mark.proof)])
+def test_resnet_50d(narrow: bool):
+    """3, 4, 6 and 3 blocks, a quarter as wide inside; odd maps are halved upwards beside the strides. At other widths, and at its own."""
     timm = pytest.importorskip("timm")
-    model = archdsl.load(SPEC).models["ResNet"].build("resnet_50d", dtype=torch.float64, classes=10)
+    knobs, changes = ({"stem": [8, 16], "widths": [32, 64, 96, 128]}, {"stem_width": 8, "channels": (8, 16, 24, 32)}) if narrow else ({}, {})
+    model = archdsl.load(SPEC).models["ResNet"].build("resnet_50d", dtype=torch.float64, classes=10, **knobs)
     x = torch.randn(2, 3, 75, 61, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    prove(model, timm.create_model("resnet50d", num_classes=10).double(), x, source="timm", call=called)
+    prove(model, timm.create_model("resnet50d", num_classes=10, **changes).double(), x, source="timm", call=called)
 
 
 def test_widths_are_those_of_the_official_code():
@@ -39,6 +41,7 @@ def test_widths_are_those_of_the_official_code():
     assert widths == [[256, 208, 168], [512, 408, 336], [1024, 816, 664], [2048, 1640, 1328]] and stem == [[32, 24], [64, 48, 40]]
 
 
+@pytest.mark.proof
 def test_the_paper_s_space():
     """Below each of 2 * 3 * 3^4 settings of the widths: of each block 3 expansions and of each of its convolutions 2 numbers of bits and 2 kinds of
     grid; up to two more blocks in each of four stages; a stem with a convolution that may be missing. The paper's vectors have values for what is

@@ -89,11 +89,14 @@ def test_convnext_atto_is_timms():
     prove(archdsl.load(CONVNEXT).build("atto", dtype=F64), peer, image(1, 3, 70, 96), source="timm_conv", call=lambda m, x: m(x))
 
 
-def test_convnext_tiny_is_torchvisions():
+def test_convnext_is_torchvisions():
     import torchvision
 
-    peer = torchvision.models.convnext_tiny().double()
-    prove(archdsl.load(CONVNEXT).build("tiny", dtype=F64), peer, image(1, 3, 64, 96), source="torchvision", call=lambda m, x: m(x))
+    widths, depths = [24, 40, 56, 80], [2, 1, 3, 1]
+    stages = [torchvision.models.convnext.CNBlockConfig(*stage) for stage in zip(widths, [*widths[1:], None], depths)]
+    peer = torchvision.models.ConvNeXt(stages, num_classes=11).double()
+    ours = archdsl.load(CONVNEXT).build("tiny", widths=widths, depths=depths, classes=11, dtype=F64)
+    prove(ours, peer, image(1, 3, 64, 96), source="torchvision", call=lambda m, x: m(x))
 
 
 @pytest.mark.parametrize("variant", ["isotropic_small", "isotropic_base", "isotropic_large"])
