@@ -56,15 +56,31 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
             help = (*help, f"text stands in quotes: `--set 'ADDRESS=\"{name}\"'`")
     if _of_layout(name, span):
         help = (f"`{name}` is a size inside a layout, and known there alone: compute it, or bind it by a shape, `y: […, {name}] = …`", *help)
+    if _divides(span):
+        fixes = tuple(f for f in fixes if f.edits[0][1] in frame.vars)  # what divides is a number, not a block that is called alike
+        help = help if fixes else (*help, "`//` divides; `#` starts a comment")
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes, rivals=others)
 
 
 def _leading(span: Span) -> Span | None:
-    """The `//` at the start of the line of a name which nothing but words stands on: a comment of another language."""
+    """The `//` at the start of the line of a name which nothing but words stands on, or in front of `TODO`: a comment of another language."""
     text = span.source.text
     begins = text.rfind("\n", 0, span.start) + 1
-    line = re.compile(r"([ \t]*)//[\w \t.,:;-]*$", re.MULTILINE).match(text, begins)
-    return None if line is None else Span(span.source, begins + len(line[1]), begins + len(line[1]) + 2)
+    line = _COMMENT.match(text, begins)
+    if line is None:
+        return None
+    at = len(line[1] if line[1] is not None else line[2])
+    return Span(span.source, begins + at, begins + at + 2)
+
+
+_COMMENT = re.compile(r"(?:([ \t]*)//[\w \t.,:;-]*|([^#\"\n]*?)//[ \t]*(?:TODO|FIXME|XXX|NOTE|HACK)\b[^\"\n]*)$", re.MULTILINE)
+
+
+def _divides(span: Span) -> bool:
+    """Whether a name ends its line behind `//`."""
+    text = span.source.text
+    before = text[text.rfind("\n", 0, span.start) + 1 : span.start].rstrip()
+    return before.endswith("//") and re.compile(r"[ \t]*$", re.MULTILINE).match(text, span.end) is not None
 
 
 def _behind(frame: Frame, name: str, span: Span, help: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Fix, ...]]:

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Container
+from operator import itemgetter
 
 from archdsl.diagnostics.model import Diagnostic, Fix
 from archdsl.source import Source, Span
@@ -11,52 +12,77 @@ from archdsl.syntax.habits import Told
 from archdsl.syntax.lexer import Lexed, Token
 from archdsl.syntax.recover import Repair, Situation
 
-_LEADING = re.compile(r"^[ \t]*(?:(//)(?!/)([^\n]*)|/\*)", re.MULTILINE)
+_SIGN = re.compile(r"(?<!/)//(?!/)|/\*")
 _MARGIN = re.compile(r"[ \t]*")
 _ENDS = re.compile(r"[^\S\n]*(?:\n|\Z)")
-_TWO_WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*)[ \t]+([A-Za-z_]\w*))")
-MOST_TEXTS = 100  # in triple quotes, that are told
+_WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*+|\d++)[ \t]++([A-Za-z_]\w*+))")
+_ITEMS = re.compile(r"[ \t]*(?:(?:shape|size|dims?|now):?[ \t]*)?[\[(][^()\[\]]*,[^()\[\]]*[\])][ \t]*\Z")
+MOST_TEXTS = 100  # comments and texts in triple quotes that are told
+NOT_BEHIND = frozenset("+ - * / // % @ ** == != < <= > >= |> >> & | ?? = and or not".split())  # a sign too many, or an operand that is missing
 
 
 def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagnostic]:
-    """One fault for each line that starts with `//` and goes on as no operand does (two words in a row that are not of the language, an apostrophe)
-    and for each `/*` that starts one; its tokens go. Other lines with `//` in front may go on with the one above."""
-    found: list[Diagnostic] = []
+    """One fault for each `//` behind which its line goes on as no operand does, and for each `/*`; their tokens go. Other `//` divide, also
+    at the start of a line, which may go on with the one above."""
+    gone: list[tuple[int, int]] = []
     text, tokens, end = source.text, lexed.tokens, 0
-    for m in _LEADING.finditer(text):
-        start = m.end() - 2 if m[1] is None else m.start(1)
-        rest = re.sub(r'"[^"]*"|#.*', '""', m[2] or "")
-        prose = "'" in rest or any(a not in words and b not in words for a, b in _TWO_WORDS.findall(rest))
-        if start < end or m[1] is not None and (not prose or "=" in rest):
+    for m in _SIGN.finditer(text):
+        start, stop = m.start(), m.end()
+        at = bisect_left(tokens, start, key=itemgetter(2)) if start >= end else len(tokens)
+        if at >= len(tokens) or tokens[at][2] != start or not tokens[at][1]:  # inside of another comment, of a line that was looked at, of a string
             continue
-        close = text.find("*/", m.end()) if m[1] is None else -2
-        end = m.end() if m[1] is not None else len(text) if close < 0 else close + 2
-        gone = [i for i, t in enumerate(tokens) if start <= t[2] < end and t[1]]
-        if not gone or tokens[gone[0]][2] != start:  # inside of another comment
-            continue
-        lexed.bad[:] = [b for b in lexed.bad if not start <= b[2] < end]
-        del tokens[gone[0] : gone[-1] + 1]
-        found.append(_no_comment(Span(source, start, start + 2)))
-    return found
+        close = text.find("*/" if m[0] == "/*" else "\n", stop)
+        end = len(text) if close < 0 else close + 2 * (m[0] == "/*")
+        if m[0] == "/*" or _is_prose(text[stop:end], words):
+            gone.append((start, end))
+    _drop(lexed, gone)
+    return [_no_comment(Span(source, start, start + 2), end) for start, end in gone[:MOST_TEXTS]]
 
 
-def _no_comment(where: Span) -> Diagnostic:
+def _is_prose(rest: str, words: Container[str]) -> bool:
+    """Whether what follows `//` is no operand: it has an apostrophe, two words in a row that are not of the language, a word behind a number, or is
+    a list such as `(B, T, d)`."""
+    rest = re.sub(r'"[^"]*"|#.*', '""', rest)
+    return "=" not in rest and (
+        "'" in rest or _ITEMS.match(rest) is not None
+        or any((a not in words and not a.isdigit() or a.isdigit() and len(b) > 1) and b not in words for a, b in _WORDS.findall(rest)))
+
+
+def _drop(lexed: Lexed, ranges: list[tuple[int, int]]) -> None:
+    """Removes the tokens that start in ranges, which are in order."""
+    starts = [start for start, _ in ranges]
+
+    def outside(token: Token) -> bool:
+        at = bisect_right(starts, token[2])
+        return at == 0 or token[2] >= ranges[at - 1][1] or not token[1]
+
+    if ranges:
+        lexed.bad[:] = filter(outside, lexed.bad)
+        lexed.tokens[:] = filter(outside, lexed.tokens)
+
+
+def _no_comment(where: Span, end: int) -> Diagnostic:
+    """`end`: of the comment that the sign `where` starts."""
+    text, fixes = where.source.text, ()
+    if where.text == "//":
+        fixes = (Fix("write `#`", ((where, "#"),)),)
+    elif text[end - 2 : end] == "*/" and "\n" not in text[where.start : end] and _ENDS.match(text, end) is not None:  # nothing stands behind it
+        closes = Span(where.source, end - 2 - text[where.end : end - 2].endswith(" "), end)
+        fixes = (Fix("write `#`", ((where, "#"), (closes, ""))),)
     return Diagnostic("A0107", f"`{where.text}` starts no comment", where, "not part of the language",
-                      help=("`#` starts a comment, `///` documentation",), fixes=(Fix("write `#`", ((where, "#"),)),) if where.text == "//" else ())
+                      help=("`#` starts a comment, `///` documentation",), fixes=fixes)
 
 
 def docstrings(source: Source, lexed: Lexed) -> list[Diagnostic]:
     """One fault for each text between triple quotes; its tokens go, so that nothing else is said of it."""
     found: list[Diagnostic] = []
     text, tokens = source.text, lexed.tokens
-    left: list[Token] = []  # the tokens outside
     wholes: list[tuple[int, int]] = []
     begins = i = 0  # where the line begins
-    while i < len(tokens):
+    while i < len(tokens) - 1:
         start = tokens[i][2]
         quotes = text[start : start + 3]
-        if quotes not in ('"""', "'''") or i == len(tokens) - 1 or (end := text.find(quotes, start + 3)) < 0:
-            left.append(tokens[i])
+        if quotes not in ('"""', "'''") or (end := text.find(quotes, start + 3)) < 0:
             i += 1
             continue
         while tokens[i][1] and tokens[i][2] < end + 3:
@@ -65,10 +91,7 @@ def docstrings(source: Source, lexed: Lexed) -> list[Diagnostic]:
         begins = max(text.rfind("\n", begins, start) + 1, begins)
         if len(found) < MOST_TEXTS:
             found.append(_docstring(source, quotes, begins, start, end + 3))
-    ends = dict(wholes)
-    starts = sorted(ends)
-    lexed.bad[:] = [b for b in lexed.bad if (at := bisect_right(starts, b[2])) == 0 or b[2] >= ends[starts[at - 1]]]
-    tokens[:] = left
+    _drop(lexed, wholes)
     return found
 
 
@@ -86,12 +109,11 @@ def _docstring(source: Source, quotes: str, begins: int, start: int, end: int) -
 
 
 def comment(s: Situation, token: Token) -> Told:
-    """`// text` or `/* text */` on a line of its own."""
+    """`// text` where no division can stand: on a line of its own, behind a brace, a comma, a `;`."""
     text = s.run.source.text
-    if not s.leads_line(token) or token[1] != "//" and not text.startswith("/*", token[2]):
+    if token[1] != "//" or not s.leads_line(token) and s.tokens[s.at - 1][1] in NOT_BEHIND:
         return None
-    end = text.find("\n", token[2]) if token[1] == "//" else text.find("*/", token[2])
+    end = text.find("\n", token[2])
     end = len(text) if end < 0 else end
-    high = next((i for i in range(s.at, len(s.tokens)) if s.tokens[i][2] >= end + (token[1] != "//") * 2 or not s.tokens[i][1]), len(s.tokens) - 1)
-    where = Span(s.run.source, token[2], token[2] + 2)
-    return _no_comment(where), Repair(s.at, high - s.at, [])
+    high = bisect_left(s.tokens, end, lo=s.at, hi=len(s.tokens) - 1, key=itemgetter(2))
+    return _no_comment(Span(s.run.source, token[2], token[2] + 2), end), Repair(s.at, high - s.at, [])

@@ -23,7 +23,8 @@ from archdsl.syntax import tree as t
 from archdsl.syntax.build import Builder
 from archdsl.syntax.lexer import Lexed, Token, lex
 
-_FOREIGN_COMMENT = re.compile(r"^[ \t]*(?://(?!/)|/\*)", re.MULTILINE)  # or a division that goes on with the line above
+_FOREIGN_COMMENT = re.compile(  # a line that starts with `//`, which may be a division, or goes on behind the first one as divisions rarely do
+    r"^[ \t]*//(?!/)|/\*|^[^#\"/\n]*(?:/(?!/)[^#\"/\n]*)*//(?!/)(?:[^#\"\n]*(?:'|(?<!\w)\w++[ \t]++[A-Za-z_])|[^\"#\n]*[\[(][^\[(\n]*,)", re.MULTILINE)
 MAX_CHARACTERS = 10_000_000
 MAX_TOKENS = 250_000
 MAX_STACK = 400      # entries on the parser's stack: brackets and what binds to the right

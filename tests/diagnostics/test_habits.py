@@ -108,6 +108,21 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "n = d\n    // dept": "n = d\n    // depth",
     "x = relu(x)\n  // end": "x = relu(x)\n  # end",
     "x = relu(x)\n  /* two\n   words */": None,
+    "x = relu(x) // the hidden one": "x = relu(x) # the hidden one",
+    "x = Linear(d)(x) as a // hidden layer": "x = Linear(d)(x) as a # hidden layer",
+    "x = relu(x) // don't": "x = relu(x) # don't",
+    "x = relu(x) // (B, d)": "x = relu(x) # (B, d)",
+    "x = relu(x) // shape: [B, d]": "x = relu(x) # shape: [B, d]",
+    "n = d * 2 // 3 times": "n = d * 2 # 3 times",
+    "x = relu(x) // TODO": "x = relu(x) # TODO",
+    "x = relu(x); // activation": "x = relu(x); # activation",
+    "n = [1, // one\n    2]": "n = [1, # one\n    2]",
+    "if flag { // eight\n    x = relu(x)\n  }": "if flag { # eight\n    x = relu(x)\n  }",
+    "if flag { x = relu(x) } // end": "if flag { x = relu(x) } # end",
+    'require d > 3, "small" // why': 'require d > 3, "small" # why',
+    "x = relu(x) /* text */": "x = relu(x) # text",
+    "n = d / /* two */ 2": None,
+    "n = d // paths": None,
     'require d > 3, f"bad {d}"': 'require d > 3, "bad {d}"',
     '"""a comment"""': "# a comment",
     '"""a comment""" x = relu(x)': "",
@@ -131,6 +146,9 @@ FILES = {  # behind (or, of imports, instead of) the `use` of the library
     '"""A net of one map.""" ' + USE + NET: "",
     '"""A net\nof one map."""\n' + USE + NET: "/// A net\n/// of one map.\n" + USE + NET,
     "// A net\n" + USE + NET: "# A net\n" + USE + NET,
+    USE.strip() + " // imports\n" + NET: USE.strip() + " # imports\n" + NET,
+    USE + "model Net(d: int = 4, // width\n)(x: [B, d]) -> y: [B, d] { return relu(x) }":
+        USE + "model Net(d: int = 4, # width\n)(x: [B, d]) -> y: [B, d] { return relu(x) }",
     f"{USE}{HEADER}{{\n\tif flag:\n\t\tx = relu(x)\n\telse:\n\t\tx = gelu(x)\n\tx = x * 2\n\treturn x\n}}":
         f"{USE}{HEADER}{{\n\tif flag {{\n\t\tx = relu(x)\n\t}} else {{\n\t\tx = gelu(x)\n\t}}\n\tx = x * 2\n\treturn x\n}}",
     USE + "model Net" + HEAD[:-2] + ":\n  return Linear(d)(x) as a": USE + "model Net" + HEAD + "\n  return Linear(d)(x) as a\n}",
@@ -166,7 +184,8 @@ def test_one_message_with_the_way_out(text: str, meant: str | None):
 
 
 @pytest.mark.parametrize("statement", ["n = d\n    // 2", "n = (d\n    // depth)", "n = d\n  // depth", "ok = d\n  // depth == 32 and flag",
-                                       "n = d\n  // depth  # the two halves"])
+                                       "n = d\n  // depth  # the two halves", "n = d // depth", "n = (d // depth,\n    d)[0]",
+                                       "n = d // (depth + 1)", 'require d // depth == 32, "that\'s it"'])
 def test_a_division_may_lead_its_line(statement: str):
     assert check_text(body(statement), "net.arch") == []
 
