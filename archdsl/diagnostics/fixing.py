@@ -27,10 +27,11 @@ def fix_text(text: str, path: str, check: Check) -> Fixed:
     """Applies the first fix of each diagnostic until nothing changes. Edits in other sources than `path` are left to the user.
 
     Fixes that touch the same characters wait for the next round. A fix behind which its diagnostic still stands, or a fault of syntax without
-    a fix on its line, and a round that breaks the syntax of a text that could be read are taken back.
+    a fix on its line or a new one above it, and a round that breaks the syntax of a text that could be read are taken back. So is everything when
+    it brought reading no further.
     """
     found = check(text)
-    done: list[str] = []
+    before, done = Fixed(text, (), found), list[str]()
     refused: set[tuple[str, int, int]] = set()
     for _ in range(ROUNDS):
         chosen = _chosen(found, path, refused)
@@ -39,7 +40,7 @@ def fix_text(text: str, path: str, check: Check) -> Fixed:
         edits = [e for _, fix in chosen for e in _edits(fix)]
         new = apply(text, edits)
         after = check(new)
-        failed = [d for d, _ in chosen if _stands(d, after, edits) or _misled(d, after, edits, new)]
+        failed = [d for d, _ in chosen if _stands(d, after, edits) or _misled(d, after, edits, new) or _broke_above(d, found, after, edits)]
         if not failed and _broken(after) and not _broken(found):
             failed = [d for d, _ in chosen]
         if failed:
@@ -48,7 +49,8 @@ def fix_text(text: str, path: str, check: Check) -> Fixed:
         refused = {(code, _moved(start, edits), _moved(end, edits)) for code, start, end in refused}
         done += [fix.title for _, fix in chosen]
         text, found = new, after
-    return Fixed(text, tuple(done), found)
+    made = Fixed(text, tuple(done), found)
+    return before if _no_further(before, made) else made
 
 
 def apply(text: str, edits: Iterable[Edit]) -> str:
@@ -89,6 +91,20 @@ def _misled(d: Diagnostic, after: list[Diagnostic], edits: list[Edit], new: str)
     """Whether mending the syntax left another fault of syntax on that line that nothing is known to mend: it was meant otherwise."""
     line = new.count("\n", 0, _moved(d.span.start, edits)) + 1
     return _broken([d]) and any(_broken([o]) and not o.fixes and o.span.source.position(o.span.start)[0] == line for o in after)
+
+
+def _broke_above(d: Diagnostic, found: list[Diagnostic], after: list[Diagnostic], edits: list[Edit]) -> bool:
+    """Whether mending the syntax has given the text in front of its place another fault of syntax."""
+    known = {(f.code, _moved(f.span.start, edits)) for f in found}
+    place = min([d.span.start, *(span.start for span, _ in d.fixes[0].edits)])
+    place = _moved(place, [e for e in edits if e[1] < place])
+    return _broken([d]) and any(_broken([o]) and o.span.start < place and (o.code, o.span.start) not in known for o in after)
+
+
+def _no_further(before: Fixed, made: Fixed) -> bool:
+    """Whether a text that could not be read has more faults of syntax than before, and the first one no further down."""
+    first, then = ([d.span.source.position(d.span.start)[0] for d in some.left if _broken([d])] for some in (before, made))
+    return 0 < len(first) < len(then) and min(then) - (made.text.count("\n") - before.text.count("\n")) <= min(first)
 
 
 def _touches(span: Span, start: int, end: int) -> bool:

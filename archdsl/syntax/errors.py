@@ -268,7 +268,9 @@ def _bracket(s: Situation, token: Token) -> Told:
         return None
     comma = s.table.words.fixed[","]
     after = s.would_take(s.prior, comma)
-    if after is None or s.take(after, token) is None or not _goes_on(s, comma, s.tokens[s.at : s.at + 2]):
+    another = (comma, ",", token[3], token[3])  # as in `[1 2 3]`
+    if after is None or s.take(after, token) is None or not (
+            _goes_on(s, comma, s.tokens[s.at : s.at + 2]) or _goes_on(s, comma, [token, another, *s.tokens[s.at + 1 : s.at + 2]])):
         closed = s.would_take(s.prior, s.table.words.fixed[PARTNER[inner.token[1]]])
         return _unclosed(s, inner, token) if closed is not None and s.take(closed, token) is not None else None
     before = s.tokens[s.at - 1]

@@ -24,7 +24,8 @@ from archdsl.syntax.build import Builder
 from archdsl.syntax.lexer import Lexed, Token, lex
 
 _FOREIGN_COMMENT = re.compile(  # a line that starts with `//`, which may be a division, or goes on behind the first one as divisions rarely do
-    r"^[ \t]*//(?!/)|/\*|^[^#\"/\n]*(?:/(?!/)[^#\"/\n]*)*//(?!/)(?:[^#\"\n]*(?:'|(?<!\w)\w++[ \t]++[A-Za-z_])|[^\"#\n]*[\[(][^\[(\n]*,)", re.MULTILINE)
+    r"^[ \t]*//(?!/)|/\*|^[^#\"/\n]*(?:/(?!/)[^#\"/\n]*)*//(?!/)(?:[^#\"\n]*(?:'|(?<!\w)\w++[ \t]++[A-Za-z_])|[^\"#\n]*[\[(][^\[(\n]*,)",
+    re.MULTILINE)
 MAX_CHARACTERS = 10_000_000
 MAX_TOKENS = 250_000
 MAX_STACK = 400      # entries on the parser's stack: brackets and what binds to the right

@@ -56,10 +56,16 @@ def test_a_name_that_is_no_better_is_taken_back():
 
 
 def test_a_guess_that_leads_astray_is_taken_back():
-    """Two commas are missing, and a bracket is offered: with it the rest of the line makes no sense."""
+    """With the bracket that is offered, the rest of the line makes no sense, and nothing is known to mend that."""
+    def check(text: str) -> list[Diagnostic]:
+        return [syntax(text, 3, 3, ")")] if text == "f(x y" else [Diagnostic("A0101", "`y` cannot stand here", Span(Source("a", text), 5, 6))]
+
+    assert fix_text("f(x y", "a", check).text == "f(x y"
+
+
+def test_several_commas():
     text = "block A(d: int)(x: [..., d]) -> [..., d] {\n  return where(x > 0 x x * 2)\n}\n"
-    assert any(d.fixes for d in check_text(text, "a.arch"))
-    assert fix_text(text, "a.arch", lambda t: check_text(t, "a.arch")).text == text
+    assert "where(x > 0, x, x * 2)" in fix_text(text, "a.arch", lambda t: check_text(t, "a.arch")).text
 
 
 def test_edits_of_other_files_are_left_alone():
@@ -72,6 +78,31 @@ def test_a_fix_that_breaks_the_syntax_is_taken_back():
         return [fault(text, 0, 1, "(")] if text == "x" else [Diagnostic("A0109", "not closed", Span(Source("a", text), 0, 1))]
 
     assert fix_text("x", "a", check).text == "x"
+
+
+def syntax(text: str, start: int, end: int, new: str) -> Diagnostic:
+    span = Span(Source("a", text), start, end)
+    return Diagnostic("A0116", f"fault {start}", span, fixes=(Fix("do it", ((span, new),)),))
+
+
+def test_a_fix_that_breaks_what_stands_above_is_taken_back():
+    texts = {"f\nx": [(2, 3, ")")], "f\n)": [(0, 1, "g"), (2, 3, "y")]}
+    made = fix_text("f\nx", "a", lambda text: [syntax(text, *f) for f in texts[text]])
+    assert (made.text, made.done, len(made.left)) == ("f\nx", (), 1)
+
+
+def test_fixes_that_bring_reading_no_further_are_taken_back():
+    def check(text: str) -> list[Diagnostic]:
+        return [syntax(text, i, i, ",") for i in range(len(text))]
+
+    made = fix_text("xy", "a", check)
+    assert (made.text, made.done, len(made.left)) == ("xy", (), 2)
+
+
+def test_several_faults_of_a_line_are_mended_together():
+    text = "model M(d: int = 8)(x: [B, 8]) -> y: [B, 8] {\n  k = [1 2 3 4]\n  if d = k[0] && d = 9 { x = rellu(x) + geluu(x) }\n  return x\n}\n"
+    made = fix_text(text, "a.arch", lambda t: check_text(t, "a.arch"))
+    assert made.left == [] and "[1, 2, 3, 4]" in made.text and "if d == k[0] and d == 9 { x = relu(x) + gelu(x) }" in made.text
 
 
 def test_the_command(archdsl_folder, capsys):
