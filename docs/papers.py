@@ -47,7 +47,7 @@ def page(name: str, spec: Spec) -> str:
         parts.append(f"From [the library](../library.md): {', '.join(sorted(used))}.")
     names = [d for d in spec.module.tree.decls if isinstance(d, tree.Names)]
     if names:
-        parts.append("## Weights\n\nNames of " + ", ".join(f"`{d.name}` for {d.model}" for d in names) + ": see the end of the spec.")
+        parts.append("## Weights\n\nNames of " + ", ".join(f"`{d.name}` for {m}" for d in names for m in d.models) + ": see the end of the spec.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -68,10 +68,10 @@ class Kept:
         return found[1], found[2]
 
     def names(self, decl: tree.Names, module: Module, about: list[Any], check: Callable[[], list[Diagnostic]]) -> list[Diagnostic]:
-        """The faults of foreign names. `about`: what they were held against. A block that mentions nothing of its file but the model may have got a
+        """The faults of foreign names. `about`: what they were held against. A block that mentions nothing of its file but its models may have got a
         new tree with it, and says the same."""
         words = {w for w in re.findall(r"[^\W\d]\w*", decl.span.text) if w in module.scope or w in module.modules}
-        key: Any = decl.span.text if words <= {decl.model} else id(decl)
+        key: Any = decl.span.text if words <= {*decl.models} else id(decl)
         known = self._names.get(key)
         if known is not None and known[1] == about:
             return []

@@ -83,8 +83,11 @@ def _uses(n: Any, d: Any, out: list[Use]) -> None:
         base = getattr(n, "base", None)
         if base:
             add(base, False, _find(n.span, base, after="of"))
-    elif isinstance(n, tree.Space | tree.Names):
+    elif isinstance(n, tree.Space):
         add(n.model, False, _find(n.span, n.model, after=n.name))
+    elif isinstance(n, tree.Names):
+        for model in n.models:
+            add(model, False, _find(n.span, model, after=n.name))
     elif isinstance(n, tree.Claim) and n.target:
         add(n.target.partition(".")[0], False)
     if isinstance(n, tree.BlockLiteral):
@@ -176,8 +179,10 @@ def _callee(n: tree.Call) -> str:
 
 def model_of(d: Any, decls: dict[str, Any], variants: dict[str, tree.Variant]) -> Any:
     """The model that a variant, claim, space or names block is about."""
-    if isinstance(d, tree.Space | tree.Names):
+    if isinstance(d, tree.Space):
         return decls.get(d.model)
+    if isinstance(d, tree.Names):
+        return decls.get(d.models[0])
     if not isinstance(d, tree.Variant | tree.Claim):
         return None
     base: str | None = d.base if isinstance(d, tree.Variant) else d.target

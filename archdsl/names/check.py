@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,21 +30,28 @@ def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = 
     for decl in module.tree.decls:
         if not isinstance(decl, tree.Names):
             continue
-        spec = models.get(decl.model)
-        if spec is None:
-            where = place_of(decl.model, header(decl)) or header(decl)
-            found.add(error("A0431", f"there is no model `{decl.model}` in this file", where, "its names",
-                            **mend(decl.model, models, where)))
-            continue
-        first = seen.setdefault((decl.name, module.meant(decl.model)), decl)
-        if first is not decl:
-            found.add(error("A0438", f"`{decl.model}` has two names `{decl.name}`", header(decl), "the second",
+        specs: dict[str, Spec] = {}
+        for model in decl.models:
+            where = place_of(model, header(decl)) or header(decl)
+            spec = models.get(model)
+            if spec is None:
+                found.add(error("A0431", f"there is no model `{model}` in this file", where, "its names", **mend(model, models, where)))
+                continue
+            first = seen.setdefault((decl.name, module.meant(model)), decl)
+            if first is decl and module.meant(model) not in specs:
+                specs[module.meant(model)] = spec
+                continue
+            if first is decl:
+                message = f"the names `{decl.name}` are of `{model}` twice"
+                found.add(error("A0438", message, where, "it stands here again", help="take one of them out"))
+                continue
+            found.add(error("A0438", f"`{model}` has two names `{decl.name}`", header(decl), "the second",
                             labels=(Label(header(first), "the first"),), help="give them different names, or make them one block"))
+        if len(specs) < len(decl.models) or any(None in spec.failed for spec in specs.values()):
             continue
-        if None in spec.failed:
-            continue
-        check = partial(_check, decl, module, spec, known)
-        for d in check() if kept is None else kept.names(decl, module, _about(spec, known), check):
+        own = [*specs.values()]
+        check = partial(_check, decl, module, own, known)
+        for d in check() if kept is None else kept.names(decl, module, [part for spec in own for part in _about(spec, known)], check):
             found.add(d)
     return found.found
 
@@ -67,37 +74,40 @@ def _alike(a: list[Any], b: list[Any]) -> bool:
     return len(a) == len(b) and all(type(x) is type(y) and x == y for x, y in zip(a, b))
 
 
-def _check(decl: tree.Names, module: Module, spec: Spec, known: dict[int, Weights]) -> list[Diagnostic]:
-    """Compiles the block for the default and each variant, but for one that differs from an earlier one in nothing that the block is about."""
+def _check(decl: tree.Names, module: Module, specs: Sequence[Spec], known: dict[int, Weights]) -> list[Diagnostic]:
+    """Compiles the block for each model's default and variants, but for one that differs from an earlier one in nothing that the block is about."""
     found = Collector()
     uses: dict[int, Use] = {k: Use() for k in range(len(decl.lines))}
     addresses: dict[str, None] = {}
-    memo: Memo = {}
     words = set(re.findall(r"[^\W\d]\w*", decl.span.text))
-    clean: list[tuple[list[str], list[Any], Compiled]] = []
-    for variant in _sound(spec):
-        made = spec.source(variant)
-        weights = known.setdefault(id(made.graph), Weights(made.graph))
-        own, values = list(weights.shapes), [k.value for k in made.knobs.values() if k.address in words]
-        if any(own == a and _alike(values, v) and chains_fit(decl, module, made, c, weights) for a, v, c in clean):
-            continue
-        done = compile_names(decl, module, made, memo, weights, spec.session)
-        if not done.found:
-            clean.append((own, values, done))
-        for d in done.found:
-            found.add(d if variant is None else replace(d, notes=(*d.notes, f"in the variant `{variant}`")))
-        if len(found.found) >= MAX_FAULTS or any(d.code == "A0602" for d in done.found):
-            return found.found
-        for k, use in done.used.items():
-            all_ = uses[k]
-            all_.active, all_.matched = all_.active or use.active, all_.matched or use.matched
-            all_.picks |= use.picks
-        addresses.update(dict.fromkeys(own))
-    for k, line in enumerate(decl.lines if not spec.failed else ()):  # a variant that failed may have what a line is about
+    for spec in specs:
+        memo: Memo = {}
+        clean: list[tuple[list[str], list[Any], Compiled]] = []
+        for variant in _sound(spec):
+            made = spec.source(variant)
+            weights = known.setdefault(id(made.graph), Weights(made.graph))
+            own, values = list(weights.shapes), [k.value for k in made.knobs.values() if k.address in words]
+            if any(own == a and _alike(values, v) and chains_fit(decl, module, made, c, weights) for a, v, c in clean):
+                continue
+            done = compile_names(decl, module, made, memo, weights, spec.session)
+            if not done.found:
+                clean.append((own, values, done))
+            where = [f"in the model `{spec.name}`"] * (len(specs) > 1) + ([] if variant is None else [f"in the variant `{variant}`"])
+            for d in done.found:
+                found.add(replace(d, notes=(*d.notes, ", ".join(where))) if where else d)
+            if len(found.found) >= MAX_FAULTS or any(d.code == "A0602" for d in done.found):
+                return found.found
+            for k, use in done.used.items():
+                all_ = uses[k]
+                all_.active, all_.matched = all_.active or use.active, all_.matched or use.matched
+                all_.picks |= use.picks
+            addresses.update(dict.fromkeys(own))
+    knobs = frozenset(p.name for spec in specs for p in spec.decl.params)
+    for k, line in enumerate(() if any(spec.failed for spec in specs) else decl.lines):  # a variant that failed may have what a line is about
         broken = any(line.span.start <= d.span.start < line.span.end for d in found.found if d.span.source is line.span.source)
         if uses[k].active and not broken and len(found.found) < MAX_FAULTS:
             try:
-                _idle(line, uses[k], list(addresses), frozenset(p.name for p in spec.decl.params))
+                _idle(line, uses[k], list(addresses), knobs)
             except ArchError as fault:
                 found.add(fault)
     if any(d.code == "A0432" for d in found.found):  # what a line with a slip in it was to be about is not missing

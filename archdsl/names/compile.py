@@ -53,7 +53,7 @@ def weight_maps(module: Module, model: str, made: Elaborated) -> dict[str, Weigh
     """The maps of a model by the names of their blocks. Raises ArchError for what is wrong with them."""
     out: dict[str, WeightMap] = {}
     for d in module.tree.decls:
-        if isinstance(d, tree.Names) and module.meant(d.model) == module.meant(model):
+        if isinstance(d, tree.Names) and module.meant(model) in map(module.meant, d.models):
             done = compile_names(d, module, made)
             if done.found:
                 raise ArchError(*done.found)
@@ -64,7 +64,7 @@ def weight_maps(module: Module, model: str, made: Elaborated) -> dict[str, Weigh
 class _Compiler:
     def __init__(self, decl: tree.Names, module: Module, made: Elaborated, memo: Memo, weights: Weights | None = None,
                  session: Session | None = None):
-        self.decl, self.memo = decl, memo
+        self.decl, self.memo, self.model = decl, memo, made.decl.name
         self.weights = weights or Weights(made.graph)
         self.shapes = self.weights.shapes
         self.values = {p.name: made.knobs[p.name].value for p in made.decl.params if p.name in made.knobs}
@@ -100,7 +100,7 @@ class _Compiler:
     def _complete(self) -> None:
         left = [a for a in self.shapes if a not in self.own_lines]
         if left:
-            message = f"the names `{self.decl.name}` say nothing about {count(left, 'weight')} of `{self.decl.model}`"
+            message = f"the names `{self.decl.name}` say nothing about {count(left, 'weight')} of `{self.model}`"
             self.found.add(error("A0433", message, header(self.decl), "no line has these addresses", notes=("\n".join(condensed(left)),),
                                  help="add lines for them; `drop \"ADDRESS\" = VALUE` is for weights that the foreign file does not have"))
 

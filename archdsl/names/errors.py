@@ -77,7 +77,8 @@ CODES = {
     ),
     "A0438": Code(
         "two names blocks of one name",
-        "`import_weights(model, weights, source = \"timm\")` must find one block.",
+        "`import_weights(model, weights, source = \"timm\")` must find one block. "
+        "Models that share lines have one together: `names timm of A, B { … }`.",
         bad=_with(_MAPS, _NORM) + "\n\nnames other of Net {\n}",
         good=_with(_MAPS, _NORM),
     ),

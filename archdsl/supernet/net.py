@@ -107,17 +107,23 @@ class Supernet(nn.Module):
         """The full tensor of a weight."""
         *path, name = self._names[key].split(".")
         owner: Any = self
-        for segment in path:  # `get_submodule` costs a step of several candidates more than the rest of taking their parts
+        for segment in path:  # as `get_submodule` does, which costs as much as taking the part
             owner = owner._modules[segment]
         return getattr(owner, name)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Supernet:
-        """As torch moves a module; lowered candidates are of the device on which they were made."""
-        before = next(self.parameters()).device
+        """As torch moves or converts a module; lowered candidates are of the device and the element type with which they were made."""
+        before = self._kind()
         super()._apply(fn, recurse)
-        if next(self.parameters()).device != before:
+        if self._kind() != before:
+            self.dtype = self._kind()[1]
             self._parts.clear()
         return self
+
+    def _kind(self) -> tuple[torch.device, torch.dtype]:
+        """The device, and the element type of weights that the spec leaves open."""
+        device, dtype = next(self.parameters()).device, self.dtype
+        return device, next((self.weight(key).dtype for key, held in self.widest.held.items() if held.param.type.dtype == "float"), dtype)
 
     # ---------------------------------------------------------------- candidates
     def candidate(self, given: Candidate | Settings) -> Candidate:

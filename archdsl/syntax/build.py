@@ -111,7 +111,10 @@ class Builder(Statements):
         return t.Space(self.span(start, end), c[0][1], c[1][1], tuple(c[2:]), self.doc(start))
 
     def names(self, c: Parts, start: int, end: int) -> Any:
-        return t.Names(self.span(start, end), c[0][1], c[1][1], tuple(c[2:]), self.doc(start))
+        return t.Names(self.span(start, end), c[0][1], c[1], tuple(c[2:]), self.doc(start))
+
+    def named_models(self, c: Parts, start: int, end: int) -> Any:
+        return tuple(model[1] for model in c)
 
     def map_name(self, c: Parts, start: int, end: int) -> Any:
         return self.name_line(start, end, "map", c[0], c[1], tuple(c[2:-1]), None, c[-1])

@@ -377,7 +377,8 @@ class Printer(PartPrinter):
         return [*self.doc_lines(node), f"space {node.name} of {node.model} ", self.braces(node.items, self.item, *self.opening(node))]
 
     def n_Names(self, node: t.Names) -> Doc:
-        return [*self.doc_lines(node), f"names {node.name} of {node.model} ", self.braces(node.lines, self.n_NameLine, *self.opening(node))]
+        models = ", ".join(node.models)
+        return [*self.doc_lines(node), f"names {node.name} of {models} ", self.braces(node.lines, self.n_NameLine, *self.opening(node))]
 
     def n_NameLine(self, node: t.NameLine) -> Doc:
         foreign, when = quote(node.foreign), self.when(node.condition)

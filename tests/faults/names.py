@@ -130,7 +130,8 @@ def mapped_model(text: Text, rng: random.Random) -> Planting | None:
     if not found:
         return None
     node = rng.choice(found)
-    return _wrong(text, node.model, text.word_in(node.span, node.model), rng)
+    model = node.model if isinstance(node, tree.Space) else rng.choice(node.models)
+    return _wrong(text, model, text.word_in(node.span, model), rng)
 
 
 # ---------------------------------------------------------------- imports

@@ -156,6 +156,40 @@ def test_names_of_no_model_and_twice():
     assert [d.code for d in found] == ["A0438", "A0431"] and found[1].fixes[0].title == "replace by `Net`"
 
 
+PAIR = ATTENTION + """
+model Pair(d: int = 8)(x: [B, T, d]) -> [B, T, 3] {
+  layers: for i in range(2) { x = Attn()(x) as attn }
+  return x |> Linear(3) as head
+}
+variant wide of Pair { d = 16 }
+"""
+
+
+def shared(*lines: str) -> str:
+    return PAIR + names(*lines).replace("n of Net", "n of Net, Pair")
+
+
+def test_names_of_several_models():
+    """A line may be about one of them only; of each, every weight is named."""
+    assert faults(shared(ALL, '"out.*" <-> head.*')) == []
+    (found,) = faults(shared(ALL))
+    assert found.code == "A0433" and "2 weights of `Pair`" in found.message and found.notes[-1] == "in the model `Pair`"
+    assert found.span.text == "names n of Net, Pair"
+    found = faults(shared(ALL, '"out.*" <-> head.*', '"more.*" <-> heads.*'))
+    assert [(d.code, d.span.text) for d in found] == [("A0432", "heads")]
+    found = faults(shared(ALL, '"out" <-> head.weight', '"bias" <-> head.bias transpose'))
+    assert found[0].code == "A0436" and found[0].notes[-1] == "in the model `Pair`"
+
+
+def test_several_models_that_are_not_there_or_twice():
+    both = shared(ALL, '"out.*" <-> head.*')
+    assert [d.code for d in faults(both + names(ALL))] == ["A0438"]
+    (found,) = faults(both.replace("of Net, Pair", "of Net, Pai"))
+    assert found.code == "A0431" and found.fixes[0].title == "replace by `Pair`"
+    (found,) = faults(both.replace("of Net, Pair", "of Pair, Net, Pair"))
+    assert found.code == "A0438" and "are of `Pair` twice" in found.message
+
+
 def test_keys_without_end_are_refused():
     """A spec from a stranger must not take the machine."""
     text = WEIGHTS + GAMMA % "x = Own(10_000_000_000_000, 4)(x) as own"

@@ -14,6 +14,7 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.inputs import sample_inputs
 from archdsl.search.space import Drawn
 from archdsl.supernet.draws import dealt, each_decision, with_value
+from archdsl.supernet.folder import load, save
 from archdsl.supernet.net import Supernet
 from archdsl.supernet.sandwich import fair, widening
 
@@ -120,6 +121,20 @@ def test_moved_after_use():
     assert {w.device.type for w in net.weights(c).values()} == {"meta"}
     net.to_empty(device="cpu").load_state_dict(weights)
     assert torch.equal(net.run(c, *x), expected)
+
+
+def test_converted_after_use(tmp_path: Path):
+    """`net.double()`: candidates, extracted models and the folder have the new element type."""
+    net = net_of(CONV).float()
+    (x,) = inputs_of(net)
+    c = net.space.sample(3)
+    single = net.eval().run(c, x.float())
+    net.double()
+    assert net.dtype == torch.float64 == net.run(c, x).dtype == net.extract(c)(x).dtype
+    assert torch.equal(net.extract(c)(x), net.run(c, x))
+    torch.testing.assert_close(net.run(c, x).float(), single)
+    save(net, tmp_path / "net")
+    assert torch.equal(load(tmp_path / "net").eval().run(c, x), net.run(c, x))
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])

@@ -175,6 +175,7 @@ def test_declarations():
     stays("variant v of M { d = 1; transform fold() on layers[1:3].*.q & op:linear using data; claim { params == 3 } }\n")
     stays('claim tiny { params == 30M from "sheet"; macs(H = 224) == 4.5G within 0.5% when a }\nclaim {\n  f(x)\n  g(y) within 1e-4\n}\n')
     stays("space s of M {\n  params <= 30M\n  count(mixer == none) <= 2\n}\n")
+    stays('names hf of M, parts.N {\n  ignore "b"\n}\n')
     stays('names hf of M {\n  "a.{i}" <-> layers.{i}.{q, k} concat\n  alias "b" <-> embed.weight\n'
           '  alias "e.{i}" <-> layers.{i}.{q, k} concat transpose when tie\n  drop "c" = zeros()\n  ignore "d" when tie\n}\n')
     stays("record R { a: int = 3, b: str }\n")

@@ -301,6 +301,6 @@ decls = st.one_of(
     ),
     claims,
     st.builds(lambda n, m, i, d: t.Space(S, n, m, i, d), names, plain, tuples(exprs), docs),
-    st.builds(lambda n, m, x, d: t.Names(S, n, m, x, d), names, plain, tuples(name_lines), docs),
+    st.builds(lambda n, m, x, d: t.Names(S, n, m, x, d), names, tuples(plain, 1), tuples(name_lines), docs),
 )
 modules = tuples(decls, 0, 4).map(lambda d: t.Module(S, d))

@@ -197,8 +197,10 @@ class NameLine(Node):
 
 @node
 class Names(Decl):
+    """`models`: those that the lines are about; of each a line may be about no weight, but not of all."""
+
     name: str
-    model: str
+    models: tuple[str, ...]
     lines: tuple[NameLine, ...]
     doc: str = field(default="", compare=False)
 
