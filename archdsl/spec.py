@@ -238,20 +238,25 @@ class Spec:
 
 def python_setting(address: str, value: Any) -> Setting:
     """A knob set from Python: numbers, strings, bools, lists; a record or a block as its text in the language."""
+    if isinstance(value, tree.Expr):
+        return Setting(address, None, value, value.span)
+    text = f"{address} = {value!r}"
+    return Setting(address, _plain(value), None, Span(Source("<python>", text), 0, len(text)))
+
+
+def _plain(value: Any) -> Any:
+    """A value of Python as the language counts."""
+    if type(value) in (int, str, bool):  # most are, and to ask for the kind of a number takes long
+        return value
     from fractions import Fraction
     from numbers import Integral, Real
 
-    def plain(v: Any) -> Any:
-        if isinstance(v, Integral) and not isinstance(v, bool):
-            return int(v)  # NumPy's too
-        if isinstance(v, Real) and not isinstance(v, (Integral, Fraction)):
-            v = float(v)
-            return Fraction(repr(v)) if v == v and abs(v) != float("inf") else v
-        return tuple(plain(i) for i in v) if isinstance(v, (list, tuple)) else v
-
-    if isinstance(value, tree.Expr):
-        return Setting(address, None, value, value.span)
-    return Setting(address, plain(value), None, Span(Source("<python>", f"{address} = {value!r}"), 0, len(f"{address} = {value!r}")))
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)  # NumPy's too
+    if isinstance(value, Real) and not isinstance(value, (Integral, Fraction)):
+        value = float(value)
+        return Fraction(repr(value)) if value == value and abs(value) != float("inf") else value
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 def expression(text: str) -> tree.Expr:
@@ -266,7 +271,7 @@ def setting_text(value: Any) -> str:
 
     if isinstance(value, Setting):
         return value.expr.span.text if value.expr is not None else show(value.value)
-    return value.span.text if isinstance(value, tree.Expr) else show(python_setting("", value).value)
+    return value.span.text if isinstance(value, tree.Expr) else show(_plain(value))
 
 
 def text_setting(text: str) -> Setting:

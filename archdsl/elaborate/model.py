@@ -149,7 +149,7 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     overrides = tuple(Override(segments(s.address), s.value, s.expr, s.span, [False]) for s in settings)
     frame = Frame(session, module, builder, decl=decl, overrides=overrides)
     for o in overrides:
-        o.home = frame
+        o.home = frame if o.expr is not None else None
     if decl.base is not None:
         raise error("A0218", f"the model `{decl.name}` uses `with`, which is reserved", decl.span, "not built yet")
     with shapes.use_facts(facts), room(decl.name_span):
@@ -186,7 +186,7 @@ def header(module: Module, decl: tree.Model, settings: tuple[Setting, ...], sess
     overrides = tuple(Override(segments(s.address), s.value, s.expr, s.span, [False]) for s in settings)
     frame = Frame(session, module, Builder(), decl=decl, overrides=overrides)
     for o in overrides:
-        o.home = frame
+        o.home = frame if o.expr is not None else None
     with shapes.use_facts(Facts(session.proofs)), room(decl.name_span):
         return _parameters(frame, decl)
 

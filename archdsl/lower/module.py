@@ -35,6 +35,37 @@ _OWN = ("_graph", "_compiled_call_impl", "_forms", "_decoders")
 _SHARED_DICTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
+class _Written:
+    """`forward` and its text, of a class from whose graph no code has been made: it is made when one of them is asked for. Most candidates of a
+    search are never called."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type[ArchModule]) -> Any:
+        made = next((c for c in owner.__mro__ if "definition" in c.__dict__), None)
+        if made is None:
+            raise AttributeError(f"{owner.__name__} has no `{self.name}`: it is made for each definition")
+        write(made)
+        found = made.__dict__[self.name]
+        return found if instance is None or isinstance(found, str) else found.__get__(instance, owner)
+
+
+class _AtFirst:
+    """A container of an instance that is made when it is asked for: of the six that torch.fx gives each module a model of archdsl uses none."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            raise AttributeError(f"{owner.__name__} has no `{self.name}`: its instances have")
+        return instance.__dict__.setdefault(self.name, self.kind())
+
+
 class ArchModule(fx.GraphModule):
     """A lowered block. `typed` is its typed graph; `graph` hands out this instance's private copy of the fx graph."""
 
@@ -44,15 +75,17 @@ class ArchModule(fx.GraphModule):
     rematerialised: ClassVar[bool] = False
     _parts: ClassVar[dict[str, Part]] = {}
     _graph: fx.Graph
-    _code: str
+    _code: str = _Written()  # type: ignore[assignment]
+    forward: Callable[..., Any] = _Written()  # type: ignore[assignment]
+    shape_env = _tracer_cls = None
+    meta, _tracer_extras = _AtFirst(dict), _AtFirst(dict)  # type: ignore[assignment]
+    _replace_hooks, _create_node_hooks, _erase_node_hooks, _deepcopy_hooks = (_AtFirst(list) for _ in range(4))  # type: ignore[assignment]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ArchModule:
         return nn.Module.__new__(cls)
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self.__dict__.update(meta={}, shape_env=None, _tracer_cls=None, _tracer_extras={}, _replace_hooks=[], _create_node_hooks=[],
-                             _erase_node_hooks=[], _deepcopy_hooks=[])
 
     @property
     def typed(self) -> Graph:
@@ -147,7 +180,7 @@ class ArchModule(fx.GraphModule):
         new.__dict__.update({k: copy.deepcopy(v, memo) for k, v in self.__dict__.items() if k not in _OWN})
         if type(self).detached:
             new.graph = copy.deepcopy(self.graph)
-        for hook in self._deepcopy_hooks:
+        for hook in self.__dict__.get("_deepcopy_hooks", ()):
             hook(new)
         return new
 
@@ -247,15 +280,20 @@ def class_of(definition: Definition, rematerialised: bool = False) -> type[ArchM
 
 def _generate(definition: Definition) -> type[ArchModule]:
     traced: Traced = trace(definition)
-    code = generate(traced.graph)
-    forward, file = _compile(definition, code)
-    body = {"definition": definition, "_graph": traced.graph, "_parts": traced.parts, "_code": code.text, "_lineno_map": {}, "_prologue_start": None,
-            "forward": forward, "__doc__": definition.source.doc or None, "__module__": __name__}
+    body = {"definition": definition, "_graph": traced.graph, "_parts": traced.parts, "_lineno_map": {}, "_prologue_start": None,
+            "__doc__": definition.source.doc or None, "__module__": __name__}
     if definition.root:
         body["__call__"] = call
-    cls = type(definition.name, (ArchModule,), body)
-    weakref.finalize(cls, linecache.cache.pop, file, None)
-    return cls
+    return type(definition.name, (ArchModule,), body)
+
+
+def write(cls: type[ArchModule]) -> None:
+    """Makes the code of a class, where there is none."""
+    if "forward" not in cls.__dict__:
+        code = generate(cls._graph)
+        forward, file = _compile(cls.definition, code)
+        cls._code, cls.forward = code.text, forward
+        weakref.finalize(cls, linecache.cache.pop, file, None)
 
 
 def _compile(definition: Definition, code: Code) -> tuple[Callable[..., Any], str]:

@@ -22,6 +22,7 @@ from archdsl.graph import Mask, Node, TensorType, Value
 from archdsl.lower import parts
 from archdsl.lower.init import plain_torch
 from archdsl.lower.plan import Definition
+from archdsl.lower.recipes import traced
 from archdsl.lower.sizes import Axes
 from archdsl.ops import registry
 from archdsl.ops.recurrent import signature_of
@@ -74,11 +75,14 @@ class _Tracer:
             check = (self.axes(g.left), g.op, self.axes(g.right), g.message)
             self._mark(self.tracer.create_proxy("call_function", parts.require, check, {}))
         for node in nodes:
-            if node.op != "input" and not self._fold(node):
+            if node.op == "call":
+                self._call(node)
+            elif node.op != "input" and not self._fold(node):
                 self.span = node.span
                 self._node(node)
         self._output()
         self._drop_dead()
+        del self.axes  # it holds this tracer: what is left is gone without a search for garbage
         return self.traced
 
     # ---------------------------------------------------------------- proxies
@@ -262,7 +266,12 @@ class _Tracer:
         if "device" in _parameters(op) and attrs.get("seed") is None:
             attrs["device"] = self._where()
         with contextlib.nullcontext() if self.fold else body_names():
-            result = self._phase_op(node, op, args, attrs) if op.phase else self._body(node, op)(*args, **attrs)
+            if op.phase:
+                result = self._phase_op(node, op, args, attrs)
+            elif self.fold and self.definition.target.plain:
+                result = traced(self.graph, self._proxy, op.body, args, attrs)
+            else:
+                result = self._body(node, op)(*args, **attrs)
         return self._constant(node, result) if isinstance(result, torch.Tensor) else result
 
     def _body(self, node: Node, op: Op) -> Callable[..., Any]:
@@ -311,11 +320,29 @@ class _Tracer:
         buffer = self._proxy(self.graph.get_attr(node.attrs["path"]))
         return self._part("read", parts.Part("read"), (buffer,))
 
-    def _module(self, node: Node) -> fx.Proxy:
+    def _call(self, node: Node) -> None:
         """Most of what a root is made of: the node is written without the detours of a tracer."""
-        args: Any = self.tracer.create_arg(tuple([self._resolve(a) for a in node.args]))
+        self.span = node.span
+        made = self._applied(node)
+        if len(node.types) != 1:
+            made.meta["arch"] = node.span
+            return self._bind(node, self._proxy(made))
+        (value,), name = node.values, (node.attrs.get("names") or (node.result_name(0),))[0]
+        made.meta.update(arch=node.span, type=node.types[0], op="call")
+        if name:
+            made.meta["hint"] = _identifier(name)
+        self.values[value] = self._proxy(made)
+        self.axes.add(value)
+
+    def _extern(self, node: Node) -> fx.Proxy:
+        return self._proxy(self._applied(node))
+
+    def _applied(self, node: Node) -> fx.Node:
+        """What an address holds, called."""
+        found = [self._resolve(a) for a in node.args]
+        args: Any = tuple([a.node if type(a) is fx.Proxy else self.tracer.create_arg(a) for a in found])
         name = _identifier(node.name) if node.name and len(node.types) == 1 else None
-        return self._proxy(self.graph.create_node("call_module", node.attrs["path"], args, {}, name))
+        return self.graph.create_node("call_module", node.attrs["path"], args, {}, name)
 
     def _phase(self, node: Node) -> fx.Proxy:
         args = tuple(self._resolve(a) for a in node.args)
@@ -354,7 +381,7 @@ class _Tracer:
                 self.graph.erase_node(node)
 
 
-_STRUCTURAL = {"param": "_param", "read": "_read", "call": "_module", "extern": "_module", "phase": "_phase", "scan": "_scan", "commit": "_commit"}
+_STRUCTURAL = {"param": "_param", "read": "_read", "extern": "_extern", "phase": "_phase", "scan": "_scan", "commit": "_commit"}
 _CHECKS = (parts.require, parts.fit, parts.sums, parts.holds, parts.draws_given)
 WHOLE = ("int", "i32", "i8", "u8", "bool")
 

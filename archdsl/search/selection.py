@@ -10,6 +10,8 @@ from archdsl.graph import Graph, structure
 from archdsl.search.tree import Choice, Entry, Part, Refused
 
 Chooser = Callable[[str, Domain], Any]
+FEW, KEPT = 4, 4096
+"""Hashes of an entry with so few parts are kept, so many of them."""
 
 
 class Selection:
@@ -68,19 +70,21 @@ class Selection:
         if not self.entry.parts:
             return self.entry.graph.hash
         template = template_of(self.entry)
-        inside: dict[str, str] = {}
-        for (path, _), s in zip(self.entry.parts, self.below):
-            found = s.hash() if path in template.holes and s.called else None
+        if not template.whole:
+            return None
+        inside: list[str] = []
+        for s in self.below:
+            found = s.hash() if s.called else None
             if found is None:
                 return None
-            inside[path] = found
-        text = "".join([inside.get(piece, piece) if i % 2 else piece for i, piece in enumerate(template.pieces)])
-        return blake2b(text.encode(), digest_size=16).hexdigest()
+            inside.append(found)
+        return template.hash(tuple(inside))
 
 
 class Template:
     """What the hash of an entry's graph is made of, with a hole for the hash of each part below that is called. `pieces`: text and holes (paths) in
-    turn; `owns`: weights or emitted values besides those of the parts."""
+    turn; `holes`: positions of holes in it, and of which part each is; `whole`: there is one for every part; `owns`: weights or emitted values
+    besides those of the parts."""
 
     def __init__(self, entry: Entry) -> None:
         graph = entry.graph
@@ -105,9 +109,24 @@ class Template:
                 continue
             path = place.get(f"\0{piece}\0")
             self.pieces.append(path if path in paths else marks[int(piece)].hash)
-        self.holes = {p for i, p in enumerate(self.pieces) if i % 2 and p in paths}
+        index = {p: i for i, (p, _) in enumerate(entry.parts)}
+        self.holes = [(i, index[p]) for i, p in enumerate(self.pieces) if i % 2 and p in paths]
+        self.whole = len({k for _, k in self.holes}) == len(index)
+        self.known: dict[tuple[str, ...], str] = {}
         self.owns = bool(graph.params or graph.emits) or any(n.op == "extern" for n in graph.nodes) or any(
             g.owns_weights for p, g in graph.children.items() if p not in paths)
+
+    def hash(self, inside: tuple[str, ...]) -> str:
+        """The hash of the graph with these in the holes, one for each part. What few parts are made of comes again and again."""
+        found = self.known.get(inside)
+        if found is None:
+            pieces = list(self.pieces)
+            for i, k in self.holes:
+                pieces[i] = inside[k]
+            found = blake2b("".join(pieces).encode(), digest_size=16).hexdigest()
+            if len(inside) <= FEW and len(self.known) < KEPT:
+                self.known[inside] = found
+        return found
 
 
 def template_of(entry: Entry) -> Template:

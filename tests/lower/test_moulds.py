@@ -12,6 +12,7 @@ import torch
 from small_specs import CASES, id_of, small_knobs
 
 import archdsl
+from archdsl.lower import recipes
 from archdsl.lower.module import blocks
 
 TEXT = """use std.channel { SwiGLU }
@@ -69,6 +70,12 @@ def test_what_was_lowered_before_changes_no_class():
         assert {n: type(m).definition.key for n, m in blocks(known)} == {n: type(m).definition.key for n, m in blocks(anew)}
 
 
+def nodes_of(model: Any) -> Any:
+    """The fx graphs of a model's classes, with the types of values."""
+    return [[(n.op, n.name, str(n.target), str(n.args), str(n.kwargs), str(n.meta.get("type")), n.meta.get("hint"))
+             for n in type(m)._graph.nodes] for _, m in blocks(model)]
+
+
 FIRST = {case[1]: case for case in reversed(CASES)}
 
 
@@ -81,6 +88,14 @@ def test_a_second_build_is_the_first(case):
     assert {n: type(m) for n, m in blocks(first)} == {n: type(m) for n, m in blocks(second)}
     shared = {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
     assert not shared
+    known = nodes_of(first)
+    recipes._KEPT.clear()
+    archdsl.lower.module._CLASSES.clear()
+    for graph in first.typed.definitions():
+        graph.derived.clear()
+    anew = spec.build(variant, device="meta", knobs=knobs)
+    assert type(anew) is not type(first)
+    assert nodes_of(anew) == known, "bodies write other nodes than what was kept of them"
 
 
 def test_weights_and_containers_are_of_each_instance():
