@@ -131,8 +131,8 @@ def test_decodes_like_transformers(spec, peer, sizes):
 
 @pytest.mark.parametrize(("spec", "peer", "sizes"), [c for c in CASES if "dt_min" in c[2]])
 def test_steps_from_a_range_are_decoded(spec, peer, sizes):
-    """The range of steps holds for each token that is decoded. transformers' cache keeps to it where it gets two tokens or more, its whole forward pass
-    always: either is ours, token by token."""
+    """The range of steps holds for each token that is decoded. transformers' cache keeps to it where it gets two tokens or more, its whole forward
+    pass always: either is ours, token by token."""
     theirs = peer(**sizes).double().eval()
     randomise(theirs)
     loaded = archdsl.load(spec)

@@ -89,7 +89,7 @@ def test_decoding_with_a_cache(name):
 def test_the_shared_blocks_are_one_each():
     """They have one set of weights each, under the names of the first layer that reads them, as files have it; adapters stand in the block that they
     are added to."""
-    published = dict(vocab=32_000, d=2560, depth=54, places=[6, 12, 18, 24, 30, 36, 42, 47, 51], blocks=2, heads=32, hidden=10_240)
+    published: dict[str, Any] = dict(vocab=32_000, d=2560, depth=54, places=[6, 12, 18, 24, 30, 36, 42, 47, 51], blocks=2, heads=32, hidden=10_240)
     with torch.device("meta"):
         theirs = peer(**published)
     ours = archdsl.load("zamba2").build("zamba2_2_7b", device="meta")
