@@ -139,6 +139,11 @@ def _taps_macs(x: TensorType, weight: TensorType, **_: object) -> Size:
     return volume((*x.shape[:-1], *weight.shape))
 
 
+DENSE = 512
+"""Positions of a sequence that torch's convolution is given at a time, so that one costs the same in sequences of any length: the blocks that it cuts
+a map into, and whether they stay in the processor's cache, depend on how long the map is."""
+
+
 @recurrent("causal_conv_dense(x: [..., T, c], weight: [o, c, k], bias: [o]? = none) -> [..., T, o]", state={"tail": "[..., k - 1, c]"},
            macs=_taps_macs, roles={"k": "contract", "c": "contract"}, fit=need_taps,
            samples=lambda: [{"x": floats(2, 7, 3), "weight": floats(5, 3, 4)}, {"x": floats(1, 1, 5), "weight": floats(2, 5, 3), "bias": floats(2)},
@@ -151,7 +156,7 @@ def causal_conv_dense(x, weight, bias, tail):
         y = torch.einsum("...ck,ock->...o", long.unfold(-2, k, 1), weight)
         return (y if bias is None else y + bias), long[..., n:, :]
     flat = long.reshape(-1, n + k - 1, x.shape[-1]).mT
-    y = F.conv1d(flat, weight, bias).mT
+    y = torch.cat([F.conv1d(flat[..., at:at + DENSE + k - 1], weight, bias).mT for at in range(0, n, DENSE)], -2)
     return y.reshape(*x.shape[:-1], weight.shape[0]), long[..., n:, :]
 
 

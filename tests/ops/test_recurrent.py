@@ -209,3 +209,22 @@ def test_second_derivatives_are_refused(packed: bool):
             first.square().sum().backward()
     (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     assert torch.equal(first, expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_dense_convolutions_in_pieces(bias: bool, monkeypatch: pytest.MonkeyPatch):
+    """What is computed a few positions at a time, the last of them one alone, is what steps give, gradients too."""
+    from archdsl.ops import memories
+
+    monkeypatch.setattr(memories, "DENSE", 4)
+    g = torch.Generator().manual_seed(0)
+    numbers = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=g).requires_grad_()
+    given = [numbers(2, 9, 3), numbers(5, 3, 4), numbers(5) if bias else None, numbers(2, 3, 3)]
+    leaves = [x for x in given if x is not None]
+    found, expected = OPS["causal_conv_dense_extend"].body(*given), RECURRENCES["causal_conv_dense"].extend.reference(*given)  # type: ignore[misc]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    weights = [torch.randn(y.shape, dtype=torch.float64, generator=g) for y in found]
+    grads = [torch.autograd.grad(list(ys), leaves, weights) for ys in (found, expected)]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
