@@ -104,6 +104,14 @@ def row_axis(streamed: Streamed, slot: Slot) -> int | None:
     return next((i for i, s in enumerate(slot.type.shape) if isinstance(s, Dim) and s == streamed.batch), None)
 
 
+def _axis(streamed: Streamed, slot: Slot, name: str) -> int | None:
+    """`row_axis`, for what moves rows. Raises ValueError where an axis holds rows and something else: what belongs to one is not told."""
+    axis = row_axis(streamed, slot)
+    if axis is None and streamed.batch is not None and any(not symbols(streamed.batch).isdisjoint(symbols(s)) for s in slot.type.shape):
+        raise ValueError(f"{name}: no axis of the state `{slot.address}`, {slot.type}, is the batch alone: the model joins its rows with something else")
+    return axis
+
+
 def _checked(model: ArchModule, state: State) -> Streamed:
     streamed = streamed_of(model)
     if not isinstance(state, dict) or set(state) != {s.address for s in streamed.slots}:
@@ -116,7 +124,7 @@ def reorder_state(model: ArchModule, state: State, rows: Any) -> State:
     streamed, index = _checked(model, state), _rows(rows, "reorder_state")
     found: State = {}
     for slot in streamed.slots:
-        x, axis = state[slot.address], row_axis(streamed, slot)
+        x, axis = state[slot.address], _axis(streamed, slot, "reorder_state")
         found[slot.address] = x if axis is None else x.index_select(axis, _within(x, axis, index, "reorder_state"))
     return found
 
@@ -144,7 +152,7 @@ def reset_state(model: ArchModule, state: State, rows: Iterable[int]) -> State:
     index = _rows(rows, "reset_state")
     found: State = {}
     for slot in streamed.slots:
-        x, axis = state[slot.address], row_axis(streamed, slot)
+        x, axis = state[slot.address], _axis(streamed, slot, "reset_state")
         if axis is None or slot.kept or not index.numel():
             found[slot.address] = x
             continue
@@ -163,7 +171,7 @@ def stack_states(model: ArchModule, states: list[State]) -> State:
         _checked(model, s)
     found: State = {}
     for slot in streamed.slots:
-        parts, axis = [s[slot.address] for s in states], row_axis(streamed, slot)
+        parts, axis = [s[slot.address] for s in states], _axis(streamed, slot, "stack_states")
         kinds = {(p.dtype, tuple(s for i, s in enumerate(p.shape) if i != axis)) for p in parts}
         if len(kinds) > 1 or axis is None and any(not torch.equal(p, parts[0]) for p in parts):
             shown = ", ".join(f"{p.dtype} {list(p.shape)}" for p in parts) if len(kinds) > 1 else ", ".join(str(p.tolist()) for p in parts)

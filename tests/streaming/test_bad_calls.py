@@ -219,3 +219,37 @@ def test_counters_and_devices_that_do_not_fit():
         with pytest.raises(ValueError, match=told):
             model(tokens(2, 1), {**state, **change})
     model(tokens(2, 1), {**state, "position": torch.tensor(3), "start": torch.tensor([0, 3])})
+
+
+@pytest.mark.parametrize("axes", ["(B h), T", "h, B, T"])
+@pytest.mark.parametrize("mixer", ["Attention(1, mask = causal)", "Attention(1, mask = causal & window(3), positions = Rope())", "LinearAttention(1)"])
+def test_rows_that_are_joined_with_something_else(axes: str, mixer: str):
+    """Heads as further rows, or in front of the rows: the forms agree, and a row of the state is what it is, or nobody moves it."""
+    text = f"""use std {{ Attention, LinearAttention, Rope }}
+model M()(x: [B = 2, T = 6, 8]) -> y: [B, T, 8] stream T {{
+  y = rearrange(x, [B, T, (h w)] -> [{axes}, w], h = 2)
+  y = {mixer}(y) as mixer
+  return rearrange(y, [{axes}, w] -> [B, T, (h w)], h = 2)
+}}"""
+    made = archdsl.loads(text, "m.arch")
+    whole, extend = (made.build(form=form, dtype=torch.float64).eval() for form in ("parallel", "extend"))
+    extend.load_state_dict(whole.state_dict())
+    x = torch.randn(3, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def same(a: torch.Tensor, b: torch.Tensor) -> None:
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+    with torch.no_grad():
+        first, state = extend(x[:, :4], extend.init_state(3, 6))
+        second, _ = extend(x[:, 4:], state)
+        same(torch.cat([first, second], 1), whole(x))
+        if axes == "h, B, T":
+            same(extend(x[[2, 0], 4:], extend.reorder_state(state, [2, 0]))[0], second[[2, 0]])
+        else:
+            with pytest.raises(ValueError, match=r"reorder_state: no axis of the state `mixer\.\w+`, .*2\*B.*, is the batch alone"):
+                extend.reorder_state(state, [2, 0])
+        if axes == "h, B, T" and mixer == "LinearAttention(1)":
+            same(extend(x[:, :2], extend.reset_state(state, [1]))[0][1], whole(x[1:2, :2])[0])
+        else:
+            with pytest.raises(ValueError, match="reset_state: .*(is the batch alone|share their positions)"):
+                extend.reset_state(state, [1])
