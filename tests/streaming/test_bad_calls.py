@@ -251,5 +251,5 @@ model M()(x: [B = 2, T = 6, 8]) -> y: [B, T, 8] stream T {{
         if axes == "h, B, T" and mixer == "LinearAttention(1)":
             same(extend(x[:, :2], extend.reset_state(state, [1]))[0][1], whole(x[1:2, :2])[0])
         else:
-            with pytest.raises(ValueError, match="reset_state: .*(is the batch alone|share their positions)"):
+            with pytest.raises(ValueError, match=r"reset_state: .*(is the batch alone|share their positions)"):
                 extend.reset_state(state, [1])
