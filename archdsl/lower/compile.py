@@ -1,6 +1,7 @@
 """Regional compilation and activation checkpointing: by block, with the names of everything unchanged."""
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -83,10 +84,11 @@ def _budgeted(memory: float, backend: Any) -> Callable[..., Any]:
 
 
 def probe_vector_instructions() -> list[Thread]:
-    """Starts, side by side, the trial compilations by which inductor finds out which vector instructions the processor and the compiler have.
+    """Sees to the trial compilations by which inductor finds out which vector instructions the processor and the compiler have.
 
     Inductor makes them one after another before its first C++ kernel, a tenth of a minute each where nothing of them is on disk, and waits for those
-    that have been started. The answers are its own; where it has no such probes (another version, another processor), nothing is started.
+    that have been started. With a processor for each they are started side by side, in the threads that are returned; with fewer, `probe_widest`.
+    The answers are inductor's own; where it has no such probes (another version, another processor), nothing is done.
     """
     from torch._inductor import config, cpu_vec_isa
 
@@ -94,10 +96,31 @@ def probe_vector_instructions() -> list[Thread]:
     flags = set(cpu_vec_isa.x86_isa_checker()) if hasattr(cpu_vec_isa, "x86_isa_checker") else set()
     if config.cpp.vec_isa_ok is not None:
         return []
-    threads = [Thread(target=bool, args=(isa,), daemon=True) for isa in known if flags.issuperset(str(isa).split())]
+    able = [isa for isa in known if flags.issuperset(str(isa).split())]
+    if processors() < len(able) and config.cpp.simdlen is None and "ATEN_CPU_CAPABILITY" not in os.environ:
+        probe_widest(able)
+        return []
+    threads = [Thread(target=bool, args=(isa,), daemon=True) for isa in able]
     for thread in threads:
         thread.start()
     return threads
+
+
+def probe_widest(able: list[Any]) -> None:
+    """Probes the first of these sets of instructions, the widest, which inductor will take if it can, and spares the others where it can.
+
+    Each set holds those behind it, and the trial program is the same for all. Inductor keeps the answers as long as the process lasts.
+    """
+    from torch._inductor import config, cpu_vec_isa
+
+    if able and able[0]:
+        with config.patch({"cpp.vec_isa_ok": True}):
+            cpu_vec_isa.valid_vec_isa_list()
+
+
+def processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def checkpoint_layers(model: nn.Module, selector: Selector | None = None) -> list[str]:

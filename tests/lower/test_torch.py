@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import cache
 from threading import Barrier
 from typing import Any
 
@@ -216,8 +217,10 @@ def test_inductors_probes_run_side_by_side(monkeypatch):
     """Each waits for the other, which trial compilations one after another never would; what the processor lacks is not tried."""
     from torch._inductor import config, cpu_vec_isa
 
+    from archdsl.lower import compile
     from archdsl.lower.compile import probe_vector_instructions
 
+    monkeypatch.setattr(compile, "processors", lambda: 2)
     meeting, seen = Barrier(2, timeout=10), []
 
     class Instructions(str):
@@ -234,3 +237,38 @@ def test_inductors_probes_run_side_by_side(monkeypatch):
     assert sorted(seen) == ["one", "one two"]
     with config.patch({"cpp.vec_isa_ok": True}):
         assert probe_vector_instructions() == [], "the answer is given"
+
+
+@pytest.mark.parametrize(("runs", "seen"), [(True, ["two three"]), (False, ["two three", "two"])])
+def test_with_few_processors_the_widest_instructions_answer_for_the_others(monkeypatch, runs, seen):
+    """Inductor, which asks for each, compiles no trial program for a narrower set where the widest runs, and all where it does not."""
+    from torch._inductor import config, cpu_vec_isa
+
+    from archdsl.lower import compile
+
+    tried = []
+
+    class Instructions(cpu_vec_isa.VecISA):
+        def __init__(self, name):
+            self.name = name
+
+        def __str__(self):
+            return self.name
+
+        __hash__ = cpu_vec_isa.VecISA.__hash__
+
+        def check_build(self, code):
+            tried.append(self.name)
+            return runs or self.name == "two"
+
+    valid = cache(cpu_vec_isa.valid_vec_isa_list.__wrapped__)
+    monkeypatch.setattr(cpu_vec_isa, "supported_vec_isa_list", [Instructions("two three"), Instructions("two"), Instructions("four")])
+    monkeypatch.setattr(cpu_vec_isa, "x86_isa_checker", lambda: ["two", "three"])
+    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", valid)
+    monkeypatch.setattr(compile, "processors", lambda: 1)
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    with config.patch({"cpp.vec_isa_ok": None}):
+        assert compile.probe_vector_instructions() == []
+        assert config.cpp.vec_isa_ok is None, "what is compiled later is compiled with the user's settings"
+        assert str(cpu_vec_isa.pick_vec_isa()) == ("two three" if runs else "two")
+    assert tried == seen
