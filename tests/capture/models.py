@@ -27,7 +27,11 @@ class Foreign(NamedTuple):
 
 
 def image_model(name: str, side: int = 64, **changes: Any) -> Foreign:
-    module = timm.create_model(name, **changes).eval()
+    return image_module(timm.create_model(name, **changes), side)
+
+
+def image_module(module: Any, side: int) -> Foreign:
+    module.eval()
     randomise(module)
     g = torch.Generator().manual_seed(1)
     images = [torch.randn(n, 3, side, side, generator=g) for n in (2, 1, 3)]
@@ -59,6 +63,36 @@ MODELS = {
     "bert": lambda: token_model(transformers.BertModel, transformers.BertConfig(**SIZES, intermediate_size=48, max_position_embeddings=64)),
 }
 """The bar: each is captured without opaque nodes, for any batch and length."""
+
+
+GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2, "intermediate_size": 48}
+T5: dict[str, Any] = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+OTHERS = {
+    "mixer": lambda: image_module(timm.models.mlp_mixer.MlpMixer(num_classes=7, img_size=32, patch_size=8, num_blocks=2, embed_dim=24), 32),
+    "deit3": lambda: image_model("deit3_small_patch16_224", depth=2, embed_dim=48, num_heads=3, img_size=64, num_classes=7),
+    "efficientnet": lambda: image_model("test_efficientnet", num_classes=7),
+    "t5 encoder": lambda: token_model(transformers.T5EncoderModel, transformers.T5Config(**T5)),
+    "distilbert": lambda: token_model(transformers.DistilBertModel, transformers.DistilBertConfig(
+        vocab_size=64, n_layers=2, dim=32, n_heads=4, hidden_dim=48, max_position_embeddings=64)),
+    "qwen2": lambda: token_model(transformers.Qwen2ForCausalLM, transformers.Qwen2Config(**GROUPED)),
+    "mistral": lambda: token_model(transformers.MistralForCausalLM, transformers.MistralConfig(**GROUPED, sliding_window=6)),
+    "gemma": lambda: token_model(transformers.GemmaForCausalLM, transformers.GemmaConfig(**GROUPED, head_dim=8)),
+    "phi": lambda: token_model(transformers.PhiForCausalLM, transformers.PhiConfig(**GROUPED)),
+}
+"""Held out: no rule was written for them."""
+LARGER = {
+    "regnet": lambda: image_model("regnety_002", num_classes=7),
+    "resnet50": lambda: image_model("resnet50", num_classes=7, layers=(1, 1, 1, 1)),
+    "levit": lambda: image_model("levit_128s", side=224, num_classes=7),
+    "poolformer": lambda: image_model("poolformer_s12", num_classes=7),
+    "efficientnet_b0": lambda: image_model("efficientnet_b0", num_classes=7),
+    "pvt_v2": lambda: image_model("pvt_v2_b0", num_classes=7),
+    "xcit": lambda: image_model("xcit_nano_12_p8_224", side=224, depth=2, num_classes=7),
+    "maxvit": lambda: image_model("maxvit_rmlp_pico_rw_256", side=256, num_classes=7),
+    "gemma2": lambda: token_model(transformers.Gemma2ForCausalLM, transformers.Gemma2Config(**GROUPED, head_dim=8, sliding_window=6)),
+    "olmo2": lambda: token_model(transformers.Olmo2ForCausalLM, transformers.Olmo2Config(**GROUPED)),
+    "qwen3": lambda: token_model(transformers.Qwen3ForCausalLM, transformers.Qwen3Config(**GROUPED, head_dim=8)),
+}
 
 
 def outputs(model: Callable[..., Any], x: Any) -> list[torch.Tensor]:

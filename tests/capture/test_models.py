@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 
 import archdsl
 from archdsl.spec import check_file
-from tests.capture.models import MODELS, exact, image_model, outputs
+from tests.capture.models import LARGER, MODELS, OTHERS, Foreign, exact, image_model, outputs
 from tests.parity.proof import relative
 
 
@@ -84,6 +85,34 @@ def test_gradients_in_float64(captured):
     for address, p in ours.named_parameters():
         if address in wanted:
             assert (p.grad - wanted[address]).abs().max() <= 1e-10 * largest, address
+
+
+def sound(foreign: Foreign, file: Path) -> tuple[set[str], set[str]]:
+    """(ops, masks) of a model captured without opaque nodes, whose outputs are the module's for all sizes, and whose text is a sound spec."""
+    found = archdsl.capture(foreign.module, foreign.example, dynamic=foreign.dynamic)
+    file.write_text(found.text)
+    assert found.opaque == () and check_file(str(file)) == [] and archdsl.load(file).graph().hash == found.graph.hash
+    ours = found.build().eval()
+    for x in foreign.others:
+        with torch.no_grad():
+            for mine, theirs in zip(outputs(ours, x), outputs(foreign.module, x), strict=True):
+                assert mine.shape == theirs.shape and theirs.abs().max() > 1e-3 and relative(mine, theirs) <= 1e-6
+    nodes = [n for g in found.graph.definitions() for n in g.nodes]
+    return {n.op for n in nodes}, {n.attrs["mask"].kind for n in nodes if n.op == "attention"}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_held_out_models(name, tmp_path):
+    ops, masks = sound(OTHERS[name](), tmp_path / "graph.arch")
+    assert not ops & {"softmax", "rsqrt", "var", "erf", "tanh", "cumsum", "extern"}
+    assert masks == {"qwen2": {"causal"}, "gemma": {"causal"}, "phi": {"causal"}, "mistral": {"and"}, "mixer": set(), "efficientnet": set()}.get(
+        name, {"full"})
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("name", LARGER)
+def test_larger_held_out_models(name, tmp_path):
+    sound(LARGER[name](), tmp_path / "graph.arch")
 
 
 def test_islands_of_float32_stay_in_a_bfloat16_model():
