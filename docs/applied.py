@@ -44,7 +44,8 @@ APPLIED: dict[str, tuple[str, str]] = {
     "Cross": ("Cross(GatedLinearAttention(4))(x, memory)", "x: [B = 1, T = 16, 64], memory: [B, S = 8, 64]"),
     "RWKV6": ("RWKV6(head_dim = 16)(x)", ""),
     "RWKV7": ("RWKV7(head_dim = 16)(x)", "x: [B = 1, T = 16, 64]"),
-    "WindowAttention": ("WindowAttention(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
+    "OffsetBias": ("OffsetBias(4, m = [7, 7])()", ""),
+    "WindowAttention": ("WindowAttention(4, m = [7, 7], shift = [3, 3])(x)", "x: [B = 1, 14, 14, 64]"),
     "MergedPrefixes": ("MergedPrefixes()(m, c, a, n, d, b)", "m: f32[B = 1, 4], c: f32[B, 4], a: f32[B, 4, 16], n: f32[B, 4], d: f32[B, 4], "
                        "b: f32[B, 4, 16]"),
     "PositiveFeatures": ("PositiveFeatures(32)(x)", ""),
@@ -86,7 +87,7 @@ APPLIED: dict[str, tuple[str, str]] = {
     "Token": ("Token()(x)", "x: [B = 1, T = 16, 64]"),
     "FakeQuantize": ("FakeQuantize(8)(x)", "x: [B = 1, T = 16, 64]"),
     "QuantizedConv": ("QuantizedConv(128, 3, pad = 1)(x)", ""),
-    "SwinBlock": ("SwinBlock(4, m = 7, shift = 3)(x)", "x: [B = 1, 14, 14, 64]"),
+    "SwinBlock": ("SwinBlock(4, m = [7, 7], shift = [3, 3])(x)", "x: [B = 1, 14, 14, 64]"),
 }
 
 

@@ -19,17 +19,19 @@ def tokens(vocab: int, *shape: int) -> torch.Tensor:
 
 
 def gemma2_config(vocab, d, depth, heads, kv_heads, head_dim, hidden, query_width=None, reach=4096, period=2, cap=50.0, logit_cap=30.0,
-                  base=10_000.0):
+                  base=10_000.0, bias=False, act="gelu_pytorch_tanh"):
     kinds = ["sliding_attention" if reach is not None and (i + 1) % period else "full_attention" for i in range(depth)]
     return transformers.Gemma2Config(vocab_size=vocab, hidden_size=d, intermediate_size=hidden, num_hidden_layers=depth, num_attention_heads=heads,
                                      num_key_value_heads=kv_heads, head_dim=head_dim, query_pre_attn_scalar=query_width or head_dim,
                                      sliding_window=reach or 4096, layer_types=kinds, attn_logit_softcapping=cap, final_logit_softcapping=logit_cap,
+                                     attention_bias=bias, hidden_activation=act,
                                      rope_parameters={"rope_type": "default", "rope_theta": base}, attn_implementation="eager", pad_token_id=None)
 
 
-def olmo2_config(vocab, d, depth, heads, hidden, kv_heads=None, base=500_000.0, eps=1e-6, tie=False):
+def olmo2_config(vocab, d, depth, heads, hidden, kv_heads=None, base=500_000.0, eps=1e-6, tie=False, bias=False, act="silu"):
     return transformers.Olmo2Config(vocab_size=vocab, hidden_size=d, intermediate_size=hidden, num_hidden_layers=depth, num_attention_heads=heads,
                                     num_key_value_heads=kv_heads or heads, rms_norm_eps=eps, tie_word_embeddings=tie,
+                                    attention_bias=bias, hidden_act=act,
                                     rope_parameters={"rope_type": "default", "rope_theta": base}, pad_token_id=None, eos_token_id=0)
 
 
@@ -85,7 +87,13 @@ GEMMAS = {
     "no caps, no windows": dict(vocab=41, d=40, depth=2, heads=4, kv_heads=1, head_dim=6, hidden=56, reach=None, cap=None, logit_cap=None,
                                 base=500.0),
     "every third far": dict(vocab=29, d=24, depth=4, heads=3, kv_heads=3, head_dim=8, hidden=40, reach=2, period=3, cap=0.7),
+    "biases, relu": dict(vocab=23, d=16, depth=2, heads=2, kv_heads=1, head_dim=6, hidden=24, reach=3, bias=True, act="relu"),
 }
+
+
+def knobs(case):
+    """The case with its activation as a template."""
+    return {k: archdsl.expression(v) if k == "act" else v for k, v in case.items()}
 
 
 @pytest.mark.parametrize("case", GEMMAS)
@@ -93,7 +101,7 @@ GEMMAS = {
 def test_gemma2_is_transformers(case, batch, length):
     ours = GEMMAS[case]
     peer = transformers.Gemma2ForCausalLM(gemma2_config(**ours)).double()
-    model = archdsl.load(GEMMA2).build(dtype=F64, **ours)
+    model = archdsl.load(GEMMA2).build(dtype=F64, **knobs(ours))
     prove(model, peer, tokens(ours["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
 
 
@@ -101,6 +109,7 @@ OLMOS = {
     "full": dict(vocab=59, d=48, depth=3, heads=4, hidden=80),
     "grouped, other base": dict(vocab=37, d=40, depth=2, heads=4, kv_heads=2, hidden=56, base=900.0, eps=1e-5),
     "tied": dict(vocab=31, d=36, depth=1, heads=3, kv_heads=1, hidden=40, tie=True),
+    "biases, gelu": dict(vocab=23, d=16, depth=2, heads=2, kv_heads=1, hidden=24, bias=True, act="gelu"),
 }
 
 
@@ -109,7 +118,7 @@ OLMOS = {
 def test_olmo2_is_transformers(case, batch, length):
     ours = OLMOS[case]
     peer = transformers.Olmo2ForCausalLM(olmo2_config(**ours)).double()
-    model = archdsl.load(OLMO2).build(dtype=F64, **ours)
+    model = archdsl.load(OLMO2).build(dtype=F64, **knobs(ours))
     prove(model, peer, tokens(ours["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
 
 
@@ -121,7 +130,7 @@ def test_decoding_with_a_cache(spec, peer, ours):
     """Rows that begin later as well; windows of the first begin before those rows."""
     theirs = peer(ours).double()
     randomise(theirs)
-    decodes_alike(archdsl.load(spec), without_casts(theirs), tokens(ours["vocab"], 3, 11), 3, 6, **ours)
+    decodes_alike(archdsl.load(spec), without_casts(theirs), tokens(ours["vocab"], 3, 11), 3, 6, **knobs(ours))
 
 
 CONFIGS = {

@@ -32,17 +32,18 @@ def ours(**changes):
 class Layer(nn.Module):
     """norm2(u + W₂ gelu(W₁ u)), u = norm1(x + attention(x)); the maps are convolutions of one tap."""
 
-    def __init__(self, d: int, hidden: int, heads: int, attend):
+    def __init__(self, d: int, hidden: int, heads: int, attend, act):
         super().__init__()
         self.attention = nn.ModuleDict({f"{name}_projection": nn.Linear(d, d) for name in ("query", "key", "value", "out")})
         self.conv1, self.conv2 = nn.Conv1d(d, hidden, 1), nn.Conv1d(hidden, d, 1)
         self.norm1, self.norm2, self.heads, self.attend = nn.LayerNorm(d), nn.LayerNorm(d), heads, attend
+        self.act = {"gelu": F.gelu, "relu": F.relu}[act]
 
     def forward(self, x):
         query, key, value, out = self.attention.values()
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (query, key, value))
         x = self.norm1(x + out(self.attend(q, k, v).transpose(1, 2).flatten(2)))
-        return self.norm2(x + self.conv2(F.gelu(self.conv1(x.mT))).mT)
+        return self.norm2(x + self.conv2(self.act(self.conv1(x.mT))).mT)
 
 
 def full(q, k, v):
@@ -63,9 +64,9 @@ def flow(q, k, v, e=1e-6):
 class Peer(nn.Module):
     """Under the parameter names of the official files. `head`: theirs is `projector`, the Time-Series-Library's `projection`."""
 
-    def __init__(self, kinds, lookback, horizon, d, hidden, heads, standardised=True, head="projector"):
+    def __init__(self, kinds, lookback, horizon, d, hidden, heads, standardised=True, head="projector", act="gelu"):
         super().__init__()
-        embedding, layers = nn.Linear(lookback, d), nn.ModuleList(Layer(d, hidden, heads, kind) for kind in kinds)
+        embedding, layers = nn.Linear(lookback, d), nn.ModuleList(Layer(d, hidden, heads, kind, act) for kind in kinds)
         norm, projection = nn.LayerNorm(d), nn.Linear(d, horizon)
         self.enc_embedding = nn.ModuleDict({"value_embedding": embedding})
         self.encoder = nn.ModuleDict({"attn_layers": layers, "norm": norm})
@@ -92,13 +93,25 @@ def peer(*kinds, **changes):
 
 # ---------------------------------------------------------------- parity
 @pytest.mark.parametrize(("shape", "changes"), [
-    ((2, 11, 7), {}), ((1, 11, 1), {"horizon": 64}), ((3, 11, 4), {"standardised": False}),
+    ((2, 11, 7), {}), ((1, 11, 1), {"horizon": 64}), ((3, 11, 4), {"standardised": False}), ((2, 11, 5), {"act": "relu"}),
     ((2, 1, 3), {"lookback": 1, "heads": 4, "standardised": False}), ((2, 30, 5), {"lookback": 30, "horizon": 1, "hidden": 48}),
 ])
 @pytest.mark.parametrize("kind", ["full", "flow"])
 def test_without_marks(kind, shape, changes):
     mine = ours(marks=None, **{"layers.*.attention": kind}, **changes)
     prove(mine, peer(*[{"full": full, "flow": flow}[kind]] * 2, **changes), table(*shape), source="official", call=lambda m, x: m(x))
+
+
+def test_the_factor_of_sparse_attention():
+    """5 ⌈ln 5⌉ keys and queries of 5 are all of them, whichever are drawn: then it is full attention, its heads read as the official code does."""
+    def mixed(q, k, v):
+        y = full(q, k, v)
+        return y.reshape(len(y), y.shape[2], *y.shape[1::2]).transpose(1, 2)
+
+    knobs = {"marks": None, "layers.*.attention": "sparse"}
+    prove(ours(**knobs, factor=5), peer(mixed, mixed), table(2, 11, 5), source="official", call=lambda m, x: m(x))
+    few, all_of_them = (ours(**knobs, factor=n, seed=0).eval() for n in (1, 5))
+    assert relative(few(table(2, 11, 5)), all_of_them(table(2, 11, 5))) > 1e-3
 
 
 @pytest.mark.parametrize("standardised", [True, False])

@@ -21,14 +21,14 @@ def image(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=F64)
 
 
-def tiny_peer(reduction=(8, 4, 2, 1), mix=0.75, head_dim=32, channels=3) -> NextViT:
+def tiny_peer(reduction=(8, 4, 2, 1), mix=0.75, head_dim=32, strides=(1, 2, 2, 2), channels=3) -> NextViT:
     """timm's model with stages of other widths: its constructor fixes them, its stages do not."""
     peer = NextViT(channels, num_classes=7, stem_chs=(16, 8, 24), depths=(1, 1, 5, 1), drop_path_rate=0.0)
     stages, before = [], 24
     for i, depth in enumerate(TINY["depths"]):
         last = [TINY["every"][i] > 0 and (j + 1) % TINY["every"][i] == 0 for j in range(depth)]
         channels = [TINY["wide" if t else "widths"][i] for t in last]
-        stages.append(NextStage(before, channels, [NextTransformerBlock if t else NextConvBlock for t in last], stride=1 if i == 0 else 2,
+        stages.append(NextStage(before, channels, [NextTransformerBlock if t else NextConvBlock for t in last], stride=strides[i],
                                 sr_ratio=reduction[i], mix_block_ratio=mix, head_dim=head_dim))
         before = channels[-1]
     peer.stages = torch.nn.Sequential(*stages)
@@ -56,6 +56,7 @@ def test_one_channel_is_timms():
 
 @pytest.mark.parametrize(("size", "batch", "changes"), [
     ((64, 64), 2, {}), ((91, 75), 1, {}), ((129, 33), 1, {"reduction": [8, 2, 4, 2]}), ((70, 70), 2, {"mix": 0.5, "head_dim": 16}),
+    ((40, 56), 1, {"strides": (2, 1, 2, 1), "reduction": [2, 1, 2, 1]}),
 ])
 def test_other_variants_are_timms(size, batch, changes):
     prove(archdsl.load(SPEC).build(**TINY, **changes, dtype=F64), tiny_peer(**changes), image(batch, 3, *size), source="timm", call=lambda m, x: m(x))

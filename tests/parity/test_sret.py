@@ -257,6 +257,7 @@ def test_drop_path_rates():
     want = [rate for start, blocks in ((0, 2), (4, 5), (14, 3)) for b in range(blocks)
             for rate in 2 * [0.1 * (start + b) / 20, 0.1 * (start + b) / 20, 0]]
     assert _rates(graph) == pytest.approx(want)
+    assert max(_rates(archdsl.load(SPEC).elaborate("small").graph)) == pytest.approx(0.2 * 16 / 20), "SReT_S is trained with 0.2"
 
 
 def _rates(graph: Any) -> list[float]:

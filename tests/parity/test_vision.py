@@ -150,7 +150,8 @@ def test_images_of_other_channels_are_timms(name, peer, knobs, changes, channels
 
 @pytest.mark.parametrize(("variant", "name"), [
     ("tiny", "swin_tiny_patch4_window7_224"), ("small", "swin_small_patch4_window7_224"), ("base", "swin_base_patch4_window7_224"),
-    ("large", "swin_large_patch4_window7_224"), ("base_384", "swin_base_patch4_window12_384"),
+    ("large", "swin_large_patch4_window7_224"), ("base_384", "swin_base_patch4_window12_384"), ("large_384", "swin_large_patch4_window12_384"),
+    ("s3_tiny", "swin_s3_tiny_224"), ("s3_small", "swin_s3_small_224"), ("s3_base", "swin_s3_base_224"),
 ])
 def test_swin_counts(variant, name):
     with torch.device("meta"):
@@ -166,3 +167,15 @@ def test_swin_is_timms(side, window):
     peer = timm.models.swin_transformer.SwinTransformer(**changes).double()
     ours = archdsl.load(SWIN).build(d=24, depths=depths, heads=heads, window=window, side=side, classes=5, dtype=F64)
     prove(ours, peer, image(2, 3, side, side), source="timm", call=lambda m, x: m(x))
+
+
+@pytest.mark.parametrize(("size", "changes", "theirs"), [
+    ((64, 40), dict(windows=[3, 5, 2, 7], ratio=2.5), dict(window_size=(3, 5, 2, 7), mlp_ratio=2.5)),
+    ((24, 56), dict(window=4, patch=2), dict(window_size=4, patch_size=2)),
+])
+def test_other_swins_are_timms(size, changes, theirs):
+    """A window for each stage, and images that are not square: where one window holds all cells of an axis, only the other axis is shifted."""
+    depths, heads = [2, 2, 2, 2], [1, 2, 1, 2]
+    peer = timm.models.swin_transformer.SwinTransformer(img_size=size, embed_dim=8, depths=depths, num_heads=heads, num_classes=5, **theirs).double()
+    ours = archdsl.load(SWIN).build(d=8, depths=depths, heads=heads, size=size, classes=5, dtype=F64, **changes)
+    prove(ours, peer, image(2, 3, *size), source="timm", call=lambda m, x: m(x))
