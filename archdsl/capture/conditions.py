@@ -1,12 +1,16 @@
 """What a captured module wants of run-time sizes: conditions as facts for the translation and as guards of the model. No torch here."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from archdsl.dims import Facts, Size, floordiv, mod, sym
+from archdsl.dims import Facts, Size, ceildiv, floordiv, maximum, minimum, mod, sym
 from archdsl.graph import Guard
 from archdsl.syntax import tree
 from archdsl.syntax.parser import parse_expression
+
+CALLS: dict[str, Callable[..., Size]] = {"floordiv": floordiv, "ceildiv": ceildiv, "mod": mod, "min": minimum, "max": maximum}
+"""The calls that sizes are written with."""
 
 
 class Condition(NamedTuple):
@@ -49,8 +53,7 @@ def _size(expr: Any) -> Size:
     if isinstance(expr, tree.Unary):
         return -_size(expr.operand)
     if isinstance(expr, tree.Call) and isinstance(expr.func, tree.Name):
-        a, b = (_size(x.value) for x in expr.args)
-        return {"floordiv": floordiv, "mod": mod}[expr.func.id](a, b)
+        return CALLS[expr.func.id](*(_size(x.value) for x in expr.args))
     assert isinstance(expr, tree.Binary), expr
     a, b = _size(expr.left), _size(expr.right)
     if expr.op == "**":

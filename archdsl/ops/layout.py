@@ -171,9 +171,11 @@ def split(x, *, sizes, axis=-1):
 
 def _bound(value: Any, n: Size, default: Size) -> Size:
     """A slice end as Python reads it: negative from the end, clipped to the axis."""
+    from archdsl.shapes import facts
+
     if value is None:
         return default
-    if isinstance(value, int) and value < 0:
+    if value < 0 if isinstance(value, int) else facts().at_least(-1, value):
         return maximum(n + value, 0)
     return minimum(value, n)
 

@@ -52,6 +52,29 @@ class Net(nn.Module):
         return self.again(x * self.scale + self.shift) + self.table
 
 
+class Biased(nn.Module):
+    """A table of 16 biases by distance, of which the last as many as there are positions count, written in two ways."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way = way
+        self.register_buffer("table", torch.randn(3, 1, 16))
+
+    def forward(self, x):
+        n = x.shape[1]
+        return x[:, None, :, None] * x[:, None, None, :] + self.table[:, :, -n if self.way == "from the end" else max(0, 16 - n):]
+
+
+@pytest.mark.parametrize("way", ["from the end", "from the front"])
+def test_slices_that_begin_as_many_places_before_the_end_as_there_are_positions(way):
+    module = Biased(way)
+    found = archdsl.capture(module, torch.randn(2, 5), TOKENS)
+    for shape in ((1, 1), (3, 16)):
+        same(found, module, torch.randn(*shape))
+    with pytest.raises(ValueError, match="16"):
+        found.build()(torch.randn(1, 17))
+
+
 @pytest.mark.parametrize(("name", "printed"), [("M", "M"), ("m", "M"), ("_net", "Net"), ("_", "Model")])
 def test_the_model_is_called_after_the_class(name, printed):
     module = type(name, (nn.Linear,), {})(3, 4)
