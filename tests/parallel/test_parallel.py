@@ -68,13 +68,13 @@ def agree(found: dict[str, tuple[float, float]]) -> None:
 
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path):
-    """A model of attention, one of state spaces, a hybrid; layers sharded over data."""
-    found = compared(tmp_path, "llama", "mamba2", "hybrid", f"hybrid{CARD}", "sharded", "rounded")
-    assert len(found) == 6
+    """A hybrid of attention and state spaces; layers sharded over data."""
+    found = compared(tmp_path, "hybrid", f"hybrid{CARD}", "sharded", "rounded")
+    assert len(found) == 4
     logits, gradients = found.pop("rounded")  # 0.25 and 0.18 where shares are rounded before they are added
     assert logits <= 0.05 and gradients <= 0.12, (logits, gradients)
     agree(found)
-    assert found["llama"][1] < 0.65 and found["hybrid"][1] < 0.65 and found["mamba2"][1] < 0.9 and found["sharded"][1] == 0.5, found
+    assert found["hybrid"][1] < 0.65 and found["sharded"][1] == 0.5, found
 
 
 @pytest.mark.proof
@@ -82,3 +82,4 @@ def test_two_processes_every_case(tmp_path: Path):
     found = compared(tmp_path)
     assert set(found) == {*CASES, *(f"{case}{CARD}" for case in CASES), "sharded"}
     agree(found)
+    assert found["llama"][1] < 0.65 and found["mamba2"][1] < 0.9, found

@@ -12,6 +12,7 @@ import archdsl
 from archdsl.passes import Model, Step
 from archdsl.passes.manager import rewrite
 from tests.parity.proof import EXACT, randomise, relative
+from tests.parity.test_nextvit import TINY, tiny_peer
 from tests.passes.helpers import closed, ops, params
 
 timm = pytest.importorskip("timm", reason="timm is in the `parity` extra")
@@ -68,10 +69,11 @@ def follow(made: Model, before: Model, x: torch.Tensor, want: torch.Tensor) -> N
 @pytest.mark.parametrize(("variant", "fused", "left"), [("small_merged", merged, None), ("small_deploy", deployed, 0)])
 def test_nextvit(variant, fused, left):
     """A map with remainders everywhere: runs of cells that do not divide it, odd halves."""
-    peer = random_peer("nextvit_small", depths=(1, 1, 5, 1), num_classes=9)
+    peer = tiny_peer().eval()
+    randomise(peer)
     spec = archdsl.load(NEXT)
-    before = Model.of(spec, "small", FEW, dtype=F64, weights=peer.state_dict(), source="timm")
-    made = Model.of(spec, variant, FEW, dtype=F64, weights=peer.state_dict(), source="timm")
+    before = Model.of(spec, "small", TINY, dtype=F64, weights=peer.state_dict(), source="timm")
+    made = Model.of(spec, variant, TINY, dtype=F64, weights=peer.state_dict(), source="timm")
     theirs, x = fused(peer), image(1, 3, 75, 97)
     with torch.no_grad():
         want = theirs(x)

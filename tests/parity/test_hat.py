@@ -84,6 +84,7 @@ def test_is_spandrels(depths, scale, shape, changes):
     prove(ours(depths, scale, **changes), peer, image(*shape), source="official", call=lambda m, x: m(x), reference=exact)
 
 
+@pytest.mark.proof
 @quiet
 def test_the_sizes_of_the_paper():
     """One group at full width, with windows of 16 inside a map that needs padding. Torch's convolution on CPU rounds otherwise for maps whose

@@ -43,6 +43,7 @@ def test_counts(variant):
     assert archdsl.load(SPEC).cost(variant).params == sum(p.numel() for p in peer.parameters())
 
 
+@pytest.mark.proof
 def test_small_is_timms():
     """The paper's widths on a map with remainders everywhere: 75 x 97 becomes 19 x 25, 10 x 13, 5 x 7 and 3 x 4 cells."""
     peer = timm.create_model("nextvit_small", depths=(1, 1, 5, 1), num_classes=9).double()

@@ -28,6 +28,7 @@ def called(peer: Any, x: Tensor) -> Tensor:
 def test_resnet_50d(narrow: bool):
     """3, 4, 6 and 3 blocks, a quarter as wide inside; odd maps are halved upwards beside the strides. At other widths, and at its own."""
     timm = pytest.importorskip("timm")
+    knobs: dict[str, Any]
     knobs, changes = ({"stem": [8, 16], "widths": [32, 64, 96, 128]}, {"stem_width": 8, "channels": (8, 16, 24, 32)}) if narrow else ({}, {})
     model = archdsl.load(SPEC).models["ResNet"].build("resnet_50d", dtype=torch.float64, classes=10, **knobs)
     x = torch.randn(2, 3, 75, 61, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from tests.syntax import trees
 from tests.syntax.texts import TEXTS
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much)
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=SLOW)
+QUICK = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=SLOW)
 LONG = settings(max_examples=3000, deadline=None, suppress_health_check=SLOW)
 
 
