@@ -133,6 +133,8 @@ class Parts(TorchFunctionMode):
         rule = _rule(func)
         if func is F.linear and torch.is_grad_enabled() and _gives_sums(*args, **kwargs):
             return self._summed(*args, **kwargs)
+        if func is F.linear and torch.is_grad_enabled() and _takes_columns(*args, **kwargs):
+            return self._columns(*args, **kwargs)
         if rule is None:
             y = func(*args, **kwargs)
             if func is F.linear and isinstance(y.placements[0], Partial):  # the sum over ranks sets out at once, and is waited for where it is read
@@ -149,9 +151,15 @@ class Parts(TorchFunctionMode):
         """A map whose input channels are split, in 16 bits: each rank's share stays in float32 until all of them are added, as within one product on
         one device. Rounded before, they would lead training away from one device's by about as much as its whole rounding does."""
         local = x.to_local(grad_placements=x.placements), weight.to_local(grad_placements=weight.placements)
-        y = _Summed.apply(*local, self.mesh.get_group())
-        y = y if bias is None else y + bias.to_local(grad_placements=[Replicate()])
+        y = _Summed.apply(*local, None if bias is None else bias.to_local(grad_placements=[Replicate()]), self.mesh.get_group())
         return DTensor.from_local(y, self.mesh, [Replicate()], run_check=False)
+
+    def _columns(self, x: DTensor, weight: DTensor, bias: DTensor | None = None) -> DTensor:
+        """A map whose output channels are split, in 16 bits: each rank's share of the gradient of x, which is whole, stays in float32 until all of
+        them are added, as in `_summed`. Maps of one x are rounded one by one, as on one device: gradients differ in the order of sums alone."""
+        parts = [None if t is None else t.to_local(grad_placements=[Shard(0)]) for t in (weight, bias)]
+        y = _Columns.apply(x.to_local(grad_placements=[Replicate()]), *parts, self.mesh.get_group())
+        return DTensor.from_local(y, self.mesh, [Shard(y.ndim - 1)], run_check=False)
 
     def _on_parts(self, func: Any, args: list[Any], kwargs: dict[str, Any], rule: Rule) -> Any:
         keyed: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
@@ -167,29 +175,62 @@ class Parts(TorchFunctionMode):
 
 
 class _Summed(torch.autograd.Function):
-    """x @ weight.T of all ranks, added in float32 and rounded once, to the dtype of x."""
+    """x @ weight.T of all ranks, added in float32 and rounded once with the bias, to the dtype of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, group: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, group: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
         rows = x.flatten(0, -2)
-        if x.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):
-            y = torch.mm(rows, weight.t(), out_dtype=torch.float32)
-        else:
-            y = rows.float() @ weight.float().t()
+        y = _wide(rows, weight.t())
         dist.all_reduce(y, group=group)
+        y = y if bias is None else y.add_(bias)
         return y.to(x.dtype).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         x, weight = ctx.saved_tensors
         pulled = grads[0].flatten(0, -2)
-        return (pulled @ weight).view_as(x), pulled.t() @ x.flatten(0, -2), None
+        dx, dweight, dbias, _ = ctx.needs_input_grad
+        return ((pulled @ weight).view_as(x) if dx else None, pulled.t() @ x.flatten(0, -2) if dweight else None, pulled.sum(0) if dbias else None,
+                None)
+
+
+class _Columns(torch.autograd.Function):
+    """x @ weight.T of a rank's part of the weight; the gradient of x is added over ranks in float32 and rounded once, to the dtype of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, group: Any) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.group = group
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, weight = ctx.saved_tensors
+        pulled = grads[0].flatten(0, -2)
+        dx = _wide(pulled, weight)
+        dist.all_reduce(dx, group=ctx.group)
+        _, dweight, dbias, _ = ctx.needs_input_grad
+        return dx.to(x.dtype).view_as(x), pulled.t() @ x.flatten(0, -2) if dweight else None, pulled.sum(0) if dbias else None, None
+
+
+def _wide(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b of 16 bits, in float32."""
+    if a.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()
 
 
 def _gives_sums(x: Any, weight: Any, bias: Any = None) -> bool:
     """Whether a linear map in 16 bits has its input channels split alike in both operands, so that ranks hold shares of a sum."""
-    return weight.dtype in (torch.bfloat16, torch.float16) and _split_axis(weight) == 1 and _split_axis(x) == x.ndim - 1
+    wide = weight.dtype in (torch.bfloat16, torch.float16)
+    return wide and _split_axis(weight) == 1 and _split_axis(x) == x.ndim - 1 and (bias is None or _split_axis(bias) is None)
+
+
+def _takes_columns(x: Any, weight: Any, bias: Any = None) -> bool:
+    """Whether a linear map in 16 bits has its output channels split, and x, whose gradient is wanted, whole, so that ranks hold shares of that."""
+    whole = x.requires_grad and isinstance(x.placements[0], Replicate)
+    return weight.dtype in (torch.bfloat16, torch.float16) and whole and _split_axis(weight) == 0 and (bias is None or _split_axis(bias) == 0)
 
 
 def _tensors(x: Any) -> list[Tensor]:

@@ -71,8 +71,8 @@ def test_two_processes(tmp_path: Path):
     """A hybrid of attention and state spaces; layers sharded over data."""
     found = compared(tmp_path, "hybrid", f"hybrid{CARD}", "sharded", "rounded")
     assert len(found) == 4
-    logits, gradients = found.pop("rounded")  # 0.25 and 0.18 where shares are rounded before they are added
-    assert logits <= 0.05 and gradients <= 0.12, (logits, gradients)
+    logits, gradients = found.pop("rounded")  # 0.6 and 1.0 where shares are rounded before they are added, or before a bias is
+    assert logits <= 0.05 and gradients <= 0.3, (logits, gradients)
     agree(found)
     assert found["hybrid"][1] < 0.65 and found["sharded"][1] == 0.5, found
 
