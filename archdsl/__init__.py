@@ -1,14 +1,15 @@
 """archdsl: a declarative language and compiler for neural architectures. Importing it does not import torch."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.version import VERSION as __version__
 
+TYPE_CHECKING = False  # as of `typing`, which is not loaded here: the command takes Ctrl-C once this module is there
 if TYPE_CHECKING:
+    from typing import Any
+
     from archdsl.baking import bake
     from archdsl.capture.result import Captured, capture
+    from archdsl.diagnostics.model import ArchError, Diagnostic
     from archdsl.generation import generate, generate_stream
     from archdsl.lower.compile import checkpoint_layers, compile_layers
     from archdsl.lower.nans import debug_nans
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from archdsl.weights import export_weights, import_weights
 
 _LAZY = {
+    "ArchError": "archdsl.diagnostics.model",
+    "Diagnostic": "archdsl.diagnostics.model",
     "load": "archdsl.spec",
     "bake": "archdsl.baking",
     "loads": "archdsl.spec",

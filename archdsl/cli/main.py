@@ -5,13 +5,14 @@ import errno
 import gc
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
-from typing import NoReturn, TextIO
 
-from archdsl.diagnostics.model import ArchError
+TYPE_CHECKING = False  # as of `typing`: what takes long to load is loaded where Ctrl-C is known already
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, TextIO
 
 # Verbs that take paths and these flags alone. Called so, they start without typer, which (with pydantic, that it loads to convert
 # arguments) takes 0.1 s: twice as long as checking a spec. Whatever else the user writes, help included, goes through typer.
@@ -25,6 +26,8 @@ def run() -> NoReturn:
     try:
         main()
         sys.exit(0)
+    except KeyboardInterrupt:  # before `main` looks out for it, or while it ends
+        os._exit(INTERRUPTED)
     except SystemExit as end:
         if not isinstance(end.code, int) or "torch" in sys.modules:
             raise
@@ -88,6 +91,8 @@ def _run_plain(verb: str, arguments: list[str]) -> int:
 
 def guarded(call: Callable[[], int]) -> int:
     """The exit code of a command; what a user or a spec did wrong is shown on standard error."""
+    from archdsl.diagnostics.model import ArchError
+
     try:
         try:
             code = call()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -140,3 +141,23 @@ def test_imports_that_fail(archdsl, folder, body, code):
     finally:
         sys.modules.pop("theirs", None)
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("module", ["archdsl.diagnostics.model", "archdsl.cli.shell", "archdsl.elaborate.model"])
+def test_ctrl_c_while_modules_are_loaded(module: str, tmp_path: Path):
+    (tmp_path / "m.arch").write_text("model M()(x: [B, 8]) -> y: [B, 8] { return relu(x) }\n")
+    program = f"""
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["archdsl", "cost", "m.arch"]
+from archdsl.cli.main import run
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
