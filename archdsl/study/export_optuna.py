@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from archdsl.study.errors import missing_package, named
-from archdsl.study.store import Entry
+from archdsl.study.store import Entry, refused_by_disk
 from archdsl.study.study import Study
 
 STATES = {"done": "COMPLETE", "failed": "FAIL", "waiting": "RUNNING"}
@@ -31,16 +31,19 @@ def write(study: Study, path: str, entries: Iterable[Entry]) -> None:
         import optuna
     except ImportError:
         raise missing_package("Optuna", "a database for Optuna's dashboard") from None
+    with open(path, "xb"):  # what the operating system says to that is told better than by Optuna
+        pass
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each study that it makes
-    storage = optuna.storages.RDBStorage(f"sqlite:///{os.path.abspath(path)}")
-    directions = [optuna.study.StudyDirection.MINIMIZE if o.direction == "min" else optuna.study.StudyDirection.MAXIMIZE for o in study.objectives]
-    number = storage.create_new_study(directions, os.path.basename(os.path.abspath(study.folder)))
-    storage.set_study_system_attr(number, "study:metric_names", [o.name for o in study.objectives])
-    for name, value in study.plan.to_json().items():
-        storage.set_study_user_attr(number, name, value)
-    storage.engine.dispose()
-    optuna.logging.set_verbosity(verbosity)
+    try:
+        number = _with_tables(study, path)
+    except Exception as fault:
+        cause = getattr(fault, "orig", fault)  # of SQLAlchemy's wrapping
+        if isinstance(cause, sqlite3.OperationalError) and refused_by_disk(cause):
+            raise OSError(str(cause)) from None
+        raise
+    finally:
+        optuna.logging.set_verbosity(verbosity)
     spaces = {name: _Space(values) for name, values in _values(study).items()}
     db = sqlite3.connect(path)
     try:
@@ -49,12 +52,26 @@ def write(study: Study, path: str, entries: Iterable[Entry]) -> None:
             db.execute(f"INSERT INTO {table} ({TABLES[table]}) VALUES ({', '.join('?' * len(row))})", row)
         db.commit()
     except sqlite3.OperationalError as fault:
-        if "full" in str(fault):
+        if refused_by_disk(fault):
             raise OSError(str(fault)) from None
         raise named("A0831", f"Optuna {optuna.__version__} keeps trials in another way: {fault}", optuna.__version__, what="optuna",
                     help="pip install 'optuna>=4,<6'") from None
     finally:
         db.close()
+
+
+def _with_tables(study: Study, path: str) -> int:
+    """Has Optuna make its tables and a study without trials; the study's number."""
+    import optuna
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{os.path.abspath(path)}")
+    directions = [optuna.study.StudyDirection.MINIMIZE if o.direction == "min" else optuna.study.StudyDirection.MAXIMIZE for o in study.objectives]
+    number = storage.create_new_study(directions, os.path.basename(os.path.abspath(study.folder)))
+    storage.set_study_system_attr(number, "study:metric_names", [o.name for o in study.objectives])
+    for name, value in study.plan.to_json().items():
+        storage.set_study_user_attr(number, name, value)
+    storage.engine.dispose()
+    return number
 
 
 def _rows(study: Study, entries: Iterable[Entry], number: int, spaces: dict[str, _Space]) -> Iterator[tuple[str, tuple[Any, ...]]]:

@@ -87,17 +87,30 @@ class Store:
         self._layouts: dict[str, int] = {}
         self._staged: tuple[list[Entry], Any, list[int]] | None = None
         with self._told():
-            self.db = self._connect(create)
-            if create:
-                self.db.executescript(SCHEMA)
-                self.db.execute(f"PRAGMA user_version = {FORMAT}")
-            self._load()
+            try:
+                self.db = self._connect(create)
+                if create:
+                    self.db.executescript(SCHEMA)
+                    self.db.execute(f"PRAGMA user_version = {FORMAT}")
+                self._load()
+            except sqlite3.OperationalError as fault:
+                if write or not refused_by_disk(fault):
+                    raise
+                self._load_without_index(fault)
 
-    def _connect(self, create: bool) -> sqlite3.Connection:
+    def _load_without_index(self, fault: sqlite3.OperationalError) -> None:
+        """For a reader whose index beside the database finds no room: nobody writes where the log is empty, and then it needs none."""
+        log = self.path + "-wal"
+        if os.path.exists(log) and os.path.getsize(log):
+            raise unwritable(self.path, str(fault), "a study that is being written to is read by an index beside it: make room for some kilobytes")
+        self.db = self._connect(False, alone=True)
+        self._load()
+
+    def _connect(self, create: bool, alone: bool = False) -> sqlite3.Connection:
         from urllib.request import pathname2url
 
-        mode = "rwc" if create else "rw"
-        if not self.write and not (os.access(self.folder, os.W_OK) and os.access(self.path, os.W_OK)):
+        mode = "ro&immutable=1" if alone else "rwc" if create else "rw"
+        if not self.write and not alone and not (os.access(self.folder, os.W_OK) and os.access(self.path, os.W_OK)):
             # readers of a WAL database write an index beside it, which the last one takes away again; here nobody can, and nobody writes
             mode = "ro" if os.path.exists(self.path + "-wal") else "ro&immutable=1"
         db = sqlite3.connect(f"file:{pathname2url(os.path.abspath(self.path))}?mode={mode}", uri=True, isolation_level=None, timeout=30)
@@ -273,6 +286,11 @@ class Store:
     def _entries(self, where: str, *values: Any) -> list[Entry]:
         with self._told():
             return [_entry(row) for row in self.db.execute(f"{ENTRIES} {where}", values)]
+
+
+def refused_by_disk(fault: sqlite3.Error) -> bool:
+    """Whether SQLite complains of the disk and not of what stands on it: no room, no right to write."""
+    return any(told in str(fault) for told in ("disk I/O error", "disk is full", "unable to open", "readonly"))
 
 
 def _entry(row: Sequence[Any]) -> Entry:

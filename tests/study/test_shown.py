@@ -139,6 +139,22 @@ def test_csv_and_json_hold_all_trials(troubled, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # Optuna's own
+@pytest.mark.parametrize("most", [0, 50_000], ids=["nothing", "part of the tables"])
+def test_an_export_for_optuna_that_finds_no_room(troubled, tmp_path, most):
+    pytest.importorskip("optuna")
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(ArchError) as fault:
+            write_export(troubled, str(tmp_path / "a.db"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert fault.value.diagnostics[0].code == "A0825"
+    assert list(tmp_path.glob("a.db*")) == []
+
+
+@pytest.mark.filterwarnings("ignore")  # Optuna's own
 def test_optuna_opens_the_export(both, tmp_path):
     import optuna
 

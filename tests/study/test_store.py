@@ -129,6 +129,29 @@ def test_read_only_folder_is_shown(store, tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ["study.db"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits")
+@pytest.mark.parametrize("open_", [False, True], ids=["ended", "not ended"])
+def test_a_full_disk_and_readers(store, tmp_path, open_):
+    """The index that SQLite makes beside a database finds no room: where nobody writes none is needed."""
+    import resource
+
+    fill(store)
+    if not open_:
+        store.close()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    copied = shutil.copytree(tmp_path, tmp_path / "copied", ignore=lambda *_: ["copied", "study.db-shm"])  # as a process that was killed leaves it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        if open_:
+            with pytest.raises(ArchError, match="make room") as fault:
+                Store(copied, GOALS)
+            assert fault.value.diagnostics[0].code == "A0825"
+        else:
+            assert Store(copied, GOALS).finished == 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize("text", [b"", b"no database at all, but long enough to be one" * 100])
 def test_damaged_database(tmp_path, text):
     (tmp_path / "study.db").write_bytes(text)
