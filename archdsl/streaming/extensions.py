@@ -64,9 +64,9 @@ def _extend(d: Definition, node: Node, known: Known, extension: Extension) -> No
     """The op that goes on from a state, its states as slots."""
     made = find(extension.op)
     assert made is not None, extension.op
-    if d.at.by_row and d.at.batch is not None and any(p.name == START for p in parameters(extension.op)):
-        if any(t.shape[0] != d.at.batch for t in extension.states.values()):
-            raise NoRows(f"the first axis of what {node.op} keeps is not the batch")
+    apart = d.at.by_row and d.at.batch is not None and any(p.name == START for p in parameters(extension.op))
+    if apart and any(t.shape[0] != d.at.batch for t in extension.states.values()):
+        raise NoRows(f"the first axis of what {node.op} keeps is not the batch")
     before = {name: d.slot(name, t, node.span) for name, t in extension.states.items()}
     given = {**dict(operands(node)), **node.attrs, **extension.attrs}
     args: list[Any] = []

@@ -222,7 +222,8 @@ def test_counters_and_devices_that_do_not_fit():
 
 
 @pytest.mark.parametrize("axes", ["(B h), T", "h, B, T"])
-@pytest.mark.parametrize("mixer", ["Attention(1, mask = causal)", "Attention(1, mask = causal & window(3), positions = Rope())", "LinearAttention(1)"])
+@pytest.mark.parametrize("mixer", ["Attention(1, mask = causal)", "Attention(1, mask = causal & window(3), positions = Rope())",
+                                   "LinearAttention(1)"])
 def test_rows_that_are_joined_with_something_else(axes: str, mixer: str):
     """Heads as further rows, or in front of the rows: the forms agree, and a row of the state is what it is, or nobody moves it."""
     text = f"""use std {{ Attention, LinearAttention, Rope }}
