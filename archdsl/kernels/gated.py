@@ -137,3 +137,10 @@ class WkvStep:
     """One position of RWKV-4's mean of the values: operands and states are read and written once."""
 
     forward = step = later("steps", "wkv")
+
+
+@kernel("prefix_attention", "triton_step", dtypes=("bf16", "f16", "f32"), fits=_step("v", "peak"))
+class PrefixAttentionStep:
+    """One position of attention as a prefix scan: operands and states are read and written once."""
+
+    forward = step = later("steps", "prefix_attention")

@@ -120,6 +120,26 @@ def wkv_kernel(k, v, decay, bonus, peak, denominator, numerator, out, peak_new, 
     tl.store(out + at, y.to(out.dtype.element_ty), mask=there)
 
 
+@triton.jit
+def prefix_kernel(scores, v, peak, denominator, numerator, out, peak_new, denominator_new, numerator_new, sb, vb, V, BV: tl.constexpr):
+    """Some columns of the values; all programs of a row find the same peak and denominator."""
+    col, n = tl.program_id(0) * BV + tl.arange(0, BV), tl.program_id(1).to(tl.int64)
+    there, at = col < V, n * V + col
+    score, below = tl.load(scores + n * sb).to(tl.float32), tl.load(denominator + n)
+    before = tl.where(below == 0, float("-inf"), tl.load(peak + n))
+    new = tl.maximum(score, before)
+    new = tl.where(new == float("-inf"), 0.0, new)
+    kept, weight = tl.exp(before - new), tl.exp(score - new)
+    below = kept * below + weight
+    value = tl.load(v + n * vb + col, mask=there, other=0.0).to(tl.float32)
+    above = kept * tl.load(numerator + at, mask=there, other=0.0) + weight * value
+    tl.store(numerator_new + at, above, mask=there)
+    tl.store(out + at, (above / tl.where(below == 0, 1.0, below)).to(out.dtype.element_ty), mask=there)
+    if tl.program_id(0) == 0:
+        tl.store(peak_new + n, new)
+        tl.store(denominator_new + n, below)
+
+
 def gla(q: Any, k: Any, v: Any, decay: Any, value_decay: Any, memory: Any, *, scale: float = 1, before: bool = False) -> tuple[Any, Any]:
     """One position, [..., 1, k] and [..., 1, e], of gated linear attention, with gates by row, by column, both or none: y and the new memory."""
     shape = v.shape
@@ -170,6 +190,15 @@ def wkv(k: Any, v: Any, decay: Any, bonus: Any, peak: Any, denominator: Any, num
     out, new = k.new_empty(shape), [x.new_empty(x.shape) for x in old]
     wkv_kernel[(triton.cdiv(C, CHANNELS), N)](k, v, plain(decay), plain(bonus), *old, out, *new, k.stride(0), v.stride(0), C, BC=CHANNELS,
                                               num_warps=1)
+    return out, *new
+
+
+def prefix_attention(scores: Any, v: Any, peak: Any, denominator: Any, numerator: Any) -> tuple[Any, Any, Any, Any]:
+    """One position, scores [..., 1] and v [..., 1, e], of attention as a prefix scan: y and the new states, [...], [...] and [..., e]."""
+    (N, V), old = _one(v).shape, [plain(x) for x in (peak, denominator, numerator)]
+    flat, values = scores.reshape(-1), _one(v)
+    out, new = scores.new_empty(v.shape), [x.new_empty(x.shape) for x in old]
+    prefix_kernel[(triton.cdiv(V, CHANNELS), N)](flat, values, *old, out, *new, flat.stride(0), values.stride(0), V, BV=CHANNELS, num_warps=1)
     return out, *new
 
 

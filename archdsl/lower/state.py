@@ -108,7 +108,8 @@ def _axis(streamed: Streamed, slot: Slot, name: str) -> int | None:
     """`row_axis`, for what moves rows. Raises ValueError where an axis holds rows and something else: what belongs to one is not told."""
     axis = row_axis(streamed, slot)
     if axis is None and streamed.batch is not None and any(not symbols(streamed.batch).isdisjoint(symbols(s)) for s in slot.type.shape):
-        raise ValueError(f"{name}: no axis of the state `{slot.address}`, {slot.type}, is the batch alone: the model joins its rows with something else")
+        raise ValueError(f"{name}: no axis of the state `{slot.address}`, {slot.type}, is the batch alone: "
+                         "the model joins its rows with something else")
     return axis
 
 

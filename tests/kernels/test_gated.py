@@ -116,7 +116,7 @@ def test_nothing_beside_the_tensors(form, monkeypatch):
     untouched()
 
 
-STEPS = (*FORMS, "gla both", "gla alone", "scan", "scan softplus", "mean")
+STEPS = (*FORMS, "gla both", "gla alone", "scan", "scan softplus", "mean", "prefixes")
 steps = pytest.mark.parametrize("form", STEPS)
 
 
@@ -131,7 +131,7 @@ def test_step(form, dtype, monkeypatch):
 def one_position(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dtype) -> None:
     """The step that is chosen, through the op that goes on, against the declared step in float64."""
     name, given, attributes = step_call(form, lead, K, V, dtype)
-    op, more = RECURRENCES[name], {"kernel": "triton_step" if form in ("gla both", "gla alone", "mean") else "triton"}
+    op, more = RECURRENCES[name], {"kernel": "triton_step" if form in ("gla both", "gla alone", "mean", "prefixes") else "triton"}
     found = OPS[f"{name}_extend"].body(*given.values(), **attributes, **more)
     wide = [None if v is None else v.double() for v in given.values()]
     close(found, op.extend.reference(*wide, **attributes), 1e-5 if dtype == torch.float32 else 0.05)  # type: ignore[misc]
@@ -157,6 +157,12 @@ def step_call(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dty
             "k": 20 * normal(*one, V), "v": normal(*one, V), "decay": -normal(V, dtype=f32).exp(), "bonus": normal(V, dtype=f32),
             "peak": 20 * normal(*lead, V, dtype=f32), "denominator": (1 + normal(*lead, V, dtype=f32).abs()) * begun,
             "numerator": normal(*lead, V, dtype=f32) * begun}, {}
+    if form == "prefixes":  # a row without a position yet, and one whose first is left out
+        scores, begun = 20 * normal(*one), torch.ones(lead, device=DEVICE)
+        scores[0], begun[0], begun[-1] = float("-inf"), 0, 0
+        return "prefix_attention", {
+            "scores": scores, "v": normal(*one, V), "peak": 20 * normal(*lead, dtype=f32),
+            "denominator": (1 + normal(*lead, dtype=f32).abs()) * begun, "numerator": normal(*lead, V, dtype=f32) * begun[..., None]}, {}
     given, attributes = call("gla" if form in ("gla both", "gla alone") else form, lead, 1, K, V, -3.0, dtype)
     if form == "gla both":
         given["value_decay"] = -normal(*one, V, dtype=f32).abs()
