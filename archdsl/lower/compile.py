@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from threading import Thread
 from typing import Any
 
+import torch
 from torch import nn
 
 from archdsl.lower.module import ArchModule, blocks, class_of
@@ -26,8 +29,9 @@ def compile_layers(model: nn.Module, selector: Selector | None = None, *, fullgr
     `layers.*` or a predicate (address, module); default: the outermost blocks that occur more than once. memory: how much the blocks keep for the
     backward pass, from 0, their inputs alone, to 1, what torch keeps by itself (default): what takes least arithmetic is computed again, first
     norms, activations and other pointwise maps, then products of matrices. A backend that is a function of one's own has to partition by torch's
-    `min_cut_rematerialization_partition`, or `memory` changes nothing. Raises ValueError for another `memory`, and for one with a named backend
-    that does not partition so; RuntimeError, as torch, for a `mode` or `options` that inductor does not know.
+    `min_cut_rematerialization_partition`, or `memory` changes nothing, of which a UserWarning tells when it compiles. Raises ValueError for another
+    `memory`, and for one with a named backend that does not partition so; RuntimeError, as torch, for a `mode` or `options` that inductor does not
+    know.
     """
     if memory is not None and not 0 <= memory <= 1:
         raise ValueError(f"`memory` is a share from 0 to 1, not {memory!r}")
@@ -77,10 +81,33 @@ def _budgeted(memory: float, backend: Any) -> Callable[..., Any]:
         kw: dict[str, Any] = {} if options is None else {"options": options}
         if backend == "inductor":
             kw = {"config_patches": _patches(mode, options)}
-        with config.patch(activation_memory_budget=memory), weighed():
-            return run(graph, inputs, **kw)
+        with config.patch(activation_memory_budget=memory), weighed(), _chosen() as asked:
+            made = run(graph, inputs, **kw)
+        kept = torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs, *graph.parameters()) if isinstance(x, torch.Tensor))
+        if kept and not asked and not isinstance(backend, str):
+            warnings.warn(f"the backend {getattr(backend, '__name__', type(backend).__name__)} takes no notice of `memory`: it does not partition by "
+                          "torch's min_cut_rematerialization_partition while it compiles", stacklevel=2)
+        return made
 
     return compiled
+
+
+@contextmanager
+def _chosen() -> Iterator[list[bool]]:
+    """Inside, the list gets an item whenever torch chooses what a graph keeps for the backward pass."""
+    from torch._functorch import partitioners
+
+    choose, asked = partitioners.choose_saved_values_set, list[bool]()
+
+    def noted(*args: Any, **kw: Any) -> Any:
+        asked.append(True)
+        return choose(*args, **kw)
+
+    partitioners.choose_saved_values_set = noted
+    try:
+        yield asked
+    finally:
+        partitioners.choose_saved_values_set = choose
 
 
 def probe_vector_instructions() -> list[Thread]:

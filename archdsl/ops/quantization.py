@@ -15,7 +15,9 @@ def _type(x: TensorType, bits: int, axes: tuple[int, ...] | None = None, group: 
     need_float(x)
     if not isinstance(bits, int) or not LEAST <= bits <= MOST:
         raise OpError(f"numbers are stored in {LEAST} to {MOST} bits here, not in {bits}", "bits", help="more bits: leave the numbers as they are")
-    axes_of(axes, len(x.shape))
+    shared = axes_of(axes, len(x.shape))
+    if group is None and 0 in [x.shape[a] for a in shared]:
+        raise OpError(f"there is no scale of no numbers: {x}", "x")
     if group is not None:
         need_count(group, "group")
         last = x.shape[-1] if x.shape else 1

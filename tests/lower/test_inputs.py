@@ -160,6 +160,13 @@ def test_inputs_too_small_for_an_op_are_told(shape, op, told, flat):
     assert isinstance(caught.value.__cause__, (RuntimeError, ValueError))  # what torch said
 
 
+@pytest.mark.parametrize("how", ["8", "8, axes = [0]", "4, symmetric = false"])
+def test_no_numbers_have_no_scale(how):
+    model = archdsl.loads(f"model M()(x: [B, 8]) -> y: [B, 8] {{ return fake_quantize(x, {how}) }}").build()
+    with pytest.raises(ValueError, match="`fake_quantize` does not fit these inputs: there is no scale of no numbers"):
+        model(torch.zeros(0, 8))
+
+
 def test_a_block_alone_in_the_batch_is_evaluated():
     model = archdsl.loads(DOWN).build().eval()
     with pytest.raises(ValueError, match=r"^`max_pool`"):

@@ -111,7 +111,24 @@ def test_a_backend_of_ones_own_need_not_be_hashed():
     x = torch.randn(2, 16, 32)
     expected = model(x)
     assert archdsl.compile_layers(model, "layers.*", memory=0.5, backend=Backend())
-    torch.testing.assert_close(model(x), expected)
+    with pytest.warns(UserWarning, match="the backend Backend takes no notice of `memory`"):
+        torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize(("partitions", "grad"), [(True, True), (False, False)])
+def test_a_backend_of_ones_own_that_partitions(partitions, grad, recwarn):
+    """Nothing is told of one that keeps the share, nor where nothing is kept."""
+    from torch._dynamo.backends.registry import lookup_backend
+
+    def own(graph, inputs):
+        return lookup_backend("aot_eager_decomp_partition")(graph, inputs) if partitions else graph.forward
+
+    torch._dynamo.reset()
+    model = archdsl.loads(SPEC).build()
+    archdsl.compile_layers(model, "layers.*", memory=0.5, backend=own)
+    with torch.set_grad_enabled(grad):
+        model(torch.randn(2, 16, 32))
+    assert not [w for w in recwarn if "takes no notice" in str(w.message)]
 
 
 def test_recurrences_are_not_cheap_to_compute_again():
