@@ -55,7 +55,7 @@ def test_a_pass_on_a_graph_that_does_not_fit():
 
 
 @pytest.mark.parametrize(("step", "text", "way"), [
-    ("fold_batch_norm()", "no batch norm", "leave it out"), ("recalibrate_batch_norm()", "needs 1 inputs", "using data"),
+    ("fold_batch_norm()", "no batch norm", "leave it out"), ("recalibrate_batch_norm()", "needs an input", "using data"),
     ("fold_layer_scale()", "has no", "leave it out"), ("fold_norm_scales() on op:rms_norm", "chooses nothing", "there are"),
 ])
 def test_a_pass_that_finds_nothing_says_how_to_go_on(step, text, way):

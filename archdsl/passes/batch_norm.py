@@ -33,9 +33,7 @@ def fold_batch_norm(edit: Edit) -> None:
     if len(waiting) == len(found):
         n = found[0]
         raise refused(edit, f"its batch norms ({len(found)}) stand beside no map that could take them", n, "this norm", blocked[id(n)])
-    for n in waiting.values():
-        why = blocked[id(n)]
-        edit.note(f"a batch norm stays ({edit.place(n)}): {why.reason}")
+    edit.note_blocked([(n, blocked[id(n)].reason) for n in waiting.values()], "a batch norm stays", "batch norms stay")
     edit.bake(made)
 
 

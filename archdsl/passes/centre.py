@@ -17,6 +17,7 @@ from archdsl.passes.registry import graph_pass
 from archdsl.passes.streams import Stream, stream_of
 
 WHOLE = ("slice", None, None, None)
+NONE = "it is no residual stream: nothing that its norms feed is added to it"
 
 
 def _contract(edit: Edit, compress: bool, form: str) -> Contract:
@@ -35,7 +36,7 @@ def centre(edit: Edit, *, compress: bool, form: str) -> None:
     fitting = [s for s, why in streams if why is None]
     for s, why in streams:
         if why is not None and fitting:
-            edit.note(f"a stream of width {s.size} keeps its layer norms{_at(edit, why)}: {why.reason}")
+            edit.note(f"a stream of width {s.size} keeps its layer norms{edit.places([why.node])}: {why.reason}")
     if not fitting:
         raise _nothing(edit, streams)
     made: list[Value] = []
@@ -47,10 +48,6 @@ def centre(edit: Edit, *, compress: bool, form: str) -> None:
         edit.retype()
     if form == "folded":
         edit.bake(made)
-
-
-def _at(edit: Edit, why: Blocked) -> str:
-    return f" ({edit.place(why.node)})" if why.node is not None else ""
 
 
 # ---------------------------------------------------------------- which streams
@@ -82,7 +79,7 @@ def _against(edit: Edit, stream: Stream, norm: Node) -> Blocked | None:
         return Blocked("it has no two numbers", norm)
     norms = {id(n) for n, _ in stream.readers}
     if not any(id(n) in norms for v in stream.writers for n in below(v.node)):
-        return Blocked("it is no residual stream: nothing that its norms feed is added to it", norm)
+        return Blocked(NONE, norm)
     return None
 
 
@@ -106,9 +103,13 @@ def _nothing(edit: Edit, streams: list[tuple[Stream, Blocked | None]]) -> Any:
             return edit.refuse("it has RMS norms already: they do not subtract the mean", others[0], "no layer norm",
                                help="RMS norms are what this step makes of layer norms: leave it out")
         return edit.refuse("no layer norm reads a residual stream", label="this model")
-    notes = tuple(f"the stream of width {s.size}: {why.reason}{_at(edit, why)}" for s, why in streams[1:] if why is not None)
-    stream, why = streams[0]
-    assert why is not None
+    blocked = sorted(((s, why) for s, why in streams if why is not None), key=lambda b: b[1].reason == NONE)  # a norm in a branch tells least
+    (stream, why), *others = blocked
+    alike: dict[tuple[Any, str], list[Node | None]] = {}
+    for s, w in others:
+        alike.setdefault((s.size, w.reason), []).append(w.node)
+    counted = [(f"{len(at)} streams" if len(at) > 1 else "the stream", *key, at) for key, at in alike.items()]
+    notes = tuple(f"{which} of width {size}: {reason}{edit.places(at)}" for which, size, reason, at in counted)
     norm = next(n for n, v in stream.readers if n.op == "layer_norm")
     return edit.refuse(f"a stream of width {stream.size} cannot be recentred: {why.reason}", why.node, "in the way",
                        labels=[(norm, "a layer norm of this stream")], notes=notes,

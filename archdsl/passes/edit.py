@@ -97,7 +97,20 @@ class Edit(Flat):
         """Leaves weights in place of these expressions of weights; they hold what the expressions give."""
         from archdsl.passes.expressions import leave_weights
 
-        self.values.update(leave_weights(self, list(values)))
+        made = leave_weights(self, list(values))
+        self.values.update(made)
+        self._tell_untied(made)
+
+    def _tell_untied(self, made: dict[str, Value]) -> None:
+        """Notes of new matrices that were one weight with others, as a head with its embedding: the model has more numbers than before."""
+        from archdsl.passes.expressions import leaves
+
+        shape = {a: v.type.shape for a, v in made.items() if len(v.type.shape) > 1}
+        was = {a: [b for b in leaves(made[a]) if b != a and self.params[b].type.shape == s] for a, s in shape.items()}
+        left = {n.attrs["path"] for n in self.live() if n.op == "param"} if any(was.values()) else set()
+        for address, others in was.items():
+            if tied := [b for b in others if b in left]:
+                self.note(f"`{address}` is no longer tied to `{tied[0]}`: they hold different numbers now")
 
     def move(self, source: tuple[str, ...], target: tuple[str, ...], *steps: MapStep) -> None:
         """Says that new weights (declared with `own`) are old ones, renamed, sliced, transposed or joined: an entry of the names' map."""
@@ -113,6 +126,19 @@ class Edit(Flat):
         span, address = self.written(node), self.address(node)
         line = f"{span.source.path}:{span.source.position(span.start)[0]}" if span.source.text else ""
         return ", at ".join(t for t in (line, f"`{address}`" if address else "") if t)
+
+    def places(self, nodes: Iterable[Node | None]) -> str:
+        """` (net.arch:12, at layers.0.mlp; …)`: the places of some nodes, behind a word; of many the first three."""
+        at = [self.place(n) for n in nodes if n is not None]
+        return f" ({'; '.join(at[:3])}{f'; and {len(at) - 3} more' if len(at) > 3 else ''})" if at else ""
+
+    def note_blocked(self, blocked: Iterable[tuple[Node, str]], one: str, more: str) -> None:
+        """A note for each reason why nodes stay as they are: `one` begins it for a single node, `more` for several, behind their number."""
+        alike: dict[str, list[Node]] = {}
+        for n, reason in blocked:
+            alike.setdefault(reason, []).append(n)
+        for reason, nodes in alike.items():
+            self.note(f"{one if len(nodes) == 1 else f'{len(nodes)} {more}'}{self.places(nodes)}: {reason}")
 
     def finish(self) -> Rewrite:
         return Rewrite(self.graph(), dict(self.values), WeightMap(tuple(self.moves)), tuple(self.notes))

@@ -33,7 +33,7 @@ def fold_norm_scales(edit: Edit, *, form: str) -> None:
             blocked.append((n, done))
         else:
             made += done
-    _report(edit, found, blocked, "norm", "keeps its scale")
+    _report(edit, found, blocked, "norm", ("keeps its scale", "keep their scales"))
     if form == "folded":
         edit.bake(made)
 
@@ -62,7 +62,7 @@ def fold_layer_scale(edit: Edit, *, form: str) -> None:
             blocked.append((n, done))
         else:
             made += done
-    _report(edit, found, blocked, "gain", "stays")
+    _report(edit, found, blocked, "gain", ("stays", "stay"))
     if form == "folded":
         edit.bake(made)
 
@@ -95,13 +95,16 @@ def fold_gain(edit: Edit, n: Node) -> list[Value] | Blocked:
     return scale_rows(edit, made, g, None)
 
 
-def _report(edit: Edit, found: list[Node], blocked: list[tuple[Node, Blocked]], what: str, stays: str) -> None:
+def _report(edit: Edit, found: list[Node], blocked: list[tuple[Node, Blocked]], what: str, stays: tuple[str, str]) -> None:
     if not found:
         raise edit.refuse(f"it has no {what} with a scale to fold", label="this model")
     if len(blocked) == len(found):
         raise refused(edit, f"no {what} can be folded", blocked[0][0], f"this {what}", blocked[0][1])
-    for n, why in blocked:
-        edit.note(f"a {what} {stays} ({edit.place(n)}): {why.reason}")
+    edit.note_blocked([(n, why.reason + _way_out(why)) for n, why in blocked], f"a {what} {stays[0]}", f"{what}s {stays[1]}")
+
+
+def _way_out(why: Blocked) -> str:
+    return ", which `fold_batch_norm()` may take out first" if why.node is not None and why.node.op == "batch_norm" else ""
 
 
 __all__ = ["fold_affine", "fold_gain", "fold_layer_scale", "fold_norm_scales", "gain"]

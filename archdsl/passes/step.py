@@ -78,9 +78,11 @@ def read(node: tree.Transform, frame: Frame) -> Step:
         raise no_pass(node.name, _name_span(node))
     options = rule.options(node, "A0562", frame)
     if len(node.using) != len(rule.using):
-        wanted = f"needs {len(rule.using)} inputs ({', '.join(rule.using)})" if rule.using else "uses no inputs"
-        raise error("A0562", f"`{rule.name}` {wanted}, {len(node.using)} are named", node.span, notes=(rule.signature,),
-                    help=f"{rule.name}(…) using {', '.join(rule.using)}" if rule.using else "leave out `using …`")
+        names = ", ".join(rule.using)
+        wanted = f"needs {'an input' if len(rule.using) == 1 else f'{len(rule.using)} inputs'} ({names})" if rule.using else "uses no inputs"
+        told = {0: "none is named", 1: "1 is named"}.get(len(node.using), f"{len(node.using)} are named")
+        raise error("A0562", f"`{rule.name}` {wanted}, {told}", node.span, notes=(rule.signature,),
+                    help=f"{rule.name}(…) using {names}" if rule.using else "leave out `using …`")
     return Step(rule.name, options, node.selector, node.using, node.span)
 
 

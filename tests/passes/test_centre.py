@@ -97,6 +97,7 @@ def test_a_tied_head_is_untied_where_its_norm_is_folded():
     model = start("specs/language/gpt2.arch", **GPT)
     new = model.apply("centre()")
     assert params(new) == params(model) + 23 * 12 - 5 * 2 * 12 + 23  # one more table and the head's bias for γ and β of five norms
+    assert new.recipe[-1].notes == ("`linear_weight` is no longer tied to `embed.weight`: they hold different numbers now",)
     assert new.weights["embed.weight"].mean(-1).abs().max() < 1e-15 < model.weights["embed.weight"].mean(-1).abs().max()
 
 

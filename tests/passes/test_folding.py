@@ -94,6 +94,15 @@ def test_baking_the_training_form_gives_the_folded_one():
     assert all(torch.equal(folded.weights[k], late.weights[k]) for k in folded.weights)
 
 
+def test_what_stays_for_one_reason_is_told_in_one_note():
+    model = start("specs/vision/efficientformer.arch", widths=[4, 4, 4, 4], depths=[1, 1, 1, 2], size=[32, 32], classes=3)
+    mixers, mlps = model.apply("fold_layer_scale()").recipe[-1].notes
+    assert mixers.startswith("4 gains stay (") and "; and 1 more): `sub` stands between" in mixers
+    assert mlps.endswith("`batch_norm` stands between, which `fold_batch_norm()` may take out first")
+    both = model.apply("fold_batch_norm()", "fold_layer_scale()")
+    assert both.recipe[-1].notes == (mixers,) and distance(model, both) < 1e-12
+
+
 def test_a_selector_limits_what_is_folded():
     model = start("specs/vision/vit.arch", side=16, patch=8, depth=3, d=8, heads=2, classes=3)
     new = model.apply("fold_norm_scales() on layers[1:].mlp")

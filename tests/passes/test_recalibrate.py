@@ -217,7 +217,7 @@ def test_refusals():
         run(model, images(2), "recalibrate_batch_norm(batch = 0) using calib")
     with pytest.raises(ArchError, match="no batch norm with running statistics"):
         run(model, images(2), "recalibrate_batch_norm() on head using calib")
-    with pytest.raises(ArchError, match="needs 1 inputs") as fault:
+    with pytest.raises(ArchError, match="needs an input") as fault:
         Step.parse("recalibrate_batch_norm()")
     with pytest.raises(ArchError, match="no data is bound: bound are `calbi`") as fault:
         model.apply(STEP, data={"calbi": {"image": images(2)}})
