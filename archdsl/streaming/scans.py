@@ -21,6 +21,9 @@ def scan(d: Definition, node: Node, known: Known) -> None:
     initial, others = node.args[scanned:scanned + len(carries)], node.args[scanned + len(carries):]
     if any(d.at.timed(s) for v in others for s in v.shape) or d.reads_time(node.attrs["body"]):
         raise d.refuse(node, "its body looks at all positions at once")
+    for name, value in zip(carries, initial):
+        if any(d.at.timed(s) for s in value.shape):
+            raise d.refuse(node, f"`{name}` is {value.type}: what is carried has the size of a position, whatever the number of positions")
     if d.session.form == "packed":
         new = packed_scan(node, tuple(known[v] for v in node.args), firsts(d.counter(DOCUMENTS), d.nodes))
         d.put(node, new, known)

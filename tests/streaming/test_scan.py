@@ -156,12 +156,14 @@ def test_wrong_scans(body: str, code: str, told: str):
     ("scan x over T carry s: [B, d] = ones() { next s = s + x\n yield s }", "does not begin with zeros"),
     ("scan x over d carry s: [B, T] = zeros() { next s = s + x\n yield s }", "another axis"),
     ("k = x * 2\nscan x over T carry s: [B, d] = zeros() { next s = s + sum(k, axis = 1)\n yield s }", "all positions"),
+    ("scan x over T carry s: [B, T] = zeros() { next s = s\n yield x }", r"`s` is \[B, T\]: what is carried has the size of a position"),
 ])
 def test_scans_that_do_not_stream(body: str, told: str):
     spec = archdsl.loads(net(body))
     spec.build()
-    with pytest.raises(archdsl.ArchError, match=told):
-        spec.build(form="step")
+    for form in ("extend", "step"):
+        with pytest.raises(archdsl.ArchError, match=told):
+            spec.build(form=form)
 
 
 BEGUN = """
