@@ -77,11 +77,11 @@ class Widest:
         self._seen[drawn.key] = total
 
     def _all_values_serve(self) -> None:
-        """Raises A0849 for an arm, or a size of 0, that no candidate can have."""
+        """Raises A0849 for an arm, or a number below 1, that no candidate can have."""
         seen = {(_pattern(a), repr(v)) for drawn in self.looked for a, v in drawn.items()}
         for pattern, domain in self._patterns().items():
             for value in _edges(domain):
-                if (pattern, repr(value)) in seen or is_hyper_number(value) and value != 0 or not isinstance(value, (str, int)):
+                if (pattern, repr(value)) in seen or is_hyper_number(value) and value > 0 or not isinstance(value, (str, int)):
                     continue
                 found = with_value(self.space, lambda a, d, p=pattern, v=value: v if _pattern(a) == p and d.contains(v) else None)
                 if isinstance(found, Drawn):
@@ -126,8 +126,9 @@ class Widest:
 
 
 def _useless(pattern: str, value: Any, why: Diagnostic) -> ArchError:
-    if value == 0 and not isinstance(value, bool):
-        help = "sizes are 1 at least, since norms and sums need channels: take 0 out of the domain; an arm that is the identity leaves a block out"
+    if is_hyper_number(value):
+        help = (f"sizes are 1 at least, since norms and sums need channels: take {value} out of the domain; an arm that is the identity leaves a "
+                "block out")
     else:
         help = "what an arm gives has to fit where the choice stands, whichever arm it is: give it that shape, or take the arm out"
     return error("A0849", f"no candidate can have `{pattern} = {value}`: {why.message}", why.span, why.label, labels=why.labels, notes=why.notes,

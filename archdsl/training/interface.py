@@ -1,6 +1,7 @@
 """Whether a model and a task go together: before training, in words of sizes."""
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, error
@@ -50,8 +51,10 @@ def _fits(made: Elaborated, task: Task, ours: InputSpec, theirs: Axis, known: di
 
 
 def _knob_help(made: Elaborated, value: int, wanted: int) -> tuple[str, ...]:
-    """How to set the one knob that has this value."""
-    fitting = [a for a, k in made.knobs.items() if isinstance(k.value, int) and not isinstance(k.value, bool) and k.value == value]
+    """How to set the one knob that has this value and stands among the inputs."""
+    said = " ".join(p.span.text for p in made.decl.inputs) if made.decl.inputs else made.decl.span.text
+    fitting = [a for a, k in made.knobs.items() if isinstance(k.value, int) and not isinstance(k.value, bool) and k.value == value
+               and re.search(rf"\b{re.escape(a)}\b", said)]
     return (f"set it: `--set {fitting[0]}={wanted}`",) if len(fitting) == 1 else ()
 
 

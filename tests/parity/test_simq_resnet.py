@@ -1,6 +1,7 @@
 """SimQ-NAS's ResNet space: once-for-all's ResNet-50 against timm's ResNet-50-D with the skip in its stem, and how many candidates it has."""
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 import archdsl
-from tests.parity.proof import prove
+from tests.parity.proof import EXACT, prove, randomise, relative
 
 SPEC = "specs/general/simq_nas.arch"
 
@@ -40,6 +41,41 @@ def test_widths_are_those_of_the_official_code():
     header = archdsl.load(SPEC).models["ResNet"].space().header
     widths, stem = ([[*d.values] for d in header.domain(name, {}).items] for name in ("widths", "stem"))
     assert widths == [[256, 208, 168], [512, 408, 336], [1024, 816, 664], [2048, 1640, 1328]] and stem == [[32, 24], [64, 48, 40]]
+
+
+NARROW = """
+variant narrow of ResNet { shares = [1, 0.5], stem = [16, 32], widths = [32, 64], policy = [32], modes = [true], classes = 5 }
+"""
+
+
+@pytest.mark.proof
+def test_candidates_are_the_net_with_the_rest_zeroed():
+    """A narrow supernet of two stages: of each candidate the net of all its blocks whose maps read no channel that the candidate leaves out."""
+    with open(SPEC, encoding="utf-8") as f:
+        text = f.read()
+    for before, after in (("list[int; 4] = [256, 512, 1024, 2048]", "list[int; 2] = [32, 64]"), ("[2, 2, 4, 2]", "[1, 1]"),
+                          ("stem: list[int; 2] = [32, 64]", "stem: list[int; 2] = [16, 32]"),
+                          ("narrowed(64, shares)", "narrowed(32, shares)"), ("count: int = 2 in 0..2", "count: int = 1 in 0..1")):
+        assert before in text
+        text = text.replace(before, after)
+    text = "".join(part for part in re.split(r"(?m)^(?=variant|claim|names)", text) if not re.match(r"(variant|claim|names).*(resnet|ResNet)", part))
+    net = archdsl.loads(text + NARROW, "simq_nas.arch").models["ResNet"].supernet(variant="narrow", dtype=torch.float64).eval()
+    randomise(net)
+    x = torch.randn(2, 3, 37, 45, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    widest = {"stem": [16, 32], "widths": [32, 64], "expand": 0.35}
+    sizes = set()
+    for seed in range(8):
+        c = net.space.sample(seed)
+        own = net.extract(c)
+        masked = net.extract(net.space.candidate({a: widest.get(a.rsplit(".", 1)[-1], v) for a, v in c.items()}))
+        weights = dict(masked.named_parameters())
+        with torch.no_grad():
+            for name, p in own.named_parameters():
+                if p.dim() > 1:
+                    weights[name][:, p.shape[1]:] = 0
+            assert relative(own(x), masked(x)) <= EXACT and torch.equal(own(x), net.run(c, x))
+        sizes.add(sum(p.numel() for p in own.parameters()))
+    assert len(sizes) == 8
 
 
 @pytest.mark.proof

@@ -17,6 +17,8 @@ from archdsl.supernet.draws import dealt, each_decision, with_value
 from archdsl.supernet.folder import load, save
 from archdsl.supernet.net import Supernet
 from archdsl.supernet.sandwich import fair, widening
+from archdsl.tasks import parse
+from archdsl.training.interface import check_inputs
 
 MIXED = """
 use std.channel { MLP }
@@ -314,6 +316,13 @@ def test_candidates_of_another_space(mixed: Supernet):
         mixed.set(c)
 
 
+def test_a_task_of_another_shape():
+    """A knob that happens to have the number, here the kernel's 3, is not what to set."""
+    with pytest.raises(ArchError, match="A0593.*axis 1 of `x` has 3 positions, the task's 1") as fault:
+        check_inputs(archdsl.loads(CONV.replace("kernel: int = 5 in", "kernel: int = 3 in")).elaborate(), parse("digits"), 4)
+    assert "--set" not in str(fault.value)
+
+
 DEAD = """
 use std.linear { Linear }
 use std.norm { LayerNorm }
@@ -328,6 +337,7 @@ model Net(d: int = 8 in {4, 8}, hidden: int = 8 in {8, 16})(x: [B = 2, 5]) -> y:
 @pytest.mark.parametrize(("before", "after", "said"), [
     ("widen => Linear(d)", "widen => Linear(2 * d)", r"A0849.*`f = widen`.*<text>:7:"),
     ("hidden: int = 8 in {8, 16}", "hidden: int = 8 in {0, 8}", r"A0849.*`hidden = 0`.*<text>:7:"),
+    ("hidden: int = 8 in {8, 16}", "hidden: int = 8 in {-4, 8}", r"A0849.*`hidden = -4`.*<text>:7:.*take -4 out"),
 ])
 def test_values_that_no_candidate_can_have(before: str, after: str, said: str):
     """At the spec's line, before anything is trained."""
