@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from archdsl.graph import Value
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 WIDTH = 112
 
 
-def fits(inputs: Any, arg: Callable[[Any], str]) -> str:
-    """The check of `parts.fit` in plain torch: for each input (tensor, name, shape as it is written, axes) one error when its axes are others."""
+def fits(inputs: Any, arg: Callable[[Any], str], kinds: Mapping[str, str]) -> str:
+    """The check of `parts.fit` in plain torch: for each input (tensor, name, shape as it is written, axes) one error when its axes are others, or
+    when `kinds` (element types by name) asks for whole numbers and it holds floats. Which floats fit hangs on weights and autocast."""
     first: dict[str, str] = {}
     lines: list[str] = []
     for x, name, shape, axes in inputs:
@@ -26,8 +27,11 @@ def fits(inputs: Any, arg: Callable[[Any], str]) -> str:
             if expected is None or isinstance(expected, str) and first.setdefault(expected, size) == size:
                 continue
             conditions.append(f"{size} != {first[expected] if isinstance(expected, str) else arg(expected)}")
-        quote = "'" if '"' in name else '"'
-        lines += [*_if(conditions), f"    raise ValueError(f{quote}the input `{name}` is {shape}: this is {{list({tensor}.shape)}}{quote})"]
+        quote, told = "'" if '"' in name else '"', f"{{list({tensor}.shape)}}"
+        if kinds.get(name) == "int":
+            conditions.append(f"{tensor}.is_floating_point()")
+            shape, told = f"int{shape}", f"{{{tensor}.dtype}} {told}"
+        lines += [*_if(conditions), f"    raise ValueError(f{quote}the input `{name}` is {shape}: this is {told}{quote})"]
     return "\n".join(lines)
 
 

@@ -279,7 +279,7 @@ class Plain:
             left, relation, right = writer.at(node.args[0], 7), node.args[1], writer.at(node.args[2], 7)
             return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({quoted(str(node.args[3]))})", 0
         if node.target is parts.fit:
-            return fits(node.args, writer.arg), 0
+            return fits(node.args, writer.arg, {v.node.attrs["name"]: v.type.dtype for v in self.definition.graph.inputs}), 0
         if node.target is parts.sums:
             lengths, total = writer.arg(node.args[0]), writer.at(node.args[1], 7)
             wrong = f"{lengths}.numel() == 0 or {lengths}.min() < 1 or {lengths}.sum() != {total}"

@@ -81,8 +81,18 @@ def test_inputs_of_another_shape_are_refused_alike(case):
     for i, spec in enumerate(made.inputs):
         wrong = (*xs[:i], xs[i][None], *xs[i + 1:])
         for m in (model, other):
-            with pytest.raises(ValueError, match=rf"the input `{spec.name}` is \[.*: this is \["):
+            with pytest.raises(ValueError, match=rf"the input `{spec.name}` is (int)?\[.*: this is (torch.int64 )?\["):
                 m(*wrong)
+
+
+def test_floats_for_whole_numbers_are_refused():
+    model = archdsl.loads("use std { TokenEmbedding }\nmodel M()(tokens: int[B, T]) -> y: [B, T, 8] { return TokenEmbedding(9, 8)(tokens) as e }").build()
+    other = written(model)
+    for kind in (torch.int64, torch.int32):
+        assert torch.equal(other(torch.ones(2, 3, dtype=kind)), model(torch.ones(2, 3, dtype=kind)))
+    for m in (model, other):
+        with pytest.raises(ValueError, match="the input `tokens` .*torch.float32"):
+            m(torch.ones(2, 3))
 
 
 def test_all_are_clean_and_formatted(tmp_path):
