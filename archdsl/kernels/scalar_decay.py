@@ -6,7 +6,8 @@ memory S in front, [K, V], G the sum of g inside the chunk up to and with a posi
     y_i = scale · (e^{G_i} q_i S + Σ_{j ≤ i} e^{G_i - G_j} w_j (q_i · k_j) v_j) + skip v_i,    S ← e^{G_last} S + Σ_j e^{G_last - G_j} w_j k_j v_jᵀ
 
 `_states` walks over the chunks of a head and writes the memory in front of each, or backwards the gradient of the memory behind each; the others
-take all chunks at once. Backwards the memories are computed again. Sums are taken in float32, what enters a product has the operands' type.
+take all chunks at once. Backwards the memories are computed again. Sums are taken in float32, what is computed and enters a product has the type of
+the memories.
 
 Results stand with positions in columns, so that what is computed under way is the right operand of a product, which lies in shared memory: the
 assembler inside of Triton up to 3.7 miscompiles wgmma with a left operand in registers (see `chunks.generation`).
@@ -108,7 +109,7 @@ def _outputs(Q, KEY, VAL, G, W, SKIP, S, OUT, scale, T, H, R, NT, sqb, sqh, sqt,
     if HAS_W:
         scores *= tl.load(W + b * swb + h * swh + (t + i) * swt, mask=here, other=0.0).to(tl.float32)[:, None]
     value = tl.load(VAL + b * svb + h * svh + (t + i)[:, None] * svt + v[None, :], mask=here[:, None] & (v[None, :] < V), other=0.0)
-    y = scale * (y + tl.dot(tl.trans(value), scores.to(value.dtype), input_precision=PRECISION))
+    y = scale * (y + tl.dot(tl.trans(value).to(S.dtype.element_ty), scores.to(S.dtype.element_ty), input_precision=PRECISION))
     if HAS_SKIP:
         y += tl.load(SKIP + h).to(tl.float32) * tl.trans(value)
     tl.store(OUT + b * sob + h * soh + (t + i)[None, :] * sot + v[:, None], y.to(OUT.dtype.element_ty), mask=here[None, :] & (v[:, None] < V))
@@ -148,7 +149,7 @@ def _queries_back(KEY, VAL, DY, G, W, S, DQ, scale, T, H, R, NT, PARTS, skb, skh
     within = here[:, None] & (k[None, :] < K)
     key = tl.load(KEY + b * skb + g * skh + (t + i)[:, None] * skt + k[None, :], mask=within, other=0.0)
     pairs = tl.where(i[None, :] >= i[:, None], scale * pairs, 0.0)
-    dq += tl.dot(tl.trans(key), pairs.to(key.dtype), input_precision=PRECISION)
+    dq += tl.dot(tl.trans(key).to(S.dtype.element_ty), pairs.to(S.dtype.element_ty), input_precision=PRECISION)
     tl.store(DQ + part * sop + b * sob + g * soh + (t + i)[None, :] * sot + k[:, None], dq.to(DQ.dtype.element_ty),
              mask=here[None, :] & (k[:, None] < K))
 
@@ -191,7 +192,7 @@ def _keys_back(Q, VAL, DY, G, W, DS, DK, scale, T, H, R, NT, PARTS, sqb, sqh, sq
     within = here[:, None] & (k[None, :] < K)
     q = tl.load(Q + b * sqb + g * sqh + (t + i)[:, None] * sqt + k[None, :], mask=within, other=0.0)
     pairs = tl.where(i[:, None] >= i[None, :], scale * pairs, 0.0)
-    dk += tl.dot(tl.trans(q), pairs.to(q.dtype), input_precision=PRECISION)
+    dk += tl.dot(tl.trans(q).to(DS.dtype.element_ty), pairs.to(DS.dtype.element_ty), input_precision=PRECISION)
     tl.store(DK + part * sop + b * sob + g * soh + (t + i)[None, :] * sot + k[:, None], dk.to(DK.dtype.element_ty),
              mask=here[None, :] & (k[:, None] < K))
 
@@ -246,7 +247,7 @@ def _values_back(Q, KEY, VAL, DY, G, W, SKIP, S, DS, DV, DG, DW, DSKIP, scale, T
         between = scale * tl.exp(logs.to(tl.float32)) * tl.sum(read * tl.trans(dy), 0) + tl.sum(ways, 1) - tl.sum(ways, 0)
         kept = tl.cumsum(written, 0) - written + tl.sum(of_all, 0) * tl.exp(total.to(tl.float32))
         tl.store(DG + at, tl.cumsum(between, 0, reverse=True) + kept, mask=here)
-    du += tl.dot(tl.trans(dy), scores.to(dy.dtype), input_precision=PRECISION)
+    du += tl.dot(tl.trans(dy).to(DS.dtype.element_ty), scores.to(DS.dtype.element_ty), input_precision=PRECISION)
     dv = du
     if HAS_W:
         dv = du * w[None, :]

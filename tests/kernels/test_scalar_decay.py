@@ -115,6 +115,22 @@ def test_narrow_types(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
     held(CASES["a chunk and one"], dtype, ERRORS[dtype], False, monkeypatch)
 
 
+@interpreted
+def test_products_beyond_float16():
+    """Queries times keys, and values times gradients, that float16 does not hold, of results that it does: as the memories, they stay in float32."""
+    g = torch.Generator().manual_seed(0)
+    q, k, v, dy = ((torch.randn(1, 13, n, generator=g) * by).half() for n, by in ((20, 150.0), (20, 150.0), (12, 1e-3), (12, 1e-3)))
+    given, attributes = [q, k, v, -torch.rand(1, 13, generator=g), None], {"scale": 1.0}
+    assert (q.float() @ k.float().mT).abs().max() > 65504
+    kernel = bindings("linear_attention")["triton"]
+    wide = [x.double().requires_grad_() for x in given[:4]]
+    expected = OPS["linear_attention"].body(*wide, kernel="reference", **attributes)
+    alike(kernel.forward(*given, **attributes)[:1], [expected], 2e-3)
+    grads = torch.autograd.grad(expected, wide, dy.double())
+    assert all(x.abs().max() < 65504 for x in grads)
+    alike(kernel.gradient(dy, None, *given, **attributes)[:4], grads, 2e-3)  # type: ignore[misc]
+
+
 def packed(case: Callable[[Make], Any], dtype: torch.dtype, tolerance: float) -> None:
     """Documents behind each other, of 1 position too, by one launch: each begins anew."""
     op, (*given, _), attributes = case(maker(dtype, False))
