@@ -29,8 +29,10 @@ from typing import Any, NoReturn
 from archdsl.ops import registry
 
 ROOT = Path(__file__).parent.parent
-LOADED = ("torch", "numpy", "safetensors.torch", "pydantic", "rich.table", "archdsl.cli.shell", "archdsl.spec", "archdsl.cost", "archdsl.store",
-          "archdsl.lower.module", "archdsl.search.space")
+LOADED = ("torch", "torch._dynamo", "torch.export", "numpy", "safetensors.torch", "pydantic", "rich.table", "archdsl.cli.shell", "archdsl.spec",
+          "archdsl.cost", "archdsl.lints", "archdsl.names", "archdsl.store", "archdsl.lower.module", "archdsl.search.space", "archdsl.study.session",
+          "archdsl.capture")
+"""What most commands need, and what takes long: optimisers import torch._dynamo, for one."""
 CLIENT = """#!{python} -SE
 import json, os, resource, socket, sys
 with socket.socket(socket.AF_UNIX) as server:

@@ -1,11 +1,13 @@
 """Shared fixtures: `golden` files that maintain themselves, marks for hardware; what makes all tests together quicker."""
 from __future__ import annotations
 
+import ctypes
 import difflib
 import gc
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,7 @@ def pytest_collection(session):
         gc.enable()
 
 
+TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 _file: Path | None = None  # of the last test
 
 
@@ -55,6 +58,8 @@ def pytest_runtest_protocol(item):
         _file = item.path
         gc.collect()
         gc.freeze()
+        if TRIM is not None:
+            TRIM(0)  # room of large models that are gone: glibc would keep what lies below anything that is not
     with keeping("monkeypatch" not in item.fixturenames):
         return (yield)
 

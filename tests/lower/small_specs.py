@@ -50,7 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
 MOST = 2_000_000
 """Parameters that a small model has at most: the suite holds all of them."""
 OF_VARIANTS: dict[str, dict[str, Any]] = {"wide": {"value_dim": 12}, "large_tiny_16": {"size": [224, 224]}}  # its slices fit no smaller map
-LARGE = ("Mamba", "Mamba2", "Hybrid", "AarenEncoder", "Extractor", "MASFormer", "Bloom", "DeepSeekV2", "GptOss", "HyenaLM", "Kernel", "T5")
+LARGE = ("Mamba", "Mamba2", "Hybrid", "AarenEncoder", "Extractor", "MASFormer", "Bloom", "DeepSeekV2", "GptOss", "HyenaLM", "Kernel", "T5", "Zamba2")
 """No small settings that suit all their variants: those that are called tiny stand for them."""
 
 

@@ -72,6 +72,7 @@ def agrees(case):
         torch.testing.assert_close(theirs, ours, rtol=1e-12, atol=1e-12)
         assert ours[1] and all(g.isfinite().all() for g in ours[1].values())
         model.load_state_dict(before)
+    model.zero_grad()  # it is kept
 
 
 @pytest.mark.parametrize("case", CASES[::6], ids=id_of)
