@@ -275,6 +275,24 @@ def train(
 
 
 @app.command()
+def space(
+    source: Annotated[str, typer.Argument(metavar="SPEC", help="SPEC[:model][.variant] with knobs.", show_default=False,
+                                          autocompletion=complete_source)],
+    name: Annotated[str | None, typer.Option("--space", metavar="NAME", help="A `space` of the spec, for its limits.", show_default=False)] = None,
+    limits: Annotated[list[str] | None, typer.Option("--limit", metavar="CONDITION", show_default=False,
+                                                     help="What every candidate has to satisfy: 'params <= 30M'; may be repeated.")] = None,
+    figures: Annotated[list[str] | None, typer.Option("--figure", metavar="NAME", show_default=False,
+                                                      help="What to count: 'state_bytes(T=2048)'; else params and macs.")] = None,
+    draw: Annotated[int, typer.Option(min=0, metavar="N", help="So many candidates are drawn and counted.")] = 100,
+    json: Json = False,
+) -> int:
+    """What a search would decide: how many candidates a spec's knobs span, and what they cost. Loads no torch."""
+    from archdsl.cli.commands.space import FIGURES, run_space
+
+    return run_space(source, name, limits or (), figures or FIGURES, draw, json)
+
+
+@app.command()
 def search(
     source: Annotated[str, typer.Argument(metavar="SPEC", help="SPEC[:model][.variant] with knobs.", show_default=False,
                                           autocompletion=complete_source)],

@@ -26,7 +26,8 @@ def summary(study: Study) -> dict[str, Any]:
     front = study.front()
     return {
         "trials": store.finished, "failed": store.failed, "budget": plan.budget, "seed": plan.seed, "spec": plan.source, "model": plan.model,
-        "variant": plan.variant, "objectives": list(map(str, plan.objectives)), "limits": list(plan.limits), "strategy": plan.strategy,
+        "variant": plan.variant, "objectives": list(map(str, plan.objectives)), "space": plan.space, "limits": list(plan.limits),
+        "strategy": plan.strategy,
         "evaluator": plan.evaluator, "archdsl": plan.archdsl, "sessions": len(store.sessions()),
         "best": {o.name: point(e) for o in study.objectives if (e := study.best(o)) is not None},
         "pareto": [{"variant": name, **point(e)} for name, e in zip(variant_names(len(front)), front)],

@@ -22,7 +22,8 @@ def show(folder: str, json: bool) -> int:
         print(f"{folder}: {plan.source}, {plan.model}{variant}\n")
         volume = "" if told["hypervolume"] is None else f"{told['hypervolume']:.4f} of the box between the best and the worst seen"
         limits = ", ".join(plan.limits)
-        rows = [("objectives", ", ".join(told["objectives"])), ("limits", limits), ("strategy", plan.strategy), ("evaluator", plan.evaluator),
+        rows = [("objectives", ", ".join(told["objectives"])), ("space", plan.space or ""), ("limits", limits),
+                ("strategy", plan.strategy), ("evaluator", plan.evaluator),
                 ("seed", str(plan.seed)), ("trials", f"{number(told['trials'])} of {number(plan.budget)}, {told['failed'] or 'none'} failed"),
                 ("front", count(len(study.store.front), "point")), ("hypervolume", volume)]
         for name, text in rows:

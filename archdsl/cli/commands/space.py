@@ -1,0 +1,98 @@
+"""archdsl space: what a search over a spec would decide, how many candidates there are, and what some of them cost."""
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from archdsl.cli.output import count, progress, show_json, show_table
+from archdsl.elaborate.values import show
+from archdsl.search.model import Candidate
+from archdsl.search.space import SearchSpace
+from archdsl.spec import resolve_source
+
+FIGURES = ("params", "macs")
+NUMBERS = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def run_space(source: str, name: str | None, limits: Sequence[str], figures: Sequence[str], drawn: int, json: bool) -> int:
+    """Counts the space, draws some candidates, and shows the decisions in them and the least, median and most of each figure. Raises ArchError, A0802
+    for a space without a candidate too."""
+    spec, variant = resolve_source(source)
+    with progress(f"counting {source}") as tell:
+        space = spec.space(name, variant, limits)
+        low, high, why = space.bounds
+        candidates: list[Candidate] = []
+        for seed in range(drawn):
+            tell(f"{seed} of {drawn} drawn")
+            candidates.append(space.sample(seed))
+        costs = [space.costs(c, figures) for c in candidates]
+    spread = {f: _spread([c[f] for c in costs]) for f in figures if costs}
+    rows = _decisions(space, candidates)
+    written = [limit.text for limit in space.limits]
+    if json:
+        show_json({"spec": source, "model": spec.name, "variant": variant, "space": name, "limits": written, "size": space.size, "at_least": low,
+                   "at_most": high, "why": why, "uniform": space.uniform, "acceptance": space.acceptance, "drawn": drawn, "decisions": rows,
+                   "figures": spread})
+        return 0
+    print(f"{source}: {spec.name}{f'.{variant}' if variant else ''}{f', space {name}' if name else ''}\n")
+    for text in written:
+        print(f"{'limit':<12} {text}")
+    print(f"{'candidates':<12} {_size(low, high, why)}")
+    if why:
+        print(f"{'':<12} {why}")
+    if drawn:
+        how = "each as often as any other" if space.uniform else "by rejection"
+        print(f"{'drawn':<12} {how}; {space.acceptance or 0:.0%} of what was drawn fitted")
+    print()
+    cells = [(r["address"], str(r["count"]), "; ".join(r["domains"]), r["default"]) for r in rows]
+    show_table(("decision", "of", "domain", "default"), cells, right=(1,))
+    if spread:
+        print()
+        cells = [(f, *(_number(v) for v in s.values())) for f, s in spread.items()]
+        show_table((f"of {count(drawn, 'candidate')}", "least", "median", "most"), cells, right=(1, 2, 3))
+    return 0
+
+
+def _size(low: int, high: int | None, why: str) -> str:
+    if not why:
+        return _many(low)
+    return f"at least {_many(low)}" if high is None else f"{_many(low)} to {_many(high)}"
+
+
+def _many(n: int) -> str:
+    """In full as far as one can read it."""
+    return f"{n:,}" if n < 10**15 else f"{n:,}, some 10^{len(str(n)) - 1}"
+
+
+def _decisions(space: SearchSpace, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """The decisions at the defaults and in what was drawn, those of equal passes of loops in one row: how many of them there are, the domains that
+    they have, the spec's value."""
+    knobs = space.spec.source(space.variant).knobs
+    found: dict[str, dict[str, Any]] = {}
+    for address, knob in knobs.items():
+        if knob.allowed is not None:
+            _add(found, address, str(knob.allowed))
+    for candidate in candidates:
+        for address, domain in space.decisions(candidate).items():
+            _add(found, address, str(domain))
+    rows: list[dict[str, Any]] = []
+    for folded, row in found.items():
+        known = [knobs[a].value for a in row["addresses"] if a in knobs]
+        values = dict.fromkeys(v if isinstance(v, str) else show(v) for v in known)
+        rows.append({"address": folded, "count": len(row["addresses"]), "domains": list(row["domains"]), "default": ", ".join(values)})
+    return rows
+
+
+def _add(found: dict[str, dict[str, Any]], address: str, domain: str) -> None:
+    row = found.setdefault(NUMBERS.sub("*", address), {"addresses": {}, "domains": {}})
+    row["addresses"][address] = row["domains"][domain] = None
+
+
+def _spread(values: Sequence[Any]) -> dict[str, Any]:
+    ordered = sorted(values)
+    return {"least": ordered[0], "median": ordered[len(ordered) // 2], "most": ordered[-1]}
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"

@@ -1,0 +1,78 @@
+"""archdsl space as a user meets it."""
+from __future__ import annotations
+
+import json
+from itertools import product
+
+import pytest
+
+import archdsl as package
+
+NET = """\
+use std.channel { MLP }
+use std.linear { Linear }
+use std.norm { LayerNorm }
+use std.residual { Pre }
+
+model Net(
+  d: int = 16 in 8..32 step 8,
+  depth: int = 2 in 1..3,
+  ratio: int = 2 in {1, 2, 4},
+)(x: [B = 1, T = 4, d]) -> y: [B, T, d] {
+  require d * depth <= 64
+  layers: for i in range(depth) {
+    choose mixer {
+      wide(hidden: int = 32 in {16, 32}) => MLP(hidden)
+      nothing => identity
+    } = wide
+    x = Pre(LayerNorm(), mixer)(x) as mix
+  }
+  return x |> LayerNorm() as norm |> Linear(ratio * d) as up |> Linear(d) as head
+}
+
+variant deep { depth = 3 }
+space small of Net { params <= 3k }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "net.arch").write_text(NET)
+    (tmp_path / "fixed.arch").write_text("model Fixed(d: int = 4)(x: [B = 1, d]) -> y: [B, d] { return 2 * x }\n")
+    return tmp_path
+
+
+def params(spec, d, depth, ratio):
+    """Parameters of each candidate with these settings of the header."""
+    for mixers in product(("nothing", 16, 32), repeat=depth):
+        arms = {f"layers.{i}.mixer": "nothing" if m == "nothing" else "wide" for i, m in enumerate(mixers)}
+        hidden = {f"layers.{i}.mixer.hidden": m for i, m in enumerate(mixers) if m != "nothing"}
+        yield spec.cost(d=d, depth=depth, ratio=ratio, **arms, **hidden).params
+
+
+def test_what_is_counted_is_there(archdsl, folder):
+    told = json.loads(archdsl("space", "net.arch", "--space", "small", "--limit", "ratio >= 2", "--json").stdout)
+    spec = package.load("net.arch")
+    costs = [p for d, depth, ratio in product((8, 16, 24, 32), (1, 2, 3), (2, 4)) if d * depth <= 64 for p in params(spec, d, depth, ratio)]
+    assert told["size"] == told["at_least"] == told["at_most"] == sum(p <= 3000 for p in costs)
+    assert told["uniform"] and told["why"] == "" and told["drawn"] == 100
+    assert told["limits"] == ["ratio >= 2", "params <= 3k"]
+    assert min(costs) <= told["figures"]["params"]["least"] <= told["figures"]["params"]["median"] <= told["figures"]["params"]["most"] <= 3000
+    rows = {r["address"]: (r["count"], r["domains"], r["default"]) for r in told["decisions"]}
+    assert rows["d"] == (1, ["8..32 step 8"], "16") and rows["layers.*.mixer"] == (3, ['{"wide", "nothing"}'], "wide")
+
+
+def test_text_for_readers(archdsl, folder):
+    done = archdsl("space", "net.arch:deep", "--figure", "macs(T = 8)", "--draw", 10)
+    assert done.stderr == "" and done.stdout.startswith("net.arch:deep: Net.deep\n")
+    whole = 3 * (4 * 3 + 4 * 3**2 + 2 * 3**3)  # ratios; widths that fit, and three arms a layer, for each depth
+    assert f"candidates   {whole}\n" in done.stdout
+    assert "of 10 candidates" in done.stdout and "macs(T = 8)" in done.stdout
+
+
+def test_what_cannot_be_counted(archdsl, folder):
+    assert "A0801" in archdsl("space", "fixed.arch", code=1).stderr
+    excluded = archdsl("space", "net.arch", "--limit", "d >= 32", "--limit", "depth >= 3", code=1).stderr
+    assert "A0802" in excluded and "d >= 32" in excluded
+    assert "A0805" in archdsl("space", "net.arch", "--space", "smal", code=1).stderr
+    assert "A0804" in archdsl("space", "net.arch", "--figure", "params(d = 8)", code=1).stderr
