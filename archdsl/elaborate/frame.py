@@ -134,6 +134,7 @@ class Session:
         self.weights: dict[int, tuple[Any, tuple[int, int]]] = {}
         self.fitting: dict[Any, Fitting] = {}  # by sizes of a run
         self.long: dict[int, tuple[Any, Any]] = {}
+        self.plain: dict[int, tuple[Any, bool]] = {}  # lists by id, and whether they hold plain values alone
         self.memo: dict[Any, Any] = {}
         self.applications: dict[Any, Any] = {}  # of ops, by form: which arguments are operands, attributes, result types
         self.keys: dict[Any, int] = {}
@@ -151,6 +152,7 @@ class Session:
         self.closures: dict[int, Any] = {}  # texts of templates by id, kept so that no other gets the id
         self.free: dict[int, tuple[str, ...]] = {}
         self.plans: dict[int, Any] = {}
+        self.layouts: dict[int, tuple[Any, Any]] = {}  # by id, with the node: what was read off it
         self.headers: dict[int, Any] = {}
         self.lates = 0  # how many late numbers are in force: those of the loops around what is being elaborated
         self.waiting: dict[int, tuple[frozenset[int], Graph]] = {}
@@ -168,6 +170,7 @@ class Session:
         self.depth = self.known = self.lates = 0
         self.weights.clear()
         self.long.clear()
+        self.plain.clear()
         self.heads.clear()
         self.inline_sites.clear()
         self.facts.clear()
@@ -303,9 +306,9 @@ class Session:
         if kind is Late:
             return ("late", value.number)
         if is_list(value):
-            return ("t", self._long_key(value) if len(value) > 64 else self.intern(tuple(self.key(v) for v in value)))
+            return ("t", self._long_key(value) if len(value) > 64 else self.intern(tuple([self.key(v) for v in value])))
         if isinstance(value, RecordValue):
-            return ("r", value.name, self.intern(tuple((k, self.key(v)) for k, v in value.items)))
+            return ("r", value.name, self.intern(tuple([(k, self.key(v)) for k, v in value.items])))
         if isinstance(value, Mask):
             return ("m", value.kind, tuple(self.key(a) for a in value.args))
         if isinstance(value, InitExpr):

@@ -212,8 +212,14 @@ def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
             _fits(copy)
         nodes.append(copy)
     children = {path: fill(session, g, numbers) for path, g in graph.children.items()}
-    return replace(graph, nodes=tuple(nodes), inputs=tuple(map(moved, graph.inputs)), outputs=tuple(map(moved, graph.outputs)),
+    made = replace(graph, nodes=tuple(nodes), inputs=tuple(map(moved, graph.inputs)), outputs=tuple(map(moved, graph.outputs)),
                    emits={k: moved(v) for k, v in graph.emits.items()}, children=children)
+    made.__dict__.update((k, graph.__dict__[k]) for k in _SAME if k in graph.__dict__)
+    return made
+
+
+_SAME = ("owns_weights", "weight_count", "largest_weight", "node_count", "has_effect", "ops")
+"""What is known of a graph and does not hang on the numbers."""
 
 
 _FILLED = frozenset({Late, Graph, Mask, tuple})

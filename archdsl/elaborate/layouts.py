@@ -9,6 +9,7 @@ from archdsl.dims import Dim, Size
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.ops import apply_op
+from archdsl.elaborate.plain_layouts import plain_layout
 from archdsl.elaborate.values import TEMPLATES, Partial, describe
 from archdsl.graph import Value
 from archdsl.source import Span
@@ -39,7 +40,13 @@ def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
     if len(node.inputs) != 1:
         raise error("A0308", f"`{node.word}` takes one shape on each side of the arrow", node.span)
     if node.word == "rearrange":
-        spec = _solve(frame, node, value)
+        given = _given(frame, node)
+        plain = plain_layout(frame.session, node)
+        solved = plain.solve({**frame.vars, **given}, value.shape) if plain is not None else None
+        if solved is not None:
+            sizes, ins, outs = solved
+            return value if ins == outs else apply_op(frame, "rearrange", (value,), {"sizes": sizes, "ins": ins, "outs": outs}, node.span)
+        spec = _solve(frame, node, value, given)
         return _rearrange(frame, value, spec, node.span)
     if node.word == "under":
         return _under(frame, node, value)
@@ -67,9 +74,9 @@ class _Spec:
         self.written: tuple[tree.Shape, tree.Shape] | None = None
 
 
-def _solve(frame: Frame, node: tree.LayoutCall, value: Value) -> _Spec:
+def _solve(frame: Frame, node: tree.LayoutCall, value: Value, given: dict[str, Size] | None = None) -> _Spec:
     spec = _Spec()
-    given = _given(frame, node)
+    given = _given(frame, node) if given is None else given
     names = dict(frame.vars)
     names.update(given)
     binding = shapes.Binding(names, _hyper(frame))

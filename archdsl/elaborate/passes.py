@@ -62,7 +62,7 @@ def plan(frame: Frame, s: tree.For) -> Plan | None:
     if found is None:
         found = plans[id(s)] = _plan(frame, s)
     held = frame.vars
-    return found if found.callees.isdisjoint(held) and all(n in held and is_plain(held[n]) for n in found.plain) else None
+    return found if found.callees.isdisjoint(held) and all(n in held and _known_plain(frame, held[n]) for n in found.plain) else None
 
 
 def without_late(frame: Frame, s: tree.For) -> None:
@@ -148,6 +148,17 @@ def _pure(frame: Frame, node: tree.Expr, inside: set[str]) -> set[str] | None:
 def _is_function(frame: Frame, name: str) -> bool:
     found = frame.module.scope.get(name)
     return isinstance(found, FnRef) or found is None and isinstance(library.find(name), Builtin) and name in library.FUNCTIONS
+
+
+def _known_plain(frame: Frame, value: Any) -> bool:
+    """`is_plain`, asked once for a list: each pass of a loop asks."""
+    kind = value.__class__
+    if kind is not tuple:
+        return kind in PLAIN or is_plain(value)
+    known = frame.session.plain
+    if id(value) not in known:
+        known[id(value)] = value, is_plain(value)  # kept with it: its id is not free for another one
+    return known[id(value)][1]
 
 
 def is_plain(value: Any) -> bool:

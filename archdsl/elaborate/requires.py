@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Fix, Label, error
@@ -84,20 +85,26 @@ def _lift(frame: Frame, part: Any, s: tree.Require) -> None:
 
 def _interpolate(frame: Frame, text: str) -> str:
     """`{heads}` and `{d / 2}` inside a message."""
-    from archdsl.syntax.parser import parse_expression
-
     out: list[str] = []
     at = 0
     text = clipped(text, 4_000)
     while (start := text.find("{", at)) >= 0 and (end := text.find("}", start)) > 0:
         out.append(text[at:start])
         try:
-            value = evaluate(frame, parse_expression(text[start + 1 : end]))
+            value = evaluate(frame, _expression(text[start + 1 : end]))
             out.append(clipped(value if isinstance(value, str) else show(value)))
         except (ArchError, Poisoned):
             out.append(text[start : end + 1])
         at = end + 1
     return clipped("".join(out) + text[at:], 4_000)
+
+
+@lru_cache(1024)
+def _expression(text: str) -> tree.Expr:
+    """An expression in a message, read once: each variant says the same."""
+    from archdsl.syntax.parser import parse_expression
+
+    return parse_expression(text)
 
 
 def clipped(text: str, most: int = 400) -> str:

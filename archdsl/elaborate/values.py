@@ -209,6 +209,8 @@ def is_hyper_number(value: Any) -> bool:
 
 
 def has_tensor(value: Any) -> bool:
+    if value.__class__ in _SCALARS:
+        return False
     if isinstance(value, Value):
         return True
     if isinstance(value, Mask):
@@ -220,6 +222,8 @@ def has_tensor(value: Any) -> bool:
 
 def holds_tensor(value: Any) -> bool:
     """Whether a template captured a tensor: in an argument, or in the frame of a literal."""
+    if value.__class__ in _SCALARS or value.__class__ is Value:
+        return False
     if isinstance(value, Template):
         return any(has_tensor(b.value) or holds_tensor(b.value) for b in value.args.values())
     if isinstance(value, (Literal, Partial)):
@@ -249,6 +253,7 @@ def map_tensors(value: Any, f: Callable[[Value], Any]) -> Any:
 
 
 HOLDERS = frozenset({Value, tuple, Mask})
+_SCALARS = frozenset({int, float, bool, str, Fraction, type(None)})
 
 
 def describe(value: Any) -> str:

@@ -105,7 +105,7 @@ class _Compiler:
                                  help="add lines for them; `drop \"ADDRESS\" = VALUE` is for weights that the foreign file does not have"))
 
     # ---------------------------------------------------------------- expressions
-    def _value(self, expr: tree.Expr, indices: Mapping[str, int], span: Span | None = None) -> Any:
+    def value(self, expr: tree.Expr, indices: Mapping[str, int], span: Span | None = None) -> Any:
         """With the loop indices in scope. `span`: where to report faults, for expressions inside strings."""
         key = self._about(expr, indices)
         if key not in self.answers:
@@ -195,6 +195,8 @@ class _Compiler:
         """The operations for these weights, the same for all of the same shapes unless they mention an index."""
         shapes = [self.shapes[s] for s in sources]
         key = (tuple(shapes), tuple(joins), tuple(v for k, v in sorted(indices.items()) if k in read.chain.mentions))
+        if read.chain.mentions.isdisjoint(self.known):  # the same in every variant
+            cache = read.steps
         if key not in cache:
             self._bind(indices)
             lengths = [None if isinstance(v, str) else len(read.foreign.choices[v].items) for v in read.together.foreign]
@@ -227,7 +229,7 @@ class _Compiler:
 
     def _foreign(self, read: Line, binding: Binding, indices: dict[str, int], counts: list[int]) -> Iterator[str]:
         together, foreign = read.together, read.foreign
-        evaluator = partial(self._value, span=foreign.span)
+        evaluator = partial(self.value, span=foreign.span)
         for numbers in product(*map(range, counts)):
             alone = dict(zip(together.foreign, numbers))
             picks = [alone[k] if k in alone else binding.picks[together.pairs[k]] for k in range(len(foreign.choices))]
@@ -248,7 +250,7 @@ class _Compiler:
         own = parse_pattern(line.foreign, span, self.known)
         assert line.default is not None
         for address, binding in self._members(line, use, Line(own, own, pair(own, own), Chain(()), constant=False)):
-            value = self._value(line.default, binding.indices)
+            value = self.value(line.default, binding.indices)
             if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)) or value != value or abs(value) == float("inf"):
                 raise error("A0436", "the value of a dropped weight is a number", line.default.span)
             self._take(self.own_lines, address, line, "weight", span)
@@ -259,7 +261,7 @@ class _Compiler:
         if self._holds(line, use, ()):
             use.matched = True
             use.picks = {(k, i) for k, c in enumerate(pattern.choices) for i in range(len(c.items))}
-            self.ignored.append(Ignored(pattern.search(partial(self._value, span=pattern.span))))
+            self.ignored.append(Ignored(pattern.search(partial(self.value, span=pattern.span))))
 
     # ---------------------------------------------------------------- weights
     def _members(self, line: tree.NameLine, use: Use, read: Line) -> Iterator[Member]:
@@ -268,18 +270,18 @@ class _Compiler:
         holds = self._holds(line, use, tuple(own.mentioned))
         if holds is False:
             return
-        for shape, addresses in self.weights.outlines.items():
-            if read.may_fit(shape):
-                self.frame.session.step(own.span, 3 * len(addresses))
-                for address in addresses:
-                    binding = read.bindings[address] if address in read.bindings else self._binding(read, address)
-                    if binding is not None and (holds or self._asked(line, binding.indices)):
-                        use.active = use.matched = True
-                        use.picks.update(enumerate(binding.picks))
-                        yield address, binding
+        for shape in read.fitting(self.weights.outlines):
+            addresses = self.weights.outlines[shape]
+            self.frame.session.step(own.span, 3 * len(addresses))
+            for address in addresses:
+                binding = read.bindings[address] if address in read.bindings else self._binding(read, address)
+                if binding is not None and (holds or self._asked(line, binding.indices)):
+                    use.active = use.matched = True
+                    use.picks.update(enumerate(binding.picks))
+                    yield address, binding
 
     def _binding(self, read: Line, address: str) -> Binding | None:
-        binding = read.own.match(address, partial(self._value, span=read.own.span))
+        binding = read.own.match(address, partial(self.value, span=read.own.span))
         if read.constant:
             read.bindings[address] = binding
         return binding
@@ -296,10 +298,10 @@ class _Compiler:
         seen: set[tuple[str, ...]] = set()
         indices = [(k, p.name) for k, p in enumerate(read.groups) if isinstance(p, Index)]
         lists = [(k, p) for k, p in enumerate(read.groups) if isinstance(p, Choice)]
+        parts: list[Any] = [_Computed(self, read, p, indices) if isinstance(p, Expression) else p for p in read.renaming]
         computed = any(isinstance(p, Expression) for p in read.renaming)
-        for shape, addresses in self.weights.outlines.items():
-            if not read.may_fit(shape):
-                continue
+        for shape in read.fitting(self.weights.outlines):
+            addresses = self.weights.outlines[shape]
             self.frame.session.step(read.own.span, 3 * len(addresses))
             for address in addresses:
                 texts = read.texts_of(address)
@@ -310,15 +312,12 @@ class _Compiler:
                     seen.add(tuple([texts[k] for k, _ in lists]))
                 key = read.keys.get(address)
                 if key is None:
-                    key = "".join([p if isinstance(p, str) else self._computed(read, p, {name: int(texts[k]) for k, name in indices})
-                                   if isinstance(p, Expression) else texts[p[0]] if p[1] is None else p[1][texts[p[0]]] for p in read.renaming])
+                    key = "".join([p if (kind := p.__class__) is str else p.of(texts) if kind is _Computed else
+                                   texts[p[0]] if p[1] is None else p[1][texts[p[0]]] for p in parts])
                     if not computed:
                         read.keys[address] = key
                 yield address, key
         use.picks.update((n, p.items.index(t)) for found in seen for n, ((_, p), t) in enumerate(zip(lists, found)))
-
-    def _computed(self, read: Line, part: Expression, indices: Mapping[str, int]) -> str:
-        return part.index(self._value(part.expr, indices, read.foreign.span), read.foreign.span)
 
     def _asked(self, line: tree.NameLine, indices: Mapping[str, int]) -> bool:
         assert line.condition is not None
@@ -342,6 +341,22 @@ class _Compiler:
         if len(lines) >= MAX_KEYS:
             raise error("A0602", f"these names are more than {MAX_KEYS:,}", span)
         lines[name] = line
+
+
+class _Computed:
+    """A part of a foreign key that is computed from the indices of an address: once for all addresses that agree in those it mentions."""
+
+    def __init__(self, compiler: _Compiler, read: Line, part: Expression, indices: list[tuple[int, str]]):
+        self.compiler, self.part, self.span = compiler, part, read.foreign.span
+        self.indices, self.mentioned = indices, [k for k, name in indices if name in part.indices]
+        self.known: dict[tuple[str, ...], str] = {}
+
+    def of(self, texts: tuple[str, ...]) -> str:
+        key = tuple([texts[k] for k in self.mentioned])
+        if key not in self.known:
+            indices = {name: int(texts[k]) for k, name in self.indices}
+            self.known[key] = self.part.index(self.compiler.value(self.part.expr, indices, self.span), self.span)
+        return self.known[key]
 
 
 def _coordinates(binding: Binding, variables: tuple[Variable, ...]) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Lines of `names` blocks as they were read, the weights that they are about, and what comes of compiling them."""
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ class Weights:
 class Line:
     """A line as it was read. `bindings` by address are kept when they are the same in all variants (`constant`); for plain renamings `texts`: of
     each part of the address that is no plain text, None where the pattern does not fit, and `keys`: the foreign keys, where nothing is computed.
-    `fits`: the pattern's answer for an outline."""
+    `fits`: the pattern's answer for an outline; `steps`: the operations for weights of these shapes, where no hyper argument counts."""
 
     own: Pattern
     foreign: Pattern
@@ -84,17 +85,19 @@ class Line:
     texts: dict[str, tuple[str, ...] | None] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     fits: dict[str, bool] = field(default_factory=dict)
+    steps: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def renames(self) -> bool:
         return not (self.chain.ops or self.together.own or self.together.foreign)
 
-    def may_fit(self, shape: str) -> bool:
-        """Whether addresses of an outline can fit."""
-        found = self.fits.get(shape)
-        if found is None:
-            found = self.fits[shape] = self.own.outline.fullmatch(shape) is not None
-        return found
+    def fitting(self, shapes: Iterable[str]) -> list[str]:
+        """Those outlines whose addresses can fit."""
+        fits = self.fits
+        for shape in shapes:
+            if shape not in fits:
+                fits[shape] = self.own.outline.fullmatch(shape) is not None
+        return [shape for shape in shapes if fits[shape]]
 
     @cached_property
     def groups(self) -> tuple[Any, ...] | None:

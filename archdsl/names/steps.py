@@ -85,6 +85,8 @@ def _names(op: tree.Expr) -> set[str]:
 def _axis_names(node: Any) -> set[str]:
     if isinstance(node, tree.AxisName):
         return {node.id}
+    if isinstance(node, tree.AxisField):
+        return names_in(node.expr)
     return set[str]().union(*(_axis_names(c) for c in tree.children(node)))
 
 

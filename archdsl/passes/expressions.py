@@ -18,8 +18,13 @@ def stages(flat: Flat) -> dict[int, int]:
     """The stage of each node by id: computed from nothing, from weights, or from data (inputs, draws, run-time sizes, the phase)."""
     out: dict[int, int] = {}
     for n in flat.order():
-        made_of = [out[id(v.node)] for v in flat.reads(n)]
-        out[id(n)] = WEIGHT if n.op == "param" else DATA if DATA in made_of else max(made_of, default=CLOSED) if own_stage(n) == CLOSED else DATA
+        if n.op == "param":
+            out[id(n)] = WEIGHT
+            continue
+        highest = CLOSED
+        for v in flat.reads(n):
+            highest = max(highest, out[id(v.node)])
+        out[id(n)] = highest if highest == DATA or own_stage(n) == CLOSED else DATA
     return out
 
 
@@ -27,13 +32,16 @@ def own_stage(n: Node) -> int:
     """CLOSED for a pure op at fixed sizes, whose result is of the stage of its operands; DATA for others."""
     op = find(n.op)
     pure = op is not None and not op.random and not op.phase
-    return CLOSED if pure and all(map(_static, n.attrs.values())) and all(map(_static, n.args)) else DATA
+    return CLOSED if pure and _static(n.attrs.values()) and _static(n.args) else DATA
 
 
-def _static(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return all(map(_static, value))
-    return not isinstance(value, Dim)
+def _static(values: Iterable[Any]) -> bool:
+    """Whether no run-time size is among these values, those in lists included."""
+    for v in values:
+        kind = v.__class__
+        if kind is Dim or (kind is tuple or kind is list) and not _static(v):
+            return False
+    return True
 
 
 def leaves(value: Value) -> list[str]:

@@ -5,7 +5,7 @@ blocks (roll.py): what was not touched stays the same object, equal layers stay 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -85,6 +85,7 @@ class Flat:
         self._live: list[Node] | None = None
         self._edited: dict[int, Node] = {}  # since types were inferred; the nodes too, so that no other gets the id
         self._renamed: dict[tuple[int, str], tuple[Graph, Graph]] = {}
+        self._inferred: dict[Any, tuple[TensorType, ...]] = {}  # by op, types of operands and attributes
         known: dict[Value, Value] = {}
         self._enter(self.root, known, {})
         for node in self.nodes:
@@ -161,7 +162,7 @@ class Flat:
     def order(self) -> list[Node]:
         """All nodes, operands first."""
         if self._order is None:
-            self._order = ordered(self.nodes, self.reads)
+            self._order = ordered(self.nodes, self._reads)
         return self._order
 
     def live(self) -> list[Node]:
@@ -180,7 +181,7 @@ class Flat:
             if id(n) not in seen:
                 seen.add(id(n))
                 stack += [v.node for v in self._reads[id(n)]]
-        return ordered([n for n in self.nodes if id(n) in seen], self.reads)
+        return ordered([n for n in self.nodes if id(n) in seen], self._reads)
 
     # ---------------------------------------------------------------- editing
     def add(self, op: str, *args: Any, at: Scope | Node, span: Span | None = None, name: str = "", **attrs: Any) -> Any:
@@ -206,9 +207,12 @@ class Flat:
         rule = known(op)
         operands = iter(args)
         types = {p.name: _typed(next(operands, None)) if p.operand else attrs[p.name] for p in parameters(op)}
-        with shapes.use_facts(self.facts or shapes.facts()):
-            found = rule.infer(**types) if rule.infer else shapes.infer_by_signature(rule, types)
-        return found if isinstance(found, tuple) else (found,)
+        form = (op, *map(_exact, types.values()))
+        if form not in self._inferred:  # equal layers ask for the same again
+            with shapes.use_facts(self.facts or shapes.facts()):
+                found = rule.infer(**types) if rule.infer else shapes.infer_by_signature(rule, types)
+            self._inferred[form] = found if isinstance(found, tuple) else (found,)
+        return self._inferred[form]
 
     def weight(self, address: str, at: Scope | Node, span: Span | None = None) -> Value:
         """Reads a weight in a scope."""
@@ -323,9 +327,11 @@ class Flat:
         return roll(self)
 
 
-def ordered(nodes: list[Node], reads: Callable[[Node], list[Value]] = Node.operands) -> list[Node]:
-    """Nodes so that operands come first, otherwise as they stand."""
-    left = {id(n) for n in nodes}
+def ordered(nodes: list[Node], reads: Mapping[int, list[Value]] | None = None) -> list[Node]:
+    """Nodes so that operands come first, otherwise as they stand. `reads`: the operands of each by id, where they are known."""
+    if reads is None:
+        reads = {id(n): n.operands() for n in nodes}
+    left = {id(n): n for n in nodes}
     out: list[Node] = []
     for root in nodes:
         if id(root) not in left:
@@ -333,13 +339,18 @@ def ordered(nodes: list[Node], reads: Callable[[Node], list[Value]] = Node.opera
         stack = [root]
         while stack:
             n = stack[-1]
-            waiting = [v.node for v in reads(n) if id(v.node) in left] if id(n) in left else ()
-            if waiting:
-                stack += reversed(waiting)
+            here = id(n)
+            if here not in left:
+                stack.pop()
                 continue
-            stack.pop()
-            if id(n) in left:
-                left.remove(id(n))
+            waiting = False
+            for v in reversed(reads[here]):
+                if id(v.node) in left:
+                    stack.append(v.node)
+                    waiting = True
+            if not waiting:
+                stack.pop()
+                del left[here]
                 out.append(n)
     return out
 
@@ -351,6 +362,14 @@ def _label(graph: Graph, call: Node) -> str:
         if v.node is call and v.index >= len(inner.outputs):
             return address.removesuffix("." + list(inner.emits)[v.index - len(inner.outputs)])
     return call.attrs["path"]
+
+
+def _exact(value: Any) -> Any:
+    """A key that tells 1, 1.0 and true apart."""
+    kind = value.__class__
+    if kind is TensorType or kind is int or kind is str:
+        return value
+    return (kind, *map(_exact, value)) if kind is tuple or kind is list else (kind, repr(value) if kind is float else value)
 
 
 def _typed(a: Any) -> Any:

@@ -162,7 +162,6 @@ class Run:
         self.states: list[int] = [self.table.start[start]]
         self.values: list[Any] = []
         self.starts: list[int] = []
-        self.methods = self.table.methods_of(self.builder)
         self.deepest = 0
         self.resumed = -1  # the token at which reading went on after a fault
         self.max_faults, self.max_stack, self.max_tokens = MAX_FAULTS, MAX_STACK, MAX_TOKENS
@@ -227,7 +226,7 @@ class Run:
         """Shift and reduce until the end (-1) or the first token that fits nowhere (its index)."""
         table, states, values, starts = self.table, self.states, self.values, self.starts
         actions, goto, rules, fallback, end_state = table.actions, table.goto, table.rules, table.words.fallback, table.end[self.start]
-        methods = self.methods
+        methods, builder = table.methods, self.builder
         final = table.ids["$END"]
         state = states[-1]
         last_end = tokens[at - 1][3] if at else 0
@@ -262,10 +261,10 @@ class Run:
                 else:
                     start, parts = last_end, []
                 if how == 1:    # BUILD
-                    value = methods[~act](parts, start, last_end)
+                    value = methods[~act](builder, parts, start, last_end)
                 elif how == 2:  # PICK
                     parts.append(None)
-                    value = methods[~act](which(parts), start, last_end)
+                    value = methods[~act](builder, which(parts), start, last_end)
                 elif how == 0:
                     value = parts[which]
                 elif how == 5:  # GROW: `list: list item`
@@ -283,7 +282,7 @@ class Run:
                         else:
                             value.append(None if i < 0 else parts[i])
                     if how == 3:
-                        value = methods[~act](value, start, last_end)
+                        value = methods[~act](builder, value, start, last_end)
                 state = goto[states[-1]][left]
                 states.append(state)
                 values.append(value)

@@ -246,7 +246,7 @@ def complete(s: Situation) -> None:
         start = run.starts[-size] if size else s.tokens[s.at - 1][3]
         parts = run.values[len(run.values) - size :]
         cut(run, len(run.values) - size)
-        value = table.value_of(~act, parts, run.methods, start, s.tokens[s.at - 1][3])
+        value = table.value_of(~act, parts, run.builder, start, s.tokens[s.at - 1][3])
         run.states.append(table.goto[run.states[-1]][table.rules[~act][1]])
         run.values.append(value)
         run.starts.append(start)

@@ -6,7 +6,7 @@ import zlib
 from operator import itemgetter
 from typing import Any
 
-from archdsl.syntax.build import METHOD
+from archdsl.syntax.build import METHOD, Builder
 from archdsl.syntax.lexer import Words
 
 try:
@@ -42,28 +42,23 @@ class Table:
         self.words = Words(self.terminals, data["texts"])
         self.ids = self.words.ids
         self.texts: dict[str, str] = data["texts"]
-        called = {name: METHOD.get(name, name) for _, _, _, _, name in self.rules if name}
-        self._methods = list(dict.fromkeys(called.values()))
-        number = {name: i + 1 for i, name in enumerate(self._methods)}
-        self._of_rules = itemgetter(*(number[called[name]] if name else 0 for _, _, _, _, name in self.rules))
+        # For each rule what builds its value, with the builder in front; None where values only pass through.
+        self.methods: list[Any] = [getattr(Builder, METHOD.get(name, name)) if name else None for _, _, _, _, name in self.rules]
 
-    def value_of(self, rule: int, parts: list[Any], methods: list[Any], start: int, end: int) -> Any:
+    def value_of(self, rule: int, parts: list[Any], builder: Builder, start: int, end: int) -> Any:
         """The value of a rule from those of its symbols; the parser's loop has the same in line."""
         how, which = self.rules[rule][2:4]
         if how == PASS:
             return parts[which]
         if how == BUILD:
-            return methods[rule](parts, start, end)
+            return self.methods[rule](builder, parts, start, end)
         if how == PICK:
-            return methods[rule](which([*parts, None]), start, end)
+            return self.methods[rule](builder, which([*parts, None]), start, end)
         value: list[Any] = []
         for i, inline in which:
             value += parts[i] if inline else [None if i < 0 else parts[i]]
-        return methods[rule](value, start, end) if how == FLATTEN else value
+        return self.methods[rule](builder, value, start, end) if how == FLATTEN else value
 
-    def methods_of(self, builder: Any) -> list[Any]:
-        """For each rule the method that builds its value, None where values only pass through."""
-        return list(self._of_rules([None, *(getattr(builder, name) for name in self._methods)]))
 
 
 _loaded: Table | None = None

@@ -220,7 +220,7 @@ def test_one_declaration_is_read_again(monkeypatch):
     assert everything > 10 and len(read) == 1 and "model Net" in read[0] and "model Two" not in read[0]
 
 
-@pytest.mark.parametrize("mark, typed", [
+@pytest.mark.parametrize(("mark", "typed"), [
     ("  stages: for i, (w, blocks) in enumerate", "  x = x |> relu |> dropout(0.1)"), ("  y = attention(q, k, v", "  q = q |> RMSNorm() as q_norm"),
     ("variant deep0 of", "variant deeper of Image0 { depths = [4, 5, 4] }")])
 def test_mistakes_while_a_line_is_typed_are_read_with_their_neighbours_alone(mark, typed, monkeypatch):
