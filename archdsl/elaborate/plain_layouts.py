@@ -39,33 +39,34 @@ class PlainLayout:
         rest = len(shape) - len(self.source) + (self.rest >= 0)
         if rest < 0 or rest and self.rest < 0:
             return None
-        axes = [*shape[: self.rest], shape[self.rest : self.rest + rest], *shape[self.rest + rest :]] if self.rest >= 0 else shape
-        found: dict[str, Size] = {}
-        for axis, size in zip(self.source, axes):
-            if axis.__class__ is str:
+        pairs: list[tuple[Axis, Any]] = list(zip(self.source, shape))
+        if self.rest >= 0:
+            pairs[self.rest :] = zip(self.source[self.rest :], (shape[self.rest : self.rest + rest], *shape[self.rest + rest :]))
+        found: dict[str, Any] = {}
+        for axis, size in pairs:
+            if isinstance(axis, str):
                 known = names.get(axis, size)
                 if known is not size and (known.__class__ is not int or size.__class__ is not int or known != size):
                     return None
-                found[axis] = size  # type: ignore[index]
-        for axis, size in zip(self.source, axes):
-            if axis.__class__ is tuple and not _factors(axis, size, names, found):  # type: ignore[arg-type]
+                found[axis] = size
+        for axis, size in pairs:
+            if isinstance(axis, tuple) and not _factors(axis, size, names, found):
                 return None
-        sizes: list[Size] = []
-        for axis, size in zip(self.source, axes):
-            if axis.__class__ is str:
-                sizes.append(size)  # type: ignore[arg-type]
-            elif axis is None:
-                sizes += size  # type: ignore[arg-type]
+        sizes: list[Any] = []
+        for axis, size in pairs:
+            if axis is None:
+                sizes += size
             else:
-                sizes += [found[n] for n in axis]
+                sizes += [size] if isinstance(axis, str) else [found[n] for n in axis]
         return tuple([shapes.normal(s) for s in sizes]), *self.groups(rest)
 
 
-def _factors(axis: tuple[str, ...], size: Any, names: dict[str, Any], found: dict[str, Size]) -> bool:
+def _factors(axis: tuple[str, ...], size: Any, names: dict[str, Any], found: dict[str, Any]) -> bool:
     """Adds the factors of an axis to what was found, where at most one is new and the others are numbers."""
-    product, new = 1, None
+    product: Any = 1
+    new: str | None = None
     for name in axis:
-        known = found.get(name, names.get(name))
+        known: Any = found.get(name, names.get(name))
         if known is None and name not in names:
             if new is not None:
                 return False

@@ -298,7 +298,7 @@ class _Compiler:
         seen: set[tuple[str, ...]] = set()
         indices = [(k, p.name) for k, p in enumerate(read.groups) if isinstance(p, Index)]
         lists = [(k, p) for k, p in enumerate(read.groups) if isinstance(p, Choice)]
-        parts: list[Any] = [_Computed(self, read, p, indices) if isinstance(p, Expression) else p for p in read.renaming]
+        parts = [_Computed(self, read, p, indices) if isinstance(p, Expression) else p for p in read.renaming]
         computed = any(isinstance(p, Expression) for p in read.renaming)
         for shape in read.fitting(self.weights.outlines):
             addresses = self.weights.outlines[shape]
@@ -312,7 +312,7 @@ class _Compiler:
                     seen.add(tuple([texts[k] for k, _ in lists]))
                 key = read.keys.get(address)
                 if key is None:
-                    key = "".join([p if (kind := p.__class__) is str else p.of(texts) if kind is _Computed else
+                    key = "".join([p if isinstance(p, str) else p.of(texts) if isinstance(p, _Computed) else
                                    texts[p[0]] if p[1] is None else p[1][texts[p[0]]] for p in parts])
                     if not computed:
                         read.keys[address] = key
