@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from collections.abc import Iterator
@@ -157,6 +156,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         data = file.read(JSON_LIMIT + 1)
     if len(data) > JSON_LIMIT:
         raise ValueError(f"it has more than {JSON_LIMIT:,} bytes")
+    import json
+
     try:
         return json.loads(data)
     except RecursionError:

@@ -19,6 +19,8 @@ try:
 except ImportError:
     from hashlib import blake2b
 
+STRUCTURE = frozenset(("call", "extern", "input", "param", "phase", "scan", "update"))
+"""Kinds of nodes that are no op."""
 HOLDING = frozenset(("call", "phase", "scan"))
 """Kinds of nodes whose attributes hold graphs."""
 FLOATS = ("float", "f64", "f32", "bf16", "f16")

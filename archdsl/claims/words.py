@@ -427,7 +427,7 @@ class _Words(Walk):
         if len(positional) != 1:
             return "it takes one expression"
         value = positional[0].value
-        if not isinstance(value, tree.Call) or not isinstance(self.ref(getattr(value.func, "id", "")), FnRef):
+        if not isinstance(value, tree.Call) or not isinstance(self.module.scope.get(getattr(value.func, "id", "")), FnRef):
             self.expr(value)
             return None
         for a in value.args:  # the call may be wrong on purpose, its names may not

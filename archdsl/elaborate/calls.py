@@ -139,9 +139,9 @@ def builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
     if func.name in ("bank", "routed"):
         raise error("A0218", f"`{func.name}` is part of the language but not built yet", span, "not built yet")
     if any(has_tensor(v) or isinstance(v, InitExpr) for v in (*positional, *named.values())):
-        from archdsl.ops.registry import find
+        from archdsl.ops.registry import of_function
 
-        if find(func.name) is not None:
+        if of_function(func.name) is not None:
             return apply_op(frame, func.name, tuple(positional), named, span, spans)
     try:
         frame.session.step(span, 1 + library.work(func.name, positional))

@@ -56,8 +56,8 @@ def accepts(session: Session, module: Module, callee: str, place: Place) -> bool
     if isinstance(target, BlockRef):  # what is piped goes to its second list
         return (name if name is not None else position) in late_parameters(session, target)
     if target is None:
-        op = find(callee)
-        if op is None or not op.random or not isinstance(library.find(callee), OpRef):
+        op = library.find(callee)
+        if not isinstance(op, OpRef) or not op.op.random:
             return False
         for i, p in enumerate(parameters(callee)):
             if name == p.name or name is None and i == position + piped:

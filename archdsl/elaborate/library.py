@@ -341,16 +341,14 @@ def find(name: str) -> Any:
         return MaskRef(name)
     if name in FUNCTIONS:
         return FUNCTIONS[name]
-    op = find_op(name)
-    if op is not None:
-        return OpRef(op)
     from archdsl.ops.initializers import INITIALIZERS
 
     if name in INITIALIZERS:
         return InitRef(name)
     if name in ("collect", "bank", "routed"):
         return Builtin(name, lambda *a: None)
-    return None
+    op = find_op(name)
+    return OpRef(op) if op is not None else None
 
 
 def installed_op(name: str) -> bool:

@@ -254,9 +254,9 @@ def callee(target: Any) -> Callee | None:
 
 
 def _builtin(target: Builtin) -> Callee | None:
-    from archdsl.ops.registry import find
+    from archdsl.ops.registry import of_function
 
-    if target.name in OPEN or find(target.name) is not None:  # the latter are ops too, when given tensors
+    if target.name in OPEN or of_function(target.name) is not None:  # the latter are ops too, when given tensors
         return None
     code, defaults = target.call.__code__, target.call.__defaults__ or ()
     names = code.co_varnames[: code.co_argcount]

@@ -13,11 +13,12 @@ control flow on tensors; a size that varies at run time arrives as a proxy too.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from archdsl.graph import STRUCTURE
 from archdsl.records import field, record
 
 if TYPE_CHECKING:
@@ -151,8 +152,21 @@ def op(signature: str, **rules: Any) -> Callable[[Callable[..., Any]], Op]:
 
 
 def find(name: str) -> Op | None:
-    """The op of that name, the built-in families loaded."""
-    load()
+    """The op of that name: none begins with a capital, as blocks do. The families that most specs need are loaded first, the others where none of
+    those has it."""
+    found = OPS.get(name)
+    if found is None and not _loaded and name not in STRUCTURE and not name[:1].isupper():
+        found = of_function(name)
+        if found is None:
+            load()
+            found = OPS.get(name)
+    return found
+
+
+def of_function(name: str) -> Op | None:
+    """The op that a function of numbers is as well (`sqrt`), when it is given tensors: all of those are of the usual families."""
+    if name not in OPS and not _loaded:
+        _import(USUAL)
     return OPS.get(name)
 
 
@@ -167,6 +181,7 @@ def installed(name: str) -> bool:
 
 FAMILIES = ("attention", "caches", "constants", "conv", "experts", "foreign", "gated", "indexing", "layout", "linear", "losses",
             "memories", "norms", "pointwise", "polynomials", "quantization", "random", "reduction", "ssd", "ssm", "time", "toeplitz", "wkv")
+USUAL = ("attention", "constants", "conv", "indexing", "layout", "linear", "norms", "pointwise", "random", "reduction")
 _loaded = False
 
 
@@ -175,6 +190,10 @@ def load() -> None:
     global _loaded
     if not _loaded:
         _loaded = True
-        for family in FAMILIES:
-            import_module(f"archdsl.ops.{family}")
+        _import(FAMILIES)
         import_module("archdsl.ops.packing").register_all()  # ops of all recurrences, so behind them
+
+
+def _import(families: Iterable[str]) -> None:
+    for family in families:
+        import_module(f"archdsl.ops.{family}")

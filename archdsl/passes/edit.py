@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Label, error
-from archdsl.graph import Graph, Node, Value
+from archdsl.graph import STRUCTURE, Graph, Node, Value
 from archdsl.passes.contract import Contract, Phase
-from archdsl.passes.flat import STRUCTURE, Flat, known
+from archdsl.passes.flat import Flat, known
 from archdsl.records import field, record
 from archdsl.source import NOWHERE, Span
 from archdsl.weightmap import Entry, WeightMap

@@ -18,9 +18,6 @@ from archdsl.graph import Graph, Node, Param, TensorType, Value
 from archdsl.ops.registry import OPS, Op, find
 from archdsl.source import NOWHERE, Span
 
-STRUCTURE = frozenset(("call", "extern", "input", "param", "phase", "scan", "update"))
-"""Kinds of nodes that are no op."""
-
 
 def known(op: str) -> Op:
     """The op of that name. Raises ValueError, with the nearest names."""

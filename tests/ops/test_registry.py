@@ -3,9 +3,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +19,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from archdsl.dims import Dim, evaluate, sym
-from archdsl.graph import Mask, TensorType
+from archdsl.elaborate.library import FUNCTIONS, MASKS
+from archdsl.graph import STRUCTURE, Mask, TensorType
+from archdsl.ops.initializers import INITIALIZERS
 from archdsl.ops.recurrent import signature_of
-from archdsl.ops.registry import OPS, OpError
+from archdsl.ops.registry import OPS, USUAL, OpError
 from archdsl.ops.rules import torch_dtype
 from archdsl.syntax import tree
 from tests.ops.cases import CASES, Call, default, float_operands, map_tensors, operand_names, sample, subsets, types_of
@@ -28,6 +33,23 @@ cases = pytest.mark.parametrize(("name", "i"), CASES, ids=[f"{n}-{i}" for n, i i
 tensor_cases = pytest.mark.parametrize(("name", "i"), [c for c in CASES if operand_names(OPS[c[0]])])
 ops = pytest.mark.parametrize("name", OPS)
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16}
+
+
+# ---------------------------------------------------------------- names
+def test_names_tell_where_an_op_is_not():
+    """What a check of a spec relies on, for it to import the families that it needs alone."""
+    usual = {n for n, op in OPS.items() if op.body.__module__.rpartition(".")[2] in USUAL}
+    assert OPS.keys() & FUNCTIONS.keys() <= usual
+    assert not OPS.keys() & (INITIALIZERS.keys() | MASKS.keys() | STRUCTURE)
+    assert not any(n[:1].isupper() for n in OPS)
+
+
+def test_a_check_imports_the_families_of_ops_that_the_spec_needs():
+    code = "import sys, archdsl; archdsl.load({!r}); print([m for m in sys.modules if m.startswith('archdsl.ops.')])"
+    specs = Path(__file__).parents[2] / "specs"
+    vit, mamba = (subprocess.run([sys.executable, "-c", code.format(str(specs / name))], capture_output=True, text=True, check=True).stdout
+                  for name in ("vision/vit.arch", "language/mamba.arch"))
+    assert "archdsl.ops.linear" in vit and "archdsl.ops.ssm" not in vit and "archdsl.ops.ssm" in mamba
 
 
 # ---------------------------------------------------------------- types

@@ -8,9 +8,9 @@ import torch
 
 import archdsl
 from archdsl.diagnostics.model import ArchError
+from archdsl.graph import STRUCTURE
 from archdsl.passes import Model, graph_pass
 from archdsl.passes.contract import equal
-from archdsl.passes.flat import STRUCTURE
 from archdsl.passes.registry import PASSES
 from archdsl.passes.testing import check_pass, hybrid
 from archdsl.spec import loads

@@ -4,9 +4,9 @@ from __future__ import annotations
 from typing import Any
 
 from archdsl.elaborate.model import Elaborated
-from archdsl.graph import Value
+from archdsl.graph import STRUCTURE, Value
 from archdsl.ops.registry import find
-from archdsl.passes.flat import STRUCTURE, Flat
+from archdsl.passes.flat import Flat
 
 RECTIFIERS = ("leaky_relu", "relu", "relu6")
 """Ops that are linear on both sides of 0, where the sign of the result is that of what they were given."""
