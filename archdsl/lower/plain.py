@@ -241,7 +241,7 @@ class Plain:
             if fan > 1 and math.isclose(abs(value), fan ** -0.5, rel_tol=1e-15):
                 power = f"{text}{' ** ' if text.endswith(')') else '**'}-0.5"
                 return f"-({power})" if value < 0 else power
-        square = round(value * value)
+        square = round(value * value) if abs(value) < 1e150 else 0
         return f"math.sqrt({square})" if value > 0 and math.sqrt(square) == value and not value.is_integer() else repr(value)
 
     def _fans(self) -> Iterator[tuple[int, str]]:

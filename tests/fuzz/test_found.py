@@ -315,3 +315,10 @@ def test_indices_that_are_computed():
     assert drive(text) == "run"
     with pytest.raises(IndexError):
         loads(text).build()(torch.ones(2, 8))
+
+
+def test_an_initialiser_whose_square_is_beyond_floats():
+    """Written, it is the number itself."""
+    from archdsl.lower.emit_python import python_source
+
+    assert "std=1e+308" in python_source(spec("param w: [8, 8] = normal(std = 1e308)\nreturn x @ w").build())
