@@ -20,11 +20,12 @@ def registered(r: Recurrence) -> Any:
     n, m = len(r.operands), len(r.state)
     tensors, attributes = r.schema()
     results = ", ".join(["Tensor"] * (r.results + m))
-    forward = t.library.custom_op(f"archdsl::{r.name}", lambda *args: one_or_all(r.forward(*args)), mutates_args=(),
+    computed, pulled = (uncast(r.forward), uncast(r.backward)) if m else (r.forward, r.backward)
+    forward = t.library.custom_op(f"archdsl::{r.name}", lambda *args: one_or_all(computed(*args)), mutates_args=(),
                                   schema=f"({', '.join(tensors + attributes)}) -> ({results})")
     forward.register_fake(lambda *args: one_or_all(r.fake(*args)))
     asks = ["bool[] needs"] if getattr(r, "asks", False) else []
-    backward = t.library.custom_op(f"archdsl::{r.name}_backward", r.backward, mutates_args=(),
+    backward = t.library.custom_op(f"archdsl::{r.name}_backward", pulled, mutates_args=(),
                                    schema=f"({', '.join(['Tensor?[] tensors', 'Tensor?[] grads', *asks, *attributes])}) -> Tensor[]")
     backward.register_fake(lambda tensors, grads, *named: plain_like(tensors))
 
@@ -50,6 +51,18 @@ def registered(r: Recurrence) -> Any:
     in_turn(backward)
     _made.append(called)
     return called if r.results + m > 1 else lambda *args: (called(*args),)
+
+
+def uncast(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """`compute`, to which autocast does nothing: a recurrence says itself in which dtype it computes, its products as well."""
+    def computed(first: Any, *args: Any) -> Any:
+        kind = (first if isinstance(first, torch.Tensor) else first[0]).device.type
+        if not torch.is_autocast_enabled(kind):
+            return compute(first, *args)
+        with torch.autocast(kind, enabled=False):
+            return compute(first, *args)
+
+    return computed
 
 
 _made: list[Any] = []

@@ -228,3 +228,19 @@ def test_dense_convolutions_in_pieces(bias: bool, monkeypatch: pytest.MonkeyPatc
     grads = [torch.autograd.grad(list(ys), leaves, weights) for ys in (found, expected)]
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@recurrences
+def test_under_autocast(name: str):
+    """What a recurrence computes in is said by its states: autocast changes neither its results nor its gradients."""
+    r = RECURRENCES[name]
+    operands, states, named = sample(r)
+    leaves = [x if x is None else x.float().requires_grad_() for x in (*operands, *states)]
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            ys = OPS[f"{name}_extend"].body(*leaves, **dict(zip(r.attributes, named)))
+            total = sum((y * y).sum() for y in ys if y.is_floating_point())
+            found.append([*ys, *torch.autograd.grad(total, [x for x in leaves if x is not None], allow_unused=True)])  # type: ignore[arg-type]
+    for a, b in zip(*found, strict=True):
+        assert a is b is None or a.dtype == b.dtype and torch.equal(a, b)
