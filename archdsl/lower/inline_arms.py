@@ -53,24 +53,45 @@ def _indented(statements: Iterable[str]) -> list[str]:
 
 def _lines(arm: Plain, args: list[str], result: str, taken: set[str]) -> list[str]:
     """The statements of an arm, its inputs by what they are outside, its own names apart from the others."""
+    taken = set(taken)  # the other arm may have the same ones
     *body, last = arm.statements
+    last = last.removeprefix("return ")
     bound = {name for s in body for found in re.findall(r"^\s*([\w, ]+?) = ", s, re.MULTILINE) for name in found.split(", ")}
+    nested = {name for s in body if "\n" in s for found in re.findall(r"^\s*([\w, ]+?) = ", s, re.MULTILINE) for name in found.split(", ")}
     names: dict[str, str] = {}
+    later: dict[str, str] = {}  # of inputs that the arm binds anew: what they are called from there on
     before: list[str] = []
+
+    def own_name(name: str) -> str:
+        found = name if name not in taken else _fresh(name, taken)
+        taken.add(found)
+        return found
+
     for own, arg in zip(arm.inputs, args, strict=True):
         if not re.search(_NAME.format(own), "\n".join((*body, last))):
             continue
-        if own in bound or not re.fullmatch(r"[A-Za-z_][\w.]*", arg):  # bound anew, or worth a name
-            names[own] = own if own not in taken else _fresh(own, taken)
-            taken.add(names[own])
+        plain = re.fullmatch(r"[A-Za-z_][\w.]*", arg) is not None
+        if not plain or own in nested:  # worth a name, or bound anew on one way alone
+            names[own] = own_name(own)
             before.append(f"{names[own]} = {arg}")
         else:
             names[own] = arg
+            if own in bound:
+                later[own] = own_name(own)
     for name in sorted(bound - names.keys()):
-        names[name] = name if name not in taken else _fresh(name, taken)
-    pattern = re.compile(_NAME.format("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)"))
-    renamed = [pattern.sub(lambda m: names[m[1]], s) for s in (*body, last.removeprefix("return "))]
-    return [*before, *renamed[:-1], f"{result}{renamed[-1]}"]
+        names[name] = own_name(name)
+
+    def renamed(text: str) -> str:
+        pattern = _NAME.format("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
+        return re.sub(pattern, lambda m: names[m[1]], text)
+
+    lines: list[str] = []
+    for s in body:
+        target = re.match(r"([\w, ]+?) = ", s)
+        value = renamed(s[target.end() :] if target else s)
+        names.update({n: later[n] for n in target[1].split(", ") if n in later} if target else {})
+        lines.append((renamed(target[0]) if target else "") + value)
+    return [*before, *lines, f"{result}{renamed(last)}"]
 
 
 def _fresh(name: str, taken: set[str]) -> str:

@@ -97,6 +97,18 @@ def test_floats_for_whole_numbers_are_refused():
             m(torch.ones(2, 3))
 
 
+def test_arms_that_bind_their_input_anew():
+    """What stands outside keeps its name until the arm has another value for it, and both arms use the same names."""
+    block = "block A()(x: [B, d]) -> [B, d] { x = relu(x) * mean(x)\n x = x - max(x)\n return x * min(x) }\n"
+    text = block + "model M()(x: [B, 8]) -> y: [B, 8] { return phase { train => A()(x + 1) eval => A()(x * 3) } + x }"
+    model = archdsl.loads(text).build()
+    source, other = python_source(model), written(model)
+    assert "y = x + 1" in source and "y = x * 3" in source and source.count("x_ = F.relu(y) * y.mean()") == 2 and "x_ = x\n" not in source
+    for train in (True, False):
+        x = torch.randn(3, 8)
+        torch.testing.assert_close(other.train(train)(x), model.train(train)(x))
+
+
 def test_all_are_clean_and_formatted(tmp_path):
     """As `ruff check` and `ruff format` see them, at the line length that they are written for."""
     pytest.importorskip("ruff")
