@@ -19,9 +19,11 @@ from archdsl.lower.emit_python import python_source
 from archdsl.lower.forms import sibling
 from archdsl.ops.masks import CAUSAL, FULL, allowed
 from archdsl.ops.registry import OPS, load
+from tests.kernels.held import CARD, alike, gpu
 
 load()
 WINDOW = Mask("and", (CAUSAL, Mask("window", (40,))))
+SHORT = Mask("and", (CAUSAL, Mask("window", (300,))))
 T = 300
 LABELS, LATE = torch.arange(T) // 70, torch.arange(T) % 150
 MASKS = {
@@ -104,6 +106,40 @@ def test_masks(not_compiled, mask, dtype):
     if mask == "keys":
         assert bool((OPS["attention"].body(*given, mask=Mask("keys", (torch.zeros(T, dtype=torch.bool),))) == 0).all())
         assert bool((Flex.forward(*given, mask=Mask("keys", (torch.zeros(T, dtype=torch.bool),))) == 0).all())
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("mask", ["window", "documents"])
+def test_compiled(mask):
+    """By inductor's kernel, which leaves blocks out and masks none that is whole: as on a card, but for the gradients."""
+    chosen = own._flat(told(SHORT if mask == "window" else MASKS[mask]), (2,))
+    length = 700 if mask == "window" else T
+    q, k, v, bias = (drawn((2, h, n, w), torch.float32).detach() for h, n, w in ((4, length, 32), (2, length, 32), (2, length, 16), (1, 1, length)))
+    with torch.no_grad():
+        blocks = own._blocks(chosen, length, length, q.device)
+        assert blocks is not None and (mask != "window" or int(blocks.full_kv_num_blocks.sum()) > 0)
+        found = own._compiled()(q, k, v, bias, None, chosen, blocks, 0.2, 4.0)
+        expected = OPS["attention"].body(q, k, v, bias, None, mask=SHORT if mask == "window" else MASKS[mask], scale=0.2, cap=4.0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@gpu
+@pytest.mark.skipif(not CARD, reason="needs a CUDA card")
+@pytest.mark.parametrize("mask", [m for m in MASKS if m != "full"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_on_a_card(mask, dtype):
+    """Against the body in float64: numbers and gradients at widths that are no powers of two, keys for several queries, with a cap and sinks."""
+    def moved(m):
+        return Mask(m.kind, tuple(moved(a) if isinstance(a, Mask) else a.cuda() if isinstance(a, torch.Tensor) else a for a in m.args))
+
+    given = [drawn((2, h, T, w)).detach().to("cuda", dtype).requires_grad_() for h, w in ((4, 60), (2, 60), (2, 36))]
+    sink = drawn((4,)).detach().to("cuda", dtype).requires_grad_()
+    wide = [x.detach().double().requires_grad_() for x in (*given, sink)]
+    attributes = {"mask": moved(MASKS[mask]), "scale": 0.1, "cap": 3.0}
+    found, expected = Flex.forward(*given, None, sink, **attributes), OPS["attention"].body(*wide[:3], None, wide[3], **attributes)
+    pull = torch.randn_like(found)
+    within = 2e-2 if dtype == torch.bfloat16 else 1e-3
+    alike([found, *torch.autograd.grad(found, [*given, sink], pull)], [expected, *torch.autograd.grad(expected, wide, pull.double())], within)
 
 
 @pytest.mark.parametrize("mask", MASKS)
