@@ -122,7 +122,7 @@ def test_edits_of_a_file_with_all_kinds_of_declarations(seed, tmp_path):
     assert held_against_cold(HYBRID, str(tmp_path / "a.arch"), seed, 80) > 4
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p if i < 3 else pytest.param(p, marks=pytest.mark.proof) for i, p in enumerate(SPECS)], ids=lambda p: p.stem)
 def test_edits_of_specs(path):
     assert held_against_cold(path.read_text(encoding="utf-8"), str(path), 7, 12) > 0
 

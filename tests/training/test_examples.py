@@ -56,8 +56,8 @@ def test_searches_on_a_supernet_run_to_their_end(tmp_path: Path, name: str):
     assert not list(tmp_path.glob("*.svg")) and not list(tmp_path.glob("*.json"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["ConvNet", pytest.param("ViT", marks=pytest.mark.proof)])
+@pytest.mark.proof
+@pytest.mark.parametrize("model", ["ConvNet", "ViT"])
 def test_digits(tmp_path, model):
     pytest.importorskip("sklearn")
     page = (EXAMPLES / "digits/README.md").read_text()
