@@ -17,7 +17,7 @@ from archdsl.cost.model import rows
 from archdsl.cost.units import short
 from archdsl.diagnostics.model import error
 from archdsl.dims import NotInteger
-from archdsl.kernels.bindings import bindings
+from archdsl.kernels.bindings import KernelError, bindings
 from archdsl.lower.misfits import bound_sizes
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import dtype_name
@@ -44,9 +44,9 @@ class OutOfMemory(torch.OutOfMemoryError):
 
 
 @contextmanager
-def memory_told(model: nn.Module) -> Iterator[None]:
-    """Inside, a training that runs out of memory in a call of the model, in its backward pass or in an optimiser's step is told as ArchError A0527.
-    A model that archdsl has not built is left alone."""
+def faults_told(model: nn.Module) -> Iterator[None]:
+    """Inside, a training that runs out of memory in a call of the model, in its backward pass or in an optimiser's step is told as ArchError A0527,
+    and a call that a kernel which was asked for does not take as A0519. A model that archdsl has not built is left alone."""
     from archdsl.lower.module import ArchModule
 
     if not isinstance(model, ArchModule):
@@ -59,6 +59,8 @@ def memory_told(model: nn.Module) -> Iterator[None]:
     except torch.OutOfMemoryError as fault:
         found = fault if isinstance(fault, OutOfMemory) else exhausted(model, fault, sizes)
         raise error("A0527", found.told, NOWHERE, notes=found.notes, help=found.ways) from fault
+    except KernelError as fault:
+        raise error("A0519", str(fault), NOWHERE, help="leave the choice, without `kernels`, or name `reference`") from fault
     finally:
         hook.remove()
 

@@ -98,7 +98,7 @@ def fit(model: ArchModule | Trainable, objective: Objective | Task, batches: Bat
 
 def _loop(run: Run, objective: Any, batch: Callable[[int], Any], found: Grouped, factor: Schedule, seed: int, clip: float | None,
           hooks: Sequence[Hook], folder: Path | None, every: int, what: dict[str, Any], until: int) -> None:
-    from archdsl.lower.exhausted import memory_told
+    from archdsl.lower.exhausted import faults_told
 
     lrs = [g["lr"] for g in found.groups]
     parameters = [p for g in found.groups for p in g["params"]]
@@ -114,7 +114,7 @@ def _loop(run: Run, objective: Any, batch: Callable[[int], Any], found: Grouped,
                 for group, base in zip(run.optimizer.param_groups, lrs):
                     group["lr"] = base * rate
                 run.optimizer.zero_grad(set_to_none=True)
-                with memory_told(run.model):
+                with faults_told(run.model):
                     loss, logs = call(run.model, batch(step), step)
                     value = _finite(loss, step, run, folder, every)
                     loss.backward()

@@ -11,11 +11,13 @@ import torch
 from torch.nn.attention import flex_attention as flex
 
 import archdsl
+from archdsl.diagnostics.model import ArchError
 from archdsl.graph import Mask, TensorType
 from archdsl.kernels import bindings as b
 from archdsl.kernels import flex_attention as own
 from archdsl.kernels.flex import Flex, told
 from archdsl.lower.emit_python import python_source
+from archdsl.lower.exhausted import faults_told
 from archdsl.lower.forms import sibling
 from archdsl.ops.masks import CAUSAL, FULL, allowed
 from archdsl.ops.registry import OPS, load
@@ -252,6 +254,13 @@ def test_a_compiler_of_graphs_sees_through_it(lengths):
         for length in lengths:  # the second makes lengths symbols where nothing asks for numbers
             x = torch.randn(2, length, 12, dtype=torch.float64)
             torch.testing.assert_close(compiled(x), reference(x))
+
+
+def test_training_on_a_cpu_is_told():
+    model, _ = built()
+    with pytest.raises(ArchError, match="FlexAttention has no gradients on the CPU") as fault, faults_told(model):
+        model(torch.randn(2, 9, 12, dtype=torch.float64))
+    assert fault.value.diagnostics[0].code == "A0519"
 
 
 def test_what_is_written_needs_torch_alone():

@@ -53,7 +53,7 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
         refuse_another(Path(out))
     device, named = _device(asked.device), _kernels(opened, asked.kernels)
     with progress("loading torch"):
-        from archdsl.lower.exhausted import memory_told
+        from archdsl.lower.exhausted import faults_told
         from archdsl.store import compile_to, open
         from archdsl.training.fit import fit
         from archdsl.training.interface import check_call
@@ -68,7 +68,7 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
     batches = known.batches("train", asked.size, asked.seed, device, packed=form == "packed")
     run = fit(model, known, batches, groups, steps=asked.steps, seed=asked.seed, lr=asked.lr, weight_decay=asked.weight_decay,
               schedule=asked.schedule, warmup=asked.warmup, clip=asked.clip, out=out, every=asked.every, resume=resume, settings=data)
-    with progress("evaluating"), memory_told(model):
+    with progress("evaluating"), faults_told(model):
         found = known.evaluate(model, "valid", size=asked.size, seed=asked.seed)
     _show(out, model, known, run.log[-1]["loss"], run.step, found, json)
     return 0
