@@ -44,12 +44,14 @@ class Widest:
         self.space = space
         self.held: dict[Key, Held] = {}
         self._seen: dict[str, int] = {}
+        self._groups: dict[str, dict[str, Axes]] = {}
         self.looked: list[Drawn] = []
         for drawn in self._put_together():
             self._look(drawn)
         for seed in range(DRAWS):
             self._look(space.sample(seed))
         self._all_values_serve()
+        self._keep_narrow_arms()
         self.largest = max(self.looked, key=lambda d: self._seen[d.key])
         self.smallest = min(self.looked, key=lambda d: self._seen[d.key])
 
@@ -61,6 +63,7 @@ class Widest:
         made: Elaborated = self.space.model(drawn)
         weights = learned(made.graph)
         own, groups = groups_of(made.graph), groups_of(made.graph)
+        self._groups[drawn.key] = groups
         total = 0
         for address, p in weights.items():
             key = address, len(p.sizes)
@@ -88,6 +91,21 @@ class Widest:
                     self._look(found)
                 elif found and found[0].code != "A0803":  # what limits leave out is left out on purpose
                     raise _useless(pattern, value, found[0])
+
+    def _keep_narrow_arms(self) -> None:
+        """Channels of a weight that arms share are not permuted where one of them has fewer at its largest: it would get others."""
+        arms = max((len(d.values) for d in self._patterns().values() if _is_word(d)), default=0)
+        for turn in range(arms if arms > 1 else 0):
+            full = settled(self.space, lambda a, d, turn=turn: _arm(d, turn) if _is_word(d) else top(d))
+            if full is None:
+                continue
+            self._look(full)
+            for address, p in learned(self.space.model(full).graph).items():
+                held = self.held[address, len(p.sizes)]
+                for merged, own, size, most in zip(held.merged, self._groups[full.key][address], p.sizes, held.shape):
+                    if size < most:  # what goes with the arm's own channels, in weights of its own, stays too
+                        for leaf in (*merged.leaves(), *own.leaves()):
+                            leaf.fix()
 
     # ---------------------------------------------------------------- candidates at the edges
     def _put_together(self) -> Iterator[Drawn]:
@@ -158,6 +176,10 @@ def _pattern(address: str) -> str:
 
 def _is_choice(d: Domain) -> bool:
     return d.kind == "choice" and not all(is_hyper_number(v) for v in d.values)
+
+
+def _is_word(d: Domain) -> bool:
+    return d.kind == "choice" and all(isinstance(v, str) for v in d.values)
 
 
 def _arm(d: Domain, turn: int) -> Any:
