@@ -13,7 +13,7 @@ from small_specs import CASES, id_of, small_knobs
 
 import archdsl
 from archdsl.lower import recipes
-from archdsl.lower.module import blocks
+from archdsl.lower.module import ArchModule, blocks
 
 TEXT = """use std.channel { SwiGLU }
 use std.embed { Rope }
@@ -144,3 +144,26 @@ def test_what_a_spec_has_lowered_goes_with_it():
     del models, spec, candidates
     gc.collect()
     assert graph() is None and cls() is None
+
+
+def test_code_is_made_when_it_is_asked_for():
+    spec = archdsl.loads(TEXT.replace("d: int = 8", "d: int = 20"))
+    model, x = spec.build(), torch.randn(2, 4, 20)
+    assert "forward" not in vars(type(model)) and "forward" not in vars(type(model.layers[0]))
+    copied = pickle.loads(pickle.dumps(model))
+    assert "forward" not in vars(type(model))
+    found = model(x)
+    assert "forward" in vars(type(model)) and torch.equal(found, copied(x))
+    assert type(model).forward.__qualname__ == "Net.forward" and model.code.startswith("def forward(self, x):")
+    with pytest.raises(AttributeError, match="for each definition"):
+        _ = ArchModule.forward
+
+
+def test_containers_of_torch_fx_are_of_each_instance():
+    spec, (candidate, *_) = drawn(1)
+    a, b = (spec.build(device="meta", **candidate) for _ in range(2))
+    a.meta["seen"] = True
+    a.register_forward_hook(lambda *_: None)
+    a._register_replace_node_hook(print)
+    assert b.meta == {} and b._replace_hooks == [] and a._replace_hooks == [print]
+    assert copy.deepcopy(a).meta == {"seen": True}
