@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from archdsl.diagnostics.model import ArchError, Collector, Diagnostic
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label
 from archdsl.diagnostics.stages import MOST_EARLY, independent
 from archdsl.elaborate.entries import check_entries
 from archdsl.elaborate.frame import Session
@@ -154,9 +154,30 @@ def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, fo
         _in_variant(spec, name, found)
         if len(found.found) >= MAX_FOUND or any(d.code == "A0602" for d in found.found):
             break
+    for spec in models.values():
+        if None in spec.failed:
+            _told_of_defaults(spec, found)
     if not found.found:
         for variant in (None, *known):
             _try(lambda: _entries_agree(models, variant), found)  # noqa: B023
+
+
+def _told_of_defaults(spec: Spec, found: Collector) -> None:
+    """A rule that is broken at one place by numbers of the defaults and by those of two variants or more is told of the defaults alone: what is
+    wrong is that place, as where two arguments were exchanged."""
+    from archdsl.elaborate.blame import ALWAYS
+
+    own = [v.decl.span for v in spec.variants.values()]
+    theirs: dict[tuple[str, Label], list[Diagnostic]] = {}
+    defaults: set[tuple[str, Label]] = set()
+    for d in found.found:
+        if d.code in ALWAYS and d.labels:
+            if any(d.span.source is s.source and s.start <= d.span.start < s.end for s in own):
+                theirs.setdefault((d.code, d.labels[0]), []).append(d)
+            else:
+                defaults.add((d.code, d.labels[0]))
+    again = {id(d) for place, several in theirs.items() if place in defaults and len(several) > 1 for d in several}
+    found.found[:] = [d for d in found.found if id(d) not in again]
 
 
 def _on_models(module: Module, d: Diagnostic) -> bool:

@@ -302,3 +302,15 @@ def test_an_exchange_is_told_where_it_is():
 def test_a_division_that_a_proposed_number_breaks_is_not_told():
     text = USE + "model M(d: int = 9 in {6, 7, 24}, heads: int = 12 in {12})(x: [B, T, d]) -> [B, T, d] { return Attention(heads)(x) as a }\n"
     assert [(d.code, d.span.text) for d in check_text(text, "a.arch")] == [("A0407", "9")]
+
+
+def test_a_rule_that_numbers_of_several_variants_break_at_one_place_is_told_once():
+    """The arguments are exchanged. Where the defaults fit, each number in a variant is told."""
+    text = USE + "model M(d: int = 64, heads: int = 4, kv: int = 2)(x: [B, T, d]) -> [B, T, d] {\n" \
+        "  return Attention(\n    heads,\n    kv,\n  )(x) as a\n}\nvariant two { heads = 8, kv = 4 }\n" \
+        "variant three { heads = 16, kv = 8 }\nvariant one { heads = 4, kv = 2 }\n"
+    assert not check_text(text, "a.arch")
+    exchanged = text.replace("heads,\n    kv,", "kv,\n    heads,")
+    assert [d.code for d in check_text(exchanged, "a.arch", trials=False)] == ["A0310"]
+    slips = text.replace("kv = 4", "kv = 3").replace("kv = 8", "kv = 5")
+    assert [(d.code, d.span.text) for d in check_text(slips, "a.arch")] == [("A0310", "3"), ("A0310", "5")]
