@@ -99,7 +99,8 @@ def test_the_shared_blocks_are_one_each():
 
 
 @pytest.mark.parametrize(("setting", "told"), [({"places": [6, 54]}, "there are 54 layers"), ({"blocks": 10}, "10 shared blocks for 9 places"),
-                                               ({"head_dim": 48}, "48"), ({"heads": 7}, "heads|7")])
+                                               ({"places": [12, 6]}, "ascend"), ({"places": [6, 6]}, "ascend"),
+                                               ({"heads": 7}, "7 is not a whole number")])
 def test_settings_that_do_not_fit(setting, told):
     with pytest.raises(archdsl.ArchError, match=told):
         archdsl.load("zamba2").elaborate(knobs=setting)
