@@ -127,3 +127,11 @@ def test_what_was_known_stays_where_the_text_is_the_same():
     assert telling.shapes(broken, node.span) == ["[B, 4]"]
     again = Document("a.arch", good.replace("b = a + 1", "b = a + 3"), broken)
     assert again.good is not None and again.good.text == again.text
+
+
+def test_models_that_share_foreign_names_are_uses_of_them():
+    text = "model A()(x: [B]) -> [B] { return x }\nmodel AB()(x: [B]) -> [B] { return x }\nnames n of A, AB { ignore \"A\" }\n"
+    document = Document("a.arch", text)
+    for name in ("A", "AB"):
+        found = [u.span.start for u in names.references(document, text.index(f"model {name}(") + 6)]
+        assert found == [text.index(f"{name}()"), text.index("of A, AB") + (3 if name == "A" else 6)]
