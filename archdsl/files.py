@@ -118,18 +118,23 @@ def arch_files(paths: list[str]) -> Iterator[str]:
 
 
 def replace_text(path: str, text: str) -> None:
-    """Writes a file in one step: an interruption leaves the old text or the new one whole. Permissions stay, a link stays a link. Raises A0627."""
+    """Writes a file in one step: an interruption leaves the old text or the new one whole. Permissions and a byte order mark stay, a link stays a
+    link. Raises A0627."""
     real = os.path.realpath(path)
     new = f"{real}.{os.getpid()}.new"
     try:
+        with open(real, "rb") as file:
+            mark = "\ufeff" if file.read(3) == "\ufeff".encode() else ""
         with open(new, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
+            file.write(mark + text)
         os.chmod(new, os.stat(real).st_mode)
         os.replace(new, real)
-    except OSError as fault:
+    except BaseException as fault:
         if os.path.exists(new):
             os.unlink(new)
-        raise unwritable(path, fault) from None
+        if isinstance(fault, OSError):
+            raise unwritable(path, fault) from None
+        raise
 
 
 def write_whole(path: str, data: bytes) -> None:

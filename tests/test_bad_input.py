@@ -310,6 +310,7 @@ def test_settings(setting: str, server: Server, tmp_path: Path):
         "B=,",
         "b=3",
         "B=1,,",
+        "B=\u0663",
     ],
 )
 def test_sizes(at: str, server: Server, tmp_path: Path):

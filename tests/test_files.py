@@ -172,3 +172,20 @@ def test_settings_and_sizes_are_told_apart():
 
 def test_the_package_shows_its_names_alone():
     assert dir(archdsl) == sorted(archdsl.__all__) and all(hasattr(archdsl, name) for name in dir(archdsl))
+
+
+def test_a_byte_order_mark_stays(tmp_path):
+    (tmp_path / "a.arch").write_bytes(b"\xef\xbb\xbfold")
+    replace_text(str(tmp_path / "a.arch"), "new")
+    assert (tmp_path / "a.arch").read_bytes() == b"\xef\xbb\xbfnew"
+
+
+def test_an_interruption_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    (tmp_path / "a.arch").write_text("old")
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace_text(str(tmp_path / "a.arch"), "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.arch", "old")]

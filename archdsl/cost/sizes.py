@@ -27,7 +27,7 @@ def parse_sizes(text: str) -> tuple[dict[str, int], dict[str, Span]]:
         span = Span(source, at, at + len(item))
         at += len(item) + 1
         name, _, number = (part.strip() for part in item.partition("="))
-        if not name or not number.replace("_", "").isdecimal():
+        if not name or not (number.isascii() and number.replace("_", "").isdecimal()):
             raise error("A0642", f"`{text}` does not give sizes their numbers", span, "not understood" if item.strip() else "nothing stands here",
                         help="write NAME=NUMBER, for example `T=2048,B=1`")
         sizes[name], spans[name] = int(number.replace("_", "")[:40]), span  # so long a number is too large in any case
