@@ -56,6 +56,9 @@ def _type_of(frame: Frame, name: str, init: Any, type: TensorType, node: tree.Ex
     assert op is not None, init.op
     from archdsl.elaborate.ops import infer, parameters
 
+    for p, a in zip((p for p in parameters(op.name) if p.operand), init.args):
+        if a is None and not p.optional:
+            raise error("A0204", f"`{p.name}` of {op.name} is a tensor, not none", node.span)
     values = {**dict.fromkeys((p.name for p in parameters(op.name)), None), **attrs}
     values.update(zip((p.name for p in parameters(op.name) if p.operand), (_type_of(frame, name, a, type, node) for a in init.args)))
     if any(v is None and not p.optional for p, v in zip(parameters(op.name), values.values())):

@@ -322,3 +322,9 @@ def test_an_initialiser_whose_square_is_beyond_floats():
     from archdsl.lower.emit_python import python_source
 
     assert "std=1e+308" in python_source(spec("param w: [8, 8] = normal(std = 1e308)\nreturn x @ w").build())
+
+
+@pytest.mark.parametrize("init", ["none * ones()", "zeros() + none", "where(ones() > 0, none, zeros())"])
+def test_an_initial_value_with_nothing_in_it(init):
+    with pytest.raises(ArchError, match="A0204"):
+        spec(f"param w: [8] = {init}\nreturn x * w")
