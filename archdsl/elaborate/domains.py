@@ -41,6 +41,9 @@ class Domain:
         if self.kind == "unreadable":
             return False
         if self.kind == "choice":
+            for v in self.values:  # most values that are asked for were taken from the domain
+                if v is value:
+                    return True
             return any(same(v, value) for v in self.values)
         if self.kind == "list":
             return is_list(value) and len(value) == len(self.items) and all(d.contains(v) for d, v in zip(self.items, value))
