@@ -223,6 +223,11 @@ def _unreadable(name: str, fault: Exception) -> ArchError:
     return _fault("A0623", f"`{name}` cannot be read: {reason}", name)
 
 
+def folder_is_gone() -> ArchError:
+    """A0623 for a current folder that was removed."""
+    return _fault("A0623", "the current folder is not there any more", ".", help="change into another one: `cd`")
+
+
 def _near(name: str) -> str:
     """A proposal: the file without a variant behind it, or one of a similar name in the same folder."""
     from difflib import get_close_matches

@@ -48,7 +48,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as fault:
-        code = _unwritable(fault)
+        code = _without_folder(fault) or _unwritable(fault)
         if code is None:  # the last line of defence: reported as ours, in full
             from archdsl.cli.bug import report
 
@@ -111,6 +111,21 @@ def guarded(call: Callable[[], int]) -> int:
         if code is None:
             raise
         return code
+
+
+def _without_folder(fault: Exception) -> int | None:
+    """The exit code where the folder that the command was called in has been removed, of which a path that is made absolute tells."""
+    if not isinstance(fault, FileNotFoundError):
+        return None
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        from archdsl.cli.output import show_diagnostics
+        from archdsl.files import folder_is_gone
+
+        show_diagnostics(folder_is_gone().diagnostics, sys.stderr)
+        return 1
+    return None
 
 
 def _unwritable(fault: Exception) -> int | None:
