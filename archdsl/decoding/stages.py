@@ -55,14 +55,14 @@ def staged(model: ArchModule, rewrite: Rewrite) -> tuple[Stage, list[Stage]]:
     inner: list[tuple[str, ArchModule]] = layers(model)
     names = {address: f"stage_{i}" for i, (address, _) in enumerate(inner)}
     whole = _rewritten(model, names, rewrite)
-    calls = {str(n.target): n for n in whole.nodes if n.op == "call_module"}
     kinds: dict[type, list[tuple[str, ArchModule]]] = {}
     for address, block in inner:
         kinds.setdefault(type(block), []).append((address, block))
     stages: dict[str, Stage] = {}
     for members in kinds.values():
         graph = _rewritten(members[0][1], {}, rewrite)
-        _hoist(graph, whole, [calls[names[address]] for address, _ in members])
+        called = {names[address] for address, _ in members}
+        _hoist(graph, whole, [n for n in whole.nodes if n.op == "call_module" and n.target in called])  # a shared block has several
         made = _class(members[0][1], graph)
         stages.update((address, made(block)) for address, block in members)
     root = _class(model, whole)(model)
