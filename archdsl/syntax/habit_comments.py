@@ -16,7 +16,7 @@ _SIGN = re.compile(r"(?<!/)//(?!/)|/\*")
 _MARGIN = re.compile(r"[ \t]*")
 _ENDS = re.compile(r"[^\S\n]*(?:\n|\Z)")
 _WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*+|\d++)[ \t]++([A-Za-z_]\w*+))")
-_ITEMS = re.compile(r"[ \t]*(?:(?:shape|size|dims?|now):?[ \t]*)?[\[(][^()\[\]]*,[^()\[\]]*[\])][ \t]*\Z")
+_ITEMS = re.compile(r"[ \t]*(?:(?:shape|size|dims?|now)(?::[ \t]*|[ \t]+))?[\[(][^()\[\]]*,[^()\[\]]*[\])][ \t]*\Z")
 MOST_TEXTS = 100  # comments and texts in triple quotes that are told
 NOT_BEHIND = frozenset("+ - * / // % @ ** == != < <= > >= |> >> & | ?? = and or not".split())  # a sign too many, or an operand that is missing
 

@@ -190,6 +190,14 @@ def test_a_division_may_lead_its_line(statement: str):
     assert check_text(body(statement), "net.arch") == []
 
 
+@pytest.mark.parametrize("name", ["size", "shape", "dims", "now"])
+def test_what_divides_may_be_a_call(name: str):
+    """Behind `//` such a word begins a list of sizes, as in `// shape: (B, d)`, where it is not called."""
+    text = f"fn {name}(a: int, b: int) -> int {{ return a + b }}\n"
+    assert check_text(text + body(f"n = d // {name}(2, depth)"), "net.arch") == []
+    assert [d.code for d in check_text(text + body(f"x = relu(x) // {name} (B, d)"), "net.arch")] == ["A0107"]
+
+
 def test_what_is_said(golden):
     told = []
     for text, _ in TRIED:

@@ -171,10 +171,11 @@ def test_swin_is_timms(side, window):
 
 @pytest.mark.parametrize(("size", "changes", "theirs"), [
     ((64, 40), dict(windows=[3, 5, 2, 7], ratio=2.5), dict(window_size=(3, 5, 2, 7), mlp_ratio=2.5)),
-    ((24, 56), dict(window=4, patch=2), dict(window_size=4, patch_size=2)),
+    ((24, 56), dict(window=4, patch=2), dict(window_size=4, patch_size=2)), ((26, 37), dict(window=7), dict(window_size=7)),
 ])
 def test_other_swins_are_timms(size, changes, theirs):
-    """A window for each stage, and images that are not square: where one window holds all cells of an axis, only the other axis is shifted."""
+    """A window for each stage, and images that are not square: where one window holds all cells of an axis, only the other axis is shifted. What is
+    left beside the last whole patch is not seen."""
     depths, heads = [2, 2, 2, 2], [1, 2, 1, 2]
     peer = timm.models.swin_transformer.SwinTransformer(img_size=size, embed_dim=8, depths=depths, num_heads=heads, num_classes=5, **theirs).double()
     ours = archdsl.load(SWIN).build(d=8, depths=depths, heads=heads, size=size, classes=5, dtype=F64, **changes)
