@@ -244,7 +244,8 @@ class _Definition:
         wanted = roll.gives[id(scope)]
         emitted = {roll.key(v) for v in scope.emits.values()}
         before = list(dict.fromkeys(map(roll.key, scope.outputs)))
-        return [k for k in before if k in wanted or k in roll.known] + [k for k in wanted if k not in before and k not in emitted]
+        results = [k for k in before if k in wanted or k in roll.known] + [k for k in wanted if k not in before and k not in emitted]
+        return results or [roll.key(v) for v in scope.emits.values()][:1]  # a header names a result, though nobody reads one
 
     def _build(self, inputs: dict[Any, str], results: list[Any]) -> Graph:
         self._inputs(inputs)

@@ -83,6 +83,17 @@ model M(d: int = 8)(x: [B, T, d]) -> y: [B, T, d] {
 }"""
 
 
+def test_a_block_of_whose_results_only_what_it_emits_is_read():
+    graph = made("""block Seen()(x: [B, d]) -> [B, d] { emit seen = mean(x)  return Linear(d)(x) as up }
+model M()(x: [B, 4]) -> y: [B, 4] { a = Seen()(x) as part  return relu(x) }""").graph
+    flat = Flat(graph)
+    for scope in flat.scopes:
+        scope.dirty = True
+    new = flat.graph()
+    again = archdsl.loads(print_graph(new)).elaborate().graph
+    assert again.hash == new.hash and list(again.emits) == list(graph.emits) == ["part.seen"]
+
+
 def test_forms_of_shared_blocks_phases_updates_and_modules_of_the_user():
     graph = made(FORMS).graph
     flat = Flat(graph)
