@@ -13,6 +13,7 @@ from archdsl.elaborate.model import Elaborated, reaches_nothing
 from archdsl.elaborate.record_defaults import record_defaults
 from archdsl.modules import MAX_FOUND, Module, family
 from archdsl.records import replace
+from archdsl.source import Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import MAX_TOKENS
 from archdsl.variants import Variant, known_variants
@@ -114,7 +115,6 @@ def _entries_agree(models: dict[str, Spec], variant: str | None) -> None:
 
 def _broken(known: dict[str, Variant], early: tuple[Diagnostic, ...]) -> set[str]:
     """The variants in which names are wrong, and those that build on one of them: what they would set is not known."""
-    spans = [(d.span.source, d.span.start) for d in early]
     broken: set[str] = set()
     sound: set[str] = set()
     for name in known if early else ():
@@ -123,7 +123,7 @@ def _broken(known: dict[str, Variant], early: tuple[Diagnostic, ...]) -> set[str
         while here in known and here not in broken and here not in sound:
             own = known[here].decl.span
             chain.append(here)
-            if any(source is own.source and own.start <= start < own.end for source, start in spans):
+            if any(_inside(d.span, own) for d in early):
                 broken.add(here)
             here = known[here].decl.base
         below = here in broken
@@ -168,16 +168,22 @@ def _told_of_defaults(spec: Spec, found: Collector) -> None:
     from archdsl.elaborate.blame import ALWAYS
 
     own = [v.decl.span for v in spec.variants.values()]
+    others = [d.span for d in spec.module.tree.decls
+              if isinstance(d, (tree.Model, tree.Variant)) and not any(_inside(s, d.span) for s in (spec.decl.span, *own))]
     theirs: dict[tuple[str, Label], list[Diagnostic]] = {}
     defaults: set[tuple[str, Label]] = set()
     for d in found.found:
-        if d.code in ALWAYS and d.labels:
-            if any(d.span.source is s.source and s.start <= d.span.start < s.end for s in own):
+        if d.code in ALWAYS and d.labels and not any(_inside(d.span, s) for s in others):
+            if any(_inside(d.span, s) for s in own):
                 theirs.setdefault((d.code, d.labels[0]), []).append(d)
             else:
                 defaults.add((d.code, d.labels[0]))
     again = {id(d) for place, several in theirs.items() if place in defaults and len(several) > 1 for d in several}
     found.found[:] = [d for d in found.found if id(d) not in again]
+
+
+def _inside(span: Span, other: Span) -> bool:
+    return span.source is other.source and other.start <= span.start < other.end
 
 
 def _on_models(module: Module, d: Diagnostic) -> bool:

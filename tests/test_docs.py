@@ -126,6 +126,12 @@ def test_links(document):
             assert anchor in anchors(file.read_text(encoding="utf-8")), f"{document.name}: {target} has no such heading"
 
 
+def test_every_page_stands_in_the_navigation():
+    brought = runpy.run_path(str(ROOT / "docs/hooks.py"))["BROUGHT"]
+    listed = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted({*brought, *(page.name for page in (ROOT / "docs").glob("*.md"))})
+
+
 def anchors(text: str) -> set[str]:
     """The names that headings get on the web."""
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)

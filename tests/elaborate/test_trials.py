@@ -314,3 +314,15 @@ def test_a_rule_that_numbers_of_several_variants_break_at_one_place_is_told_once
     assert [d.code for d in check_text(exchanged, "a.arch", trials=False)] == ["A0310"]
     slips = text.replace("kv = 4", "kv = 3").replace("kv = 8", "kv = 5")
     assert [(d.code, d.span.text) for d in check_text(slips, "a.arch")] == [("A0310", "3"), ("A0310", "5")]
+
+
+def test_a_rule_that_variants_of_one_model_break_is_not_told_of_another_one():
+    """Where the defaults break another rule, each number in a variant is told, whatever a variant of another model breaks at that place."""
+    text = USE + "block Inner(heads: int, kv: int)(x: [B, T, d]) -> [B, T, d] { return Attention(heads, kv)(x) as a }\n" \
+        "model M(d: int = 64, heads: int = 4, kv: int = 2, n: int = 5, m: int = 3)(x: [B, T, d]) -> [B, T, d] {\n" \
+        "  k = n / m\n  return Inner(heads, kv)(x) as a\n}\n" \
+        "variant two of M { kv = 3, n = 6 }\nvariant three of M { heads = 8, kv = 5, n = 6 }\n" \
+        "model Other(d: int = 64, heads: int = 4, kv: int = 2)(x: [B, T, d]) -> [B, T, d] { return Inner(heads, kv)(x) as a }\n" \
+        "variant four of Other { heads = 8, kv = 7 }\n"
+    assert [(d.code, d.span.text) for d in check_text(text, "a.arch", trials=False)] == [
+        ("A0303", "5"), ("A0310", "3"), ("A0310", "5"), ("A0310", "7")]

@@ -40,13 +40,13 @@ def driven(text: str, run: bool = True, most: int = 9, then: random.Random | Non
 
 # ---------------------------------------------------------------- a sample
 @pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.proof) for part in (2, 3, 4))])
-def test_a_hundred_programs(part: int):
+def test_programs(part: int):
     reached = Counter(driven(program(random.Random(i)), then=random.Random(i)) for i in range(20 * part, 20 * part + 20))
     assert reached["run"] >= SOUND * reached.total()
 
 
 @pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.proof) for part in (2, 3, 4))])
-def test_a_hundred_broken_texts(part: int):
+def test_broken_texts(part: int):
     reached = Counter()
     for i in range(20 * part, 20 * part + 20):
         rng = random.Random(i)
