@@ -78,6 +78,17 @@ class Counted:
         found = self._all()
         return None if found is None else sum(n for _, n in found)
 
+    def save(self) -> dict[str, Any] | None:
+        """The number as JSON, or why there is none; None before it was asked for. (In hexadecimal: Python reads no decimal of any length.)"""
+        known: int | None = self.__dict__.get("size", ...)
+        return None if known is ... else {"size": None if known is None else hex(known), "why": self.why}
+
+    def load(self, told: dict[str, Any]) -> None:
+        """What `save` gave for the same space: the number is not counted again. Draws that walk the numbers count what they need."""
+        self.__dict__["size"] = None if told["size"] is None else int(told["size"], 16)
+        if told["size"] is None:
+            self.why, self.__dict__["roots"] = told["why"], None
+
     @property
     def bounds(self) -> tuple[int, int | None, str]:
         if self.size is not None:

@@ -13,7 +13,7 @@ from archdsl.study.errors import about, damaged, named
 from archdsl.version import VERSION
 
 if TYPE_CHECKING:
-    from archdsl.search.model import Space
+    from archdsl.search.space import SearchSpace
     from archdsl.spec import Spec
 
 FORMAT = 1
@@ -117,6 +117,6 @@ def open_spec(folder: str, plan: Plan) -> Spec:
     return load(os.path.join(folder, plan.spec)).models[plan.model]
 
 
-def open_space(spec: Spec, plan: Plan) -> Space:
+def open_space(spec: Spec, plan: Plan) -> SearchSpace:
     """The space that the study searches."""
     return spec.space(plan.space, plan.variant, plan.limits)

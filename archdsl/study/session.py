@@ -21,10 +21,12 @@ from archdsl.version import VERSION
 
 if TYPE_CHECKING:
     from archdsl.search.model import Space, Strategy
+    from archdsl.search.space import SearchSpace
     from archdsl.spec import Spec
 
 BUDGET = 100
 SPACE = "archdsl.study.session:space_in"
+COUNTED = "counted"  # under which a study keeps the number of candidates; resuming one proves that its space is the same
 
 
 @record(frozen=True)
@@ -87,12 +89,18 @@ def search(source: str, out: str, asked: Asked, hands: Hands = Hands(), resume: 
 
 
 @contextmanager
-def _opened(out: str, plan: Plan, texts: dict[str, str], space: Space, resume: bool) -> Generator[tuple[Study, Strategy], None, None]:
-    """The study and its strategy. What cannot begin leaves no folder behind."""
-    strategy = made_strategy(plan, space)
+def _opened(out: str, plan: Plan, texts: dict[str, str], space: SearchSpace, resume: bool) -> Generator[tuple[Study, Strategy], None, None]:
+    """The study and its strategy. What cannot begin leaves no folder behind. How many candidates the space has is counted once for a study."""
+    strategy = None if resume else made_strategy(plan, space)
     new = not os.path.exists(out)
     with (resumed(out, plan) if resume else created(out, plan, texts)) as study:
         try:
+            known = study.store.kept(COUNTED)
+            if known is not None:
+                space.counted.load(known)
+            strategy = strategy or made_strategy(plan, space)
+            if known is None and (counted := space.counted.save()) is not None:
+                study.store.keep(COUNTED, counted)
             yield study, strategy
         except Exception:
             if study.store.next == 0 and not resume:

@@ -235,6 +235,11 @@ class Store:
         with self._transaction():
             self.db.execute("INSERT INTO session (told) VALUES (?)", (dumps(told),))
 
+    def keep(self, name: str, value: Any) -> None:
+        """Keeps a value as JSON, for `kept`."""
+        with self._transaction():
+            self._keep(name, value)
+
     # ---------------------------------------------------------------- reading
     @property
     def next(self) -> int:
@@ -249,7 +254,7 @@ class Store:
                 (SELECT count(*) FROM pending p LEFT JOIN result r ON r.number = p.number WHERE r.number IS NULL)""").fetchone()[0]
 
     def kept(self, name: str) -> Any:
-        """`state` (of the strategy) or `extent`; None before there is one."""
+        """`state` (of the strategy), `extent`, or what `keep` was given; None before there is one."""
         with self._told():
             row = self.db.execute("SELECT value FROM kept WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from archdsl.diagnostics.model import ArchError
 from archdsl.records import replace
 from archdsl.search.model import Candidate, Objective, Trial
-from archdsl.study.session import Hands, made_strategy, search_in
+from archdsl.study.session import Asked, Hands, made_strategy, search, search_in
 from archdsl.study.store import Store
 from archdsl.study.study import Study, created, resumed
 from tests.study import parts
@@ -312,3 +313,36 @@ def test_strategies_hear_floats():
     trial = Trial(0, Candidate({}, "k"), status="done", values={"params": 3, "macs": 4})
     scores = trial.scores((Objective("params"), Objective("macs", "max")))
     assert scores == (3.0, -4.0) and all(type(s) is float for s in scores)
+
+
+WIDE = """use std.linear { Linear }
+model Wide(a: int = 8 in 1..10, b: int = 8 in 1..10)(x: [B = 1, 4]) -> y: [B, 4] {
+  return x |> Linear(a) as up |> Linear(b) as mid |> Linear(4) as down
+}
+"""
+
+
+FEW = sum(5 * a + (a + 1) * b + (b + 1) * 4 <= 60 for a in range(1, 11) for b in range(1, 11))
+
+
+@pytest.mark.parametrize(("limit", "size"), [("params <= 60", FEW), ("saved_bytes <= 1G", 100)], ids=["a sum", "one by one"])
+def test_candidates_are_counted_once_for_a_study(tmp_path, monkeypatch, limit, size):
+    from archdsl.search.counting import Counted
+
+    spec, out = tmp_path / "wide.arch", str(tmp_path / "study")
+    spec.write_text(WIDE)
+    asked = Asked(["params:min"], limits=[limit], strategy="evolution(population = 4)", budget=8)
+    with search(str(spec), out, asked, Hands(0)) as study:
+        assert study.store.kept("counted")["size"] == hex(size)
+    again = shutil.copytree(out, str(tmp_path / "again"))
+    made, whole = [], Counted._all
+    monkeypatch.setattr(Counted, "_all", lambda self: made.append(self) or whole(self))
+    with search(str(spec), out, Asked(budget=12), Hands(0), resume=True) as study:
+        assert study.store.finished == 12
+        first = parts.archive(study.store)
+    assert not made
+    with sqlite3.connect(os.path.join(again, "study.db")) as db:
+        db.execute("DELETE FROM kept WHERE name = 'counted'")
+    with search(str(spec), again, Asked(budget=12), Hands(0), resume=True) as study:
+        assert parts.archive(study.store) == first
+    assert made
