@@ -49,7 +49,7 @@ GRADIENTS_ON_CPU = False
 def _cast(*given: Tensor) -> tuple[Tensor, ...]:
     """Under autocast as torch's other attention."""
     device = given[0].device.type
-    if not torch.is_autocast_enabled(device) or given[0].dtype == torch.float64:
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device) or given[0].dtype == torch.float64:
         return given
     return tuple(x.to(torch.get_autocast_dtype(device)) for x in given)
 
@@ -169,7 +169,8 @@ def _blocks(mask: tuple[Any, ...], queries: int, keys: int, device: torch.device
 
 @torch._dynamo.assume_constant_result
 def _once(mask: tuple[Any, ...], queries: int, keys: int, device: torch.device) -> list[Tensor]:
-    return list(_kept(mask, queries, keys, device))
+    plain = type(torch.empty(0, device=device)) is Tensor  # else a mode wraps what is made now, such as the one of an export: not for later calls
+    return list((_kept if plain else _made)(mask, queries, keys, device))
 
 
 @lru_cache(256)

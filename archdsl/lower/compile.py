@@ -94,10 +94,12 @@ def _budgeted(memory: float, backend: Any) -> Callable[..., Any]:
 
 @contextmanager
 def _chosen() -> Iterator[list[bool]]:
-    """Inside, the list gets an item whenever torch chooses what a graph keeps for the backward pass."""
+    """Inside, the list gets an item whenever torch chooses what a graph keeps for the backward pass, or takes from its cache what it chose before."""
+    from torch._dynamo.utils import counters
     from torch._functorch import partitioners
 
     choose, asked = partitioners.choose_saved_values_set, list[bool]()
+    before = counters["aot_autograd"]["autograd_cache_hit"]
 
     def noted(*args: Any, **kw: Any) -> Any:
         asked.append(True)
@@ -106,6 +108,7 @@ def _chosen() -> Iterator[list[bool]]:
     partitioners.choose_saved_values_set = noted
     try:
         yield asked
+        asked += [True] * (counters["aot_autograd"]["autograd_cache_hit"] - before)
     finally:
         partitioners.choose_saved_values_set = choose
 

@@ -20,9 +20,9 @@ def _blocks(*operands):
     change no state. Gates for each position, [..., T], get an axis of 1. None stays None."""
     n = operands[0].shape[-2]
     size = length(n, CHUNK)
-    for at in range(0, n, BLOCK):
-        parts = [None if x is None else x[..., at:at + BLOCK, :] for x in operands]
-        missing = -min(BLOCK, n - at) % size
+    split = [[None] * -(-n // BLOCK) if x is None else x.split(BLOCK, -2) for x in operands]  # as slices, each would have a gradient of n positions
+    for parts in zip(*split, strict=True):
+        missing = -parts[0].shape[-2] % size
         yield [None if x is None else (F.pad(x, (0, 0, 0, missing)) if missing else x).unflatten(-2, (-1, size)) for x in parts]
 
 

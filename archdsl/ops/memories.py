@@ -25,8 +25,8 @@ def prefix_attention(scores, v, peak, denominator, numerator):
     """y_t = Σ exp(s_j) v_j / Σ exp(s_j) over j ≤ t: softmax attention of one query over ever more keys. The state is the largest score so far and
     both sums, scaled by exp(-peak); a denominator of 0 is that of no key. Scores of -∞ are left out; where all are, y is 0."""
     ys = []
-    for at in range(0, scores.shape[-1], CHUNK):
-        y, peak, denominator, numerator = _prefixes(scores[..., at:at + CHUNK], v[..., at:at + CHUNK, :], peak, denominator, numerator)
+    for score, value in zip(scores.split(CHUNK, -1), v.split(CHUNK, -2), strict=True):
+        y, peak, denominator, numerator = _prefixes(score, value, peak, denominator, numerator)
         ys.append(y)
     return torch.cat(ys, -2), peak, denominator, numerator
 
@@ -81,8 +81,7 @@ def lti(u, a, b, memory):
         powers.append(powers[-1] @ powers[-1])
     response = _onwards(b, powers, min(CHUNK, n)).flip(0)
     ys = []
-    for at in range(0, n, CHUNK):
-        part = u[..., at:at + CHUNK]
+    for part in u.split(CHUNK, -1):
         k = part.shape[-1]
         window = F.pad(part, (k - 1, 0)).unfold(-1, k, 1)  # u up to each position, the newest last
         y = window @ response[response.shape[0] - k:] + _onwards(memory @ a.mT, powers, k)
@@ -156,8 +155,15 @@ def causal_conv_dense(x, weight, bias, tail):
         y = torch.einsum("...ck,ock->...o", long.unfold(-2, k, 1), weight)
         return (y if bias is None else y + bias), long[..., n:, :]
     flat = long.reshape(-1, n + k - 1, x.shape[-1]).mT
-    y = torch.cat([F.conv1d(flat[..., at:at + DENSE + k - 1], weight, bias).mT for at in range(0, n, DENSE)], -2)
+    y = torch.cat([F.conv1d(part, weight, bias).mT for part in _parts(flat, n, DENSE + k - 1)], -2)
     return y.reshape(*x.shape[:-1], weight.shape[0]), long[..., n:, :]
+
+
+def _parts(flat, n, wide):
+    """What each DENSE of n positions read, `wide` at most, as views of one tensor: a slice's gradient is as long as what it is cut from."""
+    whole = n // DENSE
+    windows = flat[..., :(whole - 1) * DENSE + wide].unfold(-1, wide, DENSE).unbind(-2) if whole else ()
+    return [*windows, flat[..., whole * DENSE:]] if n % DENSE else [*windows]
 
 
 @causal_conv_dense.step

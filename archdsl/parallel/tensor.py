@@ -180,19 +180,17 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, group: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
-        rows = x.flatten(0, -2)
-        y = _wide(rows, weight.t())
+        y = _wide(_rows(x), weight.t())
         dist.all_reduce(y, group=group)
         y = y if bias is None else y.add_(bias)
-        return y.to(x.dtype).view(*x.shape[:-1], -1)
+        return y.to(x.dtype).view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         x, weight = ctx.saved_tensors
-        pulled = grads[0].flatten(0, -2)
+        pulled = _rows(grads[0])
         dx, dweight, dbias, _ = ctx.needs_input_grad
-        return ((pulled @ weight).view_as(x) if dx else None, pulled.t() @ x.flatten(0, -2) if dweight else None, pulled.sum(0) if dbias else None,
-                None)
+        return (pulled @ weight).view_as(x) if dx else None, pulled.t() @ _rows(x) if dweight else None, pulled.sum(0) if dbias else None, None
 
 
 class _Columns(torch.autograd.Function):
@@ -207,11 +205,16 @@ class _Columns(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         x, weight = ctx.saved_tensors
-        pulled = grads[0].flatten(0, -2)
+        pulled = _rows(grads[0])
         dx = _wide(pulled, weight)
         dist.all_reduce(dx, group=ctx.group)
         _, dweight, dbias, _ = ctx.needs_input_grad
-        return dx.to(x.dtype).view_as(x), pulled.t() @ x.flatten(0, -2) if dweight else None, pulled.sum(0) if dbias else None, None
+        return dx.to(x.dtype).view_as(x), pulled.t() @ _rows(x) if dweight else None, pulled.sum(0) if dbias else None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[..., c] as [n, c]."""
+    return x.flatten(0, -2) if x.ndim > 1 else x[None]
 
 
 def _wide(a: Tensor, b: Tensor) -> Tensor:
@@ -223,14 +226,21 @@ def _wide(a: Tensor, b: Tensor) -> Tensor:
 
 def _gives_sums(x: Any, weight: Any, bias: Any = None) -> bool:
     """Whether a linear map in 16 bits has its input channels split alike in both operands, so that ranks hold shares of a sum."""
-    wide = weight.dtype in (torch.bfloat16, torch.float16)
-    return wide and _split_axis(weight) == 1 and _split_axis(x) == x.ndim - 1 and (bias is None or _split_axis(bias) is None)
+    return _narrow(x, weight) and _split_axis(weight) == 1 and _split_axis(x) == x.ndim - 1 and (bias is None or _split_axis(bias) is None)
 
 
 def _takes_columns(x: Any, weight: Any, bias: Any = None) -> bool:
-    """Whether a linear map in 16 bits has its output channels split, and x, whose gradient is wanted, whole, so that ranks hold shares of that."""
-    whole = x.requires_grad and isinstance(x.placements[0], Replicate)
-    return weight.dtype in (torch.bfloat16, torch.float16) and whole and _split_axis(weight) == 0 and (bias is None or _split_axis(bias) == 0)
+    """Whether a linear map in 16 bits has its output channels split, as many for each rank, and x, whose gradient is wanted, whole, so that ranks
+    hold shares of that."""
+    whole = x.requires_grad and isinstance(x.placements[0], Replicate) and weight.shape[0] % weight.device_mesh.size() == 0
+    return _narrow(x, weight) and whole and _split_axis(weight) == 0 and (bias is None or _split_axis(bias) == 0)
+
+
+def _narrow(x: Any, weight: Any) -> bool:
+    """Whether a product is of 16 bits as its operands are: what autocast makes of others is torch's."""
+    kind = x.device.type
+    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return x.dtype == weight.dtype and weight.dtype in (torch.bfloat16, torch.float16) and not cast
 
 
 def _tensors(x: Any) -> list[Tensor]:

@@ -256,6 +256,26 @@ def test_a_compiler_of_graphs_sees_through_it(lengths):
             torch.testing.assert_close(compiled(x), reference(x))
 
 
+def test_torch_says_where_it_is_not():
+    q = torch.empty(2, 4, 9, 8, device="meta")
+    with torch.no_grad(), pytest.raises(ValueError, match=r"only supported on .* CPU"):
+        Flex.forward(q, q, q)
+
+
+def test_an_export_leaves_nothing_behind(not_compiled):
+    """Blocks that are listed under a fake mode are not those of later calls."""
+    class Attends(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return own.attend(x, x, x, None, None, told(CAUSAL), None, None)
+
+    own._kept.cache_clear()
+    x, model = torch.randn(1, 2, 11, 4), Attends()
+    exported = torch.export.export(model, (x,)).module()
+    for found in (exported(x), model(x)):
+        assert type(found) is torch.Tensor
+        torch.testing.assert_close(found, OPS["attention"].body(x, x, x, mask=CAUSAL))
+
+
 def test_training_on_a_cpu_is_told():
     model, _ = built()
     with pytest.raises(ArchError, match="FlexAttention has no gradients on the CPU") as fault, faults_told(model):

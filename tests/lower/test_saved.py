@@ -131,6 +131,23 @@ def test_a_backend_of_ones_own_that_partitions(partitions, grad, recwarn):
     assert not [w for w in recwarn if "takes no notice" in str(w.message)]
 
 
+@pytest.mark.proof
+def test_a_backend_whose_graphs_are_in_torchs_cache(recwarn, tmp_path, monkeypatch):
+    """What was partitioned before is not partitioned again, and keeps its share."""
+    from torch._dynamo.utils import counters
+    from torch._inductor.compile_fx import compile_fx
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    for _ in range(2):
+        torch._dynamo.reset()
+        counters.clear()
+        model = archdsl.loads(SPEC).build()
+        archdsl.compile_layers(model, "layers.*", memory=0.5, backend=lambda graph, inputs: compile_fx(graph, inputs))
+        model(torch.randn(2, 16, 32)).sum().backward()
+    assert counters["aot_autograd"]["autograd_cache_hit"]
+    assert not [w for w in recwarn if "takes no notice" in str(w.message)]
+
+
 def test_recurrences_are_not_cheap_to_compute_again():
     model = archdsl.load("gla").build("tiny")
     tokens = torch.randint(0, 64, (1, 8))

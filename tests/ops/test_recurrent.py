@@ -230,6 +230,30 @@ def test_dense_convolutions_in_pieces(bias: bool, monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+def test_gradients_of_dense_convolutions_are_made_once(monkeypatch: pytest.MonkeyPatch):
+    """How many numbers the backward pass writes grows as the length does, though a sequence is computed in pieces."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from archdsl.ops import memories
+
+    class Counted(TorchDispatchMode):
+        written = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            y = func(*args, **kwargs or {})
+            self.written += sum(x.numel() for x in (y if isinstance(y, (tuple, list)) else (y,)) if isinstance(x, torch.Tensor) and not x._is_view())
+            return y
+
+    monkeypatch.setattr(memories, "DENSE", 4)
+    body, found = RECURRENCES["causal_conv_dense"].body, []
+    for n in (64, 256):
+        y, _ = body(torch.zeros(1, n, 3, requires_grad=True), torch.zeros(2, 3, 2), None, torch.zeros(1, 1, 3))
+        with Counted() as counted:
+            y.sum().backward()
+        found.append(counted.written)
+    assert found[1] < 5 * found[0]
+
+
 @recurrences
 def test_under_autocast(name: str):
     """What a recurrence computes in is said by its states: autocast changes neither its results nor its gradients."""

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard, distribute_tensor
 
 import archdsl
 from archdsl.ops.registry import find
-from archdsl.parallel.tensor import Ways, _by_signature, tensor_parallel
+from archdsl.parallel.tensor import Parts, Ways, _by_signature, tensor_parallel
 
 WHOLE = Replicate()
 
@@ -86,3 +87,22 @@ model Scale(d: int = 6)(x: [B = 1, d]) -> [B, d] {
     placed = {a: p.placements for a, p in model.named_parameters()}  # type: ignore[attr-defined]
     assert placed == {"weight": (Shard(0),), "out.weight": (Shard(1),)}
     assert {a: tuple(p.to_local().shape) for a, p in model.named_parameters()} == {"weight": (3,), "out.weight": (6, 3)}  # type: ignore[attr-defined]
+
+
+BF16, F32 = torch.bfloat16, torch.float32
+
+
+@pytest.mark.parametrize(("x", "given", "axis", "rows", "cast"), [
+    ((8,), BF16, 0, 4, False), ((8,), BF16, 1, 4, False),  # one row, without an axis of its own
+    ((0, 8), BF16, 0, 4, False),
+    ((3, 8), BF16, 0, 5, False),  # not as many channels for each rank
+    ((3, 8), F32, 0, 4, True), ((3, 8), F32, 1, 4, True), ((3, 8), BF16, 0, 4, True)])  # as norms give, under autocast
+def test_maps_in_16_bits(mesh: Any, x: tuple[int, ...], given: torch.dtype, axis: int, rows: int, cast: bool):
+    weight = distribute_tensor(torch.zeros(rows, 8, dtype=BF16), mesh, [Shard(axis)]).requires_grad_()
+    operand = distribute_tensor(torch.zeros(x, dtype=given), mesh, [Shard(len(x) - 1) if axis else WHOLE]).requires_grad_()
+    with Parts(mesh), torch.autocast("cpu", BF16, enabled=cast):
+        y = F.linear(operand, weight)
+    y.sum().backward()
+    assert y.shape == (*x[:-1], rows) and y.dtype == BF16
+    for t in (operand, weight):
+        assert t.grad is not None and t.grad.shape == t.shape and t.grad.dtype == t.dtype
