@@ -4,6 +4,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Container
+from itertools import accumulate
 from operator import itemgetter
 
 from archdsl.diagnostics.model import Diagnostic, Fix
@@ -15,7 +16,8 @@ from archdsl.syntax.recover import Repair, Situation
 _SIGN = re.compile(r"(?<!/)//(?!/)|/\*")
 _MARGIN = re.compile(r"[ \t]*")
 _ENDS = re.compile(r"[^\S\n]*(?:\n|\Z)")
-_WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*+|\d++)[ \t]++([A-Za-z_]\w*+))")
+_WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*+|\d++)[ \t]++([A-Za-z_]\w*+|\d++))")
+_TEXTS = re.compile(r'"[^"]*"|#.*')
 _ITEMS = re.compile(r"[ \t]*(?:(?:shape|size|dims?|now)(?::[ \t]*|[ \t]+))?[\[(][^()\[\]]*,[^()\[\]]*[\])][ \t]*\Z")
 MOST_TEXTS = 100  # comments and texts in triple quotes that are told
 NOT_BEHIND = frozenset("+ - * / // % @ ** == != < <= > >= |> >> & | ?? = and or not".split())  # a sign too many, or an operand that is missing
@@ -25,27 +27,50 @@ def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagno
     """One fault for each `//` behind which its line goes on as no operand does, and for each `/*`; their tokens go. Other `//` divide, also
     at the start of a line, which may go on with the one above."""
     gone: list[tuple[int, int]] = []
-    text, tokens, end = source.text, lexed.tokens, 0
+    text, tokens = source.text, lexed.tokens
+    looked = line = 0  # up to where nothing is to be found any more, and where the line ends
     for m in _SIGN.finditer(text):
-        start, stop = m.start(), m.end()
-        at = bisect_left(tokens, start, key=itemgetter(2)) if start >= end else len(tokens)
+        start, stop = m.span()
+        at = bisect_left(tokens, start, key=itemgetter(2)) if start >= looked else len(tokens)
         if at >= len(tokens) or tokens[at][2] != start or not tokens[at][1]:  # inside of another comment, of a line that was looked at, of a string
             continue
-        close = text.find("*/" if m[0] == "/*" else "\n", stop)
-        end = len(text) if close < 0 else close + 2 * (m[0] == "/*")
-        if m[0] == "/*" or _is_prose(text[stop:end], words):
-            gone.append((start, end))
+        if m[0] == "/*":
+            close = text.find("*/", stop)
+            looked = len(text) if close < 0 else close + 2
+            gone.append((start, looked))
+            continue
+        if start >= line:
+            line = text.find("\n", stop)
+            line = len(text) if line < 0 else line
+        sign = text.find("//", stop, line)
+        if _is_prose(text[stop : line if sign < 0 else sign], words):  # what follows another sign is looked at there
+            looked = line
+            if not _closes(text[stop:line]):
+                gone.append((start, line))
     _drop(lexed, gone)
     return [_no_comment(Span(source, start, start + 2), end) for start, end in gone[:MOST_TEXTS]]
 
 
 def _is_prose(rest: str, words: Container[str]) -> bool:
-    """Whether what follows `//` is no operand: it has an apostrophe, two words in a row that are not of the language, a word behind a number, or is
-    a list such as `(B, T, d)`."""
-    rest = re.sub(r'"[^"]*"|#.*', '""', rest)
+    """Whether what follows `//` is no operand: it has an apostrophe, two words in a row that do not follow each other in the language, a number
+    behind a word or in front of one, or is a list such as `(B, T, d)`."""
+    rest = _TEXTS.sub('""', rest)
     return "=" not in rest and (
-        "'" in rest or _ITEMS.match(rest) is not None
-        or any((a not in words and not a.isdigit() or a.isdigit() and len(b) > 1) and b not in words for a, b in _WORDS.findall(rest)))
+        "'" in rest or _ITEMS.match(rest) is not None or any(_apart(a, b, rest, words) for a, b in _WORDS.findall(rest)))
+
+
+def _closes(rest: str) -> bool:
+    """Whether a bracket is closed that was opened in front of this: it is none of a comment, a comma may be missing."""
+    return min(accumulate((c in "([") - (c in ")]") for c in _TEXTS.sub("", rest)), default=0) < 0
+
+
+def _apart(a: str, b: str, text: str, words: Container[str]) -> bool:
+    """Whether these two, one behind the other in `text`, are nothing of the language."""
+    if "of" in (a, b):
+        return "{" not in text  # as `variant a of b {` has
+    if a.isdigit() or b.isdigit():
+        return any(len(w) > 1 and w not in words for w in (a, b) if not w.isdigit())
+    return a not in words and (b not in words or b == "for" and " in " not in text)
 
 
 def _drop(lexed: Lexed, ranges: list[tuple[int, int]]) -> None:

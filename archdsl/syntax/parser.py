@@ -24,7 +24,7 @@ from archdsl.syntax.build import Builder
 from archdsl.syntax.lexer import Lexed, Token, lex
 
 _FOREIGN_COMMENT = re.compile(  # a line that starts with `//`, which may be a division, or goes on behind the first one as divisions rarely do
-    r"^[ \t]*//(?!/)|/\*|^[^#\"/\n]*(?:/(?!/)[^#\"/\n]*)*//(?!/)(?:[^#\"\n]*(?:'|(?<!\w)\w++[ \t]++[A-Za-z_])|[^\"#\n]*[\[(][^\[(\n]*,)",
+    r"^[ \t]*//(?!/)|/\*|^[^#\"/\n]*(?:/(?!/)[^#\"/\n]*)*//(?!/)(?:[^#\"\n]*(?:'|(?<!\w)\w++[ \t]++\w)|[^\"#\n]*[\[(][^\[(\n]*,)",
     re.MULTILINE)
 MAX_CHARACTERS = 10_000_000
 MAX_TOKENS = 250_000

@@ -114,6 +114,13 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "x = relu(x) // (B, d)": "x = relu(x) # (B, d)",
     "x = relu(x) // shape: [B, d]": "x = relu(x) # shape: [B, d]",
     "n = d * 2 // 3 times": "n = d * 2 # 3 times",
+    "x = relu(x) // number of heads": "x = relu(x) # number of heads",
+    "x = relu(x) // only for tests": "x = relu(x) # only for tests",
+    "n = d // see paper, section 3": "n = d # see paper, section 3",
+    "n = max(d // depth, // the least\n    3)": "n = max(d // depth, # the least\n    3)",
+    "n = [d // depth d]": "n = [d // depth, d]",
+    "n = d // depth // in each layer, half the width": "n = d // depth # in each layer, half the width",
+    "n = d // depth // the hidden size": "n = d // depth # the hidden size",
     "x = relu(x) // TODO": "x = relu(x) # TODO",
     "x = relu(x); // activation": "x = relu(x); # activation",
     "n = [1, // one\n    2]": "n = [1, # one\n    2]",
@@ -185,7 +192,8 @@ def test_one_message_with_the_way_out(text: str, meant: str | None):
 
 @pytest.mark.parametrize("statement", ["n = d\n    // 2", "n = (d\n    // depth)", "n = d\n  // depth", "ok = d\n  // depth == 32 and flag",
                                        "n = d\n  // depth  # the two halves", "n = d // depth", "n = (d // depth,\n    d)[0]",
-                                       "n = d // (depth + 1)", 'require d // depth == 32, "that\'s it"'])
+                                       "n = d // (depth + 1)",
+                                       "n = [d // depth for i in range(2)]", "n = d // 2 x = relu(x)", 'require d // depth == 32, "that\'s it"'])
 def test_a_division_may_lead_its_line(statement: str):
     assert check_text(body(statement), "net.arch") == []
 
