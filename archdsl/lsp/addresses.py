@@ -8,7 +8,7 @@ from archdsl.cost.layers import count_params
 from archdsl.elaborate.values import show
 from archdsl.graph import Knob, Param
 from archdsl.lsp.document import Document, Facts
-from archdsl.lsp.names import SCOPES, model_of, word_at
+from archdsl.lsp.names import SCOPES, models_of, word_at
 from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -30,21 +30,22 @@ class Written:
 def written(document: Document, offset: int) -> Written | None:
     """The address at a place."""
     around = document.node_at(offset, (tree.Names, tree.Variant, tree.Space, tree.Claim))
-    facts = _about(document, around[0]) if around else None
+    about = _about(document, around[0]) if around else []
     place = _region(document, offset)
-    if facts is None or place is None:
+    if not about or place is None:
         return None
     for m in ADDRESS.finditer(document.text, *place):
         if m.start() <= offset <= m.end():
-            return _cut(document, m[0], m.start(), offset, facts)
+            found = [_cut(document, m[0], m.start(), offset, facts) for facts in about]
+            return next((w for w in found if matching(w.text, w.facts.addresses)), found[0])  # of models that share names, one that has it
     return None
 
 
-def _about(document: Document, decl: tree.Node) -> Facts | None:
+def _about(document: Document, decl: tree.Node) -> list[Facts]:
     decls = {d.name: d for d in document.module.tree.decls if isinstance(d, SCOPES)}
-    model = model_of(decl, decls, {d.name: d for d in document.module.tree.decls if isinstance(d, tree.Variant)})
+    models = models_of(decl, decls, {d.name: d for d in document.module.tree.decls if isinstance(d, tree.Variant)})
     version = document.now or document.good
-    return next((f for f in (version.facts if version is not None else ()) if model is not None and f.name == model.name), None)
+    return [f for model in models for f in (version.facts if version is not None else ()) if f.name == model.name]
 
 
 def _region(document: Document, offset: int) -> tuple[int, int] | None:
@@ -158,9 +159,8 @@ def segment_of_address(document: Document, offset: int) -> str:
             return _reason(n.name if isinstance(n, tree.Named) else str(label))
     found = written(document, offset)
     if found is not None and found.facts.graph is not None:
-        every = [*found.facts.layers, *(a for a, _ in found.facts.graph.parameters()), *found.facts.knobs]
         last = found.text.rpartition(".")[2]
-        if matching(found.text, every) and ("." in found.text or last not in found.facts.knobs):
+        if matching(found.text, found.facts.addresses) and ("." in found.text or last not in found.facts.knobs):
             return _reason(last)
     return ""
 

@@ -202,10 +202,11 @@ def _outputs(model: Any) -> list[Item]:
 
 
 def _in_names(document: Document, before: str) -> list[Item] | None:
-    named = re.match(r"names\s+\w+\s+of\s+(\w+)", before)
+    named = re.match(r"names\s+\w+\s+of\s+(\w+(?:\s*,\s*\w+)*)", before)
     if not (at := re.search(r"<->\s*([\w.*{}]*)$", before)):
         return [Item(w, "word") for w in ("alias", "drop", "ignore")] if re.search(r"\n\s*\w*$", before) else []
-    return _segments((a for f in _facts(document, _model(document, named[1] if named else None)) for a in f.weights), at[1], "{i}")
+    models = [_model(document, name.strip()) for name in (named[1].split(",") if named else [""])]
+    return _segments((a for model in models for f in _facts(document, model) for a in f.weights), at[1], "{i}")
 
 
 def _in_paper(document: Document, before: str) -> list[Item] | None:

@@ -67,6 +67,11 @@ class Facts:
         return self.spec.knobs if self.graph is not None else {}
 
     @property
+    def addresses(self) -> list[str]:
+        """Of blocks, of what they own, and of knobs."""
+        return [*self.layers, *(a for a, _ in self.graph.parameters()), *self.knobs] if self.graph is not None else []
+
+    @property
     def weights(self) -> list[str]:
         """The addresses of all weights that are saved."""
         return [a for a, p in self.graph.parameters() if p.kind != "const"] if self.graph is not None else []

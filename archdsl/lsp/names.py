@@ -155,20 +155,22 @@ def links(document: Document) -> list[Use]:
     variants = {d.name: d for d in document.module.tree.decls if isinstance(d, tree.Variant)}
     out: list[Use] = []
     for d in document.module.tree.decls:
-        model = model_of(d, decls, variants)
+        models = models_of(d, decls, variants)
         stack: list[Any] = [d]
         while stack:
             n = stack.pop()
             stack += tree.children(n)
             if isinstance(n, tree.Call | tree.Default):
-                callee = n.block if isinstance(n, tree.Default) else _callee(n)
-                out += [Use(a.name, a.name_span.absolute, False, decls.get(callee, model)) for a in n.args if a.name and a.name_span]
-            elif model is not None and isinstance(n, tree.Setting):
+                callee = decls.get(n.block if isinstance(n, tree.Default) else _callee(n))
+                around = models if callee is None else [callee]
+                out += [Use(a.name, a.name_span.absolute, False, one) for a in n.args if a.name and a.name_span for one in around]
+            elif isinstance(n, tree.Setting):
                 first = n.address.partition(".")[0]
-                out.append(Use(first, Span(n.span.source, n.address_span.start, n.address_span.start + len(first)).absolute, False, model))
-            elif model is not None and isinstance(n, tree.Name):
-                out.append(Use(n.id, n.span.absolute, False, model))
-    return [u for u in out if u.decl is not None and any(p.name == u.name for p in _params(u.decl))]
+                place = Span(n.span.source, n.address_span.start, n.address_span.start + len(first)).absolute
+                out += [Use(first, place, False, model) for model in models]
+            elif isinstance(n, tree.Name):
+                out += [Use(n.id, n.span.absolute, False, model) for model in models]
+    return [u for u in out if any(p.name == u.name for p in _params(u.decl))]
 
 
 def _callee(n: tree.Call) -> str:
@@ -177,20 +179,21 @@ def _callee(n: tree.Call) -> str:
     return func.id if isinstance(func, tree.Name) else ""
 
 
-def model_of(d: Any, decls: dict[str, Any], variants: dict[str, tree.Variant]) -> Any:
-    """The model that a variant, claim, space or names block is about."""
-    if isinstance(d, tree.Space):
-        return decls.get(d.model)
+def models_of(d: Any, decls: dict[str, Any], variants: dict[str, tree.Variant]) -> list[Any]:
+    """The models that a variant, claim, space or names block is about: several of names that they share."""
     if isinstance(d, tree.Names):
-        return decls.get(d.models[0])
+        return [decls[name] for name in d.models if name in decls]
+    if isinstance(d, tree.Space):
+        return [decls[d.model]] if d.model in decls else []
     if not isinstance(d, tree.Variant | tree.Claim):
-        return None
+        return []
     base: str | None = d.base if isinstance(d, tree.Variant) else d.target
     for _ in range(len(variants) + 1):
         if base not in variants:
             break
         base = variants[base].base
-    return decls.get((base or "").partition(".")[0]) if base else next((m for m in decls.values() if isinstance(m, tree.Model)), None)
+    model = decls.get((base or "").partition(".")[0]) if base else next((m for m in decls.values() if isinstance(m, tree.Model)), None)
+    return [] if model is None else [model]
 
 
 def _locals(same: list[Use]) -> set[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from archdsl.lsp import names, telling
+from archdsl.lsp.completing import complete
 from archdsl.lsp.document import Document
 from archdsl.source import Span
 from archdsl.spec import check_text, loads_at
@@ -135,3 +136,20 @@ def test_models_that_share_foreign_names_are_uses_of_them():
     for name in ("A", "AB"):
         found = [u.span.start for u in names.references(document, text.index(f"model {name}(") + 6)]
         assert found == [text.index(f"{name}()"), text.index("of A, AB") + (3 if name == "A" else 6)]
+
+
+def test_shared_foreign_names_know_the_addresses_and_arguments_of_all_their_models():
+    text = "use std { Linear }\n" \
+        "model A(k: int = 1)(x: [B, 8]) -> [B, 8] { return x |> Linear(8) as a }\n" \
+        "model B(k: int = 1)(x: [B, 8]) -> [B, 8] { return x |> Linear(8) as a |> Linear(8) as b }\n" \
+        'names n of A, B { "a.*" <-> a.*\n "b.*" <-> b.* when k > 0 }\n'
+    document = Document("a.arch", text)
+    assert not document.broken, document.diagnostics
+    for mark, words in (("<-> a.*", "a: Linear"), ("<-> b.*", "b: Linear")):
+        told = telling.hover(document, text.index(mark) + 4)
+        assert told is not None and words in told[0]
+    for model in "AB":
+        assert text.index("k > 0") in [u.span.start for u in names.references(document, text.index(f"model {model}(k") + 8)]
+    typed = 'names n of A, B { "a.*" <-> a.*\n "b.*" <-> '
+    items = complete(Document("a.arch", text[: text.index("names")] + typed, document), text.index("names") + len(typed))
+    assert {"a", "b"} <= {i.label for i in items}
