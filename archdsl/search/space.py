@@ -101,6 +101,11 @@ class SearchSpace:
             found = self._roots[key] = Root(self.trials, {n: values[n] for n in self.header.names})
         return found
 
+    @property
+    def roots(self) -> list[Root]:
+        """Those that were looked at last."""
+        return list(self._roots.values())
+
     def select(self, header: Values, choose: Any) -> Selection | Refused:
         """The assignment with these values in the header, `choose(address, domain)` for each decision below."""
         root = self.root(header)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from archdsl.records import record
 from archdsl.search.evaluators.texts import canonical, read_evaluator
 from archdsl.search.registry import STRATEGIES
+from archdsl.search.unfit import unfit
 from archdsl.specfiles import digest, spec_files
 from archdsl.study.engine import Engine, InProcess, Limits
 from archdsl.study.errors import wrong_number
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 BUDGET = 100
 SPACE = "archdsl.study.session:space_in"
+UNFIT = "unfit"  # under which a study keeps what is said of arms that stand in no candidate
 COUNTED = "counted"  # under which a study keeps the number of candidates; resuming one proves that its space is the same
 
 
@@ -85,6 +87,8 @@ def search(source: str, out: str, asked: Asked, hands: Hands = Hands(), resume: 
     space = open_space(spec, plan)
     with _opened(out, plan, spec_files(spec), space, resume) as (study, strategy):
         search_in(study, space, strategy, hands, SPACE, watch(study))
+        if left := unfit(space):
+            study.store.keep(UNFIT, list(map(str, left)))
     return Study(out)
 
 

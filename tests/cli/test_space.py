@@ -76,3 +76,17 @@ def test_what_cannot_be_counted(archdsl, folder):
     assert "A0802" in excluded and "d >= 32" in excluded
     assert "A0805" in archdsl("space", "net.arch", "--space", "smal", code=1).stderr
     assert "A0804" in archdsl("space", "net.arch", "--figure", "params(d = 8)", code=1).stderr
+
+
+def test_an_arm_that_fits_nowhere_is_told(archdsl, folder):
+    """Its error would otherwise only take it out of the space."""
+    text = NET.replace("nothing => identity", "nothing => identity\n      bad(k: int = 1 in {1, 2}) => block(y) => concat([y] * (k + 1), axis = -1)")
+    (folder / "net.arch").write_text(text)
+    told = json.loads(archdsl("space", "net.arch", "--json").stdout)
+    assert [(u["arm"], u["addresses"][0]) for u in told["unfit"]] == [("bad", "layers.0.mixer")]
+    assert "no candidate has layers.0.mixer = bad" in archdsl("space", "net.arch", "--draw", 3).stdout
+    options = ("--objective", "params:min", "--strategy", "random", "--budget", 3, "--limit", "params <= 3k")
+    assert "no candidate has layers.0.mixer = bad" in archdsl("search", "net.arch", *options, "-o", "study").stderr
+    (folder / "net.arch").write_text(NET)
+    assert json.loads(archdsl("space", "net.arch", "--limit", "count(Linear) <= 2", "--json").stdout)["unfit"] == []
+    assert "no candidate has" not in archdsl("search", "net.arch", *options, "-o", "other").stderr

@@ -5,7 +5,7 @@ import sys
 
 from archdsl.cli.output import count, show_json, show_table, wants_color
 from archdsl.study.live import watching
-from archdsl.study.session import Asked, Hands, search
+from archdsl.study.session import UNFIT, Asked, Hands, search
 from archdsl.study.shown import front_table, number, summary
 from archdsl.study.study import Study
 from archdsl.study.winners import write_front
@@ -25,6 +25,8 @@ def run_search(source: str, out: str, asked: Asked, hands: Hands, resume: bool, 
         if not len(study.store.front):
             raise study.fruitless()
         path, names = write_front(study)
+        for told in study.store.kept(UNFIT) or ():
+            print(told, file=sys.stderr)
         if json:
             show_json(summary(study))
             return 0

@@ -9,6 +9,7 @@ from archdsl.cli.output import count, progress, show_json, show_table
 from archdsl.elaborate.values import show
 from archdsl.search.model import Candidate
 from archdsl.search.space import SearchSpace
+from archdsl.search.unfit import unfit
 from archdsl.spec import resolve_source
 
 FIGURES = ("params", "macs")
@@ -28,12 +29,12 @@ def run_space(source: str, name: str | None, limits: Sequence[str], figures: Seq
             candidates.append(space.sample(seed))
         costs = [space.costs(c, figures) for c in candidates]
     spread = {f: _spread([c[f] for c in costs]) for f in figures if costs}
-    rows = _decisions(space, candidates)
+    rows, left = _decisions(space, candidates), unfit(space)
     written = [limit.text for limit in space.limits]
     if json:
         show_json({"spec": source, "model": spec.name, "variant": variant, "space": name, "limits": written, "size": space.size, "at_least": low,
                    "at_most": high, "why": why, "uniform": space.uniform, "acceptance": space.acceptance, "drawn": drawn, "decisions": rows,
-                   "figures": spread})
+                   "unfit": [{"arm": u.arm, "addresses": u.addresses, "why": u.why.message} for u in left], "figures": spread})
         return 0
     print(f"{source}: {spec.name}{f'.{variant}' if variant else ''}{f', space {name}' if name else ''}\n")
     for text in written:
@@ -47,6 +48,8 @@ def run_space(source: str, name: str | None, limits: Sequence[str], figures: Seq
     print()
     cells = [(r["address"], str(r["count"]), "; ".join(r["domains"]), r["default"]) for r in rows]
     show_table(("decision", "of", "domain", "default"), cells, right=(1,))
+    for u in left:
+        print(f"\n{u}")
     if spread:
         print()
         cells = [(f, *(_number(v) for v in s.values())) for f, s in spread.items()]
