@@ -167,7 +167,7 @@ def _backward(scores, v, dy, logs, shares, sents, takens, dscores, dv, positions
         own = tl.sum(gradient * values, 1) - tl.sum(sent * share[None, :], 1) - far * taken
         tl.store(dscores + row * positions + t, own.to(dscores.dtype.element_ty), mask=here)
         if K > 1:
-            front = tl.load(logs + tl.maximum(first - 1, 0))  # the end of the chunk before, at most any log here
+            front = tl.load(logs + tl.maximum(tl.minimum(first, positions) - 1, 0))  # the end of the chunk before, at most any log here
             fade, weights = tl.exp(front - end), tl.exp(front - log)
             later = later * fade + tl.sum(weights[:, None] * back.to(tl.float32), 0)
             taken = taken * fade + tl.sum(weights * share, 0)

@@ -55,6 +55,20 @@ def test_prefixes(shape: tuple[int, ...], spread: float, segments: int, monkeypa
 
 
 @interpreted
+def test_a_chunk_behind_the_end(monkeypatch: pytest.MonkeyPatch):
+    """Two segments of two chunks for the three that there are: what stands behind a row, another with far larger scores, is not read."""
+    from archdsl.kernels import prefixes
+
+    monkeypatch.setattr(prefixes, "SEGMENTS", 2)
+    g = torch.Generator().manual_seed(0)
+    scores, v, dy = torch.randn(2, 65, generator=g), torch.randn(2, 65, 5, generator=g), torch.randn(2, 65, 5, generator=g)
+    scores[1] += 200
+    wide = [scores.double().requires_grad_(), v.double().requires_grad_()]
+    expected = torch.autograd.grad(prefix_attention.body(*wide, *prefix_attention.zeros(wide))[0], wide, dy.double())
+    close(prefixes.gradient(dy, scores, v), expected, 1e-4, "scores v")
+
+
+@interpreted
 def test_gradients_through_the_last_states():
     from archdsl.kernels.rows import PrefixAttention as kernel
 
