@@ -70,7 +70,7 @@ def test_library_texts_are_sound(name: str):
 @pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
-def test_programs(part: int):
+def test_many_programs(part: int):
     reached: Counter[str] = Counter()
 
     @MANY
