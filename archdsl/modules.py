@@ -10,7 +10,7 @@ from typing import Any
 from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label, error
 from archdsl.diagnostics.poison import POISON
-from archdsl.elaborate.hints import MODULES, did_you_mean, mend, nearest, nearest_help
+from archdsl.elaborate.hints import MODULES, TORCH, did_you_mean, mend, nearest, nearest_help
 from archdsl.elaborate.values import BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
 from archdsl.records import replace
@@ -151,7 +151,8 @@ class Module:
         local = n.alias or n.name
         found = other.offer(n.name)
         if found is None:
-            help, fixes = nearest_help(n.name, other.names(), Span(n.span.source, n.span.start, n.span.start + len(n.name)))
+            there, at = other.names(), Span(n.span.source, n.span.start, n.span.start + len(n.name))
+            help, fixes = _op_help(n.name, there) or nearest_help(n.name, there, at)
             self._fault(error("A0207", f"`{module}` has no `{n.name}`", n.span, "not declared there", help=help, fixes=fixes))
             self.scope.setdefault(local, POISON)
         elif local in self.scope and self.scope[local] is not found:
@@ -401,6 +402,17 @@ def _declaring(wanted: list[str], span: Span) -> dict[str, Any] | None:
     homes = {known[n] for n in wanted}
     home = homes.pop() if len(homes) == 1 else "std"
     return {"fixes": (Fix(f"replace by `{home}`", ((span, home),)),)}
+
+
+def _op_help(name: str, there: list[str]) -> tuple[tuple[str, ...], tuple[Fix, ...]] | None:
+    """(help, fixes) for the name of an op, or what torch calls it, in the list of an import; None for any other, and for what differs from a name
+    that is there in capitals alone (`attention` for `Attention`)."""
+    from archdsl.ops.registry import find
+
+    if name.lower() in map(str.lower, there) or any(t in there for t in TORCH.get(name, ())):
+        return None
+    op = next((o for o in (name, *TORCH.get(name, ()), name.lower()) if find(o) is not None), None)
+    return None if op is None else ((f"`{op}` is an op: ops need no import",), ())
 
 
 def _nearest_module(name: str, beside: list[str], span: Span, wanted: list[str]) -> dict[str, Any]:

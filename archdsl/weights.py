@@ -391,7 +391,7 @@ def _fitting(origin: Origin, source: str, found: dict[str, Shape]) -> str:
         if other != source and m.fit(shapes, found).perfect:
             return f"these are the weights of this model under the names `{other}`: `source = \"{other}\"`"
     for variant, other in _other_variants(origin, source, found):
-        return f"these are the weights of the variant `{variant}`" + (f", under the names `{other}`" if other != source else "")
+        return f"these are the weights of `{variant}`" + (f", under the names `{other}`" if other != source else "")
     return ""
 
 

@@ -104,7 +104,7 @@ class Difference:
 
 def difference(a: Side, b: Side) -> Difference:
     """What differs between two models; structure and weights by address, costs at the sizes of each."""
-    whole = compare(a.made.graph, b.made.graph)
+    whole = compare(a.made.graph, b.made.graph, (not a.written, not b.written))
     notes = tuple(f"{s.name} is a compiled folder: it has no knobs and claims to compare" for s in (a, b) if not s.written)
     return Difference((a, b), folded(whole), tuple(weights(whole)), {} if notes else _knobs(a, b), () if notes else _claims(a, b), notes)
 

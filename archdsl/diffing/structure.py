@@ -2,6 +2,7 @@
 one below another parent is moved, neither is removed and added."""
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -54,16 +55,17 @@ class Change:
             yield from b.walk()
 
 
-def compare(a: Graph, b: Graph) -> Change:
-    """What happened between two models, all blocks in order, not folded."""
-    comparison = Comparison()
+def compare(a: Graph, b: Graph, printed: tuple[bool, bool] = (False, False)) -> Change:
+    """What happened between two models, all blocks in order, not folded. `printed`: which of them was read from a printed graph."""
+    comparison = Comparison(_written_names(a) if printed[0] else {}, _written_names(b) if printed[1] else {})
     return _with_moves(comparison.pair(a, b, "", ""), comparison)
 
 
 class Comparison:
     """Pairs blocks. Equal pairs of definitions are compared once."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: dict[str, str] | None = None, after: dict[str, str] | None = None) -> None:
+        self.written = before or {}, after or {}
         self.features: dict[int, tuple[Counter[Any], Counter[Any]]] = {}
         self.parts: dict[int, set[str]] = {}
         self.scores: dict[tuple[str, str], float] = {}
@@ -83,7 +85,15 @@ class Comparison:
             elif y is not None:
                 below.append(alone("added", y[1], _join(after, y[0])))
         labels = a.name in before.split(".") and b.name in after.split(".")
-        return Change("changed", place, before, after, (a, b), notes_on(a, b, names, not labels), below)
+        return Change("changed", place, before, after, (a, b), notes_on(a, b, names, not labels and not self.called_alike(a, b)), below)
+
+    def called_alike(self, a: Graph, b: Graph) -> bool:
+        """Whether two blocks have one name but for what printing a graph makes of it: a capital in front, a number behind."""
+        left, right = self.written
+        if not left and not right:
+            return a.name == b.name
+        x, y = left.get(a.name, a.name), right.get(b.name, b.name)
+        return x[:1].upper() + x[1:] == y[:1].upper() + y[1:]
 
     # ---------------------------------------------------------------- which child is which
     def children(self, a: dict[str, Graph], b: dict[str, Graph]) -> list[tuple[Any, Any]]:
@@ -168,6 +178,12 @@ class Comparison:
 def _common(a: Counter[Any], b: Counter[Any]) -> float:
     either = (a | b).total()
     return (a & b).total() / either if either else 1.0
+
+
+def _written_names(graph: Graph) -> dict[str, str]:
+    """Of a printed graph: the name of each definition -> that without the number which tells it from others of its name."""
+    names = {g.name for g in graph.definitions()}
+    return {n: base if n != (base := re.sub(r"_\d+$", "", n)) and base in names else n for n in names}
 
 
 def _calls(graph: Graph) -> dict[str, Graph]:

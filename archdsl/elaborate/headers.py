@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from archdsl import records, shapes
@@ -330,8 +331,8 @@ def addresses(o: Override, name: str, value: Any) -> bool:
 def override_value(frame: Frame, o: Override, current: Any, type: tree.Type | None, name: str) -> Any:
     """The value that an override gives to the parameter `name`; further segments reach into lists and records, where it has their types."""
     o.used[0] = True
-    value = evaluate(o.home or frame, o.expr) if o.expr is not None else o.value
-    return set_inside(frame, current, o.segments[1:], value, o, type, name) if len(o.segments) > 1 else value
+    value = cache(lambda: evaluate(o.home or frame, o.expr) if o.expr is not None else o.value)
+    return set_inside(frame, current, o.segments[1:], value, o, type, name) if len(o.segments) > 1 else value()
 
 
 def _hyper_inputs(inner: Frame, decl: tree.Block, head: Header, taken: dict[str, Any], spans: dict[Any, Span], span: Span) -> None:

@@ -1,6 +1,7 @@
 """Types of hyper values: values as declared types take them, which item of a list does not fit, settings inside lists and records."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -164,16 +165,20 @@ def _convert_named(frame: Frame, value: Any, name: str) -> tuple[bool, Any]:
 
 
 # ---------------------------------------------------------------- settings that reach into lists and records
-def set_inside(frame: Frame, current: Any, segments: tuple[str, ...], value: Any, o: Override, type: tree.Type | None, name: str) -> Any:
-    """`stages.0.depth = 3`: a list or record with one item replaced. Raises A0215 for an item that is not there, A0204 for a misfit of types."""
+def set_inside(
+    frame: Frame, current: Any, segments: tuple[str, ...], value: Callable[[], Any], o: Override, type: tree.Type | None, name: str,
+) -> Any:
+    """`stages.0.depth = 3`: a list or record with one item replaced. `value` is asked for when its place is found. Raises A0215 for an item
+    that is not there, A0204 for a misfit of types."""
     type = type.item if isinstance(type, tree.OptionalType) and current is not None else type
     if not segments:
-        return convert(frame, value, type, o.place, name)
+        return convert(frame, value(), type, o.place, name)
     head, rest = segments[0], segments[1:]
     if isinstance(current, RecordValue):
         names = [k for k, _ in current.items]
         if head not in names:
-            raise error("A0215", f"the record {current.name} has no field `{head}`", o.span, **mend(head, names, o.span))
+            raise error("A0215", f"the record {current.name} has no field `{head}`", o.span,
+                        **mend(head, names, o.span, _hidden(name) if rest else ()))
         ref = _record_of(frame, type)
         kind = next((f.type for f in ref.decl.fields if f.name == head), None) if ref is not None else None
         inner = frame.child(module=ref.module) if ref is not None else frame
@@ -186,6 +191,12 @@ def set_inside(frame: Frame, current: Any, segments: tuple[str, ...], value: Any
         return tuple(set_inside(frame, v, rest, value, o, k, f"{name}.{head}") if head in ("*", str(i)) else v
                      for i, (v, k) in enumerate(zip(current, kinds)))
     raise error("A0215", f"`{head}` is nothing that can be set inside {describe(current)}", o.span)
+
+
+def _hidden(name: str) -> str:
+    """What a longer address under a knob's name may have been meant for."""
+    knob = name.split(".", 1)[0]
+    return f"`{knob}` is a knob: for what lies below a loop `{knob}: for …`, give the loop a name of its own"
 
 
 def _record_of(frame: Frame, type: tree.Type | None) -> RecordRef | None:

@@ -279,7 +279,7 @@ def elementwise(*operands: Any, dtype: str | None = None) -> TensorType:
 def axis_of(axis: int, rank: int, about: str = "axis") -> int:
     """A non-negative axis."""
     if not isinstance(axis, int):
-        raise OpError(f"an axis is a number known at build, not {axis}", about)
+        raise OpError(f"an axis is a number known at build, not {axis}", about, help="axes are counted: 0 is the first, -1 the last")
     if not -rank <= axis < rank:
         raise OpError(f"there is no axis {axis} in a tensor of {rank} axes", about)
     return axis % rank

@@ -225,7 +225,7 @@ def _bare(s: Situation, token: Token) -> Told:
     if token[1] not in OPERATORS and (token[1] not in ("(", "[", ".") or name[3] != token[2]):
         return None
     return Diagnostic("A0117", "an expression alone is no statement", span(s, name), "nothing takes its value",
-                      help=(f"bind it (`y = {name[1]}{token[1]}…`) or `return` it",))
+                      help=(f"bind it (`y = {name[1]}{'' if token[1] in ('(', '[', '.') else ' '}{token[1]}…`) or `return` it",))
 
 
 def _starts_badly(s: Situation, token: Token) -> Told:
@@ -373,7 +373,7 @@ def _other(s: Situation, token: Token) -> Told:
 
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (
     _too_deep, habits.myself, habits.lambda_, habits.prefixed, habits.layout, habits.choice, habit_headers.colon, habit_headers.one_list,
-    by_indentation, no_partner, _end_of_text, _assigning, short_list, _equals, _apart, habit_comments.comment, habits.doubled, habits.word, _bare,
-    _mixed, habit_headers.foreign_type, _misspelt, _reserved, habits.path_of_module, _starts_badly, habit_headers.untyped, habits.point, no_opening,
-    _bracket, _missing, _other,
+    habit_headers.short_function, by_indentation, no_partner, _end_of_text, _assigning, short_list, _equals, _apart, habit_comments.comment,
+    habits.doubled, habits.word, _bare, _mixed, habit_headers.foreign_type, _misspelt, _reserved, habits.path_of_module, _starts_badly,
+    habit_headers.untyped, habits.point, no_opening, _bracket, _missing, _other,
 )

@@ -28,6 +28,12 @@ def colon(s: Situation, token: Token) -> Told:
     made, edits, end = _braces(s, s.at)
     if not made:
         return None
+    source, closing = s.run.source, s.tokens[end]
+    begins = source.text.rfind("\n", 0, token[2]) + 1
+    if head not in ("match", "case") and closing[1] == "}" and s.leads_line(closing) and s.leads_line(s.tokens[s.at + 1]) \
+            and source.text[source.text.rfind("\n", 0, closing[2]) + 1 : closing[2]] == _margin(source.text, begins):  # only the `{` became a `:`
+        put = Span(source, s.tokens[s.at - 1][3], token[3])
+        return replace(fault, label="`{` is needed here", fixes=(Fix("write `{`", ((put, " {"),)),)), Repair(s.at, 1, [made[0]])
     if head in ("match", "case"):  # arms are no statements: words can say it, braces alone do not mend it
         return replace(fault, help=("`match value { 4 => …; _ => … }`: an arm is a pattern, `=>` and what it gives",))
     joined: dict[tuple[int, int], str] = {}
@@ -37,13 +43,18 @@ def colon(s: Situation, token: Token) -> Told:
     return replace(fault, fixes=(Fix("put braces around it", changes),)), Repair(s.at, end - s.at, made)
 
 
+def _margin(text: str, begins: int) -> str:
+    """What indents the line that begins there."""
+    return text[begins : begins + len(text[begins:]) - len(text[begins:].lstrip(" \t"))]
+
+
 def _braces(s: Situation, at: int) -> tuple[list[Token], list[tuple[int, int, str]], int]:
     """The tokens from a `:` on with braces around the body that follows it and around those inside, the edits, and where the body ends."""
     tokens, source = s.tokens, s.run.source
     row = source.position(tokens[at][2])[0]
     text = source.text
     begins = text.rfind("\n", 0, tokens[at][2]) + 1
-    indent = text[begins : begins + len(text[begins:]) - len(text[begins:].lstrip(" \t"))]
+    indent = _margin(text, begins)
     margin = len(indent)
     same = at + 1 < len(tokens) and bool(tokens[at + 1][1]) and source.position(tokens[at + 1][2])[0] == row
     made, edits, i = [token_of(s, "{", tokens[at])], [(*tokens[at][2:], " {")], at + 1
@@ -77,6 +88,22 @@ def _braces(s: Situation, at: int) -> tuple[list[Token], list[tuple[int, int, st
                 edits += [(last[3], last[3], close), (*following[2:], head)]
             return [*made, *words, *tokens[i + 1 : stop], *inner], [*edits, *more], end
     return made, [*edits, (last[3], last[3], close)], i
+
+
+def short_function(s: Situation, token: Token) -> Told:
+    """`fn f(n: int) -> int = n + 1`"""
+    start = s.start(s.anchor())
+    if token[1] != "=" or s.in_body() or start is None or s.tokens[start][1] != "fn" or s.would_take(s.prior, s.table.words.fixed["{"]) is None:
+        return None
+    end = next((i for i in range(s.at + 1, len(s.tokens)) if not s.tokens[i][1] or s.leads_line(s.tokens[i])), s.at + 1)
+    fault = Diagnostic("A0101", "the body of a function stands in braces", span(s, token), "`{` is needed here",
+                       help=("`fn twice(n: int) -> int { return 2 * n }`",))
+    if end == s.at + 1 or s.tokens[end - 1][1] in PARTNER:  # nothing follows, or more than a line
+        return fault
+    last = s.tokens[end - 1]
+    edits = ((span(s, token), "{ return"), (Span(s.run.source, last[3], last[3]), " }"))
+    made = [token_of(s, "{", token), token_of(s, "return", token), *s.tokens[s.at + 1 : end], (s.table.words.fixed["}"], "}", last[3], last[3])]
+    return replace(fault, fixes=(Fix("write `{ return … }`", edits),)), Repair(s.at, end - s.at, made)
 
 
 def _is_header(s: Situation, at: int, low: int) -> bool:

@@ -52,6 +52,8 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "for i in range(depth): for j in range(2): x = relu(x)": "for i in range(depth) { for j in range(2) { x = relu(x) } }",
     "for i in range(depth):\n    if flag: x = relu(x)\n    else: x = gelu(x)":
         "for i in range(depth) {\n    if flag { x = relu(x) } else { x = gelu(x) }\n  }",
+    "for i in range(depth):\n    x = relu(x)\n  }": "for i in range(depth) {\n    x = relu(x)\n  }",
+    "if flag:\n    x = relu(x)\n  } else {\n    x = gelu(x)\n  }": "if flag {\n    x = relu(x)\n  } else {\n    x = gelu(x)\n  }",
     "layers: for i in range(depth):\n    x = x * x[:, 0:1]": "layers: for i in range(depth) {\n    x = x * x[:, 0:1]\n  }",
     "y = if flag { x } else: { relu(x) }": "y = if flag { x } else { relu(x) }",
     "match d:\n    4: x = relu(x)": "",
@@ -174,6 +176,7 @@ FILES = {  # behind (or, of imports, instead of) the `use` of the library
     USE + "block F()(x: [..., d]) -> [..., d] { return Linear(d)(x) }\n\nmodel Net(d: int = 4)(x: [B, d]) -> y: [B, d] { return F(x) as f }":
         USE + "block F()(x: [..., d]) -> [..., d] { return Linear(d)(x) }\n\nmodel Net(d: int = 4)(x: [B, d]) -> y: [B, d] { return F()(x) as f }",
     USE + "model Net(d: int = 4)(x: [B, d]) -> y: [B, d] { y = relu(x) }": None,
+    USE + "fn twice(n: int) -> int = 2 * n  # both\n\n" + NET: USE + "fn twice(n: int) -> int { return 2 * n }  # both\n\n" + NET,
 }
 TRIED = [*((body(a), b and body(b)) for a, b in STATEMENTS.items()), *((a + "\n", b and b + "\n") for a, b in FILES.items())]
 

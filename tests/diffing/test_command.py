@@ -51,6 +51,15 @@ def test_variants(archdsl, spec, golden):
     assert archdsl("diff", spec, f"{spec}:wide").stdout == golden
 
 
+def test_names_that_printing_gives_are_no_difference(archdsl, spec):
+    """A printed graph calls the layers of `layers` `Layers` and the second `Linear` `Linear_2`."""
+    assert archdsl("compile", spec, "-o", "dir").returncode == 0
+    printed, written = archdsl("diff", "dir", f"{spec}:wide").stdout, archdsl("diff", spec, f"{spec}:wide").stdout
+    assert "block" not in printed and "block" not in written
+    back = archdsl("diff", f"{spec}:wide", "dir").stdout
+    assert "block" not in back and "layers.0" in back
+
+
 def test_json(archdsl, spec, tmp_path):
     data = json.loads(archdsl("diff", spec, "other.arch", "--json").stdout)
     left, right = load(tmp_path / spec).cost(), load(tmp_path / "other.arch").cost()

@@ -54,6 +54,8 @@ model M(d: int = 16, stages: list[Stage] = [Stage(16), Stage(32)], q: list["attn
     ('stages.0.depth = "x"', "A0204", '"x"', '`stages.0.depth` is of type int, not "x" (str)', None),
     ("stages.*.width = 7.5", "A0204", "7.5", "`stages.*.width` is of type int, not 7.5 (float)", None),
     ("stages.0 = 3", "A0204", "3", "`stages.0` is of type Stage, not 3 (int)", None),
+    ("stages.0.blocks.1.f = wide", "A0215", "stages.0.blocks.1.f", "the record Stage has no field `blocks`",
+     "`stages` is a knob: for what lies below a loop `stages: for …`, give the loop a name of its own"),
     ("stages.0.widht = 3", "A0215", "stages.0.widht", "the record Stage has no field `widht`", "replace by `width`"),
     ('q = ["attn", "con"]', "A0204", '"con"', 'item 1 of `q` is of type "attn" | "conv", not "con" (str)', 'replace by `"conv"`'),
     ('q.0 = "con"', "A0204", '"con"', '`q.0` is of type "attn" | "conv", not "con" (str)', 'replace by `"conv"`'),

@@ -105,5 +105,20 @@ def test_a_failed_import_hides_no_other_fault():
     assert codes == ["A0207", "A0201"]
 
 
+@pytest.mark.parametrize(("name", "help"), [
+    ("gelu", ("`gelu` is an op: ops need no import",)), ("GELU", ("`gelu` is an op: ops need no import",)),
+    ("Dropout", ("`dropout` is an op: ops need no import",)), ("exp", ("`exp` is an op: ops need no import",)),
+])
+def test_ops_are_not_imported(name, help):
+    faults = [d for d in found(f"use std {{ Linear, {name} }}\n" + MODEL.format("Linear(d)(x)")) if d.severity == "error"]
+    assert [(d.code, d.help, d.fixes) for d in faults] == [("A0207", help, ())]
+
+
+@pytest.mark.parametrize(("name", "fix"), [("attention", "Attention"), ("Embedding", "TokenEmbedding"), ("conv", "Conv")])
+def test_a_block_comes_before_an_op_of_its_name(name, fix):
+    faults = [d for d in found(f"use std {{ Linear, {name} }}\n" + MODEL.format("Linear(d)(x)")) if d.severity == "error"]
+    assert [d.fixes[0].edits[0][1] for d in faults] == [fix]
+
+
 def test_explain_tells_of_it():
     assert re.search(r"`use std \{ LayerNorm, Linear }`", find_page("use")["text"].replace("\n", " "))

@@ -168,9 +168,9 @@ def test_long_lists_are_cut_and_counted(spec):
 
 
 @pytest.mark.parametrize(("weights", "knobs", "said"), [
-    (foreign(depth=1), {}, "these are the weights of the variant `small`"),
-    (foreign(d=16), {}, "these are the weights of the variant `wide`"),
-    (foreign(), {"depth": 1}, "these are the weights of the variant `Net`"),
+    (foreign(depth=1), {}, "these are the weights of `small`"),
+    (foreign(d=16), {}, "these are the weights of `wide`"),
+    (foreign(), {"depth": 1}, "these are the weights of `Net`"),
     ({f"module.{k}": v for k, v in foreign().items()}, {}, "the keys fit without `module.` before them"),
     (foreign(d=5), {}, "`strict = False` imports what fits"),
 ])
@@ -250,7 +250,7 @@ def test_a_tied_head_stands_in_for_the_embedding(spec):
 def test_a_tied_head_that_differs_is_refused(spec):
     d = refused(spec.build(tie=True), foreign(tie=False))
     assert d.message.endswith("1 unequal") and "head.weight should repeat embed.weight" in d.notes[0]
-    assert d.help == ("these are the weights of the variant `Net`",), "whose head is its own"
+    assert d.help == ("these are the weights of `Net`",), "whose head is its own"
 
 
 TWICE = """
@@ -325,7 +325,7 @@ def test_a_pickled_model_needs_its_spec_no_more(tmp_path):
     file.write_text(SPEC)
     data = pickle.dumps(archdsl.load(file).build())
     d = refused(pickle.loads(data), foreign(depth=1))
-    assert d.help == ("these are the weights of the variant `small`",)
+    assert d.help == ("these are the weights of `small`",)
     file.unlink()
     model = pickle.loads(data)
     import_weights(model, foreign(), source="hf")
