@@ -90,3 +90,16 @@ def test_an_arm_that_fits_nowhere_is_told(archdsl, folder):
     (folder / "net.arch").write_text(NET)
     assert json.loads(archdsl("space", "net.arch", "--limit", "count(Linear) <= 2", "--json").stdout)["unfit"] == []
     assert "no candidate has" not in archdsl("search", "net.arch", *options, "-o", "other").stderr
+
+
+def test_long_domains_are_shown_in_short(archdsl, tmp_path):
+    """Of what hangs on other decisions a reader sees a few domains, `--json` has all."""
+    (tmp_path / "wide.arch").write_text(
+        "model Wide(d: int = 64 in 16..512 step 16, hidden: int = 2 * d in multiples(8, d, 4 * d), odd: int = 1 in {1, 2, 3, 5, 8, 13, 21, 34})"
+        "(x: [B = 1, d]) -> y: [B, d] { return x * hidden * odd }\n")
+    rows = {line.split()[0]: line for line in archdsl("space", "wide.arch").stdout.splitlines() if line}
+    assert max(map(len, rows.values())) < 120
+    assert " 64..256 step 8; " in rows["hidden"] and "more  128" in rows["hidden"] and "{1, 2, 3, 5, 8, …, 34}" in rows["odd"]
+    told = json.loads(archdsl("space", "wide.arch", "--json").stdout)
+    hidden = next(r["domains"] for r in told["decisions"] if r["address"] == "hidden")
+    assert len(hidden) > 5 and hidden[0] == "{" + ", ".join(map(str, range(64, 257, 8))) + "}"

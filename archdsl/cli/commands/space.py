@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from archdsl.cli.output import count, progress, show_json, show_table
+from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.values import show
 from archdsl.search.model import Candidate
 from archdsl.search.space import SearchSpace
@@ -13,6 +15,8 @@ from archdsl.search.unfit import unfit
 from archdsl.spec import resolve_source
 
 FIGURES = ("params", "macs")
+VALUES, DOMAINS = 6, 3
+"""So many are shown to a reader; `--json` has all."""
 NUMBERS = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -29,9 +33,10 @@ def run_space(source: str, name: str | None, limits: Sequence[str], figures: Seq
             candidates.append(space.sample(seed))
         costs = [space.costs(c, figures) for c in candidates]
     spread = {f: _spread([c[f] for c in costs]) for f in figures if costs}
-    rows, left = _decisions(space, candidates), unfit(space)
+    decisions, left = _decisions(space, candidates), unfit(space)
     written = [limit.text for limit in space.limits]
     if json:
+        rows = [{"address": a, "count": n, "domains": list(map(str, domains)), "default": default} for a, n, domains, default in decisions]
         show_json({"spec": source, "model": spec.name, "variant": variant, "space": name, "limits": written, "size": space.size, "at_least": low,
                    "at_most": high, "why": why, "uniform": space.uniform, "acceptance": space.acceptance, "drawn": drawn, "decisions": rows,
                    "unfit": [{"arm": u.arm, "addresses": u.addresses, "why": u.why.message} for u in left], "figures": spread})
@@ -46,7 +51,7 @@ def run_space(source: str, name: str | None, limits: Sequence[str], figures: Seq
         how = "each as often as any other" if space.uniform else "by rejection"
         print(f"{'drawn':<12} {how}; {space.acceptance or 0:.0%} of what was drawn fitted")
     print()
-    cells = [(r["address"], str(r["count"]), "; ".join(r["domains"]), r["default"]) for r in rows]
+    cells = [(address, str(n), _short(domains), default) for address, n, domains, default in decisions]
     show_table(("decision", "of", "domain", "default"), cells, right=(1,))
     for u in left:
         print(f"\n{u}")
@@ -68,28 +73,46 @@ def _many(n: int) -> str:
     return f"{n:,}" if n < 10**15 else f"{n:,}, some 10^{len(str(n)) - 1}"
 
 
-def _decisions(space: SearchSpace, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """The decisions at the defaults and in what was drawn, those of equal passes of loops in one row: how many of them there are, the domains that
-    they have, the spec's value."""
+def _decisions(space: SearchSpace, candidates: Sequence[Candidate]) -> list[tuple[str, int, list[Domain], str]]:
+    """The decisions at the defaults and in what was drawn, those of equal passes of loops in one row: their address, how many of them there are, the
+    domains that they have, the spec's value."""
     knobs = space.spec.source(space.variant).knobs
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, tuple[dict[str, None], dict[str, Domain]]] = {}
     for address, knob in knobs.items():
         if knob.allowed is not None:
-            _add(found, address, str(knob.allowed))
+            _add(found, address, knob.allowed)
     for candidate in candidates:
         for address, domain in space.decisions(candidate).items():
-            _add(found, address, str(domain))
-    rows: list[dict[str, Any]] = []
-    for folded, row in found.items():
-        known = [knobs[a].value for a in row["addresses"] if a in knobs]
+            _add(found, address, domain)
+    rows: list[tuple[str, int, list[Domain], str]] = []
+    for folded, (addresses, domains) in found.items():
+        known = [knobs[a].value for a in addresses if a in knobs]
         values = dict.fromkeys(v if isinstance(v, str) else show(v) for v in known)
-        rows.append({"address": folded, "count": len(row["addresses"]), "domains": list(row["domains"]), "default": ", ".join(values)})
+        rows.append((folded, len(addresses), [*domains.values()], ", ".join(values)))
     return rows
 
 
-def _add(found: dict[str, dict[str, Any]], address: str, domain: str) -> None:
-    row = found.setdefault(NUMBERS.sub("*", address), {"addresses": {}, "domains": {}})
-    row["addresses"][address] = row["domains"][domain] = None
+def _add(found: dict[str, tuple[dict[str, None], dict[str, Domain]]], address: str, domain: Domain) -> None:
+    addresses, domains = found.setdefault(NUMBERS.sub("*", address), ({}, {}))
+    addresses[address] = None
+    domains.setdefault(str(domain), domain)
+
+
+def _short(domains: Sequence[Domain]) -> str:
+    """As many domains, and as much of each, as one can read: one that hangs on other decisions is another one for most candidates."""
+    shown = "; ".join(map(_brief, domains[:DOMAINS]))
+    return shown + (f"; and {len(domains) - DOMAINS} more" if len(domains) > DOMAINS else "")
+
+
+def _brief(domain: Domain) -> str:
+    if domain.kind == "list":
+        return f"[{', '.join(map(_brief, domain.items))}]"
+    values = domain.values
+    if domain.kind != "choice" or len(values) <= VALUES:
+        return str(domain)
+    if all(type(v) is int for v in values) and len({b - a for a, b in pairwise(values)}) == 1:
+        return str(Domain("int", values[0], values[-1], values[1] - values[0]))
+    return f"{{{', '.join(map(show, values[:VALUES - 1]))}, …, {show(values[-1])}}}"
 
 
 def _spread(values: Sequence[Any]) -> dict[str, Any]:
