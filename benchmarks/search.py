@@ -98,7 +98,7 @@ def lowered() -> list[tuple[str, ...]]:
     made = rate(make, 40)
     told = f"{len(list(written[0]().modules()))} modules, no graph"
     return [("archdsl: lowered to torch.fx on the meta device, width 16", f"{built:,.1f}", "each new; code is written at its first call"),
-            ("PyTorch: the same modules on the meta device, by constructors of written classes", f"{made:,.1f}", told)]
+            ("PyTorch: the same modules on the meta device, by constructors of written classes under `torch.device`", f"{made:,.1f}", told)]
 
 
 def theirs() -> list[tuple[str, ...]]:

@@ -139,8 +139,8 @@ def _taps_macs(x: TensorType, weight: TensorType, **_: object) -> Size:
 
 
 DENSE = 512
-"""Positions of a sequence that torch's convolution is given at a time, so that one costs the same in sequences of any length: the blocks that it cuts
-a map into, and whether they stay in the processor's cache, depend on how long the map is."""
+"""Positions of a sequence that torch's convolution is given at a time on a CPU, so that one costs the same in sequences of any length: the blocks that
+it cuts a map into, and whether they stay in the processor's cache, depend on how long the map is."""
 
 
 @recurrent("causal_conv_dense(x: [..., T, c], weight: [o, c, k], bias: [o]? = none) -> [..., T, o]", state={"tail": "[..., k - 1, c]"},
@@ -155,14 +155,15 @@ def causal_conv_dense(x, weight, bias, tail):
         y = torch.einsum("...ck,ock->...o", long.unfold(-2, k, 1), weight)
         return (y if bias is None else y + bias), long[..., n:, :]
     flat = long.reshape(-1, n + k - 1, x.shape[-1]).mT
-    y = torch.cat([F.conv1d(part, weight, bias).mT for part in _parts(flat, n, DENSE + k - 1)], -2)
+    parts = _parts(flat, n, k - 1) if x.device.type == "cpu" else [flat]
+    y = torch.cat([F.conv1d(part, weight, bias).mT for part in parts], -2)
     return y.reshape(*x.shape[:-1], weight.shape[0]), long[..., n:, :]
 
 
-def _parts(flat, n, wide):
-    """What each DENSE of n positions read, `wide` at most, as views of one tensor: a slice's gradient is as long as what it is cut from."""
+def _parts(flat, n, before):
+    """What each DENSE of n positions read, those before them too, as views of one tensor: a slice's gradient is as long as what it is cut from."""
     whole = n // DENSE
-    windows = flat[..., :(whole - 1) * DENSE + wide].unfold(-1, wide, DENSE).unbind(-2) if whole else ()
+    windows = flat[..., :whole * DENSE + before].unfold(-1, DENSE + before, DENSE).unbind(-2) if whole else ()
     return [*windows, flat[..., whole * DENSE:]] if n % DENSE else [*windows]
 
 
