@@ -139,8 +139,8 @@ def _taps_macs(x: TensorType, weight: TensorType, **_: object) -> Size:
 
 
 DENSE = 512
-"""Positions of a sequence that torch's convolution is given at a time on a CPU, so that one costs the same in sequences of any length: the blocks that
-it cuts a map into, and whether they stay in the processor's cache, depend on how long the map is."""
+"""Positions of a sequence that torch's convolution is given at a time on a CPU, so that one costs the same in sequences of any length: the blocks
+that it cuts a map into, and whether they stay in the processor's cache, depend on how long the map is. On cards pieces have not been measured."""
 
 
 @recurrent("causal_conv_dense(x: [..., T, c], weight: [o, c, k], bias: [o]? = none) -> [..., T, o]", state={"tail": "[..., k - 1, c]"},
