@@ -72,6 +72,10 @@ class Scan(nn.Module):
             found = found if isinstance(found, tuple) else (found,)
             carried = found[:c]
             results.append(found[c:])
+        if not results:  # of no positions: results as of a position of zeros, and the first values of the carries
+            found = self.body(*(x.new_zeros(x.movedim(axis, 0).shape[1:]) for x, axis in zip(scanned, self.axes)), *carried, *others)
+            found = found if isinstance(found, tuple) else (found,)
+            return (*(y.unsqueeze(self.axes[0]).narrow(self.axes[0], 0, 0) for y in found[c:]), *carried)
         return (*(torch.stack(y, self.axes[0]) for y in zip(*results)), *carried)
 
 

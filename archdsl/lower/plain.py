@@ -41,6 +41,9 @@ HELPERS = {
         found = body(*(x.select(axis, t) for x, axis in zip(walked, axes)), *carried, *others)
         carried = found[:carries]
         results.append(found[carries:])
+    if not results:  # of no positions: shapes are those of a position of zeros
+        found = body(*(x.new_zeros(x.movedim(axis, 0).shape[1:]) for x, axis in zip(walked, axes)), *carried, *others)
+        return (*(y.unsqueeze(axes[0]).narrow(axes[0], 0, 0) for y in found[carries:]), *carried)
     return (*(torch.stack(y, axes[0]) for y in zip(*results)), *carried)''',
     "drop_path": '''def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     """Training: each sample is zero with probability `rate`, the others are divided by 1 - rate."""

@@ -117,6 +117,19 @@ def test_written_out(form: str, tmp_path: Any):
             close(tuple(got.values()) if isinstance(got, dict) else got, tuple(expected.values()) if isinstance(expected, dict) else expected, 1e-12)
 
 
+def test_no_positions_give_no_results():
+    """As the recurrences of the library do; in TWO the axis of time is the last."""
+    net = archdsl.loads(RNN).build()
+    x = torch.zeros(3, 0, 8, requires_grad=True)
+    y = net(x)
+    assert y.shape == (3, 0, 8) and torch.autograd.grad(y.sum(), x)[0].shape == x.shape
+    sums, products = archdsl.loads(TWO).build()(torch.zeros(2, 3, 0, dtype=torch.float32), torch.zeros(2, 0, 3))
+    assert sums.shape == (2, 3, 0) and products.shape == (2, 3, 0, 3)
+    space: dict[str, Any] = {}
+    exec(python_source(net), space)
+    assert space["Net"]()(torch.zeros(3, 0, 8)).shape == (3, 0, 8)
+
+
 def test_costs():
     spec = archdsl.loads(RNN)
     model, x = spec.build(dtype=torch.float64), torch.randn(3, 7, 8, dtype=torch.float64)
