@@ -109,7 +109,8 @@ class Widest:
 
     # ---------------------------------------------------------------- candidates at the edges
     def _put_together(self) -> Iterator[Drawn]:
-        """Everything as large as it goes, every arm once, as small as it goes, and each value of each decision beside the largest others."""
+        """Everything as large as it goes, every arm once, as small as it goes, and each value of each decision beside the largest others,
+        that of an arm below it: values of heads differ in how they take one width apart."""
         arms = 1
         for turn in range(8):
             found = settled(self.space, lambda a, d, turn=turn: _arm(d, turn) if _is_choice(d) else top(d))
@@ -122,15 +123,27 @@ class Widest:
         smallest = settled(self.space, lambda a, d: bottom(d))
         if smallest is not None:
             yield smallest
-        for pattern, domain in self._patterns().items():
+        for pattern, (domain, arms) in self._below().items():
             for value in _edges(domain):
-                found = settled(self.space, lambda a, d, p=pattern, value=value: value if _pattern(a) == p and d.contains(value) else top(d))
+                found = settled(self.space, lambda a, d, p=pattern, value=value, arms=arms:
+                                value if _pattern(a) == p and d.contains(value) else arms.get(_pattern(a), top(d)))
                 if found is not None:
                     yield found
 
     def _patterns(self) -> dict[str, Domain]:
         """The decisions of the candidates so far, those of one kind at several positions once."""
         return {_pattern(a): d for drawn in self.looked for a, d in self.space.decisions(drawn).items()}
+
+    def _below(self) -> dict[str, tuple[Domain, dict[str, Any]]]:
+        """The decisions of the candidates so far, and the arms that one had with which each exists."""
+        found: dict[str, tuple[Domain, dict[str, Any]]] = {}
+        for drawn in self.looked:
+            decisions = self.space.decisions(drawn)
+            words = {_pattern(a): drawn[a] for a, d in decisions.items() if _is_word(d)}
+            for a, d in decisions.items():
+                at = _pattern(a)
+                found.setdefault(at, (d, {p: v for p, v in words.items() if at.startswith(f"{p}.")}))
+        return found
 
     def fault(self, candidate: Candidate, graph: Graph) -> str | None:
         """Why a candidate is none of this supernet: a sentence; None where it is one."""

@@ -247,6 +247,30 @@ model Net(d: int = 16 in {{8, 16}})(x: [B = 2, T = 5, 5]) -> y: [B, T, 3] {{
     assert not torch.allclose(net.run(narrow, x), less)
 
 
+@pytest.mark.parametrize("heads", ["{2, 4, 8}", "2..8 step 2"])
+def test_heads_of_an_arm_that_is_not_the_first_are_sorted_as_all_of_them_allow(heads: str):
+    """2, 4 and 8 heads take the same 16 channels apart in three ways."""
+    net = net_of(f"""
+use std.linear {{ Linear }}
+use std.mixer {{ Attention }}
+model Net(d: int = 16 in {{8, 16}})(x: [B = 2, T = 5, 5]) -> y: [B, T, 3] {{
+  x = Linear(d)(x) as up
+  layers: for i in range(4) {{
+    choose f {{ linear => Linear(d)  attention(heads: int = 4 in {heads}) => Attention(heads) }} = linear
+    x = x + f(x) as branch
+  }}
+  return x |> Linear(3) as head
+}}
+""")
+    (x,) = inputs_of(net)
+    full = [net.space.candidate({"d": 16, **{f"layers.{i}.f": "attention" for i in range(4)}, **{f"layers.{i}.f.heads": n for i in range(4)}})
+            for n in (2, 4, 8)]
+    before = [net.run(c, x) for c in full]
+    assert net.sort_channels() >= 1
+    for c, y in zip(full, before):
+        torch.testing.assert_close(net.run(c, x), y, rtol=1e-11, atol=1e-11)
+
+
 def test_moments_are_sorted_with_their_weights():
     net = net_of(MIXED)
     optimizer = torch.optim.AdamW(net.parameters())
