@@ -60,7 +60,9 @@ class ShapeError(Exception):
 
 
 def _no_size(name: str, value: Any, axis: tree.Axis | None) -> Exception:
-    return Poisoned() if value is POISON else ShapeError(f"`{name}` is no size", axis)
+    from archdsl.elaborate.values import describe
+
+    return Poisoned() if value is POISON else ShapeError(f"`{name}` is no size: it is {describe(value)}", axis)
 
 
 def inexact(size: Size, factor: Size, axis: tree.Axis, message: str = "") -> ShapeError:

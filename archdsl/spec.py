@@ -405,7 +405,7 @@ def resolve_source(text: str) -> tuple[Spec, str | None]:
 
 def _no_such(text: str, rest: str, spec: Spec) -> ArchError:
     names = [*spec.models, *(v for s in spec.models.values() for v in s.variants)]
-    at = text.find(rest)
+    at = text.rfind(rest)
     return no_target(rest, Span(Source("SOURCE", text), at, len(text)), names, spec.path)
 
 

@@ -34,6 +34,7 @@ FORMS = {
     "`use`": "`use std { Linear, RMSNorm }` names what comes from the library", "`share`": "`share f = Block(…)`",
     "a parameter": "a parameter has a type: `d: int = 64`, `x: [B, T, d]`", "`default`": "`default Linear(bias = false)`",
     "the header of `for`": "`for i in range(n) { … }`", "`variant`": "`variant small { d = 64 }`",
+    "`choose`": "`choose f { a => …; b => … } = a`: behind `=` stands the arm that is the default",
     "`match`": "`match kind { \"a\" => …; \"b\" => … }`",
     "`if`": "`if condition { … } else { … }`", "`require`": "`require condition, \"message\"`", "`emit`": "`emit name = value`",
 }

@@ -23,7 +23,8 @@ def test_formats_once(archdsl, tmp_path):
     text = path.read_text()
     assert text != UGLY and "# kept" in text and stat.S_IMODE(path.stat().st_mode) == 0o640
     assert archdsl("fmt", "a.arch").stdout == "" and path.read_text() == text
-    archdsl("fmt", "a.arch", "--check")
+    assert archdsl("fmt", "a.arch", "--check").stderr == "1 file: all formatted\n"
+    assert archdsl("fmt", "a.arch").stderr == "1 file: none changed\n"
     assert [p.name for p in tmp_path.iterdir()] == ["a.arch"]
 
 

@@ -249,6 +249,14 @@ def test_names_in_a_body_may_have_types():
     model("one: bool = 8 in {4, 8}; n: int = 2; r: float = 1; f: block = gelu; k: int? = none; return f(n * r * x)")
 
 
+@pytest.mark.parametrize(("knob", "told"), [
+    ("d: float = 8.0", "8 (float)"), ("d: list[int] = [8]", "a list of 1"), ('d: str = "8"', '"8" (str)'),
+])
+def test_what_is_no_size_is_told_as_what_it_is(knob: str, told: str):
+    (d,) = check_text(f"model M({knob})(x: [B, d]) -> y: [B, d] {{ return x }}\n", "a.arch", trials=False)
+    assert (d.code, d.message) == ("A0309", f"the shape of `x`: `d` is no size: it is {told}")
+
+
 def test_sizes_that_a_failed_statement_would_have_bound_are_not_told():
     """Neither as unknown names nor as what is no size."""
     text = """model M(d: int = 8)(x: [B, 14, T, d]) -> y: [B, 14, T, d] {

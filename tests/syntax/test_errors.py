@@ -45,6 +45,7 @@ CASES = [  # (id, statement, code, part of the message, marked text, does the fi
     ("bare arithmetic", "x + 1", "A0117", "an expression alone is no statement", "x", False),
     ("number first", "3 = x", "A0117", "a statement cannot start with `3`", "3", False),
     ("missing equals", "share f Linear(d)", "A0101", "`=` is missing in `share`", "Linear", True),
+    ("missing default", "choose f { a => b; c => d }", "A0101", "`=` is missing in `choose`", "}", False),
     ("missing colon", "param w [d] = zeros()", "A0101", "`:` is missing in `param`", "[", True),
     ("missing in", "for i range(3) { y = x }", "A0101", "`in` is missing in the header of `for`", "range", True),
     ("missing else", "y = if a { b }", "A0101", "`else` is missing in `if`", "}", False),

@@ -32,6 +32,6 @@ def fmt(paths: list[str], check: bool = False) -> int:
         faults += fault.diagnostics
     sys.stdout.flush()
     show_diagnostics(faults, sys.stderr)
-    told = f"{changed or 'none'} {'not formatted' if check else 'changed'}" if changed or not broken else ""
+    told = f"{changed} {'not formatted' if check else 'changed'}" if changed else "" if broken else "all formatted" if check else "none changed"
     print(f"{count(files, 'file')}: {', '.join(filter(None, (told, f'{broken} cannot be formatted' if broken else '')))}", file=sys.stderr)
     return 1 if faults or (check and changed) else 0
