@@ -141,14 +141,18 @@ def us(times: list[float]) -> str:
 
 
 # ---------------------------------------------------------------- models
-def mamba2(d: int) -> tuple[Any, Any]:
+def mamba2(d: int, **options: Any) -> tuple[Any, Any]:
     """(the spec, transformers' model) of the same sizes and weights."""
     import transformers
 
     transformers.logging.set_verbosity_error()
     config = transformers.Mamba2Config(vocab_size=1000, hidden_size=d, num_hidden_layers=2, state_size=128, n_groups=1, head_dim=64, expand=2,
                                        num_heads=d // 32, tie_word_embeddings=True, residual_in_fp32=False, pad_token_id=None)
-    return paired("language/mamba2", transformers.Mamba2ForCausalLM(config), "hf", vocab=1000, d=d, depth=2)
+    return paired("language/mamba2", transformers.Mamba2ForCausalLM(config), "hf", options, vocab=1000, d=d, depth=2)
+
+
+def by_onednn(d: int) -> tuple[Any, Any]:
+    return mamba2(d, kernels={"linear": "onednn"})
 
 
 def gla(d: int) -> tuple[Any, Any]:
@@ -159,14 +163,16 @@ def gla(d: int) -> tuple[Any, Any]:
     return paired("language/gla", Decoder(1000, d, 2 * d, mixers, 1e-6), "fla", vocab=1000, d=d, depth=2, heads=4, hidden=2 * d)
 
 
-def paired(path: str, theirs: Any, source: str, **knobs: Any) -> tuple[Any, Any]:
-    ours = archdsl.load(f"specs/{path}.arch").build(**knobs)
+def paired(path: str, theirs: Any, source: str, options: dict[str, Any] | None = None, **knobs: Any) -> tuple[Any, Any]:
+    ours = archdsl.load(f"specs/{path}.arch").build(knobs=knobs, **(options or {}))
     archdsl.import_weights(ours, theirs.state_dict(), source=source)
     return ours.train(), theirs.train()
 
 
 MODELS: dict[str, tuple[str, int, Callable[[int], tuple[Any, Any]]]] = {
     "Mamba-2": ("transformers' Mamba2ForCausalLM", WIDTH, mamba2), "Mamba-2 130m": ("transformers' Mamba2ForCausalLM", 768, mamba2),
+    "Mamba-2, linear by onednn": ("transformers' Mamba2ForCausalLM", WIDTH, by_onednn),
+    "Mamba-2 130m, linear by onednn": ("transformers' Mamba2ForCausalLM", 768, by_onednn),
     "GLA": ("the recurrence, a position at a time", WIDTH, gla),
 }
 

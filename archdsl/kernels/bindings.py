@@ -41,6 +41,7 @@ FAMILIES: tuple[str, ...] = (
     "rows",
     "flash_linear",
     "flex",
+    "onednn",
 )
 """The modules of `archdsl.kernels` that declare kernels, in the order of preference. None of them imports torch or triton."""
 Types = Mapping[str, TensorType | None]

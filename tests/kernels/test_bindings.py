@@ -227,7 +227,7 @@ def test_the_report_has_what_is_joined():
 
     subjects = [Subject("llama", archdsl.load("llama").elaborate("tiny"), {"B": 1, "T": 8})]
     card, cpu = (kernels(subjects, device=device, dtype="bf16") for device in ("cuda", "cpu"))
-    told = {"rms_norm": "triton", "rotary": "triton", "swiglu": "triton", "attention": "reference"}
+    told = {"rms_norm": "triton", "rotary": "triton", "swiglu": "triton", "attention": "reference", "linear": "reference"}
     assert {r.cells[0]: r.cells[1] for r in card.rows} == told
     assert {r.cells[2] for r in card.rows if r.cells[0] == "attention"} == {"flex: it is taken where it is asked for by name"}
     assert "silu" not in card.notes[0] and "neg" not in card.notes[0] and "silu" in cpu.notes[0]
