@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
-from archdsl.ops.kernels import differentiable, in_turn, once
+from archdsl.ops.kernels import differentiable, in_turn, once, uncast
 from archdsl.ops.registry import OpError, op
 from archdsl.ops.rules import (
     Sample,
@@ -60,7 +60,7 @@ def grouped_linear_plain(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor 
     y = x.new_zeros(*index.shape, weight.shape[1])
     for e in range(weight.shape[0]):
         at = (index == e).nonzero(as_tuple=True)
-        y = y.index_put(at, F.linear(rows[at], weight[e], None if bias is None else bias[e]))
+        y = y.index_put(at, F.linear(rows[at], weight[e], None if bias is None else bias[e]).to(y.dtype))
     return y
 
 
@@ -115,17 +115,19 @@ def _forward(x: Any, index: Any, weight: Any, bias: Any = None) -> Any:
 
 
 def _backward(grad: Any, x: Any, index: Any, weight: Any, biased: bool) -> list[Any]:
-    rows, source = _rows(x, index)
+    """In the type of the result, which transforms of `torch.func` see as autocast made it, and the operands as they were given."""
+    rows, source = _rows(x.to(grad.dtype), index)
+    low = weight.to(grad.dtype)
     flat = grad.reshape(source.numel(), grad.shape[-1])
-    dx, dweight = rows.new_zeros(rows.shape), weight.new_zeros(weight.shape)
+    dx, dweight = rows.new_zeros(rows.shape), low.new_zeros(low.shape)
     dbias = grad.new_zeros(weight.shape[:2] if biased else (0,))
     for e, places in _groups(index, weight.shape[0]):
         g, at = flat[places], source[places]
-        dx.index_add_(0, at, g @ weight[e])
+        dx.index_add_(0, at, g @ low[e])
         dweight[e] = g.mT @ rows[at]
         if biased:
             dbias[e] = g.sum(0)
-    return [dx.view(x.shape), dweight, dbias]
+    return [dx.view(x.shape).to(x.dtype), dweight.to(weight.dtype), dbias.to(weight.dtype)]
 
 
 def dense(x: Any, index: Any, weight: Any, bias: Any = None) -> Any:
@@ -146,7 +148,7 @@ def _registered() -> Any:
     forward = t.library.custom_op("archdsl::grouped_linear", _forward, mutates_args=(),
                                   schema="(Tensor x, Tensor index, Tensor weight, Tensor? bias) -> Tensor")
     forward.register_fake(lambda x, index, weight, bias: x.new_empty(*index.shape, weight.shape[1]))
-    backward = t.library.custom_op("archdsl::grouped_linear_backward", _backward, mutates_args=(),
+    backward = t.library.custom_op("archdsl::grouped_linear_backward", uncast(_backward), mutates_args=(),
                                    schema="(Tensor grad, Tensor x, Tensor index, Tensor weight, bool biased) -> Tensor[]")
     backward.register_fake(lambda grad, x, index, weight, biased: [
         x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape[:2] if biased else (0,))])
@@ -162,9 +164,25 @@ def _registered() -> Any:
         return dx, None, dweight, dbias if bias is not None else None
 
     differentiable(forward, t.ops.archdsl.grouped_linear.default, pull, setup)
+    for kind in ("cpu", "cuda"):
+        _under_autocast(forward, t.ops.archdsl.grouped_linear.default, kind)
     in_turn(backward)
     register_decomposition(t.ops.archdsl.grouped_linear.default)(dense)
     return t.ops.archdsl.grouped_linear
+
+
+def _under_autocast(defined: Any, op: Any, kind: str) -> None:
+    """Has autocast give the op its floats in the type that is asked for, as it does to a linear map."""
+    import torch as t
+
+    key = getattr(t._C.DispatchKey, f"Autocast{kind.upper()}")
+
+    def cast(*args: Any) -> Any:
+        low = t.get_autocast_dtype(kind)
+        with t._C._ExcludeDispatchKeyGuard(t._C.DispatchKeySet(key)):
+            return op(*(a.to(low) if isinstance(a, t.Tensor) and a.dtype in (t.float32, t.float16, t.bfloat16) else a for a in args))
+
+    defined._lib.impl(op._opname, cast, key.name)
 
 
 # ---------------------------------------------------------------- rows of tables

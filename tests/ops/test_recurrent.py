@@ -211,6 +211,27 @@ def test_second_derivatives_are_refused(packed: bool):
     assert torch.equal(first, expected)
 
 
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+def test_linear_maps_of_experts_under_autocast(given: torch.dtype):
+    """As a linear map: operands are cast, and gradients have the types of what was given."""
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=g).to(kind).requires_grad_() for shape, kind in (
+        ((6, 5), given), ((3, 4, 5), torch.float32), ((3, 4), torch.float32)))
+    index, op = torch.tensor([2, 0, -1, 1, 2, 0]), OPS["grouped_linear"]
+    expected = op.reference(x.detach().double(), index, weight.detach().double(), bias.detach().double())  # type: ignore[misc]
+    for body in (op.body, op.plain):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = body(x, index, weight, bias)  # type: ignore[misc]
+        assert body is op.plain or y.dtype == torch.bfloat16
+        torch.testing.assert_close(y.double(), expected, rtol=2e-2, atol=2e-2)
+        for leaf, grad in zip((x, weight, bias), torch.autograd.grad(y.float().sum(), (x, weight, bias)), strict=True):
+            assert grad.dtype == leaf.dtype and grad.shape == leaf.shape
+    of = lambda w: op.body(x.detach(), index, w, bias.detach()).float().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        (inside,) = torch.autograd.grad(of(weight), weight)
+        torch.testing.assert_close(torch.func.grad(of)(weight.detach()), inside)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_dense_convolutions_in_pieces(bias: bool, monkeypatch: pytest.MonkeyPatch):
     """What is computed a few positions at a time, the last of them one alone, is what steps give, gradients too."""
