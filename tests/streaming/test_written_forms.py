@@ -156,7 +156,7 @@ def test_states_that_do_not_fit():
         with pytest.raises(ValueError, match=told):
             other(x, bad)
     for wrong in (torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)):
-        with pytest.raises(ValueError, match=r"the input `tokens` is \[B, 1\]"):
+        with pytest.raises(ValueError, match=r"the input `tokens` is int\[B, 1\]"):
             other(wrong, state)
     short = written(archdsl.load("gpt2").build(None, form="extend", d=32, depth=1, heads=4, vocab=61, context=8))
     with pytest.raises(ValueError, match="8 positions at most"):
