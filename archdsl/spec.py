@@ -156,9 +156,12 @@ class Spec:
 
     def supernet(self, name: str | None = None, variant: str | None = None, limits: Iterable[str] = (), seed: int = 0, device: Any = "cpu",
                  dtype: Any = None) -> Supernet:
-        """Every candidate of `space(name, variant, limits)` in one set of weights: a torch.nn.Module."""
+        """Every candidate of `space(name, variant, limits)` in one set of weights: a torch.nn.Module. Raises ArchError A0518 for what is no device of
+        this machine, A0849 for a value that no candidate can have, and what `space` raises."""
+        from archdsl.lower.memory import is_device
         from archdsl.supernet.net import Supernet
 
+        is_device(device, self.decl.name_span)
         return Supernet(self.space(name, variant, limits), seed, device, dtype)
 
     def graph(self, variant: str | None = None, **knobs: Any) -> Graph:

@@ -35,7 +35,7 @@ def weight_bytes(graph: Graph, dtype: Any) -> int:
 def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
     """Raises A0518 for what is no device of this machine, A0515 for weights that are larger than the memory of the CPU they would lie in, and on any
     device for one that no tensor can hold."""
-    _is_device(device, span)
+    is_device(device, span)
     for address, p in graph.parameters() if graph.largest_weight >= LARGEST else ():
         if math.prod(p.sizes) >= LARGEST:
             raise error("A0515", f"the weight `{address}` of `{graph.name}` has {math.prod(p.sizes):,} numbers", span, "no tensor has so many")
@@ -52,8 +52,8 @@ def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
         )
 
 
-def _is_device(device: Any, span: Span) -> None:
-    """Asks torch for an empty tensor there: it alone knows the devices of a machine."""
+def is_device(device: Any, span: Span) -> None:
+    """Raises A0518 for what is no device of this machine: torch, which alone knows them, is asked for an empty tensor there."""
     from archdsl.lazy import torch
 
     try:

@@ -214,6 +214,9 @@ class SearchSpace:
         return self.candidate(candidate)
 
     def candidate(self, values: Mapping[str, Any]) -> Drawn:
+        if not isinstance(values, Mapping) or not all(isinstance(a, str) for a in values):
+            said = type(values).__name__ if not isinstance(values, Mapping) else repr(next(a for a in values if not isinstance(a, str)))
+            raise TypeError(f"a candidate maps the addresses of decisions to values, {{'depth': 4}}: this is {said}")
         header: dict[str, Any] = {}
         defaults = {a: k.value for a, k in self.spec.source(self.variant).knobs.items()}
         used: set[str] = set()

@@ -87,7 +87,10 @@ class Meter:
         given: Any = self.evaluator(candidate, seed=job.seed, fidelity=job.fidelity)
         if not isinstance(given, Mapping):
             raise _Unfit(f"the evaluator gives {_kind(given)}, not a mapping of names to numbers")
-        values = {str(k): v for k, v in given.items()}
+        values = dict(given)
+        for k in values:
+            if not isinstance(k, str):
+                raise _Unfit(f"the evaluator gives a value the name {line(repr(k), 40)}, which is no string")
         for o in self.objectives:
             if o.name not in values:
                 values[o.name] = self._counted(candidate, o.name, given)
@@ -116,6 +119,10 @@ class _Unfit(Exception):
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, Real) and not isinstance(value, bool):
+        try:
+            float(value)
+        except OverflowError:
+            raise _Unfit(f"`{name}` is not finite: more than a float can be") from None
         return int(value) if isinstance(value, int) else float(value)
     if not isinstance(value, (str, bytes, bool)) and getattr(value, "shape", None) == ():  # a scalar of NumPy or torch
         return float(value)
@@ -142,7 +149,10 @@ def reason(fault: BaseException) -> str:
     where = f" ({os.path.basename(frames[0].filename)}:{frames[0].lineno})" if frames else ""
     if isinstance(fault, SystemExit):
         return line(f"it ended with exit({fault.code}){where}")
-    text = str(fault).strip().split("\n")[0]
+    try:
+        text = str(fault).strip().split("\n")[0]
+    except Exception as second:  # of the user's exception class
+        text = f"its text cannot be had ({type(second).__name__})"
     return line(type(fault).__name__ + (f": {text}" if text else ""), LONGEST - len(where)) + where
 
 

@@ -38,12 +38,18 @@ def _resident_ps(pid: int) -> int:
     return sum(kib * 1024 for p, _, kib in rows if p in inside)
 
 
+LEAST = 2**20
+
+
 def read_bytes(text: str) -> int:
     """`4GiB`, `500MB`, `2G` (GiB), `1073741824`. Raises A0834."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if not found or found[2].upper() not in UNITS or float(found[1]) <= 0:
         raise wrong_number(f"`{text}` is no amount of memory", text, "write it like `4GiB`, `500MB` or `1073741824`")
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    bytes = int(float(found[1]) * UNITS[found[2].upper()])
+    if bytes < LEAST:
+        raise wrong_number(f"`{text}` is {bytes_text(bytes)}, and no process fits in that", text, "the unit is written behind it: `4GiB`, `500MB`")
+    return bytes
 
 
 def bytes_text(n: float) -> str:

@@ -111,10 +111,13 @@ def read_objectives(texts: Sequence[str]) -> tuple[Objective, ...]:
 
 # ---------------------------------------------------------------- specs
 def open_spec(folder: str, plan: Plan) -> Spec:
-    """The spec as it was when the study began."""
+    """The spec as it was when the study began. Raises A0824 where the file is gone."""
     from archdsl.spec import load
 
-    return load(os.path.join(folder, plan.spec)).models[plan.model]
+    path = os.path.join(folder, plan.spec)
+    if not os.path.isfile(path):
+        raise damaged(path, "the study's own copy of its spec is gone", help=f"it was {plan.source} when the study began")
+    return load(path).models[plan.model]
 
 
 def open_space(spec: Spec, plan: Plan) -> SearchSpace:

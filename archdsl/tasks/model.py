@@ -23,6 +23,11 @@ IGNORE = -100
 """A target that counts neither for the loss nor for metrics, as in torch."""
 
 
+def _whole(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` is a whole number from 1 up, not {value!r}")
+
+
 @record(frozen=True)
 class Axis:
     """An input of a task: `shape` by names of `sizes` and numbers ("B" is the batch), `kind` int or float, the range of whole numbers."""
@@ -155,7 +160,10 @@ class Task(ABC):
         return {"loss": cross_entropy(outputs, targets).item(), "accuracy": right.sum().item() / max(1, int(counted.sum()))}
 
     def batches(self, split: Split = "train", size: int = 32, seed: int = 0, device: Any = "cpu", packed: bool = False) -> Callable[[int], Batch]:
-        """`batch` as a function of its index alone, on a device: what `archdsl.fit` takes; of a model in the form `packed` with `packed = True`."""
+        """`batch` as a function of its index alone, on a device: what `archdsl.fit` takes; of a model in the form `packed` with `packed = True`.
+        Raises ValueError for a size that is no whole number from 1 up."""
+        _whole("size", size)
+
         def at(index: int) -> Batch:
             batch = self.batch(split, index, size, seed)
             return {k: v.to(device) for k, v in (self.packed(batch) if packed else batch).items()}
@@ -164,7 +172,9 @@ class Task(ABC):
 
     def evaluate(self, model: Module, split: Split = "valid", batches: int = 8, size: int = 32, seed: int = 0) -> dict[str, float]:
         """Metrics over the first `batches` batches of a split, or all examples of one that ends; each batch counts by its examples. The model is
-        evaluated on its own device, and is in its old phase afterwards."""
+        evaluated on its own device, and is in its old phase afterwards. Raises ValueError for numbers that are not whole ones from 1 up."""
+        _whole("size", size)
+        _whole("batches", batches)
         from archdsl.lower.forms import form_of
 
         device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))

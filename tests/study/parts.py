@@ -133,6 +133,11 @@ def exact(candidate, seed, fidelity) -> dict[str, float]:
     return {"loss": candidate["b"] + seed % 97 / 97, "seen": fidelity}
 
 
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
 def trouble(candidate) -> Any:
     """All that can go wrong, by the value of `a`."""
     match candidate["a"]:
@@ -151,6 +156,9 @@ def trouble(candidate) -> Any:
             time.sleep(60)
         case 10: raise MemoryError
         case 11: return {"loss": None}
+        case 12: return {"loss": 10**400}
+        case 13: return {"loss": 1.0, 3: 1.0}
+        case 14: raise Unspeakable
     return {"loss": float(candidate["b"])}
 
 

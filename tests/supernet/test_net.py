@@ -357,11 +357,19 @@ def test_saved_copied_and_chosen(mixed: Supernet, tmp_path: Path):
 
 def test_candidates_of_another_space(mixed: Supernet):
     other = archdsl.loads(MIXED.replace("{12, 24}", "{12, 24, 48}")).space()
+    for given in ([1], None, {1: 2}):
+        with pytest.raises(TypeError, match="maps the addresses of decisions to values"):
+            mixed.run(given, *inputs_of(mixed))  # type: ignore[arg-type]
     with pytest.raises(ArchError, match="`d` lies outside of its domain"):
         mixed.set({"d": 48})
     c = other.candidate({"d": 48, "depth": 1, "layers.0.mixer": "nothing"})
     with pytest.raises(ArchError, match="A08"):
         mixed.set(c)
+
+
+def test_a_device_that_is_not_there(mixed: Supernet):
+    with pytest.raises(ArchError, match="`tpu` is no device of this machine"):
+        mixed.space.spec.supernet(device="tpu")
 
 
 def test_a_task_of_another_shape():

@@ -41,6 +41,12 @@ def test_a_batch_is_a_function_of_its_arguments(name):
     assert all(not torch.equal(o[i.name], first[i.name]) for o in others for i in task.inputs)
 
 
+@pytest.mark.parametrize("size", [0, -1, 2.0, True])
+def test_batches_have_a_size(size):
+    with pytest.raises(ValueError, match="`size` is a whole number from 1 up"):
+        parse("mqar").batches(size=size)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [1, 7])
 def test_a_batch_is_what_the_task_says(name, size):
