@@ -132,7 +132,10 @@ def reorder_state(model: ArchModule, state: State, rows: Any) -> State:
 
 def _rows(rows: Any, name: str) -> torch.Tensor:
     """Rows as int64 [n]. Raises ValueError for what lists none: a mask of rows is not their numbers."""
-    index = rows if isinstance(rows, torch.Tensor) else torch.as_tensor(list(rows))
+    try:
+        index = rows if isinstance(rows, torch.Tensor) else torch.as_tensor(list(rows))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: `rows` lists the numbers of rows: this is {rows!r}") from None
     if index.dim() != 1 or index.numel() and (index.is_floating_point() or index.dtype == torch.bool):
         raise ValueError(f"{name}: `rows` lists the numbers of rows, int64 [n]: this is {index.dtype} {list(index.shape)}")
     return index.to(torch.int64)

@@ -127,7 +127,7 @@ def test_bad_states(llama: Any):
         (lambda: step.reorder_state(state, [0, 5]), "rows 0 to 1"), (lambda: step.reset_state(state, [-1]), "rows 0 to 1"),
         (lambda: step.reorder_state({}, [0]), "not the state"), (lambda: step.reset_state(state, torch.tensor([True, False])), "numbers of rows"),
         (lambda: step.reset_state(state, [0.5]), "numbers of rows"), (lambda: step.reorder_state(state, [True, False]), "numbers of rows"),
-        (lambda: step.reorder_state(state, [[0]]), "numbers of rows"),
+        (lambda: step.reorder_state(state, [[0]]), "numbers of rows"), (lambda: step.reorder_state(state, 1), "numbers of rows: this is 1"),
         (lambda: step.stack_states([state, step.init_state(1, 5)]), r"differ in `layers.0.attn.keys`: .* \[2, 2, 8, 32\], .* \[1, 2, 5, 32\]"),
         (lambda: step.stack_states([state, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}]), "differ in .*float32"),
         (lambda: step.stack_states([state, {**state, "position": state["position"] + 1}]), "differ in `position`: 0, 1"),
