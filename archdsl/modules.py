@@ -10,7 +10,7 @@ from typing import Any
 from archdsl.diagnostics.codes import Code
 from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label, error
 from archdsl.diagnostics.poison import POISON
-from archdsl.elaborate.hints import MODULES, TORCH, did_you_mean, mend, nearest, nearest_help
+from archdsl.elaborate.hints import MODULES, TORCH, abbreviated, did_you_mean, mend, nearest, nearest_help
 from archdsl.elaborate.values import BlockRef, FnRef, ModelRef, RecordRef, UserOp
 from archdsl.files import read_source
 from archdsl.records import replace
@@ -405,11 +405,11 @@ def _declaring(wanted: list[str], span: Span) -> dict[str, Any] | None:
 
 
 def _op_help(name: str, there: list[str]) -> tuple[tuple[str, ...], tuple[Fix, ...]] | None:
-    """(help, fixes) for the name of an op, or what torch calls it, in the list of an import; None for any other, and for what differs from a name
-    that is there in capitals alone (`attention` for `Attention`)."""
+    """(help, fixes) for the name of an op, or what torch calls it, in the list of an import; None for any other, for what differs from a name that
+    is there in capitals alone (`attention` for `Attention`), and for the first letters of one (`GLA`)."""
     from archdsl.ops.registry import find
 
-    if name.lower() in map(str.lower, there) or any(t in there for t in TORCH.get(name, ())):
+    if name.lower() in map(str.lower, there) or any(t in there for t in TORCH.get(name, ())) or abbreviated(name, there):
         return None
     op = next((o for o in (name, *TORCH.get(name, ()), name.lower()) if find(o) is not None), None)
     return None if op is None else ((f"`{op}` is an op: ops need no import",), ())

@@ -104,16 +104,22 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
     same = [n for n in TORCH.get(name, ()) if n in pool and n != name][:1]
     if same:
         return same
-    if len(name) > 2 and name.isupper():  # `GLA`: the first letters of GatedLinearAttention
-        short = [n for n in pool if n not in (name, n.upper()) and "".join(c for c in n if c.isupper()) == name]
-        if len(short) == 1:
-            return short
+    short = abbreviated(name, pool)
+    if len(short) == 1:
+        return short
     lower = {n.lower().replace("_", ""): n for n in reversed(pool)}
     exact = lower.get(name.lower().replace("_", ""))
     close = get_close_matches(name, pool, n=3, cutoff=0.6)
     if len(name) > 3:  # letters that changed places: in a short name few are left where they were
         close += [n for n in pool if len(n) == len(name) and n not in close and sorted(n) == sorted(name)]
     return ([exact] if exact and exact != name else []) + [c for c in close if c not in (exact, name)][:3]
+
+
+def abbreviated(name: str, names: Iterable[str]) -> list[str]:
+    """The names of whose words these are the first letters: `GLA` of GatedLinearAttention."""
+    if len(name) < 3 or not name.isupper():
+        return []
+    return [n for n in names if n not in (name, n.upper()) and "".join(c for c in n if c.isupper()) == name]
 
 
 def nearest_help(name: str, names: Iterable[str], span: Span | None) -> tuple[tuple[str, ...], tuple[Fix, ...]]:

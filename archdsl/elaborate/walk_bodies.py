@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from archdsl.diagnostics.model import Label, error
@@ -10,7 +11,11 @@ from archdsl.elaborate.bindings import last_word_span, pattern_names, word_span
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.values import BlockRef
 from archdsl.elaborate.walk import STATEMENTS, Walk
+from archdsl.source import Span
 from archdsl.syntax import tree
+
+_SHOWN = re.compile(r"\{\s*([^\W\d]\w*)\s*\}")
+"""A name in a message, whose value is shown there."""
 
 
 def _assign(w: Walk, s: tree.Assign) -> None:
@@ -37,6 +42,14 @@ def _default(w: Walk, s: tree.Default) -> None:
     callee = signatures.callee(target)
     assert callee is not None
     w.hold(callee, named, s.span, 0, frozenset(n for n, _ in callee.params))
+
+
+def _require(w: Walk, s: tree.Require) -> None:
+    """The condition, and the names that stand alone between braces in the message."""
+    w.expr(s.condition)
+    behind = s.condition.span.end
+    for found in _SHOWN.finditer(s.span.text, behind - s.span.start) if s.message else ():
+        w.expr(tree.Name(span=Span(s.span.source, s.span.start + found.start(1), s.span.start + found.end(1)), id=found[1]))
 
 
 def _share(w: Walk, s: tree.Share) -> None:
@@ -173,7 +186,7 @@ def _scan(w: Walk, s: tree.Scan) -> None:
 STATEMENTS.update(
     {
         tree.Assign: _assign,
-        tree.Require: lambda w, s: w.expr(s.condition),
+        tree.Require: _require,
         tree.Default: _default,
         tree.Share: _share,
         tree.ParamDecl: _param,

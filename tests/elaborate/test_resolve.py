@@ -364,3 +364,12 @@ def test_the_words_of_torch_lead_to_words_of_the_language():
     assert [w for w, (here, _) in WORDS.items() if here and here not in ("none", "true", "false") and find(here) is None] == []
     assert [w for w in WORDS if find(w) is not None] == ["float"]  # a method of torch's tensors; here a function of numbers
     assert all(here and "" not in here for here in TORCH.values())
+
+
+def test_names_in_the_message_of_a_requirement():
+    """Though it holds: who reads the message later would find the braces."""
+    text = 'model M(d: int = 4)(x: [B, d]) -> y: [B, d] {\n  require d > 2, "{ d } of {most} is few; {not so}, {d / 2}"\n  return x\n}'
+    with pytest.raises(ArchError) as fault:
+        loads(text)
+    told = [(d.code, d.span.text) for d in fault.value.diagnostics]
+    assert told == [("A0201", "most")]
