@@ -89,7 +89,7 @@ def test_weights_of_another_variant():
     model = spec().build()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     d = raised(lambda: archdsl.import_weights(model, archdsl.export_weights(spec().build("wide"), source="own"), source="own"), "A0541")
-    assert "variant `wide`" in d.help[0] and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert "weights of `wide`" in d.help[0] and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_weights_of_another_variant_under_own_names():
