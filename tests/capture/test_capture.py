@@ -62,7 +62,7 @@ class Biased(nn.Module):
 
     def forward(self, x):
         n = x.shape[1]
-        return x[:, None, :, None] * x[:, None, None, :] + self.table[:, :, -n if self.way == "from the end" else max(0, 16 - n):]
+        return x[:, None, :, None] * x[:, None, None, :] + self.get_buffer("table")[:, :, -n if self.way == "from the end" else max(0, 16 - n):]
 
 
 @pytest.mark.parametrize("way", ["from the end", "from the front"])

@@ -1,6 +1,8 @@
 """Gemma 2 and OLMo 2 against transformers."""
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -91,7 +93,7 @@ GEMMAS = {
 }
 
 
-def knobs(case):
+def knobs(case: dict[str, Any]) -> dict[str, Any]:
     """The case with its activation as a template."""
     return {k: archdsl.expression(v) if k == "act" else v for k, v in case.items()}
 
@@ -101,7 +103,7 @@ def knobs(case):
 def test_gemma2_is_transformers(case, batch, length):
     ours = GEMMAS[case]
     peer = transformers.Gemma2ForCausalLM(gemma2_config(**ours)).double()
-    model = archdsl.load(GEMMA2).build(dtype=F64, **knobs(ours))
+    model = archdsl.load(GEMMA2).build(dtype=F64, knobs=knobs(ours))
     prove(model, peer, tokens(ours["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
 
 
@@ -118,7 +120,7 @@ OLMOS = {
 def test_olmo2_is_transformers(case, batch, length):
     ours = OLMOS[case]
     peer = transformers.Olmo2ForCausalLM(olmo2_config(**ours)).double()
-    model = archdsl.load(OLMO2).build(dtype=F64, **knobs(ours))
+    model = archdsl.load(OLMO2).build(dtype=F64, knobs=knobs(ours))
     prove(model, peer, tokens(ours["vocab"], batch, length), source="hf", call=lambda m, x: m(x, use_cache=False).logits, reference=without_casts)
 
 
