@@ -150,7 +150,7 @@ def test_a_backend_whose_graphs_are_in_torchs_cache(recwarn, tmp_path, monkeypat
 
 def test_recurrences_are_not_cheap_to_compute_again():
     model = archdsl.load("gla").build("tiny")
-    tokens = torch.randint(0, 64, (1, 8))
+    tokens = torch.randint(0, 61, (1, 8), generator=torch.Generator().manual_seed(0))
     model(tokens)
 
     def counted() -> dict[Any, int]:

@@ -109,7 +109,7 @@ def test_a_worker_that_is_killed_from_outside(pool):
     os.kill(p.pids[0], signal.SIGKILL)
     (lost,) = p.wait(10)
     assert lost.number == 0 and lost.reason.startswith("the worker ended with SIGKILL: killed from outside")
-    assert results(p, [job(1, 12)])[1].values == {"loss": 4.0}
+    assert results(p, [job(1, 20)])[1].values == {"loss": 4.0}
 
 
 def test_closing_ends_what_runs_and_what_that_has_started(pool, tmp_path):
