@@ -255,8 +255,8 @@ def test_both_directions():
 
 
 def test_gated_delta_net_is_transformers(monkeypatch):
-    """OLMo's hybrid layer, which keeps its gates and its rule in float32. Where flash-linear-attention is installed transformers calls its kernels, on
-    a CPU too, where they cannot run: the formula in plain torch stands beneath."""
+    """OLMo's hybrid layer, which keeps its gates and its rule in float32. Where flash-linear-attention is installed transformers calls its kernels,
+    which no CPU can run: the formula in plain torch stands beneath."""
     modeling = pytest.importorskip("transformers.models.olmo_hybrid.modeling_olmo_hybrid", reason="transformers is in the `parity` extra")
     for name, function in list(vars(modeling).items()):
         if name.startswith("torch_") and hasattr(function, "__wrapped__"):
