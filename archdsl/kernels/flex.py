@@ -6,6 +6,7 @@ from typing import Any
 
 from archdsl.graph import Mask
 from archdsl.kernels.bindings import Types, fixed, kernel
+from archdsl.kernels.gated import _alike
 from archdsl.ops.masks import FULL, simplified
 
 LEAST = 16
@@ -26,8 +27,7 @@ def _on_card(device: str, dtype: str, types: Types) -> str | None:
 
 
 def _fits(types: Types, attributes: Mapping[str, Any]) -> str | None:
-    found = {n: t.dtype for n in ("q", "k", "v") if (t := types[n]) is not None}
-    return None if len(set(found.values())) == 1 else f"{', '.join(f'{n} is {d}' for n, d in found.items())}: they have to be of one dtype"
+    return _alike(types, "q", "k", "v")
 
 
 @kernel("attention", "flex", devices=("cuda", "cpu"), dtypes=("bf16", "f16", "f32", "f64"), needs=(), fits=_fits, limits=_on_card, by_name=True)

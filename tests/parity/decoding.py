@@ -43,3 +43,22 @@ def decodes_alike(spec: archdsl.Spec, peer: Any, x: torch.Tensor, pad: int, prom
             got.append(y)
     assert relative(torch.cat(got, 1), want[:, pad:]) <= EXACT
     return state
+
+
+def decodes_padded(theirs: Any, extend: Any, step: Any, x: torch.Tensor, pad: int, prompt: int, rows: list[int]) -> dict[str, torch.Tensor]:
+    """As above, for a float64 peer that hands its cache on as `cache`, from models that have its weights: `rows` begin behind `pad` tokens. Gives the
+    state at the end."""
+    batch, length = x.shape
+    mask = torch.ones(batch, length, dtype=torch.int64)
+    mask[rows, :pad] = 0
+    with torch.no_grad():
+        known = theirs(x[:, :prompt], attention_mask=mask[:, :prompt], use_cache=True)
+        _, state = extend(x[:, :pad], extend.init_state(batch, length))
+        y, state = extend(x[:, pad:prompt], extend.reset_state(state, rows))
+        assert relative(y, known.logits[:, pad:]) <= EXACT
+        for t in range(prompt, length):
+            known = theirs(x[:, t:t + 1], attention_mask=mask[:, :t + 1], cache=known.cache, use_cache=True)
+            y, state = step(x[:, t:t + 1], state)
+            assert relative(y, known.logits) <= EXACT
+        assert relative(y, theirs(x, attention_mask=mask, use_cache=False).logits[:, -1:]) <= EXACT
+    return state

@@ -8,7 +8,8 @@ import torch
 
 import archdsl
 from archdsl import import_weights
-from tests.parity.proof import EXACT, prove, randomise, relative
+from tests.parity.decoding import decodes_padded
+from tests.parity.proof import prove, randomise
 from tests.parity.test_mamba import exact, tokens, without_casts
 
 transformers = pytest.importorskip("transformers", reason="transformers is in the `parity` extra")
@@ -57,18 +58,8 @@ def test_decoding_with_a_cache(sizes):
         import_weights(model, theirs.state_dict(), source="hf")
     x, pad = tokens(sizes["vocab"], 2, 17), 3
     rows = [] if sizes.get("bias") else [1]  # their convolution reads the bias of what is padded
-    mask = torch.ones(2, 17, dtype=torch.int64)
-    mask[rows, :pad] = 0
-    with torch.no_grad(), exact():
-        known = theirs(x[:, :9], attention_mask=mask[:, :9], use_cache=True)
-        _, state = extend(x[:, :pad], extend.init_state(2, 17))
-        y, state = extend(x[:, pad:9], extend.reset_state(state, rows))
-        assert relative(y, known.logits[:, pad:]) <= EXACT
-        for t in range(9, 17):
-            known = theirs(x[:, t:t + 1], attention_mask=mask[:, :t + 1], cache=known.cache, use_cache=True)
-            y, state = step(x[:, t:t + 1], state)
-            assert relative(y, known.logits) <= EXACT
-        assert relative(y, theirs(x, attention_mask=mask, use_cache=False).logits[:, -1:]) <= EXACT
+    with exact():
+        state = decodes_padded(theirs, extend, step, x, pad, 9, rows)
     kept = [v.shape for k, v in state.items() if k.endswith((".keys", ".values"))]  # of each layer that reads the shared block
     readers = sum(hasattr(layer, "shared_transf") for layer in theirs.model.layers)
     assert kept == [(2, sizes["kv_heads"], 17, 2 * sizes["d"] // sizes["heads"])] * 2 * readers and readers > 1
