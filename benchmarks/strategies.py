@@ -1,18 +1,24 @@
-"""Strategies of search: `python benchmarks/strategies.py [--budget 600 | --seconds 180] [--seeds 5] [--jobs N] [--only nsga] [--markdown FILE]`.
+"""Strategies of search: fronts without training beside those of peers, then the time of exact assignment.
+
+    python benchmarks/strategies.py [--budget 600 | --seconds 180] [--seeds 5] [--jobs N] [--only nsga2,pymoo] [--markdown FILE]
+    python benchmarks/strategies.py --seconds 180 --only nsga2 --seed 3 --kept fronts.jsonl    # one search, its front kept as a line
+    python benchmarks/strategies.py --show fronts.jsonl                                        # the table of all that was kept
 
 A front of three objectives without training over a space of more than 10²⁰ candidates: hypervolume of our strategies, of pymoo's NSGA-II on the same
 decisions as a vector of integers, and of Optuna's NSGA-II with the same conditional decisions, all with the same population and as many evaluations,
-or with as much time: `--seconds` of one core each. `--jobs` searches run side by side; `--only`: those with one of these words in their name.
-Then the time of exact assignment.
+or with as much time: `--seconds` of processor time each. `--jobs` searches run side by side; `--only`: those with one of these words in their name;
+`--seed`: this seed alone. With `--kept` each search is added to a file as soon as it is done, and there is no table: many processes may add to one
+file, so that each search has a core of a large machine.
 """
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,9 +31,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import archdsl
+from archdsl.records import fields, record
 from archdsl.search.model import Candidate, Objective, Trial
 from archdsl.search.registry import STRATEGIES
 from archdsl.search.strategies.assignment import assign
+from benchmarks.run import machine, versions
 from benchmarks.tables import Table, show
 
 LAYERS, POPULATION = 24, 100
@@ -56,9 +64,14 @@ def argument(name: str, default: int) -> int:
     return int(sys.argv[sys.argv.index(name) + 1]) if name in sys.argv else default
 
 
-SEEDS, JOBS, SECONDS = argument("--seeds", 5), argument("--jobs", 1), argument("--seconds", 0)
+def word(name: str) -> str:
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else ""
+
+
+JOBS, SECONDS = argument("--jobs", 1), argument("--seconds", 0)
+SEEDS = [argument("--seed", 0)] if "--seed" in sys.argv else list(range(argument("--seeds", 5)))
 BUDGET = argument("--budget", 10**9 if SECONDS else 600)
-ONLY = sys.argv[sys.argv.index("--only") + 1].split(",") if "--only" in sys.argv else [""]
+ONLY = word("--only").split(",")
 
 
 def mixing(values: Mapping[str, Any]) -> float:
@@ -156,7 +169,8 @@ def optuna(bench: Bench, seed: int) -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    study = optuna.create_study(directions=["minimize"] * len(GOALS), sampler=optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed))
+    directions: list[Any] = ["minimize"] * len(GOALS)
+    study = optuna.create_study(directions=directions, sampler=optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed))
     study.optimize(lambda trial: bench.scores(lambda name, count: trial.suggest_categorical(name, range(count))), n_trials=BUDGET)
 
 
@@ -164,32 +178,68 @@ OWN = (f"nsga2(population = {POPULATION})", f"nsga3(population = {POPULATION})",
 RUNS = {f"archdsl {text}": ours(text) for text in OWN} | {"pymoo NSGA-II": pymoo, "Optuna NSGA-II": optuna}
 
 
-def search(name: str, seed: int) -> tuple[Any, Any, Any, int, float]:
-    """One search: the points of its front, the box of all its points, how many there are, and its CPU seconds."""
+@record(frozen=True)
+class Found:
+    """What is kept of one search. `front`: its points that no other dominates; `low`, `high`: the box of all of them; `count`: how many there are."""
+
+    name: str
+    seed: int
+    limit: str
+    front: list[list[float]]
+    low: list[float]
+    high: list[float]
+    count: int
+    spent: float
+    where: str
+
+
+def search(name: str, seed: int) -> Found:
     warnings.simplefilter("ignore")
     bench, start = Bench(), process_time()
     with suppress(Over):
         RUNS[name](bench, seed)
     spent, points = process_time() - start, np.array(bench.points)
-    return moocore.filter_dominated(points), points.min(0), points.max(0), len(points), spent
-
-
-def fronts() -> Table:
-    names = [n for n in RUNS if any(word in n for word in ONLY)]
-    with ProcessPoolExecutor(JOBS, get_context("spawn")) as pool:
-        waiting = {(name, seed): pool.submit(search, name, seed) for seed in range(SEEDS) for name in names}
-        found = {key: task.result() for key, task in waiting.items()}
-    low, high = np.min([f[1] for f in found.values()], 0), np.max([f[2] for f in found.values()], 0)
-    rows = []
-    for name in names:
-        own = [found[name, seed] for seed in range(SEEDS)]
-        v = [float(moocore.hypervolume((f[0] - low) / (high - low), ref=[1.0] * len(GOALS))) for f in own]
-        count, spent = statistics.median(f[3] for f in own), statistics.median(f[4] for f in own)
-        rows.append((name, f"{statistics.median(v):.4f}", f"{min(v):.4f} – {max(v):.4f}", f"{count:,.0f}", f"{spent:.1f}"))
     limit = f"{SECONDS} s of one core" if SECONDS else f"{BUDGET:,} evaluations"
-    note = (f"Hypervolume of params, macs and a made-up quality over {Bench().space.size:.1e} candidates after {limit}, in the box of all that was "
-            f"seen; population {POPULATION}; {SEEDS} seeds; evaluations and CPU seconds of a search: medians.")
-    return Table("Fronts without training", note, ("", "median", "from – to", "evaluations", "CPU s"), rows)
+    front, low, high = moocore.filter_dominated(points).tolist(), points.min(0).tolist(), points.max(0).tolist()
+    return Found(name, seed, limit, front, low, high, len(points), spent, f"{machine()}, {versions()}")
+
+
+def searches() -> Iterator[Found]:
+    """The searches that are asked for, each when it is done."""
+    with ProcessPoolExecutor(JOBS, get_context("spawn")) as pool:
+        for task in as_completed([pool.submit(search, name, seed) for seed in SEEDS for name in RUNS if any(w in name for w in ONLY)]):
+            yield task.result()
+
+
+def keep(found: Found, path: str) -> None:
+    """Adds a line, in one piece."""
+    line = json.dumps({f.name: getattr(found, f.name) for f in fields(Found)})
+    with open(path, "ab", buffering=0) as file:
+        file.write(line.encode() + b"\n")
+    print(f"{found.name}, seed {found.seed}: {found.count:,} evaluations in {found.spent:.1f} CPU s", flush=True)
+
+
+def kept(path: str) -> list[Found]:
+    """All that a file holds; of two searches of a seed the later one."""
+    lines = [Found(**json.loads(line)) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    return list({(f.name, f.seed): f for f in lines}.values())
+
+
+def fronts(searched: list[Found]) -> Table:
+    if len(limits := {f.limit for f in searched}) > 1:
+        raise SystemExit(f"searches of different lengths are not compared: {', '.join(sorted(limits))}")
+    low, high = np.min([f.low for f in searched], 0), np.max([f.high for f in searched], 0)
+    rows = []
+    for name in (n for n in RUNS if any(f.name == n for f in searched)):
+        own = [f for f in searched if f.name == name]
+        v = [float(moocore.hypervolume((np.array(f.front) - low) / (high - low), ref=[1.0] * len(GOALS))) for f in own]
+        count, spent = statistics.median(f.count for f in own), statistics.median(f.spent for f in own)
+        rows.append((name, f"{statistics.median(v):.4f}", f"{min(v):.4f} – {max(v):.4f}", f"{len(own)}", f"{count:,.0f}", f"{spent:.1f}"))
+    elsewhere = {f.where for f in searched} - {f"{machine()}, {versions()}"}
+    note = (f"Hypervolume of params, macs and a made-up quality over {Bench().space.size:.1e} candidates after {searched[0].limit}, in the box of all "
+            f"that was seen; population {POPULATION}; evaluations and CPU seconds of a search: medians."
+            + "".join(f" Measured on {w}." for w in sorted(elsewhere)))
+    return Table("Fronts without training", note, ("", "median", "from – to", "seeds", "evaluations", "CPU s"), rows)
 
 
 def instance(seed: int, kind: str) -> tuple[Any, Any, list[float]]:
@@ -208,18 +258,22 @@ def assignments() -> Table:
     rows = []
     for kind in ("independent", "costs and scores in conflict"):
         walls, cpus, gaps = [], [], []
-        for seed in range(SEEDS):
+        for seed in SEEDS:
             wall, cpu = perf_counter(), process_time()
             found = assign(*instance(seed, kind), seconds=5.0)
             walls.append(perf_counter() - wall)
             cpus.append(process_time() - cpu)
             assert found is not None
             gaps.append(0.0 if found.optimal else (found.score - found.bound) / abs(found.score))
-        rows.append((kind, f"{sum(g == 0 for g in gaps)} of {SEEDS}", f"{statistics.median(walls):.1f}", f"{max(cpus):.1f}", f"{max(gaps):.1e}"))
-    note = f"96 layers × 50 options × 4 budgets, {SEEDS} random instances of each kind, at most 5 s each, gap 0 asked for."
+        rows.append((kind, f"{sum(g == 0 for g in gaps)} of {len(SEEDS)}", f"{statistics.median(walls):.1f}", f"{max(cpus):.1f}", f"{max(gaps):.1e}"))
+    note = f"96 layers × 50 options × 4 budgets, {len(SEEDS)} random instances of each kind, at most 5 s each, gap 0 asked for."
     return Table("Exact assignment", note, ("", "proven optimal", "wall s, median", "CPU s, most", "largest gap left"), rows)
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    show([fronts(), assignments()])
+    if "--kept" in sys.argv:
+        for one in searches():
+            keep(one, word("--kept"))
+    else:
+        show([fronts(kept(word("--show")) if "--show" in sys.argv else list(searches())), assignments()])
