@@ -33,8 +33,9 @@ def complete(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> Templa
     """A block with its first list: explicit arguments, then the defaults in force. Raises for missing and unknown ones."""
     decl = ref.decl
     bound = headers.first_list(frame, ref, args, node)
-    key = frame.session.intern(("block", id(decl), tuple([(k, frame.session.key(b.value)) for k, b in bound.items()]), frame.defaults.key))
-    return checked(frame.session, Template(ref, bound, frame.defaults, node.span, key), node.span)
+    session = frame.session
+    key = session.intern(("block", id(decl), session.mark(decl), tuple([(k, session.key(b.value)) for k, b in bound.items()]), frame.defaults.key))
+    return checked(session, Template(ref, bound, frame.defaults, node.span, key), node.span)
 
 
 def apply(frame: Frame, template: Any, args: Args, span: Span, label: str | None, segment: str | None) -> Any:

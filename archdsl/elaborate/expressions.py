@@ -38,7 +38,7 @@ def settled(frame: Frame, node: tree.Expr) -> Any:
     names = session.free.get(id(node))
     if names is None:
         names = session.free[id(node)] = tuple(free_names(node))
-    key: list[Any] = ["settled", id(node), frame.init]
+    key: list[Any] = ["settled", id(node), session.mark(node), frame.init]
     held = frame.vars
     for n in names:
         value = held.get(n, _ABSENT)
@@ -464,7 +464,7 @@ def closure_key(frame: Frame, node: Any) -> int:
     sequences = tuple(sorted(frame.vars.get("...", {}).items()))
     waiting = tuple(sorted(frame.late[i].number for i in _within(node) & frame.late.keys())) if frame.late else ()
     frame.session.closures[id(node)] = node
-    return frame.session.intern(("closure", id(node), frame.defaults.key, captured, sequences, waiting))
+    return frame.session.intern(("closure", id(node), frame.session.mark(node), frame.defaults.key, captured, sequences, waiting))
 
 
 def _within(node: Any) -> set[int]:

@@ -1,7 +1,7 @@
 """What one evaluation holds: the session (modules, memo, budget, diagnostics) and the frame of one body."""
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -130,6 +130,7 @@ class Session:
         self.steps = 0
         self.budget = MAX_STEPS
         self.ration: Ration | None = None  # work that may be given up
+        self.marks: Callable[[Any], int] | None = None  # of trees that live longer than what names in them mean
         self.shared = False  # one budget for several elaborations
         self.weights: dict[int, tuple[Any, tuple[int, int]]] = {}
         self.fitting: dict[Any, Fitting] = {}  # by sizes of a run
@@ -151,7 +152,7 @@ class Session:
         self.graphs: dict[Any, Graph] = {}
         self.closures: dict[int, Any] = {}  # texts of templates by id, kept so that no other gets the id
         self.free: dict[int, tuple[str, ...]] = {}
-        self.plans: dict[int, Any] = {}
+        self.plans: dict[tuple[int, int], Any] = {}  # of loops, by id and mark
         self.layouts: dict[int, tuple[Any, Any]] = {}  # by id, with the node: what was read off it
         self.headers: dict[int, Any] = {}
         self.lates = 0  # how many late numbers are in force: those of the loops around what is being elaborated
@@ -290,6 +291,10 @@ class Session:
         factors = tuple((p.path, p.factors) for p in graph.params if p.factors)
         key = (structure(graph, id), tuple(sorted(graph.applied.items())), knobs, factors)
         return self.graphs.setdefault(key, graph)
+
+    def mark(self, node: Any) -> int:
+        """What tells a tree from itself at a time when names in it meant something else: a part of every key with its id in it."""
+        return 0 if self.marks is None else self.marks(node)
 
     def intern(self, key: Any) -> int:
         return self.keys.setdefault(key, len(self.keys) + 1)

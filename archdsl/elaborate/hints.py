@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from archdsl.diagnostics.distance import distance
@@ -98,9 +99,14 @@ def _tensor_first(op: str, span: Span) -> tuple[Fix, ...]:
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """At most three names that look like `name`, or are what torch calls so, the closest first."""
+    return list(_nearest(name, tuple([n for n in dict.fromkeys(names) if not n.startswith("__")])))
+
+
+@lru_cache(256)
+def _nearest(name: str, pool: tuple[str, ...]) -> list[str]:
+    """The same, looked for once: each model and variant of a file asks for the same name."""
     from difflib import get_close_matches
 
-    pool = [n for n in dict.fromkeys(names) if not n.startswith("__")]
     same = [n for n in TORCH.get(name, ()) if n in pool and n != name][:1]
     if same:
         return same

@@ -67,7 +67,7 @@ def accepts(session: Session, module: Module, callee: str, place: Place) -> bool
 
 def late_parameters(session: Session, ref: BlockRef) -> frozenset[int | str]:
     """The parameters of a block that only end as attributes of random ops, by name and by position."""
-    key = ("late", id(ref.decl))
+    key = ("late", id(ref.decl), session.mark(ref.decl))
     known = session.memo.get(key)
     if known is None:
         session.memo[key] = frozenset()  # while it is looked for: a block inside itself has none

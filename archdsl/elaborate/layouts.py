@@ -322,7 +322,7 @@ def _reduce(frame: Frame, node: tree.LayoutCall, value: Value) -> Value:
 
 def _einsum(frame: Frame, node: tree.LayoutCall, piped: Any) -> Any:
     """`einsum([..], [..] -> [..])(x, y)`: returns a function of its tensors (called by `invoke`), or applies to a piped one."""
-    key = frame.session.intern(("einsum", id(node)))
+    key = frame.session.intern(("einsum", id(node), frame.session.mark(node)))
     if piped is None:
         return Partial(node, frame, key)
     return einsum(frame, node, (piped,))

@@ -255,5 +255,5 @@ def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any) 
     rest = session.key(tuple(frame.rest[0])) if frame.rest else None
     sequences = tuple(sorted(frame.vars.get("...", {}).items()))
     waiting = tuple([w.number for w in frame.late.values()]) if frame.late else ()
-    return ("body", id(s), plan is None, waiting, counts, tuple([(n, session.key(v)) for n, v in values]), same, sequences, frame.defaults.key,
-            frame.dtype, rest, session.known)
+    return ("body", id(s), session.mark(s), plan is None, waiting, counts, tuple([(n, session.key(v)) for n, v in values]), same, sequences,
+            frame.defaults.key, frame.dtype, rest, session.known)

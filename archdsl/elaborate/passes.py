@@ -57,19 +57,19 @@ class Plan:
 
 def plan(frame: Frame, s: tree.For) -> Plan | None:
     """The plan of a loop, made when it is met first; None where it does not hold for these variables."""
-    plans = frame.session.plans
-    found = plans.get(id(s))
+    plans, key = frame.session.plans, (id(s), frame.session.mark(s))
+    found = plans.get(key)
     if found is None:
-        found = plans[id(s)] = _plan(frame, s)
+        found = plans[key] = _plan(frame, s)
     held = frame.vars
     return found if found.callees.isdisjoint(held) and all(n in held and _known_plain(frame, held[n]) for n in found.plain) else None
 
 
 def without_late(frame: Frame, s: tree.For) -> None:
     """From here on no argument of this loop is late."""
-    plans = frame.session.plans
-    found = plans[id(s)]
-    plans[id(s)] = replace(found, late=(), counts=found.late + found.counts)
+    plans, key = frame.session.plans, (id(s), frame.session.mark(s))
+    found = plans[key]
+    plans[key] = replace(found, late=(), counts=found.late + found.counts)
 
 
 def _plan(frame: Frame, s: tree.For) -> Plan:

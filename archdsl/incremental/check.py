@@ -8,9 +8,10 @@ from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label
 from archdsl.elaborate.frame import Session
 from archdsl.elaborate.limits import MAX_STEPS, Ration, Spent, room
 from archdsl.incremental.kept import Kept
+from archdsl.incremental.marks import Marks
 from archdsl.incremental.pieces import Reader, Reading
 from archdsl.modules import Library, Module
-from archdsl.records import record, replace
+from archdsl.records import field, record, replace
 from archdsl.source import Piece, Source, Span
 from archdsl.spec import check_module, check_text
 from archdsl.syntax.parser import MAX_TOKENS, no_collection
@@ -20,11 +21,13 @@ VERSIONS = 400  # of a text, after which everything is looked at anew: results a
 
 @record(frozen=True)
 class Checked:
-    """One version: its module (what could be read of it), and what `archdsl check` says of it, in the order of the text."""
+    """One version: its module (what could be read of it), and what `archdsl check` says of it, in the order of the text. `marks`: of its models,
+    what they depend on outside of their text (marks.py)."""
 
     source: Source
     module: Module
     diagnostics: list[Diagnostic]
+    marks: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def broken(self) -> bool:
@@ -46,8 +49,8 @@ class Checker:
         self.library = Library()
         self.session = Session(self.library)
         self.session.ration = self.ration
-        self.kept = Kept()
-        self.meaning: dict[str, Any] = {}
+        self.kept = Kept(self.session)
+        self.marks: Marks | None = None
         self.alive: list[Any] = []
         self.beside: dict[str, tuple[int, int]] = {}
 
@@ -77,19 +80,20 @@ class Checker:
             with room(Span(source, 0, 0)):
                 reading = self.reader.read(source)
                 module = self._module(reading)
-                if module.diagnostics:
-                    self._doubt(reading, module)
-                elif renewed := self._renewed(reading, module):
-                    reading = renewed
-                    module = self._module(reading)
                 self.alive.append(module)
-                if not module.diagnostics:
-                    self.kept.doubtful = set()
-                    self.meaning = _meaning(module)
+                self.marks = Marks(module, self.session.intern) if self.marks is None else self.marks.at(module)
+                self.session.marks = self.kept.marks = self.marks
                 _, diagnostics = check_module(module, self.session, self.lints, self.kept)
+                if any(map(self._stale, diagnostics)) and self.kept.forget():
+                    _, diagnostics = check_module(module, self.session, self.lints, self.kept)
         except ArchError:
             return None
-        return Checked(source, module, _sorted(map(absolute, diagnostics)))
+        return Checked(source, module, _sorted(map(absolute, diagnostics)), {name: self.marks(d) for name, d in module.models.items()})
+
+    def _stale(self, d: Diagnostic) -> bool:
+        """Whether it points at a text that has been edited since."""
+        spans = (d.span, *(label.span for label in d.labels), *(span for f in d.fixes for span, _ in f.edits))
+        return any(isinstance(s.source, Piece) and s.source.whole is not self.reader.source for s in spans)
 
     def _module(self, reading: Reading) -> Module:
         self.library.left = MAX_TOKENS - reading.tokens
@@ -100,33 +104,6 @@ class Checker:
         self.begin()
         module = Library().open(source, self.folder)
         return Checked(source, module, check_text(source.text, self.path, self.lints, trials=False))
-
-    # ---------------------------------------------------------------- what an edit reaches
-    def _changed(self, module: Module) -> set[str]:
-        """The names that mean something else than in the last version without faults of syntax."""
-        now = _meaning(module)
-        return {n for n in now.keys() | self.meaning.keys() if now.get(n) is not self.meaning.get(n)}
-
-    def _doubt(self, reading: Reading, module: Module) -> None:
-        """Finds the declarations that mention a name of another meaning, in a text that is not elaborated."""
-        changed = self._changed(module)
-        self.kept.doubtful = {id(d) for p in reading.parts if not changed.isdisjoint(p.words) for d in p.decls}
-        self.kept.doubtful |= {id(d) for d in module.tree.decls if not isinstance(d.span.source, Piece)}
-
-    def _renewed(self, reading: Reading, module: Module) -> Reading | None:
-        """The reading with new trees for all that depends on a name of another meaning, directly or not: what is known goes by objects of trees.
-        None where nothing does."""
-        parts, made = list(reading.parts), {id(p) for p in self.reader.made}
-        changed = self._changed(module)
-        known = {i for i, p in enumerate(parts) if id(p) not in made} if self.meaning else set[int]()
-        count = 0
-        while reached := [i for i in known if not changed.isdisjoint(parts[i].words)]:
-            for i in reached:
-                known.discard(i)
-                parts[i] = self.reader.renew(parts[i])
-                changed |= parts[i].declares
-                count += 1
-        return reading.of(parts) if count else None
 
     # ---------------------------------------------------------------- files beside it
     def _changed_beside(self) -> bool:
@@ -148,13 +125,6 @@ def _state(path: str) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_mtime_ns, found.st_size
-
-
-def _meaning(module: Module) -> dict[str, Any]:
-    """What each name of a module stands for, as an object that is the same while the name means the same."""
-    found: dict[str, Any] = dict(module.modules)
-    found.update((name, getattr(ref, "decl", ref)) for name, ref in module.scope.items())
-    return found
 
 
 def _about_limits(found: list[Diagnostic]) -> bool:

@@ -50,21 +50,17 @@ class Reading:
     def __init__(self, source: Source, module: tree.Module, faults: list[Diagnostic], tokens: int, parts: list[Part]):
         self.source, self.tree, self.faults, self.tokens, self.parts = source, module, faults, tokens, parts
 
-    def of(self, parts: list[Part]) -> Reading:
-        """The reading of a text without faults with other trees of its parts."""
-        return _joined(self.source, [*parts])
-
 
 class Reader:
-    """Reads versions of one text. The parts of the last one are kept by their text; `made`: those that are of the last version alone."""
+    """Reads versions of one text, `source` the last one. The parts of that are kept by their text."""
 
     def __init__(self) -> None:
         self.known: dict[str, list[Part]] = {}
-        self.made: list[Part] = []
+        self.source = Source("", "")
 
     def read(self, source: Source) -> Reading:
         """The tree and the faults, as `parse_some` gives them but that spans may lie in pieces."""
-        cuts, self.made = split(source.text), []
+        self.source, cuts = source, split(source.text)
         free = {text: list(parts) for text, parts in self.known.items()}
         parts = [self._part(source, a, b, free) for a, b in cuts]
         kept: dict[str, list[Part]] = {}
@@ -75,15 +71,6 @@ class Reader:
         broken = [i for i, p in enumerate(parts) if p is None]
         found = _joined(source, parts) if not broken else self._mended(source, cuts, parts, broken)
         return found if found is not None and found.tokens <= MAX_TOKENS else whole(source)
-
-    def renew(self, part: Part) -> Part:
-        """The same part with a tree of its own: for what depends on a name whose meaning has changed."""
-        piece = Piece(part.piece.whole, part.piece.at(0), part.piece.at(len(part.piece.text)))
-        run = Sound(piece, "start")
-        fresh = Part(piece, run.result(), run.lexed.tokens)
-        same = self.known[piece.text]
-        same[next(i for i, p in enumerate(same) if p is part)] = fresh
-        return fresh
 
     def _part(self, source: Source, start: int, end: int, free: dict[str, list[Part]]) -> Part | None:
         """The part of these lines, None where they have a fault."""
@@ -97,8 +84,7 @@ class Reader:
         module = run.result()
         if module is None or run.faults.found:
             return None
-        self.made.append(Part(piece, module, run.lexed.tokens))
-        return self.made[-1]
+        return Part(piece, module, run.lexed.tokens)
 
     def _mended(self, source: Source, cuts: list[tuple[int, int]], parts: list[Part | None], broken: list[int]) -> Reading | None:
         """Reads what is broken with a piece before and two behind it; None where that does not tell all."""

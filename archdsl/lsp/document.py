@@ -95,8 +95,11 @@ class Readable:
         cuts = sorted({(d.span.source.at(0), id(d.span.source)): d.span.source for d in checked.module.tree.decls}.items())
         self.starts, self._order = [at for (at, _), _ in cuts], [source for _, source in cuts]
         self.sources = set(self._order)
-        self._known = known  # of all versions, by the piece of the model
-        self._mine = {(d.span.source, d.name): d for d in checked.module.models.values()}
+        self._known = known  # of all versions, by the piece of the model and the mark of what it depends on
+        self._mine = {self._key(d): d for d in checked.module.models.values()}
+
+    def _key(self, decl: tree.Model) -> Any:
+        return decl.span.source, decl.name, self.checked.marks.get(decl.name, 0)
 
     @property
     def missing(self) -> list[tree.Model]:
@@ -105,7 +108,7 @@ class Readable:
 
     def learn(self, decl: tree.Model) -> Facts:
         """The facts about one model."""
-        key = decl.span.source, decl.name
+        key = self._key(decl)
         if key not in self._known:
             while len(self._known) > MOST_MODELS:
                 del self._known[next(iter(self._known))]

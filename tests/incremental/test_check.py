@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archdsl.diagnostics.model import Diagnostic
+from archdsl.diagnostics.model import Diagnostic, error
 from archdsl.incremental import pieces
 from archdsl.incremental.check import Checker
 from archdsl.incremental.pieces import Reader, split
@@ -63,6 +63,25 @@ variant odd of deep { k = 3, d = 2 * 6 }
 claim deep { params > 10; count(Attention) == 3 }
 space small of Net { params <= 30k }
 names theirs of Net { "n.*" <-> norm.*  "l.{i}.*.*" <-> layers.{i}.mix.*.*  "l.{i}.*.*.*" <-> layers.{i}.mix.*.*.* }
+"""
+
+FOLDED = """\
+use std { BatchNorm, Conv }
+
+/// A layer.
+block Layer(c: int)(x: [B, k, H, W]) -> [B, c, H, W] {
+  return x |> Conv(c, 3, pad = 1) as conv |> BatchNorm() as norm |> relu
+}
+
+model Net(c: int = 8 in 4..16, n: int = 2)(x: [B = 1, 3, H = 8, W = 8]) -> y: [B, _, _, _] {
+  stem: for k in [c, c] { x = x |> Conv(k, 1) as conv }
+  layers: for i in range(n) { x = Layer(c)(x) as layer }
+  return x
+}
+
+variant deep { n = 3 }
+variant folded of deep { transform fold_batch_norm() }
+claim folded { params < 4000; count(batch_norm) == 0 }
 """
 
 
@@ -122,6 +141,10 @@ def test_edits_of_a_file_with_all_kinds_of_declarations(seed, tmp_path):
     assert held_against_cold(HYBRID, str(tmp_path / "a.arch"), seed, 80) > 4
 
 
+def test_edits_of_a_file_with_a_transform(tmp_path):
+    assert held_against_cold(FOLDED, str(tmp_path / "a.arch"), 2, 50) > 4
+
+
 @pytest.mark.parametrize("path", [p if i < 3 else pytest.param(p, marks=pytest.mark.proof) for i, p in enumerate(SPECS)], ids=lambda p: p.stem)
 def test_edits_of_specs(path):
     assert held_against_cold(path.read_text(encoding="utf-8"), str(path), 7, 12) > 0
@@ -130,7 +153,7 @@ def test_edits_of_specs(path):
 @pytest.mark.proof
 @pytest.mark.parametrize("seed", range(40))
 def test_many_edits(seed, tmp_path):
-    texts = [HYBRID, generated(250), *(p.read_text(encoding="utf-8") for p in sorted((ROOT / "specs").rglob("*.arch")))]
+    texts = [HYBRID, FOLDED, generated(250), *(p.read_text(encoding="utf-8") for p in sorted((ROOT / "specs").rglob("*.arch")))]
     held_against_cold(texts[seed % len(texts)], str(tmp_path / "a.arch"), seed, 150)
 
 
@@ -249,6 +272,47 @@ def test_one_model_is_elaborated_again(tmp_path, monkeypatch):
     done.clear()
     checker.check("# above\n" + text.replace("|> relu6\n  y = y |> Conv(out", "|> relu\n  y = y |> Conv(out", 1))
     assert done == []
+
+
+def test_a_transform_is_not_run_again_on_what_it_has_seen(tmp_path, monkeypatch):
+    from archdsl.passes import manager
+
+    done, rewrite = [], manager.rewrite
+    monkeypatch.setattr(manager, "rewrite", lambda made, step, *rest: (done.append(step.name), rewrite(made, step, *rest))[1])
+    checker = Checker(str(tmp_path / "a.arch"))
+    for text, runs in ((FOLDED, 1), (FOLDED.replace("|> relu", "|> relu  # an activation"), 1), (FOLDED.replace("|> relu", "|> gelu"), 2),
+                       (FOLDED.replace("range(n)", "range(n + 1)"), 3), (FOLDED, 3)):
+        assert not checker.check(text).broken and len(done) == runs
+
+
+def test_faults_in_what_a_transform_made_point_at_the_text_of_now(tmp_path, monkeypatch):
+    """The model behind it is kept from a version in which the block had a line less."""
+    path, told_of = str(tmp_path / "a.arch"), []
+
+    def last_call(module, models):
+        graph = models["Net"].elaborate("folded").graph
+        told_of.append(next(n.span for g in graph.definitions() for n in g.nodes if n.op == "relu"))
+        return error("A0411", "not so", told_of[-1]).diagnostics
+
+    monkeypatch.setattr("archdsl.claims.check_claims", last_call)
+    checker = Checker(path)
+    for text in (FOLDED, FOLDED.replace("  return x |> Conv(c, 3", "  # a note\n  return x |> Conv(c, 3")):
+        assert told(checker.check(text).diagnostics) == told(check_text(text, path, lints=True, trials=False))
+    assert len({span.absolute.start for span in told_of}) == 2
+
+
+def test_a_loop_that_the_edit_does_not_reach_is_not_elaborated_again(tmp_path, monkeypatch):
+    """The stem beside the layers, in a model of which the rest depends on the block that was edited."""
+    from archdsl.elaborate import loops
+
+    done, body = [], loops._body_graph
+    monkeypatch.setattr(loops, "_body_graph", lambda frame, s, *rest: (done.append(s.label), body(frame, s, *rest))[1])
+    checker = Checker(str(tmp_path / "a.arch"))
+    checker.check(FOLDED)
+    assert {*done} == {"stem", "layers"}
+    done.clear()
+    assert not checker.check(FOLDED.replace("|> relu", "|> gelu")).broken
+    assert {*done} == {"layers"}
 
 
 def test_a_record_that_is_gone_takes_its_fields_along(tmp_path):

@@ -153,3 +153,17 @@ def test_shared_foreign_names_know_the_addresses_and_arguments_of_all_their_mode
     typed = 'names n of A, B { "a.*" <-> a.*\n "b.*" <-> '
     items = complete(Document("a.arch", text[: text.index("names")] + typed, document), text.index("names") + len(typed))
     assert {"a", "b"} <= {i.label for i in items}
+
+
+def test_values_follow_what_a_block_elsewhere_gives():
+    """The text of the model is the same, its tensors are not."""
+    text = """use std.linear { Linear }
+block Wide()(x: [B, d]) -> [B, _] { return Linear(2 * d)(x) as up }
+model M(d: int = 4)(x: [B, d]) -> y: [B, _] { return Wide()(x) as wide }
+"""
+    document = None
+    for factor in (2, 3):
+        document = Document("a.arch", text.replace("2 * d", f"{factor} * d"), document)
+        assert not document.diagnostics
+        node = next(n for n in document.node_at(text.index("(x) as wide"), (tree.Named,)))
+        assert [str(v.type) for v in document.values(node.span)] == [f"[B, {4 * factor}]"]
