@@ -286,6 +286,11 @@ class Graph:
         return any(n.op == "update" or n.op == "call" and n.attrs["graph"].has_effect for n in self.nodes)
 
     @cached_property
+    def result_types(self) -> tuple[TensorType, ...]:
+        """Of the results of a call: its outputs, then the values that it emits."""
+        return tuple([v.type for v in (*self.outputs, *self.emits.values())])
+
+    @cached_property
     def ops(self) -> frozenset[str]:
         """Of all nodes, those of graphs that it holds included."""
         return frozenset([n.op for n in self.nodes]).union(*(g.ops for g in self.subgraphs()))
@@ -296,7 +301,7 @@ class Graph:
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "derived"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("derived", "types_of")}
 
     @cached_property
     def hash(self) -> str:
@@ -362,13 +367,11 @@ def structure(graph: Graph, below: Callable[[Graph], Any]) -> tuple[Any, ...]:
             return int(a) if a.is_integer() else a  # 1 and 1.0 are one number in a spec
         if kind is bool:
             return str(a)
-        if kind is Graph:
-            return below(a)
         if kind is Mask:
             return ("mask", a.kind, form(a.args))
         if kind is InitExpr:
             return ("init", a.op, form(a.args), form(a.attrs))
-        return a
+        return below(a) if isinstance(a, Graph) else a
 
     def visit(root: Node) -> None:
         stack = [root]

@@ -170,17 +170,17 @@ class Builder:
 
     def call(self, graph: Graph, path: str, args: list[Any], span: Span, name: str = "", emit_path: str | None = None) -> tuple[Value, ...]:
         """Applies a graph whose weights live at `path`; returns its outputs and collects what it emits."""
-        types = tuple([o.type for o in graph.outputs]) if not graph.emits else tuple([v.type for v in (*graph.outputs, *graph.emits.values())])
-        node = self.add("call", tuple(args), {"path": path, "graph": graph}, types, span, name)
+        node = self.add("call", tuple(args), {"path": path, "graph": graph}, graph.result_types, span, name)
         values = node.values
+        outputs = len(values) - len(graph.emits)
         if graph.emits:
-            for address, value in zip(graph.emits, values[len(graph.outputs) :]):
+            for address, value in zip(graph.emits, values[outputs:]):
                 self.emit(f"{path if emit_path is None else emit_path}.{address}", value, span)
         if graph.guards:
             self.require(graph.guards)
         for k, v in graph.knobs.items():
             self.knobs[f"{path}.{k}"] = v
-        return values[: len(graph.outputs)]
+        return values[:outputs]
 
     def splice(self, graph: Graph, args: list[Value], path: str, span: Span) -> tuple[Value, ...]:
         """Copies the nodes of a graph that owns no weights and emits nothing. Its knobs stay at its path: a printed graph has none, so they must

@@ -31,6 +31,7 @@ def check_elements(graph: Graph, sizes: Mapping[str, int], fitting: Fitting | No
     are looked at before parents, what is `fitting` at these sizes not again."""
     fitting = fitting or Fitting()
     for child in graph.subgraphs():
+        child = child.__dict__.get("types_of", child)  # a copy with other numbers
         if id(child) not in fitting.graphs:
             check_elements(child, sizes, fitting)
             fitting.graphs[id(child)] = child  # kept, so that its id is not free for another one; a model's own graph is not

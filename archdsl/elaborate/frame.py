@@ -14,7 +14,7 @@ from archdsl.elaborate.builder import Builder
 from archdsl.elaborate.extents import Fitting
 from archdsl.elaborate.limits import LINE_STEPS, MAX_CALLS, MAX_FAULTS, MAX_STEPS, Ration, checked, limit
 from archdsl.elaborate.values import Bound, Defaults, Late, OpRef, RecordValue, Template, is_list, show
-from archdsl.graph import Graph, InitExpr, Mask, Value, structure
+from archdsl.graph import Graph, InitExpr, Mask, Node, Value, structure
 from archdsl.records import field, record
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -268,6 +268,14 @@ class Session:
         if self.steps > self.budget:
             raise error("A0602", f"this spec needs more than {self.budget:,} elaboration steps", span, "the budget ran out here",
                         help="shorten the loops, or nest fewer blocks that apply their argument several times")
+
+    def walk(self, nodes: tuple[Node, ...]) -> None:
+        """A step for each of these nodes."""
+        if self.ration is None and self.steps + len(nodes) <= self.budget:
+            self.steps += len(nodes)
+            return
+        for n in nodes:
+            self.step(n.span)
 
     def _long_key(self, value: tuple[Any, ...]) -> int:
         """The key of a long list, computed once: each pass of a loop asks for it."""

@@ -15,8 +15,9 @@ from archdsl import shapes
 from archdsl.elaborate import library
 from archdsl.elaborate.operators import filled
 from archdsl.elaborate.ops import as_attribute, latest, parameters
-from archdsl.elaborate.values import BlockRef, Late, OpRef, Unfit, is_list, map_tensors
-from archdsl.graph import Graph, Mask, Node, Value
+from archdsl.elaborate.values import HOLDERS, BlockRef, Late, OpRef, Unfit, is_list, map_tensors
+from archdsl.graph import HOLDING, Graph, Node, Value
+from archdsl.later import later
 from archdsl.ops.registry import Op, OpError, find
 from archdsl.records import fields, replace
 from archdsl.syntax import tree
@@ -185,44 +186,55 @@ def _waits_for(value: Any) -> Iterator[int]:
 
 
 def _filled(session: Session, graph: Graph, numbers: dict[int, Any]) -> Graph:
+    """The copy, its ops asked whether they take the numbers; its nodes are made when somebody looks at them."""
+    session.walk(graph.nodes)
+    places, below = _sites(session, graph)
+    given: dict[int, dict[str, Any]] = {}  # attributes that are filled in, by the id of the node
+    left: set[int] = set()
+    for n, names in places:
+        values = given[id(n)] = {k: as_attribute(filled(n.attrs[k], numbers)) for k in names}
+        for value in values.values():
+            left.update(_waits_for(value) if type(value) is Late else ())
+        _fits(Node(n.op, n.args, {**n.attrs, **values}, n.types, n.span, n.name))
+    inside = {id(g): fill(session, g, numbers) for g in below}
+    children = {path: inside.get(id(g), g) for path, g in graph.children.items()}
+    known = {k: getattr(graph, k) for k in _SAME}
+    if not graph.emits:
+        known["emits"] = {}
+    made = later(lambda: _copied(graph, given, inside, children), **known, children=children, types_of=graph.__dict__.get("types_of", graph))
+    session.waiting[id(made)] = frozenset(left.union(*(lates(session, g) for g in inside.values()))), made
+    return made
+
+
+def _sites(session: Session, graph: Graph) -> tuple[list[tuple[Node, list[str]]], list[Graph]]:
+    """The nodes of a graph that wait for numbers, with the attributes that do, and the graphs in it that do."""
+    key = ("sites", id(graph))
+    known = session.memo.get(key)
+    if known is None:
+        places = [(n, names) for n in graph.nodes if (names := [k for k, a in n.attrs.items() if type(a) is Late])]
+        below = {id(g): g for g in graph.subgraphs() if lates(session, g)}
+        known = session.memo[key] = places, list(below.values())
+    return known
+
+
+def _copied(graph: Graph, given: dict[int, dict[str, Any]], inside: dict[int, Graph], children: dict[str, Graph]) -> Graph:
+    """The graph with these attributes of its nodes and these graphs inside."""
     copies: dict[int, Node] = {}
 
     def moved(v: Value) -> Value:
         return Value(copies[id(v.node)], v.index)
 
-    def attribute(a: Any) -> Any:
-        kind = a.__class__
-        if kind is Late:
-            return as_attribute(filled(a, numbers))
-        if kind is Graph:
-            return fill(session, a, numbers)
-        return map_tensors(a, moved)
-
-    nodes: list[Node] = []
     for n in graph.nodes:
-        session.step(n.span)
-        attrs = dict(n.attrs)
-        late = False
-        for k, a in n.attrs.items():
-            if type(a) in _FILLED:
-                attrs[k] = attribute(a)
-                late = late or type(a) is Late
-        copies[id(n)] = copy = Node(n.op, map_tensors(n.args, moved), attrs, n.types, n.span, n.name)
-        if late:
-            _fits(copy)
-        nodes.append(copy)
-    children = {path: fill(session, g, numbers) for path, g in graph.children.items()}
-    made = replace(graph, nodes=tuple(nodes), inputs=tuple(map(moved, graph.inputs)), outputs=tuple(map(moved, graph.outputs)),
+        attrs = {k: inside.get(id(a), a) if n.op in HOLDING and isinstance(a, Graph) else map_tensors(a, moved) if type(a) in HOLDERS else a
+                 for k, a in n.attrs.items()}
+        copies[id(n)] = Node(n.op, map_tensors(n.args, moved), {**attrs, **given.get(id(n), {})}, n.types, n.span, n.name)
+    return replace(graph, nodes=tuple(copies.values()), inputs=tuple(map(moved, graph.inputs)), outputs=tuple(map(moved, graph.outputs)),
                    emits={k: moved(v) for k, v in graph.emits.items()}, children=children)
-    made.__dict__.update((k, graph.__dict__[k]) for k in _SAME if k in graph.__dict__)
-    return made
 
 
-_SAME = ("owns_weights", "weight_count", "largest_weight", "node_count", "has_effect", "ops")
+_SAME = ("name", "output_names", "params", "guards", "knobs", "doc", "span", "applied", "owns_weights", "weight_count", "node_count",
+         "has_effect", "result_types")
 """What is known of a graph and does not hang on the numbers."""
-
-
-_FILLED = frozenset({Late, Graph, Mask, tuple})
 
 
 def _fits(node: Node) -> None:

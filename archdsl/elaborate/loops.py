@@ -95,7 +95,7 @@ def _outlined(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[s
         known, operands, graph = _body(frame, s, path, overrides, outer, None)
     session = frame.session
     session.used_defaults |= known.used
-    session.step(s.span, len(graph.nodes) >> 4)
+    session.step(s.span, len(known.graph.nodes) >> 4)
     if graph.owns_weights or graph.emits or graph.knobs:
         owner_allowed(frame, s.span, s.label or "")
     if graph.owns_weights or graph.emits:

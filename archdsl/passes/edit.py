@@ -141,4 +141,7 @@ class Edit(Flat):
             self.note(f"{one if len(nodes) == 1 else f'{len(nodes)} {more}'}{self.places(nodes)}: {reason}")
 
     def finish(self) -> Rewrite:
-        return Rewrite(self.graph(), dict(self.values), WeightMap(tuple(self.moves)), tuple(self.notes))
+        """What was made, the graph folded when it is looked at: no edit may follow."""
+        from archdsl.passes.folding import folded
+
+        return Rewrite(folded(self), dict(self.values), WeightMap(tuple(self.moves)), tuple(self.notes))
