@@ -172,6 +172,10 @@ class ArchModule(fx.GraphModule):
             fill_constants(self, absent)
         return self
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        with_code(self)
+        super().compile(*args, **kwargs)
+
     # ---------------------------------------------------------------- copies
     def __deepcopy__(self, memo: dict[int, Any]) -> ArchModule:
         new = type(self).__new__(type(self))
@@ -285,6 +289,12 @@ def _generate(definition: Definition) -> type[ArchModule]:
     if definition.root:
         body["__call__"] = call
     return type(definition.name, (ArchModule,), body)
+
+
+def with_code(model: nn.Module) -> None:
+    """Makes the code of all blocks, where there is none: what torch's compiler would look into, were it made while it traces (torch 2.11 refuses)."""
+    for _, block in blocks(model):
+        _ = type(block).forward
 
 
 def write(cls: type[ArchModule]) -> None:

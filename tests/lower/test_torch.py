@@ -11,6 +11,7 @@ import pytest
 import torch
 from lowered import CONVNET, LLAMA, ROUTED, SIGMA, build, image, tokens
 
+import archdsl
 from archdsl.lower import checkpoint_layers, compile_layers
 from archdsl.lower.module import blocks
 
@@ -65,6 +66,21 @@ def test_layers_of_one_class_share_compiled_code():
     assert list(model.state_dict()) == list(plain.state_dict())
     assert torch.equal(copy.deepcopy(model)(tokens()), plain(tokens()))
     assert torch.equal(pickle.loads(pickle.dumps(model))(tokens()), plain(tokens()))
+
+
+def test_code_is_made_before_torch_compiles_it():
+    """Torch's compiler would have to trace how it is made, which torch 2.11 refuses."""
+    model = archdsl.loads("""
+    use std { Linear, Pre, RMSNorm }
+    model Fresh(d: int = 24)(x: [B, d]) -> [B, d] {
+      layers: for i in range(2) { x = Pre(RMSNorm(), Linear(d))(x) as only_here }
+      return x
+    }
+    """).build()
+    inner = [type(b) for name, b in blocks(model) if name.startswith("layers.1")]
+    assert inner and not any("forward" in cls.__dict__ for cls in inner)
+    compile_layers(model, "layers.*", backend="eager")
+    assert all("forward" in cls.__dict__ for cls in inner)
 
 
 def test_repeated_blocks_are_compiled_by_default():
