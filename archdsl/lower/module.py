@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import linecache
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,9 +30,12 @@ from archdsl.source import NOWHERE, Span
 if TYPE_CHECKING:
     from archdsl.origin import Origin
 
-_CLASSES: weakref.WeakValueDictionary[tuple[str, bool], type[ArchModule]] = weakref.WeakValueDictionary()
+_CLASSES: weakref.WeakValueDictionary[tuple[Any, bool], _Alike] = weakref.WeakValueDictionary()
 _OWN = ("_graph", "_compiled_call_impl", "_forms", "_decoders")
 """What no copy takes along."""
+_RARE = ("_non_persistent_buffers_set", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs",
+         "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+"""Containers of nn.Module that an instance has where something is in them."""
 _SHARED_DICTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -52,7 +56,8 @@ class _Written:
 
 
 class _AtFirst:
-    """A container of an instance that is made when it is asked for: of the six that torch.fx gives each module a model of archdsl uses none."""
+    """A container of an instance that is made when it is asked for: few models use those that torch.fx gives each module, and those that nn.Module
+    has for hooks of state dicts. Hooks that each call looks for are not among them."""
 
     def __init__(self, kind: type) -> None:
         self.kind = kind
@@ -73,6 +78,7 @@ class ArchModule(fx.GraphModule):
     archdsl: Origin
     detached: ClassVar[bool] = False
     rematerialised: ClassVar[bool] = False
+    _alike: ClassVar[_Alike]
     _parts: ClassVar[dict[str, Part]] = {}
     _graph: fx.Graph
     _code: str = _Written()  # type: ignore[assignment]
@@ -80,12 +86,23 @@ class ArchModule(fx.GraphModule):
     shape_env = _tracer_cls = None
     meta, _tracer_extras = _AtFirst(dict), _AtFirst(dict)  # type: ignore[assignment]
     _replace_hooks, _create_node_hooks, _erase_node_hooks, _deepcopy_hooks = (_AtFirst(list) for _ in range(4))  # type: ignore[assignment]
+    _non_persistent_buffers_set = _AtFirst(set)  # type: ignore[assignment]
+    _forward_hooks_with_kwargs, _forward_hooks_always_called, _forward_pre_hooks_with_kwargs = (  # type: ignore[assignment]
+        _AtFirst(OrderedDict) for _ in range(3))
+    _state_dict_hooks, _state_dict_pre_hooks = _AtFirst(OrderedDict), _AtFirst(OrderedDict)  # type: ignore[assignment]
+    _load_state_dict_pre_hooks, _load_state_dict_post_hooks = _AtFirst(OrderedDict), _AtFirst(OrderedDict)  # type: ignore[assignment]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ArchModule:
         return nn.Module.__new__(cls)
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
+        self._without_rare()
+
+    def _without_rare(self) -> None:
+        for name in _RARE:
+            if not self.__dict__.get(name, True):
+                del self.__dict__[name]
 
     @property
     def typed(self) -> Graph:
@@ -191,7 +208,7 @@ class ArchModule(fx.GraphModule):
     def __copy__(self) -> ArchModule:
         new = type(self).__new__(type(self))
         new.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("_graph", "_forms", "_decoders")})
-        new.__dict__.update({k: copy.copy(self.__dict__[k]) for k in _SHARED_DICTS})
+        new.__dict__.update({k: copy.copy(self.__dict__[k]) for k in _SHARED_DICTS if k in self.__dict__})
         if type(self).detached:
             new.graph = copy.deepcopy(self.graph)
         return new
@@ -209,6 +226,7 @@ class ArchModule(fx.GraphModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         edited = state.pop("_edited", None)
         nn.Module.__setstate__(self, state)
+        self._without_rare()
         if edited is not None:
             self.graph = _unpacked(edited)
 
@@ -272,13 +290,29 @@ def with_tables(model: nn.Module) -> None:
 
 
 # ---------------------------------------------------------------- classes
+class _Alike:
+    """The classes of definitions with one outline, which hold this; few outlines have more than one."""
+
+    def __init__(self) -> None:
+        self.classes: list[weakref.ref[type[ArchModule]]] = []
+
+    def find(self, definition: Definition) -> type[ArchModule] | None:
+        """The class of an equal definition. Keys are asked for where outlines are equal alone: each candidate of a search has an outline of its own."""
+        known = [c for c in (ref() for ref in self.classes) if c is not None]
+        self.classes = [weakref.ref(c) for c in known]
+        return next((c for c in known if c.definition is definition or c.definition.key == definition.key), None)
+
+
 def class_of(definition: Definition, rematerialised: bool = False) -> type[ArchModule]:
     """The class of a definition: made on first use, kept while an instance lives."""
-    key = definition.key, rematerialised
-    cls = _CLASSES.get(key)
+    at = definition.outline, rematerialised
+    alike = _CLASSES.get(at)
+    cls = None if alike is None else alike.find(definition)
     if cls is None:
         cls = _checkpointed(class_of(definition)) if rematerialised else _generate(definition)
-        _CLASSES[key] = cls
+        alike = _CLASSES.setdefault(at, _Alike())
+        alike.classes.append(weakref.ref(cls))
+        cls._alike = alike
     return cls
 
 

@@ -74,6 +74,12 @@ class Definition:
         shown += [" ".join(d.key for d in arms) for arms in self.arms]
         return hashlib.blake2b("\n".join(shown).encode(), digest_size=16).hexdigest()
 
+    @property
+    def outline(self) -> tuple[Any, ...]:
+        """Equal for definitions of equal keys, and made at once: the children are known by theirs."""
+        below = [(path, child.key) for path, child in self.children.items()]
+        return self.name, self.dtype, self.root, len(self.graph.nodes), *below
+
 
 def singular(word: str) -> str:
     """`layers` is layer, `branches` branch, `passes` pass."""
@@ -154,7 +160,7 @@ class Info:
 
     `live`: nodes that matter. `needs`: for each child path, positions of its emitted values. `own`: its values that are tables, with their
     keys. `tables`: all tables of this graph and those below, in this graph's terms; `counts`: how often each would be computed; `placed`: keys of
-    those that read what is owned at a path.
+    those that read what is owned at a path; `moved`: what `outside` gave.
     """
 
     live: tuple[Node, ...]
@@ -163,6 +169,7 @@ class Info:
     tables: dict[str, Value] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     placed: set[str] = field(default_factory=set)
+    moved: dict[tuple[Any, ...], tuple[str, Value]] = field(default_factory=dict)
 
     def add(self, key: str, table: Value, count: int = 1, placed: bool = False) -> None:
         if key not in self.tables:
@@ -176,8 +183,11 @@ class Info:
         table = self.tables[key]
         if not dims and key not in self.placed:
             return key, table
-        table = moved(table, f"{path}.", dims)
-        return describe(table), table
+        at = key, path if key in self.placed else "", *dims.items()
+        if at not in self.moved:
+            table = moved(table, f"{path}.", dims)
+            self.moved[at] = describe(table), table
+        return self.moved[at]
 
 
 class Planner:

@@ -9,6 +9,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import fx
 
+from archdsl.dims import Dim
+from archdsl.graph import Value
+
 _PLAIN = (int, str, bool, type(None), torch.dtype)
 _KEPT: WeakKeyDictionary[Callable[..., Any], dict[Any, Recipe | None]] = WeakKeyDictionary()
 MOST = 4096
@@ -26,11 +29,20 @@ class Written(NamedTuple):
     target: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    meta: dict[str, Any]
 
 
 class Recipe(NamedTuple):
     """The nodes in order, and which of all is the result."""
 
+    nodes: tuple[Written, ...]
+    result: int
+
+
+class Shared(NamedTuple):
+    """The recipe of a node that many models have, with what its operands are there: tensors, run-time sizes, or None for the device."""
+
+    operands: tuple[Value | Dim | None, ...]
     nodes: tuple[Written, ...]
     result: int
 
@@ -44,7 +56,7 @@ def traced(graph: fx.Graph, proxy: Callable[[fx.Node], fx.Proxy], body: Callable
     known = _KEPT.setdefault(body, {})
     if key in known:
         recipe = known[key]
-        return body(*args, **attrs) if recipe is None else proxy(_replayed(graph, recipe, operands))
+        return body(*args, **attrs) if recipe is None else proxy(_replayed(graph, recipe, operands)[recipe.result])
     before = next(iter(reversed(graph.nodes)), None)
     result = body(*args, **attrs)
     if len(known) >= MOST:
@@ -69,8 +81,28 @@ def _key(value: Any, operands: list[fx.Node]) -> Any:
     return None
 
 
-def _recorded(graph: fx.Graph, before: fx.Node | None, result: Any, operands: list[fx.Node]) -> Recipe | None:
-    """None where the nodes are more than functions and methods of what is given."""
+def recorded(graph: fx.Graph, before: fx.Node | None, result: Any, operands: list[Any], given: list[Any]) -> Shared | None:
+    """How what stands behind `before` was written, with its meta. `operands` say what `given`, proxies of distinct nodes, stands for."""
+    found = [g.node for g in given if type(g) is fx.Proxy]
+    if len(set(found)) < len(given):
+        return None
+    recipe = _recorded(graph, before, result, found, named=True)
+    return None if recipe is None or recipe.result < len(found) else Shared(tuple(operands), *recipe)
+
+
+def rewritten(graph: fx.Graph, recipe: Shared, operands: list[fx.Node]) -> fx.Node:
+    """The result, with the names that the nodes would have had."""
+    nodes = _replayed(graph, recipe, operands)
+    for node, written in zip(nodes[len(operands):], recipe.nodes):
+        node.meta.update(written.meta)
+        hint = written.meta.get("hint")
+        if hint and not node.name.startswith(hint):
+            node._rename(hint)
+    return nodes[recipe.result]
+
+
+def _recorded(graph: fx.Graph, before: fx.Node | None, result: Any, operands: list[fx.Node], named: bool = False) -> Recipe | None:
+    """None where the nodes are more than functions and methods of what is given, and, unless they are `named`, where they have meta."""
     made: list[fx.Node] = []
     for node in reversed(graph.nodes):
         if node is before:
@@ -81,19 +113,25 @@ def _recorded(graph: fx.Graph, before: fx.Node | None, result: Any, operands: li
         return None
     written = []
     for node in made:
-        more = node.meta or node.type is not None or any(n not in numbers for n in node.all_input_nodes)
+        more = not named and node.meta or node.type is not None or any(n not in numbers for n in node.all_input_nodes)
         if more or node.op not in ("call_function", "call_method"):
             return None
         refer = lambda n: Operand(numbers[n])
-        written.append(Written(node.op, node.target, fx.map_arg(node.args, refer), dict(fx.map_arg(node.kwargs, refer))))
+        written.append(Written(node.op, node.target, fx.map_arg(node.args, refer), dict(fx.map_arg(node.kwargs, refer)), dict(node.meta)))
     return Recipe(tuple(written), numbers[result.node])
 
 
-def _replayed(graph: fx.Graph, recipe: Recipe, operands: list[fx.Node]) -> fx.Node:
+def _replayed(graph: fx.Graph, recipe: Recipe | Shared, operands: list[fx.Node]) -> list[fx.Node]:
+    """The operands and the nodes behind them. Arguments are set on a node that is there, for each of them that is given to `create_node` is walked
+    once more, in Python."""
     nodes = list(operands)
-    for op, target, args, kwargs in recipe.nodes:
-        nodes.append(graph.create_node(op, target, _filled(args, nodes), {k: _filled(v, nodes) for k, v in kwargs.items()} if kwargs else None))
-    return nodes[recipe.result]
+    for op, target, args, kwargs, _ in recipe.nodes:
+        node = graph.create_node(op, target)
+        node.args = _filled(args, nodes)
+        if kwargs:
+            node.kwargs = _filled(kwargs, nodes)
+        nodes.append(node)
+    return nodes
 
 
 def _filled(value: Any, nodes: list[fx.Node]) -> Any:

@@ -10,7 +10,8 @@ from archdsl.flatten import copy_node, dim_map, map_values, param_at
 from archdsl.graph import Graph, Node, TensorType, Value, behind
 from archdsl.lower.plan import Definition, results
 from archdsl.lower.sizes import Axes, Unknown, dims_of
-from archdsl.lower.tables import STRUCTURAL, Texts, describe, nodes
+from archdsl.lower.shared_tables import SHARED
+from archdsl.lower.tables import STRUCTURAL
 
 if TYPE_CHECKING:
     from archdsl.lower.plan import Planner
@@ -27,7 +28,6 @@ class Writer:
         self.inputs: list[Node] = []
         self.nodes: list[Node] = []
         self.tables: dict[str, Value] = {}
-        self.texts: Texts = {}
         self.again = again
         self.updates: dict[str, Value] = {}
         self.pending: dict[str, Value] = {}
@@ -137,17 +137,13 @@ class Writer:
                 self.inputs.append(node)
                 self.tables[key] = Value(node)
                 continue
-            for node in nodes(table):
-                first = describe(Value(node), self.texts)
-                if first not in self.tables:
-                    new = Node(node.op, map_values(node.args, self._table), {k: map_values(v, self._table) for k, v in node.attrs.items()},
-                               node.types, node.span, node.name)
+            steps = SHARED.steps(table)
+            for step in steps:
+                if step.text not in self.tables:
+                    new = SHARED.node(step, self.tables)
                     self.nodes.append(new)
-                    self.tables[first] = Value(new)
-            self.tables[key] = self._table(table)
-
-    def _table(self, value: Value) -> Value:
-        return Value(self.tables[describe(Value(value.node), self.texts)].node, value.index)
+                    self.tables[step.text] = Value(new)
+            self.tables[key] = Value(self.tables[steps[-1].text].node, table.index)
 
     # ---------------------------------------------------------------- calls
     def _call(self, node: Node) -> None:

@@ -20,11 +20,13 @@ def dims_of(node: Node) -> Iterable[Dim]:
 
 
 def _dims(value: Any) -> Iterable[Dim]:
+    if value.__class__ is Value:
+        return
     if isinstance(value, Dim):
         yield value
     elif isinstance(value, Mask):
         yield from _dims(value.args)
-    elif isinstance(value, (tuple, list)) and not isinstance(value, Value):
+    elif isinstance(value, (tuple, list)):
         for v in value:
             yield from _dims(v)
 
@@ -38,9 +40,14 @@ class Axes:
         self.axes: dict[Dim, tuple[Value, int]] = {}
         self.known: dict[Dim, Any] = {}
         self.solving: set[str] = set()
+        self.latest: tuple[Size, ...] | None = None
 
     def add(self, value: Value) -> None:
-        for axis, size in enumerate(value.shape):
+        shape = value.shape
+        if shape == self.latest:  # most layers give what they take
+            return
+        self.latest = shape
+        for axis, size in enumerate(shape):
             if isinstance(size, Dim):
                 self.axes.setdefault(size, (value, axis))
 

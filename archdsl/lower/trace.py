@@ -22,7 +22,8 @@ from archdsl.graph import Mask, Node, TensorType, Value
 from archdsl.lower import parts
 from archdsl.lower.init import plain_torch
 from archdsl.lower.plan import Definition
-from archdsl.lower.recipes import traced
+from archdsl.lower.recipes import Shared, recorded, rewritten, traced
+from archdsl.lower.shared_tables import SHARED
 from archdsl.lower.sizes import Axes
 from archdsl.ops import registry
 from archdsl.ops.recurrent import signature_of
@@ -77,7 +78,7 @@ class _Tracer:
         for node in nodes:
             if node.op == "call":
                 self._call(node)
-            elif node.op != "input" and not self._fold(node):
+            elif node.op != "input" and not self._written(node) and not self._fold(node):
                 self.span = node.span
                 self._node(node)
         self._output()
@@ -157,6 +158,39 @@ class _Tracer:
         self.room -= size
         self.folded[Value(node)] = result, node, 1 + max((self.folded[v][2] for v in node.operands()), default=0)
         return True
+
+    # ---------------------------------------------------------------- tables of many models
+    def _written(self, node: Node) -> bool:
+        """Writes a node that models share as it was written before; False where it has not been, or is more than functions of its operands."""
+        if not SHARED.keeps(node) or len(node.types) != 1 or node.types[0].dtype in WHOLE or not (self.fold and self.definition.target.plain):
+            return False
+        key = id(node), self.definition.dtype
+        if key not in SHARED.written:
+            SHARED.written[key] = self._recorded(node)
+            return True
+        recipe = SHARED.written[key]
+        if recipe is None:
+            return False
+        self.span, value = node.span, Value(node)
+        self.values[value] = self._proxy(rewritten(self.graph, recipe, [self._needed(o).node for o in recipe.operands]))
+        self.axes.add(value)
+        return True
+
+    def _recorded(self, node: Node) -> Shared | None:
+        """Writes the node, and tells how."""
+        op = find(node.op)
+        self.span = node.span
+        operands: list[Any] = list(dict.fromkeys(_reads((node.args, *node.attrs.values()))))
+        if op is not None and "device" in _parameters(op) and node.attrs.get("seed") is None:
+            operands.append(None)
+        given = [self._needed(o) for o in operands]
+        before = next(iter(reversed(self.graph.nodes)), None)
+        self._node(node)
+        return recorded(self.graph, before, self.values[Value(node)], operands, given)
+
+    def _needed(self, operand: Value | Dim | None) -> Any:
+        """What an op is given: a tensor, a run-time size, or the device."""
+        return self._where() if operand is None else self._resolve(operand)
 
     # ---------------------------------------------------------------- nodes
     def _inputs(self, nodes: list[Node]) -> None:
@@ -384,6 +418,15 @@ class _Tracer:
 _STRUCTURAL = {"param": "_param", "read": "_read", "extern": "_extern", "phase": "_phase", "scan": "_scan", "commit": "_commit"}
 _CHECKS = (parts.require, parts.fit, parts.sums, parts.holds, parts.draws_given)
 WHOLE = ("int", "i32", "i8", "u8", "bool")
+
+
+def _reads(value: Any) -> Iterator[Value | Dim]:
+    """The tensors and run-time sizes in an argument, in the order in which they are resolved."""
+    if isinstance(value, (Value, Dim)):
+        yield value
+    elif isinstance(value, (tuple, list, Mask)):
+        for v in value.args if isinstance(value, Mask) else value:
+            yield from _reads(v)
 
 
 def _varies(value: Any) -> bool:

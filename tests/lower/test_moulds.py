@@ -13,7 +13,7 @@ from small_specs import CASES, id_of, small_knobs
 
 import archdsl
 from archdsl.lower import recipes
-from archdsl.lower.module import ArchModule, blocks
+from archdsl.lower.module import _RARE, ArchModule, blocks
 
 TEXT = """use std.channel { SwiGLU }
 use std.embed { Rope }
@@ -40,7 +40,7 @@ def told(model: torch.nn.Module) -> Any:
     """Everything about a model that does not depend on when it was made."""
     weights = [(name, tuple(p.shape), p.dtype, p.requires_grad, p.is_meta) for name, p in model.named_parameters(remove_duplicate=False)]
     buffers = [(name, tuple(b.shape), b.dtype, b.is_meta) for name, b in model.named_buffers(remove_duplicate=False)]
-    kinds = [(name, type(m).__name__, sorted(m.__dict__), m.training, m.extra_repr()) for name, m in model.named_modules()]
+    kinds = [(name, type(m).__name__, sorted({*m.__dict__, *_RARE}), m.training, m.extra_repr()) for name, m in model.named_modules()]
     codes = [(name, m.code, m.typed.hash) for name, m in blocks(model)]
     return weights, buffers, kinds, codes, list(model.state_dict()), str(model)
 
