@@ -68,7 +68,7 @@ def is_owner(graph: Graph, call: Node) -> bool:
 def dim_map(graph: Graph, args: Iterable[Any]) -> dict[str, Size]:
     """The caller's size for each symbol of a called graph's input types, where the two differ."""
     found: dict[str, Size] = {}
-    if all([actual.__class__ is not Value or actual.type == formal.type for formal, actual in zip(graph.inputs, args)]):
+    if all(actual.__class__ is not Value or actual.type == formal.type for formal, actual in zip(graph.inputs, args)):
         return found
     for formal, actual in zip(graph.inputs, args):
         if isinstance(actual, Value):

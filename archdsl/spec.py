@@ -14,6 +14,7 @@ from archdsl.elaborate.frame import Session
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.limits import room
 from archdsl.elaborate.model import Elaborated, InputSpec, Setting, elaborate
+from archdsl.elaborate.values import show
 from archdsl.files import located, read_source, shipped_files
 from archdsl.graph import Graph, Knob
 from archdsl.modules import Library, Module, family
@@ -270,8 +271,8 @@ def expression(text: str) -> tree.Expr:
 
 def setting_text(value: Any) -> str:
     """A setting's value as text of the language."""
-    from archdsl.elaborate.values import show
-
+    if type(value) is int:
+        return str(value)
     if isinstance(value, Setting):
         return value.expr.span.text if value.expr is not None else show(value.value)
     return value.span.text if isinstance(value, tree.Expr) else show(_plain(value))

@@ -183,6 +183,7 @@ def mend_address(address: str, known: Iterable[str], span: Span) -> dict[str, An
     return {"help": did_you_mean(address, names), "fixes": ()}
 
 
+@lru_cache(4096)
 def segments(address: str) -> tuple[str, ...]:
     """`a.{b, c}.*.0` -> segments; braces hold no dots of their own."""
     out: list[str] = []

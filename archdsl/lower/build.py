@@ -198,5 +198,6 @@ def _numbered(module: Any) -> Any:
             _numbered(child)
             keys = list(child._modules)
             if keys and keys == [str(i) for i in range(len(keys))] and not child._parameters and not child._buffers:
-                module._modules[name] = nn.ModuleList(m for m in child._modules.values() if m is not None)
+                module._modules[name] = made = nn.ModuleList()
+                made._modules.update(child._modules)
     return module

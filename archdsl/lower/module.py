@@ -297,7 +297,7 @@ class _Alike:
         self.classes: list[weakref.ref[type[ArchModule]]] = []
 
     def find(self, definition: Definition) -> type[ArchModule] | None:
-        """The class of an equal definition. Keys are asked for where outlines are equal alone: each candidate of a search has an outline of its own."""
+        """The class of an equal definition. Keys are made where outlines are equal: each candidate of a search has one of its own."""
         known = [c for c in (ref() for ref in self.classes) if c is not None]
         self.classes = [weakref.ref(c) for c in known]
         return next((c for c in known if c.definition is definition or c.definition.key == definition.key), None)

@@ -9,8 +9,8 @@ from archdsl.dims import Dim, substitute, sym
 from archdsl.flatten import copy_node, dim_map, map_values, param_at
 from archdsl.graph import Graph, Node, TensorType, Value, behind
 from archdsl.lower.plan import Definition, results
-from archdsl.lower.sizes import Axes, Unknown, dims_of
 from archdsl.lower.shared_tables import SHARED
+from archdsl.lower.sizes import Axes, Unknown, dims_of
 from archdsl.lower.tables import STRUCTURAL
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Writer:
             latest = {**self.pending, **self.updates}
             outer_paths = [f"{path}.{p}" for p in sorted(self.planner.updated(inner))]
             passed += [latest[p] if p in latest else self._buffer(p) for p in outer_paths]
-        sizes = [substitute(n.attrs["size"], dims) for n in made.graph.nodes if n.op == "input" and "size" in n.attrs]
+        sizes = [substitute(v.node.attrs["size"], dims) for v in made.graph.inputs if "size" in v.node.attrs]
         count, emitted = made.outputs, sorted(need)
         new_values = made.graph.outputs[count + len(emitted):]
         types = (*node.types[:count], *(node.types[count + i] for i in emitted), *(v.type for v in new_values))
@@ -206,6 +206,8 @@ class Writer:
 
     def _training_only(self, out: list[Value]) -> None:
         """What only the new values of buffers need is put into a phase node, so that evaluation does not compute it."""
+        if not self.updates:
+            return
         needed = behind([*out, *(v for v in self.updates.values() if v.node.op == "call")])
         inside = [n for n in self.nodes if id(n) not in needed and n.op not in STRUCTURAL]
         new = behind(list(self.updates.values()))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any, NamedTuple
 
-from archdsl.flatten import map_values
+from archdsl.flatten import copy_node
 from archdsl.graph import Node, Value
 from archdsl.lower.tables import Texts, describe, nodes
 
@@ -59,8 +59,7 @@ class SharedTables:
         if found is None:
             self._make_room()
             by_id = {id(v.node): known[t].node for v, t in zip(step.node.operands(), step.reads)}
-            old, mapped = step.node, lambda v: Value(by_id[id(v.node)], v.index)
-            found = Node(old.op, map_values(old.args, mapped), {k: map_values(v, mapped) for k, v in old.attrs.items()}, old.types, old.span, old.name)
+            found = copy_node(step.node, lambda v: Value(by_id[id(v.node)], v.index))
             if all(id(n) in self._ids for n in by_id.values()):  # what it reads lives as long, and so do the ids in its key
                 self._nodes[key] = found
                 self._ids.add(id(found))

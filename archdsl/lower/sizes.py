@@ -16,17 +16,20 @@ class Unknown(LookupError):
 
 def dims_of(node: Node) -> Iterable[Dim]:
     """The run-time sizes among a node's operands and attributes."""
-    yield from _dims((node.args, *(v for k, v in node.attrs.items() if k not in ("graph", "train", "eval"))))
+    for value in node.args:
+        if value.__class__ is not Value:
+            yield from _dims(value)
+    for name, value in node.attrs.items():
+        if value.__class__ is not str and name not in ("graph", "train", "eval"):
+            yield from _dims(value)
 
 
 def _dims(value: Any) -> Iterable[Dim]:
-    if value.__class__ is Value:
-        return
     if isinstance(value, Dim):
         yield value
     elif isinstance(value, Mask):
         yield from _dims(value.args)
-    elif isinstance(value, (tuple, list)):
+    elif isinstance(value, (tuple, list)) and not isinstance(value, Value):
         for v in value:
             yield from _dims(v)
 

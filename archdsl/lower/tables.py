@@ -100,6 +100,8 @@ class Tables:
     def frontier(self, live: Iterable[Node], results: Iterable[Value]) -> list[Value]:
         """Free values that something else reads. A lone count or fill is no table: it is as cheap as passing it."""
         used: dict[Value, None] = {}
+        if not self.free:
+            return []
         for node in live:
             if not all(v in self.free for v in node.values):
                 used.update(dict.fromkeys(v for v in node.operands() if v in self.free))

@@ -376,7 +376,9 @@ class _Tracer:
         found = [self._resolve(a) for a in node.args]
         args: Any = tuple([a.node if type(a) is fx.Proxy else self.tracer.create_arg(a) for a in found])
         name = _identifier(node.name) if node.name and len(node.types) == 1 else None
-        return self.graph.create_node("call_module", node.attrs["path"], args, {}, name)
+        made = self.graph.create_node("call_module", node.attrs["path"], name=name)
+        made.args = args  # `create_node` walks them once more, in Python
+        return made
 
     def _phase(self, node: Node) -> fx.Proxy:
         args = tuple(self._resolve(a) for a in node.args)
