@@ -199,5 +199,5 @@ def _numbered(module: Any) -> Any:
             keys = list(child._modules)
             if keys and keys == [str(i) for i in range(len(keys))] and not child._parameters and not child._buffers:
                 module._modules[name] = made = nn.ModuleList()
-                made._modules.update(child._modules)
+                made._modules.update({n: m for n, m in child._modules.items() if m is not None})
     return module
