@@ -236,8 +236,8 @@ def fronts(searched: list[Found]) -> Table:
         count, spent = statistics.median(f.count for f in own), statistics.median(f.spent for f in own)
         rows.append((name, f"{statistics.median(v):.4f}", f"{min(v):.4f} – {max(v):.4f}", f"{len(own)}", f"{count:,.0f}", f"{spent:.1f}"))
     elsewhere = {f.where for f in searched} - {f"{machine()}, {versions()}"}
-    note = (f"Hypervolume of params, macs and a made-up quality over {Bench().space.size:.1e} candidates after {searched[0].limit}, in the box of all "
-            f"that was seen; population {POPULATION}; evaluations and CPU seconds of a search: medians."
+    note = (f"Hypervolume of params, macs and a made-up quality over {Bench().space.size:.1e} candidates after {searched[0].limit}, in the box of all"
+            f" that was seen; population {POPULATION}; evaluations and CPU seconds of a search: medians."
             + "".join(f" Measured on {w}." for w in sorted(elsewhere)))
     return Table("Fronts without training", note, ("", "median", "from – to", "seeds", "evaluations", "CPU s"), rows)
 

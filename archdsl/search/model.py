@@ -35,6 +35,10 @@ class Candidate(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def copy(self) -> dict[str, Any]:
+        """Its values, in a dict of the caller's own."""
+        return self._values.copy()
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Candidate) and self.key == other.key
 

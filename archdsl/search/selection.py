@@ -1,12 +1,16 @@
-"""One assignment as entries of parts, and what follows from them without an elaboration: its values, the hash of its graph, sums over parts."""
+"""One assignment as entries of parts, and what follows from them without an elaboration: its values, the hash of its graph, sums over parts.
+
+Children of a candidate share what they have in common with it: a selection never changes, so what is known about one is known for all of them.
+"""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from hashlib import blake2b
 from typing import Any
 
 from archdsl.elaborate.domains import Domain
 from archdsl.graph import Graph, structure
+from archdsl.search.domains import size_of
 from archdsl.search.tree import Choice, Entry, Part, Refused
 
 Chooser = Callable[[str, Domain], Any]
@@ -17,23 +21,46 @@ FEW, KEPT = 4, 4096
 class Selection:
     """An entry of a part, and those of the parts below it, in their order. `path`: where the part stands, "" for the model, else with a dot."""
 
-    __slots__ = ("below", "entry", "flat", "part", "path")
+    __slots__ = ("_called", "_hash", "_values", "below", "entry", "flat", "part", "path")
 
     def __init__(self, part: Part, path: str, entry: Entry, below: tuple[Selection, ...]) -> None:
         self.part, self.path, self.entry, self.below = part, path, entry, below
         self.flat: list[Selection] | None = None
+        self._values: dict[str, Any] | None = None
+        self._called: bool | None = None
+        self._hash: str | None = None
 
     def values(self, found: dict[str, Any]) -> dict[str, Any]:
         """Adds the decisions by full address."""
-        path = self.path
-        for a, v in self.entry.values.items():
-            found[path + a] = v
+        if self.path:
+            found.update(self._inside)
+            return found
+        found.update(self.entry.values)
         for s in self.below:
-            s.values(found)
+            found.update(s._inside)
         return found
 
+    @property
+    def _inside(self) -> dict[str, Any]:
+        """The decisions by full address, of a part below the model: the model's own selection is seldom met again."""
+        if self._values is None:
+            path = self.path
+            self._values = {path + a: v for a, v in self.entry.values.items()}
+            for s in self.below:
+                self._values.update(s._inside)
+        return self._values
+
     def domains(self, found: dict[str, Domain]) -> dict[str, Domain]:
-        """Adds the domains of the decisions by full address, each as it was when the decisions before it had been made."""
+        """Adds the domains of the decisions by full address."""
+        for a, domain in self.own_domains.items():
+            found[self.path + a] = domain
+        for s in self.below:
+            s.domains(found)
+        return found
+
+    @property
+    def own_domains(self) -> dict[str, Domain]:
+        """The domains of its own decisions, each as it was when the decisions before it had been made."""
         known = self.entry.figures.get(Domain)
         if known is None:
             known, own, step = {}, {}, self.part.first()
@@ -43,10 +70,14 @@ class Selection:
                 step = self.part.behind(step, v, own)
                 own[a] = v
             self.entry.figures[Domain] = known
-        for a, domain in known.items():
-            found[self.path + a] = domain
-        for s in self.below:
-            s.domains(found)
+        return known
+
+    @property
+    def movable(self) -> list[str]:
+        """Its own decisions that have another value, by their addresses relative to the part."""
+        found = self.entry.figures.get(size_of)
+        if found is None:
+            found = self.entry.figures[size_of] = [a for a, d in self.own_domains.items() if size_of(d) != 1]
         return found
 
     @property
@@ -62,11 +93,17 @@ class Selection:
     @property
     def called(self) -> bool:
         """Whether its graph stays a graph of its own: one without weights and emitted values is copied into the body that applies it."""
-        template = template_of(self.entry)
-        return template.owns or any(s.called for s in self.below)
+        if self._called is None:
+            self._called = template_of(self.entry).owns or any(s.called for s in self.below)
+        return self._called
 
     def hash(self) -> str | None:
         """The hash of its graph; None where the graph has to be made to know, because a part of it is copied into its body."""
+        if self._hash is None:
+            self._hash = self._hashed()
+        return self._hash
+
+    def _hashed(self) -> str | None:
         if not self.entry.parts:
             return self.entry.graph.hash
         template = template_of(self.entry)
@@ -137,8 +174,11 @@ def template_of(entry: Entry) -> Template:
 
 
 # ---------------------------------------------------------------- making one
-def descend(part: Part, choose: Chooser, path: str = "") -> Selection | Refused:
-    """Decision by decision, `choose(address, domain)` for each."""
+def descend(part: Part, choose: Chooser, path: str = "", like: Selection | None = None, touched: Set[str] = frozenset()) -> Selection | Refused:
+    """Decision by decision, `choose(address, domain)` for each. `like`: what stands in this place in another assignment, which `choose` repeats but
+    for what lies below the paths in `touched`; parts that are the same in both are taken over from it as they are."""
+    if like is not None and like.part is part and path not in touched:
+        return like
     own: dict[str, Any] = {}
     step = part.first()
     while isinstance(step, Choice):
@@ -148,9 +188,11 @@ def descend(part: Part, choose: Chooser, path: str = "") -> Selection | Refused:
         step = behind
     if isinstance(step, Refused):
         return step
+    known = {} if like is None else {s.path: s for s in like.below}
     below: list[Selection] = []
     for p, inner in step.parts:
-        found = descend(inner, choose, f"{path}{p}.")
+        at = f"{path}{p}."
+        found = descend(inner, choose, at, known.get(at), touched)
         if isinstance(found, Refused):
             return found
         below.append(found)

@@ -1,7 +1,7 @@
 """The space that a spec's knobs span: drawing, reading and costing its candidates. Free of torch."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from random import Random
 from typing import Any
 
@@ -106,12 +106,12 @@ class SearchSpace:
         """Those that were looked at last."""
         return list(self._roots.values())
 
-    def select(self, header: Values, choose: Any) -> Selection | Refused:
-        """The assignment with these values in the header, `choose(address, domain)` for each decision below."""
+    def select(self, header: Values, choose: Any, like: Selection | None = None, touched: Set[str] = frozenset()) -> Selection | Refused:
+        """The assignment with these values in the header, `choose(address, domain)` for each decision below; `like`, `touched`: as for `descend`."""
         root = self.root(header)
         if root.faults:
             return Refused(tuple(root.faults))
-        return root.settled(lambda r: descend(r.top, choose))
+        return root.settled(lambda r: descend(r.top, choose, "", like, touched))
 
     def drawn_as(self, selection: Selection, repaired: Sequence[str] = ()) -> Drawn:
         """The candidate that an assignment is; its limits are known to hold. Raises ArchError where the whole cannot be made."""

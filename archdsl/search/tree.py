@@ -126,7 +126,7 @@ class Part:
     # ---------------------------------------------------------------- one assignment
     def first(self) -> Choice | Entry | Refused:
         """The first decision, or what the part is without any."""
-        return self.step({})
+        return self.steps.get(()) or self.step({})
 
     def behind(self, choice: Choice, value: Any, before: Values) -> Choice | Entry | Refused:
         """What comes behind a decision. `before`: the values of those in front of it."""

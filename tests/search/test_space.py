@@ -39,6 +39,36 @@ def test_children_are_candidates(name):
         checked(spec, space, candidate)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_crossing_is_of_its_parents(name):
+    """What stands below an arm is from the parent that the arm is from; what a child shares with them is what it would be without."""
+    space, fresh = loads(ALL[name]).space(), loads(ALL[name]).space()
+    a, b = space.sample(1), space.mutate(space.sample(2), 1, 3)
+    for seed in range(12):
+        child = space.crossover(a, b, seed)
+        again = fresh.candidate(dict(child))
+        assert again.key == child.key and list(again.items()) == list(child.items()) and space.decisions(child) == fresh.decisions(again)
+        for address, value in child.items() if not child.repaired else ():
+            arms = [address[:i] for i, c in enumerate(address) if c == "." and address[:i] in child]
+            givers = [p for p in (a, b) if address in p and all(p.get(arm) == child[arm] for arm in arms)]
+            assert not givers or value in [p[address] for p in givers], address
+        a, b = b, space.mutate(child, seed)
+        assert fresh.candidate(dict(b)).key == b.key
+
+
+def test_a_child_shares_what_it_has_from_its_parents():
+    """Layers of a child that is crossed, mended for a limit and mutated are its parents' but for two; its figures are those of its graph."""
+    space = loads(CHOICES.replace("n: int = 3", "n: int = 24")).space(limits=["params <= 24_000"])
+    a, b = space.sample(1), space.sample(2)
+    child = space.mutate(space.crossover(a, b, 3), 4)
+    known = {id(s) for p in (a, b) for s in p.selection.below}
+    assert sum(id(s) in known for s in child.selection.below) >= 22
+    for seed in range(40):
+        a, b = b, space.mutate(space.crossover(a, b, seed), seed, 2)
+        assert space.costs(b, ["params"])["params"] <= 24_000
+    assert space.spec.cost(**b).params == space.costs(b, ["params"])["params"]
+
+
 def test_the_same_seed_gives_the_same_candidate_in_another_space():
     first, second = loads(CHOICES).space(), loads(CHOICES).space()
     _ = [second.sample(seed) for seed in (9, 8)]
