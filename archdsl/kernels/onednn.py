@@ -41,5 +41,12 @@ class Linear:
     @staticmethod
     def gradient(dy: Any, x: Any, weight: Any, bias: Any, *, needs: list[bool]) -> tuple[Any, ...]:
         rows, dys = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-        return (_product(dy, weight.t()) if needs[0] else None, _product(dys.t(), rows.t()) if needs[1] else None,
+        return (_product(dy, weight.t()) if needs[0] else None, _between(dys, rows) if needs[1] else None,
                 dys.sum(0) if len(needs) > 2 and needs[2] else None)
+
+
+def _between(a: Any, b: Any) -> Any:
+    """aᵀ b, [o, i], of [n, o] and [n, i]. torch lays the turned first operand of a product out in order, which costs as much as half of it where it
+    is the wide one: then the product is turned instead."""
+    (n, o), i = a.shape, b.shape[-1]
+    return _product(b.t(), a.t()).t() if (n + o) * i < n * o else _product(a.t(), b.t())

@@ -94,7 +94,7 @@ def _conv_macs(x: TensorType, weight: TensorType, **_: Any) -> Size:
 
 SHORT = 32
 """Taps up to which `causal_conv` adds shifted sequences up; beyond, torch's convolution is quicker."""
-SPAN = 2**19
+SPAN = 2**17
 """Numbers of a sequence that it adds up at a time."""
 
 
@@ -115,14 +115,15 @@ def causal_conv(x, weight, bias, tail):
     k, n = weight.shape[-1], x.shape[-2]
     if k > SHORT:
         return _long_conv(x, weight, bias, tail)
-    long, taps = _summable(torch.cat([tail, x], -2)), _summable(weight).mT.contiguous()
-    y = torch.empty_like(x, dtype=long.dtype, memory_format=torch.contiguous_format)
+    given, taps = (_summable(tail), _summable(x)), _summable(weight).mT.contiguous()
+    y = torch.empty_like(x, dtype=taps.dtype, memory_format=torch.contiguous_format)
     first = taps.new_zeros(()) if bias is None else _summable(bias)
     for at, end in _spans(x):
-        sums = torch.addcmul(first, long[..., at:end, :], taps[0], out=y[..., at:end, :])
-        for j in range(1, k):
-            sums.addcmul_(long[..., at + j:end + j, :], taps[j])
-    return y.to(x.dtype), long[..., n:, :].to(x.dtype)
+        for j in range(k):
+            for lo, hi, source in _before(*given, at, end, k - 1 - j):
+                sums = y[..., lo:hi, :]
+                torch.addcmul(sums if j else first, source, taps[j], out=sums)
+    return y.to(x.dtype), torch.cat([tail[..., n:, :], x[..., max(0, n - k + 1):, :]], -2)
 
 
 @causal_conv.gradient
@@ -131,15 +132,30 @@ def _causal_conv_gradient(dy, later, x, weight, bias, tail):
     k, n = weight.shape[-1], x.shape[-2]
     if k > SHORT:
         return tuple(derived(_long_conv, [x, weight, bias, tail], [dy, later]))
-    long, taps, dy = _summable(torch.cat([tail, x], -2)), _summable(weight).mT.contiguous(), _summable(dy)
-    dlong, dtaps = torch.zeros_like(long, memory_format=torch.contiguous_format), torch.zeros_like(taps)
-    dlong[..., n:, :] = later
+    given, taps, dy = (_summable(tail), _summable(x)), _summable(weight).mT.contiguous(), _summable(dy)
+    dx, dtaps = torch.empty_like(given[1], memory_format=torch.contiguous_format), torch.zeros_like(taps)
     for at, end in _spans(x):
-        g = dy[..., at:end, :]
+        torch.mul(dy[..., at:end, :], taps[-1], out=dx[..., at:end, :])
         for j in range(k):
-            dlong[..., at + j:end + j, :].addcmul_(g, taps[j])
-            dtaps[j] += (g * long[..., at + j:end + j, :]).flatten(0, -2).sum(0)
-    return dlong[..., k - 1:, :], dtaps.mT, None if bias is None else dy.flatten(0, -2).sum(0), dlong[..., :k - 1, :]
+            behind = dy[..., at + k - 1 - j:end + k - 1 - j, :]
+            if j < k - 1:
+                dx[..., at:at + behind.shape[-2], :].addcmul_(behind, taps[j])
+            for lo, hi, source in _before(*given, at, end, k - 1 - j):
+                dtaps[j] += (dy[..., lo:hi, :] * source).flatten(0, -2).sum(0)
+    dtail, last = torch.zeros_like(given[0]), min(n, k - 1)
+    for j in range(k - 1):
+        reached = min(n, k - 1 - j)
+        dtail[..., j:j + reached, :].addcmul_(dy[..., :reached, :], taps[j])
+    dx[..., n - last:, :] += later[..., k - 1 - last:, :]
+    dtail[..., n:, :] += later[..., :k - 1 - last, :]
+    return dx, dtaps.mT, None if bias is None else dy.flatten(0, -2).sum(0), dtail
+
+
+def _before(tail, x, at, end, back):
+    """What lies `back` positions before those from `at` to `end`, in one piece or two: (first, behind the last, the numbers in `tail` or x)."""
+    cut, room = min(max(at, back), end), tail.shape[-2]
+    pieces = (at, cut, tail[..., room + at - back:room + cut - back, :]), (cut, end, x[..., cut - back:end - back, :])
+    return [piece for piece in pieces if piece[0] < piece[1]]
 
 
 def _long_conv(x, weight, bias, tail):
