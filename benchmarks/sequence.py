@@ -152,7 +152,7 @@ def mamba2(d: int, **options: Any) -> tuple[Any, Any]:
 
 
 def by_onednn(d: int) -> tuple[Any, Any]:
-    return mamba2(d, kernels={"linear": "onednn"})
+    return mamba2(d, kernels={"linear": "onednn", "ssd": "onednn"})
 
 
 def gla(d: int) -> tuple[Any, Any]:
@@ -171,8 +171,8 @@ def paired(path: str, theirs: Any, source: str, options: dict[str, Any] | None =
 
 MODELS: dict[str, tuple[str, int, Callable[[int], tuple[Any, Any]]]] = {
     "Mamba-2": ("transformers' Mamba2ForCausalLM", WIDTH, mamba2), "Mamba-2 130m": ("transformers' Mamba2ForCausalLM", 768, mamba2),
-    "Mamba-2, linear by onednn": ("transformers' Mamba2ForCausalLM", WIDTH, by_onednn),
-    "Mamba-2 130m, linear by onednn": ("transformers' Mamba2ForCausalLM", 768, by_onednn),
+    "Mamba-2 by onednn": ("transformers' Mamba2ForCausalLM", WIDTH, by_onednn),
+    "Mamba-2 130m by onednn": ("transformers' Mamba2ForCausalLM", 768, by_onednn),
     "GLA": ("the recurrence, a position at a time", WIDTH, gla),
 }
 

@@ -5,6 +5,7 @@ Shapes: k chunks in front, then the batch, then q positions of a chunk, g groups
 of them. States are [k, B, g, n, (r p)]: heads of a group stand side by side, so that they read and write in one product."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from archdsl.dims import Size
@@ -19,6 +20,7 @@ CHUNK = 64
 """Positions that are computed by products of matrices, a power of two."""
 BLOCK = 1024
 """Positions whose chunks are computed at a time: what they need between stays in the processor's cache."""
+Product = Callable[..., Any]
 FLOOR = -1100.0
 """2 to this power is 0 in every dtype: smaller logarithms would only cost digits of the sums that they are in."""
 
@@ -48,14 +50,19 @@ def _macs(x: TensorType, b: TensorType, **_: Any) -> Size:
 def ssd(x, dt, a, b, c, skip, memory):
     """Mamba-2's state space, one decay for each head, whose memory is p × n: memory ← exp(dt a) memory + dt x bᵀ, y = memory c + skip x. The heads
     share g groups of b and c, h / g in a row each. `dt` is positive (behind its softplus), `a` negative."""
-    blocks = _blocks(x, dt, a, b, c)
+    return scan(_times, x, dt, a, b, c, skip, memory)
+
+
+def scan(times, x, dt, a, b, c, skip, memory):
+    """`ssd` with the products of states by `times`: `_times` says what it gives."""
+    blocks = _blocks(times, x, dt, a, b, c)
     y, room, last = _like(x, 3, blocks[0].q), _room(blocks[0], len(blocks[0].x)), _grouped(memory, b.shape[-2])
     for block in blocks:
         states, out = room[:len(block.x) + 1], block.heads(y)
         states[0] = last
         block.carry(states)
         inner = block.pairs().mul_(block.scores()[:, :, :, None]) @ block.by_head(block.x, block.dt)
-        torch.addcmul(inner.movedim(4, 2), block.by_position(block.c @ states[:-1]), block.start[..., None], out=out)
+        torch.addcmul(inner.movedim(4, 2), block.by_position(times(block.c, states[:-1])), block.start[..., None], out=out)
         if skip is not None:
             out.addcmul_(skip.view_as(block.a)[..., None], block.x)
         last = states[-1].clone()
@@ -63,7 +70,7 @@ def ssd(x, dt, a, b, c, skip, memory):
 
 
 @ssd.step
-def _ssd_step(x, dt, a, b, c, skip, memory):
+def one_position(x, dt, a, b, c, skip, memory):
     each = size(x, -2) // size(b, -2)
     b, c = b.repeat_interleave(each, -2), c.repeat_interleave(each, -2)
     memory = torch.exp(dt * a)[..., None, None] * memory + (dt[..., None] * x)[..., :, None] @ b[..., None, :]
@@ -73,8 +80,12 @@ def _ssd_step(x, dt, a, b, c, skip, memory):
 
 @ssd.gradient
 def _ssd_gradient(dy, later, x, dt, a, b, c, skip, memory):
-    """The states once more, forwards; then their gradients, backwards."""
-    blocks = _blocks(x, dt, a, b, c)
+    return scan_back(_times, dy, later, x, dt, a, b, c, skip, memory)
+
+
+def scan_back(times, dy, later, x, dt, a, b, c, skip, memory):
+    """The gradients of `scan`: the states once more, forwards; then their gradients, backwards."""
+    blocks = _blocks(times, x, dt, a, b, c)
     q, many = blocks[0].q, len(blocks[0].x)
     states, room = _room(blocks[0], sum(len(block.x) for block in blocks)), _room(blocks[0], many)
     states[0] = _grouped(memory, b.shape[-2])
@@ -102,29 +113,34 @@ def _ssd_gradient(dy, later, x, dt, a, b, c, skip, memory):
 def _pull(block: _Block, g: Any, met: Any, grads: Any, db: Any, dc: Any) -> tuple[Any, Any]:
     """For gradients g of the results, [k, B, q, g, r, p], the states in front of the chunks and, in the last place of `grads`, the gradient of the
     last one: fills `grads`, db and dc. Gives the gradients of dt x, and those of the logarithms dt a in float64."""
-    read, keys, after = block.side_by_side(g, block.start), block.keys(), grads[1:]
+    read, keys, after, times = block.side_by_side(g, block.start), block.keys(), grads[1:], block.times
     block.carry_back(read, grads)
-    of_start = block.by_position((block.c @ met).mul_(read)).sum(-1)
-    taken = block.by_position(block.b @ after)
+    of_start = block.by_position(times(block.c, met).mul_(read)).sum(-1)
+    taken = block.by_position(times(block.b, after))
     of_end = ((taken * block.x).sum(-1) * block.dt * block.end).double()
     of_all = (after * met).sum(-2).unflatten(-1, block.x.shape[-2:]).sum(-1) * block.start[:, :, -1]
-    pairs, scores, g = block.pairs(), block.scores(), block.by_head(g, torch.ones_like(block.dt))
+    pairs, scores, g = block.pairs(), block.scores(), g.movedim(2, 4).contiguous()
     weights = (g @ block.by_head(block.x, block.dt).mT).mul_(pairs)
     shared = weights.sum(3)
-    db.copy_((keys @ after.mT + shared.mT @ block.c).transpose(2, 3))
-    dc.copy_((read @ met.mT + shared @ block.b).transpose(2, 3))
+    db.copy_((times(keys, after.mT) + shared.mT @ block.c).transpose(2, 3))
+    dc.copy_((times(read, met.mT) + shared @ block.b).transpose(2, 3))
     ways = weights.mul_(scores.tril(-1)[:, :, :, None]).double()  # of what a position wrote nothing fades where it is
     between = of_start + (ways.sum(-1) - ways.sum(-2)).movedim(4, 2)  # in float64, for most of it cancels in what follows
     dlog = between.flip(2).cumsum(2).flip(2) + (of_end.cumsum(2) - of_end) + of_all[:, :, None]
     return torch.addcmul((pairs.mul_(scores[:, :, :, None]).mT @ g).movedim(4, 2), taken, block.end[..., None]), dlog
 
 
+def _times(a: Any, b: Any, apart: bool = False) -> Any:
+    """a b of matrices, [k, B, g, …, …]; `apart`: chunk by chunk as they are asked for, [B, g, …, …] each."""
+    return [torch.matmul(v, w) for v, w in zip(a.unbind(), b.unbind())] if apart else torch.matmul(a, b)
+
+
 class _Block:
     """Chunks that are computed together. x is [k, B, q, g, r, p], dt [k, B, q, g, r], b and c are [k, B, g, q, n]. `start` is what is left at a
     position of the state in front of its chunk, `end` what is left at the end of the chunk of what the position wrote, [k, B, q, g, r]."""
 
-    def __init__(self, positions: slice, q: int, x: Any, dt: Any, a: Any, b: Any, c: Any):
-        self.positions, self.q, self.groups = positions, q, b.shape[-2]
+    def __init__(self, times: Product, positions: slice, q: int, x: Any, dt: Any, a: Any, b: Any, c: Any):
+        self.times, self.positions, self.q, self.groups = times, positions, q, b.shape[-2]
         self.x, self.dt, self.a = self.heads(x), self.heads(dt), a.unflatten(0, (self.groups, -1))
         self.b, self.c = self.chunks(b).transpose(2, 3), self.chunks(c).transpose(2, 3)
         self.log = (self.dt.double() * self.a * LOG2_E).clamp_(min=FLOOR).cumsum(2)
@@ -154,8 +170,7 @@ class _Block:
     def pairs(self) -> Any:
         """What is left at position i of what position j wrote, [k, B, g, r, q (i), q (j)], 0 where i < j."""
         log = self.log.movedim(2, 4).contiguous()
-        later = torch.full((self.q, self.q), -torch.inf, dtype=log.dtype, device=log.device).triu(1)
-        return (log[..., :, None] - log[..., None, :]).add_(later).to(self.x.dtype).exp2_()
+        return (log[..., :, None] - log[..., None, :]).to(self.x.dtype).exp2_().tril_()
 
     def scores(self) -> Any:
         """[k, B, g, q (i), q (j)], the same for all heads of a group."""
@@ -171,24 +186,22 @@ class _Block:
 
     def carry(self, states: Any) -> None:
         """Of [k + 1, B, g, n, (r p)] fills all but the first: the states behind the chunks."""
-        torch.matmul(self.b.mT, self.keys(), out=states[1:])
         each = states.unbind()
-        for left, before, state in zip(self.left(), each, each[1:]):
-            state.addcmul_(left, before)
+        for written, left, before, state in zip(self.times(self.b.mT, self.keys(), True), self.left(), each, each[1:]):
+            torch.addcmul(written, left, before, out=state)
 
     def carry_back(self, read: Any, grads: Any) -> None:
         """Fills all but the last: the gradients of the states, whose results have the gradients `read`."""
-        torch.matmul(self.c.mT, read, out=grads[:-1])
         each = grads.unbind()
-        for left, grad, after in zip(reversed(self.left()), reversed(each[:-1]), reversed(each)):
-            grad.addcmul_(left, after)
+        for own, left, grad, after in reversed([*zip(self.times(self.c.mT, read, True), self.left(), each, each[1:])]):
+            torch.addcmul(own, left, after, out=grad)
 
 
-def _blocks(x: Any, dt: Any, a: Any, b: Any, c: Any) -> list[_Block]:
+def _blocks(times: Product, x: Any, dt: Any, a: Any, b: Any, c: Any) -> list[_Block]:
     q = length(x.shape[-3], CHUNK)
     x, dt, b, c = _rows(x, 3, q), _rows(dt, 2, q), _rows(b, 3, q), _rows(c, 3, q)
     step = q * max(1, BLOCK // q)
-    return [_Block(slice(at, at + step), q, x, dt, a, b, c) for at in range(0, x.shape[1], step)]
+    return [_Block(times, slice(at, at + step), q, x, dt, a, b, c) for at in range(0, x.shape[1], step)]
 
 
 def _rows(v: Any, axes: int, q: int) -> Any:

@@ -3,12 +3,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import archdsl
 from archdsl.diagnostics.model import ArchError
 from archdsl.graph import TensorType
 from archdsl.kernels import bindings as b
-from archdsl.kernels.onednn import FEW
+from archdsl.kernels.onednn import FEW, LARGE
 from archdsl.lower.emit_python import python_source
 
 SPEC = archdsl.loads("use std.linear { Linear }\nmodel M(bias: bool = true)(x: [B, T, 20]) -> y: [B, T, 12] { return Linear(12, bias)(x) as up }")
@@ -86,3 +87,76 @@ def test_it_compiles_whole():
     model = SPEC.build(kernels={"linear": "onednn"})
     x = torch.randn(2, 9, 20)
     assert torch.allclose(torch.compile(model, fullgraph=True, backend="aot_eager")(x), model(x), atol=1e-6)
+
+
+class Weights(TorchDispatchMode):
+    """Notes the strides of the second operand of oneDNN's products."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.mkldnn._linear_pointwise.default:
+            self.seen.append((tuple(args[1].shape), args[1].stride()))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("wide", [4, 60])
+@pytest.mark.parametrize("case", OPERANDS)
+def test_no_matrix_with_gaps_goes_to_it_as_weights(case: str, wide: int):
+    g = torch.Generator().manual_seed(5)
+    kernel, x, weight = b.bindings("linear")["onednn"], OPERANDS[case](g), torch.randn(wide, 40, generator=g)[:, ::2]
+    assert kernel.gradient is not None
+    with Weights() as weights:
+        kernel.forward(x, weight, None)
+        kernel.gradient(torch.randn(*x.shape[:2], 2 * wide, generator=g)[..., ::2], x, weight, None, needs=[True, True, False])
+    rows = x.shape[:2].numel()
+    assert len(weights.seen) == (3 if rows >= FEW else 1), weights.seen  # the gradient of the weights has as many rows as they have
+    assert all(stride in ((shape[1], 1), (1, shape[0])) for shape, stride in weights.seen), weights.seen
+
+
+SSD = archdsl.loads("""model M(heads: int = 4, groups: int = 1, n: int = 128, p: int = 64, skips: bool = true)(
+  x: [B, T, heads, p], dt: [B, T, heads], b: [B, T, groups, n], c: [B, T, groups, n],
+) -> y: [B, T, heads, p] stream T {
+  param a: [heads] = ones()
+  param d: [heads] = ones()
+  return ssd(x, dt, -a, b, c, if skips { d } else { none })
+}
+""")
+
+
+def ssd_operands(heads: int, groups: int, length: int, n: int = 128, p: int = 64) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(length)
+    both = torch.randn(2, length, groups * n * 2 + heads * p, generator=g).split([heads * p, groups * n, groups * n], -1)
+    x, *shared = (v.unflatten(-1, (k, -1)) for v, k in zip(both, (heads, groups, groups)))
+    return [x, torch.rand(2, length, heads, generator=g) * 0.3, *shared]
+
+
+@pytest.mark.parametrize(("heads", "groups", "length", "skips"), [(4, 1, 150, True), (8, 2, 65, False)])
+def test_states_by_its_products(heads: int, groups: int, length: int, skips: bool):
+    assert 64 * 128 * 64 * heads // groups >= LARGE  # a product for each chunk
+    knobs, given = {"heads": heads, "groups": groups, "skips": skips}, ssd_operands(heads, groups, length)
+    found = []
+    for kernels, dtype in (({"ssd": "onednn"}, torch.float32), ("reference", torch.float32), ("reference", torch.float64)):
+        model = SSD.build(knobs=knobs, kernels=kernels, dtype=dtype)
+        leaves = [v.to(dtype).requires_grad_() for v in given]
+        y = model(*leaves)
+        probe = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        found.append([y, *grads(y, probe, [*leaves, *(p for k, p in model.named_parameters() if skips or k != "d")])])
+    for mine, theirs, want in zip(*found, strict=True):
+        error, other = ((v.double() - want).norm() / want.norm() for v in (mine, theirs))
+        assert error <= 1.1 * other + 1e-8, (error, other)
+
+
+def test_states_go_on_and_steps_are_the_plain_ones():
+    given = ssd_operands(4, 1, 70)
+    whole = SSD.build(kernels={"ssd": "onednn"})
+    extend, step = (SSD.build(form=form, kernels={"ssd": "onednn"}) for form in ("extend", "step"))
+    plain = SSD.build(form="step", kernels="reference")
+    with torch.no_grad():
+        y, state = extend(*(v[:, :69] for v in given), extend.init_state(2))
+        last, after = step(*(v[:, 69:] for v in given), state)
+        torch.testing.assert_close(torch.cat([y, last], 1), whole(*given), rtol=1e-4, atol=1e-4)
+        same, same_after = plain(*(v[:, 69:] for v in given), state)
+    assert torch.equal(last, same) and all(torch.equal(after[k], same_after[k]) for k in after)
