@@ -197,6 +197,13 @@ def _zero(op: str, a: Any, b: Any, node: tree.Binary) -> tree.Expr | None:
     return node.left if op == "**" and type(a) in operators.NUMBERS and a == 0 and b < 0 else None
 
 
+def _source_of_zero(frame: Frame, node: tree.Expr) -> tree.Expr:
+    """Of an expression that is 0, the part that makes it so: `kernel` of `c * kernel ** 2`."""
+    while isinstance(node, tree.Binary) and node.op in ("*", "**", "/", "//"):
+        node = node.right if node.op == "*" and evaluate(frame, node.left) != 0 else node.left
+    return node
+
+
 def _binary(frame: Frame, node: tree.Binary) -> Any:
     op = node.op
     if op in ("and", "or"):
@@ -206,8 +213,10 @@ def _binary(frame: Frame, node: tree.Binary) -> Any:
         return _contains(frame, node, a) == (op == "in")
     b = evaluate(frame, node.right)
     if type(b) in operators.NUMBERS and (zero := _zero(op, a, b, node)) is not None:
+        source = _source_of_zero(frame, zero)
+        because, zero = f"`{source.span.text}` is 0: " if source is not zero else "", source
         named = not isinstance(zero, tree.Number)
-        raise error("A0221", f"`{node.span.text}` divides by zero", node.span, f"`{zero.span.text}` is 0" if named else "by zero",
+        raise error("A0221", f"{because}`{node.span.text}` divides by zero", node.span, f"`{zero.span.text}` is 0" if named else "by zero",
                     help=f"give `{zero.span.text}` another number" if named else ())
     if type(a) in operators.NUMBERS and type(b) in operators.NUMBERS:
         return operators.binary(frame, op, a, b, node.span)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from archdsl.diagnostics.distance import distance
-from archdsl.diagnostics.model import ArchError, Fix, error
+from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate import library
 from archdsl.elaborate.hints import MODULES, did_you_mean, nearest, nearest_help, of_torch, rivals
@@ -25,6 +25,8 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     if (sign := _leading(span)) is not None and not _own(name, list(frame.vars)):
         return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help="`//` divides; `#` starts a comment",
                      fixes=(Fix("write `#`: the line is a comment", ((sign, "#"),)),))
+    if (setting := _in_setting(frame, name, span)) is not None:
+        return setting
     help: tuple[str, ...] = ()
     others: tuple[Fix, ...] = ()
     told = of_torch(name, span)
@@ -60,6 +62,27 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
         fixes = tuple(f for f in fixes if f.edits[0][1] in frame.vars)  # what divides is a number, not a block that is called alike
         help = help if fixes else (*help, "`//` divides; `#` starts a comment")
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes, rivals=others)
+
+
+def _in_setting(frame: Frame, name: str, span: Span) -> ArchError | None:
+    """A0201 for an argument of the model in a setting of itself, `d = d * 2`, or of one in front of it in the header; None for any other name."""
+    declared = {p.name: p for p in frame.decl.params} if isinstance(frame.decl, tree.Model) else {}
+    settings = [o for o in getattr(frame, "overrides", ()) if o.expr is not None]  # a walk over names has none
+    inside = [o for o in settings if o.expr is not None and o.expr.span.source is span.source and o.expr.span.start <= span.start < o.expr.span.end]
+    if name not in declared or not inside:
+        return None
+    at = inside[0].segments[0]
+    labels = (Label(declared[name].span, f"`{name}` is declared here"),) if declared[name].span.source.whole is span.source.whole else ()
+    if at != name:
+        return error("A0201", f"`{name}` is not known yet where `{at}` is set: it stands behind it in the header", span, "not known yet",
+                     labels=labels, help=f"write the value of `{name}`, or set `{name}` by `{at}`")
+    before = [o.expr for o in settings[: settings.index(inside[0])] if o.segments == (name,)]
+    value = before[-1] if before else declared[name].default
+    if value is None:
+        return error("A0201", f"`{name}` cannot be read where it is set", span, "has no value here", labels=labels, help="write its value")
+    text = value.span.text if isinstance(value, (tree.Number, tree.Str, tree.Bool, tree.Name)) else f"({value.span.text})"
+    return error("A0201", f"`{name}` cannot be read where it is set: the new value replaces the old one", span, "has no value here", labels=labels,
+                 fixes=(Fix(f"replace by `{text}`, what it was", ((span, text),)),))
 
 
 def _leading(span: Span) -> Span | None:

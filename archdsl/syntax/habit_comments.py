@@ -13,7 +13,9 @@ from archdsl.syntax.habits import Told
 from archdsl.syntax.lexer import Lexed, Token
 from archdsl.syntax.recover import Repair, Situation
 
-_SIGN = re.compile(r"(?<!/)//(?!/)|/\*")
+_SIGN = re.compile(r"(?<!/)//(?!/)|/\*|(?<!-)--(?=[ \t])")
+_STATEMENT = re.compile(r"[ \t]*(?:[A-Za-z_]\w*[ \t]*(?:=(?!=)|:[ \t]*for\b)|for[ \t]+\w+(?:,[ \t]*\w+)*[ \t]+in\b"
+                        r"|(?:return|require|emit|param|const|draw|share|default|update|use)[ \t]+[A-Za-z_])")
 _MARGIN = re.compile(r"[ \t]*")
 _ENDS = re.compile(r"[^\S\n]*(?:\n|\Z)")
 _WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*+|\d++)[ \t]++([A-Za-z_]\w*+|\d++))")
@@ -24,8 +26,8 @@ NOT_BEHIND = frozenset("+ - * / // % @ ** == != < <= > >= |> >> & | ?? = and or 
 
 
 def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagnostic]:
-    """One fault for each `//` behind which its line goes on as no operand does, and for each `/*`; their tokens go. Other `//` divide, also
-    at the start of a line, which may go on with the one above."""
+    """One fault for each `//` and `--` behind which their line goes on as no operand does, and for each `/*`; their tokens go. Other `//` divide,
+    also at the start of a line, which may go on with the one above."""
     gone: list[tuple[int, int]] = []
     text, tokens = source.text, lexed.tokens
     looked = line = 0  # up to where nothing is to be found any more, and where the line ends
@@ -36,13 +38,12 @@ def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagno
             continue
         if m[0] == "/*":
             close = text.find("*/", stop)
-            looked = len(text) if close < 0 else close + 2
+            looked = _end_of_line(text, stop) if close < 0 else close + 2
             gone.append((start, looked))
             continue
         if start >= line:
-            line = text.find("\n", stop)
-            line = len(text) if line < 0 else line
-        sign = text.find("//", stop, line)
+            line = _end_of_line(text, stop)
+        sign = text.find(m[0], stop, line)
         if _is_prose(text[stop : line if sign < 0 else sign], words):  # what follows another sign is looked at there
             looked = line
             if not _closes(text[stop:line]):
@@ -51,11 +52,16 @@ def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagno
     return [_no_comment(Span(source, start, start + 2), end) for start, end in gone[:MOST_TEXTS]]
 
 
+def _end_of_line(text: str, at: int) -> int:
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end
+
+
 def _is_prose(rest: str, words: Container[str]) -> bool:
     """Whether what follows `//` is no operand: it has an apostrophe, two words in a row that do not follow each other in the language, a number
-    behind a word or in front of one, or is a list such as `(B, T, d)`."""
+    behind a word or in front of one, is a list such as `(B, T, d)`, or a statement that was left out."""
     rest = _TEXTS.sub('""', rest)
-    return "=" not in rest and (
+    return _STATEMENT.match(rest) is not None or "=" not in rest and (
         "'" in rest or _ITEMS.match(rest) is not None or any(_apart(a, b, rest, words) for a, b in _WORDS.findall(rest)))
 
 
@@ -88,14 +94,38 @@ def _drop(lexed: Lexed, ranges: list[tuple[int, int]]) -> None:
 
 def _no_comment(where: Span, end: int) -> Diagnostic:
     """`end`: of the comment that the sign `where` starts."""
-    text, fixes = where.source.text, ()
-    if where.text == "//":
+    text, sign = where.source.text, where.text
+    fixes: tuple[Fix, ...] = ()
+    if sign != "/*" or text[end - 2 : end] != "*/" or end - where.start < 4:  # one that is never closed is read to the end of its line
         fixes = (Fix("write `#`", ((where, "#"),)),)
-    elif text[end - 2 : end] == "*/" and "\n" not in text[where.start : end] and _ENDS.match(text, end) is not None:  # nothing stands behind it
-        closes = Span(where.source, end - 2 - text[where.end : end - 2].endswith(" "), end)
-        fixes = (Fix("write `#`", ((where, "#"), (closes, ""))),)
-    return Diagnostic("A0107", f"`{where.text}` starts no comment", where, "not part of the language",
+    elif (edits := _lines(where, end)) is not None:
+        fixes = (Fix("write `#`" if "\n" not in text[where.start : end] else "write `# …`", edits),)
+    return Diagnostic("A0107", f"`{sign}` starts no comment", where, "not part of the language",
                       help=("`#` starts a comment, `///` documentation",), fixes=fixes)
+
+
+def _lines(where: Span, end: int) -> tuple[tuple[Span, str], ...] | None:
+    """`/* … */` as comments of one line each. None where code stands behind it and in front of it."""
+    source, text = where.source, where.source.text
+    begins = text.rfind("\n", 0, where.start) + 1
+    margin = text[begins : where.start]
+    leads, ends = not margin.strip(), _ENDS.match(text, end) is not None
+    if not (leads or ends):
+        return None
+    if not leads and "\n" not in text[where.start : end]:  # nothing but the two signs changes
+        return (where, "#"), (Span(source, end - 2 - text[where.end : end - 2].endswith(" "), end), "")
+    margin = margin if leads else margin[: len(margin) - len(margin.lstrip())]
+    inside = [line.strip() for line in text[where.end : end - 2].split("\n")]
+    inside = [line[1:].strip() if i and line.startswith("*") else line.lstrip("*").strip() if not i else line for i, line in enumerate(inside)]
+    while len(inside) > 1 and not inside[-1]:
+        inside.pop()
+    while len(inside) > 1 and not inside[0]:
+        inside.pop(0)
+    new = f"\n{margin}".join(f"# {line}".rstrip() for line in inside)
+    if ends:
+        return ((Span(source, where.start, end), new),)
+    code = _MARGIN.match(text, end)
+    return ((Span(source, where.start, code.end() if code is not None else end), f"{new}\n{margin}"),)
 
 
 def docstrings(source: Source, lexed: Lexed) -> list[Diagnostic]:

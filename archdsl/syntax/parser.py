@@ -24,7 +24,8 @@ from archdsl.syntax.build import Builder
 from archdsl.syntax.lexer import Lexed, Token, lex
 
 _FOREIGN_COMMENT = re.compile(  # a line that starts with `//`, which may be a division, or goes on behind the first one as divisions rarely do
-    r"^[ \t]*//(?!/)|/\*|^[^#\"/\n]*(?:/(?!/)[^#\"/\n]*)*//(?!/)(?:[^#\"\n]*(?:'|(?<!\w)\w++[ \t]++\w)|[^\"#\n]*[\[(][^\[(\n]*,)",
+    r"^[ \t]*//(?!/)|/\*|--[ \t]|//[ \t]*\w+(?:[ \t]*=|:[ \t])|"
+    r"^[^#\"/\n]*(?:/(?!/)[^#\"/\n]*)*//(?!/)(?:[^#\"\n]*(?:'|(?<!\w)\w++[ \t]++\w)|[^\"#\n]*[\[(][^\[(\n]*,)",
     re.MULTILINE)
 MAX_CHARACTERS = 10_000_000
 MAX_TOKENS = 250_000

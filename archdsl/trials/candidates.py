@@ -176,6 +176,13 @@ def _exchanged_settings(place: Place) -> Iterator[Fix]:
             yield _exchange(a.span, b.span)
 
 
+def _exchanged_items(place: Place) -> Iterator[Fix]:
+    """`for w, i in enumerate(widths)`, in the order of the pairs."""
+    for loop in place.chain:
+        if isinstance(loop, (tree.For, tree.Comprehension)) and len(loop.pattern.items) == 2 and loop.iterable.span.text.startswith("enumerate("):
+            yield _exchange(loop.pattern.items[0].span, loop.pattern.items[1].span)
+
+
 def _exchange(a: Span, b: Span) -> Fix:
     return _fix(f"exchange `{_short(a)}` and `{_short(b)}`", [(a, b.text), (b, a.text)])
 
@@ -199,6 +206,7 @@ _KINDS: tuple[tuple[Maker, frozenset[str], bool, bool], ...] = (
     (_axes, frozenset(("A0308",)), False, True),
     (_parts_of_sizes, SHAPES, False, False),
     (_exchanged_settings, RULES, True, False),
+    (_exchanged_items, RULES | {"A0221"}, False, False),
     (_exchanged_arguments, RULES, True, False),
     (_other_values, frozenset(("A0204",)), False, True),
     (_missing, frozenset(("A0203",)), False, True),

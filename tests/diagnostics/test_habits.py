@@ -109,7 +109,19 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "x = relu(x)\n  // don't": "x = relu(x)\n  # don't",
     "n = d\n    // dept": "n = d\n    // depth",
     "x = relu(x)\n  // end": "x = relu(x)\n  # end",
-    "x = relu(x)\n  /* two\n   words */": None,
+    "x = relu(x)\n  /* two\n   words */": "x = relu(x)\n  # two\n  # words",
+    "/**\n   * Two\n   * lines.\n   */\n  x = relu(x)": "# Two\n  # lines.\n  x = relu(x)",
+    "x = relu(x) /* two\n   words */": "x = relu(x) # two\n  # words",
+    "/* one */ x = relu(x)": "# one\n  x = relu(x)",
+    "/* x = relu(x)\n  x = gelu(x) */\n  x = silu(x)": "# x = relu(x)\n  # x = gelu(x)\n  x = silu(x)",
+    "/* never closed": "# never closed",
+    "x = relu(x)  // x = gelu(x)": "x = relu(x)  # x = gelu(x)",
+    "x = Linear(d)(x) as a // y = Linear(2 * d)(x) as b": "x = Linear(d)(x) as a # y = Linear(2 * d)(x) as b",
+    "x = relu(x)  // return x": "x = relu(x)  # return x",
+    "x = relu(x)  // layers: for i in range(2) { x = relu(x) }": "x = relu(x)  # layers: for i in range(2) { x = relu(x) }",
+    "// x = gelu(x)\n  x = relu(x)": "# x = gelu(x)\n  x = relu(x)",
+    "x = relu(x)  -- the hidden layer": "x = relu(x)  # the hidden layer",
+    "x = relu(x)\n  -- x = gelu(x)": "x = relu(x)\n  # x = gelu(x)",
     "x = relu(x) // the hidden one": "x = relu(x) # the hidden one",
     "x = Linear(d)(x) as a // hidden layer": "x = Linear(d)(x) as a # hidden layer",
     "x = relu(x) // don't": "x = relu(x) # don't",
@@ -176,6 +188,10 @@ FILES = {  # behind (or, of imports, instead of) the `use` of the library
     USE + "block F()(x: [..., d]) -> [..., d] { return Linear(d)(x) }\n\nmodel Net(d: int = 4)(x: [B, d]) -> y: [B, d] { return F(x) as f }":
         USE + "block F()(x: [..., d]) -> [..., d] { return Linear(d)(x) }\n\nmodel Net(d: int = 4)(x: [B, d]) -> y: [B, d] { return F()(x) as f }",
     USE + "model Net(d: int = 4)(x: [B, d]) -> y: [B, d] { y = relu(x) }": None,
+    USE + NET + "\nvariant wide { d = d * 2 }": USE + NET + "\nvariant wide { d = 4 * 2 }",
+    "use std { Conv }\n\nmodel Net(d: int = 4)(x: [B, d, H, W]) -> y: [B, d, _, _] { return Conv(d, kernel = 0)(x) as a }": "",
+    USE + "model Net(ns: list[int] = [8, 16])(x: [B, 8]) -> y: [B, 16] {\n  l: for n, i in enumerate(ns) { x = Linear(ns[i])(x) as a }\n  return x\n}":
+        USE + "model Net(ns: list[int] = [8, 16])(x: [B, 8]) -> y: [B, 16] {\n  l: for i, n in enumerate(ns) { x = Linear(ns[i])(x) as a }\n  return x\n}",
     USE + "fn twice(n: int) -> int = 2 * n  # both\n\n" + NET: USE + "fn twice(n: int) -> int { return 2 * n }  # both\n\n" + NET,
 }
 TRIED = [*((body(a), b and body(b)) for a, b in STATEMENTS.items()), *((a + "\n", b and b + "\n") for a, b in FILES.items())]
@@ -196,6 +212,7 @@ def test_one_message_with_the_way_out(text: str, meant: str | None):
 @pytest.mark.parametrize("statement", ["n = d\n    // 2", "n = (d\n    // depth)", "n = d\n  // depth", "ok = d\n  // depth == 32 and flag",
                                        "n = d\n  // depth  # the two halves", "n = d // depth", "n = (d // depth,\n    d)[0]",
                                        "n = d // (depth + 1)",
+                                       "n = d -- depth", "n = d - -depth", "n = max(d // depth, 3)", "n = d // depth\n  depth_ = 3",
                                        "n = [d // depth for i in range(2)]", "n = d // 2 x = relu(x)", 'require d // depth == 32, "that\'s it"'])
 def test_a_division_may_lead_its_line(statement: str):
     assert check_text(body(statement), "net.arch") == []

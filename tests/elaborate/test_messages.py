@@ -273,3 +273,21 @@ def test_a_knob_that_makes_a_divisor_nought():
     text = "model M(h: int = 4)(x: [B, 8]) -> [B, _, _] { return rearrange(x, [B, (n w)] -> [B, n, w], n = h - 4) }\n"
     (d,) = check_text(text, "a.arch")
     assert d.code == "A0308" and "multiple of 0" in d.labels[0].message
+
+
+@pytest.mark.parametrize(("settings", "at", "meant"), [
+    ("d = d * 2", "d", "d = 8 * 2"), ("d = 16, hidden = hidden * 2", "hidden", "d = 16, hidden = (4 * d) * 2"), ("d = hidden", "hidden", None),
+])
+def test_a_setting_that_reads_what_it_replaces(settings: str, at: str, meant: str | None):
+    text = f"model M(d: int = 8, hidden: int = 4 * d)(x: [B, d]) -> y: [B, d] {{ return x * hidden }}\nvariant big {{ {settings} }}\n"
+    (d,) = check_text(text, "a.arch", trials=False)
+    assert d.code == "A0201" and d.span.text == at and d.span.start > text.index("variant") and "is set" in d.message
+    fixed = [text[: span.start] + new + text[span.end:] for f in d.fixes for span, new in f.edits]
+    assert [f.splitlines()[1] for f in fixed] == ([f"variant big {{ {meant} }}"] if meant else [])
+    assert not any(check_text(f, "a.arch") for f in fixed) and (fixed or d.help)
+
+
+@pytest.mark.parametrize(("arguments", "argument"), [("kernel = 0", "kernel = 0"), ("3, groups = 0", "groups = 0")])
+def test_an_argument_that_makes_an_initialiser_divide_by_zero_is_blamed(arguments: str, argument: str):
+    found = fault(lambda: model(f"return Conv(8, {arguments})(x) as c", "(x: [B, 8, H, W]) -> y: [B, 8, _, _]"))
+    assert found.code == "A0221" and found.span.text == argument and f"`{argument.split()[0]}` is 0" in (found.label, found.message.partition(":")[0])

@@ -326,3 +326,17 @@ def test_a_rule_that_variants_of_one_model_break_is_not_told_of_another_one():
         "variant four of Other { heads = 8, kv = 7 }\n"
     assert [(d.code, d.span.text) for d in check_text(text, "a.arch", trials=False)] == [
         ("A0303", "5"), ("A0310", "3"), ("A0310", "5"), ("A0310", "7")]
+
+
+@pytest.mark.parametrize("body", [
+    "stages: for w, i in enumerate(widths) { x = Linear(w)(x) as map |> dropout(rates[i]) }",
+    "stages: for w, i in enumerate(widths) { if i > 0 { x = Linear(w)(x) as map } }\n  return x",
+    "x = x * rates[1]\n  first = [rates[i] * w for w, i in enumerate(widths)]",
+])
+def test_the_items_of_enumerate_the_other_way_round(body: str):
+    """One message, whose fix puts the position first."""
+    text = USE + "model M(d: int = 8, widths: list[int] = [8, 16])(x: [B, T, d]) -> [B, T, widths[1]] {\n  rates = [0.1, 0.2]\n  " + body + \
+        "\n  return x |> Linear(widths[1]) as last\n}\nvariant wide { widths = [16, 32] }\n"
+    text = text.replace("return x\n  return x |>", "return x |>")
+    d = only(text)
+    assert "exchange `w` and `i`" in [f.title for f in d.fixes]
