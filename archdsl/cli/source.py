@@ -28,11 +28,17 @@ def open_source(source: str) -> Opened:
 
 
 def read_settings(texts: list[str]) -> dict[str, Any]:
-    """`--set ADDRESS=VALUE`, repeated: address -> setting; the last one of an address wins."""
+    """`--set ADDRESS=VALUE`, repeated: address -> setting. Raises A0402 for an address that is set twice, A0605 for what is no setting."""
+    from archdsl.diagnostics.model import error
     from archdsl.spec import text_setting
 
-    settings = [text_setting(text) for text in texts]
-    return {s.address: s for s in settings}
+    found: dict[str, Any] = {}
+    for s in map(text_setting, texts):
+        if s.address in found:
+            first = found[s.address].span.text
+            raise error("A0402", f"`{s.address}` is set twice", s.span, "the second", help=f"leave out this one or the first, `--set {first}`")
+        found[s.address] = s
+    return found
 
 
 def complete_source(incomplete: str) -> list[str]:

@@ -55,6 +55,7 @@ def test_bytes_follow_the_type(archdsl, spec):
 @pytest.mark.parametrize(("options", "code"), [
     (("--at", "Q=1"), "A0641"), (("--at", "B"), "A0642"), (("--at", "B=0"), "A0642"), (("--dtype", "f8"), "A0644"), (("--form", "step"), "A0501"),
     (("--set", "e=1"), "A02"), (("--set", "d"), "A06"),
+    (("--set", "d=6", "--set", "d = 8"), "A0402"),
 ])
 def test_what_it_refuses(archdsl, spec, options, code):
     assert f"error[{code}" in archdsl("cost", spec, *options, code=1).stderr

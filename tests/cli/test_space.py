@@ -76,6 +76,7 @@ def test_what_cannot_be_counted(archdsl, folder):
     assert "A0802" in excluded and "d >= 32" in excluded
     assert "A0805" in archdsl("space", "net.arch", "--space", "smal", code=1).stderr
     assert "A0804" in archdsl("space", "net.arch", "--figure", "params(d = 8)", code=1).stderr
+    assert "A0403" in archdsl("space", "net.arch", "--figure", "nope", "--draw", 0, code=1).stderr, "without a candidate that has it as well"
 
 
 def test_an_arm_that_fits_nowhere_is_told(archdsl, folder):

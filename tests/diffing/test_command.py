@@ -78,6 +78,8 @@ def test_settings_of_one_side_and_of_both(archdsl, spec):
     assert data["knobs"] == {"d": {"before": "8", "after": "16"}, "hidden": {"before": "8", "after": "16"}}
     assert (data["before"]["name"], data["after"]["name"]) == ("net.arch, hidden=8", "net.arch, d=16")
     assert "depth" not in data["knobs"] and data["claims"] == []
+    data = json.loads(archdsl("diff", spec, spec, "--set", "hidden=8", "--set-b", "hidden=24", "--json").stdout)
+    assert data["knobs"] == {"hidden": {"before": "8", "after": "24"}}, "what is set for one side counts before what is set for both"
 
 
 def test_sizes(archdsl, spec):

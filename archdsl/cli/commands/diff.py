@@ -16,12 +16,12 @@ from archdsl.source import Source, Span
 
 
 def diff(a: str, b: str, at: list[str], settings: list[str], before: list[str], after: list[str], out: str | None, json: bool) -> int:
-    """Prints what differs, or writes it side by side to `out`. `settings`: of both; `before`, `after`: of one alone."""
+    """Prints what differs, or writes it side by side to `out`. `settings`: of both; `before`, `after`: of one alone, before those."""
     if out is not None and os.path.splitext(out)[1].lower() != ".html":
         raise error("A0661", f"`{out}` does not say which kind of file is wanted", Span(Source("-o", out), 0, len(out)), "does not end in .html",
                     help="a difference is written side by side as FILE.html; text and --json are printed")
     sizes, _ = parse_sizes(",".join(at)) if at else ({}, {})
-    opened, knobs = [open_source(s) for s in (a, b)], [read_settings([*settings, *own]) for own in (before, after)]
+    opened, knobs = [open_source(s) for s in (a, b)], [read_settings(settings) | read_settings(own) for own in (before, after)]
     names = [", ".join((s, *own)) for s, own in ((a, before), (b, after))]
     made = [o.spec.elaborate(o.variant, k) for o, k in zip(opened, knobs)]
     with progress("comparing"):

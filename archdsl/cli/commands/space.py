@@ -9,6 +9,7 @@ from typing import Any
 from archdsl.cli.output import count, progress, show_json, show_table
 from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.values import show
+from archdsl.search.figures import figure
 from archdsl.search.model import Candidate
 from archdsl.search.space import SearchSpace
 from archdsl.search.unfit import unfit
@@ -21,11 +22,13 @@ NUMBERS = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def run_space(source: str, name: str | None, limits: Sequence[str], figures: Sequence[str], drawn: int, json: bool) -> int:
-    """Counts the space, draws some candidates, and shows the decisions in them and the least, median and most of each figure. Raises ArchError, A0802
-    for a space without a candidate too."""
+    """Counts the space, draws some candidates, and shows the decisions in them and the least, median and most of each figure. Raises ArchError: A0802
+    for a space without a candidate, A0403 and A0804 for what is no figure."""
     spec, variant = resolve_source(source)
     with progress(f"counting {source}") as tell:
         space = spec.space(name, variant, limits)
+        for text in figures:
+            figure(space.spec, text)  # what is none is told whether or not anything is drawn
         low, high, why = space.bounds
         candidates: list[Candidate] = []
         for seed in range(drawn):
