@@ -4,6 +4,9 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from archdsl.study.session import Asked, Hands, search
@@ -18,8 +21,25 @@ def searched(source, out, strategy, seed, **asked):
     return search(source, folder, Asked(strategy=strategy, seed=seed, **asked), Hands(workers=0), resume=os.path.exists(f"{folder}/study.json"))
 
 
-def race(source, out, strategies, seeds, **asked):
-    """By strategy, for each seed: the front (values of the objectives), its hypervolume in the box of all studies, the best of each objective."""
+def beside(jobs, call, calls: Iterable[tuple]):
+    """What a function gives for each of these arguments, by so many processes of one thread each."""
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        return [f.result() for f in [pool.submit(call, *c) for c in calls]]
+
+
+def done(source, out, strategy, seed, asked):
+    """Runs a study to its end."""
+    from archdsl.lazy import torch
+
+    torch.set_num_threads(1)
+    searched(source, out, strategy, seed, **asked).store.close()
+
+
+def race(source, out, strategies, seeds, jobs=1, **asked):
+    """By strategy, for each seed: the front (values of the objectives), its hypervolume in the box of all studies, the best of each objective.
+    `jobs`: so many studies run at a time."""
+    if jobs > 1:
+        beside(jobs, done, [(source, out, s, seed, asked) for s in strategies for seed in range(seeds)])
     studies = {s: [searched(source, out, s, seed, **asked) for seed in range(seeds)] for s in strategies}
     every = [study for found in studies.values() for study in found]
     rows = iter(compared(every)["studies"])

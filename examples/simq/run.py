@@ -1,7 +1,7 @@
 """SimQ-NAS's loop on scikit-learn's digits: a supernet trained in full precision; then architecture and bits of each map are searched together on
 its weights, by predictors that are trained again each round (LINAS), by NSGA-II and at random; beside it the architecture alone, in 8 bits.
 
-usage: python examples/simq/run.py [--steps 800] [--budget 60] [--seeds 3] [-o build/simq]
+usage: python examples/simq/run.py [--steps 800] [--budget 60] [--seeds 3] [--jobs 2] [-o build/simq]
 
 Interrupted, the same command goes on where it was. results.json and front.svg are written beside this file, unless --dry is given.
 """
@@ -59,6 +59,7 @@ def main():
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--budget", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="searches at a time")
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("-o", type=Path, default=Path("build/simq"))
     args = parser.parse_args()
@@ -70,7 +71,7 @@ def main():
 
     size = max(4, args.budget // 5)
     strategies = [f"predictor(round = {max(2, args.budget // 8)}, first = {size})", f"nsga2(population = {size})", "random"]
-    found = fronts.race(os.fspath(SPEC), args.o, strategies, args.seeds, objectives=OBJECTIVES, evaluator=joint, budget=args.budget)
+    found = fronts.race(os.fspath(SPEC), args.o, strategies, args.seeds, args.jobs, objectives=OBJECTIVES, evaluator=joint, budget=args.budget)
     print(fronts.told(found))
     eight = fronts.searched(f"{SPEC}:int8", args.o / "int8", strategies[0], 0, objectives=OBJECTIVES, evaluator=fixed, budget=args.budget)
     both = fronts.searched(os.fspath(SPEC), args.o, strategies[0], 0, objectives=OBJECTIVES, evaluator=joint, budget=args.budget)

@@ -1,14 +1,17 @@
 """EfficientFormer's latency-driven slimming on scikit-learn's digits: a supernet whose slots mix their paths by Gumbel softmax, a table of latencies
 of this machine, and actions (a slot less, a stage 16 channels narrower, the first token block a map block) until the target is met. What is found is
-a variant of the shipped EfficientFormer; it is trained from scratch beside random ones of the same latency.
+a variant of the shipped EfficientFormer. That is done for several targets: a front of latency and loss, beside random settings of the same
+latencies, all trained from scratch.
 
-usage: python examples/slimming/run.py [--steps 300] [--target 0.6] [--others 4] [-o build/slimming]
+usage: python examples/slimming/run.py [--steps 300] [--targets 0.75 0.55 0.4] [--others 4] [--seeds 2] [--jobs 2] [-o build/slimming]
 """
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import statistics
+import sys
 from pathlib import Path
 from random import Random
 
@@ -19,6 +22,10 @@ from archdsl.search.latency import Latency
 from archdsl.tasks import parse
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import fronts  # noqa: E402
+
 TASK = "digits(channels = 3, size = 64)"
 FIXED = {"size": [64, 64], "classes": 10, "distilled": False}
 WIDTHS, SLOTS, TOKENS = (32, 48, 64, 96), (2, 2, 3, 3), 3
@@ -80,12 +87,12 @@ class State:
 
 
 def fitted(spec, steps, seed, variant=None, **knobs):
-    """A model after training, and its accuracy on the test split."""
+    """A model after training, and its accuracy and loss on the test split."""
     task = parse(TASK)
     model = spec.build(variant, seed=seed, **knobs)
     archdsl.fit(model, task, task.batches("train", 32, seed), steps=steps, seed=seed, lr=3e-3, schedule="cosine", warmup=max(1, steps // 20),
                 clip=1.0)
-    return model, task.evaluate(model, "test", size=90)["accuracy"]
+    return model, task.evaluate(model, "test", size=90)
 
 
 def importances(model):
@@ -141,24 +148,59 @@ def drawn(random, seconds, low, high):
     return None
 
 
+def scratch(path, knobs, steps, seed):
+    """What a setting comes to when it is trained from scratch, in a process of its own."""
+    torch.set_num_threads(1)
+    return fitted(archdsl.load(path).models["EfficientFormer"], steps, seed, **knobs)[1]
+
+
+def rivals(worth, gain, seconds, args):
+    """For each target what slimming finds, with its actions, and random settings of at most that latency and at least nine tenths of it: (name, share
+    of the latency, state, actions)."""
+    random, largest = Random(0), State(WIDTHS, [tuple(range(n)) for n in SLOTS], TOKENS)
+    for share in args.targets:
+        target = share * seconds(largest)
+        found, done = slimmed(largest, worth, gain, seconds, target)
+        yield "slimmed", share, found, done
+        for _ in range(args.others):
+            state = drawn(random, seconds, 0.9 * target, target)
+            if state is not None:
+                yield "random", share, state, []
+
+
+def told(rows):
+    """The table that a page shows."""
+    lines = ["| of the largest's latency | slimmed: ms | accuracy | loss | random: ms | accuracy | loss, each |", "| --- " * 7 + "|"]
+    for share in dict.fromkeys(r["share"] for r in rows):
+        ours, = (r for r in rows if r["share"] == share and r["name"] == "slimmed")
+        others = [r for r in rows if r["share"] == share and r["name"] == "random"]
+        mean = lambda name, others=others: statistics.fmean(r[name] for r in others)
+        lines.append(f"| {share:.0%} | {ours['ms']:.2f} | {ours['accuracy']:.1%} | {ours['loss']:.3f} | " + (
+            f"{mean('ms'):.2f} | {mean('accuracy'):.1%} | {', '.join(format(r['loss'], '.3f') for r in others)} |" if others else " | | |"))
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--target", type=float, default=0.6, help="share of the largest one's latency")
-    parser.add_argument("--others", type=int, default=4)
+    parser.add_argument("--targets", type=float, nargs="+", default=[0.75, 0.55, 0.4], help="shares of the largest one's latency")
+    parser.add_argument("--others", type=int, default=4, help="random settings for each target")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of each setting")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--dry", action="store_true")
     parser.add_argument("-o", type=Path, default=Path("build/slimming"))
     args = parser.parse_args()
     args.o.mkdir(parents=True, exist_ok=True)
     shipped = next(p for p in shipped_files() if p.endswith("efficientformer.arch"))
-    (args.o / "efficientformer.arch").write_text(Path(shipped).read_text(encoding="utf-8"), encoding="utf-8")
+    path = os.fspath(args.o / "efficientformer.arch")
+    Path(path).write_text(Path(shipped).read_text(encoding="utf-8"), encoding="utf-8")
     (args.o / "metapaths.arch").write_text(SUPERNET, encoding="utf-8")
-    spec = archdsl.load(os.fspath(args.o / "efficientformer.arch")).models["EfficientFormer"]
+    spec = archdsl.load(path).models["EfficientFormer"]
     supernet = archdsl.load(os.fspath(args.o / "metapaths.arch"))
 
-    model, accuracy = fitted(supernet, args.steps, 0, widths=list(WIDTHS), slots=list(SLOTS), tokens=TOKENS, decay=0.1 ** (1 / args.steps))
+    model, result = fitted(supernet, args.steps, 0, widths=list(WIDTHS), slots=list(SLOTS), tokens=TOKENS, decay=0.1 ** (1 / args.steps))
     worth, gain = importances(model)
-    print(f"supernet: accuracy {accuracy:.1%}; importances " + ", ".join(f"{v:.2f}" for v in worth.values()))
+    print(f"supernet: accuracy {result['accuracy']:.1%}; importances " + ", ".join(f"{v:.2f}" for v in worth.values()))
 
     latency, known = Latency(repeats=5, table=os.fspath(args.o / "latency.db")), {}
 
@@ -168,24 +210,24 @@ def main():
             known[key] = latency.predict(spec.elaborate(None, state.knobs))
         return known[key]
 
-    largest = State(WIDTHS, [tuple(range(n)) for n in SLOTS], TOKENS)
-    target = args.target * seconds(largest)
-    found, done = slimmed(largest, worth, gain, seconds, target)
-    for name, took in done:
-        print(f"  {took * 1e3:6.2f} ms  {name}")
-    rows = [("slimmed", found)]
-    random = Random(0)
-    rows += [(f"random {i}", s) for i in range(args.others) if (s := drawn(random, seconds, 0.9 * target, target)) is not None]
-    result = []
-    for name, state in rows:
-        _, accuracy = fitted(spec, args.steps, 1, **state.knobs)
-        result.append({"name": name, "widths": state.widths, "depths": state.knobs["depths"], "vit": state.vit, "ms": seconds(state) * 1e3,
-                       "accuracy": accuracy})
-        print(f"{name}: widths {state.widths}, depths {state.knobs['depths']}, {state.vit} of tokens, {seconds(state) * 1e3:.2f} ms, "
-              f"accuracy {accuracy:.1%} on the test split")
+    rows = []
+    for name, share, state, done in rivals(worth, gain, seconds, args):
+        rows.append({"name": name, "share": share, "widths": state.widths, "depths": state.knobs["depths"], "vit": state.vit,
+                     "ms": seconds(state) * 1e3, "actions": done, "knobs": state.knobs})
+        for action, took in done:
+            print(f"  {took * 1e3:6.2f} ms  {action}")
+        print(f"{name}: widths {state.widths}, depths {state.knobs['depths']}, {state.vit} of tokens, {seconds(state) * 1e3:.2f} ms")
+    results = iter(fronts.beside(args.jobs, scratch, [(path, r["knobs"], args.steps, 1 + seed) for r in rows for seed in range(args.seeds)]))
+    for row in rows:
+        own = [next(results) for _ in range(args.seeds)]
+        del row["knobs"]
+        row |= {name: statistics.fmean(r[name] for r in own) for name in ("accuracy", "loss")}
+    print(told(rows))
+    every = {name: [{"front": [[r["ms"], r["loss"]] for r in rows if r["name"] == name]}] for name in ("slimmed", "random")}
     if not args.dry:
-        told = {"steps": args.steps, "threads": torch.get_num_threads(), "target_ms": target * 1e3, "actions": done, "models": result}
-        (HERE / "results.json").write_text(json.dumps(told, indent=1) + "\n")
+        found = {"steps": args.steps, "threads": torch.get_num_threads(), "seeds": args.seeds, "models": rows}
+        (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+        (HERE / "front.svg").write_text(fronts.plot(every, ("milliseconds", "loss on the test split")))
 
 
 if __name__ == "__main__":

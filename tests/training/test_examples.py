@@ -40,8 +40,8 @@ def test_mqar_figures_are_those_of_the_page():
 
 TINY = {
     "simq": (("--steps", 2, "--budget", 6, "--seeds", 1), ("architecture and bits: hypervolume", "predictors trained on 3 candidates")),
-    "slimming": (("--steps", 2, "--others", 1), ("the largest", "slimmed: widths", "random 0: widths")),
-    "vit_resnas": (("--steps", 4, "--budget", 4, "--seeds", 1), ("supernet: 4 steps", "evolution(", "after training from scratch")),
+    "slimming": (("--steps", 2, "--others", 1, "--seeds", 1, "--targets", 0.6), ("the largest", "slimmed: widths", "random: widths", "| 60% |")),
+    "vit_resnas": (("--steps", 4, "--budget", 4, "--seeds", 1), ("supernet: 4 steps", "evolution(", "trained from scratch")),
 }
 """Of the examples that search on a supernet's weights: settings that show no result, and what is printed to the end."""
 
