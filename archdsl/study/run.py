@@ -50,6 +50,8 @@ class Search:
 
     # ---------------------------------------------------------------- synchronous
     def _rounds(self, pending: list[Entry]) -> None:
+        if pending and self._was_cut(len(pending)):
+            pending += self._propose(self.strategy.batch - len(pending), (), self.store.stage)
         while True:
             if pending:
                 done = self._evaluated(pending)
@@ -59,6 +61,11 @@ class Search:
             pending = self._propose(self.strategy.batch, [e.number for e in pending], self.store.stage)
             if not pending:
                 return
+
+    def _was_cut(self, size: int) -> bool:
+        """Whether a smaller budget ended the last round early: then it goes on before the strategy hears of it, as if it had not been cut."""
+        ended = self.store.next < self.study.plan.budget and any(s.get("budget") == self.store.next for s in self.store.sessions())
+        return ended and size < self.strategy.batch
 
     def _evaluated(self, entries: list[Entry]) -> list[Entry]:
         """These trials with their results, in order; all results are committed."""

@@ -168,6 +168,21 @@ def test_a_larger_budget_goes_on(searched):
     assert fault.value.diagnostics[0].code == "A0834"
 
 
+@pytest.mark.parametrize("strategy", ["walk", "nsga2(population = 5)", "evolution(population = 4)", "random", "local", "hyperband"])
+def test_a_budget_that_grows_cuts_no_round(tmp_path, strategy):
+    """Budgets that end within rounds, one within the same round as the one before, lead to the archive of the last of them."""
+    space, found = parts.Grid(), []
+    for name, budgets in (("whole", [60]), ("grown", [23, 24, 60])):
+        for budget in budgets:
+            plan = parts.plan(budget=budget, strategy=strategy)
+            with (created(tmp_path / name, plan, {}) if budget == budgets[0] else resumed(tmp_path / name, plan)) as study:
+                search_in(study, space, made_strategy(study.plan, space), Hands(0), parts.SPACE)
+                assert study.store.finished == budget
+                last = parts.archive(study.store)
+        found.append(last)
+    assert found[0] == found[1]
+
+
 def test_a_finished_study_is_left_as_it_is(searched):
     with searched(parts.plan(budget=20)) as study:
         before = parts.archive(study.store), study.store.kept("state")
