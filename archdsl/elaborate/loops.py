@@ -13,7 +13,7 @@ from archdsl.elaborate.builder import Builder, join
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame, Owner, Settings, below
 from archdsl.elaborate.limits import NODE_STEPS
-from archdsl.elaborate.values import Late, NeedInline, Unfit, describe, has_tensor, holds_tensor, is_list, map_tensors
+from archdsl.elaborate.values import HOLDERS, Late, NeedInline, Unfit, describe, has_tensor, holds_tensor, is_list, map_tensors
 from archdsl.graph import Graph, Value
 from archdsl.records import field, record
 from archdsl.syntax import tree
@@ -119,7 +119,8 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
         plan, numbers = None, ()
     settings = Settings(overrides)
     set_ = settings.key(session)
-    key = None if set_ is None else _body_key(frame, s, plan, counts)
+    reachable = _reachable(frame, _body_names(frame, s, plan))
+    key = None if set_ is None else _body_key(frame, s, plan, counts, reachable)
     key = key if key is None or not set_ else (key, set_)
     known: _Body | None = session.memo.get(key) if key is not None else None
     if known is None:
@@ -134,7 +135,6 @@ def _body(frame: Frame, s: tree.For, path: str, overrides: Any, outer: set[str],
     else:
         session.learn_all(known.facts)
         settings.use(known.applied)
-        reachable = _reachable(frame, _body_names(frame, s, plan))
         operands = [reachable[i] for i in known.operands or ()]
     graph = late.fill(session, known.graph, dict(zip(known.waiting, numbers)))
     if session.owners is not None:
@@ -234,12 +234,15 @@ def _body_names(frame: Frame, s: tree.For, plan: passes.Plan | None) -> tuple[st
 def _reachable(frame: Frame, names: tuple[str, ...]) -> list[Value]:
     """The tensors in the values of these names, those in lists and masks included, in order."""
     found: list[Value] = []
+    held = frame.vars
     for n in names:
-        map_tensors(frame.vars.get(n), found.append)
+        value = held.get(n)
+        if value.__class__ in HOLDERS:
+            map_tensors(value, found.append)
     return found
 
 
-def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any) -> Any:
+def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any, reachable: list[Value]) -> Any:
     """What a body's evaluation depends on: the values of the names it mentions, of the expressions in the plan; tensors by type, and which of them
     are the same. None when that does not say all: a template that holds a tensor may read it under no name of the body."""
     session = frame.session
@@ -251,7 +254,7 @@ def _body_key(frame: Frame, s: tree.For, plan: passes.Plan | None, counts: Any) 
     if frame.rest and (frame.rest[1] or any(has_tensor(v) for v in frame.rest[0])):
         return None
     first: dict[Value, int] = {}
-    same = tuple(first.setdefault(v, i) for i, v in enumerate(_reachable(frame, names)))
+    same = tuple([first.setdefault(v, i) for i, v in enumerate(reachable)])
     rest = session.key(tuple(frame.rest[0])) if frame.rest else None
     sequences = tuple(sorted(frame.vars.get("...", {}).items()))
     waiting = tuple([w.number for w in frame.late.values()]) if frame.late else ()

@@ -248,9 +248,8 @@ class Planner:
                 live.append(node)
                 used.update(node.operands())
         for node in live:
-            if node.op == "call":
-                count, path = len(node.attrs["graph"].outputs), node.attrs["path"]
-                needs[path] |= {v.index - count for v in node.values[count:] if v in used}
+            if node.op == "call" and len(node.types) > (count := len(node.attrs["graph"].outputs)):
+                needs[node.attrs["path"]] |= {v.index - count for v in node.values[count:] if v in used}
         return tuple(reversed(live)), needs
 
     def _has_effect(self, node: Node) -> bool:

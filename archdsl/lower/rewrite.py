@@ -14,7 +14,7 @@ from archdsl.lower.sizes import Axes, Unknown, dims_of
 from archdsl.lower.tables import STRUCTURAL
 
 if TYPE_CHECKING:
-    from archdsl.lower.plan import Planner
+    from archdsl.lower.plan import Info, Planner
 
 SIZE = TensorType("int", ())
 
@@ -149,8 +149,10 @@ class Writer:
     def _call(self, node: Node) -> None:
         path, inner = node.attrs["path"], node.attrs["graph"]
         need, dims = self.info.needs[path], dim_map(inner, node.args)
-        below, wanted = self.planner.analyse(inner, need), self._wanted(path)
-        passed = [self.tables[below.outside(key, path, dims)[0]] for key in wanted]
+        below = self.planner.analyse(inner, need)
+        outside = {key: below.outside(key, path, dims)[0] for key in below.tables}
+        wanted = self._wanted(path, below, outside) if outside else {}
+        passed = [self.tables[outside[key]] for key in wanted]
         again = bool(self.planner.updated(inner)) and self._applied_again(path)
         made = self.children[path] = self.planner.define(inner, need, wanted, again=again)
         if again:
@@ -175,15 +177,16 @@ class Writer:
         for inside, value in zip(made.updates, new.values[count + len(emitted):]):
             self.updates[f"{path}.{inside}"] = value
 
-    def _wanted(self, path: str) -> dict[str, Value]:
-        """The tables that every call of the child at a path can be given."""
+    def _wanted(self, path: str, below: Info, outside: Mapping[str, str]) -> dict[str, Value]:
+        """The tables that every call of the child at a path can be given. `outside`: what they are called out here, for one of the calls."""
         if not self.calls:
             for n in self.info.live:
                 if n.op == "call":
                     self.calls.setdefault(n.attrs["path"], []).append(n)
         calls = self.calls[path]
-        below = self.planner.analyse(calls[0].attrs["graph"], self.info.needs[path])
-        dims = [dim_map(n.attrs["graph"], n.args) for n in calls] if below.tables else []
+        if len(calls) == 1:
+            return {key: table for key, table in below.tables.items() if outside[key] in self.tables}
+        dims = [dim_map(n.attrs["graph"], n.args) for n in calls]
         return {key: table for key, table in below.tables.items() if all(below.outside(key, path, d)[0] in self.tables for d in dims)}
 
     # ---------------------------------------------------------------- phases

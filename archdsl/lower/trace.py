@@ -129,8 +129,8 @@ class _Tracer:
             before, self.span = self.span, node.span
             if steps > 1:
                 self._bind_one(value, self._constant(node, tensor), node.name)
-            else:  # a lone count is as cheap as reading it
-                self._bind(node, self._op(node))
+            elif not self._written(node):  # a lone count is as cheap as reading it
+                self._node(node)
             self.span = before
         return self.values[value]
 
@@ -162,8 +162,11 @@ class _Tracer:
     # ---------------------------------------------------------------- tables of many models
     def _written(self, node: Node) -> bool:
         """Writes a node that models share as it was written before; False where it has not been, or is more than functions of its operands."""
-        if not SHARED.keeps(node) or len(node.types) != 1 or node.types[0].dtype in WHOLE or not (self.fold and self.definition.target.plain):
+        value = Value(node)
+        if not SHARED.keeps(node) or len(node.types) != 1 or not (self.fold and self.definition.target.plain):
             return False
+        if value not in self.folded and node.types[0].dtype in WHOLE and all(isinstance(s, int) for s in node.types[0].shape):
+            return False  # it may be folded
         key = id(node), self.definition.dtype
         if key not in SHARED.written:
             SHARED.written[key] = self._recorded(node)
@@ -171,7 +174,7 @@ class _Tracer:
         recipe = SHARED.written[key]
         if recipe is None:
             return False
-        self.span, value = node.span, Value(node)
+        self.span = node.span
         self.values[value] = self._proxy(rewritten(self.graph, recipe, [self._needed(o).node for o in recipe.operands]))
         self.axes.add(value)
         return True
@@ -492,5 +495,6 @@ def _parameters(op: Op) -> frozenset[str]:
     return _parameters_of(op.body)
 
 
+@lru_cache(4096)
 def _identifier(name: str) -> str:
     return "".join(c if c.isalnum() or c == "_" else "_" for c in name) or "x"
