@@ -286,7 +286,7 @@ def _exportable(model: Any) -> Any:
     plain = nn.Module.__new__(type(type(model).__name__, (nn.Module,), {"forward": type(model).forward}))
     nn.Module.__init__(plain)
     for kind in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
-        plain.__dict__[kind] = model.__dict__[kind]
+        plain.__dict__[kind] = getattr(model, kind)
     return plain.eval()
 
 

@@ -68,10 +68,14 @@ class SharedTables:
     def keeps(self, node: Node) -> bool:
         return id(node) in self._ids
 
+    def clear(self) -> None:
+        """Lets go of all."""
+        for kept in (self.written, self._programs, self._numbers, self._nodes, self._ids):
+            kept.clear()
+
     def _make_room(self) -> None:
         if len(self._nodes) + len(self._programs) >= MOST:
-            for kept in (self.written, self._programs, self._numbers, self._nodes, self._ids):
-                kept.clear()
+            self.clear()
 
 
 SHARED = SharedTables()

@@ -12,8 +12,9 @@ import torch
 from small_specs import CASES, id_of, small_knobs
 
 import archdsl
-from archdsl.lower import recipes
+from archdsl.lower import moulds, recipes, shared_tables
 from archdsl.lower.module import _RARE, ArchModule, blocks
+from archdsl.lower.shared_tables import SHARED
 
 TEXT = """use std.channel { SwiGLU }
 use std.embed { Rope }
@@ -45,8 +46,8 @@ def told(model: torch.nn.Module) -> Any:
     return weights, buffers, kinds, codes, list(model.state_dict()), str(model)
 
 
-def drawn(count: int) -> tuple[Any, list[Any]]:
-    spec = archdsl.loads(TEXT)
+def drawn(count: int, depth: int = 4) -> tuple[Any, list[Any]]:
+    spec = archdsl.loads(TEXT.replace("depth: int = 4", f"depth: int = {depth}"))
     space = spec.space()
     return spec, [space.sample(seed) for seed in range(count)]
 
@@ -55,6 +56,37 @@ def test_candidates_built_one_after_the_other_are_those_built_alone():
     spec, candidates = drawn(12)
     for candidate in candidates:
         assert told(spec.build(device="meta", **candidate)) == told(archdsl.loads(TEXT).build(device="meta", **candidate))
+
+
+def forget(model: Any) -> None:
+    """Nothing is left of what the lowering of models made for later ones."""
+    recipes._KEPT.clear()
+    SHARED.clear()
+    archdsl.lower.module._CLASSES.clear()
+    for graph in model.typed.definitions():
+        graph.derived.clear()
+
+
+def test_tables_are_written_as_in_a_model_without_others_before():
+    spec, candidates = drawn(8, depth=9)
+    for candidate in candidates:
+        spec.build(device="meta", **candidate)
+    known = [(model, nodes_of(model), model.code) for model in (spec.build(device="meta", **c) for c in candidates)]
+    assert any("torch.sin" in code and "log1p" in code for _, _, code in known)
+    for candidate, (model, nodes, code) in zip(candidates, known):
+        forget(model)
+        anew = spec.build(device="meta", **candidate)
+        assert type(anew) is not type(model) and nodes_of(anew) == nodes and anew.code == code
+
+
+def test_a_few_kept_tables_are_enough(monkeypatch):
+    spec, candidates = drawn(4, depth=9)
+    expected = [nodes_of(spec.build(device="meta", **c)) for c in candidates]
+    SHARED.clear()
+    monkeypatch.setattr(shared_tables, "MOST", 5)
+    for _ in range(2):
+        assert [nodes_of(spec.build(device="meta", **c)) for c in candidates] == expected
+    assert len(SHARED._nodes) + len(SHARED._programs) <= 5 and len(SHARED.written) <= 5
 
 
 def test_what_was_lowered_before_changes_no_class():
@@ -89,10 +121,7 @@ def test_a_second_build_is_the_first(case):
     shared = {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
     assert not shared
     known = nodes_of(first)
-    recipes._KEPT.clear()
-    archdsl.lower.module._CLASSES.clear()
-    for graph in first.typed.definitions():
-        graph.derived.clear()
+    forget(first)
     anew = spec.build(variant, device="meta", knobs=knobs)
     assert type(anew) is not type(first)
     assert nodes_of(anew) == known, "bodies write other nodes than what was kept of them"
@@ -167,3 +196,54 @@ def test_containers_of_torch_fx_are_of_each_instance():
     a._register_replace_node_hook(print)
     assert b.meta == {} and b._replace_hooks == [] and a._replace_hooks == [print]
     assert copy.deepcopy(a).meta == {"seen": True}
+
+
+def test_blocks_with_one_outline_and_other_numbers_are_of_two_classes():
+    text = "model Net(d: int = 3)(x: [B, d]) -> y: [B, d] { return Scaled()(x) as s }\nblock Scaled()(x: [..., d]) -> [..., d] { return x * 2 }\n"
+    twice, thrice, again = (archdsl.loads(t).build() for t in (text, text.replace("* 2", "* 3"), text))
+    assert type(twice) is not type(thrice) and type(twice) is type(again)
+    assert type(twice).definition.outline == type(thrice).definition.outline
+    x = torch.randn(4, 3)
+    assert torch.equal(twice(x), 2 * x) and torch.equal(thrice(x), 3 * x) and torch.equal(again(x), 2 * x)
+    del twice  # the first of its outline: the others are found without it
+    gc.collect()
+    assert type(archdsl.loads(text).build()) is type(again)
+
+
+def test_hooks_of_an_instance_are_its_own():
+    spec, (candidate, *_) = drawn(1)
+    spec.build(**candidate)
+    poured = [spec.build(device="meta", **candidate).to_empty(device="cpu") for _ in range(2)]
+    seen: list[str] = []
+    a, b = (model.layers[1].mix for model in poured)
+    assert not any(name in a.__dict__ for name in _RARE)
+    a.register_state_dict_post_hook(lambda *_: seen.append("saved"))
+    a.register_state_dict_pre_hook(lambda *_: seen.append("saving"))
+    a.register_load_state_dict_pre_hook(lambda *_: seen.append("loading"))
+    a.register_load_state_dict_post_hook(lambda *_: seen.append("loaded"))
+    a.register_forward_hook(lambda *_, **__: seen.append("called"), with_kwargs=True, always_call=True)
+    a.register_forward_pre_hook(lambda *_, **__: seen.append("calling"), with_kwargs=True)
+    a.register_buffer("extra", torch.ones(1), persistent=False)
+    x = torch.randn(2, 4, 8)
+    for model, expected in zip(poured, (["saving", "saved", "loading", "loaded", "calling", "called"], [])):
+        seen.clear()
+        state = model.state_dict()
+        model.load_state_dict(state)
+        model(x)
+        assert seen == expected and list(state) == list(spec.build(**candidate).state_dict())
+    assert not hasattr(b, "extra")
+    for copied in (copy.deepcopy(a), copy.copy(a)):
+        assert copied._forward_hooks_with_kwargs == a._forward_hooks_with_kwargs and copied._non_persistent_buffers_set == {"extra"}
+
+
+def test_a_block_of_more_modules_than_one_function_makes():
+    inside = "\n".join(f"  x = Two()(x) as s{i}" for i in range(moulds.INLINE))
+    text = ("use std.linear { Linear }\nmodel Net(d: int = 4)(x: [B, d]) -> y: [B, d] {\n  layers: for i in range(3) { x = Many()(x) as many }\n"
+            f"  return x\n}}\nblock Many()(x: [..., d]) -> [..., d] {{\n{inside}\n  return x\n}}\n"
+            "block Two()(x: [..., d]) -> [..., d] {\n  x = Linear(d)(x) as a\n  x = Linear(d)(x) as b\n  return x\n}\n")
+    model = archdsl.loads(text).build(device="meta")
+    assert told(model.layers[0]) == told(model.layers[1]) == told(model.layers[2])
+    weights = [p.untyped_storage()._cdata for p in model.parameters()]
+    assert len(set(weights)) == len(weights) == 3 * moulds.INLINE * 4
+    assert all(type(p) is torch.nn.Parameter and p.is_leaf and p.requires_grad for p in model.parameters())
+    assert len({id(m) for m in model.modules()}) == 2 + 3 * (2 + 3 * moulds.INLINE)
