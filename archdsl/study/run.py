@@ -175,8 +175,8 @@ class Search:
     def _candidate(self, e: Entry) -> Candidate:
         found = self._candidates.pop(e.number, None)
         if found is None:  # proposed before the search was cut off
-            made = self.space.from_json(e.knobs)
-            found = Candidate(made, e.key, e.repaired)
+            found = self.space.from_json(e.knobs)
+            found.repaired = tuple(e.repaired)
         return found
 
 

@@ -1,6 +1,7 @@
 """Strategies on the spaces of specs, and what `archdsl explain` says about them."""
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -10,7 +11,7 @@ from archdsl.cli.pages import find_page
 from archdsl.search.model import Objective
 from archdsl.search.registry import STRATEGIES
 from archdsl.search.strategies.base import numbers
-from archdsl.search.testing import proposes_valid, resumes
+from archdsl.search.testing import made, proposes_valid, resumes, rounds
 from tests.search import specs
 
 KINDS = ("CHOICES", "LISTS", "DEPENDENT", "DEPTH")
@@ -34,6 +35,22 @@ def test_contract(name, kind):
     problem = Sized(getattr(specs, kind))
     proposes_valid(name, problem, 24)  # type: ignore[arg-type]
     resumes(name, problem, 24)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["nsga2(population = 6)", "nsga3(population = 6)", "evolution"])
+def test_a_state_is_read_without_models(name, monkeypatch):
+    """What a large population was is made again when it is looked at, member by member: a search goes on at once."""
+    problem, again = Sized(specs.DEPTH), Sized(specs.DEPTH)
+    strategy = made(name, problem, budget=24)  # type: ignore[arg-type]
+    _ = list(rounds(strategy, problem, 12))  # type: ignore[arg-type]
+    state = json.loads(json.dumps(strategy.state()))
+    revived = made(name, again, budget=24)  # type: ignore[arg-type]
+    looked_at = []
+    monkeypatch.setattr(again.space, "from_json", lambda knobs: looked_at.append(knobs) or again.space.candidate(knobs))
+    revived.restore(state)
+    assert json.loads(json.dumps(revived.state())) == state and not looked_at
+    assert [dict(p.candidate) for p in revived.propose(4)] == [dict(p.candidate) for p in strategy.propose(4)]
+    assert 0 < len(looked_at) < 12
 
 
 @pytest.mark.parametrize("name", ["milp", "tpe"])

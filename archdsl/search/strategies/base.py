@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from archdsl.declared import Declared
 from archdsl.elaborate.domains import Domain
-from archdsl.records import record
 from archdsl.search.model import Candidate, Objective, Proposal, Space, Trial
 
 SMALL = 65_536
@@ -54,13 +53,28 @@ class Generator(random.Random):
         return z ^ z >> 31
 
 
-@record(frozen=True)
 class Member:
-    """A trial that is done: `scores` with signs turned, so that less is better."""
+    """A trial that is done: `scores` with signs turned, so that less is better. One that is remembered from a state becomes a candidate when somebody
+    looks at it: the space has to make its model for that. It is written to a state as it was read, and told in JSON once."""
 
-    number: int
-    candidate: Candidate
-    scores: tuple[float, ...]
+    __slots__ = ("_candidate", "_knobs", "_space", "number", "scores")
+
+    def __init__(self, number: int, candidate: Candidate | None, scores: tuple[float, ...], knobs: Mapping[str, Any] | None = None,
+                 space: Space | None = None) -> None:
+        self.number, self.scores, self._candidate, self._knobs, self._space = number, scores, candidate, knobs, space
+
+    @property
+    def candidate(self) -> Candidate:
+        if self._candidate is None:
+            assert self._space is not None and self._knobs is not None
+            self._candidate = self._space.from_json(self._knobs)
+        return self._candidate
+
+    def knobs(self, space: Space) -> Mapping[str, Any]:
+        """The candidate in JSON."""
+        if self._knobs is None:
+            self._knobs = space.to_json(self.candidate)
+        return self._knobs
 
 
 class Memory:
@@ -189,7 +203,7 @@ class Base:
 
     def dump(self, members: Sequence[Member]) -> list[Any]:
         """Members as JSON, for `save`."""
-        return [[m.number, self.space.to_json(m.candidate), list(m.scores)] for m in members]
+        return [[m.number, m.knobs(self.space), list(m.scores)] for m in members]
 
     def members(self, dumped: Sequence[Any]) -> list[Member]:
-        return [Member(number, self.space.from_json(knobs), tuple(scores)) for number, knobs, scores in dumped]
+        return [Member(number, None, tuple(scores), knobs, self.space) for number, knobs, scores in dumped]
