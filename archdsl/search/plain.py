@@ -7,16 +7,20 @@ from typing import Any
 from archdsl.elaborate.domains import Domain, same
 from archdsl.elaborate.values import is_list, show
 
+PLAIN = frozenset((int, str, bool))
+
 
 def to_plain(value: Any) -> Any:
     """A value as JSON has it. A number that no float is stays exact as text."""
+    if value.__class__ in PLAIN:
+        return value
     if isinstance(value, Fraction):
         if value.denominator == 1:
             return int(value)
         return float(value) if Fraction(repr(float(value))) == value else f"{value.numerator} / {value.denominator}"
     if is_list(value):
         return [to_plain(v) for v in value]
-    return value if value is None or isinstance(value, (bool, int, str)) else show(value)
+    return value if value is None or isinstance(value, (int, str)) else show(value)
 
 
 def from_plain(data: Any, domain: Domain) -> Any:

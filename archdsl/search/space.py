@@ -294,7 +294,7 @@ class SearchSpace:
         return found
 
     def to_json(self, candidate: Candidate) -> dict[str, Any]:
-        return {a: to_plain(v) for a, v in candidate.items()}
+        return {a: to_plain(v) for a, v in candidate.copy().items()}
 
     def from_json(self, knobs: Mapping[str, Any]) -> Drawn:
         return self.candidate(knobs)
