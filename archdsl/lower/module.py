@@ -21,6 +21,7 @@ from torch.fx.node import map_arg
 
 from archdsl.graph import Graph
 from archdsl.lower.codegen import Code, generate
+from archdsl.lower.containers import AtFirst, without_rare
 from archdsl.lower.element_types import call
 from archdsl.lower.parts import Part, recompute_contexts
 from archdsl.lower.plan import Definition
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 _CLASSES: weakref.WeakValueDictionary[tuple[Any, bool], _Alike] = weakref.WeakValueDictionary()
 _OWN = ("_graph", "_compiled_call_impl", "_forms", "_decoders")
 """What no copy takes along."""
-_RARE = ("_non_persistent_buffers_set", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs",
-         "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
-"""Containers of nn.Module that an instance has where something is in them."""
 _SHARED_DICTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -55,22 +53,6 @@ class _Written:
         return found if instance is None or isinstance(found, str) else found.__get__(instance, owner)
 
 
-class _AtFirst:
-    """A container of an instance that is made when it is asked for: few models use those that torch.fx gives each module, and those that nn.Module
-    has for hooks of state dicts. Hooks that each call looks for are not among them."""
-
-    def __init__(self, kind: type) -> None:
-        self.kind = kind
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            raise AttributeError(f"{owner.__name__} has no `{self.name}`: its instances have")
-        return instance.__dict__.setdefault(self.name, self.kind())
-
-
 class ArchModule(fx.GraphModule):
     """A lowered block. `typed` is its typed graph; `graph` hands out this instance's private copy of the fx graph."""
 
@@ -84,25 +66,20 @@ class ArchModule(fx.GraphModule):
     _code: str = _Written()  # type: ignore[assignment]
     forward: Callable[..., Any] = _Written()  # type: ignore[assignment]
     shape_env = _tracer_cls = None
-    meta, _tracer_extras = _AtFirst(dict), _AtFirst(dict)  # type: ignore[assignment]
-    _replace_hooks, _create_node_hooks, _erase_node_hooks, _deepcopy_hooks = (_AtFirst(list) for _ in range(4))  # type: ignore[assignment]
-    _non_persistent_buffers_set = _AtFirst(set)  # type: ignore[assignment]
+    meta, _tracer_extras = AtFirst(dict), AtFirst(dict)  # type: ignore[assignment]
+    _replace_hooks, _create_node_hooks, _erase_node_hooks, _deepcopy_hooks = (AtFirst(list) for _ in range(4))  # type: ignore[assignment]
+    _non_persistent_buffers_set = AtFirst(set)  # type: ignore[assignment]
     _forward_hooks_with_kwargs, _forward_hooks_always_called, _forward_pre_hooks_with_kwargs = (  # type: ignore[assignment]
-        _AtFirst(OrderedDict) for _ in range(3))
-    _state_dict_hooks, _state_dict_pre_hooks = _AtFirst(OrderedDict), _AtFirst(OrderedDict)  # type: ignore[assignment]
-    _load_state_dict_pre_hooks, _load_state_dict_post_hooks = _AtFirst(OrderedDict), _AtFirst(OrderedDict)  # type: ignore[assignment]
+        AtFirst(OrderedDict) for _ in range(3))
+    _state_dict_hooks, _state_dict_pre_hooks = AtFirst(OrderedDict), AtFirst(OrderedDict)  # type: ignore[assignment]
+    _load_state_dict_pre_hooks, _load_state_dict_post_hooks = AtFirst(OrderedDict), AtFirst(OrderedDict)  # type: ignore[assignment]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ArchModule:
         return nn.Module.__new__(cls)
 
     def __init__(self) -> None:
         nn.Module.__init__(self)
-        self._without_rare()
-
-    def _without_rare(self) -> None:
-        for name in _RARE:
-            if not self.__dict__.get(name, True):
-                del self.__dict__[name]
+        without_rare(self)
 
     @property
     def typed(self) -> Graph:
@@ -226,7 +203,7 @@ class ArchModule(fx.GraphModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         edited = state.pop("_edited", None)
         nn.Module.__setstate__(self, state)
-        self._without_rare()
+        without_rare(self)
         if edited is not None:
             self.graph = _unpacked(edited)
 

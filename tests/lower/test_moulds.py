@@ -13,7 +13,8 @@ from small_specs import CASES, id_of, small_knobs
 
 import archdsl
 from archdsl.lower import moulds, recipes, shared_tables
-from archdsl.lower.module import _RARE, ArchModule, blocks
+from archdsl.lower.containers import RARE
+from archdsl.lower.module import ArchModule, blocks
 from archdsl.lower.shared_tables import SHARED
 
 TEXT = """use std.channel { SwiGLU }
@@ -41,7 +42,7 @@ def told(model: torch.nn.Module) -> Any:
     """Everything about a model that does not depend on when it was made."""
     weights = [(name, tuple(p.shape), p.dtype, p.requires_grad, p.is_meta) for name, p in model.named_parameters(remove_duplicate=False)]
     buffers = [(name, tuple(b.shape), b.dtype, b.is_meta) for name, b in model.named_buffers(remove_duplicate=False)]
-    kinds = [(name, type(m).__name__, sorted({*m.__dict__, *_RARE}), m.training, m.extra_repr()) for name, m in model.named_modules()]
+    kinds = [(name, type(m).__name__, sorted({*m.__dict__, *RARE}), m.training, m.extra_repr()) for name, m in model.named_modules()]
     codes = [(name, m.code, m.typed.hash) for name, m in blocks(model)]
     return weights, buffers, kinds, codes, list(model.state_dict()), str(model)
 
@@ -216,7 +217,8 @@ def test_hooks_of_an_instance_are_its_own():
     poured = [spec.build(device="meta", **candidate).to_empty(device="cpu") for _ in range(2)]
     seen: list[str] = []
     a, b = (model.layers[1].mix for model in poured)
-    assert not any(name in a.__dict__ for name in _RARE)
+    assert not any(name in a.__dict__ for name in RARE)
+    assert all(name in torch.nn.Module().__dict__ and name in vars(ArchModule) for name in RARE)
     a.register_state_dict_post_hook(lambda *_: seen.append("saved"))
     a.register_state_dict_pre_hook(lambda *_: seen.append("saving"))
     a.register_load_state_dict_pre_hook(lambda *_: seen.append("loading"))
