@@ -11,7 +11,6 @@ from archdsl.draw.view import Item, View
 from archdsl.source import Source, Span
 
 Place = tuple[int, ...]
-LONG = 30  # characters of a shape with sizes by name; a longer one is written in numbers
 _PORT, _PLAIN, _BLOCK = (f'shape=box, style="{s},filled"' for s in ("rounded,dashed", "dotted", "rounded"))
 _STYLES = {"input": _PORT, "output": _PORT, "op": _PLAIN, "ops": _PLAIN}
 
@@ -62,7 +61,7 @@ class _Writer:
             place = (*at, i)
             if place in self.view.opened:
                 yield f"subgraph {_quoted('cluster_' + _id(place))} {{"
-                yield f'  graph [label={_quoted(self.label(below))}, labeljust=l, fontsize=11, style="rounded,filled", color="#8a8f98", ' \
+                yield f'  graph [label={_left(self.label(below))}, labeljust=l, fontsize=11, style="rounded,filled", color="#8a8f98", ' \
                       f'fillcolor={_quoted(self.colour(below, times, 0.15))}]'
                 yield from ("  " + line for line in self.inside(below, place, times * below.count))
                 yield "}"
@@ -70,7 +69,9 @@ class _Writer:
                 yield self.node(below, place, times)
         for e in item.edges:
             if e.source is not None and e.target is not None:
-                yield self.edge((*at, e.source), (*at, e.target), e.type if len(e.type) <= LONG else e.shape)
+                pairs = [(self.seen((*at, e.source), start, -1), self.seen((*at, e.target), end, 0)) for start, end in e.ends]
+                for source, target in dict.fromkeys(pairs):
+                    yield self.edge(source, target, e.label)
 
     def node(self, item: Item, place: Place, times: int) -> str:
         style = _STYLES.get(item.kind, _BLOCK) + (", peripheries=2" if item.count > 1 else "")
@@ -85,6 +86,18 @@ class _Writer:
         if last != target:
             ends.append(f"lhead={_quoted('cluster_' + _id(target))}")
         return f"{_id(first)} -> {_id(last)} [{', '.join(ends)}]"
+
+    def seen(self, place: Place, path: Place, end: int) -> Place:
+        """A place, or the layer inside of it at the end of a path, as far as lists on the way are open. Whatever goes to the first layer, or comes
+        from the last (`end` 0, -1), ends at the border of the list."""
+        whole = place
+        for i in path:
+            if place not in self.view.opened:
+                break
+            place = (*place, i)
+            if i != end % len(self.item(place[:-1]).below):
+                whole = place
+        return whole
 
     def leaf(self, place: Place, end: int) -> Place:
         """A node that is drawn: the first or the last one inside an open item."""
@@ -102,7 +115,7 @@ class _Writer:
     def label(self, item: Item) -> str:
         name = item.name + (f"  × {item.count}" if item.count > 1 else "")
         title = item.title if item.title != item.name else ""
-        figures = [f"{short(item.params)} params"] if item.params else []
+        figures = [f"{short(item.params)} params{', shared' * item.shared}"] if item.params else []
         figures += [f"{short(item.macs)} MACs"] if item.macs else []
         each = " each" if item.count > 1 and figures else ""
         return "\n".join(line for line in (name, title, " · ".join(figures) + each) if line)
@@ -119,6 +132,11 @@ class _Writer:
 
 def _id(place: Place) -> str:
     return "n" + "_".join(map(str, place))
+
+
+def _left(text: str) -> str:
+    """A label whose lines begin at the left."""
+    return _quoted(text + "\n").replace("\\n", "\\l")
 
 
 def _quoted(text: Any) -> str:

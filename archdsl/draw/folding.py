@@ -69,7 +69,7 @@ def _shape_of(n: Node, wire: Callable[[Any], Any]) -> tuple[Any, ...]:
 
 def folded(parts: list[Part], container: Container) -> list[Part]:
     """Parts in order of evaluation, folded. Only neighbours join, so a picture of the result has no circles."""
-    out: list[Part] = []
+    parts, out = _passes(parts, container), list[Part]()
     at = 0
     while at < len(parts):
         end = _list_end(parts, at)
@@ -91,7 +91,45 @@ def folded(parts: list[Part], container: Container) -> list[Part]:
 def _place(part: Part) -> tuple[str, int] | None:
     """(label, index) of an item of a list."""
     label, _, index = part.item.path.rpartition(".")
-    return (label, int(index)) if part.item.kind == "block" and label and index.isdecimal() else None
+    return (label, int(index)) if part.item.kind in ("block", "list") and label and index.isdecimal() else None
+
+
+def _pass(part: Part) -> tuple[str, int] | None:
+    """(label, index) of the outermost loop that a block is applied in: of `layers.6.link` (layers, 6)."""
+    steps = part.item.path.split(".") if part.item.kind == "block" else []
+    at = next((i for i, s in enumerate(steps) if i and s.isdecimal()), 0)
+    return (".".join(steps[:at]), int(steps[at])) if at else None
+
+
+def _passes(parts: list[Part], container: Container) -> list[Part]:
+    """The passes of a loop that stand in the graph itself, as they reach blocks that are shared further out, each as one item. What has no address
+    in the loop is of the pass around it; between two passes, of the one that is no block of its own."""
+    places = [_pass(p) for p in parts]
+    label = next((place[0] for p, place in zip(parts, places) if place and place != _place(p) and _pass_of(parts, places, place[0])), None)
+    if label is None:
+        return parts
+    own = [place[1] if place and place[0] == label else None for place in places]
+    at = [i for i, n in enumerate(own) if n is not None]
+    for a, b in zip(at, at[1:]):
+        whole = parts[b].item.path == f"{label}.{own[b]}"
+        own[a + 1 : b] = [own[a] if own[a] == own[b] or whole and parts[a].item.path != f"{label}.{own[a]}" else own[b]] * (b - a - 1)
+    out: list[Part] = []
+    for i, (part, n) in enumerate(zip(parts, own)):
+        if n is None or part.item.path == f"{label}.{n}" and own.count(n) == 1:
+            out.append(part)
+        elif i == 0 or own[i - 1] != n:
+            mine = [p for p, m in zip(parts, own) if m == n]
+            inside = folded([replace(p) for p in mine], container)
+            item = container("list", f"{label}.{n}", listed(t for p in mine for t in [p.item.title] if p.item.kind == "block"),
+                             [p.item for p in inside], f"{label}.{n}", f"{label}.{n}")
+            out.append(Part(item, [x for p in mine for x in p.nodes], None, inside))
+    return out
+
+
+def _pass_of(parts: list[Part], places: list[tuple[str, int] | None], label: str) -> bool:
+    """Whether a loop has several passes that follow each other."""
+    found = [place[1] for place in places if place and place[0] == label]
+    return found == sorted(found) and len(set(found)) > 1
 
 
 def _list_end(parts: list[Part], at: int) -> int:
@@ -109,7 +147,8 @@ def _layers(parts: list[Part], container: Container) -> Part:
     if len(inside) == 1:
         return inside[0]
     item = container("list", label, f"{len(parts)} layers", [p.item for p in inside], first, last)
-    item.saved_bytes = sum(p.item.saved_bytes or 0 for p in parts)
+    if not item.shares:  # rounded means of folded ones lose some bytes
+        item.saved_bytes = sum(p.item.saved_bytes or 0 for p in parts)
     return Part(item, [n for p in parts for n in p.nodes], None, inside)
 
 

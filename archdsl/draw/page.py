@@ -57,8 +57,7 @@ class Packer:
         data |= {k: v for k, v in (("t", item.title), ("p", item.path), ("l", item.last), ("o", item.output), ("e", item.shape),
                                    ("doc", item.doc), ("w", item.weights)) if v}
         data |= {name: value for name in _FIGURES if (value := getattr(item, name)) != (1 if name in ("count", "calls") else 0)}
-        if item.unknown:
-            data["unknown"] = True
+        data |= {name: True for name in ("unknown", "shared") if getattr(item, name)}
         if self.spans and item.span.source.text:
             data["s"] = self._span(item.span)
         if item.below:
@@ -68,7 +67,7 @@ class Packer:
     def _definition(self, item: Item) -> int:
         known = self._known.get(id(item.below))
         if known is None:
-            edges = [[e.source, e.target, e.type, e.shape] for e in item.edges]
+            edges = [[e.source, e.target, e.type, e.shape, *([e.label] if e.label != e.type else [])] for e in item.edges]
             made = {"items": [self.item(b) for b in item.below], "edges": edges}
             number = self._numbers.setdefault(json.dumps(made), len(self.definitions))
             if number == len(self.definitions):

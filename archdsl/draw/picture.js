@@ -80,7 +80,8 @@ function picture(data, body, onchoose = () => {}) {
     head.ondblclick = () => { if (can) toggle(place); };
     head.append(turn, make("b", {}, item.n));
     if (count(item) > 1) head.append(make("span", { class: "times" }, `× ${count(item)}`));
-    if (item.t && item.t !== item.n) head.append(make("span", { class: "title", title: item.t }, item.t));
+    const told = (item.t !== item.n ? item.t ?? "" : "") + (item.shared ? " shared" : "");
+    if (told) head.append(make("span", { class: "title", title: told }, told));
     head.append(make("span", { class: "figure" }, figure(item)));
     element.append(head);
     if (isOpen) element.append(contents(item, place, times * count(item), address));
@@ -98,7 +99,7 @@ function picture(data, body, onchoose = () => {}) {
     return body;
   }
   function link(own, i) {  // the shapes that leave item i; of those that pass the next one by, where they go
-    const leaving = own.edges.filter((e) => e[0] === i), shown = (e) => e[2].length <= 30 ? e[2] : e[3];
+    const leaving = own.edges.filter((e) => e[0] === i), shown = (e) => e[4] ?? e[2];
     const next = new Set(leaving.filter((e) => e[1] === i + 1).map(shown)), far = new Map();
     for (const e of leaving) if (e[1] !== i + 1 && !next.has(shown(e))) far.set(shown(e), [...far.get(shown(e)) ?? [], own.items[e[1]].n]);
     const labels = [...next, ...[...far].map(([shape, names]) => `${shape} to ${[...new Set(names)].join(", ")}`)];

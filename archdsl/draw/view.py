@@ -2,6 +2,7 @@
 different ones among them cost."""
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -20,24 +21,29 @@ from archdsl.elaborate.ops import is_operand
 from archdsl.elaborate.values import show
 from archdsl.graph import Graph, Mask, Node, TensorType, Value
 from archdsl.ops.registry import LENGTH, find
-from archdsl.records import field, record
+from archdsl.records import field, record, replace
 from archdsl.source import NOWHERE, Span
 from archdsl.streaming import in_form, source
 
+LONG = 30  # characters of a shape with sizes by name; in a longer one, sizes that are computed are written in numbers
 OPENING = 12
 """The most nodes of a picture as it opens, where the model itself has no more."""
+_BRACKETS = re.compile(r"(?<=[(\[]) | (?=[)\]])|,(?= [)\]])")  # what stood on lines of its own
 _HIDDEN = ("param", "input", "update")
 
 
 @record(frozen=True)
 class Edge:
     """A tensor from one item to another, by their places in `Item.below`; None: from outside, or to outside. `type`: with run-time sizes by
-    name; `shape`: in numbers."""
+    name; `shape`: in numbers; `label`: what stands on it, as short as may be. `ends`: for each tensor of this type, the places in lists of layers
+    that it comes from and goes to, as paths below source and target."""
 
     source: int | None
     target: int | None
     type: str
     shape: str
+    label: str
+    ends: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
 
 @record(eq=False)
@@ -49,6 +55,7 @@ class Item:
     equal ones, the last of them at `last`; figures are those of one, saved_bytes their mean. params: numbers in parameters; macs: of one forward
     pass; saved_bytes: what autograd keeps of the tensors made there (None: not known of a single op); state_bytes: what a form with state keeps
     between calls; bytes: of its first result. `calls` above 1: weights that are applied so often; saved_bytes are those of all calls then.
+    `shared`: it stands beside others with the same weights; `shares`: by their addresses, figures of it or of what is inside that count once.
     `weights`: a block's own, and those that an op reads or an output hands out, for which there are no edges. `below`, `edges`: what it holds.
     """
 
@@ -69,6 +76,8 @@ class Item:
     span: Span = NOWHERE
     doc: str = ""
     unknown: bool = False
+    shared: bool = False
+    shares: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     weights: tuple[tuple[str, str, str], ...] = ()  # (path, kind, type)
     below: list[Item] = field(default_factory=list["Item"])
     edges: list[Edge] = field(default_factory=list[Edge])
@@ -181,14 +190,20 @@ class _Viewer:
         first = graph.outputs[0].type if graph.outputs else None
         return Item("block", name, title, path, path, 1, row.params, self.forward(graph), row.saved_bytes, self.state[address],
                     self.bytes(first), row.calls, str(first or ""), self.shape(first), span if span.source.text else graph.span, graph.doc,
-                    any(n.op in ("extern", "aten") for n in graph.nodes), weights, below, edges)
+                    any(n.op in ("extern", "aten") for n in graph.nodes), weights=weights, below=below, edges=edges)
 
     def inside(self, graph: Graph, address: str) -> tuple[list[Item], list[Edge]]:
         parts = [self.input(v, i) for i, v in enumerate(graph.inputs)]
+        applied = Counter(n.attrs["path"] for n in graph.nodes if n.op == "call")
         for node in graph.nodes:
             if node.op == "call":
                 inner, path = node.attrs["graph"], node.attrs["path"]
                 item = self.block(inner, _join(address, path), path, path, node.span)
+                if applied[path] > 1:
+                    item.shared, once = True, {"params": item.params}
+                    if item.calls > 1:
+                        once["saved_bytes"] = item.saved_bytes or 0
+                    item.shares = {path: once}
                 parts.append(Part(item, [node], (self.looks.of(inner), item.params, item.macs, item.state_bytes)))
             elif node.op not in _HIDDEN:
                 parts.append(Part(self.op(node), [node]))
@@ -213,8 +228,18 @@ class _Viewer:
             for v in part.operands():
                 source = owner.get(id(v.node))
                 if source != i and (source is not None or outside) and v.node.op != "param":
-                    found.setdefault((source, i, v.type), Edge(source, i, str(v.type), self.shape(v.type)))
+                    edge = found.get((source, i, v.type)) or Edge(source, i, str(v.type), self.shape(v.type), self.label(v.type))
+                    start = next(_given(parts[source], v), ()) if source is not None else ()
+                    ends = (*edge.ends, *((start, end) for end in _read(part, v)))
+                    found[source, i, v.type] = replace(edge, ends=tuple(dict.fromkeys(ends)))
         return list(found.values())
+
+    def label(self, type: TensorType) -> str:
+        """A shape as it stands on an edge: sizes by name, and in numbers those that would be long."""
+        extent = self.extent(type) if len(str(type)) > LONG else None
+        if extent is None:
+            return str(type)
+        return str(TensorType(type.dtype, tuple([s if str(s).isidentifier() else n for s, n in zip(type.shape, extent)])))
 
     # ---------------------------------------------------------------- tensors and ops
     def tensor(self, kind: str, name: str, type: TensorType, span: Span) -> Item:
@@ -226,7 +251,7 @@ class _Viewer:
     def op(self, node: Node) -> Item:
         first = node.types[0] if node.types else None
         name = node.attrs["name"] if node.op == "aten" else node.op
-        title = " ".join(node.span.text.split()) or ", ".join(f"{k} = {_shown(v)}" for k, v in node.attrs.items())
+        title = _BRACKETS.sub("", " ".join(node.span.text.split())) or ", ".join(f"{k} = {_shown(v)}" for k, v in node.attrs.items())
         return Item("op", name, _shortened(title), macs=self.macs(node), saved_bytes=None, bytes=self.bytes(first), output=str(first or ""),
                     shape=self.shape(first), span=node.span, unknown=node.op in ("extern", "aten"), weights=_weights(node.operands()))
 
@@ -277,17 +302,42 @@ class _Viewer:
         return 0 if extent is None or type is None else prod(extent) * BYTES[self.mode.concrete(type.dtype)]
 
 
+def _given(part: Part, value: Value, at: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """The place of the layer that gives a value, below lists of layers alone."""
+    inside = part.below if part.item.kind == "list" else []
+    for i, below in enumerate(inside):
+        if any(n is value.node for n in below.nodes):
+            yield from _given(below, value, (*at, i))
+            return
+    yield at
+
+
+def _read(part: Part, value: Value, at: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """The places of the layers that read it."""
+    inside = part.below if part.item.kind == "list" else []
+    readers = [(i, below) for i, below in enumerate(inside) if any(v == value for v in below.operands())]
+    for i, below in readers:
+        yield from _read(below, value, (*at, i))
+    if not readers:
+        yield at
+
+
 def _container(kind: str, name: str, title: str, inside: Iterable[Item], path: str = "", last: str = "", count: int = 1) -> Item:
     """An item around others: its figures are their sums, its result is that of the last one."""
     parts = list(inside)
 
+    shares: dict[str, dict[str, int]] = {}
+    for p in parts:
+        shares.update(p.shares)
+
     def total(figure: str) -> int:
-        return sum((getattr(p, figure) or 0) * p.count for p in parts)
+        own = sum(((getattr(p, figure) or 0) - sum(s.get(figure, 0) for s in p.shares.values())) * p.count for p in parts)
+        return own + sum(s.get(figure, 0) for s in shares.values())
 
     saved = None if all(p.saved_bytes is None for p in parts) else total("saved_bytes")
     end = parts[-1]
     return Item(kind, name, title, path, last, count, total("params"), total("macs"), saved, total("state_bytes"), end.bytes, 1, end.output,
-                end.shape, parts[0].span, "", any(p.unknown for p in parts))
+                end.shape, parts[0].span, "", any(p.unknown for p in parts), shares=shares)
 
 
 def _weights(read: Iterable[Value]) -> tuple[tuple[str, str, str], ...]:

@@ -5,12 +5,15 @@ import random
 import re
 from collections import Counter
 from itertools import pairwise
+from math import prod
 
 import pytest
 
 from archdsl.cost import cost
 from archdsl.draw import Item, view
+from archdsl.draw.dot import dot_text
 from archdsl.draw.folding import Part, repeats
+from archdsl.draw.view import View
 from archdsl.spec import load, loads, shipped_files
 
 HYBRID = """\
@@ -97,6 +100,49 @@ def test_a_hybrid_opens_with_few_nodes(order):
     names = [i.name for i in found.root.below]
     assert names[:2] == ["tokens", "embed"] and names[-3:] == ["norm", "head", "logits"]
     assert sum(times for i, times, address in walk(found.root) if i.kind == "block" and re.fullmatch(r"layers\.\d+", address)) == len(order)
+
+
+@pytest.mark.parametrize("name", ["zamba", "zamba2"])
+def test_layers_around_shared_blocks_open_with_few_nodes(name):
+    """Their passes stand in the model itself. What is shared counts once, however many layers apply it."""
+    made = load(next(p for p in shipped_files() if p.endswith(f"/{name}.arch"))).elaborate()
+    found = view(made)
+    layers = next(i for i in found.root.below if i.name == "layers")
+    assert len(found.visible()) <= 12 and layers.title == f"{sum(i.count for i in layers.below)} layers"
+    own = {a: p for a, p in made.graph.parameters() if p.kind in ("param", "frozen") and not a.startswith(("embed.", "norm.", "head."))}
+    assert layers.params == sum(prod(p.sizes) for p in own.values())
+    assert 0 <= found.root.state_bytes - sum(i.state_bytes for i in found.root.below) <= 64  # positions that the model itself counts
+    (kind, times) = max(Counter(i.kind for i in layers.below).items(), key=lambda pair: pair[1])
+    assert times > 3 and any(b.shared for i in layers.below if i.kind == "list" for b in i.below), kind
+
+
+def test_an_edge_leads_to_the_layer_of_a_list_that_reads_it():
+    """The skips of a net shaped like a U, from the layer that gives each to the one that takes it."""
+    made = loads("""use std { Conv }
+model U(widths: list[int] = [4, 8, 16])(x: [B = 1, 4, H = 16, W = 16]) -> y: [B, 4, H, W] {
+  require H % 4 == 0 and W % 4 == 0
+  skips = []
+  down: for i, c in enumerate(widths) {
+    if i > 0 { x = max_pool(x, 2) }
+    x = x |> Conv(c, 3, pad = 1) as conv |> relu
+    skips = skips + [x]
+  }
+  up: for i in range(2) {
+    skip: [_, c, Y, X] = skips[1 - i]
+    x = skip + (x |> Conv(c, 1) as conv |> resize([Y, X]))
+  }
+  return x
+}
+""").elaborate()
+    found = view(made)
+    (skips,) = [[e for e in found.root.edges if e.source == i and found.root.below[e.target].name == "up"] for i, b in enumerate(found.root.below)
+                if b.name == "down"]
+    assert sorted(end for e in skips for end in e.ends) == [((0,), (1,)), ((1,), (0,)), ((2,), (0,))]
+    assert {e.label for e in skips} == {"[B, 4, H, W]", "[B, 8, 8, 8]", "[B, 16, 4, 4]"}
+    drawn = [line for line in dot_text(found).splitlines() if "->" in line]
+    open_ = View(found.name, found.root, found.cost, frozenset([(1,), (2,)]))
+    wires = [line.split(" [")[0].strip() for line in dot_text(open_).splitlines() if "->" in line]
+    assert len(drawn) > 3 and "n1_0 -> n2_1" in wires and sum(w.startswith("n1_") and "-> n2_" in w for w in wires) == 3
 
 
 def test_what_is_large_opens_first():
