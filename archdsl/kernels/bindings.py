@@ -42,6 +42,7 @@ FAMILIES: tuple[str, ...] = (
     "flash_linear",
     "flex",
     "onednn",
+    "written_out",
 )
 """The modules of `archdsl.kernels` that declare kernels, in the order of preference. None of them imports torch or triton."""
 Types = Mapping[str, TensorType | None]

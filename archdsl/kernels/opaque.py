@@ -73,6 +73,8 @@ class Opaque:
     def backward(self, tensors: list[Any], grads: list[Any], needs: list[bool], *named: Any) -> list[Any]:
         attributes, asked = self._split(named)
         found = bound(self.name, self.operands, tensors, attributes, asked)
+        if all(g is None for g in grads):
+            return gradients(tensors, [None] * len(tensors))
         if found is not None and found.gradient is not None:
             wanted = {"needs": needs} if found.asks else {}
             return apart(gradients(tensors, run(found.gradient, [*grads, *tensors], {**attributes, **wanted})), [*tensors, *grads])

@@ -60,7 +60,7 @@ def scan(times, x, dt, a, b, c, skip, memory):
     for block in blocks:
         states, out = room[:len(block.x) + 1], block.heads(y)
         states[0] = last
-        block.carry(states)
+        block.carry(states, block.keys())
         inner = block.pairs().mul_(block.scores()[:, :, :, None]) @ block.by_head(block.x, block.dt)
         torch.addcmul(inner.movedim(4, 2), block.by_position(times(block.c, states[:-1])), block.start[..., None], out=out)
         if skip is not None:
@@ -90,15 +90,16 @@ def scan_back(times, dy, later, x, dt, a, b, c, skip, memory):
     states, room = _room(blocks[0], sum(len(block.x) for block in blocks)), _room(blocks[0], many)
     states[0] = _grouped(memory, b.shape[-2])
     fronts = [states[i * many:i * many + len(block.x) + 1] for i, block in enumerate(blocks)]
-    for block, own in zip(blocks, fronts):
-        block.carry(own)
+    written = [block.keys() for block in blocks]
+    for block, own, keys in zip(blocks, fronts, written):
+        block.carry(own, keys)
     dy, last = _rows(dy, 3, q), _grouped(later, b.shape[-2])
     dx, ddt, db, dc = (_like(v, n, q) for v, n in ((x, 3), (dt, 2), (b, 3), (c, 3)))
     da, dskip = torch.zeros_like(blocks[0].a, dtype=torch.float64), torch.zeros_like(blocks[0].a)
-    for block, own in zip(reversed(blocks), reversed(fronts)):
+    for block, own, keys in reversed([*zip(blocks, fronts, written)]):
         g, grads = block.heads(dy), room[:len(block.x) + 1]
         grads[-1] = last
-        du, dlog = _pull(block, g, own[:-1], grads, block.chunks(db), block.chunks(dc))
+        du, dlog = _pull(block, g, own[:-1], keys, grads, block.chunks(db), block.chunks(dc))
         last = grads[0].clone()
         da += (dlog * block.dt).sum((0, 1, 2))
         torch.add((du * block.x).sum(-1), dlog * block.a, out=block.heads(ddt))
@@ -110,10 +111,10 @@ def scan_back(times, dy, later, x, dt, a, b, c, skip, memory):
             None if skip is None else dskip.flatten(), _ungrouped(last, memory))
 
 
-def _pull(block: _Block, g: Any, met: Any, grads: Any, db: Any, dc: Any) -> tuple[Any, Any]:
-    """For gradients g of the results, [k, B, q, g, r, p], the states in front of the chunks and, in the last place of `grads`, the gradient of the
-    last one: fills `grads`, db and dc. Gives the gradients of dt x, and those of the logarithms dt a in float64."""
-    read, keys, after, times = block.side_by_side(g, block.start), block.keys(), grads[1:], block.times
+def _pull(block: _Block, g: Any, met: Any, keys: Any, grads: Any, db: Any, dc: Any) -> tuple[Any, Any]:
+    """For gradients g of the results, [k, B, q, g, r, p], the states in front of the chunks, their `keys` and, in the last place of `grads`, the
+    gradient of the last one: fills `grads`, db and dc. Gives the gradients of dt x, and those of the logarithms dt a in float64."""
+    read, after, times = block.side_by_side(g, block.start), grads[1:], block.times
     block.carry_back(read, grads)
     of_start = block.by_position(times(block.c, met).mul_(read)).sum(-1)
     taken = block.by_position(times(block.b, after))
@@ -184,10 +185,10 @@ class _Block:
         """Of each chunk: what it leaves of a state, [B, g, 1, (r p)]."""
         return self.start[:, :, -1, :, :, None].expand(self.x[:, :, 0].shape).flatten(-2)[..., None, :].unbind()
 
-    def carry(self, states: Any) -> None:
+    def carry(self, states: Any, keys: Any) -> None:
         """Of [k + 1, B, g, n, (r p)] fills all but the first: the states behind the chunks."""
         each = states.unbind()
-        for written, left, before, state in zip(self.times(self.b.mT, self.keys(), True), self.left(), each, each[1:]):
+        for written, left, before, state in zip(self.times(self.b.mT, keys, True), self.left(), each, each[1:]):
             torch.addcmul(written, left, before, out=state)
 
     def carry_back(self, read: Any, grads: Any) -> None:

@@ -133,22 +133,23 @@ def _causal_conv_gradient(dy, later, x, weight, bias, tail):
     if k > SHORT:
         return tuple(derived(_long_conv, [x, weight, bias, tail], [dy, later]))
     given, taps, dy = (_summable(tail), _summable(x)), _summable(weight).mT.contiguous(), _summable(dy)
-    dx, dtaps = torch.empty_like(given[1], memory_format=torch.contiguous_format), torch.zeros_like(taps)
-    for at, end in _spans(x):
+    dx, spans = torch.empty_like(given[1], memory_format=torch.contiguous_format), _spans(x)
+    sums = dx.new_zeros(k, *x.shape[:-2], max(end - at for at, end in spans), x.shape[-1])  # many, added up in turn, are one pass over memory
+    for at, end in spans:
         torch.mul(dy[..., at:end, :], taps[-1], out=dx[..., at:end, :])
         for j in range(k):
             behind = dy[..., at + k - 1 - j:end + k - 1 - j, :]
             if j < k - 1:
                 dx[..., at:at + behind.shape[-2], :].addcmul_(behind, taps[j])
             for lo, hi, source in _before(*given, at, end, k - 1 - j):
-                dtaps[j] += (dy[..., lo:hi, :] * source).flatten(0, -2).sum(0)
+                sums[j, ..., :hi - lo, :].addcmul_(dy[..., lo:hi, :], source)
     dtail, last = torch.zeros_like(given[0]), min(n, k - 1)
     for j in range(k - 1):
         reached = min(n, k - 1 - j)
         dtail[..., j:j + reached, :].addcmul_(dy[..., :reached, :], taps[j])
     dx[..., n - last:, :] += later[..., k - 1 - last:, :]
     dtail[..., n:, :] += later[..., :k - 1 - last, :]
-    return dx, dtaps.mT, None if bias is None else dy.flatten(0, -2).sum(0), dtail
+    return dx, sums.flatten(1, -2).sum(1).mT, None if bias is None else dy.flatten(0, -2).sum(0), dtail
 
 
 def _before(tail, x, at, end, back):
