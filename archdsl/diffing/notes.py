@@ -144,7 +144,7 @@ def _counted(notes: Iterable[Note]) -> Iterator[Note]:
 def _listed(ops: list[str]) -> str:
     """`cast × 4, mul, add × 2`."""
     found = [op + (f" × {n}" if n > 1 else "") for op, n in Counter(ops).items()]
-    return ", ".join(found[:_KINDS]) + (f" and {len(found) - _KINDS} others" if len(found) > _KINDS else "")
+    return ", ".join(found[:_KINDS]) + (f" and {len(found) - _KINDS} other{'s' * (len(found) > _KINDS + 1)}" if len(found) > _KINDS else "")
 
 
 def _key(n: Node, names: Mapping[str, str]) -> Any:

@@ -83,7 +83,7 @@ def addresses(c: Change, others: Sequence[Change] = ()) -> str:
 def _joined(places: list[str]) -> str:
     """An address, and the indices of further layers."""
     more = [p.rpartition(".")[2] for p in places[1:]]
-    return ", ".join(places[:1] + more[:3]) + (f" and {len(more) - 3} others" if len(more) > 3 else "")
+    return ", ".join(places[:1] + more[:3]) + (f" and {len(more) - 3} other{'s' * (len(more) > 4)}" if len(more) > 3 else "")
 
 
 def _range(first: str | None, last: str | None, count: int) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from archdsl.elaborate.values import is_list
@@ -110,7 +111,7 @@ def _passes(parts: list[Part], container: Container) -> list[Part]:
         return parts
     own = [place[1] if place and place[0] == label else None for place in places]
     at = [i for i, n in enumerate(own) if n is not None]
-    for a, b in zip(at, at[1:]):
+    for a, b in pairwise(at):
         whole = parts[b].item.path == f"{label}.{own[b]}"
         own[a + 1 : b] = [own[a] if own[a] == own[b] or whole and parts[a].item.path != f"{label}.{own[a]}" else own[b]] * (b - a - 1)
     out: list[Part] = []

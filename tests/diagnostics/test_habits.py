@@ -190,8 +190,8 @@ FILES = {  # behind (or, of imports, instead of) the `use` of the library
     USE + "model Net(d: int = 4)(x: [B, d]) -> y: [B, d] { y = relu(x) }": None,
     USE + NET + "\nvariant wide { d = d * 2 }": USE + NET + "\nvariant wide { d = 4 * 2 }",
     "use std { Conv }\n\nmodel Net(d: int = 4)(x: [B, d, H, W]) -> y: [B, d, _, _] { return Conv(d, kernel = 0)(x) as a }": "",
-    USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for n, i in enumerate(ns) { x = Linear(ns[i])(x) as a }\n  return x\n}":
-        USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for i, n in enumerate(ns) { x = Linear(ns[i])(x) as a }\n  return x\n}",
+    USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for n, i in enumerate(ns) { x = Linear(ns[i])(x) }\n  return x\n}":
+        USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for i, n in enumerate(ns) { x = Linear(ns[i])(x) }\n  return x\n}",
     USE + "fn twice(n: int) -> int = 2 * n  # both\n\n" + NET: USE + "fn twice(n: int) -> int { return 2 * n }  # both\n\n" + NET,
 }
 TRIED = [*((body(a), b and body(b)) for a, b in STATEMENTS.items()), *((a + "\n", b and b + "\n") for a, b in FILES.items())]

@@ -45,7 +45,7 @@ function drawLines() {
   filter();
 }
 function drawAxis(root, a, x, k) {
-  const title = svg("text", { class: "title", x, y: k % 2 ? 28 : 13, "text-anchor": k && k === axes.length - 1 ? "end" : "middle" }, a.name.length > 22 ? `…${a.name.slice(-21)}` : a.name, svg("title", {}, goalText(a.name)));
+  const title = svg("text", { class: "title", x: k ? x : 2, y: k % 2 ? 28 : 13, "text-anchor": !k ? "start" : k === axes.length - 1 ? "end" : "middle" }, a.name.length > 22 ? `…${a.name.slice(-21)}` : a.name, svg("title", {}, goalText(a.name)));
   const reach = svg("rect", { class: "reach", x: x - 16, y: TOP - 6, width: 32, height: BOTTOM - TOP + 12 }), band = svg("rect", { class: "brush", x: x - 8, width: 16 });
   const own = svg("g", { class: "axis", tabindex: "0", role: "slider", "aria-label": `${a.name}: keep a range`, "aria-orientation": "vertical", "data-axis": a.name, "aria-valuenow": "0" },
     svg("line", { x1: x, x2: x, y1: TOP, y2: BOTTOM }), title, ...a.ticks.map(([y, t]) => svg("text", { class: "tick halo", x: x + 5, y: y + 4 }, t.length > 12 ? `${t.slice(0, 11)}…` : t)), band, reach);
