@@ -3,7 +3,7 @@ Free of torch."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from archdsl.coupling import Axes, Group, groups_of
@@ -50,6 +50,8 @@ class Widest:
             self._look(drawn)
         for seed in range(DRAWS):
             self._look(space.sample(seed))
+        for rest, sign in ((top, 1), (bottom, -1)):
+            self._look_at_arms(rest, sign)
         self._all_values_serve()
         self._keep_narrow_arms()
         self.largest = max(self.looked, key=lambda d: self._seen[d.key])
@@ -78,6 +80,20 @@ class Widest:
             if _numel(p.sizes) > _numel(held.param.sizes):
                 held.param, held.groups, held.merged, held.graph = p, own[address], groups[address], made.graph
         self._seen[drawn.key] = total
+
+    def _look_at_arms(self, rest: Callable[[Domain], Any], sign: int) -> None:
+        """Beside the greatest numbers the arms that have the most weights, beside the least those that have the fewest: one choice after another."""
+        arms: dict[str, Any] = {}
+        best: tuple[int, Drawn] | None = None
+        for pattern, domain in self._patterns().items():
+            for value in domain.values if _is_choice(domain) else ():
+                given = {**arms, pattern: value}
+                found = settled(self.space, lambda a, d, given=given: given[p] if (p := _pattern(a)) in given and d.contains(given[p]) else rest(d))
+                worth = None if found is None else sign * self.space.costs(found, ["params"])["params"]
+                if found is not None and worth is not None and (best is None or worth > best[0]):
+                    best, arms = (int(worth), found), given
+        if best is not None:
+            self._look(best[1])
 
     def _all_values_serve(self) -> None:
         """Raises A0849 for an arm, or a number below 1, that no candidate can have."""

@@ -403,6 +403,27 @@ def test_values_that_no_candidate_can_have(before: str, after: str, said: str):
     assert re.search(said, str(fault.value), re.DOTALL)
 
 
+def test_the_smallest_and_the_largest_have_the_arms_for_it():
+    """In every place the arm without weights beside the narrowest, the one with the most beside the widest."""
+    text = """
+use std.linear { Linear }
+block Half(there: bool = true in {true, false})(x: [B, d]) -> [B, d] {
+  if not there { return x }
+  return Linear(d)(x) as map
+}
+model Net(d: int = 8 in 2..90)(x: [B = 2, 3]) -> y: [B, d] {
+  x = Linear(d)(x) as up
+  choose f { one => Linear(d)  nothing => identity  two => MLP() } = one
+  choose g { nothing => identity  one => Linear(d)  two => MLP() } = nothing
+  return f(x) as f |> g as g |> Half() as rest
+}
+block MLP()(x: [B, d]) -> [B, d] { return x |> Linear(2 * d) as up |> Linear(d) as down }
+"""
+    net = archdsl.loads(text).supernet()
+    smallest, largest = (sum(p.numel() for p in net.extract(c).parameters()) for c in (net.smallest, net.largest))
+    assert (smallest, largest) == (4 * 2, 4 * 90 + 2 * (4 * 90**2 + 3 * 90) + 90**2 + 90)
+
+
 def test_values_are_tried_beside_others_that_go_together():
     """Of 40 x 40 sizes 40 do; decisions that are drawn one by one hardly ever do."""
     text = DEAD.replace("d: int = 8 in {4, 8}, hidden: int = 8 in {8, 16}", "d: int = 1 in 1..40, hidden: int = 1 in 1..40").replace(
