@@ -11,6 +11,7 @@ from archdsl.elaborate.frame import Session
 from archdsl.elaborate.limits import MAX_LINES
 from archdsl.elaborate.model import Elaborated, reaches_nothing
 from archdsl.elaborate.record_defaults import record_defaults
+from archdsl.in_two import clean_in_two
 from archdsl.modules import MAX_FOUND, Module, family
 from archdsl.records import replace
 from archdsl.source import Span
@@ -19,6 +20,7 @@ from archdsl.syntax.parser import MAX_TOKENS
 from archdsl.variants import Variant, known_variants
 
 if TYPE_CHECKING:
+    from archdsl.in_two import Job
     from archdsl.incremental.kept import Kept
     from archdsl.spec import Spec
 
@@ -39,9 +41,13 @@ def faults_of(module: Module, models: dict[str, Spec], session: Session, lints: 
         lines = min(module.source.text.count("\n"), (MAX_TOKENS - module.library.left) // 5, MAX_LINES)
         with session.one_budget(lines):
             later = Collector() if early else found
-            _elaborate_all(module, models, session, later, kept, early)
-            if not any(_on_models(module, d) for d in early):
-                _hold_against(module, models, later, kept)
+            plan = _elaborate_defaults(module, models, session, later, early)
+            alone = plan is None or later.found or early or kept is not None
+            if plan is None or alone or not clean_in_two(module, models, session, plan[0], _in_variant):
+                if plan is not None:
+                    _elaborate_variants(models, *plan, later)
+                if not any(_on_models(module, d) for d in early):
+                    _hold_against(module, models, later, kept)
         for d in independent(early, later.found) if early else ():
             found.add(d)
     if lints and not found.found:
@@ -133,24 +139,32 @@ def _broken(known: dict[str, Variant], early: tuple[Diagnostic, ...]) -> set[str
     return broken
 
 
-def _elaborate_all(module: Module, models: dict[str, Spec], session: Session, found: Collector, kept: Kept | None,
-                   early: tuple[Diagnostic, ...]) -> None:
+def _elaborate_defaults(module: Module, models: dict[str, Spec], session: Session, found: Collector,
+                        early: tuple[Diagnostic, ...]) -> tuple[list[Job], list[str]] | None:
+    """The variants that are left to elaborate, and the names of all; None where what is wrong says that none is to be."""
     for d in record_defaults(module, session):
         found.add(d)
     for spec in models.values():
         spec.failed.add(None)
         if not _try(lambda: _sound_model(spec, found), found):  # noqa: B023
-            return
+            return None
     try:
         known = known_variants(module, models, session)
     except ArchError as e:
         found.add(e)
-        return
+        return None
     broken = _broken(known, early)
+    jobs: list[Job] = []
     for spec, name in [(s, name) for s in models.values() for name in known if name in s.variants]:
         if name in broken:
             spec.failed.add(name)
-            continue
+        else:
+            jobs.append((spec, name))
+    return jobs, [*known]
+
+
+def _elaborate_variants(models: dict[str, Spec], jobs: list[Job], known: list[str], found: Collector) -> None:
+    for spec, name in jobs:
         _in_variant(spec, name, found)
         if len(found.found) >= MAX_FOUND or any(d.code == "A0602" for d in found.found):
             break

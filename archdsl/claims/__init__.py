@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from archdsl.claims.pages import CODES
@@ -58,10 +58,13 @@ def _target(name: str | None, first: str, of_variant: dict[str, str]) -> tuple[s
     return (of_variant[last], last) if last in of_variant else (name, None)
 
 
-def check_claims(module: Module, models: dict[str, Spec]) -> list[Diagnostic]:
-    """What is wrong with claims about elaborated models (`resolve` has read the text): addresses, axes in time, variants of other models."""
+def check_claims(module: Module, models: dict[str, Spec], of: Set[tuple[str, str | None]] | None = None) -> list[Diagnostic]:
+    """What is wrong with claims about elaborated models (`resolve` has read the text): addresses, axes in time, variants of other models. `of`:
+    with those about these variants (model, name; None: at the defaults)."""
     found: list[Diagnostic] = []
     for claim in _claims(module, models):
+        if of is not None and (claim.model, claim.variant) not in of:
+            continue
         from archdsl.claims.evaluate import Evaluation
 
         if claim.model not in models or not models[claim.model].failed.isdisjoint((None, claim.variant, *re.findall(r"\w+", claim.text))):

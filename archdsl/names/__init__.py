@@ -5,9 +5,9 @@ transposing the result gives the foreign tensor. Import undoes them.
 """
 from __future__ import annotations
 
-from archdsl.names.check import check_names
+from archdsl.names.check import check_names, part_of_names, parts_agree
 from archdsl.names.compile import compile_names, weight_maps
 from archdsl.names.errors import CODES
 from archdsl.names.lines import Compiled, own_shapes
 
-__all__ = ["CODES", "Compiled", "check_names", "compile_names", "own_shapes", "weight_maps"]
+__all__ = ["CODES", "Compiled", "check_names", "compile_names", "own_shapes", "part_of_names", "parts_agree", "weight_maps"]

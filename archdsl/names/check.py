@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from archdsl.names.compile import chains_fit, compile_names
 from archdsl.names.lines import Compiled, Memo, Use, Weights
 from archdsl.names.patterns import Choice, Expression, Index, Pattern, Star, outline, parse_pattern
 from archdsl.names.places import addressed, header, quoted
-from archdsl.records import replace
+from archdsl.records import field, record, replace
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
@@ -25,8 +25,17 @@ if TYPE_CHECKING:
 def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = None) -> list[Diagnostic]:
     """What is wrong with the `names` of a file, held against the models and variants that elaborate."""
     found = Collector()
-    seen: dict[tuple[str, str], tree.Names] = {}
     known: dict[int, Weights] = {}
+    for decl, own in _blocks(module, models, found):
+        check = partial(_check, decl, module, own, known)
+        for d in check() if kept is None else kept.names(decl, module, [part for spec in own for part in _about(spec, known)], check):
+            found.add(d)
+    return found.found
+
+
+def _blocks(module: Module, models: Mapping[str, Spec], found: Collector) -> Iterator[tuple[tree.Names, list[Spec]]]:
+    """The blocks and the models that each is about, where all of these elaborate; faults of their headers go to `found`."""
+    seen: dict[tuple[str, str], tree.Names] = {}
     for decl in module.tree.decls:
         if not isinstance(decl, tree.Names):
             continue
@@ -47,13 +56,41 @@ def check_names(module: Module, models: Mapping[str, Spec], kept: Kept | None = 
                 continue
             found.add(error("A0438", f"`{model}` has two names `{decl.name}`", header(decl), "the second",
                             labels=(Label(header(first), "the first"),), help="give them different names, or make them one block"))
-        if len(specs) < len(decl.models) or any(None in spec.failed for spec in specs.values()):
-            continue
-        own = [*specs.values()]
-        check = partial(_check, decl, module, own, known)
-        for d in check() if kept is None else kept.names(decl, module, [part for spec in own for part in _about(spec, known)], check):
-            found.add(d)
-    return found.found
+        if len(specs) == len(decl.models) and not any(None in spec.failed for spec in specs.values()):
+            yield decl, [*specs.values()]
+
+
+Part = list[dict[int, tuple[bool, bool, list[tuple[int, int]]]]]
+"""For each block, for each of its lines: whether its condition held, whether it was about a weight, which items of its lists some address had."""
+
+
+def part_of_names(module: Module, models: Mapping[str, Spec], of: Set[tuple[str, str | None]]) -> tuple[Part, list[list[str]]] | None:
+    """What the blocks say of some variants (model, name), with the addresses of the weights there; None where something is wrong."""
+    found = Collector()
+    known: dict[int, Weights] = {}
+    part: Part = []
+    addresses: list[list[str]] = []
+    for decl, own in _blocks(module, models, found):
+        told = _compiled(decl, module, own, known, of)
+        if told.found:
+            return None
+        part.append({k: (u.active, u.matched, sorted(u.picks)) for k, u in told.uses.items()})
+        addresses.append([*told.addresses])
+    return None if found.found else (part, addresses)
+
+
+def parts_agree(module: Module, models: Mapping[str, Spec], parts: Iterable[Part], addresses: list[list[str]]) -> bool:
+    """Whether each line of each block is about a weight of one part of the variants at least. `addresses`: weights of any of them."""
+    for i, (decl, own) in enumerate(_blocks(module, models, Collector())):
+        told = _Told(uses={k: Use() for k in range(len(decl.lines))}, addresses=dict.fromkeys(addresses[i]))
+        for part in parts:
+            for k, (active, matched, picks) in part[i].items():
+                use = told.uses[k]
+                use.active, use.matched = use.active or active, use.matched or matched
+                use.picks.update(picks)
+        if _held(decl, own, told):
+            return False
+    return True
 
 
 def _about(spec: Spec, known: dict[int, Weights]) -> list[Any]:
@@ -74,16 +111,34 @@ def _alike(a: list[Any], b: list[Any]) -> bool:
     return len(a) == len(b) and all(type(x) is type(y) and x == y for x, y in zip(a, b))
 
 
+@record()
+class _Told:
+    """What compiling a block for some variants has told. `ended`: there were so many faults that no more were looked for."""
+
+    found: list[Diagnostic] = field(default_factory=list)
+    uses: dict[int, Use] = field(default_factory=dict)
+    addresses: dict[str, None] = field(default_factory=dict)
+    ended: bool = False
+
+
 def _check(decl: tree.Names, module: Module, specs: Sequence[Spec], known: dict[int, Weights]) -> list[Diagnostic]:
-    """Compiles the block for each model's default and variants, but for one that differs from an earlier one in nothing that the block is about."""
+    told = _compiled(decl, module, specs, known)
+    return told.found if told.ended else _held(decl, specs, told)
+
+
+def _compiled(decl: tree.Names, module: Module, specs: Sequence[Spec], known: dict[int, Weights],
+              of: Set[tuple[str, str | None]] | None = None) -> _Told:
+    """Compiles the block for each model's default and variants (`of`: of these), but for one that differs from an earlier one in nothing that the
+    block is about."""
     found = Collector()
-    uses: dict[int, Use] = {k: Use() for k in range(len(decl.lines))}
-    addresses: dict[str, None] = {}
+    told = _Told(found.found, {k: Use() for k in range(len(decl.lines))})
     words = set(re.findall(r"[^\W\d]\w*", decl.span.text))
     for spec in specs:
         memo: Memo = {}
         clean: list[tuple[list[str], list[Any], Compiled]] = []
         for variant in _sound(spec):
+            if of is not None and (spec.name, variant) not in of:
+                continue
             made = spec.source(variant)
             weights = known.setdefault(id(made.graph), Weights(made.graph))
             own, values = list(weights.shapes), [k.value for k in made.knobs.values() if k.address in words]
@@ -96,18 +151,27 @@ def _check(decl: tree.Names, module: Module, specs: Sequence[Spec], known: dict[
             for d in done.found:
                 found.add(replace(d, notes=(*d.notes, ", ".join(where))) if where else d)
             if len(found.found) >= MAX_FAULTS or any(d.code == "A0602" for d in done.found):
-                return found.found
+                told.ended = True
+                return told
             for k, use in done.used.items():
-                all_ = uses[k]
+                all_ = told.uses[k]
                 all_.active, all_.matched = all_.active or use.active, all_.matched or use.matched
                 all_.picks |= use.picks
-            addresses.update(dict.fromkeys(own))
+            told.addresses.update(dict.fromkeys(own))
+    return told
+
+
+def _held(decl: tree.Names, specs: Sequence[Spec], told: _Told) -> list[Diagnostic]:
+    """The faults, those of lines that are about nothing included."""
+    found = Collector()
+    for d in told.found:
+        found.add(d)
     knobs = frozenset(p.name for spec in specs for p in spec.decl.params)
     for k, line in enumerate(() if any(spec.failed for spec in specs) else decl.lines):  # a variant that failed may have what a line is about
         broken = any(line.span.start <= d.span.start < line.span.end for d in found.found if d.span.source is line.span.source)
-        if uses[k].active and not broken and len(found.found) < MAX_FAULTS:
+        if told.uses[k].active and not broken and len(found.found) < MAX_FAULTS:
             try:
-                _idle(line, uses[k], list(addresses), knobs)
+                _idle(line, told.uses[k], list(told.addresses), knobs)
             except ArchError as fault:
                 found.add(fault)
     if any(d.code == "A0432" for d in found.found):  # what a line with a slip in it was to be about is not missing

@@ -1,0 +1,91 @@
+"""The variants of a file looked at by two processes: what checking.py does with each, where nothing is wrong with any."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from typing import TYPE_CHECKING, Any
+
+from archdsl.diagnostics.model import Collector
+from archdsl.helper import Helper, possible
+from archdsl.modules import Module, family
+
+if TYPE_CHECKING:
+    from archdsl.elaborate.frame import Session
+    from archdsl.spec import Spec
+
+Job = tuple["Spec", str]
+WORTH = 20_000
+"""Steps from which on a second process saves more time than it costs: 60 ms of work against 10."""
+KEPT = 60
+"""Models that a spec keeps: this process goes on with them when something is wrong."""
+
+
+def clean_in_two(module: Module, models: dict[str, Spec], session: Session, jobs: Sequence[Job],
+                 in_variant: Callable[[Spec, str, Collector], None]) -> bool:
+    """Whether nothing is wrong with these variants, nor with what claims, spaces and names say of them and of the defaults. False where that is not
+    known: then nothing has been told, what was elaborated is kept, and the steps are those that it took."""
+    if not possible() or len(jobs) > KEPT or any(name != family(name) for name in models) or _steps(models, session, jobs) < WORTH:
+        return False
+    two = _Two(module, models, session, jobs, in_variant)
+    helper = Helper(len(jobs), two.job, two.end)
+    try:
+        return helper.start() and two.clean(helper)
+    finally:
+        helper.stop()
+
+
+def _steps(models: dict[str, Spec], session: Session, jobs: Sequence[Job]) -> int:
+    """How many the jobs will take, roughly: as many as a default each, and what passes take."""
+    from archdsl.passes.manager import STEPS, STEPS_A_NODE
+
+    passes = sum(len(spec.transforms(name)) * (STEPS + STEPS_A_NODE * spec.elaborate().graph.node_count) for spec, name in jobs)
+    return session.steps * len(jobs) // max(1, len(models)) + passes // 3
+
+
+class _Two:
+    def __init__(self, module: Module, models: dict[str, Spec], session: Session, jobs: Sequence[Job], in_variant: Any):
+        self.module, self.models, self.session, self.jobs, self.in_variant = module, models, session, jobs, in_variant
+        self.before = session.steps
+
+    def job(self, i: int) -> bool:
+        found, before = Collector(), self.session.steps
+        self.in_variant(*self.jobs[i], found)
+        if found.found:
+            self.session.steps = before
+        return not found.found
+
+    def end(self, first: int) -> Any:
+        """In the second process: its steps, and what names say of its variants."""
+        told = self._said({(spec.name, name) for spec, name in self.jobs[first:]})
+        return None if told is None else (self.session.steps - self.before, told[0])
+
+    def clean(self, helper: Helper) -> bool:
+        from archdsl.names import parts_agree
+        from archdsl.spaces import check_spaces
+
+        done = 0
+        while done < len(self.jobs) and not helper.reached(done):
+            if not self.job(done):
+                return False
+            done += 1
+        steps = self.session.steps
+        own = {(name, None) for name in self.models} | {(spec.name, name) for spec, name in self.jobs[:done]}
+        told = None if check_spaces(self.module, self.models) else self._said(own)
+        answer = helper.answer() if told is not None else None
+        if told is not None and answer is not None:
+            first, (more, part) = answer
+            if first <= done and self.session.steps + more <= self.session.budget and parts_agree(
+                    self.module, self.models, (told[0], part), told[1]):
+                self.session.steps += more
+                return True
+        self.session.steps = steps
+        return False
+
+    def _said(self, of: Set[tuple[str, str | None]]) -> Any:
+        """What names say of these variants; None where something is wrong with that, or with claims about them."""
+        from archdsl.claims import check_claims
+        from archdsl.names import part_of_names
+
+        return None if check_claims(self.module, self.models, of) else part_of_names(self.module, self.models, of)
+
+
+__all__ = ["clean_in_two"]
