@@ -24,19 +24,15 @@ def possible() -> bool:
 
 
 def idle() -> bool:
-    """Whether there is a processor for a second process: one that this one may run on, and that nothing runs on now, where the system tells. Taking
-    turns on one would only cost more."""
+    """Whether there is a processor for a second process: one that this one may run on, and that nothing ran on in the last minute, where the system
+    tells. Taking turns on one would only cost more."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return own > 1 and _running() < (os.cpu_count() or 1)
-
-
-def _running() -> int:
-    """How many threads of the system run or want to, this one among them; 1 where it does not tell."""
+    if own < 2:
+        return False
     try:
-        with open("/proc/loadavg", encoding="ascii") as file:
-            return int(file.read().split()[3].partition("/")[0])
-    except (OSError, ValueError, IndexError):
-        return 1
+        return os.getloadavg()[0] < (os.cpu_count() or 1)
+    except (OSError, AttributeError):
+        return True
 
 
 class Helper:

@@ -34,11 +34,14 @@ def clean_in_two(module: Module, models: dict[str, Spec], session: Session, jobs
 
 
 def _steps(models: dict[str, Spec], session: Session, jobs: Sequence[Job]) -> int:
-    """How many the jobs will take, roughly: as many as a default each, and what passes take."""
-    from archdsl.passes.manager import STEPS, STEPS_A_NODE
+    """How many the jobs will take, roughly: as many as a default each, and a third of what passes ask for."""
+    plain, rewritten = session.steps * len(jobs) // max(1, len(models)), 0
+    for spec, name in jobs:
+        if spec.transforms(name):
+            from archdsl.passes.manager import STEPS, STEPS_A_NODE
 
-    passes = sum(len(spec.transforms(name)) * (STEPS + STEPS_A_NODE * spec.elaborate().graph.node_count) for spec, name in jobs)
-    return session.steps * len(jobs) // max(1, len(models)) + passes // 3
+            rewritten += len(spec.transforms(name)) * (STEPS + STEPS_A_NODE * spec.elaborate().graph.node_count)
+    return plain + rewritten // 3
 
 
 class _Two:

@@ -137,11 +137,12 @@ def test_when_there_is_a_second_one(monkeypatch):
 def test_a_processor_that_others_use_is_not_idle(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setattr(helper, "_running", lambda: 1)
+    load = [1.9]
+    monkeypatch.setattr(os, "getloadavg", lambda: (load[0], 0.0, 0.0), raising=False)
     assert helper.idle()
-    monkeypatch.setattr(helper, "_running", lambda: 2)
+    load[0] = 2.1
     assert not helper.idle()
-    monkeypatch.setattr(helper, "_running", lambda: 1)
+    load[0] = 0.0
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
     assert not helper.idle()
 
