@@ -33,6 +33,54 @@ def sample(r: Recurrence, length: int | None = None) -> tuple[list[Any], list[An
     return operands, [made[s] for s in r.state], named
 
 
+def long_sample(r: Recurrence, length: int, dtype: torch.dtype) -> tuple[list[Any], list[Any], dict[str, Any]]:
+    """(operands, states, attributes) of the first sample with `length` positions, each drawn from its own; a state that grows has room for them."""
+    operands, states, named = sample(r)
+    g = torch.Generator().manual_seed(1)
+    along = {k: torch.randint(0, x.shape[r.time[k]], (length,), generator=g) for k, x in zip(r.operands, operands) if k in r.time and x is not None}
+    operands = [x.index_select(x.ndim + r.time[k], along[k]) if k in along else x for k, x in zip(r.operands, operands)]
+    operands = [None if x is None else (x + 1e-3 * torch.rand(x.shape, generator=g)).to(dtype) for x in operands]
+    states = list(r.zeros(operands, length)) if r.grows else [x.to(z.dtype) for x, z in zip(states, r.zeros(operands))]
+    return operands, states, dict(zip(r.attributes, named))
+
+
+def in_parts(r: Recurrence, operands: list[Any], states: list[Any], named: dict[str, Any], lengths: list[int]) -> list[Any]:
+    """Results behind each other and the last states."""
+    results: list[Any] = []
+    at = 0
+    for n in lengths:
+        part = [x if x is None or k not in r.time else x.narrow(r.time[k], at, n) for k, x in zip(r.operands, operands)]
+        found = r.extend.body(*part, *states, **named)
+        results.append(found[:r.results])
+        states, at = list(found[r.results:]), at + n
+    return [*(torch.cat(ys, r.time[f"->{i}"]) for i, ys in enumerate(zip(*results))), *states]
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@recurrences
+def test_any_parts(name: str, dtype: torch.dtype, within: float):
+    """The sequence at once, in parts of any lengths, and one position after the other: the same results and the same state."""
+    r, T = RECURRENCES[name], 83
+    given = long_sample(r, T, dtype)
+    whole = in_parts(r, *given, [T])
+    for lengths in ([1] * T, [1, 64, 18], [17, 1, 1, 30, 34], [T - 1, 1]):
+        for got, want in zip(in_parts(r, *given, lengths), whole, strict=True):
+            assert got.dtype == want.dtype and (got - want).abs().max() <= within * max(1, want.abs().max()), lengths
+
+
+@recurrences
+def test_later_positions_change_nothing_before(name: str):
+    r, T, kept = RECURRENCES[name], 83, 41
+    operands, states, named = long_sample(r, T, torch.float64)
+    other = [x if x is None or k not in r.time else torch.cat([x.narrow(r.time[k], 0, kept), x.narrow(r.time[k], kept, T - kept).flip(r.time[k])],
+             r.time[k]) for k, x in zip(r.operands, operands)]
+    mine, theirs = (in_parts(r, given, states, named, [T])[:r.results] for given in (operands, other))
+    for i, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+        axis = r.time[f"->{i}"]
+        assert not torch.equal(a, b)
+        torch.testing.assert_close(a.narrow(axis, 0, kept), b.narrow(axis, 0, kept), rtol=1e-12, atol=1e-12)
+
+
 @recurrences
 def test_no_positions(name: str):
     """They give no results, and the state is what it was; so is its gradient."""

@@ -9,11 +9,12 @@ import torch
 import archdsl
 from archdsl.ops.packing import documents, index_packed
 from archdsl.ops.recurrent import RECURRENCES
-from archdsl.ops.registry import OPS
+from archdsl.ops.registry import OPS, load
 from tests.ops.cases import Call, operand_names
 from tests.streaming.forms import close, shaken
 
 LENGTHS = [4, 1, 8]
+load()
 
 
 @pytest.mark.parametrize(("name", "variant", "knobs"), [
@@ -29,7 +30,7 @@ def test_packed_is_separate(name: str, variant: str | None, knobs: dict[str, Any
     close(packed(x, torch.tensor([sum(LENGTHS)])), whole(x), 1e-10)
 
 
-@pytest.mark.parametrize("name", ["gla", "linear_attention", "delta_rule", "shift", "causal_conv", "long_conv", "toeplitz_attention"])
+@pytest.mark.parametrize("name", sorted(RECURRENCES))
 def test_recurrences(name: str):
     """Results and gradients, operands without time included."""
     r = RECURRENCES[name]
