@@ -93,6 +93,16 @@ def test_assignments_of_one_graph_have_one_key():
     assert space.candidate({"layers.1.map": "wide"}) != one
 
 
+def test_distance_is_the_share_of_the_decisions_that_differ_and_by_how_much():
+    space = loads(CHOICES).space()
+    base = space.candidate({})  # three layers of attention with four heads of {2, 4, 8} and kv = 2 of {1, 2, 4}
+    more, fewer = space.candidate({"layers.0.mixer.heads": 8}), space.candidate({"layers.0.mixer.kv": 1})
+    other = space.candidate({"layers.2.mixer": "nothing"})
+    assert space.distance(base, more) == space.distance(more, base) == pytest.approx((8 - 4) / (8 - 2) / 9)
+    assert space.distance(more, fewer) == pytest.approx((4 / 6 + 1 / 3) / 9)
+    assert space.distance(base, other) == space.distance(other, base) == pytest.approx(3 / 9), "what one of them does not have is as far as can be"
+
+
 def test_faults_are_told():
     with pytest.raises(ArchError, match="A0801"):
         loads("model M(d: int = 2)(x: [B = 1, d]) -> y: [B, d] { return x }").space()
