@@ -83,7 +83,7 @@ def _key(value: Any, operands: list[fx.Node]) -> Any:
 
 def recorded(graph: fx.Graph, before: fx.Node | None, result: Any, operands: list[Any], given: list[Any]) -> Shared | None:
     """How what stands behind `before` was written, with its meta. `operands` say what `given`, proxies of distinct nodes, stands for."""
-    found = [g.node for g in given if type(g) is fx.Proxy]
+    found = [g.node for g in given if isinstance(g, fx.Proxy)]
     if len(set(found)) < len(given):
         return None
     recipe = _recorded(graph, before, result, found, named=True)
