@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.node import map_aggregate
 from torch.fx.proxy import GraphAppendingTracer
 
 from archdsl.diagnostics.model import error
@@ -237,7 +238,9 @@ class _Tracer:
         names = {v: names.get(v, v.node.attrs["name"]) for v in inputs}
         checks = [(self.values[v], names[v], str(v.type).removeprefix(v.type.dtype), tuple(map(self._expected, v.shape))) for v in inputs]
         if checks:
-            self._mark(self.tracer.create_proxy("call_function", parts.fit, tuple(checks), {}))
+            made = self.graph.create_node("call_function", parts.fit)
+            made.args = tuple([(tensor.node, name, shape, map_aggregate(size, _node_of)) for tensor, name, shape, size in checks])
+            made.meta["arch"] = self.span
         shown = {str(s) for v in inputs for s in v.shape}
         for _, name, shape, size in [(*c[:3], s) for v, c in zip(inputs, checks) for s in v.shape if isinstance(s, Dim)]:
             for symbol in symbols(size) - shown if any(not factors for _, factors in terms(size)) else ():  # `T + 3` alone tells T
@@ -420,6 +423,10 @@ class _Tracer:
 _STRUCTURAL = {"param": "_param", "read": "_read", "extern": "_extern", "phase": "_phase", "scan": "_scan", "commit": "_commit"}
 _CHECKS = (parts.require, parts.fit, parts.sums, parts.holds, parts.draws_given)
 WHOLE = ("int", "i32", "i8", "u8", "bool")
+
+
+def _node_of(value: Any) -> Any:
+    return value.node if isinstance(value, fx.Proxy) else value
 
 
 def _reads(value: Any) -> Iterator[Value | Dim]:
