@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import marshal
 import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,6 +46,7 @@ class Helper:
 
     def start(self) -> bool:
         """False where there cannot be a second process now."""
+        import signal
         from mmap import mmap
 
         self.at = memoryview(mmap(-1, 16)).cast("Q")
@@ -88,8 +88,10 @@ class Helper:
     def stop(self) -> None:
         """Ends the second process, whatever it is at."""
         if self.pid:
+            from signal import SIGKILL
+
             with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(self.pid, 0)
             os.close(self.pipe)
@@ -97,6 +99,8 @@ class Helper:
 
     def _second(self, write: int) -> None:
         """All that the second process does; it writes nothing but its answer, and leaves nothing to what the first one would do at its end."""
+        import signal
+
         try:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it, without a word
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))

@@ -133,8 +133,9 @@ def _compiled(decl: tree.Names, module: Module, specs: Sequence[Spec], known: di
     found = Collector()
     told = _Told(found.found, {k: Use() for k in range(len(decl.lines))})
     words = set(re.findall(r"[^\W\d]\w*", decl.span.text))
+    memos: dict[frozenset[str], Memo] = {}
     for spec in specs:
-        memo: Memo = {}
+        memo = memos.setdefault(frozenset(p.name for p in spec.decl.params), {})  # lines read alike where the same names are arguments
         clean: list[tuple[list[str], list[Any], Compiled]] = []
         for variant in _sound(spec):
             if of is not None and (spec.name, variant) not in of:
