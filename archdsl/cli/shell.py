@@ -215,7 +215,9 @@ def ops(
 
 
 @app.command()
-def lsp() -> int:
+def lsp(
+    stdio: Annotated[bool, typer.Option("--stdio", help="What many editors ask for, and what it does anyway.")] = False,
+) -> int:
     """Serve an editor: diagnostics, hover, completion, over the Language Server Protocol on standard input and output."""
     from archdsl.cli.commands.lsp import lsp
 

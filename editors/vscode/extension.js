@@ -1,12 +1,12 @@
 // Starts `archdsl lsp` and connects the editor to it.
 const vscode = require("vscode");
-const { LanguageClient, TransportKind } = require("vscode-languageclient/node");
+const { LanguageClient } = require("vscode-languageclient/node");
 
 let client;
 
 async function start() {
   const command = vscode.workspace.getConfiguration("archdsl").get("command");
-  const server = { command, args: ["lsp"], transport: TransportKind.stdio };
+  const server = { command, args: ["lsp"] };  // over standard input and output
   client = new LanguageClient("archdsl", "archdsl", server, { documentSelector: [{ language: "archdsl" }] });
   try {
     await client.start();

@@ -20,7 +20,7 @@ model Net(d: int = 8)(x: [B = 2, d]) -> y: [B, d] {
 variant wide { d = 16 }
 """
 URI = "file:///work/net.arch"
-COMMAND = [sys.executable, "-m", "archdsl.cli.main", "lsp"]
+COMMAND = [sys.executable, "-m", "archdsl.cli.main", "lsp", "--stdio"]  # many editors say so
 
 
 @pytest_lsp.fixture(params=["visual_studio_code", "neovim", "emacs"], config=ClientServerConfig(server_command=COMMAND))
