@@ -108,6 +108,19 @@ def test_what_the_second_one_finds_this_one_finds_again(two, monkeypatch):
 
 
 @forks
+def test_the_second_one_takes_no_more_steps_than_were_expected(two, monkeypatch):
+    """Then it has found something; nobody else is told of its budget."""
+    answers = []
+    real = Helper.answer
+    monkeypatch.setattr(Helper, "answer", lambda self: answers.append(real(self)) or answers[-1])
+    monkeypatch.setattr(Helper, "reached", lambda self, i: time.sleep(0.3) or i >= 1)
+    monkeypatch.setattr(in_two, "_steps", lambda *_: 10)
+    assert check_text(SPEC, "net.arch") == [] and answers == [None]
+    monkeypatch.setattr(in_two, "_steps", lambda *_: in_two.MOST + 1)
+    assert check_text(SPEC, "net.arch") == [] and len(two) == 1, "a second process for so much would be no help"
+
+
+@forks
 def test_no_process_no_help(two, monkeypatch):
     def refused() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
