@@ -40,6 +40,7 @@ class ArchLexer(RegexLexer):
             (r"(use)(\s+)([^\W\d]\w*(?:\.\w+)*)", bygroups(Keyword.Namespace, Text, Name.Namespace)),
             (rf"({'|'.join(DECLARE)})(\s+)([^\W\d]\w*)", bygroups(Keyword.Declaration, Text, Name.Class)),
             (r"(as)(\s+)([^\W\d]\w*)", bygroups(Keyword, Text, Name.Label)),
+            (r"[^\W\d]\w*(?=:\s+for\b)", Name.Label),
             (rf"(:)(\s*)({'|'.join(TYPES)})\b", bygroups(Punctuation, Text, Keyword.Type)),
             (words(MODIFY, suffix=r"\b(?=\s+[\w{])"), Keyword.Namespace),
             (words(STATEMENTS, suffix=r"\b(?=\s+[\w\[\"({-])"), Keyword),

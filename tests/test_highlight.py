@@ -45,6 +45,7 @@ def test_what_words_are():
     assert found["Linear"] is Name.Class and found["bias"] is Name.Attribute and found["false"] is Keyword.Constant and found["out"] is Name.Label
     assert (String.Interpol, "{d}") in tokens('require d > 2, "not {d}"') and (Error, "\n") in list(highlight.ArchLexer().get_tokens('x = "a\n'))
     assert (Name, "share") in tokens("y = share + 1"), "a word that may be a name is one"
+    assert (Name.Label, "layers") in tokens("layers: for i in range(2) { x = relu(x) }")
 
 
 def test_words_are_those_of_the_grammar():

@@ -291,3 +291,8 @@ def test_a_setting_that_reads_what_it_replaces(settings: str, at: str, meant: st
 def test_an_argument_that_makes_an_initialiser_divide_by_zero_is_blamed(arguments: str, argument: str):
     found = fault(lambda: model(f"return Conv(8, {arguments})(x) as c", "(x: [B, 8, H, W]) -> y: [B, 8, _, _]"))
     assert found.code == "A0221" and found.span.text == argument and f"`{argument.split()[0]}` is 0" in (found.label, found.message.partition(":")[0])
+
+
+def test_a_size_is_no_member_of_a_tensor():
+    (told,) = helps(fault(lambda: model("y = max_pool(x, 2)\nreturn resize(x, [y.H, 4])", "(x: [B, 8, H, W]) -> y: [B, 8, _, _]")))
+    assert "`y: [_, _, _, _] = …`, with `H` in its place" in told
