@@ -31,24 +31,22 @@ class Selection:
         self._hash: str | None = None
 
     def values(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Adds the decisions by full address."""
-        if self.path:
-            found.update(self._inside)
+        """Adds the decisions by full address. They are kept the second time: a part that is asked again is one that children share."""
+        if self._values:
+            found.update(self._values)
             return found
-        found.update(self.entry.values)
+        again, into = self._values is not None, found
+        self._values = {}
+        if again:
+            into = self._values
+        path = self.path
+        for a, v in self.entry.values.items():
+            into[path + a] = v
         for s in self.below:
-            found.update(s._inside)
+            s.values(into)
+        if again:
+            found.update(into)
         return found
-
-    @property
-    def _inside(self) -> dict[str, Any]:
-        """The decisions by full address, of a part below the model: the model's own selection is seldom met again."""
-        if self._values is None:
-            path = self.path
-            self._values = {path + a: v for a, v in self.entry.values.items()}
-            for s in self.below:
-                self._values.update(s._inside)
-        return self._values
 
     def domains(self, found: dict[str, Domain]) -> dict[str, Domain]:
         """Adds the domains of the decisions by full address."""

@@ -161,7 +161,7 @@ def woven(a: Selection, b: Selection, rng: Random) -> Selection | None:
         givers = [s for s in ((a, b) if over is None else (over,)) if name in s.entry.values]
         if not givers:
             return None
-        giver = givers[rng.randrange(len(givers))]
+        giver = givers[0] if len(givers) == 1 or rng.random() < 0.5 else givers[1]
         value = giver.entry.values[name]
         if not step.domain.contains(value):
             return None
@@ -183,14 +183,23 @@ def woven(a: Selection, b: Selection, rng: Random) -> Selection | None:
 
 def beside(entry: Entry, a: Selection, b: Selection, source: Mapping[str, Selection]) -> Iterator[Sequence[Selection]]:
     """For each part of an entry what stands in its place in two assignments, or in the one that the decision above it comes from."""
-    if entry is a.entry is b.entry and not source:
-        yield from zip(a.below, b.below)
+    if entry is a.entry is b.entry:
+        for i, (arm, *both) in enumerate(zip(arms(entry), a.below, b.below)):
+            yield both if arm is None else (source[arm].below[i],)
         return
     left, right = ({s.path: s for s in x.below} for x in (a, b))
     for name, _ in entry.parts:
         path, over = f"{a.path}{name}.", given(f"{name}.", source)
         found = [s for s in (left.get(path), right.get(path)) if s is not None]
         yield found if over is None else [s for s in found if s in over.below]
+
+
+def arms(entry: Entry) -> tuple[str | None, ...]:
+    """For each part the nearest decision of the entry's own that it lies below."""
+    found = entry.figures.get(arms)
+    if found is None:
+        found = entry.figures[arms] = tuple([given(f"{p}.", {a: a for a in entry.values}) for p, _ in entry.parts])
+    return found
 
 
 def hangs(selection: Selection) -> bool:
