@@ -89,3 +89,14 @@ def test_the_paper_s_space():
     space = archdsl.load(SPEC).models["ResNet"].space(variant="resnet_wide")
     assert space.size == size and space.uniform
     assert archdsl.load(SPEC).models["ResNet"].space().header.count == 2 * 3 * 3**4
+
+
+@pytest.mark.proof
+def test_the_whole_supernet():
+    """All of the published space in one set of weights, without memory for them: of its candidates the largest, the smallest and ResNet-50-D."""
+    net = archdsl.load(SPEC).models["ResNet"].supernet(device="meta")
+    shape = {"expand": 0.25, "stages.0.more.count": 1, "stages.3.more.count": 1}
+    wanted = {a: shape.get(a, shape.get(a.rsplit(".", 1)[-1], v)) for a, v in net.space.candidate({}).items()
+              if not a.startswith(("stages.0.more.blocks.1", "stages.3.more.blocks.1"))}
+    for candidate, params in ((net.largest, 48_105_992), (net.smallest, 6_539_280), (net.space.candidate(wanted), 25_576_264)):
+        assert sum(p.numel() for p in net.extract(candidate).parameters()) == params
