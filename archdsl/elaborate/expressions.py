@@ -392,7 +392,8 @@ def _member(frame: Frame, node: tree.Member) -> Any:
         if told is None and library.find(node.name) is not None:
             fixes = (_as_function(node),)
         elif told is None and node.name[:1].isupper() and len(node.name) < 3 and isinstance(node.value, tree.Name):
-            help = (f"a shape beside a name binds sizes: `{node.value.id}: [{', '.join('_' * len(value.shape))}] = …`, with `{node.name}` in its place",)
+            axes = ", ".join("_" * len(value.shape))
+            help = (f"a shape beside a name binds sizes: `{node.value.id}: [{axes}] = …`, with `{node.name}` in its place",)
     raise error("A0201", f"{describe(value)} has no `{node.name}`", node.name_span, help=help, fixes=fixes)
 
 
