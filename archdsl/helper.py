@@ -10,28 +10,30 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from time import perf_counter, process_time
 from typing import Any
 
-allowed = False
-"""Whether the process is one that nobody else has set up: the command line says so."""
+_since: tuple[float, float] | None = None  # on the clock and of processor time, from when on a second process is allowed
+WAITED = 1.3
+"""Times its processor time that this process may have taken by the clock: one that has to wait for a processor would only take turns with another."""
+
+
+def allow() -> None:
+    """The process is one that nobody else has set up: the command line says so."""
+    global _since
+    _since = perf_counter(), process_time()
 
 
 def possible() -> bool:
     threading = sys.modules.get("threading")
-    return (allowed and hasattr(os, "fork") and "torch" not in sys.modules and (threading is None or threading.active_count() == 1)
-            and idle())
+    return (_since is not None and hasattr(os, "fork") and "torch" not in sys.modules and (threading is None or threading.active_count() == 1)
+            and idle(*_since))
 
 
-def idle() -> bool:
-    """Whether there is a processor for a second process: one that this one may run on, and that nothing ran on in the last minute, where the system
-    tells. Taking turns on one would only cost more."""
+def idle(clock: float, spent: float) -> bool:
+    """Whether there seems to be a processor for a second process: this one may run on two, and has not waited for one since then."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if own < 2:
-        return False
-    try:
-        return os.getloadavg()[0] < (os.cpu_count() or 1)
-    except (OSError, AttributeError):
-        return True
+    return own > 1 and perf_counter() - clock <= WAITED * (process_time() - spent)
 
 
 class Helper:
@@ -126,4 +128,4 @@ class Helper:
         return None if told is None else (first, told)
 
 
-__all__ = ["Helper", "idle", "possible"]
+__all__ = ["Helper", "allow", "possible"]

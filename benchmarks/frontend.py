@@ -62,7 +62,7 @@ def cold() -> Table:
         lines = path.read_text(encoding="utf-8").count("\n")
         rows.append((spec, ms(wall), ms(cpu), f"{lines}", "yes" if wall <= COLD_LIMIT else "no"))
     return Table("Cold `archdsl check`", f"Median of {RUNS} new processes each; torch is never imported. Limit: {ms(COLD_LIMIT)} ms of wall time. "
-                 "Variants of a large file are looked at by two processes where a processor is idle (load below the number of cores): "
+                 "Variants of a large file are looked at by two processes where a processor is idle (the first has not had to wait for one): "
                  "CPU is that of both.",
                  ("spec", "wall, ms", "CPU, ms", "lines", "within"), rows)
 

@@ -135,29 +135,30 @@ def test_no_process_no_help(two, monkeypatch):
 
 def test_when_there_is_a_second_one(monkeypatch):
     assert not helper.possible(), "pytest is no process of the command line's"
-    monkeypatch.setattr(helper, "allowed", True)
-    monkeypatch.setattr(helper, "idle", lambda: True)
+    monkeypatch.setattr(helper, "_since", None)
+    helper.allow()
+    monkeypatch.setattr(helper, "idle", lambda *_: True)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.setattr("threading.active_count", lambda: 1)
     assert helper.possible() == hasattr(os, "fork")
     monkeypatch.setattr("threading.active_count", lambda: 2)
     assert not helper.possible()
     monkeypatch.setattr("threading.active_count", lambda: 1)
-    monkeypatch.setattr(helper, "idle", lambda: False)
+    monkeypatch.setattr(helper, "idle", lambda *_: False)
     assert not helper.possible()
 
 
 def test_a_processor_that_others_use_is_not_idle(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    load = [1.9]
-    monkeypatch.setattr(os, "getloadavg", lambda: (load[0], 0.0, 0.0), raising=False)
-    assert helper.idle()
-    load[0] = 2.1
-    assert not helper.idle()
-    load[0] = 0.0
+    monkeypatch.setattr(helper, "perf_counter", lambda: 10.1)
+    monkeypatch.setattr(helper, "process_time", lambda: 0.19)
+    assert helper.idle(10.0, 0.1), "0.10 s by the clock, 0.09 s of a processor"
+    monkeypatch.setattr(helper, "process_time", lambda: 0.15)
+    assert not helper.idle(10.0, 0.1), "half of the time something else had it"
+    monkeypatch.setattr(helper, "process_time", lambda: 0.2)
+    assert helper.idle(10.0, 0.1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1}, raising=False)
-    assert not helper.idle()
+    assert not helper.idle(10.0, 0.1)
 
 
 @forks

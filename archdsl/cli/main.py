@@ -86,7 +86,7 @@ def _run_plain(verb: str, arguments: list[str]) -> int:
     gc.set_threshold(500_000, 20, 20)  # all objects of a check are alive until it ends: looking for garbage among them finds none
     from archdsl import helper
 
-    helper.allowed = True
+    helper.allow()
     command = getattr(import_module(f"archdsl.cli.commands.{verb}"), verb)
     flags = {a.removeprefix("--").replace("-", "_"): True for a in arguments if a.startswith("-")}
     return command([a for a in arguments if not a.startswith("-")], **flags)
