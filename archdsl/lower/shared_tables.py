@@ -24,10 +24,10 @@ class Step(NamedTuple):
 
 
 class SharedTables:
-    """`written`: what later stages make of the kept nodes, by keys that begin with the id of one."""
+    """`written`: what later stages make of the kept nodes, with the node, by keys that begin with its id."""
 
     def __init__(self) -> None:
-        self.written: dict[tuple[Any, ...], Any] = {}
+        self.written: dict[tuple[Any, ...], tuple[Node, Any]] = {}
         self._programs: dict[int, tuple[Step, ...]] = {}  # by the id of the table's node, which the last step holds
         self._numbers: dict[Any, int] = {}
         self._unused = count()  # no number comes twice: steps outlive what is let go
@@ -37,7 +37,7 @@ class SharedTables:
     def steps(self, table: Value) -> tuple[Step, ...]:
         """The table's nodes in order of evaluation, its own the last."""
         found = self._programs.get(id(table.node))
-        if found is None:
+        if found is None or found[-1].node is not table.node:
             self._make_room()
             texts: Texts = {}
             found = tuple(self._step(n, texts) for n in nodes(table))
@@ -48,9 +48,10 @@ class SharedTables:
         text = describe(Value(node), texts)
         own = text, node.name, node.span, node.types, node.attrs.get("path")
         reads = tuple(describe(Value(v.node), texts) for v in node.operands())
-        if own not in self._numbers:
-            self._numbers[own] = next(self._unused)
-        return Step(text, self._numbers[own], node, reads)
+        number = self._numbers.get(own)
+        if number is None:
+            number = self._numbers[own] = next(self._unused)
+        return Step(text, number, node, reads)
 
     def node(self, step: Step, known: Mapping[str, Value]) -> Node:
         """The node of a step that reads the nodes in `known`, by their texts."""

@@ -166,10 +166,10 @@ class _Tracer:
         if value not in self.folded and node.types[0].dtype in WHOLE and all(isinstance(s, int) for s in node.types[0].shape):
             return False  # it may be folded
         key = id(node), self.definition.dtype
-        if key not in SHARED.written:
-            SHARED.written[key] = self._recorded(node)
+        of, recipe = SHARED.written.get(key, (None, None))
+        if of is not node:
+            SHARED.written[key] = node, self._recorded(node)
             return True
-        recipe = SHARED.written[key]
         if recipe is None:
             return False
         self.span = node.span
