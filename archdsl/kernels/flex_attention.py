@@ -38,8 +38,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sink: Tensor | 
     queries, keys = (len(range(x.shape[-2])) for x in (q, k))  # the compiler of graphs takes lengths of ranges for numbers
     blocks = _blocks(mask, queries, keys, q.device)
     run = _attend if not q.is_cuda or torch.compiler.is_compiling() else _compiled()
-    y = run(q, k, v, bias, sink, mask, blocks, scale, cap)
+    y, sums = run(q, k, v, bias, sink is not None, mask, blocks, scale, cap)
+    if sink is not None:
+        y = _beside(sink, y, sums)
     return y if len(lead) == 1 else y.reshape(*lead, *y.shape[1:])
+
+
+def _beside(sink: Tensor, y: Tensor, sums: Tensor) -> Tensor:
+    """What the sinks leave of the results: e^sums of e^sums + e^sink.
+
+    It stays outside of what is compiled with `flex_attention`: there, torch 2.11 gave gradients in float32 that had nothing to do with the true ones
+    (on an H100 with 300 positions, without padded strides they were right), so that in a graph of its compiler they are refused."""
+    traced = sink.is_cuda and torch.compiler.is_compiling() and torch.is_grad_enabled()
+    if traced and y.dtype == torch.float32 and any(x.requires_grad for x in (sink, y)):
+        raise KernelError("the kernel `flex` of `attention` cannot be used here: torch's compiler gives wrong gradients of sinks in float32; take "
+                          "bf16, or leave this layer uncompiled")
+    wide = torch.promote_types(y.dtype, torch.float32)
+    share = torch.sigmoid(sums.to(wide) - sink[:, None].to(wide))
+    return (y * share[..., None]).to(y.dtype)
 
 
 GRADIENTS_ON_CPU = False
@@ -54,8 +70,9 @@ def _cast(*given: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.to(torch.get_autocast_dtype(device)) for x in given)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sink: Tensor | None, mask: tuple[Any, ...], blocks: Blocks | None,
-            scale: float | None, cap: float | None) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, summed: bool, mask: tuple[Any, ...], blocks: Blocks | None,
+            scale: float | None, cap: float | None) -> tuple[Tensor, Any]:
+    """The results, and, where `summed`, the logarithms of the sums of exponentials [batch, h, T]."""
     def pairs(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return _allowed(mask, b, i, j)
 
@@ -67,13 +84,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, sink: Tensor |
     whole = None if blocks is None else flex.BlockMask((q.shape[-2], k.shape[-2]), *blocks, BLOCK_SIZE=(BLOCK, BLOCK), mask_mod=pairs)
     named: dict[str, Any] = {"score_mod": scored if cap is not None or bias is not None else None, "block_mask": whole, "scale": scale,
                              "enable_gqa": q.shape[1] != k.shape[1]}
-    if sink is None:
-        return flex.flex_attention(q, k, v, **named)
+    if not summed:
+        return flex.flex_attention(q, k, v, **named), None
     y, aux = flex.flex_attention(q, k, v, return_aux=flex.AuxRequest(lse=True), **named)
-    wide = torch.promote_types(q.dtype, torch.float32)
-    assert aux.lse is not None
-    share = torch.sigmoid(aux.lse.to(wide) - sink[:, None].to(wide))  # what the sinks leave: e^lse of e^lse + e^sink
-    return (y * share[..., None]).to(y.dtype)
+    return y, aux.lse
 
 
 @cache
@@ -81,7 +95,7 @@ def _compiled() -> Any:
     """For calls that are not compiled. A graph more than `GRAPHS` is an error, as without one all scores would be kept."""
     compiled = torch.compile(_attend, fullgraph=True)
 
-    def run(*args: Any) -> Tensor:
+    def run(*args: Any) -> Any:
         with torch._dynamo.config.patch(recompile_limit=GRAPHS):  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
             return compiled(*args)
 

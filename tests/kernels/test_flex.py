@@ -120,7 +120,7 @@ def test_compiled(mask):
     with torch.no_grad():
         blocks = own._blocks(chosen, length, length, q.device)
         assert blocks is not None and (mask != "window" or int(blocks.full_kv_num_blocks.sum()) > 0)
-        found = own._compiled()(q, k, v, bias, None, chosen, blocks, 0.2, 4.0)
+        found, _ = own._compiled()(q, k, v, bias, False, chosen, blocks, 0.2, 4.0)
         expected = OPS["attention"].body(q, k, v, bias, None, mask=SHORT if mask == "window" else MASKS[mask], scale=0.2, cap=4.0)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -142,6 +142,27 @@ def test_on_a_card(mask, dtype):
     pull = torch.randn_like(found)
     within = 2e-2 if dtype == torch.bfloat16 else 1e-3
     alike([found, *torch.autograd.grad(found, [*given, sink], pull)], [expected, *torch.autograd.grad(expected, wide, pull.double())], within)
+
+
+@gpu
+@pytest.mark.skipif(not CARD, reason="needs a CUDA card")
+def test_sinks_in_a_compiled_graph_on_a_card():
+    """In bf16 as op by op; in float32, where torch's compiler gives wrong gradients, they are refused and results alone are not."""
+    def run(*given):
+        return Flex.forward(*given[:3], None, given[3], mask=CAUSAL)
+
+    for dtype in (torch.bfloat16, torch.float32):
+        given = [drawn(s).detach().to("cuda", dtype).requires_grad_() for s in ((2, 4, T, 64), (2, 2, T, 64), (2, 2, T, 64), (4,))]
+        wide = [x.detach().double().requires_grad_() for x in given]
+        compiled, expected = torch.compile(run), OPS["attention"].body(*wide[:3], None, wide[3], mask=CAUSAL)
+        with torch.no_grad():
+            alike([compiled(*given)], [expected.detach()], 2e-2 if dtype == torch.bfloat16 else 1e-3)
+        if dtype == torch.float32:
+            with pytest.raises(Exception, match="wrong gradients of sinks"):
+                torch.compile(run, fullgraph=True)(*given)
+        else:
+            found, pull = compiled(*given), torch.randn(2, 4, T, 64, device="cuda", dtype=dtype)
+            alike([found, *torch.autograd.grad(found, given, pull)], [expected, *torch.autograd.grad(expected, wide, pull.double())], 2e-2)
 
 
 @pytest.mark.parametrize("mask", MASKS)
