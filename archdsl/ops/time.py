@@ -143,12 +143,12 @@ def _causal_conv_gradient(dy, later, x, weight, bias, tail):
                 dx[..., at:at + behind.shape[-2], :].addcmul_(behind, taps[j])
             for lo, hi, source in _before(*given, at, end, k - 1 - j):
                 sums[j, ..., :hi - lo, :].addcmul_(dy[..., lo:hi, :], source)
-    dtail, last = torch.zeros_like(given[0]), min(n, k - 1)
+    dtail, kept = torch.zeros_like(given[0]), min(n, k - 1)
     for j in range(k - 1):
         reached = min(n, k - 1 - j)
         dtail[..., j:j + reached, :].addcmul_(dy[..., :reached, :], taps[j])
-    dx[..., n - last:, :] += later[..., k - 1 - last:, :]
-    dtail[..., n:, :] += later[..., :k - 1 - last, :]
+    dx[..., n - kept:, :] += later[..., k - 1 - kept:, :]
+    dtail[..., n:, :] += later[..., :k - 1 - kept, :]
     return dx, sums.flatten(1, -2).sum(1).mT, None if bias is None else dy.flatten(0, -2).sum(0), dtail
 
 
