@@ -228,6 +228,8 @@ class Plain:
             value = attrs["value"]
             return f"torch.tensor({list(value)}{tail})" if isinstance(value, tuple) else f"torch.full({_tuple(shape)}, {float(value)!r}{tail})"
         empty = f"torch.empty({shape}{tail})"
+        if re.search("\x00[^\x00]*\x000(,|$)", shape):  # there is nothing to draw for
+            return empty
         numbers = {k: float(v) for k, v in attrs.items()}
         if op in ("trunc_normal", "lecun_normal", "eye"):
             self.helpers.add(op)

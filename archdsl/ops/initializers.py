@@ -59,12 +59,14 @@ def sample(name: str, shape: tuple[int, ...], dtype: torch.dtype, generator: tor
     trunc_normal(mean, std, cut): normal, cut off at ±cut in absolute units as timm's a = -2, b = 2, not in units of std ·
     kaiming_uniform(a): ±√(6 / ((1 + a²) fan-in)) · kaiming_normal(a): std √(2 / ((1 + a²) fan-in)) · xavier_uniform(gain):
     ±gain √(6 / (fan-in + fan-out)) · xavier_normal(gain): std gain √(2 / (fan-in + fan-out)) · lecun_normal: truncated at two
-    standard deviations and rescaled to variance 1 / fan-in, as JAX and timm do.
+    standard deviations and rescaled to variance 1 / fan-in, as JAX and timm do. Nothing is drawn for a weight without elements.
     """
     import torch
 
     given = {k: float(v) for k, v in arguments(name, (), attrs).items()}
     out = torch.empty(shape, dtype=dtype)
+    if not out.numel():  # it has no fan-in that one could divide by, and torch warns
+        return out
     with torch.no_grad():
         return _DRAW[name](out, generator, **given)
 

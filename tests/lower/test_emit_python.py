@@ -12,7 +12,7 @@ from lowered import CONVNET, LLAMA, ROUTED, SIGMA, build, image, tokens
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.lower.emit_python import python_source
-from archdsl.spec import load
+from archdsl.spec import load, loads
 
 SPECS = Path(__file__).parents[2] / "specs"
 STAGES = """
@@ -227,3 +227,22 @@ def test_extern_blocks_have_no_text():
         python_source(model)
     with pytest.raises(ArchError, match="A0513"):
         build(text)
+
+
+@pytest.mark.parametrize("initial", ["kaiming_uniform(a = 1)", "xavier_normal()", "lecun_normal()", "orthogonal()", "eye()"])
+def test_weights_without_elements(initial: str):
+    """They have no initial values, in the model and in its text."""
+    text = f"""block Wide(n: int)(x: [B, d]) -> [B, n] {{
+  param weight: [n, d] = {initial}
+  return linear(x, weight)
+}}
+model M()(x: [B, 5]) -> y: [B, 3] {{
+  return x |> Wide(0) as empty |> Wide(3) as out
+}}
+"""
+    model = loads(text).build()
+    namespace: dict = {}
+    exec(python_source(model), namespace)
+    other = namespace["M"]()
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other(torch.randn(2, 5)), model(torch.zeros(2, 5)))

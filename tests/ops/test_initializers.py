@@ -33,6 +33,13 @@ def test_equals_torch(name: str):
                                atol=1e-8)
 
 
+@pytest.mark.parametrize("name", sorted(INITIALIZERS))
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (4, 0, 3, 3)])
+def test_weights_without_elements(name: str, shape: tuple[int, ...]):
+    """Such as Linear(0): nothing is drawn, so nothing is divided by a fan-in of 0, and torch has nothing to warn of."""
+    assert _draw(name, shape, **GIVEN.get(name, {})).shape == shape
+
+
 def test_lecun_normal():
     """Variance 1 / fan-in after the cut at two standard deviations of the normal before it."""
     x = _draw("lecun_normal", dtype=torch.float64)
