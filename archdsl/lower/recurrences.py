@@ -101,7 +101,7 @@ class Functions:
         kept = [d for d in definition.decorator_list if isinstance(d, ast.Name)]
         definition.decorator_list = list(kept)
         lines = _refilled(source.split("\n"), definition)[definition.lineno - 1:]
-        names = {n.id for n in ast.walk(definition) if isinstance(n, ast.Name)}
+        names = {n.id for n in ast.walk(definition) if isinstance(n, ast.Name)} - _bound(definition)
         text = "\n".join([*(f"@{d.id}" for d in kept), *lines])
         text = re.sub(rf"\b(def|class) {definition.name}\b", rf"\1 {mine}", text, count=1)
         known = vars(sys.modules[plain.__module__])
@@ -150,6 +150,12 @@ class Functions:
         """Bodies keep the layout that they have where they are declared."""
         found = [text for name, text in self.texts.items() if not text.startswith(f"{name} = ")]
         return [f"# fmt: off\n{found[0]}", *found[1:-1], f"{found[-1]}\n# fmt: on"] if len(found) > 1 else found
+
+
+def _bound(definition: ast.FunctionDef | ast.ClassDef) -> set[str]:
+    """Names that a function gives to values of its own, whatever the module calls by them."""
+    stored = {n.id for n in ast.walk(definition) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return stored | {a.arg for a in ast.walk(definition) if isinstance(a, ast.arg)}
 
 
 def _refilled(lines: list[str], definition: ast.FunctionDef | ast.ClassDef) -> list[str]:
