@@ -20,6 +20,7 @@ _MARGIN = re.compile(r"[ \t]*")
 _ENDS = re.compile(r"[^\S\n]*(?:\n|\Z)")
 _WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*+|\d++)[ \t]++([A-Za-z_]\w*+|\d++))")
 _TEXTS = re.compile(r'"[^"]*"|#.*')
+_FACTORS = re.compile(r"\A[ \t]*\([\w \t]*\)")  # an axis of several, as in `[..., n // (heads d)]`
 _ITEMS = re.compile(r"[ \t]*(?:(?:shape|size|dims?|now)(?::[ \t]*|[ \t]+))?[\[(][^()\[\]]*,[^()\[\]]*[\])][ \t]*\Z")
 MOST_TEXTS = 100  # comments and texts in triple quotes that are told
 NOT_BEHIND = frozenset("+ - * / // % @ ** == != < <= > >= |> >> & | ?? = and or not".split())  # a sign too many, or an operand that is missing
@@ -62,7 +63,7 @@ def _is_prose(rest: str, words: Container[str]) -> bool:
     behind a word or in front of one, is a list such as `(B, T, d)`, or a statement that was left out."""
     rest = _TEXTS.sub('""', rest)
     return _STATEMENT.match(rest) is not None or "=" not in rest and (
-        "'" in rest or _ITEMS.match(rest) is not None or any(_apart(a, b, rest, words) for a, b in _WORDS.findall(rest)))
+        "'" in rest or _ITEMS.match(rest) is not None or any(_apart(a, b, rest, words) for a, b in _WORDS.findall(_FACTORS.sub("x", rest))))
 
 
 def _closes(rest: str) -> bool:

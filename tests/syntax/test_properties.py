@@ -162,3 +162,9 @@ def test_broken_texts_give_diagnostics_at_length(text: str, rng: random.Random):
 @example("block A()(x: [d]) -> [d] { return x } }")
 def test_any_text_gives_diagnostics(text: str):
     check_broken(text)
+
+
+@pytest.mark.parametrize("axis", ["n // (heads size)", "n // (heads size) + 1", "n // (2 size)"])
+def test_axes_divided_by_several_are_no_comments(axis: str):
+    module = parse(Source("a.arch", f"block A()(x: [B,\n  {axis},\n]) -> [B] {{\n  return x\n}}\n"))
+    assert not module.comments and len(module.decls) == 1
