@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
 from archdsl.kernels.bindings import KernelError
+from archdsl.ops.kernels import autocasts
 from archdsl.ops.masks import by_position
 
 BLOCK = 128
@@ -65,7 +66,7 @@ GRADIENTS_ON_CPU = False
 def _cast(*given: Tensor) -> tuple[Tensor, ...]:
     """Under autocast as torch's other attention."""
     device = given[0].device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device) or given[0].dtype == torch.float64:
+    if not autocasts(device) or not torch.is_autocast_enabled(device) or given[0].dtype == torch.float64:
         return given
     return tuple(x.to(torch.get_autocast_dtype(device)) for x in given)
 

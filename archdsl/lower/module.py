@@ -134,6 +134,8 @@ class ArchModule(fx.GraphModule):
         if "_graph" not in self.__dict__:
             own = copy.deepcopy(type(self)._graph)
             own.owning_module = self
+            if torch.compiler.is_exporting():  # torch 2.9 refuses modules that have other attributes behind their call
+                return own
             self.__dict__["_graph"] = own
         return self.__dict__["_graph"]
 
@@ -153,7 +155,7 @@ class ArchModule(fx.GraphModule):
         if base.rematerialised:
             forward = _with_checkpoint(forward)
         body = {"forward": forward, "_code": python_code.src, "detached": True, "_lineno_map": python_code._lineno_map,
-                "_prologue_start": python_code._prologue_start, "__module__": base.__module__}
+                "_prologue_start": getattr(python_code, "_prologue_start", 0), "__module__": base.__module__}
         self.__class__ = type(base.__name__, (base.__bases__[0] if base.detached else base,), body)
         return python_code
 
@@ -308,8 +310,9 @@ def with_code(model: nn.Module) -> None:
         _ = type(block).forward
 
 
+@torch.compiler.assume_constant_result
 def write(cls: type[ArchModule]) -> None:
-    """Makes the code of a class, where there is none."""
+    """Makes the code of a class, where there is none. Nothing that a compiler of graphs has to look into: torch 2.9 could not."""
     if "forward" not in cls.__dict__:
         code = generate(cls._graph)
         forward, file = _compile(cls.definition, code)

@@ -146,7 +146,7 @@ def fit(*inputs: tuple[torch.Tensor, str, str, tuple[int | str | None, ...]]) ->
     """Raises ValueError unless every input (tensor, name, shape as it is written, axes) has its axes: sizes as given, one size for each name."""
     sizes: dict[str, int] = {}
     for x, name, shape, axes in inputs:
-        if not hasattr(x, "dim"):
+        if not isinstance(x, torch.Tensor) and not hasattr(x, "dim"):  # torch 2.9's compiler does not know that tensors have methods
             raise ValueError(f"the input `{name}` is a tensor {shape}: this is {type(x).__name__}")
         good = x.dim() == len(axes)
         if good:

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 from torch.overrides import TorchFunctionMode
 
+from archdsl.ops.kernels import autocasts
 from archdsl.ops.registry import Op, find
 from archdsl.ops.signatures import tensor_of
 from archdsl.parallel.overlap import sink_sums
@@ -239,7 +240,7 @@ def _takes_columns(x: Any, weight: Any, bias: Any = None) -> bool:
 def _narrow(x: Any, weight: Any) -> bool:
     """Whether a product is of 16 bits as its operands are: what autocast makes of others is torch's."""
     kind = x.device.type
-    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    cast = autocasts(kind) and torch.is_autocast_enabled(kind)
     return x.dtype == weight.dtype and weight.dtype in (torch.bfloat16, torch.float16) and not cast
 
 
@@ -259,6 +260,10 @@ def _rule(func: Any) -> Rule | None:
         return _heads
     if func is F.rms_norm:
         return _leading
+    if func is F.softplus:  # torch 2.9
+        return _alone
+    if func in (torch.topk, Tensor.topk):  # torch 2.11 does not know its gradient
+        return _whole
     name = str(func)
     op = find(name.split(".")[1].removesuffix("_unless_fused")) if name.startswith("archdsl.") else None
     return None if op is None else lambda args, kwargs, ranks: _by_signature(op, args, ranks)
@@ -276,6 +281,17 @@ def _heads(args: list[Any], kwargs: dict[str, Any], ranks: int) -> Ways | None:
             by_head = mask.ndim > 2 and mask.shape[-3] == q.shape[1]
             operands[key] = Shard(mask.ndim - 3) if by_head else Replicate()
     return Ways(operands, Shard(1))
+
+
+def _alone(args: list[Any], kwargs: dict[str, Any], ranks: int) -> Ways | None:
+    """A function of each number, where one axis is split evenly."""
+    axis = _split_axis(args[0])
+    return None if axis is None or args[0].shape[axis] % ranks else Ways({0: Shard(axis)}, Shard(axis))
+
+
+def _whole(args: list[Any], kwargs: dict[str, Any], ranks: int) -> Ways | None:
+    """Every rank computes all of it."""
+    return None
 
 
 def _leading(args: list[Any], kwargs: dict[str, Any], ranks: int) -> Ways | None:
