@@ -16,7 +16,7 @@ from archdsl.search.space import Drawn
 from archdsl.supernet.draws import dealt, each_decision, with_value
 from archdsl.supernet.folder import load, save
 from archdsl.supernet.net import Supernet
-from archdsl.supernet.sandwich import fair, widening
+from archdsl.supernet.sandwich import Sandwich, fair, sandwich, widening
 from archdsl.tasks import parse
 from archdsl.training.interface import check_inputs
 
@@ -317,6 +317,38 @@ def test_candidates_of_a_step(mixed: Supernet):
         widening(mixed, 0, 0)
     with pytest.raises(ValueError, match="0 steps at least, not -1"):
         widening(mixed, 0, 3, widen=-1)
+
+
+ELASTIC = """
+use std.channel { MLP }
+use std.embed { TokenEmbedding }
+use std.linear { Linear }
+use std.residual { Pre }
+use std.norm { RMSNorm }
+model Net(d: int = 8 in {4, 8})(tokens: int[B, T = 12] in 0..<16) -> logits: [B, T, 16] {
+  return TokenEmbedding(16, d)(tokens) as embed |> Pre(RMSNorm(), MLP(8)) as block |> Linear(16) as head
+}
+"""
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_whom_the_candidates_of_a_step_learn_from(split: bool):
+    """The others from what the largest says, through which no gradient flows; where each has its own part of the batch, from the targets there."""
+    net, task = archdsl.loads(ELASTIC).supernet(dtype=torch.float64), parse("mqar(vocab = 16, length = 12, pairs = 2)")
+    batch = task.batch("train", 0, 6)
+    loss, told = Sandwich(task, 3, distil=not split, split=split)(net, batch, 0)
+    found = torch.autograd.grad(loss, list(net.parameters()))
+    largest, *others = sandwich(net, 0, 3)
+    parts = [batch["tokens"].chunk(3)[i] if split else batch["tokens"] for i in range(3)]
+    targets = [batch["targets"].chunk(3)[i] if split else batch["targets"] for i in range(3)]
+    asked = [t >= 0 for t in targets]
+    said = [net.run(c, x)[a].log_softmax(-1) for c, x, a in zip((largest, *others), parts, asked)]
+    right = [torch.eye(16, dtype=torch.float64)[t[a]] for t, a in zip(targets, asked)]
+    wanted = [right[0], *((right[1:]) if split else [said[0].detach().exp()] * 2)]
+    losses = [-(w * s).sum(-1).mean() for w, s in zip(wanted, said)]
+    assert told == {"largest": pytest.approx(losses[0].item()), "smallest": pytest.approx(losses[1].item())}
+    for a, b in zip(found, torch.autograd.grad(torch.stack(losses).mean(), list(net.parameters()))):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 def test_values_are_dealt(mixed: Supernet):
