@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
+from archdsl.kernels.autocast import autocasts
 from archdsl.kernels.bindings import KernelError
-from archdsl.ops.kernels import autocasts
 from archdsl.ops.masks import by_position
 
 BLOCK = 128

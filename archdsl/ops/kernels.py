@@ -53,13 +53,6 @@ def registered(r: Recurrence) -> Any:
     return called if r.results + m > 1 else lambda *args: (called(*args),)
 
 
-@torch.compiler.assume_constant_result
-def autocasts(kind: str) -> bool:
-    """Whether there is autocast for a kind of device: of others one cannot ask whether it is on. torch 2.11's compiler of graphs does not know the
-    question."""
-    return torch.amp.is_autocast_available(kind)
-
-
 def uncast(compute: Callable[..., Any]) -> Callable[..., Any]:
     """`compute`, to which autocast does nothing: a recurrence says itself in which dtype it computes, its products as well."""
     def computed(first: Any, *args: Any) -> Any:

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 from torch.distributed.tensor.parallel import ParallelStyle, parallelize_module
 from torch.overrides import TorchFunctionMode
 
-from archdsl.ops.kernels import autocasts
+from archdsl.kernels.autocast import autocasts
 from archdsl.ops.registry import Op, find
 from archdsl.ops.signatures import tensor_of
 from archdsl.parallel.overlap import sink_sums
