@@ -318,11 +318,14 @@ def _onnx(folder: Path, made: Elaborated, model: Any, manifest: Manifest) -> Non
         given = (*xs, {}) if state else xs  # a dict in the last place would be taken for arguments by name
         model.requires_grad_(False)  # else torch traces attention whose bias has a gradient by one kernel and decomposes it by another
         try:
-            program = torch.onnx.export(model.eval(), given, dynamic_shapes=dynamic, dynamo=True, verbose=False,
-                                        input_names=[*_taken(made, model), *state], **_output_names(made, state))
+            names = [*_taken(made, model), *state]
+            program = torch.onnx.export(model.eval(), given, dynamic_shapes=dynamic, dynamo=True, verbose=False, input_names=names,
+                                        **_output_names(made, state))
         except torch.onnx.OnnxExporterError as fault:
             raise _no_onnx(made, fault) from None
     assert program is not None  # it is with dynamo
+    for value, name in zip(program.model.graph.inputs, names, strict=True):
+        value.name = name  # torch 2.9 has its own for what a step hands on as it is
     program.save(str(folder / "model.onnx"))
     manifest.exports.append("model.onnx")
 

@@ -32,8 +32,22 @@ def _products_of_bf16() -> None:
     builder.create_dot = lambda self, a, b, *others: plain(self, widened(a), widened(b), *others)
 
 
+def _bounds_of_loops() -> None:
+    """Triton up to 3.6 asks numpy for the number in an array of one axis, which numpy 2.4 refuses."""
+    from triton.runtime import interpreter
+
+    patch: Any = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, *scope: Any) -> None:
+        patch(tensor, *scope)
+        tensor.__index__ = lambda self: self.handle.data.item()
+
+    interpreter._patch_lang_tensor = patched
+
+
 if not CARD:
     _products_of_bf16()
+    _bounds_of_loops()
 
 
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,11 @@ def test_exports_with_dynamic_batch_and_length(strict):
     assert sorted(program.state_dict) == sorted(model.state_dict())
 
 
-@pytest.mark.parametrize("strict", [False, True])
+OLD = torch.__version__.startswith("2.9.")
+STRICTLY = pytest.param(True, marks=pytest.mark.skipif(OLD, reason="torch 2.9 cannot run the guards of strict exports that it writes"))
+
+
+@pytest.mark.parametrize("strict", [False, STRICTLY])
 def test_exports_with_a_guard_on_sizes(strict):
     model = build(CONVNET).eval()
     half = torch.export.Dim("half", min=2, max=64)
