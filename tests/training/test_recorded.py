@@ -11,7 +11,7 @@ CARD = torch.cuda.is_available()
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not CARD, reason="needs a CUDA card")
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor", "ignore:TensorFloat32 tensor cores")
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", ["llama", "deltanet", "gla", "mamba2"])
 def test_gradients_of_a_recorded_step_on_a_card(name, compiled):
