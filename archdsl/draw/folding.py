@@ -70,7 +70,9 @@ def _shape_of(n: Node, wire: Callable[[Any], Any]) -> tuple[Any, ...]:
 
 def folded(parts: list[Part], container: Container) -> list[Part]:
     """Parts in order of evaluation, folded. Only neighbours join, so a picture of the result has no circles."""
-    parts, out = _passes(parts, container), list[Part]()
+    while (found := _passes(parts, container)) is not parts:
+        parts = found
+    out: list[Part] = []
     at = 0
     while at < len(parts):
         end = _list_end(parts, at)
@@ -104,7 +106,8 @@ def _pass(part: Part) -> tuple[str, int] | None:
 
 def _passes(parts: list[Part], container: Container) -> list[Part]:
     """The passes of a loop that stand in the graph itself, as they reach blocks that are shared further out, each as one item. What has no address
-    in the loop is of the pass around it; between two passes, of the one that is no block of its own."""
+    in the loop is of the pass around it; between two passes, of the one that is no block of its own. Of one loop at a time; the same list where there
+    is none."""
     places = [_pass(p) for p in parts]
     label = next((place[0] for p, place in zip(parts, places) if place and place != _place(p) and _pass_of(parts, places, place[0])), None)
     if label is None:

@@ -31,7 +31,7 @@ class RMSNorm:
 
         scale, room = _scale(x, eps), dy * x
         along = room.sum(-1, keepdim=True) if weight is None else (room @ weight)[..., None]
-        dweight = None if weight is None or not needs[1] else room.mul_(scale).flatten(0, -2).sum(0)
+        dweight = None if weight is None or not needs[1] else room.mul_(scale).reshape(-1, x.shape[-1]).sum(0)
         if not needs[0]:
             return None, dweight
         dx = torch.mul(dy, scale, out=room)

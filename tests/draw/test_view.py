@@ -116,6 +116,19 @@ def test_layers_around_shared_blocks_open_with_few_nodes(name):
     assert times > 3 and any(b.shared for i in layers.below if i.kind == "list" for b in i.below), kind
 
 
+def test_every_loop_around_a_shared_block_is_a_list():
+    found = view(loads("""use std { Linear }
+model Two(n: int = 3)(x: [B = 1, 4]) -> y: [B, 4] {
+  share f = Linear(4)
+  down: for i in range(n) { x = f(Linear(4)(x) as own) }
+  up: for i in range(n) { x = f(Linear(4)(x) as own) + x }
+  return x
+}
+""").elaborate()).root
+    assert [(i.name, i.title, i.params) for i in found.below if i.kind == "list"] == [("down", "3 layers", 80), ("up", "3 layers", 80)]
+    assert found.params == 7 * 20
+
+
 def test_an_edge_leads_to_the_layer_of_a_list_that_reads_it():
     """The skips of a net shaped like a U, from the layer that gives each to the one that takes it."""
     made = loads("""use std { Conv }

@@ -40,6 +40,19 @@ def test_numbers_and_gradients(case: str, scale: bool):
         assert error <= 2 * other + 2e-8, (error, other)  # of two dozen numbers: two orders of adding them up
 
 
+@pytest.mark.parametrize("scale", [True, False])
+def test_one_row_alone(scale: bool):
+    spec = archdsl.loads("use std.norm { RMSNorm }\nmodel M(scale: bool = true)(x: [8]) -> y: [8] { return RMSNorm(affine = scale)(x) as norm }")
+    found = []
+    for kernels in ({"rms_norm": "written_out"}, "reference"):
+        model = spec.build(knobs={"scale": scale}, dtype=torch.float64, kernels=kernels)
+        x = torch.arange(8.0, dtype=torch.float64).requires_grad_()
+        y = model(x)
+        found.append([y, *torch.autograd.grad(y.pow(3).sum(), [x, *model.parameters()])])
+    for mine, want in zip(*found, strict=True):
+        torch.testing.assert_close(mine, want, rtol=1e-12, atol=1e-12)
+
+
 def test_derivatives_in_float64():
     model = SPEC.build(dtype=torch.float64, kernels={"rms_norm": "written_out"})
     x = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
