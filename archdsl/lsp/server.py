@@ -203,7 +203,16 @@ async def changed(server: Server, params: lsp.DidChangeTextDocumentParams) -> No
     server.typed(params.text_document.uri)
 
 
-def saved(server: Server, params: lsp.DidSaveTextDocumentParams) -> None:
+def initialized(server: Server, params: lsp.InitializedParams) -> None:
+    """Asks an editor that watches files to tell of those that open texts may import, whoever writes or removes them."""
+    watched = server.client_capabilities.workspace and server.client_capabilities.workspace.did_change_watched_files
+    if watched and watched.dynamic_registration:
+        options = lsp.DidChangeWatchedFilesRegistrationOptions([lsp.FileSystemWatcher("**/*.arch")])
+        server.client_register_capability(lsp.RegistrationParams([
+            lsp.Registration("archdsl.files", lsp.WORKSPACE_DID_CHANGE_WATCHED_FILES, options)]))
+
+
+def saved(server: Server, params: lsp.DidSaveTextDocumentParams | lsp.DidChangeWatchedFilesParams) -> None:
     """Another file may import this one: all open texts are checked again."""
     for uri in list(server.open):
         server.open[uri] = Document(path_of(uri), server.document(uri).text, server.open[uri])
@@ -319,6 +328,7 @@ def make() -> Server:
     """A server with all features, not started."""
     server = Server()
     for method, answer in (
+        (lsp.INITIALIZED, initialized), (lsp.WORKSPACE_DID_CHANGE_WATCHED_FILES, saved),
         (lsp.TEXT_DOCUMENT_DID_OPEN, opened), (lsp.TEXT_DOCUMENT_DID_SAVE, saved), (lsp.TEXT_DOCUMENT_DID_CLOSE, closed),
         (lsp.TEXT_DOCUMENT_HOVER, hover), (lsp.TEXT_DOCUMENT_DEFINITION, definition), (lsp.TEXT_DOCUMENT_REFERENCES, references),
         (lsp.TEXT_DOCUMENT_RENAME, rename), (lsp.TEXT_DOCUMENT_DOCUMENT_SYMBOL, symbols), (lsp.TEXT_DOCUMENT_FORMATTING, format),

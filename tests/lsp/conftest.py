@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("pygls")
 WAIT = 60
 MARKDOWN = ["markdown", "plaintext"]
-CAPABILITIES = {"textDocument": {"hover": {"contentFormat": MARKDOWN}, "completion": {"completionItem": {"documentationFormat": MARKDOWN}}}}
+CAPABILITIES = {"textDocument": {"hover": {"contentFormat": MARKDOWN}, "completion": {"completionItem": {"documentationFormat": MARKDOWN}}},
+                "workspace": {"didChangeWatchedFiles": {"dynamicRegistration": True}}}
 
 
 class Editor:

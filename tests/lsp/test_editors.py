@@ -25,6 +25,7 @@ COMMAND = [sys.executable, "-m", "archdsl.cli.main", "lsp", "--stdio"]  # many e
 
 @pytest_lsp.fixture(params=["visual_studio_code", "neovim", "emacs"], config=ClientServerConfig(server_command=COMMAND))
 async def client(request, lsp_client: LanguageClient):
+    lsp_client.feature(lsp.CLIENT_REGISTER_CAPABILITY)(lambda params: None)
     await lsp_client.initialize_session(lsp.InitializeParams(capabilities=client_capabilities(request.param), root_uri="file:///work"))
     yield
     await lsp_client.shutdown_session()

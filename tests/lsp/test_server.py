@@ -153,6 +153,25 @@ def test_files_beside_it(editor):
     assert {t["uri"]: titles(t["diagnostics"]) for t in told}[editor.uri("b.arch")] == ["A0207"]
 
 
+def test_files_that_others_write_and_remove(editor):
+    """The editor is asked to watch them, and a text that imports one is checked again without a key."""
+    (watched,) = editor.told("client/registerCapability")["registrations"]
+    assert watched["method"] == "workspace/didChangeWatchedFiles" and watched["registerOptions"]["watchers"] == [{"globPattern": "**/*.arch"}]
+    parts = editor.folder / "parts.arch"
+
+    def told(kind):
+        editor.tell(watched["method"], {"changes": [{"uri": editor.uri("parts.arch"), "type": kind}]})
+        return titles(editor.told("textDocument/publishDiagnostics")["diagnostics"])
+
+    text = "use parts { half }\nblock B(d: int)(x: [..., d]) -> [..., d] { return x * half(d) }\n"
+    assert titles(editor.open("b.arch", text)) == ["A0207"]
+    parts.write_text("fn half(n: int) -> int { return n // 2 }\n")
+    assert told(1) == []
+    hovered = editor.ask("textDocument/hover", editor.place("b.arch", "half(d)"))
+    parts.unlink()
+    assert hovered and told(3) == ["A0207"]
+
+
 def test_no_text_ends_it(editor):
     """Random cuts, doublings and signs, with every request behind each; the process lives, and knows a good text again."""
     editor.open("a.arch", NET)
