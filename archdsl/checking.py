@@ -43,9 +43,10 @@ def faults_of(module: Module, models: dict[str, Spec], session: Session, lints: 
             later = Collector() if early else found
             plan = _elaborate_defaults(module, models, session, later, early)
             alone = plan is None or later.found or early or kept is not None
-            if plan is None or alone or not clean_in_two(module, models, session, plan[0], _in_variant):
+            looked = 0 if plan is None or alone else clean_in_two(module, models, session, plan[0], _in_variant, later)
+            if looked is not None:
                 if plan is not None:
-                    _elaborate_variants(models, *plan, later)
+                    _elaborate_variants(models, plan[0][looked:], plan[1], later)
                 if not any(_on_models(module, d) for d in early):
                     _hold_against(module, models, later, kept)
         for d in independent(early, later.found) if early else ():
@@ -165,9 +166,9 @@ def _elaborate_defaults(module: Module, models: dict[str, Spec], session: Sessio
 
 def _elaborate_variants(models: dict[str, Spec], jobs: list[Job], known: list[str], found: Collector) -> None:
     for spec, name in jobs:
-        _in_variant(spec, name, found)
         if len(found.found) >= MAX_FOUND or any(d.code == "A0602" for d in found.found):
             break
+        _in_variant(spec, name, found)
     for spec in models.values():
         if None in spec.failed:
             _told_of_defaults(spec, found)

@@ -14,27 +14,30 @@ if TYPE_CHECKING:
     from archdsl.spec import Spec
 
 Job = tuple["Spec", str]
+InVariant = Callable[["Spec", str, Collector], None]
 WORTH = 20_000
 """Steps from which on a second process saves more time than it costs: 60 ms of work against 10."""
 MOST = 150_000
 """Steps up to which there is one: what a stranger's file may take of the machine is not taken twice."""
+NEAR = 0.9
+"""Of the budget: two processes share less than one, and count a little otherwise; where that may decide, one does all."""
 KEPT = 60
 """Models that a spec keeps: this process goes on with them when something is wrong."""
 
 
-def clean_in_two(module: Module, models: dict[str, Spec], session: Session, jobs: Sequence[Job],
-                 in_variant: Callable[[Spec, str, Collector], None]) -> bool:
-    """Whether nothing is wrong with these variants, nor with what claims, spaces and names say of them and of the defaults. False where that is not
-    known: then nothing has been told, what was elaborated is kept, and the steps are those that it took."""
+def clean_in_two(module: Module, models: dict[str, Spec], session: Session, jobs: Sequence[Job], in_variant: InVariant,
+                 found: Collector) -> int | None:
+    """None where nothing is wrong with these variants, nor with what claims, spaces and names say of them and of the defaults. Else how many of
+    them, from the first on, have been looked at: faults of the last of these are in `found`, and steps are those of one process up to there."""
     if not possible() or len(jobs) > KEPT or any(name != family(name) for name in models):
-        return False
+        return 0
     steps = _steps(models, session, jobs)
     if not WORTH <= steps <= MOST:
-        return False
-    two = _Two(module, models, session, jobs, in_variant)
+        return 0
+    two = _Two(module, models, session, jobs, in_variant, found)
     helper = Helper(len(jobs), partial(two.theirs, 2 * steps), two.end)
     try:
-        return helper.start() and two.clean(helper)
+        return None if helper.start() and two.clean(helper) else two.done
     finally:
         helper.stop()
 
@@ -51,16 +54,14 @@ def _steps(models: dict[str, Spec], session: Session, jobs: Sequence[Job]) -> in
 
 
 class _Two:
-    def __init__(self, module: Module, models: dict[str, Spec], session: Session, jobs: Sequence[Job], in_variant: Any):
-        self.module, self.models, self.session, self.jobs, self.in_variant = module, models, session, jobs, in_variant
+    def __init__(self, module: Module, models: dict[str, Spec], session: Session, jobs: Sequence[Job], in_variant: InVariant, found: Collector):
+        self.module, self.models, self.session, self.jobs, self.in_variant, self.found = module, models, session, jobs, in_variant, found
         self.before = session.steps
+        self.done = 0
 
     def job(self, i: int) -> bool:
-        found, before = Collector(), self.session.steps
-        self.in_variant(*self.jobs[i], found)
-        if found.found:
-            self.session.steps = before
-        return not found.found
+        self.in_variant(*self.jobs[i], self.found)
+        return not self.found.found
 
     def theirs(self, most: int, i: int) -> bool:
         """In the second process: the same, for no more than so many steps in all."""
@@ -76,18 +77,17 @@ class _Two:
         from archdsl.names import parts_agree
         from archdsl.spaces import check_spaces
 
-        done = 0
-        while done < len(self.jobs) and not helper.reached(done):
-            if not self.job(done):
+        while self.done < len(self.jobs) and not helper.reached(self.done):
+            self.done += 1
+            if not self.job(self.done - 1):
                 return False
-            done += 1
         steps = self.session.steps
-        own = {(name, None) for name in self.models} | {(spec.name, name) for spec, name in self.jobs[:done]}
+        own = {(name, None) for name in self.models} | {(spec.name, name) for spec, name in self.jobs[:self.done]}
         told = None if check_spaces(self.module, self.models) else self._said(own)
         answer = helper.answer() if told is not None else None
         if told is not None and answer is not None:
             first, (more, part) = answer
-            if first <= done and self.session.steps + more <= self.session.budget and parts_agree(
+            if first <= self.done and self.session.steps + more <= NEAR * self.session.budget and parts_agree(
                     self.module, self.models, (told[0], part), told[1]):
                 self.session.steps += more
                 return True

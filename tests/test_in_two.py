@@ -121,6 +121,31 @@ def test_the_second_one_takes_no_more_steps_than_were_expected(two, monkeypatch)
 
 
 @forks
+@pytest.mark.parametrize("budget", [608, 1115, 1521, 1572])
+def test_a_budget_that_runs_out_here_runs_out_where_that_of_one_does(budget, two, monkeypatch):
+    """A variant is not looked at twice: what was kept of it would cost nothing the second time."""
+    monkeypatch.setattr("archdsl.elaborate.frame.MAX_STEPS", budget)
+    monkeypatch.setattr("archdsl.elaborate.frame.LINE_STEPS", 0)
+    monkeypatch.setattr(Helper, "reached", lambda self, i: False)
+    found = shown(SPEC)
+    assert len(two) == 1 and "A0602" in found[0]
+    monkeypatch.setattr(in_two, "possible", lambda: False)
+    assert found == shown(SPEC)
+
+
+@forks
+def test_near_the_budget_one_process_decides(two, monkeypatch):
+    monkeypatch.setattr("archdsl.elaborate.frame.MAX_STEPS", 2100)
+    monkeypatch.setattr("archdsl.elaborate.frame.LINE_STEPS", 0)
+    told = []
+    real = in_two.clean_in_two
+    monkeypatch.setattr("archdsl.checking.clean_in_two", lambda *given: told.append(real(*given)) or told[-1])
+    assert check_text(SPEC, "net.arch") == [] and len(two) == 1 and told[0] is not None
+    monkeypatch.setattr("archdsl.elaborate.frame.MAX_STEPS", 4000)
+    assert check_text(SPEC, "net.arch") == [] and told[1] is None
+
+
+@forks
 def test_no_process_no_help(two, monkeypatch):
     def refused() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
