@@ -14,11 +14,12 @@ from archdsl.syntax.lexer import Lexed, Token
 from archdsl.syntax.recover import Repair, Situation
 
 _SIGN = re.compile(r"(?<!/)//(?!/)|/\*|(?<!-)--(?=[ \t])")
-_STATEMENT = re.compile(r"[ \t]*(?:[A-Za-z_]\w*[ \t]*(?:=(?!=)|:[ \t]*for\b)|for[ \t]+\w+(?:,[ \t]*\w+)*[ \t]+in\b"
-                        r"|(?:return|require|emit|param|const|draw|share|default|update|use)[ \t]+[A-Za-z_])")
+_STATEMENT = re.compile(r"[ \t]*(?:[A-Za-z_]\w*[ \t]*(?:=(?![=>])|:[ \t]*for\b)|for[ \t]+\w+(?:,[ \t]*\w+)*[ \t]+in\b"
+                        r"|(?:return|require|emit|param|const|draw|share|default|update|use)[ \t]+"
+                        r"(?!(?:and|as|else|for|if|in|is|not|or|with)\b)[A-Za-z_])")  # before these, such a word is the name of a value
 _MARGIN = re.compile(r"[ \t]*")
 _ENDS = re.compile(r"[^\S\n]*(?:\n|\Z)")
-_WORDS = re.compile(r"(?<![\w'])(?=([A-Za-z_]\w*+|\d++)[ \t]++([A-Za-z_]\w*+|\d++))")
+_WORDS = re.compile(r"(?<![\w'])(?=([^\W\d]\w*+|\d++)[ \t]++([^\W\d]\w*+|\d++))")
 _TEXTS = re.compile(r'"[^"]*"|#.*')
 _FACTORS = re.compile(r"\A[ \t]*\([\w \t]*\)")  # an axis of several, as in `[..., n // (heads d)]`
 _ITEMS = re.compile(r"[ \t]*(?:(?:shape|size|dims?|now)(?::[ \t]*|[ \t]+))?[\[(][^()\[\]]*,[^()\[\]]*[\])][ \t]*\Z")

@@ -226,6 +226,18 @@ def test_what_divides_may_be_a_call(name: str):
     assert [d.code for d in check_text(text + body(f"x = relu(x) // {name} (B, d)"), "net.arch")] == ["A0107"]
 
 
+@pytest.mark.parametrize("name", ["use", "share", "default", "update"])
+@pytest.mark.parametrize("sign", ["//", "--"])
+def test_what_divides_may_have_the_name_of_a_statement(sign: str, name: str):
+    text = f"fn least(d: int, {name}: int) -> int {{ return if d {sign} {name} in [1, 2] {{ 1 }} else {{ d {sign} {name} }} }}\n"
+    assert check_text(text, "net.arch") == []
+
+
+def test_comments_in_other_alphabets():
+    (fault,) = check_text(body("x = relu(x)  // größe über alles"), "net.arch")
+    assert fault.code == "A0107" and fault.span.text == "//" and [f.title for f in fault.fixes] == ["write `#`"]
+
+
 def test_what_is_said(golden):
     told = []
     for text, _ in TRIED:
