@@ -33,10 +33,12 @@ class Mould:
         self.make: Callable[[], Any] | None = None
 
     def __call__(self) -> Any:
-        if self.make is None:
-            self.make = _maker(len(self.values), "\n  ".join(self.written))(*self.values)
-            self.written.clear()
-        return self.make()
+        make = self.make
+        if make is None:
+            written = self.written  # before `make` is looked at once more: another thread sets them the other way round
+            make = self.make or _maker(len(self.values), "\n  ".join(written))(*self.values)
+            self.make, self.written = make, []
+        return make()
 
     def _write(self, like: nn.Module) -> str:
         """Writes how a module is made, those below it first; its name in the text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 import weakref
 from typing import Any
 
@@ -236,6 +237,27 @@ def test_hooks_of_an_instance_are_its_own():
     assert not hasattr(b, "extra")
     for copied in (copy.deepcopy(a), copy.copy(a)):
         assert copied._forward_hooks_with_kwargs == a._forward_hooks_with_kwargs and copied._non_persistent_buffers_set == {"extra"}
+
+
+def test_two_threads_that_ask_first():
+    """One has seen that there is no function yet, and goes on when the other has made it and let go of its text."""
+    mould, begun, made, found = moulds.Mould(torch.nn.Linear(2, 3, device="meta")), threading.Event(), threading.Event(), []
+
+    class Values(list):
+        def __len__(self) -> int:
+            if threading.current_thread() is late:
+                begun.set()
+                made.wait(10)
+            return super().__len__()
+
+    mould.values = Values(mould.values)
+    late = threading.Thread(target=lambda: found.append(mould()))
+    late.start()
+    begun.wait(10)
+    found.append(mould())
+    made.set()
+    late.join()
+    assert [str(m) for m in found] == ["Linear(in_features=2, out_features=3, bias=True)"] * 2 and mould.written == []
 
 
 def test_a_block_of_more_modules_than_one_function_makes():
