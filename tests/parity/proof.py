@@ -55,8 +55,9 @@ def probe() -> torch.Tensor:
 
 
 def prove(ours: Any, peer: torch.nn.Module, x: torch.Tensor, *, source: str, call: Callable[[Any, Any], torch.Tensor],
-          reference: Callable[[Any], Any] = lambda m: m, train: bool = False) -> None:
-    """`ours` and `peer` are float64 modules; `reference` removes the casts inside a copy of the peer; `call(peer, x)` gives the tensor to compare."""
+          reference: Callable[[Any], Any] = lambda m: m, train: bool = False, single: bool = True) -> None:
+    """`ours` and `peer` are float64 modules; `reference` removes the casts inside a copy of the peer; `call(peer, x)` gives the tensor to compare.
+    Not `single`: float64 alone, for what steps (spikes), where the last digit of float32 decides."""
     randomise(peer)
     import_weights(ours, peer.state_dict(), source=source)
     exact = reference(copy.deepcopy(peer))
@@ -69,6 +70,8 @@ def prove(ours: Any, peer: torch.nn.Module, x: torch.Tensor, *, source: str, cal
     if want_dx is not None:
         assert mine_dx is not None and want_dx.abs().max() > 0 and relative(mine_dx, want_dx) <= EXACT
     _gradients(ours, exact, source)
+    if not single:
+        return
     low, other = copy.deepcopy(ours).float(), copy.deepcopy(peer).float()
     single_precision(lambda v: [low(v)], lambda v: [call(other, v)], lambda v: [call(exact, v.double() if v.is_floating_point() else v)], [x])
 

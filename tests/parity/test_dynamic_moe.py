@@ -63,11 +63,23 @@ class Mixture(nn.Module):
         return torch.stack(rows).view(x.shape)
 
 
+class Renamed(transformers.models.llama.modeling_llama.LlamaDecoderLayer):
+    """With the official code's names of the norms."""
+
+    norms = {"input_layernorm": "input_norm", "post_attention_layernorm": "post_attention_norm"}
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(self.norms.get(name, name))
+
+
 def peer(every: int, p: float, k: int | None, strict: bool) -> nn.Module:
     config = transformers.LlamaConfig(vocab_size=61, hidden_size=24, intermediate_size=20, num_hidden_layers=3, num_attention_heads=4,
                                       rms_norm_eps=1e-6, attn_implementation="sdpa", pad_token_id=None)
     model = transformers.LlamaForCausalLM(config)
     for i, layer in enumerate(model.model.layers):
+        for theirs, name in Renamed.norms.items():
+            layer._modules[name] = layer._modules.pop(theirs)
+        layer.__class__ = Renamed
         layer.mlp = Mixture(24, 20, 6, p, k, strict) if every and i % every == 0 else nn.ModuleDict({"mlp": layer.mlp})
         if not isinstance(layer.mlp, Mixture):
             layer.mlp.forward = layer.mlp["mlp"].forward
