@@ -33,13 +33,14 @@ def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagno
     gone: list[tuple[int, int]] = []
     text, tokens = source.text, lexed.tokens
     looked = line = 0  # up to where nothing is to be found any more, and where the line ends
+    last = text.rfind("*/") + 2  # behind it none is closed, and nobody looks
     for m in _SIGN.finditer(text):
         start, stop = m.span()
         at = bisect_left(tokens, start, key=itemgetter(2)) if start >= looked else len(tokens)
         if at >= len(tokens) or tokens[at][2] != start or not tokens[at][1]:  # inside of another comment, of a line that was looked at, of a string
             continue
         if m[0] == "/*":
-            close = text.find("*/", stop)
+            close = text.find("*/", stop, last)
             looked = _end_of_line(text, stop) if close < 0 else close + 2
             gone.append((start, looked))
             continue
@@ -123,11 +124,12 @@ def _lines(where: Span, end: int) -> tuple[tuple[Span, str], ...] | None:
         inside.pop()
     while len(inside) > 1 and not inside[0]:
         inside.pop(0)
-    new = f"\n{margin}".join(f"# {line}".rstrip() for line in inside)
+    end_of_line = "\r\n" if "\r\n" in text else "\n"
+    new = f"{end_of_line}{margin}".join(f"# {line}".rstrip() for line in inside)
     if ends:
         return ((Span(source, where.start, end), new),)
     code = _MARGIN.match(text, end)
-    return ((Span(source, where.start, code.end() if code is not None else end), f"{new}\n{margin}"),)
+    return ((Span(source, where.start, code.end() if code is not None else end), f"{new}{end_of_line}{margin}"),)
 
 
 def docstrings(source: Source, lexed: Lexed) -> list[Diagnostic]:

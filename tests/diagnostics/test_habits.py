@@ -238,6 +238,14 @@ def test_comments_in_other_alphabets():
     assert fault.code == "A0107" and fault.span.text == "//" and [f.title for f in fault.fixes] == ["write `#`"]
 
 
+def test_lines_of_a_comment_end_as_those_of_its_file():
+    text = body("/* two\n  words */\n  x = relu(x)")
+    for written in (text, text.replace("\n", "\r\n")):
+        (fault,) = check_text(written, "net.arch")
+        fixed = apply(written, [(span.start, span.end, new) for span, new in fault.fixes[0].edits])
+        assert fixed == written.replace("/* two", "# two").replace("words */", "# words") and check_text(fixed, "net.arch") == []
+
+
 def test_what_is_said(golden):
     told = []
     for text, _ in TRIED:
