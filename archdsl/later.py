@@ -36,9 +36,10 @@ def _made(graph: Graph) -> None:
         held = graph.__dict__
         make = held.get("_make")
         if make is not None:
-            found = make().__dict__
+            found = make()
+            _made(found)  # which may be such a graph itself
             del held["_make"]
-            for name, value in found.items():
+            for name, value in found.__dict__.items():
                 held.setdefault(name, value)
             graph.__class__ = Graph
 

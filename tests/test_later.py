@@ -56,6 +56,11 @@ def test_a_fault_is_met_by_each_who_looks():
             graph.nodes  # noqa: B018
 
 
+def test_one_that_gives_another_of_its_kind():
+    graph = later(lambda: later(_small, name="Inner"), name="Outer")
+    assert [n.op for n in graph.nodes] == ["input", "relu"] and (type(graph), graph.name) == (Graph, "Outer")
+
+
 def test_threads_see_one_set_of_nodes():
     for _ in range(20):
         graph, start, seen = later(_small), Barrier(4), []
