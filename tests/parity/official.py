@@ -30,6 +30,10 @@ REPOSITORIES = {
     "iTransformer": ("thuml/iTransformer", "c2426e6"),
     "SReT": ("szq0214/SReT", "af6db0a"),
     "vit-search": ("yilunliao/vit-search", "303e7c3"),
+    "pre-rmsnorm-transformer": ("ZixuanJiang/pre-rmsnorm-transformer", "025d43a"),
+    "EfficientFormer": ("snap-research/EfficientFormer", "d01da42"),
+    "Next-ViT": ("bytedance/Next-ViT", "922e771"),
+    "CvT": ("microsoft/CvT", "f851e68"),
 }
 
 
