@@ -160,3 +160,24 @@ def beside(ours: Any, build: Callable[[], torch.nn.Module], x: torch.Tensor, *, 
             return call(m, v)
 
     prove(ours, build().double(), x, source=source, call=forward, reference=exact, train=train, single=single)
+
+
+# ---------------------------------------------------------------- what an older transformers had
+def decorator(*args: Any, **knobs: Any) -> Any:
+    """What transformers had for docstrings."""
+    return lambda f: f
+
+
+DOCSTRINGS = {f"transformers.utils.{n}": decorator for n in (
+    "add_start_docstrings", "add_start_docstrings_to_model_forward", "replace_return_docstrings", "add_code_sample_docstrings")}
+
+
+class Base(torch.nn.Module):
+    """As much of transformers' base class as a forward pass needs: the official code is written for an older one."""
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+
+    def post_init(self) -> None:
+        pass
