@@ -17,6 +17,7 @@ from archdsl.graph import InitExpr, Param
 from archdsl.lower import parts
 from archdsl.lower.checks import fits
 from archdsl.lower.codegen import Writer, generate, quoted
+from archdsl.lower.init import fixed
 from archdsl.lower.plain_consts import statements
 from archdsl.lower.plain_state import Kept, check
 from archdsl.lower.plan import Definition
@@ -187,23 +188,29 @@ class Plain:
 
     # ---------------------------------------------------------------- initial values
     def _initial(self, p: Param) -> str:
-        """The initial value as an expression; memory without a value where it takes more than that."""
+        """The initial value as an expression, behind lines in `setup` where it takes some. Without a form in plain torch a weight is NaN until it is
+        loaded: memory without values could pass for some."""
         dtype = torch_dtype(p.type.dtype, getattr(torch, self.definition.dtype))
         tail = "" if dtype == torch.float32 else f", dtype={dtype}"
         shape = ", ".join(f"\x00{name}\x00{size}" for name, size in zip(_axes(p), p.type.shape)) or "()"
         text = self._leaf(p.init, p, shape, tail)
-        if text is None and p.kind == "const":
-            lines = statements(p, getattr(torch, self.definition.dtype), lambda op, attrs, tail: self._drawn(op, attrs, shape, tail))
-            if lines is not None:
-                self.setup += lines[:-1]
-                return lines[-1]
+        if text is not None:
+            return text.removeprefix("(").removesuffix(")") if text.startswith("(") else text
+        lines = statements(p, getattr(torch, self.definition.dtype), lambda op, attrs, tail: self._drawn(op, attrs, shape, tail))
+        if lines is not None:
+            self.setup += lines[:-1]
+            return lines[-1]
+        if p.kind == "const":
             raise error("A0514", f"the initial value of `{p.path}` has no form in plain torch", p.span, "outside the state dict: it must be computed")
-        return text.removeprefix("(").removesuffix(")") if text and text.startswith("(") else text or f"torch.empty({shape}{tail})"
+        return f"torch.full({_tuple(shape)}, math.nan{tail})" if p.type.is_float else f"torch.zeros({shape}{tail})"
 
     def _leaf(self, init: Any, p: Param, shape: str, tail: str) -> str | None:
         if not isinstance(init, InitExpr):
             return repr(init) if isinstance(init, (int, float)) else None
         attrs = dict(init.attrs)
+        listed = init.op == "constant" and isinstance(attrs["value"], tuple)
+        if listed and torch.tensor(attrs["value"]).shape != fixed(p.type):
+            return None  # repeated along axes of the weight
         if init.op in INITIALIZERS and "shape" not in attrs:
             return self._drawn(init.op, attrs, shape, tail)
         op = find(init.op)
@@ -226,7 +233,9 @@ class Plain:
             return f"torch.{op}({shape}{tail})"
         if op == "constant":
             value = attrs["value"]
-            return f"torch.tensor({list(value)}{tail})" if isinstance(value, tuple) else f"torch.full({_tuple(shape)}, {float(value)!r}{tail})"
+            if isinstance(value, tuple):
+                return f"torch.tensor({list(value)}{tail or ('' if any(isinstance(v, float) for v in value) else ', dtype=torch.float32')})"
+            return f"torch.full({_tuple(shape)}, {float(value)!r}{tail})"
         empty = f"torch.empty({shape}{tail})"
         if re.search("\x00[^\x00]*\x000(,|$)", shape):  # there is nothing to draw for
             return empty

@@ -17,6 +17,8 @@ from archdsl.ops.initializers import INITIALIZERS, sample
 from archdsl.ops.registry import find
 from archdsl.ops.rules import dtype_name, torch_dtype
 
+INSIDE = 64
+"""Of so many characters at most, a leaf stands inside of an expression; a longer one is a line of its own."""
 Leaf = Callable[[str, dict[str, Any], str], str | None]
 """The text of an initialiser of the const's own shape, by name, arguments, and what says the dtype at the end of the call."""
 
@@ -56,12 +58,14 @@ class _Expression:
         self.texts: dict[fx.Node, str] = {}
 
     def finish(self) -> None:
-        """The value in the dtype of the const."""
+        """The value in the dtype and the shape of the weight."""
         proxy, value = self.of(self.p.init)
         if not isinstance(proxy, fx.Proxy):
             raise _Unwritten
         if value.dtype != self.kept:
             proxy = proxy.to(self.kept)
+        if value.shape != fixed(self.p.type):  # repeated along axes of the weight
+            proxy = proxy.expand(fixed(self.p.type)).clone()
         self.graph.output(proxy.node)
 
     def of(self, init: Any) -> tuple[Any, Any]:
@@ -83,7 +87,7 @@ class _Expression:
         value = sample(init.op, fixed(self.p.type), self.dtype, None, **attrs) if not isinstance(attrs.get("value"), tuple) \
             else torch.tensor(attrs["value"], dtype=self.dtype)
         proxy = self.tracer.create_proxy("call_function", torch.empty, (), {})
-        proxy.node.meta.update(hint=init.op, soft=True)
+        proxy.node.meta.update(hint=init.op, soft=len(text) <= INSIDE)
         self.texts[proxy.node] = text
         return self._typed(proxy, value)
 
@@ -97,9 +101,18 @@ class _Expression:
         both = [self.of(a) for a in init.args]
         value = op.body(*(b[1] for b in both), **attrs)
         proxy = op.body(*(b[0] for b in both), **attrs) if init.op != "at_least" else both[0][0].to(value.dtype)
+        if isinstance(proxy, torch.Tensor):  # of no operand: an index
+            proxy = self._counted(proxy)
         if not isinstance(proxy, fx.Proxy) or not isinstance(value, torch.Tensor):
             raise _Unwritten
         return self._typed(proxy, value)
+
+    def _counted(self, value: torch.Tensor) -> fx.Proxy:
+        """What an op gives that takes numbers alone, where it counts from 0."""
+        n = value.numel()
+        if value.dtype != torch.int64 or value.dim() != 1 or not torch.equal(value, torch.arange(n)):
+            raise _Unwritten
+        return self.tracer.create_proxy("call_function", torch.arange, (n,), {})
 
     @staticmethod
     def _typed(proxy: fx.Proxy, value: torch.Tensor) -> tuple[Any, Any]:

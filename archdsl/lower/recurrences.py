@@ -64,10 +64,14 @@ class Functions:
     def __init__(self) -> None:
         self.imports: set[str] = set()
         self.texts: dict[str, str] = {}
+        self.added: set[str] = set()
         self.known: dict[int, tuple[Any, str]] = {}  # id -> (the object, its name here)
 
     def add(self, r: Recurrence) -> None:
-        """The function `r.name`, and what it calls."""
+        """The function `r.name`, and what it calls; once, however many blocks call it."""
+        if r.name in self.added:
+            return
+        self.added.add(r.name)
         body = self._function(r.body, f"_{r.name}")
         if r.own_gradient is not None:
             body = self._differentiable(r, body, self._function(r.own_gradient, f"_{r.name}_gradient"))

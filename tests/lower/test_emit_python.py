@@ -202,6 +202,38 @@ def test_initial_values_are_those_of_the_spec():
     assert torch.equal(namespace["M"]().w, torch.full((4,), 3.0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_initial_values_are_computed(dtype):
+    """By whatever expression, of numbers, indices and draws; what has no form in plain torch is NaN until it is loaded, not memory of before."""
+    model = build("""model M()(x: [B, 6]) -> y: [B, 6] {
+  param ramp: [6] = log(cumsum(ones()))
+  param one: [6, 6] = cast(one_hot(iota(6), 6), "float")
+  param rows: [2, 6] = constant([1, 2, 3, 4, 5, 6])
+  param steps: [6] = constant([1, 2, 3, 4, 5, 6])
+  param wide: [2, 6] = log(1 + cumsum(constant([1, 2, 3, 4, 5, 6])))
+  param rate: [6] = log(uniform(2, 16))
+  param skew: [6, 6] = cast(distance(6), "float")
+  buffer mean: [6] = sqrt(2 * ones())
+  return (x @ one + x @ skew) * ramp * rate * rows[0] * steps * wide[1] + mean
+}""", dtype=dtype)
+    namespace: dict = {}
+    exec(python_source(model), namespace)
+    other = namespace["M"]()
+    for name in ("ramp", "one", "mean", "rows", "steps", "wide"):
+        assert torch.equal(getattr(other, name), getattr(model, name)) and getattr(other, name).dtype == dtype, name
+    assert ((other.rate.exp() > 1.9) & (other.rate.exp() < 16.2)).all() and len(set(other.rate.tolist())) > 1
+    assert other.skew.isnan().all() and not model.skew.isnan().any()
+
+
+def test_a_recurrence_is_written_once():
+    """However many blocks of different widths call it."""
+    text = python_source(build("""use std { CausalConv, Linear }
+model M()(x: [B, T, 4]) -> y: [B, T, 8] stream T {
+  return x |> CausalConv() as near |> Linear(8) as up |> CausalConv(kernel = 3) as far
+}"""))
+    assert text.count("(torch.autograd.Function)") == 1 and text.count("def causal_conv(") == 1
+
+
 def test_other_dtypes_are_written():
     text = python_source(build(PHASES, dtype=torch.float64))
     assert "dtype=torch.float64" in text
