@@ -54,7 +54,7 @@ def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], kno
     rest = tuple(x for x in d.labels if x.span != span)
     every = _fixes(d, value, knob, span)
     fixes = every[:3]
-    help = tuple(h for h in d.help if not (fixes and " divide " in h))
+    help = tuple(h for h in d.help if not (fixes and re.search(r" divide | multiples? of ", h)))
     return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *rest), help=help, fixes=fixes,
                    rivals=every[3:]), span
 

@@ -33,9 +33,22 @@ def require(frame: Frame, s: tree.Require) -> None:
     names = [n for n in _mentioned(s.condition) if isinstance(frame.vars.get(n), (int, Dim))]
     facts = tuple(f"{n} is {frame.vars[n]}" for n in names[:6])
     labels = tuple(Label(frame.args[n].span, f"`{n}` is {frame.vars[n]}") for n in names if n in frame.args and frame.args[n].origin == "argument")
-    where, division = _inexact(frame, s.condition)
-    raise error("A0310", text, where, "not so here", labels=labels, notes=facts, help=divisors(*division)[:1] if division else (), division=division,
+    part, division = _inexact(frame, s.condition)
+    raise error("A0310", text, part.span, "not so here", labels=labels, notes=facts, help=_near(part, division), division=division,
                 rivals=tuple(_left_out(label.span) for label in labels))
+
+
+def _near(part: tree.Expr, division: tuple[int, int] | None) -> tuple[str, ...]:
+    """Help for `a % b == 0`: what divides a; where b is a number of the text, its multiples on both sides of a."""
+    if division is None or not isinstance(part, tree.Binary) or not isinstance(part.left, tree.Binary):
+        return ()
+    a, b = division
+    if not isinstance(part.right, tree.Number) or part.right.value or a < 1 or b < 1:
+        return ()
+    if _mentioned(part.left.right):
+        return divisors(a, b)[:1]
+    near = [m for m in (a // b * b, a // b * b + b) if m]
+    return (f"{' and '.join(map(str, near))} {'is a multiple' if len(near) == 1 else 'are multiples'} of {b}",)
 
 
 def _left_out(span: Span) -> Fix:
@@ -46,7 +59,7 @@ def _left_out(span: Span) -> Fix:
     return Fix(f"remove `{span.text}`", ((Span(span.source, start, span.end + (behind.end() if behind else 0)), ""),))
 
 
-def _inexact(frame: Frame, c: tree.Expr) -> tuple[Span, tuple[int, int] | None]:
+def _inexact(frame: Frame, c: tree.Expr) -> tuple[tree.Expr, tuple[int, int] | None]:
     """Of a condition, the part that does not hold; of a `%` in it, its numbers."""
     if isinstance(c, tree.Binary) and c.op == "and" and evaluate(frame, c.left) is True:
         return _inexact(frame, c.right)
@@ -55,8 +68,8 @@ def _inexact(frame: Frame, c: tree.Expr) -> tuple[Span, tuple[int, int] | None]:
     if isinstance(c, tree.Binary) and c.op == "==" and isinstance(c.left, tree.Binary) and c.left.op == "%":
         a, b = evaluate(frame, c.left.left), evaluate(frame, c.left.right)
         if type(a) is int and type(b) is int and b:
-            return c.span, (a, b)
-    return c.span, None
+            return c, (a, b)
+    return c, None
 
 
 def _mentioned(node: Any) -> list[str]:

@@ -113,6 +113,18 @@ def test_mistakes_about_operands(body: str, code: str, at: str, message: str, sa
     assert said is None or any(said in text for text in (*d.help, *d.notes))
 
 
+@pytest.mark.parametrize(("condition", "help"), [
+    ("3 * w % 2 == 0", "14 and 16 are multiples of 2"),
+    ("w % 8 == 0 and w > 0", "8 is a multiple of 8"),
+    ("w > 0 and (w + 7) % w == 0", "3 (4), 4 (3), 6 (2) divide 12"),
+    ("w % 3 == 1", None),
+])
+def test_what_a_remainder_asks_for(condition: str, help: str | None):
+    """Of a divisor that is written, the multiples; of one that may be chosen, what divides."""
+    d = fault(lambda: model(f"w = 5\nrequire {condition}\nreturn x"))
+    assert (d.code, d.help) == ("A0310", () if help is None else (help,))
+
+
 @pytest.mark.parametrize(("inputs", "call", "operand"), [
     ("x: int[B, T, 8]", "softmax(x)", "x"),
     ("x: bool[B, T, 8]", "neg(x)", "x"),
