@@ -408,9 +408,14 @@ def resolve_source(text: str) -> tuple[Spec, str | None]:
 
 
 def _no_such(text: str, rest: str, spec: Spec) -> ArchError:
+    from archdsl.spaces import spaces_of
+
     names = [*spec.models, *(v for s in spec.models.values() for v in s.variants)]
-    at = text.rfind(rest)
-    return no_target(rest, Span(Source("SOURCE", text), at, len(text)), names, spec.path)
+    span = Span(Source("SOURCE", text), text.rfind(rest), len(text))
+    if any(rest in spaces_of(s) for s in spec.models.values()):
+        return error("A0401", f"`{rest}` is a space, neither a model nor a variant of {spec.path}", span, "no model",
+                     help=f"`archdsl space` and `archdsl search` take it beside the spec: `--space {rest}`")
+    return no_target(rest, span, names, spec.path)
 
 
 def shipped() -> list[dict[str, Any]]:

@@ -409,6 +409,9 @@ def open_spec(folder: str | os.PathLike[str]) -> tuple[Spec, Manifest]:
     root = Path(folder)
     for name in ("graph.arch", "weights.safetensors", "manifest.json"):
         if not (root / name).is_file():
+            if root.suffix == ".arch" and root.is_file():
+                raise error("A0520", f"{root} is a spec, without weights", _span(str(root), "folder"), "not a folder written by compile",
+                            help=f"`archdsl.load(\"{root}\").build()` builds it, with initial values")
             raise error("A0520", f"{root} holds no {name}", _span(str(root), "folder"), "not a folder written by compile",
                         help="`archdsl compile SPEC -o DIR` writes one")
     manifest = read_manifest(root)

@@ -336,8 +336,8 @@ def own_misfit(model: nn.Module, given: dict[str, Shape]) -> ArchError | None:
     address, told = next(iter(wrong.items()))
     others = list(wrong.values())[1:]
     notes = (*others[:5], *([f"and {len(others) - 5:,} more"] if len(others) > 5 else []))
-    help = _own_fitting(origin, given) or (
-        "weights under foreign names are read with `@` and the name of the spec's `names`, for example `weights.safetensors@timm`")
+    foreign = " or ".join(f"`FILE@{name}`" for name in origin.names)
+    help = _own_fitting(origin, given) or (f"weights under the names of the spec's `names` are read by {foreign}" if foreign else ())
     return error("A0541", f"these weights do not fit `{_called(origin.model, origin.variant)}` under its own names: {told}",
                  _owner(origin.graph, address) if address in own else NOWHERE, "owned by this", notes=notes, help=help)
 

@@ -291,6 +291,13 @@ def test_spoilt_folders_are_named(tmp_path, spoil, code):
     assert e.value.diagnostics[0].code == code
 
 
+def test_a_spec_is_no_folder(tmp_path):
+    (tmp_path / "own.arch").write_text("model M()(x: [B, 2]) -> y: [B, 2] { return x }\n")
+    with pytest.raises(ArchError, match=r"own\.arch is a spec, without weights") as e:
+        archdsl.open(tmp_path / "own.arch")
+    assert "archdsl.load(" in e.value.diagnostics[0].help[0]
+
+
 def test_an_exported_program_takes_the_sizes_that_vary(tmp_path):
     """Its example leaves no tensor inside with an axis of 1, which torch.export takes for fixed."""
     (tmp_path / "halved.arch").write_text("""use std { Attention, Conv }

@@ -75,6 +75,8 @@ def test_what_cannot_be_counted(archdsl, folder):
     excluded = archdsl("space", "net.arch", "--limit", "d >= 32", "--limit", "depth >= 3", code=1).stderr
     assert "A0802" in excluded and "d >= 32" in excluded
     assert "A0805" in archdsl("space", "net.arch", "--space", "smal", code=1).stderr
+    told = archdsl("space", "net.arch:small", code=1).stderr
+    assert "A0401" in told and "`small` is a space" in told and "`--space small`" in told
     assert "A0804" in archdsl("space", "net.arch", "--figure", "params(d = 8)", code=1).stderr
     assert "A0403" in archdsl("space", "net.arch", "--figure", "nope", "--draw", 0, code=1).stderr, "without a candidate that has it as well"
 

@@ -69,7 +69,7 @@ def net(tmp_path):
 
 def test_the_folder(archdsl, net, tmp_path):
     said = archdsl("train", "net.arch:wide", *TRAIN[2:], "--steps", 3, "--batch", 4, "-o", "out", "--group", "(lr = 1e-4) on embed").stdout
-    assert said.startswith("out: Net, 3 steps of mqar(vocab = 64, length = 16, pairs = 3, gap = 0.1)\n\nsplit")
+    assert said.startswith("out: Net.wide, 3 steps of mqar(vocab = 64, length = 16, pairs = 3, gap = 0.1)\n\nsplit")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"graph.arch", "model.py", "weights.safetensors", "manifest.json",
                                                             "training.safetensors",
                                                               "log.jsonl"}

@@ -78,7 +78,8 @@ def _show(out: str, model: Any, task: Task, loss: float, step: int, found: dict[
     if json:
         show_json({"out": out, "task": task.text, "steps": step, "loss": loss, "valid": found})
         return
-    print(f"{out}: {type(model).__name__}, {count(step, 'step')} of {task.text}\n")
+    origin = model.archdsl
+    print(f"{out}: {origin.model}{f'.{origin.variant}' if origin.variant else ''}, {count(step, 'step')} of {task.text}\n")
     show_table(["split", *found], [["valid", *(f"{v:.4f}" for v in found.values())]], right=range(1, 1 + len(found)))
 
 
