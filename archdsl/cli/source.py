@@ -36,7 +36,7 @@ def read_settings(texts: list[str]) -> dict[str, Any]:
     for s in map(text_setting, texts):
         if s.address in found:
             first = found[s.address].span.text
-            raise error("A0402", f"`{s.address}` is set twice", s.span, "the second", help=f"leave out this one or the first, `--set {first}`")
+            raise error("A0402", f"`{s.address}` is set twice", s.span, "the second", help=f"leave out this one or the first, `{first}`")
         found[s.address] = s
     return found
 
