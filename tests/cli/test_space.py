@@ -106,3 +106,14 @@ def test_long_domains_are_shown_in_short(archdsl, tmp_path):
     told = json.loads(archdsl("space", "wide.arch", "--json").stdout)
     hidden = next(r["domains"] for r in told["decisions"] if r["address"] == "hidden")
     assert len(hidden) > 5 and hidden[0] == "{" + ", ".join(map(str, range(64, 257, 8))) + "}"
+
+
+def test_a_choice_inside_an_if_is_there_for_the_layers_that_apply_it(archdsl, tmp_path):
+    """Outside of it, for all layers."""
+    choice = "choose f { wide => MLP(8)  nothing => identity } = wide"
+    inside = f"if i % 2 == 1 {{ g = MLP(4) }} else {{ {choice}\n g = f }}"
+    outside = f"{choice}\n g = if i % 2 == 1 {{ MLP(4) }} else {{ f }}"
+    for body, size in ((inside, 2 ** 2), (outside, 2 ** 4)):
+        text = f"model M()(x: [B = 1, 4]) -> y: [B, 4] {{\n layers: for i in range(4) {{ {body}\n x = g(x) as g }}\n return x }}\n"
+        (tmp_path / "some.arch").write_text(f"use std {{ MLP }}\n{text}")
+        assert json.loads(archdsl("space", "some.arch", "--json").stdout)["size"] == size
