@@ -76,13 +76,24 @@ def _in_setting(frame: Frame, name: str, span: Span) -> ArchError | None:
     if at != name:
         return error("A0201", f"`{name}` is not known yet where `{at}` is set: it stands behind it in the header", span, "not known yet",
                      labels=labels, help=f"write the value of `{name}`, or set `{name}` by `{at}`")
-    before = [o.expr for o in settings[: settings.index(inside[0])] if o.segments == (name,)]
+    before = [o.expr for o in settings[: settings.index(inside[0])] if o.segments == (name,)] or _in_bases(frame, name, span)
     value = before[-1] if before else declared[name].default
     if value is None:
         return error("A0201", f"`{name}` cannot be read where it is set", span, "has no value here", labels=labels, help="write its value")
     text = value.span.text if isinstance(value, (tree.Number, tree.Str, tree.Bool, tree.Name)) else f"({value.span.text})"
     return error("A0201", f"`{name}` cannot be read where it is set: the new value replaces the old one", span, "has no value here", labels=labels,
                  fixes=(Fix(f"replace by `{text}`, what it was", ((span, text),)),))
+
+
+def _in_bases(frame: Frame, name: str, span: Span) -> list[tree.Expr]:
+    """What the variants that the one around a span builds on set an argument to, the nearest one last: their settings of it are gone."""
+    variants = {d.name: d for d in frame.module.tree.decls if isinstance(d, tree.Variant)}
+    here = next((d for d in variants.values() if d.span.source is span.source and d.span.start <= span.start < d.span.end), None)
+    found: list[tree.Expr] = []
+    while here is not None:
+        here = variants.pop(here.base or "", None)  # each is met once, in a circle too
+        found[:0] = [s.value for s in here.settings if s.address == name] if here is not None else ()
+    return found
 
 
 def _leading(span: Span) -> Span | None:

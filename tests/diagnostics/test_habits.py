@@ -189,6 +189,8 @@ FILES = {  # behind (or, of imports, instead of) the `use` of the library
         USE + "block F()(x: [..., d]) -> [..., d] { return Linear(d)(x) }\n\nmodel Net(d: int = 4)(x: [B, d]) -> y: [B, d] { return F()(x) as f }",
     USE + "model Net(d: int = 4)(x: [B, d]) -> y: [B, d] { y = relu(x) }": None,
     USE + NET + "\nvariant wide { d = d * 2 }": USE + NET + "\nvariant wide { d = 4 * 2 }",
+    USE + NET + "\nvariant a { d = 6 }\nvariant b of a {}\nvariant wide of b { d = d * 2 }":
+        USE + NET + "\nvariant a { d = 6 }\nvariant b of a {}\nvariant wide of b { d = 6 * 2 }",
     "use std { Conv }\n\nmodel Net(d: int = 4)(x: [B, d, H, W]) -> y: [B, d, _, _] { return Conv(d, kernel = 0)(x) as a }": "",
     USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for n, i in enumerate(ns) { x = Linear(ns[i])(x) }\n  return x\n}":
         USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for i, n in enumerate(ns) { x = Linear(ns[i])(x) }\n  return x\n}",
