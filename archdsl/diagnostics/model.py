@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from archdsl.records import field, record
+from archdsl.records import field, record, replace
 from archdsl.source import Span
 
 
@@ -64,6 +64,18 @@ class ArchError(Exception):
         from archdsl.diagnostics.render import render
 
         return "\n".join(render(d) for d in self.diagnostics)
+
+
+def in_library(span: Span) -> bool:
+    return span.source.module.startswith("std.")
+
+
+def moved(d: Diagnostic, to: Span, block: str) -> Diagnostic:
+    """A fault inside a block of the library, shown where the user's text applies it."""
+    if any(label.message.startswith("inside `") for label in d.labels):
+        return replace(d, span=to)
+    inside = Label(d.span, f"inside `{block}`")
+    return replace(d, span=to, label=d.label or d.message, labels=(*d.labels, inside), fixes=())
 
 
 def error(code: str, message: str, span: Span, label: str = "", *, labels: tuple[Label, ...] = (), notes: tuple[str, ...] = (),

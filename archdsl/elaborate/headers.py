@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from archdsl import records, shapes
-from archdsl.diagnostics.model import ArchError, Diagnostic, Given, Label, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, Given, Label, error, in_library, moved
 from archdsl.diagnostics.poison import Poisoned
 from archdsl.elaborate import widened
 from archdsl.elaborate.builder import join
@@ -413,18 +413,18 @@ def _check_result(inner: Frame, binding: shapes.Binding, value: Value, out: tree
 def retarget(d: Diagnostic, template: Template, args: Args, span: Span) -> Diagnostic:
     """A fault found inside a library block moves to where the user's text caused it: the argument it speaks of, else the application, else (where
     a library block applies what the user gave it) where the block was written."""
-    given = _in_library(span) and not _in_library(template.span)  # a library block applies what the user gave it
-    if d.span.source is NOWHERE.source or not _in_library(d.span) or d.span.source.whole is span.source.whole and not given:
+    given = in_library(span) and not in_library(template.span)  # a library block applies what the user gave it
+    if d.span.source is NOWHERE.source or not in_library(d.span) or d.span.source.whole is span.source.whole and not given:
         return _given(d, template)
     text = "".join(c if c.isalnum() or c == "_" else " " for c in d.span.text)
     named = [(name, b.span) for name, b in template.args.items()
-             if b.origin == "argument" and name in text.split() and (b.span.source.whole is span.source.whole or not _in_library(b.span))]
+             if b.origin == "argument" and name in text.split() and (b.span.source.whole is span.source.whole or not in_library(b.span))]
     applied = [where for name, where in named if text.startswith(f"{name} ") or text == name]  # `f(norm(x))` failed: the fault is in `f`
     divisor = re.search(r"[/%]\s*(\w+)", d.span.text)
     divides = [where for name, where in named if divisor and divisor[1] == name and d.division]
     if divides or applied or len(named) == 1:
-        return _moved(d, divides[0] if divides else applied[0] if applied else named[0][1], template)
-    return _moved(d, template.span if given else span, template)
+        return moved(d, divides[0] if divides else applied[0] if applied else named[0][1], template.ref.decl.name)
+    return moved(d, template.span if given else span, template.ref.decl.name)
 
 
 def _given(d: Diagnostic, template: Template) -> Diagnostic:
@@ -434,17 +434,6 @@ def _given(d: Diagnostic, template: Template) -> Diagnostic:
     if not inside or not (inside[0].source is decl.span.source and decl.span.start <= inside[0].start < decl.span.end):
         return d
     return replace(d, given=(*d.given, Given(decl.body or (), {name: b.span for name, b in template.args.items() if b.origin == "argument"})))
-
-
-def _in_library(span: Span) -> bool:
-    return span.source.module.startswith("std.")
-
-
-def _moved(d: Diagnostic, to: Span, template: Template) -> Diagnostic:
-    if any(label.message.startswith("inside `") for label in d.labels):
-        return replace(d, span=to)
-    inside = Label(d.span, f"inside `{template.ref.decl.name}`")
-    return replace(d, span=to, label=d.label or d.message, labels=(*d.labels, inside), fixes=())
 
 
 __all__ = ["Defaults", "bind", "convert", "first_list", "record", "results", "retarget", "try_convert"]

@@ -128,8 +128,8 @@ def _lif_step(x, potential, *, tau=2, threshold=1, slope=4):
 def _fire(x, potential, tau, threshold, slope):
     v = potential + (x - potential) / tau
     soft = torch.sigmoid(slope * (v - threshold))
-    fired = (v >= threshold).to(v.dtype)
-    return fired + (soft - soft.detach()), v * (1 - fired)
+    fired = v >= threshold
+    return fired.to(v.dtype) + (soft - soft.detach()), torch.where(fired, 0, v)  # of what is past all numbers, too, nothing stays
 
 
 # ---------------------------------------------------------------- long taps

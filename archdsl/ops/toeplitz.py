@@ -11,7 +11,7 @@ from archdsl.dims import Size, minimum
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
 from archdsl.ops.recurrent import recurrent
-from archdsl.ops.rules import floats, same_size, size, volume
+from archdsl.ops.rules import floats, size, volume
 
 DEAR = 4
 """How many multiply-accumulates of a matrix product take the time of one of an FFT."""
@@ -78,9 +78,14 @@ def _with(state, x):
 
 
 def _met(state, taps):
-    """The positions of a state that taps reach."""
-    n = size(taps, -1)
-    return state[..., :0, :] if same_size(n, 0) else state[..., -n:, :]
+    """The positions of a state that taps reach and one more, whose tap is 0 (`_each`). So a state of all positions that a model may have, as many as
+    there are taps, is cut as a shorter one is: torch.export holds its programs to one side of where a slice begins to cut."""
+    return state[..., -(size(taps, -1) + 1):, :]
+
+
+def _each(taps, near):
+    """The tap of each position that `_met` gives, [c, 1, n]."""
+    return F.pad(taps, (0, 1))[:, None, :size(near, -2)].flip(-1)
 
 
 def _newest(x, n):
@@ -139,7 +144,7 @@ def long_conv(x, taps, inputs):
 def _long_conv_step(x, taps, inputs):
     inputs = _with(inputs, x)
     taps, wide = _wide(taps, _met(inputs, taps))
-    return (taps[:, None, :size(wide, -2)].flip(-1) @ wide.mT[..., None])[..., 0, 0], inputs
+    return (_each(taps, wide) @ wide.mT[..., None])[..., 0, 0], inputs
 
 
 @recurrent("long_conv_both(x: [..., T, c], taps: f32[c, n]) -> [..., T, c]", state={}, roles={"n": "contract", "T": "mix"}, macs=_both_macs,
@@ -195,7 +200,7 @@ def toeplitz_attention(q, k, v, taps, keys, values):
 def _attention_step(q, k, v, taps, keys, values):
     keys, values = _with(keys, k), _with(values, v)
     taps, q, near_k, near_v = _wide(taps, q, _met(keys, taps), _met(values, taps))
-    scores = (q[..., None, :] @ near_k.mT) * taps[:, None, :size(near_k, -2)].flip(-1)
+    scores = (q[..., None, :] @ near_k.mT) * _each(taps, near_k)
     return (scores @ near_v)[..., 0, :], keys, values
 
 

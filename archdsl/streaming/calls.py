@@ -1,6 +1,7 @@
 """Calls of definitions, and the arm of a phase: what is inside is derived as well, and its states become states here."""
 from __future__ import annotations
 
+from archdsl.diagnostics.model import ArchError, in_library, moved
 from archdsl.dims import substitute, sym, symbols
 from archdsl.flatten import dim_map, is_owner, map_values
 from archdsl.graph import Graph, Node, TensorType, Value
@@ -35,7 +36,10 @@ def call(d: Definition, node: Node, known: Known) -> None:
         if any(last):
             d.last.update(node.values)
         return
-    made = d.session.derive(inner, _inside(d, inner, node, rows, last, tables))
+    try:
+        made = d.session.derive(inner, _inside(d, inner, node, rows, last, tables))
+    except ArchError as fault:
+        raise ArchError(*(moved(x, node.span, inner.name) if in_library(x.span) else x for x in fault.diagnostics)) from None
     _calling(d, node, known, made)
     if is_owner(d.source, node):
         d.children[path] = made.graph

@@ -7,12 +7,13 @@ that look along T (a mean over all positions) are left out.
 """
 from __future__ import annotations
 
-from archdsl.diagnostics.model import error
+from archdsl.diagnostics.model import ArchError, error, in_library, moved
 from archdsl.dims import Dim, Size, sym, symbols
 from archdsl.flatten import copy_node
 from archdsl.graph import Graph, Guard, Node, TensorType, Value
 from archdsl.ops.registry import LENGTH
 from archdsl.records import replace
+from archdsl.source import Span
 from archdsl.streaming.definition import DOCUMENTS, LENGTHS, PLACES, POSITION, START, Context, Definition, Made, Session
 from archdsl.streaming.model import DOCUMENTS as COUNT
 from archdsl.streaming.model import Slot, Source, Streamed
@@ -119,9 +120,22 @@ class _Root:
                 most = g.right - (g.op == "<")
                 longest = most if longest is None else min(longest, most)
             elif not (str(g.left) == axis and g.op in (">", ">=") and isinstance(g.right, int) and g.right <= 1):
-                raise error("A0501", f"no form `{self.form}`: the model requires {g.left} {g.op} {g.right}", g.span,
-                            "a condition on the number of positions", help="a state takes any number of positions")
+                fault = error("A0501", f"no form `{self.form}`: the model requires {g.left} {g.op} {g.right}", g.span,
+                              "a condition on the number of positions", help="a state takes any number of positions")
+                raise _applied(fault, graph, g.span)
         return tuple(kept), longest
+
+
+def _applied(fault: ArchError, graph: Graph, span: Span) -> ArchError:
+    """A fault of a condition in the library, shown where the user's text calls the block that states it."""
+    found = None
+    calls = [n for n in graph.nodes if n.op == "call"] if in_library(span) else []
+    while call := next((n for n in calls if any(g.span == span for g in n.attrs["graph"].guards)), None):
+        inner = call.attrs["graph"]
+        calls = [n for n in inner.nodes if n.op == "call"]
+        if not in_library(call.span):
+            found = call.span, inner.name
+    return fault if found is None else ArchError(*(moved(d, *found) for d in fault.diagnostics))
 
 
 def _same_for_all_rows(made: Made) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -192,3 +193,18 @@ def test_taps_that_move():
     }"""
     with pytest.raises(archdsl.ArchError, match="`taps` is the same for all positions"):
         archdsl.loads(text).build(form="step")
+
+
+def test_one_program_of_a_step_takes_states_up_to_the_number_of_taps():
+    """torch.export holds a program to one side of where a slice begins to cut."""
+    class Step(torch.nn.Module):
+        def forward(self, x: torch.Tensor, taps: torch.Tensor, inputs: torch.Tensor) -> Any:
+            return toeplitz._long_conv_step(x, taps, inputs)
+
+    x, taps = torch.randn(2, 3), torch.randn(3, 6)
+    free = (None, None, {1: torch.export.Dim.AUTO})
+    program: Any = torch.export.export(Step(), (x, taps, torch.randn(2, 4, 3)), dynamic_shapes=free).module()
+    for length in (3, 5, 6):
+        inputs = torch.randn(2, length, 3)
+        seen = torch.cat([inputs[:, 1:], x[:, None]], 1)
+        assert torch.allclose(program(x, taps, inputs)[0], torch.einsum("bjc,cj->bc", seen.flip(1), taps[:, :length]), atol=1e-5)

@@ -254,3 +254,31 @@ model M()(x: [B = 2, T = 6, 8]) -> y: [B, T, 8] stream T {{
         else:
             with pytest.raises(ValueError, match=r"reset_state: .*(is the batch alone|share their positions)"):
                 extend.reset_state(state, [1])
+
+
+@pytest.mark.parametrize(("applied", "op"), [
+    ("Attention(2, mask = window(3))(x)", "attention(q, k, v"),
+    ("Pre(RMSNorm(), Attention(2))(x)", "attention(q, k, v"),
+    ("Bidirectional(GatedLinearAttention(2))(x)", "flip(x, axes = [-2])"),
+    ("Windowed(GatedLinearAttention(2), 4)(x)", "T % size == 0"),
+])
+def test_what_cannot_stream_is_told_where_the_users_text_applies_it(applied: str, op: str):
+    spec = archdsl.loads(f"""
+use std {{ Attention, Pre, RMSNorm }}
+use std.recurrent {{ Bidirectional, GatedLinearAttention, Windowed }}
+
+block Mix()(x: [B, T, d]) -> [B, T, d] {{
+  x = x + Attention(2, mask = causal)(x) as first
+  return x + {applied} as second
+}}
+
+model M(d: int = 8)(x: [B = 2, T = 8, d]) -> y: [B, T, d] stream T {{
+  layers: for i in range(2) {{ x = Mix()(x) as mix }}
+  return x
+}}
+""")
+    with pytest.raises(archdsl.ArchError) as e:
+        spec.build(form="extend")
+    fault = e.value.diagnostics[0]
+    assert fault.code == "A0501" and fault.span.text == applied
+    assert any(op in label.span.text and label.message.startswith("inside `") for label in fault.labels)
