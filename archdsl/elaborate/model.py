@@ -3,33 +3,30 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any
 
 from archdsl import dims, shapes
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
-from archdsl.diagnostics.poison import POISON, Poisoned
 from archdsl.dims import Dim, Facts, Size
 from archdsl.elaborate import headers
 from archdsl.elaborate.bindings import axis_of_time, ragged_axes, static_names
 from archdsl.elaborate.builder import Builder
-from archdsl.elaborate.domains import odd_defaults, outside
 from archdsl.elaborate.expressions import evaluate
 from archdsl.elaborate.extents import Fitting, check_elements, too_long
 from archdsl.elaborate.frame import Frame, Override, Owner, Session
 from archdsl.elaborate.hints import mend_address, segments
+from archdsl.elaborate.knobs import caused, header_knobs, late_defaults
 from archdsl.elaborate.limits import MAX_AXES, MAX_FAULTS, MAX_SIZE, in_one_piece, limit, room
 from archdsl.elaborate.ranges import check_ranges
 from archdsl.elaborate.statements import run  # and with it the table of statements
 from archdsl.elaborate.values import TEMPLATES, describe, is_hyper_number
 from archdsl.graph import Graph, Guard, Knob, TensorType
 from archdsl.modules import Module, family
-from archdsl.records import field, record, replace
+from archdsl.records import field, record
 from archdsl.source import Span
 from archdsl.syntax import tree
 
-T = TypeVar("T")
 OF_PYTHON = frozenset(("variant", "seed", "device", "dtype", "form", "emit", "flat", "bind", "feed", "knobs", "at", "rewrites", "kernels", "loss"))
 """The arguments of `Spec.build` and `Spec.cost` beside knobs."""
 
@@ -153,17 +150,18 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
     if decl.base is not None:
         raise error("A0218", f"the model `{decl.name}` uses `with`, which is reserved", decl.span, "not built yet")
     with shapes.use_facts(facts), room(decl.name_span):
-        knobs = _header(frame, decl)
+        knobs, waiting = header_knobs(frame, decl)
         inputs = _inputs(frame, decl, knobs)
         frame.fixed.update({p.name: p.span for p in decl.params})
         frame.blocks = frozenset(p.name for p in decl.params if isinstance(frame.vars.get(p.name), TEMPLATES))
         try:
             with session.owners_inside() as owners:
-                _caused(frame, knobs, lambda: run(frame, decl.body))
-            values = _caused(frame, knobs, lambda: headers.results(frame, decl.outs, decl.name_span, decl.name))
+                caused(frame, knobs, lambda: run(frame, decl.body))
+            values = caused(frame, knobs, lambda: headers.results(frame, decl.outs, decl.name_span, decl.name))
         except ArchError as e:
             session.met_in(builder)
             raise (_misspelt(overrides, knobs, decl) or e) from None
+        late_defaults(frame, knobs, waiting)
         graph = builder.finish(decl.name, values, names=tuple(o.name for o in decl.outs), doc=decl.doc, span=decl.name_span)
     spans = {p.name: p.domain.span for p in decl.inputs or () if p.domain is not None}
     check_ranges(graph, {i.name: (i.low, i.high, spans[i.name]) for i in inputs if i.low is not None and not i.type.is_float}, decl.span.source.whole)
@@ -177,79 +175,6 @@ def elaborate(module: Module, decl: tree.Model, settings: tuple[Setting, ...] = 
                     "could not be set from Python", help=f"call it otherwise, for example `{name}_of_model`")
     return Elaborated(graph, inputs, knobs, facts, sizes, axis_of_time(decl), decl, session.steps, idle=idle, owners=owners,
                       ragged=any(ragged_axes(decl)))
-
-
-def header(module: Module, decl: tree.Model, settings: tuple[Setting, ...], session: Session) -> tuple[dict[str, Knob], list[Diagnostic]]:
-    """The hyper arguments of a model with these settings, their domains read as far as they can be, and what is wrong with them; nothing of its
-    body."""
-    session.begin()
-    overrides = tuple(Override(segments(s.address), s.value, s.expr, s.span, [False]) for s in settings)
-    frame = Frame(session, module, Builder(), decl=decl, overrides=overrides)
-    for o in overrides:
-        o.home = frame if o.expr is not None else None
-    with shapes.use_facts(Facts(session.proofs)), room(decl.name_span):
-        return _parameters(frame, decl)
-
-
-def _caused(frame: Frame, knobs: dict[str, Knob], make: Callable[[], T]) -> T:
-    """A fault of a body whose own default lies outside of its domain follows from that: the domain is told instead, but of a variant, which may
-    leave it. A broken rule is told where its number is written."""
-    try:
-        return make()
-    except ArchError as e:
-        odd = list(odd_defaults(k for k in knobs.values() if k.value is k.default))
-        if any(d.code == "A0602" for d in e.diagnostics):
-            raise
-        if odd and not frame.overrides:
-            raise ArchError(*(d for k in odd for d in outside(k).diagnostics)) from None
-        from archdsl.elaborate.blame import blamed
-
-        raise ArchError(*blamed(e.diagnostics, frame.decl, frame.overrides, knobs)) from None
-
-
-def _header(frame: Frame, decl: tree.Model) -> dict[str, Knob]:
-    knobs, faults = _parameters(frame, decl)
-    if faults:
-        _caused(frame, {n: k for n, k in knobs.items() if k.default is not POISON}, lambda: _raise(faults))
-    return knobs
-
-
-def _parameters(frame: Frame, decl: tree.Model) -> tuple[dict[str, Knob], list[Diagnostic]]:
-    """Hyper arguments in order, and their faults; later defaults may read earlier values. Each is a knob."""
-    knobs: dict[str, Knob] = {}
-    faults: list[Diagnostic] = []
-    given: dict[str, list[Override]] = {}
-    for o in frame.overrides:
-        given.setdefault(o.segments[0], []).append(o)
-    for p in decl.params:
-        try:
-            if p.default is None:
-                if not any(len(o.segments) == 1 for o in given.get(p.name, ())):
-                    raise error("A0203", f"the model `{decl.name}` has no default for `{p.name}`", p.span, help="give the paper's value")
-                default = None
-            else:
-                default = headers.convert(frame, evaluate(frame, p.default), p.type, p.default.span, p.name)
-            value = default
-            for o in given.get(p.name, ()):
-                if headers.addresses(o, p.name, value):
-                    value = headers.convert(frame, headers.override_value(frame, o, value, p.type, p.name), p.type, o.place, p.name)
-        except Poisoned:  # it follows from a fault reported above
-            value = default = POISON
-        except ArchError as e:
-            faults += e.diagnostics
-            value = default = POISON
-            if any(d.code == "A0602" for d in e.diagnostics):
-                break
-        frame.vars[p.name] = value
-        knobs[p.name] = Knob(p.name, p.type.span.text if p.type else "", default, value, p.domain, p.span, p.doc)
-    for p in decl.params:
-        if p.domain is not None and p.name in knobs:
-            knobs[p.name] = replace(knobs[p.name], allowed=headers.allowed(frame, p))
-    return knobs, faults
-
-
-def _raise(faults: list[Diagnostic]) -> None:
-    raise ArchError(*faults)
 
 
 def _inputs(frame: Frame, decl: tree.Model, knobs: dict[str, Knob]) -> tuple[InputSpec, ...]:

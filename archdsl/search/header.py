@@ -10,7 +10,7 @@ from typing import Any
 from archdsl.diagnostics.model import Diagnostic
 from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.expressions import free_names
-from archdsl.elaborate.model import header
+from archdsl.elaborate.knobs import header
 from archdsl.graph import Knob
 from archdsl.search.domains import draw, size_of, values_of
 from archdsl.spec import Spec

@@ -1,17 +1,24 @@
 """What stands behind faults: the text with them mended, and what is wrong with that, told at its place."""
 from __future__ import annotations
 
+import re
 from difflib import SequenceMatcher
 
 from archdsl.diagnostics.fixing import Edit, apply
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.diagnostics.stages import independent
+from archdsl.elaborate.blame import ALWAYS
 from archdsl.records import record, replace
 from archdsl.source import Source, Span
 
 ALIKE = 0.7  # of two names
 NAMES = ("A02", "A0401", "A0403", "A0431", "A0432")  # codes of names: of values, of variants and models, of claims' words, of addresses
 SIZES = ("A03",)  # codes of sizes
+
+
+def in_variant(d: Diagnostic) -> bool:
+    """Whether a fault stands in the text of a variant."""
+    return re.findall(r"^[a-z]+", d.span.source.text[: d.span.start], re.MULTILINE)[-1:] == ["variant"]
 
 
 @record(frozen=True)
@@ -28,9 +35,16 @@ class Mended:
     def behind(self, later: list[Diagnostic], proven: set[int]) -> list[Diagnostic]:
         """The faults of the mended text that are none of those before and follow from none of them, as faults of the text before. `proven`: the ids
         of those with a fix that was found to be right."""
-        told = [d for d in later if not self.likely or d.code.startswith(NAMES) or id(d) in proven]
-        found = [_back(d, self.source, list(self.edits)) for d in told if not self._made(d)]
-        return independent(self.faults, found, names=True)
+        found: list[Diagnostic] = []
+        rules = [d for d in later if not d.code.startswith(NAMES)]
+        for d in later:
+            if (not self.likely or d.code.startswith(NAMES) or id(d) in proven) and not self._made(d):
+                told = _back(d, self.source, list(self.edits))
+                # a number of one variant, put right there: what was mended does well in the model and in all other variants
+                own = rules == [d] and id(d) in proven and d.code in ALWAYS and in_variant(d)
+                if independent(self.faults, [replace(told, labels=()) if own else told], names=True):
+                    found.append(told)
+        return found
 
     def _made(self, d: Diagnostic) -> bool:
         """Whether a division is not exact because of a number that was put in the place of one outside of its domain."""

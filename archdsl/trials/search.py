@@ -10,7 +10,7 @@ from archdsl.incremental.check import Checker
 from archdsl.records import record, replace
 from archdsl.source import Source, Span
 from archdsl.syntax.parser import MAX_TOKENS, parse_some
-from archdsl.trials.beyond import SIZES, mended
+from archdsl.trials.beyond import SIZES, in_variant, mended
 from archdsl.trials.candidates import groups
 
 MOST_FAULTS = 6  # of a text; where more is wrong, none of it is looked into
@@ -25,15 +25,18 @@ OFFERED = 3  # fixes of one fault
 
 ABOUT_MODELS = frozenset(("A0215", "A0401", "A0403", "A0431", "A0432"))
 OF_SIZES = (*SIZES, "A0407")  # codes of faults that leave what is said about models as it is
+UNHEARD = (*OF_SIZES, "A0203")  # of those beside which nothing is said of these models: with a right fix, something may be
 _NUMBERS = frozenset(("A0301", "A0303", "A0304", "A0305", "A0308", "A0310", "A0407"))
 
 
 @record(frozen=True)
 class Proof:
-    """A fix after which its fault is gone and no new one has come; `mends`: the faults, by their number, that are gone."""
+    """A fix after which its fault is gone and no new one has come; `mends`: the faults, by their number, that are gone. `clean`: nor is anything
+    said about models that was not before."""
 
     fix: Fix
     mends: frozenset[int]
+    clean: bool = True
 
 
 def tried(found: list[Diagnostic], source: Source, spent: int = 0, most: int = WORK) -> list[Diagnostic]:
@@ -117,10 +120,12 @@ class Search:
                 key = tuple((span.start, span.end, new) for span, new in fix.edits)
                 if key in seen or any(span.source.path != self.source.path for span, _ in fix.edits):
                     continue
-                if self.spent or len(right) >= (2 if group.alone else OFFERED):
+                if self.spent or sum(p.clean or d.code.startswith(OF_SIZES) for p in right) >= (2 if group.alone else OFFERED):
                     break
                 seen.add(key)
                 right += self.tried(number, d, fix)
+            if not d.code.startswith(OF_SIZES):  # which of several names was meant, only a sound text tells
+                right = [p for p in right if p.clean] or (right if len(right) == 1 and not self.spent else [])
             if not group.alone or len(right) == 1 and not self.spent:
                 out += right
         return out
@@ -128,23 +133,28 @@ class Search:
     def tried(self, number: int, d: Diagnostic, fix: Fix) -> list[Proof]:
         """One proof, or none."""
         try:
-            mends = self.mends(number, fix)
-            right = number in mends and (fix in d.fixes or self.sound(number, fix, mends))
+            mends, clean = self.mends(number, fix)
+            right = number in mends
+            if right and fix not in d.fixes:
+                said = self.said(fix, mends)
+                right = said is not None and all(d.code.startswith(UNHEARD) and _about_models(s) for s in said)
+                clean = clean and not said
         except Spent:
-            self.spent, right, mends = True, False, frozenset[int]()
-        return [Proof(fix, mends)] if right else []
+            self.spent = True
+            return []
+        return [Proof(fix, mends, clean)] if right else []
 
-    def sound(self, number: int, fix: Fix, mends: frozenset[int]) -> bool:
-        """Whether nothing is wrong behind a fix and the first fixes of the other faults: a text with a fault is not looked through to the end."""
+    def said(self, fix: Fix, mends: frozenset[int]) -> list[Diagnostic] | None:
+        """What is wrong behind a fix and the first fixes of the other faults: a text with a fault is not looked through to the end. None where these
+        cannot all be applied."""
         others = [d for i, d in enumerate(self.errors) if i not in mends]
         edits = _edits(fix)
         for other in others:
             more = _edits(other.fixes[0]) if other.fixes else []
             if not more or any(a <= y and x <= b for a, b, _ in edits for x, y, _ in more):
-                return False
+                return None
             edits += more
-        size = self.errors[number].code.startswith(OF_SIZES)
-        return not others or all(size and _about_models(d) for d in self.errors_of(edits))
+        return self.errors_of(edits) if others else []
 
     def errors_of(self, edits: list[tuple[int, int, str]]) -> list[Diagnostic]:
         """What is wrong with the text behind edits."""
@@ -152,31 +162,31 @@ class Search:
             raise Spent
         return self.work.errors_in(apply(self.source.text, edits))
 
-    def mends(self, number: int, fix: Fix) -> frozenset[int]:
-        """The faults that are gone behind a fix of one; none where a new one has come. What is said about models when they can be elaborated at last
-        is not of a mended size's making: misspelt addresses, words of claims, names of variants, types of settings. Nor is what is said
-        elsewhere of a text that can be read at last."""
-        size = self.errors[number].code.startswith(OF_SIZES)
+    def mends(self, number: int, fix: Fix) -> tuple[frozenset[int], bool]:
+        """The faults that are gone behind a fix of one, none where a new one has come; and whether nothing new is said about models. What is said of
+        them when they can be elaborated at last is not of the making of a mended size or of an argument that was missing: misspelt addresses, words
+        of claims, names of variants, types of settings. Nor is what is said elsewhere of a text that can be read at last."""
+        unheard = self.errors[number].code.startswith(UNHEARD)
         edits = _edits(fix)
         after = self.errors_of(edits)
         syntax = all(d.code.startswith("A01") for d in self.errors) and not any(d.code.startswith("A01") for d in after)
         rows = {self.source.text.count("\n", 0, start) for start, _, _ in edits} if syntax else set[int]()
-        left = dict(enumerate(self.errors))
+        left, clean = dict(enumerate(self.errors)), True
         for d in after:
             same = next((i for i, e in left.items() if e.code == d.code and e.message == d.message and _moved(e.span.start, edits) == d.span.start),
                         None)
             if same is not None:
                 del left[same]
-            elif not (size and _about_models(d) or syntax and d.span.source.position(d.span.start)[0] - 1 not in rows):
-                return frozenset()
-        return frozenset(left)
+            elif unheard and _about_models(d):
+                clean = False
+            elif not (syntax and d.span.source.position(d.span.start)[0] - 1 not in rows):
+                return frozenset(), False
+        return frozenset(left), clean
 
 
 def _about_models(d: Diagnostic) -> bool:
     """Whether a fault is of what is said about models, settings of variants included."""
-    if d.code != "A0204":
-        return d.code in ABOUT_MODELS
-    return re.findall(r"^[a-z]+", d.span.source.text[: d.span.start], re.MULTILINE)[-1:] == ["variant"]
+    return in_variant(d) if d.code == "A0204" else d.code in ABOUT_MODELS
 
 
 def _edits(fix: Fix) -> list[tuple[int, int, str]]:

@@ -238,6 +238,37 @@ def test_faults_behind_faults_are_told_in_one_run(edits: list[tuple[str, str]], 
     assert all(text[d.span.start : d.span.end] == d.span.text for d in found)
 
 
+RULED = "block Half(k: int)(x: [B, d]) -> [B, d] {\n  require d % k == 0\n  return Linear(d)(x) as map\n}\n" \
+    "model M(d: int = 8, k: int = 2, mode: str = \"ab\")(x: [B, d]) -> [B, d] {\n  return Half(k)(x) as part\n}\n" \
+    "variant small { d = 12, k = 3 }\nvariant odd { d = 6, k = 2 }\n"
+
+
+@pytest.mark.parametrize(("edits", "codes"), [
+    ([("Half(k)(x)", "Half(k, mode)(x)"), ("d = 6, k = 2", "d = 6, k = 4")], [("A0205", "mode"), ("A0310", "4")]),  # the label is on the line above
+    ([("Half(k)(x)", "Half(k, mode)(x)"), ("d = 6, k = 2", "d = 6, k = 4"), ("d = 12, k = 3", "d = 12, k = 5")], [("A0205", "mode")]),
+    ([("Half(k: int)", "Half(k: int, kind: str)"), ("d = 6, k", "d = 6, kk")], [("A0203", "Half(k)"), ("A0215", "kk")]),
+    ([("Half(k)(x)", "Half()(x)"), ("d = 6, k", "d = 6, kk")], [("A0203", "Half()")]),  # `k` or `d`
+    ([("Half(k)(x)", "Half(kk)(x)"), ("d = 6, k = 2", "d = 6, k = 4")], [("A0201", "kk"), ("A0310", "4")]),
+    ([("Half(k)(x)", "Half(k, mode)(x)"), ("require d %", "require 3 * d + 1 %")], [("A0205", "mode")]),  # nor is the rule right
+])
+def test_a_setting_of_one_variant_is_told_beside_a_fault_of_the_block_that_it_is_for(edits: list[tuple[str, str]], codes: list[tuple[str, str]]):
+    text = USE + RULED
+    assert check_text(text, "a.arch") == []
+    for old, new in edits:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    assert [(d.code, d.span.text) for d in check_text(text, "a.arch") if d.severity == "error"] == codes
+
+
+def test_a_default_that_a_variant_replaces_hides_no_fault_of_the_variant():
+    """With the variant's numbers it would take more steps than there are; by itself it is told."""
+    text = USE + "fn letters(n: int) -> str {\n  out = \"\"\n  for i in range(n) { out = out + \"a\" }\n  return out\n}\n" \
+        "model M(n: int = 2, kinds: str = letters(n))(x: [B, 8]) -> [B, 8] {\n  require len(kinds) == n\n" \
+        "  layers: for k in kinds { x = Linear(8)(x) as map }\n  return x\n}\nvariant many { kinds = \"abc\", n = 100_000 }\n"
+    assert [(d.code, d.span.text) for d in check_text(text, "a.arch", trials=False)] == [("A0310", '"abc"')]
+    assert [d.code for d in check_text(text.replace("  require len(kinds) == n\n", ""), "a.arch", trials=False)] == ["A0602"]
+
+
 def test_a_fault_of_the_model_is_not_told_of_its_variants_again():
     text = FILE.replace("return x + Linear(d)(x)", "return x + Linear(d + 1)(x)")
     text += "variant wide of Net { d = 16 }\nvariant wider of Net { d = 32 }\n"
