@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Waiting = list[tuple[Frame, tree.Param]]
-"""Hyper arguments that settings give anew as a whole, each with a frame of those before it. Nothing reads their defaults, which are evaluated when
-all else is: what is wrong with the settings is told first, and a default that takes long with them does not hide it."""
+"""Hyper arguments that settings give anew as a whole, each with a frame of those before it. Nothing reads their defaults: those that call or loop
+are evaluated when all else is, so that one that takes too long with the settings does not hide what is wrong with these."""
 
 
 def header(module: Module, decl: tree.Model, settings: tuple[Setting, ...], session: Session) -> tuple[dict[str, Knob], list[Diagnostic]]:
@@ -112,7 +112,7 @@ def _parameters(frame: Frame, decl: tree.Model) -> tuple[dict[str, Knob], list[D
                 if not any(len(o.segments) == 1 for o in given.get(p.name, ())):
                     raise error("A0203", f"the model `{decl.name}` has no default for `{p.name}`", p.span, help="give the paper's value")
                 default = None
-            elif p.name in given and len(given[p.name][0].segments) == 1:
+            elif p.name in given and len(given[p.name][0].segments) == 1 and _may_take_long(p.default):
                 waiting.append((frame.child(vars=dict(frame.vars)), p))
                 default = None
             else:
@@ -134,6 +134,10 @@ def _parameters(frame: Frame, decl: tree.Model) -> tuple[dict[str, Knob], list[D
         if p.domain is not None and p.name in knobs:
             knobs[p.name] = replace(knobs[p.name], allowed=headers.allowed(frame, p))
     return knobs, faults, waiting
+
+
+def _may_take_long(default: tree.Node) -> bool:
+    return isinstance(default, (tree.Call, tree.Comprehension)) or any(map(_may_take_long, tree.children(default)))
 
 
 def _raise(faults: list[Diagnostic]) -> None:
