@@ -170,7 +170,8 @@ def test_a_larger_budget_goes_on(searched):
 
 @pytest.mark.parametrize("strategy", ["walk", "nsga2(population = 5)", "evolution(population = 4)", "random", "local", "hyperband"])
 def test_a_budget_that_grows_cuts_no_round(tmp_path, strategy):
-    """Budgets that end within rounds, one within the same round as the one before, lead to the archive of the last of them."""
+    """Budgets that end within rounds, one within the same round as the one before, lead to the archive of the last of them, where rounds are as large
+    under each: strategies that take their population from the budget go on with another one."""
     space, found = parts.Grid(), []
     for name, budgets in (("whole", [60]), ("grown", [23, 24, 60])):
         for budget in budgets:
