@@ -205,6 +205,8 @@ class Definition:
         return any(self.at.timed(d) for n in graph.nodes for d in dims_of([*n.args, *n.attrs.values()]))
 
     def refuse(self, node: Node, reason: str, help: Any = ()) -> ArchError:
+        if not help and node.op in ("conv", "pad"):
+            help = "`causal_conv` (each channel for itself) and `causal_conv_dense` read a position and the ones before it"
         return error("A0501", f"no form `{self.session.form}`: {reason}", node.span, f"`{node.op}`, along the stream", help=help)
 
 

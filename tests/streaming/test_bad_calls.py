@@ -282,3 +282,18 @@ model M(d: int = 8)(x: [B = 2, T = 8, d]) -> y: [B, T, d] stream T {{
     fault = e.value.diagnostics[0]
     assert fault.code == "A0501" and fault.span.text == applied
     assert any(op in label.span.text and label.message.startswith("inside `") for label in fault.labels)
+
+
+@pytest.mark.parametrize(("padded", "pad"), [("y", 1), ("pad(y, [(0, 0), (0, 0), (2, 0)])", 0)])
+def test_convolutions_that_do_not_stream_are_told_of_those_that_do(padded: str, pad: int):
+    spec = archdsl.loads(f"""
+model M(d: int = 4)(x: [B = 2, T = 8, d]) -> y: [B, T, d] stream T {{
+  param w: [d, d, 3] = normal()
+  y = rearrange(x, [B, T, d] -> [B, d, T])
+  return rearrange(conv({padded}, w, pad = {pad}), [B, d, T] -> [B, T, d])
+}}
+""")
+    with pytest.raises(archdsl.ArchError) as e:
+        spec.build(form="step")
+    fault = e.value.diagnostics[0]
+    assert fault.code == "A0501" and fault.span.text.startswith("pad(" if not pad else "conv(") and "causal_conv_dense" in fault.help[0]
