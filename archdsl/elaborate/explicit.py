@@ -34,10 +34,10 @@ class Application:
     arguments: tuple[Argument, ...]
 
 
-class _Unplanned(dict[int, Any]):
+class _Unplanned(dict[tuple[int, int], Any]):
     """No passes of a loop are elaborated as one: those that differ in a drop rate alone are told one by one."""
 
-    def get(self, key: int, default: Any = None) -> Any:
+    def get(self, key: tuple[int, int], default: Any = None) -> Any:
         return NEVER
 
 

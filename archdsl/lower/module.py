@@ -310,7 +310,6 @@ def with_code(model: nn.Module) -> None:
         _ = type(block).forward
 
 
-@torch.compiler.assume_constant_result
 def write(cls: type[ArchModule]) -> None:
     """Makes the code of a class, where there is none. Nothing that a compiler of graphs has to look into: torch 2.9 could not."""
     if "forward" not in cls.__dict__:
@@ -318,6 +317,9 @@ def write(cls: type[ArchModule]) -> None:
         forward, file = _compile(cls.definition, code)
         cls._code, cls.forward = code.text, forward
         weakref.finalize(cls, linecache.cache.pop, file, None)
+
+
+write._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]  (torch.compiler.assume_constant_result would import the compiler)
 
 
 def _compile(definition: Definition, code: Code) -> tuple[Callable[..., Any], str]:

@@ -148,8 +148,9 @@ model U(widths: list[int] = [4, 8, 16])(x: [B = 1, 4, H = 16, W = 16]) -> y: [B,
 }
 """).elaborate()
     found = view(made)
-    (skips,) = [[e for e in found.root.edges if e.source == i and found.root.below[e.target].name == "up"] for i, b in enumerate(found.root.below)
-                if b.name == "down"]
+    below = found.root.below
+    (skips,) = [[e for e in found.root.edges if e.source == i and e.target is not None and below[e.target].name == "up"]
+                for i, b in enumerate(below) if b.name == "down"]
     assert sorted(end for e in skips for end in e.ends) == [((0,), (1,)), ((1,), (0,)), ((2,), (0,))]
     assert {e.label for e in skips} == {"[B, 4, H, W]", "[B, 8, 8, 8]", "[B, 16, 4, 4]"}
     drawn = [line for line in dot_text(found).splitlines() if "->" in line]

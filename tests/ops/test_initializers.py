@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.nn import init
 from archdsl.ops.initializers import INITIALIZERS, RANDOM, arguments, fans, sample
 
 SHAPE = (200, 30, 3, 3)  # fan-in 270, fan-out 1800
-GIVEN = {"constant": {"value": 0.3}}
+GIVEN: dict[str, dict[str, Any]] = {"constant": {"value": 0.3}}
 TORCH = {
     "uniform": (init.uniform_, {"low": -0.2, "high": 0.7}, {"a": -0.2, "b": 0.7}),
     "normal": (init.normal_, {"mean": 0.1, "std": 0.02}, {"mean": 0.1, "std": 0.02}),

@@ -124,9 +124,9 @@ def kill_and_resume(folder, kills: int, budget: int, workers: int, seed: int) ->
             assert search.stdout is not None and search.stdout.readline() == "open\n"
             with Study(folder) as study:
                 more = seen[-1] + rng.randrange(1, 40)
-                while at % 2 == 0 and study.store.finished < more:
+                while at % 2 == 0 and study.store.finished < more and search.poll() is None:
                     time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.03 if at % 2 == 0 else 1.0))
+            time.sleep(rng.uniform(0, 0.03 if at % 2 == 0 else 0.5))
             search.send_signal(signal.SIGKILL)
         with Study(folder) as study:
             seen.append(study.store.finished)
@@ -147,7 +147,7 @@ def check_killed(tmp_path, kills: int, budget: int) -> None:
 
 
 def test_three_kills(tmp_path):
-    check_killed(tmp_path, 3, 500)
+    check_killed(tmp_path, 3, 1500)
 
 
 @pytest.mark.proof
@@ -179,8 +179,8 @@ def test_a_budget_that_grows_cuts_no_round(tmp_path, strategy):
             with (created(tmp_path / name, plan, {}) if budget == budgets[0] else resumed(tmp_path / name, plan)) as study:
                 search_in(study, space, made_strategy(study.plan, space), Hands(0), parts.SPACE)
                 assert study.store.finished == budget
-                last = parts.archive(study.store)
-        found.append(last)
+                if budget == budgets[-1]:
+                    found.append(parts.archive(study.store))
     assert found[0] == found[1]
 
 
