@@ -66,7 +66,14 @@ def two(monkeypatch):
     monkeypatch.setattr(in_two, "WORTH", 0)
     started: list[Helper] = []
     real = Helper.start
-    monkeypatch.setattr(Helper, "start", lambda self: started.append(self) or real(self))
+
+    def start(self: Helper) -> bool:
+        started.append(self)
+        begun = real(self)
+        self.__dict__["forked"] = self.pid
+        return begun
+
+    monkeypatch.setattr(Helper, "start", start)
     return started
 
 
@@ -78,8 +85,8 @@ def test_two_find_what_one_finds(name: str, two, monkeypatch):
     assert text != SPEC or name == "sound"
     found = shown(text)
     assert len(two) == 1 and two[0].pid == 0
-    with pytest.raises(ChildProcessError):  # none is left
-        os.waitpid(-1, os.WNOHANG)
+    with pytest.raises(ChildProcessError):  # it is left no more
+        os.waitpid(two[0].__dict__["forked"], os.WNOHANG)
     monkeypatch.setattr(in_two, "possible", lambda: False)
     assert found == shown(text) and len(two) == 1
     assert bool(found) == (name not in ("sound", "a line about a weight of the last alone"))

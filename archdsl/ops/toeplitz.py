@@ -102,9 +102,9 @@ def _log(taps: tuple[Any, ...], causal: bool) -> int:
 
 
 def _conv_macs(x: TensorType, taps: TensorType, inputs: TensorType | None = None) -> Size:
-    """Three FFTs, that of the taps but once; from a state the taps that reach a position of it."""
+    """Three FFTs, that of the taps but once; from a state the taps that reach a position of it, and one that is 0 (`_met`)."""
     if inputs is not None:
-        return volume(x.shape) * minimum(inputs.shape[-2], taps.shape[-1])
+        return volume(x.shape) * minimum(inputs.shape[-2], taps.shape[-1] + 1)
     return 2 * (2 * volume(x.shape) + volume(x.shape[-2:])) * _log(taps.shape[1:], True)
 
 
@@ -115,7 +115,7 @@ def _both_macs(x: TensorType, taps: TensorType) -> Size:
 def _attention_macs(q: TensorType, v: TensorType, taps: TensorType, keys: TensorType | None = None, **_: Any) -> Size:
     """Two FFTs for each feature and value and one of the taps; from a state, scores and sums over it."""
     if keys is not None:
-        return volume(q.shape[:-1]) * minimum(keys.shape[-2], taps.shape[-1]) * (q.shape[-1] + v.shape[-1])
+        return volume(q.shape[:-1]) * minimum(keys.shape[-2], taps.shape[-1] + 1) * (q.shape[-1] + v.shape[-1])
     return _full_macs(q, v, taps, causal=True)
 
 
