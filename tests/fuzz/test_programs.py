@@ -22,7 +22,7 @@ COUNT = int(os.environ.get("ARCHDSL_FUZZ", "3000"))
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much)
 PARTS = max(8, COUNT // 500)  # of the long tests, for several processes
 MANY = settings(max_examples=max(1, COUNT // PARTS), deadline=None, suppress_health_check=SLOW, print_blob=True)
-FEW = settings(max_examples=max(1, COUNT // 10), deadline=None, suppress_health_check=SLOW, print_blob=True)
+FEW = settings(max_examples=max(1, COUNT // 10 // PARTS), deadline=None, suppress_health_check=SLOW, print_blob=True)
 SOUND = 0.6  # of the programs, at least
 rngs = st.randoms(use_true_random=False)
 LIBRARY, SHIPPED = library_texts(), shipped_texts()
@@ -109,7 +109,11 @@ def test_library_with_accidents(part: int):
 
 @pytest.mark.proof
 @pytest.mark.slow
-@FEW
-@given(st.sampled_from(sorted(SHIPPED)), rngs)
-def test_shipped_specs_with_accidents(name: str, rng: random.Random):
-    driven(mutated(SHIPPED[name], rng, 1), run=False, most=2)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_shipped_specs_with_accidents(part: int):
+    @FEW
+    @given(st.sampled_from(sorted(SHIPPED)), rngs)
+    def several(name: str, rng: random.Random) -> None:
+        driven(mutated(SHIPPED[name], rng, 1), run=False, most=2)
+
+    several()
