@@ -20,7 +20,8 @@ OWN = tuple(
     os.path.realpath(p) + os.sep
     # pydantic asks every installed distribution whether it has plugins for it, an editable install of this one included
     for p in (ROOT / "archdsl", ROOT / "stdlib", ROOT / "specs", ROOT / "archdsl.egg-info", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__),
-              *(p for p in sys.path if p.endswith("site-packages")))  # those of another environment, which a .pth file adds
+              # those of another environment, which a .pth file adds, or of a folder that pip filled by --target
+              *(p for p in sys.path if p and any(Path(p).glob("*.dist-info"))))
 )
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "archdsl") + os.sep
 
