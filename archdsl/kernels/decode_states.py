@@ -40,7 +40,7 @@ def _gla(q, k, v, u, up, up_bias, memory, out, qb, qh, kb, kh, vb, vh, ub, uh, h
         r = tl.arange(0, RANK)
         maps = tl.load(up + (h * K + row[:, None]) * rank + r[None, :], mask=(row[:, None] < K) & (r[None, :] < rank), other=0.0).to(tl.float32)
     follow(WAIT)
-    S = tl.load(memory + place, mask=inside, other=0.0)
+    S = tl.load(memory + place, mask=inside, other=0.0).to(tl.float32)
     queries = tl.load(q + b * qb + h * qh + row, mask=row < K, other=0.0).to(tl.float32)
     keys = tl.load(k + b * kb + h * kh + row, mask=row < K, other=0.0).to(tl.float32)
     values = tl.load(v + b * vb + h * vh + col, mask=col < V, other=0.0).to(tl.float32)
@@ -56,7 +56,7 @@ def _gla(q, k, v, u, up, up_bias, memory, out, qb, qh, kb, kh, vb, vh, ub, uh, h
     S = S * tl.exp(decay)[:, None] + keys[:, None] * values[None, :]
     if not BEFORE:
         y = tl.sum(queries[:, None] * S, 0)
-    tl.store(memory + place, S, mask=inside)
+    tl.store(memory + place, S.to(memory.dtype.element_ty), mask=inside)
     tl.store(out + n.to(tl.int64) * V + col, (scale * y).to(out.dtype.element_ty), mask=col < V)
 
 
@@ -90,7 +90,7 @@ def _ssd(x, dt, dt_bias, a, b, c, skip, gate, memory, out, xb, xh, tb, th, bb, b
     place, inside = n * P * S + channel[:, None] * S + number[None, :], here[:, None] & there[None, :]
     follow(WAIT)
     rate = tl.load(a + h).to(tl.float32)  # not in front: a launch of the step may have made them
-    state = tl.load(memory + place, mask=inside, other=0.0)
+    state = tl.load(memory + place, mask=inside, other=0.0).to(tl.float32)
     t = tl.load(dt + row * tb + h * th).to(tl.float32)
     if dt_bias is not None:
         t += tl.load(dt_bias + h).to(tl.float32)
@@ -105,7 +105,7 @@ def _ssd(x, dt, dt_bias, a, b, c, skip, gate, memory, out, xb, xh, tb, th, bb, b
         y += tl.load(skip + h).to(tl.float32) * u
     if gate is not None:
         y *= _silu(tl.load(gate + row * gb + h * gh + channel, mask=here, other=0.0).to(tl.float32))
-    tl.store(memory + place, state, mask=inside)
+    tl.store(memory + place, state.to(memory.dtype.element_ty), mask=inside)
     tl.store(out + n * P + channel, y.to(out.dtype.element_ty), mask=here)
 
 
