@@ -346,14 +346,15 @@ def behind(values: Iterable[Value]) -> set[int]:
     return found
 
 
-def structural_hash(graph: Graph) -> str:
+def structural_hash(graph: Graph, typed: bool = False) -> str:
     """What the hash of a graph is made of, walked anew."""
-    return blake2b(repr(structure(graph, lambda g: g.hash)).encode(), digest_size=16).hexdigest()
+    return blake2b(repr(structure(graph, lambda g: g.hash, typed)).encode(), digest_size=16).hexdigest()
 
 
-def structure(graph: Graph, below: Callable[[Graph], Any]) -> tuple[Any, ...]:
+def structure(graph: Graph, below: Callable[[Graph], Any], typed: bool = False) -> tuple[Any, ...]:
     """A graph as nested tuples that are equal where the hash is; `below` stands for the graphs that it calls. Nodes are numbered as a walk from
-    the results meets them, so the order in which independent ones were written does not count."""
+    the results meets them, so the order in which independent ones were written does not count. `typed`: 1 and 1.0 differ, as they do for torch,
+    which compares whole numbers with 16777216 exactly and with 16777216.0 as float32."""
     numbers: dict[Node, int] = {v.node: i for i, v in enumerate(graph.inputs)}
     found: list[Any] = [_type_form(v.node.types[0]) for v in graph.inputs]
 
@@ -364,7 +365,8 @@ def structure(graph: Graph, below: Callable[[Graph], Any]) -> tuple[Any, ...]:
         if kind is tuple or kind is list:
             return tuple([form(v) for v in a])
         if kind is float:
-            return int(a) if a.is_integer() else a  # 1 and 1.0 are one number in a spec
+            text = repr(a)  # -0.0 is another number than 0.0, and equal to it
+            return ("float", text) if typed else int(a) if a.is_integer() and text != "-0.0" else a  # 1 and 1.0 are one number in a spec
         if kind is bool:
             return str(a)
         if kind is Mask:

@@ -297,7 +297,7 @@ class Session:
         """The first graph of this structure with the same of what the hash leaves out: blocks applied, knobs, written factors of weights."""
         knobs = tuple((k, id(v.domain), self.key(v.default), self.key(v.value), repr(v.allowed)) for k, v in sorted(graph.knobs.items()))
         factors = tuple((p.path, p.factors) for p in graph.params if p.factors)
-        key = (structure(graph, id), tuple(sorted(graph.applied.items())), knobs, factors)
+        key = (structure(graph, id, typed=True), tuple(sorted(graph.applied.items())), knobs, factors)
         return self.graphs.setdefault(key, graph)
 
     def mark(self, node: Any) -> int:
@@ -308,10 +308,12 @@ class Session:
         return self.keys.setdefault(key, len(self.keys) + 1)
 
     def key(self, value: Any) -> Any:
-        """A hashable stand-in for a hyper value; templates by content. Types count: 1, 1.0 and true differ."""
+        """A hashable stand-in for a hyper value; templates by content. Types count: 1, 1.0 and true differ, and so do 0.0 and -0.0."""
         kind = value.__class__
         if kind is int:
             return value
+        if kind is float:
+            return ("float", value or repr(value))
         if kind in _SIMPLE:
             return (kind.__name__, value)
         if kind is Value:

@@ -66,7 +66,7 @@ class Definition:
     def key(self) -> str:
         """The same for definitions that may share a class: equal computation, names, places in the text, messages and dtype."""
         shown = [f"{self.name} {self.dtype} {self.outputs} {self.emits} {self.updates} {self.root} {self.hands_out} {self.state} {self.moves}",
-                 f"{self.draws} " + structural_hash(self.graph)]
+                 f"{self.draws} " + structural_hash(self.graph, typed=True)]
         shown += [f"{self.target}"] if not self.target.plain else []
         shown += [f"{n.name} {n.span!r}" for n in self.graph.nodes]
         shown += [g.message for g in self.graph.guards]

@@ -54,6 +54,21 @@ def test_definitions_that_differ_have_classes_of_their_own():
     assert type(model) is not type(lower(typed(CONVNET), dtype=torch.float64))
 
 
+@pytest.mark.parametrize(("body", "first", "second", "y", "z"), [
+    ("where(n == c, x, -x)", "16777216", "16777216.0", [-1, 1], [1, 1]),  # a comparison with a float is one of float32
+    ("1 / (x * c)", "1e-400", "-1e-400", [torch.inf, torch.inf], [-torch.inf, -torch.inf]),  # 0.0 and -0.0
+])
+def test_numbers_that_are_equal_and_compute_something_else(body, first, second, y, z):
+    n, x = torch.tensor([16777217, 16777216]), torch.ones(2)
+    both = build(f"""
+        block Scaled(c: float)(n: int[d], x: [d]) -> [d] {{ param w: [d] = ones return w * {body} }}
+        model M()(n: int[2], x: [2]) -> (y: [2], z: [2]) {{ return Scaled({first})(n, x) as a, Scaled({second})(n, x) as b }}""")
+    assert [made.tolist() for made in both(n, x)] == [y, z]
+    text = f"model M(second: bool = false)(n: int[2], x: [2]) -> y: [2] {{ c = if second {{ {second} }} else {{ {first} }} return {body} }}"
+    models = [build(text, {"second": which}) for which in (False, True)]
+    assert [model(n, x).tolist() for model in models] == [y, z]
+
+
 def test_a_guard_says_what_its_own_model_says():
     text = "model M()(x: [B, T, 8]) -> y: [B, T, 8] {{ require T % 4 == 0, \"{}\"\n return x * 2 }}"
     models = [archdsl.loads(text.format(message)).build() for message in ("one", "two")]
