@@ -63,6 +63,10 @@ def image(batch: int) -> torch.Tensor:
     return torch.randn(batch, 3, 224, 224)
 
 
+def small_image(batch: int) -> torch.Tensor:
+    return torch.rand(batch, 3, 64, 64)
+
+
 def tokens(batch: int) -> torch.Tensor:
     return torch.randint(0, 8000, (batch, 256))
 
@@ -87,15 +91,20 @@ MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[[int], to
                                    attn_implementation="eager", use_cache=False), tokens),
     "olmo2 (d 512, 8 layers, T 256)": (
         lambda: spec("language/olmo2", **KNOBS, kv_heads=8, hidden=1408), lambda: transformers_model("Olmo2", **LANGUAGE, use_cache=False), tokens),
-    "hat (small, x2, 64 x 64)": (lambda: spec("vision/hat", "small_x2", drop_path=0), lambda: hat(), lambda batch: torch.rand(batch, 3, 64, 64)),
+    "hat (small, x2, 64 x 64)": (lambda: spec("vision/hat", "small_x2", drop_path=0), lambda: hat([6] * 6), small_image),
+    "hat (small, x2, a group of 2, 64 x 64)": (lambda: spec("vision/hat", "small_x2", depths=[2], drop_path=0), lambda: hat([2]), small_image),
 }
 
 
-def hat() -> Any:
+def hat(depths: list[int]) -> Any:
+    """The peer has the mask of shifted windows made beforehand: inductor of torch 2.11 writes C++ for it that does not compile."""
     from spandrel.architectures.HAT import HAT
 
-    return HAT(img_size=64, embed_dim=144, depths=[6] * 6, num_heads=[6] * 6, window_size=16, compress_ratio=24, squeeze_factor=24, conv_scale=0.01,
-               overlap_ratio=0.5, mlp_ratio=2, upscale=2, upsampler="pixelshuffle", num_feat=64, drop_path_rate=0.0)
+    peer = HAT(img_size=64, embed_dim=144, depths=depths, num_heads=[6] * len(depths), window_size=16, compress_ratio=24, squeeze_factor=24,
+               conv_scale=0.01, overlap_ratio=0.5, mlp_ratio=2, upscale=2, upsampler="pixelshuffle", num_feat=64, drop_path_rate=0.0)
+    mask = peer.calculate_mask((64, 64), dtype=torch.float32)
+    peer.calculate_mask = lambda *args, **kw: mask
+    return peer
 
 
 def tensor(y: Any) -> torch.Tensor:
