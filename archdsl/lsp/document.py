@@ -127,11 +127,13 @@ class Readable:
 
 
 class Document:
-    """One version of a text in an editor. `before`: the version it was edited from, of which no more may be asked."""
+    """One version of a text in an editor. `before`: the version it was edited from, of which no more may be asked. `tried`: its diagnostics when
+    their fixes have been tried."""
 
     def __init__(self, path: str, text: str, before: Document | None = None):
         self.path, self.text = path, text
         self.source = Source(path, text)
+        self.tried: list[Diagnostic] | None = None
         self._checker = Checker(path) if before is None else before._checker
         self._known: dict[Any, Facts] = {} if before is None else before._known
         self._good: Readable | None = None if before is None else before.good if "checked" in before.__dict__ else before._good
@@ -148,8 +150,9 @@ class Document:
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
-        """Errors and lints, those of other files too, as `archdsl check` finds them."""
-        return self.checked.diagnostics
+        """Errors and lints, those of other files too, as `archdsl check` finds them; until their fixes have been tried, with those that come to
+        mind first."""
+        return self.checked.diagnostics if self.tried is None else self.tried
 
     @property
     def broken(self) -> bool:

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -19,7 +19,7 @@ from pygls.uris import from_fs_path, to_fs_path
 from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.diagnostics.render import brief, helps
 from archdsl.elaborate.unknown import home, import_edit
-from archdsl.lsp import addresses, completing, names, telling
+from archdsl.lsp import addresses, completing, names, telling, trying
 from archdsl.lsp.document import Document
 from archdsl.source import Source, Span
 from archdsl.syntax.fmt import format_module
@@ -27,19 +27,21 @@ from archdsl.version import VERSION
 
 SHORT = 0.003  # seconds in which the keys that were sent together arrive
 QUIET = 0.25  # without a keystroke before shapes are told
+TRIED = 0.4  # without a keystroke before fixes are tried
 IDLE = 1.5  # without a keystroke before what can wait is done
 MANY = 300  # checks without a pause, after which memory is looked through all the same
 log = logging.getLogger("archdsl.lsp")
 
 
 class Server(LanguageServer):
-    """`open`: the newest version of each open text by its address; `waiting`: those to be checked; `key`: when the last change came; `checks`: how
-    many there were since the last pause."""
+    """`open`: the newest version of each open text by its address; `waiting`: those to be checked; `trials`: those whose fixes are to be tried;
+    `key`: when the last change came; `checks`: how many there were since the last pause."""
 
     def __init__(self) -> None:
         super().__init__("archdsl", VERSION)
         self.open: dict[str, Document] = {}
         self.waiting: dict[str, asyncio.Task[None]] = {}
+        self.trials: dict[str, asyncio.Task[None]] = {}
         self.key, self.checks = 0.0, 0
         self.pause: asyncio.Task[None] | None = None
 
@@ -56,21 +58,40 @@ class Server(LanguageServer):
         return offset_at(document.source, position)
 
     def check(self, uri: str) -> None:
-        """Tells the editor what is wrong with a text."""
+        """Tells the editor what is wrong with a text, and once more when its fixes have been tried."""
         document = self.document(uri)
+        self.forget(uri)
+        self.publish(uri, self.shown(document))
+        if document.broken:
+            self.trials[uri] = self.begin(self.try_fixes(uri, document))
+        self.checks += 1
+        if self.checks >= MANY:
+            self.tidy()
+
+    def shown(self, document: Document) -> list[lsp.Diagnostic]:
+        """The diagnostics of a version as an editor takes them."""
         own = [d for d in document.diagnostics if d.span.source.path == document.path]
         away = [d for d in document.diagnostics if d.span.source.path != document.path]
         shown = [diagnostic(d, document) for d in own]
         shown += [lsp.Diagnostic(range=range_of(Span(document.source, 0, 0)), message=f"{d.span!r}: {d.message}", code=d.code, source="archdsl",
                                  severity=lsp.DiagnosticSeverity.Error) for d in away]
+        return shown
+
+    def publish(self, uri: str, shown: list[lsp.Diagnostic]) -> None:
         version = self.workspace.get_text_document(uri).version
         self.text_document_publish_diagnostics(lsp.PublishDiagnosticsParams(uri=uri, diagnostics=shown, version=version))
-        self.checks += 1
-        if self.checks >= MANY:
-            self.tidy()
+
+    async def try_fixes(self, uri: str, document: Document) -> None:
+        """At the next pause, in a process of its own."""
+        await self.quiet(TRIED)
+        before = self.shown(document)
+        document.tried = await trying.tried(document.path, document.text)
+        if self.open.get(uri) is document and (shown := self.shown(document)) != before:
+            self.publish(uri, shown)
 
     async def check_soon(self, uri: str) -> None:
         await asyncio.sleep(SHORT)
+        self.waiting.pop(uri, None)
         if uri in self.workspace.text_documents:
             self.check(uri)
         self.rest()
@@ -94,8 +115,7 @@ class Server(LanguageServer):
     def rest(self) -> None:
         """Does at the next pause what can wait."""
         if self.pause is None or self.pause.done():
-            self.pause = asyncio.get_running_loop().create_task(self._rest())
-            self.pause.add_done_callback(_tell_fault)
+            self.pause = self.begin(self._rest())
 
     async def _rest(self) -> None:
         await self.quiet(IDLE)
@@ -115,14 +135,19 @@ class Server(LanguageServer):
         """Checks a text when those keys have come that were sent together."""
         self.key = time.monotonic()
         self.forget(uri)
-        task = asyncio.get_running_loop().create_task(self.check_soon(uri))
+        self.waiting[uri] = self.begin(self.check_soon(uri))
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(_tell_fault)
-        self.waiting[uri] = task
+        return task
 
     def forget(self, uri: str) -> None:
-        task = self.waiting.pop(uri, None)
-        if task is not None:
-            task.cancel()
+        """Ends what is under way for an older version of a text."""
+        for of in (self.waiting, self.trials):
+            task = of.pop(uri, None)
+            if task is not None:
+                task.cancel()
 
 
 def _tell_fault(task: asyncio.Task[None]) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import random
 
+from archdsl.spec import check_text
+
 NET = """\
 use std.channel { SwiGLU }
 use std.linear { Linear }
@@ -48,6 +50,21 @@ def test_quick_changes_end_with_the_last(editor):
         editor.type("a.arch", NET + f"# {at}\n", wait=False)
     assert titles(editor.type("a.arch", NET + "claim { parms > 0 }\n")) == ["A0403"]
     assert titles(editor.type("a.arch", NET)) == ["A0701"] and editor.notices.empty()
+
+
+def test_fixes_are_tried_in_a_pause(editor):
+    """As `archdsl check` tries them: a block that does not give what its application needs is told where the number stands."""
+    editor.open("a.arch", NET)
+    (fault,) = editor.type("a.arch", text := NET.replace("Linear(d)(y)", "Linear(hidden)(y)"))
+    assert titles([fault]) == ["A0305"] and editor.text_in("a.arch", fault["range"]) == "Linear(hidden)(y) as down"
+    (tried,) = editor.told("textDocument/publishDiagnostics")["diagnostics"]
+    (checked,) = check_text(text, "a.arch", lints=True)
+    assert editor.text_in("a.arch", tried["range"]) == checked.span.text == "2 * d" and checked.label in tried["message"]
+    asked = {**editor.place("a.arch", "2 * d"), "range": tried["range"], "context": {"diagnostics": []}}
+    (action,) = editor.ask("textDocument/codeAction", asked)
+    assert [edit["newText"] for edit in action["edit"]["changes"][editor.uri("a.arch")]] == [new for _, new in checked.fixes[0].edits] == ["d"]
+    editor.type("a.arch", text + "\n")  # a key ends what is under way for an older version
+    assert titles(editor.type("a.arch", NET)) == ["A0701"]
 
 
 def test_hover(editor):
