@@ -24,6 +24,7 @@ async def tried(path: str, text: str) -> list[Diagnostic]:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
+            await process.wait()
     if process.returncode:
         raise RuntimeError(f"the process that tries fixes ended with {process.returncode}")
     return pickle.loads(told)
