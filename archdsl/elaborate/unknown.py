@@ -61,6 +61,8 @@ def unknown(frame: Frame, name: str, span: Span) -> ArchError:
     if _divides(span):
         fixes = tuple(f for f in fixes if f.edits[0][1] in frame.vars)  # what divides is a number, not a block that is called alike
         help = help if fixes else (*help, "`//` divides; `#` starts a comment")
+    elif not help and not fixes and divided_by(span) is not None:
+        help = ("`//` divides; `#` starts a comment",)
     return error("A0201", f"the name `{name}` is not in scope", span, "not known here", help=help, fixes=fixes, rivals=others)
 
 
@@ -108,6 +110,14 @@ def _leading(span: Span) -> Span | None:
 
 
 _COMMENT = re.compile(r"(?:([ \t]*)//[\w \t.,:;-]*|([^#\"\n]*?)//[ \t]*(?:TODO|FIXME|XXX|NOTE|HACK)\b[^\"\n]*)$", re.MULTILINE)
+
+
+def divided_by(span: Span) -> int | None:
+    """The place of the last `//` in front of a name, on its line."""
+    text = span.source.text
+    begins = text.rfind("\n", 0, span.start) + 1
+    at = text.rfind("//", begins, span.start)
+    return at if at >= 0 and '"' not in text[at : span.start] else None
 
 
 def _divides(span: Span) -> bool:

@@ -11,7 +11,7 @@ from archdsl.elaborate import library, signatures
 from archdsl.elaborate.bindings import assigned_names, axis_fields, axis_span, bindings, bound_names, default_statements
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.signatures import Callee
-from archdsl.elaborate.unknown import unknown
+from archdsl.elaborate.unknown import divided_by, unknown
 from archdsl.elaborate.values import BlockRef, Builtin, FnRef, RecordRef
 from archdsl.modules import Module
 from archdsl.records import field, record
@@ -107,14 +107,20 @@ class Walk:
         return found
 
     def unknown(self, name: str, span: Span) -> None:
-        """Reports a name once for each declaration, a forgotten import once for the file."""
+        """Reports a name once for each declaration, a forgotten import once for the file; of what follows `//`, one that is like no other name: it
+        may be a comment."""
         where = library.module_of(name)
         if name in self.told or name in self.told_imports or (where and {where, "std"} & self.failed_imports()):
             return
         if self.branches and any(name in assigned_names(loop.body) for loop in self.loops):
             return  # an earlier pass of the loop may have bound it
+        sign = None if (at := divided_by(span)) is None else f"// {span.source.at(at)}"
+        if sign in self.told:
+            return
         fault = self._too_late(name, span) or unknown(self, name, span)  # type: ignore[arg-type]
         (self.told_imports if where else self.told).add(name)
+        if sign is not None and not fault.diagnostics[0].fixes:
+            self.told.add(sign)
         self.report(fault)  # type: ignore[arg-type]
 
     def broken(self) -> bool:

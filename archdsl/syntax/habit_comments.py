@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Container
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import itemgetter
 
 from archdsl.diagnostics.model import Diagnostic, Fix
@@ -17,6 +17,9 @@ _SIGN = re.compile(r"(?<!/)//(?!/)|/\*|(?<!-)--(?=[ \t])")
 _STATEMENT = re.compile(r"[ \t]*(?:[A-Za-z_]\w*[ \t]*(?:=(?![=>])|:[ \t]*for\b)|for[ \t]+\w+(?:,[ \t]*\w+)*[ \t]+in\b"
                         r"|(?:return|require|emit|param|const|draw|share|default|update|use)[ \t]+"
                         r"(?!(?:and|as|else|for|if|in|is|not|or|with)\b)[A-Za-z_])")  # before these, such a word is the name of a value
+_NO_OPERAND = re.compile(r"[ \t]*(?:(?:[\w.]+[ \t]*)?(?:[-+*/]?=(?!=)|->)|[A-Za-z_]\w*[ \t]*:[ \t]*\S|not[ \t]+\w)")
+"""How nothing goes on that divides; brackets have been taken out."""
+_PYTHON = re.compile(r"[ \t]*(?:if|elif|else|for|while|def|class|with)\b")  # a line of which `:` ends the head
 _MARGIN = re.compile(r"[ \t]*")
 _ENDS = re.compile(r"[^\S\n]*(?:\n|\Z)")
 _WORDS = re.compile(r"(?<![\w'])(?=([^\W\d]\w*+|\d++)[ \t]++([^\W\d]\w*+|\d++))")
@@ -32,7 +35,8 @@ def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagno
     also at the start of a line, which may go on with the one above."""
     gone: list[tuple[int, int]] = []
     text, tokens = source.text, lexed.tokens
-    looked = line = 0  # up to where nothing is to be found any more, and where the line ends
+    looked = begins = line = 0  # up to where nothing is to be found any more; where the line begins and ends
+    depth = counted = 0  # brackets that are open, and in front of which token
     last = text.rfind("*/") + 2  # behind it none is closed, and nobody looks
     for m in _SIGN.finditer(text):
         start, stop = m.span()
@@ -43,16 +47,27 @@ def comments(source: Source, lexed: Lexed, words: Container[str]) -> list[Diagno
             close = text.find("*/", stop, last)
             looked = _end_of_line(text, stop) if close < 0 else close + 2
             gone.append((start, looked))
+            depth += _opened(tokens, counted, at)
+            counted = bisect_left(tokens, looked, lo=at, key=itemgetter(2))
             continue
         if start >= line:
-            line = _end_of_line(text, stop)
+            begins, line = text.rfind("\n", line, start) + 1 or begins, _end_of_line(text, stop)
+        depth += _opened(tokens, counted, at)
+        counted = at
         sign = text.find(m[0], stop, line)
-        if _is_prose(text[stop : line if sign < 0 else sign], words):  # what follows another sign is looked at there
+        rest = text[stop : line if sign < 0 else sign]  # what follows another sign is looked at there
+        if _is_prose(rest, words) or depth == 0 and _is_no_operand(rest, _PYTHON.match(text, begins) is not None):
             looked = line
             if not _closes(text[stop:line]):
                 gone.append((start, line))
+                counted = bisect_left(tokens, line, lo=at, key=itemgetter(2))
     _drop(lexed, gone)
     return [_no_comment(Span(source, start, start + 2), end) for start, end in gone[:MOST_TEXTS]]
+
+
+def _opened(tokens: list[Token], start: int, end: int) -> int:
+    """How many brackets are opened by tokens and not closed."""
+    return sum((t[1] in ("(", "[")) - (t[1] in (")", "]")) for t in tokens[start:end])
 
 
 def _end_of_line(text: str, at: int) -> int:
@@ -66,6 +81,32 @@ def _is_prose(rest: str, words: Container[str]) -> bool:
     rest = _TEXTS.sub('""', rest)
     return _STATEMENT.match(rest) is not None or "=" not in rest and (
         "'" in rest or _ITEMS.match(rest) is not None or any(_apart(a, b, rest, words) for a, b in _WORDS.findall(_FACTORS.sub("x", rest))))
+
+
+def _is_no_operand(rest: str, head: bool) -> bool:
+    """Whether what follows `//` begins as nothing that divides, as `x[0] = 3`, `a: what it is`, `-> [B, d]`, `not used` do, and closes no bracket
+    that was opened in front of it. `head`: the line begins as one that ends with `:` in Python."""
+    outside = _outside(_TEXTS.sub('""', rest).partition(";")[0])
+    return outside is not None and _NO_OPERAND.match(outside) is not None and not (head and ":" in outside)
+
+
+def _outside(rest: str) -> str | None:
+    """A text without what stands in brackets: those that touch a word are gone, others are a number. None where one is closed that it has not
+    opened."""
+    out: list[str] = []
+    depth = 0
+    for before, sign in pairwise(f" {rest}"):
+        if sign in "([{":
+            if not depth and not (before.isalnum() or before == "_"):
+                out.append("0")
+            depth += 1
+        elif sign in ")]}":
+            depth -= 1
+            if depth < 0:
+                return None
+        elif not depth:
+            out.append(sign)
+    return "".join(out)
 
 
 def _closes(rest: str) -> bool:

@@ -24,7 +24,7 @@ from archdsl.syntax.build import Builder
 from archdsl.syntax.lexer import Lexed, Token, lex
 
 _FOREIGN_COMMENT = re.compile(  # a line that starts with `//`, which may be a division, or goes on behind the first one as divisions rarely do
-    r"^[ \t]*//(?!/)|/\*|--[ \t]|//[ \t]*\w+(?:[ \t]*=|:[ \t])|"
+    r"^[ \t]*//(?!/)|/\*|--[ \t]|//[ \t]*\w+(?:[ \t]*=|:[ \t])|//[^/#\"\n]*(?:->|[^=<>!]=(?!=))|"
     r"^[^#\"/\n]*(?:/(?!/)[^#\"/\n]*)*//(?!/)(?:[^#\"\n]*(?:'|(?<!\w)\w++[ \t]++\w)|[^\"#\n]*[\[(][^\[(\n]*,)",
     re.MULTILINE)
 MAX_CHARACTERS = 10_000_000

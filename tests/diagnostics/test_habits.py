@@ -136,6 +136,10 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "n = d // depth // in each layer, half the width": "n = d // depth # in each layer, half the width",
     "n = d // depth // the hidden size": "n = d // depth # the hidden size",
     "x = relu(x) // TODO": "x = relu(x) # TODO",
+    "x = relu(x) // x[0] = 3": "x = relu(x) # x[0] = 3",
+    "x = relu(x) // before: gelu(x)": "x = relu(x) # before: gelu(x)",
+    "x = relu(x) // -> [B, d]": "x = relu(x) # -> [B, d]",
+    "x = relu(x) // not used": "x = relu(x) # not used",
     "x = relu(x); // activation": "x = relu(x); # activation",
     "n = [1, // one\n    2]": "n = [1, # one\n    2]",
     "if flag { // eight\n    x = relu(x)\n  }": "if flag { # eight\n    x = relu(x)\n  }",
@@ -215,6 +219,7 @@ def test_one_message_with_the_way_out(text: str, meant: str | None):
                                        "n = d\n  // depth  # the two halves", "n = d // depth", "n = (d // depth,\n    d)[0]",
                                        "n = d // (depth + 1)",
                                        "n = d -- depth", "n = d - -depth", "n = max(d // depth, 3)", "n = d // depth\n  depth_ = 3",
+                                       "n = d // depth; m = 3", "n = max(d // depth,\n    3)", "u = Linear(d // depth, bias =\n    false)(x) as a",
                                        "n = [d // depth for i in range(2)]", "n = d // 2 x = relu(x)", 'require d // depth == 32, "that\'s it"'])
 def test_a_division_may_lead_its_line(statement: str):
     assert check_text(body(statement), "net.arch") == []
@@ -233,6 +238,13 @@ def test_what_divides_may_be_a_call(name: str):
 def test_what_divides_may_have_the_name_of_a_statement(sign: str, name: str):
     text = f"fn least(d: int, {name}: int) -> int {{ return if d {sign} {name} in [1, 2] {{ 1 }} else {{ d {sign} {name} }} }}\n"
     assert check_text(text, "net.arch") == []
+
+
+def test_names_in_a_comment_are_told_once():
+    """`f(y)` could divide, but for its names."""
+    (fault,) = check_text(body("x = relu(x)  // fused(query, key)"), "net.arch")
+    assert fault.code == "A0201" and fault.span.text == "fused" and fault.help == ("`//` divides; `#` starts a comment",)
+    assert [d.span.text for d in check_text(body("n = d // (dept + flagg)"), "net.arch")] == ["dept", "flagg"]
 
 
 def test_comments_in_other_alphabets():
