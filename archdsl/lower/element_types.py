@@ -28,7 +28,8 @@ LOW = (torch.float32, torch.bfloat16, torch.float16)
 
 def call(self: ArchModule, *args: Any, **kwargs: Any) -> Any:
     """`__call__` of a whole model. Raises ValueError for an input of an element type that it does not take, or too small for one of its ops, and
-    on the CPU for targets that are no classes; torch.OutOfMemoryError that says which block, what is kept, and what would help."""
+    on the CPU for targets that are no classes and for an index outside of a table (an IndexError as well); torch.OutOfMemoryError that says which
+    block, what is kept, and what would help."""
     if torch.compiler.is_compiling():
         return nn.Module.__call__(self, *args, **kwargs)
     try:
@@ -46,8 +47,12 @@ def call(self: ArchModule, *args: Any, **kwargs: Any) -> Any:
         told = _told(self, args, kwargs)
         if told is None:
             from archdsl.lower.misfits import misfit, wrong_target
+            from archdsl.lower.outside import outside
 
-            told = wrong_target(self, {name: x for name, _, x in _given(self, args, kwargs)})
+            inputs = {name: x for name, _, x in _given(self, args, kwargs)}
+            told = wrong_target(self, inputs)
+            if told is None and (found := outside(self, args, kwargs, inputs.items(), fault)) is not None:
+                raise found from fault
             told = told or misfit(type(self).definition.source, ((v, x) for _, v, x in _given(self, args, kwargs)), self.training)
         if told is None:
             raise

@@ -97,15 +97,20 @@ def _asked(message: str) -> str:
 
 
 # ---------------------------------------------------------------- where
-def _where(model: ArchModule, fault: BaseException) -> str:
+def place(model: ArchModule, fault: BaseException) -> tuple[str | None, str]:
+    """The address of the innermost block of the model that a fault came out of, None for none, and the line of the spec in brackets."""
     names = {id(m): name for name, m in model.named_modules()}
+    inside = [(f, n) for f, n in _frames(fault.__traceback__) if id(f.f_locals.get("self")) in names]
+    return (names[id(inside[-1][0].f_locals["self"])], _line(inside)) if inside else (None, "")
+
+
+def _where(model: ArchModule, fault: BaseException) -> str:
     frames = list(_frames(fault.__traceback__))
-    inside = [(f, n) for f, n in frames if id(f.f_locals.get("self")) in names]
+    name, line = place(model, fault)
     backward = any(f.f_code.co_name == "backward" and "torch" in f.f_globals.get("__name__", "") for f, _ in frames)
-    if inside:
-        name = names[id(inside[-1][0].f_locals["self"])]
+    if name is not None:
         block = f"in `{name}`" if name else f"in `{type(model).__name__}`"
-        return f"{block}{_line(inside)}, {'computed again in the backward pass' if backward else 'in the forward pass'}"
+        return f"{block}{line}, {'computed again in the backward pass' if backward else 'in the forward pass'}"
     if backward:
         return f"in the backward pass{_unfinished(model)}"
     if any("torch.optim" in f.f_globals.get("__name__", "") for f, _ in frames):

@@ -118,14 +118,14 @@ def test_another_element_type_is_told(types: dict[str, torch.dtype], told: str):
 
 
 def test_element_types_that_fit_are_let_through():
-    """Narrower integers, cast models, autocast; and a fault of another kind stays what it is."""
+    """Narrower integers, cast models, autocast; and a fault of another kind is told as what it is."""
     model = archdsl.loads(TYPED).build()
     assert model(**typed(tokens=torch.int32)).dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.isfinite(model(**typed(image=torch.bfloat16))).all()
         with pytest.raises(ValueError, match=r"as the weights do: this one holds torch.float64"):
             model(**typed(image=torch.float64))
-    with pytest.raises(IndexError, match="out of range"):
+    with pytest.raises(IndexError, match="its table has 10 rows"):
         model(**{**typed(), "tokens": torch.full((1, 3), 10)})
     half = copy.deepcopy(model).to(torch.bfloat16)
     assert half(**typed(image=torch.bfloat16)).dtype == torch.bfloat16
@@ -134,6 +134,42 @@ def test_element_types_that_fit_are_let_through():
     double = pickle.loads(pickle.dumps(model)).double()
     with pytest.raises(ValueError, match=r"holds torch.float64, as the weights do: this one holds torch.float32"):
         double(**typed())
+
+
+LOOKED_UP = """use std { Linear, TokenEmbedding }
+model M()(tokens: int[B, T]) -> logits: [B, T, 7] stream T {
+  return tokens |> TokenEmbedding(7, 4) as embed |> dropout(0.5) |> Linear(7) as head
+}"""
+
+
+@pytest.mark.parametrize("form", ["parallel", "extend", "step"])
+def test_tokens_outside_of_the_vocabulary(form):
+    """Told with the op, its place, the token and the tokens that there are, whether whole or narrow numbers; nothing is drawn twice."""
+    model = archdsl.loads(LOOKED_UP).build(form=form)
+    length = 1 if form == "step" else 3
+    for wrong, dtype in ((9, torch.int64), (-1, torch.int32)):
+        tokens = torch.zeros(2, length, dtype=dtype)
+        tokens[1, -1] = wrong
+        told = rf"the input `tokens` holds {wrong}, and `embedding` takes 0 to 6: its table has 7 rows \(std/embed.arch:\d+: .*\), at `embed`"
+        before = torch.get_rng_state()
+        with pytest.raises(ValueError, match=told) as caught:
+            model(tokens, *(() if form == "parallel" else (model.init_state(2, 8),)))
+        assert isinstance(caught.value, IndexError)  # what torch raises, and what callers may catch
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("call", "wrong", "told"), [
+    ("take(x, at, axis = 1)", [4, 9], "`take` takes 0 to 6"), ("take(x, stack([at, at]), axis = 1)", [0, -8], "`take` takes -7 to 6"),
+    ("gather(x, stack([at, at]), axis = 1)", [-1, 0], "`gather` takes 0 to 6"),
+    ("embedding_bag(stack([at, at]), rearrange(x, [B, n] -> [n, B]), x[:, :2])", [3, 8], "`embedding_bag` takes 0 to 6")])
+def test_indices_outside_of_an_axis(call, wrong, told):
+    model = archdsl.loads(f"model M()(x: [2, 7], at: int[2]) -> y: [...] {{ return {call} }}").build()
+    x = torch.randn(2, 7)
+    assert model(x, torch.tensor([1, 6])).isfinite().all()
+    holder = "the input `at`" if "[at" not in call else "its index"
+    number = next(i for i in wrong if not 0 <= i <= 6)
+    with pytest.raises(ValueError, match=f"^{holder} holds {number}, and {told}: its table has 7 rows"):
+        model(x, torch.tensor(wrong))
 
 
 DOWN = """use std.vision { Conv }
