@@ -38,7 +38,7 @@ def _larger(a, b):
 
 @triton.jit
 def _place(counts, segments, MEETS: tl.constexpr):
-    """Row, segment and block of columns of a program. Where programs of a row meet, their places are given out in the order in which programs begin, so
+    """Row, segment and block of columns of a program. Where programs of a row meet, their places are given out in the order in which they begin, so
     that all of the first row that is not done are there, whatever the order of the card: what they wait for comes."""
     if MEETS:
         at = tl.atomic_add(counts, 1, sem="relaxed")
