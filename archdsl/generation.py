@@ -23,7 +23,7 @@ __all__ = ["generate", "generate_stream", "restricted"]
 def generate(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, temperature: float = 0.0, top_k: int | None = None,
              top_p: float | None = None, beams: int = 1, length_penalty: float = 1.0, eos: int | Sequence[int] | None = None,
              seed: int | None = None, inputs: Mapping[str, Any] | None = None, start: int | None = None, recorded: bool | None = None,
-             compiled: bool = False) -> Any:
+             compiled: bool = False, state_dtype: Any = None) -> Any:
     """Continues prompts of token ids.
 
     `model`: any built form of a model whose only input along the stream is `int[B, T]` and whose (first) result is logits `[B, T, vocab]`.
@@ -37,13 +37,15 @@ def generate(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, t
     `recorded`: the work of one token, drawing included, is recorded once and replayed (a CUDA graph): None where that can be, with a warning that
     says why where a card is there and it cannot; True raises instead; False does not. Without `temperature` a recording serves all batches up to its
     rows (1, 2, 4, … 64, multiples of 64), which change nothing for each other; a model keeps the last two. `compiled`: a recorded step is compiled by
-    layer first, which takes seconds once and saves most of the time between products of small batches.
+    layer first, which takes seconds once and saves most of the time between products of small batches. `state_dtype`: a torch dtype in which a
+    recorded step keeps the memories of `gla` and `ssd` between tokens, instead of float32; they are computed with in float32 all the same. In
+    torch.bfloat16 a large batch reads and writes half the bytes of them, and each token rounds its memory to eight bits.
 
     Returns an int64 tensor [batch, length + new] for a tensor of prompts (ended rows are filled with the first `eos`), a list of 1-D tensors
     for a list; with `start`, rows are that token and the new ones. Raises ValueError for prompts, inputs and settings that do not fit, RuntimeError
     for what is to be recorded, or compiled, and cannot, ArchError A0501 for a model that has no form `step`.
     """
-    asked = _Asked(max_new_tokens, temperature, top_k, top_p, beams, length_penalty, _ends(eos), seed, recorded, compiled)
+    asked = _Asked(max_new_tokens, temperature, top_k, top_p, beams, length_penalty, _ends(eos), seed, recorded, compiled, state_dtype)
     rows, as_tensor = rows_of(model, prompts)
     run = _Run(model, rows, asked, inputs or {}, start)
     new = run.search() if beams > 1 else run.whole()
@@ -55,10 +57,10 @@ def generate(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, t
 def generate_stream(model: ArchModule, prompts: Prompts, max_new_tokens: int = 32, *, temperature: float = 0.0, top_k: int | None = None,
                     top_p: float | None = None, eos: int | Sequence[int] | None = None, seed: int | None = None,
                     inputs: Mapping[str, Any] | None = None, start: int | None = None, recorded: bool | None = None,
-                    compiled: bool = False) -> Iterator[Tensor]:
+                    compiled: bool = False, state_dtype: Any = None) -> Iterator[Tensor]:
     """As `generate`, token by token: yields int64 [batch] until every row has ended; an ended row gives the first `eos`. The settings are checked
     at once."""
-    asked = _Asked(max_new_tokens, temperature, top_k, top_p, 1, 1.0, _ends(eos), seed, recorded, compiled)
+    asked = _Asked(max_new_tokens, temperature, top_k, top_p, 1, 1.0, _ends(eos), seed, recorded, compiled, state_dtype)
     return _Run(model, rows_of(model, prompts)[0], asked, inputs or {}, start).sample()
 
 
@@ -74,6 +76,7 @@ class _Asked:
     seed: int | None
     recorded: bool | None = None
     compiled: bool = False
+    memories: Any = None
 
     @property
     def draw(self) -> tuple[float, int | None, float | None]:
@@ -101,6 +104,10 @@ class _Asked:
             raise ValueError(f"generate: `compiled` is of a recorded step: leave it out with {what}")
         if self.beams > 1 and self.recorded:
             raise ValueError("generate: the state of beams is reordered between steps, which is not recorded: leave `recorded` out with `beams`")
+        if self.memories is not None and (self.memories not in (torch.bfloat16, torch.float16, torch.float32)
+                                          or self.beams > 1 or self.recorded is False):
+            raise ValueError("generate: `state_dtype` is torch.bfloat16, torch.float16 or torch.float32, of a recorded step: without `beams` and "
+                             f"`recorded = False`, not {self.memories!r}")
         if vocab is None:
             return
         if self.beams > vocab:
@@ -149,7 +156,7 @@ class _Run:
         if self.plan is not None:
             from archdsl.decoding.kept import lent
 
-            self.decoder = lent(model, self.plan, bool(asked.recorded))
+            self.decoder = lent(model, self.plan, bool(asked.recorded) or asked.memories is not None)
 
     def _fits(self, model: ArchModule, ids: list[Tensor]) -> None:
         if any(p.is_meta for p in model.parameters()):
@@ -223,12 +230,13 @@ class _Run:
 
         forget_moved(model)
         a = self.asked
-        if self.fixed.given and (a.recorded or a.compiled):
-            asked = "recorded" if a.recorded else "compiled"
+        if self.fixed.given and (a.recorded or a.compiled or a.memories is not None):
+            asked = "recorded" if a.recorded else "compiled" if a.compiled else "state_dtype"
             raise ValueError(f"generate: a state whose sizes {', '.join(map(repr, self.fixed.given))} tell is not recorded: leave `{asked}` out")
         if a.recorded is False or a.beams > 1 or a.new == 1 and not a.recorded or self.fixed.given:
             return None
-        return plan_for(model, len(self.rows), max(map(len, self.rows)), a.new, a.draw, a.eos, a.seed is not None, a.compiled, bool(a.recorded))
+        return plan_for(model, len(self.rows), max(map(len, self.rows)), a.new, a.draw, a.eos, a.seed is not None, a.compiled, bool(a.recorded),
+                        a.memories)
 
     def whole(self) -> Tensor:
         """[batch, at most new]."""

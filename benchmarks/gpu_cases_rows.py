@@ -135,7 +135,7 @@ def _scan(batch: int, heads: int, positions: int, width: int) -> Case:
 
     size = 2 * batch * heads * positions * (width + 1)
     return Case(f"prefix_attention {batch} x {heads} x {positions} x {width}", make, _ours("prefix_attention"), (), _plain("prefix_attention"),
-                bytes=2 * size, backward=True, backward_bytes=4 * size, family="rows")
+                bytes=2 * size, backward=True, backward_bytes=3 * size, family="rows")
 
 
 def _bag(rows: int, chunks: int, bits: int, width: int) -> Case:

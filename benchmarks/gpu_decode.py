@@ -23,6 +23,8 @@ from benchmarks.gpu_common import Rows, kernel_seconds, options, peak_gib, quiet
 from benchmarks.gpu_models import Pair, for_decoding
 
 OURS: dict[str, dict[str, Any]] = {"ours": {}, "ours, compiled": {"compiled": True}, "ours, op by op": {"recorded": False}}
+NARROW = {"ours, memories in bf16": {"state_dtype": torch.bfloat16}}
+"""Of models with memories that may be."""
 FEW = 48
 """New tokens where a token takes long."""
 
@@ -94,7 +96,7 @@ def main() -> None:
             prompt = torch.randint(0, pair.knobs["vocab"], (batch, length), device=args.device)
             given = (pair, prompt)
             table = f"Decoding, prompt {length}, batch {batch}"
-            for kind, settings in OURS.items():
+            for kind, settings in {**OURS, **(NARROW if pair.attends is None and args.device == "cuda" else {})}.items():
                 count = min(new, FEW) if "recorded" in settings else new
                 shown = f"{name}, {kind}, apart" if args.apart else f"{name}, {kind}"
                 rows.measure(table, shown, partial(ours, *given, count, copy, args.device, **settings))

@@ -27,14 +27,14 @@ def floats(values: Any) -> list[torch.Tensor]:
     return [v for v in (values if isinstance(values, (tuple, list)) else (values,)) if isinstance(v, torch.Tensor) and v.is_floating_point()]
 
 
-def run(function: Callable[..., Any], given: tuple[Any, ...], backward: bool) -> list[torch.Tensor]:
-    """The floating results and, with `backward`, the gradients of the operands that require one."""
+def run(function: Callable[..., Any], given: tuple[Any, ...], backward: bool, ones: list[torch.Tensor] | None = None) -> list[torch.Tensor]:
+    """The floating results and, with `backward`, the gradients of the operands that require one. `ones`: what comes back, made before."""
     results = floats(function(*given))
     if not backward:
         return results
     into = [x for x in floats(given) if x.requires_grad]
     kept = [y for y in results if y.requires_grad]
-    return [*results, *torch.autograd.grad(kept, into, [torch.ones_like(y) for y in kept])]
+    return [*results, *torch.autograd.grad(kept, into, ones or [torch.ones_like(y) for y in kept])]
 
 
 def errors(case: Case, given: tuple[Any, ...]) -> dict[str, str]:
@@ -63,11 +63,15 @@ def times(case: Case, given: tuple[Any, ...], device: str, repeats: int, copy: f
         moved, computed = (case.bytes, case.flops) if not backward else (case.bytes + case.backward_bytes, case.flops + case.backward_flops)
         ours = 0.0
         for label, function in (("ours", case.ours), *case.peers):
-            def once(function: Callable[..., Any] = function, backward: bool = backward) -> None:
+            ones: list[torch.Tensor] = []
+
+            def once(function: Callable[..., Any] = function, backward: bool = backward, ones: list[torch.Tensor] = ones) -> None:
                 with torch.set_grad_enabled(backward):
-                    run(function, given, backward)
+                    run(function, given, backward, ones)
 
             try:
+                if backward:
+                    ones += [torch.ones_like(y) for y in floats(function(*given)) if y.requires_grad]
                 taken = kernel_seconds(once, device, repeats)
             except Exception as fault:
                 if label == "ours":

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from archdsl.decoding.fuse import fuse, fuse_any
+from archdsl.decoding.fuse_states import memories
 from archdsl.decoding.sampling import drawn
-from archdsl.decoding.stages import staged
+from archdsl.decoding.stages import Stage, staged
 from archdsl.lower.forms import sibling
 from archdsl.lower.state import State, device_of, row_axis
 from archdsl.records import record
@@ -66,7 +67,7 @@ class CudaGraph:
 class Plan:
     """What a decoder is made for: the most rows of a batch, room for positions and for new tokens, how a token is drawn (temperature, top_k, top_p),
     the tokens that end a row, whether draws have a seed, whether the step is compiled, the type of autocast where it is on, how products are
-    computed (`precision`)."""
+    computed (`precision`), the type in which recurrences' memories are kept, None for their own."""
 
     batch: int
     room: int
@@ -77,6 +78,7 @@ class Plan:
     compiled: bool = False
     autocast: torch.dtype | None = None
     precision: tuple[Any, ...] = ()
+    memories: torch.dtype | None = None
 
 
 class Decoder:
@@ -100,6 +102,8 @@ class Decoder:
         streamed = self.step_form.__dict__["_streamed"]
         self.axes = {s.address: row_axis(streamed, s) for s in streamed.slots}
         self.state: State = self.step_form.init_state(plan.batch, **({"length": plan.room} if streamed.has_length else {}))
+        if plan.memories is not None:
+            self._narrow(root, plan.memories)
         self.tokens = torch.zeros(plan.batch, dtype=torch.int64, device=device)
         self.ended = torch.zeros(plan.batch, dtype=torch.bool, device=device)
         self.ends = torch.tensor(plan.eos, dtype=torch.int64, device=device)
@@ -110,6 +114,13 @@ class Decoder:
         self.recording = recording(self._once, self.generator)
         if kept is not None:
             torch.cuda.set_rng_state(kept, device)
+
+    def _narrow(self, root: Stage, dtype: torch.dtype) -> None:
+        found = memories(root)
+        if not found:
+            raise ValueError(f"generate: this model's step has no memory that is kept in {dtype}: those of `gla` and `ssd` are, by their kernels")
+        for address in found:
+            self.state[address] = self.state[address].to(dtype)
 
     @contextmanager
     def _planned(self) -> Iterator[None]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +16,13 @@ from archdsl.decoding import patterns as p
 from archdsl.decoding import states as _states  # noqa: F401  (registers the torch ops)
 
 if TYPE_CHECKING:
+    from archdsl.decoding.stages import Stage
     from archdsl.lower.module import ArchModule
 
 RANK = 64
 """The most numbers of a low-rank rate that each program maps by itself."""
+OF_ANY_TYPE = ("decode_gla", "decode_ssd")
+"""Our ops that change a memory in place, whatever type it is kept in."""
 
 
 def fuse_states(graph: fx.Graph, module: ArchModule) -> None:
@@ -32,6 +36,25 @@ def fuse_states(graph: fx.Graph, module: ArchModule) -> None:
         for node in list(graph.nodes):
             _head_norm(graph, node)
     graph.eliminate_dead_code(p.stays)
+
+
+def memories(stage: Stage) -> list[str]:
+    """The addresses of the state that nothing but ops of OF_ANY_TYPE reads."""
+    comes = [n for n in stage.graph.nodes if n.target is operator.getitem and isinstance(n.args[1], str) and n.args[0].op == "placeholder"]
+    readers = {n.args[1]: [*_readers(stage, n)] for n in comes}
+    return [address for address, found in readers.items() if found and all(p.ours(n) in OF_ANY_TYPE for n in found)]
+
+
+def _readers(stage: Any, value: fx.Node) -> Iterator[fx.Node]:
+    """The nodes that compute something of a value, in the stages that it is given to too."""
+    for node in value.users:
+        if node.op == "call_module" and hasattr(inner := stage.get_submodule(str(node.target)), "graph"):
+            inputs = [n for n in inner.graph.nodes if n.op == "placeholder"]
+            for given, within in zip(node.args, inputs, strict=True):
+                if given is value:
+                    yield from _readers(inner, within)
+        elif node.op != "output":
+            yield node
 
 
 def convolve(graph: fx.Graph, module: ArchModule) -> None:

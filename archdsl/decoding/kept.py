@@ -35,12 +35,13 @@ class Refusal:
 
 
 def plan_for(model: ArchModule, batch: int, prompt: int, new: int, draw: tuple[Any, ...], eos: tuple[int, ...], seeded: bool, compiled: bool,
-             needed: bool) -> Plan | None:
+             needed: bool, memories: torch.dtype | None = None) -> Plan | None:
     """The plan of a call, or None where the device has no recordings. `needed`: raises RuntimeError instead, as `compiled` does."""
     device = device_of(model).type
     if device not in RECORDINGS:
-        if needed or compiled:
-            what = "`compiled` is of a recorded step, s" if compiled and not needed else "s"
+        if needed or compiled or memories is not None:
+            option = "compiled" if compiled else "state_dtype"
+            what = "s" if needed else f"`{option}` is of a recorded step, s"
             raise RuntimeError(f"generate: {what}teps are recorded on {' and '.join(RECORDINGS)}, and this model lies on {device}")
         return None
     longest = sibling(model, "step").__dict__["_streamed"].longest
@@ -48,7 +49,7 @@ def plan_for(model: ArchModule, batch: int, prompt: int, new: int, draw: tuple[A
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     batch = batch if draw[0] else rows_for(batch)  # random numbers are drawn for the rows that are there
     return Plan(batch, room if longest is None else min(room, longest), -(-new // NEW) * NEW, draw, eos, seeded, compiled, autocast,
-                precision())
+                precision(), memories)
 
 
 def rows_for(batch: int) -> int:

@@ -23,8 +23,13 @@ PROGRAMS = 65535
 
 def _held(memory: Tensor, wide: int, *operands: Tensor | None) -> bool:
     """Whether a kernel takes a memory and the operands beside it."""
-    return kernels(memory) and memory.dtype == torch.float32 and memory.is_contiguous() and wide <= WIDEST and (
+    return kernels(memory) and memory.dtype in TYPES and memory.is_contiguous() and wide <= WIDEST and (
         memory.shape[0] * memory.shape[1] <= PROGRAMS and all(x is None or x.dtype in TYPES for x in operands))
+
+
+def _wide(memory: Tensor) -> Tensor:
+    """A memory as it is computed with: at least in float32."""
+    return memory.to(torch.promote_types(memory.dtype, torch.float32))
 
 
 # ---------------------------------------------------------------- gated linear attention
@@ -41,7 +46,7 @@ def decode_gla(q: Tensor, k: Tensor, v: Tensor, u: Tensor, up: Tensor | None, up
         u = F.linear(u, up, up_bias).unflatten(-1, (k.shape[1], k.shape[-1])).transpose(1, 2)
     if tau is not None:
         u = -F.softplus(-u.to(torch.promote_types(u.dtype, torch.float32))) / tau
-    y, new = torch.ops.archdsl.gla(q, k, v, u, None, memory, scale, before)
+    y, new = torch.ops.archdsl.gla(q, k, v, u, None, _wide(memory), scale, before)
     memory.copy_(new)
     return y.contiguous()
 
@@ -62,7 +67,7 @@ def decode_ssd(x: Tensor, dt: Tensor, dt_bias: Tensor | None, a: Tensor, b: Tens
         return run(ssd, (x, dt, dt_bias, a, b, c, skip, gate, memory, softplus), {})
     dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
     dt = dt if dt_bias is None else dt + dt_bias
-    y, new = torch.ops.archdsl.ssd(x, F.softplus(dt) if softplus else dt, a, b, c, skip, memory)
+    y, new = torch.ops.archdsl.ssd(x, F.softplus(dt) if softplus else dt, a, b, c, skip, _wide(memory))
     memory.copy_(new)
     if gate is not None:
         wide = torch.promote_types(y.dtype, torch.float32)

@@ -3,7 +3,7 @@
 """One position of gated linear attention and of Mamba-2's state space for decoding: the memory is read once and written where it lies, and what the
 models put around it, rates in front and gates behind, is computed along with it. And the norm of each head with a gate.
 
-Operands are bf16, f16 or f32, with any strides but along the last axis; memories are float32 and contiguous."""
+Operands are bf16, f16 or f32, with any strides but along the last axis; memories are of these types too and contiguous, and computed with in f32."""
 from __future__ import annotations
 
 from typing import Any

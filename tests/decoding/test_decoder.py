@@ -154,6 +154,43 @@ def test_lowered_for_a_card(case: str, batch: int, monkeypatch: pytest.MonkeyPat
                 assert torch.allclose(own.state[address], held, rtol=1e-11, atol=1e-13), (t, address)
 
 
+@pytest.mark.parametrize("name", ["gla", "mamba2", "mamba2_hybrid"])
+def test_memories_of_another_type(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Kept in bfloat16, computed with in float32: behind one state, the logits of the step as it is and its memories, rounded."""
+    made = noisy(archdsl.load(f"specs/language/{name}.arch").build("tiny", dtype=torch.float32).eval())
+    plain = sibling(made, "step")
+    with monkeypatch.context() as here:
+        lowered_for_a_card(here)
+        own = Decoder(made, Plan(2, 16, 64, memories=torch.bfloat16), Rerun)
+    narrow = [a for a, x in own.state.items() if x.dtype == torch.bfloat16]
+    assert narrow and all(a.endswith("memory") for a in narrow)
+    state = plain.init_state(2, **({"length": 16} if plain.__dict__["_streamed"].has_length else {}))
+    with torch.no_grad():
+        for x in prompts(2, 9).split(1, 1):
+            for address, held in own.state.items():
+                held.copy_(state[address])
+                state[address] = held.to(state[address].dtype)
+            expected, state = plain(x, state)
+            got, new = own.run(x, own.state)
+            own._keep(new)
+            assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+            for address in narrow:
+                assert torch.allclose(own.state[address].float(), state[address], rtol=2**-8, atol=1e-6)
+
+
+def test_memories_of_another_type_where_there_are_none(llama: Any, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match="step has no memory that is kept in"):
+        archdsl.generate(llama, prompts(2), 3, state_dtype=torch.bfloat16)
+    for settings in ({"beams": 2}, {"recorded": False}):
+        with pytest.raises(ValueError, match="of a recorded step: without `beams`"):
+            archdsl.generate(llama, prompts(2), 3, state_dtype=torch.bfloat16, **settings)
+    with pytest.raises(ValueError, match="and `recorded = False`, not"):
+        archdsl.generate(llama, prompts(2), 3, state_dtype=torch.int8)
+    monkeypatch.setattr(kept, "RECORDINGS", {})
+    with pytest.raises(RuntimeError, match="`state_dtype` is of a recorded step"):
+        archdsl.generate(llama, prompts(2), 3, state_dtype=torch.bfloat16)
+
+
 def test_compiled(llama: Any, monkeypatch: pytest.MonkeyPatch):
     """Each layer as one graph that writes into the caches it is given."""
     monkeypatch.setitem(decoder.COMPILE, "backend", "aot_eager")
