@@ -117,6 +117,19 @@ def figure(made: Elaborated, name: str, at: Mapping[str, int] | None = None, for
             "quantized_bytes": lambda: runs.quantized_bytes, "peak_bytes": lambda: whole(runs.peak(forward))}[name]()
 
 
+def inside(made: Elaborated, graph: Graph, name: str, at: Mapping[str, int] | None = None, dtype: str = "f32") -> int | None:
+    """`macs` or `bops` of a graph inside of a model in its parallel form, which is run once by itself at the model's sizes; None where that does not
+    tell what it adds to the model's."""
+    if made.form != "parallel":
+        return None
+    try:
+        forward = Simulator(Mode(training=False, grad=False, dtype=dtype)).model(program(graph), Sizes(model_sizes(made, at or {})))
+    except (ArchError, NotInteger, OpError, KeyError):
+        return None
+    found = {"macs": forward.macs, "bops": forward.bops}[name]
+    return found if isinstance(found, int) and not _unknown(forward) else None
+
+
 def state(made: Elaborated, at: Mapping[str, int] | None = None, dtype: str = "f32") -> tuple[Streamed, list[int], dict[str, int]]:
     """The model in the form `step`, the bytes of each of its slots, and the sizes that they are for. Raises ArchError as `cost`."""
     runs = _runs(made, at, "step", dtype)
@@ -238,4 +251,4 @@ def program(graph: Graph) -> Definition:
     return plan(graph, dtype="float")
 
 
-__all__ = ["DTYPES", "FIGURES", "FORMS", "Cost", "Layer", "cost", "figure", "state"]
+__all__ = ["DTYPES", "FIGURES", "FORMS", "Cost", "Layer", "cost", "figure", "inside", "state"]

@@ -6,7 +6,7 @@ part, how many of its assignments come to each sum. Drawing walks the same numbe
 """
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import accumulate
@@ -29,6 +29,8 @@ COUNTED = 4_096
 """So many settings of the header are gone through to count."""
 SUMS = 200_000
 """So many different sums are told apart."""
+CHAINS = 4_096
+"""So many rows of parts are known with their sums."""
 EACH = 256
 """So many assignments are looked at one by one where a limit is no sum over parts."""
 ATTEMPTS = 3_000
@@ -36,6 +38,8 @@ ATTEMPTS = 3_000
 
 Vector = tuple[Any, ...]
 Sums = dict[Vector, int]
+Test = tuple[Callable[[Vector], Any], Callable[[Any, Any], bool], Any]
+"""How a figure is read from a sum, the comparison, the bound."""
 
 
 class Counted:
@@ -48,6 +52,7 @@ class Counted:
         self.others = [n for n in space.limits if n not in additive]
         self.asked = list({n.test[0].text: n.test[0] for n in additive if n.test is not None}.values())
         self.places = list(accumulate((3 if f.is_state else 1 for f in self.asked), initial=0))
+        self.chains: dict[tuple[Part, ...], Sums] = {}
         self.deep = False
         self.why = ""
 
@@ -147,14 +152,64 @@ class Counted:
         known = root.verdicts.get("kept")
         if known is None:
             at = {f.text: i for f, i in zip(self.asked, self.places)}
-            tests: list[tuple[Callable[[Vector], Any], Any, Any]] = []
+            tests: list[Test] = []
             for n in self.sums:
                 assert n.test is not None
                 if n not in root.verdicts:
                     root.verdicts[n] = n.bound(self.space.spec, self._base(root))
                 tests.append((self._read(root, n.test[0], at[n.test[0].text]), HOLDS[n.test[1]], root.verdicts[n]))
-            known = root.verdicts["kept"] = {v: n for v, n in self._part(root.top).items() if all(holds(read(v), b) for read, holds, b in tests)}
+            known = root.verdicts["kept"] = self._within(root.top, tests, self._window(root))
         return known
+
+    def _window(self, root: Root) -> tuple[int, Any, Any] | None:
+        """Between which numbers (None: no end) the first limited figure lies that is one number of a sum, and its place there."""
+        found: tuple[int, Any, Any] | None = None
+        for n in self.sums:
+            assert n.test is not None
+            asked, op, _ = n.test
+            at, bound = self.places[[f.text for f in self.asked].index(asked.text)], root.verdicts[n]
+            if asked.is_state or op == "!=" or found is not None and found[0] != at:
+                continue
+            _, low, high = found or (at, None, None)
+            if op in (">", ">=", "=="):
+                low = bound if low is None else max(low, bound)
+            if op in ("<", "<=", "=="):
+                high = bound if high is None else min(high, bound)
+            found = at, low, high
+        return found
+
+    def _within(self, top: Part, tests: list[Test], window: tuple[int, Any, Any] | None) -> Sums:
+        """The sums of the model that pass the tests. Those of its first part and of the others are joined within the window alone."""
+        found: Sums = {}
+        for entry in top.entries:
+            own = self._own(top, entry)
+            first = {own: 1}
+            rest: Sums = {(0,) * self.places[-1]: 1}
+            if entry.parts:
+                first, rest = {_plus(own, v): n for v, n in self._part(entry.parts[0][1]).items()}, self._behind(entry, 1)
+            at, low, high = window or (0, None, None)
+            others = sorted(rest.items(), key=lambda i: i[0][at])
+            keys = [w[at] for w, _ in others]
+            for v, n in first.items():
+                begin = 0 if low is None else bisect_left(keys, low - v[at])
+                end = len(keys) if high is None else bisect_right(keys, high - v[at])
+                for w, m in others[begin:end]:
+                    total = _plus(v, w)
+                    if total in found:
+                        found[total] += n * m
+                    elif all(holds(read(total), b) for read, holds, b in tests):
+                        found[total] = n * m
+                if len(found) > SUMS:
+                    raise TooMany(f"the limits come to more than {SUMS:,} different sums")
+        return found
+
+    def _ways(self, part: Part, entry: Entry, wanted: Vector) -> int:
+        """How many assignments of an entry come to a sum."""
+        left = _minus(wanted, self._own(part, entry))
+        if not entry.parts:
+            return int(not any(left))
+        rest = self._behind(entry, 1)
+        return sum(n * rest.get(_minus(left, v), 0) for v, n in self._part(entry.parts[0][1]).items())
 
     def _read(self, root: Root, asked: Figure, at: int) -> Callable[[Vector], Any]:
         """The figure that a sum stands for: of a state its own tensors, and each counter that is needed at least once."""
@@ -196,8 +251,8 @@ class Counted:
         """The sums of the parts of an entry from one on."""
         if at == len(entry.parts):
             return {(0,) * self.places[-1]: 1}
-        chains = entry.parts[at][1].root.chains
-        kinds = tuple([id(p) for _, p in entry.parts[at:]])
+        kinds = tuple([p for _, p in entry.parts[at:]])
+        chains = self.chains
         known = chains.get(kinds)
         if known is None:
             known = {}
@@ -208,6 +263,8 @@ class Counted:
                     known[total] = known.get(total, 0) + n * m
                 if len(known) > SUMS:
                     raise TooMany(f"the limits come to more than {SUMS:,} different sums")
+            if len(chains) >= CHAINS:
+                chains.pop(next(iter(chains)))
             chains[kinds] = known
         return known
 
@@ -247,7 +304,7 @@ class Counted:
 
     def _with_sum(self, part: Part, wanted: Vector, rng: Random, path: str) -> Selection:
         """An assignment of a part that comes to a sum, each as likely as the others."""
-        weights = [self._entry(part, e).get(wanted, 0) for e in part.entries]
+        weights = [self._ways(part, e, wanted) for e in part.entries]
         entry = part.entries[_pick(weights, rng)]
         left = _minus(wanted, self._own(part, entry))
         below: list[Selection] = []

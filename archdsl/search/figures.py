@@ -55,12 +55,14 @@ def text_of(node: tree.Node) -> str:
 
 @record(eq=False)
 class Figure:
-    """A cost by its text. `additive`: a sum over parts. `knobs`: of how many knobs have a value, which no elaboration is needed for."""
+    """A cost by its text. `additive`: a sum over parts. `counted`: of how many knobs have a value, which no elaboration is needed for. `fixed`:
+    whether it is at the same sizes whatever the header's knobs are."""
 
     text: str
     node: tree.Expr
     additive: bool
     counted: tree.Binary | None
+    fixed: bool
 
     @property
     def is_measured(self) -> bool:
@@ -86,7 +88,8 @@ def of_node(node: tree.Expr) -> Figure:
     name, args = (node.func, node.args) if isinstance(node, tree.Call) else (node, ())
     assert isinstance(name, tree.Name)
     what = args[0].value if name.id == "count" and args else None
-    return Figure(text_of(node), node, name.id in ADDITIVE and not _below(node), what if isinstance(what, tree.Binary) else None)
+    return Figure(text_of(node), node, name.id in ADDITIVE and not _below(node), what if isinstance(what, tree.Binary) else None,
+                  all(a.name is None or a.name == "dtype" or isinstance(a.value, tree.Number) for a in args))
 
 
 def _below(node: tree.Expr) -> bool:

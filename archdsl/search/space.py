@@ -53,6 +53,7 @@ class SearchSpace:
         self.spec, self.variant, self.name, self.given = self.trials.spec, variant, name, tuple(limits)
         self.header = self.trials.header
         self.limits = read_limits(self.spec, tuple(limits), written) if read is None else list(read)
+        self.trials.fixed = all(f.fixed for n in self.limits for f in n.figures)
         self.transforms = spec.transforms(variant)
         self.drawn = self.accepted = 0
         self._roots: dict[tuple[Any, ...], Root] = {}
@@ -270,9 +271,10 @@ class SearchSpace:
     def figure(self, candidate: Drawn, asked: Figure) -> Any:
         """One figure of a candidate: a sum over its parts where it is one, else of the whole model, kept by the key. Raises ArchError where the
         model has none."""
-        if not self.transforms and asked.additive:
+        apart = not self.transforms and (asked.fixed or not self.trials.fixed)
+        if apart and asked.additive:
             return self.sums.total(candidate.selection, asked)
-        if not self.transforms and asked.is_state and (found := self.sums.state(candidate.selection, asked)) is not None:
+        if apart and asked.is_state and (found := self.sums.state(candidate.selection, asked)) is not None:
             return found
         at = candidate.key, asked.text
         if asked.is_measured:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from archdsl.cost import state
+from archdsl.cost import inside, state
 from archdsl.cost.memory import BYTES
 from archdsl.dims import evaluate
 from archdsl.graph import Graph, Value
@@ -37,7 +37,7 @@ class Sums:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self.references: dict[tuple[Part, str], Any] = {}
+        self.references: dict[tuple[Any, ...], Any] = {}
 
     def total(self, selection: Selection, asked: Figure) -> Any:
         """A figure of an assignment: of the model with its parts at their base, and what each part differs from that."""
@@ -51,15 +51,37 @@ class Sums:
         """What an entry adds to the figure of a model whose part is at its base; for the model itself, all."""
         found = entry.figures.get(asked.text)
         if found is None:
-            space = self.space
-            found = asked.of(space.spec, space.source(entry.made))
-            if part.path:
-                at = part, asked.text
-                if at not in self.references:
-                    self.references[at] = asked.of(space.spec, space.source(_base(part)))
-                found -= self.references[at]
+            found = self._inside(part, entry, asked)
+            if found is None:
+                found = self._in_model(part, entry, asked)
             entry.figures[asked.text] = found
         return found
+
+    def _in_model(self, part: Part, entry: Entry, asked: Figure) -> Any:
+        """What an entry adds, by whole models."""
+        space = self.space
+        found = asked.of(space.spec, space.source(entry.made))
+        if part.path:
+            at = part, asked.text
+            if at not in self.references:
+                self.references[at] = asked.of(space.spec, space.source(_base(part)))
+            found -= self.references[at]
+        return found
+
+    def _inside(self, part: Part, entry: Entry, asked: Figure) -> int | None:
+        """What an entry adds, by its graph alone; None where that does not tell."""
+        name = asked.text.split("(")[0]
+        if not part.path or not part.single or part.graph is None or name not in ("macs", "bops"):
+            return None
+        at = part, "inside", asked.text
+        if at not in self.references:
+            made = self.space.source(_base(part))
+            named = asked.node.args if isinstance(asked.node, tree.Call) else ()
+            settled = Reading(self.space.spec, made).settled({a.name: a.value for a in named if a.name is not None})
+            self.references[at] = settled, inside(settled[0], part.graph, name, *settled[1:])
+        (made, sizes, dtype), base = self.references[at]
+        found = None if base is None else inside(made, entry.graph, name, sizes, dtype)
+        return None if found is None or base is None else found - base
 
     # ---------------------------------------------------------------- the state
     def state(self, selection: Selection, asked: Figure) -> int | None:
@@ -96,12 +118,12 @@ class Sums:
         each = BYTES["int"], BYTES["int"] * rows
         if graph is None or streamed.batch is not None and not streamed.rows:
             return Share(own, frozenset(), each, False)
-        inside = {p for p, _ in entry.parts}
+        below = {p for p, _ in entry.parts}
         called = {n.attrs["path"] for n in graph.nodes if n.op == "call"}
-        needs = _read(graph, len(entry.graph.inputs), inside)
+        needs = _read(graph, len(entry.graph.inputs), below)
         if not part.path and streamed.longest is not None:
             needs |= {POSITION}
-        return Share(own, needs, each, inside <= called)
+        return Share(own, needs, each, below <= called)
 
 
 def _base(part: Part) -> Values:

@@ -14,6 +14,7 @@ from itertools import accumulate
 from math import prod
 from typing import Any, TypeVar
 
+from archdsl.cost.sizes import model_sizes
 from archdsl.diagnostics.model import ArchError, Diagnostic
 from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.frame import Owner, Session
@@ -23,6 +24,8 @@ from archdsl.records import field, record
 from archdsl.search.header import Header, every, reads_itself
 from archdsl.spec import Spec
 
+MAX_PARTS = 4_096
+"""So many parts are known to all settings of the header."""
 MOST = 400
 """A part with more assignments of its own than these is not counted, and drawn from decision by decision."""
 TRIES = 400
@@ -50,6 +53,8 @@ class Trials:
         self.spec = Spec(spec.module, spec.decl, spec.path, spec.models, session)
         self.variant, self.header = variant, Header(self.spec, variant)
         self.shared = not any("." in s.address for s in self.spec.settings(variant, {}))  # else equal passes may have other settings
+        self.parts: dict[Any, Part] = {}  # those that are the same below any setting of the header
+        self.fixed = True  # whether figures that are asked for are at the same sizes below each of them
         self.count = 0
 
     def run(self, values: Values) -> Outcome:
@@ -113,10 +118,13 @@ class Reaches(Exception):
 
 class Part:
     """`around`: the settings of everything outside of it in the model where it was met, `path` its address there; `base`: a setting of what is
-    below it (relative addresses) with which that model can be elaborated."""
+    below it (relative addresses) with which that model can be elaborated, `graph` what it is then. `single`: whether it and all around it run once in
+    a pass of the model, so that its own graph tells what it adds to a figure; `common`: whether it is the same below all settings of the header."""
 
-    def __init__(self, root: Root, key: Any, path: tuple[str, ...], around: Values, base: Values, place: Any) -> None:
+    def __init__(self, root: Root, key: Any, path: tuple[str, ...], around: Values, base: Values, place: Any, graph: Graph | None = None,
+                 single: bool = True, common: bool = False) -> None:
         self.root, self.key, self.path, self.around, self.base, self.place = root, key, path, around, base, place
+        self.graph, self.single, self.common = graph, single, common
         self.prefix = "".join(f"{p}." for p in path)
         self.steps: dict[tuple[Any, ...], Choice | Entry | Refused] = {}
         self.signature: Any = None
@@ -162,7 +170,7 @@ class Part:
             if knob is not None and "." in knob.address and not reads_itself(a.rsplit(".", 1)[-1], knob.domain) and not knob.allowed.contains(v):
                 return Refused((Diagnostic("A0803", f"`{self.prefix + a}` lies outside of its domain with these settings", knob.span),))
         made = {**here, **below}
-        found = tuple((p, self.root.part(self, p, o, made)) for p, o in parts.items())
+        found = tuple((p, self.root.part(self, p, o, made, outcome.made, graph)) for p, o in parts.items())
         return Entry(values, found, graph, made)
 
     def _settled(self, here: dict[str, Any]) -> tuple[Outcome, dict[str, Any]]:
@@ -280,22 +288,38 @@ class Root:
         self.verdicts: dict[Any, Any] = {}  # on conditions that the header decides
         self.opened: dict[Any, Root] = {}
         self.parts: dict[Any, Part] = {}
-        self.chains: dict[tuple[int, ...], Any] = {}  # by counting.py
+        self.sizes: Any = None
         self.top = Part(self, "model", (), self.header_values, {}, None)
 
-    def part(self, parent: Part, path: str, owner: Owner, made: Values) -> Part:
-        """The part at a path below another. Its own alternatives are gone through at once unless they are many. Raises Reaches."""
+    def part(self, parent: Part, path: str, owner: Owner, made: Values, model: Elaborated, graph: Graph) -> Part:
+        """The part at a path below another, `graph` in a model. Its own alternatives are gone through at once unless they are many. What the
+        elaborator would take from its memo is one part, where it runs once even below all settings of the header. Raises Reaches."""
         full = (*parent.path, path)
-        key = (parent.key if parent.path else (), owner.key if owner.key is not None and self.trials.shared else full)
-        found = self.parts.get(key)
+        known = owner.key is not None and self.trials.shared
+        key = (parent.key if parent.path else (), owner.key if known else full)
+        single = parent.single and sum(n.op == "call" and n.attrs["path"] == path for n in graph.nodes) == 1
+        common = known and single and self.trials.fixed and (parent.common or not parent.path)
+        parts, at = (self.trials.parts, (self.open, self._sizes(model), key)) if common else (self.parts, key)
+        found = parts.get(at)
         if found is None:
             prefix = "".join(f"{p}." for p in full)
             around = {a: v for a, v in made.items() if not a.startswith(prefix)}
             base = {a[len(prefix):]: v for a, v in made.items() if a.startswith(prefix)}
-            found = self.parts[key] = Part(self, key, full, around, base, owner.place)
+            if common and len(parts) >= MAX_PARTS:
+                parts.pop(next(iter(parts)))
+            found = parts[at] = Part(self, key, full, around, base, owner.place, owner.graph, single, common)
             with suppress(TooMany):  # it is drawn from decision by decision
                 _ = found.entries
         return found
+
+    def _sizes(self, model: Elaborated) -> Any:
+        """The sizes that its inputs have unless others are given: parts of models that differ in them cost other numbers."""
+        if self.sizes is None:
+            try:
+                self.sizes = tuple(model_sizes(model, {}).items())
+            except ArchError:
+                self.sizes = id(self)
+        return self.sizes
 
     def settled(self, do: Callable[[Root], T]) -> T:
         """Does something with the parts, again where one has turned out to be none. What comes of it does not depend on what was done before."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from archdsl.diagnostics.model import Diagnostic
 from archdsl.records import record
 from archdsl.search.header import every
-from archdsl.search.tree import Choice, Part, Refused, Root
+from archdsl.search.tree import Choice, Entry, Part, Refused, Root
 
 if TYPE_CHECKING:
     from archdsl.search.space import SearchSpace
@@ -40,7 +40,7 @@ def unfit(space: SearchSpace) -> list[Unfit]:
 
 
 def _look(root: Root, seen: dict[tuple[str, str], Diagnostic | None]) -> None:
-    for part in (root.top, *root.parts.values()):
+    for part in _parts(root.top):
         if "entries" not in part.__dict__:
             continue
         fitting = {(part.prefix + a, v) for e in part.entries for a, v in e.values.items() if isinstance(v, str)}
@@ -48,6 +48,18 @@ def _look(root: Root, seen: dict[tuple[str, str], Diagnostic | None]) -> None:
             if (address, arm) not in fitting:
                 seen.setdefault((address, arm), why)
         seen.update(dict.fromkeys(fitting))
+
+
+def _parts(top: Part) -> dict[Part, None]:
+    """It and the parts below it that were met."""
+    found: dict[Part, None] = {}
+    left = [top]
+    while left:
+        part = left.pop()
+        if part not in found:
+            found[part] = None
+            left += [p for step in part.steps.values() if isinstance(step, Entry) for _, p in step.parts]
+    return found
 
 
 def _refused(part: Part) -> Iterator[tuple[str, str, Diagnostic]]:

@@ -225,3 +225,51 @@ def test_a_schedule_of_a_length_with_counts():
         drawn[len(kinds)] += 1
     expected = {n: 1500 * k / size for n, k in sizes.items()}
     assert sum((drawn[n] - e) ** 2 / e for n, e in expected.items()) < 16.3, "chi-square, three degrees of freedom, 0.1%"
+
+
+HEADERS = """use std.channel { MLP }
+use std.linear { Linear }
+use std.norm { LayerNorm }
+use std.residual { Pre }
+
+model Net(d: int = 8 in {8, 16}, n: int = 2 in 2..4, side: int = 4 in {4, 6})(x: [B = 1, T = side, d]) -> y: [B, T, d] {
+  require T == side
+  stages: for i in range(n) {
+    layers: for j in range(2) {
+      choose map { small(h: int = d in {8, 24}) => MLP(h)  flat => Linear(d) } = small
+      x = Pre(LayerNorm(), map)(x) as body
+    }
+  }
+  share inner = Pre(LayerNorm(), MLP(d))
+  loop: for k in range(n) { x = inner(x) }
+  return x
+}
+"""
+
+
+@pytest.mark.parametrize(("limits", "common"), [(["macs <= 9_000"], True), (["macs(B = 2) >= 9_000", "params <= 3000", "macs(B = 2) < 19_000"], True),
+                                                (["macs(T = side) <= 9_000"], False)])
+def test_parts_that_settings_of_the_header_have_in_common(limits: list[str], common: bool):
+    """Sums over them are what whole models cost, and as many assignments keep the limits as whole models do; where sizes are the header's, parts are
+    each header's own."""
+    spec = loads(HEADERS)
+    space = spec.space(limits=limits)
+    asked = ["macs", "params", "macs(T = side)", "macs(B = 3)", "weight_bytes"]
+    for seed in range(12):
+        candidate = space.sample(seed)
+        made = spec.elaborate(None, dict(candidate))
+        wanted = [figure(made, f.split("(")[0], {"B": 3} if "3" in f else None) for f in asked]
+        assert list(space.costs(candidate, asked).values()) == wanted
+    assert bool(space.trials.parts) == common
+    assert not common or space.trials.count < sum(len(p.entries) for p in space.trials.parts.values()) * space.header.count  # type: ignore[operator]
+
+
+def test_a_window_leaves_out_nothing():
+    """Of two limits on one figure, against all candidates of two settings of the header, whole."""
+    spec = loads(HEADERS.replace("2..4", "{2}").replace("{4, 6}", "{4}"))
+    free = spec.space()
+    costs = [figure(spec.elaborate(None, dict(free.drawn_as(s))), "macs") for root, _ in free.counted.roots or () for s in every(root.top)]
+    low, *_, high = sorted(costs)[len(costs) // 3:2 * len(costs) // 3]  # type: ignore[type-var]
+    for limits, held in (((f"macs >= {low}", f"macs < {high}"), lambda c: low <= c < high), ((f"macs > {low}",), lambda c: c > low),
+                         ((f"macs == {low}",), lambda c: c == low), ((f"macs != {low}", f"macs <= {high}"), lambda c: c != low and c <= high)):
+        assert spec.space(limits=limits).size == sum(map(held, costs)), limits
