@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from archdsl.decoding import ops as _ops  # noqa: F401  (registers the torch ops)
@@ -45,6 +46,20 @@ def fuse_any(graph: fx.Graph, module: ArchModule) -> None:
         _turned(graph)
         _turned_by_attention(graph)
     fuse_states(graph, module)
+    _normed(graph, module)
+
+
+def _normed(graph: fx.Graph, module: nn.Module) -> None:
+    """weight ⊙ norm(x) as one norm."""
+    for node in list(graph.nodes):
+        found = p.weighted(node)
+        if found is not None:
+            x, weight, eps = found
+            with graph.inserting_before(node):
+                made = graph.call_function(F.rms_norm, (x, p.shape(module, weight), weight, eps))
+            made.meta.update(node.meta)
+            node.replace_all_uses_with(made)
+    graph.eliminate_dead_code(p.stays)
 
 
 def _turned(graph: fx.Graph) -> None:

@@ -75,10 +75,10 @@ def _rms_norm(x: fx.Node) -> tuple[fx.Node, fx.Node | None, float] | None:
 
 def source(x: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
     """What stands in front of the norm of x: (input, weight of the norm, eps); x itself without one."""
-    return norm(x) or _weighted(x) or (x, None, 0.0)
+    return norm(x) or (x, None, 0.0)
 
 
-def _weighted(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
+def weighted(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
     """As `norm`, of weight ⊙ norm(x) whose norm, computed in float32, is of one group that holds the whole row."""
     if x.target is not operator.mul or len(x.args) != 2 or ASKED in x.meta:
         return None

@@ -3,6 +3,9 @@
 """One position of gated linear attention and of Mamba-2's state space for decoding: the memory is read once and written where it lies, and what the
 models put around it, rates in front and gates behind, is computed along with it. And the norm of each head with a gate.
 
+A memory is read before the launch in front has ended (see overlap.py): what wrote it last was a step before, and between two steps of one memory lies
+at least one launch that waits, the one that makes the operands of the second.
+
 Operands are bf16, f16 or f32, with any strides but along the last axis; memories are of these types too and contiguous, and computed with in f32."""
 from __future__ import annotations
 
@@ -39,8 +42,8 @@ def _gla(q, k, v, u, up, up_bias, memory, out, qb, qh, kb, kh, vb, vh, ub, uh, h
     if RANK > 0:
         r = tl.arange(0, RANK)
         maps = tl.load(up + (h * K + row[:, None]) * rank + r[None, :], mask=(row[:, None] < K) & (r[None, :] < rank), other=0.0).to(tl.float32)
-    follow(WAIT)
     S = tl.load(memory + place, mask=inside, other=0.0).to(tl.float32)
+    follow(WAIT)
     queries = tl.load(q + b * qb + h * qh + row, mask=row < K, other=0.0).to(tl.float32)
     keys = tl.load(k + b * kb + h * kh + row, mask=row < K, other=0.0).to(tl.float32)
     values = tl.load(v + b * vb + h * vh + col, mask=col < V, other=0.0).to(tl.float32)
@@ -88,9 +91,9 @@ def _ssd(x, dt, dt_bias, a, b, c, skip, gate, memory, out, xb, xh, tb, th, bb, b
     channel, number = tl.program_id(0) * BP + tl.arange(0, BP), tl.arange(0, BS)
     here, there = channel < P, number < S
     place, inside = n * P * S + channel[:, None] * S + number[None, :], here[:, None] & there[None, :]
+    state = tl.load(memory + place, mask=inside, other=0.0).to(tl.float32)
     follow(WAIT)
     rate = tl.load(a + h).to(tl.float32)  # not in front: a launch of the step may have made them
-    state = tl.load(memory + place, mask=inside, other=0.0).to(tl.float32)
     t = tl.load(dt + row * tb + h * th).to(tl.float32)
     if dt_bias is not None:
         t += tl.load(dt_bias + h).to(tl.float32)
