@@ -2,13 +2,11 @@
 most of the copies of a layer with other drop rates, and of what passes make, are looked into by nobody."""
 from __future__ import annotations
 
-from _thread import RLock
 from collections.abc import Callable
 from typing import Any
 
+from archdsl.alone import ALONE
 from archdsl.graph import Graph
-
-_LOCK = RLock()  # two threads see one set of nodes
 
 
 class Later(Graph):
@@ -32,7 +30,7 @@ def later(make: Callable[[], Graph], **known: Any) -> Graph:
 
 
 def _made(graph: Graph) -> None:
-    with _LOCK:
+    with ALONE:  # two threads see one set of nodes
         held = graph.__dict__
         make = held.get("_make")
         if make is not None:

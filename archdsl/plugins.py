@@ -1,6 +1,7 @@
 """Entry points: what installed packages add. A group is read at its first lookup that our own table cannot answer, never when archdsl is imported."""
 from __future__ import annotations
 
+from archdsl.alone import alone
 from archdsl.diagnostics.model import error
 from archdsl.source import NOWHERE
 
@@ -11,6 +12,7 @@ GROUPS = ("archdsl.ops", "archdsl.passes", "archdsl.tasks", "archdsl.reports", "
 _loaded: set[str] = set()
 
 
+@alone
 def load_group(group: str) -> None:
     """Imports what the installed packages declare for a group, once. Raises A0570 for one that cannot be imported."""
     if group in _loaded:

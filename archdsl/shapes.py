@@ -1,6 +1,7 @@
 """Shapes written in the language against shapes of values: binding axis names, evaluating axis expressions, deciding equality."""
 from __future__ import annotations
 
+from _thread import _local  # pyright: ignore[reportPrivateUsage]  (of `threading`, which a check does not load)
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -13,40 +14,45 @@ from archdsl.ops.registry import Op, OpError
 from archdsl.syntax import tree
 
 MAX_BITS = 4_096  # of a power
-_facts = Facts()
+class _Here(_local):
+    """Of this thread."""
+
+    facts = Facts()
+
+
+_here = _Here()
 
 
 def facts() -> Facts:
     """What is known of the run-time sizes of the model being elaborated."""
-    return _facts
+    return _here.facts
 
 
 @contextmanager
 def use_facts(new: Facts) -> Generator[Facts, None, None]:
-    global _facts
-    old, _facts = _facts, new
+    old, _here.facts = _here.facts, new
     try:
         yield new
     finally:
-        _facts = old
+        _here.facts = old
 
 
 def same(a: Size, b: Size) -> bool | None:
     """True: equal for all run-time sizes; False: not; None: undecided."""
     if a is b or (type(a) is int and type(b) is int):
         return a == b
-    return _facts.equal(a, b)
+    return _here.facts.equal(a, b)
 
 
 def divide(a: Size, b: Size) -> Size | None:
     """a / b when that is a whole number for all run-time sizes."""
     if type(a) is int and type(b) is int:
         return a // b if b and a % b == 0 else None
-    return _facts.divide(a, b)
+    return _here.facts.divide(a, b)
 
 
 def normal(size: Size) -> Size:
-    return size if type(size) is int else _facts.normal(size)
+    return size if type(size) is int else _here.facts.normal(size)
 
 
 class ShapeError(Exception):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from archdsl.alone import alone
 from archdsl.checking import faults_of
 from archdsl.collection import no_garbage
 from archdsl.diagnostics.model import ArchError, Diagnostic, error
@@ -65,6 +66,7 @@ class Spec:
         return out
 
     @cached_property
+    @alone
     def variants(self) -> dict[str, Variant]:
         """Variants of this model, by name."""
         return {n: v for n, v in known_variants(self.module, self.models, self.session).items() if v.model in (self.name, family(self.name))}
@@ -87,6 +89,7 @@ class Spec:
         return claims_of(self)
 
     # ---------------------------------------------------------------- elaboration
+    @alone
     def elaborate(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> Elaborated:
         """The typed graph for a variant, its `transform`s applied, and knob settings (address -> value, or text to be read as an expression when it
         is a `Setting`)."""
@@ -105,6 +108,7 @@ class Spec:
         """The `transform`s of a variant, those of its bases first."""
         return self.variants[variant].transforms if variant is not None and variant in self.variants else ()
 
+    @alone
     def steps(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> tuple[Step, ...]:
         """The steps of a variant, their options evaluated with its knobs. Raises ArchError A0561, A0562."""
         if not self.transforms(variant):
@@ -113,6 +117,7 @@ class Spec:
 
         return read_all(self.module, self.session, self.source(variant, knobs), self.transforms(variant))
 
+    @alone
     def source(self, variant: str | None = None, knobs: dict[str, Any] | None = None) -> Elaborated:
         """The typed graph as it is written, before any `transform`."""
         settings = self.settings(variant, knobs or {})
@@ -336,6 +341,7 @@ def _folder(path: str | os.PathLike[str]) -> str:
     return os.path.dirname(os.path.realpath(path))
 
 
+@alone
 def _load(source: Source, folder: str | None, lints: bool = False) -> tuple[Spec | None, list[Diagnostic], int]:
     """The first model of a text, what is wrong with it, and the steps that it took to find out."""
     with no_collection(), room(Span(source, 0, 0)):
@@ -371,6 +377,7 @@ def check_text(text: str, path: str, lints: bool = False, trials: bool = True) -
     return _check(Source(path, text), _folder(path), lints, trials)
 
 
+@alone
 def _check(source: Source, folder: str, lints: bool, trials: bool = True) -> list[Diagnostic]:
     steps = 0
     try:
@@ -430,6 +437,7 @@ def shipped() -> list[dict[str, Any]]:
     return rows
 
 
+@alone
 def _read_only(path: str) -> dict[str, Spec]:
     """The models of a file by name, nothing checked; none where the text is too broken to show one."""
     module = Library().open(read_source(path), _folder(path))

@@ -6,6 +6,7 @@ from functools import cached_property, lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from archdsl.alone import alone
 from archdsl.cost.bits import quantized_bytes
 from archdsl.cost.greatest import highest
 from archdsl.cost.layers import Layer, count_params, layers
@@ -85,6 +86,7 @@ class Cost:
         return data
 
 
+@alone
 def cost(made: Elaborated, at: Mapping[str, int] | None = None, form: str | None = None, dtype: str = "f32", spans: Spans | None = None,
          rewrites: Iterable[str] | None = None) -> Cost:
     """What a model costs at the sizes in `at` (else the spec's examples, else 1), without torch and without a tensor.

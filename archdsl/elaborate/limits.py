@@ -16,6 +16,7 @@ from time import process_time
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from archdsl.alone import ALONE
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import TooLarge
 from archdsl.elaborate.values import Compose, RecordValue, Share, Template
@@ -88,14 +89,15 @@ def limit(message: str, span: Span, label: str = "", help: str = "") -> ArchErro
 @contextmanager
 def room(span: Span) -> Generator[None, None, None]:
     """Stack for the deepest spec that is allowed; one that needs more gets A0602, as do numbers that no limit above has stopped."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, FRAMES))
-    try:
-        yield
-    except (RecursionError, OverflowError) as fault:
-        raise beyond(fault, span) from None
-    finally:
-        sys.setrecursionlimit(before)
+    with ALONE:  # Python has one limit for all threads
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(before, FRAMES))
+        try:
+            yield
+        except (RecursionError, OverflowError) as fault:
+            raise beyond(fault, span) from None
+        finally:
+            sys.setrecursionlimit(before)
 
 
 def _call(f: Callable[..., T], args: Any, kwargs: Any) -> T:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from archdsl.alone import alone
 from archdsl.collection import no_garbage
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.hints import did_you_mean
@@ -49,24 +50,33 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     if bind:
         _known(graph, bind)
     source = source or Source(graph, None)
+    builder = _Builder(torch.device(device), dtype, seed, bind or {})
+    model = _model(builder, graph, source, form, loss, emit=emit, flat=flat, hoist=hoist, feed=feed, kernels=kernels, made_for=made_for)
+    if builder.device.type != "meta":
+        fill(model, model.__dict__["_typed"], seed, dtype)
+    return model
+
+
+@alone
+def _model(builder: _Builder, graph: Graph, source: Source, form: str, loss: str | None, *, feed: str | Iterable[str], kernels: Kernels,
+           made_for: Target | None, **how: Any) -> ArchModule:
+    """The model, its weights empty. `how`: as `plan` takes it."""
     streamed = in_form(source, form)
     graph = graph if streamed is None else streamed.graph
     held: dict[str, Any] = {} if streamed is None else {"state": streamed.addresses, "moves": (streamed.step, streamed.longest)}
     ended, told = (graph, None) if loss is None else with_loss(graph, loss, form)
     opened, draws = fed(ended, feed)
-    held["target"] = made_for or target(opened, torch.device(device).type, kernels)
-    builder = _Builder(torch.device(device), dtype, seed, bind or {})
+    held["target"] = made_for or target(opened, builder.device.type, kernels)
     with no_garbage():
-        opened = fused(opened, held["target"], dtype_name(dtype))
-        definition = plan(opened, dtype=str(dtype).removeprefix("torch."), emit=emit, flat=flat, hoist=hoist, draws=draws, **held)
+        opened = fused(opened, held["target"], dtype_name(builder.dtype))
+        definition = plan(opened, dtype=str(builder.dtype).removeprefix("torch."), draws=draws, **how, **held)
         model = builder.model(definition)
     model.__dict__["_typed"] = graph  # the class may come from an equal graph with other knobs
     model.__dict__.update(_source=source, _streamed=streamed, _loss=told, _externs=tuple(builder.externs))
-    if builder.device.type != "meta":
-        fill(model, graph, seed, dtype)
     return model
 
 
+@alone
 def instance(definition: Definition, device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None) -> ArchModule:
     """One class of a lowered model by itself, its weights without values. Raises ArchError A0513 for one with an extern block."""
     return _Builder(torch.device(device), float_type(dtype), 0, {}).module(definition)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from archdsl.alone import ALONE
 from archdsl.lower.module import ArchModule, blocks, class_of
 from archdsl.lower.plan import matches
 
@@ -144,7 +145,7 @@ def probe_widest(able: list[Any]) -> None:
     from torch._inductor import config, cpu_vec_isa
 
     if able and able[0]:
-        with config.patch({"cpp.vec_isa_ok": True}):
+        with ALONE, config.patch({"cpp.vec_isa_ok": True}):
             cpu_vec_isa.valid_vec_isa_list()
 
 

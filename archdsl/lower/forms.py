@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from archdsl.alone import alone
 from archdsl.lower.build import lower
 from archdsl.lower.module import ArchModule, with_tables
 from archdsl.lower.state import device_of, weights_dtype
@@ -19,6 +20,7 @@ def form_of(model: Any) -> str:
     return "parallel" if streamed is None else streamed.form
 
 
+@alone
 def sibling(model: ArchModule, form: str, caches: str = "") -> ArchModule:
     """The model in another form, in evaluation: it holds the very tensors of `model`, those of its extern blocks too, so what is trained there is
     used here. Made once for each type

@@ -19,6 +19,7 @@ from torch.fx.graph import PythonCode
 from torch.fx.graph_module import _forward_from_src
 from torch.fx.node import map_arg
 
+from archdsl.alone import ALONE, alone
 from archdsl.graph import Graph
 from archdsl.lower.codegen import Code, generate
 from archdsl.lower.containers import AtFirst, without_rare
@@ -282,6 +283,7 @@ class _Alike:
         return next((c for c in known if c.definition is definition or c.definition.key == definition.key), None)
 
 
+@alone
 def class_of(definition: Definition, rematerialised: bool = False) -> type[ArchModule]:
     """The class of a definition: made on first use, kept while an instance lives."""
     at = definition.outline, rematerialised
@@ -312,11 +314,12 @@ def with_code(model: nn.Module) -> None:
 
 def write(cls: type[ArchModule]) -> None:
     """Makes the code of a class, where there is none. Nothing that a compiler of graphs has to look into: torch 2.9 could not."""
-    if "forward" not in cls.__dict__:
-        code = generate(cls._graph)
-        forward, file = _compile(cls.definition, code)
-        cls._code, cls.forward = code.text, forward
-        weakref.finalize(cls, linecache.cache.pop, file, None)
+    with ALONE:
+        if "forward" not in cls.__dict__:
+            code = generate(cls._graph)
+            forward, file = _compile(cls.definition, code)
+            cls._code, cls.forward = code.text, forward
+            weakref.finalize(cls, linecache.cache.pop, file, None)
 
 
 write._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]  (torch.compiler.assume_constant_result would import the compiler)

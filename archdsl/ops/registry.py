@@ -18,6 +18,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from archdsl.alone import alone
 from archdsl.graph import STRUCTURE
 from archdsl.records import field, record
 
@@ -182,16 +183,27 @@ def installed(name: str) -> bool:
 FAMILIES = ("attention", "caches", "constants", "conv", "experts", "foreign", "gated", "indexing", "layout", "linear", "losses",
             "memories", "norms", "pointwise", "polynomials", "quantization", "random", "reduction", "ssd", "ssm", "time", "toeplitz", "wkv")
 USUAL = ("attention", "constants", "conv", "indexing", "layout", "linear", "norms", "pointwise", "random", "reduction")
-_loaded = False
+_loaded = _loading = False
 
 
 def load() -> None:
     """Imports the modules that hold ops (none of them imports torch)."""
-    global _loaded
     if not _loaded:
-        _loaded = True
+        _load()
+
+
+@alone
+def _load() -> None:
+    global _loaded, _loading
+    if _loaded or _loading:
+        return
+    _loading = True
+    try:
         _import(FAMILIES)
         import_module("archdsl.ops.packing").register_all()  # ops of all recurrences, so behind them
+        _loaded = True  # not before: another thread would take what is not there yet for no op
+    finally:
+        _loading = False
 
 
 def _import(families: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from archdsl.alone import ALONE
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic
 from archdsl.source import Source, Span
 from archdsl.syntax import table as tables
@@ -143,12 +144,13 @@ def no_collection() -> Generator[None]:
 @contextmanager
 def deep() -> Generator[None]:
     """Room for recursion over the deepest tree that the parser lets through."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, 10_000))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
+    with ALONE:  # Python has one limit for all threads
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(limit, 10_000))
+        try:
+            yield
+        finally:
+            sys.setrecursionlimit(limit)
 
 
 class Run:
