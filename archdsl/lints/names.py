@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
-from archdsl.elaborate.bindings import bindings, bound_names, pattern_names, tensor_type
+from archdsl.elaborate.bindings import bindings, bound_names, nested_bodies, pattern_names, tensor_type
 from archdsl.lints.survey import Survey, survey
 from archdsl.modules import Module
 from archdsl.source import Span
@@ -69,6 +69,7 @@ def unused_names(d: Any, module: Module, seen: Survey) -> Iterator[Diagnostic]:
         yield from _params(d, params, seen.read)
         yield from _inputs(d, seen.read)
     yield from _values(d, seen)
+    yield from _choices(d.body, seen.read)
     yield from _shadows(d, params, module)
     if seen.loops > 1:
         yield from _loops(d.body, {})
@@ -102,7 +103,7 @@ def _inputs(d: Any, read: set[str]) -> Iterator[Diagnostic]:
 
 
 def _values(d: Any, seen: Survey) -> Iterator[Diagnostic]:
-    said: set[str] = set()
+    said = {s.name for s in _chooses(d.body)}
     for name, span, _ in bindings(d.body):
         if name in seen.read or name in said or name.startswith("_") or span.start in seen.counters:
             continue
@@ -110,6 +111,31 @@ def _values(d: Any, seen: Survey) -> Iterator[Diagnostic]:
         where = span if span.text == name else _word(span, name)
         yield _warning("A0702", f"`{name}` is never read", where, "a value for nothing",
                        help=("`_` takes a result that is not needed", ) if span.start in seen.several else ())
+
+
+def _chooses(body: Any) -> Iterator[tree.Choose]:
+    for s in body:
+        if isinstance(s, tree.Choose):
+            yield s
+        for b in nested_bodies(s):
+            yield from _chooses(b)
+
+
+def _choices(body: Any, read: set[str]) -> Iterator[Diagnostic]:
+    """A0704: choices that nothing applies, arms that are like an earlier one, knobs of arms that nothing reads."""
+    for s in _chooses(body):
+        if s.name not in read and not s.name.startswith("_"):
+            yield _warning("A0704", f"the choice `{s.name}` is never applied", s.name_span, "changes nothing")
+        first: dict[str, tree.ChooseArm] = {}
+        for arm in s.arms:
+            same = first.setdefault(" ".join(arm.value.span.text.split()), arm) if not arm.params else arm
+            if same is not arm:
+                yield _warning("A0704", f"the arm `{arm.name}` of `{s.name}` is the same as `{same.name}`", arm.value.span, "the same network again",
+                               (Label(same.value.span, "this one"),))
+            used = survey((arm.value, arm.params)).read
+            for p in arm.params:
+                if not p.rest and p.name not in used and not p.name.startswith("_"):
+                    yield _warning("A0704", f"the knob `{p.name}` of the arm `{arm.name}` is never used", _name_of(p), "changes nothing")
 
 
 # ---------------------------------------------------------------- names that hide others
