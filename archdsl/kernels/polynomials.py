@@ -64,19 +64,34 @@ def _sign(x):
 
 
 @triton.jit
-def _quotient(z, numerator, below, M: tl.constexpr, N: tl.constexpr, APART: tl.constexpr):
-    """P, P', what Q is 1 more than the magnitude of, and its slope."""
-    above, slope = tl.zeros_like(z), tl.zeros_like(z)
+def _coefficients(numerator, denominator, group, M: tl.constexpr, N: tl.constexpr, APART: tl.constexpr):
+    """Those above and those below the line, in float32, the latter as magnitudes where they are apart."""
+    ups, downs = (), ()
     for i in tl.static_range(M):
-        slope = slope * z + above
-        above = above * z + tl.load(numerator + (M - 1 - i)).to(tl.float32)
-    inner, steep = tl.zeros_like(z), tl.zeros_like(z)
-    base = tl.abs(z) if APART else z
+        ups += (tl.load(numerator + i).to(tl.float32),)
     for j in tl.static_range(N):
-        b = tl.load(below + (N - 1 - j)).to(tl.float32)
-        steep = steep * base + inner
-        inner = inner * base + (tl.abs(b) if APART else b)
-    return above, slope, inner * base, steep * base + inner  # the lowest power is 1
+        b = tl.load(denominator + group * N + j).to(tl.float32)
+        downs += (tl.abs(b) if APART else b,)
+    return ups, downs
+
+
+@triton.jit
+def _horner(z, coefficients, COUNT: tl.constexpr):
+    """Σ c_i z^i."""
+    total = tl.zeros_like(z) + coefficients[COUNT - 1]
+    for i in tl.static_range(COUNT - 1):
+        total = total * z + coefficients[COUNT - 2 - i]
+    return total
+
+
+@triton.jit
+def _slope(z, coefficients, FIRST: tl.constexpr, COUNT: tl.constexpr):
+    """The slope of Σ c_i z^(i + FIRST)."""
+    total = tl.zeros_like(z) + (COUNT - 1 + FIRST) * coefficients[COUNT - 1]
+    for i in tl.static_range(COUNT - 1):
+        if COUNT - 2 - i + FIRST > 0:
+            total = total * z + (COUNT - 2 - i + FIRST) * coefficients[COUNT - 2 - i]
+    return total
 
 
 @triton.jit
@@ -100,15 +115,19 @@ def _rational(x, numerator, denominator, y, count, stride, D: tl.constexpr, WIDT
               APART: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
     place, at, inside = _part(tl.program_id(0), count, stride, D, WIDTH, R, BLOCK)
     z = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    above, _, inner, _ = _quotient(z, numerator, denominator + _group(WIDTH, BLOCK)[0] * N, M, N, APART)
-    tl.store(y + at, (above / (1 + tl.abs(inner))).to(y.dtype.element_ty), mask=inside)
+    ups, downs = _coefficients(numerator, denominator, _group(WIDTH, BLOCK)[0], M, N, APART)
+    base = tl.abs(z) if APART else z
+    inner = _horner(base, downs, N) * base  # the lowest power is 1
+    tl.store(y + at, (_horner(z, ups, M) / (1 + tl.abs(inner))).to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _rational_backward(dy, x, numerator, denominator, dx, above_sums, below_sums, count, dy_stride, stride, D: tl.constexpr, WIDTH: tl.constexpr,
                        M: tl.constexpr, N: tl.constexpr, APART: tl.constexpr, STAGES: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr):
-    """The sums of a program lie in registers, one for each number of a tile and each coefficient: a0 to a7 above, b0 to b3 below."""
+    """The sums of a program lie in registers, one for each number of a tile and each coefficient: a0 to a7 above, b0 to b3 below. What is read of
+    the coefficients, and the factors of the slopes, are the same for all tiles; both sums take their powers of x from one row of products."""
     group, block = _group(WIDTH, BLOCK)
+    ups, downs = _coefficients(numerator, denominator, group, M, N, APART)
     a0 = tl.zeros((R, BLOCK), tl.float32)
     a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3 = a0, a0, a0, a0, a0, a0, a0, a0, a0, a0, a0
     for tile in tl.range(tl.program_id(0), tl.cdiv(count, R), tl.num_programs(0), num_stages=STAGES):
@@ -116,45 +135,46 @@ def _rational_backward(dy, x, numerator, denominator, dx, above_sums, below_sums
         from_dy, _, _ = _part(tile, count, dy_stride, D, WIDTH, R, BLOCK)
         z = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
         g = tl.load(dy + from_dy, mask=inside, other=0.0).to(tl.float32)
-        above, slope, inner, steep = _quotient(z, numerator, denominator + group * N, M, N, APART)
+        above, slope = _horner(z, ups, M), _slope(z, ups, 0, M)
+        base = tl.abs(z) if APART else z
+        inner, steep = _horner(base, downs, N) * base, _slope(base, downs, 1, N)
         share = 1 / (1 + tl.abs(inner))
         to_above = g * share
-        to_below = -to_above * above * share
+        to_below = -to_above * (above * share)
         turned = to_below * (_sign(z) if APART else _sign(inner))
         tl.store(dx + at, (to_above * slope + turned * steep).to(dx.dtype.element_ty), mask=inside)
-        part = to_above
-        a0 += part
+        below = to_below if APART else turned
+        power = z
+        a0 += to_above
+        b0 += below * base
         if M > 1:
-            part = part * z
-            a1 += part
+            a1 += to_above * power
+        if M > 2 or N > 1:
+            power = power * z
         if M > 2:
-            part = part * z
-            a2 += part
-        if M > 3:
-            part = part * z
-            a3 += part
-        if M > 4:
-            part = part * z
-            a4 += part
-        if M > 5:
-            part = part * z
-            a5 += part
-        if M > 6:
-            part = part * z
-            a6 += part
-        if M > 7:
-            a7 += part * z
-        base = tl.abs(z) if APART else z
-        part = (to_below if APART else turned) * base
-        b0 += part
+            a2 += to_above * power
         if N > 1:
-            part = part * base
-            b1 += part
+            b1 += below * (tl.abs(power) if APART else power)
+        if M > 3 or N > 2:
+            power = power * z
+        if M > 3:
+            a3 += to_above * power
         if N > 2:
-            part = part * base
-            b2 += part
+            b2 += below * (tl.abs(power) if APART else power)
+        if M > 4 or N > 3:
+            power = power * z
+        if M > 4:
+            a4 += to_above * power
         if N > 3:
-            b3 += part * base
+            b3 += below * (tl.abs(power) if APART else power)
+        if M > 5:
+            power = power * z
+            a5 += to_above * power
+        if M > 6:
+            power = power * z
+            a6 += to_above * power
+        if M > 7:
+            a7 += to_above * (power * z)
     above_sums += (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * M
     tl.store(above_sums, tl.sum(a0))
     if M > 1:
