@@ -37,8 +37,8 @@ CODES = {
     ),
     "A0704": _page(
         "A0704", "a knob that is never used",
-        "A search over this argument of the model would try the same network again and again. So it would over a `choose` that nothing applies, an arm\n"
-        "that is written as an earlier one, and an argument of an arm that the arm does not read.",
+        "A search over this argument of the model would try the same network again and again. So it would over a `choose` that nothing applies, an "
+        "arm that is written as an earlier one, and an argument of an arm that the arm does not read.",
         "use std.linear { Linear }\n\nmodel Net(d: int = 8, depth: int = 2 in 1..4)(x: [B, d]) -> y: [B, d] {\n  return Linear(d)(x) as map\n}\n",
         "use std.linear { Linear }\n\nmodel Net(d: int = 8, depth: int = 2 in 1..4)(x: [B, d]) -> y: [B, d] {\n"
         "  layers: for i in range(depth) { x = Linear(d)(x) as map }\n  return x\n}\n",
