@@ -66,7 +66,7 @@ def scan(body: str, carry: str = "") -> str:
     (block("choose f { a => relu b => gelu } = a\nreturn x"), [("A0704", "f")]),
     (block("for i in range(2) { choose f { a => relu b => gelu } = a }\nreturn x"), [("A0704", "f")]),
     (block("choose f { a => relu b => gelu c => relu } = a\nreturn f(x)"), [("A0704", "relu")]),
-    (block("choose f { a(k: float = 2, s: float = k) => block(y) => y * s  b(_k: int = 2) => relu } = a\nreturn f(x)"), [("A0704", "k")]),
+    (block("choose f { a(k: float = 2, s: float = k) => block(y) => y * s  b(k: int = 2) => relu } = a\nreturn f(x)"), [("A0704", "k")]),
     (block("choose f { a(k: float = 2) => block(y) => y * k  b(k: float = 3) => block(y) => y * k } = a\nreturn f(x)"), []),
     (block("half = x * half(d)\nreturn half", before="fn half(n: int) -> int { return n // 2 }\n"), [("A0705", "half")]),
     (block("for i in range(2) { for i in range(3) { x = x * i } }\nreturn x"), [("A0705", "i")]),
