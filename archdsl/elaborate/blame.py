@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from math import isqrt
 from typing import Any
 
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
@@ -43,7 +44,7 @@ def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], kno
     if not chosen:
         return None
     near = [c for c in chosen if _small(d, knobs[c[0]], c)] or chosen
-    name, o, span = min(near, key=lambda c: _evenness(knobs[c[0]], c))
+    name, o, span = _hopeless(d, overrides, knobs) or min(near, key=lambda c: _evenness(knobs[c[0]], c))
     if span == d.span:
         return None
     label = f"`{name}` is {span.text}"
@@ -54,7 +55,7 @@ def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], kno
     rest = tuple(x for x in d.labels if x.span != span)
     every = _fixes(d, value, knob, span)
     fixes = every[:3]
-    help = tuple(h for h in d.help if not (fixes and re.search(r" divide | multiples? of ", h)))
+    help = tuple(h for h in d.help if not (fixes and re.search(r" divides? | multiples? of ", h)))
     return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *rest), help=help, fixes=fixes,
                    rivals=every[3:]), span
 
@@ -67,6 +68,20 @@ def _small(d: Diagnostic, knob: Knob, candidate: tuple[str, Override | None, Spa
     """Whether a small change of the number makes the division exact: of two numbers, the one that is further off is hardly the slip."""
     value = _number(knob, candidate[1])
     return any(n != value and abs(n - value) < value / 2 for n in _near(d, value))
+
+
+def _hopeless(d: Diagnostic, overrides: tuple[Override, ...], knobs: dict[str, Knob]) -> tuple[str, Override | None, Span] | None:
+    """The one setting that gives what is divided, where that is smaller than what divides it, or a prime: no other number of heads would do."""
+    a, b = d.division or (0, 0)
+    if not _lost(a, b):
+        return None
+    found = [(o.segments[0], o, o.expr.span) for o in overrides if len(o.segments) == 1 and isinstance(o.expr, tree.Number) and o.expr.value == a]
+    return found[0] if len(found) == 1 and found[0][0] in knobs else None
+
+
+def _lost(a: int, b: int) -> bool:
+    """Whether nothing like the divisor divides `a`."""
+    return type(a) is type(b) is int and a > 1 and (a < b or all(a % n for n in range(2, isqrt(a) + 1)))
 
 
 def _evenness(knob: Knob, candidate: tuple[str, Override | None, Span]) -> int:
@@ -147,7 +162,7 @@ def _near(d: Diagnostic, value: Any) -> list[int]:
     if type(value) is not int or d.division is None:
         return []
     a, b = d.division
-    if value > 0 and b > 0 and b % value == 0 and a > 0:  # the divisor, or a factor of it
+    if value > 0 and b > 0 and b % value == 0 and a > 0 and not (value == a and _lost(a, b)):  # the divisor, or a factor of it
         return [n for n in range(1, min(a, 4 * value + 64) + 1) if a % (b // value * n) == 0]
     if value == a and b > 0:
         return [n for n in ((a // b) * b, (a // b + 1) * b, (a // b + 2) * b) if n > 0]

@@ -105,7 +105,7 @@ def nearest(name: str, names: Iterable[str]) -> list[str]:
 @lru_cache(256)
 def _nearest(name: str, pool: tuple[str, ...]) -> list[str]:
     """The same, looked for once: each model and variant of a file asks for the same name."""
-    from difflib import get_close_matches
+    from difflib import SequenceMatcher, get_close_matches
 
     same = [n for n in TORCH.get(name, ()) if n in pool and n != name][:1]
     if same:
@@ -115,7 +115,10 @@ def _nearest(name: str, pool: tuple[str, ...]) -> list[str]:
         return short
     lower = {n.lower().replace("_", ""): n for n in reversed(pool)}
     exact = lower.get(name.lower().replace("_", ""))
-    close = get_close_matches(name, pool, n=3, cutoff=0.6)
+    close = get_close_matches(name, pool, n=6, cutoff=0.6)
+    places = {n: i for i, n in enumerate(pool)}  # of two that are as close, the one that is known here
+    close.sort(key=lambda n: (-SequenceMatcher(None, n, name).ratio(), distance(name, n), places[n]))
+    del close[3:]
     if len(name) > 3:  # letters that changed places: in a short name few are left where they were
         close += [n for n in pool if len(n) == len(name) and n not in close and sorted(n) == sorted(name)]
     return ([exact] if exact and exact != name else []) + [c for c in close if c not in (exact, name)][:3]

@@ -56,7 +56,9 @@ def declared_shape(kind: tree.TensorType, value: Value, vars: dict[str, Any], ag
         names = [n for n, v in sizes.items() if type(v) is type(size) and v == size and n not in texts]
         texts.append(axis.span.text if agree(axis, size) else next((n for n in names if not (n[0].isupper() and isinstance(size, int))), str(size)))
     text = f"[{', '.join(texts)}]"
-    return (Fix(f"declare `{text}`", ((kind.shape.span, text),)),) if text != kind.shape.span.text else ()
+    others = [(axis.span, new) for axis, new in zip(axes, texts) if axis.span.text != new]
+    edit = others[0] if len(others) == 1 else (kind.shape.span, text)
+    return (Fix(f"declare `{text}`", (edit,)),) if others else ()
 
 
 # ---------------------------------------------------------------- axes of ops

@@ -13,7 +13,7 @@ from archdsl.syntax.describe import describe_open, listing, options, place, shor
 from archdsl.syntax.habits import CONDITIONAL, form
 from archdsl.syntax.lexer import Token
 from archdsl.syntax.recover import PARTNER, Open, Repair, Situation
-from archdsl.syntax.unclosed import by_indentation, no_opening, no_partner, short_list
+from archdsl.syntax.unclosed import by_indentation, by_lines, no_opening, no_partner, short_list
 
 __all__ = ["CODES", "explain", "explain_bad"]
 
@@ -373,7 +373,7 @@ def _other(s: Situation, token: Token) -> Told:
 
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (
     _too_deep, habits.myself, habits.lambda_, habits.prefixed, habits.layout, habits.choice, habit_headers.colon, habit_headers.one_list,
-    habit_headers.short_function, by_indentation, no_partner, _end_of_text, _assigning, short_list, _equals, _apart, habit_comments.comment,
+    habit_headers.short_function, by_indentation, no_partner, _end_of_text, _assigning, by_lines, short_list, _equals, _apart, habit_comments.comment,
     habits.doubled, habits.word, _bare, _mixed, habit_headers.foreign_type, _misspelt, _reserved, habits.path_of_module, _starts_badly,
     habit_headers.untyped, habits.point, no_opening, _bracket, _missing, _other,
 )

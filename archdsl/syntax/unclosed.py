@@ -112,6 +112,48 @@ def short_list(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
     return fault, Repair(at, 0, [(s.table.words.fixed[closer], closer, ends[0], ends[0])])
 
 
+def by_lines(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
+    """A bracket with an item on its line, closed by one that leads a line: which closes the bracket around, with items on lines of their own."""
+    opened, start = s.opened(), s.start(s.anchor())
+    first = s.index_of(opened[0].token[2]) if opened and opened[0].token[1] != "{" else None
+    if first is None or start is None or s.at > first + FAR:
+        return None
+    tokens, stack = s.tokens, list[int]()
+    for i in range(first, s.at):
+        if tokens[i][1] in ("(", "[", "{"):
+            stack.append(i)
+        elif tokens[i][1] in (")", "]", "}"):
+            opener = stack.pop() if stack else first
+            _, end = _line(s, tokens[opener][2])
+            if opener != first and tokens[i][1] != "}" and s.leads_line(tokens[i]) and tokens[opener + 1][2] <= end < tokens[i][2]:
+                return _closed_on_its_line(s, start, opener, end)
+    return None
+
+
+def _closed_on_its_line(s: Situation, start: int, opener: int, end: int) -> tuple[Diagnostic, Repair] | None:
+    tokens = s.tokens
+    sign = tokens[opener][1]
+    closer = PARTNER[sign]
+    kind, depth, found = s.table.words.fixed[closer], 0, list[int]()
+    for at in range(opener + 1, s.at):
+        behind = tokens[at - 1]
+        if behind[2] > end:
+            break
+        depth += (behind[1] in ("(", "[", "{")) - (behind[1] in (")", "]", "}")) if at - 1 != opener else 0
+        if depth == 0 and behind[1] != "," and s.reads([*tokens[start:at], (kind, closer, behind[3], behind[3]), *tokens[at : s.at + AHEAD]], start):
+            found.append(at)
+    if not found:
+        return None
+    found.sort(key=lambda at: _likely(s, at))
+    fixes = tuple(Fix(f"insert `{closer}`" + (f" behind `{tokens[at - 1][1]}`" if len(found) > 1 else ""),
+                      ((Span(s.run.source, tokens[at - 1][3], tokens[at - 1][3]), closer),)) for at in found[:3])
+    at, before = found[0], tokens[found[0] - 1]
+    touched = tokens[opener - 1][1] if tokens[opener - 1][3] == tokens[opener][2] and tokens[opener - 1][1].isidentifier() else ""
+    label = Label(span(s, tokens[opener]), f"this `{sign}` is not closed on its line")
+    fault = Diagnostic("A0109", f"`{touched}{sign}` is not closed", span(s, tokens[at]), f"`{closer}` is missing before this", (label,), fixes=fixes)
+    return fault, Repair(at, 0, [(kind, closer, before[3], before[3])])
+
+
 def _alone(s: Situation, opened: Open) -> bool:
     """Whether nothing on its line closes a bracket."""
     first = s.index_of(opened.token[2])

@@ -54,15 +54,25 @@ class Place:
             out.update(_calls(statement))
         return list(out.values())
 
-    def before(self) -> list[tree.Assign]:
-        """Of a shape: the statements that give what the statement at the place reads."""
+    def before(self) -> list[tree.Assign | tree.Share]:
+        """Of a shape: the statements that give what the statement at the place reads, and that declare what it applies."""
         home = self.innermost(tree.Statement)
         if self.d.code not in SHAPES or home is None or _has_body(home):
             return []
         read = {n.id for n in _below(home) if isinstance(n, tree.Name)}
-        above = [n for n in _below(self.decl) if isinstance(n, tree.Assign) and n.span.end <= home.span.start] if self.decl is not None else []
-        last = {t.name: n for n in above for t in n.targets if t.name in read}
-        return list(last.values())
+        above = [n for n in _below(self.decl) if isinstance(n, (tree.Assign, tree.Share)) and n.span.end <= home.span.start] if self.decl else []
+        last = {name: n for n in above for name in ([n.name] if isinstance(n, tree.Share) else [t.name for t in n.targets]) if name in read}
+        return list({id(n): n for n in last.values()}.values())
+
+    def at_odds(self) -> Iterator[tuple[Span, Span]]:
+        """The sizes of "`c` is 448, here it is 3" as two arguments of one call in the declaration."""
+        said = " ".join([self.d.message, self.d.label, *(label.message for label in self.d.labels)])
+        pairs = [{name, size} for name, size in re.findall(r"`(\w+)` is \d+, here it is (\d+)", said)]
+        calls = [n for n in _below(self.decl) if isinstance(n, tree.Call)] if self.decl is not None and pairs else []
+        for call in calls:
+            for a, b in pairwise(a.value.span for a in call.args):
+                if {a.text, b.text} in pairs:
+                    yield a, b
 
     def variant(self) -> tree.Variant | None:
         """The variant that the place is in, or that the fault is of."""
@@ -132,7 +142,7 @@ def _parts_of_sizes(place: Place) -> Iterator[Fix]:
     for call in place.calls():
         for a in call.args:
             value = a.value
-            if isinstance(value, tree.Binary):
+            if isinstance(value, tree.Binary) and not (value.span == place.d.span and place.d.code in SHAPES):  # else it is of tensors
                 for part in (value.right, value.left):
                     text = part.span.text
                     if not text[:1].isdigit():
@@ -165,6 +175,12 @@ def _exchanged_arguments(place: Place) -> Iterator[Fix]:
             for a, b in pairwise(args):
                 if a.span.text != b.span.text:
                     yield _exchange(a.span, b.span)
+
+
+def _exchanged_sizes(place: Place) -> Iterator[Fix]:
+    """The two sizes that the fault speaks of, where they stand side by side."""
+    for a, b in place.at_odds():
+        yield _exchange(a, b)
 
 
 def _exchanged_settings(place: Place) -> Iterator[Fix]:
@@ -205,7 +221,8 @@ _KINDS: tuple[tuple[Maker, frozenset[str], bool, bool], ...] = (
     (_comma, frozenset(("A0110",)), False, True),
     (_axes, frozenset(("A0308",)), False, True),
     (_parts_of_sizes, SHAPES, False, False),
-    (_exchanged_settings, RULES, True, False),
+    (_exchanged_sizes, SHAPES, False, False),
+    (_exchanged_settings, RULES | {"A0221"}, True, False),
     (_exchanged_items, RULES | {"A0221"}, False, False),
     (_exchanged_arguments, RULES, True, False),
     (_other_values, frozenset(("A0204",)), False, True),

@@ -124,6 +124,8 @@ class Search:
                     break
                 seen.add(key)
                 right += self.tried(number, d, fix)
+                if group.alone and right and len(right[-1].mends) > 1 and right[-1].clean:
+                    return [*out, right[-1]]  # several faults follow from it: no other is looked for
             if not d.code.startswith(OF_SIZES):  # which of several names was meant, only a sound text tells
                 right = [p for p in right if p.clean] or (right if len(right) == 1 and not self.spent else [])
             if not group.alone or len(right) == 1 and not self.spent:
@@ -240,8 +242,11 @@ def _placed(d: Diagnostic, fix: Fix) -> Diagnostic:
         return d
     if d.code == "A0109" and span.start == span.end:
         token = re.compile(r"[ \t]*(\w+|[^\w\s])").match(span.source.text, span.end)
-        return d if token is None else replace(d, span=Span(span.source, *token.span(1)), label=f"`{new.strip()}` is missing before this")
-    if d.code in _NUMBERS:
+        if token is not None:
+            return replace(d, span=Span(span.source, *token.span(1)), label=f"`{new.strip()}` is missing before this")
+        before = re.compile(r"(?:\w+|[^\w\s])\Z").search(span.source.text, span.source.text.rfind("\n", 0, span.start) + 1, span.start)
+        return d if before is None else replace(d, span=Span(span.source, *before.span()), label=f"`{new.strip()}` is missing behind this")
+    if d.code in _NUMBERS or d.code == "A0221":
         labels = tuple(label for label in d.labels if label.span != span)
         label = f"`{new}` would fit" if len(fix.edits) == 1 else "in the wrong order?"
         return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *labels))
