@@ -127,6 +127,8 @@ class Binding:
             return self._power(base, exponent, axis)
         if op in ("min", "max"):
             return (dims.minimum if op == "min" else dims.maximum)(*values)
+        if len(values) != 2:
+            raise ShapeError(f"`{op}` takes 2 sizes, not {len(values)}", axis)
         a, b = values
         if b == 0:
             raise ShapeError("division by zero", axis)

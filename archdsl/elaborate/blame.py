@@ -75,7 +75,9 @@ def _hopeless(d: Diagnostic, overrides: tuple[Override, ...], knobs: dict[str, K
     a, b = d.division or (0, 0)
     if not _lost(a, b):
         return None
-    found = [(o.segments[0], o, o.expr.span) for o in overrides if len(o.segments) == 1 and isinstance(o.expr, tree.Number) and o.expr.value == a]
+    below = DIVISOR.findall(d.span.text)
+    found = [(o.segments[0], o, o.expr.span) for o in overrides
+             if len(o.segments) == 1 and isinstance(o.expr, tree.Number) and o.expr.value == a and o.segments[0] not in below]
     return found[0] if len(found) == 1 and found[0][0] in knobs else None
 
 

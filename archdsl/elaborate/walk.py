@@ -454,6 +454,19 @@ class Walk:
             self.records[p.name] = record
         self.maybe(p.default)
         self.domain(p.domain)
+        if isinstance(p.default, tree.Str) and isinstance(p.type, tree.NameType) and p.type.name in ("int", "float", "bool", "block", "mask", "init"):
+            self.text_for(p, p.default)
+
+    def text_for(self, p: tree.Param, text: tree.Str) -> None:
+        """A text as the default of what takes none, whether a caller leaves it or not."""
+        from archdsl.elaborate.builder import Builder
+        from archdsl.elaborate.frame import Frame, Session
+        from archdsl.elaborate.hyper_types import convert
+
+        try:
+            convert(Frame(Session(self.module.library), self.module, Builder()), text.value, p.type, text.span, p.name)
+        except ArchError as fault:
+            self.report(fault)
 
     def domain(self, node: Any) -> None:
         if isinstance(node, tree.Each):

@@ -175,6 +175,11 @@ def _held(decl: tree.Names, specs: Sequence[Spec], told: _Told) -> list[Diagnost
                 _idle(line, told.uses[k], list(told.addresses), knobs)
             except ArchError as fault:
                 found.add(fault)
+        elif line.address is not None and not told.uses[k].active and not broken and len(found.found) < MAX_FAULTS:
+            try:
+                _never(line, list(told.addresses), specs[0].module, knobs)
+            except ArchError as fault:
+                found.add(fault)
     if any(d.code == "A0432" for d in found.found):  # what a line with a slip in it was to be about is not missing
         return [d for d in found.found if d.code != "A0433"]
     return found.found
@@ -199,6 +204,27 @@ def _idle(line: tree.NameLine, use: Use, addresses: list[str], known: frozenset[
                 where = said["fixes"][0].edits[0][0] if said["fixes"] else span
                 raise error("A0432", f"no weight has `{text}` in its address", where, f"`{text}` of this list names nothing",
                             help=said["help"] or (() if said["fixes"] else did_you_mean(text, segments) or "remove it"), fixes=said["fixes"])
+
+
+def _never(line: tree.NameLine, addresses: list[str], module: Module, known: frozenset[str]) -> None:
+    """Raises A0432 for a line whose `when` holds in no variant, where a word of its address is one that nothing could be named by: it stands in no
+    text that the file is made of."""
+    span = addressed(line)
+    pattern = parse_pattern(line.address or "", span, known)
+    texts = [t for p in pattern.parts for t in ([p] if isinstance(p, str) else p.texts if isinstance(p, Choice) else ())]
+    mine = {w for t in texts for w in _WORD.findall(t)}.difference(*(a.split(".") for a in addresses))
+    if not mine:
+        return
+    named = [d.span.text for d in module.tree.decls if not isinstance(d, tree.Names)]
+    for text in (*named, *(m.source.text for m in module.library.read.values())):
+        mine.difference_update(_WORD.findall(text))
+    for word in sorted(mine):
+        where = place_of(word, span) or span
+        segments = {s for a in addresses for s in a.split(".") if not s.isdigit()}
+        raise error("A0432", f"no weight has an address like `{span.text}`", where, f"nothing here is called `{word}`", **mend(word, segments, where))
+
+
+_WORD = re.compile(r"[^\W\d]\w*")
 
 
 def _deeper(pattern: Pattern, text: str, addresses: list[str]) -> str:

@@ -34,8 +34,8 @@ CODES = {
     "A0432": Code(
         "an address that fits no weight",
         "The right side of `<->` is an address of the model: loop labels with their indices, then `as` names, `share` names or block names. "
-        "`archdsl cost --by layer` shows them. A line may fit nothing in some variants, but not in all of them; lines whose `when` never holds are "
-        "not asked.",
+        "`archdsl cost --by layer` shows them. A line may fit nothing in some variants, but not in all of them; of lines whose `when` never "
+        "holds each word has to be a name that stands somewhere in the text.",
         bad=_with(_MAPS, '"h.{i}.ln.*" <-> layers.{i}.nrom.*'),
         good=_with(_MAPS, _NORM),
     ),

@@ -47,9 +47,15 @@ class Mended:
         return found
 
     def _made(self, d: Diagnostic) -> bool:
-        """Whether a division is not exact because of a number that was put in the place of one outside of its domain."""
+        """Whether a division is not exact, or a number outside of its domain, because of one that was put in the place of one outside of its own; or
+        addresses are not there because of a name that was put in the place of one that is taken."""
         put = [new.replace("_", "") for f in self.faults if f.code == "A0407" for _, new in f.fixes[0].edits]
         numbers = [int(text) for text in put if text.isdigit()]
+        if d.code in ("A0432", "A0433") and any(f.code == "A0211" for f in self.faults):  # of a name that was made up
+            return True
+        if d.code == "A0407" and put:
+            domain = d.span.source.text[d.span.end : d.span.source.text.find("\n", d.span.end)]
+            return any(re.search(rf"\b{name}\b", domain) for f in self.faults if f.code == "A0407" for name in re.findall(r"`(\w+)`", f.message)[:1])
         return d.division is not None and any(n > 1 and a % n == 0 for n in numbers for a in d.division if a)
 
     def wrong(self, later: list[Diagnostic]) -> frozenset[int]:

@@ -38,7 +38,8 @@ class Place:
         spans = [d.span, *(label.span for label in d.labels), *given]
         self.chains = [_around(module, s) for s in dict.fromkeys(spans) if s.source.path == self.source.path]
         self.chain = self.chains[0]
-        self.decl = next((n for n in self.chain if isinstance(n, (tree.Block, tree.Model, tree.Fn, tree.Entry))), None)
+        bodies = (n for chain in self.chains for n in chain if isinstance(n, (tree.Block, tree.Model, tree.Fn, tree.Entry)))
+        self.decl = next(bodies, None)
 
     def innermost(self, kind: Any) -> Any:
         return next((n for n in self.chain if isinstance(n, kind)), None)
@@ -56,7 +57,7 @@ class Place:
 
     def before(self) -> list[tree.Assign | tree.Share]:
         """Of a shape: the statements that give what the statement at the place reads, and that declare what it applies."""
-        home = self.innermost(tree.Statement)
+        home = next((n for chain in self.chains for n in chain if isinstance(n, tree.Statement)), None)
         if self.d.code not in SHAPES or home is None or _has_body(home):
             return []
         read = {n.id for n in _below(home) if isinstance(n, tree.Name)}

@@ -371,3 +371,52 @@ def test_the_items_of_enumerate_the_other_way_round(body: str):
     text = text.replace("return x\n  return x |>", "return x |>")
     d = only(text)
     assert "exchange `w` and `i`" in [f.title for f in d.fixes]
+
+
+SHARED = USE.replace("Linear }", "Linear }\nuse std.embed { TokenEmbedding }") + """
+model Net(vocab: int = 40, d: int = 8, heads: int = 4)(tokens: int[B, T] in 0..<vocab) -> y: [B, T, vocab] {
+  share embed = TokenEmbedding(vocab, d)
+  x = embed(tokens)
+  x = x + Attention(heads)(x) as attn
+  return linear(x, embed.weight)
+}
+
+variant wide { vocab = 80, d = 16 }
+"""
+
+
+def test_arguments_of_a_shared_block_are_exchanged_where_it_is_declared():
+    """Once, though the defaults and a variant break."""
+    assert check_text(SHARED, "a.arch") == []
+    d = only(text := SHARED.replace("TokenEmbedding(vocab, d)", "TokenEmbedding(d, vocab)"))
+    assert d.span.start == text.index("d, vocab)") and SHARED in mended(d)
+
+
+def test_a_bracket_with_an_item_on_its_line_closes_there():
+    sound = NET.replace("Attention(heads)(x) as attn", "Attention(\n      heads,\n      bias = max(1, depth) > 2,\n    )(x) as attn")
+    assert check_text(sound, "a.arch") == []
+    d = only(text := sound.replace("max(1, depth) > 2", "max(1, depth > 2"))
+    assert d.code == "A0109" and text.count("\n", 0, d.span.start) == text[: text.index("max(")].count("\n") and sound in mended(d)
+
+
+@pytest.mark.parametrize(("settings", "told"), [("d = 30, heads = 32", "30"), ("d = 61, heads = 4", "61"), ("d = 60, heads = 7", "7")])
+def test_what_nothing_like_the_divisor_divides_is_told_itself(settings: str, told: str):
+    assert planted("d = 32, depth = 5, heads = 16", settings).span.text == told
+
+
+def test_one_axis_of_a_declared_shape_is_told():
+    d = only(SHARED.replace("y: [B, T, vocab]", "y: [B, B, vocab]"))
+    assert d.span.text == "B" and SHARED in mended(d)
+
+
+def test_a_text_is_told_as_the_default_of_what_takes_none():
+    """Though every caller gives another."""
+    text = 'block A(act: block = "gelu")(x: [B, d]) -> [B, d] { return act(x) }\nmodel M(d: int = 8)(x: [B, d]) -> y: [B, d] { return x |> A(relu) }\n'
+    d = only(text)
+    assert (d.code, d.span.text) == ("A0204", '"gelu"') and mended(d) == [text.replace('"gelu"', "gelu")]
+
+
+def test_a_size_of_three():
+    """`ceildiv` takes two, whatever is tried."""
+    d = only("model M(d: int = 8)(x: [B, d]) -> y: [B, d] {\n  param w: [ceildiv(d, 2, 3)] = zeros()\n  return x + w\n}\n")
+    assert d.code == "A0301" and "`ceildiv` takes 2 sizes, not 3" in d.message

@@ -159,7 +159,7 @@ def line_left_out(text: Text, rng: random.Random) -> Planting | None:
 def _without(text: Text, name: str, edit: tuple[int, int, str]) -> Planting | None:
     """Without an import: any place that reads the name is a faulty one."""
     uses = tuple((t[2], t[3]) for t in text.tokens if t[1] == name and not edit[0] <= t[2] < edit[1])
-    return Planting((edit,), uses) if uses else None
+    return Planting((edit,), uses, maybe=True) if uses else None  # claims may speak of blocks that are not imported
 
 
 NAMES = {s.__name__: s for s in (value_name, argument_name, setting_name, imported_name, module_name, type_name, claim_name, address_name, keyword)}

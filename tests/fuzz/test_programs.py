@@ -1,7 +1,8 @@
 """Random programs and broken texts, driven through checking, formatting, costs, the printed graph, lowering, forward and backward.
 
 The ordinary run has forty programs and as many broken texts, always the same. `sh test.sh -m proof tests/fuzz` has ARCHDSL_FUZZ programs
-(3,000 unless set) and two broken texts for each, drawn by hypothesis, which makes a failing program small.
+(3,000 unless set) and two broken texts for each, drawn by hypothesis, which makes a failing program small: the same ones for a number
+ARCHDSL_FUZZ_SEED, 0 unless set.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.drive import drive
@@ -19,6 +20,7 @@ from tests.fuzz.mutations import library_texts, mutated, shipped_texts
 from tests.fuzz.programs import completed, program
 
 COUNT = int(os.environ.get("ARCHDSL_FUZZ", "3000"))
+SEED = 1_000 * int(os.environ.get("ARCHDSL_FUZZ_SEED", "0"))  # each part of a long test has one of its own
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much)
 PARTS = max(8, COUNT // 500)  # of the long tests, for several processes
 MANY = settings(max_examples=max(1, COUNT // PARTS), deadline=None, suppress_health_check=SLOW, print_blob=True)
@@ -73,6 +75,7 @@ def test_library_texts_are_sound(name: str):
 def test_many_programs(part: int):
     reached: Counter[str] = Counter()
 
+    @seed(SEED + part)
     @MANY
     @given(rngs)
     def several(rng: random.Random) -> None:
@@ -87,6 +90,7 @@ def test_many_programs(part: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_programs_with_accidents(part: int):
+    @seed(SEED + part)
     @MANY
     @given(rngs)
     def several(rng: random.Random) -> None:
@@ -99,6 +103,7 @@ def test_programs_with_accidents(part: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_library_with_accidents(part: int):
+    @seed(SEED + part)
     @MANY
     @given(st.sampled_from(sorted(LIBRARY)), rngs)
     def several(name: str, rng: random.Random) -> None:
@@ -111,6 +116,7 @@ def test_library_with_accidents(part: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_shipped_specs_with_accidents(part: int):
+    @seed(SEED + part)
     @FEW
     @given(st.sampled_from(sorted(SHIPPED)), rngs)
     def several(name: str, rng: random.Random) -> None:

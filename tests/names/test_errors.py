@@ -144,6 +144,17 @@ def test_a_line_that_fits_in_one_variant_only_is_fine():
     assert faults(text.replace("variant biased { bias = true }\n", "") + names(lines[0], lines[1] + " when bias")) == []
 
 
+def test_a_line_that_never_holds_speaks_of_names_that_there_are():
+    """Nothing tells its weights, but a name is written somewhere."""
+    text = ATTENTION.replace("bias: bool = true, plain", "bias: bool = false, plain")
+    lines = '"h.{i}.{q, k, v}" <-> layers.{i}.attn.{q, k, v}.weight', '"h.{i}.{q, k, v}.bias" <-> layers.{i}.attn.{q, k, v}.bias when bias'
+    assert faults(text + names(*lines)) == []
+    (found,) = faults(text + names(lines[0], lines[1].replace("attn", "attm")))
+    assert found.code == "A0432" and found.span.text == "attm" and found.fixes[0].title == "replace by `attn`"
+    (found,) = faults(text + names(lines[0], lines[1].replace("v}.bias when", "vv}.bias when")))
+    assert found.code == "A0432" and found.span.text == "vv"
+
+
 def test_near_addresses_are_proposed():
     found = [d for d in faults(ATTENTION + names('"h.{i}.{q, k, v}.*" <-> layers.{i}.atn.{q, k, v}.*')) if d.code == "A0432"]
     assert found[0].fixes[0].title == "replace by `attn`"
