@@ -6,6 +6,7 @@ import os
 import statistics
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,8 +24,14 @@ def searched(source, out, strategy, seed, **asked):
 
 def beside(jobs, call, calls: Iterable[tuple]):
     """What a function gives for each of these arguments, by so many processes of one thread each."""
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        return [f.result() for f in [pool.submit(call, *c) for c in calls]]
+    pool = _pool(jobs)
+    return [f.result() for f in [pool.submit(call, *c) for c in calls]]
+
+
+@cache
+def _pool(jobs):
+    """Processes that have loaded torch, and the supernet of what they ran last."""
+    return ProcessPoolExecutor(jobs, get_context("spawn"))
 
 
 def done(source, out, strategy, seed, asked):

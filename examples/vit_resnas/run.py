@@ -1,7 +1,7 @@
 """ViT-ResNAS's procedure on scikit-learn's digits: a supernet trained on several architectures in each batch, with a warm-up in which channels are
 sorted, then an evolution below a limit of multiplications on its weights, beside random search; the best is trained from scratch.
 
-usage: python examples/vit_resnas/run.py [--steps 300] [--budget 40] [--seeds 3] [--jobs 2] [-o build/vit_resnas]
+usage: python examples/vit_resnas/run.py [--steps 240] [--budget 24] [--seeds 3] [--jobs 2] [-o build/vit_resnas]
 
 Interrupted, the same command goes on where it was. results.json and front.svg are written beside this file, unless --dry is given.
 """
@@ -67,18 +67,18 @@ def trained(path, knobs, steps, seed):
     return task.evaluate(model, "test", size=90)
 
 
-def winner(spec, study):
+def winner(spec, space, study):
     """The best trial of a study below the limit, which is closed."""
     best = study.best(study.objectives[0])
     study.store.close()
-    candidate = spec.space(variant="digits").from_json(best.knobs)
+    candidate = space.from_json(best.knobs)
     return {"knobs": best.knobs, "macs": spec.cost("digits", {"H": 56, "W": 56}, **candidate).macs, "inherited": best.values}
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--budget", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--budget", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="searches and trainings at a time")
     parser.add_argument("--dry", action="store_true")
@@ -103,8 +103,9 @@ def main():
     both = fronts.race(f"{path}:digits", args.o / "fronts", [f"nsga2(population = {population})", "random"], args.seeds, args.jobs,
                        objectives=["macs:min", "loss:min"], evaluator=how["evaluator"], budget=args.budget)
     print(fronts.told(both))
-    winners = {s: [winner(spec, fronts.searched(f"{path}:digits", args.o, s, seed, objectives=["loss:min"], **how)) for seed in range(args.seeds)]
-               for s in strategies}
+    space = spec.space(variant="digits")
+    winners = {s: [winner(spec, space, fronts.searched(f"{path}:digits", args.o, s, seed, objectives=["loss:min"], **how))
+                   for seed in range(args.seeds)] for s in strategies}
     every = [w for own in winners.values() for w in own]
     for w, result in zip(every, fronts.beside(args.jobs, trained, [(path, w["knobs"], args.steps, 0) for w in every])):
         w["scratch"] = result

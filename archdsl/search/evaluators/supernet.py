@@ -1,6 +1,7 @@
 """Candidates on the weights of a trained supernet."""
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,6 +11,25 @@ from archdsl.search.evaluators.device import torch_device
 from archdsl.search.model import Candidate, Objective, Space
 from archdsl.search.registry import evaluator
 from archdsl.source import Source, Span
+
+_LAST: dict[Any, Any] = {}
+"""The supernet that was read last into the CPU's memory: searches one behind another, in one process, are often on the same."""
+
+
+def _loaded(folder: str, device: Any) -> Any:
+    """The supernet in a folder, in evaluation. Raises A0817."""
+    from archdsl.supernet.folder import FILE, WEIGHTS, load, read
+
+    names = [os.path.join(folder, name) for name in (FILE, WEIGHTS, *read(folder).files)]
+    if str(device) != "cpu" or not all(map(os.path.exists, names)):
+        return load(folder, device).eval()
+    found = map(os.stat, names)
+    key = os.path.realpath(folder), *((s.st_mtime_ns, s.st_size, s.st_ino) for s in found)
+    if key not in _LAST:
+        net = load(folder, device).eval()
+        _LAST.clear()
+        _LAST[key] = net
+    return _LAST[key]
 
 
 @evaluator('supernet(folder: str, task: str? = none, calibrate: int = 8, batch: int = 64, batches: int = 8, device: str = "cpu")',
@@ -34,7 +54,7 @@ class Inherited:
     def setup(self, space: Space, objectives: Sequence[Objective]) -> None:
         """Raises A0817 without a supernet, A0818 for one of another space, A0591 and A0592 for its task, A0593 for one that does not fit, A0816 for a
         device."""
-        from archdsl.supernet.folder import load, read
+        from archdsl.supernet.folder import read
         from archdsl.tasks.registry import parse
         from archdsl.training.interface import check_inputs
 
@@ -43,7 +63,7 @@ class Inherited:
             raise error("A0818", f"the supernet in `{self.folder}` does not say what it was trained for", self._span(),
                         help="name a task: `supernet(folder = \"…\", task = \"digits\")`")
         self.task = parse(task)
-        self.net = load(self.folder, torch_device(self.device)).eval()
+        self.net = _loaded(self.folder, torch_device(self.device))
         check_inputs(self.net.space.model(self.own(space.sample(0))), self.task, self.batch)
 
     def own(self, candidate: Candidate) -> Candidate:
