@@ -14,6 +14,7 @@ from torch import Tensor
 
 from archdsl.decoding.fuse import fuse, fuse_any
 from archdsl.decoding.fuse_states import memories
+from archdsl.decoding.ops import take
 from archdsl.decoding.sampling import drawn
 from archdsl.decoding.stages import Stage, staged
 from archdsl.lower.forms import sibling
@@ -108,7 +109,7 @@ class Decoder:
         self.ended = torch.zeros(plan.batch, dtype=torch.bool, device=device)
         self.ends = torch.tensor(plan.eos, dtype=torch.int64, device=device)
         self.history = torch.zeros(plan.batch, plan.new, dtype=torch.int64, device=device)
-        self.count = torch.zeros(1, dtype=torch.int64, device=device)
+        self.count = torch.zeros(plan.batch, dtype=torch.int64, device=device)
         self.generator = torch.Generator(device) if plan.seeded else None
         kept = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         self.recording = recording(self._once, self.generator)
@@ -137,7 +138,10 @@ class Decoder:
         y = y[0] if isinstance(y, tuple) else y
         self._keep(new)
         y = y[:, -1]
-        self._take(drawn(y if self.plan.draw[0] == 0 else y.float(), self.generator, *self.plan.draw))  # the likeliest is that of wider numbers too
+        if self.plan.draw[0] == 0:
+            torch.ops.archdsl.decode_take(y, self.tokens, self.ended, self.ends, self.history, self.count)
+        else:
+            self._take(drawn(y.float(), self.generator, *self.plan.draw))
 
     def _keep(self, new: State) -> None:
         """What the step gives anew, into the buffers: first all that reads one of them, then all writing."""
@@ -151,12 +155,7 @@ class Decoder:
             torch._foreach_copy_([kept for kept, _ in members], [x for _, x in members])  # pyright: ignore[reportPrivateImportUsage]
 
     def _take(self, tokens: Tensor) -> None:
-        if self.plan.eos:
-            tokens = torch.where(self.ended, self.ends[0], tokens)
-            self.ended.logical_or_((tokens[:, None] == self.ends).any(-1))
-        self.tokens.copy_(tokens)
-        self.history.index_copy_(1, self.count, tokens[:, None])
-        self.count.add_(1)
+        take(tokens, self.tokens, self.ended, self.ends, self.history, self.count)
 
     def begin(self, state: State, logits: Tensor, seed: int | None) -> None:
         """Loads the state behind the prompts and draws their first token from its logits [batch, vocab]. The rows beyond the batch go along with

@@ -153,3 +153,23 @@ def normed(x: Tensor, norm: Tensor | None, eps: float) -> Tensor:
     return x if norm is None else F.rms_norm(x, (x.shape[-1],), norm, eps)
 
 
+# ---------------------------------------------------------------- tokens
+@torch.library.custom_op("archdsl::decode_take", mutates_args=("tokens", "ended", "history", "count"))
+def decode_take(logits: Tensor, tokens: Tensor, ended: Tensor, ends: Tensor, history: Tensor, count: Tensor) -> None:
+    """`take` of the likeliest token of logits [B, vocab], the first of several."""
+    if kernels(logits) and logits.dtype in (torch.bfloat16, torch.float16, torch.float32):
+        from archdsl.kernels.greedy import take as kernel
+
+        return run(kernel, (logits, tokens, ended, ends, history, count), {})
+    take(logits.argmax(-1), tokens, ended, ends, history, count)
+
+
+def take(new: Tensor, tokens: Tensor, ended: Tensor, ends: Tensor, history: Tensor, count: Tensor) -> None:
+    """Notes the next tokens [B]: in `tokens`, and in the places `count` [B] of `history` [B, n]. Rows that have ended go on with `ends[0]`; one ends
+    with a token of `ends`."""
+    if len(ends):
+        new = torch.where(ended, ends[0], new)
+        ended.logical_or_((new[:, None] == ends).any(-1))
+    tokens.copy_(new)
+    history.scatter_(1, count[:, None], new[:, None])
+    count.add_(1)
