@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from archdsl.cost.layers import count_params
 from archdsl.files import shipped_files
+from archdsl.inputs import sample_inputs
 from archdsl.search.space import SearchSpace
 from archdsl.spaces import knobs_in_search, spaces_of
 from archdsl.spec import Spec, load, loads
+from tests.search.shrunk import shrunk, sizes
 from tests.search.specs import ALL, CHOSEN, HEAD
 from tests.search.test_space import checked
 
@@ -44,6 +47,11 @@ def children(space: SearchSpace, seed: int):
         child = space.crossover(mutant, b, seed)
         yield from (a, b, mutant, child, space.mutate(child, seed))
         seed += 2
+
+
+def share(path: str, count: int) -> int:
+    """So many children of each space of a file, where all files together have so many: a file has one space or more."""
+    return max(-(-count // len(SHIPPED) // PARTS), 5)
 
 
 def is_sound(spec: Spec, space: SearchSpace, candidate) -> None:
@@ -107,17 +115,15 @@ def test_the_state_is_counted_over_parts():
 
 
 def runs(spec: Spec, candidate) -> None:
-    """Forward and backward with finite numbers in every gradient."""
+    """Forward and backward, in training, with finite numbers in every result and gradient."""
+    made = spec.elaborate(None, dict(candidate))
     model = spec.build(seed=3, **candidate)
     torch.manual_seed(0)
-    feed = []
-    for i in spec.elaborate(None, dict(candidate)).inputs:
-        shape = [s if isinstance(s, int) else i.sizes[str(s)] for s in i.type.shape]
-        feed.append(torch.randint(0, int(i.high) + 1, shape) if i.type.dtype == "int" else torch.randn(shape))
-    out = model(*feed)
-    assert out.isfinite().all()
-    out.square().mean().backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    results = [y for y in tree_leaves(model(*sample_inputs(made, sizes(made)))) if y.is_floating_point()]
+    assert results and all(y.isfinite().all() for y in results)
+    sum(y.square().mean() for y in results if y.requires_grad).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients and all(g.isfinite().all() for g in gradients)
 
 
 @pytest.mark.parametrize("text", [CHOSEN, ALL["choices"], ALL["depth"]], ids=["mixers", "choices", "depth"])
@@ -141,8 +147,7 @@ def test_all_children_check(path, part):
     for spec in searchable(path):
         for name in (None, *spaces_of(spec)):
             space = spec.space(name)
-            share = -(-CHILDREN // len(SHIPPED) // PARTS)  # a file has one space or more
-            for candidate in islice(children(space, 100 + part * CHILDREN), max(share, 5)):
+            for candidate in islice(children(space, 100 + part * CHILDREN), share(path, CHILDREN)):
                 is_sound(spec, space, candidate)
 
 
@@ -165,8 +170,18 @@ def test_shipped_transforms(name, variant):
 
 @pytest.mark.proof
 @pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("path", SHIPPED)
+def test_all_children_run(path, part):
+    """Those of the same spaces with small numbers."""
+    for spec in searchable(path):
+        spec = shrunk(spec, path)
+        for candidate in islice(children(spec.space(), 1000 + part * CHILDREN), share(path, CHILDREN // 50)):
+            runs(spec, candidate)
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("name", ["mixers", *ALL])
-def test_all_children_run(name, part):
+def test_children_of_all_kinds_run(name):
     spec = loads(CHOSEN if name == "mixers" else ALL[name])
-    for candidate in islice(children(spec.space(), 1000 + part * CHILDREN), max(-(-CHILDREN // 50 // (1 + len(ALL)) // PARTS), 5)):
+    for candidate in islice(children(spec.space(), 1000), 20):
         runs(spec, candidate)
