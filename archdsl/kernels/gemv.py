@@ -22,6 +22,10 @@ ROWS = 4
 CHANNELS, HELD, EACH = 1024, 49152, 2048
 """Channels of a step; bytes of weights, times rows of x, of a program: all are in flight together; bytes of a step for each warp. Chosen on an H200
 among 4 to 8 rows, 512 to 2048 channels and 4 or 8 warps, at the sizes of models of 1.1 billion weights."""
+ALONG = False
+"""Whether programs of one row go along a weight."""
+AT_ONCE, A_WARP, RESIDENT = 20480, 5120, 16
+"""Of such a program: bytes of weights on their way, of each warp; how many warps of a multiprocessor the programs fill."""
 MOST = 6
 """The most weights of one launch."""
 ACTIVATIONS = ("identity", "silu", "gelu", "gelu_tanh", "relu")
@@ -141,6 +145,80 @@ def _linears(x_at, norm_at, w_at, b_at, residual_at, y_at, counts, w_n, whole, K
 
 
 @triton.jit
+def _row(x_at, norm_at, K, eps, NORM: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr):
+    """One row of x as a tuple of [C], times the weight of the norm, and the factor of the norm."""
+    parts = ()
+    squares = tl.zeros((C,), tl.float32)
+    for i in tl.static_range(STEPS):
+        k = i * C + tl.arange(0, C)
+        x = tl.load(x_at + k, mask=k < K, other=0.0).to(tl.float32)
+        if NORM:
+            squares += x * x
+            x = x * tl.load(norm_at + k, mask=k < K, other=0.0).to(tl.float32)
+        parts += (x,)
+    return parts, tl.rsqrt(tl.sum(squares, 0) / K + eps) if NORM else 1.0
+
+
+@triton.jit
+def _dots(w, x, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr):
+    sums = tl.zeros((N, C), tl.float32)
+    for i in tl.static_range(STEPS):
+        sums += x[i][None, :] * w[i].to(tl.float32)
+    return tl.sum(sums, 1)
+
+
+@triton.jit
+def _along(x_at, norm_at, w_at, b_at, residual_at, y_at, count, w_n, K, eps, taps_at, taps_b_at, tail_at, first, channels, NORM: tl.constexpr,
+           RESIDUAL: tl.constexpr, ACT: tl.constexpr, TAPS: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr,
+           WAIT: tl.constexpr):
+    """One row of x, which stays in registers while a program goes over rows of one weight, the next of them on their way."""
+    block, rows, m = tl.program_id(0), tl.arange(0, N).to(tl.int64), tl.arange(0, 1)
+    n = block * N + rows
+    w = _rows(w_at, n, n < count, w_n, K, C, STEPS)
+    follow(WAIT)
+    x, factor = _row(x_at, norm_at, K, eps, NORM, C, STEPS)
+    while block * N < count:
+        n = block * N + rows
+        block += tl.num_programs(0)
+        after = _rows(w_at, block * N + rows, block * N + rows < count, w_n, K, C, STEPS)
+        y = _dots(w, x, N, C, STEPS) * factor
+        w = after
+        if b_at is not None:
+            y += tl.load(b_at + n, mask=n < count, other=0.0).to(tl.float32)
+        y, inside = y[None, :], (n < count)[None, :]
+        if TAPS > 0:
+            y = _convolved(y, n, m, inside, taps_at, taps_b_at, tail_at, first, channels, y_at.dtype.element_ty, ACT, TAPS)
+        else:
+            y = _activated(y, ACT)
+        if RESIDUAL:
+            y += tl.load(residual_at + n[None, :], mask=inside, other=0.0).to(tl.float32)
+        tl.store(y_at + n[None, :], y.to(y_at.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _gated_along(x_at, norm_at, w0_at, w1_at, b0_at, b1_at, y_at, count, w0_n, w1_n, K, eps, NORM: tl.constexpr, ACT: tl.constexpr,
+                 N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr, WAIT: tl.constexpr):
+    """As `_along`, of two weights."""
+    block, rows = tl.program_id(0), tl.arange(0, N).to(tl.int64)
+    n = block * N + rows
+    w0, w1 = _rows(w0_at, n, n < count, w0_n, K, C, STEPS), _rows(w1_at, n, n < count, w1_n, K, C, STEPS)
+    follow(WAIT)
+    x, factor = _row(x_at, norm_at, K, eps, NORM, C, STEPS)
+    while block * N < count:
+        n = block * N + rows
+        block += tl.num_programs(0)
+        late = block * N + rows
+        after0, after1 = _rows(w0_at, late, late < count, w0_n, K, C, STEPS), _rows(w1_at, late, late < count, w1_n, K, C, STEPS)
+        gate, up = _dots(w0, x, N, C, STEPS) * factor, _dots(w1, x, N, C, STEPS) * factor
+        w0, w1 = after0, after1
+        if b0_at is not None:
+            gate += tl.load(b0_at + n, mask=n < count, other=0.0).to(tl.float32)
+        if b1_at is not None:
+            up += tl.load(b1_at + n, mask=n < count, other=0.0).to(tl.float32)
+        tl.store(y_at + n, (_activated(gate, ACT) * up).to(y_at.dtype.element_ty), mask=n < count)
+
+
+@triton.jit
 def _gated(x_at, norm_at, w0_at, w1_at, b0_at, b1_at, y_at, n0, w0_n, w1_n, K, eps, R: tl.constexpr, M: tl.constexpr, NORM: tl.constexpr,
            ACT: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr, WAIT: tl.constexpr):
     n, m = (tl.program_id(0) * N + tl.arange(0, N)).to(tl.int64), tl.arange(0, M)
@@ -178,6 +256,19 @@ def shape_of(x: torch.Tensor, rows: int, weights: int = 1) -> dict[str, Any]:
     return {"N": N, "C": C, "STEPS": triton.cdiv(K, C), "num_warps": max(1, min(8, rows * N * C * size // EACH)), **overlapping()}
 
 
+def along_of(x: torch.Tensor, count: int, weights: int = 1) -> tuple[int, dict[str, Any]]:
+    """How many programs go along the rows of a weight, all of them at once, and their shape."""
+    K, size = x.shape[-1], x.element_size()
+    C = next((c for c in (1024, 512) if K % c == 0), min(1024, triton.next_power_of_2(K)))
+    steps = triton.cdiv(K, C)
+    N = max(1, min(8, AT_ONCE // (weights * steps * C * size)))
+    N = 1 << (N.bit_length() - 1)
+    warps = max(1, min(8, weights * N * steps * C * size // A_WARP))
+    warps = 1 << (warps.bit_length() - 1)
+    processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132  # those of an H100
+    return min(processors * max(1, RESIDENT // warps), triton.cdiv(count, N)), {"N": N, "C": C, "STEPS": steps, "num_warps": warps, **overlapping()}
+
+
 def linears(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tensor | None], norm: torch.Tensor | None, eps: float, act: str,
             residual: torch.Tensor | None) -> torch.Tensor:
     """x [..., K], weights [N_i, K], biases [N_i], norm [K] -> [..., N_1 + …]. `residual`: as the result."""
@@ -197,8 +288,14 @@ def _launch(x: Any, weights: list[Any], biases: list[Any], norm: Any, eps: float
     norm, taps, taps_bias, residual, *biases = (None if v is None else v.contiguous() for v in (norm, taps, taps_bias, residual, *biases))
     rows, counts = len(flat), tuple(len(w) for w in weights)
     M = triton.next_power_of_2(rows)
-    shape = shape_of(x, M)
     y = torch.empty(rows, sum(counts), dtype=x.dtype, device=x.device)
+    if rows == len(weights) == 1 and ALONG:
+        programs, shape = along_of(x, counts[0])
+        _along[(programs,)](flat, norm, weights[0], biases[0], residual, y, counts[0], weights[0].stride(0), K, eps, taps, taps_bias, tail, first,
+                            0 if taps is None else len(taps), NORM=norm is not None, RESIDUAL=residual is not None, ACT=act,
+                            TAPS=0 if taps is None else taps.shape[-1], **shape)
+        return y.view(*x.shape[:-1], -1)
+    shape = shape_of(x, M)
     _linears[(sum(triton.cdiv(n, shape["N"]) for n in counts),)](
         flat, norm, tuple(weights), tuple(biases), residual, y, counts, tuple(w.stride(0) for w in weights), sum(counts), K, eps, taps, taps_bias,
         tail, first, 0 if taps is None else len(taps), PARTS=len(weights), R=rows, M=M, NORM=norm is not None, RESIDUAL=residual is not None,
@@ -213,8 +310,13 @@ def gated(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tenso
     norm, *biases = (None if v is None else v.contiguous() for v in (norm, *biases))
     rows, count = len(flat), len(weights[0])
     M = triton.next_power_of_2(rows)
-    shape = shape_of(x, M, 2)
     y = torch.empty(rows, count, dtype=x.dtype, device=x.device)
+    if rows == 1 and ALONG:
+        programs, shape = along_of(x, count, 2)
+        _gated_along[(programs,)](flat, norm, *weights, *biases, y, count, *(w.stride(0) for w in weights), K, eps, NORM=norm is not None, ACT=act,
+                                  **shape)
+        return y.view(*x.shape[:-1], -1)
+    shape = shape_of(x, M, 2)
     _gated[(triton.cdiv(count, shape["N"]),)](flat, norm, *weights, *biases, y, count, *(w.stride(0) for w in weights), K, eps, R=rows, M=M,
                                               NORM=norm is not None, ACT=act, **shape)
     return y.view(*x.shape[:-1], -1)
