@@ -146,6 +146,9 @@ class _Run:
         self.asked, self.start, self.named = asked, start, frozenset(inputs)
         self.extend, self.step = sibling(model, "extend", caches="fresh"), sibling(model, "step")
         self.streamed = self.extend.__dict__["_streamed"]
+        if late := self.streamed.delay:
+            raise ValueError(f"generate: this model looks {late} position{'s' * (late > 1)} ahead, first at {self.streamed.ahead!r}: what comes next "
+                             "depends on tokens that are not there yet, so it cannot make text token by token")
         self.rows, inputs = (prompts, inputs) if start is None else begun(model, prompts, start, inputs)
         self.fixed = Fixed(model, self.streamed, inputs, self.rows)
         self._fits(model, [*prompts, *self.rows])

@@ -66,6 +66,7 @@ class Manifest(BaseModel):
     graph_hash: str
     params: int
     form: str = "parallel"
+    delay: int = 0
     kernels: str | dict[str, str] | None = None
     recipe: list[Any] = []
     bindings: dict[str, str] = {}
@@ -111,7 +112,7 @@ def compile_to(out: str | os.PathLike[str], spec: Spec, variant: str | None = No
         manifest = _manifest(spec, variant, knobs or {}, made, seed, dtype)
         if earlier is not None:
             manifest = manifest.model_copy(update={f: getattr(earlier, f) for f in CARRIED})
-        manifest.recipe, manifest.form = recipe, form or made.form
+        manifest.recipe, manifest.form, manifest.delay = recipe, form or made.form, model.delay
         manifest.kernels = dict(kernels) if isinstance(kernels, Mapping) else kernels
         _write(folder, made, model)
         names = {k: m.to_json() for k, m in model.archdsl.foreign.items()}

@@ -64,8 +64,10 @@ def _gap(made: Elaborated, model: Any, output: str, sizes: dict[str, int]) -> tu
     gap = 0.0
     length = sizes[stream]
     extend, step = sibling(model, "extend"), sibling(model, "step")
-    for form, calls in (("extend", [(extend, length)]), ("extend", [(extend, n) for n in _parts(length)]),
-                        ("step", [(extend if _has_kept(step) and not t else step, 1) for t in range(length)])):
+    late = extend.delay
+    for form, calls in (("extend", [(extend, length), *([(extend, late)] * bool(late))]),
+                        ("extend", [(extend, n) for n in (*_parts(length), *([late] * bool(late)))]),
+                        ("step", [(extend if _has_kept(step) and not t else step, 1) for t in range(length + late)])):
         found = _in_parts(made, calls, inputs, which, sizes)
         if found.shape != expected.shape:
             return math.inf, f"the form `{form}` gives {list(found.shape)}, the parallel one {list(expected.shape)}"
@@ -99,24 +101,31 @@ def _has_kept(step: Any) -> bool:
 
 
 def _in_parts(made: Elaborated, calls: list[tuple[Any, int]], inputs: list[Any], which: int, sizes: dict[str, int]) -> Any:
-    """An output of forms with state, that of all calls behind each other; of the last one where it has no positions."""
+    """An output of forms with state, that of all calls behind each other; of the last one where it has no positions. Of a model that looks ahead
+    the calls are longer by its delay, by which the results are late."""
     model = calls[0][0]
     stream, streamed = made.stream or "", model.__dict__["_streamed"]
     needed = {n for slot in streamed.slots for s in slot.type.shape for n in symbols(s)} - {LENGTH, str(streamed.batch)}
     batch = sizes[str(streamed.batch)] if streamed.batch is not None else 1
-    state = model.init_state(batch, sizes[stream], **{n: sizes[n] for n in needed})
+    late = model.delay
+    state = model.init_state(batch, sizes[stream] + late, **{n: sizes[n] for n in needed})
+    inputs = [_longer(x, i.type.shape, stream, late) for x, i in zip(inputs, made.inputs)]
     found: list[Any] = []
     at = 0
     for model, n in calls:
         taken = model.__dict__["_streamed"].takes
         now = [_behind(first_positions(x, i.type.shape, stream, at + n), i.type.shape, stream, at)
                for x, i in zip(inputs, made.inputs) if i.name in taken]
+        state = model.end_state(state) if at == sizes[stream] else state
         out, state = seeded(model, [*now, state])
         found += _chosen(out, which)
         at += n
     shape = made.graph.outputs[which].type.shape
     moves = any(isinstance(s, Dim) and str(s) == stream for s in shape)
-    return torch.cat(found, axis_of_stream(shape, stream)) if moves else found[-1]
+    if not moves:
+        return found[-1]
+    axis = axis_of_stream(shape, stream)
+    return torch.cat(found, axis).narrow(axis, late, sizes[stream])
 
 
 def _behind(x: Any, shape: tuple[Any, ...], stream: str, at: int) -> Any:
@@ -124,6 +133,14 @@ def _behind(x: Any, shape: tuple[Any, ...], stream: str, at: int) -> Any:
     for axis, size in enumerate(shape):
         if isinstance(size, Dim) and str(size) == stream:
             x = x.narrow(axis, at, x.shape[axis] - at)
+    return x
+
+
+def _longer(x: Any, shape: tuple[Any, ...], stream: str, late: int) -> Any:
+    """An input with so many positions more, which hold its first."""
+    for axis, size in enumerate(shape):
+        if late and isinstance(size, Dim) and str(size) == stream:
+            x = torch.cat([x, *([x.narrow(axis, 0, 1)] * late)], axis)
     return x
 
 

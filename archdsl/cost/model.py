@@ -75,10 +75,16 @@ class Cost:
         """By what a form with state differs from the text: see `build(rewrites = …)`."""
         return tuple(map(str, self._run.streamed.rewritten)) if self._run.streamed is not None else ()
 
+    @property
+    def delay(self) -> int:
+        """How many positions late a form with state gives its results, where an op looks ahead."""
+        return self._run.streamed.delay if self._run.streamed is not None else 0
+
     def to_json(self, by_layer: bool = False) -> dict[str, Any]:
         """Figures, sizes and formulas as plain data; with `by_layer` the rows too."""
         data: dict[str, Any] = {k: getattr(self, k) for k in FIGURES}
-        data |= {"sizes": self.sizes, "dtype": self.dtype, "form": self.form, "unknown": list(self.unknown), "rewritten": list(self.rewritten)}
+        data |= {"sizes": self.sizes, "dtype": self.dtype, "form": self.form, "unknown": list(self.unknown), "rewritten": list(self.rewritten),
+                 "delay": self.delay}
         data["formulas"] = {k: v if isinstance(v, int) else str(v) for k, v in self.formulas.items()}
         if by_layer:
             data["layers"] = [{"path": r.path, "block": r.block, "params": r.params, "macs": r.macs, "saved_bytes": r.saved_bytes,

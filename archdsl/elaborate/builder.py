@@ -17,7 +17,7 @@ training forward graph code call_super_init dump_patches T_destination named_par
 named_children children state_dict load_state_dict register_buffer register_parameter register_module add_module get_submodule set_submodule
 get_parameter get_buffer get_extra_state set_extra_state apply cuda ipu xpu mtia cpu type float double half bfloat16 to_empty to train eval
 requires_grad_ zero_grad share_memory extra_repr compile recompile print_readable add_submodule delete_submodule delete_all_unused_submodules
-meta init_state reorder_state reset_state stack_states typed archdsl definition detached rematerialised shape_env to_folder
+meta init_state reorder_state reset_state stack_states end_state flush delay typed archdsl definition detached rematerialised shape_env to_folder
 register_forward_hook register_forward_pre_hook register_backward_hook register_full_backward_hook register_full_backward_pre_hook
 register_load_state_dict_post_hook register_load_state_dict_pre_hook register_state_dict_post_hook register_state_dict_pre_hook
 """.split())

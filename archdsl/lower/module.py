@@ -102,7 +102,8 @@ class ArchModule(fx.GraphModule):
     # ---------------------------------------------------------------- the state of a form that keeps one
     def init_state(self, batch: int = 1, length: int | None = None, **sizes: int) -> dict[str, torch.Tensor]:
         """The state before the first position, address -> tensor, on the model's device: what `forward` takes behind its inputs and gives behind
-        its outputs. `length`: how many positions there is room for, where the state grows with them (default: the example size in the spec).
+        its outputs. `length`: how many positions there is room for, where the state grows with them (default: the example size in the spec, and
+        `delay`).
         `sizes`: further sizes of the inputs, by name. Raises ValueError for a model in the form `parallel`, for sizes that are missing, too large or
         not the model's, RuntimeError where there is no room for the state."""
         from archdsl.lower.state import init_state
@@ -127,6 +128,27 @@ class ArchModule(fx.GraphModule):
         from archdsl.lower.state import stack_states
 
         return stack_states(self, states)
+
+    @property
+    def delay(self) -> int:
+        """How many positions late a form with state gives its results, where an op looks ahead: what a call gives at position t is the parallel
+        form's result at t - delay, and 0 before the first. 0 for other models."""
+        streamed = self.__dict__.get("_streamed")
+        return 0 if streamed is None else streamed.delay
+
+    def end_state(self, state: dict[str, torch.Tensor], rows: Iterable[int] | None = None) -> dict[str, torch.Tensor]:
+        """The state of a sequence, or of these rows, that ends here: `delay` more positions, whatever they hold, bring its last results. Raises
+        ValueError before the first position, and for rows that do not end apart."""
+        from archdsl.lower.state import end_state
+
+        return end_state(self, state, rows)
+
+    def flush(self, state: dict[str, torch.Tensor], *others: torch.Tensor) -> tuple[Any, dict[str, torch.Tensor]]:
+        """(the last `delay` results of a sequence that ends here, the state behind them). `others`: the inputs of the form that have no positions.
+        Raises ValueError for a model whose results come at once."""
+        from archdsl.lower.state import flush
+
+        return flush(self, state, others)
 
     # ---------------------------------------------------------------- the fx graph
     @property

@@ -131,11 +131,18 @@ def check(node: fx.Node, streamed: Streamed, arg: Callable[[Any], str]) -> str:
 
 # ---------------------------------------------------------------- methods
 def methods(streamed: Streamed, dtype: str) -> list[str]:
-    """`state_shapes`, `init_state`, `check_state`."""
+    """`state_shapes`, `init_state`, `check_state`, and `delay` and `end_state` where results come late."""
     sizes = Sizes(streamed)
-    parts = (_shapes(sizes, dtype), _init(sizes), _check(sizes))
+    parts = (*([_end(streamed)] if streamed.delay else []), _shapes(sizes, dtype), _init(sizes), _check(sizes))
     lines = [line for part in parts for line in ("", *part)][1:]
     return [line for text in lines for line in (wrapped(text, 4) if text else [""])]
+
+
+def _end(streamed: Streamed) -> list[str]:
+    return [f"delay = {streamed.delay}  # results come so many positions late: those of a call at position t are of t - delay, and 0 before the first", "",
+            "def end_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:",
+            '    """The state of a sequence that ends here: `delay` more positions, whatever they hold, bring its last results."""',
+            '    return {**state, "end": torch.where(state["end"] == 0, state["position"], state["end"])}']
 
 
 _SHAPES = "dict[str, tuple[tuple[int, ...], torch.dtype]]"
@@ -184,7 +191,8 @@ def _runs(rows: Rows) -> Iterator[tuple[int, int | None, Rows]]:
 def _init(sizes: Sizes) -> list[str]:
     """`batch` and `length` are there whether the state needs them or not, so that all models are begun alike."""
     s = sizes.streamed
-    most = s.example if s.longest is None or s.example is None else min(s.example, s.longest)
+    example = None if s.example is None else s.example + s.delay
+    most = example if s.longest is None or example is None else min(example, s.longest)
     length = "length: int | None = None" if not s.has_length else "length: int" if most is None else f"length: int = {most}"
     others = [f"{sizes.name(n)}: int" for n in sizes.needed if sizes.order(n) == 2]
     batch = "batch: int = 1" if s.batch is not None and (most is not None or not s.has_length) else "batch: int"

@@ -13,6 +13,7 @@ from archdsl.ops.registry import LENGTH
 from archdsl.ops.rules import torch_dtype
 
 if TYPE_CHECKING:
+    from archdsl.graph import Value
     from archdsl.lower.module import ArchModule
     from archdsl.streaming import Slot, Streamed
 
@@ -78,6 +79,7 @@ def _length(model: ArchModule, streamed: Streamed, length: int | None) -> int:
     found = streamed.example
     if found is None:
         raise ValueError("init_state: how many positions shall the state have room for? init_state(length = 2048)")
+    found += streamed.delay
     return min(found, streamed.longest) if streamed.longest is not None else found
 
 
@@ -182,3 +184,53 @@ def stack_states(model: ArchModule, states: list[State]) -> State:
             raise ValueError(f"stack_states: the states differ in `{slot.address}`: {shown}")
         found[slot.address] = parts[0] if axis is None else torch.cat(parts, axis)
     return found
+
+
+def end_state(model: ArchModule, state: State, rows: Iterable[int] | None = None) -> State:
+    """The state of a sequence that ends here. See `ArchModule.end_state`."""
+    streamed = _checked(model, state)
+    if not streamed.delay:
+        return state
+    end, position = state["end"], state["position"]
+    if position.device.type == "cpu" and not position.is_meta and int(position) == 0:
+        raise ValueError("end_state: a sequence has one position or more, and none has come yet")
+    ended = torch.where(end == 0, position, end)
+    if rows is None:
+        return {**state, "end": ended}
+    if not streamed.rows or not end.dim():
+        raise ValueError("end_state: the rows of this model's batch share their positions, so all of them end together")
+    index = _within(end, 0, _rows(rows, "end_state"), "end_state")
+    return {**state, "end": end.index_copy(0, index, ended[index])}
+
+
+def flush(model: ArchModule, state: State, others: tuple[torch.Tensor, ...] = ()) -> tuple[Any, State]:
+    """The results that are still to come, of a sequence that ends here. See `ArchModule.flush`."""
+    streamed = _checked(model, state)
+    if not streamed.delay:
+        raise ValueError("flush: the results of this model come with their positions: none are left")
+    state = end_state(model, state)
+    given, axes = streamed.graph.inputs[:len(streamed.graph.inputs) - len(streamed.slots)], dict(streamed.given)
+    moving = [axes[v.node.attrs["name"]] is not None for v in given]
+    if len(others) != moving.count(False):
+        raise ValueError(f"flush: this model takes {moving.count(False)} inputs without positions, and these are {len(others)}")
+    known = {str(s): n for slot in streamed.slots for s, n in zip(slot.type.shape, state[slot.address].shape) if isinstance(s, Dim)}
+    still = iter(others)
+    n = 1 if streamed.form == "step" else streamed.delay
+    xs = [_zeros(model, v, {**known, streamed.axis: n}) if m else next(still) for v, m in zip(given, moving)]
+    parts, several = [], len(streamed.results) > 1
+    for _ in range(streamed.delay // n):
+        y, state = model(*xs, state)
+        parts.append(y if several else (y,))
+    if any(not isinstance(y, torch.Tensor) for y in parts[0]):
+        raise ValueError("flush: a model that emits values is given its last positions one call after the other: end_state, then `delay` of them")
+    found = tuple(ys[-1] if axis is None else torch.cat(ys, axis) for axis, ys in zip(streamed.results, zip(*parts)))
+    return found if several else found[0], state
+
+
+def _zeros(model: ArchModule, value: Value, known: Mapping[str, int]) -> torch.Tensor:
+    """An input that holds nothing."""
+    missing = sorted({n for s in value.shape for n in symbols(s)} - set(known))
+    if missing:
+        raise ValueError(f"flush: the state does not tell the size {', '.join(missing)} of `{value.node.attrs['name']}`: end_state, then positions of zeros")
+    dtype = torch_dtype(value.dtype, getattr(torch, model.definition.dtype))
+    return torch.zeros([_number(s, known) for s in value.shape], dtype=dtype, device=device_of(model))

@@ -35,8 +35,8 @@ def along_stream(time: dict[str, tuple[int, ...]], q: TensorType, k: TensorType,
     rolling = back != NEVER and not paired
     room: Size = max(1, int(back) - 1) if rolling else sym(LENGTH)
     keys, values = (TensorType(x.dtype, (*x.shape[:-2], room, x.shape[-1])) for x in (k, v))
-    alone = Extension("latent_attention_extend", {"keys": keys}, {"rolling": rolling, "width": v.shape[-1]})
-    return Extension("attention_extend", {"keys": keys, "values": values}, {"rolling": rolling}, within=("v", "k", alone))
+    alone = Extension("latent_attention_extend", {"keys": keys}, {"rolling": rolling, "width": v.shape[-1]}, idle={})
+    return Extension("attention_extend", {"keys": keys, "values": values}, {"rolling": rolling}, within=("v", "k", alone), idle={})
 
 
 # ---------------------------------------------------------------- types

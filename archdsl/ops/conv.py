@@ -6,7 +6,7 @@ from typing import Any
 from archdsl.dims import Size, conv_out, conv_transpose_out, pool_out
 from archdsl.graph import TensorType
 from archdsl.lazy import F
-from archdsl.ops.registry import OpError, op
+from archdsl.ops.registry import OpError, Window, op
 from archdsl.ops.rules import chosen, each, floats, need_count, need_equal, need_float, need_rank, rank, same_dtype, volume
 
 Numbers = int | tuple[int, ...]
@@ -51,13 +51,42 @@ def _conv(x: TensorType, weight: TensorType, bias: TensorType | None = None, str
     return TensorType(dtype, (x.shape[0], weight.shape[0], *sizes))
 
 
+def _along_stream(time: dict[str, tuple[int, ...]], x: TensorType, kernel: tuple[Size, ...], stride: Numbers, pad: Numbers | str,
+                  dilation: Numbers = 1) -> tuple[int, int, int, tuple[int, ...]] | None:
+    """(axis, positions before, positions behind, padding of all axes but that one) of a window that slides along the stream; None where it does not."""
+    rank = len(x.shape)
+    axes = [a + rank for a in time.get("x", ())]
+    if len(axes) != 1 or axes[0] < 2:
+        return None
+    at, n = axes[0] - 2, rank - 2
+    if each(stride, n, "stride")[at] != 1:
+        raise OpError(f"it gives one result for {each(stride, n, 'stride')[at]} positions, and a stream has one for each", "stride",
+                      help="convolutions along the stream have a stride of 1")
+    spans = [d * (k - 1) for k, d in zip(kernel, each(dilation, n, "dilation"))]  # type: ignore[operator]
+    span = spans[at]
+    if not isinstance(span, int):
+        raise OpError(f"its kernel reaches over {kernel[at]} positions, a number that is not known")
+    if pad == "same" and any(s % 2 for i, s in enumerate(spans) if i != at):  # type: ignore[operator]
+        raise OpError('`pad = "same"` of a kernel of even size beside the stream is not the same on both sides', "pad")
+    pads = tuple(s // 2 for s in spans) if pad == "same" else each(pad, n, "pad", 0)  # type: ignore[operator]
+    return axes[0], pads[at], span - pads[at], tuple(0 if i == at else p for i, p in enumerate(pads))  # type: ignore[return-value]
+
+
+def _conv_stream(time: dict[str, tuple[int, ...]], x: TensorType, weight: TensorType, bias: TensorType | None = None, stride: Numbers = 1,
+                 pad: Numbers | str = 0, dilation: Numbers = 1, groups: int = 1) -> Window | None:
+    if time.get("weight") or time.get("bias"):
+        raise OpError("its weights differ from position to position")
+    found = _along_stream(time, x, weight.shape[2:], stride, pad, dilation)
+    return None if found is None else Window(*found[:3], {"pad": found[3]})
+
+
 def _conv_macs(x: TensorType, weight: TensorType, bias: TensorType | None = None, **attrs: Any) -> Size:
     return _conv(x, weight, bias, **attrs).numel * volume(weight.shape[1:])
 
 
 @op('conv(x: [B, c, *s], weight: [o, i, *k], bias: [o]? = none, stride: int | list[int] = 1, pad: int | list[int] | "same" = 0, '
     'dilation: int | list[int] = 1, groups: int = 1) -> [B, o, *t]', infer=_conv, filled=True, macs=_conv_macs, saves=("x", "weight"),
-    roles={"c": "grouped", "i": "contract", "s": "mix"},
+    stream=_conv_stream, roles={"c": "grouped", "i": "contract", "s": "mix"},
     samples=lambda: [{"x": floats(2, 6, 7, 9), "weight": floats(4, 6, 3, 3), "bias": floats(4), "stride": 2, "pad": 1},
                      {"x": floats(1, 4, 7, 5), "weight": floats(4, 1, 7, 7), "pad": "same", "groups": 4},
                      {"x": floats(1, 4, 11), "weight": floats(6, 2, 3), "pad": (2,), "dilation": 2, "groups": 2},
@@ -123,7 +152,18 @@ def _avg_pool(x: TensorType, size: Numbers, **rest: Any) -> TensorType:
     return out
 
 
-_POOLED: dict[str, Any] = {"infer": _pool, "filled": True, "roles": {"s": "mix"}}
+def _pool_stream(time: dict[str, tuple[int, ...]], x: TensorType, size: Numbers, stride: Numbers | None = None, pad: Numbers = 0,
+                 ceil_mode: bool = False, count_include_pad: bool | None = None) -> Window | None:
+    """A pool whose windows overlap; padding is no maximum, and counts as zeros in means."""
+    found = _along_stream(time, x, each(size, len(x.shape) - 2, "size"), size if stride is None else stride, pad)
+    if found is None:
+        return None
+    if count_include_pad is False and any(found[1:3]):
+        raise OpError("its means are of fewer numbers at the ends", "count_include_pad")
+    return Window(*found[:3], {"pad": found[3]}, outside=float("-inf") if count_include_pad is None else 0)
+
+
+_POOLED: dict[str, Any] = {"stream": _pool_stream, "infer": _pool, "filled": True, "roles": {"s": "mix"}}
 
 
 def _pool_samples() -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ NEVER = float("-inf")
 # ---------------------------------------------------------------- attention as a prefix scan
 @recurrent("prefix_attention(scores: [..., T], v: [..., T, e]) -> [..., T, e]",
            state={"peak": "f32[...]", "denominator": "f32[...]", "numerator": "f32[..., e]"}, source="arxiv 2405.13956",
+           idle={"scores": NEVER},
            macs=lambda v, **_: volume(v.shape),
            samples=lambda: [{"scores": floats(2, 3, 5), "v": floats(2, 3, 5, 4)}, {"scores": floats(1, 1), "v": floats(1, 1, 2)},
                             {"scores": floats(67, low=-80, high=80), "v": floats(67, 3)}])

@@ -13,6 +13,9 @@ def _(q, k, v, decay, memory):  # one position: the operands without their axis 
 Float operands arrive in the dtype of the states (float32 at least), results leave in that of the first operand. A state with the axis `Length` grows:
 it holds the last `Length` positions, the newest last, zeros before the first; in the parallel op it has none, and operands arrive as they are.
 
+`idle`: what operands hold where there is no position yet, behind which the op begins as it does from zeros (a score of -inf); 0 unless named, None
+where nothing does that.
+
 This registers `retention` and `retention_extend(…, memory: f32[..., k, e]) -> (y: [..., T, e], memory: f32[..., k, e])`. The axis `T` of the
 signature is time. Both bodies call one opaque torch op (`torch.ops.archdsl.retention`) with a backward pass that computes the forward pass again,
 so autograd keeps the operands alone; a step of one position is written out instead, unless a kernel has one. Which kernel computes the torch op is
@@ -69,6 +72,7 @@ class Recurrence:
         (RECURRENCES if state else KERNELS)[self.name] = self
         samples, reference = rules.pop("samples"), rules.pop("reference", self._reference)
         self._fit = rules.pop("fit", None)
+        self.idle: dict[str, float] | None = rules.pop("idle", {})
         shared = {**rules, "roles": {**rules.get("roles", {}), **({"T": "causal"} if state else {})}, "saves": self._saves, "form_of": self.name}
         self.op = OPS[self.name] = Op(self.name, signature, self._parallel_body(), infer=lambda **given: self.types(self.op, given), samples=samples,
                                       stream=self._stream if state else None, reference=reference, **shared)
@@ -162,7 +166,7 @@ class Recurrence:
                 raise OpError(f"`{name}` does not move along the stream as the other operands do", name)
         for name in here.keys() - self.time.keys():
             raise OpError(f"`{name}` is the same for all positions, and this one moves along the stream", name)
-        return Extension(self.extend.name, self.state_types(arguments))
+        return Extension(self.extend.name, self.state_types(arguments), idle=self.idle)
 
     def state_types(self, arguments: dict[str, Any], length: Size | None = None) -> dict[str, TensorType]:
         """The types of the states for operands of these types. `length`: the room of a state that grows; the user's unless given."""

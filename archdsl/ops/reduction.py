@@ -148,7 +148,7 @@ def _sums_so_far(time: dict[str, tuple[int, ...]], x: TensorType, axis: int = -1
     if a - len(x.shape) not in time["x"]:
         return None
     whole = cumsum_type(x, axis)
-    return Extension("cumsum_extend", {"total": TensorType(whole.dtype, (*x.shape[:a], *x.shape[a + 1:]))})
+    return Extension("cumsum_extend", {"total": TensorType(whole.dtype, (*x.shape[:a], *x.shape[a + 1:]))}, idle={})
 
 
 @op("cumsum(x: [...], axis: int = -1) -> [...]", infer=cumsum_type, stream=_sums_so_far,

@@ -51,12 +51,28 @@ class Extension:
     """How an op goes on from a state. `op`: takes the same operands, then those named in `states`, and gives the new ones behind its results; it
     may take `position` (how many positions came before) and `start` (for each row, where it begins).
     `states`: name -> type at the beginning, all zeros; `Length` in a shape is the room that the user gives. `attrs`: further ones of `op`.
-    `within`: (a, b, how the op goes on where operand a is the first channels of operand b, which need not be kept twice)."""
+    `within`: (a, b, how the op goes on where operand a is the first channels of operand b, which need not be kept twice).
+    `idle`: what operands hold where there is no position yet, so that the op begins behind them as it does from zeros: name -> number, 0 for
+    those that are not named; None where nothing does that. `ahead`: how many positions behind its own a result needs."""
 
     op: str
     states: dict[str, TensorType] = field(default_factory=dict)
     attrs: dict[str, Any] = field(default_factory=dict)
     within: tuple[str, str, Extension] | None = None
+    idle: dict[str, float] | None = None
+    ahead: int = 0
+
+
+@record()
+class Window:
+    """How an op along time goes on whose results depend on so many positions before and behind their own: `past` and `ahead`. It takes them with its
+    first operand, whose axis of time is `axis` from the left, with `attrs` that pad nothing along it. `outside`: what lies outside of the sequence."""
+
+    axis: int
+    past: int
+    ahead: int
+    attrs: dict[str, Any]
+    outside: float = 0
 
 
 @record(slots=False)
@@ -75,8 +91,8 @@ class Op:
     `view`: the result may alias the first operand. `keeps`: where the result has the first operand's shape, it is that operand.
     `samples`: argument sets for the registry test: () -> list[dict].
     `stream`: what the op does along time, where positions meet: called with `time` (operand -> its axes along the stream, from the right:
-    -1 is the last) and the op's arguments, it gives the `Extension` that goes on from a state, or None where no positions meet; raises OpError
-    where later positions are needed. Without it, every axis that the signature or an attribute `axis` mixes is one along which nothing streams.
+    -1 is the last) and the op's arguments, it gives the `Extension` that goes on from a state, a `Window` of earlier and later positions, or None
+    where no positions meet; raises OpError where all later positions are needed. Without it, every axis that the signature or an attribute `axis` mixes is one along which nothing streams.
     `reference`: a plain form of the body, for ops whose body is a kernel: the registry test counts and compares with it.
     `plain`: a function of torch alone that does the same, whose text is copied into what `compile` writes.
     `form_of`: the op whose kernels its body chooses among when it is called: of a recurrence, for a form of it, or itself; the body takes `kernel`,
@@ -100,7 +116,7 @@ class Op:
     own: tuple[str, ...] = ()
     source: str = ""
     samples: Callable[[], list[dict[str, Any]]] | None = None
-    stream: Callable[..., Extension | None] | None = None
+    stream: Callable[..., Extension | Window | None] | None = None
     reference: Callable[..., Any] | None = None
     plain: Callable[..., Any] | None = None
     form_of: str = ""

@@ -13,18 +13,20 @@ from archdsl.ops.registry import Extension, OpError, op
 from archdsl.ops.rules import axis_of, floats, ints, need_dtype, need_equal, need_position, need_rank, same_size, size, volume
 
 
-def _from(position: TensorType, start: TensorType | None = None, n: Size = 1) -> TensorType:
+def _from(position: TensorType, start: TensorType | None = None, n: Size = 1, late: int = 0) -> TensorType:
     need_position(position, start)
     return TensorType("int", (n,) if start is None else (start.shape[0], n))
 
 
-@op("index_extend(position: int[], start: int[B]? = none, n: int) -> int[*s]", infer=_from, grad="none",
+@op("index_extend(position: int[], start: int[B]? = none, n: int, late: int = 0) -> int[*s]", infer=_from, grad="none",
     samples=lambda: [{"position": ints(9), "n": 5}, {"position": ints(9), "start": ints(5, 3), "n": 4}, {"position": ints(9), "n": 1},
-                     {"position": ints(9), "start": ints(5, 1), "n": 1}])
-def index_extend(position, start=None, *, n):
-    """`index` behind `position` earlier positions: position, position + 1, …; with `start`, counted by row from where it begins."""
+                     {"position": ints(9), "start": ints(5, 1), "n": 1}, {"position": ints(9), "n": 4, "late": 3}])
+def index_extend(position, start=None, *, n, late=0):
+    """`index` behind `position` earlier positions: position, position + 1, …; with `start`, counted by row from where it begins. `late`: of what comes
+    so many positions later; 0 before the first, so that it may choose from a table."""
     index = position + torch.arange(n, device=position.device)
-    return index if start is None else index - start[:, None]
+    index = index if start is None else index - start[:, None]
+    return (index - late).clamp(min=0) if late else index
 
 
 @op("distance_extend(position: int[], places: int[P], n: int) -> int[n, P]", grad="none",
@@ -32,6 +34,57 @@ def index_extend(position, start=None, *, n):
 def distance_extend(position, places, *, n):
     """`distance` of the n positions behind `position` earlier ones to all `places` in which positions are kept."""
     return position + torch.arange(n, device=position.device)[:, None] - places
+
+
+# ---------------------------------------------------------------- what comes later than its own position
+def _inside(position: TensorType, end: TensorType, start: TensorType | None = None, n: Size = 1, **_: Any) -> TensorType:
+    need_position(position, start)
+    need_dtype(end, ("int",), "end", "an int tensor")
+    rows = [x.shape[0] for x in (start, end) if x is not None and x.shape]
+    return TensorType("bool", (*rows[:1], n))
+
+
+@op("inside_extend(position: int[], end: int[*e], start: int[B]? = none, n: int, late: int = 0) -> bool[*s]", infer=_inside, grad="none",
+    own=("end",),
+    samples=lambda: [{"position": ints(9), "end": ints(9), "n": 5}, {"position": ints(9), "end": ints(9, 3), "start": ints(5, 3), "n": 4, "late": 2}])
+def inside_extend(position, end, start=None, *, n, late=0):
+    """Whether the positions behind `position` earlier ones, `late` before their own time, belong to the sequence: from `start` on (0), and before
+    `end`; an `end` of 0 is not known yet."""
+    index = position - late + torch.arange(n, device=position.device)
+    low, high = (0, end) if start is None else (start[:, None], end[:, None])
+    return (index >= low) & ((high == 0) | (index < high))
+
+
+def _joined(x: TensorType, before: TensorType, axis: int = 0, **_: Any) -> tuple[TensorType, TensorType]:
+    need_dtype(before, (x.dtype,), "before", f"earlier positions of the element type of `x`, {x.dtype},")
+    need_rank(before, (len(x.shape),), "before")
+    for i, (s, r) in enumerate(zip(x.shape, before.shape)):
+        if i != axis:
+            need_equal(s, r, f"axis {i} of `x` and of `before`", "before")
+    return TensorType(x.dtype, (*x.shape[:axis], x.shape[axis] + before.shape[axis], *x.shape[axis + 1:])), before
+
+
+@op("behind_extend(x: [*s], before: [*t], axis: int) -> (y: [*u], before: [*t])", infer=_joined, own=("x", "before"), saves=None,
+    samples=lambda: [{"x": floats(2, 5, 3), "before": floats(2, 4, 3), "axis": 1}, {"x": floats(2, 1), "before": floats(2, 3), "axis": 1}])
+def behind_extend(x, before, *, axis):
+    """Positions behind the ones `before` them, and as many of the last to keep."""
+    whole = torch.cat([before, x], axis)
+    return whole, whole.narrow(axis, size(x, axis), size(before, axis)).clone()
+
+
+def _late(x: TensorType, before: TensorType, axis: int = 0) -> tuple[TensorType, TensorType]:
+    _joined(x, before, axis)
+    return x, before
+
+
+@op("delay_extend(x: [*s], before: [*t], axis: int) -> (y: [*s], before: [*t])", infer=_late, own=("x", "before"), saves=None,
+    samples=lambda: [{"x": floats(2, 5, 3), "before": floats(2, 4, 3), "axis": 1}, {"x": ints(2, 1), "before": ints(2, 3), "axis": 1},
+                     {"x": floats(2, 3, 1), "before": floats(2, 1, 1), "axis": 1}])
+def delay_extend(x, before, *, axis):
+    """x as many positions later as there are in `before`, which come first, and what comes next."""
+    whole = torch.cat([before, x], axis)
+    n = size(x, axis)
+    return whole.narrow(axis, 0, n), whole.narrow(axis, n, size(before, axis)).clone()
 
 
 # ---------------------------------------------------------------- sums so far

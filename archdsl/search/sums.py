@@ -24,7 +24,7 @@ COUNTERS = (POSITION, START)
 @record(frozen=True)
 class Share:
     """Of the bytes of the state: those of an entry's own tensors, the counters that it reads itself, and the bytes that each of these has. `apart`:
-    whether that says all; where a part is copied into its body, or decides whether rows begin together, it does not."""
+    whether that says all; where a part is copied into its body, looks ahead, or decides whether rows begin together, it does not."""
 
     bytes: int
     needs: frozenset[str]
@@ -116,7 +116,7 @@ class Sums:
         own = sum(n for slot, n in zip(streamed.slots, bytes) if slot.address not in COUNTERS)
         rows = evaluate(streamed.batch, at) if streamed.batch is not None else 0
         each = BYTES["int"], BYTES["int"] * rows
-        if graph is None or streamed.batch is not None and not streamed.rows:
+        if graph is None or streamed.delay or streamed.batch is not None and not streamed.rows:  # what meets a late value is kept, wherever it is
             return Share(own, frozenset(), each, False)
         below = {p for p, _ in entry.parts}
         called = {n.attrs["path"] for n in graph.nodes if n.op == "call"}

@@ -37,7 +37,7 @@ def call(d: Definition, node: Node, known: Known) -> None:
             d.last.update(node.values)
         return
     try:
-        made = d.session.derive(inner, _inside(d, inner, node, rows, last, tables))
+        made = d.session.derive(inner, _inside(d, inner, node, known, rows, last, tables))
     except ArchError as fault:
         raise ArchError(*(moved(x, node.span, inner.name) if in_library(x.span) else x for x in fault.diagnostics)) from None
     _calling(d, node, known, made)
@@ -45,7 +45,8 @@ def call(d: Definition, node: Node, known: Known) -> None:
         d.children[path] = made.graph
 
 
-def _inside(d: Definition, inner: Graph, node: Node, rows: tuple[bool, ...], last: tuple[bool, ...], tables: tuple[Axes | None, ...]) -> Context:
+def _inside(d: Definition, inner: Graph, node: Node, known: Known, rows: tuple[bool, ...], last: tuple[bool, ...],
+            tables: tuple[Axes | None, ...]) -> Context:
     """What holds in a called definition, in its own symbols."""
     outer = dim_map(inner, node.args)
     names = {s for i in inner.inputs for size in i.shape for s in symbols(size)} | d.at.time | d.at.mixed
@@ -54,7 +55,8 @@ def _inside(d: Definition, inner: Graph, node: Node, rows: tuple[bool, ...], las
     dims = {n: d.size(outer.get(n, sym(n))) for n in time | mixed} if d.at.dims else {}
     batch = next((sym(n) for n in names if d.at.batch is not None and outer.get(n, sym(n)) == d.at.batch), d.at.batch)
     kinds = tuple(map(d.kept.kind, node.args)) if d.kept.on else ()
-    return Context(frozenset(time), frozenset(mixed), dims, rows, last, tables, batch, d.at.by_row, kinds)
+    delays = tuple(d.delays.late(known[a]) if isinstance(a, Value) and a in known else None for a in node.args)
+    return Context(frozenset(time), frozenset(mixed), dims, rows, last, tables, batch, d.at.by_row, kinds, delays, d.delays.now)
 
 
 def _calling(d: Definition, node: Node, known: Known, made: Made) -> None:
@@ -82,6 +84,8 @@ def _calling(d: Definition, node: Node, known: Known, made: Made) -> None:
     n = len(states)
     known.update(zip((*node.values[:own], *(node.values[i] for i in emitted)), (*values[:own], *values[own + n:])))
     d.lost.update({node.values[own + i]: fault for i, fault in made.lost.items()})
+    late = [made.emitted[i - own] for i in emitted]
+    d.delays.returned((*values[:own], *values[own + n:]), (*made.delays, *late))
     d.rows.held.update(v for v, r in zip(values, made.rows) if r)
     d.last.update(v for v, r in zip(node.values, made.last) if r)
     d.pairs.update((v, a) for v, a in zip(node.values, made.pairs) if a is not None)

@@ -10,13 +10,15 @@ from archdsl.flatten import copy_node
 from archdsl.graph import Graph, Mask, Node, TensorType, Value, behind
 from archdsl.ops.registry import LENGTH
 from archdsl.records import record, replace
+from archdsl.source import Span
 from archdsl.streaming import pairs
+from archdsl.streaming.delays import Delays
 from archdsl.streaming.kept import Kept
 from archdsl.streaming.model import DOCUMENTS as COUNT
 from archdsl.streaming.rows import NoRows, Rows
 
-POSITION, START, DOCUMENTS, LENGTHS, PLACES = "position", "start", "documents", "lengths", "places"
-COUNTERS = (POSITION, START, DOCUMENTS, LENGTHS, PLACES)
+POSITION, START, END, DOCUMENTS, LENGTHS, PLACES = "position", "start", "end", "documents", "lengths", "places"
+COUNTERS = (POSITION, START, END, DOCUMENTS, LENGTHS, PLACES)
 Known = dict[Value, Value]
 """Values of the old graph -> those of the new one."""
 
@@ -24,7 +26,8 @@ Known = dict[Value, Value]
 @record()
 class Context:
     """What holds for one definition: the symbols that are T, those that depend on it, what sizes become, which inputs hold a row for each row of
-    the batch (`rows`), the last position alone (`last`), or a table of pairs of positions, and on which axes (`pairs`). `kinds`: see `Kept`."""
+    the batch (`rows`), the last position alone (`last`), or a table of pairs of positions, and on which axes (`pairs`). `kinds`: see `Kept`. `delays`: how late each input
+    is, None for one that does not move; `late`: what is made of positions alone. See delays.py."""
 
     time: frozenset[str]
     mixed: frozenset[str]
@@ -35,10 +38,13 @@ class Context:
     batch: Size | None
     by_row: bool
     kinds: tuple[str, ...] = ()
+    delays: tuple[int | None, ...] = ()
+    late: int = 0
 
     def key(self, graph: Graph) -> Any:
         sizes = tuple(sorted((k, str(v)) for k, v in self.dims.items()))
-        return id(graph), self.time, self.mixed, sizes, self.rows, self.last, self.pairs, str(self.batch), self.kinds
+        return id(graph), self.time, self.mixed, sizes, self.rows, self.last, self.pairs, str(self.batch), self.kinds, \
+            self.delays, self.late
 
     def timed(self, size: Any) -> bool:
         return isinstance(size, Dim) and not symbols(size).isdisjoint(self.time | self.mixed)
@@ -50,7 +56,7 @@ class Context:
 @record()
 class Made:
     """A derived definition. `slots`: (address below it, type in its own sizes, whether it is kept). `counters`: those that it reads. `rows`, `last`,
-    `pairs`: of each output. `lost`: why emitted values are not there, by their places. `taken`, `asked`: which inputs of the old definition it takes,
+    `pairs`, `delays`: of each output; `emitted`: the delays of emitted values. `lost`: why emitted values are not there, by their places. `taken`, `asked`: which inputs of the old definition it takes,
     and which of those without positions it reads as they are."""
 
     graph: Graph
@@ -62,6 +68,8 @@ class Made:
     lost: dict[int, ArchError | NoRows]
     taken: tuple[int, ...]
     asked: tuple[int, ...]
+    delays: tuple[int | None, ...]
+    emitted: tuple[int | None, ...]
 
 
 class Session:
@@ -71,6 +79,7 @@ class Session:
     def __init__(self, form: str, axis: str, rule: Callable[[Definition, Node, Known], None]):
         self.form, self.axis, self.rule = form, axis, rule
         self.orders: set[tuple[str, str]] = set()
+        self.ahead: Span | None = None  # the first op that looks ahead
         self.made: dict[Any, tuple[Graph, Made]] = {}
 
     def derive(self, graph: Graph, context: Context) -> Made:
@@ -99,6 +108,8 @@ class Definition:
         self.calls: dict[str, int] = {}
         self.lost: dict[Value, ArchError | NoRows] = {}
         self.kept = Kept(self)
+        self.delays = Delays(self)
+        self.delay = 0
         for i, value in enumerate(graph.inputs):
             node = copy_node(value.node, self.known.__getitem__, "", context.dims)
             if context.rows[i]:
@@ -112,6 +123,7 @@ class Definition:
                 node.types = (self.table(value.type, axes),)
             self.inputs.append(node)
             self.known[value] = Value(node)
+            self.delays.enters(value, Value(node), i)
         updates = [n for n in graph.nodes if n.op == "update"] if self.session.form == "packed" else []  # it trains
         needed = behind((*graph.outputs, *(v for n in updates for v in n.operands()))) | set(map(id, updates))
         for node in graph.nodes:
@@ -120,7 +132,7 @@ class Definition:
 
     def node(self, node: Node, known: Known) -> None:
         """Takes in one node, whose operands `known` has."""
-        self.session.rule(self, node, known)
+        self.delays.node(node, known)
 
     def _try(self, node: Node, needed: bool) -> None:
         """A node that only emitted values need is left out where it has no such form, and all that reads it."""
@@ -136,31 +148,44 @@ class Definition:
             raise fault
         self.lost.update(dict.fromkeys(node.values, fault))
 
-    def finish(self) -> Made:
+    def finish(self, root: bool = False) -> Made:
+        """`root`: of the model itself, whose results come together."""
         if table := next((v for v in self.source.outputs if v in self.weights), None):
             raise self.refuse(table.node, "its weights of pairs of positions are a result")
-        counters = tuple(c for c in COUNTERS if c in self.counters)
         self.kept.reads(self.source.outputs)
         own = tuple(self.known[v] for v in self.source.outputs)
+        if root and self.session.form != "packed":
+            own, self.delay = self.delays.together(self.source.outputs)
+            self.lost.update({v: self._too_early(v) for v in self.source.emits.values() if v in self.known and self._is_early(v)})
+        counters = tuple(c for c in COUNTERS if c in self.counters)
         taken = self.kept.taken()
         inputs = (*(Value(self.inputs[i]) for i in taken), *(before for _, _, before, *_ in self.slots), *(self.counters[c] for c in counters))
         outputs = (*own, *(after for *_, after, _ in self.slots))
         names = tuple(self.source.output_names) or (None,) * len(own)
         graph = replace(self.source, inputs=inputs, nodes=(*(v.node for v in inputs), *self.nodes), outputs=outputs,
                         output_names=(*names, *(None for _ in self.slots)), children=self.children,
-                        emits={k: self.known[v] for k, v in self.source.emits.items() if v in self.known}, guards=(), knobs={})
+                        emits={k: self.known[v] for k, v in self.source.emits.items() if v in self.known and v not in self.lost}, guards=(), knobs={})
         lost = {i: self.lost[v] for i, v in enumerate(self.source.emits.values()) if v in self.lost}
         lost |= {i: self.refuse(v.node, "it is made of inputs that a step does not take")
                  for i, v in enumerate(self.source.emits.values()) if i not in lost and v not in self.known}
         rows, last = tuple(v in self.rows.held for v in own), tuple(v in self.last for v in self.source.outputs)
         slots, tables = tuple((a, t, kept) for a, t, *_, kept in self.slots), tuple(self.pairs.get(v) for v in self.source.outputs)
-        return Made(graph, slots, counters, rows, last, tables, lost, taken, self.kept.asked())
+        late = tuple(self.delays.late(v) for v in own)
+        emitted = tuple(self.delays.late(self.known[v]) if v in self.known else None for v in self.source.emits.values())
+        return Made(graph, slots, counters, rows, last, tables, lost, taken, self.kept.asked(), late, emitted)
+
+    def _is_early(self, v: Value) -> bool:
+        return self.delays.late(self.known[v]) not in (None, self.delay)
+
+    def _too_early(self, v: Value) -> ArchError:
+        late = self.delays.late(self.known[v])
+        return self.refuse(v.node, f"it is emitted {late} positions late, and results come {self.delay} late: emitted values are not kept until then")
 
     def counter(self, name: str) -> Value:
         """One of `COUNTERS`, taken in from outside."""
         if name not in self.counters:
             batch = () if self.at.batch is None else (self.at.batch,)
-            shape = {POSITION: (), START: batch, DOCUMENTS: (sym(self.session.axis),), LENGTHS: (sym(COUNT),), PLACES: (sym(LENGTH),)}[name]
+            shape = {POSITION: (), START: batch, END: batch if self.at.by_row else (), DOCUMENTS: (sym(self.session.axis),), LENGTHS: (sym(COUNT),), PLACES: (sym(LENGTH),)}[name]
             self.counters[name] = Value(Node("input", (), {"name": name}, (TensorType("int", shape),), self.source.span, name))
         return self.counters[name]
 

@@ -56,7 +56,7 @@ class _Root:
         grows = any(LENGTH in symbols(s) for _, t, *_ in definition.slots for s in t.shape)
         if longest is not None or grows or START in definition.counters or not definition.slots:  # a state is never empty
             definition.counter(POSITION)
-        made = definition.finish()
+        made = definition.finish(root=True)
         _same_for_all_rows(made)
         counters = tuple(c for c in made.counters if c != PLACES)
         inputs = made.graph.inputs
@@ -78,7 +78,9 @@ class _Root:
         guards = tuple(g for g in guards if symbols(g.left) | symbols(g.right) <= sizes)  # others have been held by the call that set the state
         names = (*made.graph.output_names, *(None for _ in counters))
         whole = replace(made.graph, inputs=inputs, nodes=tuple(nodes), outputs=tuple(outputs), output_names=names, guards=guards)
-        return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows, longest, self.source.example)
+        return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows, longest, self.source.example,
+                        delay=definition.delay, ahead=definition.session.ahead,
+                        given=tuple((v.node.attrs["name"], _along(v, axis)) for v in graph.inputs), results=tuple(_along(v, axis) for v in graph.outputs))
 
     def _packed(self, definition: Definition, guards: tuple[Guard, ...]) -> Streamed:
         """Documents behind each other: the lengths come in, labels are made of them."""
@@ -124,6 +126,10 @@ class _Root:
                               "a condition on the number of positions", help="a state takes any number of positions")
                 raise _applied(fault, graph, g.span)
         return tuple(kept), longest
+
+
+def _along(v: Value, axis: str) -> int | None:
+    return next((i for i, s in enumerate(v.shape) if axis in symbols(s)), None)
 
 
 def _applied(fault: ArchError, graph: Graph, span: Span) -> ArchError:

@@ -6,12 +6,13 @@ from typing import Any
 from archdsl.elaborate.ops import parameters
 from archdsl.flatten import copy_node, map_values
 from archdsl.graph import Node, TensorType, Value
-from archdsl.ops.registry import Extension, OpError, find
+from archdsl.ops.registry import Extension, OpError, Window, find
 from archdsl.streaming import pairs
 from archdsl.streaming.axes import operands
 from archdsl.streaming.definition import DOCUMENTS, POSITION, START, Definition, Known
 from archdsl.streaming.packing import packed_mask
 from archdsl.streaming.rows import NoRows
+from archdsl.streaming.windows import window
 
 
 def extended(d: Definition, node: Node, known: Known) -> bool:
@@ -37,6 +38,9 @@ def extended(d: Definition, node: Node, known: Known) -> bool:
         raise d.refuse(node, e.message, help=e.help or ()) from None
     if extension is None:
         return False
+    if isinstance(extension, Window):
+        window(d, node, known, extension)
+        return True
     if extension.within is not None and _first_channels(*(dict(operands(node))[n] for n in extension.within[:2])):
         extension = extension.within[2]
     if any(known[v] in d.rows.held for v in node.operands()):
@@ -44,8 +48,21 @@ def extended(d: Definition, node: Node, known: Known) -> bool:
     if d.session.form == "packed":
         pack(d, node, known)
     else:
+        if d.delays.now and extension.states:
+            known.update(_begun(d, node, known, time, extension))
         _extend(d, node, known, extension)
     return True
+
+
+def _begun(d: Definition, node: Node, known: Known, time: dict[str, tuple[int, ...]], extension: Extension) -> Known:
+    """The operands of an op behind one that looks ahead: where no position is yet, what leaves the op's state as it begins."""
+    if extension.idle is None:
+        raise d.refuse(node, f"what it takes comes {d.delays.now} position{'s' * (d.delays.now > 1)} late, and it knows no positions before the first")
+    found: Known = {}
+    for name, value in operands(node):
+        if isinstance(value, Value) and (axes := time.get(name)):
+            found[value] = d.delays.covered(known[value], len(value.shape) + axes[0], extension.idle.get(name, 0))
+    return found
 
 
 def pack(d: Definition, node: Node, known: Known) -> None:
@@ -76,6 +93,8 @@ def _extend(d: Definition, node: Node, known: Known, extension: Extension) -> No
             args.append(before[p.name][2])
         elif p.name == POSITION or p.name == START and d.at.batch is not None and d.at.by_row:
             args.append(d.counter(p.name))
+        elif p.name == "late":
+            attrs |= d.delays.told
         elif p.operand:
             args.append(map_values(given.get(p.name), known.__getitem__, d.at.dims))
         else:

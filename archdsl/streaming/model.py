@@ -9,6 +9,7 @@ from archdsl.ops.registry import LENGTH
 from archdsl.records import record
 
 if TYPE_CHECKING:
+    from archdsl.source import Span
     from archdsl.streaming.absorb import Absorbed
 
 DOCUMENTS = "Documents"
@@ -45,7 +46,7 @@ class Streamed:
     """A model in a form with state. `graph`: its inputs are the model's, then those named in `slots`, in that order; so are its outputs.
     `axis`: the streaming one, `example` its size where the spec gives one; `batch`: the size of the first axis before it, if there is one.
     `rows`: rows may begin at different positions. `longest`: how many positions there may be in all, where the model says so. `rewritten`: where
-    the form differs from the text."""
+    the form differs from the text. `delay`: how many positions later than their own results come, where an op looks ahead."""
 
     graph: Graph
     form: str
@@ -56,6 +57,10 @@ class Streamed:
     longest: int | None
     example: int | None = None
     rewritten: tuple[Absorbed, ...] = ()
+    delay: int = 0
+    ahead: Span | None = None
+    given: tuple[tuple[str, int | None], ...] = ()
+    results: tuple[int | None, ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:

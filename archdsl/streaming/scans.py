@@ -34,10 +34,29 @@ def scan(d: Definition, node: Node, known: Known) -> None:
         if not _is_zero(value):
             raise d.refuse(node, f"`{name}` does not begin with zeros, and a state does", help=f"`carry {name}: … = zeros()`")
     before = [d.slot(name, v.type, node.span) for name, v in zip(carries, initial)]
-    given = [*(known[v] for v in node.args[:scanned]), *(v for *_, v in before), *(known[v] for v in others)]
-    results = _one(d, node, given) if d.at.dims.get(str(node.attrs["n"])) == 1 else _several(d, node, given)
+    walked, begins, rest = [known[v] for v in node.args[:scanned]], [known[v] for v in initial], [known[v] for v in others]
+    one = d.at.dims.get(str(node.attrs["n"])) == 1
+    if d.delays.now:
+        results = _later(d, node, walked, [v for *_, v in before], rest, begins, one)
+    else:
+        given = [*walked, *(v for *_, v in before), *rest]
+        results = _one(d, node, given) if one else _several(d, node, given)
     known.update(zip(node.values, results))
     d.slots += [(name, t, value, after, False) for (name, t, value), after in zip(before, results[len(results) - len(carries):])]
+
+
+def _later(d: Definition, node: Node, walked: list[Value], carried: list[Value], others: list[Value], begins: list[Value], one: bool) -> list[Value]:
+    """Behind what looks ahead: at the first position of the sequence the scan begins, whatever it carried there."""
+    first = d.delays.first(node.args[0].shape[node.attrs["axes"][0]])
+    if not one:
+        new = packed_scan(node, (*walked, *carried, *others), first, tuple(begins))
+        new.types = tuple(TensorType(t.dtype, tuple(map(d.size, t.shape))) for t in node.types)
+        d.nodes.append(new)
+        return list(new.values)
+    here = _at(d, first, 0, ("int", 0))
+    nodes = [Node("where", (here, b, v), {}, (v.type,), node.span, v.node.name) for b, v in zip(begins, carried)]
+    d.nodes += nodes
+    return _one(d, node, [*walked, *map(Value, nodes), *others])
 
 
 def _several(d: Definition, node: Node, given: list[Value]) -> list[Value]:

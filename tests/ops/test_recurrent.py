@@ -337,3 +337,21 @@ def test_under_autocast(name: str):
             found.append([*ys, *torch.autograd.grad(total, [x for x in leaves if x is not None], allow_unused=True)])  # type: ignore[arg-type]
     for a, b in zip(*found, strict=True):
         assert a is b is None or a.dtype == b.dtype and torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@recurrences
+def test_idle_positions_change_nothing_behind(name: str, dtype: torch.dtype):
+    """Behind positions that hold what is declared to be no position, results are those of a sequence that begins here."""
+    r, T, before = RECURRENCES[name], 11, 5
+    assert r.idle is not None
+    operands, states, named = long_sample(r, T + before, dtype)
+    later = [x if x is None or k not in r.time else x.narrow(r.time[k], before, T) for k, x in zip(r.operands, operands)]
+    idle = [x if x is None or k not in r.time else torch.cat([torch.full_like(x.narrow(r.time[k], 0, before), r.idle.get(k, 0)), y], r.time[k])
+            for k, x, y in zip(r.operands, operands, later)]
+    zeros = [torch.zeros_like(s) for s in states]
+    for lengths in ([T + before], [before - 2, 4, T - 2], [1] * (T + before)):
+        got = in_parts(r, idle, zeros, named, lengths)
+        for i, want in enumerate(in_parts(r, later, zeros, named, [T])[:r.results]):
+            found = got[i].narrow(r.time[f"->{i}"], before, T)
+            assert found.isfinite().all() and (found - want).abs().max() <= (1e-10 if dtype == torch.float64 else 1e-4) * max(1, want.abs().max()), lengths

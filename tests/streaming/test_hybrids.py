@@ -111,13 +111,13 @@ def ops_of(graph: Graph) -> set[str]:
 
 def test_the_spec_has_all_mixers():
     """Each op that goes on from a state occurs in some arm, but for `last`, which ends the stream, spikes, which
-    rounding may flip, and quantisers, which passes put in."""
+    rounding may flip, quantisers, which passes put in, and what looks ahead (test_delay.py)."""
     streaming = {name for name, op in OPS.items() if op.stream is not None} | {"scan"}
     found: set[str] = set()
     for arm in ARMS:
         for i in range(4):
             found |= ops_of(spec().elaborate(knobs={"depth": 1, "layers.0.mixer": arm, **_kind(arm, i)}).graph)
-    assert streaming - found == {"last", "lif", "fake_quantize"}
+    assert streaming - found == {"last", "lif", "fake_quantize", "conv", "avg_pool", "max_pool"}
 
 
 def _kind(arm: str, i: int) -> dict[str, Any]:

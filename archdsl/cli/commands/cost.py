@@ -49,6 +49,8 @@ def _show_total(found: Cost, name: str) -> None:
         unit = "B" if figure.endswith("bytes") else ""
         rows.append((figure.replace("_", " "), f"{number:,}", short(number, unit), "" if isinstance(formula, int) else str(formula)))
     show_table(("", "exactly", "", "formula"), rows, right=(1, 2))
+    if found.delay:
+        print(f"\nresults come {found.delay} position{'s' * (found.delay > 1)} late: an op looks ahead")
     for line in found.rewritten:
         print(f"\n{line}")
     if found.unknown:
