@@ -18,7 +18,7 @@ def body_for(node: Node, op: Op, target: Target, dtype: str, written: bool = Fal
     and that a step of one position is to call it too where a kernel has one. Any other op becomes a torch op where a kernel takes it. `dtype`: of the
     build, as the language names it. `written`: for a text that needs torch alone, in which no such op is one of ours. Raises ArchError A0519 for a
     kernel that is asked for and cannot be used."""
-    if target.caches:
+    if target.caches and "late" not in node.attrs and "ahead" not in node.attrs:  # no text is made by what looks ahead
         from archdsl.decoding import bodies
 
         own = getattr(bodies, f"{op.name}_{target.caches}", None)

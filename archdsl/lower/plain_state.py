@@ -139,7 +139,7 @@ def methods(streamed: Streamed, dtype: str) -> list[str]:
 
 
 def _end(streamed: Streamed) -> list[str]:
-    return [f"delay = {streamed.delay}  # results come so many positions late: those of a call at position t are of t - delay, and 0 before the first", "",
+    return [f"delay = {streamed.delay}  # results come so many positions late: at position t those of t - delay, and 0 before the first", "",
             "def end_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:",
             '    """The state of a sequence that ends here: `delay` more positions, whatever they hold, bring its last results."""',
             '    return {**state, "end": torch.where(state["end"] == 0, state["position"], state["end"])}']

@@ -231,6 +231,7 @@ def _zeros(model: ArchModule, value: Value, known: Mapping[str, int]) -> torch.T
     """An input that holds nothing."""
     missing = sorted({n for s in value.shape for n in symbols(s)} - set(known))
     if missing:
-        raise ValueError(f"flush: the state does not tell the size {', '.join(missing)} of `{value.node.attrs['name']}`: end_state, then positions of zeros")
+        raise ValueError(f"flush: the state does not tell the size {', '.join(missing)} of `{value.node.attrs['name']}`: give the last positions "
+                         "in calls, behind end_state")
     dtype = torch_dtype(value.dtype, getattr(torch, model.definition.dtype))
     return torch.zeros([_number(s, known) for s in value.shape], dtype=dtype, device=device_of(model))

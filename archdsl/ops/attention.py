@@ -30,13 +30,14 @@ def along_stream(time: dict[str, tuple[int, ...]], q: TensorType, k: TensorType,
     if any(True for _ in mask.tensors()):
         raise OpError("its mask is made of a tensor: one that comes with the inputs is not kept from call to call", "mask")
     ahead, back = reach(simplified(mask))
-    if ahead > 0:
+    if ahead == NEVER or ahead and paired:
         raise OpError("a position attends to later ones", "mask", help="`mask = causal` lets it attend to earlier ones alone")
     rolling = back != NEVER and not paired
-    room: Size = max(1, int(back) - 1) if rolling else sym(LENGTH)
+    room: Size = max(1, int(back) - 1 + int(ahead)) if rolling else sym(LENGTH)
     keys, values = (TensorType(x.dtype, (*x.shape[:-2], room, x.shape[-1])) for x in (k, v))
-    alone = Extension("latent_attention_extend", {"keys": keys}, {"rolling": rolling, "width": v.shape[-1]}, idle={})
-    return Extension("attention_extend", {"keys": keys, "values": values}, {"rolling": rolling}, within=("v", "k", alone), idle={})
+    alone = Extension("latent_attention_extend", {"keys": keys}, {"rolling": rolling, "width": v.shape[-1]}, idle={}, ahead=int(ahead))
+    return Extension("attention_extend", {"keys": keys, "values": values}, {"rolling": rolling}, within=("v", "k", alone), idle={},
+                     ahead=int(ahead))
 
 
 # ---------------------------------------------------------------- types

@@ -37,7 +37,7 @@ def _infer(q: TensorType, k: TensorType, v: TensorType, keys: TensorType, values
 
 @op("attention_extend(q: [..., h, N, w], k: [..., g, N, w], v: [..., g, N, e], keys: [..., g, P, w], values: [..., g, P, e], position: int[], "
     "start: int[B]? = none, bias: [*b]? = none, mask: mask = causal, scale: float? = none, cap: float? = none, sink: [h]? = none, "
-    "rolling: bool = false, late: int = 0) "
+    "end: int[*e]? = none, rolling: bool = false, late: int = 0, ahead: int = 0) "
     "-> (y: [..., h, N, e], keys: [..., g, P, w], values: [..., g, P, e])",
     infer=_infer, roles={"w": "contract", "N": "causal", "P": "contract", "h": "grouped"}, saves=None,
     macs=lambda q, k, v, keys, rolling=False, **_: volume(q.shape[:-1]) * (keys.shape[-2] + (k.shape[-2] if rolling else 0)) * (
@@ -50,27 +50,33 @@ def _infer(q: TensorType, k: TensorType, v: TensorType, keys: TensorType, values
         {"q": floats(3, 2, 5, 4), "k": floats(3, 2, 5, 4), "v": floats(3, 2, 5, 4), "keys": floats(3, 2, 3, 4), "values": floats(3, 2, 3, 4),
          "position": ints(9), "mask": Mask("and", (CAUSAL, Mask("window", (4,)))), "rolling": True, "sink": floats(2)},
         {"q": floats(2, 4, 1, 4), "k": floats(2, 4, 1, 4), "v": floats(2, 4, 1, 4), "keys": floats(2, 4, 5, 4), "values": floats(2, 4, 5, 4),
-         "position": ints(4), "bias": floats(4, 1, 1)}])
-def attention_extend(q, k, v, keys, values, position, start=None, bias=None, sink=None, *, mask=CAUSAL, scale=None, cap=None, rolling=False,
-                     late=0):
+         "position": ints(4), "bias": floats(4, 1, 1)},
+        {"q": floats(3, 2, 5, 4), "k": floats(3, 2, 5, 4), "v": floats(3, 2, 5, 4), "keys": floats(3, 2, 4, 4), "values": floats(3, 2, 4, 4),
+         "position": ints(9), "mask": Mask("window", (3,)), "rolling": True, "late": 1, "ahead": 2, "end": ints(9)}])
+def attention_extend(q, k, v, keys, values, position, start=None, bias=None, sink=None, end=None, *, mask=CAUSAL, scale=None, cap=None,
+                     rolling=False, late=0, ahead=0):
     """`attention` of N new positions, behind `position` earlier ones, to themselves and to what is kept. `rolling`: the last P positions are
     kept, the newest last; otherwise all from the first, in P places. Rows begin at `start`; nothing before it is attended to. `late`: so many
-    places come before the first position."""
-    pairs, axes = _pairs(q, keys, position, start, mask, rolling, late)
+    places come before the first position. `ahead`: so many positions of the keys are newer than the last query; none from `end` on is attended to,
+    which is 0 while it is not known."""
+    pairs, axes = _pairs(q, keys, position, start, mask, rolling, late, ahead, end)
     (every, keys), (each, values) = (_longer(*x, position, rolling) for x in ((k, keys), (v, values)))
     return _attention(q, every, each, bias, sink, pairs, axes, scale, cap), keys, values
 
 
-def _pairs(q, keys, position, start, mask, rolling, late=0):
+def _pairs(q, keys, position, start, mask, rolling, late=0, ahead=0, end=None):
     """Which of what is there each new position attends to, and the number of axes."""
     n, room = size(q, -2), size(keys, -2)
     at = position + torch.arange(n, device=q.device)
     there = position - room + torch.arange(n + room, device=q.device) if rolling else torch.arange(room, device=q.device)
-    if late:
-        at, there = at - late, there - late
+    if late or ahead:
+        at, there = at - late - ahead, there - late
     pairs = by_position(simplified(mask), at[:, None], there[None, :])
     if rolling or late:
         pairs = pairs & (there >= 0)
+    if end is not None:
+        last = end if start is None else end[(slice(None),) + (None,) * (rank(q) - 1)]
+        pairs = pairs & ((last == 0) | (there < last))
     if start is None:
         return pairs, 2
     return pairs & (there >= start[(slice(None),) + (None,) * (rank(q) - 1)]), rank(q)
@@ -113,8 +119,8 @@ def _infer_latent(q: TensorType, k: TensorType, keys: TensorType, position: Tens
 
 
 @op("latent_attention_extend(q: [..., h, N, w], k: [..., g, N, w], keys: [..., g, P, w], position: int[], start: int[B]? = none, "
-    "bias: [*b]? = none, mask: mask = causal, scale: float? = none, cap: float? = none, sink: [h]? = none, rolling: bool = false, width: int, "
-    "late: int = 0) "
+    "bias: [*b]? = none, mask: mask = causal, scale: float? = none, cap: float? = none, sink: [h]? = none, end: int[*e]? = none, "
+    "rolling: bool = false, width: int, late: int = 0, ahead: int = 0) "
     "-> (y: [..., h, N, width], keys: [..., g, P, w])",
     infer=_infer_latent, roles={"w": "contract", "N": "causal", "P": "contract", "h": "grouped"}, saves=None, source="arxiv 2405.04434",
     macs=lambda q, k, keys, width, rolling=False, **_: volume(q.shape[:-1]) * (keys.shape[-2] + (k.shape[-2] if rolling else 0)) * (
@@ -124,9 +130,9 @@ def _infer_latent(q: TensorType, k: TensorType, keys: TensorType, position: Tens
         {"q": floats(2, 2, 1, 4), "k": floats(2, 1, 1, 4), "keys": floats(2, 1, 7, 4), "position": ints(6), "cap": 2.5, "scale": 0.5, "width": 4},
         {"q": floats(3, 2, 5, 4), "k": floats(3, 2, 5, 4), "keys": floats(3, 2, 3, 4), "position": ints(9), "rolling": True, "width": 1,
          "mask": Mask("and", (CAUSAL, Mask("window", (4,)))), "sink": floats(2)}])
-def latent_attention_extend(q, k, keys, position, start=None, bias=None, sink=None, *, mask=CAUSAL, scale=None, cap=None, rolling=False, width,
-                            late=0):
+def latent_attention_extend(q, k, keys, position, start=None, bias=None, sink=None, end=None, *, mask=CAUSAL, scale=None, cap=None, rolling=False,
+                            width, late=0, ahead=0):
     """`attention_extend` whose values are the first `width` channels of the keys, so that these alone are kept."""
-    pairs, axes = _pairs(q, keys, position, start, mask, rolling, late)
+    pairs, axes = _pairs(q, keys, position, start, mask, rolling, late, ahead, end)
     every, keys = _longer(k, keys, position, rolling)
     return _attention(q, every, every[..., :width], bias, sink, pairs, axes, scale, cap), keys

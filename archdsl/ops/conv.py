@@ -53,7 +53,7 @@ def _conv(x: TensorType, weight: TensorType, bias: TensorType | None = None, str
 
 def _along_stream(time: dict[str, tuple[int, ...]], x: TensorType, kernel: tuple[Size, ...], stride: Numbers, pad: Numbers | str,
                   dilation: Numbers = 1) -> tuple[int, int, int, tuple[int, ...]] | None:
-    """(axis, positions before, positions behind, padding of all axes but that one) of a window that slides along the stream; None where it does not."""
+    """(axis, positions before, positions behind, padding of all axes but that one) of a window that slides along the stream; None where none does."""
     rank = len(x.shape)
     axes = [a + rank for a in time.get("x", ())]
     if len(axes) != 1 or axes[0] < 2:

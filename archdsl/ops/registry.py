@@ -66,7 +66,7 @@ class Extension:
 @record()
 class Window:
     """How an op along time goes on whose results depend on so many positions before and behind their own: `past` and `ahead`. It takes them with its
-    first operand, whose axis of time is `axis` from the left, with `attrs` that pad nothing along it. `outside`: what lies outside of the sequence."""
+    first operand, whose axis of time is `axis` from the left, with `attrs` that pad nothing along it. `outside`: what lies outside the sequence."""
 
     axis: int
     past: int
@@ -92,7 +92,8 @@ class Op:
     `samples`: argument sets for the registry test: () -> list[dict].
     `stream`: what the op does along time, where positions meet: called with `time` (operand -> its axes along the stream, from the right:
     -1 is the last) and the op's arguments, it gives the `Extension` that goes on from a state, a `Window` of earlier and later positions, or None
-    where no positions meet; raises OpError where all later positions are needed. Without it, every axis that the signature or an attribute `axis` mixes is one along which nothing streams.
+    where no positions meet; raises OpError where all later positions are needed. Without it, every axis that the signature or an attribute `axis`
+    mixes is one along which nothing streams.
     `reference`: a plain form of the body, for ops whose body is a kernel: the registry test counts and compares with it.
     `plain`: a function of torch alone that does the same, whose text is copied into what `compile` writes.
     `form_of`: the op whose kernels its body chooses among when it is called: of a recurrence, for a form of it, or itself; the body takes `kernel`,

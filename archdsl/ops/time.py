@@ -22,8 +22,8 @@ def _from(position: TensorType, start: TensorType | None = None, n: Size = 1, la
     samples=lambda: [{"position": ints(9), "n": 5}, {"position": ints(9), "start": ints(5, 3), "n": 4}, {"position": ints(9), "n": 1},
                      {"position": ints(9), "start": ints(5, 1), "n": 1}, {"position": ints(9), "n": 4, "late": 3}])
 def index_extend(position, start=None, *, n, late=0):
-    """`index` behind `position` earlier positions: position, position + 1, …; with `start`, counted by row from where it begins. `late`: of what comes
-    so many positions later; 0 before the first, so that it may choose from a table."""
+    """`index` behind `position` earlier positions: position, position + 1, …; with `start`, counted by row from where it begins. `late`: of what
+    comes so many positions later; 0 before the first, so that it may choose from a table."""
     index = position + torch.arange(n, device=position.device)
     index = index if start is None else index - start[:, None]
     return (index - late).clamp(min=0) if late else index
@@ -78,7 +78,7 @@ def _late(x: TensorType, before: TensorType, axis: int = 0) -> tuple[TensorType,
 
 
 @op("delay_extend(x: [*s], before: [*t], axis: int) -> (y: [*s], before: [*t])", infer=_late, own=("x", "before"), saves=None,
-    samples=lambda: [{"x": floats(2, 5, 3), "before": floats(2, 4, 3), "axis": 1}, {"x": ints(2, 1), "before": ints(2, 3), "axis": 1},
+    samples=lambda: [{"x": floats(2, 5, 3), "before": floats(2, 4, 3), "axis": 1}, {"x": ints(9, 2, 1), "before": ints(9, 2, 3), "axis": 1},
                      {"x": floats(2, 3, 1), "before": floats(2, 1, 1), "axis": 1}])
 def delay_extend(x, before, *, axis):
     """x as many positions later as there are in `before`, which come first, and what comes next."""

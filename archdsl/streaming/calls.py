@@ -40,6 +40,8 @@ def call(d: Definition, node: Node, known: Known) -> None:
         made = d.session.derive(inner, _inside(d, inner, node, known, rows, last, tables))
     except ArchError as fault:
         raise ArchError(*(moved(x, node.span, inner.name) if in_library(x.span) else x for x in fault.diagnostics)) from None
+    if d.session.ahead is not None and in_library(d.session.ahead):
+        d.session.ahead = node.span
     _calling(d, node, known, made)
     if is_owner(d.source, node):
         d.children[path] = made.graph

@@ -11,7 +11,7 @@ from archdsl.graph import Graph, Mask, Node, TensorType, Value, behind
 from archdsl.ops.registry import LENGTH
 from archdsl.records import record, replace
 from archdsl.source import Span
-from archdsl.streaming import pairs
+from archdsl.streaming import pairs, windows
 from archdsl.streaming.delays import Delays
 from archdsl.streaming.kept import Kept
 from archdsl.streaming.model import DOCUMENTS as COUNT
@@ -26,8 +26,8 @@ Known = dict[Value, Value]
 @record()
 class Context:
     """What holds for one definition: the symbols that are T, those that depend on it, what sizes become, which inputs hold a row for each row of
-    the batch (`rows`), the last position alone (`last`), or a table of pairs of positions, and on which axes (`pairs`). `kinds`: see `Kept`. `delays`: how late each input
-    is, None for one that does not move; `late`: what is made of positions alone. See delays.py."""
+    the batch (`rows`), the last position alone (`last`), or a table of pairs of positions, and on which axes (`pairs`). `kinds`: see `Kept`.
+    `delays`: how late each input is, None for one that does not move; `late`: what is made of positions alone. See delays.py."""
 
     time: frozenset[str]
     mixed: frozenset[str]
@@ -56,8 +56,8 @@ class Context:
 @record()
 class Made:
     """A derived definition. `slots`: (address below it, type in its own sizes, whether it is kept). `counters`: those that it reads. `rows`, `last`,
-    `pairs`, `delays`: of each output; `emitted`: the delays of emitted values. `lost`: why emitted values are not there, by their places. `taken`, `asked`: which inputs of the old definition it takes,
-    and which of those without positions it reads as they are."""
+    `pairs`, `delays`: of each output; `emitted`: the delays of emitted values. `lost`: why emitted values are not there, by their places. `taken`,
+    `asked`: which inputs of the old definition it takes, and which of those without positions it reads as they are."""
 
     graph: Graph
     slots: tuple[tuple[str, TensorType, bool], ...]
@@ -110,6 +110,7 @@ class Definition:
         self.kept = Kept(self)
         self.delays = Delays(self)
         self.delay = 0
+        self.padded: dict[Value, windows.Padded] = {}
         for i, value in enumerate(graph.inputs):
             node = copy_node(value.node, self.known.__getitem__, "", context.dims)
             if context.rows[i]:
@@ -150,6 +151,8 @@ class Definition:
 
     def finish(self, root: bool = False) -> Made:
         """`root`: of the model itself, whose results come together."""
+        if padded := next((v for v in self.source.outputs if v in self.padded), None):
+            raise windows.alone(self, padded.node)
         if table := next((v for v in self.source.outputs if v in self.weights), None):
             raise self.refuse(table.node, "its weights of pairs of positions are a result")
         self.kept.reads(self.source.outputs)
@@ -185,7 +188,8 @@ class Definition:
         """One of `COUNTERS`, taken in from outside."""
         if name not in self.counters:
             batch = () if self.at.batch is None else (self.at.batch,)
-            shape = {POSITION: (), START: batch, END: batch if self.at.by_row else (), DOCUMENTS: (sym(self.session.axis),), LENGTHS: (sym(COUNT),), PLACES: (sym(LENGTH),)}[name]
+            shape = {POSITION: (), START: batch, END: batch if self.at.by_row else (), DOCUMENTS: (sym(self.session.axis),), LENGTHS: (sym(COUNT),),
+                     PLACES: (sym(LENGTH),)}[name]
             self.counters[name] = Value(Node("input", (), {"name": name}, (TensorType("int", shape),), self.source.span, name))
         return self.counters[name]
 

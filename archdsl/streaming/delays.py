@@ -57,7 +57,7 @@ class Delays:
         if d.session.form == "packed" or node.op in APART:
             d.session.rule(d, node, known)
             return
-        given = {v: known[v] for v in node.operands() if v in known}
+        given = {v: known[v] for v in (d.padded[v].of if v in d.padded else v for v in node.operands()) if v in known}
         moving = [self.of[x] for x in given.values() if x in self.of]
         before, slots, base = self.now, len(d.slots), d.at.late
         self.now = max(moving) if moving else base
@@ -153,7 +153,10 @@ class Delays:
         shown = mask if len(items) == len(shape) == len(mask.shape) else self._node("slice", (mask,), {"items": (*items, *((("new",),) * behind))},
                                                                                       TensorType("bool", shape), x)
         fill: Any = False if x.dtype == "bool" else int(outside) if x.dtype == "int" else float(outside)
-        return self._node("where", (shown, x, fill), {}, x.type, x)
+        y = self._node("where", (shown, x, fill), {}, x.type, x)
+        if not more:
+            self.of[y] = self.now
+        return y
 
     def first(self, size: Size) -> Value:
         """bool[n], whether a position of the node at hand is the first of the sequence, or one before it."""
@@ -199,7 +202,7 @@ class Delays:
             x = self.at(v, d.known[v], most)
             axes = [i for i, s in enumerate(v.shape) if d.at.timed(s)]
             if axes and (len(axes) > 1 or not d.at.is_time(v.shape[axes[0]])):
-                raise d.refuse(v.node, f"its results come {most} position{'s' * (most > 1)} late, and this one has no axis for positions alone: {v.type}")
+                raise d.refuse(v.node, f"results come {most} position{'s' * (most > 1)} late, and this one has no axis for positions alone: {v.type}")
             found.append(self.covered(x, axes[0], 0) if axes else x)
         self.now = before
         return tuple(found), most

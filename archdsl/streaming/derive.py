@@ -80,7 +80,8 @@ class _Root:
         whole = replace(made.graph, inputs=inputs, nodes=tuple(nodes), outputs=tuple(outputs), output_names=names, guards=guards)
         return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows, longest, self.source.example,
                         delay=definition.delay, ahead=definition.session.ahead,
-                        given=tuple((v.node.attrs["name"], _along(v, axis)) for v in graph.inputs), results=tuple(_along(v, axis) for v in graph.outputs))
+                        given=tuple((v.node.attrs["name"], _along(v, axis)) for v in graph.inputs),
+                        results=tuple(_along(v, axis) for v in graph.outputs))
 
     def _packed(self, definition: Definition, guards: tuple[Guard, ...]) -> Streamed:
         """Documents behind each other: the lengths come in, labels are made of them."""

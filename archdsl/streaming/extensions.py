@@ -9,7 +9,7 @@ from archdsl.graph import Node, TensorType, Value
 from archdsl.ops.registry import Extension, OpError, Window, find
 from archdsl.streaming import pairs
 from archdsl.streaming.axes import operands
-from archdsl.streaming.definition import DOCUMENTS, POSITION, START, Definition, Known
+from archdsl.streaming.definition import DOCUMENTS, END, POSITION, START, Definition, Known
 from archdsl.streaming.packing import packed_mask
 from archdsl.streaming.rows import NoRows
 from archdsl.streaming.windows import window
@@ -17,47 +17,71 @@ from archdsl.streaming.windows import window
 
 def extended(d: Definition, node: Node, known: Known) -> bool:
     """Replaces an op by its extension; False where it acts on each position alone."""
-    op = find(node.op)
-    assert op is not None and op.stream is not None
     if any(d.pairs.get(v, pairs.WITH_KEYS) != pairs.WITH_KEYS for v in node.operands()):
         raise d.refuse(node, "its bias counts queries and keys in another order")
+    packed = d.session.form == "packed"
+    types, time = _operands(d, node)
+    if packed and node.op == "attention" and {n: a for n, a in time.items() if a} == dict.fromkeys("qkv", (-2,)):
+        pack(d, node, known)  # later positions of the document as well
+        return True
+    extension = declared(d, node, types, time)
+    if extension is None:
+        return False
+    if any(known.get(v) in d.rows.held for v in node.operands()):
+        raise NoRows(f"{node.op} takes positions that differ from row to row")
+    if isinstance(extension, Window):
+        window(d, node, known, extension)
+    elif packed:
+        pack(d, node, known)
+    else:
+        if extension.within is not None and _first_channels(*(dict(operands(node))[n] for n in extension.within[:2])):
+            extension = extension.within[2]
+        _ahead(d, node, known, time, extension)
+        _extend(d, node, known, extension)
+    return True
+
+
+def declared(d: Definition, node: Node, types: dict[str, Any] | None = None,
+             time: dict[str, tuple[int, ...]] | None = None) -> Extension | Window | None:
+    """What an op says of itself along the stream. Raises ArchError A0501 where it does not go on."""
+    op = find(node.op)
+    assert op is not None and op.stream is not None
+    if types is None or time is None:
+        types, time = _operands(d, node)
+    try:
+        return op.stream(time, **types)
+    except OpError as e:
+        raise d.refuse(node, e.message, help=e.help or ()) from None
+
+
+def _operands(d: Definition, node: Node) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """The arguments by name, tensors as their types; and the axes of the stream of each operand, from the right."""
     types: dict[str, Any] = dict(node.attrs)
     time: dict[str, tuple[int, ...]] = {}
     for name, value in operands(node):
+        if isinstance(value, Value) and value in d.padded:
+            value = d.padded[value].of
         types[name] = tuple(v.type for v in value) if isinstance(value, tuple) else value.type if isinstance(value, Value) else value
         if isinstance(value, Value):
             time[name] = tuple(i - len(value.shape) for i, s in enumerate(value.shape) if d.at.is_time(s))
             if any(d.at.timed(s) and not d.at.is_time(s) for s in value.shape):
                 time[name] = (*time[name], 0)  # no axis: the rule will not know it
-    if d.session.form == "packed" and node.op == "attention" and {n: a for n, a in time.items() if a} == dict.fromkeys("qkv", (-2,)):
-        pack(d, node, known)  # later positions of the document as well
-        return True
-    try:
-        extension = op.stream(time, **types)
-    except OpError as e:
-        raise d.refuse(node, e.message, help=e.help or ()) from None
-    if extension is None:
-        return False
-    if isinstance(extension, Window):
-        window(d, node, known, extension)
-        return True
-    if extension.within is not None and _first_channels(*(dict(operands(node))[n] for n in extension.within[:2])):
-        extension = extension.within[2]
-    if any(known[v] in d.rows.held for v in node.operands()):
-        raise NoRows(f"{node.op} takes positions that differ from row to row")
-    if d.session.form == "packed":
-        pack(d, node, known)
-    else:
-        if d.delays.now and extension.states:
-            known.update(_begun(d, node, known, time, extension))
-        _extend(d, node, known, extension)
-    return True
+    return types, time
+
+
+def _ahead(d: Definition, node: Node, known: Known, time: dict[str, tuple[int, ...]], extension: Extension) -> None:
+    """The operands of an op that looks ahead, or stands behind one that does: the first one waits for what the others bring."""
+    if (d.delays.now or extension.ahead) and extension.states:
+        known.update(_begun(d, node, known, time, extension))
+    if extension.ahead:
+        d.session.ahead = d.session.ahead or node.span
+        known[node.args[0]] = d.delays.at(node.args[0], known[node.args[0]], d.delays.now + extension.ahead)
 
 
 def _begun(d: Definition, node: Node, known: Known, time: dict[str, tuple[int, ...]], extension: Extension) -> Known:
     """The operands of an op behind one that looks ahead: where no position is yet, what leaves the op's state as it begins."""
     if extension.idle is None:
-        raise d.refuse(node, f"what it takes comes {d.delays.now} position{'s' * (d.delays.now > 1)} late, and it knows no positions before the first")
+        raise d.refuse(node, f"what it takes is {d.delays.now} position{'s' * (d.delays.now > 1)} late, and it knows no positions before the first")
     found: Known = {}
     for name, value in operands(node):
         if isinstance(value, Value) and (axes := time.get(name)):
@@ -93,8 +117,12 @@ def _extend(d: Definition, node: Node, known: Known, extension: Extension) -> No
             args.append(before[p.name][2])
         elif p.name == POSITION or p.name == START and d.at.batch is not None and d.at.by_row:
             args.append(d.counter(p.name))
+        elif p.name == END:
+            args += [d.counter(END)] if extension.ahead else []
         elif p.name == "late":
             attrs |= d.delays.told
+        elif p.name == "ahead":
+            attrs |= {"ahead": extension.ahead} if extension.ahead else {}
         elif p.operand:
             args.append(map_values(given.get(p.name), known.__getitem__, d.at.dims))
         else:
@@ -104,6 +132,8 @@ def _extend(d: Definition, node: Node, known: Known, extension: Extension) -> No
     for i, name in enumerate(before, len(own)):
         new.call_result(i, name)
     d.put(node, new, known)
+    if extension.ahead:
+        d.delays.of.update(dict.fromkeys(new.values, d.delays.now + extension.ahead))
     d.slots += [(name, t, value, after, False) for (name, t, value), after in zip(before.values(), new.values[len(own):])]
     if extension.op == "last":
         d.last.update(node.values)

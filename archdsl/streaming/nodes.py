@@ -4,15 +4,18 @@ from __future__ import annotations
 from archdsl.dims import Size, product, terms
 from archdsl.graph import Node, TensorType, Value
 from archdsl.ops.registry import find
-from archdsl.streaming import calls, extensions, pairs, scans, tables
+from archdsl.streaming import calls, extensions, pairs, scans, tables, windows
 from archdsl.streaming.axes import meeting
 from archdsl.streaming.definition import DOCUMENTS, POSITION, START, Definition, Known, dims_of
 
 
 def rule(d: Definition, node: Node, known: Known) -> None:
     """Takes a node into `d`. Raises ArchError A0501 for one that has no such form, NoRows for one that rows cannot begin apart in."""
-    if node.op == "update":
-        return  # buffers change in training
+    if node.op == "update" or windows.pads(d, node, known):
+        return  # buffers change in training; what is padded is part of its reader
+    if (padded := next((v for v in node.operands() if v in d.padded), None)) is not None and \
+            (node.op not in windows.READERS or padded != node.args[0] or padded in node.args[1:]):
+        raise windows.alone(d, d.padded[padded].node)
     if node.op == "phase":
         calls.phase(d, node, known)
     elif node.op == "call":
@@ -44,6 +47,8 @@ def _check(d: Definition, node: Node) -> None:
             raise d.refuse(node, f"it compares positions with each other: its result is {t}",
                            help="a bias of attention may be made of `distance(T)`, how far one lies behind another")
         if timed and not _scales(d, timed[0]):
+            if node.op in windows.READERS and d.session.form != "packed":
+                extensions.declared(d, node)  # it may have a reason
             raise d.refuse(node, f"its result has {timed[0]} positions, which a part of the stream does not tell")
     if node.op == "rearrange":
         _orders(d, node)

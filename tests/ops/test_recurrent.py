@@ -354,4 +354,5 @@ def test_idle_positions_change_nothing_behind(name: str, dtype: torch.dtype):
         got = in_parts(r, idle, zeros, named, lengths)
         for i, want in enumerate(in_parts(r, later, zeros, named, [T])[:r.results]):
             found = got[i].narrow(r.time[f"->{i}"], before, T)
-            assert found.isfinite().all() and (found - want).abs().max() <= (1e-10 if dtype == torch.float64 else 1e-4) * max(1, want.abs().max()), lengths
+            within = (1e-10 if dtype == torch.float64 else 1e-4) * max(1, want.abs().max())
+            assert found.isfinite().all() and (found - want).abs().max() <= within, lengths

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import archdsl
+from archdsl.claims import verify
+from archdsl.store import compile_to
 from tests.streaming.forms import close, parts, shaken
 from tests.streaming.test_hybrids import ARMS, TEXT
 
@@ -87,7 +89,8 @@ def conv(w: dict[str, torch.Tensor], name: str, x: torch.Tensor, left: int, righ
 
 
 def norm(w: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
-    return F.batch_norm(x.mT, *(w[f"{name}.{k}"] for k in ("running_mean", "running_var", "weight", "bias"))).mT
+    mean, variance, weight, bias = (w[f"{name}.{k}"] for k in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x.mT, mean, variance, weight, bias).mT
 
 
 # ---------------------------------------------------------------- paths that meet
@@ -122,8 +125,11 @@ def test_one_tap_keeps_nothing():
 
 
 def test_concatenated():
+    def peer(w: Any, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(torch.cat([x, conv(w, "a", x, 1, 1), conv(w, "b", x, 3, 3)], -1), w["out.weight"], w["out.bias"])
+
     late(model("""  y = concat([x, Conv(3, 1)(x) as a, Conv(7, 3)(x) as b], axis = -1)
-  return Linear(4)(y) as out"""), 3, lambda w, x: F.linear(torch.cat([x, conv(w, "a", x, 1, 1), conv(w, "b", x, 3, 3)], -1), w["out.weight"], w["out.bias"]))
+  return Linear(4)(y) as out"""), 3, peer)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
@@ -154,7 +160,8 @@ class Turned(nn.Module):
         q, k, v = (F.linear(x, w[f"{name}.{n}.weight"], w[f"{name}.{n}.bias"]) for n in "qkv")
         at = torch.arange(x.shape[1], dtype=x.dtype)
         angle = at[:, None] * 100.0 ** -(torch.arange(2, dtype=x.dtype) / 2)
-        q, k = (torch.cat([y[..., :2] * angle.cos() - y[..., 2:] * angle.sin(), y[..., 2:] * angle.cos() + y[..., :2] * angle.sin()], -1) for y in (q, k))
+        c, s = angle.cos(), angle.sin()
+        q, k = (torch.cat([y[..., :2] * c - y[..., 2:] * s, y[..., 2:] * c + y[..., :2] * s], -1) for y in (q, k))
         scores = q @ k.mT / 2
         back = at[:, None] - at
         hidden = (back < 0) | (back >= (reach or math.inf))
@@ -249,3 +256,195 @@ def test_every_mixer(mixer: str):
         streaming.load_state_dict(whole.state_dict())
         assert streaming.delay == 4
         close(fed(streaming, tokens, lengths, room=T + 4), expected, 1e-10)
+
+
+@pytest.mark.parametrize("mask", ["window(3)", "own_block(4)", "causal_by(3)", "own_block(3, previous = 1) & window(4)"])
+def test_attention_ahead(mask: str):
+    """Behind and in front of convolutions: masks that let a position attend to some later ones, none of which is behind the end."""
+    def peer(w: Any, x: torch.Tensor) -> torch.Tensor:
+        x = conv(w, "a", x, 1, 1)
+        q, k, v = (F.linear(x, w[f"attn.{n}.weight"]) for n in "qkv")
+        i, j = torch.arange(T)[:, None], torch.arange(T)
+        allowed = {"window(3)": (i - j).abs() < 3, "own_block(4)": i // 4 == j // 4, "causal_by(3)": j // 3 <= i // 3,
+                   "own_block(3, previous = 1) & window(4)": (i // 3 - j // 3 >= 0) & (i // 3 - j // 3 <= 1) & ((i - j).abs() < 4)}[mask]
+        y = (q @ k.mT / 2).masked_fill(~allowed, -math.inf).softmax(-1) @ v
+        return conv(w, "b", x + F.linear(y, w["attn.out.weight"]), 1, 1)
+
+    ahead = {"window(3)": 2, "own_block(4)": 3, "causal_by(3)": 2}.get(mask, 2)
+    late(model(f"""  x = Conv(3, 1)(x) as a
+  x = x + Attention(1, mask = {mask})(x) as attn
+  return Conv(3, 1)(x) as b""", use="Attention, BatchNorm"), 2 + ahead, peer, room="causal_by" in mask)
+
+
+def test_padded_by_hand():
+    """Zeros before and behind the positions, and the axes moved between: as if the op had padded."""
+    late("""
+model Net(d: int = 4)(x: [B = 2, T = 9, d]) -> y: [B, T, d] stream T {
+  param w: [d, d, 3] = normal()
+  y = rearrange(pad(x, [(0, 0), (2, 0), (0, 0)]), [B, N, d] -> [B, d, N])
+  y = rearrange(conv(y, w), [B, d, N] -> [B, N, d])
+  z = pad(rearrange(y + x, [B, T, d] -> [B, d, T]), [(0, 0), (0, 0), (1, 3)])
+  return rearrange(avg_pool(z, 5, stride = 1), [B, d, T] -> [B, T, d])
+}
+""", 3, lambda w, x: F.avg_pool1d(F.pad(x.mT + F.conv1d(F.pad(x.mT, (2, 0)), w["w"]), (1, 3)), 5, 1).mT)
+    late("""
+model Net(d: int = 4)(x: [B = 2, T = 9, d]) -> y: [B, T, d] stream T {
+  param w: [d, 1, 3] = normal()
+  y = pad(rearrange(x, [B, T, d] -> [B, d, T]), [(0, 0), (0, 0), (4, 0)])
+  return x + rearrange(conv(y, w, dilation = 2, groups = d), [B, d, T] -> [B, T, d])
+}
+""", 0, lambda w, x: x + F.conv1d(F.pad(x.mT, (4, 0)), w["w"], dilation=2, groups=4).mT, state_bytes=8 * BATCH * 4 * 4)
+
+
+# ---------------------------------------------------------------- rows, calls and files
+STACK = model("""  x = Conv(3, 1)(x) as a |> Norm() as n
+  x = x + Attention(2, mask = causal, positions = Rope())(x) as attn
+  return x + Conv(5, 2)(x) as b""", use="Attention, BatchNorm, Rope")
+
+
+def streaming(text: str = STACK, form: str = "step") -> tuple[Any, Any]:
+    """All positions at once, and a form with state."""
+    spec = archdsl.loads(text, "net.arch")
+    whole = shaken(spec.build(dtype=F64)).eval()
+    found = spec.build(form=form, dtype=F64).eval()
+    found.load_state_dict(whole.state_dict())
+    return whole, found
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@torch.no_grad()
+def test_rows_end_and_begin_apart(n: int):
+    """Sequences of different lengths side by side, in calls of n positions: a row that has ended is flushed and begun anew while the others go on."""
+    whole, stepping = streaming(form="step" if n == 1 else "extend")
+    assert stepping.delay == 3
+    g = torch.Generator().manual_seed(2)
+    rows = [[8, 4], [4, 20], [12]]
+    sequences = [[torch.randn(t, 4, generator=g, dtype=F64) for t in row] for row in rows]
+    state, found = stepping.init_state(3, 40), [[[] for _ in row] for row in rows]
+    at = [(0, 0)] * 3
+    for _ in range(0, 32, n):
+        x = torch.full((3, n, 4), math.nan, dtype=F64)
+        for i, (k, t) in enumerate(at):
+            if t == sum(rows[i][k:k + 1]) and k < len(rows[i]):
+                state = stepping.end_state(state, [i])
+            if k < len(rows[i]) and t < rows[i][k]:
+                x[i] = sequences[i][k][t:t + n]
+        y, state = stepping(x, state)
+        for i, (k, t) in enumerate(at):
+            if k < len(rows[i]):
+                found[i][k].append(y[i])
+                done = t + n >= rows[i][k] + 3
+                at[i] = (k + 1, 0) if done else (k, t + n)
+                state = stepping.reset_state(state, [i]) if done else state
+    for i, row in enumerate(rows):
+        for k, t in enumerate(row):
+            close(torch.cat(found[i][k])[3:3 + t], whole(sequences[i][k][None])[0], 1e-10)
+
+
+@torch.no_grad()
+def test_rows_are_moved():
+    whole, stepping = streaming()
+    x = torch.randn(2, 6, 4, dtype=F64)
+    alone = []
+    for row in x:
+        state = stepping.init_state(1, 16)
+        for t in range(4):
+            _, state = stepping(row[None, t:t + 1], state)
+        alone.append(state)
+    state = stepping.reorder_state(stepping.stack_states(alone), [1, 0, 1])
+    ys = []
+    for t in (4, 5):
+        y, state = stepping(x[[1, 0, 1], t:t + 1], state)
+        ys.append(y)
+    y, state = stepping.flush(state)
+    close(torch.cat([*ys, y], 1)[:, -5:], whole(x)[[1, 0, 1], 1:], 1e-10)
+    assert stepping.end_state(state)["end"].tolist() == [6] * 3
+
+
+def test_exported(tmp_path: Any):
+    """The step as a program and as plain PyTorch, to the last result."""
+    (tmp_path / "net.arch").write_text(STACK)
+    spec = archdsl.load(tmp_path / "net.arch")
+    manifest = compile_to(tmp_path / "out", spec, form="step", export=True, dtype=F64)
+    assert manifest.delay == 3
+    opened = archdsl.open(tmp_path / "out").eval()
+    whole = spec.build(dtype=F64).eval()
+    whole.load_state_dict(opened.state_dict())
+    program: Any = torch.export.load(tmp_path / "out" / "model.pt2").module()
+    names: dict[str, Any] = {}
+    exec((tmp_path / "out" / "model.py").read_text(), names)
+    plain = next(v for v in names.values() if isinstance(v, type) and issubclass(v, nn.Module) and hasattr(v, "end_state"))().double().eval()
+    plain.load_state_dict(opened.state_dict())
+    x = torch.randn(2, 5, 4, dtype=F64)
+    with torch.no_grad():
+        for step in (opened, program, plain):
+            state = plain.init_state(2, 8)
+            ys = []
+            for t in range(8):
+                state = plain.end_state(state) if t == 5 else state
+                y, state = step(x[:, min(t, 4):min(t, 4) + 1], state)
+                ys.append(y)
+            close(torch.cat(ys, 1)[:, plain.delay:], whole(x), 1e-10)
+
+
+def test_the_form_in_claims():
+    spec = archdsl.loads(STACK + "claim { forms(y) within 1e-10 }\n", "net.arch")
+    (verdict,) = verify(spec)
+    assert verdict["passed"], verdict
+
+
+# ---------------------------------------------------------------- what does not go
+@torch.no_grad()
+def test_wrong_calls():
+    _, stepping = streaming()
+    state = stepping.init_state(2)
+    assert state["attn.keys"].shape[2] == 9 + 3, "the delay has room as well"
+    with pytest.raises(ValueError, match="one position or more"):
+        stepping.end_state(state)
+    with pytest.raises(ValueError, match="rows 0 to 1"):
+        stepping.end_state({**state, "position": state["position"] + 1}, [2])
+    with pytest.raises(ValueError, match="takes 0 inputs without positions"):
+        stepping.flush({**state, "position": state["position"] + 1}, torch.zeros(1))
+    whole, plain = streaming(model("  return x"))
+    with pytest.raises(ValueError, match="none are left"):
+        plain.flush(plain.init_state(1))
+    assert whole.delay == plain.delay == 0 and plain.end_state(plain.init_state(1)) == plain.init_state(1)
+    rows = model("  param w: [9, 4] = normal()\n  return Conv(3, 1)(x) as a * take(w, index(T))")
+    _, together = streaming(rows)
+    state = {**together.init_state(2), "position": torch.tensor(3)}
+    with pytest.raises(ValueError, match="all of them end together"):
+        together.end_state(state, [0])
+
+
+def test_no_text_from_what_looks_ahead():
+    text = """use std { Attention, Linear, TokenEmbedding }
+model Net(d: int = 4)(tokens: int[B = 2, T = 9] in 0..<7) -> logits: [B, T, 7] stream T {
+  return TokenEmbedding(7, d)(tokens) as embed |> Attention(1, mask = window(3)) as attn |> Linear(7) as head
+}
+"""
+    with pytest.raises(ValueError, match=r"looks 2 positions ahead, first at net.arch:3.*cannot make text"):
+        archdsl.generate(archdsl.loads(text, "net.arch").build(), [[1, 2]], max_new_tokens=2)
+
+
+@pytest.mark.parametrize(("body", "form", "place", "told"), [
+    ("Strided()(x) as a", "step", "conv(", "it gives one result for 2 positions"),
+    ("Conv(3, 1)(x) as a", "packed", "conv(", "it reads 1 position before and 1 position behind each"),
+    ("x + last(Conv(3, 1)(x) as a) [:, none]", "step", "", "of the last one"),
+    ("flip(Conv(3, 1)(x) as a, 1)", "step", "flip", "it looks at all positions at once"),
+    ("rearrange(relu(pad(x, [(0, 0), (2, 0), (0, 0)]))[:, 2:], [B, T, d] -> [B, T, d])", "step", "pad", "T + 2 positions"),
+    ("Mean()(x)", "step", "avg_pool", "of fewer numbers at the ends"),
+])
+def test_refused(body: str, form: str, place: str, told: str):
+    blocks = """
+block Strided()(x: [B, T, c]) -> [B, T, c] {
+  param weight: [c, c, 3] = normal()
+  y = x |> rearrange([B, T, c] -> [B, c, T]) |> conv(weight, pad = 1, stride = 2) |> resize(T, mode = "nearest")
+  return rearrange(y, [B, c, T] -> [B, T, c])
+}
+block Mean()(x: [B, T, c]) -> [B, T, c] {
+  return x |> rearrange([B, T, c] -> [B, c, T]) |> avg_pool(3, stride = 1, pad = 1, count_include_pad = false) |> rearrange([B, c, T] -> [B, T, c])
+}"""
+    with pytest.raises(archdsl.ArchError) as e:
+        archdsl.loads(model(f"  return {body.replace(') [', ')[')}", blocks), "net.arch").build(form=form)
+    fault = e.value.diagnostics[0]
+    assert fault.code == "A0501" and told in fault.message and place in fault.span.text, (fault.message, fault.span.text)
