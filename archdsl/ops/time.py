@@ -46,7 +46,8 @@ def _inside(position: TensorType, end: TensorType, start: TensorType | None = No
 
 @op("inside_extend(position: int[], end: int[*e], start: int[B]? = none, n: int, late: int = 0) -> bool[*s]", infer=_inside, grad="none",
     own=("end",),
-    samples=lambda: [{"position": ints(9), "end": ints(9), "n": 5}, {"position": ints(9), "end": ints(9, 3), "start": ints(5, 3), "n": 4, "late": 2}])
+    samples=lambda: [{"position": ints(9), "end": ints(9), "n": 5}, {"position": ints(9), "end": ints(9, 3), "start": ints(5, 3), "n": 4, "late": 2},
+                     {"position": ints(9), "end": ints(9, 1), "start": ints(5, 1), "n": 1}])
 def inside_extend(position, end, start=None, *, n, late=0):
     """Whether the positions behind `position` earlier ones, `late` before their own time, belong to the sequence: from `start` on (0), and before
     `end`; an `end` of 0 is not known yet."""
