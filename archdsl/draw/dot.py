@@ -1,8 +1,9 @@
 """The picture as Graphviz text, and through the program `dot` as SVG and PNG."""
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 from archdsl.cost.units import short
@@ -10,6 +11,7 @@ from archdsl.diagnostics.model import error
 from archdsl.draw.view import Item, View
 from archdsl.source import Source, Span
 
+SECONDS = 60.0  # that `dot` may take: what it lays out in a minute nobody would read
 Place = tuple[int, ...]
 _PORT, _PLAIN, _BLOCK = (f'shape=box, style="{s},filled"' for s in ("rounded,dashed", "dotted", "rounded"))
 _STYLES = {"input": _PORT, "output": _PORT, "op": _PLAIN, "ops": _PLAIN}
@@ -26,19 +28,24 @@ def rendered(view: View, kind: str, path: str) -> bytes:
 
 
 def laid_out(text: str, kind: str, path: str) -> bytes:
-    """The same of any text for `dot`."""
-    graphviz: Any = import_module("graphviz")  # it has no types; loaded here, for it is seldom needed
-
+    """The same of any text for `dot`, which has SECONDS."""
     span = Span(Source("-o", path), 0, len(path))
     page = f"`-o {path.rpartition('.')[0] or path}.html` needs no program"
-    try:
-        return graphviz.Source(text).pipe(format=kind)
-    except graphviz.ExecutableNotFound:
+    program = shutil.which("dot")
+    if program is None:
         raise error("A0662", f"{kind.upper()} needs the program `dot`, which is not on the PATH", span, "laid out by Graphviz",
-                    help=("`apt install graphviz`, `brew install graphviz` or `winget install graphviz`", page)) from None
-    except graphviz.CalledProcessError as fault:
-        said = fault.stderr.decode(errors="replace") if isinstance(fault.stderr, bytes) else str(fault.stderr or "")
-        raise error("A0663", f"`dot` could not draw this: {said.strip()[:400] or fault}", span, help=page) from None
+                    help=("`apt install graphviz`, `brew install graphviz` or `winget install graphviz`", page))
+    try:
+        done = subprocess.run([program, f"-T{kind}"], input=text.encode(), capture_output=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        raise error("A0663", f"`dot` has not laid this out in {SECONDS:g} s", span, "too much for one picture",
+                    help=("with a smaller `--nodes` fewer blocks are open, so that there is less to lay out", f"{page}, and opens at once")) from None
+    except OSError as fault:
+        raise error("A0663", f"`dot` could not be started: {fault.strerror or fault}", span, help=page) from None
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()[:400]
+        raise error("A0663", f"`dot` could not draw this: {said or f'it ended with {done.returncode}'}", span, help=page)
+    return done.stdout
 
 
 class _Writer:

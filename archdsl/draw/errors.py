@@ -20,6 +20,7 @@ CODES = {
     ),
     "A0663": Code(
         "`dot` could not draw the picture",
-        "The program is there and ended with an error, which the message repeats. A page in HTML needs no program: `-o FILE.html`.",
+        "The program is there and ended with an error, which the message repeats, or has not ended in a minute: then `--nodes 12` leaves fewer "
+        "blocks open. A page in HTML needs no program: `-o FILE.html`.",
     ),
 }

@@ -10,6 +10,7 @@ from archdsl.graph import Graph, Mask, Node, Value
 from archdsl.ops.registry import find
 from archdsl.records import field, record, replace
 from archdsl.repeats import fold
+from archdsl.source import Span
 
 if TYPE_CHECKING:
     from archdsl.draw.view import Item
@@ -106,17 +107,29 @@ def _pass(part: Part) -> tuple[str, int] | None:
 
 def _passes(parts: list[Part], container: Container) -> list[Part]:
     """The passes of a loop that stand in the graph itself, as they reach blocks that are shared further out, each as one item. What has no address
-    in the loop is of the pass around it; between two passes, of the one that is no block of its own. Of one loop at a time; the same list where there
-    is none."""
+    in the loop is of the pass around it; where the text does not tell where one ends, that between two passes is of the one that is no block of its
+    own. Of one loop at a time; the same list where there is none."""
     places = [_pass(p) for p in parts]
     label = next((place[0] for p, place in zip(parts, places) if place and place != _place(p) and _pass_of(parts, places, place[0])), None)
     if label is None:
         return parts
     own = [place[1] if place and place[0] == label else None for place in places]
     at = [i for i, n in enumerate(own) if n is not None]
+    body = _body(parts[at[0] : at[-1] + 1])
     for a, b in pairwise(at):
         whole = parts[b].item.path == f"{label}.{own[b]}"
-        own[a + 1 : b] = [own[a] if own[a] == own[b] or whole and parts[a].item.path != f"{label}.{own[a]}" else own[b]] * (b - a - 1)
+        if body and own[a] != own[b]:
+            begins = min(range(a + 1, b + 1), key=lambda i: _end(parts[i]))  # of a pass, what is first ends first
+            own[a + 1 : b] = [own[a]] * (begins - a - 1) + [own[b]] * (b - begins)
+        else:
+            own[a + 1 : b] = [own[a] if own[a] == own[b] or whole and parts[a].item.path != f"{label}.{own[a]}" else own[b]] * (b - a - 1)
+    first, last = at[0] - 1, at[-1] + 1
+    while first >= 0 and parts[first].nodes[:1] and parts[first].nodes[0].span in body and _end(parts[first]) <= _end(parts[first + 1]):
+        own[first] = own[at[0]]
+        first -= 1
+    while last < len(parts) and parts[last].nodes[:1] and parts[last].nodes[0].span in body and _end(parts[last - 1]) <= _end(parts[last]):
+        own[last] = own[at[-1]]
+        last += 1
     out: list[Part] = []
     for i, (part, n) in enumerate(zip(parts, own)):
         if n is None or part.item.path == f"{label}.{n}" and own.count(n) == 1:
@@ -128,6 +141,17 @@ def _passes(parts: list[Part], container: Container) -> list[Part]:
                              [p.item for p in inside], f"{label}.{n}", f"{label}.{n}")
             out.append(Part(item, [x for p in mine for x in p.nodes], None, inside))
     return out
+
+
+def _end(part: Part) -> int:
+    """Where what a part stands for ends in the text: later parts of one pass of a loop end later, or at the same place."""
+    return part.nodes[0].span.end if part.nodes else 0
+
+
+def _body(parts: list[Part]) -> set[Span]:
+    """The places of a loop's statements, where several passes are evaluated from the same ones; empty where each has a text of its own."""
+    spans = [p.nodes[0].span for p in parts if p.nodes]
+    return set(spans) if len(set(spans)) < len(spans) and len({s.source for s in spans}) == 1 else set()
 
 
 def _pass_of(parts: list[Part], places: list[tuple[str, int] | None], label: str) -> bool:

@@ -13,32 +13,28 @@ function lanes(edges) {  // edges that pass others by, each in the first free la
   }
   return wires;
 }
-const SVG = "http://www.w3.org/2000/svg";
-function wire(svg, path, x, y, right) {
-  const line = document.createElementNS(SVG, "path"), tip = document.createElementNS(SVG, "path");
-  line.setAttribute("d", path);
-  tip.setAttribute("d", right ? `M${x} ${y}l-7 -3.5v7z` : `M${x} ${y}l-3.5 -7h7z`);
-  tip.setAttribute("class", "tip");
-  svg.append(line, tip);
+function line(row, kind, style, tip = "") {  // a part of a wire, in the row that it passes: rows stay whole where a page is broken
+  const part = make("i", { class: `wire ${kind}` });
+  Object.assign(part.style, style);
+  row.append(part);
+  if (tip) row.append(make("i", { class: `tip ${tip}` }));
 }
 function drawEdges(body) {
-  const boxes = [...body.children].filter((c) => c.classList.contains("item")), wires = lanes(body.edges);
-  const depth = wires.reduce((n, w) => Math.max(n, w.lane + 1), 0), gutter = depth ? depth * 12 + 12 : 0;
-  body.style.paddingLeft = `${gutter}px`;
-  for (const inner of body.querySelectorAll(":scope > .item > .inside")) drawEdges(inner);
-  body.querySelector(":scope > svg")?.remove();
-  const svg = document.createElementNS(SVG, "svg");
-  for (const [s, t] of body.edges) {
-    if (s === null || t - s !== 1) continue;
-    const from = boxes[s], to = boxes[t], y = from.offsetTop + from.offsetHeight, x = gutter + 20;
-    wire(svg, `M${x} ${y}V${to.offsetTop - 6}`, x, to.offsetTop, false);
-  }
+  const rows = [...body.children], boxes = rows.filter((c) => c.classList.contains("item")), wires = lanes(body.edges);
+  const depth = wires.reduce((n, w) => Math.max(n, w.lane + 1), 0);
+  body.style.paddingLeft = `${depth ? depth * 12 + 12 : 0}px`;
+  for (const [s, t] of body.edges) if (s !== null && t - s === 1) line(rows[2 * s + 1], "down", {}, "down");
   for (const w of wires) {
-    const x = gutter - 12 - w.lane * 12, to = boxes[w.t], y = to.offsetTop + 15;
-    const start = w.s < 0 ? `M${x} -6` : `M${gutter} ${boxes[w.s].offsetTop + boxes[w.s].offsetHeight - 8}H${x + 4}q-4 0 -4 4`;
-    wire(svg, `${start}V${y - 4}q0 4 4 4H${gutter - 6}`, gutter, y, true);
+    const far = 12 + w.lane * 12, left = (row) => `${-far - row.clientLeft}px`;
+    const first = 2 * w.s, last = 2 * w.t, from = boxes[w.s], to = boxes[w.t];  // behind each item stands its link
+    if (from) line(from, "out", { left: left(from), width: `${far}px` });
+    for (const row of rows.slice(Math.max(first + 1, 0), last)) line(row, "by", { left: left(row) });
+    line(to, "in", { left: left(to), width: `${far - 6}px` }, "right");
   }
-  body.prepend(svg);
+  for (const box of boxes) {
+    const inner = box.querySelector(":scope > .inside");
+    if (inner) drawEdges(inner);
+  }
 }
 // `data`: root, definitions and what is open at first, as `to_json` in page.py tells them. `onchoose` hears of an item that was clicked, its address,
 // and how often it is there. Places such as "2.0.1" lead to items.

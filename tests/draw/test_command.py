@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 import archdsl as package
-from archdsl.draw import view
+from archdsl.diagnostics.model import ArchError
+from archdsl.draw import dot, view
 from archdsl.draw.built import built_view
 from archdsl.draw.dot import dot_text
 from archdsl.draw.page import html_page
@@ -73,6 +74,17 @@ def test_a_failing_dot(archdsl, spec, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     done = archdsl("graph", spec, "-o", "a.svg", code=1)
     assert "A0663" in done.stderr and "no layout" in done.stderr and not (tmp_path / "a.svg").exists()
+
+
+def test_a_dot_that_does_not_end(spec, tmp_path, monkeypatch):
+    (tmp_path / "dot").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "dot").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(dot, "SECONDS", 0.2)
+    with pytest.raises(ArchError) as told:
+        dot.laid_out("digraph { a -> b }", "svg", "a.svg")
+    (fault,) = told.value.diagnostics
+    assert fault.code == "A0663" and "0.2 s" in fault.message and "--nodes" in fault.help[0] and "a.html" in fault.help[1]
 
 
 @needs_dot

@@ -116,6 +116,20 @@ def test_layers_around_shared_blocks_open_with_few_nodes(name):
     assert times > 3 and any(b.shared for i in layers.below if i.kind == "list" for b in i.below), kind
 
 
+@pytest.mark.parametrize(("body", "each"), [
+    ("x = f(x); x = Linear(d)(x) as own", ["f", "own"]),
+    ("x = Linear(d)(x) as own; x = f(x)", ["own", "f"]),
+    ("x = tanh(x); x = f(x); x = Linear(d)(x) as own; x = exp(x) + x", ["tanh", "f", "own", "exp", "add"]),
+])
+def test_passes_end_where_the_text_of_the_loop_does(body, each):
+    """What is shared, and ops, may begin and end them."""
+    text = "use std { Linear }\nmodel M(d: int = 8)(x: [B = 2, d]) -> y: [B, d] {\n  share f = Linear(d)\n  x = tanh(x)\n"
+    text += f"  layers: for i in range(3) {{ {body} }}\n  x = exp(x)\n  return Linear(d)(x) as head\n}}\n"
+    root = view(loads(text).elaborate()).root
+    assert [b.name for b in root.below] == ["x", "tanh", "layers", "exp", "head", "y"]
+    assert [[b.name.rpartition(".")[2] for b in layer.below] for layer in root.below[2].below] == [each] * 3
+
+
 def test_every_loop_around_a_shared_block_is_a_list():
     found = view(loads("""use std { Linear }
 model Two(n: int = 3)(x: [B = 1, 4]) -> y: [B, 4] {
