@@ -59,9 +59,9 @@ class Binding:
     """One kernel of one op. `devices`, `dtypes`: of the first operand, as the language names types. `capability`: the least compute capability of a
     card. `needs`: modules that have to be installed. `fits(types, attributes)` says why operands of these types cannot be taken, or None; a size
     that varies at run time is a `Dim` there and counts as one that fits. `fuses`: a compiler of graphs does as well by fusing the op's body with what
-    is around it, so that the kernel is for calls that are not compiled. `by_name`: taken where it is asked for, never by itself. `limits(device,
-    dtype, types)`: as `fits`, what is so on one of the devices alone. `body` holds `forward`, and `gradient`, `step` and `inline` where it has
-    them."""
+    is around it, so that the kernel is for calls that are not compiled. `by_name`: taken where it is asked for, never by itself. `worth(types,
+    attributes)` says why it is not taken by itself for operands that it could take, or None. `limits(device, dtype, types)`: as `fits`, what is so on
+    one of the devices alone. `body` holds `forward`, and `gradient`, `step`, `inline` and `eager` where it has them."""
 
     op: str
     name: str
@@ -74,6 +74,7 @@ class Binding:
     fuses: bool = False
     by_name: bool = False
     limits: Limits | None = None
+    worth: Fits | None = None
 
     @property
     def doc(self) -> str:
@@ -102,6 +103,12 @@ class Binding:
     def inline(self) -> Callable[..., Any] | None:
         """What stands in the graph in the place of the op, as its body would: torch, and what compiles a graph, see through it."""
         return getattr(self.body, "inline", None)
+
+    @property
+    def eager(self) -> Callable[..., Any] | None:
+        """What the code of a model for the CPU calls in the place of torch's function (`archdsl/kernels/eager.py`), with its arguments: for tensors
+        that hold numbers, with gradients of its own."""
+        return getattr(self.body, "eager", None)
 
     @property
     def step(self) -> Callable[..., Any] | None:
@@ -151,13 +158,13 @@ def _changed() -> None:
 
 def kernel(op: str, name: str, *, devices: tuple[str, ...] = ("cuda",), dtypes: tuple[str, ...], capability: tuple[int, int] = (8, 0),
            needs: tuple[str, ...] = ("triton",), fits: Fits | None = None, fuses: bool = False, by_name: bool = False,
-           limits: Limits | None = None) -> Callable[[type], type]:
+           limits: Limits | None = None, worth: Fits | None = None) -> Callable[[type], type]:
     """Registers the decorated class as a kernel of an op. Raises ValueError where the name is taken."""
     def register(body: type) -> type:
         own = BINDINGS.setdefault(op, {})
         if name in own or name == REFERENCE:
             raise ValueError(f"{op} has a kernel called {name} already")
-        own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits, fuses, by_name, limits)
+        own[name] = Binding(op, name, body, devices, dtypes, capability, needs, fits, fuses, by_name, limits, worth)
         _changed()
         return body
 
@@ -229,6 +236,8 @@ def choose(op: str, device: str, dtype: str, types: Types, attributes: Mapping[s
             reasons[name] = "it is taken where it is asked for by name"
             continue
         why = binding.refusal(device, dtype, types, attributes, capability, installed)
+        if why is None and asked is None and binding.worth is not None:
+            why = binding.worth(types, attributes)
         if why is None:
             return Choice(binding, reasons)
         if asked is not None:

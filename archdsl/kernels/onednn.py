@@ -1,10 +1,13 @@
-"""oneDNN's products, which torch brings, for those who ask for them by name: on an AMD EPYC with AVX-512 they take half the time of torch's default,
-which is MKL, one by one as large matrices; on other processors they have not been measured."""
+"""oneDNN's products, which torch brings: on an AMD EPYC with AVX-512 they take half the time of torch's default, which is MKL, one by one as large
+matrices, and are taken by themselves on such processors; on others they are for those who ask for them by name."""
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from archdsl.kernels.bindings import Types, kernel
+from archdsl.kernels.processor import mkl_is_slow
 from archdsl.kernels.rows import _alike
 
 FEW = 4
@@ -19,13 +22,30 @@ def _brought(device: str, dtype: str, types: Types) -> str | None:
     return None
 
 
-def _product(x: Any, weight: Any, bias: Any = None) -> Any:
-    """x Wᵀ + b, [..., o], of operands with any strides. The op is private to torch, whose compiler packs linear maps of frozen weights into it."""
-    from archdsl.lazy import F, torch
+EXACT = 192
+"""Numbers that oneDNN adds up in turn without erring by more than MKL, which begins a new sum after so many; of thousands the error is twice that."""
+MANY = 512
+"""The same of products with states, whose other half errs by as much."""
 
-    if x.numel() < FEW * x.shape[-1]:
-        return F.linear(x, weight, bias)
-    return torch.ops.mkldnn._linear_pointwise(x, _dense(weight), bias, "none", [], "")
+
+def _product(x: Any, weight: Any, bias: Any = None) -> Any:
+    """x Wᵀ + b, [..., o], of operands with any strides."""
+    from archdsl.lazy import F
+
+    return F.linear(x, weight, bias) if x.numel() < FEW * x.shape[-1] else _sums(x, weight, bias, EXACT)
+
+
+def _sums(x: Any, weight: Any, bias: Any, most: int) -> Any:
+    """`_product`, whose sums of more than `most` numbers are sums of sums. The op is private to torch, whose compiler packs linear maps of frozen
+    weights into it."""
+    from archdsl.lazy import torch
+
+    i = x.shape[-1]
+    call, step = torch.ops.mkldnn._linear_pointwise.default, -(-i // (-(-i // most) * 16)) * 16 if i > most else i
+    y = call(x[..., :step], _dense(weight[:, :step]), bias, "none", [], "")
+    for at in range(step, i, step):
+        y += call(x[..., at:at + step], _dense(weight[:, at:at + step]), None, "none", [], "")  # oneDNN's own addition takes longer
+    return y
 
 
 def _dense(weight: Any) -> Any:
@@ -34,7 +54,28 @@ def _dense(weight: Any) -> Any:
     return weight if weight.stride() in ((columns, 1), (1, rows)) else weight.contiguous()
 
 
-@kernel("linear", "onednn", devices=("cpu",), dtypes=("f32",), needs=(), fits=_alike, limits=_brought, by_name=True)
+WORTH = 2**23
+"""Multiplications of a linear map above which oneDNN's product is quicker by more than what it takes to call it (64 to 2,048 rows, 8 to 2,048
+channels, an AMD EPYC with AVX-512)."""
+ROWS = 64
+"""Below so many rows reading the weights takes longer than multiplying by them."""
+
+
+def _large(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    """Whether the product is one that oneDNN computes more quickly on this processor."""
+    from archdsl.ops.rules import volume
+
+    x, weight = types["x"], types["weight"]
+    assert x is not None and weight is not None
+    rows, count = volume(x.shape[:-1]), volume((*x.shape, weight.shape[0]))
+    if isinstance(rows, int) and rows < ROWS:
+        return f"of {rows} rows torch's product is as quick"
+    if isinstance(count, int) and count < WORTH:
+        return f"it has {count:,} multiplications, and takes less time from {WORTH:,} on"
+    return mkl_is_slow()
+
+
+@kernel("linear", "onednn", devices=("cpu",), dtypes=("f32",), needs=(), fits=_alike, limits=_brought, worth=_large)
 class Linear:
     """oneDNN's product in float32, with its own for both gradients."""
 
@@ -50,6 +91,40 @@ class Linear:
         return (_product(dy, weight.t()) if needs[0] else None, _between(dys, rows) if needs[1] else None,
                 dys.sum(0) if len(needs) > 2 and needs[2] else None)
 
+    @staticmethod
+    def eager(x: Any, weight: Any, bias: Any) -> Any:
+        from archdsl.kernels.eager import differentiated
+        from archdsl.lazy import F, torch
+
+        if not torch._C._get_mkldnn_enabled():  # torch.backends.mkldnn.flags(enabled = False)
+            return F.linear(x, weight, bias)
+        return _function().apply(x, weight, bias) if differentiated(x, weight, bias) else _product(x, weight, bias)
+
+
+@cache
+def _function() -> Any:
+    """The linear map for autograd."""
+    import torch
+
+    from archdsl.kernels.eager import seen_through
+
+    class LinearByOnednn(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, weight: Any, bias: Any) -> Any:
+            ctx.save_for_backward(x, weight)
+            return _product(x, weight, bias)
+
+        @staticmethod
+        def backward(ctx: Any, dy: Any) -> tuple[Any, ...]:  # type: ignore[override]
+            x, weight = ctx.saved_tensors
+            needs = list(ctx.needs_input_grad)
+            if not seen_through(dy):
+                return Linear.gradient(dy, x, weight, None, needs=needs)
+            rows, dys = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+            return dy @ weight if needs[0] else None, dys.mT @ rows if needs[1] else None, dys.sum(0) if needs[2] else None
+
+    return LinearByOnednn
+
 
 def _between(a: Any, b: Any) -> Any:
     """aᵀ b, [o, i], of [n, o] and [n, i]. torch lays the turned first operand of a product out in order, which costs as much as half of it where it
@@ -62,22 +137,41 @@ LARGE = 2**21
 """Multiplications of a product of two matrices above which a call for each is worth it (an AMD EPYC with AVX-512)."""
 
 
-def _batched(a: Any, b: Any, apart: bool = False) -> Any:
-    """a b of matrices, [k, B, g, m, i] and [k, B, g, i, n], of which oneDNN takes one at a time in torch; `apart`: as `k` results."""
+def _batched(a: Any, b: Any, apart: int = 0) -> Any:
+    """a b of matrices, [k, B, g, m, i] and [k, B, g, i, n], of which oneDNN takes one at a time in torch; `apart`: as for `_times` of `ssd`."""
     from archdsl.lazy import torch
+    from archdsl.ops.ssd import _times
 
     (m, i), n = a.shape[-2:], b.shape[-1]
-    if m * i * n < LARGE:
-        return torch.matmul(a, b).unbind() if apart else torch.matmul(a, b)
-    times, turned = torch.ops.mkldnn._linear_pointwise.default, (b if b.stride()[-2:] in ((n, 1), (1, i)) else b.contiguous()).mT
-    found = [times(v, w, None, "none", [], "") for v, w in zip(a.reshape(-1, m, i).unbind(), turned.reshape(-1, n, i).unbind(), strict=True)]
-    if apart and len(found) == len(a):
-        return [v.view(*a.shape[1:-1], n) for v in found]
-    whole = torch.stack(found).view(*a.shape[:-1], n)
-    return whole.unbind() if apart else whole
+    if m * i * n < LARGE or not torch._C._get_mkldnn_enabled():
+        return _times(a, b, apart)
+    if not apart:
+        return torch.stack([*_each(a.flatten(0, -3), b.flatten(0, -3), 1)]).view(*a.shape[:-1], n)
+    if a.shape[1:-2].numel() == 1:
+        return (v.view(*a.shape[1:-1], n) for v in _each(a.view(-1, m, i), b.view(-1, i, n), apart))
+    return (_batched(v[None], w[None])[0] for v, w in zip(a.unbind()[::apart], b.unbind()[::apart]))
 
 
-@kernel("ssd", "onednn", devices=("cpu",), dtypes=("f32",), needs=(), fits=_alike, limits=_brought, by_name=True)
+def _each(a: Any, b: Any, apart: int) -> Any:
+    """a b, [m, n], of each [m, i] and [i, n], in turn. What is added to it errs by more than sums of so many numbers as MANY do."""
+    return (_sums(v, w, None, MANY) for v, w in zip(a.unbind()[::apart], b.mT.unbind()[::apart]))
+
+
+def _large_states(types: Types, attributes: Mapping[str, Any]) -> str | None:
+    """Whether products with states are such as `_batched` leaves to oneDNN."""
+    from archdsl.ops.ssd import CHUNK
+
+    x, b = types["x"], types["b"]
+    assert x is not None and b is not None
+    (length, heads, p), (groups, n) = x.shape[-3:], b.shape[-2:]
+    if isinstance(length, int) and length < CHUNK:
+        return f"of {length} positions, fewer than {CHUNK}, torch's products are as quick"
+    if isinstance(heads, int) and isinstance(groups, int) and isinstance(count := CHUNK * n * (heads // groups) * p, int) and count < LARGE:
+        return f"its products with states have {count:,} multiplications, and take less time from {LARGE:,} on"
+    return mkl_is_slow()
+
+
+@kernel("ssd", "onednn", devices=("cpu",), dtypes=("f32",), needs=(), fits=_alike, limits=_brought, worth=_large_states)
 class Ssd:
     """The reference, whose products with states, which are the largest, are oneDNN's."""
 

@@ -21,6 +21,7 @@ from torch.fx.node import map_arg
 
 from archdsl.alone import ALONE, alone
 from archdsl.graph import Graph
+from archdsl.kernels.eager import functional
 from archdsl.lower.codegen import Code, generate
 from archdsl.lower.containers import AtFirst, without_rare
 from archdsl.lower.element_types import call
@@ -354,7 +355,7 @@ def _compile(definition: Definition, code: Code) -> tuple[Callable[..., Any], st
     lines = [f"{line}{_place(span)}" for line, span in zip(code.text.splitlines(), spans)]
     text = "\n".join(lines) + "\n"
     linecache.cache[file] = (len(text), None, [f"{line}\n" for line in lines], file)
-    namespace = dict(code.globals)
+    namespace = code.globals | functional(definition.target)
     exec(compile(text, file, "exec", dont_inherit=True), namespace)
     forward = namespace.pop("forward")
     forward.__qualname__ = f"{definition.name}.forward"

@@ -131,9 +131,10 @@ def _pull(block: _Block, g: Any, met: Any, keys: Any, grads: Any, db: Any, dc: A
     return torch.addcmul((pairs.mul_(scores[:, :, :, None]).mT @ g).movedim(4, 2), taken, block.end[..., None]), dlog
 
 
-def _times(a: Any, b: Any, apart: bool = False) -> Any:
-    """a b of matrices, [k, B, g, …, …]; `apart`: chunk by chunk as they are asked for, [B, g, …, …] each."""
-    return [torch.matmul(v, w) for v, w in zip(a.unbind(), b.unbind())] if apart else torch.matmul(a, b)
+def _times(a: Any, b: Any, apart: int = 0) -> Any:
+    """a b of matrices, [k, B, g, …, …]; `apart`: chunk by chunk as they are asked for, [B, g, …, …] each, from the first (1) or from the last (-1):
+    what is used at once is still in the processor's cache."""
+    return map(torch.matmul, a.unbind()[::apart], b.unbind()[::apart]) if apart else torch.matmul(a, b)
 
 
 class _Block:
@@ -188,13 +189,13 @@ class _Block:
     def carry(self, states: Any, keys: Any) -> None:
         """Of [k + 1, B, g, n, (r p)] fills all but the first: the states behind the chunks."""
         each = states.unbind()
-        for written, left, before, state in zip(self.times(self.b.mT, keys, True), self.left(), each, each[1:]):
+        for written, left, before, state in zip(self.times(self.b.mT, keys, 1), self.left(), each, each[1:]):
             torch.addcmul(written, left, before, out=state)
 
     def carry_back(self, read: Any, grads: Any) -> None:
         """Fills all but the last: the gradients of the states, whose results have the gradients `read`."""
-        each = grads.unbind()
-        for own, left, grad, after in reversed([*zip(self.times(self.c.mT, read, True), self.left(), each, each[1:])]):
+        each = grads.unbind()[::-1]
+        for own, left, grad, after in zip(self.times(self.c.mT, read, -1), self.left()[::-1], each[1:], each):
             torch.addcmul(own, left, after, out=grad)
 
 

@@ -1,0 +1,175 @@
+"""Kernels that a model on the CPU takes by itself: on tensors that hold numbers, from a size on, and nowhere else; with the numbers, the gradients
+and the second derivatives of torch's functions."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import archdsl
+from archdsl.graph import TensorType
+from archdsl.kernels import bindings as b
+from archdsl.kernels import onednn, processor, running, written_out
+
+SPEC = archdsl.loads("""use std { Linear, RMSNorm }
+model M(bias: bool = true, d: int = 128, o: int = 256)(x: [B, T, d]) -> y: [B, T, o] { return Linear(o, bias)(RMSNorm()(x) as norm) as up }
+""")
+SHAPE = (2, 150, 128)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A processor on which oneDNN is the quicker one."""
+    monkeypatch.setattr(onednn, "mkl_is_slow", lambda: None)
+    running._choose.cache_clear()
+    yield
+    running._choose.cache_clear()
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What kernels compute, forwards."""
+    seen: list[str] = []
+
+    def noted(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kw: (seen.append(name), run(*args, **kw))[1]
+
+    for module, name, op in ((onednn, "_product", "linear"), (written_out, "_forward", "rms_norm")):
+        monkeypatch.setattr(module, name, noted(op, getattr(module, name)))
+    return seen
+
+
+def given(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*(shape or SHAPE), generator=torch.Generator().manual_seed(seed))
+
+
+def models(**knobs: Any) -> tuple[Any, Any, Any]:
+    """By itself, in plain torch, and in float64."""
+    made = SPEC.build(knobs=knobs), SPEC.build(knobs=knobs, kernels="reference"), SPEC.build(knobs=knobs, dtype=torch.float64)
+    for p in made[0].parameters():
+        torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(p.numel()))
+    for m in made[1:]:
+        m.load_state_dict(made[0].state_dict())
+    return made
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_numbers_and_gradients(calls: list[str], bias: bool):
+    x, found = given(), []
+    for model in models(bias=bias):
+        leaf = x.to(next(model.parameters()).dtype).requires_grad_()
+        y = model(leaf)
+        found.append([y, *torch.autograd.grad(y, [leaf, *model.parameters()], given(*y.shape, seed=1).to(y.dtype))])
+    assert calls[:2] == ["rms_norm", "linear"] and calls.count("rms_norm") == 2  # of the first, and of float64
+    for mine, theirs, want in zip(*found, strict=True):
+        error, other = ((v.double() - want).norm() / want.norm() for v in (mine, theirs))
+        assert error <= 1.1 * other, (error, other)
+
+
+def test_second_derivatives_are_those_of_torch():
+    found = []
+    for model in models()[:2]:
+        leaf = given().requires_grad_()
+        y = model(leaf)
+        (first,) = torch.autograd.grad(y.square().mean(), leaf, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), [leaf, *model.parameters()]))
+    for mine, want in zip(*found, strict=True):
+        torch.testing.assert_close(mine, want, rtol=1e-4, atol=1e-6)
+
+
+def test_many_gradients_at_once():
+    model, plain, _ = models()
+    found = []
+    for m in (model, plain):
+        leaf = given().requires_grad_()
+        found.append(torch.autograd.grad(m(leaf), leaf, torch.stack([given(2, 150, 256, seed=s) for s in (1, 2)]), is_grads_batched=True)[0])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+def _exported(model: Any, x: torch.Tensor) -> list[str]:
+    return [str(n.target) for n in torch.export.export(model, (x,)).graph.nodes if n.op == "call_function"]
+
+
+def _compiled(model: Any, x: torch.Tensor) -> list[str]:
+    seen: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        seen.extend(str(n.target) for n in graph.graph.nodes if n.op == "call_function")
+        return graph
+
+    torch.compile(model, fullgraph=True, backend=backend)(x)
+    return seen
+
+
+@pytest.mark.parametrize("see", [_exported, _compiled])
+def test_who_reads_the_graph_sees_torch(calls: list[str], see: Callable[[Any, torch.Tensor], list[str]]):
+    model, plain, _ = models()
+    assert see(model, given()) == see(plain, given()) != []
+    mine, want = ([str(n.target) for n in torch.fx.symbolic_trace(m.up).graph.nodes] for m in (model, plain))
+    assert mine == want
+    assert not calls
+
+
+def test_who_looks_on_sees_torch(calls: list[str]):
+    model, plain, _ = models()
+    x = given()
+    with FlopCounterMode(display=False) as mine:
+        model(x)
+    with FlopCounterMode(display=False) as want:
+        plain(x)
+    assert mine.get_total_flops() == want.get_total_flops() == 2 * 300 * 128 * 256
+    found = torch.func.grad(lambda w: torch.func.functional_call(model, w, (x,)).sum())(dict(model.named_parameters()))
+    torch.testing.assert_close(found["up.bias"], torch.full((256,), 300.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(x).dtype == torch.bfloat16
+    torch.func.jvp(model, (x,), (x,))
+    assert not calls
+
+
+def test_switches(calls: list[str]):
+    x = given()
+    for kernels in ("reference", {"linear": "reference", "rms_norm": "reference"}):
+        SPEC.build(kernels=kernels)(x)
+    assert not calls
+    SPEC.build(kernels={"rms_norm": "reference"})(x)
+    assert calls == ["linear"]
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):  # pyright: ignore[reportArgumentType]  (True warns where there is no such card)
+        SPEC.build(kernels={"rms_norm": "reference"})(x)
+    assert calls == ["linear"]
+
+
+def test_from_a_size_on():
+    def chosen(op: str, **types: TensorType | None) -> tuple[str, str]:
+        found = b.choose(op, "cpu", "f32", types, {"eps": 1e-5} if op == "rms_norm" else {})
+        return found.name, found.reasons.get("onednn", found.reasons.get("written_out", ""))
+
+    def f32(*shape: Any) -> TensorType:
+        return TensorType("f32", shape)
+
+    assert chosen("linear", x=f32(8, 64, 128), weight=f32(128, 128), bias=None) == ("onednn", "")
+    assert "8,257,536 multiplications" in chosen("linear", x=f32(8, 63, 128), weight=f32(128, 128), bias=None)[1]
+    assert "of 63 rows" in chosen("linear", x=f32(63, 4096), weight=f32(4096, 4096), bias=None)[1]
+    assert chosen("rms_norm", x=f32(256, 128), weight=f32(128)) == ("written_out", "")
+    assert "fewer than" in chosen("rms_norm", x=f32(255, 128), weight=f32(128))[1]
+    wide = {"x": f32(1, 2048, 8, 64), "dt": f32(1, 2048, 8), "a": f32(8), "b": f32(1, 2048, 1, 128), "c": f32(1, 2048, 1, 128), "skip": None}
+    assert chosen("ssd", **wide, memory=None) == ("onednn", "")
+    assert "1,048,576 multiplications" in chosen("ssd", **wide | {"b": f32(1, 2048, 4, 128)}, memory=None)[1]
+    assert "of 63 positions" in chosen("ssd", **wide | {"x": f32(1, 63, 8, 64)}, memory=None)[1]
+
+
+def test_processors(monkeypatch: pytest.MonkeyPatch):
+    """By what it says of itself, whatever this one is."""
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for maker, quick in (("AuthenticAMD", True), ("GenuineIntel", False), ("", False)):
+        monkeypatch.setattr(processor, "vendor", lambda maker=maker: maker)
+        processor.mkl_is_slow.cache_clear()
+        assert (processor.mkl_is_slow() is None) == quick
+    monkeypatch.setattr(processor, "vendor", lambda: "AuthenticAMD")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    processor.mkl_is_slow.cache_clear()
+    assert "AVX-512" in str(processor.mkl_is_slow())
+    processor.mkl_is_slow.cache_clear()
