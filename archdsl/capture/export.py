@@ -55,7 +55,7 @@ def export(module: nn.Module, example: Any, dynamic: Dynamic) -> Exported:
     shapes = {k: _dynamic(v, names.get(k, {})) for k, v in given.items()}
     with _evaluating(module) as model:
         try:
-            with _quiet(), torch.no_grad():
+            with _quiet(), torch.enable_grad():  # so that parts without gradients are told apart
                 program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as fault:  # torch raises many kinds
             raise _untraceable(fault, module, names, span) from None

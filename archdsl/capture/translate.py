@@ -13,6 +13,7 @@ from archdsl.capture.export import Exported, place
 from archdsl.capture.flat import Flat
 from archdsl.capture.formulas import pattern
 from archdsl.capture.provenance import scope_of, variables_of
+from archdsl.capture.regions import laid_open
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim, Facts, Size
 from archdsl.graph import FLOATS, Guard, InitExpr, Param, TensorType, Value
@@ -77,9 +78,6 @@ class Translation:
                 if node.op == "call_function":
                     self._at(node)
                     self.values[node.name] = self._call(node)
-                elif node.op not in ("placeholder", "output"):
-                    self._at(node)
-                    raise self.refused(f"a node of the kind `{node.op}` is no op on tensors")
             outputs, names = self._outputs()
         return Program(self.flat, inputs, outputs, names, self.weights, self.names, tuple(self.guards), self.ranges)
 
@@ -94,25 +92,33 @@ class Translation:
 
     def _call(self, node: Any) -> Any:
         target = node.target
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            raise self.refused(f"`{target.name()}` runs a part of the module in a way of its own",
+                               "write this part without it: `torch.where` chooses values, casts choose types")
         if not isinstance(target, torch._ops.OpOverload):
             return self._on_sizes(node)
         name = opaque.short_name(target)
         rule = rules.find(name)
-        given = opaque.by_name(target, [self.value(a) for a in node.args], {k: self.value(v) for k, v in node.kwargs.items()})
+        given = self._given(node, target)
         if rule is None and target._schema.is_mutable:
-            return self._in_place(node, target, given)
+            return self._in_place(node, target)
         result = NotImplemented if rule is None else self._apply(name, rule, target, given)
         if result is not NotImplemented:
             return result
         return opaque.node(self, target, given)
 
-    def _in_place(self, node: Any, target: Any, given: dict[str, Any]) -> Any:
+    def _given(self, node: Any, target: Any) -> dict[str, Any]:
+        return opaque.by_name(target, [self.value(a) for a in node.args], {k: self.value(v) for k, v in node.kwargs.items()})
+
+    def _in_place(self, node: Any, target: Any) -> Any:
         """`silu_(x)` is `silu(x)`, read by whoever reads x afterwards."""
         name = re.sub(r"_(\.\w+)$", r"\1", opaque.short_name(target))
         rule = rules.find(name)
         if rule is None:
             raise self.refused(f"aten.{opaque.short_name(target)} changes a tensor in place")
-        result = self._apply(name, rule, target, given)
+        op, _, overload = name.partition(".")
+        target = getattr(getattr(torch.ops.aten, op, None), overload, target)  # which may name its arguments otherwise
+        result = self._apply(name, rule, target, self._given(node, target))
         self.values[node.args[0].name] = result
         return result
 
@@ -380,6 +386,7 @@ def _writes(node: Any) -> bool:
 def _functional(program: Any) -> Any:
     """The program without writes into tensors that other values look into. Torch rewrites all of them at once, and forgets dropout then; a write
     that nothing else sees is taken as it is."""
+    laid_open(program)
     for node in program.graph.nodes:
         if node.op == "call_function" and _writes(node):
             base = node.args[0]

@@ -162,9 +162,28 @@ def _to(t: Translation, self: Value, dtype: Any = None, other: Any = None) -> An
     return t.flat.op("as_type", self, other) if other is not None else t.cast(self, dtype)
 
 
-@aten("clone.default", "contiguous.default", "detach.default", "alias.default", "lift_fresh_copy.default", "detach_.default", "lift_fresh.default")
+@aten("clone.default", "contiguous.default", "alias.default", "lift_fresh_copy.default", "lift_fresh.default")
 def _same(t: Translation, self: Value) -> Any:
     return self
+
+
+@aten("detach.default", "detach_.default")
+def _detach(t: Translation, self: Value) -> Any:
+    """Tracing detaches every constant, which has no gradient to stop."""
+    return t.flat.op("stop", self) if self.type.is_float and _has_gradient(t, self) else self
+
+
+def _has_gradient(t: Translation, v: Value) -> bool:
+    """Whether a value depends on a parameter or on an input that is no index."""
+    stack, seen = [v.node], set[int]()
+    while stack:
+        n = stack.pop()
+        if n.op == "input" and n.types[0].is_float or n.op == "param" and t.flat.params[n.attrs["path"]].kind == "param":
+            return True
+        if id(n) not in seen:
+            seen.add(id(n))
+            stack += [x.node for x in n.operands()]
+    return False
 
 
 @aten("_assert_tensor_metadata.default", "sym_constrain_range_for_size.default", "sym_constrain_range.default")

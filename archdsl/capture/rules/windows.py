@@ -49,14 +49,27 @@ def _avg_pool(t: Translation, self: Value, kernel_size: Any, stride: Any = None,
 
 @aten("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default", "adaptive_avg_pool3d.default")
 def _adaptive_avg_pool(t: Translation, self: Value, output_size: Any) -> Any:
-    """To one cell it is a mean; to a divisor of a fixed size it is a pool."""
+    """To one cell it is a mean; to a divisor of a fixed size it is a pool; to another number, products with tables of averages, axis by axis."""
     axes = tuple(range(-len(output_size), 0))
     if all(o == 1 for o in output_size):
         return t.flat.op("mean", self, axis=axes if len(axes) > 1 else -1, keep=True)
     sizes = [shapes.divide(self.shape[a], o) for a, o in zip(axes, output_size)]
-    if any(type(s) is not int for s in sizes):
+    if all(type(s) is int for s in sizes):
+        return t.flat.op("avg_pool", self, size=each(sizes), stride=each(sizes))
+    if any(type(self.shape[a]) is not int for a in axes):
         raise OpError(f"a pool of {self.type} to {list(output_size)} has windows of several sizes")
-    return t.flat.op("avg_pool", self, size=each(sizes), stride=each(sizes))
+    for a, outs in zip(axes, output_size):
+        self = _averaged(t, self, a, int(self.shape[a]), outs)  # type: ignore[call-overload]
+    return self
+
+
+def _averaged(t: Translation, x: Value, axis: int, ins: int, outs: int) -> Value:
+    """The means of windows from floor(i · ins / outs) to ceil((i + 1) · ins / outs) along an axis."""
+    windows = [(i * ins // outs, -(-(i + 1) * ins // outs)) for i in range(outs)]
+    table = tuple(tuple(1 / (b - a) if a <= k < b else 0.0 for k in range(ins)) for a, b in windows)
+    order = list(range(len(x.shape)))
+    order[axis], order[-1] = order[-1], order[axis]
+    return layouts.permute(t.flat, t.flat.op("linear", layouts.permute(t.flat, x, order), t.flat.op("literal", value=table, dtype=x.dtype)), order)
 
 
 @aten("im2col.default")
