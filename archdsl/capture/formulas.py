@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from archdsl.dims import Dim, Facts, Size, floordiv, mod, substitute, sym, symbols
@@ -159,8 +160,8 @@ def _literal(reader: Reader, node: Node, inside: list[Any]) -> Any:
 
 
 def pattern(value: Any) -> Any:
-    """What the elements of a table are by their places: one number everywhere, 0, 1, 2, … along the last axis, or one number up to the diagonal of
-    the last two axes and another above it. `value`: nested tuples; None for any other."""
+    """What the elements of a table are by their places: one number everywhere, 0, 1, 2, … along the last axis, or one number between two diagonals of
+    the last two axes and another outside. `value`: nested tuples; None for any other."""
     if not isinstance(value, tuple):
         return (TRUE if value else FALSE) if isinstance(value, bool) else _whole(value) if _whole(value) is not None else value
     rank, matrices, rows = 0, [(value,)], [value]
@@ -173,12 +174,30 @@ def pattern(value: Any) -> Any:
         return (TRUE if first else FALSE) if isinstance(first, bool) else _whole(first)
     if all(row == tuple(range(len(row))) for row in matrices):
         return place(rank - 1)
-    n = len(matrices[0])
-    if rank >= 2 and all(row == (first,) * (k % n + 1) + (rows[n - 1],) * (n - 1 - k % n) for k, row in enumerate(matrices)):
-        below = ("ge", place(rank - 2) - place(rank - 1))
-        yes, no = first, rows[n - 1]
-        return (below if yes else ("not", below)) if isinstance(yes, bool) else ("choose", below, yes, no)
-    return None
+    return _band(value, rank)
+
+
+def _band(value: Any, rank: int) -> Any:
+    """A table whose last two axes hold one number between two diagonals and another outside: matrices that are all equal, of equal diagonals."""
+    blocks = [value]
+    for _ in range(rank - 2):
+        blocks = [b for block in blocks for b in block]
+    matrix = blocks[0]
+    if rank < 2 or any(b != matrix for b in blocks) or any(row[1:] != above[:-1] for above, row in pairwise(matrix)):
+        return None
+    lowest = 1 - len(matrix[0])
+    by_distance = (*matrix[0][::-1], *(row[0] for row in matrix[1:]))  # of row - column, from `lowest` on
+    runs = [(v, len(list(same))) for v, same in groupby(by_distance)]
+    if len(runs) > 3 or len({v for v, _ in runs}) != 2:
+        return None
+    at = 1 if len(runs) == 3 else next((i for i, (v, _) in enumerate(runs) if v is True), 0)  # the run between the others, or either of two
+    yes, no = runs[at][0], runs[at - 1][0]
+    low = lowest + sum(n for _, n in runs[:at])
+    high = low + runs[at][1] - 1
+    distance = place(rank - 2) - place(rank - 1)
+    parts = [c for c, bounded in ((("ge", distance - low), at > 0), (("ge", high - distance), at < len(runs) - 1)) if bounded]
+    inside = parts[0] if len(parts) == 1 else ("and", *parts)
+    return (inside if yes else ("not", inside)) if isinstance(yes, bool) else ("choose", inside, yes, no)
 
 
 def _by_case(node: Node, inside: list[Any], computed: Callable[[Any, Any], Any]) -> Any:
@@ -226,6 +245,9 @@ def _neg(reader: Reader, node: Node, inside: list[Any]) -> Any:
 def _cast(reader: Reader, node: Node, inside: list[Any]) -> Any:
     element, to = inside[0].element, node.types[0].dtype
     if to == "bool":
+        if isinstance(element, tuple) and element[0] == "choose":
+            _, condition, x, y = element
+            return (TRUE if x else FALSE) if bool(x) == bool(y) else condition if x else ("not", condition)
         return element if isinstance(element, tuple) else ("not", ("eq", element)) if _whole(element) is not None else None
     if element in (TRUE, FALSE):
         return int(element == TRUE)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
 from archdsl.capture import layouts
-from archdsl.capture.masks import LOWEST, index_of, mask_of
+from archdsl.capture.masks import index_of, lowest_of, mask_of
 from archdsl.capture.patterns import Binds, Rule
+from archdsl.capture.scores import layered_scores, masked, under_bias
 from archdsl.graph import Mask, Node, Value
-from archdsl.ops.masks import CAUSAL, FULL, kinds
+from archdsl.ops.masks import CAUSAL, FULL
 from archdsl.ops.registry import OpError
 from archdsl.records import record
 
@@ -185,70 +186,13 @@ def _written_mask(flat: Flat, node: Node) -> Any:
     if bias is None or node.attrs["mask"] != FULL:
         return None
     mask = mask_of(flat, bias, node.args[0].shape, node.args[1].shape)
-    if mask is None:
+    if mask is not None:
+        return flat.op("attention", *node.args[:3], None, **{**node.attrs, "mask": mask})
+    terms, kept = under_bias(flat, bias)
+    if not kept and (len(terms) == 1 or all(lowest_of(flat, t) is None for t in terms)):
         return None
-    return flat.op("attention", *node.args[:3], None, **{**node.attrs, "mask": mask})
-
-
-def _masked_scores(flat: Flat, node: Node) -> Any:
-    """softmax(where(excluded, -∞, scores)) v is attention with a mask, or with a bias of 0 and -∞."""
-    weights, v = node.args
-    kept = weights.node.args[0].node if weights.node.op == "dropout" else weights.node
-    if kept.op != "softmax" or kept.attrs["axis"] != -1 or kept.args[0].node.op != "where":
-        return None
-    excluded, low, scores = kept.args[0].node.args
-    lowest = low if not isinstance(low, Value) else float("-inf") if low.node.op == "log" and low.node.args[0].node.op == "literal" else 0
-    if not isinstance(scores, Value) or isinstance(lowest, Value) or lowest > LOWEST:
-        return None
-    plain = flat.op("matmul", flat.op("softmax", scores), v)
-    if plain.node.op != "attention" or plain.node.attrs["mask"] != FULL:
-        return None
-    q, k, v, bias, _ = plain.node.args
-    mask = mask_of(flat, flat.op("logical_not", excluded), q.shape, k.shape)
-    if mask is not None and (lowest == float("-inf") or "keys" not in kinds(mask)):
-        flat.lifts["mask"] = flat.lifts.get("mask", 0) + 1
-        return flat.op("attention", q, k, v, bias, **{**plain.node.attrs, "mask": mask})
-    if lowest != float("-inf"):
-        return None
-    zero = flat.op("literal", value=0.0, dtype=scores.dtype)
-    extra = flat.op("where", excluded, low, zero)
-    return flat.op("attention", q, k, v, extra if bias is None else flat.op("add", bias, extra), **plain.node.attrs)
-
-
-def _windowed_scores(flat: Flat, node: Node) -> Any:
-    """Scores [(B n), h, T, S] to which [B, n, …] is added with the first axis taken apart (shifted windows): attention with both axes in front."""
-    weights, v = node.args
-    kept = weights.node.args[0].node if weights.node.op == "dropout" else weights.node
-    merged = kept.args[0].node if kept.op == "softmax" and kept.attrs["axis"] == -1 else kept
-    if merged.op != "rearrange" or merged.args[0].node.op != "add" or len(v.shape) != 4:
-        return None
-    parts = merged.args[0].node.args
-    apart = next((x.node for x in parts if type(x) is Value and _splits_first(x.node)), None)
-    extra = next((x for x in parts if type(x) is Value and x.node is not apart and len(x.shape) == 5), None)
-    if apart is None or extra is None or not _undoes(merged, apart):
-        return None
-    plain = flat.op("matmul", flat.op("softmax", apart.args[0]), v)
-    if plain.node.op != "attention" or plain.node.attrs["mask"] != FULL:
-        return None
-    lead = apart.attrs["sizes"][:2]
-
-    def split(x: Value) -> Value:
-        front = [[]] if x.shape[0] == 1 else [[0, 1]]
-        groups = [[i] for i in range(2, 5)]
-        return layouts.rearrange(flat, x, [*lead, *x.shape[1:]], [*front, *groups], [*([[], []] if x.shape[0] == 1 else [[0], [1]]), *groups])
-
-    q, k, v, bias, _ = plain.node.args
-    whole = extra if bias is None else flat.op("add", split(bias) if len(bias.shape) == 4 else bias, extra)
-    y = flat.op("attention", split(q), split(k), split(v), whole, **plain.node.attrs)
-    return layouts.rearrange(flat, y, list(y.shape), [[i] for i in range(5)], [[0, 1], [2], [3], [4]])
-
-
-def _splits_first(n: Node) -> bool:
-    return n.op == "rearrange" and n.attrs["ins"] == ((0, 1), (2,), (3,), (4,)) and n.attrs["outs"] == ((0,), (1,), (2,), (3,), (4,))
-
-
-def _undoes(merged: Node, apart: Node) -> bool:
-    return merged.attrs["ins"] == apart.attrs["outs"] and merged.attrs["outs"] == apart.attrs["ins"]
+    q, k, v = node.args[:3]
+    return masked(flat, q, k, v, terms, kept, node.attrs, some=True)
 
 
 def _leading_axes(flat: Flat, node: Node) -> Any:
@@ -276,12 +220,11 @@ def _counted_index(flat: Flat, node: Node) -> Any:
 STEPS = [
     *(Step("positions", op, _counted_index) for op in ("embedding", "take", "gather")),
     Step("mask", "attention", _written_mask), Step("scale", "attention", _standard_scale), Step("scale", "attention", _scaled_query),
-    Step("grouped queries", "attention", _grouped_queries), Step("masked scores", "matmul", _masked_scores),
-    Step("windowed scores", "matmul", _windowed_scores), Step("Linear", "linear", _leading_axes),
+    Step("grouped queries", "attention", _grouped_queries), Step("scores", "matmul", layered_scores), Step("Linear", "linear", _leading_axes),
 ]
 RULES: list[Rule | Step] = [*SIMPLER, *NORMS, *ACTIVATIONS, *POSITIONS, *MAPS, *_attention_rules(), *STEPS]
 _BY_ROOT: dict[str, list[Rule | Step]] = {}
-_QUIET = {r.name for r in SIMPLER} | {"masked scores", "windowed scores"}  # what they lift is counted where it arrives
+_QUIET = {r.name for r in SIMPLER} | {"scores"}  # what they lift is counted where it arrives
 
 
 def lifted(flat: Flat, node: Node) -> Any:
@@ -290,7 +233,7 @@ def lifted(flat: Flat, node: Node) -> Any:
         for r in RULES:
             _BY_ROOT.setdefault(r.root, []).append(r)
     for rule in _BY_ROOT.get(node.op, ()):
-        before = len(flat.nodes)
+        before, counted = len(flat.nodes), dict(flat.lifts)
         try:
             value = rule.apply(flat, node)
         except OpError:
@@ -300,6 +243,8 @@ def lifted(flat: Flat, node: Node) -> Any:
                 flat.lifts[rule.name] = flat.lifts.get(rule.name, 0) + 1
             return value
         del flat.nodes[before:]
+        flat.lifts.clear()
+        flat.lifts.update(counted)
     return None
 
 

@@ -48,6 +48,16 @@ def mask_of(flat: Flat, v: Value, queries: tuple[Size, ...], keys: tuple[Size, .
     return None if finite and "keys" in kinds(mask) else mask
 
 
+def lowest_of(flat: Flat, v: Value) -> float | None:
+    """What a bias that only excludes pairs gives to those: a bias of 0 and very negative numbers. None for any other."""
+    formula = Reader(flat).read(v)
+    element = None if formula is None or v.dtype == "bool" else formula.element
+    if not isinstance(element, tuple) or element[0] != "choose":
+        return None
+    low, high = sorted(element[2:])
+    return low if high == 0 and low <= LOWEST else None
+
+
 def _mask(c: Condition, i: Dim, j: Dim, rank: int) -> Mask | None:
     parts = _parts(c, "and")
     found: list[Mask] = []

@@ -290,6 +290,8 @@ CODE = {
     "chunks": lambda x, w: torch.cat([x.chunk(2, -1)[1], torch.stack(x.split([3, 5], -1)[0].unbind(-1), -1)], -1),
     "indexing": lambda x, w: x[:, [2, 0, -1]][..., None, 1:] + w[torch.tensor([1, 2, 3])][None, :, None, 1:],
     "matrix products": lambda x, w: torch.einsum("bti,oi->bto", x, w) @ w + torch.baddbmm(x, x, x.mT @ x, alpha=0.5),
+    "pools": lambda x, w: F.adaptive_avg_pool1d(x, 5) + F.adaptive_avg_pool2d(x, (12, 5))[:, ::2] + F.adaptive_avg_pool1d(x[..., :1], 5),
+    "dropout in place": lambda x, w: F.dropout((x + 1), 0.5, training=False, inplace=True) + 1,
     "softmax of floats": lambda x, w: F.softmax(x, -1, dtype=torch.float32) + F.log_softmax(x, 1) + torch.logsumexp(x, 1, keepdim=True),
     "activations": lambda x, w: F.elu(x) + F.softplus(x) + F.leaky_relu(x, 0.2) + F.hardtanh(x) + F.relu6(x) + F.mish(x),
     "order": lambda x, w: x.topk(3, 1)[0].sum(1, keepdim=True) + x.sort(-1, descending=True)[0] + x.max(1, keepdim=True)[0] + x.flip(1).roll(1, 2),
