@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.elaborate.domains import Domain, odd_defaults, outside
-from archdsl.elaborate.hints import mend, mend_address
+from archdsl.elaborate.hints import mend, mend_address, segments
 from archdsl.records import record
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from archdsl.modules import Module
     from archdsl.spec import Spec
 
-__all__ = ["Domain", "Space", "check_spaces", "knob_domain", "knobs_in_search", "spaces_of"]
+__all__ = ["Domain", "Space", "check_spaces", "knob_domain", "knobs_in_search", "reaches", "set_by", "spaces_of"]
 
 
 @record(frozen=True)
@@ -51,6 +51,19 @@ def knob_domain(spec: Spec, address: str, variant: str | None = None) -> Domain 
 def knobs_in_search(spec: Spec, variant: str | None = None) -> dict[str, Knob]:
     """The knobs that have a domain, by address."""
     return {a: k for a, k in spec.elaborate(variant).knobs.items() if k.allowed is not None}
+
+
+def reaches(setting: str, address: str) -> bool:
+    """Whether the address of a setting (`layers.*.heads`, `widths.0`) is that of a knob, or of what its list or record holds."""
+    said, path = segments(setting), address.split(".")
+    return len(said) >= len(path) and all(
+        s in ("*", p) or s[:1] == "{" and p in [x.strip() for x in s[1:-1].split(",")] for s, p in zip(said, path))
+
+
+def set_by(spec: Spec, variant: str | None) -> list[str]:
+    """The knobs with a domain that a variant sets, those of equal passes of loops as one."""
+    said = spec.settings(variant, {})
+    return list(dict.fromkeys(_pattern(a) for a in knobs_in_search(spec, variant) if any(reaches(s.address, a) for s in said)))
 
 
 # ---------------------------------------------------------------- checks

@@ -285,13 +285,14 @@ def space(
                                                      help="What every candidate has to satisfy: 'params <= 30M'; may be repeated.")] = None,
     figures: Annotated[list[str] | None, typer.Option("--figure", metavar="NAME", show_default=False,
                                                       help="What to count: 'state_bytes(T=2048)'; else params and macs.")] = None,
+    fixed: Annotated[bool, typer.Option("--fixed", help="What the variant sets stays as it is: the other knobs are searched.")] = False,
     draw: Annotated[int, typer.Option(min=0, metavar="N", help="So many candidates are drawn and counted.")] = 100,
     json: Json = False,
 ) -> int:
     """What a search would decide: how many candidates a spec's knobs span, and what they cost. Loads no torch."""
     from archdsl.cli.commands.space import FIGURES, run_space
 
-    return run_space(source, name, limits or (), figures or FIGURES, draw, json)
+    return run_space(source, name, limits or (), fixed, figures or FIGURES, draw, json)
 
 
 @app.command()
@@ -313,6 +314,7 @@ def search(
     engine: Annotated[Literal["local", "ray"], typer.Option(help="Where the workers are.")] = "local",
     seed: Annotated[int | None, typer.Option(metavar="N", help="Of all random numbers; 0 unless said.", show_default=False)] = None,
     space: Annotated[str | None, typer.Option(metavar="NAME", help="A `space` of the spec, for its limits.", show_default=False)] = None,
+    fixed: Annotated[bool, typer.Option("--fixed", help="What the variant sets stays as it is: the other knobs are searched.")] = False,
     time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Of each trial.", show_default=False)] = None,
     memory_limit: Annotated[str | None, typer.Option(metavar="4GiB", help="Of each trial: what its worker holds.", show_default=False)] = None,
     asynchronous: Annotated[bool, typer.Option("--asynchronous", help="No worker waits for others; runs are not repeatable.")] = False,
@@ -324,7 +326,7 @@ def search(
     from archdsl.study.engine import limits_of
     from archdsl.study.session import Asked, Hands
 
-    asked = Asked(objectives, limits, evaluator, strategy, budget, seed, space, asynchronous or None)
+    asked = Asked(objectives, limits, evaluator, strategy, budget, seed, space, asynchronous or None, fixed or None)
     return run_search(source, out, asked, Hands(workers, engine, limits_of(time_limit, memory_limit)), resume, json)
 
 

@@ -20,7 +20,7 @@ def nothing(space: SearchSpace) -> ArchError:
     spec = space.spec
     what = f"no candidate of `{spec.name}`"
     if space.limits:
-        without = type(space)(spec, None, space.variant)
+        without = type(space)(spec, None, space.variant, fixed=space.fixed)
         some = [c for seed in range(20) if (c := without.counted.find(Random(seed))) is not None]
         if not some:
             return nothing(without)
@@ -51,7 +51,7 @@ def _core(space: SearchSpace, limits: list[Limit]) -> list[Limit]:
 
 def _some(space: SearchSpace, limits: list[Limit]) -> bool:
     """Whether some candidate keeps within these limits."""
-    return type(space)(space.spec, None, space.variant, read=limits).counted.find(Random(0)) is not None
+    return type(space)(space.spec, None, space.variant, read=limits, fixed=space.fixed).counted.find(Random(0)) is not None
 
 
 def _reasons(space: SearchSpace) -> list[Diagnostic]:

@@ -1,7 +1,7 @@
 """The decisions of a model's header: what each may be once those that its domain reads are made. Nothing of the body is elaborated."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from math import prod
 from random import Random
@@ -33,12 +33,12 @@ def reads_itself(name: str, domain: Any) -> bool:
 
 class Header:
     """`order`: the decisions, each behind those that its domain reads. A domain that reads its knob's own value is that around the spec's value,
-    so that it stays where it is while the knob moves."""
+    so that it stays where it is while the knob moves. `searches`: whether an argument with a domain is left to the search."""
 
-    def __init__(self, spec: Spec, variant: str | None) -> None:
+    def __init__(self, spec: Spec, variant: str | None, searches: Callable[[str], bool] = lambda _: True) -> None:
         self.spec, self.variant = spec, variant
         params = {p.name: p for p in spec.decl.params}
-        self.names = [p.name for p in spec.decl.params if p.domain is not None]
+        self.names = [p.name for p in spec.decl.params if p.domain is not None and searches(p.name)]
         self._domains: dict[tuple[str, tuple[Any, ...]], Domain] = {}
         reached = {n: self._reach(n, params) for n in self.names}
         self.order = self._sorted(reached)

@@ -47,10 +47,10 @@ class SearchSpace:
     Made by `spec.space(…)`; `archdsl.search.model.Space` says what the methods do."""
 
     def __init__(self, spec: Spec, name: str | None = None, variant: str | None = None, limits: Sequence[str] = (),
-                 read: Sequence[Limit] | None = None) -> None:
+                 read: Sequence[Limit] | None = None, fixed: bool = False) -> None:
         written = _written(spec, name)
-        self.trials = Trials(spec, variant)
-        self.spec, self.variant, self.name, self.given = self.trials.spec, variant, name, tuple(limits)
+        self.trials = Trials(spec, variant, fixed)
+        self.spec, self.variant, self.name, self.given, self.fixed = self.trials.spec, variant, name, tuple(limits), fixed
         self.header = self.trials.header
         self.limits = read_limits(self.spec, tuple(limits), written) if read is None else list(read)
         self.trials.fixed = all(f.fixed for n in self.limits for f in n.figures)
@@ -61,10 +61,12 @@ class SearchSpace:
         self._known: dict[tuple[str, str], Any] = {}
         self._made: dict[tuple[Any, ...], Elaborated] = {}
         self.clocks = Clocks()
-        base = self.spec.source(variant)
-        if all(k.allowed is None for k in base.knobs.values()):
-            raise error("A0801", f"`{spec.name}` has no knob with a domain: there is nothing to search", spec.decl.name_span, "this model",
-                        help="`hidden: int = 64 in {64, 128}` gives a knob a domain, `choose` a block")
+        knobs = {a for a, k in self.spec.source(variant).knobs.items() if k.allowed is not None}
+        if not any(map(self.trials.searches, knobs)):
+            raise error("A0801", f"`{spec.name}` has no knob with a domain{f' that `{variant}` does not set' if knobs else ''}: "
+                        "there is nothing to search", spec.decl.name_span, "this model",
+                        help="without `--fixed`, knobs that the variant sets are searched as well" if knobs else
+                        "`hidden: int = 64 in {64, 128}` gives a knob a domain, `choose` a block")
         self.sums = Sums(self)
         self.counted = Counted(self)
 

@@ -22,6 +22,7 @@ from archdsl.elaborate.model import Elaborated, elaborate
 from archdsl.graph import Graph, Knob
 from archdsl.records import field, record
 from archdsl.search.header import Header, every, reads_itself
+from archdsl.spaces import reaches
 from archdsl.spec import Spec
 
 MAX_PARTS = 4_096
@@ -45,17 +46,25 @@ class Outcome:
 
 
 class Trials:
-    """Elaborations of one variant of a spec, in a session of its own that tells which owners there are."""
+    """Elaborations of one variant of a spec, in a session of its own that tells which owners there are. `fixed`: what the variant
+    sets is no decision."""
 
-    def __init__(self, spec: Spec, variant: str | None) -> None:
+    def __init__(self, spec: Spec, variant: str | None, fixed: bool = False) -> None:
         session = Session(spec.module.library)
         session.owners, session.patience = [], 1
         self.spec = Spec(spec.module, spec.decl, spec.path, spec.models, session)
-        self.variant, self.header = variant, Header(self.spec, variant)
-        self.shared = not any("." in s.address for s in self.spec.settings(variant, {}))  # else equal passes may have other settings
+        self.variant = variant
+        said = self.spec.settings(variant, {})
+        self.stays = said if fixed else ()
+        self.header = Header(self.spec, variant, self.searches)
+        self.shared = not any("." in s.address for s in said)  # else equal passes may have other settings
         self.parts: dict[Any, Part] = {}  # those that are the same below any setting of the header
         self.fixed = True  # whether figures that are asked for are at the same sizes below each of them
         self.count = 0
+
+    def searches(self, address: str) -> bool:
+        """Whether the variant leaves a knob with a domain to the search."""
+        return not any(reaches(s.address, address) for s in self.stays)
 
     def run(self, values: Values) -> Outcome:
         session = self.spec.session
@@ -159,7 +168,7 @@ class Part:
             undecided = self._undecided({a: k for a, k in outcome.met.items() if a.startswith(self.prefix)}, values)
             return undecided or Refused(outcome.faults)
         owners, graph, owner = self._found(outcome.made)
-        parts = {p: o for p, o in owners.items() if o.place not in self.root.open and has_decisions(graph.knobs, p)}
+        parts = {p: o for p, o in owners.items() if o.place not in self.root.open and self._decides(graph.knobs, p)}
         own = {self.prefix + a: k for a, k in graph.knobs.items() if not any(a.startswith(p + ".") for p in parts)}
         undecided = self._undecided(own, values)
         self._confined(graph, owner)
@@ -185,7 +194,8 @@ class Part:
                 return outcome, below
             first = outcome
             for address, knob in outcome.met.items():
-                if not self._deep(address) or address in here or address in below or knob.allowed is None or knob.allowed.kind == "unreadable":
+                if not self._deep(address) or address in here or address in below or knob.allowed is None or knob.allowed.kind == "unreadable" \
+                        or not trials.searches(address):
                     continue
                 for value in every(knob.allowed) if finite(knob.allowed) else (knob.allowed.low, knob.allowed.high):
                     outcome, found = go({**below, address: value})
@@ -203,9 +213,14 @@ class Part:
     def _undecided(self, knobs: Mapping[str, Knob], values: Values) -> Choice | None:
         for address, knob in knobs.items():
             name = address[len(self.prefix):]
-            if knob.allowed is not None and name not in values and (self.path or "." in name or name not in self.root.header_values):
+            if knob.allowed is not None and name not in values and (self.path or "." in name or name not in self.root.header_values) \
+                    and self.root.trials.searches(address):
                 return Choice(name, knob.allowed)
         return None
+
+    def _decides(self, knobs: Mapping[str, Knob], path: str) -> bool:
+        """Whether there is something to decide below a path."""
+        return any(a.startswith(path + ".") and k.allowed is not None and self.root.trials.searches(self.prefix + a) for a, k in knobs.items())
 
     def _found(self, made: Elaborated) -> tuple[dict[str, Owner], Graph, Owner | None]:
         """The owners below, the graph, and the owner itself, None for the model. Raises Reaches where it has become none: its body reaches weights
@@ -273,10 +288,6 @@ class Part:
 def finite(domain: Domain) -> bool:
     """Whether its values can be gone through."""
     return all(map(finite, domain.items)) if domain.kind == "list" else domain.size is not None
-
-
-def has_decisions(knobs: Mapping[str, Knob], path: str) -> bool:
-    return any(a.startswith(path + ".") and k.allowed is not None for a, k in knobs.items())
 
 
 class Root:

@@ -25,7 +25,7 @@ FREE = ("budget", "source", "format")
 @record(frozen=True)
 class Plan:
     """`spec`: the file's name in the study's folder, `source`: as the user gave it. `files`: name -> digest of the spec and its imports. `strategy`
-    and `evaluator` are texts of their registries. Limits are conditions of the language."""
+    and `evaluator` are texts of their registries. Limits are conditions of the language. `fixed`: the knobs that the variant sets are not searched."""
 
     spec: str
     source: str
@@ -40,6 +40,7 @@ class Plan:
     space: str | None = None
     limits: tuple[str, ...] = ()
     asynchronous: bool = False
+    fixed: bool = False
     archdsl: str = VERSION
     library: str = ""
     format: int = FORMAT
@@ -122,4 +123,4 @@ def open_spec(folder: str, plan: Plan) -> Spec:
 
 def open_space(spec: Spec, plan: Plan) -> SearchSpace:
     """The space that the study searches."""
-    return spec.space(plan.space, plan.variant, plan.limits)
+    return spec.space(plan.space, plan.variant, plan.limits, plan.fixed)

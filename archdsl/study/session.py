@@ -43,6 +43,7 @@ class Asked:
     seed: int | None = None
     space: str | None = None
     asynchronous: bool | None = None
+    fixed: bool | None = None
 
 
 @record(frozen=True)
@@ -74,7 +75,7 @@ def planned(spec: Spec, variant: str | None, source: str, asked: Asked, old: Pla
     return Plan(
         spec=next(iter(texts)), source=source, model=spec.name, variant=variant, files={n: digest(t) for n, t in texts.items()},
         objectives=objectives, strategy=strategy, evaluator=evaluator, seed=of("seed", 0), budget=budget, space=of("space", None),
-        limits=tuple(of("limits", ())), asynchronous=bool(of("asynchronous", False)), library=stdlib_hash())
+        limits=tuple(of("limits", ())), asynchronous=bool(of("asynchronous", False)), fixed=bool(of("fixed", False)), library=stdlib_hash())
 
 
 def search(source: str, out: str, asked: Asked, hands: Hands = Hands(), resume: bool = False,  # noqa: B008  frozen

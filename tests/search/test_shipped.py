@@ -121,7 +121,7 @@ def runs(spec: Spec, candidate) -> None:
     torch.manual_seed(0)
     results = [y for y in tree_leaves(model(*sample_inputs(made, sizes(made)))) if y.is_floating_point()]
     assert results and all(y.isfinite().all() for y in results)
-    sum(y.square().mean() for y in results if y.requires_grad).backward()
+    torch.stack([y.square().mean() for y in results if y.requires_grad]).sum().backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert gradients and all(g.isfinite().all() for g in gradients)
 

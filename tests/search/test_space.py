@@ -151,3 +151,33 @@ def test_a_scale_of_logarithms():
         assert 10**-2.41 < moved < 10**-1.59 and domain.contains(moved)
         assert domain.contains(draw(domain, Random(seed)))
     assert {neighbour(space.decisions(drawn[0])["d"], 8, Random(seed)) for seed in range(20)} == {4, 16}
+
+
+VARIED = CHOICES + """
+variant mlps { n = 2, layers.*.mixer = mlp }
+variant fewer of mlps { layers.1.mixer.hidden = 48 }
+"""
+
+
+def test_a_variant_is_where_a_search_begins_or_what_stays():
+    spec = loads(VARIED)
+    fixed = spec.space(variant="fewer", fixed=True)
+    assert spec.space(variant="mlps").size == loads(CHOICES.replace("n: int = 3", "n: int = 2")).space().size > 9
+    assert spec.space(variant="mlps", fixed=True).size == 9
+    assert fixed.size == 3 and {dict(fixed.at(i).items())["layers.0.mixer.hidden"] for i in range(3)} == {16, 32, 48}
+    for seed in range(4):
+        candidate = fixed.mutate(fixed.sample(seed), seed)
+        assert list(candidate) == ["layers.0.mixer.hidden"]
+        checked(spec, fixed, candidate, "fewer")
+    with pytest.raises(ArchError, match="is no decision of this candidate"):
+        fixed.candidate({"layers.1.mixer.hidden": 16})
+    with pytest.raises(ArchError, match="`small` does not set"):
+        loads(CHOICES + "variant small { layers.*.mixer = nothing }").space(variant="small", fixed=True)
+
+
+def test_a_header_that_a_variant_fixes():
+    spec = loads(DEPTH + "variant deep { depth = 3, layers.*.layer.norm = false }")
+    fixed = spec.space(variant="deep", fixed=True)
+    assert fixed.size == 2**3 and spec.space(variant="deep").size == 4 + 4**2 + 4**3, "at a depth of 0 there is nothing that it could set"
+    assert set(fixed.sample(0)) == {f"layers.{i}.layer.hidden" for i in range(3)}
+    checked(spec, fixed, fixed.sample(1), "deep")

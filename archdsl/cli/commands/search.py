@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import sys
 
+from archdsl.cli.commands.space import from_there
 from archdsl.cli.output import count, show_json, show_table, wants_color
+from archdsl.spaces import set_by
 from archdsl.study.live import watching
+from archdsl.study.plan import open_spec
 from archdsl.study.session import UNFIT, Asked, Hands, search
 from archdsl.study.shown import front_table, number, summary
 from archdsl.study.study import Study
@@ -17,7 +20,7 @@ def run_search(source: str, out: str, asked: Asked, hands: Hands, resume: bool, 
         print("asynchronous: which trials there are depends on when others end, so no two runs are alike", file=sys.stderr)
     try:
         with watching(wants_color(sys.stderr)) as watch:
-            study = search(source, out, asked, hands, resume, watch)
+            study = search(source, out, asked, hands, resume, lambda study: _begun(study) or watch(study))
     except KeyboardInterrupt:
         print(f"stopped; what has ended is kept: the same command with --resume goes on in {out}", file=sys.stderr)
         raise
@@ -39,6 +42,13 @@ def run_search(source: str, out: str, asked: Asked, hands: Hands, resume: bool, 
             print(f"\nThe strategy had nothing left to try, {unused:,} {'trial' if unused == 1 else 'trials'} before the budget was used up.")
         print(f"\n  archdsl compile {path}:{names[0]}")
     return 0
+
+
+def _begun(study: Study) -> None:
+    """Says what a variant leaves to the search."""
+    plan = study.plan
+    if plan.variant and not plan.fixed and (said := set_by(open_spec(study.folder, plan), plan.variant)):
+        print(from_there(plan.variant, said), file=sys.stderr)
 
 
 def show_front(study: Study) -> None:

@@ -13,6 +13,7 @@ from archdsl.search.figures import figure
 from archdsl.search.model import Candidate
 from archdsl.search.space import SearchSpace
 from archdsl.search.unfit import unfit
+from archdsl.spaces import set_by
 from archdsl.spec import resolve_source
 
 FIGURES = ("params", "macs")
@@ -21,12 +22,12 @@ VALUES, DOMAINS = 6, 3
 NUMBERS = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
-def run_space(source: str, name: str | None, limits: Sequence[str], figures: Sequence[str], drawn: int, json: bool) -> int:
+def run_space(source: str, name: str | None, limits: Sequence[str], fixed: bool, figures: Sequence[str], drawn: int, json: bool) -> int:
     """Counts the space, draws some candidates, and shows the decisions in them and the least, median and most of each figure. Raises ArchError: A0802
     for a space without a candidate, A0403 and A0804 for what is no figure."""
     spec, variant = resolve_source(source)
     with progress(f"counting {source}") as tell:
-        space = spec.space(name, variant, limits)
+        space = spec.space(name, variant, limits, fixed)
         for text in figures:
             figure(space.spec, text)  # what is none is told whether or not anything is drawn
         low, high, why = space.bounds
@@ -50,6 +51,8 @@ def run_space(source: str, name: str | None, limits: Sequence[str], figures: Seq
     print(f"{'candidates':<12} {_size(low, high, why)}")
     if why:
         print(f"{'':<12} {why}")
+    if variant and not fixed and (said := set_by(spec, variant)):
+        print(f"{'variant':<12} {from_there(variant, said)}")
     if drawn:
         how = "each as often as any other" if space.uniform else "by rejection"
         print(f"{'drawn':<12} {how}; {space.acceptance or 0:.0%} of what was drawn fitted")
@@ -63,6 +66,11 @@ def run_space(source: str, name: str | None, limits: Sequence[str], figures: Seq
         cells = [(f, *(_number(v) for v in s.values())) for f, s in spread.items()]
         show_table((f"of {count(drawn, 'candidate')}", "least", "median", "most"), cells, right=(1, 2, 3))
     return 0
+
+
+def from_there(variant: str, said: Sequence[str]) -> str:
+    """That a variant says where a search begins."""
+    return f"{variant} sets {', '.join(said)}: searched all the same, unless `--fixed` is said"
 
 
 def _size(low: int, high: int | None, why: str) -> str:
@@ -82,7 +90,7 @@ def _decisions(space: SearchSpace, candidates: Sequence[Candidate]) -> list[tupl
     knobs = space.spec.source(space.variant).knobs
     found: dict[str, tuple[dict[str, None], dict[str, Domain]]] = {}
     for address, knob in knobs.items():
-        if knob.allowed is not None:
+        if knob.allowed is not None and space.trials.searches(address):
             _add(found, address, knob.allowed)
     for candidate in candidates:
         for address, domain in space.decisions(candidate).items():

@@ -10,7 +10,7 @@ from archdsl.draw import view
 from archdsl.draw.page import Packer, places
 from archdsl.elaborate.model import Elaborated
 from archdsl.search.figures import figure
-from archdsl.search.model import Space
+from archdsl.search.space import SearchSpace
 from archdsl.search.plain import to_plain
 from archdsl.source import Source
 from archdsl.spec import Spec
@@ -33,7 +33,7 @@ class Details:
     def __init__(self, study: Study) -> None:
         self.plan: Plan = study.plan
         self.spec: Spec = open_spec(study.folder, self.plan)
-        self.space: Space = open_space(self.spec, self.plan)
+        self.space: SearchSpace = open_space(self.spec, self.plan)
         self.packer = Packer(spans=False)
         self.name = self.plan.variant or self.plan.model
         self.default = self._default(study)
@@ -41,7 +41,7 @@ class Details:
     def _default(self, study: Study) -> dict[str, Any]:
         """What the spec says where nothing is chosen: its knobs, and its objectives where they were measured or are figures of the graph."""
         made = self.spec.elaborate(self.plan.variant)
-        knobs = {a: to_plain(k.value) for a, k in self.spec.source(self.plan.variant).knobs.items() if k.allowed is not None}
+        knobs = {a: to_plain(k.value) for a, k in self.spec.source(self.plan.variant).knobs.items() if k.allowed is not None and self.space.trials.searches(a)}
         known = study.store.known(made.graph.hash, 1.0)
         values = dict(known.values) if known is not None and known.status == "done" else self._counted(made)
         return {"name": self.name, "knobs": knobs, "values": values}
