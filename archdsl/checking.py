@@ -54,7 +54,7 @@ def faults_of(module: Module, models: dict[str, Spec], session: Session, lints: 
     if lints and not found.found:
         from archdsl.lints import lint
 
-        for d in lint(module, kept):
+        for d in lint(module, kept, models.values()):
             found.add(d)
     return found.found[:MAX_FOUND]
 

@@ -1,4 +1,4 @@
-"""Lints: what a spec that is right could do without. Warnings, read from the tree of a module that has no error; nothing is evaluated.
+"""Lints: what a spec that is right could do without. Warnings, read from the tree of a module that has no error; arms of choices alone are evaluated.
 
 `# allow A0701` silences a code: behind something for that line, on a line of its own for the next one, in front of all declarations for the file.
 """
@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import Diagnostic
+from archdsl.lints.arms import unfit_arms
 from archdsl.lints.circles import circles
 from archdsl.lints.conditions import dead_branches, empty_claims
 from archdsl.lints.names import unused_imports, unused_names
@@ -21,6 +22,7 @@ from archdsl.syntax import tree
 
 if TYPE_CHECKING:
     from archdsl.incremental.kept import Kept
+    from archdsl.spec import Spec
 
 __all__ = ["CODES", "lint"]
 
@@ -28,10 +30,11 @@ MAX_FOUND = 100
 ALLOW = re.compile(r"#\s*allow\s+(A07\d\d(?:\s*,\s*A07\d\d)*)\b")
 
 
-def lint(module: Module, kept: Kept | None = None) -> list[Diagnostic]:
-    """The warnings about a module's own text that no comment allows, in the order of the text."""
+def lint(module: Module, kept: Kept | None = None, models: Iterable[Spec] = ()) -> list[Diagnostic]:
+    """The warnings about a module's own text that no comment allows, in the order of the text. `models`: those of the module."""
     everywhere, lines = _allowed(module)
-    found = [d for d in _found(module, kept) if d.code not in everywhere and d.code not in lines.get(d.span.source.position(d.span.start)[0], ())]
+    every = chain(_found(module, kept), unfit_arms(models))
+    found = [d for d in every if d.code not in everywhere and d.code not in lines.get(d.span.source.position(d.span.start)[0], ())]
     return sorted(found, key=lambda d: d.span.absolute.start)[:MAX_FOUND]
 
 

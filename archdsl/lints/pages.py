@@ -63,4 +63,14 @@ CODES = {
         "use std.linear { Linear }\n\nmodel Net(d: int = 8)(x: [B, d]) -> y: [B, d] {\n  return Linear(d)(x) as map\n}\n\nclaim { params >= 0 }\n",
         "use std.linear { Linear }\n\nmodel Net(d: int = 8)(x: [B, d]) -> y: [B, d] {\n  return Linear(d)(x) as map\n}\n\nclaim { params == 72 }\n",
     ),
+    "A0708": _page(
+        "A0708", "an arm that does not fit",
+        "With this arm in the place of the default, all else at the defaults, the model cannot be built: types or shapes do not fit. A search leaves "
+        "out what cannot be built and never tries the arm. Rules on numbers (`require`, divisions) are not told: they limit a space. Nor are choices "
+        "that are there with other settings alone.",
+        "use std.linear { Linear }\n\nmodel Net(d: int = 8)(x: [B, d]) -> y: [B, d] {\n"
+        "  choose f { narrow => Linear(d)  wide => Linear(2 * d) } = narrow\n  return x + f(x) as g\n}\n",
+        "use std.linear { Linear }\n\nmodel Net(d: int = 8)(x: [B, d]) -> y: [B, d] {\n"
+        "  choose f { narrow => Linear(d)  wide => block(y) => y |> Linear(2 * d) as up |> Linear(d) as down } = narrow\n  return x + f(x) as g\n}\n",
+    ),
 }

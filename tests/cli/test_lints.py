@@ -89,6 +89,38 @@ def test_names_and_branches(text, found):
     assert lints(text) == found
 
 
+CHOICE = """use std {{ Linear }}
+block Part(d: int)(x: [..., d]) -> [..., d] {{
+  choose f {{ good => Linear(d)  {arm} }} = good
+  return f(x) as g
+}}
+model M(d: int = 6)(x: [B, d]) -> y: [B, d] {{
+  default Linear(bias = false)
+  layers: for i in range(2) {{ x = x + Part(d)(x) as part }}
+  return x
+}}
+"""
+
+
+@pytest.mark.parametrize(("arm", "found"), [
+    ("bad => Linear(2 * d)", "bad => Linear(2 * d)"), ("bad => Linear(d) >> Linear(2.5)", "2.5"),
+    ("bad => block(y) => concat([y, y], axis = -1)", "bad"),
+    ("bad => identity", ""), ("bad(k: int = 3 in {2, 3}) => block(y) => y |> Linear(2 * d / k) as up |> Linear(d) as down", ""),
+    ("bad(k: int = 4 in {2, 4}) => block(y) => y |> Linear(d / k) as up |> Linear(d) as down", ""), ("bad => block(y) => y + 1", ""),
+])
+def test_arms_that_the_defaults_leave_out(arm, found):
+    """Told once, at the arm; divisions limit a space, and settings and defaults that reach nothing are for other arms."""
+    text = CHOICE.format(arm=arm)
+    told = check_text(text, "a.arch", lints=True)
+    assert [d.code for d in told] == ["A0708"] * bool(found), told
+    for d in told:
+        line = text.splitlines().index(next(x for x in text.splitlines() if "choose" in x)) + 1
+        assert d.severity == "warning" and d.span.source.position(d.span.start)[0] == line and d.span.text.startswith(found)
+        assert d.message.startswith("with `layers.0.part.f = bad`, ")
+    assert not check_text(text.replace("= good\n", "= good # allow A0708\n"), "a.arch", lints=True)
+    assert not check_text(text, "a.arch"), "a spec that is read may be one whose arms fit with other settings"
+
+
 @pytest.mark.parametrize(("claim", "empty"), [
     ("params >= 0", True), ("0 <= params", True), ("macs + params > -1", True), ("1 == 1", True), ("params == params", True),
     ("params > 0", False), ("params >= 1", False), ("params <= 0", False), ("params == 0", False), ("macs == 0", False),
