@@ -365,6 +365,15 @@ def _constant_state(e: Evaluation, node: Any, args: list[tree.Expr], named: Name
     return Verdict(*growth(made))
 
 
+def _delay(e: Evaluation, node: Any, args: list[tree.Expr], named: Named) -> int:
+    made, _, _ = e.settled(named)
+    from archdsl.streaming import in_form, source
+
+    streamed = in_form(source(made), "step")
+    assert streamed is not None
+    return streamed.delay
+
+
 @contextmanager
 def _runs(e: Evaluation, node: Any) -> Generator[None, None, None]:
     """What torch refuses while a model runs for a claim is a fault of the spec. Raises A0410."""
@@ -420,6 +429,7 @@ COMPUTE: dict[str, Callable[..., Any]] = {
     "causal": _causal,
     "forms": _forms,
     "constant_state": _constant_state,
+    "delay": _delay,
     "state_bytes": _cost("state_bytes", "step"),
     "fails": _fails,
     **{f: _cost(f) for f in ("macs", "bops", "weight_bytes", "quantized_bytes", "saved_bytes", "peak_bytes")},

@@ -38,7 +38,7 @@ CODES: dict[str, Code] = {
         "Claims and limits speak of costs (params, macs, bops, weight_bytes, quantized_bytes, saved_bytes, peak_bytes), of structure (`count(OP)`, "
         "`count(Block)`, "
         "`count(knob == value)`, `shape(NAME)`), of behaviour (`causal(output, input)`, `equal(variant)`, `interchangeable(a, b)`, "
-        "`fails(expression)`), of streaming (state_bytes, `forms(output)`, `constant_state(T)`), "
+        "`fails(expression)`), of streaming (state_bytes, delay, `forms(output)`, `constant_state(T)`), "
         "of knobs and functions of the file, and of a knob inside by its address.",
         bad=_NET + "claim { parms == 144 }",
         good=_NET + "claim { params == 144 }",

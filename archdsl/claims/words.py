@@ -53,6 +53,7 @@ WORDS = {
         Word("equal", "truth", "`equal(VARIANT) within 1e-10`", torch=True),
         Word("fails", "truth", "`fails(EXPRESSION)`"),
         Word("state_bytes", "number", "`state_bytes(B = 1, T = 8192)`", sizes=True),
+        Word("delay", "number", "`delay`"),
         Word("forms", "truth", "`forms(OUTPUT) within 1e-10`", torch=True),
         Word("constant_state", "truth", "`constant_state(T)`"),
         Word("permutes", "truth", "`permutes(BLOCK, axis = T)`", comes="analyses of axes"),
@@ -382,6 +383,10 @@ class _Words(Walk):
     def _state_bytes(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
         self._in_time("state_bytes", node)
         return "it takes sizes and knobs by name" if positional else None
+
+    def _delay(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
+        self._in_time("delay", node)
+        return "it takes knobs by name" if positional else None
 
     def _forms(self, positional: list[tree.Arg], node: tree.Call) -> str | None:
         if len(positional) != 1 or not isinstance(positional[0].value, tree.Name):

@@ -11,7 +11,6 @@ from torch import nn
 
 import archdsl
 from tests.parity.proof import EXACT, prove, randomise, relative
-from tests.streaming.forms import agree
 
 SPEC = "specs/audio/lmuformer.arch"
 F64 = torch.float64
@@ -288,29 +287,26 @@ def test_spikes(variant: str):
 
 # ---------------------------------------------------------------- frame by frame
 @pytest.mark.parametrize("variant", [v for v in NEURONS if v != "spiking_attention"])
-@pytest.mark.parametrize("form", ["step", "parallel"])
-def test_five_frames_late(variant: str, form: str):
-    """Sounds of different lengths in one batch, a frame at a time, then silence: what all frames at once give, for each sound alone."""
+def test_five_frames_late(variant: str):
+    """Sounds of different lengths in one batch, a frame at a time, then whatever comes: what all frames at once give, for each sound alone."""
     models = archdsl.load(SPEC).models
-    listen = models["LMUFormer.listen"].build(variant, dtype=F64, form=form, depth=2, **SIZES).eval()
+    listen = models["LMUFormer.listen"].build(variant, dtype=F64, form="step", depth=2, **SIZES).eval()
     peer = Peer(variant, 2, **SIZES).double().eval()
     randomise(peer)
     whole = models["LMUFormer.classify"].build(variant, dtype=F64, depth=2, **SIZES).eval()
     archdsl.import_weights(whole, peer.state_dict(), source="official")
     listen.load_state_dict(whole.state_dict())
+    assert listen.delay == 5
     lengths = [1, 12, 7]
     sound = torch.randn(3, 17, 5, dtype=F64, generator=torch.Generator().manual_seed(5))
-    inside = (torch.arange(17) < torch.tensor(lengths)[:, None]).to(F64)
-    sound = sound * inside[..., None]
     with torch.no_grad():
-        if form == "step":
-            state, ys = listen.init_state(3), []
-            for t in range(17):
-                y, state = listen(sound[:, t:t + 1], inside[:, t:t + 1], state)
-                ys.append(y)
-            got = torch.cat(ys, 1)
-        else:
-            got = listen(sound, inside)
+        state, ys = listen.init_state(3), []
+        for t in range(17):
+            if t in lengths:
+                state = listen.end_state(state, [lengths.index(t)])
+            y, state = listen(sound[:, t:t + 1], state)
+            ys.append(y)
+        got = torch.cat(ys, 1)
         for i, n in enumerate(lengths):
             alone = sound[i:i + 1, :n]
             running = peer.features(alone).cumsum(1) / torch.arange(1, n + 1)[:, None]
@@ -320,15 +316,26 @@ def test_five_frames_late(variant: str, form: str):
 
 @pytest.mark.parametrize("variant", [v for v in NEURONS if v != "spiking_attention"])
 def test_forms(variant: str):
+    """In parts of any lengths, and at once."""
     spec = archdsl.load(SPEC).models["LMUFormer.listen"]
-    agree(spec, variant, T=70, **SIZES)
-    agree(spec, variant, T=1, batch=1, **SIZES)
+    whole, extend = (spec.build(variant, dtype=F64, form=form, **SIZES).eval() for form in ("parallel", "extend"))
+    randomise(whole)
+    extend.load_state_dict(whole.state_dict())
+    sound = torch.randn(2, 70, 5, dtype=F64, generator=torch.Generator().manual_seed(6))
+    with torch.no_grad():
+        for lengths in ([70], [1, 3, 66], [40, 2, 1, 27]):
+            state, ys = extend.init_state(2), []
+            for part in sound.split(lengths, 1):
+                y, state = extend(part, state)
+                ys.append(y)
+            y, state = extend.flush(state)
+            assert relative(torch.cat([*ys, y], 1)[:, 5:], whole(sound)) <= EXACT
     few, many = (spec.cost(variant, at={"T": T}, form="step").state_bytes for T in (10, 10_000))
     assert few == many
 
 
 def test_whole_sounds_have_no_steps():
-    """Convolutions around a frame look ahead: the entry for whole sounds says so."""
+    """A mean over all frames is there when all of them are."""
     with pytest.raises(archdsl.ArchError, match="A0501"):
         archdsl.load(SPEC).build("lmuformer", form="step", **SIZES)
 
