@@ -155,7 +155,8 @@ class Spec:
 
     def space(self, name: str | None = None, variant: str | None = None, limits: Iterable[str] = (), fixed: bool = False) -> SearchSpace:
         """What a search decides: every knob with a domain, within the limits of `space NAME of …` and those given as text (`params <= 30M`). The
-        other knobs keep the values of the variant; with `fixed`, all that the variant sets do. Raises ArchError A0801, A0804, A0805, and those of limits as in claims."""
+        other knobs keep the values of the variant; with `fixed`, all that the variant sets do. Raises ArchError A0801, A0804, A0805, and those of
+        limits as in claims."""
         from archdsl.search.space import SearchSpace
 
         return SearchSpace(self, name, variant, tuple(limits), fixed=fixed)

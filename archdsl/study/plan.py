@@ -25,7 +25,7 @@ FREE = ("budget", "source", "format")
 @record(frozen=True)
 class Plan:
     """`spec`: the file's name in the study's folder, `source`: as the user gave it. `files`: name -> digest of the spec and its imports. `strategy`
-    and `evaluator` are texts of their registries. Limits are conditions of the language. `fixed`: the knobs that the variant sets are not searched."""
+    and `evaluator` are texts of their registries. Limits are conditions of the language. `fixed`: what the variant sets is not searched."""
 
     spec: str
     source: str

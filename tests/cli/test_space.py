@@ -70,6 +70,18 @@ def test_text_for_readers(archdsl, folder):
     assert "of 10 candidates" in done.stdout and "macs(T = 8)" in done.stdout
 
 
+def test_what_a_variant_sets(archdsl, folder):
+    told = "deep sets depth: searched all the same, unless `--fixed` is said"
+    assert told in archdsl("space", "net.arch:deep", "--draw", 0).stdout
+    fixed = json.loads(archdsl("space", "net.arch:deep", "--fixed", "--json").stdout)
+    assert fixed["size"] == 3 * 2 * 3**3 and "depth" not in {r["address"] for r in fixed["decisions"]}, "at 8 or 16 channels"
+    options = ("--objective", "params:min", "--strategy", "random", "--budget", 2)
+    assert told in archdsl("search", "net.arch:deep", *options, "-o", "free").stderr
+    assert archdsl("search", "net.arch:deep", "--fixed", *options, "-o", "study").stderr == ""
+    assert "depth" not in json.loads(archdsl("study", "show", "study", "--json").stdout)["pareto"][0]["knobs"]
+    assert "A0822" in archdsl("search", "net.arch:deep", *options, "-o", "free", "--fixed", "--resume", code=1).stderr
+
+
 def test_what_cannot_be_counted(archdsl, folder):
     assert "A0801" in archdsl("space", "fixed.arch", code=1).stderr
     excluded = archdsl("space", "net.arch", "--limit", "d >= 32", "--limit", "depth >= 3", code=1).stderr

@@ -10,8 +10,8 @@ from archdsl.draw import view
 from archdsl.draw.page import Packer, places
 from archdsl.elaborate.model import Elaborated
 from archdsl.search.figures import figure
-from archdsl.search.space import SearchSpace
 from archdsl.search.plain import to_plain
+from archdsl.search.space import SearchSpace
 from archdsl.source import Source
 from archdsl.spec import Spec
 from archdsl.study.front import Scores
@@ -41,7 +41,8 @@ class Details:
     def _default(self, study: Study) -> dict[str, Any]:
         """What the spec says where nothing is chosen: its knobs, and its objectives where they were measured or are figures of the graph."""
         made = self.spec.elaborate(self.plan.variant)
-        knobs = {a: to_plain(k.value) for a, k in self.spec.source(self.plan.variant).knobs.items() if k.allowed is not None and self.space.trials.searches(a)}
+        searches = self.space.trials.searches
+        knobs = {a: to_plain(k.value) for a, k in self.spec.source(self.plan.variant).knobs.items() if k.allowed is not None and searches(a)}
         known = study.store.known(made.graph.hash, 1.0)
         values = dict(known.values) if known is not None and known.status == "done" else self._counted(made)
         return {"name": self.name, "knobs": knobs, "values": values}
