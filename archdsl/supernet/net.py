@@ -6,7 +6,8 @@ left out cost nothing, and what `extract` gives is bit for bit what was trained.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from archdsl.records import record
 from archdsl.search.model import Candidate
 from archdsl.search.space import SearchSpace
 from archdsl.source import Source, Span
+from archdsl.supernet.together import Asked, fits, taken, together
 from archdsl.supernet.widest import Held, Key, Widest, grown, learned
 
 KEPT = 256
@@ -42,6 +44,7 @@ class Part:
     graph: Graph
     parts: dict[str, tuple[Key, tuple[range | Tensor, ...]]]
     own: dict[str, Tensor]
+    ordered: bool | None = None  # whether it has to run behind those before it: by together.py
 
 
 class Supernet(nn.Module):
@@ -171,7 +174,7 @@ class Supernet(nn.Module):
         """A candidate's weights by its own addresses: views of the supernet's where their channels lie side by side, gathered otherwise; gradients
         flow to the supernet's."""
         part = self._part(self.candidate(candidate))
-        return {**{a: _taken(self.weight(key), axes) for a, (key, axes) in part.parts.items()}, **part.own}
+        return {**{a: taken(self.weight(key), axes) for a, (key, axes) in part.parts.items()}, **part.own}
 
     # ---------------------------------------------------------------- running
     def forward(self, *inputs: Any) -> Any:
@@ -186,7 +189,7 @@ class Supernet(nn.Module):
             part.module.train(self.training)
         result = functional_call(part.module, weights, inputs)
         if self.training:
-            self._keep_statistics(part, weights)
+            self.keep_statistics(part, weights)
         return result
 
     def run_each(self, candidates: Sequence[Candidate | Settings], *inputs: Tensor) -> Any:
@@ -195,12 +198,24 @@ class Supernet(nn.Module):
         count = len(candidates)
         if not count or any(x.shape[0] % count for x in inputs):
             raise ValueError(f"run_each: {count} candidates need a batch that they divide, this has {[x.shape[0] for x in inputs]} rows")
-        results = [self.run(c, *part) for c, part in zip(candidates, zip(*(x.chunk(count) for x in inputs)))]
+        each = [*zip(*(x.chunk(count) for x in inputs))]
+        if any(x.requires_grad for x in inputs):
+            results = [self.run(c, *part) for c, part in zip(candidates, each)]
+        else:
+            results = self.ask(candidates, [lambda model, part=part: model(*part) for part in each])
         if isinstance(results[0], tuple):
             return tuple(torch.cat(r) for r in zip(*results))
         return torch.cat(results)
 
-    def _keep_statistics(self, part: Part, weights: dict[str, Tensor]) -> None:
+    def ask(self, candidates: Sequence[Candidate | Settings], tasks: Sequence[Callable[[nn.Module], Any]]) -> list[Any]:
+        """What each task gives of its candidate, a tensor or a tuple of them: on the CPU several run beside each other where torch has several
+        threads. Gradients reach the supernet's weights, not other tensors that a task uses."""
+        chosen = [self.candidate(c) for c in candidates]
+        if len(chosen) > 1 and fits(self):
+            return together(self, [self._part(c) for c in chosen], tasks)
+        return [task(Asked(partial(self.run, c), self.training)) for c, task in zip(chosen, tasks)]
+
+    def keep_statistics(self, part: Part, weights: dict[str, Tensor]) -> None:
         """Buffers that were gathered are copies: what training wrote into them goes where it came from."""
         with torch.no_grad():
             for address, (key, axes) in part.parts.items():
@@ -268,13 +283,3 @@ def _on(device: torch.device, at: Places) -> range | Tensor:
     """Places as they are used each time: a CUDA graph cannot record that they are copied to the card."""
     return at if isinstance(at, range) else torch.tensor(list(at), device=device)
 
-
-def _taken(weight: Tensor, axes: tuple[range | Tensor, ...]) -> Tensor:
-    """A part of a weight."""
-    for axis, at in enumerate(axes):
-        if isinstance(at, range):
-            if len(at) != weight.shape[axis]:
-                weight = weight.narrow(axis, 0, len(at))
-        else:
-            weight = weight.index_select(axis, at)
-    return weight

@@ -1,7 +1,7 @@
 """Training many candidates at once: which ones a step takes, and the loss that they have together."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,24 +89,21 @@ class Sandwich:
         if rows % len(chosen):
             raise ValueError(f"a batch of {rows} cannot be cut into {len(chosen)} equal parts")
         n = rows // len(chosen)
-        return [self._asked(net, c, {k: v[i * n:(i + 1) * n] for k, v in batch.items()}, step) for i, c in enumerate(chosen)]
+        return self._asked(net, chosen, [{k: v[i * n:(i + 1) * n] for k, v in batch.items()} for i in range(len(chosen))], step)
 
     def _whole(self, net: Supernet, chosen: list[Candidate], batch: Mapping[str, Tensor], step: int) -> list[Tensor]:
         if not self.distil:
-            return [self._asked(net, c, batch, step) for c in chosen]
+            return self._asked(net, chosen, [batch] * len(chosen), step)
         teacher = self._scores(net, chosen[0], batch)
         flat = teacher.flatten(0, -2), batch["targets"].flatten()
         losses = [torch.nn.functional.cross_entropy(*flat, ignore_index=IGNORE)]
         counted = flat[1] != IGNORE
         said = torch.softmax(teacher.detach().flatten(0, -2)[counted], -1)
-        for c in chosen[1:]:
-            losses.append(torch.nn.functional.cross_entropy(self._scores(net, c, batch).flatten(0, -2)[counted], said))
-        return losses
+        return [*losses, *net.ask(chosen[1:], [lambda model: torch.nn.functional.cross_entropy(
+            self.task.call(model, dict(batch)).flatten(0, -2)[counted], said)] * (len(chosen) - 1))]
 
-    def _asked(self, net: Supernet, candidate: Candidate, batch: Mapping[str, Tensor], step: int) -> Tensor:
-        net.set(candidate)
-        loss, _ = self.task.objective(net, dict(batch), step)
-        return loss
+    def _asked(self, net: Supernet, chosen: list[Candidate], batches: Sequence[Mapping[str, Tensor]], step: int) -> list[Tensor]:
+        return net.ask(chosen, [lambda model, batch=batch: self.task.objective(model, dict(batch), step)[0] for batch in batches])
 
     def _scores(self, net: Supernet, candidate: Candidate, batch: Mapping[str, Any]) -> Tensor:
         net.set(candidate)

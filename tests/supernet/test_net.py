@@ -480,3 +480,60 @@ def test_shipped_specs(name: str, limit: str):
                                  **({"T": 9} if "T" in made.example_sizes() else {})})
         with torch.no_grad():
             assert torch.equal(net.extract(c).eval()(*x), net.eval().run(c, *x))
+
+
+@pytest.fixture
+def threads():
+    """Torch with three threads, and as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def gradients(net: Supernet, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    net.zero_grad()
+    loss.backward()
+    return {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("text", [MIXED, CONV], ids=["side by side", "in order"])
+def test_candidates_beside_each_other_have_the_numbers_that_each_has_alone(threads: None, text: str):
+    """Results, gradients and running statistics; the candidates with shared statistics run one after another. One of them twice, and one alone."""
+    net, other = net_of(text).train(), net_of(text).train()
+    (x,) = inputs_of(net)
+    chosen = [net.largest, net.smallest, *(net.space.sample(i) for i in range(4)), net.smallest]
+    x = torch.cat([x * (1 + i) for i in range(len(chosen))])
+    got = net.run_each(chosen, x)
+    parts = [other.run(c, part) for c, part in zip(chosen, x.chunk(len(chosen)))]
+    assert torch.equal(got, torch.cat(parts)) or torch.allclose(got, torch.cat(parts), rtol=1e-12, atol=1e-12)
+    weight = torch.randn(got.shape, dtype=got.dtype, generator=torch.Generator().manual_seed(1))
+    found, wanted = gradients(net, (got * weight).sum()), gradients(other, (torch.cat(parts) * weight).sum())
+    assert found.keys() == wanted.keys() and len(found) > 5
+    for name, g in wanted.items():
+        torch.testing.assert_close(found[name], g, rtol=1e-11, atol=1e-11)
+    for name, b in other.named_buffers():
+        torch.testing.assert_close(net.get_buffer(name), b, rtol=1e-12, atol=1e-12)
+    again = gradients(net, (net.run_each(chosen, x) * weight).sum())
+    assert all(torch.equal(again[n], found[n]) for n in found) and torch.get_num_threads() == 3
+
+
+def test_what_a_step_of_several_cannot_give_is_plain(threads: None, mixed: Supernet):
+    """Gradients of inputs are there, a frozen weight has none, second derivatives are refused, a fault in one candidate is raised."""
+    (x,) = inputs_of(mixed)
+    x = torch.cat([x, x]).requires_grad_()
+    pair = [mixed.largest, mixed.smallest]
+    mixed.run_each(pair, x).sum().backward()
+    assert x.grad is not None and float(x.grad.abs().min()) > 0
+    mixed.zero_grad()
+    mixed.get_parameter("embed.weight").requires_grad_(False)
+    y = mixed.run_each(pair, x.detach())
+    y.sum().backward()
+    assert mixed.get_parameter("embed.weight").grad is None and mixed.get_parameter("head.weight").grad is not None
+    mixed.get_parameter("embed.weight").requires_grad_(True)
+    loss = mixed.run_each(pair, x.detach()).square().sum()
+    (grad,) = torch.autograd.grad(loss, [mixed.get_parameter("head.weight")], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+    with pytest.raises(ValueError, match="this is"):
+        mixed.run_each(pair, x.detach()[..., :3])
