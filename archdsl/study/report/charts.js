@@ -5,7 +5,7 @@ const tidy = (v) => v === null || v === undefined ? "none" : Number.isInteger(v)
 const brief = (v) => Math.abs(v) >= 1000 ? short(v) : String(Number(v.toPrecision(4)));
 
 function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS(SVG, tag);
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
   return element;
