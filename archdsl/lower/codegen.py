@@ -267,6 +267,8 @@ class Writer:
             return f"torch.linalg.{last.removeprefix('linalg_')}"
         if module in ("builtins", ""):
             return last
+        if module.startswith("torch.") and getattr(torch, last, None) is f:
+            return f"torch.{last}"
         if name.startswith(("torch.", "math.")):
             return name
         while self.globals.setdefault(last, f) is not f:

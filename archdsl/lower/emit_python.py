@@ -284,11 +284,17 @@ def _docstring(d: Definition, known: set[str]) -> list[str]:
     return [f'    """{lines[0]}', *(f"    {line}".rstrip() for line in lines[1:]), '    """', ""]
 
 
+_ARGUMENT = re.compile(r"`([a-z]\w*)(?:`| = )")
+_THING = re.compile(r"((?:A|An|The) [^:.]+):\s")
+
+
 def _about(doc: str, known: set[str]) -> str:
     first, *others = re.split(r"(?<=\.)(\s+)(?=[A-Z`])", doc.strip())
     for gap, sentence in zip(others[::2], others[1::2], strict=True):
-        if known.issuperset(re.findall(r"`([a-z]\w*)(?:`| = )", sentence)):
+        if known.issuperset(_ARGUMENT.findall(sentence)):
             first += gap + sentence
+        elif "\n" in gap and (thing := _THING.match(sentence)) and known.issuperset(_ARGUMENT.findall(thing[1])):
+            first += f"{gap}{thing[1]}."  # what the block is, without how its arguments have it
         elif "\n" in gap and not first.endswith("\n"):
             first += "\n"
     return re.sub(r"\n\s+", "\n", first).strip()

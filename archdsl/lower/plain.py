@@ -243,7 +243,7 @@ class Plain:
         if op in ("trunc_normal", "lecun_normal", "eye"):
             self.helpers.add(op)
             return f"{op}({', '.join([empty, *(repr(v) for v in numbers.values())])})" if op != "trunc_normal" else \
-                f"trunc_normal({empty}, {numbers['mean']!r}, {self._number(numbers['std'])}, {numbers['cut']!r})"
+                f"trunc_normal({empty}, mean={numbers['mean']!r}, std={self._number(numbers['std'])}, cut={numbers['cut']!r})"
         numbers = {k: numbers[k] for k in INITIALIZERS[op]}
         names = {"low": "a", "high": "b", **({"a": "a"} if op.startswith("kaiming") else {})}
         given = ", ".join(f"{names.get(k, k)}={self._number(v)}" for k, v in numbers.items())

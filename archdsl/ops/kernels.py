@@ -175,8 +175,6 @@ def one_or_all(found: tuple[Any, ...]) -> Any:
 
 def derived(run: Callable[..., Any], values: list[Any], grads: list[Any]) -> list[Any]:
     """The gradients of a function's operands that autograd finds, None where an operand is absent or no float."""
-    import torch as t
-
     floats = [i for i, x in enumerate(values) if x is not None and x.is_floating_point()]
 
     def of_floats(*given: Any) -> Any:
@@ -185,9 +183,9 @@ def derived(run: Callable[..., Any], values: list[Any], grads: list[Any]) -> lis
             filled[i] = v
         return run(*filled)
 
-    outs, pull = t.func.vjp(of_floats, *(values[i] for i in floats))[:2]
+    outs, pull = torch.func.vjp(of_floats, *(values[i] for i in floats))[:2]
     found: list[Any] = [None] * len(values)
-    for i, g in zip(floats, pull(tuple(t.zeros_like(o) if g is None else g.to(o.dtype) for o, g in zip(outs, grads)))):
+    for i, g in zip(floats, pull(tuple(torch.zeros_like(o) if g is None else g.to(o.dtype) for o, g in zip(outs, grads)))):
         found[i] = g
     return found
 

@@ -139,6 +139,19 @@ model Net(d: int = 16)(x: [B, T, d]) -> y: [B, T, d] {
 """
 
 
+def test_of_a_sentence_about_arguments_what_the_block_is_stays():
+    text = python_source(build("""use std { Linear, Pre, RMSNorm }
+/// A map of parts: each of `count` parts by itself. With `count` parts of different sizes.
+block Parts(count: int)(x: [B, d]) -> [B, d] {
+  a, b = split(x, [3, d - 3])
+  return concat([b, a]) |> Linear(d, init = trunc_normal(std = 0.5)) as map
+}
+model M()(x: [B, 8]) -> y: [B, 8] { return x |> Pre(RMSNorm(), Parts(2)) as parts }
+"""))
+    assert 'the norm in front of the branch. A map of parts."""' in text
+    assert "torch.split(self.norm(x), [3, 5], dim=-1)" in text and "mean=0.0, std=0.5, cut=2.0)" in text
+
+
 def test_phases_are_branches_and_classes_say_how_they_differ():
     text = same(build(DROPPED), torch.randn(2, 5, 16))
     assert "        if self.training:\n            scores = q @ k.mT" in text and "        else:\n            y = F.scaled_dot" in text
