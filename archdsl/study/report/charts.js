@@ -4,8 +4,9 @@ const goals = Object.keys(data.directions), table = data.table, fronts = new Map
 const tidy = (v) => v === null || v === undefined ? "none" : Number.isInteger(v) ? full(v) : String(Number(v.toPrecision(5)));
 const brief = (v) => Math.abs(v) >= 1000 ? short(v) : String(Number(v.toPrecision(4)));
 
+const SVG = "http://www.w3.org/2000/svg";
 function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
   return element;
