@@ -53,4 +53,4 @@ def test_an_index_that_leaves_its_table_while_a_claim_runs_is_a_fault_of_the_cla
                  "  param t: [4, d] = normal()\n  return x + take(t, i + 4)\n}\nclaim { causal(y, x) }\n")
     row, = verify(spec)
     assert not row["passed"]
-    assert row["actual"].startswith("A0410: the model does not run: index ")
+    assert row["actual"].startswith("A0410: the model does not run: its index holds 5, and `take` takes ")

@@ -36,7 +36,7 @@ from tests.bad.server import speed
 
 SECONDS = 2.0  # for each stage of one text
 BYTES = 700_000_000  # that one text may take beyond what the process has had
-DATA = ("out of bounds", "index out of range", "Expected idx >= 0", "an index lies beyond", "the lengths of the documents")
+DATA = ("out of bounds", "its table has", "index out of range", "Expected idx >= 0", "an index lies beyond", "the lengths of the documents")
 """What is told of values that do not fit, which are data."""
 SMALL = 3_000_000  # numbers in weights, and multiply-accumulates by hundreds, of what is run
 
