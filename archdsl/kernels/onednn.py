@@ -40,8 +40,10 @@ def _sums(x: Any, weight: Any, bias: Any, most: int) -> Any:
     weights into it."""
     from archdsl.lazy import torch
 
-    i = x.shape[-1]
-    call, step = torch.ops.mkldnn._linear_pointwise.default, -(-i // (-(-i // most) * 16)) * 16 if i > most else i
+    i, call = x.shape[-1], torch.ops.mkldnn._linear_pointwise.default
+    if i <= most:
+        return call(x, _dense(weight), bias, "none", [], "")
+    step = -(-i // (-(-i // most) * 16)) * 16
     y = call(x[..., :step], _dense(weight[:, :step]), bias, "none", [], "")
     for at in range(step, i, step):
         y += call(x[..., at:at + step], _dense(weight[:, at:at + step]), None, "none", [], "")  # oneDNN's own addition takes longer

@@ -115,11 +115,10 @@ def _pull(block: _Block, g: Any, met: Any, keys: Any, grads: Any, db: Any, dc: A
     """For gradients g of the results, [k, B, q, g, r, p], the states in front of the chunks, their `keys` and, in the last place of `grads`, the
     gradient of the last one: fills `grads`, db and dc. Gives the gradients of dt x, and those of the logarithms dt a in float64."""
     read, after, times = block.side_by_side(g, block.start), grads[1:], block.times
-    block.carry_back(read, grads)
+    of_all = block.carry_back(read, grads, met).unflatten(-1, block.x.shape[-2:]).sum(-1) * block.start[:, :, -1]
     of_start = block.by_position(times(block.c, met).mul_(read)).sum(-1)
     taken = block.by_position(times(block.b, after))
     of_end = ((taken * block.x).sum(-1) * block.dt * block.end).double()
-    of_all = (after * met).sum(-2).unflatten(-1, block.x.shape[-2:]).sum(-1) * block.start[:, :, -1]
     pairs, scores, g = block.pairs(), block.scores(), g.movedim(2, 4).contiguous()
     weights = (g @ block.by_head(block.x, block.dt).mT).mul_(pairs)
     shared = weights.sum(3)
@@ -192,11 +191,15 @@ class _Block:
         for written, left, before, state in zip(self.times(self.b.mT, keys, 1), self.left(), each, each[1:]):
             torch.addcmul(written, left, before, out=state)
 
-    def carry_back(self, read: Any, grads: Any) -> None:
-        """Fills all but the last: the gradients of the states, whose results have the gradients `read`."""
-        each = grads.unbind()[::-1]
-        for own, left, grad, after in zip(self.times(self.c.mT, read, -1), self.left()[::-1], each[1:], each):
+    def carry_back(self, read: Any, grads: Any, met: Any) -> Any:
+        """Fills all but the last: the gradients of the states, whose results have the gradients `read`. Gives their sums of products with the states
+        `met` in front of the chunks, [k, B, g, (r p)]."""
+        each, room, sums = grads.unbind()[::-1], torch.empty_like(grads[0]), grads.new_empty(*met.shape[:-2], met.shape[-1])
+        written = zip(self.times(self.c.mT, read, -1), self.left()[::-1], each[1:], each, met.unbind()[::-1], sums.unbind()[::-1])
+        for own, left, grad, after, before, to in written:
             torch.addcmul(own, left, after, out=grad)
+            torch.sum(torch.mul(after, before, out=room), -2, out=to)
+        return sums
 
 
 def _blocks(times: Product, x: Any, dt: Any, a: Any, b: Any, c: Any) -> list[_Block]:
