@@ -5,7 +5,7 @@ Shapes: k chunks in front, then the batch, then q positions of a chunk, g groups
 of them. States are [k, B, g, n, (r p)]: heads of a group stand side by side, so that they read and write in one product."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from archdsl.dims import Size
@@ -60,9 +60,8 @@ def scan(times, x, dt, a, b, c, skip, memory):
     for block in blocks:
         states, out = room[:len(block.x) + 1], block.heads(y)
         states[0] = last
-        block.carry(states, block.keys())
         inner = block.pairs().mul_(block.scores()[:, :, :, None]) @ block.by_head(block.x, block.dt)
-        torch.addcmul(inner.movedim(4, 2), block.by_position(times(block.c, states[:-1])), block.start[..., None], out=out)
+        block.read(states, inner.movedim(4, 2), out)
         if skip is not None:
             out.addcmul_(skip.view_as(block.a)[..., None], block.x)
         last = states[-1].clone()
@@ -114,16 +113,13 @@ def scan_back(times, dy, later, x, dt, a, b, c, skip, memory):
 def _pull(block: _Block, g: Any, met: Any, keys: Any, grads: Any, db: Any, dc: Any) -> tuple[Any, Any]:
     """For gradients g of the results, [k, B, q, g, r, p], the states in front of the chunks, their `keys` and, in the last place of `grads`, the
     gradient of the last one: fills `grads`, db and dc. Gives the gradients of dt x, and those of the logarithms dt a in float64."""
-    read, after, times = block.side_by_side(g, block.start), grads[1:], block.times
-    of_all = block.carry_back(read, grads, met).unflatten(-1, block.x.shape[-2:]).sum(-1) * block.start[:, :, -1]
-    of_start = block.by_position(times(block.c, met).mul_(read)).sum(-1)
-    taken = block.by_position(times(block.b, after))
-    of_end = ((taken * block.x).sum(-1) * block.dt * block.end).double()
+    of_start, of_end, of_all, taken = block.carry_back(block.side_by_side(g, block.start), keys, grads, met, db, dc)
+    of_end, of_all = (of_end * block.dt * block.end).double(), of_all * block.start[:, :, -1]
     pairs, scores, g = block.pairs(), block.scores(), g.movedim(2, 4).contiguous()
     weights = (g @ block.by_head(block.x, block.dt).mT).mul_(pairs)
     shared = weights.sum(3)
-    db.copy_((times(keys, after.mT) + shared.mT @ block.c).transpose(2, 3))
-    dc.copy_((times(read, met.mT) + shared @ block.b).transpose(2, 3))
+    db.add_((shared.mT @ block.c).transpose(2, 3))
+    dc.add_((shared @ block.b).transpose(2, 3))
     ways = weights.mul_(scores.tril(-1)[:, :, :, None]).double()  # of what a position wrote nothing fades where it is
     between = of_start + (ways.sum(-1) - ways.sum(-2)).movedim(4, 2)  # in float64, for most of it cancels in what follows
     dlog = between.flip(2).cumsum(2).flip(2) + (of_end.cumsum(2) - of_end) + of_all[:, :, None]
@@ -165,8 +161,8 @@ class _Block:
         return (v * scale[..., None]).flatten(-2).transpose(2, 3)
 
     def by_position(self, v: Any) -> Any:
-        """[k, B, g, q, (r p)] as [k, B, q, g, r, p]."""
-        return v.unflatten(-1, self.x.shape[-2:]).transpose(2, 3)
+        """[…, B, g, q, (r p)] as […, B, q, g, r, p]."""
+        return v.unflatten(-1, self.x.shape[-2:]).transpose(-4, -3)
 
     def pairs(self) -> Any:
         """What is left at position i of what position j wrote, [k, B, g, r, q (i), q (j)], 0 where i < j."""
@@ -187,19 +183,43 @@ class _Block:
 
     def carry(self, states: Any, keys: Any) -> None:
         """Of [k + 1, B, g, n, (r p)] fills all but the first: the states behind the chunks."""
+        for _ in self.states(states, keys):
+            pass
+
+    def states(self, states: Any, keys: Any) -> Iterator[Any]:
+        """`carry`, giving the state in front of each chunk, and then filling the next one."""
         each = states.unbind()
         for written, left, before, state in zip(self.times(self.b.mT, keys, 1), self.left(), each, each[1:]):
             torch.addcmul(written, left, before, out=state)
+            yield before
 
-    def carry_back(self, read: Any, grads: Any, met: Any) -> Any:
-        """Fills all but the last: the gradients of the states, whose results have the gradients `read`. Gives their sums of products with the states
-        `met` in front of the chunks, [k, B, g, (r p)]."""
-        each, room, sums = grads.unbind()[::-1], torch.empty_like(grads[0]), grads.new_empty(*met.shape[:-2], met.shape[-1])
-        written = zip(self.times(self.c.mT, read, -1), self.left()[::-1], each[1:], each, met.unbind()[::-1], sums.unbind()[::-1])
-        for own, left, grad, after, before, to in written:
-            torch.addcmul(own, left, after, out=grad)
-            torch.sum(torch.mul(after, before, out=room), -2, out=to)
-        return sums
+    def read(self, states: Any, inner: Any, out: Any) -> None:
+        """`carry`, and out = inner + start c · state of each position, [k, B, q, g, r, p]."""
+        parts = zip(self.times(self.c, states[:-1], 1), inner.unbind(), self.start[..., None].unbind(), out.unbind())
+        for _ in self.states(states, self.keys()):
+            found, own, start, to = next(parts)
+            torch.addcmul(own, self.by_position(found), start, out=to)
+
+    def carry_back(self, read: Any, keys: Any, grads: Any, met: Any, db: Any, dc: Any) -> tuple[Any, ...]:
+        """Fills all but the last of `grads`: the gradients of the states, whose results have the gradients `read`; of db and dc what comes through the
+        states `met` in front of the chunks. Gives the products of gradients and what they are of, added up: of what is left of a state at each
+        position, of what is left of each position at the end, [k, B, q, g, r], of what is left of a state at the end, [k, B, g, r]; and the gradients
+        of what positions write, [k, B, q, g, r, p]."""
+        (k, batch, groups, n, wide), q, (each, p) = met.shape, self.q, self.x.shape[-2:]
+        of_start, of_end = (met.new_empty(k, batch, q, groups, each) for _ in range(2))
+        of_all, taken, room = met.new_empty(k, batch, groups, each), met.new_empty(k, batch, groups, q, wide), torch.empty_like(grads[0])
+        after = grads[1:]
+        products = (self.times(a, b, -1) for a, b in ((self.c.mT, read), (self.b, after), (keys, after.mT), (self.c, met), (read, met.mT)))
+        lists = (v.unbind()[::-1] for v in (grads[:-1], after, met, read, self.x, of_start, of_end, of_all, taken, db, dc))
+        for own, got, by_b, back, by_c, left, grad, later, state, g, x, start, end, total, to, b, c in zip(*products, self.left()[::-1], *lists):
+            torch.addcmul(own, left, later, out=grad)
+            torch.sum(torch.mul(later, state, out=room).unflatten(-1, (each, p)), (-3, -1), out=total)
+            to.copy_(got)
+            torch.sum(self.by_position(to) * x, -1, out=end)
+            torch.sum(self.by_position(back.mul_(g)), -1, out=start)
+            b.copy_(by_b.transpose(1, 2))
+            c.copy_(by_c.transpose(1, 2))
+        return of_start, of_end, of_all, self.by_position(taken)
 
 
 def _blocks(times: Product, x: Any, dt: Any, a: Any, b: Any, c: Any) -> list[_Block]:
