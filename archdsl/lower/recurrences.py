@@ -8,7 +8,7 @@ import operator
 import re
 import sys
 import textwrap
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import fx
@@ -136,6 +136,10 @@ class Functions:
         plain = inspect.unwrap(value) if callable(value) else value
         if (inspect.isfunction(plain) or inspect.isclass(plain)) and module.startswith("archdsl.ops.") and module != "archdsl.ops.rules":
             return self._function(value, name)
+        if get_args(value):  # a name for a type with arguments, `Product = Callable[..., Any]`
+            self.imports |= {f"from {home} import {last}" for home, last in re.findall(r"([\w.]+)\.(\w+)", repr(value))}
+            self.texts[name] = f"{name} = " + re.sub(r"[\w.]+\.(?=\w)", "", repr(value))
+            return name
         if module.split(".")[0] in ("functools", "typing", "collections", "itertools", "math"):
             self.imports.add(f"from {module} import {getattr(value, '__name__', name)}")
             return name

@@ -129,7 +129,7 @@ def test_weights_that_do_not_fit(archdsl, out):
 def test_printed_without_a_folder(archdsl, tmp_path):
     (tmp_path / "stack.arch").write_text(SPEC)
     text = archdsl("compile", "stack.arch", "--set", "depth=1").stdout
-    compile(text, "model.py", "exec")
+    compile(text, "model.py", "exec", dont_inherit=True)
     assert "import torch" in text and "import archdsl" not in text and "from archdsl" not in text
 
 

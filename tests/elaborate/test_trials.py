@@ -411,7 +411,8 @@ def test_one_axis_of_a_declared_shape_is_told():
 
 def test_a_text_is_told_as_the_default_of_what_takes_none():
     """Though every caller gives another."""
-    text = 'block A(act: block = "gelu")(x: [B, d]) -> [B, d] { return act(x) }\nmodel M(d: int = 8)(x: [B, d]) -> y: [B, d] { return x |> A(relu) }\n'
+    text = 'block A(act: block = "gelu")(x: [B, d]) -> [B, d] { return act(x) }\n'
+    text += "model M(d: int = 8)(x: [B, d]) -> y: [B, d] { return x |> A(relu) }\n"
     d = only(text)
     assert (d.code, d.span.text) == ("A0204", '"gelu"') and mended(d) == [text.replace('"gelu"', "gelu")]
 

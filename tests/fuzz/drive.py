@@ -173,7 +173,7 @@ def runs(made: Elaborated, spec: Spec, variant: str | None) -> None:
 def writes(model: Any, inputs: Any) -> None:
     """The written `model.py` holds the same weights and computes the same."""
     namespace: dict[str, Any] = {}
-    exec(compile(python_source(model), "model.py", "exec"), namespace)
+    exec(compile(python_source(model), "model.py", "exec", dont_inherit=True), namespace)
     other = namespace[type(model).__name__]().to(torch.float64)
     other.load_state_dict(model.state_dict())
     results = []

@@ -37,7 +37,7 @@ def same(model, *inputs) -> str:
     """Asserts that the written model agrees in both phases, in names, statistics and results; returns its text."""
     text = python_source(model)
     namespace: dict = {}
-    exec(compile(text, "model.py", "exec"), namespace)
+    exec(compile(text, "model.py", "exec", dont_inherit=True), namespace)
     other = namespace[type(model).__name__]()
     other.load_state_dict(model.state_dict())
     assert list(other.state_dict()) == list(model.state_dict())
@@ -245,6 +245,14 @@ model M()(x: [B, T, 4]) -> y: [B, T, 8] stream T {
   return x |> CausalConv() as near |> Linear(8) as up |> CausalConv(kernel = 3) as far
 }"""))
     assert text.count("(torch.autograd.Function)") == 1 and text.count("def causal_conv(") == 1
+
+
+def test_names_of_types_that_a_recurrence_speaks_of_are_written():
+    """They are evaluated where its functions are declared."""
+    model = build("""use std { Mamba2 }
+model M()(x: [B, T, 8]) -> y: [B, T, 8] stream T { return x |> Mamba2(state = 4, head_dim = 8) as mix }
+""")
+    assert "Product = Callable[..., Any]" in same(model, torch.randn(2, 5, 8))
 
 
 def test_other_dtypes_are_written():

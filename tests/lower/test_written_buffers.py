@@ -27,7 +27,7 @@ model Twice()(x: [B, 4]) -> y: [B, 4] {
 def pair(text: str, **options: Any) -> tuple[Any, torch.nn.Module]:
     model = build(text, **options)
     namespace: dict[str, Any] = {}
-    exec(compile(python_source(model), "model.py", "exec"), namespace)
+    exec(compile(python_source(model), "model.py", "exec", dont_inherit=True), namespace)
     other = namespace[type(model).__name__]()
     other.load_state_dict(model.state_dict())
     return model, other

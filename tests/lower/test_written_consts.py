@@ -23,7 +23,7 @@ BODIES = {
 def test_consts(body: str, dtype: torch.dtype):
     model = build(f'model Net(d: int = 4)(x: [B, d]) -> y: [B, d] {{\n  {body}\n  return x @ cast(c, "float")\n}}', dtype=dtype)
     name: dict[str, Any] = {}
-    exec(compile(python_source(model), "model.py", "exec"), name)
+    exec(compile(python_source(model), "model.py", "exec", dont_inherit=True), name)
     other = name["Net"]()
     assert dict(other.named_buffers()).keys() == dict(model.named_buffers()).keys()
     for key, value in model.named_buffers():

@@ -22,7 +22,7 @@ from tests.lower.small_specs import CASES, built, id_of, small_knobs
 def written(model: Any) -> torch.nn.Module:
     """What model.py makes, with the same weights."""
     namespace: dict[str, Any] = {}
-    exec(compile(python_source(model), "model.py", "exec"), namespace)
+    exec(compile(python_source(model), "model.py", "exec", dont_inherit=True), namespace)
     other = namespace[type(model).__name__]()
     assert list(other.state_dict()) == list(model.state_dict())
     other.load_state_dict(model.state_dict())

@@ -59,7 +59,7 @@ def test_numbers_of_positions(mixer: str):
 def test_written_models_refuse_them_too():
     model = one("gla")
     name: dict[str, Any] = {}
-    exec(compile(python_source(model), "model.py", "exec"), name)
+    exec(compile(python_source(model), "model.py", "exec", dont_inherit=True), name)
     other = name["Hybrid"]().eval()
     with pytest.raises(ValueError, match="one position or more"):
         other(tokens(2, 0), other.init_state(2))

@@ -129,7 +129,7 @@ def test_written_out_and_exported(models: dict[str, Any]):
         program = torch.export.export(models["step"], (x[:, 3:4], state)).module()
         for form in ("extend", "step"):
             name: dict[str, Any] = {}
-            exec(compile(python_source(models[form]), "model.py", "exec"), name)
+            exec(compile(python_source(models[form]), "model.py", "exec", dont_inherit=True), name)
             other = name["Net"]().double().eval()
             other.load_state_dict(models[form].state_dict())
             if form == "extend":

@@ -54,7 +54,7 @@ def test_written_out():
 
     model = shaken(archdsl.load("llama").build("tiny", dtype=torch.float64, form="packed", depth=1)).eval()
     name: dict[str, Any] = {}
-    exec(compile(python_source(model), "model.py", "exec"), name)
+    exec(compile(python_source(model), "model.py", "exec", dont_inherit=True), name)
     other = name["Llama"]().double().eval()
     other.load_state_dict(model.state_dict())
     x = torch.randint(0, 61, (2, sum(LENGTHS)))

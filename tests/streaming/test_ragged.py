@@ -185,7 +185,7 @@ def test_compiled_folder(tmp_path):
     expected = model(x, lengths)[0]
     close(spec.build().eval()(x, lengths)[0], expected, 1e-6)
     written: dict[str, Any] = {}
-    exec(compile((tmp_path / "out" / "model.py").read_text(), "model.py", "exec"), written)
+    exec(compile((tmp_path / "out" / "model.py").read_text(), "model.py", "exec", dont_inherit=True), written)
     other = written["Net"]().eval()
     other.load_state_dict(model.state_dict())
     close(other(x, lengths)[0], expected, 1e-6)

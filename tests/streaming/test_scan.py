@@ -105,7 +105,7 @@ def test_written_out(form: str, tmp_path: Any):
     spec = archdsl.loads(RNN)
     model = shaken(spec.build(dtype=torch.float64, form=form)).eval()
     name: dict[str, Any] = {}
-    exec(compile(python_source(model), "model.py", "exec"), name)
+    exec(compile(python_source(model), "model.py", "exec", dont_inherit=True), name)
     other = name["Net"]().double().eval()
     other.load_state_dict(model.state_dict())
     x = torch.randn(2, 1 if form == "step" else 5, 8, dtype=torch.float64)
@@ -324,7 +324,7 @@ def test_linear_carries_cost_what_they_use():
 def test_linear_carries_written_out(name: str):
     model = shaken(own(LINEAR[name]).build(dtype=torch.float64)).eval()
     written: dict[str, Any] = {}
-    exec(compile(python_source(model), "model.py", "exec"), written)
+    exec(compile(python_source(model), "model.py", "exec", dont_inherit=True), written)
     other = written["Net"]().double().eval()
     other.load_state_dict(model.state_dict())
     given = inputs(37)

@@ -56,7 +56,7 @@ def written(model: Any) -> Any:
     namespace: dict[str, Any] = {}
     text = python_source(model)
     assert "import archdsl" not in text and "ops.archdsl" not in text
-    exec(compile(text, "model.py", "exec"), namespace)
+    exec(compile(text, "model.py", "exec", dont_inherit=True), namespace)
     other = namespace[type(model).__name__]()
     assert list(other.state_dict()) == list(model.state_dict())
     other.load_state_dict(model.state_dict())
