@@ -12,7 +12,8 @@ CODES = {
     "A0849": Code(
         "a value of a knob that no candidate of a supernet can have",
         "A search leaves out what does not fit. A supernet is trained for all values of its knobs, so one that never fits is a mistake: an arm of "
-        "`choose` whose result has another shape than the place where it goes takes, or a width of 0. Limits leave values out on purpose and are not "
-        "meant.",
+        "`choose` whose result has another shape than the place where it goes takes, or a width of 0 where channels are normalised or summed. Nor "
+        "can the arms of a choice give the model results of different shapes, which no one target fits. Limits leave values out on purpose and are "
+        "not meant.",
     ),
 }

@@ -8,7 +8,6 @@ from typing import Any
 
 from archdsl.coupling import Axes, Group, groups_of
 from archdsl.coupling.groups import couple
-from archdsl.diagnostics.model import ArchError, Diagnostic, error
 from archdsl.elaborate.domains import Domain
 from archdsl.elaborate.model import Elaborated
 from archdsl.elaborate.values import is_hyper_number
@@ -17,6 +16,7 @@ from archdsl.records import record
 from archdsl.search.model import Candidate
 from archdsl.search.space import Drawn, SearchSpace
 from archdsl.supernet.draws import settled, with_value
+from archdsl.supernet.refusals import check_channels, check_results, useless
 
 DRAWS = 48
 """So many candidates are drawn to see whether one has a larger weight than those that were put together."""
@@ -44,6 +44,7 @@ class Widest:
         self.space = space
         self.held: dict[Key, Held] = {}
         self._seen: dict[str, int] = {}
+        self._results: set[tuple[TensorType, ...]] = set()
         self._groups: dict[str, dict[str, Axes]] = {}
         self.looked: list[Drawn] = []
         for drawn in self._put_together():
@@ -53,6 +54,7 @@ class Widest:
         for rest, sign in ((top, 1), (bottom, -1)):
             self._look_at_arms(rest, sign)
         self._all_values_serve()
+        self._arms_give_one_shape()
         self._keep_narrow_arms()
         self.largest = max(self.looked, key=lambda d: self._seen[d.key])
         self.smallest = min(self.looked, key=lambda d: self._seen[d.key])
@@ -63,6 +65,7 @@ class Widest:
             return
         self.looked.append(drawn)
         made: Elaborated = self.space.model(drawn)
+        self._results.add(tuple(o.type for o in made.graph.outputs))
         weights = learned(made.graph)
         own, groups = groups_of(made.graph), groups_of(made.graph)
         self._groups[drawn.key] = groups
@@ -100,13 +103,45 @@ class Widest:
         seen = {(_pattern(a), repr(v)) for drawn in self.looked for a, v in drawn.items()}
         for pattern, domain in self._patterns().items():
             for value in _edges(domain):
-                if (pattern, repr(value)) in seen or is_hyper_number(value) and value > 0 or not isinstance(value, (str, int)):
+                small = is_hyper_number(value) and value < 1
+                if not small and ((pattern, repr(value)) in seen or is_hyper_number(value)) or not isinstance(value, (str, int)):
                     continue
-                found = with_value(self.space, lambda a, d, p=pattern, v=value: v if _pattern(a) == p and d.contains(v) else None)
+                wanted = lambda a, d, p=pattern, v=value: v if _pattern(a) == p and d.contains(v) else None
+                found = self._beside_the_largest(wanted) if small else None
+                found = found or with_value(self.space, wanted)
                 if isinstance(found, Drawn):
+                    if is_hyper_number(value):
+                        check_channels(next(a for a in found if _pattern(a) == pattern), pattern, value, self.space.model(found))
                     self._look(found)
                 elif found and found[0].code != "A0803":  # what limits leave out is left out on purpose
-                    raise _useless(pattern, value, found[0])
+                    raise useless(pattern, value, found[0])
+
+    def _beside_the_largest(self, wanted: Callable[[str, Domain], Any]) -> Drawn | None:
+        """A candidate with what is wanted, all else as large as it goes: what is wrong with it is due to that."""
+        given: list[str] = []
+
+        def choose(address: str, domain: Domain) -> Any:
+            value = wanted(address, domain)
+            if value is None:
+                return top(domain)
+            given.append(address)
+            return value
+
+        found = settled(self.space, choose)
+        return found if given else None
+
+    def _arms_give_one_shape(self) -> None:
+        """Raises A0849 for a choice whose arms give the model results of different shapes."""
+        if len(self._results) < 2:
+            return
+        for pattern, domain in self._patterns().items():
+            if _is_word(domain):
+                found = [(v, settled(self.space, lambda a, d, v=v: v if _pattern(a) == pattern and d.contains(v) else top(d)))  # noqa: B023
+                         for v in domain.values]
+                arms = [(v, c) for v, c in found if c is not None and v in [w for a, w in c.items() if _pattern(a) == pattern]]
+                if len(arms) > 1:
+                    address = next(a for a in arms[0][1] if _pattern(a) == pattern)
+                    check_results(pattern, address, [(v, self.space.model(c)) for v, c in arms])
 
     def _keep_narrow_arms(self) -> None:
         """Channels of a weight that arms share are not permuted where one of them has fewer at its largest: it would get others."""
@@ -170,16 +205,6 @@ class Widest:
             if any(a > b for a, b in zip(p.sizes, held.shape)):
                 return f"`{address}` is {list(p.sizes)} here, and the supernet holds {list(held.shape)}"
         return None
-
-
-def _useless(pattern: str, value: Any, why: Diagnostic) -> ArchError:
-    if is_hyper_number(value):
-        help = (f"sizes are 1 at least, since norms and sums need channels: take {value} out of the domain; an arm that is the identity leaves a "
-                "block out")
-    else:
-        help = "what an arm gives has to fit where the choice stands, whichever arm it is: give it that shape, or take the arm out"
-    return error("A0849", f"no candidate can have `{pattern} = {value}`: {why.message}", why.span, why.label, labels=why.labels, notes=why.notes,
-                 help=help)
 
 
 def learned(graph: Graph) -> dict[str, Param]:

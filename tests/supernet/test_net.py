@@ -435,6 +435,49 @@ def test_values_that_no_candidate_can_have(before: str, after: str, said: str):
     assert re.search(said, str(fault.value), re.DOTALL)
 
 
+OWN = """
+use std.norm { LayerNorm }
+model Net(h: int = 8 in {0, 8}, g: int = 8 in 0..8 step 4)(x: [B = 2, 5]) -> y: [B, 5] {
+  param w: [h, 5] = normal(std = 1)
+  param v: [5, h] = normal(std = 1)
+  param a: [g, 5] = normal(std = 1)
+  param b: [5, g] = normal(std = 1)
+  z = linear(x, a) |> relu
+  return x + linear(linear(x, w) |> relu, v) + linear(z, b)
+}
+"""
+
+
+@pytest.mark.parametrize(("before", "after", "value", "line", "what"), [
+    ("linear(x, w) |> relu", "LayerNorm()(linear(x, w)) as norm", "h", 3, "`layer_norm`"),
+    ("linear(x, w) |> relu", "rms_norm(linear(x, w))", "h", 3, "`rms_norm`"),
+    ("|> relu\n", "|> relu\n  z = z + relu(z)\n", "g", 3, "a sum"),
+])
+def test_no_channels_where_they_are_normalised_or_summed(before: str, after: str, value: str, line: int, what: str):
+    """Of weights that the spec itself declares, where nothing else refuses a size of 0. Hidden units of which none is left are a map of zeros."""
+    net = archdsl.loads(OWN).supernet()
+    x = torch.randn(2, 5)
+    assert torch.equal(net.run({"h": 0, "g": 0}, x), x)
+    with pytest.raises(ArchError) as fault:
+        archdsl.loads(OWN.replace(before, after)).supernet()
+    assert re.search(rf"A0849.*`{value} = 0`: it leaves {what} without channels.*<text>:{line}:", str(fault.value), re.DOTALL)
+
+
+def test_arms_that_give_results_of_different_shapes():
+    """What no target fits is told before training, also where the model's result is left open; a width of all arms may differ."""
+    text = """
+use std.linear { Linear }
+model Net(d: int = 8 in {4, 8})(x: [B = 2, 5]) -> y: [B, _] {
+  choose f { one => Linear(d)  other => Linear(d) } = one
+  return f(x) as f
+}
+"""
+    assert archdsl.loads(text).supernet().space.size == 4
+    with pytest.raises(ArchError) as fault:
+        archdsl.loads(text.replace("other => Linear(d)", "other => Linear(d + 1)")).supernet()
+    assert re.search(r"A0849.*`one` and `other` of the choice `f`.*\[B, 8\] and .*\[B, 9\].*<text>:4:", str(fault.value), re.DOTALL)
+
+
 def test_the_smallest_and_the_largest_have_the_arms_for_it():
     """In every place the arm without weights beside the narrowest, the one with the most beside the widest."""
     text = """
