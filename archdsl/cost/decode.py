@@ -62,18 +62,18 @@ def decode(made: Elaborated, at: Mapping[str, int] | None = None, dtype: str = "
     assert streamed is not None
     step = cost(made, at, "step", dtype)
     most = streamed.longest
-    wanted = sorted({n for n in (*lengths, step.sizes[streamed.axis]) if most is None or n <= most})
+    wanted = sorted({n for n in (*lengths, step.sizes[streamed.axis]) if most is None or n <= most - streamed.delay})
     others = {n: s for n, s in step.sizes.items() if n != streamed.axis}
 
     def figure(name: str, length: int) -> int:
         size = step.formulas[name]
-        return size if isinstance(size, int) else evaluate(size, {**others, streamed.axis: 1, LENGTH: length})
+        return size if isinstance(size, int) else evaluate(size, {**others, streamed.axis: 1, LENGTH: length + streamed.delay})
 
     chosen = _chosen(streamed.graph, dtype) if device is not None else []
     found: list[Context] = []
     for n in wanted:
         state, macs = figure("state_bytes", n), figure("macs", n)
-        left = sum(size * max(0, rows - evaluate(read, {**others, streamed.axis: 1, LENGTH: n})) for read, rows, size in chosen)
+        left = sum(size * max(0, rows - evaluate(read, {**others, streamed.axis: 1, LENGTH: n + streamed.delay})) for read, rows, size in chosen)
         seconds, bound = (None, None) if device is None else least_time(step.weight_bytes - left + state, macs, dtype, device)
         found.append(Context(n, state, state - figure("state_bytes", n - 1), macs, seconds, bound))
     return Decoding(step, device, tuple(found))

@@ -150,7 +150,7 @@ def _state(made: Elaborated, found: Cost) -> Counter[str]:
     except ArchError:
         return kept
     assert streamed is not None
-    sizes, mode = {**found.sizes, LENGTH: found.sizes[streamed.axis]}, Mode(False, False, found.dtype)
+    sizes, mode = {**found.sizes, LENGTH: found.sizes[streamed.axis] + streamed.delay}, Mode(False, False, found.dtype)
     for slot in streamed.slots:
         steps = slot.address.split(".")
         size = prod(s if isinstance(s, int) else evaluate(s, sizes) for s in slot.type.shape) * BYTES[mode.concrete(slot.type.dtype)]

@@ -7,7 +7,8 @@ CODES = {
     "A0501": Code(
         "A form that this model cannot be built in",
         "The form `parallel` computes all positions at once. `extend` and `step` go on from a state that earlier calls left. They exist for a model\n"
-        "with a streaming axis (`stream T`) in which no position needs a later one, or all of them: causal masks, norms over features, recurrences.\n"
+        "with a streaming axis (`stream T`) in which no position needs all later ones, or all there are: causal masks, norms over features,\n"
+        "recurrences. Where ops look some positions ahead (a padded convolution, `window(4)`), results come so many positions late: `model.delay`.\n"
         "`packed` takes documents behind each other, and a header with `ragged T` promises it: nothing may look across their borders.",
         bad="archdsl cost vit.arch --form step",
         good="archdsl cost llama.arch --form step",

@@ -208,6 +208,8 @@ def flush(model: ArchModule, state: State, others: tuple[torch.Tensor, ...] = ()
     streamed = _checked(model, state)
     if not streamed.delay:
         raise ValueError("flush: the results of this model come with their positions: none are left")
+    if type(model).definition.emits:
+        raise ValueError("flush: this model emits values besides: give the last positions in calls, behind end_state")
     state = end_state(model, state)
     given, axes = streamed.graph.inputs[:len(streamed.graph.inputs) - len(streamed.slots)], dict(streamed.given)
     moving = [axes[v.node.attrs["name"]] is not None for v in given]
@@ -221,8 +223,6 @@ def flush(model: ArchModule, state: State, others: tuple[torch.Tensor, ...] = ()
     for _ in range(streamed.delay // n):
         y, state = model(*xs, state)
         parts.append(y if several else (y,))
-    if any(not isinstance(y, torch.Tensor) for y in parts[0]):
-        raise ValueError("flush: a model that emits values is given its last positions one call after the other: end_state, then `delay` of them")
     found = tuple(ys[-1] if axis is None else torch.cat(ys, axis) for axis, ys in zip(streamed.results, zip(*parts)))
     return found if several else found[0], state
 

@@ -71,15 +71,19 @@ def _pairs(q, keys, position, start, mask, rolling, late=0, ahead=0, end=None):
     there = position - room + torch.arange(n + room, device=q.device) if rolling else torch.arange(room, device=q.device)
     if late or ahead:
         at, there = at - late - ahead, there - late
-    pairs = by_position(simplified(mask), at[:, None], there[None, :])
+    of_row = (slice(None),) + (None,) * (rank(q) - 1)
+    here, kept = at[:, None], there[None, :]
+    if start is not None and kinds(mask) & {"causal_by", "own_block"}:  # groups of positions are counted from where a row begins
+        here, kept = here - start[of_row], kept - start[of_row]
+    pairs = by_position(simplified(mask), here, kept)
     if rolling or late:
         pairs = pairs & (there >= 0)
     if end is not None:
-        last = end if start is None else end[(slice(None),) + (None,) * (rank(q) - 1)]
+        last = end if start is None else end[of_row]
         pairs = pairs & ((last == 0) | (there < last))
     if start is None:
         return pairs, 2
-    return pairs & (there >= start[(slice(None),) + (None,) * (rank(q) - 1)]), rank(q)
+    return pairs & (there >= start[of_row]), rank(q)
 
 
 def _longer(new, kept, position, rolling):

@@ -13,20 +13,22 @@ from archdsl.ops.registry import Extension, OpError, op
 from archdsl.ops.rules import axis_of, floats, ints, need_dtype, need_equal, need_position, need_rank, same_size, size, volume
 
 
-def _from(position: TensorType, start: TensorType | None = None, n: Size = 1, late: int = 0) -> TensorType:
+def _from(position: TensorType, start: TensorType | None = None, n: Size = 1, **_: Any) -> TensorType:
     need_position(position, start)
     return TensorType("int", (n,) if start is None else (start.shape[0], n))
 
 
-@op("index_extend(position: int[], start: int[B]? = none, n: int, late: int = 0) -> int[*s]", infer=_from, grad="none",
+@op("index_extend(position: int[], start: int[B]? = none, n: int, late: int = 0, most: int? = none) -> int[*s]", infer=_from, grad="none",
     samples=lambda: [{"position": ints(9), "n": 5}, {"position": ints(9), "start": ints(5, 3), "n": 4}, {"position": ints(9), "n": 1},
-                     {"position": ints(9), "start": ints(5, 1), "n": 1}, {"position": ints(9), "n": 4, "late": 3}])
-def index_extend(position, start=None, *, n, late=0):
+                     {"position": ints(9), "start": ints(5, 1), "n": 1}, {"position": ints(9), "n": 4, "late": 3, "most": 7}])
+def index_extend(position, start=None, *, n, late=0, most=None):
     """`index` behind `position` earlier positions: position, position + 1, …; with `start`, counted by row from where it begins. `late`: of what
-    comes so many positions later; 0 before the first, so that it may choose from a table."""
+    comes so many positions later. `most`: so many positions there are. What lies outside counts as the first or last: it may choose from a table."""
     index = position + torch.arange(n, device=position.device)
     index = index if start is None else index - start[:, None]
-    return (index - late).clamp(min=0) if late else index
+    if not late and most is None:
+        return index
+    return (index - late).clamp(min=0) if most is None else (index - late).clamp(min=0, max=most - 1)
 
 
 @op("distance_extend(position: int[], places: int[P], n: int) -> int[n, P]", grad="none",

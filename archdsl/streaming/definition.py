@@ -80,6 +80,7 @@ class Session:
         self.form, self.axis, self.rule = form, axis, rule
         self.orders: set[tuple[str, str]] = set()
         self.ahead: Span | None = None  # the first op that looks ahead
+        self.most: int | None = None  # positions of a sequence, where more of them are counted behind it
         self.made: dict[Any, tuple[Graph, Made]] = {}
 
     def derive(self, graph: Graph, context: Context) -> Made:

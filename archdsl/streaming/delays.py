@@ -91,6 +91,11 @@ class Delays:
         """The attribute of an op that counts positions."""
         return {"late": self.now} if self.now else {}
 
+    @property
+    def counted(self) -> dict[str, int]:
+        """The attributes of `index`."""
+        return self.told if self.d.session.most is None else {**self.told, "most": self.d.session.most}
+
     # ---------------------------------------------------------------- bringing values together
     def at(self, old: Value, x: Value, late: int) -> Value:
         """The value as it is `late`."""

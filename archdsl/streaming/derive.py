@@ -41,8 +41,8 @@ def stream(source: Source, form: str) -> Streamed:
 class _Root:
     """The model itself: its definition, the state's counters, and what its guards say of positions."""
 
-    def __init__(self, source: Source, form: str, batch: Size | None, rows: bool):
-        self.source, self.form, self.batch, self.rows = source, form, batch, rows
+    def __init__(self, source: Source, form: str, batch: Size | None, rows: bool, most: int | None = None):
+        self.source, self.form, self.batch, self.rows, self.most = source, form, batch, rows, most
 
     def streamed(self) -> Streamed:
         graph, axis = self.source.graph, self.source.axis
@@ -50,7 +50,9 @@ class _Root:
         none, tables = (False,) * len(graph.inputs), (None,) * len(graph.inputs)
         context = Context(frozenset((axis,)), frozenset(), {axis: 1} if self.form == "step" else {}, none, none, tables, self.batch, self.rows)
         guards, longest = self._guards(graph, axis)
-        definition = Definition(Session(self.form, axis, packed_rule if self.form == "packed" else rule), graph, context)
+        session = Session(self.form, axis, packed_rule if self.form == "packed" else rule)
+        session.most = self.most
+        definition = Definition(session, graph, context)
         if self.form == "packed":
             return self._packed(definition, guards)
         grows = any(LENGTH in symbols(s) for _, t, *_ in definition.slots for s in t.shape)
@@ -58,6 +60,8 @@ class _Root:
             definition.counter(POSITION)
         made = definition.finish(root=True)
         _same_for_all_rows(made)
+        if definition.delay and longest is not None and self.most is None:  # what comes behind the last of so many is no position
+            return _Root(self.source, self.form, self.batch, self.rows, longest).streamed()
         counters = tuple(c for c in made.counters if c != PLACES)
         inputs = made.graph.inputs
         if PLACES in made.counters:  # known from the state, and so no input of the model
@@ -78,7 +82,8 @@ class _Root:
         guards = tuple(g for g in guards if symbols(g.left) | symbols(g.right) <= sizes)  # others have been held by the call that set the state
         names = (*made.graph.output_names, *(None for _ in counters))
         whole = replace(made.graph, inputs=inputs, nodes=tuple(nodes), outputs=tuple(outputs), output_names=names, guards=guards)
-        return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows, longest, self.source.example,
+        return Streamed(whole, self.form, axis, self.batch, tuple(slots), self.rows,
+                        None if longest is None else longest + definition.delay, self.source.example,
                         delay=definition.delay, ahead=definition.session.ahead,
                         given=tuple((v.node.attrs["name"], _along(v, axis)) for v in graph.inputs),
                         results=tuple(_along(v, axis) for v in graph.outputs))

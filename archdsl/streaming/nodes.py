@@ -113,7 +113,7 @@ def _index(d: Definition, node: Node, known: Known) -> None:
     start = d.counter(START) if by_row else None
     n = d.size(node.attrs["n"])
     shape = (d.at.batch, n) if by_row else (n,)
-    new = Node("index_extend", (d.counter(POSITION), start), {"n": n, **d.delays.told}, (TensorType("int", shape),),  # type: ignore[arg-type]
+    new = Node("index_extend", (d.counter(POSITION), start), {"n": n, **d.delays.counted}, (TensorType("int", shape),),  # type: ignore[arg-type]
                node.span, node.name)
     d.put(node, new, known)
     if by_row:

@@ -95,6 +95,7 @@ def test_lengths_of_documents(lengths: Any, told: str):
     ("LinearAttention(4, 3)", "heads (4) must be a multiple of kv_heads (3)"),
     ("Retention(4, 3)", "heads (4) must be a multiple of kv_heads (3)"),
     ("GatedLinearAttention(3, 2)", "heads (3) must be a multiple of kv_heads (2)"),
+    ("GatedSlotAttention(4, slots = 0)", "slots (0): a memory has one or more"),
     ("GatedSlotAttention(4, 3)", "heads (4) must be a multiple of kv_heads (3)"),
     ("GatedDeltaNet(2, 3, head_dim = 4)", "value_heads (3) must be a multiple of heads (2)"),
     ("Mamba2(groups = 5, head_dim = 6)", "heads (4) must be a multiple of groups (5)"),

@@ -63,7 +63,7 @@ def late(text: str, delay: int, peer: Callable[[dict[str, torch.Tensor], torch.T
         model.load_state_dict(whole.state_dict())
         assert model.delay == delay
         close(fed(model, x, lengths, room=T + delay if room else None), expected, 1e-10)
-    made = spec.cost(at={"B": BATCH, "T": T + delay}, form="step", dtype="f64")
+    made = spec.cost(at={"B": BATCH, "T": T}, form="step", dtype="f64")
     assert made.delay == delay and made.state_bytes == sum(s.numel() * s.element_size() for s in model.init_state(BATCH, T + delay).values())
     assert state_bytes is None or made.state_bytes == state_bytes
 
@@ -190,6 +190,23 @@ def test_positions():
   return Conv(3, 1)(x + place) as a * place""")  # which rows begin where cannot be told: a table is read alike for all
     late(text, 1,
          lambda w, x: conv(w, "a", x + w["table"][:9], 1, 1) * w["table"][:9], state_bytes=8 * BATCH * 2 * 4 + 8 * 2)
+
+
+def test_as_many_as_the_table_has():
+    """What comes behind the last position of all reads no further."""
+    text = """
+model Net(d: int = 4)(x: [B = 2, T = 9, d]) -> y: [B, T, d] stream T {
+  require T <= 9
+  param w: [9, d] = normal()
+  param a: [d, 1, 3] = normal()
+  y = rearrange(x + take(w, index(T)), [B, T, d] -> [B, d, T]) |> conv(a, pad = 1, groups = d)
+  return rearrange(y, [B, d, T] -> [B, T, d]) * take(w, index(T))
+}
+"""
+    late(text, 1, lambda w, x: F.conv1d((x + w["w"]).mT, w["a"], padding=1, groups=4).mT * w["w"])
+    _, step = streaming(text)
+    with pytest.raises(ValueError, match="10 positions at most"):
+        fed(step, torch.zeros(2, 10, 4, dtype=F64), [1] * 10)
 
 
 def test_a_recurrence_begins_at_the_first_position():
@@ -373,10 +390,11 @@ def test_exported(tmp_path: Any):
     program: Any = torch.export.load(tmp_path / "out" / "model.pt2").module()
     names: dict[str, Any] = {}
     exec((tmp_path / "out" / "model.py").read_text(), names)
-    plain = next(v for v in names.values() if isinstance(v, type) and issubclass(v, nn.Module) and hasattr(v, "end_state"))().double().eval()
+    plain: Any = next(v for v in names.values() if isinstance(v, type) and issubclass(v, nn.Module) and hasattr(v, "end_state"))().double().eval()
     plain.load_state_dict(opened.state_dict())
     x = torch.randn(2, 5, 4, dtype=F64)
     with torch.no_grad():
+        step: Any
         for step in (opened, program, plain):
             state = plain.init_state(2, 8)
             ys = []

@@ -56,6 +56,21 @@ def test_rows_begin_where_they_like(llama: Any):
         assert after["start"].tolist() == [0, 4] and int(after["position"]) == 9
 
 
+@pytest.mark.parametrize("mask", ["causal & own_block(4)", "causal_by(1) & own_block(3, previous = 1)"])
+def test_blocks_are_counted_from_where_a_row_begins(mask: str):
+    spec = archdsl.loads(f"""use std {{ Attention }}
+model M(d: int = 4)(x: [B = 2, T = 9, d]) -> y: [B, T, d] stream T {{ return Attention(1, mask = {mask})(x) as mix }}
+""")
+    whole, step = (spec.build(dtype=torch.float64, form=form, seed=1).eval() for form in ("parallel", "step"))
+    x, state, ys = torch.randn(2, 12, 4, dtype=torch.float64), step.init_state(2, 12), []
+    with torch.no_grad():
+        for t in range(12):
+            y, state = step(x[:, t:t + 1], state if t != 3 else step.reset_state(state, [1]))
+            ys.append(y)
+        close(torch.cat(ys, 1)[:1], whole(x[:1]), 1e-10)
+        close(torch.cat(ys, 1)[1:, 3:], whole(x[1:, 3:]), 1e-10)
+
+
 def test_reordered_for_beams(llama: Any):
     spec, extend, step = llama
     x = inputs_of(spec, spec.elaborate("tiny"), 6, 3, torch.float64)[0]

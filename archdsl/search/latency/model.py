@@ -53,7 +53,8 @@ class Latency:
         else:
             root = plan(streamed.graph, dtype=self.dtype, state=streamed.addresses, moves=(streamed.step, streamed.longest))
             slots = len(streamed.slots)
-            length = sizes[streamed.axis] if streamed.longest is None else min(sizes[streamed.axis], streamed.longest)
+            length = sizes[streamed.axis] + streamed.delay
+            length = length if streamed.longest is None else min(length, streamed.longest)
             sizes = {**{n: s for n, s in sizes.items() if n != streamed.axis or self.form != "step"}, LENGTH: length}
         own = root.graph.inputs[:len(root.graph.inputs) - slots]
         ranges = {i.name: None if i.type.is_float or i.low is None else (int(i.low), int(i.high)) for i in made.inputs}
