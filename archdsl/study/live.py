@@ -1,4 +1,4 @@
-"""What is seen while a search runs: on a terminal, how far it is and what it has found; on a pipe, nothing."""
+"""What is seen while a search runs: on a terminal, how far it is and what it has found; elsewhere a line of it now and then."""
 from __future__ import annotations
 
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+from archdsl.pace import Lines, Pace, duration, line_of
 from archdsl.study.shown import number, share
 from archdsl.study.study import Study
 
@@ -17,8 +18,7 @@ class View:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self._since: tuple[float, int] | None = None  # when this run's first results were there, and how many trials had one then
-        self._before = study.store.finished
+        self._pace = Pace(study.store.finished)
         self._share: float | None = None
         self._measured = self._took = 0.0
 
@@ -33,12 +33,13 @@ class View:
 
     def left(self) -> float | None:
         """Seconds until the budget is used up, at the pace since this run's first result: before it workers start. None while there is no pace."""
-        done, now = self.study.store.finished, time.monotonic()
-        if self._since is None:
-            self._since = (now, done) if done > self._before else None
-            return None
-        since, first = self._since
-        return (self.study.plan.budget - done) * (now - since) / (done - first) if done > first else None
+        return self._pace.left(self.study.store.finished, self.study.plan.budget)
+
+    def line(self, left: float | None) -> str:
+        """How far it is, and the best of each objective, in one line."""
+        done, *failed = (text for text, _ in self._counts())
+        best = [f"{name} {value}" for name, value, _ in self._found() if value]
+        return line_of(done, *failed, *best, left=left)
 
     def picture(self, width: int = 100) -> Any:
         """For rich, in so many columns: a line for how far it is, more where that is too little room, and one for each objective."""
@@ -57,10 +58,14 @@ class View:
 
     def _head(self) -> list[tuple[str, str]]:
         """Texts and their styles: the strategy, and how far it is."""
-        store, plan, left = self.study.store, self.study.plan, self.left()
-        told = [(plan.strategy, "bold"), (f"{store.finished:,} of {plan.budget:,} trials", ""),
-                (f"{store.failed:,} failed", "red" if store.failed else "dim")]
+        left = self.left()
+        told = [(self.study.plan.strategy, "bold"), *self._counts()]
         return told if left is None else [*told, (f"{duration(left)} left", "")]
+
+    def _counts(self) -> list[tuple[str, str]]:
+        store = self.study.store
+        return [(f"{store.finished:,} of {self.study.plan.budget:,} trials", ""),
+                (f"{store.failed:,} failed", "red" if store.failed else "dim")]
 
     def _bar(self, name: Any, width: int, *beside: Any) -> Any:
         from rich.progress_bar import ProgressBar
@@ -98,11 +103,21 @@ def _table(rows: list[tuple[str, str, str]], width: int) -> Any:
     return table
 
 
+def _lines(study: Study) -> Callable[[], None]:
+    view, lines = View(study), Lines()
+
+    def grown() -> None:
+        left = view.left()
+        lines(lambda: view.line(left))
+
+    return grown
+
+
 @contextmanager
 def watching(on: bool) -> Generator[Callable[[Study], Callable[[], None]], None, None]:
-    """Gives what a search calls with its study; where `on` is false, that does nothing."""
+    """Gives what a search calls with its study. Where `on` is false, what that gives prints plain lines."""
     if not on:
-        yield lambda study: lambda: None
+        yield _lines
         return
     from rich.console import Console
     from rich.live import Live
@@ -113,22 +128,12 @@ def watching(on: bool) -> Generator[Callable[[Study], Callable[[], None]], None,
             view = View(study)
             last = 0.0
 
-            def told() -> None:
+            def grown() -> None:
                 nonlocal last
                 if time.monotonic() - last >= EVERY:
                     last = time.monotonic()
                     live.update(view.picture(live.console.width), refresh=True)
 
-            return told
+            return grown
 
         yield watch
-
-
-def duration(seconds: float) -> str:
-    """`40 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -6,7 +6,8 @@ import io
 import pytest
 from rich.console import Console
 
-from archdsl.study.live import View, duration, watching
+from archdsl.pace import duration
+from archdsl.study.live import View, watching
 from archdsl.study.session import Hands, made_strategy, search_in
 from archdsl.study.study import created
 from tests.study import parts
@@ -20,7 +21,7 @@ def shown(view: View, width: int = 120) -> str:
 
 def test_what_is_seen(tmp_path, monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("archdsl.study.live.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("archdsl.pace.time.monotonic", lambda: clock[0])
     plan = parts.plan('function(target = "tests.study.parts:mostly")', 64, ("params:min", "loss:max"))
     space, pictures = parts.Grid(), []
     with created(tmp_path / "study", plan, {}) as study:
@@ -45,10 +46,28 @@ def test_what_is_seen(tmp_path, monkeypatch):
     assert all(len(line) <= 36 for line in lines) and "…" not in narrow
 
 
-def test_nothing_on_a_pipe(tmp_path, capfd, searched):
-    with watching(False) as watch, searched(parts.plan(budget=4)) as study:
-        watch(study)()
-    assert capfd.readouterr() == ("", "")
+def test_lines_on_a_pipe(tmp_path, capfd, monkeypatch):
+    """One each 30 seconds, on standard error: what ends before is not talked of."""
+    clock = [100.0]
+    monkeypatch.setattr("archdsl.pace.time.monotonic", lambda: clock[0])
+    plan = parts.plan('function(target = "tests.study.parts:mostly")', 64, ("params:min", "loss:max"))
+    space = parts.Grid()
+    with created(tmp_path / "study", plan, {}) as study, watching(False) as watch:
+        grown = watch(study)
+
+        def told():
+            clock[0] += 20.0
+            grown()
+            if clock[0] < 130:
+                assert capfd.readouterr() == ("", "")
+
+        search_in(study, space, made_strategy(plan, space), Hands(0), told=told)
+    out, err = capfd.readouterr()
+    lines = err.splitlines()
+    assert out == "" and len(lines) == 2, "behind the second and the fourth of four rounds"
+    done = int(lines[0].split()[0])
+    assert " of 64 trials" in lines[0] and "failed" in lines[0] and "least params" in lines[0] and 0 < done < 64
+    assert lines[0].endswith(f", {duration((64 - done) * 20 / (done / 2))} left") and lines[1].endswith(", 0 s left")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])

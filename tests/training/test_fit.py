@@ -366,3 +366,13 @@ def test_schedules():
     assert [round(schedule("cosine", 4)(i), 6) for i in range(4)] == [1, 0.853553, 0.5, 0.146447]
     run = fit(net(), TASK, TASK.batches(), steps=3, lr=0.5, schedule=lambda step: 1 / (step + 1), warmup=2)
     assert [r["lr"] for r in run.log] == pytest.approx([0.25, 0.25, 0.5 / 3])
+
+
+def test_lines_on_a_pipe(capfd, monkeypatch):
+    """One each half minute, on standard error, with what is left at the pace since the first step."""
+    clock = [0.0]
+    monkeypatch.setattr("archdsl.pace.time.monotonic", lambda: clock[0])
+    at: dict[str, Any] = {"steps": 8, "hooks": [lambda run: clock.__setitem__(0, clock[0] + 10)]}
+    run = fit(net(), TASK, TASK.batches("train", 2), **at)
+    out, err = capfd.readouterr()
+    assert out == "" and err.splitlines() == [f"Net: step {s} of 8, loss {run.log[s - 1]['loss']:.4f}, {10 * (8 - s)} s left" for s in (3, 6)]
