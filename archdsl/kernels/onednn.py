@@ -25,7 +25,7 @@ def _brought(device: str, dtype: str, types: Types) -> str | None:
 EXACT = 192
 """Numbers that oneDNN adds up in turn without erring by more than MKL, which begins a new sum after so many; of thousands the error is twice that."""
 MANY = 512
-"""The same of products with states, whose other half errs by as much."""
+"""The same of products with states: what is added to them errs by more."""
 
 
 def _product(x: Any, weight: Any, bias: Any = None) -> Any:
@@ -139,24 +139,18 @@ LARGE = 2**21
 """Multiplications of a product of two matrices above which a call for each is worth it (an AMD EPYC with AVX-512)."""
 
 
-def _batched(a: Any, b: Any, apart: int = 0) -> Any:
-    """a b of matrices, [k, B, g, m, i] and [k, B, g, i, n], of which oneDNN takes one at a time in torch; `apart`: as for `_times` of `ssd`."""
+def _batched(a: Any, b: Any, way: int) -> Any:
+    """`_times` of archdsl/ops/ssd.py: a b of matrices, [k, B, g, m, i] and [k, B, g, i, n], of which oneDNN takes one at a time in torch."""
     from archdsl.lazy import torch
     from archdsl.ops.ssd import _times
 
-    (m, i), n = a.shape[-2:], b.shape[-1]
+    (m, i), n, many = a.shape[-2:], b.shape[-1], a.shape[1:-2]
     if m * i * n < LARGE or not torch._C._get_mkldnn_enabled():
-        return _times(a, b, apart)
-    if not apart:
-        return torch.stack([*_each(a.flatten(0, -3), b.flatten(0, -3), 1)]).view(*a.shape[:-1], n)
-    if a.shape[1:-2].numel() == 1:
-        return (v.view(*a.shape[1:-1], n) for v in _each(a.view(-1, m, i), b.view(-1, i, n), apart))
-    return (_batched(v[None], w[None])[0] for v, w in zip(a.unbind()[::apart], b.unbind()[::apart]))
-
-
-def _each(a: Any, b: Any, apart: int) -> Any:
-    """a b, [m, n], of each [m, i] and [i, n], in turn. What is added to it errs by more than sums of so many numbers as MANY do."""
-    return (_sums(v, w, None, MANY) for v, w in zip(a.unbind()[::apart], b.mT.unbind()[::apart]))
+        return _times(a, b, way)
+    found = (_sums(v, w, None, MANY) for v, w in zip(a.reshape(-1, m, i).unbind()[::way], b.reshape(-1, i, n).mT.unbind()[::way]))
+    if many.numel() == 1:
+        return (v.view(*many, m, n) for v in found)
+    return (torch.stack([next(found) for _ in range(many.numel())][::way]).view(*many, m, n) for _ in range(len(a)))
 
 
 def _large_states(types: Types, attributes: Mapping[str, Any]) -> str | None:

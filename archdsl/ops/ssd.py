@@ -126,10 +126,10 @@ def _pull(block: _Block, g: Any, met: Any, keys: Any, grads: Any, db: Any, dc: A
     return torch.addcmul((pairs.mul_(scores[:, :, :, None]).mT @ g).movedim(4, 2), taken, block.end[..., None]), dlog
 
 
-def _times(a: Any, b: Any, apart: int = 0) -> Any:
-    """a b of matrices, [k, B, g, …, …]; `apart`: chunk by chunk as they are asked for, [B, g, …, …] each, from the first (1) or from the last (-1):
-    what is used at once is still in the processor's cache."""
-    return map(torch.matmul, a.unbind()[::apart], b.unbind()[::apart]) if apart else torch.matmul(a, b)
+def _times(a: Any, b: Any, way: int) -> Any:
+    """a b of matrices, [k, B, g, …, …], chunk by chunk as they are asked for, [B, g, …, …] each, from the first (1) or from the last (-1): what is
+    used at once is still in the processor's cache."""
+    return map(torch.matmul, a.unbind()[::way], b.unbind()[::way])
 
 
 class _Block:
@@ -201,11 +201,11 @@ class _Block:
             torch.addcmul(own, self.by_position(found), start, out=to)
 
     def carry_back(self, read: Any, keys: Any, grads: Any, met: Any, db: Any, dc: Any) -> tuple[Any, ...]:
-        """Fills all but the last of `grads`: the gradients of the states, whose results have the gradients `read`; of db and dc what comes through the
-        states `met` in front of the chunks. Gives the products of gradients and what they are of, added up: of what is left of a state at each
-        position, of what is left of each position at the end, [k, B, q, g, r], of what is left of a state at the end, [k, B, g, r]; and the gradients
-        of what positions write, [k, B, q, g, r, p]."""
-        (k, batch, groups, n, wide), q, (each, p) = met.shape, self.q, self.x.shape[-2:]
+        """Fills all but the last of `grads`: the gradients of the states, whose results have the gradients `read`; of db and dc what comes through
+        the states `met` in front of the chunks. Gives three sums of products of numbers and their gradients, and gradients: of what is left of a state at
+        each position, of what is left of each position at the end, [k, B, q, g, r], of what is left of a state at the end, [k, B, g, r]; of what
+        positions write, [k, B, q, g, r, p]."""
+        (k, batch, groups, _, wide), q, (each, p) = met.shape, self.q, self.x.shape[-2:]
         of_start, of_end = (met.new_empty(k, batch, q, groups, each) for _ in range(2))
         of_all, taken, room = met.new_empty(k, batch, groups, each), met.new_empty(k, batch, groups, q, wide), torch.empty_like(grads[0])
         after = grads[1:]
