@@ -8,15 +8,15 @@ from itertools import pairwise
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Fix, error
-from archdsl.dims import Dim
-from archdsl.elaborate import apply, calls, foreign, layouts, library, operators
+from archdsl.elaborate import apply, calls, foreign, layouts, library
+from archdsl.elaborate.closures import closure_key, free_names
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
 from archdsl.elaborate.hints import mend, of_torch
-from archdsl.elaborate.limits import MAX_GUARDS, MAX_ITEMS, limit
-from archdsl.elaborate.ops import OPERATOR, apply_op
+from archdsl.elaborate.limits import MAX_ITEMS, limit
+from archdsl.elaborate.operations import alike, binary, decided, truth, unary
 from archdsl.elaborate.unknown import unknown
-from archdsl.elaborate.values import TEMPLATES, Compose, Condition, Late, Literal, OpRef, RecordValue, Share, describe, is_list, show
+from archdsl.elaborate.values import TEMPLATES, Compose, Literal, OpRef, RecordValue, Share, describe, is_list, show
 from archdsl.graph import InitExpr, Mask, Value
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -151,123 +151,6 @@ def _comprehension(frame: Frame, node: tree.Comprehension) -> Any:
         if node.condition is None or truth(inner, node.condition):
             out.append(evaluate(inner, node.item))
     return checked(frame.session, tuple(out), node.span)
-
-
-def truth(frame: Frame, node: tree.Expr) -> bool:
-    """A condition decided at build. Raises A0222 for anything but a bool."""
-    return decided(evaluate(frame, node), node)
-
-
-def decided(value: Any, node: tree.Expr) -> bool:
-    """The value of a condition as a bool. Raises A0222."""
-    if value is True or value is False:
-        return value
-    if isinstance(value, Condition):
-        a, op, b, _ = value.parts[0]
-        raise error("A0222", f"`{a} {op} {b}` depends on sizes that vary at run time", node.span, "cannot be decided when the spec is built",
-                    help=f"add `require {a} {op} {b}`, or make the size a fixed (lower-case) one")
-    if value is None or isinstance(value, Value) and value.dtype != "bool" and isinstance(node, tree.Name):
-        raise error("A0222", f"a condition must be a bool, this is {describe(value)}", node.span, help="`… is some` asks whether an input is there")
-    if isinstance(value, Value):
-        raise error("A0222", "the values of a tensor cannot decide what is built", node.span, f"this is {describe(value)}",
-                    help="`where(condition, a, b)` chooses number by number when the model runs")
-    raise error("A0222", f"a condition must be a bool, this is {describe(value)}", node.span)
-
-
-def _unary(frame: Frame, node: tree.Unary) -> Any:
-    if node.op == "not":
-        value = evaluate(frame, node.operand)
-        if isinstance(value, Value):
-            return apply_op(frame, "logical_not", (value,), {}, node.span)
-        return not decided(value, node.operand)
-    value = evaluate(frame, node.operand)
-    if isinstance(value, Value):
-        return apply_op(frame, "neg", (value,), {}, node.span)
-    if isinstance(value, InitExpr):
-        return checked(frame.session, InitExpr("neg", (value,)), node.span)
-    if isinstance(value, Dim):
-        return -value
-    return operators.binary(frame, "-", 0, value, node.span)
-
-
-def _zero(op: str, a: Any, b: Any, node: tree.Binary) -> tree.Expr | None:
-    """The operand that is 0 and is divided by."""
-    if op in operators.DIVIDING:
-        return node.right if b == 0 and type(a) in (*operators.NUMBERS, Dim) else None
-    return node.left if op == "**" and type(a) in operators.NUMBERS and a == 0 and b < 0 else None
-
-
-def _source_of_zero(frame: Frame, node: tree.Expr) -> tree.Expr:
-    """Of an expression that is 0, the part that makes it so: `kernel` of `c * kernel ** 2`."""
-    while isinstance(node, tree.Binary) and node.op in ("*", "**", "/", "//"):
-        node = node.right if node.op == "*" and evaluate(frame, node.left) != 0 else node.left
-    return node
-
-
-def _binary(frame: Frame, node: tree.Binary) -> Any:
-    op = node.op
-    if op in ("and", "or"):
-        return _logic(frame, node)
-    a = evaluate(frame, node.left)
-    if op in ("in", "not in"):
-        return _contains(frame, node, a) == (op == "in")
-    b = evaluate(frame, node.right)
-    if type(b) in operators.NUMBERS and (zero := _zero(op, a, b, node)) is not None:
-        source = _source_of_zero(frame, zero)
-        because, zero = f"`{source.span.text}` is 0: " if source is not zero else "", source
-        named = not isinstance(zero, tree.Number)
-        raise error("A0221", f"{because}`{node.span.text}` divides by zero", node.span, f"`{zero.span.text}` is 0" if named else "by zero",
-                    help=f"give `{zero.span.text}` another number" if named else ())
-    if type(a) in operators.NUMBERS and type(b) in operators.NUMBERS:
-        return operators.binary(frame, op, a, b, node.span)
-    if type(a) is not Late and type(b) is not Late and (isinstance(a, Value) or isinstance(b, Value)):
-        sides: dict[Any, Any] = {0: node.left.span, 1: node.right.span, OPERATOR: op}
-        return apply_op(frame, operators.ARITHMETIC.get(op) or operators.COMPARISON[op], (a, b), {}, node.span, sides)
-    if op in operators.COMPARISON and (isinstance(a, Dim) or isinstance(b, Dim)) and not (isinstance(a, Value) or isinstance(b, Value)):
-        divides = None
-        left = node.left
-        if op == "==" and b == 0 and isinstance(left, tree.Binary) and left.op == "%":
-            divides = (evaluate(frame, left.left), evaluate(frame, left.right))
-        return operators.compare(op, a, b, node.span, divides)
-    try:
-        return operators.binary(frame, op, a, b, node.span)
-    except TypeError:
-        raise error("A0204", f"`{op}` does not take {describe(a)} and {describe(b)}", node.span) from None
-
-
-def _logic(frame: Frame, node: tree.Binary) -> Any:
-    a = evaluate(frame, node.left)
-    if isinstance(a, Value):
-        return apply_op(frame, f"logical_{node.op}", (a, evaluate(frame, node.right)), {}, node.span)
-    if isinstance(a, Condition):
-        b = evaluate(frame, node.right)
-        if node.op == "and":
-            return _both(a, b, node) if isinstance(b, Condition) else (a if b is True else False)
-        raise error("A0222", "`or` of conditions on run-time sizes cannot be lifted", node.span)
-    decided(a, node.left)
-    if a is (node.op == "or"):
-        return a
-    b = evaluate(frame, node.right)
-    return b if isinstance(b, (Condition, Value)) else decided(b, node.right)
-
-
-def _both(a: Condition, b: Condition, node: tree.Binary) -> Condition:
-    parts = tuple(dict.fromkeys(a.parts + b.parts))
-    if len(parts) > MAX_GUARDS:
-        raise limit(f"there are more than {MAX_GUARDS} conditions on run-time sizes", node.span)
-    return Condition(parts)
-
-
-def _contains(frame: Frame, node: tree.Binary, a: Any) -> bool:
-    right = node.right
-    items = _list(frame, right) if isinstance(right, tree.SetLit) else evaluate(frame, right)
-    if isinstance(items, str) and isinstance(a, str):
-        frame.session.step(right.span, len(items) >> 6)
-        return a in items
-    if is_list(items):
-        frame.session.step(right.span, len(items) >> 3)
-        return any(_alike(i, a) and i == a for i in items)
-    raise error("A0204", f"`in` needs a list, this is {describe(items)}", right.span)
 
 
 def _is_some(frame: Frame, node: tree.IsSome) -> bool:
@@ -450,12 +333,7 @@ def _fits(pattern: tree.Expr, subject: Any) -> bool:
     if isinstance(pattern, tree.Some):
         return subject is not None
     assert isinstance(pattern, (tree.Number, tree.Str, tree.Bool))
-    return _alike(subject, pattern.value) and bool(subject == pattern.value)
-
-
-def _alike(a: Any, b: Any) -> bool:
-    """Whether two values may be equal: true is not 1."""
-    return a.__class__ is b.__class__ or operators.is_hyper_number(a) and operators.is_hyper_number(b)
+    return alike(subject, pattern.value) and bool(subject == pattern.value)
 
 
 def _phase(frame: Frame, node: tree.PhaseExpr) -> Any:
@@ -464,46 +342,6 @@ def _phase(frame: Frame, node: tree.PhaseExpr) -> Any:
 
 def _literal(frame: Frame, node: tree.BlockLiteral) -> Any:
     return Literal(node, frame.inner(node.span), closure_key(frame, node))
-
-
-def closure_key(frame: Frame, node: Any) -> int:
-    """What a template that keeps its frame depends on: its text, the values of the names in it, the defaults in force, the numbers it waits for."""
-    free = frame.session.free
-    if id(node) not in free:
-        free[id(node)] = tuple(sorted(free_names(node)))
-    frame.session.step(node.span, 1 + (len(free[id(node)]) >> 3))
-    captured = tuple((n, frame.session.key(frame.vars[n])) for n in free[id(node)] if n in frame.vars)
-    sequences = tuple(sorted(frame.vars.get("...", {}).items()))
-    waiting = tuple(sorted(frame.late[i].number for i in _within(node) & frame.late.keys())) if frame.late else ()
-    frame.session.closures[id(node)] = node
-    return frame.session.intern(("closure", id(node), frame.session.mark(node), frame.defaults.key, captured, sequences, waiting))
-
-
-def _within(node: Any) -> set[int]:
-    """The ids of all nodes of a tree."""
-    found: set[int] = set()
-    stack = [node]
-    while stack:
-        n = stack.pop()
-        found.add(id(n))
-        stack.extend(tree.children(n))
-    return found
-
-
-def free_names(node: Any, skipped: frozenset[int] = frozenset()) -> set[str]:
-    """Every name that a tree mentions (bound ones included: a superset is enough for a key), but for the nodes with these ids."""
-    out: set[str] = set()
-    stack = [node]
-    while stack:
-        n = stack.pop()
-        if id(n) in skipped:
-            continue
-        if isinstance(n, (tree.Name, tree.AxisName)):
-            out.add(n.id)
-        elif isinstance(n, (tree.Emit, tree.Update)):
-            out.add(n.name)
-        stack.extend(tree.children(n))
-    return out
 
 
 def _call(frame: Frame, node: tree.Call) -> Any:
@@ -525,8 +363,8 @@ TABLE.update({
     tree.SetLit: _list,
     tree.Range: _range,
     tree.Comprehension: _comprehension,
-    tree.Unary: _unary,
-    tree.Binary: _binary,
+    tree.Unary: unary,
+    tree.Binary: binary,
     tree.IsSome: _is_some,
     tree.Chain: _chain,
     tree.Call: _call,
@@ -541,3 +379,5 @@ TABLE.update({
     tree.LayoutCall: lambda f, n: layouts.layout_call(f, n),
     tree.ExternCall: lambda f, n: foreign.extern_call(f, n),
 })
+
+__all__ = ["closure_key", "decided", "evaluate", "free_names", "lookup", "results_of", "scaled_range", "select_arm", "settled", "truth", "whole"]

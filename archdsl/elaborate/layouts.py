@@ -20,7 +20,7 @@ Atom = tuple[str, Size]
 
 def layout_call(frame: Frame, node: tree.LayoutCall, piped: Any = None) -> Any:
     """A layout word with its tensor: piped, written first, or still to come (then a template)."""
-    from archdsl.elaborate.expressions import closure_key
+    from archdsl.elaborate.closures import closure_key
 
     value = piped
     if value is None and node.value is not None:

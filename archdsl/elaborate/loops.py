@@ -221,7 +221,7 @@ def _result_names(carried: list[tuple[str, Any]], mine: list[Value]) -> str:
 
 def _body_names(frame: Frame, s: tree.For, plan: passes.Plan | None) -> tuple[str, ...]:
     """The names that a body mentions or binds, but for those in expressions that the plan evaluates."""
-    from archdsl.elaborate.expressions import free_names
+    from archdsl.elaborate.closures import free_names
 
     if plan is not None:
         return plan.names

@@ -73,7 +73,7 @@ def without_late(frame: Frame, s: tree.For) -> None:
 
 
 def _plan(frame: Frame, s: tree.For) -> Plan:
-    from archdsl.elaborate.expressions import free_names
+    from archdsl.elaborate.closures import free_names
 
     found = _Reader(frame, set(late.binders(s.body)))
     for callee, place, value in late.positions(s.body):
@@ -192,7 +192,7 @@ def key(frame: Frame, found: Plan) -> tuple[Any, ...] | None:
 
 
 def _values(frame: Frame, counts: tuple[Counts, ...], out: list[Any]) -> None:
-    from archdsl.elaborate.expressions import truth
+    from archdsl.elaborate.operations import truth
 
     for c in counts:
         if isinstance(c, Branches):

@@ -9,9 +9,9 @@ from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.diagnostics.poison import Poisoned
 from archdsl.dims import Dim
 from archdsl.elaborate.evaluation import evaluate
-from archdsl.elaborate.expressions import decided
 from archdsl.elaborate.frame import Frame
 from archdsl.elaborate.limits import MAX_GUARDS, limit
+from archdsl.elaborate.operations import decided
 from archdsl.elaborate.operators import divisors
 from archdsl.elaborate.values import Condition, show
 from archdsl.graph import Guard

@@ -227,7 +227,7 @@ def holds_tensor(value: Any) -> bool:
     if isinstance(value, Template):
         return any(has_tensor(b.value) or holds_tensor(b.value) for b in value.args.values())
     if isinstance(value, (Literal, Partial)):
-        from archdsl.elaborate.expressions import free_names
+        from archdsl.elaborate.closures import free_names
 
         inside = [value.frame.vars[n] for n in free_names(value.node) if n in value.frame.vars]
         return any(has_tensor(v) or holds_tensor(v) for v in inside)

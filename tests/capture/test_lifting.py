@@ -11,7 +11,7 @@ from archdsl.capture.flat import Flat
 from archdsl.capture.lifting import RULES
 from archdsl.capture.patterns import Rule, _build, _call
 from archdsl.dims import Facts
-from archdsl.elaborate.expressions import free_names
+from archdsl.elaborate.closures import free_names
 from archdsl.graph import TensorType, Value
 from archdsl.lower import lower
 
