@@ -1,8 +1,11 @@
 """The evaluators that train, or take a trained supernet's weights; training a supernet."""
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.lower.statistics import moments, recalibrate
 from archdsl.search.evaluators.supernet import Inherited
 from archdsl.search.evaluators.train import Trained
+from archdsl.study.live import watching
 from archdsl.study.measure import seed_of
 from archdsl.study.session import Asked, Hands, search
 from archdsl.supernet.folder import load, save
@@ -156,6 +160,26 @@ def test_a_study_gives_the_folder(tmp_path: Path, monkeypatch):
     folders = {f for f in os.listdir("study/checkpoints") if not f.endswith(".lock")}
     assert folders == {r.key for r in rows}
     assert json.loads(Path("study/checkpoints", rows[0].key, "log.jsonl").read_text().splitlines()[-1])["step"] == 3
+
+
+def test_how_long_training_takes_is_seen(tmp_path: Path, monkeypatch):
+    """On a terminal: of each training its steps, loss and the time left, of the search its trials and the time left; the same of a supernet."""
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("archdsl.study.live.EVERY", 0.0)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    (tmp_path / "net.arch").write_text(CONV)
+    asked = Asked(objectives=["loss:min"], evaluator='train(task = "digits", steps = 6, batch = 8)', strategy="random", budget=3)
+    with watching(True) as watch:
+        search(str(tmp_path / "net.arch"), str(tmp_path / "study"), asked, Hands(0), watch=watch).store.close()
+    train_supernet(archdsl.loads(CONV), "digits", 4, size=8, count=2)
+    seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sys.stderr.getvalue())  # type: ignore[attr-defined]
+    assert re.search(r"6/6 loss \d\.\d{4} 0:00:00", seen) and re.search(r"\b[23] of 3 trials .*\d s left", seen), seen
+    assert re.search(r"4/4 loss \d\.\d{4} 0:00:00", seen)
 
 
 def test_successive_halving_goes_on_with_what_it_keeps(tmp_path: Path, monkeypatch):
