@@ -38,6 +38,19 @@ def test_mqar_figures_are_those_of_the_page():
     assert all(len(runs) == 3 for runs in results.values()) and min(worst["softmax"], worst["hybrid"], worst["delta"]) > best
 
 
+def test_vit_resnas_figures_are_those_of_the_page():
+    found = json.loads((EXAMPLES / "vit_resnas/results.json").read_text())
+    page = (EXAMPLES / "vit_resnas/README.md").read_text()
+    for strategy, runs in found["strategies"].items():
+        assert f"| `{strategy}` | " + " | ".join(f"{r['hypervolume']:.3f}" for r in runs) + " |" in page
+    for strategy, own in found["winners"].items():
+        inherited, scratch = ([w[k] for w in own] for k in ("inherited", "scratch"))
+        cells = (", ".join(f"{v['loss']:.4f}" for v in inherited), ", ".join(f"{v['loss']:.3f}" for v in scratch),
+                 ", ".join(f"{v['accuracy']:.1%}" for v in scratch))
+        assert f"| `{strategy}` | " + " | ".join(cells) + " |" in page
+        assert all(3_510_000 <= w["macs"] <= 3_600_000 for w in own) and len(own) == 3
+
+
 TINY = {
     "simq": (("--steps", 2, "--budget", 6, "--seeds", 1), ("architecture and bits: hypervolume", "predictors trained on 3 candidates")),
     "slimming": (("--steps", 2, "--others", 1, "--seeds", 1, "--targets", 0.6), ("the largest", "slimmed: widths", "random: widths", "| 60% |")),
