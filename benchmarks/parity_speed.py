@@ -1,7 +1,7 @@
 """Compiled specs against timm, transformers and spandrel: eager and torch.compile, forward and forward + backward, paired and interleaved.
 
     python benchmarks/parity_speed.py [--pairs 15] [--threads 2] [--only vit,llama] [--batches 1,8] [--modes eager,compile] [--minutes 9]
-                                      [--kept benchmarks/parity.json] [--again] [--markdown FILE]
+                                      [--passes forward,forward+backward] [--kept benchmarks/parity.json] [--again] [--markdown FILE]
 
 Each pair runs ours and the peer one after the other, in alternating order; the ratio is ours / peer pair by pair. Printed: the medians,
 the geometric mean of the ratios and the lower bound of its 95% confidence interval (Student's t on the logarithms). A bound above 1.02 means slower.
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="parts of the models' names")
     parser.add_argument("--modes", default="eager,compile")
     parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--passes", default="forward,forward+backward")
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--kept", type=Path, default=ROOT / "benchmarks" / "parity.json")
     parser.add_argument("--again", action="store_true")
@@ -210,7 +211,7 @@ def main() -> None:
     kept, begun = Kept(args.kept, conditions(args.threads, args.pairs)), time.monotonic()
     chosen = [n for n in MODELS if any(part in n for part in args.only.split(","))]
     for name, batch, mode in product(chosen, args.batches.split(","), args.modes.split(",")):
-        left = [p for p in PASSES if args.again or "; ".join((name, batch, mode, p)) not in kept.rows]
+        left = [p for p in args.passes.split(",") if args.again or "; ".join((name, batch, mode, p)) not in kept.rows]
         if left and (time.monotonic() - begun) / 60 < args.minutes:
             measure(name, int(batch), mode, left, args.pairs, kept)
     show(kept.tables())

@@ -47,6 +47,12 @@ def token_model(kind: Any, config: Any, lengths: tuple[tuple[int, int], ...] = (
     return Foreign(module, tokens[0], tokens, TOKENS)
 
 
+def batched(config: Any) -> Any:
+    """Chosen experts as gathered weights: the other ways count tokens by expert, which depends on the data."""
+    config._experts_implementation = "batched_mm"
+    return config
+
+
 SIZES: dict[str, Any] = {"vocab_size": 64, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
 MODELS = {
     "vit": lambda: image_model("vit_tiny_patch16_224", depth=2, img_size=64, num_classes=7),
@@ -100,6 +106,10 @@ LARGER = {
         vocab_size=64, d_model=32, ffn_dim=48, num_layers=2, attention_heads=4, max_position_embeddings=64)),
     "falcon with slopes": lambda: token_model(transformers.FalconForCausalLM, transformers.FalconConfig(**SIZES, alibi=True)),
     "mpnet": lambda: token_model(transformers.MPNetModel, transformers.MPNetConfig(**SIZES, intermediate_size=48, max_position_embeddings=66)),
+    "deberta_v2": lambda: token_model(transformers.DebertaV2Model, transformers.DebertaV2Config(
+        **SIZES, intermediate_size=48, max_position_embeddings=64, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8,
+        share_att_key=True, norm_rel_ebd="layer_norm")),
+    "mixtral": lambda: token_model(transformers.MixtralForCausalLM, batched(transformers.MixtralConfig(**GROUPED, num_local_experts=4))),
     "modernbert": lambda: token_model(transformers.ModernBertModel, transformers.ModernBertConfig(
         **SIZES, intermediate_size=48, pad_token_id=0, local_attention=6, max_position_embeddings=64)),
     "gemma3": lambda: token_model(transformers.Gemma3ForCausalLM, transformers.Gemma3TextConfig(

@@ -295,6 +295,8 @@ CODE = {
     "softmax of floats": lambda x, w: F.softmax(x, -1, dtype=torch.float32) + F.log_softmax(x, 1) + torch.logsumexp(x, 1, keepdim=True),
     "activations": lambda x, w: F.elu(x) + F.softplus(x) + F.leaky_relu(x, 0.2) + F.hardtanh(x) + F.relu6(x) + F.mish(x),
     "order": lambda x, w: x.topk(3, 1)[0].sum(1, keepdim=True) + x.sort(-1, descending=True)[0] + x.max(1, keepdim=True)[0] + x.flip(1).roll(1, 2),
+    "whole numbers": lambda x, w: x + torch.sign(torch.arange(8) - 3) + torch.log(torch.arange(1, 9)) + torch.ceil(x * 3),
+    "sizes as tensors": lambda x, w: x * torch.sqrt(torch.tensor(x.shape[0], dtype=torch.float32) * 3),
     "grid": lambda x, w: x + sum(torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij")),
     "masked": lambda x, w: x.masked_fill(x < x.amax(-1, keepdim=True) - 1, float("-inf")).softmax(-1) + torch.tril(x),
 }

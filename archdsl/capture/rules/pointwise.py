@@ -5,8 +5,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from archdsl.capture import layouts
+from archdsl.capture.formulas import Reader
 from archdsl.capture.rules import RULES, Rule, aten, last_or_front
-from archdsl.dims import Size
+from archdsl.dims import Dim, Size
 from archdsl.graph import Value
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import number_dtype
@@ -24,8 +25,18 @@ BINARY = {"add": "add", "sub": "sub", "subtract": "sub", "mul": "mul", "multiply
 COMPARED = {n: n for n in "eq ne lt le gt ge".split()}
 
 
+WHOLE = {"abs", "neg", "square", "logical_not", "relu", "relu6", "sign", "floor", "round"}
+"""Whole numbers stay whole under these; torch makes floats of them under the others."""
+
+
 def _unary(op: str) -> Rule:
-    return lambda t, self: t.flat.op(op, self)
+    def rule(t: Translation, self: Value) -> Any:
+        if self.type.is_float or op in WHOLE - {"sign", "floor", "round"}:
+            return t.flat.op(op, self)
+        if op in ("floor", "round"):
+            return self
+        return t.flat.op("cast", t.flat.op(op, t.floated(self)), dtype=self.dtype) if op == "sign" else t.flat.op(op, t.floated(self))
+    return rule
 
 
 def _binary(op: str) -> Rule:
@@ -56,6 +67,21 @@ RULES["gelu.default"] = lambda t, self, approximate="none": t.flat.op("gelu", se
 RULES["leaky_relu.default"] = lambda t, self, negative_slope=0.01: t.flat.op("leaky_relu", self, slope=negative_slope)
 RULES["log_softmax.int"] = lambda t, self, dim, dtype=None: t.flat.op("log_softmax", t.cast(self, dtype), axis=last_or_front(len(self.shape), dim))
 RULES["softmax.int"] = lambda t, self, dim, dtype=None: t.flat.op("softmax", t.cast(self, dtype), axis=last_or_front(len(self.shape), dim))
+
+
+@aten("ceil.default")
+def _ceil(t: Translation, self: Value) -> Any:
+    return t.flat.op("neg", t.flat.op("floor", t.flat.op("neg", self))) if self.type.is_float else self
+
+
+@aten("item.default")
+def _item(t: Translation, self: Value) -> Any:
+    """A number that is known before the run, as the size that was made a tensor."""
+    formula = Reader(t.flat).read(self)
+    element = None if formula is None or self.dtype == "bool" else formula.element
+    if not isinstance(element, (int, float, Dim)):
+        raise OpError("a number that depends on data cannot be read out of its tensor", help="keep it as a tensor")
+    return element
 
 
 @aten("elu.default")
@@ -241,7 +267,9 @@ RULES["ones_like.default"] = lambda t, self, dtype=None: _ones(t, list(self.shap
 
 @aten("scalar_tensor.default")
 def _scalar(t: Translation, s: Any, dtype: Any = None) -> Any:
-    return t.cast(t.flat.op("literal", value=s, dtype=t.number_type(s)), dtype)
+    size = isinstance(s, Dim)
+    value = t.flat.op("literal", value=0 if size else s, dtype="int" if size else t.number_type(s))
+    return t.cast(t.flat.op("add", value, s) if size else value, dtype)
 
 
 @aten("tril.default", "triu.default")
