@@ -54,9 +54,10 @@ def _normed(graph: fx.Graph, module: nn.Module) -> None:
     for node in list(graph.nodes):
         found = p.weighted(node)
         if found is not None:
-            x, weight, eps = found
+            x, weight, eps, op = found
+            args = (x, p.shape(module, weight), weight, eps) if op is F.rms_norm else (x, weight, eps)
             with graph.inserting_before(node):
-                made = graph.call_function(F.rms_norm, (x, p.shape(module, weight), weight, eps))
+                made = graph.call_function(op, args)
             made.meta.update(node.meta)
             node.replace_all_uses_with(made)
     graph.eliminate_dead_code(p.stays)

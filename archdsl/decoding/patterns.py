@@ -78,8 +78,8 @@ def source(x: fx.Node) -> tuple[fx.Node, fx.Node | None, float]:
     return norm(x) or (x, None, 0.0)
 
 
-def weighted(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
-    """As `norm`, of weight ⊙ norm(x) whose norm, computed in float32, is of one group that holds the whole row."""
+def weighted(x: fx.Node) -> tuple[fx.Node, fx.Node, float, Any] | None:
+    """As `norm`, with the torch op of the norm, of weight ⊙ norm(x) whose norm, computed in float32, is of one group that holds the whole row."""
     if x.target is not operator.mul or len(x.args) != 2 or ASKED in x.meta:
         return None
     weight, y = x.args if getattr(x.args[0], "op", "") == "get_attr" else x.args[::-1]
@@ -88,11 +88,12 @@ def weighted(x: fx.Node) -> tuple[fx.Node, fx.Node, float] | None:
     y = y.args[0]
     if y.target != "flatten" or y.args[1:] != (2, 3):
         return None
-    found = _plain_norm(y.args[0])
+    inner = y.args[0]
+    found = _plain_norm(inner)
     if found is None or found[0].target is not torch.unflatten or found[0].args[1] != 2 or found[0].args[2][0] != 1:
         return None
     x = found[0].args[0]
-    return (x, weight, found[1]) if x.target == "flatten" and ours(x.args[0]) == "decode_ssd" else None
+    return (x, weight, found[1], inner.target) if x.target == "flatten" and ours(x.args[0]) == "decode_ssd" else None
 
 
 def act(node: Any) -> tuple[str, fx.Node] | None:

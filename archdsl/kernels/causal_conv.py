@@ -17,7 +17,7 @@ from archdsl.kernels.chunks import FARTHEST, plain
 from archdsl.kernels.overlap import follow, overlapping
 from archdsl.kernels.tiles import summed
 
-CONFIG = {"forward": (8, 512, 2), "backward": (8, 512, 4), "step": (1, 512, 4)}
+CONFIG = {"forward": (16, 512, 4), "backward": (8, 512, 4), "step": (1, 256, 4)}
 """Rows at a time, most channels of a program, and their warps, on Hopper."""
 SPAN = 64
 """Rows whose gradients of the taps a program adds up."""
@@ -112,19 +112,20 @@ def backward_kernel(dy, dlater, x, weight, tail, dx, dtail, sums, yb, yt, xb, xt
 @triton.jit
 def step_kernel(x, weight, bias, tail, y, later, xb, c, C: tl.constexpr, TAPS: tl.constexpr, BIAS: tl.constexpr,
                 SILU: tl.constexpr, WAIT: tl.constexpr):
-    """`later` may be `tail`: a place is read before it is written."""
+    """`later` may be `tail`: all is read before anything is written."""
     channel, n = tl.program_id(0) * C + tl.arange(0, C), tl.program_id(1).to(tl.int64)
     here = channel < c
     follow(WAIT)
     found = tl.load(bias + channel, mask=here, other=0.0).to(tl.float32) if BIAS else tl.zeros([C], tl.float32)
+    rows = ()
+    for j in tl.static_range(TAPS - 1):
+        rows += (tl.load(tail + (n * (TAPS - 1) + j) * c + channel, mask=here, other=0.0),)
+    rows += (tl.load(x + n * xb + channel, mask=here, other=0.0),)
+    taps = _taps(weight, channel, c, TAPS)
     for j in tl.static_range(TAPS):
-        if j < TAPS - 1:
-            now = tl.load(tail + (n * (TAPS - 1) + j) * c + channel, mask=here, other=0.0)
-        else:
-            now = tl.load(x + n * xb + channel, mask=here, other=0.0)
-        found += now.to(tl.float32) * tl.load(weight + channel * TAPS + j, mask=here, other=0.0).to(tl.float32)
-        if j > 0:
-            tl.store(later + (n * (TAPS - 1) + j - 1) * c + channel, now, mask=here)
+        found += rows[j].to(tl.float32) * taps[j]
+    for j in tl.static_range(1, TAPS):
+        tl.store(later + (n * (TAPS - 1) + j - 1) * c + channel, rows[j], mask=here)
     if SILU:
         found = found / (1 + tl.exp(-found))
     tl.store(y + n * c + channel, found.to(y.dtype.element_ty), mask=here)

@@ -22,10 +22,9 @@ ROWS = 4
 CHANNELS, HELD, EACH = 1024, 49152, 2048
 """Channels of a step; bytes of weights, times rows of x, of a program: all are in flight together; bytes of a step for each warp. Chosen on an H200
 among 4 to 8 rows, 512 to 2048 channels and 4 or 8 warps, at the sizes of models of 1.1 billion weights."""
-ALONG = False
-"""Whether programs of one row go along a weight."""
-AT_ONCE, A_WARP, RESIDENT = 20480, 5120, 16
-"""Of such a program: bytes of weights on their way, of each warp; how many warps of a multiprocessor the programs fill."""
+AT_ONCE, A_WARP, RESIDENT = 20480, 2816, 16
+"""Of a program that goes along a weight: bytes that are on their way, of each warp; how many warps of a multiprocessor the programs fill. Chosen on
+an H100 by whole steps of models of 1.1 billion weights, among 10, 20 and 40 KiB, 2.5 and 5 a warp, 12 and 16 warps."""
 MOST = 6
 """The most weights of one launch."""
 ACTIVATIONS = ("identity", "silu", "gelu", "gelu_tanh", "relu")
@@ -120,11 +119,12 @@ def _convolved(y, n, m, inside, taps_at, bias_at, tail_at, first, channels, DTYP
     if bias_at is not None:
         sums += tl.load(bias_at + channel, mask=here, other=0.0).to(tl.float32)[None, :]
     tail = tail_at + m[:, None] * (TAPS - 1) * channels + channel[None, :]
-    for j in tl.static_range(TAPS - 1):
-        old = tl.load(tail + j * channels, mask=both, other=0.0)
-        sums += old.to(tl.float32) * tl.load(taps_at + channel * TAPS + j, mask=here, other=0.0).to(tl.float32)[None, :]
-        if j > 0:
-            tl.store(tail + (j - 1) * channels, old, mask=both)
+    old = ()
+    for j in tl.static_range(TAPS - 1):  # all is read before anything is written: no load waits for another
+        old += (tl.load(tail + j * channels, mask=both, other=0.0),)
+        sums += old[j].to(tl.float32) * tl.load(taps_at + channel * TAPS + j, mask=here, other=0.0).to(tl.float32)[None, :]
+    for j in tl.static_range(1, TAPS - 1):
+        tl.store(tail + (j - 1) * channels, old[j], mask=both)
     tl.store(tail + (TAPS - 2) * channels, y.to(tail_at.dtype.element_ty), mask=both)
     return tl.where(here[None, :], _activated(sums, ACT), y)
 
@@ -289,7 +289,7 @@ def _launch(x: Any, weights: list[Any], biases: list[Any], norm: Any, eps: float
     rows, counts = len(flat), tuple(len(w) for w in weights)
     M = triton.next_power_of_2(rows)
     y = torch.empty(rows, sum(counts), dtype=x.dtype, device=x.device)
-    if rows == len(weights) == 1 and ALONG:
+    if rows == len(weights) == 1:
         programs, shape = along_of(x, counts[0])
         _along[(programs,)](flat, norm, weights[0], biases[0], residual, y, counts[0], weights[0].stride(0), K, eps, taps, taps_bias, tail, first,
                             0 if taps is None else len(taps), NORM=norm is not None, RESIDUAL=residual is not None, ACT=act,
@@ -311,7 +311,7 @@ def gated(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tenso
     rows, count = len(flat), len(weights[0])
     M = triton.next_power_of_2(rows)
     y = torch.empty(rows, count, dtype=x.dtype, device=x.device)
-    if rows == 1 and ALONG:
+    if rows == 1:
         programs, shape = along_of(x, count, 2)
         _gated_along[(programs,)](flat, norm, *weights, *biases, y, count, *(w.stride(0) for w in weights), K, eps, NORM=norm is not None, ACT=act,
                                   **shape)

@@ -21,10 +21,7 @@ OVERLAP: bool | None = None
 
 @triton.jit
 def follow(WAIT: tl.constexpr):
-    if WAIT == 2:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
-    elif WAIT:
+    if WAIT:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
 

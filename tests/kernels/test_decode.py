@@ -122,10 +122,25 @@ def test_linear_maps(monkeypatch: pytest.MonkeyPatch, case: Any, dtype: torch.dt
     maps(dtype, *case)
 
 
+ALONG = [(1, 37, (29,), True, True, "silu", True), (1, 600, (50,), False, False, "identity", True), (1, 64, (23, 23), True, True, "silu", False)]
+
+
+@interpreted
+@pytest.mark.parametrize("case", ALONG, ids=str)
+def test_programs_that_go_along(monkeypatch: pytest.MonkeyPatch, case: Any):
+    """Two or three programs for all rows of a weight: each goes over many blocks, and not all over as many."""
+    poisoned(monkeypatch)
+    shape_of = gemv.along_of
+    for programs in (2, 3):
+        monkeypatch.setattr(gemv, "along_of", lambda *given, programs=programs: (programs, shape_of(*given)[1] | {"N": 2}))
+        maps(torch.float32, *case)
+
+
 @gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", [
-    *CASES, (1, 2048, (2048, 256, 256), True, False, "identity", False), (4, 5632, (2048,), False, False, "identity", True),
+    *CASES, *ALONG, (1, 2560, (10576,), True, False, "identity", False), (1, 5632, (2048,), False, True, "identity", True),
+    (1, 2048, (2048, 256, 256), True, False, "identity", False), (4, 5632, (2048,), False, False, "identity", True),
     (1, 2048, (5632, 5632), True, False, "silu", False), (2, 1023, (32000,), True, False, "identity", False)], ids=str)
 def test_linear_maps_on_a_card(monkeypatch: pytest.MonkeyPatch, case: Any, dtype: torch.dtype):
     poisoned(monkeypatch)
