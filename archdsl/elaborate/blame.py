@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from math import isqrt
+from math import isqrt, log2
 from typing import Any
 
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
@@ -44,7 +44,10 @@ def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], kno
     if not chosen:
         return None
     near = [c for c in chosen if _small(d, knobs[c[0]], c)] or chosen
-    name, o, span = _hopeless(d, overrides, knobs) or min(near, key=lambda c: _evenness(knobs[c[0]], c))
+    name, o, span = min(near, key=lambda c: _evenness(knobs[c[0]], c))
+    other = _hopeless(d, overrides, knobs)
+    if other is not None and all(other[0] != c[0] for c in chosen):
+        name, o, span = max((name, o, span), other, key=lambda c: _strangeness(knobs[c[0]], c))
     if span == d.span:
         return None
     label = f"`{name}` is {span.text}"
@@ -84,6 +87,12 @@ def _hopeless(d: Diagnostic, overrides: tuple[Override, ...], knobs: dict[str, K
 def _lost(a: int, b: int) -> bool:
     """Whether nothing like the divisor divides `a`."""
     return type(a) is type(b) is int and a > 1 and (a < b or all(a % n for n in range(2, isqrt(a) + 1)))
+
+
+def _strangeness(knob: Knob, candidate: tuple[str, Override | None, Span]) -> float:
+    """How often a number is doubled or halved from the default on."""
+    value, usual = _number(knob, candidate[1]), knob.default
+    return abs(log2(value / usual)) if type(value) is type(usual) is int and value > 0 and usual > 0 else 0.0
 
 
 def _evenness(knob: Knob, candidate: tuple[str, Override | None, Span]) -> int:

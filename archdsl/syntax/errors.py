@@ -291,8 +291,9 @@ def _left_of(s: Situation, token: Token) -> bool:
 def _unclosed(s: Situation, opened: Open, token: Token) -> tuple[Diagnostic, Repair | None]:
     closer, before = PARTNER[opened.token[1]], s.tokens[s.at - 1]
     at_end = s.names[token[0]] == "$END"
-    where = Span(s.run.source, before[3] - 1, before[3]) if at_end else span(s, token)
-    label = f"the text ends before its `{closer}`" if at_end else f"`{closer}` is missing before this"
+    behind = opened.token[1] != "{" and token[1] not in (")", "]", "}") and before[1] != "," and s.leads_line(token)
+    where = Span(s.run.source, before[3] - 1, before[3]) if at_end else span(s, before if behind else token)
+    label = f"the text ends before its `{closer}`" if at_end else f"`{closer}` is missing {'behind' if behind else 'before'} this"
     fixes = (Fix(f"insert `{closer}`", ((Span(s.run.source, before[3], before[3]), closer),)),) if opened.token[1] != "{" else ()
     opener = Label(span(s, opened.token), f"opened by this `{opened.token[1]}`")
     fault = Diagnostic("A0109", f"{describe_open(s, opened)} is not closed", where, label, (opener,), fixes=fixes)

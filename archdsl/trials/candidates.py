@@ -61,18 +61,22 @@ class Place:
         if self.d.code not in SHAPES or home is None or _has_body(home):
             return []
         read = {n.id for n in _below(home) if isinstance(n, tree.Name)}
-        above = [n for n in _below(self.decl) if isinstance(n, (tree.Assign, tree.Share)) and n.span.end <= home.span.start] if self.decl else []
+        around = next((chain for chain in self.chains if home in chain), ())  # entries read what stands in the model
+        body = next((n for n in reversed(around) if isinstance(n, (tree.Block, tree.Model, tree.Fn))), self.decl)
+        above = [n for n in _below(body) if isinstance(n, (tree.Assign, tree.Share)) and n.span.end <= home.span.start] if body else []
         last = {name: n for n in above for name in ([n.name] if isinstance(n, tree.Share) else [t.name for t in n.targets]) if name in read}
         return list({id(n): n for n in last.values()}.values())
 
     def at_odds(self) -> Iterator[tuple[Span, Span]]:
-        """The sizes of "`c` is 448, here it is 3" as two arguments of one call in the declaration."""
+        """The sizes of "`c` is 448, here it is 3" as two arguments of one call in the declaration; or what is divided and does not come out even,
+        and what stands beside it."""
         said = " ".join([self.d.message, self.d.label, *(label.message for label in self.d.labels)])
         pairs = [{name, size} for name, size in re.findall(r"`(\w+)` is \d+, here it is (\d+)", said)]
-        calls = [n for n in _below(self.decl) if isinstance(n, tree.Call)] if self.decl is not None and pairs else []
-        for call in calls:
-            for a, b in pairwise(a.value.span for a in call.args):
-                if {a.text, b.text} in pairs:
+        divided = self.d.division[0] if self.d.division is not None else None
+        alike = {p.name for p in getattr(self.decl, "params", ()) if isinstance(p.default, tree.Number) and p.default.value == divided}
+        for call in [n for n in _below(self.decl) if isinstance(n, tree.Call)] if self.decl is not None and (pairs or alike) else []:
+            for a, b in pairwise(a.value.span for a in call.args if not a.name):
+                if {a.text, b.text} in pairs or not alike.isdisjoint((a.text, b.text)) and a.text != b.text:
                     yield a, b
 
     def variant(self) -> tree.Variant | None:
@@ -222,7 +226,7 @@ _KINDS: tuple[tuple[Maker, frozenset[str], bool, bool], ...] = (
     (_comma, frozenset(("A0110",)), False, True),
     (_axes, frozenset(("A0308",)), False, True),
     (_parts_of_sizes, SHAPES, False, False),
-    (_exchanged_sizes, SHAPES, False, False),
+    (_exchanged_sizes, SHAPES | {"A0303", "A0310"}, False, False),
     (_exchanged_settings, RULES | {"A0221"}, True, False),
     (_exchanged_items, RULES | {"A0221"}, False, False),
     (_exchanged_arguments, RULES, True, False),

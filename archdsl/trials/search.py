@@ -79,7 +79,10 @@ class Work:
         if not behind or self.ration.steps < 0:
             return out
         try:
-            return [*out, *self.behind(out, source, behind)]
+            later = self.behind(out, source, behind)
+            if later and (other := _exchanging(out)) is not None and not self.behind(other, source, behind):
+                return other
+            return [*out, *later]
         except Spent:
             return out
 
@@ -213,10 +216,21 @@ def _told(d: Diagnostic, proofs: list[Proof]) -> Diagnostic:
     """The fault with its right fixes: those that mend most first, one that puts a number for a name last."""
     if not proofs:
         return d
-    order = sorted(proofs, key=lambda p: (-len(p.mends), any(_hardens(span, new) for span, new in p.fix.edits)))
+    listed = d.code == "A0407"  # one of its domain's numbers is always right, an exchange in the domain hardly by accident
+    order = sorted(proofs, key=lambda p: (-len(p.mends), listed and len(p.fix.edits) == 1, any(_hardens(span, new) for span, new in p.fix.edits)))
     fixes = tuple(p.fix for p in order)
-    shown = fixes[:OFFERED] if all(len(f.edits) == 1 for f in fixes) else _with_exchange(fixes)
+    shown = fixes[:OFFERED] if all(len(f.edits) == 1 for f in fixes) or listed else _with_exchange(fixes)
     return _placed(replace(d, fixes=shown), shown[0])
+
+
+def _exchanging(found: list[Diagnostic]) -> list[Diagnostic] | None:
+    """The faults, where the only one has an exchange among its right fixes, with that as the first."""
+    errors = [d for d in found if d.severity == "error"]
+    exchange = next((f for f in errors[0].fixes[1:] if len(f.edits) > 1), None) if len(errors) == 1 else None
+    if exchange is None:
+        return None
+    fixes = (exchange, *(f for f in errors[0].fixes if f != exchange))
+    return [_placed(replace(d, fixes=fixes), exchange) if d is errors[0] else d for d in found]
 
 
 def _with_exchange(fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:

@@ -22,7 +22,7 @@ CASES = [  # (id, statement, code, part of the message, marked text, does the fi
     ("unclosed index", "y = rows[1", "A0109", "the index of `rows` is not closed", "return", True),
     ("unclosed list", "y = [1, 2", "A0109", "the list is not closed", "return", True),
     ("unclosed parenthesis", "y = (a + b", "A0109", "the parenthesis is not closed", "return", True),
-    ("unclosed shape", "param w: [d, k", "A0109", "the shape", "return", False),
+    ("unclosed shape", "param w: [d, k", "A0109", "the shape", "k", False),
     ("unclosed layout call", "y = rearrange([a, b] -> [b, a]", "A0109", "the argument list of `rearrange` is not closed", "return", True),
     ("wrong closing bracket", "y = f(a]", "A0109", "the argument list of `f` is not closed", "]", False),
     ("call apart", "y = f (x)", "A0110", "the call does not touch `f`", "(", True),
