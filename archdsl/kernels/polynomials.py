@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from archdsl.kernels.tiles import Tile, programs_of, rows_of, shape_of, summed, sums, tile_of
+from archdsl.kernels.tiles import Tile, programs_of, rows_of, shape_of, summed, summed_apart, sums, tile_of
 
 
 @triton.jit
@@ -267,5 +267,4 @@ def rational_gradient(dy: Tensor, x: Tensor, numerator: Tensor, denominator: Ten
     run: Any = _rational_backward
     run[(programs, columns)](back, flat, numerator.contiguous(), denominator.contiguous(), dx, above, below, count, back.stride(0), flat.stride(0),
                              D=d, WIDTH=d // groups, M=m, N=n, APART=apart, STAGES=tile.stages, **shape)
-    (of_numerator,), (of_denominator,) = summed(above, numerator), summed(below.view(programs * blocks, groups * n), denominator)
-    return dx, of_numerator, of_denominator
+    return dx, *summed_apart(above, below.view(programs * blocks, groups * n), numerator, denominator)

@@ -65,16 +65,44 @@ def rows_of(x: Tensor) -> Tensor:
 
 # ---------------------------------------------------------------- sums over programs
 @triton.jit
-def _summed(partial, first, second, count, columns, split, R: tl.constexpr, BLOCK: tl.constexpr, TWO: tl.constexpr):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
+def _over_rows(partial, i, count, columns, R: tl.constexpr, BLOCK: tl.constexpr):
     total = tl.zeros((R, BLOCK), tl.float32)
     for row in range(0, count, R):
         rows = row + tl.arange(0, R)[:, None]
         total += tl.load(partial + rows.to(tl.int64) * columns + i, mask=(rows < count) & (i < columns), other=0.0)
-    found = tl.sum(total, 0)[None, :]
+    return tl.sum(total, 0)[None, :]
+
+
+@triton.jit
+def _summed(partial, first, second, count, columns, split, R: tl.constexpr, BLOCK: tl.constexpr, TWO: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    found = _over_rows(partial, i, count, columns, R, BLOCK)
     tl.store(first + i, found.to(first.dtype.element_ty), mask=i < split)
     if TWO:
         tl.store(second + i - split, found.to(second.dtype.element_ty), mask=(i >= split) & (i < columns))
+
+
+@triton.jit
+def _summed_apart(partial, other, first, second, count, columns, other_count, other_columns, blocks, R: tl.constexpr, BLOCK: tl.constexpr):
+    block = tl.program_id(0)
+    if block < blocks:
+        i = block * BLOCK + tl.arange(0, BLOCK)[None, :]
+        tl.store(first + i, _over_rows(partial, i, count, columns, R, BLOCK).to(first.dtype.element_ty), mask=i < columns)
+    else:
+        i = (block - blocks) * BLOCK + tl.arange(0, BLOCK)[None, :]
+        tl.store(second + i, _over_rows(other, i, other_count, other_columns, R, BLOCK).to(second.dtype.element_ty), mask=i < other_columns)
+
+
+def summed_apart(partial: Tensor, other: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums over programs of two tensors [programs, columns] of their own numbers of programs, as `first` and `second` in shape and dtype."""
+    into = torch.empty(first.shape, dtype=first.dtype, device=first.device), torch.empty(second.shape, dtype=second.dtype, device=second.device)
+    widest = max(partial.shape[1], other.shape[1])
+    block = min(32, triton.next_power_of_2(widest))
+    rows = min(2048 // block, triton.next_power_of_2(max(len(partial), len(other))))
+    blocks, others = triton.cdiv(partial.shape[1], block), triton.cdiv(other.shape[1], block)
+    run: Any = _summed_apart
+    run[(blocks + others,)](partial, other, *into, *partial.shape, *other.shape, blocks, R=rows, BLOCK=block, num_warps=4)
+    return into
 
 
 def summed(partial: Tensor, *like: Tensor) -> list[Tensor]:
