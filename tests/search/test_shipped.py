@@ -27,6 +27,8 @@ PARTS = 12 if CHILDREN > 10_000 else 1
 """So many tests look at each space, each at children of its own: many processes can share the work."""
 
 
+OF = {"at_2900M": "search_small", "at_4600M": "search_small"}
+"""Spaces whose limits no candidate of the model's defaults keeps: the variant that they are for."""
 HEAVY = ("convnext", "efficientformer", "mohd", "qwen_moe", "simq_nas", "vit_resnas")
 SHIPPED = [pytest.param(path, id=Path(path).stem) for path in shipped_files()]
 LIGHT = [p for p in SHIPPED if p.id not in HEAVY]
@@ -146,8 +148,9 @@ def test_a_space_needs_no_torch():
 def test_all_children_check(path, part):
     for spec in searchable(path):
         for name in (None, *spaces_of(spec)):
-            space = spec.space(name)
-            for candidate in islice(children(space, 100 + part * CHILDREN), share(path, CHILDREN)):
+            space = spec.space(name, OF.get(name or ""))
+            few = 40 if space.variant else 1  # of some 700 draws below such limits one is kept
+            for candidate in islice(children(space, 100 + part * CHILDREN), -(-share(path, CHILDREN) // few)):
                 is_sound(spec, space, candidate)
 
 
