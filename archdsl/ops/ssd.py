@@ -201,10 +201,10 @@ class _Block:
             torch.addcmul(own, self.by_position(found), start, out=to)
 
     def carry_back(self, read: Any, keys: Any, grads: Any, met: Any, db: Any, dc: Any) -> tuple[Any, ...]:
-        """Fills all but the last of `grads`: the gradients of the states, whose results have the gradients `read`; of db and dc what comes through
-        the states `met` in front of the chunks. Gives three sums of products of numbers and their gradients, and gradients: of what is left of a state at
-        each position, of what is left of each position at the end, [k, B, q, g, r], of what is left of a state at the end, [k, B, g, r]; of what
-        positions write, [k, B, q, g, r, p]."""
+        """Fills all but the last of `grads`: the gradients of the states, whose results have the gradients `read`; and of db and dc what comes
+        through the states `met` in front of the chunks. Gives three sums of products of numbers and their gradients, and gradients: of what is left
+        of a state at each position, of what is left of each position at the end, [k, B, q, g, r], of what is left of a state at the end,
+        [k, B, g, r]; of what positions write, [k, B, q, g, r, p]."""
         (k, batch, groups, _, wide), q, (each, p) = met.shape, self.q, self.x.shape[-2:]
         of_start, of_end = (met.new_empty(k, batch, q, groups, each) for _ in range(2))
         of_all, taken, room = met.new_empty(k, batch, groups, each), met.new_empty(k, batch, groups, q, wide), torch.empty_like(grads[0])
