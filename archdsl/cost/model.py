@@ -42,8 +42,8 @@ class Cost:
     forward pass in training for the backward pass, parameters left out. peak_bytes: the most bytes alive at once in evaluation without
     gradients, inputs included, weights and the insides of ops left out; a block keeps its inputs until it returns. state_bytes: 0 for the
     parallel and the packed form; in `extend` and `step` what is kept between calls, for T positions and the delay (`Length` in formulas). A step
-    costs what one token costs behind T - 1 others. Bytes are those of `dtype` where the spec pins nothing, with torch's CPU kernels. `unknown`: addresses of blocks
-    whose cost is not known (`extern`): everything but the parameters elsewhere leaves them out.
+    costs what one token costs behind T - 1 others. Bytes are those of `dtype` where the spec pins nothing, with torch's CPU kernels.
+    `unknown`: addresses of blocks whose cost is not known (`extern`): everything but the parameters elsewhere leaves them out.
     """
 
     params: int
