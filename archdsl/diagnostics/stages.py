@@ -10,9 +10,11 @@ _LATER = ("A0204", "A0211", "A03", "A04")  # codes that names alone do not decid
 
 def independent(early: tuple[Diagnostic, ...], later: list[Diagnostic], names: bool = False) -> list[Diagnostic]:
     """The later faults that stand on no line of an earlier one, nor point at one: what a misspelt name should have been is not known there.
-    `names`: those of names too."""
+    Nor are they of sizes that cannot be shown to be equal, where a `require` could not be read. `names`: those of names too."""
     lines = {place for d in early for place in _lines(d, labels=False)}
-    return [d for d in later if (names or d.code.startswith(_LATER)) and lines.isdisjoint(_lines(d, labels=True))]
+    unread = any(source.line(row).lstrip().startswith("require ") for source, row in lines)
+    return [d for d in later if (names or d.code.startswith(_LATER)) and lines.isdisjoint(_lines(d, labels=True))
+            and not (unread and any(h.startswith(("state it: `require", "add `require")) for h in d.help))]
 
 
 def _lines(d: Diagnostic, labels: bool) -> set[tuple[Source, int]]:

@@ -440,3 +440,15 @@ variant tiny { d = 12, heads = 4, kv = 2 }
     assert check_text(text, "a.arch") == []
     d = only(text.replace("(heads, kv)", "(kv, heads)"))
     assert mended(d)[0] == text
+
+
+def test_what_a_require_with_a_misspelt_name_would_have_said_is_not_missed():
+    text = """model M(side: int = 8)(x: [B, H, W]) -> y: [B, H, W] {
+  require H == side and W == side
+  param p: [side, side] = zeros()
+  return x + p
+}
+"""
+    assert check_text(text, "a.arch") == []
+    d = only(text.replace("W == side", "W == sidd"))
+    assert d.code == "A0201" and mended(d)[0] == text
