@@ -47,6 +47,7 @@ def arguments(frame: Frame, args: tuple[tree.Arg, ...]) -> Args:
                 raise error("A0202", "`...` forwards what a header with `...` received; this header has none", a.span)
             positional += frame.rest[0]
             named.update(frame.rest[1])
+            spans.update(frame.rest[2])  # where the caller gives them
             continue
         waiting = frame.late.get(id(a.value)) if frame.late else None
         value = evaluate(frame, a.value) if waiting is None else waiting

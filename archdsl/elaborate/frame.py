@@ -392,7 +392,7 @@ class Frame:
     fixed: dict[str, Span] = field(default_factory=dict)
     defaults: Defaults = field(default_factory=Defaults)
     overrides: tuple[Override, ...] = ()
-    rest: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    rest: tuple[tuple[Any, ...], dict[str, Any], dict[Any, Span]] | None = None
     decl: Any = None
     dtype: str | None = None
     init: bool = False

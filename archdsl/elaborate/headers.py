@@ -241,7 +241,7 @@ def _second_list(inner: Frame, decl: tree.Block, head: Header, args: Args, span:
             raise error("A0202", f"`{decl.name}` has no input `{k}`", spans.get(k, span), labels=declared(decl), notes=(signature(decl),),
                         **mend(k, [p.name for p in params], spans.get(k, span)))
     if has_rest:
-        inner.rest = (tuple(positional[len(params) :]), rest)
+        inner.rest = (tuple(positional[len(params) :]), rest, {k: spans[k] for k in rest if k in spans})
     for name in head.needed:
         if name not in taken:
             raise error("A0203", f"`{decl.name}` needs the input `{name}`", span, labels=declared(decl), notes=(signature(decl),))

@@ -308,3 +308,13 @@ def test_an_argument_that_makes_an_initialiser_divide_by_zero_is_blamed(argument
 def test_a_size_is_no_member_of_a_tensor():
     (told,) = helps(fault(lambda: model("y = max_pool(x, 2)\nreturn resize(x, [y.H, 4])", "(x: [B, 8, H, W]) -> y: [B, 8, _, _]")))
     assert "`y: [_, _, _, _] = …`, with `H` in its place" in told
+
+
+def test_an_input_that_a_wrapper_hands_on_is_told_where_it_is_given():
+    text = """use std { Attention, Post, RMSNorm }
+model M(d: int = 8)(x: [B, T, d], m: [B, S, d]) -> y: [B, T, d] {
+  return Post(RMSNorm(), Attention(2))(x, memmory = m) as cross
+}
+"""
+    (fault,) = check_text(text, "a.arch")
+    assert fault.code == "A0202" and fault.span.text == "memmory = m" and [f.title for f in fault.fixes] == ["replace by `memory`"]
