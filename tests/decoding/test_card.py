@@ -38,6 +38,22 @@ def test_tokens(name: str, batch: int):
         assert torch.equal(archdsl.generate(made, prompts(batch), 24, recorded=True), expected)  # the decoder of before
 
 
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize("name", ["gla", "mamba2"])
+def test_memories_of_another_type(name: str, batch: int):
+    """In float32 as ever; in bfloat16 the decoder keeps them so, and no token is drawn that was far from likeliest."""
+    made = model(name)
+    expected = archdsl.generate(made, prompts(batch), 24, recorded=False)
+    assert torch.equal(archdsl.generate(made, prompts(batch), 24, state_dtype=torch.float32), expected)
+    found = archdsl.generate(made, prompts(batch), 24, state_dtype=torch.bfloat16)
+    kept = next(d for p, d in made.__dict__["_decoders"].items() if p.memories == torch.bfloat16)
+    assert any(x.dtype == torch.bfloat16 for x in kept.state.values())
+    with torch.no_grad():
+        logits = made(found[:, :-1])[:, 4:].float()
+    chosen = logits.gather(-1, found[:, 5:, None])[..., 0]
+    assert (logits.amax(-1) - chosen).max() <= 0.05 * logits.std()
+
+
 def test_compiled():
     made = model("llama")
     expected = archdsl.generate(made, prompts(2), 24, recorded=False)
