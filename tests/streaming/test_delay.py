@@ -3,6 +3,7 @@ and up to an end that are those of the sequence; and so does every mixer that co
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -466,3 +467,64 @@ block Mean()(x: [B, T, c]) -> [B, T, c] {
         archdsl.loads(model(f"  return {body.replace(') [', ')[')}", blocks), "net.arch").build(form=form)
     fault = e.value.diagnostics[0]
     assert fault.code == "A0501" and told in fault.message and place in fault.span.text, (fault.message, fault.span.text)
+
+
+# ---------------------------------------------------------------- at random
+LAYERS = {
+    "conv": 'Conv({k}, "same", dilation = {n})({x})', "norm": "Norm()({x})", "pool": "Pool({odd})({x})", "before": "Before({k})({x})",
+    "attention": "Attention(1, mask = causal, positions = Rope())({x})", "window": "Attention(2, mask = window({n}))({x})",
+    "block": "Attention(2, mask = own_block({k}))({x})", "scan": "Rolled()({x})", "recurrence": "GatedLinearAttention(2)({x})",
+    "place": "{x} * sin(as_type(index(T), {x}))[:, none]", "sum": "0.1 * cumsum({x}, axis = 1)", "neurons": "lif({x} + 0.3)", "map": "Linear(4)({x})",
+    "before all": "shift({x})", "inner": 'Residual(Conv({k}, "same"))({x})',
+}
+BLOCKS = """
+block Pool(k: int)(x: [B, T, c]) -> [B, T, c] {
+  y = rearrange(x, [B, T, c] -> [B, c, T])
+  return rearrange(max_pool(y, k, stride = 1, pad = floordiv(k, 2)), [B, c, T] -> [B, T, c])
+}
+block Before(k: int)(x: [B, T, c]) -> [B, T, c] {
+  param weight: [c, 1, k] = normal()
+  y = pad(x, [(0, 0), (k - 1, 0), (0, 0)]) |> rearrange([B, N, c] -> [B, c, N]) |> conv(weight, groups = c)
+  return rearrange(y, [B, c, N] -> [B, N, c])
+}
+block Rolled()(x: [B, T, d]) -> [B, T, d] {
+  scan x over T carry h: [B, d] = zeros() {
+    new = tanh(h + x + 0.1)
+    next h = new
+    yield new
+  }
+}
+"""
+
+
+def stack(seed: int) -> str:
+    """Layers one behind the other, each of which reads earlier values, alone, summed, multiplied or side by side."""
+    draw, values, lines = random.Random(seed), ["x"], []
+    for i in range(draw.randint(3, 7)):
+        k = draw.randint(2, 5)
+        a, b = draw.choice(values), draw.choice(values[-3:])
+        x = draw.choice([b, b, f"({a} + {b})", f"({a} * {b})", f"(Linear(4)(concat([{a}, {b}], axis = -1)) as both{i})"])
+        lines += [f"  u{i} = {x}", f"  v{i} = {LAYERS[draw.choice([*LAYERS])].format(x=f'u{i}', k=k, n=draw.randint(1, 3), odd=draw.choice((3, 5)))}"]
+        lines[-1] += f" as layer{i}" if lines[-1].split("= ", 1)[1][0].isupper() else ""
+        values.append(f"v{i}")
+    return model("\n".join([*lines, f"  return {values[-1]} + {draw.choice(values)}"]), BLOCKS,
+                 "Attention, BatchNorm, GatedLinearAttention, Linear, Residual, Rope")
+
+
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.proof) for seed in range(6, 300))])
+def test_stacks(seed: int):
+    """Whatever meets whatever: the sequence at once, in parts, position by position."""
+    spec, draw = archdsl.loads(stack(seed), "net.arch"), random.Random(seed)
+    whole = shaken(spec.build(dtype=F64), seed).eval()
+    g = torch.Generator().manual_seed(seed)
+    for name, b in whole.named_buffers():
+        if "running" in name:
+            b.copy_(torch.rand(b.shape, generator=g, dtype=F64) + 0.5)
+    length = draw.randint(1, 14)
+    x = torch.randn(BATCH, length, 4, generator=g, dtype=F64)
+    with torch.no_grad():
+        expected = whole(x)
+    for form, lengths in (("extend", [length]), ("extend", parts(length, *(draw.randint(1, 3) for _ in range(3)))), ("step", [1] * length)):
+        moving = spec.build(form=form, dtype=F64).eval()
+        moving.load_state_dict(whole.state_dict())
+        close(fed(moving, x, lengths, room=length + moving.delay if moving.__dict__["_streamed"].has_length else None), expected, 1e-8)
