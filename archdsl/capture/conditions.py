@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from archdsl.dims import Facts, Size, ceildiv, floordiv, maximum, minimum, mod, sym
+from archdsl.dims import Dim, Facts, Size, ceildiv, floordiv, maximum, minimum, mod, sym
 from archdsl.graph import Guard
 from archdsl.syntax import tree
 from archdsl.syntax.parser import parse_expression
@@ -64,6 +64,8 @@ def _size(expr: Any) -> Size:
 
 def learn(facts: Facts, c: Condition) -> Guard | None:
     """Adds a condition to the facts; the guard that checks it, or None where it was known. Raises ValueError where it contradicts them."""
+    if (d := _at_least_zero(c)) is not None:
+        c = _bounded(d, c.message)
     if c.word == "%":
         assert isinstance(c.right, int)
         left, known = mod(c.left, c.right), facts.require_divides(c.left, c.right)
@@ -78,3 +80,24 @@ def learn(facts: Facts, c: Condition) -> Guard | None:
     if known is False:
         raise ValueError(f"{c.left} {c.word} {c.right} contradicts what is known of the sizes")
     return guard if known is None else None
+
+
+def _at_least_zero(c: Condition) -> Dim | None:
+    """d where the condition says max(d, 0) == d."""
+    whole = c.left - c.right
+    if c.word != "==" or not isinstance(whole, Dim):
+        return None
+    for mono, count in whole.terms.items():
+        if len(mono) == 1 and count == 1 and mono[0][1] == 1 and mono[0][0].kind == "max" and mono[0][0].args[1] == 0:
+            d = mono[0][0].args[0]
+            whole_number = isinstance(d, Dim) and int(d.terms.get((), 0)) == d.terms.get((), 0)
+            return d if whole_number and whole - maximum(d, 0) + d == 0 else None
+    return None
+
+
+def _bounded(d: Dim, message: str) -> Condition:
+    """d >= 0 as one size beside a number: T <= 64 for 64 - T."""
+    number = int(d.terms.get((), 0))
+    rest = d - number
+    negative = isinstance(rest, Dim) and next(iter(rest.terms.values())) < 0
+    return Condition(-rest, "<=", number, message) if negative else Condition(rest, ">=", -number, message)

@@ -110,6 +110,22 @@ def test_a_table_of_equal_diagonals_is_read_as_a_band(rows, columns):
     assert pattern(((True, False), (True, True), (False, False))) is None
 
 
+def test_a_table_cut_from_its_end_bounds_the_length():
+    """`table[:, max(0, 8 - T):]` is as long as the scores where T is at most 8: said as that."""
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.randn(4, 8))
+
+        def forward(self, x):
+            return x + self.table[:, max(0, 8 - x.shape[2]):]
+
+    found = archdsl.capture(Cut(), torch.randn(2, 4, 5), dynamic={0: "B", 2: "T"})
+    assert [g.message for g in found.graph.guards] == ["T <= 8 is required"]
+    with pytest.raises(Exception, match="T <= 8"):
+        found.build()(torch.randn(1, 4, 9))
+
+
 # ---------------------------------------------------------------- modes
 class Parts(nn.Module):
     def __init__(self):
