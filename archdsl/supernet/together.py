@@ -219,6 +219,7 @@ def _pool(tasks: int) -> ThreadPoolExecutor | None:
 
         def begin(_: int) -> None:
             here.wait()
+            torch.get_num_threads()  # asked first, a thread takes over torch's number, whatever it was set to
             torch.set_num_threads(at[1])  # of this thread alone
             here.wait()
 
