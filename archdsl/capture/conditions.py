@@ -90,8 +90,8 @@ def _at_least_zero(c: Condition) -> Dim | None:
     for mono, count in whole.terms.items():
         if len(mono) == 1 and count == 1 and mono[0][1] == 1 and mono[0][0].kind == "max" and mono[0][0].args[1] == 0:
             d = mono[0][0].args[0]
-            whole_number = isinstance(d, Dim) and int(d.terms.get((), 0)) == d.terms.get((), 0)
-            return d if whole_number and whole - maximum(d, 0) + d == 0 else None
+            fits = isinstance(d, Dim) and int(d.terms.get((), 0)) == d.terms.get((), 0) and whole - maximum(d, 0) + d == 0
+            return d if isinstance(d, Dim) and fits else None
     return None
 
 
