@@ -52,7 +52,7 @@ def taken(weight: Tensor, axes: Axes) -> Tensor:
 
 def fits(net: Supernet) -> bool:
     """Whether candidates may be run so: gradients are wanted, of weights on the CPU, and nothing of torch watches single ops."""
-    return (torch.is_grad_enabled() and all(p.device.type == "cpu" for p in net.parameters()) and not torch.compiler.is_compiling()
+    return (torch.is_grad_enabled() and next(net.parameters()).device.type == "cpu" and not torch.compiler.is_compiling()
             and not torch._C._are_functorch_transforms_active() and not torch._C._len_torch_dispatch_stack()
             and not torch._C._len_torch_function_stack())
 
