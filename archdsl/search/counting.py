@@ -216,7 +216,7 @@ class Counted:
         if not asked.is_state:
             return lambda v: v[at]
         first, second = self.space.sums.share(root.top, root.top.entries[0], asked).each
-        return lambda v: v[at] + (first if v[at + 1] else 0) + (second if v[at + 2] else 0)
+        return lambda v: v[at] + (first if v[at + 1] or not (v[at] or v[at + 2]) else 0) + (second if v[at + 2] else 0)
 
     def _own(self, part: Part, entry: Entry) -> Vector:
         """What an entry adds. Raises TooMany where an assignment does not have a figure, or its parts do not tell."""

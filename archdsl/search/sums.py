@@ -90,7 +90,10 @@ class Sums:
         if any(not s.apart for s in shares):
             return None
         needs: frozenset[str] = frozenset().union(*{s.needs for s in shares})
-        return sum([s.bytes for s in shares]) + sum([n for c, n in zip(COUNTERS, shares[0].each) if c in needs])
+        own = sum([s.bytes for s in shares])
+        if not own and not needs:
+            needs = frozenset((POSITION,))  # a state is never empty
+        return own + sum([n for c, n in zip(COUNTERS, shares[0].each) if c in needs])
 
     def share(self, part: Part, entry: Entry, asked: Figure) -> Share:
         found = entry.figures.get(asked.text)

@@ -412,6 +412,20 @@ def test_the_form_in_claims():
     assert verdict["passed"], verdict
 
 
+def test_in_a_space():
+    """What a choice adds to the state depends on the others': values wait for the latest. A figure of a candidate is that of its model."""
+    spec = archdsl.loads(model("""  layers: for i in range(2) { x = x + Pick()(x) as part }
+  return x""", blocks="""block Pick(k: int = 1 in {1, 3, 5})(x: [B, T, c]) -> [B, T, c] { return Conv(k, "same")(x) as conv }"""))
+    space, figure, found = spec.space(), "state_bytes(B = 2, T = 9)", set()
+    for k in (1, 3, 5):
+        for j in (1, 5):
+            knobs = {"layers.0.part.k": k, "layers.1.part.k": j}
+            (bytes_,) = space.costs(knobs, [figure]).values()
+            assert bytes_ == spec.cost(at={"B": 2, "T": 9}, form="step", knobs=knobs).state_bytes
+            found.add(bytes_)
+    assert found == {8, *(40 + 96 * n for n in (1, 2, 3, 4))}  # three counters; 2 earlier positions and 1 that waits for each that is ahead
+
+
 # ---------------------------------------------------------------- what does not go
 @torch.no_grad()
 def test_wrong_calls():
