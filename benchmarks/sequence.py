@@ -59,12 +59,12 @@ def spec(name: str) -> archdsl.Spec:
 
 
 def turns(runs: Sequence[Callable[[], Any]], repeats: int) -> list[list[float]]:
-    """CPU seconds of each, run in turns after one that does not count."""
+    """CPU seconds of each, run in turns after one that does not count, every other time backwards: none always follows the same one."""
     for run in runs:
         run()
     times: list[list[float]] = [[] for _ in runs]
-    for _ in range(repeats):
-        for run, taken in zip(runs, times):
+    for i in range(repeats):
+        for run, taken in [*zip(runs, times)][::-1 if i % 2 else 1]:
             start = time.process_time()
             run()
             taken.append(time.process_time() - start)
