@@ -20,6 +20,11 @@ APART = ("phase", "update", "param")
 """Nodes whose operands need not come together: an arm's own nodes see to theirs."""
 
 
+def literal(number: float, dtype: str) -> bool | int | float:
+    """A number as one of an element type is written."""
+    return bool(number) if dtype == "bool" else int(number) if dtype == "int" else float(number)
+
+
 class Here(dict[Value, Value]):
     """What one node takes along the stream, brought together; the rest is as it is known outside."""
 
@@ -157,21 +162,16 @@ class Delays:
         shape: tuple[Size, ...] = (*((batch, *(1,) * (axis - 1)) if rows else ()), x.shape[axis], *(1,) * behind)  # type: ignore[assignment]
         shown = mask if len(items) == len(shape) == len(mask.shape) else self._node("slice", (mask,), {"items": (*items, *((("new",),) * behind))},
                                                                                       TensorType("bool", shape), x)
-        fill: Any = False if x.dtype == "bool" else int(outside) if x.dtype == "int" else float(outside)
-        y = self._node("where", (shown, x, fill), {}, x.type, x)
+        y = self._node("where", (shown, x, literal(outside, x.dtype)), {}, x.type, x)
         if not more:
             self.of[y] = self.now
         return y
 
-    def first(self, size: Size) -> Value:
-        """bool[n], whether a position of the node at hand is the first of the sequence, or one before it."""
-        from archdsl.streaming.definition import POSITION
-
+    def inside(self, size: Size) -> Value:
+        """bool[n], whether a position of the node at hand belongs to the sequence."""
         if self.d.at.by_row and self.d.at.batch is not None:
             raise NoRows("a scan begins where its row does")
-        n = self.d.size(size)
-        index = self._node("index_extend", (self.d.counter(POSITION), None), {"n": n, **self.told}, TensorType("int", (n,)), self.d.source.inputs[0])
-        return self._node("eq", (index, 0), {}, TensorType("bool", (n,)), index)
+        return self._inside(self.d.size(size), self.now)
 
     def _inside(self, n: Size, late: int) -> Value:
         """bool [n], or [B, n]: whether these positions, so late, belong to the sequence."""

@@ -35,13 +35,12 @@ def firsts(labels: Value, nodes: list[Node]) -> Value:
     return Value(first)
 
 
-def packed_scan(node: Node, args: tuple[Value, ...], first: Value, begins: tuple[Value, ...] = ()) -> Node:
-    """The scan of a node on other operands, which walks along `first` as well: (what is scanned…, first, carries…, others…, initial values…).
-    `begins`: what carries hold at a first position; what they hold at the beginning unless given."""
+def packed_scan(node: Node, args: tuple[Value, ...], first: Value) -> Node:
+    """The scan of a node on other operands, which walks along `first` as well: (what is scanned…, first, carries…, others…, initial values…)."""
     n, carries = node.attrs["scanned"], len(node.attrs["carries"])
     scanned, initial, others = args[:n], args[n:n + carries], args[n + carries:]
     attrs = {**node.attrs, "body": _body(node.attrs["body"], n, carries), "scanned": n + 1, "axes": (*node.attrs["axes"], 0)}
-    return Node("scan", (*scanned, first, *initial, *others, *(begins or initial)), attrs, node.types, node.span, node.name)
+    return Node("scan", (*scanned, first, *initial, *others, *initial), attrs, node.types, node.span, node.name)
 
 
 def _body(body: Graph, scanned: int, carries: int) -> Graph:

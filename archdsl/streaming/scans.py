@@ -4,8 +4,10 @@ from __future__ import annotations
 from typing import Any
 
 from archdsl.flatten import copy_node
-from archdsl.graph import Node, TensorType, Value
+from archdsl.graph import Graph, Node, TensorType, Value
+from archdsl.records import replace
 from archdsl.streaming.definition import DOCUMENTS, Definition, Known
+from archdsl.streaming.delays import literal
 from archdsl.streaming.packing import firsts, packed_scan
 from archdsl.streaming.rows import NoRows
 
@@ -34,10 +36,10 @@ def scan(d: Definition, node: Node, known: Known) -> None:
         if not _is_zero(value):
             raise d.refuse(node, f"`{name}` does not begin with zeros, and a state does", help=f"`carry {name}: … = zeros()`")
     before = [d.slot(name, v.type, node.span) for name, v in zip(carries, initial)]
-    walked, begins, rest = [known[v] for v in node.args[:scanned]], [known[v] for v in initial], [known[v] for v in others]
+    walked, rest = [known[v] for v in node.args[:scanned]], [known[v] for v in others]
     one = d.at.dims.get(str(node.attrs["n"])) == 1
     if d.delays.now:
-        results = _later(d, node, walked, [v for *_, v in before], rest, begins, one)
+        results = _later(d, node, walked, [v for *_, v in before], rest, one)
     else:
         given = [*walked, *(v for *_, v in before), *rest]
         results = _one(d, node, given) if one else _several(d, node, given)
@@ -45,18 +47,34 @@ def scan(d: Definition, node: Node, known: Known) -> None:
     d.slots += [(name, t, value, after, False) for (name, t, value), after in zip(before, results[len(results) - len(carries):])]
 
 
-def _later(d: Definition, node: Node, walked: list[Value], carried: list[Value], others: list[Value], begins: list[Value], one: bool) -> list[Value]:
-    """Behind what looks ahead: at the first position of the sequence the scan begins, whatever it carried there."""
-    first = d.delays.first(node.args[0].shape[node.attrs["axes"][0]])
+def _later(d: Definition, node: Node, walked: list[Value], carried: list[Value], others: list[Value], one: bool) -> list[Value]:
+    """Behind what looks ahead: outside of the sequence the scan carries zeros, whatever its body makes there."""
+    inside = d.delays.inside(node.args[0].shape[node.attrs["axes"][0]])
     if not one:
-        new = packed_scan(node, (*walked, *carried, *others), first, tuple(begins))
-        new.types = tuple(TensorType(t.dtype, tuple(map(d.size, t.shape))) for t in node.types)
+        n = len(walked)
+        attrs = {**node.attrs, "body": _within(node.attrs["body"], n, len(carried)), "scanned": n + 1, "axes": (*node.attrs["axes"], 0)}
+        types = tuple(TensorType(t.dtype, tuple(map(d.size, t.shape))) for t in node.types)
+        new = Node("scan", (*walked, inside, *carried, *others), attrs, types, node.span, node.name)
         d.nodes.append(new)
         return list(new.values)
-    here = _at(d, first, 0, ("int", 0))
-    nodes = [Node("where", (here, b, v), {}, (v.type,), node.span, v.node.name) for b, v in zip(begins, carried)]
+    results, here = _one(d, node, [*walked, *carried, *others]), _at(d, inside, 0, ("int", 0))
+    count = len(results) - len(carried)
+    nodes = [_zeros_unless(here, v) for v in results[count:]]
     d.nodes += nodes
-    return _one(d, node, [*walked, *map(Value, nodes), *others])
+    return [*results[:count], *map(Value, nodes)]
+
+
+def _within(body: Graph, scanned: int, carries: int) -> Graph:
+    """The body that is also told whether its position belongs to the sequence, and carries zeros from one that does not."""
+    inside = Node("input", (), {"name": "inside"}, (TensorType("bool", ()),), body.span, "inside")
+    nodes = [_zeros_unless(Value(inside), v) for v in body.outputs[:carries]]
+    inputs = (*body.inputs[:scanned], Value(inside), *body.inputs[scanned:])
+    own = [n for n in body.nodes if n.op != "input"]
+    return replace(body, inputs=inputs, nodes=(*(v.node for v in inputs), *own, *nodes), outputs=(*map(Value, nodes), *body.outputs[carries:]))
+
+
+def _zeros_unless(here: Value, v: Value) -> Node:
+    return Node("where", (here, v, literal(0, v.dtype)), {}, (v.type,), v.node.span, v.node.name)
 
 
 def _several(d: Definition, node: Node, given: list[Value]) -> list[Value]:

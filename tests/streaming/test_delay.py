@@ -231,6 +231,24 @@ block Rolled()(x: [B, T, d], b: [d]) -> [B, T, d] {
     late(text, 2, peer)
 
 
+def test_a_scan_carries_nothing_from_outside():
+    """A linear one, computed for all positions at once, whose body makes no number of what holds nothing."""
+    def peer(w: Any, x: torch.Tensor) -> torch.Tensor:
+        x, h, found = 1 / (x * conv(w, "a", x, 2, 2)), torch.zeros(BATCH, 4, dtype=F64), []
+        for t in range(x.shape[1]):
+            h = h / 2 + x[:, t]
+            found.append(h)
+        return torch.stack(found, 1)
+
+    late(model("  return Faded()(x * (Conv(5, 2)(x) as a))", blocks="""
+block Faded()(x: [B, T, d]) -> [B, T, d] {
+  scan x over T carry h: [B, d] = zeros() {
+    next h = h / 2 + 1 / x
+    yield h / 2 + 1 / x
+  }
+}"""), 2, peer)
+
+
 def test_sums_and_the_last():
     spec = archdsl.loads(model("  return cumsum(Conv(3, 1)(x) as a, axis = 1)"))
     whole = shaken(spec.build(dtype=F64)).eval()
