@@ -434,7 +434,8 @@ def test_in_a_space():
     """What a choice adds to the state depends on the others': values wait for the latest. A figure of a candidate is that of its model."""
     spec = archdsl.loads(model("""  layers: for i in range(2) { x = x + Pick()(x) as part }
   return x""", blocks="""block Pick(k: int = 1 in {1, 3, 5})(x: [B, T, c]) -> [B, T, c] { return Conv(k, "same")(x) as conv }"""))
-    space, figure, found = spec.space(), "state_bytes(B = 2, T = 9)", set()
+    space: Any = spec.space()
+    figure, found = "state_bytes(B = 2, T = 9)", set()
     for k in (1, 3, 5):
         for j in (1, 5):
             knobs = {"layers.0.part.k": k, "layers.1.part.k": j}
