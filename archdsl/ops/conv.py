@@ -56,7 +56,7 @@ def _along_stream(time: dict[str, tuple[int, ...]], x: TensorType, kernel: tuple
     """(axis, positions before, positions behind, padding of all axes but that one) of a window that slides along the stream; None where none does."""
     rank = len(x.shape)
     axes = [a + rank for a in time.get("x", ())]
-    if len(axes) != 1 or axes[0] < 2:
+    if len(axes) != 1 or not 2 <= axes[0] < rank:
         return None
     at, n = axes[0] - 2, rank - 2
     if each(stride, n, "stride")[at] != 1:

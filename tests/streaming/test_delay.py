@@ -153,6 +153,17 @@ model Net(d: int = 4)(x: [B = 2, T = 9, d]) -> y: [B, T, d] stream T {
         F.conv2d(x[:, None], w["w"], padding=(2, 1))).transpose(1, 2).flatten(2), w["out.weight"], w["out.bias"]))
 
 
+def test_beside_the_stream():
+    """What slides over the numbers of one position, with positions and batch in one axis, moves along no stream."""
+    def peer(w: Any, x: torch.Tensor) -> torch.Tensor:
+        x = conv(w, "a", x, 1, 1)
+        return F.max_pool1d(F.conv1d(x.reshape(-1, 1, 4), w["w"], padding=1), 3, 1, 1).view_as(x)
+
+    late(model("""  param w: [1, 1, 3] = normal()
+  y = rearrange(Conv(3, 1)(x) as a, [B, T, d] -> [(B T), 1, d]) |> conv(w, pad = 1) |> max_pool(3, stride = 1, pad = 1)
+  return rearrange(y, [(B T), 1, d] -> [B, T, d], B = B)"""), 1, peer)
+
+
 # ---------------------------------------------------------------- what comes behind
 class Turned(nn.Module):
     """Causal attention with rotary positions, by its equations."""
@@ -485,6 +496,7 @@ model Net(d: int = 4)(tokens: int[B = 2, T = 9] in 0..<7) -> logits: [B, T, 7] s
     ("flip(Conv(3, 1)(x) as a, 1)", "step", "flip", "it looks at all positions at once"),
     ("rearrange(relu(pad(x, [(0, 0), (2, 0), (0, 0)]))[:, 2:], [B, T, d] -> [B, T, d])", "step", "pad", "T + 2 positions"),
     ("Mean()(x)", "step", "avg_pool", "of fewer numbers at the ends"),
+    ("Halves()(x)", "step", "conv", "it looks at all positions at once"),
 ])
 def test_refused(body: str, form: str, place: str, told: str):
     blocks = """
@@ -492,6 +504,11 @@ block Strided()(x: [B, T, c]) -> [B, T, c] {
   param weight: [c, c, 3] = normal()
   y = x |> rearrange([B, T, c] -> [B, c, T]) |> conv(weight, pad = 1, stride = 2) |> resize(T, mode = "nearest")
   return rearrange(y, [B, c, T] -> [B, T, c])
+}
+block Halves()(x: [B, T, c]) -> [B, T, c] {
+  param weight: [2, 2, 3] = normal()
+  y = x |> rearrange([B, T, (p e)] -> [B, e, (T p)], p = 2) |> conv(weight, pad = 1)
+  return rearrange(y, [B, e, (T p)] -> [B, T, (p e)], p = 2)
 }
 block Mean()(x: [B, T, c]) -> [B, T, c] {
   return x |> rearrange([B, T, c] -> [B, c, T]) |> avg_pool(3, stride = 1, pad = 1, count_include_pad = false) |> rearrange([B, c, T] -> [B, T, c])
