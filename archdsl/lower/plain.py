@@ -103,7 +103,8 @@ class Plain:
                 self.recurrences[r.name] = r
                 named(node, r)
         self.kept = kept = Kept(self.traced.graph, definition.state) if definition.state else None
-        code = generate(self.traced.graph, free=False, names=self.names, special=self._special, hints=True, taken=frozenset(self.recurrences))
+        taken = frozenset(self.recurrences) | ({"new"} if kept else set())
+        code = generate(self.traced.graph, free=False, names=self.names, special=self._special, hints=True, taken=taken)
         unknown = [n for n in code.globals if n not in ("torch", "F", "math")]
         if unknown:
             raise error("A0514", f"`{unknown[0]}` has no form in plain torch", definition.source.span, "this block needs it")

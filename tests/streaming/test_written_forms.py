@@ -136,6 +136,21 @@ def test_every_recurrent_op_as_a_function(name: str):
                 assert all(after is before for after, before in zip(found[r.results:], states)) or not r.state
 
 
+def test_names_that_the_text_has_itself():
+    """What a scan calls its values is told apart from the state."""
+    step = shaken(archdsl.loads("""
+model Net(d: int = 3)(x: [B = 2, T = 5, d]) -> y: [B, T, d] stream T {
+  scan x over T carry h: [B, d] = zeros() {
+    new = h / 2 + x
+    state = new * h
+    next h = new + state
+    yield state + 2 * new
+  }
+}""").build(form="step")).eval()
+    x, state = torch.ones(2, 1, 3), {"h": torch.full((2, 3), 2.0)}
+    close(written(step)(x, state)[0], step(x, state)[0], 0)
+
+
 def test_states_that_do_not_fit():
     spec = archdsl.load("llama")
     other = written(spec.build("tiny", form="step"))
