@@ -22,8 +22,6 @@ ROWS = 4
 CHANNELS, HELD, EACH = 1024, 49152, 2048
 """Channels of a step; bytes of weights, times rows of x, of a program: all are in flight together; bytes of a step for each warp. Chosen on an H200
 among 4 to 8 rows, 512 to 2048 channels and 4 or 8 warps, at the sizes of models of 1.1 billion weights."""
-SEVERAL = True
-"""Whether programs go along several weights of one row too."""
 AT_ONCE, A_WARP, RESIDENT = 20480, 2816, 16
 """Of a program that goes along a weight: bytes that are on their way, of each warp; how many warps of a multiprocessor the programs fill. Chosen on
 an H100 by whole steps of models of 1.1 billion weights, among 10, 20 and 40 KiB, 2.5 and 5 a warp, 12 and 16 warps."""
@@ -170,39 +168,31 @@ def _dots(w, x, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr):
 
 
 @triton.jit
-def _along(x_at, norm_at, w_at, b_at, residual_at, y_at, counts, before, w_n, K, eps, taps_at, taps_b_at, tail_at, first, channels,
-           PARTS: tl.constexpr, NORM: tl.constexpr, RESIDUAL: tl.constexpr, ACT: tl.constexpr, TAPS: tl.constexpr, N: tl.constexpr, C: tl.constexpr,
-           STEPS: tl.constexpr, WAIT: tl.constexpr):
-    """One row of x, which stays in registers while a program goes over rows of the weights, the next of them on their way. Tuples, as those of
-    `_linears`, and how many columns into y the results of each weight begin; programs take blocks in turn, through all weights."""
-    block, rows, m, begun = tl.program_id(0), tl.arange(0, N).to(tl.int64), tl.arange(0, 1), 0
-    programs = tl.num_programs(0)
+def _along(x_at, norm_at, w_at, b_at, residual_at, y_at, count, w_n, K, eps, taps_at, taps_b_at, tail_at, first, channels, NORM: tl.constexpr,
+           RESIDUAL: tl.constexpr, ACT: tl.constexpr, TAPS: tl.constexpr, N: tl.constexpr, C: tl.constexpr, STEPS: tl.constexpr,
+           WAIT: tl.constexpr):
+    """One row of x, which stays in registers while a program goes over rows of one weight, the next of them on their way."""
+    block, rows, m = tl.program_id(0), tl.arange(0, N).to(tl.int64), tl.arange(0, 1)
     n = block * N + rows
-    w = _rows(w_at[0], n, n < counts[0], w_n[0], K, C, STEPS)
+    w = _rows(w_at, n, n < count, w_n, K, C, STEPS)
     follow(WAIT)
     x, factor = _row(x_at, norm_at, K, eps, NORM, C, STEPS)
-    for i in tl.static_range(PARTS):
-        if i > 0:
-            block = (tl.program_id(0) + programs - begun % programs) % programs
-            n = block * N + rows
-            w = _rows(w_at[i], n, n < counts[i], w_n[i], K, C, STEPS)
-        while block * N < counts[i]:
-            n = block * N + rows
-            block += programs
-            after = _rows(w_at[i], block * N + rows, block * N + rows < counts[i], w_n[i], K, C, STEPS)
-            y = _dots(w, x, N, C, STEPS) * factor
-            w = after
-            if b_at[i] is not None:
-                y += tl.load(b_at[i] + n, mask=n < counts[i], other=0.0).to(tl.float32)
-            y, inside = y[None, :], (n < counts[i])[None, :]
-            if TAPS > 0:
-                y = _convolved(y, n, m, inside, taps_at, taps_b_at, tail_at, first, channels, y_at.dtype.element_ty, ACT, TAPS)
-            else:
-                y = _activated(y, ACT)
-            if RESIDUAL:
-                y += tl.load(residual_at + before[i] + n[None, :], mask=inside, other=0.0).to(tl.float32)
-            tl.store(y_at + before[i] + n[None, :], y.to(y_at.dtype.element_ty), mask=inside)
-        begun += tl.cdiv(counts[i], N)
+    while block * N < count:
+        n = block * N + rows
+        block += tl.num_programs(0)
+        after = _rows(w_at, block * N + rows, block * N + rows < count, w_n, K, C, STEPS)
+        y = _dots(w, x, N, C, STEPS) * factor
+        w = after
+        if b_at is not None:
+            y += tl.load(b_at + n, mask=n < count, other=0.0).to(tl.float32)
+        y, inside = y[None, :], (n < count)[None, :]
+        if TAPS > 0:
+            y = _convolved(y, n, m, inside, taps_at, taps_b_at, tail_at, first, channels, y_at.dtype.element_ty, ACT, TAPS)
+        else:
+            y = _activated(y, ACT)
+        if RESIDUAL:
+            y += tl.load(residual_at + n[None, :], mask=inside, other=0.0).to(tl.float32)
+        tl.store(y_at + n[None, :], y.to(y_at.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -266,8 +256,8 @@ def shape_of(x: torch.Tensor, rows: int, weights: int = 1) -> dict[str, Any]:
     return {"N": N, "C": C, "STEPS": triton.cdiv(K, C), "num_warps": max(1, min(8, rows * N * C * size // EACH)), **overlapping()}
 
 
-def along_of(x: torch.Tensor, counts: tuple[int, ...], weights: int = 1) -> tuple[int, dict[str, Any]]:
-    """How many programs go along the rows of weights, all of them at once, and their shape. `weights`: how many each block reads."""
+def along_of(x: torch.Tensor, count: int, weights: int = 1) -> tuple[int, dict[str, Any]]:
+    """How many programs go along the rows of a weight, all of them at once, and their shape."""
     K, size = x.shape[-1], x.element_size()
     C = next((c for c in (1024, 512) if K % c == 0), min(1024, triton.next_power_of_2(K)))
     steps = triton.cdiv(K, C)
@@ -276,8 +266,7 @@ def along_of(x: torch.Tensor, counts: tuple[int, ...], weights: int = 1) -> tupl
     warps = max(1, min(8, weights * N * steps * C * size // A_WARP))
     warps = 1 << (warps.bit_length() - 1)
     processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 132  # those of an H100
-    programs = min(processors * max(1, RESIDENT // warps), sum(triton.cdiv(n, N) for n in counts))
-    return programs, {"N": N, "C": C, "STEPS": steps, "num_warps": warps, **overlapping()}
+    return min(processors * max(1, RESIDENT // warps), triton.cdiv(count, N)), {"N": N, "C": C, "STEPS": steps, "num_warps": warps, **overlapping()}
 
 
 def linears(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tensor | None], norm: torch.Tensor | None, eps: float, act: str,
@@ -300,13 +289,11 @@ def _launch(x: Any, weights: list[Any], biases: list[Any], norm: Any, eps: float
     rows, counts = len(flat), tuple(len(w) for w in weights)
     M = triton.next_power_of_2(rows)
     y = torch.empty(rows, sum(counts), dtype=x.dtype, device=x.device)
-    if rows == 1 and (SEVERAL or len(weights) == 1):
-        programs, shape = along_of(x, counts)
-        order = sorted(range(len(counts)), key=lambda i: -counts[i])  # what is read before the launch in front has ended is of the largest
-        each = [tuple(v[i] for i in order) for v in (weights, biases, counts, [sum(counts[:i]) for i in range(len(counts))])]
-        _along[(programs,)](flat, norm, each[0], each[1], residual, y, *each[2:], tuple(w.stride(0) for w in each[0]), K, eps, taps, taps_bias, tail,
-                            first, 0 if taps is None else len(taps), PARTS=len(weights), NORM=norm is not None, RESIDUAL=residual is not None,
-                            ACT=act, TAPS=0 if taps is None else taps.shape[-1], **shape)
+    if rows == len(weights) == 1:
+        programs, shape = along_of(x, counts[0])
+        _along[(programs,)](flat, norm, weights[0], biases[0], residual, y, counts[0], weights[0].stride(0), K, eps, taps, taps_bias, tail, first,
+                            0 if taps is None else len(taps), NORM=norm is not None, RESIDUAL=residual is not None, ACT=act,
+                            TAPS=0 if taps is None else taps.shape[-1], **shape)
         return y.view(*x.shape[:-1], -1)
     shape = shape_of(x, M)
     _linears[(sum(triton.cdiv(n, shape["N"]) for n in counts),)](
@@ -325,7 +312,7 @@ def gated(x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tenso
     M = triton.next_power_of_2(rows)
     y = torch.empty(rows, count, dtype=x.dtype, device=x.device)
     if rows == 1:
-        programs, shape = along_of(x, (count,), 2)
+        programs, shape = along_of(x, count, 2)
         _gated_along[(programs,)](flat, norm, *weights, *biases, y, count, *(w.stride(0) for w in weights), K, eps, NORM=norm is not None, ACT=act,
                                   **shape)
         return y.view(*x.shape[:-1], -1)
