@@ -33,7 +33,7 @@ WIDE = ((4096, 8, 2, 16), (4096, 8, 2, 32), (4096, 16, 1, 32), (4096, 16, 2, 32)
 FORWARD = ((2048, 4), (2048, 8), (1024, 4), (1024, 2), (1024, 1), (8192, 8), (4096, 4), (4096, 16))
 ANYWHERE = ((1024, 4, 2, 12), (1024, 4, 3, 12), (1024, 4, 1, 12), (512, 4, 1, 16), (512, 4, 2, 20), (512, 2, 2, 12), (1024, 8, 1, 24),
             (1024, 8, 2, 24), (2048, 8, 2, 8), (2048, 8, 1, 8))
-PREFIXES = tuple(product((16, 32), (1024, 2048, 4096, 8192), (1, 2, 4), (False, True)))
+PREFIXES = tuple(product((16, 32), (1024, 2048, 4096, 8192), (1, 2, 4)))
 CANDIDATES: dict[str, dict[int, tuple[Any, ...]]] = {
     "norm_backward_weighted": {1024: NARROW, 4096: WIDE},
     "norm_backward": {1024: NARROW},
@@ -85,11 +85,11 @@ def candidates(only: str) -> Iterator[tuple[str, int, Any]]:
 def run(task: tuple[str, int, Any], device: str, rows: int, measure: Callable[[Callable[[], Any]], float]) -> dict[str, tuple[float, int] | str]:
     """What `measure` says of a kernel with a configuration, by name of the op, or why it cannot be had."""
     kernel, width, config = task
-    pinned, before = dict(tiles.TILES), (prefixes.CHUNKS[2], prefixes.PROGRAMS, prefixes.WARPS, prefixes.MEET)
+    pinned, before = dict(tiles.TILES), (prefixes.CHUNKS[2], prefixes.PROGRAMS, prefixes.WARPS)
     if config is not None and kernel in tiles.TILES:
         tiles.TILES[kernel] = ((1 << 30, Tile(*config)),)
     elif config is not None:
-        prefixes.CHUNKS[2], prefixes.PROGRAMS, prefixes.WARPS, prefixes.MEET = config
+        prefixes.CHUNKS[2], prefixes.PROGRAMS, prefixes.WARPS = config
     found: dict[str, tuple[float, int] | str] = {}
     try:
         for name, (call, numbers) in calls(kernel, width, device, rows).items():
@@ -99,7 +99,7 @@ def run(task: tuple[str, int, Any], device: str, rows: int, measure: Callable[[C
                 found[name] = f"{type(fault).__name__}: {(str(fault).splitlines() or [''])[0][:80]}"
     finally:
         tiles.TILES.update(pinned)
-        prefixes.CHUNKS[2], prefixes.PROGRAMS, prefixes.WARPS, prefixes.MEET = before
+        prefixes.CHUNKS[2], prefixes.PROGRAMS, prefixes.WARPS = before
     return found
 
 

@@ -15,9 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from archdsl.kernels.chunks import INTERPRETED
-
-CHUNKS = {2: 32, 4: 32}
+CHUNKS = {2: 16, 4: 32}
 """Positions of a chunk by the bytes of a number, on Hopper."""
 PROGRAMS = 2048
 """With fewer, a chunk is a segment."""
@@ -25,8 +23,6 @@ SEGMENTS = 64
 """The most of a sequence: each reads the sums of all others."""
 WARPS = 1
 """Of up to 64 columns; of more, four."""
-MEET = False
-"""Whether the programs of a sequence wait for each other's sums within one launch."""
 LEAST = tl.constexpr(-1.0e30)
 """In the place of -∞, so that differences are numbers."""
 
@@ -37,32 +33,10 @@ def _larger(a, b):
 
 
 @triton.jit
-def _place(counts, segments, MEETS: tl.constexpr):
-    """Row, segment and block of columns of a program. Where programs of a row meet, their places are given out in the order in which they begin, so
-    that all of the first row that is not done are there, whatever the order of the card: what they wait for comes."""
-    if MEETS:
-        at = tl.atomic_add(counts, 1, sem="relaxed")
-        blocks = tl.num_programs(2)
-        return (at // (segments * blocks)).to(tl.int64), at % segments, at // segments % blocks
-    return tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
-
-
-@triton.jit
-def _meet(counts, row, block, parties):
-    """Goes on when so many programs of a row and block have come here: what they wrote before is there then."""
-    at = counts + 1 + row * tl.num_programs(2) + block
-    tl.debug_barrier()  # all threads have written
-    come = tl.atomic_add(at, 1, sem="acq_rel") + 1
-    while come < parties:
-        come = tl.atomic_add(at, 0, sem="acquire")
-    tl.debug_barrier()
-
-
-@triton.jit
-def _ends(scores, v, peaks, belows, aboves, row, segment, segments, block, positions, width, s_row, s_step, v_row, v_step, K: tl.constexpr,
-          C: tl.constexpr, E: tl.constexpr):
+def _ends(scores, v, peaks, belows, aboves, positions, width, s_row, s_step, v_row, v_step, K: tl.constexpr, C: tl.constexpr, E: tl.constexpr):
     """What a segment of K chunks adds up to."""
-    e = block * E + tl.arange(0, E)
+    row, segment = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    e = tl.program_id(2) * E + tl.arange(0, E)
     peak = tl.full((), LEAST, tl.float32)
     below = tl.zeros((), tl.float32)
     above = tl.zeros((E,), tl.float32)
@@ -75,10 +49,11 @@ def _ends(scores, v, peaks, belows, aboves, row, segment, segments, block, posit
         below = below * kept + tl.sum(weights, 0)
         above = above * kept + tl.sum(weights[:, None] * values.to(tl.float32), 0)
         peak = higher
-    at = row * segments + segment
+    at = row * tl.num_programs(1) + segment
     tl.store(aboves + at * width + e, above, mask=e < width)
-    tl.store(peaks + at, peak)  # all blocks of columns find the same
-    tl.store(belows + at, below)
+    if tl.program_id(2) == 0:
+        tl.store(peaks + at, peak)
+        tl.store(belows + at, below)
 
 
 @triton.jit
@@ -113,9 +88,10 @@ def _chunk(s, values, peak, below, above, C: tl.constexpr, PRECISION: tl.constex
 
 
 @triton.jit
-def _means(scores, v, y, peaks, belows, aboves, ends, numerators, row, segment, segments, block, positions, width, s_row, s_step, v_row, v_step,
-           K: tl.constexpr, C: tl.constexpr, E: tl.constexpr, S: tl.constexpr, PRECISION: tl.constexpr):
-    e = block * E + tl.arange(0, E)
+def _forward(scores, v, y, peaks, belows, aboves, ends, numerators, positions, width, s_row, s_step, v_row, v_step, K: tl.constexpr, C: tl.constexpr,
+             E: tl.constexpr, S: tl.constexpr, PRECISION: tl.constexpr):
+    row, segment, segments = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    e = tl.program_id(2) * E + tl.arange(0, E)
     peak, below, above = _before(peaks, belows, aboves, row, segment, segments, e, width, S)
     for k in range(K):
         t = ((segment * K + k) * C + tl.arange(0, C)).to(tl.int64)
@@ -126,29 +102,16 @@ def _means(scores, v, y, peaks, belows, aboves, ends, numerators, row, segment, 
         tl.store(y + (row * positions + t)[:, None] * width + e[None, :], found.to(y.dtype.element_ty), mask=inside)
     if segment == segments - 1:
         tl.store(numerators + row * width + e, above, mask=e < width)
-        if block == 0:
+        if tl.program_id(2) == 0:
             tl.store(ends + row * 2, tl.where(peak == LEAST, 0.0, peak))
             tl.store(ends + row * 2 + 1, below)
 
 
 @triton.jit
-def _forward(counts, scores, v, y, peaks, belows, aboves, ends, numerators, segments, positions, width, s_row, s_step, v_row, v_step,
-             K: tl.constexpr, C: tl.constexpr, E: tl.constexpr, S: tl.constexpr, PRECISION: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr):
-    """The parts from FIRST to LAST: sums of segments, means."""
-    row, segment, block = _place(counts, segments, FIRST < LAST)
-    if FIRST == 0:
-        _ends(scores, v, peaks, belows, aboves, row, segment, segments, block, positions, width, s_row, s_step, v_row, v_step, K, C, E)
-    if FIRST < LAST:
-        _meet(counts, row, block, segments)
-    if LAST == 1:
-        _means(scores, v, y, peaks, belows, aboves, ends, numerators, row, segment, segments, block, positions, width, s_row, s_step, v_row, v_step,
-               K, C, E, S, PRECISION)
-
-
-@triton.jit
-def _sent(scores, v, dy, peaks, belows, aboves, logs, shares, sents, takens, row, segment, segments, positions, width, s_row, s_step, v_row, v_step,
-          dy_row, dy_step, K: tl.constexpr, C: tl.constexpr, E: tl.constexpr, S: tl.constexpr, PRECISION: tl.constexpr):
+def _sent(scores, v, dy, peaks, belows, aboves, logs, shares, sents, takens, positions, width, s_row, s_step, v_row, v_step, dy_row, dy_step,
+          K: tl.constexpr, C: tl.constexpr, E: tl.constexpr, S: tl.constexpr, PRECISION: tl.constexpr):
     """The logarithms, y_t · dy_t, and what a segment sends to those in front of it."""
+    row, segment, segments = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     e = tl.arange(0, E)
     peak, below, above = _before(peaks, belows, aboves, row, segment, segments, e, width, S)
     front = peak + tl.log(tl.where(below == 0, 1.0, below))
@@ -174,8 +137,9 @@ def _sent(scores, v, dy, peaks, belows, aboves, logs, shares, sents, takens, row
 
 
 @triton.jit
-def _gradients(scores, v, dy, logs, shares, sents, takens, dscores, dv, row, segment, segments, positions, width, s_row, s_step, v_row, v_step,
-               dy_row, dy_step, K: tl.constexpr, C: tl.constexpr, E: tl.constexpr, S: tl.constexpr, PRECISION: tl.constexpr):
+def _backward(scores, v, dy, logs, shares, sents, takens, dscores, dv, positions, width, s_row, s_step, v_row, v_step, dy_row, dy_step,
+              K: tl.constexpr, C: tl.constexpr, E: tl.constexpr, S: tl.constexpr, PRECISION: tl.constexpr):
+    row, segment, segments = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     e, steps, m = tl.arange(0, E), tl.arange(0, C), tl.arange(0, S)
     logs += row * positions
     end = tl.load(logs + tl.minimum((segment + 1) * K * C, positions) - 1)
@@ -209,26 +173,6 @@ def _gradients(scores, v, dy, logs, shares, sents, takens, dscores, dv, row, seg
             taken = taken * fade + tl.sum(weights * share, 0)
 
 
-@triton.jit
-def _backward(counts, scores, v, dy, peaks, belows, aboves, logs, shares, sents, takens, dscores, dv, segments, positions, width, s_row, s_step,
-              v_row, v_step, dy_row, dy_step, K: tl.constexpr, C: tl.constexpr, E: tl.constexpr, S: tl.constexpr, PRECISION: tl.constexpr,
-              FIRST: tl.constexpr, LAST: tl.constexpr):
-    """The parts from FIRST to LAST: sums of segments, what they send, gradients."""
-    row, segment, block = _place(counts, segments, FIRST < LAST)
-    if FIRST == 0:
-        _ends(scores, v, peaks, belows, aboves, row, segment, segments, block, positions, width, s_row, s_step, v_row, v_step, K, C, E)
-    if FIRST < LAST:
-        _meet(counts, row, block, segments)
-    if FIRST <= 1 and LAST >= 1:
-        _sent(scores, v, dy, peaks, belows, aboves, logs, shares, sents, takens, row, segment, segments, positions, width, s_row, s_step, v_row,
-              v_step, dy_row, dy_step, K, C, E, S, PRECISION)
-    if FIRST < LAST:
-        _meet(counts, row, block, 2 * segments)
-    if LAST == 2:
-        _gradients(scores, v, dy, logs, shares, sents, takens, dscores, dv, row, segment, segments, positions, width, s_row, s_step, v_row, v_step,
-                   dy_row, dy_step, K, C, E, S, PRECISION)
-
-
 # ---------------------------------------------------------------- launching
 def _rows(x: Tensor, axes: int) -> Tensor:
     """The leading axes as one, the last contiguous where it is not that of time."""
@@ -247,50 +191,48 @@ def _cut(rows: int, positions: int, chunk: int) -> tuple[int, int]:
     return each, triton.cdiv(chunks, each)
 
 
-class _Cut:
-    """Scores and values as rows, cut into segments, and room for what each segment adds up to."""
+class _Sums:
+    """Scores and values as rows, cut into segments, and what each segment adds up to."""
 
     def __init__(self, scores: Tensor, v: Tensor, chunk: int, block: int):
         self.s, self.values = _rows(scores, 1), _rows(v, 2)
         self.rows, self.positions, self.width = self.values.shape
         each, self.segments = _cut(self.rows, self.positions, chunk)
         self.grid = self.rows, self.segments, triton.cdiv(self.width, block)
-        self.sizes = self.segments, self.positions, self.width, *self.s.stride(), *self.values.stride()[:2]
-        self.shape: dict[str, Any] = {"K": each, "C": chunk, "E": block, "S": triton.next_power_of_2(self.segments), "PRECISION": _precision(v),
-                                      "num_warps": WARPS if block <= 64 else 4}
-        self.sums = self.empty(self.segments), self.empty(self.segments), self.empty(self.segments, self.width)
+        self.strides = *self.s.stride(), *self.values.stride()[:2]
+        self.shape: dict[str, Any] = {"K": each, "C": chunk, "E": block, "num_warps": WARPS if block <= 64 else 4}
+        self.more: dict[str, Any] = {"S": triton.next_power_of_2(self.segments), "PRECISION": _precision(v)}
+        self.sums = self.peaks, self.belows, self.aboves = self.empty(self.segments), self.empty(self.segments), self.empty(self.segments, self.width)
+        run: Any = _ends
+        run[self.grid](self.s, self.values, *self.sums, self.positions, self.width, *self.strides, **self.shape)
 
     def empty(self, *shape: int) -> Tensor:
         """In float32, for each row."""
         return torch.empty(self.rows, *shape, dtype=torch.float32, device=self.values.device)
 
-    def run(self, kernel: Any, parts: int, *operands: Any) -> None:
-        """All parts of a kernel: at once where its programs may meet and have to, else one launch after the other."""
-        if self.segments == 1 or MEET and not INTERPRETED.value:
-            counts = torch.zeros(1 + self.rows * self.grid[2], dtype=torch.int32, device=self.values.device)
-            kernel[self.grid](counts, *operands, FIRST=0, LAST=parts - 1, **self.shape)
-        else:
-            for part in range(parts):
-                kernel[self.grid](None, *operands, FIRST=part, LAST=part, **self.shape)
-
 
 def forward(scores: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y in the dtype of the scores; the largest score, the denominator and the numerator behind the last position, in float32."""
-    cut = _Cut(scores, v, CHUNKS[v.element_size()], max(16, min(64, triton.next_power_of_2(v.shape[-1]))))
+    sums = _Sums(scores, v, CHUNKS[v.element_size()], max(16, min(64, triton.next_power_of_2(v.shape[-1]))))
     y = torch.empty(v.shape, dtype=scores.dtype, device=v.device)
-    ends, numerators = cut.empty(2), cut.empty(cut.width)
-    cut.run(_forward, 2, cut.s, cut.values, y, *cut.sums, ends, numerators, *cut.sizes)
+    ends, numerators = sums.empty(2), sums.empty(sums.width)
+    run: Any = _forward
+    run[sums.grid](sums.s, sums.values, y, *sums.sums, ends, numerators, sums.positions, sums.width, *sums.strides, **sums.shape, **sums.more)
     peak, below = ends.unbind(-1)
     lead = scores.shape[:-1]
-    return y, peak.reshape(lead), below.reshape(lead), numerators.view(*lead, cut.width)
+    return y, peak.reshape(lead), below.reshape(lead), numerators.view(*lead, sums.width)
 
 
 def gradient(dy: Tensor, scores: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of scores and values."""
     block = max(16, triton.next_power_of_2(v.shape[-1]))
-    cut, back = _Cut(scores, v, 32 if block > 64 else CHUNKS[v.element_size()], block), _rows(dy, 2)
-    logs, shares, takens = (cut.empty(n) for n in (cut.positions, cut.positions, cut.segments))
-    sents = cut.empty(cut.segments, cut.width)
+    sums, back = _Sums(scores, v, 32 if block > 64 else CHUNKS[v.element_size()], block), _rows(dy, 2)
+    logs, shares, takens = (sums.empty(n) for n in (sums.positions, sums.positions, sums.segments))
+    sents = sums.empty(sums.segments, sums.width)
     dscores, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (scores, v))
-    cut.run(_backward, 3, cut.s, cut.values, back, *cut.sums, logs, shares, sents, takens, dscores, dv, *cut.sizes, *back.stride()[:2])
+    sizes = sums.positions, sums.width, *sums.strides, *back.stride()[:2]
+    run: Any = _sent
+    run[sums.grid](sums.s, sums.values, back, *sums.sums, logs, shares, sents, takens, *sizes, **sums.shape, **sums.more)
+    run = _backward
+    run[sums.grid](sums.s, sums.values, back, logs, shares, sents, takens, dscores, dv, *sizes, **sums.shape, **sums.more)
     return dscores, dv

@@ -171,7 +171,7 @@ def _from_nothing(types: Types, attributes: Mapping[str, Any]) -> str | None:
 
 @kernel("prefix_attention", "triton", dtypes=DTYPES, fits=_from_nothing)
 class PrefixAttention:
-    """Segments side by side: what each adds up to, then each from what lies before it, in chunks of 32 positions by products of matrices. It begins
+    """Segments side by side: what each adds up to, then each from what lies before it, in chunks, by products of matrices. It begins
     at the first position. Gradients through the states behind the last are the reference's."""
 
     @staticmethod
