@@ -38,7 +38,8 @@ def functional(target: Target) -> dict[str, Any]:
 @cache
 def _module(without: frozenset[str]) -> ModuleType:
     made = ModuleType("torch.nn.functional", F.__doc__)
-    made.__dict__.update({**vars(F), **{op: run for op, run in FUNCTIONS.items() if op not in without}})
+    made.__dict__.update({op: run for op, run in FUNCTIONS.items() if op not in without})
+    made.__dict__["__getattr__"] = lambda name: getattr(F, name)  # at each call: what counts may have put a function of its own there
     return made
 
 
@@ -53,7 +54,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 def rms_norm(x: Any, shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Any:
     """torch.nn.functional.rms_norm."""
-    if not _compiling() and type(x) in PLAIN and x.numel() >= SMALL and len(shape) == 1 and eps is not None:
+    if not _compiling() and type(x) in PLAIN and x.numel() >= SMALL and tuple(shape) == x.shape[-1:] and eps is not None:
         run = _kernel("rms_norm", ("x", "weight"), (x, weight), {"eps": eps})
         if run is not None:
             return run(x, weight, eps=eps)
@@ -62,11 +63,14 @@ def rms_norm(x: Any, shape: Sequence[int], weight: Any = None, eps: float | None
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {"linear": linear, "rms_norm": rms_norm}
 """By the op whose kernels they look for."""
+_TORCH = {op: getattr(F, op) for op in FUNCTIONS}
 
 
 def _kernel(op: str, names: tuple[str, ...], given: tuple[Any, ...], attributes: dict[str, Any]) -> Callable[..., Any] | None:
     """The `eager` of the kernel that is chosen for these tensors, None for torch's function."""
-    if watched() or any(x is not None and not (type(x) in PLAIN and x.is_cpu and x.layout is torch.strided) for x in given):
+    if watched() or getattr(F, op) is not _TORCH[op]:
+        return None
+    if any(x is not None and not (type(x) in PLAIN and x.is_cpu and x.layout is torch.strided) for x in given):
         return None
     found = bound(op, names, given, attributes, None)
     return None if found is None else found.eager

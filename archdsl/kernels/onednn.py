@@ -41,6 +41,7 @@ def _sums(x: Any, weight: Any, bias: Any, most: int) -> Any:
     from archdsl.lazy import torch
 
     i, call = x.shape[-1], torch.ops.mkldnn._linear_pointwise.default
+    bias = None if bias is None else bias.contiguous()  # oneDNN reads it as if it were
     if i <= most:
         return call(x, _dense(weight), bias, "none", [], "")
     step = -(-i // (-(-i // most) * 16)) * 16
@@ -69,6 +70,8 @@ def _large(types: Types, attributes: Mapping[str, Any]) -> str | None:
 
     x, weight = types["x"], types["weight"]
     assert x is not None and weight is not None
+    if x.shape[-1] != weight.shape[-1] or types["bias"] is not None and types["bias"].shape != weight.shape[:1]:
+        return "sizes of the operands differ: what torch refuses or broadcasts is left to it"
     rows, count = volume(x.shape[:-1]), volume((*x.shape, weight.shape[0]))
     if isinstance(rows, int) and rows < ROWS:
         return f"of {rows} rows torch's product is as quick"
@@ -89,8 +92,8 @@ class Linear:
 
     @staticmethod
     def gradient(dy: Any, x: Any, weight: Any, bias: Any, *, needs: list[bool]) -> tuple[Any, ...]:
-        rows, dys = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-        return (_product(dy, weight.t()) if needs[0] else None, _between(dys, rows) if needs[1] else None,
+        dys = dy.reshape(-1, dy.shape[-1])
+        return (_product(dy, weight.t()) if needs[0] else None, _between(dys, x.reshape(-1, x.shape[-1])) if needs[1] else None,
                 dys.sum(0) if len(needs) > 2 and needs[2] else None)
 
     @staticmethod
@@ -113,8 +116,9 @@ def _function() -> Any:
     class LinearByOnednn(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Any, weight: Any, bias: Any) -> Any:
-            ctx.save_for_backward(x, weight)
-            return _product(x, weight, bias)
+            ctx.save_for_backward(*(v if needed else None for v, needed in zip((x, weight), ctx.needs_input_grad[1::-1])))
+            y = _product(x, weight, bias)
+            return torch.ops.aten._unsafe_view.default(y, y.shape)  # a view must not be written to
 
         @staticmethod
         def backward(ctx: Any, dy: Any) -> tuple[Any, ...]:  # type: ignore[override]
@@ -122,8 +126,9 @@ def _function() -> Any:
             needs = list(ctx.needs_input_grad)
             if not seen_through(dy):
                 return Linear.gradient(dy, x, weight, None, needs=needs)
-            rows, dys = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-            return dy @ weight if needs[0] else None, dys.mT @ rows if needs[1] else None, dys.sum(0) if needs[2] else None
+            dys = dy.reshape(-1, dy.shape[-1])
+            return (dy @ weight if needs[0] else None, dys.mT @ x.reshape(-1, x.shape[-1]) if needs[1] else None,
+                    dys.sum(0) if needs[2] else None)
 
     return LinearByOnednn
 

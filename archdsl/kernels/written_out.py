@@ -62,8 +62,10 @@ def _gradient(dy: Any, x: Any, weight: Any, scale: Any, needs: tuple[bool, bool]
 def _large(types: Types, attributes: Mapping[str, Any]) -> str | None:
     from archdsl.ops.rules import volume
 
-    x = types["x"]
+    x, weight = types["x"], types["weight"]
     assert x is not None
+    if weight is not None and weight.shape != x.shape[-1:]:
+        return "sizes of the operands differ: what torch refuses or broadcasts is left to it"
     count = volume(x.shape)
     return f"of {count:,} numbers, fewer than {SMALL:,}, torch's own is as quick" if isinstance(count, int) and count < SMALL else None
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import archdsl
 from archdsl.graph import TensorType
 from archdsl.kernels import bindings as b
-from archdsl.kernels import onednn, processor, running, written_out
+from archdsl.kernels import eager, onednn, processor, running, written_out
 
 SPEC = archdsl.loads("""use std { Linear, RMSNorm }
 model M(bias: bool = true, d: int = 128, o: int = 256)(x: [B, T, d]) -> y: [B, T, o] { return Linear(o, bias)(RMSNorm()(x) as norm) as up }
@@ -127,6 +127,52 @@ def test_who_looks_on_sees_torch(calls: list[str]):
         assert model(x).dtype == torch.bfloat16
     torch.func.jvp(model, (x,), (x,))
     assert not calls
+
+
+def test_who_replaces_functions_of_torch_is_called(calls: list[str], monkeypatch: pytest.MonkeyPatch):
+    model, seen, theirs = models()[0], [], torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *args: (seen.append(args), theirs(*args))[1])
+    model(given())
+    assert len(seen) == 1 and calls == ["rms_norm"]
+
+
+def test_operands_that_do_not_fit_are_left_to_torch(calls: list[str]):
+    x = given(400, 256)
+    for columns in (300, 200):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            eager.linear(x, given(512, columns), None)
+    weight, bias = given(512, 256), given(1)
+    torch.testing.assert_close(eager.linear(x, weight, bias), x @ weight.mT + bias, rtol=1e-4, atol=1e-4)
+    for shape, weight in ((256,), (1,)), ((128,), (128,)):
+        with pytest.raises(RuntimeError, match="normalized_shape"):
+            eager.rms_norm(x, shape, given(*weight), 1e-5)
+    assert not calls
+
+
+def test_biases_with_strides(calls: list[str]):
+    x, weight = given(400, 256), given(512, 256)
+    for bias in (given(1024)[::2], given(1).expand(512)):
+        torch.testing.assert_close(eager.linear(x, weight, bias), x @ weight.mT + bias, rtol=1e-4, atol=1e-4)
+    assert calls == ["linear"] * 2
+
+
+def test_only_what_gradients_need_is_kept(calls: list[str]):
+    """Frozen weights keep no activations, and may be written to; so may results."""
+    x, weight = given(400, 256), given(512, 256)
+    hidden = x.requires_grad_() * 2
+    y = eager.linear(hidden, weight, None)
+    with torch.no_grad():
+        hidden.zero_()
+    y.relu_().sum().backward()
+    want = 2 * ((x @ weight.mT) > 0).float() @ weight
+    torch.testing.assert_close(x.grad, want, rtol=1e-4, atol=1e-3)
+    weight.requires_grad_()
+    y = eager.linear(x.detach(), weight, None)
+    with torch.no_grad():
+        weight.zero_()
+    y.sum().backward()
+    torch.testing.assert_close(weight.grad, x.detach().sum(0).expand(512, 256), rtol=1e-4, atol=1e-3)
+    assert calls.count("linear") == 4  # forwards and backwards
 
 
 def test_switches(calls: list[str]):
