@@ -44,7 +44,6 @@ class Part:
     graph: Graph
     parts: dict[str, tuple[Key, tuple[range | Tensor, ...]]]
     own: dict[str, Tensor]
-    ordered: bool | None = None  # whether it has to run behind those before it: by together.py
 
 
 class Supernet(nn.Module):
@@ -208,8 +207,8 @@ class Supernet(nn.Module):
         return torch.cat(results)
 
     def ask(self, candidates: Sequence[Candidate | Settings], tasks: Sequence[Callable[[nn.Module], Any]]) -> list[Any]:
-        """What each task gives of its candidate, a tensor or a tuple of them: on the CPU several run beside each other where torch has several
-        threads. Gradients reach the supernet's weights, not other tensors that a task uses."""
+        """What each task gives of its candidate, a tensor or a tuple of them. Gradients reach the supernet's weights, not other tensors that a task
+        uses."""
         chosen = [self.candidate(c) for c in candidates]
         if len(chosen) > 1 and fits(self):
             return together(self, [self._part(c) for c in chosen], tasks)
