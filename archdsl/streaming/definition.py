@@ -160,7 +160,7 @@ class Definition:
         own = tuple(self.known[v] for v in self.source.outputs)
         if root and self.session.form != "packed":
             own, self.delay = self.delays.together(self.source.outputs)
-            self.lost.update({v: self._too_early(v) for v in self.source.emits.values() if v in self.known and self._is_early(v)})
+            self.lost.update({v: self._apart(v) for v in self.source.emits.values() if v in self.known and self._comes_apart(v)})
         counters = tuple(c for c in COUNTERS if c in self.counters)
         taken = self.kept.taken()
         inputs = (*(Value(self.inputs[i]) for i in taken), *(before for _, _, before, *_ in self.slots), *(self.counters[c] for c in counters))
@@ -178,12 +178,12 @@ class Definition:
         emitted = tuple(self.delays.late(self.known[v]) if v in self.known else None for v in self.source.emits.values())
         return Made(graph, slots, counters, rows, last, tables, lost, taken, self.kept.asked(), late, emitted)
 
-    def _is_early(self, v: Value) -> bool:
+    def _comes_apart(self, v: Value) -> bool:
         return self.delays.late(self.known[v]) not in (None, self.delay)
 
-    def _too_early(self, v: Value) -> ArchError:
+    def _apart(self, v: Value) -> ArchError:
         late = self.delays.late(self.known[v])
-        return self.refuse(v.node, f"it is emitted {late} positions late, and results come {self.delay} late: emitted values are not kept until then")
+        return self.refuse(v.node, f"it is emitted {late} position{'s' * (late != 1)} late, and results come {self.delay} late: neither waits for the other")
 
     def counter(self, name: str) -> Value:
         """One of `COUNTERS`, taken in from outside."""
