@@ -183,7 +183,8 @@ class Definition:
 
     def _apart(self, v: Value) -> ArchError:
         late = self.delays.late(self.known[v])
-        return self.refuse(v.node, f"it is emitted {late} position{'s' * (late != 1)} late, and results come {self.delay} late: neither waits for the other")
+        count = f"{late} position{'s' * (late != 1)}"
+        return self.refuse(v.node, f"it is emitted {count} late, and results come {self.delay} late: neither waits for the other")
 
     def counter(self, name: str) -> Value:
         """One of `COUNTERS`, taken in from outside."""

@@ -68,7 +68,8 @@ class Delays:
         self.now = max(moving) if moving else base
         apart = node.op == "call" and any(d.at.timed(s) for v in given for s in v.shape)  # inside they are brought together where they meet
         try:
-            mine = Here({v: x if apart and x in self.of else self.at(v, x, self.now) for v, x in given.items() if x in self.of or x in self.free}, known)
+            late = {v: x for v, x in given.items() if x in self.of or x in self.free}
+            mine = Here({v: x if apart and x in self.of else self.at(v, x, self.now) for v, x in late.items()}, known)
             d.session.rule(d, node, mine)
             found = {v: mine[v] for v in node.values if v in mine}
             if not moving and len(d.slots) == slots and (node.op != "call" or d.reads_time(node.attrs["graph"])):
