@@ -71,7 +71,7 @@ def _mask(c: Condition, i: Dim, j: Dim, rank: int) -> Mask | None:
             return None
         found.append(one)
     if behind is not None:
-        if CAUSAL not in found:
+        if CAUSAL not in found or behind < 0:
             return None
         found.append(Mask("window", (behind + 1,)))
     return _joined(found) if found else FULL

@@ -72,6 +72,8 @@ def masked(flat: Flat, q: Value, k: Value, v: Value, terms: list[Value], kept: l
             biases.append(t)
     if biases and any(low > NEVER for _, low in kept):
         return None
+    if floor > float("-inf") and any(not _is_finite(flat, b) for b in biases):
+        return None  # a row whose scores all lie at the bound averages
     mask = _mask_of_all(flat, kept, q, k)
     if mask is None and (left := [(c, low) for c, low in kept if _mask_of_all(flat, [(c, low)], q, k) is None]):
         if any(low != float("-inf") for _, low in left):
@@ -105,6 +107,19 @@ def _all(flat: Flat, conditions: list[Value]) -> Value:
 
 def _is_zero(v: Value) -> bool:
     return v.node.op == "literal" and v.node.attrs["value"] == 0
+
+
+def _is_finite(flat: Flat, bias: Value) -> bool:
+    """Whether a bias is known to hold no -∞: what is given at run time, what is no weight that is trained, and logarithms may."""
+    stack, seen = [bias.node], set[int]()
+    while stack:
+        n = stack.pop()
+        if n.op in ("log", "div", "input") or n.op == "param" and flat.params[n.attrs["path"]].kind == "buffer":
+            return False
+        if id(n) not in seen:
+            seen.add(id(n))
+            stack += [x.node for x in n.operands()]
+    return True
 
 
 def under_bias(flat: Flat, bias: Value) -> tuple[list[Value], list[tuple[Value, float]]]:

@@ -80,12 +80,16 @@ def test_layers_over_scores(name, merged):
     lambda s, i, x: torch.where(x > 0, s, torch.tensor(LOW)),             # by the data, finite: a row without keys averages all
     lambda s, i, x: torch.max(s.masked_fill(x > 0, NONE), torch.tensor(LOW)),
     lambda s, i, x: torch.where(i[None] > i[:, None], s, s * 2),          # two products
-    lambda s, i, x: torch.max(s + _causal(i), torch.tensor(-1.0))])       # a bound that scores reach
+    lambda s, i, x: torch.max(s + _causal(i), torch.tensor(-1.0)),        # a bound that scores reach
+    lambda s, i, x: torch.max(s + (x > 0).float().log(), torch.tensor(LOW)),         # a bound, beside what may be -∞ all along a row
+    lambda s, i, x: torch.max(s + torch.where(x > 0, 0.0, NONE), torch.tensor(LOW)),
+    lambda s, i, x: torch.where((i[:, None] >= i) & (i[:, None] < i), s, torch.tensor(LOW))])  # no pair at all
 def test_other_layers_stay_computations(over):
     module = Layered(over).eval()
     found = archdsl.capture(module, torch.randn(2, 5, 8), dynamic={0: "B", 1: "T"})
     assert all(n.attrs["mask"] == Mask("full") for g in found.graph.definitions() for n in g.nodes if n.op == "attention")
     ours, x = found.build().eval(), torch.randn(3, 6, 8)
+    x[0, :, 0] = -x[0, :, 0].abs()  # rows without keys
     with torch.no_grad():
         assert relative(ours(x), module(x)) <= 1e-6
 

@@ -167,9 +167,10 @@ def _fill(t: Translation, self: Value, value: Any) -> Any:
 
 @aten("where.self", "where.ScalarOther", "where.ScalarSelf", "where.Scalar")
 def _where(t: Translation, condition: Value, self: Any, other: Any) -> Any:
+    self, other = t.finite(self), t.finite(other)
     if type(self) is not Value and type(other) is not Value:
         other = t.flat.op("literal", value=other, dtype=t.number_type(other))
-    return t.flat.op("where", condition, t.finite(self), t.finite(other))
+    return t.flat.op("where", condition, self, other)
 
 
 @aten("masked_fill.Scalar", "masked_fill.Tensor")
@@ -268,6 +269,8 @@ RULES["ones_like.default"] = lambda t, self, dtype=None: _ones(t, list(self.shap
 @aten("scalar_tensor.default")
 def _scalar(t: Translation, s: Any, dtype: Any = None) -> Any:
     size = isinstance(s, Dim)
+    if isinstance(s, float) and abs(s) == float("inf"):
+        return t.cast(t.finite(s), dtype)
     value = t.flat.op("literal", value=0 if size else s, dtype="int" if size else t.number_type(s))
     return t.cast(t.flat.op("add", value, s) if size else value, dtype)
 
