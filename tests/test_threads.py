@@ -1,16 +1,20 @@
 """Several threads that read, check, elaborate, lower and call at once: each gets what one alone gets."""
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import pytest
 import torch
 
 import archdsl
+from archdsl.alone import ALONE
 from archdsl.lower.shared_tables import SHARED
 
 PATCHES = """use std {{ Conv, Linear }}
@@ -100,6 +104,29 @@ def test_blocks_that_are_compiled_in_two_threads():
     for chosen, y in at_once([lambda m=m: compiled(m) for m in models]):
         assert chosen == ["layers.0.attn", "layers.0.ff", "layers.1.attn", "layers.1.ff"]
         torch.testing.assert_close(y, wanted)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_process_that_is_forked_while_another_thread_reads():
+    """Its own thread reads as well: it does not wait for one that it does not have."""
+    reads = Event()
+
+    def read() -> None:
+        with ALONE:
+            reads.set()
+            time.sleep(0.1)
+
+    other = Thread(target=read)
+    other.start()
+    reads.wait()
+    child = os.fork()
+    if child == 0:
+        signal.setitimer(signal.ITIMER_REAL, 2)  # ends it
+        with ALONE:
+            os._exit(0)
+    other.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_process_whose_first_specs_are_read_at_once():
