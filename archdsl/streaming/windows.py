@@ -70,7 +70,7 @@ def window(d: Definition, node: Node, known: Known, w: Window) -> None:
             raise alone(d, padded.node)
         old, w = padded.of, replace(w, past=w.past + padded.before, ahead=w.ahead - padded.before)
     x, kept = known[old], w.past + w.ahead
-    if d.session.form == "packed":
+    if kept and d.session.form == "packed":
         raise d.refuse(node, f"it reads {_count(w.past)} before and {_count(w.ahead)} behind each, and knows no borders between documents")
     if kept:
         shape = tuple(kept if i == w.axis else s for i, s in enumerate(old.shape))
@@ -81,10 +81,10 @@ def window(d: Definition, node: Node, known: Known, w: Window) -> None:
         d.nodes.append(join)
         x, after = join.values
         d.slots.append((name, type, before, after, False))
+        if d.delays.now or w.ahead or w.outside:
+            x = d.delays.covered(x, w.axis, w.outside, kept)
     if w.ahead:
         d.session.ahead = d.session.ahead or node.span
-    if d.delays.now or w.ahead or w.outside:
-        x = d.delays.covered(x, w.axis, w.outside, kept)
     known[node.args[0]] = x
     new = copy_node(node, known.__getitem__, "", d.at.dims)
     new.attrs = {**new.attrs, **w.attrs}

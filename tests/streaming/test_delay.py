@@ -123,6 +123,9 @@ def test_one_tap_keeps_nothing():
     spec = archdsl.loads(model("  return x + Conv(1)(x) as a"))
     assert list(spec.build(form="step").init_state()) == ["position"] and spec.build(form="step").delay == 0
     late(model("  return x + Conv(1)(x) as a"), 0, lambda w, x: x + conv(w, "a", x, 0, 0))
+    whole, packed = streaming(model("  return x + Conv(1)(x) as a"), "packed")
+    x = torch.randn(1, 7, 4, dtype=F64)
+    close(packed(x, torch.tensor([3, 4])), whole(x), 1e-10)
 
 
 def test_concatenated():
