@@ -351,7 +351,8 @@ write._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAcce
 def _compile(definition: Definition, code: Code) -> tuple[Callable[..., Any], str]:
     """The function, under a file name of its own whose lines end with the place in the spec: so do the lines of tracebacks."""
     file = f"<archdsl {definition.name} {definition.key[:12]}>"
-    spans = [definition.source.span, *(n.meta.get("arch", NOWHERE) for n in code.lines[1:] if n is not None)]
+    own = set(code.lines)
+    spans = [definition.source.span, *(_span(n, own) for n in code.lines[1:] if n is not None)]
     lines = [f"{line}{_place(span)}" for line, span in zip(code.text.splitlines(), spans)]
     text = "\n".join(lines) + "\n"
     linecache.cache[file] = (len(text), None, [f"{line}\n" for line in lines], file)
@@ -360,6 +361,13 @@ def _compile(definition: Definition, code: Code) -> tuple[Callable[..., Any], st
     forward = namespace.pop("forward")
     forward.__qualname__ = f"{definition.name}.forward"
     return forward, file
+
+
+def _span(node: fx.Node, own: set[fx.Node | None]) -> Span:
+    """Where a line stands in the spec: that of results is where the last of them is computed that has no line of its own."""
+    given = node.all_input_nodes if node.op == "output" else []
+    computed = [n for n in given if n not in own and n.op.startswith("call")]
+    return (computed[-1] if computed else node).meta.get("arch", NOWHERE)
 
 
 def _place(span: Span | None) -> str:

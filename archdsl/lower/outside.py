@@ -62,6 +62,7 @@ class _Watching(TorchFunctionMode):
 def _refused(model: ArchModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found | None:
     """The indexing op that refuses the call, on the CPU, with an index that there is not."""
     watching = _Watching()
+    before = [(b, b.clone()) for b in model.buffers()] if model.training else []  # statistics that a call writes
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), watching:
             nn.Module.__call__(model, *args, **kwargs)
@@ -71,6 +72,10 @@ def _refused(model: ArchModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         for op, index, rows, least in _indices(*watching.refused):
             if index.device.type == "cpu" and bool(((index < least) | (index >= rows)).any()):
                 return op, index, rows, least
+    finally:
+        with torch.no_grad():
+            for b, kept in before:
+                b.copy_(kept)
     return None
 
 

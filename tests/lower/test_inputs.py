@@ -172,6 +172,22 @@ def test_indices_outside_of_an_axis(call, wrong, told):
         model(x, torch.tensor(wrong))
 
 
+def test_an_index_outside_of_a_table_behind_statistics():
+    """Statistics are those of one call, and the place is the line that looks up."""
+    model = archdsl.loads("""use std { BatchNorm }
+model M()(x: [B, 3], at: int[N]) -> (y: [B, 3], z: [N, 3]) {
+  y = BatchNorm()(x) as norm
+  return y, take(x, at, axis = 0)
+}""").build()
+    x, before = torch.randn(4, 3), model.norm.running_mean.clone()
+    model(x, torch.tensor([3]))
+    once = model.norm.running_mean.clone()
+    model.norm.running_mean.copy_(before)
+    with pytest.raises(IndexError, match=r"the input `at` holds 4, .*:4: return y, take"):
+        model(x, torch.tensor([4]))
+    assert torch.equal(model.norm.running_mean, once)
+
+
 DOWN = """use std.vision { Conv }
 use std.norm { BatchNorm }
 block Down(c: int)(x: [B, i, H, W]) -> [B, c, _, _] { return x |> Conv(c, 3, stride = 2) as conv |> BatchNorm() as norm }
