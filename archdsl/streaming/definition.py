@@ -196,8 +196,8 @@ class Definition:
         return self.counters[name]
 
     def slot(self, address: str, type: TensorType, span: Any) -> tuple[str, TensorType, Value]:
-        """A state to be, and the input that brings it."""
-        taken = {a for a, *_ in self.slots}
+        """A state to be, and the input that brings it. The state of a model has the addresses of `COUNTERS` as well."""
+        taken = {*COUNTERS, *(a for a, *_ in self.slots)}
         name = next(a for a in (address, *(f"{address}_{k}" for k in range(2, len(taken) + 3))) if a not in taken)
         hint = name.replace(".", "_")
         shown = TensorType(type.dtype, tuple(self.size(s) for s in type.shape))

@@ -245,6 +245,19 @@ block Rolled()(x: [B, T, d], b: [d]) -> [B, T, d] {
     late(text, 2, peer)
 
 
+def test_a_carry_called_as_a_counter_is():
+    _, step = streaming(model("  return Sums()(Conv(3, 1)(x) as a)", blocks="""
+block Sums()(x: [B, T, d]) -> [B, T, d] {
+  scan x over T carry end: [B, d] = zeros() {
+    next end = end + x
+    yield end + x
+  }
+}"""))
+    assert list(step.init_state(2)) == ["a.before", "end_2", "position", "end"]
+    _, state = step(torch.ones(2, 1, 4, dtype=F64), step.init_state(2))
+    assert step.flush(state)[0].any() and step.end_state(state)["end"] == 1
+
+
 def test_a_scan_carries_nothing_from_outside():
     """A linear one, computed for all positions at once, whose body makes no number of what holds nothing."""
     def peer(w: Any, x: torch.Tensor) -> torch.Tensor:
