@@ -106,9 +106,9 @@ LARGER = {
         vocab_size=64, d_model=32, ffn_dim=48, num_layers=2, attention_heads=4, max_position_embeddings=64)),
     "falcon with slopes": lambda: token_model(transformers.FalconForCausalLM, transformers.FalconConfig(**SIZES, alibi=True)),
     "mpnet": lambda: token_model(transformers.MPNetModel, transformers.MPNetConfig(**SIZES, intermediate_size=48, max_position_embeddings=66)),
-    "deberta_v2": lambda: token_model(transformers.DebertaV2Model, transformers.DebertaV2Config(
-        **SIZES, intermediate_size=48, max_position_embeddings=64, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8,
-        share_att_key=True, norm_rel_ebd="layer_norm")),
+    "deberta_v2": lambda: token_model(transformers.DebertaV2Model, transformers.DebertaV2Config(**{  # some of them it takes without naming them
+        **SIZES, "intermediate_size": 48, "max_position_embeddings": 64, "relative_attention": True, "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 8, "share_att_key": True, "norm_rel_ebd": "layer_norm"})),
     "mixtral": lambda: token_model(transformers.MixtralForCausalLM, batched(transformers.MixtralConfig(**GROUPED, num_local_experts=4))),
     "modernbert": lambda: token_model(transformers.ModernBertModel, transformers.ModernBertConfig(
         **SIZES, intermediate_size=48, pad_token_id=0, local_attention=6, max_position_embeddings=64)),

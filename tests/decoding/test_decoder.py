@@ -181,9 +181,9 @@ def test_memories_of_another_type(name: str, monkeypatch: pytest.MonkeyPatch):
 def test_memories_of_another_type_where_there_are_none(llama: Any, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match="step has no memory that is kept in"):
         archdsl.generate(llama, prompts(2), 3, state_dtype=torch.bfloat16)
-    for settings in ({"beams": 2}, {"recorded": False}):
+    for beams, recorded in ((2, None), (1, False)):
         with pytest.raises(ValueError, match="of a recorded step: without `beams`"):
-            archdsl.generate(llama, prompts(2), 3, state_dtype=torch.bfloat16, **settings)
+            archdsl.generate(llama, prompts(2), 3, state_dtype=torch.bfloat16, beams=beams, recorded=recorded)
     with pytest.raises(ValueError, match="and `recorded = False`, not"):
         archdsl.generate(llama, prompts(2), 3, state_dtype=torch.int8)
     monkeypatch.setattr(kept, "RECORDINGS", {})

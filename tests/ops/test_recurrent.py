@@ -347,7 +347,8 @@ def test_idle_positions_change_nothing_behind(name: str, dtype: torch.dtype):
     assert r.idle is not None
     operands, states, named = long_sample(r, T + before, dtype)
     later = [x if x is None or k not in r.time else x.narrow(r.time[k], before, T) for k, x in zip(r.operands, operands)]
-    idle = [x if x is None or k not in r.time else torch.cat([torch.full_like(x.narrow(r.time[k], 0, before), r.idle.get(k, 0)), y], r.time[k])
+    idle = [x if x is None or y is None or k not in r.time
+            else torch.cat([torch.full_like(x.narrow(r.time[k], 0, before), r.idle.get(k, 0)), y], r.time[k])
             for k, x, y in zip(r.operands, operands, later)]
     zeros = [torch.zeros_like(s) for s in states]
     for lengths in ([T + before], [before - 2, 4, T - 2], [1] * (T + before)):
