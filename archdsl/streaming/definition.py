@@ -170,7 +170,8 @@ class Definition:
                         output_names=(*names, *(None for _ in self.slots)), children=self.children,
                         emits={k: self.known[v] for k, v in self.source.emits.items() if v in self.known and v not in self.lost}, guards=(), knobs={})
         lost = {i: self.lost[v] for i, v in enumerate(self.source.emits.values()) if v in self.lost}
-        lost |= {i: self.refuse(v.node, "it is made of inputs that a step does not take")
+        lost |= {i: windows.alone(self, self.padded[v].node) if v in self.padded else
+                 self.refuse(v.node, "it is made of inputs that a step does not take")
                  for i, v in enumerate(self.source.emits.values()) if i not in lost and v not in self.known}
         rows, last = tuple(v in self.rows.held for v in own), tuple(v in self.last for v in self.source.outputs)
         slots, tables = tuple((a, t, kept) for a, t, *_, kept in self.slots), tuple(self.pairs.get(v) for v in self.source.outputs)

@@ -513,6 +513,7 @@ model Net(d: int = 4)(tokens: int[B = 2, T = 9] in 0..<7) -> logits: [B, T, 7] s
     ("rearrange(relu(pad(x, [(0, 0), (2, 0), (0, 0)]))[:, 2:], [B, T, d] -> [B, T, d])", "step", "pad", "T + 2 positions"),
     ("Mean()(x)", "step", "avg_pool", "of fewer numbers at the ends"),
     ("Halves()(x)", "step", "conv", "it looks at all positions at once"),
+    ("(Given()(x) as a) + rearrange(avg_pool(collect(p) [0], 3, stride = 1), [B, d, T] -> [B, T, d])", "step", "pad", "T + 2 positions"),
 ])
 def test_refused(body: str, form: str, place: str, told: str):
     blocks = """
@@ -525,6 +526,10 @@ block Halves()(x: [B, T, c]) -> [B, T, c] {
   param weight: [2, 2, 3] = normal()
   y = x |> rearrange([B, T, (p e)] -> [B, e, (T p)], p = 2) |> conv(weight, pad = 1)
   return rearrange(y, [B, e, (T p)] -> [B, T, (p e)], p = 2)
+}
+block Given()(x: [B, T, c]) -> [B, T, c] {
+  emit p = pad(rearrange(x, [B, T, c] -> [B, c, T]), [(0, 0), (0, 0), (1, 1)])
+  return x
 }
 block Mean()(x: [B, T, c]) -> [B, T, c] {
   return x |> rearrange([B, T, c] -> [B, c, T]) |> avg_pool(3, stride = 1, pad = 1, count_include_pad = false) |> rearrange([B, c, T] -> [B, T, c])
