@@ -5,6 +5,7 @@ The process gets a path and a text, gives their diagnostics, and ends.
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import sys
 from contextlib import suppress
@@ -17,7 +18,9 @@ from archdsl.spec import check_text
 async def tried(path: str, text: str) -> list[Diagnostic]:
     """What `archdsl check` says of a text that stands in the file `path`. Whoever cancels this ends the process. Raises OSError or RuntimeError
     where there was none, or no answer."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-P", "-m", __name__,  # -P: nothing in the folder that is edited is imported
+                                                   stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=env)
     try:
         told, _ = await process.communicate(pickle.dumps((path, text)))
     finally:
@@ -37,7 +40,8 @@ def _plain(d: Diagnostic) -> Diagnostic:
 
 def main() -> None:
     path, text = pickle.load(sys.stdin.buffer)
-    pickle.dump([_plain(d) for d in check_text(text, path, lints=True)], sys.stdout.buffer)
+    answer, sys.stdout = sys.stdout.buffer, sys.stderr  # where what is printed goes: packages that are loaded may print
+    pickle.dump([_plain(d) for d in check_text(text, path, lints=True)], answer)
 
 
 if __name__ == "__main__":

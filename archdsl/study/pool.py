@@ -35,7 +35,7 @@ class Worker:
         env = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
         with open(log, "ab") as out, other:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "archdsl.study.worker", str(other.fileno())], pass_fds=[other.fileno()], stdin=subprocess.DEVNULL,
+                [sys.executable, "-P", "-m", "archdsl.study.worker", str(other.fileno())], pass_fds=[other.fileno()], stdin=subprocess.DEVNULL,
                 stdout=out, stderr=out, env=env, start_new_session=True)
         self.link = Connection(mine.detach())
         self.link.send(place)

@@ -1,8 +1,10 @@
 """The language server as an editor meets it."""
 from __future__ import annotations
 
+import asyncio
 import random
 
+from archdsl.lsp import trying
 from archdsl.spec import check_text
 
 NET = """\
@@ -65,6 +67,14 @@ def test_fixes_are_tried_in_a_pause(editor):
     assert [edit["newText"] for edit in action["edit"]["changes"][editor.uri("a.arch")]] == [new for _, new in checked.fixes[0].edits] == ["d"]
     editor.type("a.arch", text + "\n")  # a key ends what is under way for an older version
     assert titles(editor.type("a.arch", NET)) == ["A0701"]
+
+
+def test_trying_fixes_runs_nothing_of_the_folder(tmp_path, monkeypatch):
+    """A module that stands beside the text, named as one that is imported, is not."""
+    (tmp_path / "pickle.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    found = asyncio.run(trying.tried(str(tmp_path / "a.arch"), NET + "claim { parms > 0 }\n"))
+    assert [d.code for d in found] == ["A0403"]
 
 
 def test_hover(editor):
