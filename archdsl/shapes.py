@@ -14,6 +14,8 @@ from archdsl.ops.registry import Op, OpError
 from archdsl.syntax import tree
 
 MAX_BITS = 4_096  # of a power
+
+
 class _Here(_local):
     """Of this thread."""
 

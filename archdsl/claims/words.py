@@ -21,7 +21,6 @@ from archdsl.syntax import tree
 from archdsl.variants import no_target
 
 DTYPES = ("f32", "f64", "bf16", "f16")
-COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in")
 
 
 @record(frozen=True)

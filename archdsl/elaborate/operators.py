@@ -22,7 +22,6 @@ COMPARISON = {"==": "eq", "!=": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "g
 NUMBERS = frozenset({int, float, Fraction})
 DIVIDING = ("/", "//", "%")
 COMPARED = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-_FLIP = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 def binary(frame: Frame, op: str, a: Any, b: Any, span: Span) -> Any:

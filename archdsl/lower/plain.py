@@ -78,7 +78,6 @@ def helper(name: str) -> str:
 
 
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
-_PHASE = 5  # `a if b else c` binds looser than any operator
 
 
 class Plain:
