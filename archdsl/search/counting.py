@@ -6,10 +6,11 @@ part, how many of its assignments come to each sum. Drawing walks the same numbe
 """
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
+from math import ceil, floor, isfinite
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from archdsl.search.figures import HOLDS, Figure, Limit
 from archdsl.search.selection import Selection, descend
 from archdsl.search.sums import COUNTERS
 from archdsl.search.tree import Entry, Part, Refused, Root, TooMany
+from archdsl.search.ways import Cells, Sums, Test, Vector, Ways, Window
 
 if TYPE_CHECKING:
     from archdsl.search.space import Drawn, SearchSpace
@@ -27,19 +29,18 @@ EXACT = 64
 """With so many settings of the header, draws are exact: all are gone through before the first."""
 COUNTED = 4_096
 """So many settings of the header are gone through to count."""
-SUMS = 200_000
-"""So many different sums are told apart."""
-CHAINS = 4_096
-"""So many rows of parts are known with their sums."""
 EACH = 256
 """So many assignments are looked at one by one where a limit is no sum over parts."""
 ATTEMPTS = 3_000
 """So many draws are tried before a space is given up."""
-
-Vector = tuple[Any, ...]
-Sums = dict[Vector, int]
-Test = tuple[Callable[[Vector], Any], Callable[[Any, Any], bool], Any]
-"""How a figure is read from a sum, the comparison, the bound."""
+FEW = 4_096
+"""Where draws are not exact, so many different sums below a setting of the header are told apart."""
+CELLS = (500, 60, 15)
+"""Else so many cells lie below the bound of one limited figure, of two, and of more."""
+SWEPT = 512
+"""So many settings of the header are gone through where no draw fitted: each is kept by the space."""
+CHECKED = 200
+"""So many assignments of cells are then checked below each."""
 
 
 class Counted:
@@ -52,7 +53,9 @@ class Counted:
         self.others = [n for n in space.limits if n not in additive]
         self.asked = list({n.test[0].text: n.test[0] for n in additive if n.test is not None}.values())
         self.places = list(accumulate((3 if f.is_state else 1 for f in self.asked), initial=0))
-        self.chains: dict[tuple[Part, ...], Sums] = {}
+        self.exact = Ways(self._own, self.places[-1])
+        self.few = Ways(self._own, self.places[-1], FEW)
+        self.cells: dict[Vector, Cells] = {}
         self.deep = False
         self.why = ""
 
@@ -151,23 +154,29 @@ class Counted:
         """The sums within the limits, each with its number of assignments. Raises TooMany."""
         known = root.verdicts.get("kept")
         if known is None:
-            at = {f.text: i for f, i in zip(self.asked, self.places)}
-            tests: list[Test] = []
-            for n in self.sums:
-                assert n.test is not None
-                if n not in root.verdicts:
-                    root.verdicts[n] = n.bound(self.space.spec, self._base(root))
-                tests.append((self._read(root, n.test[0], at[n.test[0].text]), HOLDS[n.test[1]], root.verdicts[n]))
-            known = root.verdicts["kept"] = self._within(root.top, tests, self._window(root))
+            known = root.verdicts["kept"] = self.exact.within(root.top, self._tests(root), self._window(root))
         return known
 
-    def _window(self, root: Root) -> tuple[int, Any, Any] | None:
+    def _tests(self, root: Root) -> list[Test]:
+        at = {f.text: i for f, i in zip(self.asked, self.places)}
+        found: list[Test] = []
+        for n in self.sums:
+            assert n.test is not None
+            found.append((self._read(root, n.test[0], at[n.test[0].text]), HOLDS[n.test[1]], self._bound(root, n)))
+        return found
+
+    def _bound(self, root: Root, limit: Limit) -> Any:
+        if limit not in root.verdicts:
+            root.verdicts[limit] = limit.bound(self.space.spec, self._base(root))
+        return root.verdicts[limit]
+
+    def _window(self, root: Root) -> Window | None:
         """Between which numbers (None: no end) the first limited figure lies that is one number of a sum, and its place there."""
-        found: tuple[int, Any, Any] | None = None
+        found: Window | None = None
         for n in self.sums:
             assert n.test is not None
             asked, op, _ = n.test
-            at, bound = self.places[[f.text for f in self.asked].index(asked.text)], root.verdicts[n]
+            at, bound = self.places[[f.text for f in self.asked].index(asked.text)], self._bound(root, n)
             if asked.is_state or op == "!=" or found is not None and found[0] != at:
                 continue
             _, low, high = found or (at, None, None)
@@ -178,39 +187,6 @@ class Counted:
             found = at, low, high
         return found
 
-    def _within(self, top: Part, tests: list[Test], window: tuple[int, Any, Any] | None) -> Sums:
-        """The sums of the model that pass the tests. Those of its first part and of the others are joined within the window alone."""
-        found: Sums = {}
-        for entry in top.entries:
-            own = self._own(top, entry)
-            first = {own: 1}
-            rest: Sums = {(0,) * self.places[-1]: 1}
-            if entry.parts:
-                first, rest = {_plus(own, v): n for v, n in self._part(entry.parts[0][1]).items()}, self._behind(entry, 1)
-            at, low, high = window or (0, None, None)
-            others = sorted(rest.items(), key=lambda i: i[0][at])
-            keys = [w[at] for w, _ in others]
-            for v, n in first.items():
-                begin = 0 if low is None else bisect_left(keys, low - v[at])
-                end = len(keys) if high is None else bisect_right(keys, high - v[at])
-                for w, m in others[begin:end]:
-                    total = _plus(v, w)
-                    if total in found:
-                        found[total] += n * m
-                    elif all(holds(read(total), b) for read, holds, b in tests):
-                        found[total] = n * m
-                if len(found) > SUMS:
-                    raise TooMany(f"the limits come to more than {SUMS:,} different sums")
-        return found
-
-    def _ways(self, part: Part, entry: Entry, wanted: Vector) -> int:
-        """How many assignments of an entry come to a sum."""
-        left = _minus(wanted, self._own(part, entry))
-        if not entry.parts:
-            return int(not any(left))
-        rest = self._behind(entry, 1)
-        return sum(n * rest.get(_minus(left, v), 0) for v, n in self._part(entry.parts[0][1]).items())
-
     def _read(self, root: Root, asked: Figure, at: int) -> Callable[[Vector], Any]:
         """The figure that a sum stands for: of a state its own tensors, and each counter that is needed at least once."""
         if not asked.is_state:
@@ -220,9 +196,12 @@ class Counted:
 
     def _own(self, part: Part, entry: Entry) -> Vector:
         """What an entry adds. Raises TooMany where an assignment does not have a figure, or its parts do not tell."""
+        return self._figures(part, entry, self.asked)
+
+    def _figures(self, part: Part, entry: Entry, asked: Sequence[Figure]) -> Vector:
         found: list[Any] = []
         try:
-            for f in self.asked:
+            for f in asked:
                 if not f.is_state:
                     found.append(self.space.sums.own(part, entry, f))
                     continue
@@ -234,39 +213,75 @@ class Counted:
             raise TooMany("some assignments do not have a figure that is limited") from None
         return tuple(found)
 
-    def _part(self, part: Part) -> Sums:
-        if part.sums is None:
-            found: Sums = {}
-            for entry in part.entries:
-                for v, n in self._entry(part, entry).items():
-                    found[v] = found.get(v, 0) + n
-            part.sums = found
-        return part.sums
+    # ---------------------------------------------------------------- where draws are not exact
+    def narrowed(self, root: Root) -> tuple[Ways, Sums] | None:
+        """What may keep the limits on sums below a setting of the header that has assignments: the sums that do, or the cells that these may lie in.
+        None where that is not known."""
+        if "narrowed" not in root.verdicts:
+            found = None
+            for make in (self._told_apart, self._in_cells) if self.asked else ():
+                try:
+                    found = make(root)
+                    break
+                except TooMany:
+                    continue
+            root.verdicts["narrowed"] = found
+        return root.verdicts["narrowed"]
 
-    def _entry(self, part: Part, entry: Entry) -> Sums:
-        own = self._own(part, entry)
-        return {_plus(own, v): n for v, n in self._behind(entry, 0).items()}
+    def _told_apart(self, root: Root) -> tuple[Ways, Sums]:
+        return self.few, self.few.within(root.top, self._tests(root), self._window(root))
 
-    def _behind(self, entry: Entry, at: int) -> Sums:
-        """The sums of the parts of an entry from one on."""
-        if at == len(entry.parts):
-            return {(0,) * self.places[-1]: 1}
-        kinds = tuple([p for _, p in entry.parts[at:]])
-        chains = self.chains
-        known = chains.get(kinds)
-        if known is None:
-            known = {}
-            rest = self._behind(entry, at + 1)
-            for v, n in self._part(entry.parts[at][1]).items():
-                for w, m in rest.items():
-                    total = _plus(v, w)
-                    known[total] = known.get(total, 0) + n * m
-                if len(known) > SUMS:
-                    raise TooMany(f"the limits come to more than {SUMS:,} different sums")
-            if len(chains) >= CHAINS:
-                chains.pop(next(iter(chains)))
-            chains[kinds] = known
-        return known
+    def _in_cells(self, root: Root) -> tuple[Ways, Sums] | None:
+        """Of all limits but those on bytes of the state. The unit of a figure is a share of its greatest bound."""
+        bounds = [(n.test[0], n.test[1], self._bound(root, n)) for n in self.sums
+                  if n.test is not None and not n.test[0].is_state and n.test[1] != "!="]
+        figures = list({f.text: f for f, _, _ in bounds}.values())
+        if not figures or not all(isinstance(b, int | float) and isfinite(b) for _, _, b in bounds):
+            return None
+        share = CELLS[min(len(figures), len(CELLS)) - 1]
+        index = {f.text: i for i, f in enumerate(figures)}
+        units = tuple([max(1, int(max(abs(b) for g, _, b in bounds if g.text == f.text)) // share) for f in figures])
+        at = *index, *units
+        if at not in self.cells:
+            if len(self.cells) >= len(CELLS):
+                self.cells.pop(next(iter(self.cells)))
+            self.cells[at] = Cells(lambda part, entry: self._figures(part, entry, figures), units)
+        cells = self.cells[at]
+        errors, tests = cells.errors(root.top), list[Test]()
+        window: Window = 0, None, None
+        for f, op, bound in bounds:
+            i = index[f.text]
+            if op in (">", ">=", "=="):
+                least = ceil((bound - errors[i][1]) / units[i])
+                tests.append((lambda v, i=i: v[i], HOLDS[">="], least))
+                window = (0, least if window[1] is None else max(window[1], least), window[2]) if i == 0 else window
+            if op in ("<", "<=", "=="):
+                most = floor((bound - errors[i][0]) / units[i])
+                tests.append((lambda v, i=i: v[i], HOLDS["<="], most))
+                window = (0, window[1], most if window[2] is None else min(window[2], most)) if i == 0 else window
+        return cells, cells.within(root.top, tests, window)
+
+    @cached_property
+    def empty(self) -> bool:
+        """Whether it is proved that there is no candidate."""
+        if self.roots is not None:
+            return not any(n for _, n in self.roots)
+        return self._sweepable and all(root.faults or root.settled(self._is_empty) for root in map(self.space.root, self.space.header.settings()))
+
+    @property
+    def _sweepable(self) -> bool:
+        return self.space.header.count is not None and self.space.header.count <= SWEPT
+
+    def _is_empty(self, root: Root) -> bool:
+        try:
+            if not root.top.count:
+                return True
+            if not all(self._by_header(root, n) for n in self.others if not n.figures and not n.addresses):
+                return True
+        except TooMany:
+            return False
+        found = self.narrowed(root)
+        return found is not None and not found[1]
 
     # ---------------------------------------------------------------- drawing
     def find(self, rng: Random) -> Drawn | None:
@@ -280,7 +295,7 @@ class Counted:
             if not isinstance(found, Refused):
                 space.accepted += 1
                 return found
-        return None
+        return self._swept(rng)
 
     @cached_property
     def _steps(self) -> list[int]:
@@ -300,21 +315,32 @@ class Counted:
         if not self.asked:
             return space.drawn_as(uniform(root.top, rng))
         kept = self._kept(root)
-        return space.drawn_as(self._with_sum(root.top, _weighted(kept, rng), rng, ""))
+        return space.drawn_as(self.exact.drawn(root.top, kept, rng))
 
-    def _with_sum(self, part: Part, wanted: Vector, rng: Random, path: str) -> Selection:
-        """An assignment of a part that comes to a sum, each as likely as the others."""
-        weights = [self._ways(part, e, wanted) for e in part.entries]
-        entry = part.entries[_pick(weights, rng)]
-        left = _minus(wanted, self._own(part, entry))
-        below: list[Selection] = []
-        for i, (p, inner) in enumerate(entry.parts):
-            rest = self._behind(entry, i + 1)
-            options = {v: n * rest.get(_minus(left, v), 0) for v, n in self._part(inner).items()}
-            chosen = _weighted(options, rng)
-            below.append(self._with_sum(inner, chosen, rng, f"{path}{p}."))
-            left = _minus(left, chosen)
-        return Selection(part, path, entry, tuple(below))
+    def _swept(self, rng: Random) -> Drawn | None:
+        """A candidate where draws found none: all settings of the header are gone through from one on, where they are few."""
+        if not self.asked or not self._sweepable:
+            return None
+        settings = list(self.space.header.settings())
+        at = rng.randrange(len(settings))
+        for values in (*settings[at:], *settings[:at]):
+            root = self.space.root(values)
+            found = None if root.faults else root.settled(lambda r: self._checked(r, rng))
+            if found is not None:
+                return found
+        return None
+
+    def _checked(self, root: Root, rng: Random) -> Drawn | None:
+        space = self.space
+        if self._is_empty(root) or root.top.many or (near := self.narrowed(root)) is None:
+            return None
+        for _ in range(CHECKED):
+            space.drawn += 1
+            found = space.finished(near[0].drawn(root.top, near[1], rng))
+            if not isinstance(found, Refused):
+                space.accepted += 1
+                return found
+        return None
 
     def attempt(self, rng: Random) -> Drawn | Refused:
         """One draw of the header and of what is below."""
@@ -333,28 +359,13 @@ class Counted:
             if not root.top.count:
                 return root.top.refused[0] if root.top.refused else Refused(())
             self.deep = self.deep or root.top.count > 1
-            return uniform(root.top, rng)
+            near = self.narrowed(root)
+            if near is None:
+                return uniform(root.top, rng)
+            return near[0].drawn(root.top, near[1], rng) if near[1] else Refused(())
         except TooMany:
             self.deep = True
             return descend(root.top, lambda _, domain: draw(domain, rng))
-
-
-def _plus(a: Vector, b: Vector) -> Vector:
-    return tuple([x + y for x, y in zip(a, b)])
-
-
-def _minus(a: Vector, b: Vector) -> Vector:
-    return tuple([x - y for x, y in zip(a, b)])
-
-
-def _pick(weights: list[int], rng: Random) -> int:
-    steps = list(accumulate(weights))
-    return bisect_right(steps, rng.randrange(steps[-1]))
-
-
-def _weighted(options: Sums, rng: Random) -> Vector:
-    found = list(options)
-    return found[_pick([options[v] for v in found], rng)]
 
 
 def uniform(part: Part, rng: Random, path: str = "") -> Selection:

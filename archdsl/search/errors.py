@@ -13,10 +13,17 @@ CODES: dict[str, Code] = {
     ),
     "A0802": Code(
         "no candidate satisfies all conditions",
-        "No setting of the knobs within their domains can be built and keeps within the limits. The message names conditions that exclude each "
-        "other: without any one of them there would be candidates. Widen a domain, or take a limit back.",
+        "No setting of the knobs within their domains can be built and keeps within the limits, which is proved: all were counted. The message "
+        "names conditions that exclude each other, the fewest for which that is known. Widen a domain, or take a limit back.",
         bad='archdsl.load("net.arch").space(limits = ["params <= 100"]).sample(0)',
         good='archdsl.load("net.arch").space(limits = ["params <= 300"]).sample(0)',
+    ),
+    "A0806": Code(
+        "no candidate was found",
+        "Where the assignments within the limits are neither counted nor drawn directly (a continuous knob, very many settings of the header, a "
+        "condition on decisions of the body or on a figure that is no sum over parts), candidates are drawn until one fits, 3,000 times at most for "
+        "each that is asked for. None did: there may be none, or few. The message says how many draws there were and what of them fitted. Widen a "
+        "limit, set knobs by a variant, or begin with a candidate that is known.",
     ),
     "A0803": Code(
         "settings that are not in the space",

@@ -138,7 +138,6 @@ class Part:
         self.steps: dict[tuple[Any, ...], Choice | Entry | Refused] = {}
         self.signature: Any = None
         self.many = ""  # why its assignments are not gone through
-        self.sums: Any = None  # by counting.py
 
     # ---------------------------------------------------------------- one assignment
     def first(self) -> Choice | Entry | Refused:

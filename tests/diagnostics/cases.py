@@ -283,6 +283,16 @@ def another_version(_: Any) -> Any:
     return archdsl.open("compiled")
 
 
+@case("A0806")
+def few_draws(monkeypatch: Any) -> Any:
+    """With fewer draws than it takes to give up."""
+    from archdsl.search import counting
+
+    monkeypatch.setattr(counting, "ATTEMPTS", 40)
+    text = NET.replace("(d: int = 8)", "(d: int = 8 in 1..200)")
+    return archdsl.load(write("net.arch", text)).space(limits=["peak_bytes <= 100", "d >= 9"]).sample(0)
+
+
 @case("A0523")
 def no_onnx(monkeypatch: Any) -> Any:
     from archdsl.store import compile_to
