@@ -43,9 +43,14 @@ def _module(without: frozenset[str]) -> ModuleType:
     return made
 
 
+def _plain(x: Any) -> bool:
+    """Whether the size of a tensor may be looked at: nothing reads that as a part of what is computed."""
+    return not _compiling() and type(x) in PLAIN and _C._get_tracing_state() is None
+
+
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """torch.nn.functional.linear."""
-    if not _compiling() and type(x) in PLAIN and x.numel() >= SMALL:
+    if _plain(x) and x.numel() >= SMALL:
         run = _kernel("linear", ("x", "weight", "bias"), (x, weight, bias), {})
         if run is not None:
             return run(x, weight, bias)
@@ -54,7 +59,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
 def rms_norm(x: Any, shape: Sequence[int], weight: Any = None, eps: float | None = None) -> Any:
     """torch.nn.functional.rms_norm."""
-    if not _compiling() and type(x) in PLAIN and x.numel() >= SMALL and tuple(shape) == x.shape[-1:] and eps is not None:
+    if _plain(x) and x.numel() >= SMALL and tuple(shape) == x.shape[-1:] and eps is not None:
         run = _kernel("rms_norm", ("x", "weight"), (x, weight), {"eps": eps})
         if run is not None:
             return run(x, weight, eps=eps)

@@ -2,6 +2,7 @@
 and the second derivatives of torch's functions."""
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -104,7 +105,14 @@ def _compiled(model: Any, x: torch.Tensor) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize("see", [_exported, _compiled])
+def _traced(model: Any, x: torch.Tensor) -> list[str]:
+    with warnings.catch_warnings(record=True) as told:  # of sizes that are looked at
+        warnings.simplefilter("always")
+        found: Any = torch.jit.trace(model, x, check_trace=False)
+    return [*(str(n.kind()) for n in found.inlined_graph.nodes()), str(len(told))]
+
+
+@pytest.mark.parametrize("see", [_exported, _compiled, _traced])
 def test_who_reads_the_graph_sees_torch(calls: list[str], see: Callable[[Any, torch.Tensor], list[str]]):
     model, plain, _ = models()
     assert see(model, given()) == see(plain, given()) != []
