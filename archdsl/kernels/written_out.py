@@ -42,13 +42,13 @@ def _gradient(dy: Any, x: Any, weight: Any, scale: Any, needs: tuple[bool, bool]
     d = x.shape[-1]
     rows, dys = x.reshape(-1, d), dy.reshape(-1, d)
     dx = x.new_empty(x.shape) if needs[0] else None
-    dweight = x.new_zeros(d) if weight is not None and needs[1] else None
+    dweight = x.new_zeros(d) if needs[1] else None
     back, spans = None if dx is None else dx.view(rows.shape), _spans(rows)
     room = x.new_empty(min(len(rows), max(1, BLOCK // d)), d)
     for at in spans:
         part, g, s = rows[at], dys[at], scale[at]
         both = torch.mul(g, part, out=room[:len(part)])
-        along = both.sum(-1, keepdim=True) if weight is None else (both @ weight)[:, None]
+        along = None if back is None else both.sum(-1, keepdim=True) if weight is None else (both @ weight)[:, None]
         if dweight is not None:
             dweight += both.mul_(s).sum(0)
         if back is not None:
@@ -83,7 +83,7 @@ class RMSNorm:
     @staticmethod
     def gradient(dy: Any, x: Any, weight: Any, *, eps: float, needs: list[bool]) -> tuple[Any, Any]:
         scale = _forward(x, None, eps)[1]
-        return _gradient(dy, x, weight, scale, (needs[0], len(needs) > 1 and needs[1]))
+        return _gradient(dy, x, weight, scale, (needs[0], weight is not None and len(needs) > 1 and needs[1]))
 
     @staticmethod
     def eager(x: Any, weight: Any, *, eps: float) -> Any:
@@ -106,7 +106,7 @@ def _function() -> Any:
         @staticmethod
         def forward(ctx: Any, x: Any, weight: Any, eps: float) -> Any:
             y, scale = _forward(x, weight, eps)
-            ctx.save_for_backward(x, weight, scale)
+            ctx.save_for_backward(x, weight if ctx.needs_input_grad[0] else None, scale)
             ctx.eps = eps
             return y
 

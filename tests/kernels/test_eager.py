@@ -181,6 +181,12 @@ def test_only_what_gradients_need_is_kept(calls: list[str]):
     y.sum().backward()
     torch.testing.assert_close(weight.grad, x.detach().sum(0).expand(512, 256), rtol=1e-4, atol=1e-3)
     assert calls.count("linear") == 4  # forwards and backwards
+    scale, x = given(256).requires_grad_(), x.detach()
+    y = eager.rms_norm(x, (256,), scale, 1e-5)
+    with torch.no_grad():
+        scale.zero_()
+    y.sum().backward()
+    torch.testing.assert_close(scale.grad, (x / x.square().mean(-1, keepdim=True).sqrt()).sum(0), rtol=1e-3, atol=1e-3)
 
 
 def test_switches(calls: list[str]):
