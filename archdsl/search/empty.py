@@ -26,7 +26,7 @@ def nothing(space: SearchSpace) -> ArchError:
     spec = space.spec
     what = f"no candidate of `{spec.name}`"
     if space.limits:
-        without = type(space)(spec, None, space.variant, fixed=space.fixed)
+        without = space.limited(())
         some = [c for seed in range(OTHERS) if (c := without.counted.find(Random(seed))) is not None]
         if not some:
             return nothing(without)
@@ -88,18 +88,14 @@ def _core(space: SearchSpace, limits: list[Limit]) -> list[Limit]:
     kept = list(limits)
     for limit in limits:
         others = [n for n in kept if n is not limit]
-        if others and _within(space, others).counted.empty:
+        if others and space.limited(others).counted.empty:
             kept = others
     return kept
 
 
 def _some(space: SearchSpace, limits: list[Limit]) -> bool:
     """Whether some candidate keeps within these limits."""
-    return _within(space, limits).counted.find(Random(0)) is not None
-
-
-def _within(space: SearchSpace, limits: list[Limit]) -> SearchSpace:
-    return type(space)(space.spec, None, space.variant, read=limits, fixed=space.fixed)
+    return space.limited(limits).counted.find(Random(0)) is not None
 
 
 def _reasons(space: SearchSpace) -> list[Diagnostic]:

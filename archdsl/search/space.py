@@ -70,6 +70,13 @@ class SearchSpace:
         self.sums = Sums(self)
         self.counted = Counted(self)
 
+    def limited(self, limits: Sequence[Limit]) -> SearchSpace:
+        """The same assignments within other limits. What was elaborated is shared where figures are at the same sizes."""
+        found = SearchSpace(self.spec, None, self.variant, read=limits, fixed=self.fixed)
+        if found.trials.fixed == self.trials.fixed:
+            found.trials, found.spec, found.header = self.trials, self.spec, self.header
+        return found
+
     def __repr__(self) -> str:
         return f"SearchSpace({self.spec.path}:{self.spec.name}, {len(self.limits)} limits)"
 
