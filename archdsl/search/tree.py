@@ -303,12 +303,12 @@ class Root:
 
     def part(self, parent: Part, path: str, owner: Owner, made: Values, model: Elaborated, graph: Graph) -> Part:
         """The part at a path below another, `graph` in a model. Its own alternatives are gone through at once unless they are many. What the
-        elaborator would take from its memo is one part, where it runs once even below all settings of the header. Raises Reaches."""
+        elaborator would take from its memo is one part, where it runs once even below all settings of the header and other parts. Raises Reaches."""
         full = (*parent.path, path)
         known = owner.key is not None and self.trials.shared
-        key = (parent.key if parent.path else (), owner.key if known else full)
         single = parent.single and sum(n.op == "call" and n.attrs["path"] == path for n in graph.nodes) == 1
         common = known and single and self.trials.fixed and (parent.common or not parent.path)
+        key = (parent.key if parent.path and not common else (), owner.key if known else full)
         parts, at = (self.trials.parts, (self.open, self._sizes(model), key)) if common else (self.parts, key)
         found = parts.get(at)
         if found is None:
