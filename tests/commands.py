@@ -125,7 +125,8 @@ def _attend(pid: int, client: socket.socket) -> NoReturn:
     def watch() -> None:
         with suppress(OSError):
             client.recv(1)  # a client says no more: this returns at its end
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256
