@@ -179,7 +179,7 @@ def untyped(s: Situation, token: Token) -> Told:
     put = Span(s.run.source, name[3], token[3])
     fault = Diagnostic("A0101", f"the parameter `{name[1]}` has no type", span(s, name), "a type is needed behind this", help=form("a parameter"),
                        fixes=(Fix(f"write `{name[1]}: {kind} = {short(following[1])}`", ((put, f": {kind} ="),)),))
-    word = s.table.ids["DTYPE"] if kind in ("int", "bool") else s.table.words.name
+    word = s.table.ids["DTYPE"]  # whose text is the token's; a name's would be read from the file, where `=` stands
     return fault, Repair(s.at, 0, [token_of(s, ":", token), (word, kind, *token[2:])])
 
 

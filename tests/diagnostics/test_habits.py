@@ -199,6 +199,8 @@ FILES = {  # behind (or, of imports, instead of) the `use` of the library
     USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for n, i in enumerate(ns) { x = Linear(ns[i])(x) }\n  return x\n}":
         USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for i, n in enumerate(ns) { x = Linear(ns[i])(x) }\n  return x\n}",
     USE + "fn twice(n: int) -> int = 2 * n  # both\n\n" + NET: USE + "fn twice(n: int) -> int { return 2 * n }  # both\n\n" + NET,
+    **{f"model Net(k = {v})(x: [B, 4]) -> y: [B, 4] {{ return x }}": f"model Net(k: {t} = {v})(x: [B, 4]) -> y: [B, 4] {{ return x }}"
+       for t, v in {"int": "4", "float": "0.5", "str": '"a"', "bool": "true"}.items()},
 }
 TRIED = [*((body(a), b and body(b)) for a, b in STATEMENTS.items()), *((a + "\n", b and b + "\n") for a, b in FILES.items())]
 
