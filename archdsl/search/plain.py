@@ -1,7 +1,9 @@
 """Candidates as JSON: numbers, strings, truth values and lists as they are, other values as their text in the language."""
 from __future__ import annotations
 
+import math
 from fractions import Fraction
+from numbers import Integral, Real
 from typing import Any
 
 from archdsl.elaborate.domains import Domain, same
@@ -43,12 +45,14 @@ def _number(data: Any) -> Any:
     if isinstance(data, (int, Fraction)):
         return data
     if isinstance(data, float):
-        return Fraction(repr(data))
+        return Fraction(float.__repr__(data)) if math.isfinite(data) else None  # numpy's floats write their type
     if isinstance(data, str) and data.count(" / ") == 1:
         over, under = data.split(" / ")
         if over.lstrip("-").isdecimal() and under.isdecimal() and int(under):
             return Fraction(int(over), int(under))
-    return None
+    if isinstance(data, Integral):  # numpy's, as the float32 below
+        return int(data)
+    return _number(float(data)) if isinstance(data, Real) else None
 
 
 __all__ = ["from_plain", "to_plain"]

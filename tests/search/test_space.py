@@ -103,6 +103,18 @@ def test_distance_is_the_share_of_the_decisions_that_differ_and_by_how_much():
     assert space.distance(base, other) == space.distance(other, base) == pytest.approx(3 / 9), "what one of them does not have is as far as can be"
 
 
+def test_numbers_of_numpy_and_those_that_are_none():
+    """What a caller's own search hands over: numpy's numbers count as their values, what is no number lies in no domain."""
+    np = pytest.importorskip("numpy")
+    space = loads("model M(d: int = 2 in {2, 4}, r: float = 0.5 in {0.5, 1.5})(x: [B = 1, d]) -> y: [B, d] { return x * r }").space()
+    for four, r in ((np.int64(4), np.float64(1.5)), (np.int32(4), np.float32(1.5)), (4, 1.5)):
+        assert dict(space.candidate({"d": four, "r": r})) == {"d": 4, "r": Fraction(3, 2)}
+    for value in (math.nan, math.inf, np.float32("nan")):
+        for address in ("d", "r"):
+            with pytest.raises(ArchError, match="A0803"):
+                space.candidate({address: value})
+
+
 def test_faults_are_told():
     with pytest.raises(ArchError, match="A0801"):
         loads("model M(d: int = 2)(x: [B = 1, d]) -> y: [B, d] { return x }").space()
