@@ -94,7 +94,8 @@ CODES = {
 def named(code: str, message: str, text: str, *, what: str = "study", label: str = "", notes: tuple[str, ...] = (),
           help: Sequence[str] | str = ()) -> ArchError:
     """The error about a text that the user gave, which is shown."""
-    return error(code, message, Span(Source(what, text), 0, len(text)), label, notes=notes, help=(help,) if isinstance(help, str) else tuple(help))
+    span = Span(Source(what, text), 0, len(text))
+    return error(code, message, span, label, notes=notes, help=(help or ()) if isinstance(help, str) else tuple(help))
 
 
 def about(code: str, message: str, path: str, *, notes: tuple[str, ...] = (), help: str = "") -> ArchError:

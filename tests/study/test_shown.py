@@ -10,8 +10,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from archdsl.diagnostics.model import ArchError
+from archdsl.study.errors import wrong_number
 from archdsl.study.export import write_export
 from archdsl.study.plot import drawn, short, write_plot
+from archdsl.study.report.page import write_report
 from archdsl.study.session import Hands
 from archdsl.study.shown import compared, front_table, number, summary, variant_names
 from tests.study import parts
@@ -115,13 +117,22 @@ def test_png(study, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("write", [write_plot, write_export])
+def test_no_help_is_no_line():
+    assert wrong_number("a budget of 0 trials is none", "0").diagnostics[0].help == ()
+
+
+@pytest.mark.parametrize("write", [write_plot, write_export, write_report])
 def test_other_kinds_of_files(study, tmp_path, write):
     with pytest.raises(ArchError) as fault:
         write(study, str(tmp_path / "a.xlsx"))
     assert fault.value.diagnostics[0].code == "A0832"
+    assert not (tmp_path / "a.xlsx").exists()
+
+
+@pytest.mark.parametrize(("write", "name"), [(write_plot, "a.svg"), (write_export, "a.csv")])
+def test_files_in_no_folder(study, tmp_path, write, name):
     with pytest.raises(ArchError) as fault:
-        write(study, str(tmp_path / "absent/a.svg" if write is write_plot else tmp_path / "absent/a.csv"))
+        write(study, str(tmp_path / "absent" / name))
     assert fault.value.diagnostics[0].code in ("A0627", "A0825")
 
 

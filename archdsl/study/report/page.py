@@ -8,6 +8,7 @@ from typing import Any
 
 from archdsl.draw.page import filled, parts, script_json
 from archdsl.files import write_whole
+from archdsl.study.errors import named
 from archdsl.study.report.gather import Gathered, columns, gathered
 from archdsl.study.report.importance import Importance, importance
 from archdsl.study.report.points import Details, detailed
@@ -19,7 +20,11 @@ Told = Callable[[str], None]
 
 
 def write_report(study: Study, path: str, told: Told = lambda doing: None) -> int:
-    """Writes the page, and gives its size in bytes. `told` hears of what is being done. Raises A0627 for a path that cannot be written."""
+    """Writes the page, and gives its size in bytes. `told` hears of what is being done. Raises A0832 for a path that does not end in .html,
+    A0627 for one that cannot be written."""
+    if os.path.splitext(path)[1].lower() not in (".html", ".htm"):
+        raise named("A0832", f"`{path}` does not say that a page is wanted", path, what="-o",
+                    help="a report is written as FILE.html; `archdsl study plot` draws .svg and .png")
     page = html_report(study, told).encode()
     write_whole(path, page)
     return len(page)
