@@ -180,5 +180,5 @@ def _unknown(message: str, name: str, names: list[str]) -> ArchError:
     told = of_torch(name)
     if told is not None:
         return error("A0651", message, NOWHERE, help=told[0])
-    near = get_close_matches(name, names, 3)
+    near = get_close_matches(name, list(dict.fromkeys(names)), 3)  # an op may be a word of the language as well
     return error("A0651", message, NOWHERE, help=f"near it: {', '.join(f'`{n}`' for n in near)}" if near else "`archdsl ops` lists the ops")
