@@ -69,6 +69,7 @@ def test_no_source_is_wrong_usage(archdsl):
 
 def test_explain(archdsl):
     page = archdsl("explain", "timeline").stdout
+    assert archdsl("explain", "floo", code=1).stderr.count("`floor`") == 1, "an op and a word of the language"
     assert page.startswith("report timeline(devices: int = 8,") and "`hidden`" in page and "arxiv 2501.06589" in page
 
 
