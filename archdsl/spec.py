@@ -169,6 +169,8 @@ class Spec:
         from archdsl.supernet.net import Supernet
 
         is_device(device, self.decl.name_span)
+        if not hasattr(seed, "__index__"):
+            raise TypeError(f"supernet: the seed is a whole number, not {seed!r}")
         return Supernet(self.space(name, variant, limits), seed, device, dtype)
 
     def graph(self, variant: str | None = None, **knobs: Any) -> Graph:

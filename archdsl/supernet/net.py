@@ -208,7 +208,9 @@ class Supernet(nn.Module):
 
     def ask(self, candidates: Sequence[Candidate | Settings], tasks: Sequence[Callable[[nn.Module], Any]]) -> list[Any]:
         """What each task gives of its candidate, a tensor or a tuple of them. Gradients reach the supernet's weights, not other tensors that a task
-        uses."""
+        uses. Raises ValueError where there are not as many of one as of the other."""
+        if len(candidates) != len(tasks):
+            raise ValueError(f"ask: one task for each candidate, not {len(tasks)} for {len(candidates)}")
         chosen = [self.candidate(c) for c in candidates]
         if len(chosen) > 1 and fits(self):
             return together(self, [self._part(c) for c in chosen], tasks)

@@ -246,6 +246,10 @@ def test_several_in_one_pass(mixed: Supernet):
     assert torch.equal(together, torch.cat([mixed.run(c, part) for c, part in zip(chosen, x.chunk(3))]))
     with pytest.raises(ValueError, match="3 candidates need a batch that they divide"):
         mixed.run_each(chosen, x[:5])
+    with pytest.raises(ValueError, match="one task for each candidate, not 2 for 3"):
+        mixed.ask(chosen, [lambda model: model(x)] * 2)
+    with pytest.raises(TypeError, match="the seed is a whole number"):
+        mixed.space.spec.supernet(seed="x")
 
 
 def test_sorted_channels_change_no_candidate_of_full_width():
