@@ -72,7 +72,7 @@ def check_text(module: Module, doubtful: set[str] = frozenset()) -> list[Diagnos
     found: list[Diagnostic] = []
     models = module.models
     variants = {d.name: d for d in module.tree.decls if isinstance(d, tree.Variant)}
-    missing: set[str] = set()
+    missing = set(doubtful)
     bases: dict[str, str | None] = {}
     for v in variants.values():
         if len(found) >= MAX_FOUND:
@@ -87,7 +87,7 @@ def check_text(module: Module, doubtful: set[str] = frozenset()) -> list[Diagnos
                 return found
             model = _model_of(target, decl.span, models, variants, bases)
         except ArchError as fault:
-            found += [] if target in missing else fault.diagnostics
+            found += [] if (target or "").rpartition(".")[2] in missing else fault.diagnostics
             continue
         if model is not None:
             walk = _Words(module, model, variants)

@@ -168,8 +168,15 @@ def _twice(callee: Callee, a: tree.Arg, args: tuple[tree.Arg, ...], names: list[
     if other is None and (at := names.index(a.name or "") - piped) >= 0:
         other = args[at]
     labels = (Label(other.span, f"this is `{a.name}` as well"),) if other is not None else ()
-    return error("A0205", f"`{a.name}` is given twice", a.span, "the second", labels=labels, notes=callee.notes,
-                 fixes=removed(other, args) if other is not None else ())
+    help: tuple[str, ...] = ()
+    fixes = removed(other, args) if other is not None else ()
+    if other is not None and other.name is None and callee.block is not None:
+        from archdsl.elaborate.proposals import one_size
+
+        at = args.index(other)
+        help, others = one_size(callee.block, at, [b.value.span for b in args[: at + 1]])
+        fixes = others or fixes
+    return error("A0205", f"`{a.name}` is given twice", a.span, "the second", labels=labels, notes=callee.notes, help=help, fixes=fixes)
 
 
 def removed(a: tree.Arg, args: tuple[tree.Arg, ...]) -> tuple[Fix, ...]:

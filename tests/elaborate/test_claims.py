@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from archdsl.claims import verify
-from archdsl.spec import check_file, load
+from archdsl.spec import check_file, check_text, load
 
 NET = """
 use std.embed { Rope, TokenEmbedding }
@@ -380,3 +380,10 @@ def test_claims_about_models_without_a_stream():
     drawn = "model M()(x: [B, T = 4, 4]) -> y: [B, T, 4] stream T { return x + random_normal([4]) }\nclaim { forms(y) }"
     (row,) = verify(_loaded(drawn))
     assert not row["passed"] and "draws random numbers" in row["actual"]
+
+
+def test_claims_on_a_variant_that_could_not_be_read_say_nothing_more():
+    text = "model M(d: int = 8)(x: [B, d]) -> [B, d] { return x }\n\nvariant small { d: 64 }\n"
+    text += "claim small { params == 0 }\nclaim M.small { params == 0 }\n"
+    assert [d.code for d in check_text(text, "a.arch")] == ["A0101"]
+    assert [d.code for d in check_text(text + "claim other { params == 0 }\n", "a.arch")] == ["A0101", "A0401"]

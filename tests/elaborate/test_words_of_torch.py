@@ -19,6 +19,7 @@ def model(body: str, header: str = "d: int = 8") -> str:
     ("Attention(2, is_causal = true)(x) as a", "Attention(2, mask = causal)(x) as a"),
     ("MultiheadAttention(2)(x) as a", "Attention(2)(x) as a"),
     ("Linear(d, bias = False)(x) as a", "Linear(d, bias = false)(x) as a"),
+    ("Linear(d, 2 * d, bias = false)(x) as a", "Linear(2 * d, bias = false)(x) as a"),
     ("GELU()(x)", "gelu(x)"), ("gelu()(x)", "gelu(x)"), ("x |> ReLU()", "x |> relu"),
     ("x.softmax(axis = -1)", "softmax(x, axis = -1)"), ("(x + x).sigmoid()", "sigmoid((x + x))"),
 ])
