@@ -149,7 +149,7 @@ def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
         help = ("the size of the input follows from the tensor to which the block is applied",)
         fixes = (Fix(f"remove `{a.span.text}`", ((Span(a.span.source, a.span.start, end + (behind.end() if behind else 0)), ""),)),)
     else:
-        help, fixes = _elsewhere(callee, a.name) if a.name in callee.other else nearest_help(a.name, names, a.name_span)
+        help, fixes = _elsewhere(callee, a.name) if a.name in callee.other else nearest_help(a.name, _taking(callee, names, a.value), a.name_span)
     return error(
         "A0202",
         f"{callee.what} has no {callee.kind} `{a.name}`",
@@ -160,6 +160,12 @@ def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
         help=help,
         fixes=fixes,
     )
+
+
+def _taking(callee: Callee, names: list[str], value: tree.Expr) -> list[str]:
+    """Those of a callee's names that may be meant where a block is given: numbers, truth values and texts are not."""
+    given_block = isinstance(value, tree.Call) and isinstance(value.func, tree.Name) and value.func.id[:1].isupper()
+    return [n for n in names if n not in callee.types] if given_block else names
 
 
 def _twice(callee: Callee, a: tree.Arg, args: tuple[tree.Arg, ...], names: list[str], piped: int) -> ArchError:

@@ -48,6 +48,11 @@ def test_the_help_says_what_to_do(text: str, help: str):
     assert help in " ".join(d.help), d.help
 
 
+def test_a_block_is_not_given_to_a_number():
+    found = check_text("use std { Rope }\n" + model("Attention(2, rope = Rope())(x) as a"), "a.arch")
+    assert [d.code for d in found] == ["A0202"] and not any("drop" in f.title for d in found for f in d.fixes)
+
+
 def test_first_letters_stand_for_a_block():
     found = check_text("use std { GLA }\n" + model("GLA(2)(x) as a"), "a.arch")
     assert {d.fixes[0].title.split(" and add")[0] for d in found} == {"replace by `GatedLinearAttention`"}
