@@ -249,7 +249,7 @@ def test_several_in_one_pass(mixed: Supernet):
     with pytest.raises(ValueError, match="one task for each candidate, not 2 for 3"):
         mixed.ask(chosen, [lambda model: model(x)] * 2)
     with pytest.raises(TypeError, match="the seed is a whole number"):
-        mixed.space.spec.supernet(seed="x")
+        mixed.space.spec.supernet(seed="x")  # type: ignore[arg-type]
 
 
 def test_sorted_channels_change_no_candidate_of_full_width():
