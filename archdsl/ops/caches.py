@@ -14,7 +14,9 @@ from archdsl.ops.rules import floats, ints, need_count, need_equal, need_positio
 
 def _infer(q: TensorType, k: TensorType, v: TensorType, keys: TensorType, values: TensorType, position: TensorType, start: TensorType | None = None,
            bias: TensorType | None = None, sink: TensorType | None = None, mask: Mask = CAUSAL, cap: float | None = None,
-           rolling: bool = False, **_: Any) -> tuple[TensorType, ...]:
+           rolling: bool = False, late: Any = 0, ahead: Any = 0, **_: Any) -> tuple[TensorType, ...]:
+    for about, value in (("late", late), ("ahead", ahead)):
+        need_count(value, about, 0)
     for kind in sorted(kinds(mask) & {"keys", "equal_labels", "at"}):
         raise OpError(f"what is kept is masked by its position, and `{kind}` goes by a tensor", "mask")
     need_position(position, start)
@@ -114,12 +116,12 @@ def _attention(q, k, v, bias, sink, pairs, axes, scale, cap):
 
 def _infer_latent(q: TensorType, k: TensorType, keys: TensorType, position: TensorType, start: TensorType | None = None,
                   bias: TensorType | None = None, sink: TensorType | None = None, mask: Mask = CAUSAL, cap: float | None = None,
-                  rolling: bool = False, width: Size = 1, **_: Any) -> tuple[TensorType, ...]:
+                  rolling: bool = False, width: Size = 1, **more: Any) -> tuple[TensorType, ...]:
     need_count(width, "width")
     if isinstance(width, int) and isinstance(k.shape[-1], int) and width > k.shape[-1]:
         raise OpError(f"values are the first channels of the keys: {width} of {k.shape[-1]}", "width")
     v, values = (TensorType(x.dtype, (*x.shape[:-1], width)) for x in (k, keys))
-    return _infer(q, k, v, keys, values, position, start, bias, sink, mask, cap, rolling)[:2]
+    return _infer(q, k, v, keys, values, position, start, bias, sink, mask, cap, rolling, **more)[:2]
 
 
 @op("latent_attention_extend(q: [..., h, N, w], k: [..., g, N, w], keys: [..., g, P, w], position: int[], start: int[B]? = none, "

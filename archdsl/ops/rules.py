@@ -313,12 +313,12 @@ def each(value: Any, n: int, about: str, least: int = 1, known: bool = False) ->
     return values
 
 
-def need_count(value: Any, about: str) -> None:
-    """A number from 1 up that is known when the model is built."""
+def need_count(value: Any, about: str, least: int = 1) -> None:
+    """A number from `least` up that is known when the model is built."""
     if not isinstance(value, int):
         raise OpError(f"`{about}` has to be known when the model is built, this is {value}", about)
-    if value < 1:
-        raise OpError(f"`{about}` is at least 1, not {value}", about)
+    if value < least:
+        raise OpError(f"`{about}` is at least {least}, not {value}", about)
 
 
 def volume(shape: Iterable[Size]) -> Size:

@@ -10,11 +10,12 @@ from archdsl.ops.kernels import derived
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.reduction import cumsum_type
 from archdsl.ops.registry import Extension, OpError, op
-from archdsl.ops.rules import axis_of, floats, ints, need_dtype, need_equal, need_position, need_rank, same_size, size, volume
+from archdsl.ops.rules import axis_of, floats, ints, need_count, need_dtype, need_equal, need_position, need_rank, same_size, size, volume
 
 
-def _from(position: TensorType, start: TensorType | None = None, n: Size = 1, **_: Any) -> TensorType:
+def _from(position: TensorType, start: TensorType | None = None, n: Size = 1, late: Any = 0, **_: Any) -> TensorType:
     need_position(position, start)
+    need_count(late, "late", 0)
     return TensorType("int", (n,) if start is None else (start.shape[0], n))
 
 
@@ -39,8 +40,9 @@ def distance_extend(position, places, *, n):
 
 
 # ---------------------------------------------------------------- what comes later than its own position
-def _inside(position: TensorType, end: TensorType, start: TensorType | None = None, n: Size = 1, **_: Any) -> TensorType:
+def _inside(position: TensorType, end: TensorType, start: TensorType | None = None, n: Size = 1, late: Any = 0) -> TensorType:
     need_position(position, start)
+    need_count(late, "late", 0)
     need_dtype(end, ("int",), "end", "an int tensor")
     rows = [x.shape[0] for x in (start, end) if x is not None and x.shape]
     return TensorType("bool", (*rows[:1], n))
