@@ -14,12 +14,12 @@ from archdsl.ops.rules import floats, ints, need_count, need_equal, need_positio
 
 def _infer(q: TensorType, k: TensorType, v: TensorType, keys: TensorType, values: TensorType, position: TensorType, start: TensorType | None = None,
            bias: TensorType | None = None, sink: TensorType | None = None, mask: Mask = CAUSAL, cap: float | None = None,
-           rolling: bool = False, late: Any = 0, ahead: Any = 0, **_: Any) -> tuple[TensorType, ...]:
+           rolling: bool = False, late: Any = 0, ahead: Any = 0, end: TensorType | None = None, **_: Any) -> tuple[TensorType, ...]:
     for about, value in (("late", late), ("ahead", ahead)):
         need_count(value, about, 0)
     for kind in sorted(kinds(mask) & {"keys", "equal_labels", "at"}):
         raise OpError(f"what is kept is masked by its position, and `{kind}` goes by a tensor", "mask")
-    need_position(position, start)
+    need_position(position, start, end)
     whole = infer_attention(q, k, v, cap=cap, sink=sink)
     same_dtype(q=q, keys=keys, values=values, bias=bias)
     for name, new, kept in (("keys", k, keys), ("values", v, values)):

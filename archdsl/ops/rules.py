@@ -188,12 +188,14 @@ def need_table(weight: TensorType) -> None:
         raise OpError(f"`weight` is {weight}: there is no row that an index could choose", "weight")
 
 
-def need_position(position: TensorType, start: TensorType | None = None) -> None:
-    """How many positions came before: one number for all rows. `start`: a number for each."""
-    for name, x, axes in (("position", position, 0), ("start", start, 1)):
+def need_position(position: TensorType, start: TensorType | None = None, end: TensorType | None = None) -> None:
+    """How many positions came before: one number for all rows. `start`: a number for each; `end`: one for all, with `start` one for each."""
+    for name, x, axes in (("position", position, 0), ("start", start, 1), ("end", end, int(start is not None))):
         if x is not None:
             need_index(x, name)
             need_rank(x, (axes,), name)
+    if start is not None and end is not None:
+        need_equal(start.shape[0], end.shape[0], "the rows of `start` and of `end`", "end")
 
 
 def wider(dtype: str) -> str:

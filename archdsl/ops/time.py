@@ -41,11 +41,9 @@ def distance_extend(position, places, *, n):
 
 # ---------------------------------------------------------------- what comes later than its own position
 def _inside(position: TensorType, end: TensorType, start: TensorType | None = None, n: Size = 1, late: Any = 0) -> TensorType:
-    need_position(position, start)
+    need_position(position, start, end)
     need_count(late, "late", 0)
-    need_dtype(end, ("int",), "end", "an int tensor")
-    rows = [x.shape[0] for x in (start, end) if x is not None and x.shape]
-    return TensorType("bool", (*rows[:1], n))
+    return TensorType("bool", (n,) if start is None else (start.shape[0], n))
 
 
 @op("inside_extend(position: int[], end: int[*e], start: int[B]? = none, n: int, late: int = 0) -> bool[*s]", infer=_inside, grad="none",
