@@ -20,11 +20,11 @@ def laid_open(program: Any) -> None:
 
 def _opened(module: Any, node: Any, region: Any, operands: tuple[Any, ...], detach: bool) -> None:
     graph, inside = module.graph, getattr(module, region.target).graph
+    if any(n.op == "get_attr" for n in inside.nodes):
+        return  # a region in a region
     here: dict[Any, Any] = dict(zip((n for n in inside.nodes if n.op == "placeholder"), operands))
     with graph.inserting_before(node):
         for n in inside.nodes:
-            if n.op == "get_attr":
-                return  # a region in a region
             if n.op == "call_function":
                 here[n] = graph.node_copy(n, lambda a: here[a])
         results = [here[r] for r in next(n for n in inside.nodes if n.op == "output").args[0]]

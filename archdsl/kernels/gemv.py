@@ -23,8 +23,8 @@ CHANNELS, HELD, EACH = 1024, 49152, 2048
 """Channels of a step; bytes of weights, times rows of x, of a program: all are in flight together; bytes of a step for each warp. Chosen on an H200
 among 4 to 8 rows, 512 to 2048 channels and 4 or 8 warps, at the sizes of models of 1.1 billion weights."""
 AT_ONCE, A_WARP, RESIDENT = 20480, 2816, 16
-"""Of a program that goes along a weight: bytes that are on their way, of each warp; how many warps of a multiprocessor the programs fill. Chosen on
-an H100 by whole steps of models of 1.1 billion weights, among 10, 20 and 40 KiB, 2.5 and 5 a warp, 12 and 16 warps."""
+"""Of a program that goes along a weight: bytes that are on their way, of each warp; how many warps of a multiprocessor the programs fill. Near what
+was quickest on an H100 in whole steps of models of 1.1 billion weights, among 10, 20 and 40 KiB, 2.5 and 5 a warp, 12 and 16 warps."""
 MOST = 6
 """The most weights of one launch."""
 ACTIVATIONS = ("identity", "silu", "gelu", "gelu_tanh", "relu")
