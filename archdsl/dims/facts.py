@@ -1,4 +1,4 @@
-"""What is known of run-time sizes, and sizes simplified by it."""
+"""What is known of run-time sizes: facts are added, brought to their normal form under each other, and asked."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -7,27 +7,10 @@ from math import gcd, lcm
 from typing import Any, TypeVar
 
 from archdsl.dims import decide, signs, suggest, witness
-from archdsl.dims.floors import bounds, floordiv, map_atoms, rebuild, substitute, undominated
-from archdsl.dims.poly import (
-    Atom,
-    Dim,
-    Mono,
-    NotInteger,
-    Size,
-    Terms,
-    add_into,
-    degree,
-    denominator,
-    make,
-    mono_div,
-    mul_terms,
-    primitive,
-    scale,
-    sym,
-    terms_of,
-    without_symbols,
-)
-from archdsl.dims.solving import as_remainder, ceiling_kept, hidden, simpler, solvable
+from archdsl.dims.floors import bounds, floordiv
+from archdsl.dims.poly import Atom, Dim, Mono, NotInteger, Size, degree, denominator, make, primitive, scale, without_symbols
+from archdsl.dims.simplify import by_congruence, rewrite
+from archdsl.dims.solving import as_remainder, simpler, solvable
 
 _T = TypeVar("_T")
 _ROUNDS = 8  # of rewriting until nothing changes
@@ -90,7 +73,7 @@ class Facts:
         try:
             for _ in range(_ROUNDS):
                 before = value
-                value = self._by_congruence(self._rewrite(value))
+                value = by_congruence(self, rewrite(self, value))
                 if value is before or isinstance(value, int):
                     break
                 if value.weight > 8 * size.weight + _GROWTH:
@@ -99,97 +82,6 @@ class Facts:
             value = size
         self._memo[size] = value
         return value
-
-    def _rewrite(self, size: Size) -> Size:
-        """Applies the rules, the remembered divisibilities and the bounds, innermost first."""
-        memo: dict[Atom, Size] = {}
-
-        def new(atom: Atom) -> Size:
-            value = memo.get(atom)
-            if value is None:
-                rule = self.rules.get(((atom, 1),))
-                if rule is not None:
-                    value = rule
-                elif atom.kind == "sym":
-                    value = atom.dim
-                else:
-                    value = self._rewrite_atom(atom, tuple(self._products(map_atoms(a, new)) for a in atom.args))
-                memo[atom] = value
-            return value
-
-        return self._products(map_atoms(size, new))
-
-    def _rewrite_atom(self, atom: Atom, args: tuple[Size, ...]) -> Size:
-        if atom.kind != "floor":
-            kept = undominated(atom.kind, args, self.lo, self.hi)
-            if self.at_leasts and 1 < len(kept) <= 4:
-                kept = self._extremes_left(atom.kind, kept)
-            return kept[0] if len(kept) == 1 else rebuild(atom, tuple(kept))
-        value = rebuild(atom, args)
-        if not self.divides or not isinstance(value, Dim):
-            return value
-        return map_atoms(value, lambda inner: self._divided(inner) if inner.kind == "floor" else inner.dim)
-
-    def _extremes_left(self, kind: str, kept: list[Size]) -> list[Size]:
-        """The operands that no other is known to beat."""
-        for s in list(kept):
-            if any(o is not s and signs.proved_nonnegative(self, s - o if kind == "min" else o - s, 1) for o in kept):
-                kept = [o for o in kept if o is not s]
-        return kept
-
-    def _divided(self, atom: Atom) -> Size:
-        """floor(q / n) with the multiples of n taken out of q that remembered divisibilities show."""
-        q, n = atom.args
-        if not isinstance(n, int) or not isinstance(q, Dim):
-            return atom.dim
-        for e, k, lead in self.divides:
-            c = q.terms.get(lead, 0) if lead is not None else 0
-            if c and c * k % n == 0:
-                return scale(e, Fraction(c) / n) + floordiv(q - scale(e, c), n)
-        return atom.dim
-
-    def _products(self, size: Size) -> Size:
-        """Replaces the products of atoms that have a rule."""
-        rules = [(m, terms_of(v)) for m, v in self.rules.items() if degree(m) > 1]
-        if not rules or isinstance(size, int):
-            return size
-        for _ in range(_ROUNDS * 8):
-            out: Terms = {}
-            changed = False
-            for mono, c in terms_of(size).items():
-                for lead, value in rules:
-                    part = mono_div(mono, lead)
-                    if part is not None:
-                        add_into(out, mul_terms(value, {part: c}))
-                        changed = True
-                        break
-                else:
-                    out[mono] = out.get(mono, 0) + c
-            size = make(out)
-            if not changed:
-                break
-        return size
-
-    def _by_congruence(self, size: Size) -> Size:
-        """Normalises floors with x = m*y - s for every x with a congruence, y >= 1, then writes y as (x + s)/m again."""
-        if isinstance(size, int) or all(atom.kind == "sym" for mono in size.terms for atom, _ in mono):
-            return size
-        known = {n: self.congruences[n] for n in size.symbols if n in self.congruences}
-        if not known:
-            return size
-        inside = {n: m * sym(hidden(n)) - s for n, (m, s) in known.items()}
-        outside = {hidden(n): scale(sym(n) + s, Fraction(1, m)) for n, (m, s) in known.items()}
-
-        def new(atom: Atom) -> Size:
-            if atom.kind == "sym" or atom.symbols.isdisjoint(known):
-                return atom.dim
-            if atom.kind != "floor":
-                return rebuild(atom, tuple(map_atoms(a, new) for a in atom.args))
-            value = ceiling_kept(substitute(atom.dim, inside), outside)
-            # what stays a floor is taken only where it is no longer: ceildiv(H, 28) rather than H/32 + ceildiv(H, 224)
-            return value if isinstance(value, int) or not value.depth or value.weight <= atom.weight + 1 else atom.dim
-
-        return map_atoms(size, new)
 
     # ---------------------------------------------------------------- new facts
     def require_divides(self, expr: Size, k: Size) -> bool | None:
