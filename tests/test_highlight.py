@@ -13,7 +13,7 @@ pytest.importorskip("pygments")
 from pygments.token import Comment, Error, Keyword, Name, Number, String
 
 from archdsl import highlight
-from archdsl.elaborate.walk import TYPES
+from archdsl.elaborate.walk_headers import TYPES
 from archdsl.syntax import table as tables
 from archdsl.syntax.lexer import RESERVED, STARTERS
 

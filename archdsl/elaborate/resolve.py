@@ -17,6 +17,7 @@ from archdsl.elaborate.hints import mend
 from archdsl.elaborate.signatures import name_span
 from archdsl.elaborate.values import FnRef
 from archdsl.elaborate.walk import STATEMENTS, Enough, Walk
+from archdsl.elaborate.walk_headers import domain, hyper, hyper_type, once, results
 from archdsl.modules import Module, library_exports
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
@@ -141,7 +142,7 @@ def _circle(walk: Walk, name: str, done: set[str]) -> list[str] | None:
 # ---------------------------------------------------------------- declarations
 def _block(w: Walk, d: tree.Block) -> None:
     """Sizes of the inputs first, then hyper arguments, whose defaults may read them."""
-    w.once((*d.params, *d.inputs))
+    once(w, (*d.params, *d.inputs))
     w.rest = any(p.rest for p in d.inputs)
     for p in (*d.params, *d.inputs):
         kind = tensor_type(p)
@@ -155,19 +156,19 @@ def _block(w: Walk, d: tree.Block) -> None:
             w.bind_shape(kind.shape)
     for p in (*d.params, *d.inputs):
         if not p.rest:
-            w.hyper(p)
+            hyper(w, p)
     if d.body is not None:
         w.body(d.body)
-    w.results(d.outs, d.name_span, d.name, d.body is not None)
+    results(w, d.outs, d.name_span, d.name, d.body is not None)
 
 
 def _model(w: Walk, d: tree.Model) -> None:
     """Each hyper argument may read those before it."""
-    w.once((*d.params, *(d.inputs or ())))
+    once(w, (*d.params, *(d.inputs or ())))
     later = {q.name: q.span for q in d.params}
     for p in d.params:
         before = len(w.found.found)
-        w.hyper(p)
+        hyper(w, p)
         w.found.found[before:] = [_later(f, later, p.name) for f in w.found.found[before:]]
         if before < len(w.found.found):
             w.told -= later.keys()
@@ -186,7 +187,7 @@ def _model(w: Walk, d: tree.Model) -> None:
         return
     w.body(d.body)
     if d.inputs is not None:
-        w.results(d.outs, d.name_span, d.name)
+        results(w, d.outs, d.name_span, d.name)
         return
     first: dict[str, tree.Entry] = {}
     for e in entries:
@@ -233,7 +234,7 @@ def _input(w: Walk, p: tree.Param) -> None:
         w.fields(kind.shape)
     w.vars[p.name] = None
     w.maybe(p.default)
-    w.domain(p.domain)
+    domain(w, p.domain)
 
 
 def _stream(w: Walk, axis: str | None, inputs: tuple[tree.Param, ...], span: Span) -> None:
@@ -256,30 +257,30 @@ def _entry(w: Walk, s: tree.Entry) -> None:
         w.report(error("A0228", f"the entry `{s.name}` is not one of a model", name_span(s), "out of place", help=help))
         return
     vars, fixed, returns, decl = dict(w.vars), dict(w.fixed), w.returns, w.decl
-    w.once(s.inputs)
+    once(w, s.inputs)
     for p in s.inputs:
         _input(w, p)
     _stream(w, s.stream, s.inputs, s.span)
     w.decl, w.returns = s, False
     w.body(s.body)
-    w.results(s.outs, name_span(s), s.name)
+    results(w, s.outs, name_span(s), s.name)
     w.vars, w.fixed, w.returns, w.decl = vars, fixed, returns, decl
 
 
 def _fn(w: Walk, d: tree.Fn) -> None:
-    w.once(d.params)
+    once(w, d.params)
     for p in d.params:
-        w.hyper(p)
+        hyper(w, p)
         w.vars[p.name] = None
         w.fixed[p.name] = p.span
     w.fixed.clear()  # a function may give its arguments other values
-    w.type(d.result)
+    hyper_type(w, d.result)
     w.body(d.body)
-    w.results((), name_span(d), d.name)
+    results(w, (), name_span(d), d.name)
 
 
 def _op(w: Walk, d: tree.OpDecl) -> None:
-    w.once(d.params)
+    once(w, d.params)
     for p in d.params:
         w.vars[p.name] = None
         kind = tensor_type(p)
@@ -287,16 +288,16 @@ def _op(w: Walk, d: tree.OpDecl) -> None:
             w.bind_shape(kind.shape)
     for p in d.params:
         if not p.rest:
-            w.hyper(p)
+            hyper(w, p)
     if d.body is not None:
         w.body(d.body)
-    w.results(d.outs, name_span(d), d.name, d.body is not None)
+    results(w, d.outs, name_span(d), d.name, d.body is not None)
 
 
 def _record(w: Walk, d: tree.Record) -> None:
-    w.once(d.fields, f"the record {d.name}")
+    once(w, d.fields, f"the record {d.name}")
     for p in d.fields:
-        w.hyper(p)
+        hyper(w, p)
         w.vars[p.name] = None
 
 

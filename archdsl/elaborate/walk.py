@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
-from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Fix, Label, error
+from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate import library, signatures
 from archdsl.elaborate.bindings import assigned_names, axis_fields, axis_span, bindings, bound_names, default_statements
@@ -24,9 +24,6 @@ MAX_FOUND = 100  # looking for near names takes a while for each
 
 class Enough(Exception):
     """So much is wrong that the rest waits until this is mended."""
-
-
-TYPES = frozenset("int float bool str block mask init f64 f32 f16 bf16 i64 i32 i8 u8".split())
 
 
 def ends(s: Any) -> bool:
@@ -343,7 +340,7 @@ class Walk:
                         )
                     )
 
-    # ---------------------------------------------------------------- shapes and types
+    # ---------------------------------------------------------------- shapes
     def fields(self, shape: tree.Shape) -> None:
         """Hyper values inside axes: `widths[0]`."""
         for axis in shape.axes:
@@ -363,52 +360,6 @@ class Walk:
                 if n not in self.vars and n != "_":
                     self.unknown(n, axis_span(axis, n))
         self.fields(shape)
-
-    def _type_mend(self, kind: tree.NameType) -> dict[str, Any]:
-        """A record of the library is to be imported; another name may be a misspelt type."""
-        if library.module_of(kind.name) is not None:
-            d = unknown(cast(Any, self), kind.name, kind.span).diagnostics[0]  # a walk has of a frame what is asked there
-            return {"help": d.help, "fixes": d.fixes}
-        if kind.name in ("list", "List", "tuple"):
-            items = ("int", "str", "float")
-            return {"help": "a list says of what: `list[int]`, with its length `list[int; 4]`; items of several types are `(int, float)`",
-                    "rivals": tuple(Fix(f"replace by `list[{item}]`", ((kind.span, f"list[{item}]"),)) for item in items)}
-        from archdsl.syntax.habits import TYPES as FOREIGN
-
-        if kind.name in FOREIGN:
-            return {"help": FOREIGN[kind.name]}
-        return mend(kind.name, _type_names(self.module), kind.span, "types are int, float, bool, str, block, mask, init, shapes and records")
-
-    def type(self, kind: tree.Type | None) -> RecordRef | None:
-        """Checks the names in a hyper type; the record that it names."""
-        if isinstance(kind, tree.NameType):
-            if kind.name in TYPES:
-                return None
-            first, _, member = kind.name.partition(".")
-            scope = self.module.modules[first].scope if member and first in self.module.modules else self.module.scope
-            found = scope.get(member or first)
-            if found is None and kind.name not in self.told_imports:
-                if library.module_of(kind.name) is not None:
-                    self.told_imports.add(kind.name)
-                self.report(
-                    error(
-                        "A0201",
-                        f"the type `{kind.name}` is not known",
-                        kind.span,
-                        "no such record",
-                        **self._type_mend(kind),
-                    )
-                )
-            return found if isinstance(found, RecordRef) else None
-        if isinstance(kind, tree.OptionalType):
-            return self.type(kind.item)
-        if isinstance(kind, tree.ListType):
-            self.type(kind.item)
-            self.maybe(kind.length)
-        elif isinstance(kind, (tree.TupleType, tree.UnionType)):
-            for k in kind.items if isinstance(kind, tree.TupleType) else kind.options:
-                self.type(k)
-        return None
 
     # ---------------------------------------------------------------- bodies
     def body(self, statements: tuple[Any, ...]) -> None:
@@ -430,89 +381,12 @@ class Walk:
         self.branches -= 1
         self.vars = after
 
-    # ---------------------------------------------------------------- headers
-    def once(self, params: Any, what: str = "this header") -> None:
-        """No two parameters of one name."""
-        seen: dict[str, Span] = {}
-        for p in params:
-            if p.name in seen and not p.rest:
-                self.report(
-                    error(
-                        "A0208",
-                        f"`{p.name}` is declared twice in {what}",
-                        p.span,
-                        "the second",
-                        labels=(Label(seen[p.name], "the first"),),
-                        help="give them different names",
-                    )
-                )
-            seen.setdefault(p.name, p.span)
-
-    def hyper(self, p: tree.Param) -> None:
-        record = self.type(p.type)
-        if record is not None:
-            self.records[p.name] = record
-        self.maybe(p.default)
-        self.domain(p.domain)
-        if isinstance(p.default, tree.Str) and isinstance(p.type, tree.NameType) and p.type.name in ("int", "float", "bool", "block", "mask", "init"):
-            self.text_for(p, p.default)
-
-    def text_for(self, p: tree.Param, text: tree.Str) -> None:
-        """A text as the default of what takes none, whether a caller leaves it or not."""
-        from archdsl.elaborate.builder import Builder
-        from archdsl.elaborate.frame import Frame, Session
-        from archdsl.elaborate.hyper_types import convert
-
-        try:
-            convert(Frame(Session(self.module.library), self.module, Builder()), text.value, p.type, text.span, p.name)
-        except ArchError as fault:
-            self.report(fault)
-
-    def domain(self, node: Any) -> None:
-        if isinstance(node, tree.Each):
-            vars, self.vars = self.vars, dict(self.vars)
-            if node.name:
-                self.vars[node.name] = None
-            self.domain(node.domain)
-            self.vars = vars
-        elif isinstance(node, tree.List):
-            for i in node.items:
-                self.domain(i)
-        else:
-            self.maybe(node)
-
-    def results(self, outs: tuple[tree.Out, ...], name_span: Span, name: str, needs_return: bool = True) -> None:
-        """The declared results after the body: their sizes are known, and something is returned."""
-        for o in outs:
-            kind = o.type.item if isinstance(o.type, tree.OptionalType) else o.type
-            if not isinstance(kind, tree.TensorType):
-                continue
-            self.fields(kind.shape)
-            for axis in kind.shape.axes:
-                for n in axis_names(axis):
-                    if n != "_" and n not in self.vars:
-                        self.report(
-                            error(
-                                "A0309",
-                                f"the size `{n}` occurs only in a result: nothing says what it is",
-                                axis.span,
-                                "not bound by an input",
-                                help="write `_` for a size that follows from the body",
-                            )
-                        )
-        if needs_return and not self.returns and not self.broken():
-            self.report(error("A0220", f"`{name}` returns nothing", name_span, "no `return` in its body", help="end the body with `return`"))
-
 
 @record()
 class _Completed:
     """A block with its first list: what is called next is its second one."""
 
     ref: BlockRef
-
-
-def _type_names(module: Module) -> list[str]:
-    return [*sorted(TYPES), *(n for n, r in module.scope.items() if isinstance(r, RecordRef))]
 
 
 EXPRESSIONS: dict[type, Callable[[Walk, Any], Any]] = {}

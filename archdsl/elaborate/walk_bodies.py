@@ -11,6 +11,7 @@ from archdsl.elaborate.bindings import last_word_span, pattern_names, word_span
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.values import BlockRef
 from archdsl.elaborate.walk import STATEMENTS, Walk
+from archdsl.elaborate.walk_headers import domain, hyper, hyper_type, once
 from archdsl.source import Span
 from archdsl.syntax import tree
 
@@ -22,7 +23,7 @@ def _assign(w: Walk, s: tree.Assign) -> None:
     w.exprs(s.values)
     for t in s.targets:
         if t.type is not None:
-            w.bind_shape(t.type.shape) if isinstance(t.type, tree.TensorType) else w.type(t.type)
+            w.bind_shape(t.type.shape) if isinstance(t.type, tree.TensorType) else hyper_type(w, t.type)
         w.bind(t.name, t.span)
 
 
@@ -76,9 +77,9 @@ def _named_value(w: Walk, s: Any) -> None:
 
 
 def _control(w: Walk, s: tree.Control) -> None:
-    w.type(s.type)
+    hyper_type(w, s.type)
     w.expr(s.default)
-    w.domain(s.domain)
+    domain(w, s.domain)
     w.bind(s.name, word_span(s, s.name))
 
 
@@ -130,10 +131,10 @@ def _choose(w: Walk, s: tree.Choose) -> None:
                 error("A0208", f"`{s.name}` has two arms `{arm.name}`", arm.span, "the second", labels=(Label(arms[arm.name].span, "the first"),))
             )
         arms.setdefault(arm.name, arm)
-        w.once(arm.params, f"the arm `{arm.name}`")
+        once(w, arm.params, f"the arm `{arm.name}`")
         vars, w.vars = w.vars, dict(w.vars)
         for p in arm.params:
-            w.hyper(p)
+            hyper(w, p)
             w.vars[p.name] = None
         w.expr(arm.value)
         w.vars = vars

@@ -6,6 +6,7 @@ from typing import Any
 from archdsl.diagnostics.model import error
 from archdsl.elaborate.bindings import pattern_names
 from archdsl.elaborate.walk import EXPRESSIONS, Walk
+from archdsl.elaborate.walk_headers import domain
 from archdsl.syntax import tree
 
 
@@ -106,7 +107,7 @@ EXPRESSIONS.update({
     tree.SetLit: lambda w, n: w.exprs(n.items),
     tree.Range: _range,
     tree.Comprehension: _comprehension,
-    tree.Each: Walk.domain,
+    tree.Each: domain,
     tree.Unary: lambda w, n: w.expr(n.operand),
     tree.Binary: lambda w, n: w.binary(n),
     tree.IsSome: lambda w, n: w.expr(n.operand),

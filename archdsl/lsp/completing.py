@@ -12,7 +12,7 @@ from archdsl.claims.words import IN_SPACES
 from archdsl.claims.words import WORDS as CLAIM_WORDS
 from archdsl.elaborate.library import FUNCTIONS, MASKS
 from archdsl.elaborate.library import names as language_names
-from archdsl.elaborate.walk import TYPES
+from archdsl.elaborate.walk_headers import TYPES
 from archdsl.lsp.document import Document, Facts
 from archdsl.lsp.names import SCOPES, WORD, uses
 from archdsl.lsp.telling import head
