@@ -110,9 +110,12 @@ def wkv_kernel(k, v, decay, bonus, peak, denominator, numerator, out, peak_new, 
     below, above = tl.load(denominator + at, mask=there, other=0.0), tl.load(numerator + at, mask=there, other=0.0)
     old = tl.where(below == 0, float("-inf"), tl.load(peak + at, mask=there, other=0.0))
     largest = tl.maximum(old, own)
+    largest = tl.where(largest == float("-inf"), 0.0, largest)
     kept, fresh = tl.exp(old - largest), tl.exp(own - largest)
-    y = (kept * above + fresh * value) / (kept * below + fresh)
+    weights = kept * below + fresh
+    y = (kept * above + fresh * value) / tl.where(weights == 0, 1.0, weights)
     new = tl.maximum(old + rate, key)
+    new = tl.where(new == float("-inf"), 0.0, new)
     kept, fresh = tl.exp(old - new + rate), tl.exp(key - new)
     tl.store(peak_new + at, new, mask=there)
     tl.store(denominator_new + at, kept * below + fresh, mask=there)

@@ -35,7 +35,7 @@ def prefix_attention(scores, v, peak, denominator, numerator):
 def _prefixes(scores, v, peak, denominator, numerator):
     n = scores.shape[-1]
     before = torch.where(denominator == 0, NEVER, peak)[..., None]
-    peaks = _finite(torch.maximum(scores.cummax(-1).values, before))
+    peaks = finite(torch.maximum(scores.cummax(-1).values, before))
     later = torch.ones(n, n, dtype=torch.bool, device=scores.device).triu(1)
     weights = torch.exp((scores[..., None, :] - peaks[..., :, None]).masked_fill(later, NEVER))
     kept = torch.exp(before - peaks)
@@ -44,7 +44,7 @@ def _prefixes(scores, v, peak, denominator, numerator):
     return _quotient(numerators, denominators), peaks[..., -1], denominators[..., -1], numerators[..., -1, :]
 
 
-def _finite(peak):
+def finite(peak):
     """0 where there is no score yet: sums of nothing are 0 at any scale."""
     return torch.where(peak == NEVER, 0, peak)
 
@@ -56,7 +56,7 @@ def _quotient(numerator, denominator):
 @prefix_attention.step
 def _prefix_step(score, v, peak, denominator, numerator):
     before = torch.where(denominator == 0, NEVER, peak)
-    peak = _finite(torch.maximum(score, before))
+    peak = finite(torch.maximum(score, before))
     kept, weight = torch.exp(before - peak), torch.exp(score - peak)
     denominator = kept * denominator + weight
     numerator = kept[..., None] * numerator + (weight[..., None, None] @ v[..., None, :])[..., 0, :]

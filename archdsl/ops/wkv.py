@@ -7,7 +7,7 @@ from typing import Any
 
 from archdsl.lazy import F, torch
 from archdsl.ops.gates import LOG2_E
-from archdsl.ops.memories import NEVER, TOGETHER, scanned
+from archdsl.ops.memories import NEVER, TOGETHER, finite, scanned
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats
 
@@ -15,16 +15,16 @@ BLOCK = 64
 """Positions whose states are held at a time."""
 
 
-# An idle key is far below any other one, and a number in float16 as well: peaks are compared with each other, so none is -inf.
 @recurrent("wkv(k: [..., T, c], v: [..., T, c], decay: [c], bonus: [c]) -> [..., T, c]",
            state={"peak": "f32[..., c]", "denominator": "f32[..., c]", "numerator": "f32[..., c]"}, source="arxiv 2305.13048, equation 16",
-           idle={"k": -3e4},
+           idle={"k": NEVER},
            samples=lambda: [{"k": floats(2, 5, 3), "v": floats(2, 5, 3), "decay": floats(3, low=-2, high=0), "bonus": floats(3)},
                             {"k": floats(1, 1), "v": floats(1, 1), "decay": floats(1, low=-2, high=0), "bonus": floats(1)},
                             {"k": floats(67, 2, low=-60, high=60), "v": floats(67, 2), "decay": floats(2, low=-9, high=0), "bonus": floats(2)}])
 def wkv(k, v, decay, bonus, peak, denominator, numerator):
     """y_t = (Σ exp((t - 1 - j) decay + k_j) v_j + exp(bonus + k_t) v_t) / (the same without v), over j < t, channel by channel: RWKV-4's mean of the
-    values. `decay` is the logarithm, at most 0. The state is the largest exponent so far and both sums, scaled by exp(-peak)."""
+    values. `decay` is the logarithm, at most 0. The state is the largest exponent so far and both sums, scaled by exp(-peak); a denominator of 0 is
+    that of no key. Keys of -∞ are left out; where all are, y is 0."""
     ys = []
     peak, sums = _begun(peak, denominator, numerator)
     for keys, values in zip(k.split(BLOCK, -2), v.split(BLOCK, -2)):
@@ -32,16 +32,17 @@ def wkv(k, v, decay, bonus, peak, denominator, numerator):
         above, below, _, _ = block.read(bonus)
         ys.append(above.div_(below))
         peak, sums = block.peak, block.sums
-    return torch.cat(ys, -2), peak, *sums.unbind()
+    return torch.cat(ys, -2), torch.where(sums[0] == 0, 0, peak), *sums.unbind()
 
 
 @wkv.step
 def _wkv_step(k, v, decay, bonus, peak, denominator, numerator):
     old = torch.where(denominator == 0, NEVER, peak)
-    largest = torch.maximum(old, k + bonus)
+    largest = finite(torch.maximum(old, k + bonus))
     kept, weight = torch.exp(old - largest), torch.exp(k + bonus - largest)
-    y = (kept * numerator + weight * v) / (kept * denominator + weight)
-    peak = torch.maximum(old + decay, k)
+    below = kept * denominator + weight
+    y = (kept * numerator + weight * v) / torch.where(below == 0, 1, below)
+    peak = finite(torch.maximum(old + decay, k))
     kept, weight = torch.exp(old - peak + decay), torch.exp(k - peak)  # the difference first: a small decay of a large peak is lost in their sum
     return y, peak, kept * denominator + weight, kept * numerator + weight * v
 
@@ -55,7 +56,7 @@ def _wkv_gradient(dy, dpeak, ddenominator, dnumerator, k, v, decay, bonus, peak,
         block = _Block(keys, values, decay, *met[-1])
         met.append((block.peak, block.sums))
     later = torch.stack([ddenominator, dnumerator])
-    of_peak = dpeak - (later * met[-1][1]).sum(0)
+    of_peak = torch.where(met[-1][1][0] == 0, 0, dpeak - (later * met[-1][1]).sum(0))
     dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (k, v))
     ddecay, dbonus = torch.zeros_like(of_peak), torch.zeros_like(of_peak)
     blocks = zip(*(x.split(BLOCK, -2) for x in (dy, k, v, dk, dv)))
@@ -95,7 +96,8 @@ class _Block:
         own = self.k + bonus
         largest = torch.maximum(self.before, own)
         kept, own = _power(self.before - largest), _power(own.sub_(largest))
-        return torch.addcmul(own * self.v, kept, self.met[1]), torch.addcmul(own, kept, self.met[0]), kept, own
+        below = torch.addcmul(own, kept, self.met[0])
+        return torch.addcmul(own * self.v, kept, self.met[1]), below.masked_fill_(below == 0, 1), kept, own
 
     def route(self, grad: Any, dk: Any) -> tuple[Any, Any]:
         """The gradient of the last peak goes to the last key that was one; what is left where none was, and how often the decay was added to it."""
@@ -107,7 +109,8 @@ class _Block:
 
 
 def _peaks(k: Any, decay: Any, peak: Any) -> Any:
-    """p_t = max(p_(t-1) + decay, k_t), all of them, from `peak`: as `scanned` has it, for maxima of sums."""
+    """p_t = max(p_(t-1) + decay, k_t), all of them, from `peak`: as `scanned` has it, for maxima of sums. That of no key is the lowest number,
+    which can be taken from others, as -∞ cannot."""
     n = k.shape[-2]
     many = min(TOGETHER, n)
     parts = F.pad(k, (0, 0, 0, -n % many), value=NEVER).unflatten(-2, (-1, many))
@@ -118,12 +121,12 @@ def _peaks(k: Any, decay: Any, peak: Any) -> Any:
     for last in each[-1].unbind(-2):
         before.append(torch.maximum(before[-1] + many * decay, last))
     reach = torch.arange(1, many + 1, device=k.device)[:, None] * decay
-    torch.maximum(torch.stack(before[:-1], -2)[..., None, :] + reach, parts, out=parts)
+    torch.maximum(torch.stack(before[:-1], -2)[..., None, :] + reach, parts, out=parts).clamp_(min=torch.finfo(parts.dtype).min)
     return parts.flatten(-3, -2)[..., :n, :]
 
 
 def _begun(peak: Any, denominator: Any, numerator: Any) -> tuple[Any, Any]:
-    return torch.where(denominator == 0, NEVER, peak), torch.stack([denominator, numerator])
+    return torch.where(denominator == 0, torch.finfo(peak.dtype).min, peak), torch.stack([denominator, numerator])
 
 
 def _power(x: Any) -> Any:

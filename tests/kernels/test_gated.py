@@ -152,10 +152,11 @@ def step_call(form: str, lead: tuple[int, ...], K: int, V: int, dtype: torch.dty
             "x": normal(*one, V), "dt": 8 * dt if softplus else dt.abs(), "a": -normal(V, K, dtype=f32).abs(), "b": normal(*one, K),
             "c": normal(*one, K), "skip": normal(V, dtype=f32) if softplus else None,
             "memory": normal(*lead, V, K, dtype=f32)}, {"dt_softplus": softplus}
-    if form == "mean":  # keys of which one alone counts, and channels in front of their first position
+    if form == "mean":  # keys of which one alone counts, channels in front of their first position, and keys that are left out
         begun = torch.arange(V, device=DEVICE).remainder(3) > 0
         return "wkv", {
-            "k": 20 * normal(*one, V), "v": normal(*one, V), "decay": -normal(V, dtype=f32).exp(), "bonus": normal(V, dtype=f32),
+            "k": (20 * normal(*one, V)).masked_fill(torch.arange(V, device=DEVICE).remainder(4) == 0, float("-inf")),
+            "v": normal(*one, V), "decay": -normal(V, dtype=f32).exp(), "bonus": normal(V, dtype=f32),
             "peak": 20 * normal(*lead, V, dtype=f32), "denominator": (1 + normal(*lead, V, dtype=f32).abs()) * begun,
             "numerator": normal(*lead, V, dtype=f32) * begun}, {}
     if form == "prefixes":  # a row without a position yet, and one whose first is left out

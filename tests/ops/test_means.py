@@ -104,3 +104,41 @@ def test_wkv_of_extreme_keys(decay: float):
     f = lambda x: torch.from_numpy(x).float()
     y = RECURRENCES["wkv"].op.body(f(k), f(v), torch.full((4,), decay), f(bonus))
     assert y.isfinite().all() and torch.allclose(y.double(), torch.from_numpy(numpy.stack(expected)), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [1.0, 1e5, 1e30])
+def test_wkv_leaves_keys_out(size: float, dtype: torch.dtype):
+    """Keys of -∞ in front and between, beside finite ones of any size: exactly the mean over the others, in results, states and gradients."""
+    g = torch.Generator().manual_seed(5)
+    k, v = size * torch.randn(2, 70, 3, generator=g, dtype=dtype) - 2 * size, torch.randn(2, 70, 3, generator=g, dtype=dtype)
+    out = torch.rand(2, 70, 3, generator=g) < 0.3
+    out[0, :9] = out[1, :66] = True
+    k[out] = -torch.inf
+    decay, bonus = -torch.rand(3, generator=g, dtype=dtype) / 2, torch.randn(3, generator=g, dtype=dtype)
+    decay[2] = -torch.inf
+    r, probe = RECURRENCES["wkv"], torch.randn(2, 70, 3, generator=g, dtype=dtype)
+    within = max(1e-10 if dtype == torch.float64 else 1e-4, min(size, 1e5) * torch.finfo(dtype).eps)  # exponents are no closer than that
+    with torch.no_grad():
+        whole, last = extend("wkv", [k, v, decay, bonus], [70])
+        for lengths in ([1] * 70, [3, 1, 40, 26]):
+            y, state = extend("wkv", [k, v, decay, bonus], lengths)
+            for a, b in ((y, whole), *zip(state, last, strict=True)):
+                assert a.isfinite().all() and torch.allclose(a, b, rtol=within, atol=within)
+    assert not whole[0, :9].any() and not whole[1, :66].any()
+    weights = []
+    for t in range(70):  # as the equation has it, of exponents taken from the largest
+        at = torch.cat([k[:, :t] + torch.where(torch.arange(t - 1, -1, -1)[:, None] == 0, 0, torch.arange(t - 1, -1, -1)[:, None] * decay),
+                        k[:, t:t + 1] + bonus], 1)
+        weights.append(torch.where(at.isneginf().all(1, keepdim=True), 0, (at - at.amax(1, keepdim=True)).exp().nan_to_num()))
+    expected = torch.stack([(w * v[:, :t + 1]).sum(1) / w.sum(1).where(w.sum(1) > 0, 1) for t, w in enumerate(weights)], 1)
+    assert torch.allclose(whole, expected, rtol=10 * within, atol=10 * within)
+    found = []
+    for run in (r._kernel, r._stepwise):
+        leaves = [x.clone().requires_grad_() for x in (k, v, decay, bonus)]
+        results = run(*leaves, *r.zeros(leaves))
+        assert all(x.isfinite().all() for x in results)
+        found.append(torch.autograd.grad((results[0] * probe).sum() + results[2].cos().sum() + results[3].cos().sum(), leaves))
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.isfinite().all()
+        assert dtype == torch.float32 or torch.allclose(ours, theirs, rtol=1e-9, atol=1e-10)

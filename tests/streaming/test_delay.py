@@ -276,6 +276,32 @@ block Faded()(x: [B, T, d]) -> [B, T, d] {
 }"""), 2, peer)
 
 
+@pytest.mark.parametrize("scale", [1, -1e5, 1e30])
+def test_means_of_keys_of_any_size(scale: float):
+    """What stands in front of the first position weighs nothing beside keys however low."""
+    text = model(f"""  param decay: [4] = normal()
+  param bonus: [4] = normal()
+  k = {scale} * (Conv(3, 1)(x) as a) - {2 * abs(scale)}
+  return wkv(k, x, -exp(decay), bonus)""")
+
+    def peer(w: Any, x: torch.Tensor) -> torch.Tensor:
+        k, found = scale * conv(w, "a", x, 1, 1) - 2 * abs(scale), []
+        for t in range(x.shape[1]):
+            back = torch.arange(t - 1, -1, -1, dtype=x.dtype)[:, None]
+            weights = torch.cat([k[:, :t] - back * w["decay"].exp(), k[:, t:t + 1] + w["bonus"]], 1).softmax(1)
+            found.append((weights * x[:, :t + 1]).sum(1))
+        return torch.stack(found, 1)
+
+    late(text, 1, peer)
+    spec = archdsl.loads(text, "net.arch")
+    whole = shaken(spec.build()).eval()
+    x = torch.randn(BATCH, T, 4, generator=torch.Generator().manual_seed(8))
+    for form, lengths in (("extend", parts(T, 2, 1, 1)), ("step", [1] * T)):
+        stepping = spec.build(form=form).eval()
+        stepping.load_state_dict(whole.state_dict())
+        close(fed(stepping, x, lengths), whole(x), 1e-4 if scale == 1 else 2e-2)  # float32 has no closer exponents
+
+
 def test_sums_and_the_last():
     spec = archdsl.loads(model("  return cumsum(Conv(3, 1)(x) as a, axis = 1)"))
     whole = shaken(spec.build(dtype=F64)).eval()
