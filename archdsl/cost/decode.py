@@ -8,7 +8,7 @@ from typing import Any
 from archdsl.cost.devices import Device
 from archdsl.cost.memory import BYTES
 from archdsl.cost.model import Cost, cost
-from archdsl.cost.run import Mode
+from archdsl.cost.summary import Mode
 from archdsl.dims import Size, evaluate
 from archdsl.elaborate.model import Elaborated
 from archdsl.flatten import flatten

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import prod
 
-from archdsl.cost.run import Summary, whole
+from archdsl.cost.summary import Summary, whole
 from archdsl.graph import Graph
 from archdsl.records import record, replace
 

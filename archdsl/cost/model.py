@@ -11,8 +11,9 @@ from archdsl.cost.bits import quantized_bytes
 from archdsl.cost.greatest import highest
 from archdsl.cost.layers import Layer, count_params, layers
 from archdsl.cost.memory import BYTES
-from archdsl.cost.run import Mode, Simulator, Sizes, Summary, nbytes, whole
+from archdsl.cost.run import Simulator
 from archdsl.cost.sizes import Spans, model_sizes, unfit
+from archdsl.cost.summary import Mode, Sizes, Summary, nbytes, whole
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import NotInteger, Size, maximum, product, substitute, sym
 from archdsl.elaborate.hints import did_you_mean

@@ -12,7 +12,7 @@ from typing import Any
 
 from archdsl.cost import Cost, Layer, cost
 from archdsl.cost.memory import BYTES
-from archdsl.cost.run import Mode
+from archdsl.cost.summary import Mode
 from archdsl.diagnostics.model import ArchError
 from archdsl.dims import Dim, NotInteger, Size, evaluate
 from archdsl.draw.folding import Looks, Part, folded, listed

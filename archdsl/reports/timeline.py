@@ -5,7 +5,7 @@ from bisect import bisect_right
 
 from archdsl.cost.memory import BYTES
 from archdsl.cost.model import DTYPES
-from archdsl.cost.run import Mode, whole
+from archdsl.cost.summary import Mode, whole
 from archdsl.declared import wrong_option
 from archdsl.dims import product
 from archdsl.graph import TensorType
