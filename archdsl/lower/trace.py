@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ from torch import fx
 from torch.fx.node import map_aggregate
 from torch.fx.proxy import GraphAppendingTracer
 
-from archdsl.diagnostics.model import error
 from archdsl.dims import Dim, Size, sym, symbols, terms
 from archdsl.graph import Mask, Node, TensorType, Value
 from archdsl.lower import parts
 from archdsl.lower.body_names import body_names, split_names
+from archdsl.lower.folded import Folded, is_table
 from archdsl.lower.init import plain_torch
 from archdsl.lower.plan import Definition
 from archdsl.lower.recipes import Shared, recorded, rewritten, traced
@@ -46,15 +45,10 @@ def trace(definition: Definition, fold: bool = True) -> Traced:
         return _Tracer(definition, fold).run()
 
 
-FOLDED = 2**20
-"""Elements of the tables of one class that are kept instead of computed in each forward pass, intermediate ones included."""
-
-
 class _Tracer:
     def __init__(self, definition: Definition, fold: bool):
         self.definition, self.fold = definition, fold
-        self.room = FOLDED
-        self.folded: dict[Value, tuple[torch.Tensor, Node, int]] = {}  # its value, what makes it, and in how many steps
+        self.folded = Folded()
         self.traced = Traced(fx.Graph())
         self.graph = self.traced.graph
         self.tracer = GraphAppendingTracer(self.graph)
@@ -76,7 +70,7 @@ class _Tracer:
         for node in nodes:
             if node.op == "call":
                 self._call(node)
-            elif node.op != "input" and not self._written(node) and not self._fold(node):
+            elif node.op != "input" and not self._written(node) and not (self.fold and self.folded.add(node)):
                 self.span = node.span
                 self._node(node)
         self._output()
@@ -122,8 +116,8 @@ class _Tracer:
 
     def _value(self, value: Value) -> Any:
         """The proxy of a value. That of a folded one is made when something that is not folded reads it."""
-        if value not in self.values and value in self.folded:
-            tensor, node, steps = self.folded[value]
+        if value not in self.values and value in self.folded.tables:
+            tensor, node, steps = self.folded.tables[value]
             before, self.span = self.span, node.span
             if steps > 1:
                 self._bind_one(value, self._constant(node, tensor), node.name)
@@ -132,38 +126,13 @@ class _Tracer:
             self.span = before
         return self.values[value]
 
-    def _fold(self, node: Node) -> bool:
-        """Computes the node now, when it is a table of whole numbers made from such tables and numbers alone."""
-        op = find(node.op)
-        if not self.fold or op is None or op.phase or op.random or len(node.types) != 1 or node.types[0].dtype not in WHOLE:
-            return False
-        if any(v not in self.folded for v in node.operands()) or not all(isinstance(s, int) for t in node.types for s in t.shape):
-            return False
-        size = math.prod(s for s in node.types[0].shape if isinstance(s, int))
-        if self.room < size or any(_varies(a) for a in (*node.args, *node.attrs.values())):
-            return False
-        args = tuple(_at(a, self.folded) for a in node.args)
-        attrs = {k: _at(v, self.folded) for k, v in node.attrs.items()}
-        if isinstance(attrs.get("dtype"), str):
-            attrs["dtype"] = torch_dtype(attrs["dtype"])
-        try:
-            result = op.body(*args, **attrs)
-        except (RuntimeError, IndexError, ValueError, ArithmeticError) as fault:
-            why = str(fault).splitlines()[0]
-            raise error("A0516", f"`{node.op}` cannot be computed: {why}", node.span, "its operands are known numbers") from None
-        if not isinstance(result, torch.Tensor):
-            return False
-        self.room -= size
-        self.folded[Value(node)] = result, node, 1 + max((self.folded[v][2] for v in node.operands()), default=0)
-        return True
-
     # ---------------------------------------------------------------- tables of many models
     def _written(self, node: Node) -> bool:
         """Writes a node that models share as it was written before; False where it has not been, or is more than functions of its operands."""
         value = Value(node)
         if not SHARED.keeps(node) or len(node.types) != 1 or not (self.fold and self.definition.target.plain):
             return False
-        if value not in self.folded and node.types[0].dtype in WHOLE and all(isinstance(s, int) for s in node.types[0].shape):
+        if value not in self.folded.tables and is_table(node):
             return False  # it may be folded
         key = id(node), self.definition.dtype
         of, recipe = SHARED.written.get(key, (None, None))
@@ -422,7 +391,6 @@ class _Tracer:
 
 _STRUCTURAL = {"param": "_param", "read": "_read", "extern": "_extern", "phase": "_phase", "scan": "_scan", "commit": "_commit"}
 _CHECKS = (parts.require, parts.fit, parts.sums, parts.holds, parts.draws_given)
-WHOLE = ("int", "i32", "i8", "u8", "bool")
 
 
 def _node_of(value: Any) -> Any:
@@ -436,21 +404,6 @@ def _reads(value: Any) -> Iterator[Value | Dim]:
     elif isinstance(value, (tuple, list, Mask)):
         for v in value.args if isinstance(value, Mask) else value:
             yield from _reads(v)
-
-
-def _varies(value: Any) -> bool:
-    """Whether a size in an argument varies at run time."""
-    if isinstance(value, Mask):
-        return any(map(_varies, value.args))
-    return any(map(_varies, value)) if isinstance(value, (tuple, list)) else isinstance(value, Dim)
-
-
-def _at(value: Any, known: dict[Value, tuple[torch.Tensor, Node, int]]) -> Any:
-    if isinstance(value, Value):
-        return known[value][0]
-    if isinstance(value, Mask):
-        return Mask(value.kind, tuple(_at(a, known) for a in value.args))
-    return tuple(_at(v, known) for v in value) if isinstance(value, (tuple, list)) else value
 
 
 @lru_cache(None)
