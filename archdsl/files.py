@@ -5,6 +5,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from archdsl.diagnostics.codes import Code
@@ -120,32 +121,30 @@ def arch_files(paths: list[str]) -> Iterator[str]:
 def replace_text(path: str, text: str) -> None:
     """Writes a file in one step: an interruption leaves the old text or the new one whole. Permissions and a byte order mark stay, a link stays a
     link. Raises A0627."""
-    real = os.path.realpath(path)
-    new = f"{real}.{os.getpid()}.new"
-    try:
+    with _in_one_step(path) as (real, new):
         with open(real, "rb") as file:
             mark = "\ufeff" if file.read(3) == "\ufeff".encode() else ""
         with open(new, "x", encoding="utf-8", newline="") as file:
             file.write(mark + text)
         os.chmod(new, os.stat(real).st_mode)
-        os.replace(new, real)
-    except BaseException as fault:
-        if os.path.exists(new):
-            os.unlink(new)
-        if isinstance(fault, OSError):
-            raise unwritable(path, fault) from None
-        raise
 
 
 def write_whole(path: str, data: bytes) -> None:
     """Writes a file, new or not, in one step: whatever interrupts it, no part of a file is left. Raises A0627."""
-    real = os.path.realpath(path)
-    new = f"{real}.{os.getpid()}.new"
-    try:
+    with _in_one_step(path) as (real, new):
         if os.path.isdir(real):
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         with open(new, "xb") as file:
             file.write(data)
+
+
+@contextmanager
+def _in_one_step(path: str) -> Iterator[tuple[str, str]]:
+    """The file that a path leads to, and a new one that takes its place in the end, or goes where anything fails. Raises A0627."""
+    real = os.path.realpath(path)
+    new = f"{real}.{os.getpid()}.new"
+    try:
+        yield real, new
         os.replace(new, real)
     except BaseException as fault:
         if os.path.exists(new):
