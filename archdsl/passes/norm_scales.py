@@ -1,6 +1,7 @@
 """`fold_norm_scales` and `fold_layer_scale`: the learned scale and shift of norms, and the gain of branches, moved into the maps beside them."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from archdsl.graph import Node, Value
@@ -25,17 +26,7 @@ def fold_norm_scales(edit: Edit, *, form: str) -> None:
     """Moves γ and β of layer, RMS and group norms into all maps that read them: W becomes W diag(γ), b becomes b + W β. A norm that anything else
     reads keeps them, and a note says why. `form = "train"` leaves them as weight expressions: the same parameters, computed on each pass."""
     found = [n for n in edit.selected() if n.op in NORMS and any(a is not None for a in n.args[1:])]
-    blocked: list[tuple[Node, Blocked]] = []
-    made: list[Value] = []
-    for n in found:
-        done = fold_affine(edit, n)
-        if isinstance(done, Blocked):
-            blocked.append((n, done))
-        else:
-            made += done
-    _report(edit, found, blocked, "norm", ("keeps its scale", "keep their scales"))
-    if form == "folded":
-        edit.bake(made)
+    _fold(edit, found, fold_affine, form, "norm", ("keeps its scale", "keep their scales"))
 
 
 def fold_affine(edit: Edit, n: Node) -> list[Value] | Blocked:
@@ -54,17 +45,7 @@ def fold_affine(edit: Edit, n: Node) -> list[Value] | Blocked:
 def fold_layer_scale(edit: Edit, *, form: str) -> None:
     """Moves a learned gain of channels, γ · f(x), into the map that makes f(x): W becomes diag(γ) W, b becomes γ b."""
     found = [n for n in edit.selected("mul") if gain(edit, n) is not None]
-    blocked: list[tuple[Node, Blocked]] = []
-    made: list[Value] = []
-    for n in found:
-        done = fold_gain(edit, n)
-        if isinstance(done, Blocked):
-            blocked.append((n, done))
-        else:
-            made += done
-    _report(edit, found, blocked, "gain", ("stays", "stay"))
-    if form == "folded":
-        edit.bake(made)
+    _fold(edit, found, fold_gain, form, "gain", ("stays", "stay"))
 
 
 def gain(edit: Edit, n: Node) -> tuple[Value, Value, int] | None:
@@ -95,12 +76,23 @@ def fold_gain(edit: Edit, n: Node) -> list[Value] | Blocked:
     return scale_rows(edit, made, g, None)
 
 
-def _report(edit: Edit, found: list[Node], blocked: list[tuple[Node, Blocked]], what: str, stays: tuple[str, str]) -> None:
+def _fold(edit: Edit, found: list[Node], fold: Callable[[Edit, Node], list[Value] | Blocked], form: str, what: str, stays: tuple[str, str]) -> None:
+    """Folds each node that can be; a note names the others, and the edit is refused where that is all of them."""
+    blocked: list[tuple[Node, Blocked]] = []
+    made: list[Value] = []
+    for n in found:
+        done = fold(edit, n)
+        if isinstance(done, Blocked):
+            blocked.append((n, done))
+        else:
+            made += done
     if not found:
         raise edit.refuse(f"it has no {what} with a scale to fold", label="this model")
     if len(blocked) == len(found):
         raise refused(edit, f"no {what} can be folded", blocked[0][0], f"this {what}", blocked[0][1])
     edit.note_blocked([(n, why.reason + _way_out(why)) for n, why in blocked], f"a {what} {stays[0]}", f"{what}s {stays[1]}")
+    if form == "folded":
+        edit.bake(made)
 
 
 def _way_out(why: Blocked) -> str:
