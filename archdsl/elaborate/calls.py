@@ -12,7 +12,6 @@ from archdsl.elaborate import headers, initials, library
 from archdsl.elaborate.apply import Args, apply, complete
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.frame import Frame
-from archdsl.elaborate.hints import mend
 from archdsl.elaborate.limits import checked, limit
 from archdsl.elaborate.operators import as_float
 from archdsl.elaborate.ops import apply_op
@@ -168,14 +167,8 @@ def initializer(name: str, args: Args, span: Span) -> InitExpr:
     from archdsl.ops.initializers import INITIALIZERS, REQUIRED
 
     names = dict(INITIALIZERS[name])
-    positional, named, spans = args
-    if len(positional) > len(names):
-        raise error("A0205", f"{name} takes {len(names)} arguments", span)
-    values = dict(zip(names, positional))
-    for k, v in named.items():
-        if k not in names:
-            raise error("A0202", f"the initialiser {name} has no argument `{k}`", spans.get(k, span), **mend(k, names, spans.get(k, span)))
-        values[k] = v
+    spans = args[2]
+    values = headers.by_name(args, list(names), span, f"{name} takes {len(names)} arguments", f"the initialiser {name} has no argument")
     missing = [k for k, v in names.items() if v is REQUIRED and k not in values]
     if missing:
         raise error("A0203", f"the initialiser {name} needs `{missing[0]}`", span, help=f"for example `{name}({missing[0]} = 0.5)`")

@@ -168,19 +168,25 @@ def allowed(frame: Frame, p: tree.Param) -> Any:
         return Domain("unreadable", fault=tuple(fault.diagnostics))
 
 
-# ---------------------------------------------------------------- records
-def record(frame: Frame, ref: RecordRef, args: Args, span: Span) -> RecordValue:
-    """`Scaling(factor = 8)`: fields in order, header defaults filled in."""
+# ---------------------------------------------------------------- lists of values
+def by_name(args: Args, names: list[str], span: Span, too_many: str, unknown: str) -> dict[str, Any]:
+    """Evaluated arguments under these names. Raises A0205 with `too_many`, and A0202 with `unknown` in front of the name that is not among them."""
     positional, named, spans = args
-    names = [f.name for f in ref.decl.fields]
     if len(positional) > len(names):
-        raise error("A0205", f"the record {ref.decl.name} has {len(names)} fields", span)
+        raise error("A0205", too_many, span)
     values = dict(zip(names, positional))
-    places = {**{n: spans[i] for i, n in enumerate(names) if i in spans}, **spans}
     for k, v in named.items():
         if k not in names:
-            raise error("A0202", f"the record {ref.decl.name} has no field `{k}`", spans.get(k, span), **mend(k, names, spans.get(k, span)))
+            raise error("A0202", f"{unknown} `{k}`", spans.get(k, span), **mend(k, names, spans.get(k, span)))
         values[k] = v
+    return values
+
+
+def record(frame: Frame, ref: RecordRef, args: Args, span: Span) -> RecordValue:
+    """`Scaling(factor = 8)`: fields in order, header defaults filled in."""
+    names, spans = [f.name for f in ref.decl.fields], args[2]
+    values = by_name(args, names, span, f"the record {ref.decl.name} has {len(names)} fields", f"the record {ref.decl.name} has no field")
+    places = {**{n: spans[i] for i, n in enumerate(names) if i in spans}, **spans}
     inner = Frame(frame.session, ref.module, frame.builder)
     for f in ref.decl.fields:
         if f.name not in values:

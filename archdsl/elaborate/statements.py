@@ -272,19 +272,13 @@ def _entry(frame: Frame, s: tree.Entry) -> bool:
 def call_fn(frame: Frame, ref: FnRef, args: Any, span: Span) -> Any:
     """Runs a `fn`: hyper values in, a hyper value out. Raises A0226 for recursion."""
     session = frame.session
-    positional, named, spans = args
-    decl = ref.decl
+    decl, spans = ref.decl, args[2]
     if decl.name in session.resolving:
         raise error("A0226", f"`{decl.name}` calls itself", span, help="use a loop: functions of the language always end")
     inner = Frame(session, ref.module, Builder(), decl=decl)
     names = [p.name for p in decl.params]
-    if len(positional) > len(names):
-        raise error("A0205", f"`{decl.name}` takes {len(names)} arguments, not {len(positional)}", span)
-    values = dict(zip(names, positional))
-    for k, v in named.items():
-        if k not in names:
-            raise error("A0202", f"`{decl.name}` has no argument `{k}`", spans.get(k, span), **mend(k, names, spans.get(k, span)))
-        values[k] = v
+    too_many = f"`{decl.name}` takes {len(names)} arguments, not {len(args[0])}"
+    values = headers.by_name(args, names, span, too_many, f"`{decl.name}` has no argument")
     for i, p in enumerate(decl.params):
         if p.name not in values:
             if p.default is None:
