@@ -1,13 +1,13 @@
-"""Entry points: what installed packages add. A group is read at its first lookup that our own table cannot answer, never when archdsl is imported."""
+"""Entry points: what installed packages add. A group is read at its first lookup that our own table cannot answer, never when archdsl is imported.
+
+The groups are `archdsl.ops`, `.passes`, `.tasks`, `.reports`, `.strategies`, `.evaluators`, `.proxies` and `.kernels`. An entry point names a module
+(or an object in one) whose import registers what it holds.
+"""
 from __future__ import annotations
 
 from archdsl.alone import alone
 from archdsl.diagnostics.model import error
 from archdsl.source import NOWHERE
-
-GROUPS = ("archdsl.ops", "archdsl.passes", "archdsl.tasks", "archdsl.reports", "archdsl.strategies", "archdsl.evaluators",
-          "archdsl.proxies", "archdsl.kernels")
-"""An entry point names a module (or an object in one) whose import registers what it holds."""
 
 _loaded: set[str] = set()
 

@@ -324,13 +324,6 @@ def loads(text: str, name: str = "<text>") -> Spec:
     return _sound(source, spec, found)
 
 
-def loads_at(text: str, path: str) -> Spec | None:
-    """The spec in a text that is to stand in the file `path`; None when it declares no model. Raises ArchError as `load` does."""
-    source = Source(path, text)
-    spec, found, _ = _load(source, _folder(path))
-    return _sound(source, spec, found) if spec is not None or found else None
-
-
 def _sound(source: Source, spec: Spec | None, found: list[Diagnostic]) -> Spec:
     faults = [d for d in found if d.severity == "error"]
     if faults:

@@ -246,8 +246,6 @@ class WeightMap:
         """The target names that entries make, in order."""
         return [t for e in self.entries for t in e.target]
 
-    foreign_keys = targets
-
     def invert(self) -> WeightMap:
         """From target names to source names. `m.invert().invert() == m`."""
         return WeightMap(tuple(e.inverted() for e in self.entries), tuple(replace(a, side=_OTHER[a.side]) for a in self.aliases),

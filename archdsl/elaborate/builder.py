@@ -234,10 +234,6 @@ class Builder:
         live.reverse()
         return tuple(live)
 
-    @property
-    def owns_anything(self) -> bool:
-        return bool(self.params or self.children or self.emits or self.knobs)
-
 
 def join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from archdsl import shapes
-from archdsl.diagnostics.model import Collector, error
+from archdsl.diagnostics.model import error
 from archdsl.diagnostics.poison import POISON, Poisoned
 from archdsl.dims import Dim, Size, symbols
 from archdsl.elaborate.builder import Builder
@@ -125,7 +125,6 @@ class Session:
 
     def __init__(self, library: Library):
         self.library = library
-        self.collector = Collector()
         self.variants: Any = None  # by name, once they have been read
         self.steps = 0
         self.budget = MAX_STEPS

@@ -16,7 +16,6 @@ from archdsl.syntax.parser import MAX_TOKENS, Run, one_per_line, parse_some
 
 _STARTS = re.compile(rf"^(?:{'|'.join(sorted(DECLARATIONS))})\b", re.MULTILINE)
 _ENDS = re.compile(r"\}[ \t\r]*(?:#.*)?$")  # a line behind which a declaration may start; documentation must not stand there
-_MEANING = tree.Block | tree.Model | tree.Fn | tree.Record | tree.OpDecl
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
@@ -31,15 +30,6 @@ class Part:
         self.tokens = len(tokens) - 1
         self.words = frozenset(_WORD.findall("\n".join([t[1] for t in tokens])))
         self.odd = _odd(piece.text, tokens)
-
-    @property
-    def declares(self) -> set[str]:
-        """The names that it gives a meaning."""
-        names = {d.name for d in self.decls if isinstance(d, _MEANING)}
-        for d in self.decls:
-            if isinstance(d, tree.Use):
-                names |= {n.alias or n.name for n in d.names} or {d.module.rpartition(".")[2]}
-        return names
 
 
 class Reading:

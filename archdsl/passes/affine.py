@@ -1,8 +1,6 @@
 """Scales and shifts of channels, moved into the linear maps and convolutions beside them as weight expressions."""
 from __future__ import annotations
 
-from typing import Any
-
 from archdsl.diagnostics.model import ArchError
 from archdsl.graph import Node, Value
 from archdsl.passes.axes import Way, ahead, back
@@ -155,8 +153,3 @@ def own_weights(edit: Edit, n: Node) -> bool:
 def unpadded(n: Node) -> bool:
     pad = n.attrs["pad"]
     return pad in (0, None) or isinstance(pad, tuple) and not any(pad) or pad == "same" and all(k == 1 for k in n.args[1].shape[2:])
-
-
-def vector(v: Any, axis_size: Any) -> bool:
-    """Whether a value is one number for each of so many channels."""
-    return isinstance(v, Value) and len(v.shape) == 1 and v.shape[0] == axis_size

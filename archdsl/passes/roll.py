@@ -36,7 +36,6 @@ class Rolled:
     results: list[Any]
 
 
-Weight = tuple[str, str]  # ("weight", address): stands for the value of a weight wherever it is read
 
 
 def roll(flat: Flat) -> Graph:

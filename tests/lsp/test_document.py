@@ -10,7 +10,7 @@ from archdsl.lsp import names, telling
 from archdsl.lsp.completing import complete
 from archdsl.lsp.document import Document
 from archdsl.source import Span
-from archdsl.spec import check_text, loads_at
+from archdsl.spec import check_text, loads
 from archdsl.syntax import tree
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +27,7 @@ def keeps_models(path: Path, most: int | None) -> int:
     """Renames values one at a time, at most so many, chosen by chance: the graphs stay what they were. Returns how many were renamed."""
     text = path.read_text(encoding="utf-8")
     document = Document(str(path), text)
-    spec = loads_at(text, str(path))
-    assert spec is not None
+    spec = loads(text, str(path))
     before = {name: m.elaborate().graph.hash for name, m in spec.models.items()}
     done: set[tuple[str, int]] = set()
     uses = names.uses(document)
@@ -43,8 +42,7 @@ def keeps_models(path: Path, most: int | None) -> int:
         except names.CannotRename:
             continue
         done.add(first)
-        new = loads_at(renamed(text, spans, "other_name"), str(path))
-        assert new is not None
+        new = loads(renamed(text, spans, "other_name"), str(path))
         assert [m.elaborate().graph.hash for m in new.models.values()] == list(before.values()), f"{u.name} at {u.span}"
     return len(done)
 
@@ -111,8 +109,7 @@ def test_shapes_are_those_of_the_graph():
     """The type beside each assignment of the body is that of a value of the graph."""
     path = SPECS[0]
     document = Document(str(path), path.read_text(encoding="utf-8"))
-    spec = loads_at(document.text, str(path))
-    assert spec is not None
+    spec = loads(document.text, str(path))
     types = {str(t) for g in spec.elaborate().graph.definitions() for n in g.nodes for t in n.types}
     hints = telling.inlay_hints(document, 0, len(document.text))
     assert len(hints) >= 5 and {h.strip(": ").removesuffix(" …") for _, h in hints} <= types

@@ -223,7 +223,7 @@ def test_alias_drop_ignore_and_buffers():
     text = GAMMA % f"{weights}  update seen = seen + 1  x = x * gamma + beta + seen"
     m, shapes = maps(text + names('"gamma" <-> gamma', 'alias "gamma_too" <-> gamma', 'drop "beta" = 0.5', '"seen" <-> seen', 'ignore "**.inv_freq"',
                                   'ignore "layers.{i}.mask"', 'ignore "*.*.*.*.{a, b}_*"'))
-    assert m.foreign_keys() == ["gamma", "seen"] and m.sources() == ["gamma", "seen"]
+    assert m.targets() == ["gamma", "seen"] and m.sources() == ["gamma", "seen"]
     (c,) = m.constants
     assert c.key == "beta" and c.value == 0.5
     fit = m.fit(shapes, {"gamma": (8,), "gamma_too": (8,), "seen": (8,), "a.b.inv_freq": (4,), "layers.3.mask": (1,), "layers.x.mask": (1,),
