@@ -11,12 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.reading import keeping
 
 TESTS = Path(__file__).parent
 if not os.path.exists("/dev/nvidiactl"):  # without a card Triton has its interpreter alone, and has to know before anything imports it
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+settings.register_profile("same", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")  # the same examples everywhere, however long they take; others: `--hypothesis-profile=default`
 
 
 def pytest_addoption(parser):

@@ -24,7 +24,7 @@ NAMES: tuple[str, ...] = ("H", "T", "W")
 H, T, W = map(sym, NAMES)
 S, B = sym("S"), sym("B")
 _CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-quick = settings(deadline=None, max_examples=80, suppress_health_check=_CHECKS)
+quick = settings(max_examples=80, suppress_health_check=_CHECKS)
 
 # ---------------------------------------------------------------- expressions as trees
 leaves = st.sampled_from(NAMES) | st.integers(-9, 12)
@@ -351,7 +351,7 @@ def allowed(checks: list) -> list[dict[str, int]]:
 
 
 # no shrinking: it would take minutes where a call takes milliseconds
-slow = settings(deadline=None, max_examples=40, suppress_health_check=_CHECKS, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+slow = settings(max_examples=40, suppress_health_check=_CHECKS, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
 
 @slow

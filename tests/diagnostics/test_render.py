@@ -7,7 +7,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from archdsl.diagnostics.model import Collector, Diagnostic, Fix, Label, error
@@ -187,7 +187,6 @@ def columns(text: str) -> int:
 texts = st.text(alphabet="ab \t\n\r模é́\x00\u202e🙂{}", max_size=60)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # the first texts make hypothesis read its tables of characters
 @given(texts, st.data())
 def test_every_span_renders(text, data):
     source = Source("a.arch", text)

@@ -23,8 +23,8 @@ COUNT = int(os.environ.get("ARCHDSL_FUZZ", "3000"))
 SEED = 1_000 * int(os.environ.get("ARCHDSL_FUZZ_SEED", "0"))  # each part of a long test has one of its own
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much)
 PARTS = max(8, COUNT // 500)  # of the long tests, for several processes
-MANY = settings(max_examples=max(1, COUNT // PARTS), deadline=None, suppress_health_check=SLOW, print_blob=True)
-FEW = settings(max_examples=max(1, COUNT // 10 // PARTS), deadline=None, suppress_health_check=SLOW, print_blob=True)
+MANY = settings(max_examples=max(1, COUNT // PARTS), suppress_health_check=SLOW)
+FEW = settings(max_examples=max(1, COUNT // 10 // PARTS), suppress_health_check=SLOW)
 SOUND = 0.6  # of the programs, at least
 rngs = st.randoms(use_true_random=False)
 LIBRARY, SHIPPED = library_texts(), shipped_texts()

@@ -77,7 +77,7 @@ def tensors(shapes) -> dict[str, torch.Tensor]:
 
 
 @given(maps())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_import_of_export(case):
     m, shapes = case
     own = tensors(shapes)
@@ -90,7 +90,7 @@ def test_import_of_export(case):
 
 
 @given(maps(affine=True))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_affine_maps_come_back_too(case):
     m, shapes = case
     own = tensors(shapes)
@@ -99,7 +99,7 @@ def test_affine_maps_come_back_too(case):
 
 
 @given(maps(affine=True))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_inversion_and_data(case):
     m, shapes = case
     assert m.invert().invert() == m

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
+from archdsl.diagnostics.model import Diagnostic
 from archdsl.source import Source
 from archdsl.syntax.fmt import format_module
 from archdsl.syntax.parser import MAX_DEPTH, parse, parse_recover
+from tests.effort import calls
 
 BODY = "block A()(x: [d]) -> [d] {\n  y = %s\n  return y\n}\n"
 DEEP = {
@@ -50,22 +51,25 @@ LARGE = {
 }
 
 
+def parsed(text: str) -> list[Diagnostic]:
+    """What is wrong with a text, found by work that is linear in its length: up to 27 calls a character. What is quadratic makes millions here."""
+    found: list[Diagnostic] = []
+    parse_recover(Source("small.arch", "model"))  # loads the tables
+    assert calls(lambda: found.extend(parse_recover(Source("large.arch", text))[1])) <= 60 * len(text) + 5_000
+    return found
+
+
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in DEEP.items()])
 def test_depth_is_limited(text: str):
-    start = time.process_time()
-    _, found = parse_recover(Source("deep.arch", text))
-    assert [d.code for d in found] == ["A0106"]
-    assert time.process_time() - start < 10  # a fraction of a second; what is quadratic here takes minutes
+    assert [d.code for d in parsed(text)] == ["A0106"]
 
 
 @pytest.mark.parametrize(("text", "code"), [pytest.param(*case, id=name) for name, case in LARGE.items()])
 def test_size_is_limited(text: str, code: str | None):
-    start = time.process_time()
-    _, found = parse_recover(Source("large.arch", text))
+    found = parsed(text)
     if code is not None:
         assert code in {d.code for d in found}
     assert len(found) <= 51
-    assert time.process_time() - start < 20
 
 
 def test_what_is_let_through_can_be_walked():

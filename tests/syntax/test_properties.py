@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -14,12 +13,13 @@ from archdsl.source import Source
 from archdsl.syntax.fmt import format_module
 from archdsl.syntax.parser import parse, parse_recover
 from archdsl.syntax.printer import print_node
+from tests.effort import calls
 from tests.syntax import trees
 from tests.syntax.texts import TEXTS
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example, HealthCheck.filter_too_much)
-QUICK = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=SLOW)
-LONG = settings(max_examples=3000, deadline=None, suppress_health_check=SLOW)
+QUICK = settings(max_examples=20, suppress_health_check=SLOW)
+LONG = settings(max_examples=3000, derandomize=False, suppress_health_check=SLOW)
 
 
 def check_printing(module):
@@ -122,10 +122,9 @@ def broken(text: str, rng: random.Random) -> str:
 
 def check_broken(text: str):
     """Only diagnostics, quickly, and each with a place in the text and something to say."""
-    start = time.process_time()
     source = Source("broken.arch", text)
     module, faults = parse_recover(source)
-    assert time.process_time() - start < 5  # some milliseconds
+    assert calls(lambda: parse_recover(source)) <= 1_000 * len(text) + 50_000  # some milliseconds: about 50 calls a character
     assert module.decls is not None
     for fault in faults:
         assert fault.message and 0 <= fault.span.start <= fault.span.end <= len(text)
