@@ -20,7 +20,7 @@ from archdsl.lower.losses import with_loss
 from archdsl.lower.module import ArchModule, class_of
 from archdsl.lower.moulds import Mould, holds_nothing
 from archdsl.lower.parts import Scope
-from archdsl.lower.plan import Definition, plan
+from archdsl.lower.plan import Definition, plan, select
 from archdsl.ops.rules import DTYPES, dtype_name, torch_dtype
 from archdsl.source import Source as Text
 from archdsl.source import Span
@@ -49,7 +49,7 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
         raise TypeError(f"seed is a whole number, not {seed!r}")
     if bind:
         _known(graph, bind)
-    source = source or Source(graph, None)
+    source, emit = source or Source(graph, None), (emit,) if isinstance(emit, str) else tuple(emit)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
     model = _model(builder, graph, source, form, loss, emit=emit, flat=flat, hoist=hoist, feed=feed, kernels=kernels, made_for=made_for)
     if builder.device.type != "meta":
@@ -61,7 +61,7 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
 def _model(builder: _Builder, graph: Graph, source: Source, form: str, loss: str | None, *, feed: str | Iterable[str], kernels: Kernels,
            made_for: Target | None, **how: Any) -> ArchModule:
     """The model, its weights empty. `how`: as `plan` takes it."""
-    streamed = in_form(source, form)
+    streamed = in_form(source, form, select(source.graph, how["emit"]) if source.graph.emits else ())
     graph = graph if streamed is None else streamed.graph
     held: dict[str, Any] = {} if streamed is None else {"state": streamed.addresses, "moves": (streamed.step, streamed.longest)}
     ended, told = (graph, None) if loss is None else with_loss(graph, loss, form)

@@ -1,7 +1,7 @@
 """Forms that keep a state: from the typed graph of a model to the graph that goes on where the last call ended. Free of torch."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import error
@@ -32,15 +32,19 @@ def known_form(form: str, span: Span) -> None:
         raise error("A0501", f"there is no form `{form}`", span, help=f"it is one of {', '.join(FORMS)}")
 
 
-def in_form(source: Source, form: str) -> Streamed | None:
-    """The model in a form with state; None for `parallel`. Raises ArchError A0501 for a form that it does not have."""
+def in_form(source: Source, form: str, emits: Collection[int] = ()) -> Streamed | None:
+    """The model in a form with state; None for `parallel`. `emits`: the places of the emitted values that are asked for; the state holds nothing for
+    others, and those that the form does not have are left out. Raises ArchError A0501 for a form that it does not have."""
     known_form(form, source.graph.span)
     if form == "parallel":
         return None
     from archdsl.records import replace
     from archdsl.streaming.absorb import NAME, Absorb
     from archdsl.streaming.derive import stream
+    from archdsl.streaming.emitted import Emitting
 
+    if form != "packed":
+        source = replace(source, graph=Emitting()(source.graph, emits))
     if form == "packed" or NAME not in source.rewrites:
         return stream(source, form)
     absorb = Absorb()

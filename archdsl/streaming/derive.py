@@ -15,6 +15,7 @@ from archdsl.ops.registry import LENGTH
 from archdsl.records import replace
 from archdsl.source import Span
 from archdsl.streaming.definition import DOCUMENTS, LENGTHS, PLACES, POSITION, START, Context, Definition, Made, Session
+from archdsl.streaming.emitted import Emitting
 from archdsl.streaming.model import DOCUMENTS as COUNT
 from archdsl.streaming.model import Slot, Source, Streamed
 from archdsl.streaming.nodes import rule
@@ -59,6 +60,9 @@ class _Root:
         if longest is not None or grows or START in definition.counters or not definition.slots:  # a state is never empty
             definition.counter(POSITION)
         made = definition.finish(root=True)
+        if made.lost:  # what only they need is no part of the state
+            kept = Emitting()(graph, set(range(len(graph.emits))) - made.lost.keys())
+            return _Root(replace(self.source, graph=kept), self.form, self.batch, self.rows, self.most).streamed()
         _same_for_all_rows(made)
         if definition.delay and longest is not None and self.most is None:  # what comes behind the last of so many is no position
             return _Root(self.source, self.form, self.batch, self.rows, longest).streamed()
