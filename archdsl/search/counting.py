@@ -66,6 +66,11 @@ class Counted:
         count = self.space.header.count
         return self._all() if count is not None and count <= EXACT else None
 
+    @cached_property
+    def shares(self) -> list[int] | None:
+        """How many assignments lie below each setting of the header, where draws are exact."""
+        return None if self.roots is None else [n for _, n in self.roots]
+
     def _all(self) -> list[tuple[Root, int]] | None:
         found: list[tuple[Root, int]] = []
         try:
@@ -78,8 +83,8 @@ class Counted:
 
     @cached_property
     def size(self) -> int | None:
-        if self.roots is not None:
-            return sum(n for _, n in self.roots)
+        if self.shares is not None:
+            return sum(self.shares)
         count = self.space.header.count
         if count is None or count > COUNTED or count <= EXACT:
             return None
@@ -87,13 +92,18 @@ class Counted:
         return None if found is None else sum(n for _, n in found)
 
     def save(self) -> dict[str, Any] | None:
-        """The number as JSON, or why there is none; None before it was asked for. (In hexadecimal: Python reads no decimal of any length.)"""
+        """The numbers as JSON, or why there are none; None before they were asked for. (In hexadecimal: Python reads no decimal of any length.)"""
         known: int | None = self.__dict__.get("size", ...)
-        return None if known is ... else {"size": None if known is None else hex(known), "why": self.why}
+        if known is ...:
+            return None
+        shares = None if self.shares is None else list(map(hex, self.shares))
+        return {"size": None if known is None else hex(known), "why": self.why, "shares": shares}
 
     def load(self, told: dict[str, Any]) -> None:
-        """What `save` gave for the same space: the number is not counted again. Draws that walk the numbers count what they need."""
+        """What `save` gave for the same space: nothing is counted again but below the settings of the header that draws come to."""
         self.__dict__["size"] = None if told["size"] is None else int(told["size"], 16)
+        if told.get("shares") is not None:
+            self.__dict__["shares"] = [int(n, 16) for n in told["shares"]]
         if told["size"] is None:
             self.why, self.__dict__["roots"] = told["why"], None
 
@@ -112,7 +122,7 @@ class Counted:
 
     @property
     def uniform(self) -> bool:
-        return self.roots is not None or self.space.header.weighed and not self.deep
+        return self.shares is not None or self.space.header.weighed and not self.deep
 
     def of_root(self, root: Root) -> tuple[Root, int]:
         """A setting of the header with its parts as they are, and how many assignments it has. Raises TooMany."""
@@ -264,8 +274,8 @@ class Counted:
     @cached_property
     def empty(self) -> bool:
         """Whether it is proved that there is no candidate."""
-        if self.roots is not None:
-            return not any(n for _, n in self.roots)
+        if self.shares is not None:
+            return not any(self.shares)
         return self._sweepable and all(root.faults or root.settled(self._is_empty) for root in map(self.space.root, self.space.header.settings()))
 
     @property
@@ -287,7 +297,7 @@ class Counted:
     def find(self, rng: Random) -> Drawn | None:
         """A draw; None where there is no candidate, or none was found in so many tries."""
         space = self.space
-        if self.roots is not None:
+        if self.shares is not None:
             return self._exactly(rng)
         for _ in range(ATTEMPTS):
             space.drawn += 1
@@ -299,14 +309,23 @@ class Counted:
 
     @cached_property
     def _steps(self) -> list[int]:
-        return list(accumulate(n for _, n in self.roots or ()))
+        return list(accumulate(self.shares or ()))
+
+    @cached_property
+    def _settings(self) -> list[dict[str, Any]]:
+        return list(self.space.header.settings())
+
+    def _below_setting(self, at: int) -> Root:
+        """The setting of the header with this number, where draws are exact."""
+        known = self.__dict__.get("roots")
+        return (self.of_root(self.space.root(self._settings[at])) if known is None else known[at])[0]
 
     def _exactly(self, rng: Random) -> Drawn | None:
-        if not self.roots or not self._steps[-1]:
+        if not self._steps or not self._steps[-1]:
             return None
         space = self.space
         at = rng.randrange(self._steps[-1])
-        root = self.roots[bisect_right(self._steps, at)][0]
+        root = self._below_setting(bisect_right(self._steps, at))
         space.drawn += 1
         space.accepted += 1
         if any(n.figures or n.addresses for n in self.others) or space.transforms:

@@ -49,6 +49,40 @@ class Candidate(Mapping[str, Any]):
         return f"<Candidate {self.key[:8]}: {len(self)} knobs>"
 
 
+class Remembered(Candidate):
+    """A candidate as JSON told it to a study: a space makes its model when somebody looks inside. `key`: where that was kept as well, it is not made
+    for its key."""
+
+    __slots__ = ("_key", "_made", "_space", "knobs", "repaired")
+
+    def __init__(self, space: Space, knobs: Mapping[str, Any], key: str | None = None, repaired: Sequence[str] = ()) -> None:  # pyright: ignore
+        self._space, self.knobs, self._key, self.repaired, self._made = space, knobs, key, tuple(repaired), None
+
+    @property
+    def made(self) -> Candidate:
+        """The space's own. Raises ArchError where the space has none such."""
+        if self._made is None:
+            self._made = self._space.from_json(self.knobs)
+            self._made.repaired = self.repaired
+        return self._made
+
+    @property
+    def key(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.made.key if self._key is None else self._key
+
+    def __getitem__(self, address: str) -> Any:
+        return self.made[address]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.made)
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def copy(self) -> dict[str, Any]:
+        return self.made.copy()
+
+
 @record(frozen=True)
 class Objective:
     """What is sought: the name of a value that the evaluator or the cost gives (`params`, `macs(T=2048)`, `accuracy`), and which way."""

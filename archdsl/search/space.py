@@ -17,7 +17,7 @@ from archdsl.search.counting import Counted
 from archdsl.search.domains import gap, values_of
 from archdsl.search.empty import nothing
 from archdsl.search.figures import HOLDS, Figure, Limit, figure, read_limits
-from archdsl.search.model import Candidate
+from archdsl.search.model import Candidate, Remembered
 from archdsl.search.plain import from_plain, to_plain
 from archdsl.search.selection import Selection, descend
 from archdsl.search.sums import Sums
@@ -219,6 +219,7 @@ class SearchSpace:
 
     def own(self, candidate: Candidate) -> Drawn:
         """The candidate with its selection, whoever made it."""
+        candidate = candidate.made if isinstance(candidate, Remembered) else candidate
         if isinstance(candidate, Drawn) and candidate.selection.part.root.trials is self.trials:
             return candidate
         return self.candidate(candidate)
@@ -305,7 +306,7 @@ class SearchSpace:
         return found
 
     def to_json(self, candidate: Candidate) -> dict[str, Any]:
-        return {a: to_plain(v) for a, v in candidate.copy().items()}
+        return dict(candidate.knobs) if isinstance(candidate, Remembered) else {a: to_plain(v) for a, v in candidate.copy().items()}
 
     def from_json(self, knobs: Mapping[str, Any]) -> Drawn:
         return self.candidate(knobs)

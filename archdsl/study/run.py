@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from archdsl.records import replace
-from archdsl.search.model import Candidate, Proposal, Space, Strategy
+from archdsl.search.model import Candidate, Proposal, Remembered, Space, Strategy
 from archdsl.study.engine import Engine
 from archdsl.study.measure import Job, seed_of
 from archdsl.study.store import Entry, Result, trial_of
@@ -173,11 +173,9 @@ class Search:
             self.strategy.feedback(done)
 
     def _candidate(self, e: Entry) -> Candidate:
+        """As it was proposed; of one that was proposed before the search was cut off, what the study remembers."""
         found = self._candidates.pop(e.number, None)
-        if found is None:  # proposed before the search was cut off
-            found = self.space.from_json(e.knobs)
-            found.repaired = tuple(e.repaired)
-        return found
+        return found if found is not None else Remembered(self.space, e.knobs, e.key, e.repaired)
 
 
 def _taken_over(e: Entry, known: Entry, result: Result | None = None) -> Result:

@@ -88,9 +88,11 @@ def search(source: str, out: str, asked: Asked, hands: Hands = Hands(), resume: 
     space = open_space(spec, plan)
     with _opened(out, plan, spec_files(spec), space, resume) as (study, strategy):
         search_in(study, space, strategy, hands, SPACE, watch(study))
-        if left := unfit(space):
-            study.store.keep(UNFIT, list(map(str, left)))
-    return Study(out)
+        before = study.store.kept(UNFIT)  # a search that goes on sees fewer settings of the header: what fits below none of these may fit elsewhere
+        study.store.keep(UNFIT, [told for told in map(str, unfit(space)) if before is None or told in before])
+    found = Study(out)
+    found.space = space
+    return found
 
 
 @contextmanager

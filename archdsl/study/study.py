@@ -15,13 +15,15 @@ from archdsl.study.store import DATABASE, Entry, Store
 if TYPE_CHECKING:
     from archdsl.diagnostics.model import ArchError
     from archdsl.search.model import Objective
+    from archdsl.search.space import SearchSpace
 
 LOCK = "lock"
 LOGS = "workers"
 
 
 class Study:
-    """An open study. `write`: for whoever holds the lock."""
+    """An open study. `write`: for whoever holds the lock. `space`: where this process searched in it, the space, with all that is known of its
+    candidates."""
 
     def __init__(self, folder: str | os.PathLike[str], plan: Plan | None = None, write: bool = False) -> None:
         self.folder = os.fspath(folder)
@@ -29,6 +31,7 @@ class Study:
         if not os.path.isfile(os.path.join(self.folder, DATABASE)):
             raise about("A0821", f"`{self.folder}` has a plan and no trials: {DATABASE} is missing", self.folder)
         self.store = Store(self.folder, self.plan.objectives, write)
+        self.space: SearchSpace | None = None
 
     def __enter__(self) -> Study:
         return self

@@ -362,3 +362,38 @@ def test_candidates_are_counted_once_for_a_study(tmp_path, monkeypatch, limit, s
     with search(str(spec), again, Asked(budget=12), Hands(0), resume=True) as study:
         assert parts.archive(study.store) == first
     assert made
+
+
+def test_a_study_that_goes_on_makes_what_it_looks_at_alone(tmp_path, monkeypatch):
+    """No trial of before where the strategy looks at none, and of 60 settings of the header those that are drawn; the trials are those of a search
+    that was not cut."""
+    from archdsl.search.counting import Counted
+    from archdsl.search.space import SearchSpace
+
+    spec, out = tmp_path / "wide.arch", str(tmp_path / "study")
+    spec.write_text(WIDE.replace("a: int = 8 in 1..10", "a: int = 4 in 1..6"))
+    asked = Asked(["params:min"], limits=["params <= 90"], strategy="random(batch = 4)", budget=12)
+    with search(str(spec), str(tmp_path / "whole"), asked, Hands(0)) as study:
+        whole = parts.archive(study.store)
+    with search(str(spec), out, replace(asked, budget=8), Hands(0)) as study:
+        assert len(study.store.kept("counted")["shares"]) == 60
+    counted, read = [], []
+    of_root, from_json = Counted.of_root, SearchSpace.from_json
+    monkeypatch.setattr(Counted, "of_root", lambda self, root: counted.append(root) or of_root(self, root))
+    monkeypatch.setattr(SearchSpace, "from_json", lambda self, knobs: read.append(knobs) or from_json(self, knobs))
+    with search(str(spec), out, Asked(budget=12), Hands(0), resume=True) as study:
+        assert parts.archive(study.store) == whole
+    assert not read and 4 <= len(counted) < 30
+
+
+def test_an_arm_that_fits_is_not_told_to_be_unfit_by_a_search_that_goes_on(tmp_path, monkeypatch):
+    """A search that goes on has looked at other settings of the header than the one before."""
+    from archdsl.study import session
+
+    spec, out = tmp_path / "wide.arch", str(tmp_path / "study")
+    spec.write_text(WIDE)
+    asked = Asked(["params:min"], strategy="random(batch = 4)", budget=4)
+    for budget, seen, kept in ((4, ["a", "b"], ["a", "b"]), (8, ["b", "c"], ["b"]), (12, ["a", "b"], ["b"])):
+        monkeypatch.setattr(session, "unfit", lambda space, seen=seen: seen)
+        with search(str(spec), out, replace(asked, budget=budget), Hands(0), resume=budget > 4) as study:
+            assert study.store.kept(session.UNFIT) == kept

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from archdsl.declared import Declared
 from archdsl.elaborate.domains import Domain
-from archdsl.search.model import Candidate, Objective, Proposal, Space, Trial
+from archdsl.search.model import Candidate, Objective, Proposal, Remembered, Space, Trial
 
 SMALL = 65_536
 """Spaces of so many assignments are searched to their end: everything proposed is remembered, and what is left is found by going through them."""
@@ -54,21 +54,13 @@ class Generator(random.Random):
 
 
 class Member:
-    """A trial that is done: `scores` with signs turned, so that less is better. One that is remembered from a state becomes a candidate when somebody
-    looks at it: the space has to make its model for that. It is written to a state as it was read, and told in JSON once."""
+    """A trial that is done: `scores` with signs turned, so that less is better. It is written to a state as it was read, and told in JSON once."""
 
-    __slots__ = ("_candidate", "_knobs", "_space", "number", "scores")
+    __slots__ = ("_knobs", "candidate", "number", "scores")
 
-    def __init__(self, number: int, candidate: Candidate | None, scores: tuple[float, ...], knobs: Mapping[str, Any] | None = None,
-                 space: Space | None = None) -> None:
-        self.number, self.scores, self._candidate, self._knobs, self._space = number, scores, candidate, knobs, space
-
-    @property
-    def candidate(self) -> Candidate:
-        if self._candidate is None:
-            assert self._space is not None and self._knobs is not None
-            self._candidate = self._space.from_json(self._knobs)
-        return self._candidate
+    def __init__(self, number: int, candidate: Candidate, scores: tuple[float, ...]) -> None:
+        self.number, self.candidate, self.scores = number, candidate, scores
+        self._knobs: Mapping[str, Any] | None = None
 
     def knobs(self, space: Space) -> Mapping[str, Any]:
         """The candidate in JSON."""
@@ -206,4 +198,4 @@ class Base:
         return [[m.number, m.knobs(self.space), list(m.scores)] for m in members]
 
     def members(self, dumped: Sequence[Any]) -> list[Member]:
-        return [Member(number, None, tuple(scores), knobs, self.space) for number, knobs, scores in dumped]
+        return [Member(number, Remembered(self.space, knobs), tuple(scores)) for number, knobs, scores in dumped]
