@@ -235,7 +235,7 @@ def console(text: str, folder: Path) -> str:
         if not part.startswith("$ "):
             continue
         command, _, told = part.partition("\n")
-        done = subprocess.run(["sh", "-c", command[2:]], cwd=folder, env=environment, text=True, encoding="utf-8", timeout=300,
+        done = subprocess.run(["sh", "-c", command[2:]], cwd=folder, env=environment, text=True, encoding="utf-8", timeout=500,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         out.append(command + "\n" + keep_gaps(told, done.stdout if not done.stdout or done.stdout.endswith("\n") else done.stdout + "\n"))
     return "".join(out)

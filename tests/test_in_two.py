@@ -120,7 +120,7 @@ def test_the_second_one_takes_no_more_steps_than_were_expected(two, monkeypatch)
     answers = []
     real = Helper.answer
     monkeypatch.setattr(Helper, "answer", lambda self: answers.append(real(self)) or answers[-1])
-    monkeypatch.setattr(Helper, "reached", lambda self, i: time.sleep(0.3) or i >= 1)
+    monkeypatch.setattr(Helper, "reached", lambda self, i: i >= 1)
     monkeypatch.setattr(in_two, "_steps", lambda *_: 10)
     assert check_text(SPEC, "net.arch") == [] and answers == [None]
     monkeypatch.setattr(in_two, "_steps", lambda *_: in_two.MOST + 1)
@@ -195,17 +195,31 @@ def test_a_processor_that_others_use_is_not_idle(monkeypatch):
 
 @forks
 def test_they_meet():
-    """Each job is done by one of them at least, those in the front here, those in the back there."""
+    """Each job is done by one of them at least, those in the front here, those in the back there. Neither begins before the other one."""
     mine: list[int] = []
-    two = Helper(40, lambda i: time.sleep(0.001) is None, lambda first: ["from", first])
+    mine_began, theirs_began = os.pipe(), os.pipe()
+
+    def theirs(i: int) -> bool:
+        if i == 39:
+            os.write(theirs_began[1], b".")
+            os.read(mine_began[0], 1)
+        time.sleep(0.001)
+        return True
+
+    two = Helper(40, theirs, lambda first: ["from", first])
     assert two.start()
     try:
         while len(mine) < 40 and not two.reached(len(mine)):
+            if not mine:
+                os.write(mine_began[1], b".")
+                os.read(theirs_began[0], 1)
             mine.append(len(mine))
             time.sleep(0.001)
         first, told = two.answer()
     finally:
         two.stop()
+        for end in (*mine_began, *theirs_began):
+            os.close(end)
     assert told == ["from", first] and 0 < first <= len(mine) < 40
 
 
@@ -224,7 +238,7 @@ def test_an_interrupt_ends_both():
     code = """
 import time
 from archdsl.helper import Helper
-two = Helper(2, lambda i: time.sleep(60) is None, lambda first: 1)
+two = Helper(2, lambda i: time.sleep(600) is None, lambda first: 1)
 try:
     two.start()
     print(two.pid, flush=True)
@@ -239,7 +253,7 @@ finally:
     assert process.stdout is not None
     pid = int(process.stdout.readline())
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=500)
     assert (out, err, process.returncode) == ("interrupted\n", "", 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

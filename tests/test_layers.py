@@ -16,7 +16,7 @@ HEAVY = ("torch", "numpy", "onnx", "transformers", "timm", "safetensors", "netwo
 def loaded(code: str) -> list[str]:
     """The heavy modules that a fresh interpreter holds after `code`."""
     tail = f"\nimport sys; print([m for m in {HEAVY} if m in sys.modules], file=sys.__stderr__)"
-    done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     return ast.literal_eval(done.stderr.splitlines()[-1])
 

@@ -50,7 +50,7 @@ def run(tmp_path):
     def run(*arguments: str) -> tuple[int, str]:
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{site}", "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run([sys.executable, "-m", "archdsl.cli.main", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                              timeout=120)
+                              timeout=500)
         return done.returncode, done.stdout + done.stderr
 
     return run

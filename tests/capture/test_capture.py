@@ -471,7 +471,7 @@ def test_a_result_that_is_no_tensor_is_named():
 
 
 def run(folder, *arguments):
-    return subprocess.run([program(), *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([program(), *arguments], cwd=folder, capture_output=True, text=True, timeout=500)
 
 
 def test_the_command(tmp_path):

@@ -1,6 +1,7 @@
 """The command line as a user meets it: arguments, output, exit code."""
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -23,8 +24,11 @@ def checked(code: int, done: SimpleNamespace) -> SimpleNamespace:
 @pytest.fixture
 def archdsl(tmp_path, monkeypatch, capsys) -> Run:
     """`archdsl("check", "a.arch")` in an empty folder, within this process; `code=` is the exit code that is expected."""
+    from archdsl import helper
     from archdsl.cli.main import main
 
+    monkeypatch.setattr(helper, "allow", lambda: None)  # this process is not the command line's, neither now nor for the tests behind this one
+    monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
@@ -47,7 +51,7 @@ def archdsl_process(tmp_path) -> Run:
         command, encoding = ([sys.executable, "-m", "archdsl.cli.main"], {"PYTHONIOENCODING": "utf-8"}) if cold else ([program()], {})
         environment = {**os.environ, "TMPDIR": str(tmp_path), **encoding}
         done = subprocess.run([*command, *map(str, arguments)],
-                              capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=environment, timeout=120)
+                              capture_output=True, text=True, encoding="utf-8", cwd=tmp_path, env=environment, timeout=500)
         return checked(code, SimpleNamespace(returncode=done.returncode, stdout=done.stdout, stderr=done.stderr))
 
     return run

@@ -87,6 +87,6 @@ def test_a_report_of_a_package(tmp_path, spec):
         "    return Report('inputs', (Column('inputs'),), tuple(Row(s.name, '', (scale * len(s.model.inputs),)) for s in subjects))\n")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path / 'site'}", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-m", "archdsl.cli.main", "report", "inputs(scale = 7)", str(tmp_path / spec), "--json"], env=environment,
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"][0]["inputs"] == 7

@@ -96,17 +96,44 @@ def test_nothing_but_the_result_on_a_pipe(archdsl_process, net):
     assert done.stderr == "" and "\x1b" not in done.stdout
 
 
-def test_killed_and_resumed(archdsl_process, net, tmp_path):
+def task_of_a_package(folder: Path, name: str, text: str) -> str:
+    """PYTHONPATH for a distribution in that folder whose module has this text, in which a task `name` is."""
+    info = folder / "site/demo-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[archdsl.tasks]\n{name} = demo_tasks\n")
+    (folder / "site/demo_tasks.py").write_text(text)
+    return f"{ROOT}{os.pathsep}{folder / 'site'}"
+
+
+HELD = """
+import os, signal
+from archdsl.tasks import task
+from archdsl.tasks.recall import MQAR
+
+@task("held(vocab: int = 64, length: int = 16, pairs: int = 3, gap: float = 0.1)")
+class Held(MQAR):
+    '''As `mqar`; from the batch on that the environment names, a training gets no more.'''
+    def batch(self, split, index, size, seed=0):
+        while split == "train" and index >= int(os.environ.get("ARCHDSL_TEST_HELD", "1000")):
+            signal.pause()
+        return super().batch(split, index, size, seed)
+"""
+
+
+def test_killed_and_resumed(archdsl_process, net, tmp_path, monkeypatch):
     """A process is killed between checkpoints, twice; then weights, optimiser and log are byte for byte those of a training that was not."""
-    how = (*TRAIN, "--steps", 60, "--every", 7, "--batch", 8, "--schedule", "cosine", "--warmup", 5, "--clip", 1, "--seed", 3,
-           "--group", "(weight_decay = 0.1) on layers")
+    monkeypatch.setenv("PYTHONPATH", task_of_a_package(tmp_path, "held", HELD))
+    how = ("train", "net.arch", "--task", "held", "--steps", 60, "--every", 7, "--batch", 8, "--schedule", "cosine", "--warmup", 5, "--clip", 1,
+           "--seed", 3, "--group", "(weight_decay = 0.1) on layers")
     archdsl_process(*how, "-o", "whole")
     log = tmp_path / "killed/log.jsonl"
     for wanted in (17, 33):
+        held = {**os.environ, "ARCHDSL_TEST_HELD": str(wanted + 3)}  # it does not end before, however fast it is
         resume = ["--resume"] if (tmp_path / "killed").exists() else []
-        process = subprocess.Popen([program(), *map(str, how), "-o", "killed", *resume], cwd=tmp_path, stdout=subprocess.PIPE,
-                                   stderr=subprocess.DEVNULL)
-        ends = time.monotonic() + 100
+        process = subprocess.Popen([program(), *map(str, how), "-o", "killed", *resume], cwd=tmp_path, env=held,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        ends = time.monotonic() + 500
         while time.monotonic() < ends and process.poll() is None and not (log.exists() and log.read_text().count("\n") >= wanted):
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
@@ -152,12 +179,8 @@ def test_progress_on_a_terminal(net, tmp_path):
 
 def test_a_task_of_a_package(net, tmp_path):
     """The entry point is loaded when a name asks for it."""
-    info = tmp_path / "site/demo-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[archdsl.tasks]\nsuccessor = demo_tasks\n")
-    (tmp_path / "site/demo_tasks.py").write_text(
-        "import torch\nfrom archdsl.tasks import TokenTask, task\n"
+    path = task_of_a_package(
+        tmp_path, "successor", "import torch\nfrom archdsl.tasks import TokenTask, task\n"
         "@task('successor(length: int = 6)')\n"
         "class Successor(TokenTask):\n"
         "    '''The next number.'''\n"
@@ -166,10 +189,10 @@ def test_a_task_of_a_package(net, tmp_path):
         "        g = torch.Generator().manual_seed(hash((split == 'train', index, seed)) % 2**32)\n"
         "        tokens = torch.randint(0, 10, (size, self.length), generator=g)\n"
         "        return {'tokens': tokens, 'targets': (tokens + 1) % 10}\n")
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path / 'site'}", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def run(*arguments):
-        return subprocess.run([program(), *arguments], env=environment, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+        return subprocess.run([program(), *arguments], env=environment, capture_output=True, text=True, timeout=500, cwd=tmp_path)
 
     done = run("train", "net.arch", "--task", "successor(length = 8)", "--steps", "150", "--lr", "0.02", "-o", "out", "--json")
     assert done.returncode == 0, done.stderr

@@ -72,7 +72,7 @@ def not_started(_: Any) -> Any:
 
     pool = Pool(Workplace("tests.study.parts:crashing_space", ".", "cost", ("params:min",), os.getcwd(), tuple(sys.path)), 1, Limits(), "workers")
     try:
-        return pool.wait(20)
+        return pool.wait(500)
     finally:
         pool.close()
 

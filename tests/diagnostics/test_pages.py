@@ -105,7 +105,7 @@ def test_command_examples(code, page, tmp_path, golden):
             (folder / "other.arch").write_text((folder / "my.arch").read_text(), encoding="utf-16")
         others = [] if code == "A0662" else [os.environ["PATH"]]  # that one is about a program that is not there
         environment = {**os.environ, "HOME": str(folder), "PATH": os.pathsep.join([str(tmp_path), *others])}
-        done = subprocess.run(["/bin/sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(["/bin/sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
         assert (f"[{code}]" in done.stdout + done.stderr) == fails, f"{command}\n{done.stdout}\n{done.stderr}"
         assert (done.returncode != 0) == fails, f"{command}\n{done.stdout}\n{done.stderr}"
         if fails:

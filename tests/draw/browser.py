@@ -30,7 +30,7 @@ def ask(page: str, script: str, folder: Path, *options: str) -> Any:
     how = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1200,900"]
     with tempfile.TemporaryDirectory() as home:  # the path of a socket in it has about a hundred characters at most, those of tests may be longer
         done = subprocess.run([CHROMIUM, *how, f"--user-data-dir={home}", *options, "--dump-dom", file.as_uri()],
-                              capture_output=True, text=True, timeout=120, env={**os.environ, "HOME": home, "TMPDIR": home})
+                              capture_output=True, text=True, timeout=500, env={**os.environ, "HOME": home, "TMPDIR": home})
     found = re.search(r'<pre id="answer">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:] + done.stdout[-500:]
     return json.loads(html.unescape(found[1]))

@@ -125,7 +125,7 @@ def test_a_fresh_process_rebuilds_the_model(llama):
     queue = context.Queue()
     process = context.Process(target=_forward, args=(pickle.dumps(llama), queue))
     process.start()
-    total, kinds = queue.get(timeout=120)
+    total, kinds = queue.get(timeout=500)
     process.join()
     assert total == pytest.approx(llama(tokens()).sum().item(), rel=1e-5)
     assert kinds == 1

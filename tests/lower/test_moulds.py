@@ -247,13 +247,13 @@ def test_two_threads_that_ask_first():
         def __len__(self) -> int:
             if threading.current_thread() is late:
                 begun.set()
-                made.wait(10)
+                made.wait(500)
             return super().__len__()
 
     mould.values = Values(mould.values)
     late = threading.Thread(target=lambda: found.append(mould()))
     late.start()
-    begun.wait(10)
+    begun.wait(500)
     found.append(mould())
     made.set()
     late.join()

@@ -239,7 +239,7 @@ def test_inductors_probes_run_side_by_side(monkeypatch):
     from archdsl.lower.compile import probe_vector_instructions
 
     monkeypatch.setattr(compile, "processors", lambda: 2)
-    meeting, seen = Barrier(2, timeout=10), []
+    meeting, seen = Barrier(2, timeout=500), []
 
     class Instructions(str):
         def __bool__(self) -> bool:

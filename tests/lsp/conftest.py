@@ -13,19 +13,21 @@ from typing import Any
 import pytest
 
 pytest.importorskip("pygls")
-WAIT = 60
+WAIT = 500  # seconds, for what hangs
 MARKDOWN = ["markdown", "plaintext"]
 CAPABILITIES = {"textDocument": {"hover": {"contentFormat": MARKDOWN}, "completion": {"completionItem": {"documentationFormat": MARKDOWN}}},
                 "workspace": {"didChangeWatchedFiles": {"dynamicRegistration": True}}}
 
 
 class Editor:
-    """`ask` sends a request and waits for its result; `tell` a notification; `told` waits for one of the server."""
+    """`ask` sends a request and waits for its result; `tell` a notification; `told` waits for one of the server. A slow or busy machine makes pauses
+    that are no part of a test: a server does nothing in them, unless it `rests`: then it does as soon as it can what else waits for a pause."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, rests: bool = False):
         self.folder, self.last = folder, 0
-        self.process = subprocess.Popen([sys.executable, "-m", "archdsl.cli.main", "lsp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, cwd=folder)
+        code = f"from archdsl.lsp import server\nserver.TRIED = server.IDLE = {0 if rests else 1e9}\nfrom archdsl.cli.main import run\nrun()"
+        self.process = subprocess.Popen([sys.executable, "-c", code, "lsp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        cwd=folder)
         self.answers: dict[int, queue.Queue[Any]] = {}
         self.notices: queue.Queue[Any] = queue.Queue()
         self.texts: dict[str, tuple[int, str]] = {}
@@ -128,8 +130,9 @@ class Editor:
 
 
 @pytest.fixture
-def editor(tmp_path) -> Iterator[Editor]:
-    made = Editor(tmp_path)
+def editor(tmp_path, request) -> Iterator[Editor]:
+    """Of a server that rests where the parameter says so."""
+    made = Editor(tmp_path, getattr(request, "param", False))
     try:
         made.start()
         yield made

@@ -17,7 +17,7 @@ ROOT = HERE.parents[1]
 
 
 def shown(command: str) -> dict[str, list[object]]:
-    done = subprocess.run(["node", HERE / "extension.js", ROOT / "editors/vscode/extension.js", command], capture_output=True, text=True, timeout=60,
+    done = subprocess.run(["node", HERE / "extension.js", ROOT / "editors/vscode/extension.js", command], capture_output=True, text=True, timeout=500,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

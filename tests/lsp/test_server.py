@@ -4,6 +4,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from archdsl.lsp import trying
 from archdsl.spec import check_text
 
@@ -54,6 +56,7 @@ def test_quick_changes_end_with_the_last(editor):
     assert titles(editor.type("a.arch", NET)) == ["A0701"] and editor.notices.empty()
 
 
+@pytest.mark.parametrize("editor", [True], ids=["rests"], indirect=True)
 def test_fixes_are_tried_in_a_pause(editor):
     """As `archdsl check` tries them: a block that does not give what its application needs is told where the number stands."""
     editor.open("a.arch", NET)
@@ -222,4 +225,4 @@ def test_no_text_ends_it(editor):
 def test_it_ends_when_the_editor_is_gone(editor):
     editor.open("a.arch", NET)
     editor.process.stdin.close()
-    assert editor.process.wait(timeout=30) == 0
+    assert editor.process.wait(timeout=500) == 0

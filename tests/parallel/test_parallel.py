@@ -51,8 +51,8 @@ def compared(path: Path, *cases: str) -> dict[str, tuple[float, float]]:
     other, first = (subprocess.Popen(command, cwd=ROOT, env={**env, "RANK": rank}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
                     for rank in "10")
     try:
-        said, fault = first.communicate(timeout=300)
-        _, others = other.communicate(timeout=60)
+        said, fault = first.communicate(timeout=500)
+        _, others = other.communicate(timeout=500)
     finally:
         first.kill()
         other.kill()

@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 import archdsl
 from archdsl.cost.layers import count_params
@@ -176,14 +178,30 @@ def test_initial_values_take_no_time():
     assert a.graph.hash != b.graph.hash and set(latency.pieces(a)) == set(latency.pieces(b))
 
 
-def test_times_are_measured(table: str):
-    """A hundred times the work takes longer, on any machine; the evaluator says milliseconds."""
+class Counted(TorchFunctionMode):
+    """Inside, the clock of measurements tells how many numbers torch's functions have been given and have made: a microsecond each."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.seconds = 0.0
+        monkeypatch.setattr("archdsl.search.latency.bench.time", SimpleNamespace(perf_counter=lambda: self.seconds))
+        super().__init__()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.seconds += 1e-6 * sum(t.numel() for t in (*args, made) if isinstance(t, torch.Tensor))
+        return made
+
+
+def test_times_are_measured(table: str, monkeypatch):
+    """A hundred times the work takes longer; the evaluator says milliseconds."""
     space = archdsl.loads(NET.replace("{8, 16}", "{8, 512}").replace("T = 6", "T = 64")).space()
     evaluator = LatencyTable(repeats=3, table=table)
     evaluator.setup(space, ())
-    small, large = (evaluator(space.candidate({"d": d}), seed=0, fidelity=1.0)["latency_ms"] for d in (8, 512))
-    assert 0 < small < large < 1e4
+    with Counted(monkeypatch):
+        small, large = (evaluator(space.candidate({"d": d}), seed=0, fidelity=1.0)["latency_ms"] for d in (8, 512))
+    assert 0 < 30 * small < large
     assert evaluator(space.candidate({"d": 8}), seed=5, fidelity=0.5)["latency_ms"] == small
+    assert Latency(table=table).predict(space.model(space.candidate({"d": 8}))) == pytest.approx(1e-3 * small)
 
 
 @pytest.mark.parametrize("form", ["step", "extend"])
@@ -195,8 +213,10 @@ def test_forms_with_state_run(table: str, form: str):
     assert out.shape == (1, 1 if form == "step" else 6, 10) and set(state) == set(latency.program(made)[0].state)
 
 
-def test_pieces_are_measured_among_the_others():
+def test_pieces_are_measured_among_the_others(monkeypatch):
     """All run equally often, in turns; only what is wanted is told."""
+    looks = count()
+    monkeypatch.setattr("archdsl.search.latency.bench.time", SimpleNamespace(perf_counter=lambda: 1e-7 * next(looks)))
     ran: list[int] = []
     found = Bench("cpu", "f32").in_turns([lambda i=i: ran.append(i) for i in range(3)], [2, 0], 3)
     assert len(found) == 2 and all(m.seconds > 0 for m in found)

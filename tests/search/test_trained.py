@@ -172,7 +172,7 @@ def test_how_long_training_takes_is_seen(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("archdsl.study.live.EVERY", 0.0)
     monkeypatch.setattr("archdsl.study.engine.SLICE", 0.0)  # each trial is a commit of its own, however fast the machine is
-    monkeypatch.setattr("archdsl.study.run.HELD", 0.0)
+    monkeypatch.setattr("archdsl.study.run.HELD", -1.0)
     monkeypatch.setattr("sys.stderr", Terminal())
     (tmp_path / "net.arch").write_text(CONV)
     asked = Asked(objectives=["loss:min"], evaluator='train(task = "digits", steps = 6, batch = 8)', strategy="random", budget=3)

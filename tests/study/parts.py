@@ -149,11 +149,11 @@ def trouble(candidate) -> Any:
         case 5: os.kill(os.getpid(), signal.SIGSEGV)
         case 6: os._exit(7)
         case 7: raise SystemExit("enough")
-        case 8: time.sleep(60)
+        case 8: time.sleep(600)
         case 9:
             taken = bytearray(400_000_000)
             taken[:: 4096] = b"x" * len(taken[:: 4096])
-            time.sleep(60)
+            time.sleep(600)
         case 10: raise MemoryError
         case 11: return {"loss": None}
         case 12: return {"loss": 10**400}
@@ -166,7 +166,7 @@ def parent(candidate) -> dict[str, float]:
     """Starts a process, says which, and waits for it."""
     import subprocess
 
-    child = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "600"])
     with open(candidate["file"] + ".new", "w") as file:
         file.write(str(child.pid))
     os.replace(candidate["file"] + ".new", candidate["file"])
@@ -189,7 +189,7 @@ def marked(candidate, seed, fidelity) -> dict[str, float]:
         with open(f"{mark}.{os.getpid()}", "w") as file:
             file.write(str(os.getpid()))
         os.rename(f"{mark}.{os.getpid()}", mark)
-        time.sleep(60)
+        time.sleep(600)
     return exact(candidate, seed, fidelity)
 
 

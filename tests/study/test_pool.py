@@ -61,11 +61,11 @@ def pool(tmp_path):
         p.close()
 
 
-def results(pool, jobs, seconds=20.0):
+def results(pool, jobs):
     """Those of all jobs, by number."""
-    left, done, end = list(jobs), {}, time.monotonic() + seconds
+    left, done, end = list(jobs), {}, time.monotonic() + 500
     while len(done) < len(jobs):
-        assert time.monotonic() < end
+        assert time.monotonic() < end, "something hangs"
         for _ in range(min(pool.free, len(left))):
             pool.submit(left.pop(0))
         done |= {r.number: r for r in pool.wait(0.2)}
@@ -79,16 +79,27 @@ def alive(pid: int) -> bool:
         return False
 
 
+def gone(*pids: int) -> None:
+    """Waits until these processes have ended, long before they would by themselves."""
+    end = time.monotonic() + 200
+    while any(map(alive, pids)):
+        assert time.monotonic() < end, "they live on"
+        time.sleep(0.01)
+
+
 def test_everything_that_goes_wrong_has_a_reason(pool):
-    limits = Limits(1.0, 190 * 2**20)
-    found = results(pool("tests.study.parts:trouble", 2, limits), [job(a, a) for a in range(17)])
+    """Those that a limit is for meet it alone: the others may take any time, and their processes be of any size."""
+    trouble = "tests.study.parts:trouble"
+    found = results(pool(trouble, 2), [job(a, a) for a in range(17) if a not in (8, 9)])
+    found |= results(pool(trouble, 1, Limits(1.0, 2**40)), [job(8, 8)])
+    found |= results(pool(trouble, 1, Limits(3600.0, 190 * 2**20)), [job(9, 9)])
     for a, why in REASONS.items():
         assert found[a].values is None and found[a].reason.startswith(why), found[a]
     assert [kind_of(found[a].reason) for a in range(15)] == [
         "raised ValueError", "not finite", *["no measurement"] * 3, "crashed", "crashed", "ended the program", "over the limit of time",
         "out of memory", "out of memory", "no measurement", "not finite", "no measurement", "raised Unspeakable"]
     assert [found[a].values for a in (15, 16)] == [{"loss": 4.0}, {"loss": 4.0}]
-    assert 1 <= found[8].seconds < 5
+    assert 1 <= found[8].seconds < 600, "it would have slept so long"
 
 
 def test_the_same_in_this_process(tmp_path):
@@ -107,7 +118,7 @@ def test_a_worker_that_is_killed_from_outside(pool):
         p.wait(5)
     p.submit(job(0, 8))
     os.kill(p.pids[0], signal.SIGKILL)
-    (lost,) = p.wait(10)
+    (lost,) = p.wait(600)
     assert lost.number == 0 and lost.reason.startswith("the worker ended with SIGKILL: killed from outside")
     assert results(p, [job(1, 20)])[1].values == {"loss": 4.0}
 
@@ -117,16 +128,14 @@ def test_closing_ends_what_runs_and_what_that_has_started(pool, tmp_path):
     while not p.free:
         p.wait(5)
     p.submit(Job(0, {"a": 1, "b": 2, "c": 3, "kind": "deep", "file": str(tmp_path / "pid")}, "k", 1.0, 0))
-    end = time.monotonic() + 10
     while not (tmp_path / "pid").exists():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+        assert not p.wait(0.02)
     child = int((tmp_path / "pid").read_text())
     assert alive(child) and resident(p.pids[0]) > resident(child) > 0
     worker = p.pids[0]
     p.close()
-    time.sleep(0.1)
-    assert not alive(child) and not alive(worker)
+    assert not alive(worker)
+    gone(child)
 
 
 @pytest.mark.parametrize(("evaluator", "code", "text"), [
@@ -147,7 +156,7 @@ def test_a_worker_that_dies_before_its_first_trial(tmp_path):
     p = Pool(Workplace("tests.study.parts:crashing_space", "nowhere", "cost", ("params:min",), str(ROOT)), 1, Limits(), str(tmp_path / "workers"))
     try:
         with pytest.raises(ArchError) as fault:
-            p.wait(10)
+            p.wait(600)
     finally:
         p.close()
     assert fault.value.diagnostics[0].code == "A0829" and "exit status 9" in fault.value.diagnostics[0].message
@@ -155,7 +164,7 @@ def test_a_worker_that_dies_before_its_first_trial(tmp_path):
 
 
 def test_workers_go_when_the_search_is_killed(tmp_path):
-    """Also one in the middle of a trial that sleeps for a minute."""
+    """Also one in the middle of a trial that sleeps for ten minutes."""
     code = f"""
 import time
 from tests.study.test_pool import *
@@ -163,7 +172,7 @@ p = Pool(place("tests.study.parts:trouble"), 2, Limits(), {str(tmp_path / "worke
 while p.free < 2: p.wait(5)
 p.submit(job(0, 8))
 print(*p.pids, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as search:
@@ -171,10 +180,7 @@ time.sleep(60)
         workers = [int(pid) for pid in search.stdout.readline().split()]
         assert len(workers) == 2 and all(map(alive, workers))
         search.kill()
-    end = time.monotonic() + 5
-    while any(map(alive, workers)):
-        assert time.monotonic() < end, "the workers live on"
-        time.sleep(0.02)
+    gone(*workers)
 
 
 @pytest.mark.parametrize(("text", "n"), [("4GiB", 2**32), ("500MB", 500_000_000), ("2G", 2**31), ("1.5 MiB", 1572864), ("77000000", 77_000_000)])

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.search.model import Objective
 from archdsl.study.store import Entry, Result, Store
 
+ROOT = Path(__file__).parents[2]
 GOALS = (Objective("loss"), Objective("accuracy", "max"))
 
 
@@ -101,7 +103,7 @@ print("told", flush=True)
 s.db.execute("BEGIN"); s.db.execute("INSERT INTO result VALUES (45, 'done', '{{}}', '', 0, NULL)")
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.stdout, done.returncode) == ("told\n", -9), done.stderr
     again = Store(tmp_path, GOALS, write=True)
     assert (again.next, again.finished, len(again.front)) == (50, 40, 40)
