@@ -40,11 +40,12 @@ def in_form(source: Source, form: str, emits: Collection[int] = ()) -> Streamed 
         return None
     from archdsl.records import replace
     from archdsl.streaming.absorb import NAME, Absorb
+    from archdsl.streaming.cropped import Cropped
     from archdsl.streaming.derive import stream
     from archdsl.streaming.emitted import Emitting
 
     if form != "packed":
-        source = replace(source, graph=Emitting()(source.graph, emits))
+        source = replace(source, graph=Cropped()(Emitting()(source.graph, emits)))
     if form == "packed" or NAME not in source.rewrites:
         return stream(source, form)
     absorb = Absorb()

@@ -74,7 +74,7 @@ def window(d: Definition, node: Node, known: Known, w: Window) -> None:
         raise d.refuse(node, f"it reads {_count(w.past)} before and {_count(w.ahead)} behind each, and knows no borders between documents")
     if kept:
         shape = tuple(kept if i == w.axis else s for i, s in enumerate(old.shape))
-        name, type, before = d.slot("before", TensorType(old.dtype, shape), node.span)
+        name, type, before = d.slot(_scope(node) + "before", TensorType(old.dtype, shape), node.span)
         longer = tuple(s + kept if i == w.axis else s for i, s in enumerate(x.shape))
         join = Node("behind_extend", (x, before), {"axis": w.axis}, (TensorType(x.dtype, longer), before.type), node.span, x.node.name)
         join.call_result(1, name)
@@ -90,6 +90,13 @@ def window(d: Definition, node: Node, known: Known, w: Window) -> None:
     new.attrs = {**new.attrs, **w.attrs}
     d.put(node, new, known)
     d.delays.of.update(dict.fromkeys(new.values, d.delays.now + w.ahead))
+
+
+def _scope(node: Node) -> str:
+    """Where the weight of a window lies, below the definition in which it stands."""
+    weight = node.args[1].node if len(node.args) > 1 and isinstance(node.args[1], Value) else None
+    path = weight.attrs["path"] if weight is not None and weight.op == "param" else ""
+    return path[:path.rfind(".") + 1]
 
 
 def _count(n: int) -> str:
