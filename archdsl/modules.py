@@ -341,7 +341,7 @@ class Library:
         path = os.path.join(folder, *parts[:-1], parts[-1] + ".arch")
         if not os.path.lexists(path):
             raise error("A0207", f"there is no module `{name}`", span, f"neither in the library nor beside {user.source.path}",
-                        **_nearest_module(name, [f[:-5] for f in _listed(folder)], span, wanted))
+                        **_nearest_module(name, _neighbours(folder), span, wanted))
         key = os.path.realpath(path)
         if not key.startswith(os.path.join(os.path.realpath(folder), "")):
             raise error("A0603", f"the module `{name}` lies outside of the spec's folder", span, "reached through a link",
@@ -369,6 +369,14 @@ class Library:
         if module.diagnostics:
             raise ArchError(*module.diagnostics)
         return module
+
+
+def _neighbours(folder: str) -> list[str]:
+    """The modules of a folder; none where it cannot be listed: it may not be there yet, as that of a new text in an editor."""
+    try:
+        return [f[:-5] for f in _listed(folder)]
+    except OSError:
+        return []
 
 
 def _listed(folder: str) -> list[str]:

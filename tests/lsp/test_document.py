@@ -164,3 +164,9 @@ model M(d: int = 4)(x: [B, d]) -> y: [B, _] { return Wide()(x) as wide }
         assert not document.diagnostics
         node = next(n for n in document.node_at(text.index("(x) as wide"), (tree.Named,)))
         assert [str(v.type) for v in document.values(node.span)] == [f"[B, {4 * factor}]"]
+
+
+def test_a_text_in_a_folder_that_is_not_there_yet(tmp_path):
+    """What it imports is missing, as it is beside any other text."""
+    (fault,) = Document(str(tmp_path / "new" / "a.arch"), "use parts { half }\nblock B()(x: [..., d]) -> [..., d] { return half(x) }\n").diagnostics
+    assert fault.code == "A0207" and "no module `parts`" in fault.message
