@@ -29,6 +29,7 @@ def archdsl(tmp_path, monkeypatch, capsys) -> Run:
 
     monkeypatch.setattr(helper, "allow", lambda: None)  # this process is not the command line's, neither now nor for the tests behind this one
     monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
+    monkeypatch.setattr("archdsl.pace.EVERY", float("inf"))  # nothing is said of what takes long on a slow machine
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -93,7 +94,7 @@ def test_output_that_leads_nowhere(tmp_path, arguments, code):
     told = "error[A0627]: `standard output` cannot be written: no space left on device"
     prints = arguments[0] in ("explain", "--version", "--help", "check")
     command = [sys.executable, "-m", "archdsl.cli.main", *arguments]
-    shell = " ".join(command)
+    shell = shlex.join(command)
 
     def ended(**streams: int) -> subprocess.CompletedProcess[str]:
         given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
