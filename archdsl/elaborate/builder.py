@@ -20,8 +20,18 @@ requires_grad_ zero_grad share_memory extra_repr compile recompile print_readabl
 meta init_state reorder_state reset_state stack_states end_state flush delay typed archdsl definition detached rematerialised shape_env to_folder
 register_forward_hook register_forward_pre_hook register_backward_hook register_full_backward_hook register_full_backward_pre_hook
 register_load_state_dict_post_hook register_load_state_dict_pre_hook register_state_dict_post_hook register_state_dict_pre_hook
+check_state state_shapes
+_alike _apply _backward_hooks _backward_pre_hooks _boxed_call _buffers _call_impl _code _compiled_call_impl _create_node_hooks _deepcopy_hooks
+_deepcopy_init _erase_node_hooks _externs _forms _forward_hooks _forward_hooks_always_called _forward_hooks_with_kwargs _forward_pre_hooks
+_forward_pre_hooks_with_kwargs _get_backward_hooks _get_backward_pre_hooks _get_name _graph _is_full_backward_hook _lineno_map
+_load_from_state_dict _load_state_dict_post_hooks _load_state_dict_pre_hooks _loss _maybe_warn_non_full_backward_hook _modules _named_members
+_non_persistent_buffers_set _parameters _parts _prologue_start _recompile_submodules _register_create_node_hook _register_deepcopy_hook
+_register_erase_node_hook _register_load_state_dict_pre_hook _register_replace_node_hook _register_state_dict_hook _replace_hooks
+_replicate_for_data_parallel _repr_html_ _save_to_state_dict _set_replace_hook _slow_forward _source _state_dict_hooks _state_dict_pre_hooks
+_streamed _tracer_cls _tracer_extras _typed _unregister_create_node_hook _unregister_deepcopy_hook _unregister_erase_node_hook
+_unregister_replace_node_hook _version _wrapped_call_impl
 """.split())
-"""Names that a module of the lowered model already has (a test holds this list against torch)."""
+"""Names that a module of the lowered model already has (a test holds this list against torch), or one that is written as PyTorch."""
 
 
 def _exact(value: Any) -> Any:
@@ -117,7 +127,7 @@ class Builder:
             raise limit(f"the address `{path[:40]}…` has more than {MAX_ADDRESS:,} characters", span)
         nested = "." in path
         for word in path.split(".") if nested else (path,):
-            if word in RESERVED:
+            if word in RESERVED or word.startswith("__"):
                 raise error("A0210", f"the address `{path}` would hide `{word}` of the module", span, f"`{word}` is taken by torch.nn.Module",
                             help=f"name it otherwise, for example `as {word}_`")
             if iskeyword(word):

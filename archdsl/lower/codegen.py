@@ -186,6 +186,7 @@ class Writer:
         """A name for a value: its hint, unless another value that is needed later has it."""
         hint = re.sub(r"\W", "_", str(_called(node))) or "x"
         hint = f"{hint}_" if hint in _RESERVED or hint in self.globals or hint in self.taken else f"_{hint}" if hint[0].isdigit() else hint
+        hint = node.meta.get("fixed", hint)
         name, k = hint, 1
         while name in live and last.get(live[name], -1) > at:
             name, k = f"{hint}_{k}", k + 1

@@ -118,7 +118,7 @@ class _File:
         body = "\n\n\n".join([*([numbers] if numbers else []), *parts])
         first = {*self.functions.imports, *(["import math"] if re.search(r"\bmath\.", body) else [])}
         imports = ["import torch", *(["import torch.nn.functional as F"] if re.search(r"\bF\.", body) else []), "from torch import Tensor, nn"]
-        name = self.root.name
+        name = next(t.name for t in self.templates.values() if t.definition is self.root)
         head = f'"""{name}: written by archdsl, needs torch alone.\n\nThe weights lie beside it:\n\n    model = {name}()\n' \
                '    model.load_state_dict(safetensors.torch.load_file("weights.safetensors"))\n"""\n\n'
         above = "\n".join(sorted(first, key=lambda line: (line.startswith("from "), line)))
@@ -245,9 +245,10 @@ def _loops(statements: list[str], lists: dict[str, int]) -> list[str]:
                 run[0] = run[1]
             if len(run) == n and len(set(run)) == 1 and "\x02" in run[0] and found[1] not in run[0]:
                 name = one if (one := singular(found[2])) != found[2] else f"{found[2]}_item"
-                while re.search(rf"\b{name}\b", run[0]) or name in RESERVED:
+                used = set(re.findall(r"(?<![.\w])[^\W\d]\w*", "\n".join([*statements, run[0]])))
+                while name in used or name in RESERVED:
                     name += "_"
-                count = next(c for c in ("i", "j", "k", "index") if c != name and not re.search(rf"\b{c}\b", run[0]))
+                count = next(c for c in chain("ijk", (f"index{n or ''}" for n in range(len(used) + 2))) if c != name and c not in used)
                 over = f"{count}, {name} in enumerate({found[1]})" if counted else f"{name} in {found[1]}"
                 out.append(f"for {over}:\n    {run[0].replace(chr(2), name).replace(chr(3), count)}")
                 out += [f"return {result}"] if returns else []

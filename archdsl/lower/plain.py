@@ -101,8 +101,10 @@ class Plain:
             if (r := recurrence_of(node)) is not None:
                 self.recurrences[r.name] = r
                 named(node, r)
+            elif node.target is parts.draws_given:
+                node.args[0].meta["fixed"] = "draws"  # type: ignore[union-attr]
         self.kept = kept = Kept(self.traced.graph, definition.state) if definition.state else None
-        taken = frozenset(self.recurrences) | ({"new"} if kept else set())
+        taken = frozenset(self.recurrences) | HELPERS.keys() | ({"new", "state"} if kept else set()) | ({"draws"} if definition.draws else set())
         code = generate(self.traced.graph, free=False, names=self.names, special=self._special, hints=True, taken=taken)
         unknown = [n for n in code.globals if n not in ("torch", "F", "math")]
         if unknown:
@@ -293,7 +295,7 @@ class Plain:
             left, relation, right = writer.at(node.args[0], 7), node.args[1], writer.at(node.args[2], 7)
             return f"if {left} {_OPPOSITE[str(relation)]} {right}:\n    raise ValueError({quoted(str(node.args[3]))})", 0
         if node.target is parts.fit:
-            return fits(node.args, writer.arg, {v.node.attrs["name"]: v.type.dtype for v in self.definition.graph.inputs}), 0
+            return fits(node.args, writer.arg, {v.node.attrs["name"]: v.type.dtype for v in reversed(self.definition.graph.inputs)}), 0
         if node.target is parts.sums:
             lengths, total = writer.arg(node.args[0]), writer.at(node.args[1], 7)
             wrong = f"{lengths}.numel() == 0 or {lengths}.min() < 1 or {lengths}.sum() != {total}"

@@ -26,7 +26,8 @@ class Kept:
 
     def __init__(self, graph: fx.Graph, addresses: tuple[str, ...]):
         self.addresses = addresses
-        state = next(n for n in graph.nodes if n.op == "placeholder" and n.target == "state")
+        state = next(n.args[0] for n in graph.nodes if n.target is parts.holds)
+        state.meta["fixed"] = "state"
         reads = {n.args[1]: n for n in graph.nodes if n.target is operator.getitem and n.args[0] is state}
         for node in list(graph.nodes):
             if node.target is parts.fit:  # the state has its own check
@@ -40,8 +41,11 @@ class Kept:
             if users := [u for u in node.users if u.op != "output"]:
                 min(users, key=place.__getitem__).prepend(node)
             node.meta["soft"] = len(node.users) == 1
-        self.reads = {node: f"READ_{i}_" for i, node in enumerate(reads.values())}  # written at first: lines are as long for any address
-        self.old = {f"READ_{i}_": str(address) for i, address in enumerate(reads)}
+        words = " ".join(str(w) for n in graph.nodes for w in (n.name, n.target, n.args, n.meta.get("hint")))
+        mark = next("_" * k for k in range(1, len(words) + 2) if f"READ{'_' * k}" not in words and f"STATE{'_' * k}" not in words)
+        self.mark = mark  # of names that the spec has not
+        self.reads = {node: f"READ{mark}{i}_" for i, node in enumerate(reads.values())}  # written at first: lines are as long for any address
+        self.old = {f"READ{mark}{i}_": str(address) for i, address in enumerate(reads)}
         result = next(iter(reversed(graph.nodes)))
         self.new: dict[str, str] = {}  # the name that a new tensor gets at first -> its address
         self._name(result, reads)
@@ -53,8 +57,8 @@ class Kept:
         for i, (address, node) in enumerate(held[-1].items()):
             if node.op not in ("placeholder", "get_attr") and node not in seen:
                 seen.add(node)
-                self.new[f"STATE_{i}_"] = address
-                node.meta.update(hint=f"STATE_{i}_", soft=False)
+                self.new[f"STATE{self.mark}{i}_"] = address
+                node.meta.update(hint=f"STATE{self.mark}{i}_", soft=False)
 
     def written(self, statements: list[str]) -> list[str]:
         """The lines, with the new state in a dict `new`."""
@@ -66,8 +70,8 @@ class Kept:
             if self.new.get(value) != address:
                 body.append(f'new["{address}"] = {value}')
         for line in [*body, f"{head}new{close}"]:
-            line = re.sub(r"STATE_\d+_\b", lambda m: f'new["{self.new[m[0]]}"]', line)
-            line = re.sub(r"READ_\d+_\b", lambda m: f'state["{self.old[m[0]]}"]', line)
+            line = re.sub(rf"\bSTATE{self.mark}\d+_\b", lambda m: f'new["{self.new[m[0]]}"]', line)
+            line = re.sub(rf"\bREAD{self.mark}\d+_\b", lambda m: f'state["{self.old[m[0]]}"]', line)
             if 'new["' in line and "new: dict" not in "".join(found):
                 found.append("new: dict[str, Tensor] = {}")
             found.append(line)
@@ -81,7 +85,7 @@ class Sizes:
     def __init__(self, streamed: Streamed):
         self.streamed = streamed
         inputs = streamed.graph.inputs[:len(streamed.graph.inputs) - len(streamed.slots)]
-        self.told = {str(s): f"{v.node.attrs['name']}.size({axis})" for v in reversed(inputs) for axis, s in reversed(list(enumerate(v.shape)))}
+        self.told = {str(s): (i, axis) for i, v in reversed(list(enumerate(inputs))) for axis, s in reversed(list(enumerate(v.shape)))}
         self.needed = sorted({n for slot in streamed.slots for s in slot.type.shape for n in symbols(s)}, key=lambda n: (self.order(n), n))
         self.given = {self.name(n): self.told[n] for n in self.needed if n in self.told}
         self.own = {self.name(n): self._read(n) for n in self.needed if n not in self.told}
@@ -125,7 +129,8 @@ def _arithmetic(op: str, *operands: Any) -> str:
 
 def check(node: fx.Node, streamed: Streamed, arg: Callable[[Any], str]) -> str:
     """The line that checks the state."""
-    given = [f"{name}={text}" for name, text in Sizes(streamed).given.items()]
+    inputs = [n for n in node.graph.nodes if n.op == "placeholder"]
+    given = [f"{name}={arg(inputs[i])}.size({axis})" for name, (i, axis) in Sizes(streamed).given.items()]
     return f"self.check_state(state, {', '.join([*given, f'new={arg(node.args[2])}'])})"
 
 

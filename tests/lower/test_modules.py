@@ -258,4 +258,13 @@ def test_reserved_addresses_are_what_a_module_has_itself():
     foreign = {n for n in names if getattr(getattr(torch.nn.Module, n, None), "__module__", "torch").split(".")[0] not in ("torch", "typing")}
     names -= foreign  # transformers puts a method of its own on nn.Module
     assert names <= RESERVED, names - RESERVED
-    assert RESERVED - names <= {"init_state"}
+    assert {n for n in RESERVED if not n.startswith("_")} - names <= {"init_state", "check_state", "state_shapes"}  # the last two are written models'
+
+
+@pytest.mark.parametrize("name", ["__init__", "__class__", "_parameters", "_modules", "_buffers", "_forward_hooks", "_typed", "check_state"])
+def test_addresses_that_a_module_uses_inside(name: str):
+    for body in (f"param {name}: [d] = normal()\n  return x * {name}", f"return Linear(d)(x) as {name}",
+                 f"{name}: for i in range(2) {{ x = Linear(d)(x) as map }}\n  return x"):
+        text = f"use std {{ Linear }}\nmodel Net(d: int = 4)(x: [B, d]) -> [B, d] {{\n  {body}\n}}"
+        with pytest.raises(archdsl.ArchError, match=rf"A0210.*hide `{name}`"):
+            archdsl.loads(text, "net.arch")
