@@ -14,7 +14,6 @@ from archdsl.elaborate.record_defaults import record_defaults
 from archdsl.in_two import clean_in_two
 from archdsl.modules import MAX_FOUND, Module, family
 from archdsl.records import replace
-from archdsl.source import Span
 from archdsl.syntax import tree
 from archdsl.syntax.parser import MAX_TOKENS
 from archdsl.variants import Variant, known_variants
@@ -78,7 +77,7 @@ def _in_variant(spec: Spec, name: str, found: Collector) -> None:
     except ArchError as e:
         own, before = spec.variants[name].decl.span, tuple(found.found)
         for d in e.diagnostics:
-            if d.span.source is own.source and own.start <= d.span.start < own.end:
+            if d.span.starts_in(own):
                 known = any(b.code == d.code and any(label.span == b.span for label in d.labels) for b in before)
                 for own_fault in () if known else (d,) if None not in spec.failed else independent(before, [d], names=True):
                     found.add(own_fault)
@@ -130,7 +129,7 @@ def _broken(known: dict[str, Variant], early: tuple[Diagnostic, ...]) -> set[str
         while here in known and here not in broken and here not in sound:
             own = known[here].decl.span
             chain.append(here)
-            if any(_inside(d.span, own) for d in early):
+            if any(d.span.starts_in(own) for d in early):
                 broken.add(here)
             here = known[here].decl.base
         below = here in broken
@@ -184,12 +183,12 @@ def _told_of_defaults(spec: Spec, found: Collector) -> None:
 
     own = [v.decl.span for v in spec.variants.values()]
     others = [d.span for d in spec.module.tree.decls
-              if isinstance(d, (tree.Model, tree.Variant)) and not any(_inside(s, d.span) for s in (spec.decl.span, *own))]
+              if isinstance(d, (tree.Model, tree.Variant)) and not any(s.starts_in(d.span) for s in (spec.decl.span, *own))]
     theirs: dict[tuple[str, Label], list[Diagnostic]] = {}
     defaults: set[tuple[str, Label]] = set()
     for d in found.found:
-        if d.code in ALWAYS and d.labels and not any(_inside(d.span, s) for s in others):
-            if any(_inside(d.span, s) for s in own):
+        if d.code in ALWAYS and d.labels and not any(d.span.starts_in(s) for s in others):
+            if any(d.span.starts_in(s) for s in own):
                 theirs.setdefault((d.code, d.labels[0]), []).append(d)
             else:
                 defaults.add((d.code, d.labels[0]))
@@ -197,14 +196,10 @@ def _told_of_defaults(spec: Spec, found: Collector) -> None:
     found.found[:] = [d for d in found.found if id(d) not in again]
 
 
-def _inside(span: Span, other: Span) -> bool:
-    return span.source is other.source and other.start <= span.start < other.end
-
-
 def _on_models(module: Module, d: Diagnostic) -> bool:
     """Whether a fault is of a declaration about models: what others say of them is held against that."""
     about = [x.span for x in module.tree.decls if isinstance(x, (tree.Variant, tree.Claim, tree.Space, tree.Names))]
-    return any(s.source is d.span.source and s.start <= d.span.start < s.end for s in about)
+    return any(d.span.starts_in(s) for s in about)
 
 
 def _hold_against(module: Module, models: dict[str, Spec], found: Collector, kept: Kept | None) -> None:

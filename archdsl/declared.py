@@ -44,7 +44,7 @@ class Declared:
         """The options that have defaults, with them."""
         from archdsl.elaborate.expressions import evaluate
 
-        frame = alone()
+        frame = frame_of_options()
         return {p.name: plain(evaluate(frame, p.default)) for p in self.params if p.default is not None}
 
     def options(self, node: tree.Transform, code: str, frame: Frame | None = None) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Declared:
         from archdsl.elaborate.expressions import evaluate
         from archdsl.elaborate.headers import convert
 
-        frame = frame or alone()
+        frame = frame or frame_of_options()
         types = {p.name: p.type for p in self.params}
         names = list(types)
         given: dict[str, Any] = {}
@@ -159,7 +159,7 @@ def plain(value: Any) -> Any:
     return tuple(map(plain, value)) if isinstance(value, tuple) else value
 
 
-def alone() -> Frame:
+def frame_of_options() -> Frame:
     """A frame for options that stand in no spec: numbers, strings, lists."""
     from archdsl.elaborate.builder import Builder
     from archdsl.elaborate.frame import Frame, Session

@@ -4,7 +4,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -139,7 +139,7 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 @contextmanager
-def _in_one_step(path: str) -> Iterator[tuple[str, str]]:
+def _in_one_step(path: str) -> Generator[tuple[str, str]]:
     """The file that a path leads to, and a new one that takes its place in the end, or goes where anything fails. Raises A0627."""
     real = os.path.realpath(path)
     new = f"{real}.{os.getpid()}.new"

@@ -103,9 +103,18 @@ class Span(NamedTuple):
         """From the start of this span to the end of another one."""
         return Span(self.source, self.start, other.end)
 
-    def __repr__(self) -> str:
+    def starts_in(self, other: Span) -> bool:
+        """Whether its start lies inside of another one."""
+        return self.source is other.source and other.start <= self.start < other.end
+
+    @property
+    def place(self) -> str:
+        """`path:line:column` of its start."""
         line, column = self.source.position(self.start)
         return f"{self.source.path}:{line}:{column}"
+
+    def __repr__(self) -> str:
+        return self.place
 
 
 NOWHERE = Span(Source("<none>", ""), 0, 0)

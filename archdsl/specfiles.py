@@ -23,6 +23,7 @@ def spec_files(spec: Spec) -> dict[str, str]:
 
 
 def digest(text: str) -> str:
+    """What tells a text from others."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

@@ -1,7 +1,6 @@
 """A compiled model as a folder: the printed graph, readable PyTorch, weights, a manifest; and reading it back."""
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -9,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.model import Elaborated
 from archdsl.files import read_json, unwritable
 from archdsl.source import Source, Span
+from archdsl.specfiles import digest
 from archdsl.version import VERSION
 
 if TYPE_CHECKING:
@@ -198,29 +199,18 @@ def _manifest(spec: Spec, variant: str | None, knobs: dict[str, Any], made: Elab
     def plain(v: Any) -> Any:
         return v if isinstance(v, (int, float, str, bool, type(None))) else show(v)
 
-    params = sum(_numel(p.type.shape) for _, p in made.graph.parameters() if p.kind in ("param", "frozen"))
+    params = sum(prod(p.sizes) for _, p in made.graph.parameters() if p.kind in ("param", "frozen"))
     return Manifest(language=VERSION, spec=os.path.basename(spec.path), model=spec.name, variant=variant,
                     knobs={k: plain(n.value) for k, n in made.knobs.items()}, seed=seed, dtype=str(dtype).removeprefix("torch."),
-                    spec_hash=_digest(spec.module.source.text), stdlib_hash=stdlib_hash(),
+                    spec_hash=digest(spec.module.source.text), stdlib_hash=stdlib_hash(),
                     graph_hash=made.graph.hash, params=params)
-
-
-def _numel(shape: tuple[Any, ...]) -> int:
-    n = 1
-    for s in shape:
-        n *= s
-    return n
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def stdlib_hash() -> str:
     """One hash over the texts of all library modules."""
     from archdsl.modules import library_modules, library_source
 
-    return _digest("\0".join(f"{name}\0{source.text}" for name in library_modules() if (source := library_source(name)) is not None))
+    return digest("\0".join(f"{name}\0{source.text}" for name in library_modules() if (source := library_source(name)) is not None))
 
 
 def _write(folder: Path, made: Elaborated, model: Any) -> None:

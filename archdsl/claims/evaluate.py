@@ -10,7 +10,7 @@ from typing import Any
 
 from archdsl.claims import Claim
 from archdsl.claims.count import count_blocks, count_knobs, count_ops
-from archdsl.claims.words import WORDS, Word, root_of
+from archdsl.claims.words import Word, root_of, word_of
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Dim
 from archdsl.dims import evaluate as size_of
@@ -95,7 +95,7 @@ class Evaluation:
     def outcome(self) -> tuple[bool, Any, Any]:
         """(passed, expected, actual)."""
         expr = self.item.expr
-        word = self._word(expr)
+        word = word_of(expr)
         if word is not None and word.kind == "truth":
             verdict = self._value(word, expr)
             return verdict.holds, True, verdict.seen
@@ -131,15 +131,11 @@ class Evaluation:
         return abs(expected) * Fraction(value) / 100 if percent else value
 
     # ---------------------------------------------------------------- words inside expressions
-    def _word(self, node: Any) -> Word | None:
-        name = node.func if isinstance(node, tree.Call) else node
-        return WORDS.get(name.id) if isinstance(name, tree.Name) else None
-
     def filled(self, node: Any) -> Any:
         """The expression with every word of claims, and every address of a knob, replaced by a name that stands for its value."""
         if not isinstance(node, tree.Node):
             return tuple(map(self.filled, node)) if is_list(node) and not isinstance(node, Span) else node
-        word = self._word(node)
+        word = word_of(node)
         if word is not None:
             value = self._value(word, node)
             return self._standing_for(value.holds if isinstance(value, Verdict) else value, node)
@@ -171,7 +167,7 @@ class Evaluation:
         return tree.Binary(node.span, node.op, self.filled(sides[0]), self.filled(sides[1]), node.op_span)
 
     def mentions_words(self, node: Any) -> bool:
-        return self._word(node) is not None or any(map(self.mentions_words, tree.children(node)))
+        return word_of(node) is not None or any(map(self.mentions_words, tree.children(node)))
 
     def _value(self, word: Word, node: Any) -> Any:
         if word.comes:
@@ -203,7 +199,7 @@ class Evaluation:
         stack: list[Any] = [self.item.expr, self.item.condition]
         while stack:
             node = stack.pop()
-            word = self._word(node)
+            word = word_of(node)
             if word is not None and not word.comes and isinstance(node, tree.Call):
                 check = CHECK.get(word.name)
                 if check is not None:

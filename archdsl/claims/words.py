@@ -66,6 +66,12 @@ MEASURED = {"latency": ("device", "dtype", "form", "table")}
 """Words whose values are measured on a machine: spaces may limit them, claims say nothing about them. With what they are asked besides sizes."""
 
 
+def word_of(node: Any) -> Word | None:
+    """The word that an expression is, or a call of it."""
+    name = node.func if isinstance(node, tree.Call) else node
+    return WORDS.get(name.id) if isinstance(name, tree.Name) else None
+
+
 def check_text(module: Module, doubtful: set[str] = frozenset()) -> list[Diagnostic]:  # type: ignore[assignment]
     """Claims, variants and spaces against the headers of their models: targets, names, arguments, and that each claim says yes or no.
     `doubtful`: names of which nothing is said, because the text around them could not be read."""
@@ -188,7 +194,7 @@ class _Words(Walk):
         if item.within is not None:
             self.expr(item.within[0])
             equal = isinstance(item.expr, tree.Binary) and item.expr.op == "=="
-            word = self._word(item.expr)
+            word = word_of(item.expr)
             if not equal and (word is None or word.kind != "truth" or word.name in ("causal", "interchangeable", "fails", "constant_state")):
                 self.report(
                     error(
@@ -209,7 +215,7 @@ class _Words(Walk):
             self._says_something(expr, "limit")
 
     def _says_something(self, node: tree.Expr, what: str) -> None:
-        word = self._word(node)
+        word = word_of(node)
         if (
             word is not None
             and word.kind != "truth"
@@ -226,10 +232,6 @@ class _Words(Walk):
                     help=f"`{' '.join(node.span.text.split())} == …`",
                 )
             )
-
-    def _word(self, node: tree.Expr) -> Word | None:
-        name = node.func if isinstance(node, tree.Call) else node
-        return WORDS.get(name.id) if isinstance(name, tree.Name) else None
 
     # ------------------------------------------------------------ names
     def use(self, name: str, span: Span) -> Any:
@@ -289,7 +291,7 @@ class _Words(Walk):
 
     # ------------------------------------------------------------ words with arguments
     def call(self, node: tree.Call, piped: int = 0) -> None:
-        word = self._word(node)
+        word = word_of(node)
         if word is None:
             super().call(node, piped)
             return

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from math import prod
 
 from archdsl.cost.summary import Summary, whole
+from archdsl.elaborate.builder import join
 from archdsl.graph import Graph
 from archdsl.records import record, replace
 
@@ -52,14 +53,10 @@ def _params(graph: Graph) -> dict[str, int]:
     def visit(g: Graph, path: str) -> None:
         found[path] = count_params(g, memo)
         for name, child in g.children.items():
-            visit(child, _join(path, name))
+            visit(child, join(path, name))
 
     visit(graph, "")
     return found
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path and name else path or name
 
 
 # ---------------------------------------------------------------- runs
@@ -74,7 +71,7 @@ class _Forward:
             found = {"": Layer("", s.definition.source.name, 0, whole(s.macs), 0, s.outputs[0].place.extent)}
             for call in s.calls:
                 for inner, row in self.rows(call.summary).items():
-                    path = _join(call.path, inner)
+                    path = join(call.path, inner)
                     if path:
                         macs, calls = (found[path].macs, found[path].calls) if path in found else (0, 0)
                         found[path] = replace(row, path=path, macs=row.macs + macs, calls=row.calls + calls)
@@ -99,7 +96,7 @@ class _Saved:
                 found[""] += below[""]
                 for path, size in below.items():
                     if path or call.path:
-                        found[_join(call.path, path)] = found.get(_join(call.path, path), 0) + size
+                        found[join(call.path, path)] = found.get(join(call.path, path), 0) + size
             self.known[key] = found
         return self.known[key]
 

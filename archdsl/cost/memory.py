@@ -138,8 +138,8 @@ def _outer(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Pl
 
 
 # ---------------------------------------------------------------- maps
-@rule("batch_norm", "group_norm")
-def _map_norm(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Place]:
+@rule("batch_norm", "group_norm", "max_pool", "resize")
+def _map_as_input(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Place]:
     return [Place(suggested(results[0].extent, a["x"].laid))]
 
 
@@ -153,11 +153,6 @@ def _map(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Plac
         return [Place(suggested(r.extent, x.laid))]
     strides = suggested((*r.extent[:2], 1, r.extent[2]), unsqueezed(x.laid, 2))
     return [Place((*strides[:2], strides[3]))]
-
-
-@rule("max_pool", "resize")
-def _map_plain(a: Arguments, results: tuple[Placed, ...], training: bool) -> list[Place]:
-    return [Place(suggested(results[0].extent, a["x"].laid))]
 
 
 @rule("pad", "pad_to")

@@ -100,12 +100,7 @@ def _part(group: Group, ends: Sequence[Any], size: Size) -> Group:
     return Group(size)
 
 
-@_rule("expand")
-def _expand(c: Coupling, n: Node) -> Iterable[Sequence[Group]]:
-    return [c.spread(n, n.args)]
-
-
-@_rule("where", "straight_through")
+@_rule("expand", "where", "straight_through")
 def _pointwise(c: Coupling, n: Node) -> Iterable[Sequence[Group]]:
     return [c.spread(n, n.args)]
 

@@ -46,7 +46,7 @@ def fix_text(text: str, path: str, check: Check) -> Fixed:
         if failed:
             refused |= {_key(d) for d in failed}
             continue
-        refused = {(code, _moved(start, edits), _moved(end, edits)) for code, start, end in refused}
+        refused = {(code, moved_place(start, edits), moved_place(end, edits)) for code, start, end in refused}
         done += [fix.title for _, fix in chosen]
         text, found = new, after
     made = Fixed(text, tuple(done), found)
@@ -83,21 +83,21 @@ def _key(d: Diagnostic) -> tuple[str, int, int]:
 
 def _stands(d: Diagnostic, after: list[Diagnostic], edits: list[Edit]) -> bool:
     """Whether the same is said again at the same place of the new text; of a name, that the new one is as wrong as the old one."""
-    start, end = _moved(d.span.start, edits), _moved(d.span.end, edits)
+    start, end = moved_place(d.span.start, edits), moved_place(d.span.end, edits)
     return any(o.code == d.code and (o.message == d.message or not _broken([d])) and _touches(o.span, start, end) for o in after)
 
 
 def _misled(d: Diagnostic, after: list[Diagnostic], edits: list[Edit], new: str) -> bool:
     """Whether mending the syntax left another fault of syntax on that line that nothing is known to mend: it was meant otherwise."""
-    line = new.count("\n", 0, _moved(d.span.start, edits)) + 1
+    line = new.count("\n", 0, moved_place(d.span.start, edits)) + 1
     return _broken([d]) and any(_broken([o]) and not o.fixes and o.span.source.position(o.span.start)[0] == line for o in after)
 
 
 def _broke_above(d: Diagnostic, found: list[Diagnostic], after: list[Diagnostic], edits: list[Edit]) -> bool:
     """Whether mending the syntax has given the text in front of its place another fault of syntax."""
-    known = {(f.code, _moved(f.span.start, edits)) for f in found}
+    known = {(f.code, moved_place(f.span.start, edits)) for f in found}
     place = min([d.span.start, *(span.start for span, _ in d.fixes[0].edits)])
-    place = _moved(place, [e for e in edits if e[1] < place])
+    place = moved_place(place, [e for e in edits if e[1] < place])
     return _broken([d]) and any(_broken([o]) and o.span.start < place and (o.code, o.span.start) not in known for o in after)
 
 
@@ -111,7 +111,7 @@ def _touches(span: Span, start: int, end: int) -> bool:
     return span.start <= end and start <= span.end and not (span.start > start and span.start >= end)
 
 
-def _moved(at: int, edits: list[Edit]) -> int:
+def moved_place(at: int, edits: list[Edit]) -> int:
     """Where a place of the old text is in the new one; an insertion at the place moves it."""
     return at + sum(len(new) - (end - start) for start, end, new in edits if end <= at)
 

@@ -9,6 +9,7 @@ from archdsl.cost import FIGURES, Cost, cost
 from archdsl.diffing.notes import param_pairs
 from archdsl.diffing.structure import Change, compare, folded
 from archdsl.dims import symbols
+from archdsl.elaborate.builder import join
 from archdsl.elaborate.model import Elaborated, static_names
 from archdsl.elaborate.values import show
 from archdsl.graph import Graph, Param
@@ -125,14 +126,14 @@ def weights(change: Change) -> Iterator[Pair]:
     a, b = change.graphs
     if change.kind == "same" and a is not None and b is not None:
         for (x, p), (y, q) in zip(_sorted(a), _sorted(b)):
-            yield _pair(_join(change.before, x), _join(change.after, y), p, q)
+            yield _pair(join(change.before or "", x), join(change.after or "", y), p, q)
         return
     if a is not None and b is not None:
         for p, q in param_pairs(a, b):
-            yield _pair(_join(change.before, p.path) if p else None, _join(change.after, q.path) if q else None, p, q)
+            yield _pair(join(change.before or "", p.path) if p else None, join(change.after or "", q.path) if q else None, p, q)
     else:
         for p in (a or b).params:  # type: ignore[union-attr]
-            yield _pair(_join(change.before, p.path), None, p, None) if a is not None else _pair(None, _join(change.after, p.path), None, p)
+            yield _pair(join(change.before or "", p.path), None, p, None) if a is not None else _pair(None, join(change.after or "", p.path), None, p)
     for below in change.below:
         yield from weights(below)
 
@@ -144,10 +145,6 @@ def _sorted(g: Graph) -> list[tuple[str, Param]]:
 
 def _pair(before: str | None, after: str | None, p: Param | None, q: Param | None) -> Pair:
     return Pair(before, after, (str(p.type) if p else "", str(q.type) if q else ""), (prod(p.sizes) if p else 0, prod(q.sizes) if q else 0))
-
-
-def _join(path: str | None, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 # ---------------------------------------------------------------- what is written

@@ -9,6 +9,7 @@ from typing import Any
 
 from archdsl.diffing.align import aligned
 from archdsl.diffing.notes import Note, notes_on
+from archdsl.elaborate.builder import join
 from archdsl.graph import Graph
 from archdsl.records import field, record, replace
 
@@ -79,11 +80,11 @@ class Comparison:
         for x, y in pairs:
             if x is not None and y is not None:
                 names[y[0]] = x[0]
-                below.append(self.pair(x[1], y[1], _join(before, x[0]), _join(after, y[0]), _place(x[0], y[0])))
+                below.append(self.pair(x[1], y[1], join(before, x[0]), join(after, y[0]), _place(x[0], y[0])))
             elif x is not None:
-                below.append(alone("removed", x[1], _join(before, x[0])))
+                below.append(one_sided("removed", x[1], join(before, x[0])))
             elif y is not None:
-                below.append(alone("added", y[1], _join(after, y[0])))
+                below.append(one_sided("added", y[1], join(after, y[0])))
         labels = a.name in before.split(".") and b.name in after.split(".")
         return Change("changed", place, before, after, (a, b), notes_on(a, b, names, not labels and not self.called_alike(a, b)), below)
 
@@ -221,14 +222,10 @@ def _place(x: str, y: str) -> str:
     return "shifted" if a == b and i.isdecimal() and j.isdecimal() else "renamed"
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
 # ---------------------------------------------------------------- what is on one side alone
-def alone(kind: str, g: Graph, address: str) -> Change:
+def one_sided(kind: str, g: Graph, address: str) -> Change:
     """A block and all below it, removed or added."""
-    below = [alone(kind, c, _join(address, path)) for path, c in _calls(g).items()]
+    below = [one_sided(kind, c, join(address, path)) for path, c in _calls(g).items()]
     ends = (address, None) if kind == "removed" else (None, address)
     return Change(kind, "kept", *ends, (g, None) if kind == "removed" else (None, g), (), below)
 

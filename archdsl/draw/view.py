@@ -16,6 +16,7 @@ from archdsl.cost.summary import Mode
 from archdsl.diagnostics.model import ArchError
 from archdsl.dims import Dim, NotInteger, Size, evaluate
 from archdsl.draw.folding import Looks, Part, folded, listed
+from archdsl.elaborate.builder import join
 from archdsl.elaborate.model import Elaborated
 from archdsl.elaborate.ops import is_operand
 from archdsl.elaborate.values import show
@@ -176,7 +177,7 @@ class _Viewer:
         """One number for all blocks that look the same: the definition and the figures of it and of all below."""
         row = self.rows.get(address)
         figures = (row.params, row.macs, row.saved_bytes, row.output, row.calls, self.state[address]) if row else None
-        below = tuple([self.key(n.attrs["graph"], _join(address, n.attrs["path"])) for n in graph.nodes if n.op == "call"])
+        below = tuple([self.key(n.attrs["graph"], join(address, n.attrs["path"])) for n in graph.nodes if n.op == "call"])
         return self.numbers.setdefault((id(graph), figures, below), len(self.numbers))
 
     def block(self, graph: Graph, address: str, name: str, path: str = "", span: Span = NOWHERE) -> Item:
@@ -198,7 +199,7 @@ class _Viewer:
         for node in graph.nodes:
             if node.op == "call":
                 inner, path = node.attrs["graph"], node.attrs["path"]
-                item = self.block(inner, _join(address, path), path, path, node.span)
+                item = self.block(inner, join(address, path), path, path, node.span)
                 if applied[path] > 1:
                     item.shared, once = True, {"params": item.params}
                     if item.calls > 1:
@@ -366,7 +367,3 @@ def _shown(value: Any) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path and name else path or name

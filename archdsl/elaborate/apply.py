@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label, error
+from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Label, error, in_library
 from archdsl.elaborate import headers, late
 from archdsl.elaborate.bodies import run
 from archdsl.elaborate.builder import Builder, join
@@ -195,7 +195,7 @@ def _renamed(frame: Frame, e: ArchError, template: Template, segment: str, span:
     """With a name that is free beside the one that is taken."""
     from archdsl.elaborate.proposals import other_name, spoken_of
 
-    if _in_std(span) or "." in segment:
+    if in_library(span) or "." in segment:
         return e
     if all(d.code == "A0211" and d.labels and d.labels[0].span == d.span for d in e.diagnostics):  # one application, several times
         help = "a loop with a label gives each pass an address: `layers: for i in range(n) { … }`"
@@ -212,10 +212,6 @@ def _one_set(d: Diagnostic) -> tuple[str, ...]:
     called = [span.text.partition("(")[0] for span in (d.span, *(label.span for label in d.labels))]
     once = called[0].isidentifier() and not called[0][0].isupper() and len(set(called)) == 1
     return (f"`share {called[0]} = …` makes both applications use one set of weights",) if once else ()
-
-
-def _in_std(span: Span) -> bool:
-    return span.source.module.startswith("std.")
 
 
 def owner_allowed(frame: Frame, span: Span, what: str) -> None:

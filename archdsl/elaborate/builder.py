@@ -1,7 +1,7 @@
 """Graphs under construction: nodes in order, owned weights and their addresses, tensors imported from an enclosing body."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from keyword import iskeyword
 from typing import Any
 
@@ -246,7 +246,16 @@ class Builder:
 
 
 def join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix else name
+    """The address of a name below a prefix; either may be empty."""
+    return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
-__all__ = ["RESERVED", "Builder", "InitExpr", "join"]
+def addresses_above(address: str) -> Iterator[str]:
+    """The addresses that one lies below: `a`, `a.b` of `a.b.c`."""
+    at = address.find(".")
+    while at >= 0:
+        yield address[:at]
+        at = address.find(".", at + 1)
+
+
+__all__ = ["RESERVED", "Builder", "InitExpr", "addresses_above", "join"]

@@ -437,7 +437,7 @@ def _given(d: Diagnostic, template: Template) -> Diagnostic:
     """A fault in the body of a block of the user's: with where the block's arguments were written."""
     decl = template.ref.decl
     inside = [*d.given[-1].spans.values()][:1] if d.given else [d.span]
-    if not inside or not (inside[0].source is decl.span.source and decl.span.start <= inside[0].start < decl.span.end):
+    if not inside or not inside[0].starts_in(decl.span):
         return d
     return replace(d, given=(*d.given, Given(decl.body or (), {name: b.span for name, b in template.args.items() if b.origin == "argument"})))
 

@@ -358,16 +358,12 @@ def _unused(session: Session, overrides: tuple[Override, ...], graph: Graph, kno
     own = next((s.span for s in decl.body if isinstance(s, tree.Entry)), decl.span)
     used = {i for key in session.used_defaults for i in session.stated_by[key]}
     idle = {id(s): s for s in session.declared_defaults if id(s) not in used}.values()
-    common = tuple(s for s in idle if others and _within(s.span, decl.span) and not _within(s.span, own))
+    common = tuple(s for s in idle if others and s.span.starts_in(decl.span) and not s.span.starts_in(own))
     if not overrides:  # another choice than the text's own may leave out what a default is for
         faults += [d for s in idle if s not in common for d in reaches_nothing(s).diagnostics]
     if faults:
         raise ArchError(*faults)
     return common
-
-
-def _within(inner: Span, outer: Span) -> bool:
-    return inner.source is outer.source and outer.start <= inner.start < outer.end
 
 
 def reaches_nothing(default: tree.Default) -> ArchError:

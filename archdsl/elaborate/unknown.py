@@ -70,7 +70,7 @@ def _in_setting(frame: Frame, name: str, span: Span) -> ArchError | None:
     """A0201 for an argument of the model in a setting of itself, `d = d * 2`, or of one in front of it in the header; None for any other name."""
     declared = {p.name: p for p in frame.decl.params} if isinstance(frame.decl, tree.Model) else {}
     settings = [o for o in getattr(frame, "overrides", ()) if o.expr is not None]  # a walk over names has none
-    inside = [o for o in settings if o.expr is not None and o.expr.span.source is span.source and o.expr.span.start <= span.start < o.expr.span.end]
+    inside = [o for o in settings if o.expr is not None and span.starts_in(o.expr.span)]
     if name not in declared or not inside:
         return None
     at = inside[0].segments[0]
@@ -90,7 +90,7 @@ def _in_setting(frame: Frame, name: str, span: Span) -> ArchError | None:
 def _in_bases(frame: Frame, name: str, span: Span) -> list[tree.Expr]:
     """What the variants that the one around a span builds on set an argument to, the nearest one last: their settings of it are gone."""
     variants = {d.name: d for d in frame.module.tree.decls if isinstance(d, tree.Variant)}
-    here = next((d for d in variants.values() if d.span.source is span.source and d.span.start <= span.start < d.span.end), None)
+    here = next((d for d in variants.values() if span.starts_in(d.span)), None)
     found: list[tree.Expr] = []
     while here is not None:
         here = variants.pop(here.base or "", None)  # each is met once, in a circle too
@@ -144,7 +144,7 @@ def _behind(frame: Frame, name: str, span: Span, help: tuple[str, ...]) -> tuple
 
 def _bare(fix: Fix, whole: Span, last: str) -> Fix:
     """A fix that leaves the name as it is takes away what stands in front of it as well."""
-    if any(span.source is whole.source and span.start <= whole.start < span.end for span, _ in fix.edits):
+    if any(whole.starts_in(span) for span, _ in fix.edits):
         return fix
     return Fix(f"replace by `{last}` and {fix.title}", ((whole, last), *fix.edits))
 

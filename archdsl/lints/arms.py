@@ -49,7 +49,7 @@ def _faults(spec: Spec, address: str, arm: tree.ChooseArm) -> Iterator[Diagnosti
 def _told(d: Diagnostic, address: str, arm: tree.ChooseArm) -> Diagnostic:
     """The fault at the arm; fixes would change what the default needs."""
     told = f"with `{address} = {arm.name}`, {d.message}"
-    if d.span.source is arm.span.source and arm.span.start <= d.span.start < arm.span.end:
+    if d.span.starts_in(arm.span):
         return replace(d, code="A0708", message=told, severity="warning", fixes=(), rivals=())
     labels = (Label(d.span, d.label or d.message), *d.labels)
     return replace(d, code="A0708", message=told, span=arm.span, label="this arm does not fit", labels=labels, severity="warning", fixes=(),

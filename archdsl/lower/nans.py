@@ -62,5 +62,4 @@ def _place(n: fx.Node) -> str:
     span = n.meta.get("arch", NOWHERE)
     if span.source is NOWHERE.source:
         return ""
-    line, column = span.source.position(span.start)
-    return f" ({span.source.path}:{line}:{column}: {span.text.splitlines()[0]})"
+    return f" ({span.place}: {span.text.splitlines()[0]})"

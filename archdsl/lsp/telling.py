@@ -286,7 +286,7 @@ def _symbol(d: Any) -> Symbol | None:
     at = d.span.text.find(name)
     name_span = getattr(d, "name_span", None) or Span(d.span.source, d.span.start + max(at, 0), d.span.start + max(at, 0) + len(name))
     below = [Symbol(p.name, "argument", p.span, p.span, _type(p)) for p in getattr(d, "params", getattr(d, "fields", ()))
-             if not p.rest and p.span.source is d.span.source and d.span.start <= p.span.start < d.span.end]
+             if not p.rest and p.span.starts_in(d.span)]
     below += [Symbol(s.name, "weight", s.span, s.name_span) for s in _bodies(d) if isinstance(s, tree.Share | tree.ParamDecl)]
     below += [s for e in getattr(d, "body", None) or () if isinstance(e, tree.Entry) and (s := _symbol(e)) is not None]
     detail = f"of {d.base}" if isinstance(d, tree.Variant) and d.base else ""

@@ -6,6 +6,7 @@ from itertools import chain, count
 from typing import Any
 
 from archdsl.dims import Dim
+from archdsl.elaborate.builder import addresses_above
 from archdsl.graph import InitExpr, Mask, Node, Param, Value
 from archdsl.ops.registry import find
 from archdsl.passes.flat import Flat, Scope, ordered
@@ -129,20 +130,12 @@ class _Names:
         return self._take(next(a for n in names if self._free(a := scope.prefix + n) and a not in self.owners))
 
     def _free(self, address: str) -> bool:
-        return address not in self.taken and address not in self.above and self.taken.isdisjoint(_above(address))
+        return address not in self.taken and address not in self.above and self.taken.isdisjoint(addresses_above(address))
 
     def _take(self, address: str) -> str:
         self.taken.add(address)
-        self.above.update(_above(address))
+        self.above.update(addresses_above(address))
         return address
-
-
-def _above(address: str) -> Iterator[str]:
-    """The addresses that an address lies below: `a`, `a.b` of `a.b.c`."""
-    at = address.find(".")
-    while at >= 0:
-        yield address[:at]
-        at = address.find(".", at + 1)
 
 
 def _operand(user: Node, value: Value) -> str:

@@ -1,10 +1,9 @@
 """Whether a laid open graph can be folded for certain: then it is folded when somebody looks at the result, which a check does not."""
 from __future__ import annotations
 
-from collections.abc import Iterator
 from keyword import iskeyword
 
-from archdsl.elaborate.builder import RESERVED
+from archdsl.elaborate.builder import RESERVED, addresses_above
 from archdsl.elaborate.limits import MAX_ADDRESS, MAX_NODES, MAX_WEIGHTS
 from archdsl.graph import Graph
 from archdsl.later import later
@@ -26,13 +25,6 @@ def _certain(flat: Flat) -> bool:
     old = {a for a, _ in flat.source.parameters()}
     new = [a for a in flat.params if a not in old]
     paths = {s.path for s in flat.scopes}
-    above = {p for a in (*flat.params, *paths) for p in _above(a)} if new else set[str]()
-    return all(len(a) <= MAX_ADDRESS and a not in paths and a not in above and flat.params.keys().isdisjoint(_above(a))
+    above = {p for a in (*flat.params, *paths) for p in addresses_above(a)} if new else set[str]()
+    return all(len(a) <= MAX_ADDRESS and a not in paths and a not in above and flat.params.keys().isdisjoint(addresses_above(a))
                and not any(word in RESERVED or iskeyword(word) for word in a.split(".")) for a in new)
-
-
-def _above(address: str) -> Iterator[str]:
-    at = address.find(".")
-    while at >= 0:
-        yield address[:at]
-        at = address.find(".", at + 1)

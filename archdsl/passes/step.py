@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from archdsl.declared import alone
+from archdsl.declared import frame_of_options
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.passes.registry import PASSES, Pass
@@ -34,7 +34,7 @@ class Step:
         """The step in a text. Raises ArchError: A01 for its syntax, A0561, A0562, A0204 for its names and values."""
         from archdsl.syntax.parser import parse_transform
 
-        return read(parse_transform(text, "--pass"), alone())
+        return read(parse_transform(text, "--pass"), frame_of_options())
 
     @property
     def rule(self) -> Pass:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from archdsl.claims.evaluate import Evaluation, address_of
-from archdsl.claims.words import IN_SPACES, MEASURED, _Words  # pyright: ignore[reportPrivateUsage]
+from archdsl.claims.words import IN_SPACES, MEASURED, _Words, word_of  # pyright: ignore[reportPrivateUsage]
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.elaborate.expressions import truth
@@ -33,7 +33,7 @@ class Reading(Evaluation):
             self.made = _with(made, knobs)
 
     def figure(self, node: tree.Expr) -> Any:
-        word = self._word(node)
+        word = word_of(node)
         assert word is not None
         return super()._value(word, node)
 

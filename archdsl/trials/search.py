@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 
-from archdsl.diagnostics.fixing import apply
+from archdsl.diagnostics.fixing import apply, moved_place
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.elaborate.limits import Ration, Spent
 from archdsl.incremental.check import Checker
@@ -178,8 +178,8 @@ class Search:
         rows = {self.source.text.count("\n", 0, start) for start, _, _ in edits} if syntax else set[int]()
         left, clean = dict(enumerate(self.errors)), True
         for d in after:
-            same = next((i for i, e in left.items() if e.code == d.code and e.message == d.message and _moved(e.span.start, edits) == d.span.start),
-                        None)
+            alike = (i for i, e in left.items() if e.code == d.code and e.message == d.message)
+            same = next((i for i in alike if moved_place(left[i].span.start, edits) == d.span.start), None)
             if same is not None:
                 del left[same]
             elif unheard and _about_models(d):
@@ -196,10 +196,6 @@ def _about_models(d: Diagnostic) -> bool:
 
 def _edits(fix: Fix) -> list[tuple[int, int, str]]:
     return [(span.start, span.end, new) for span, new in fix.edits]
-
-
-def _moved(at: int, edits: list[tuple[int, int, str]]) -> int:
-    return at + sum(len(new) - (end - start) for start, end, new in edits if end <= at)
 
 
 def _consequences(proofs: dict[int, list[Proof]]) -> set[int]:

@@ -22,7 +22,7 @@ def explicit(paths: list[str], json: bool = False) -> int:
         for model, found in _models(path):
             print(f"{model}:")
             for a in found:
-                print(f"  {_place(a.span)}  {a.block}")
+                print(f"  {a.span.place}  {a.block}")
                 width = max((len(f"{x.name} = {x.value}") for x in a.arguments), default=0)
                 for x in a.arguments:
                     print(f"      {f'{x.name} = {x.value}':<{width}}  {_told(x)}")
@@ -41,13 +41,8 @@ def _models(path: str) -> Iterator[tuple[str, list[Application]]]:
     yield from ((name, applications(spec)) for name, spec in models.items() if name not in first)
 
 
-def _place(span: Span) -> str:
-    line, column = span.source.position(span.start)
-    return f"{span.source.path}:{line}:{column}"
-
-
 def _told(a: Argument) -> str:
-    return WORDS[a.origin] if a.origin == "argument" else f"{WORDS[a.origin]} {_place(a.span)}"
+    return WORDS[a.origin] if a.origin == "argument" else f"{WORDS[a.origin]} {a.span.place}"
 
 
 def _data(model: str, a: Application) -> dict[str, object]:
