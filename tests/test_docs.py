@@ -126,6 +126,18 @@ def test_links(document):
             assert anchor in anchors(file.read_text(encoding="utf-8")), f"{document.name}: {target} has no such heading"
 
 
+def test_figures_of_the_first_page_are_those_of_the_results():
+    """Each number of a row stands in the section of the results that the row leads to."""
+    results = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
+    sections = {anchors(s).pop(): s for s in re.split(r"^(?=##)", results, flags=re.MULTILINE)[1:]}
+    measured = (ROOT / "README.md").read_text(encoding="utf-8").split("## Measured")[1].split("\n## ")[0]
+    rows = re.findall(r"^\|[^|]*\| (.*)\(benchmarks/RESULTS.md#([\w-]+)\)(.*)$", measured, re.MULTILINE)
+    assert len(rows) > 5
+    for ours, section, others in rows:
+        for number in re.findall(r"\d[\d,.]*\d", ours + others):
+            assert re.search(rf"(?<![\d.,]){re.escape(number)}(?![\d,]|\.\d)", sections[section]), f"{number} is not in {section}"
+
+
 def test_every_page_stands_in_the_navigation():
     pytest.importorskip("mkdocs", reason="mkdocs-material is not installed: pip install -e '.[docs]'")
     brought = runpy.run_path(str(ROOT / "docs/hooks.py"))["BROUGHT"]

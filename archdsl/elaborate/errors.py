@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from archdsl.diagnostics.codes import Code
+from archdsl.elaborate.model import OF_PYTHON
 from archdsl.elaborate.shape_errors import CODES as SHAPES
 
 _USE = "use std.linear { Linear }\nuse std.norm { LayerNorm }\nuse std.residual { Pre }\n\n"
@@ -221,8 +222,8 @@ NAMES: dict[str, Code] = {
     ),
     "A0231": Code(
         "a knob with a name that Python's functions use",
-        "Knobs are set as arguments of `spec.build(…)` and `spec.cost(…)`, beside `variant`, `seed`, `device`, `dtype`, `form`, `emit`, `flat`, "
-        "`bind`, `kernels`, `loss`, `knobs` and `at`. A hyper argument of a model, or a choice, of such a name could not be told from those.",
+        f"Knobs are set as arguments of `spec.build(…)` and `spec.cost(…)`, beside {', '.join(f'`{name}`' for name in sorted(OF_PYTHON))}. "
+        "A hyper argument of a model, or a choice, of such a name could not be told from those.",
         bad="model Net(d: int = 8, seed: int = 0)(x: [B, d]) -> [B, d] { return seed * x }",
         good="model Net(d: int = 8, hash_seed: int = 0)(x: [B, d]) -> [B, d] { return hash_seed * x }",
     ),
