@@ -32,6 +32,13 @@ Source = Annotated[str, typer.Argument(metavar="SOURCE", help="SPEC[:model][.var
 Kernels = Annotated[str | None, typer.Option(metavar="OP=KERNEL,…", show_default=False,
                                              help="What computes ops: `reference` for plain torch, or kernels by op; else it is chosen.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="ADDRESS=VALUE", help="Set a knob; may be repeated.", show_default=False)]
+At = Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)]
+
+Searched = Annotated[str, typer.Argument(metavar="SPEC", help="SPEC[:model][.variant] with knobs.", show_default=False,
+                                         autocompletion=complete_source)]
+Limits = Annotated[list[str] | None, typer.Option("--limit", metavar="CONDITION", show_default=False,
+                                                  help="What every candidate has to satisfy: 'params <= 30M'; may be repeated.")]
+Fixed = Annotated[bool, typer.Option("--fixed", help="What the variant sets stays as it is: the other knobs are searched.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -80,7 +87,7 @@ def explain(topic: Annotated[str, typer.Argument(metavar="CODE|OP|BLOCK|PASS|REP
 @app.command()
 def cost(
     source: Source,
-    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)] = None,
+    at: At = None,
     settings: Settings = None,
     by: Annotated[Literal["layer"] | None, typer.Option(help="One row a layer.")] = None,
     form: Annotated[Literal["parallel", "extend", "step", "packed"] | None,
@@ -101,7 +108,7 @@ def cost(
 def graph(
     source: Source,
     out: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="FILE.html, .svg, .png or .dot.", show_default=False)],
-    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)] = None,
+    at: At = None,
     settings: Settings = None,
     nodes: Annotated[int, typer.Option(min=1, help="Blocks are open while there are at most so many nodes to see.")] = 12,
 ) -> int:
@@ -116,7 +123,7 @@ def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="SOURCE: a spec, a variant, or a folder written by compile.", show_default=False,
                                      autocompletion=complete_source)],
     b: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.", show_default=False, autocompletion=complete_source)],
-    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)] = None,
+    at: At = None,
     settings: Settings = None,
     before: Annotated[list[str] | None, typer.Option("--set-a", metavar="ADDRESS=VALUE", help="A knob of A alone.", show_default=False)] = None,
     after: Annotated[list[str] | None, typer.Option("--set-b", metavar="ADDRESS=VALUE", help="A knob of B alone.", show_default=False)] = None,
@@ -237,7 +244,7 @@ def report(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A report, with options if wanted: 'timeline(devices = 4)'.", show_default=False)],
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="What it is about; the first one is the baseline.", show_default=False,
                                                  autocompletion=complete_source)],
-    at: Annotated[list[str] | None, typer.Option("--at", metavar="T=2048,B=1", help="Run-time sizes; else the examples.", show_default=False)] = None,
+    at: At = None,
     settings: Settings = None,
     json: Json = False,
 ) -> int:
@@ -278,14 +285,12 @@ def train(
 
 @app.command()
 def space(
-    source: Annotated[str, typer.Argument(metavar="SPEC", help="SPEC[:model][.variant] with knobs.", show_default=False,
-                                          autocompletion=complete_source)],
+    source: Searched,
     name: Annotated[str | None, typer.Option("--space", metavar="NAME", help="A `space` of the spec, for its limits.", show_default=False)] = None,
-    limits: Annotated[list[str] | None, typer.Option("--limit", metavar="CONDITION", show_default=False,
-                                                     help="What every candidate has to satisfy: 'params <= 30M'; may be repeated.")] = None,
+    limits: Limits = None,
     figures: Annotated[list[str] | None, typer.Option("--figure", metavar="NAME", show_default=False,
                                                       help="What to count: 'state_bytes(T=2048)'; else params and macs.")] = None,
-    fixed: Annotated[bool, typer.Option("--fixed", help="What the variant sets stays as it is: the other knobs are searched.")] = False,
+    fixed: Fixed = False,
     draw: Annotated[int, typer.Option(min=0, metavar="N", help="So many candidates are drawn and counted.")] = 100,
     json: Json = False,
 ) -> int:
@@ -297,13 +302,11 @@ def space(
 
 @app.command()
 def search(
-    source: Annotated[str, typer.Argument(metavar="SPEC", help="SPEC[:model][.variant] with knobs.", show_default=False,
-                                          autocompletion=complete_source)],
+    source: Searched,
     out: Annotated[str, typer.Option("-o", "--out", metavar="STUDY", help="The folder of the study.", show_default=False)],
     objectives: Annotated[list[str] | None, typer.Option("--objective", metavar="NAME:min|max", show_default=False,
                                                          help="A figure to make small or large: 'macs(T=2048):min'; may be repeated.")] = None,
-    limits: Annotated[list[str] | None, typer.Option("--limit", metavar="CONDITION", show_default=False,
-                                                     help="What every candidate has to satisfy: 'params <= 30M'; may be repeated.")] = None,
+    limits: Limits = None,
     evaluator: Annotated[str | None, typer.Option(metavar="EVALUATOR", show_default=False,
                                                   help="cost (default), latency, proxy:NAME, train:TASK, supernet:DIR or module:function.")] = None,
     strategy: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="With options if wanted: 'evolution(population = 20)'; "
@@ -314,7 +317,7 @@ def search(
     engine: Annotated[Literal["local", "ray"], typer.Option(help="Where the workers are.")] = "local",
     seed: Annotated[int | None, typer.Option(metavar="N", help="Of all random numbers; 0 unless said.", show_default=False)] = None,
     space: Annotated[str | None, typer.Option(metavar="NAME", help="A `space` of the spec, for its limits.", show_default=False)] = None,
-    fixed: Annotated[bool, typer.Option("--fixed", help="What the variant sets stays as it is: the other knobs are searched.")] = False,
+    fixed: Fixed = False,
     time_limit: Annotated[float | None, typer.Option(metavar="SECONDS", help="Of each trial.", show_default=False)] = None,
     memory_limit: Annotated[str | None, typer.Option(metavar="4GiB", help="Of each trial: what its worker holds.", show_default=False)] = None,
     asynchronous: Annotated[bool, typer.Option("--asynchronous", help="No worker waits for others; runs are not repeatable.")] = False,
