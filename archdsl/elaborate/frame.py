@@ -380,7 +380,8 @@ def symbols_in(value: Any, known: dict[int, frozenset[str] | None]) -> frozenset
 class Frame:
     """One body under evaluation. `prefix`: the owner's address relative to the builder's graph (None: an unlabelled loop, which may own nothing).
 
-    `fixed`: header names and dims, which may not be bound again. `context`: how errors inside reach the application that caused them.
+    `fixed`: header names and dims, which may not be bound again. `rest`: what a header with `...` received. `args`: the arguments in force.
+    `late`: numbers by argument that are filled in later. `scanning`: the state of the `scan` around.
     """
 
     session: Session
@@ -399,11 +400,9 @@ class Frame:
     loop: Span | None = None
     emitted: int = 0
     args: dict[str, Bound] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
     anonymous: frozenset[str] = frozenset()
     blocks: frozenset[str] = frozenset()
     result: Any = None
-    functions: int = 0
     late: dict[int, Late] | None = None
     scanning: Any = None
 

@@ -67,7 +67,6 @@ class Elaborated:
     stream: str | None
     decl: tree.Model
     steps: int = 0
-    warnings: list[Diagnostic] = field(default_factory=list)
     source: Elaborated | None = None
     rewrites: tuple[Any, ...] = ()
     idle: tuple[tree.Default, ...] = ()  # that the entries of a model have in common, and that reach nothing in this one
