@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -183,11 +183,27 @@ def derived(run: Callable[..., Any], values: list[Any], grads: list[Any]) -> lis
             filled[i] = v
         return run(*filled)
 
-    outs, pull = torch.func.vjp(of_floats, *(values[i] for i in floats))[:2]
+    with _transforms():
+        outs, pull = torch.func.vjp(of_floats, *(values[i] for i in floats))[:2]
+        pulled = pull(tuple(torch.zeros_like(o) if g is None else g.to(o.dtype) for o, g in zip(outs, grads)))
     found: list[Any] = [None] * len(values)
-    for i, g in zip(floats, pull(tuple(torch.zeros_like(o) if g is None else g.to(o.dtype) for o, g in zip(outs, grads)))):
+    for i, g in zip(floats, pulled):
         found[i] = g
     return found
+
+
+@contextmanager
+def _transforms() -> Iterator[None]:
+    """Inside, the transforms of `torch.func` work: a mode that sees every op, as a counter of operations is one, calls ops without them."""
+    keys = [getattr(torch._C.DispatchKey, name) for name in _OF_TRANSFORMS]
+    with ExitStack() as stack:
+        for key in keys:
+            if torch._C._dispatch_tls_local_exclude_set().has(key):
+                stack.enter_context(torch._C._SetExcludeDispatchKeyGuard(key, False))
+        yield
+
+
+_OF_TRANSFORMS = ("FuncTorchDynamicLayerFrontMode", "FuncTorchDynamicLayerBackMode", "FuncTorchGradWrapper", "ADInplaceOrView")
 
 
 def gradients(tensors: list[Any], found: Iterable[Any]) -> list[Any]:

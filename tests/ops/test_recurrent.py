@@ -1,11 +1,13 @@
 """What holds for every recurrence because it is declared as one: types, no positions, the shapes of compiled graphs."""
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from archdsl.graph import TensorType
@@ -301,8 +303,6 @@ def test_dense_convolutions_in_pieces(bias: bool, monkeypatch: pytest.MonkeyPatc
 
 def test_gradients_of_dense_convolutions_are_made_once(monkeypatch: pytest.MonkeyPatch):
     """How many numbers the backward pass writes grows as the length does, though a sequence is computed in pieces."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     from archdsl.ops import memories
 
     class Counted(TorchDispatchMode):
@@ -357,3 +357,28 @@ def test_idle_positions_change_nothing_behind(name: str, dtype: torch.dtype):
             found = got[i].narrow(r.time[f"->{i}"], before, T)
             within = (1e-10 if dtype == torch.float64 else 1e-4) * max(1, want.abs().max())
             assert found.isfinite().all() and (found - want).abs().max() <= within, lengths
+
+
+@recurrences
+def test_backward_inside_a_mode_that_sees_every_op(name: str):
+    """As a counter of operations is one: the same gradients, whichever of both passes it sees."""
+    r = RECURRENCES[name]
+    operands, states, named = sample(r)
+    leaves = [x if x is None else x.float().requires_grad_() for x in (*operands, *states)]
+    given, found = [x for x in leaves if x is not None], []
+    for forward, backward in ((nullcontext, nullcontext), (nullcontext, Seen), (Seen, nullcontext), (Seen, Seen)):
+        with forward():
+            ys = OPS[f"{name}_extend"].body(*leaves, **dict(zip(r.attributes, named)))
+            total = torch.stack([(y * y).sum() for y in ys if y.is_floating_point()]).sum()
+        with backward():
+            found.append(torch.autograd.grad(total, given, allow_unused=True))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+class Seen(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
