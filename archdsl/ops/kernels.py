@@ -20,7 +20,7 @@ def registered(r: Recurrence) -> Any:
     n, m = len(r.operands), len(r.state)
     tensors, attributes = r.schema()
     results = ", ".join(["Tensor"] * (r.results + m))
-    computed, pulled = (uncast(r.forward), uncast(r.backward)) if m else (r.forward, r.backward)
+    computed, pulled = map(undisturbed, (uncast(r.forward), uncast(r.backward)) if m else (r.forward, r.backward))
     forward = t.library.custom_op(f"archdsl::{r.name}", lambda *args: one_or_all(computed(*args)), mutates_args=(),
                                   schema=f"({', '.join(tensors + attributes)}) -> ({results})")
     forward.register_fake(lambda *args: one_or_all(r.fake(*args)))
@@ -61,6 +61,25 @@ def uncast(compute: Callable[..., Any]) -> Callable[..., Any]:
             return compute(first, *args)
         with torch.autocast(kind, enabled=False):
             return compute(first, *args)
+
+    return computed
+
+
+_OF_TENSORS = ("FuncTorchDynamicLayerFrontMode", "FuncTorchDynamicLayerBackMode", "FuncTorchGradWrapper", "ADInplaceOrView", "Conjugate", "Negative",
+               "ZeroTensor")
+
+
+def undisturbed(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """`compute`, which may use conjugated numbers and the transforms of `torch.func`: a mode that sees every op, as a counter of operations is one,
+    calls ops with these switched off, and conjugates are then read as they were."""
+    def computed(*args: Any) -> Any:
+        keys = [getattr(torch._C.DispatchKey, name) for name in _OF_TENSORS]
+        if not torch._C._dispatch_tls_local_exclude_set().has(keys[0]):
+            return compute(*args)
+        with ExitStack() as stack:
+            for key in keys:
+                stack.enter_context(torch._C._SetExcludeDispatchKeyGuard(key, False))
+            return compute(*args)
 
     return computed
 
@@ -183,27 +202,11 @@ def derived(run: Callable[..., Any], values: list[Any], grads: list[Any]) -> lis
             filled[i] = v
         return run(*filled)
 
-    with _transforms():
-        outs, pull = torch.func.vjp(of_floats, *(values[i] for i in floats))[:2]
-        pulled = pull(tuple(torch.zeros_like(o) if g is None else g.to(o.dtype) for o, g in zip(outs, grads)))
+    outs, pull = torch.func.vjp(of_floats, *(values[i] for i in floats))[:2]
     found: list[Any] = [None] * len(values)
-    for i, g in zip(floats, pulled):
+    for i, g in zip(floats, pull(tuple(torch.zeros_like(o) if g is None else g.to(o.dtype) for o, g in zip(outs, grads)))):
         found[i] = g
     return found
-
-
-@contextmanager
-def _transforms() -> Iterator[None]:
-    """Inside, the transforms of `torch.func` work: a mode that sees every op, as a counter of operations is one, calls ops without them."""
-    keys = [getattr(torch._C.DispatchKey, name) for name in _OF_TRANSFORMS]
-    with ExitStack() as stack:
-        for key in keys:
-            if torch._C._dispatch_tls_local_exclude_set().has(key):
-                stack.enter_context(torch._C._SetExcludeDispatchKeyGuard(key, False))
-        yield
-
-
-_OF_TRANSFORMS = ("FuncTorchDynamicLayerFrontMode", "FuncTorchDynamicLayerBackMode", "FuncTorchGradWrapper", "ADInplaceOrView")
 
 
 def gradients(tensors: list[Any], found: Iterable[Any]) -> list[Any]:
