@@ -15,6 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import ArchError
+from archdsl.search.climb import Climb
 from archdsl.search.domains import draw
 from archdsl.search.figures import HOLDS, Figure, Limit
 from archdsl.search.selection import Selection, descend
@@ -33,6 +34,8 @@ EACH = 256
 """So many assignments are looked at one by one where a limit is no sum over parts."""
 ATTEMPTS = 3_000
 """So many draws are tried before a space is given up."""
+PLAIN = 300
+"""Behind so many that failed, a candidate is looked for from those that break the limits by little."""
 FEW = 4_096
 """Where draws are not exact, so many different sums below a setting of the header are told apart."""
 CELLS = (500, 60, 15)
@@ -56,6 +59,7 @@ class Counted:
         self.exact = Ways(self._own, self.places[-1])
         self.few = Ways(self._own, self.places[-1], FEW)
         self.cells: dict[Vector, Cells] = {}
+        self.climb = Climb(space)
         self.deep = False
         self.why = ""
 
@@ -112,7 +116,7 @@ class Counted:
         if self.size is not None:
             return self.size, self.size, ""
         count, space = self.space.header.count, self.space
-        least = 1 if space.accepted else 0
+        least = 1 if space.accepted or self.climb.found else 0
         if count is None:
             endless = [n for n in space.header.names if space.header.endless(n)]
             return least, None, f"the domain of `{endless[0]}` is continuous" if endless else "the header's settings are too many to weigh"
@@ -172,10 +176,10 @@ class Counted:
         found: list[Test] = []
         for n in self.sums:
             assert n.test is not None
-            found.append((self._read(root, n.test[0], at[n.test[0].text]), HOLDS[n.test[1]], self._bound(root, n)))
+            found.append((self._read(root, n.test[0], at[n.test[0].text]), HOLDS[n.test[1]], self.bound(root, n)))
         return found
 
-    def _bound(self, root: Root, limit: Limit) -> Any:
+    def bound(self, root: Root, limit: Limit) -> Any:
         if limit not in root.verdicts:
             root.verdicts[limit] = limit.bound(self.space.spec, self._base(root))
         return root.verdicts[limit]
@@ -186,7 +190,7 @@ class Counted:
         for n in self.sums:
             assert n.test is not None
             asked, op, _ = n.test
-            at, bound = self.places[[f.text for f in self.asked].index(asked.text)], self._bound(root, n)
+            at, bound = self.places[[f.text for f in self.asked].index(asked.text)], self.bound(root, n)
             if asked.is_state or op == "!=" or found is not None and found[0] != at:
                 continue
             _, low, high = found or (at, None, None)
@@ -243,7 +247,7 @@ class Counted:
 
     def _in_cells(self, root: Root) -> tuple[Ways, Sums] | None:
         """Of all limits but those on bytes of the state. The unit of a figure is a share of its greatest bound."""
-        bounds = [(n.test[0], n.test[1], self._bound(root, n)) for n in self.sums
+        bounds = [(n.test[0], n.test[1], self.bound(root, n)) for n in self.sums
                   if n.test is not None and not n.test[0].is_state and n.test[1] != "!="]
         figures = list({f.text: f for f, _, _ in bounds}.values())
         if not figures or not all(isinstance(b, int | float) and isfinite(b) for _, _, b in bounds):
@@ -299,12 +303,20 @@ class Counted:
         space = self.space
         if self.shares is not None:
             return self._exactly(rng)
-        for _ in range(ATTEMPTS):
+        tries = 0
+        while tries < ATTEMPTS:
+            tries += 1
             space.drawn += 1
             found = self.attempt(rng)
             if not isinstance(found, Refused):
                 space.accepted += 1
                 return found
+            if tries == PLAIN and space.limits:
+                before = self.climb.looked
+                if (nearer := self.climb.find(rng)) is not None:
+                    self.deep = True
+                    return nearer
+                tries += self.climb.looked - before
         return self._swept(rng)
 
     @cached_property
@@ -372,6 +384,15 @@ class Counted:
             return Refused(tuple(root.faults))
         selection = root.settled(lambda r: self._below(r, rng))
         return selection if isinstance(selection, Refused) else space.finished(selection)
+
+    def below(self, root: Root, rng: Random) -> Selection | Refused:
+        """A draw below a setting of the header; where none keeps the limits on sums, one of all assignments."""
+        if root.faults:
+            return Refused(tuple(root.faults))
+        found = root.settled(lambda r: self._below(r, rng))
+        if not isinstance(found, Refused):
+            return found
+        return root.settled(lambda r: uniform(r.top, rng) if not r.top.many and r.top.count else found)
 
     def _below(self, root: Root, rng: Random) -> Selection | Refused:
         try:

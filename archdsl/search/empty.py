@@ -55,7 +55,12 @@ def _missed(space: SearchSpace, what: str, limits: Sequence[Limit], notes: tuple
     """A0806, of draws that found nothing."""
     spec, fitted = space.spec, f"{space.accepted:,} fitted" if space.accepted else "none fitted"
     span = limits[0].node.span if limits else spec.decl.name_span
-    return error("A0806", f"{what}: of {space.drawn:,} draws {fitted}", span, "asked for here" if limits else "this model",
+    climb = space.counted.climb
+    looked = climb.looked
+    if climb.nearest[1]:
+        notes = (*notes, f"the nearest that was met has {', '.join(f'`{f}` = {v:,}' for f, v in climb.nearest[1].items())}")
+    steps = f", nor did {looked:,} steps towards the limits lead to one" if looked else ""
+    return error("A0806", f"{what}: of {space.drawn:,} draws {fitted}{steps}", span, "asked for here" if limits else "this model",
                  labels=tuple(Label(n.node.span, "and here") for n in limits[1:]), notes=notes,
                  help=("that proves nothing: there may be some among what was not drawn", "begin with a candidate that is known "
                        "(`space.candidate({…})`, then `space.mutate`), or set knobs by a variant, so that less is drawn",

@@ -22,8 +22,9 @@ CODES: dict[str, Code] = {
         "no candidate was found",
         "Where the assignments within the limits are neither counted nor drawn directly (a continuous knob, very many settings of the header, a "
         "condition on decisions of the body or on a figure that is no sum over parts), candidates are drawn until one fits, 3,000 times at most for "
-        "each that is asked for. None did: there may be none, or few. The message says how many draws there were and what of them fitted. Widen a "
-        "limit, set knobs by a variant, or begin with a candidate that is known.",
+        "each that is asked for, some of these from what breaks the limits by little. None did: there may be none, or few. The message says how many "
+        "draws there were, what of them fitted, and how near to the limits they came. Widen a limit, set knobs by a variant, or begin with a "
+        "candidate that is known.",
     ),
     "A0803": Code(
         "settings that are not in the space",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from archdsl.elaborate.domains import Domain, same
 from archdsl.elaborate.values import show
 from archdsl.search.domains import another, draw, nearest, neighbour, size_of, values_of
+from archdsl.search.fitting import Fitting
 from archdsl.search.selection import Selection
-from archdsl.search.tree import Choice, Entry, Refused
+from archdsl.search.tree import Choice, Entry, Part, Refused
 
 if TYPE_CHECKING:
     from archdsl.search.space import Drawn, SearchSpace
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 TRIES = 60
 """So many ways are tried to give a child what it was to have, before one of its parents' neighbours takes its place."""
+SINGLE = 6
+"""The first of them, with one decision drawn anew in each."""
 
 
 def listed_or_drawn(domain: Domain) -> Iterator[Any]:
@@ -32,12 +35,10 @@ def listed_or_drawn(domain: Domain) -> Iterator[Any]:
         yield values_of(domain)[0]
 
 
-def completed(space: SearchSpace, wanted: Mapping[str, Any], rng: Random, loose: frozenset[str] = frozenset(), like: Selection | None = None,
-              changed: Iterable[str] = ()) -> Drawn | Refused:
-    """The candidate with the values that are wanted where they fit, those next to them where they do not, and drawn ones elsewhere. `loose`:
-    decisions that are drawn anew. `like`: an assignment that has what is wanted but for what is `changed`."""
-    repaired: list[str] = []
-
+def assigned(space: SearchSpace, wanted: Mapping[str, Any], rng: Random, repaired: list[str], loose: frozenset[str] = frozenset(),
+             like: Selection | None = None, changed: Iterable[str] = ()) -> Selection | Refused:
+    """The assignment with the values that are wanted where they fit, those next to them where they do not, and drawn ones elsewhere; `repaired` is
+    told of both. `loose`: decisions that are drawn anew. `like`: an assignment that has what is wanted but for what is `changed`."""
     def pick(address: str, domain: Domain) -> Any:
         if domain.kind == "unreadable":
             raise _Stuck
@@ -45,7 +46,7 @@ def completed(space: SearchSpace, wanted: Mapping[str, Any], rng: Random, loose:
             return wanted[address]
         value = nearest(domain, wanted[address], rng) if address in wanted and address not in loose else draw(domain, rng)
         if address in wanted and not same(wanted[address], value):
-            repaired.append(f"{address}: {show(value)} instead of {show(wanted[address])}")
+            repaired.append(_instead(address, value, wanted[address]))
         return value
 
     header: dict[str, Any] = {}
@@ -54,8 +55,22 @@ def completed(space: SearchSpace, wanted: Mapping[str, Any], rng: Random, loose:
             header[n] = pick(n, space.header.domain(n, header))
     except _Stuck:
         return Refused(())
-    selection = space.select(header, pick, like, above((*changed, *loose)))
-    return selection if isinstance(selection, Refused) else space.finished(selection, repaired)
+    return space.select(header, pick, like, above((*changed, *loose)))
+
+
+def _instead(address: str, value: Any, wanted: Any) -> str:
+    return f"{address}: {show(value)} instead of {show(wanted)}"
+
+
+def fitted(space: SearchSpace, wanted: Mapping[str, Any], near: Selection, kept: frozenset[str], rng: Random) -> Drawn | None:
+    """A candidate within the limits below the same setting of the header, with as few other decisions than an assignment that breaks them as limits
+    on sums over parts let it have; those in `kept` stay."""
+    for selection in Fitting(space, near, kept).found(rng):
+        values = selection.values(dict(selection.part.root.header_values))
+        found = space.finished(selection, [_instead(a, v, wanted[a]) for a, v in values.items() if a in wanted and not same(wanted[a], v)])
+        if not isinstance(found, Refused):
+            return found
+    return None
 
 
 def above(addresses: Iterable[str]) -> set[str]:
@@ -75,16 +90,29 @@ class _Stuck(Exception):
 
 def repaired(space: SearchSpace, wanted: Mapping[str, Any], rng: Random, kept: frozenset[str], like: Selection | None = None,
              first: int = 0) -> Drawn | None:
-    """The wanted candidate, or one with a few other decisions than those in `kept` drawn anew, the fewest first. `like`: one that has what is wanted
-    but for what is kept; `first`: from which attempt on."""
+    """The wanted candidate, or one with a few other decisions than those in `kept` drawn anew, the fewest first; where single ones do not do, that
+    within limits on sums over parts which differs least below the same header. `like`: one that has what is wanted but for what is kept; `first`:
+    from which attempt on."""
     addresses: list[str] = []
+    starts: dict[Part, Selection] = {} if first == 0 or like is None else {like.part: like}
+    tried: set[Part] = set()
     for attempt in range(first, TRIES):
         if attempt and not addresses:
             addresses = [a for a in wanted if a not in kept]
         loose = frozenset(rng.sample(addresses, min(len(addresses), (attempt + 5) // 6)))
-        found = completed(space, wanted, rng, loose, like, kept)
+        told: list[str] = []
+        near = assigned(space, wanted, rng, told, loose, like, kept)
+        if isinstance(near, Refused):
+            continue
+        found = space.finished(near, told)
         if not isinstance(found, Refused):
             return found
+        starts.setdefault(near.part, near)
+        if attempt >= SINGLE and near.part not in tried:  # once below each setting of the header
+            tried.add(near.part)
+            found = fitted(space, wanted, starts[near.part], kept, rng)
+            if found is not None:
+                return found
     return None
 
 
@@ -116,7 +144,8 @@ def crossed(space: SearchSpace, a: Drawn, b: Drawn, rng: Random) -> Drawn:
     if a.selection.part is b.selection.part and (selection := woven(a.selection, b.selection, rng)) is not None:
         child = space.finished(selection)
         if isinstance(child, Refused):  # a limit does not hold
-            child = repaired(space, selection.values(dict(selection.part.root.header_values)), rng, frozenset(), selection, first=1)
+            wanted = selection.values(dict(selection.part.root.header_values))
+            child = repaired(space, wanted, rng, frozenset(), selection, first=1)
         if child is not None:
             return child
     for _ in range(TRIES):

@@ -128,3 +128,86 @@ def test_what_is_empty_is_proved(monkeypatch: pytest.MonkeyPatch):
         space.sample(0)
     assert "A0806" in str(fault.value) and "of 40 draws none fitted" in str(fault.value) and space.acceptance == 0
     assert "0 of 20 others keep within `peak_bytes <= 10`" in str(fault.value)
+
+
+@pytest.mark.parametrize("cells", [(100_000, 900, 40), (300, 150, 40)], ids=["told apart", "rounded"])
+def test_repairs_change_as_little_as_can_be(monkeypatch: pytest.MonkeyPatch, cells: tuple[int, ...]):
+    """Below one width, of every assignment as the start: what is found keeps the limits and what is to be kept, is found wherever there is one, and
+    is as near as any where sums are told apart. Its changes are those that are told."""
+    from archdsl.search import fitting
+    from archdsl.search.vary import fitted
+
+    monkeypatch.setattr(fitting, "CELLS", cells)
+    monkeypatch.setattr(fitting, "PICKS", 500)
+    wanted = [dict(found) for found in assignments(2_900, 4_110, range(18, 19))]
+    space = narrow(2_900, 4_110)
+    starts = list(every(space.root({"d": 18}).top))
+    assert 4 < len(wanted) < 40 and len(starts) == 64
+
+    def choices(values: Any) -> list[Any]:
+        return [(values[f"layers.{i}.map"], values.get(f"layers.{i}.map.h")) for i in range(3)]
+
+    def apart(values: Any, other: Any) -> int:
+        pairs = zip(choices(values), choices(other))
+        return sum(0 if a == b else 1 + (b[1] is not None) if a[0] != b[0] else 1 for a, b in pairs)
+
+    for start in starts:
+        values = start.values({"d": 18})
+        for kept in (frozenset(), frozenset(a for a in values if a.startswith("layers.1."))):
+            fits = [w for w in wanted if choices(w)[1] == choices(values)[1]] if kept else wanted
+            found = fitted(space, values, start, kept, Random(1))
+            assert (found is not None) == bool(fits)
+            if found is None:
+                continue
+            assert items(found) in {items(w) for w in fits}
+            assert len(found.repaired) == sum(values[a] != found[a] for a in values if a in found)
+            if cells[0] > 10_000:
+                assert apart(values, found) == min(apart(values, w) for w in fits)
+
+
+def test_children_within_narrow_limits_are_others_than_their_parents():
+    """Each mutation finds one that keeps the limits; which it is depends on parent and seed alone, not on what the space has looked at."""
+    from archdsl.search.model import Remembered
+
+    space = narrow(16_000, 22_000)
+    parents = [space.sample(seed) for seed in range(4)]
+    for seed in range(20):
+        parent = parents[seed % 4]
+        child = space.mutate(parent, seed)
+        assert child != parent and 16_000 <= space.costs(child, ["macs"])["macs"] <= 22_000
+        if seed % 10 == 0:
+            fresh = narrow(16_000, 22_000)
+            assert items(fresh.mutate(Remembered(fresh, space.to_json(parent)), seed)) == items(child)
+
+
+FIVE = """use std.linear { Linear }
+model Five(
+  a: int = 8 in 1..8,
+  b: int = 10 in 10..80 step 10,
+  c: int = 3 in 3..24 step 3,
+  d: int = 5 in 5..40 step 5,
+  e: int = 7 in 7..56 step 7,
+)(x: [B = 1, 4]) -> y: [B, 4] {
+  return x |> Linear(a) as one |> Linear(b) as two |> Linear(c) as three |> Linear(d) as four |> Linear(e) as five |> Linear(4) as out
+}
+"""
+
+
+def test_few_of_many_settings_are_found(monkeypatch: pytest.MonkeyPatch):
+    """Five knobs of eight values: fewer than 1 in 500 of 32,768 settings fits, and each seed has one of them; where there is none, the nearest is
+    told."""
+    monkeypatch.setattr(counting, "PLAIN", 5)
+    monkeypatch.setattr(counting, "ATTEMPTS", 20)
+    values = list(product(range(1, 9), range(10, 81, 10), range(3, 25, 3), range(5, 41, 5), range(7, 57, 7)))
+    params = {v: sum((i + 1) * o for i, o in zip((4, *v), (*v, 4))) for v in values}
+    fitting = {v for v in values if 3_000 <= params[v] <= 3_003}
+    assert 0 < len(fitting) < len(values) / 500
+    spec = loads(FIVE)
+    space = spec.space(limits=["params >= 3000", "params <= 3003"])
+    drawn = [space.sample(seed) for seed in range(2)]
+    assert {tuple(c.values()) for c in drawn} <= fitting and not space.uniform and space.bounds[0] == 1
+    assert dict(spec.space(limits=["params >= 3000", "params <= 3003"]).sample(1)) == dict(drawn[1]), "a draw depends on its seed alone"
+    least = min(params.values())
+    with pytest.raises(ArchError) as fault:
+        spec.space(limits=[f"params < {least}"]).sample(0)
+    assert "A0806" in str(fault.value) and f"the nearest that was met has `params` = {least:,}" in str(fault.value)
