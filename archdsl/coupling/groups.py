@@ -8,15 +8,17 @@ from archdsl.dims import Size
 
 class Group:
     """Channels that are kept, left out and permuted together. `kind`: whole, product or joined (of `parts`). `fixed`: the order of its channels
-    means something (positions, classes, pairs of a rotation), so they cannot be permuted."""
+    means something (positions, classes, pairs of a rotation), so they cannot be permuted. `origin`: of the taps of a kernel the one that reads the
+    position whose result it is; None of what is no kernel."""
 
-    __slots__ = ("_fixed", "_into", "_kind", "_parts", "size")
+    __slots__ = ("_fixed", "_into", "_kind", "_origin", "_parts", "size")
 
     def __init__(self, size: Size):
         self.size = size
         self._into: Group | None = None
         self._kind, self._parts = "whole", ()
         self._fixed = False
+        self._origin: int | None = None
 
     @property
     def root(self) -> Group:
@@ -40,6 +42,15 @@ class Group:
     @property
     def fixed(self) -> bool:
         return self.root._fixed
+
+    @property
+    def origin(self) -> int | None:
+        return self.root._origin
+
+    def lies_at(self, origin: int) -> None:
+        """Says which of the taps reads the position itself; the first op to say so is right."""
+        root = self.root
+        root._origin = origin if root._origin is None else root._origin
 
     def fix(self) -> None:
         """Says that the order of its channels means something."""
@@ -84,6 +95,8 @@ def couple(a: Group, b: Group) -> None:
     a._into = b
     if a._fixed:
         b.fix()
+    if a._origin is not None:
+        b.lies_at(a._origin)
 
 
 def _align(a: Group, b: Group) -> bool:

@@ -31,13 +31,16 @@ def channels(group: Group, leaf: Group) -> list[int]:
 
 
 def within(wide: Group, narrow: Group) -> Places:
-    """Where the channels of a narrower model's axis lie on the same axis of a wider one: the first of each whole group, all combinations of a
-    product, each piece in its own piece. Raises ValueError where it is longer."""
+    """Where the channels of a narrower model's axis lie on the same axis of a wider one: the first of each whole group, of the taps of a kernel those
+    around the same position, all combinations of a product, each piece in its own piece. Raises ValueError where it is longer."""
     n, m = _number(narrow), _number(wide)
     if n > m:
         raise ValueError(f"an axis of {n} channels does not fit into one of {m}")
     if n == m:
         return range(n)
+    if wide.origin is not None and narrow.origin is not None:
+        start = min(max(wide.origin - narrow.origin, 0), m - n)
+        return range(start, start + n)
     small, large = narrow.parts, wide.parts
     if wide.kind == "whole" or wide.kind != narrow.kind or len(small) != len(large) or any(_number(a) > _number(b) for a, b in zip(small, large)):
         return range(n)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 from archdsl.coupling.groups import Group, composed, couple, share_heads, taken_apart
 from archdsl.dims import Size
 from archdsl.graph import Node
+from archdsl.ops.rules import each
 
 if TYPE_CHECKING:
     from archdsl.coupling.walk import Coupling
 
 Rule = Callable[["Coupling", Node], Iterable[Sequence[Group]]]
 RULES: dict[str, Rule] = {}
+KERNELS = ("conv", "conv_transpose", "causal_conv", "causal_conv_dense")
+"""Ops whose second operand is a kernel, its taps behind all other axes."""
 
 
 def _rule(*ops: str) -> Callable[[Rule], Rule]:
@@ -21,6 +24,25 @@ def _rule(*ops: str) -> Callable[[Rule], Rule]:
         return rule
 
     return register
+
+
+def taps(node: Node, kernel: Sequence[Group]) -> None:
+    """Says of the axes of a kernel, the last of its weight's, which tap reads the position itself: as many as the padding has lie before it, or all
+    the others where each position sees those before it alone."""
+    if node.op in ("causal_conv", "causal_conv_dense"):
+        axes, origins = kernel[-1:], [_number(k) - 1 for k in kernel[-1:]]
+    else:
+        axes, pad = kernel[2:], node.attrs["pad"]
+        origins = [(_number(k) - 1) // 2 for k in axes] if pad == "same" else [
+            p // d for p, d in zip(each(pad, len(axes), "pad", 0), each(node.attrs["dilation"], len(axes), "dilation"))]
+    for group, origin in zip(axes, origins):
+        group.lies_at(origin)
+
+
+def _number(group: Group) -> int:
+    """Kernels have known sizes: ops refuse others."""
+    assert isinstance(group.size, int)
+    return group.size
 
 
 @_rule("rearrange")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from archdsl.coupling.groups import Axes, Group, couple, in_order, share_heads
-from archdsl.coupling.rules import RULES
+from archdsl.coupling.rules import KERNELS, RULES, taps
 from archdsl.dims import Size
 from archdsl.elaborate.ops import parameters
 from archdsl.graph import Graph, Node, Value
@@ -51,6 +51,8 @@ class Coupling:
             self.give(node, RULES[node.op](self, node))
         else:
             self._by_signature(node)
+        if node.op in KERNELS:
+            taps(node, self.of(node.args[1]))
 
     def give(self, node: Node, results: Iterable[Sequence[Group]]) -> None:
         self.values.update(zip(node.values, map(tuple, results)))

@@ -17,7 +17,8 @@ from archdsl.version import VERSION
 if TYPE_CHECKING:
     from archdsl.supernet.net import Supernet
 
-FORMAT = 1
+FORMAT = 2
+"""1: a smaller kernel had the first taps of a larger one."""
 FILE = "supernet.json"
 
 
@@ -52,7 +53,8 @@ def identity(net: Supernet) -> str:
     """The same for supernets of one space in one element type."""
     told = about(net)
     shapes = {name: list(t.shape) for name, t in net.state_dict().items()}
-    return digest(json.dumps([told.files, told.model, told.variant, told.space, told.limits, told.dtype, told.library, shapes], sort_keys=True))
+    kind = [FORMAT, told.files, told.model, told.variant, told.space, told.limits, told.dtype, told.library, shapes]
+    return digest(json.dumps(kind, sort_keys=True))
 
 
 def prepare(net: Supernet, folder: Path) -> None:
@@ -108,9 +110,9 @@ def load(folder: str | os.PathLike[str], device: Any = "cpu") -> Supernet:
         state = load_file(os.path.join(folder, WEIGHTS), device=str(device))
     except Exception as fault:  # safetensors raises its own kind
         raise _none(folder, f"{os.path.join(folder, WEIGHTS)} cannot be read", str(fault) or type(fault).__name__) from None
-    own = {k: tuple(v.shape) for k, v in net.state_dict().items()}
-    if own != {k: tuple(v.shape) for k, v in state.items()}:
-        differ = sorted(k for k in own.keys() | state.keys() if k not in own or k not in state or own[k] != tuple(state[k].shape))
+    own, given = ({k: (tuple(v.shape), v.dtype) for k, v in s.items()} for s in (net.state_dict(), state))
+    if own != given:
+        differ = sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k))
         raise _none(folder, f"the weights in `{os.fspath(folder)}` are those of another supernet",
                     f"{len(differ)} differ, `{differ[0]}` first; it was written by archdsl {told.archdsl}, this is {VERSION}")
     net.load_state_dict(state)

@@ -1,8 +1,9 @@
 """A supernet: every candidate of a space in one set of weights.
 
-A candidate's weights are parts of the supernet's: of each group of channels the first ones, all combinations of a product of groups (`heads ×
-width`), each piece in its own piece (coupling). A candidate runs as itself, on those parts: norms see the channels that are there, heads that are
-left out cost nothing, and what `extract` gives is bit for bit what was trained. Nothing here knows a model.
+A candidate's weights are parts of the supernet's: of each group of channels the first ones, of the taps of a kernel those that read the same
+positions, all combinations of a product of groups (`heads × width`), each piece in its own piece (coupling). A candidate runs as itself, on those
+parts: norms see the channels that are there, heads that are left out cost nothing, and what `extract` gives is bit for bit what was trained. Nothing
+here knows a model.
 """
 from __future__ import annotations
 
@@ -160,8 +161,7 @@ class Supernet(nn.Module):
         for address, p in learned(graph).items():
             key = address, len(p.sizes)
             wide = self.widest.held[key]
-            parts[address] = key, tuple(_on(device, within(w, g)) if w.size == s else range(n)
-                                        for w, g, s, n in zip(wide.groups, groups[address], wide.shape, p.sizes))
+            parts[address] = key, tuple(_on(device, within(w, g)) for w, g in zip(wide.groups, groups[address]))
         initial, own = Initial(graph, 0, self.dtype), {}
         with plain_torch():
             for address in initial.params.keys() - parts.keys():
@@ -283,4 +283,3 @@ class Supernet(nn.Module):
 def _on(device: torch.device, at: Places) -> range | Tensor:
     """Places as they are used each time: a CUDA graph cannot record that they are copied to the card."""
     return at if isinstance(at, range) else torch.tensor(list(at), device=device)
-

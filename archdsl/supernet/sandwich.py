@@ -61,6 +61,8 @@ class Sandwich:
 
     def __init__(self, task: Task, count: int = 4, seed: int = 0, distil: bool = True, split: bool = False, widen: int | None = None,
                  fair: bool = False):
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"`count` is a whole number of candidates, not {count!r}")
         if distil and split:
             raise ValueError("distilled candidates see the examples of the largest: `split = true` gives each its own, so `distil = false`")
         if fair and widen is not None:

@@ -35,7 +35,7 @@ def taken(weight: Tensor, axes: Axes) -> Tensor:
     for axis, at in enumerate(axes):
         if isinstance(at, range):
             if len(at) != weight.shape[axis]:
-                weight = weight.narrow(axis, 0, len(at))
+                weight = weight.narrow(axis, at.start, len(at))
         else:
             weight = weight.index_select(axis, at)
     return weight
@@ -132,7 +132,7 @@ def _added(weight: Tensor, total: Tensor | None, axes: Axes, g: Tensor) -> Tenso
     place, indexed = total, [i for i, a in enumerate(axes) if not isinstance(a, range)]
     for axis, at in enumerate(axes):
         if isinstance(at, range) and len(at) != place.shape[axis]:
-            place = place.narrow(axis, 0, len(at))
+            place = place.narrow(axis, at.start, len(at))
     if not indexed:
         place.add_(g)
     elif len(indexed) == 1:

@@ -34,6 +34,8 @@ def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathL
 
     known = parse(task) if isinstance(task, str) else task
     objective = Sandwich(known, count, seed, distil, split, widen, fair)
+    if split and size % count:
+        raise ValueError(f"a batch of {size} cannot be cut into {count} equal parts: `size` is a multiple of `count` with `split`")
     if sort is not None and (sort < 1 or not widen):
         raise ValueError("channels are sorted while the candidates widen: `sort` is a number of steps from 1 up, beside `widen` from 1 up")
     net = spec.supernet(space, variant, limits, seed, device, dtype)

@@ -26,8 +26,8 @@ Key = tuple[str, int]
 
 @record()
 class Held:
-    """One weight of the supernet. `shape`: the largest size of each axis; `groups`: of the first candidate, `graph`, where it is largest as a whole;
-    `merged`: those coupled with what every other candidate couples."""
+    """One weight of the supernet. `shape`: the largest size of each axis; `groups`: of a candidate that has it; `merged`: of the first where the
+    weight is largest as a whole, `graph`, coupled with what every other candidate couples."""
 
     param: Param
     shape: tuple[int, ...]
@@ -79,9 +79,12 @@ class Widest:
                 continue
             for a, b in zip(held.merged, groups[address]):
                 couple(a, b)
+            larger = _numel(p.sizes) > _numel(held.param.sizes)
+            held.groups = tuple(g if n > most or larger and n == most else known
+                                for known, most, g, n in zip(held.groups, held.shape, own[address], p.sizes))
             held.shape = tuple(map(max, held.shape, p.sizes))
-            if _numel(p.sizes) > _numel(held.param.sizes):
-                held.param, held.groups, held.merged, held.graph = p, own[address], groups[address], made.graph
+            if larger:
+                held.param, held.merged, held.graph = p, groups[address], made.graph
         self._seen[drawn.key] = total
 
     def _look_at_arms(self, rest: Callable[[Domain], Any], sign: int) -> None:

@@ -335,10 +335,24 @@ def test_supernets_that_do_not_serve(folder: Path, space, tmp_path: Path):
     save(archdsl.loads(TOKENS).supernet(), tmp_path / "other")
     os.replace(tmp_path / "other" / "weights.safetensors", tmp_path / "net" / "weights.safetensors")
     refused(again, "A0817.*those of another supernet")
+    save(archdsl.loads(CONV).supernet(dtype=torch.float64), tmp_path / "double")
+    save(archdsl.loads(CONV).supernet(), tmp_path / "net")
+    os.replace(tmp_path / "double" / "weights.safetensors", tmp_path / "net" / "weights.safetensors")
+    refused(again, "A0817.*those of another supernet")
     (tmp_path / "net" / "supernet.json").write_text('{"format": 1}')
+    refused(again, "(?s)A0817.*cannot be read.*its format is 1")
+    (tmp_path / "net" / "supernet.json").write_text('{"format": 2}')
     refused(again, "A0817.*cannot be read")
 
 
 def test_a_task_that_no_candidate_takes():
     with pytest.raises(ArchError, match="A0593"):
         train_supernet(archdsl.loads(CONV), MQAR, 1)
+
+
+def test_counts_that_do_not_serve_are_told_before_training(tmp_path: Path):
+    with pytest.raises(ValueError, match="a batch of 8 cannot be cut into 3 equal parts"):
+        train_supernet(archdsl.loads(TOKENS), MQAR, 1, out=tmp_path / "net", size=8, count=3, split=True, distil=False)
+    with pytest.raises(TypeError, match=r"`count` is a whole number of candidates, not 2\.5"):
+        train_supernet(archdsl.loads(TOKENS), MQAR, 1, out=tmp_path / "net", count=2.5)  # type: ignore[arg-type]
+    assert not (tmp_path / "net").exists()

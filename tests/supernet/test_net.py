@@ -238,6 +238,60 @@ def test_convolutions_with_statistics():
                 assert torch.equal(whole[n:], before[name][n:])
 
 
+KERNELS = """
+model Net(kernel: int = 5 in KERNELS)(x: [B = 2, 3, L = 11]) -> y: [B, 3, L] {
+  param w: [SHAPE, kernel] = normal(std = 1)
+  return OP
+}
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize(("kernels", "shape", "op"), [
+    ("{3, 5}", "3, 1", "conv(x, w, pad = kernel // 2, groups = 3)"),
+    ("{2, 3, 4, 5}", "3, 3", 'conv(x, w, pad = "same")'),
+    ("{3, 5}", "3, 3", "conv(x, w, pad = kernel - 1, dilation = 2)"),
+    ("{3, 5}", "3, 3", "conv_transpose(x, w, pad = kernel // 2)"),
+    ("{2, 3, 5}", "3", "rearrange(causal_conv(rearrange(x, [b, c, l] -> [b, l, c]), w), [b, l, c] -> [b, c, l])"),
+    ("{2, 3, 5}", "3, 3", "rearrange(causal_conv_dense(rearrange(x, [b, c, l] -> [b, l, c]), w), [b, l, c] -> [b, c, l])"),
+    ("{3, 5}", "3, 3", "mean(conv(rearrange(x, [b, c, l] -> [b, c, l, 1]), rearrange(w, [o, i, k] -> [o, i, k, 1]), pad = [kernel // 2, 0]), "
+                       "axis = 3)"),
+])
+def test_a_small_kernel_is_the_large_one_with_masked_taps(kernels: str, shape: str, op: str):
+    """Taps of all kernels read the same positions: the small one's lie around the position itself, behind those that read earlier ones where nothing
+    reads later ones. Gradients go where the taps lie."""
+    text = KERNELS.replace("KERNELS", kernels).replace("SHAPE", shape).replace("OP", op)
+    net = archdsl.loads(text).supernet(dtype=torch.float64)
+    x = torch.randn(2, 3, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for size in map(int, kernels.strip("{}").split(",")):
+        small = net.run({"kernel": size}, x)
+        net.zero_grad()
+        net.run_each([{"kernel": size}] * 2, x).square().sum().backward()
+        (weight,) = net.parameters()
+        assert weight.grad is not None
+        other = archdsl.loads(text).supernet(dtype=torch.float64)
+        with torch.no_grad():
+            other.get_parameter("w").copy_(weight * (weight.grad != 0))  # what the small one does not use is masked
+        assert int((weight.grad != 0).sum()) == weight.numel() // 5 * size
+        torch.testing.assert_close(other.run({"kernel": 5}, x), small, rtol=1e-12, atol=1e-12)
+        assert torch.equal(net.extract({"kernel": size})(x), small)
+
+
+def test_pieces_lie_in_their_pieces_where_limits_leave_the_largest_out():
+    """No candidate has both the widest stream and the most hidden units; gates stay gates."""
+    net = archdsl.loads("""
+use std.linear { Linear }
+model Net(d: int = 4 in {4, 12}, hidden: int = 4 in {4, 8})(x: [B = 2, 3]) -> y: [B, 3] {
+  gate, up = Linear(d)(x) as first |> Linear(2 * hidden, bias = false) as both |> split(2)
+  return Linear(3)(silu(gate) * up) as head
+}
+""").supernet(limits=["params <= 160"])
+    both = dict(net.named_parameters())["both.weight"]
+    assert both.shape == (16, 12)
+    assert torch.equal(net.weights({"d": 12, "hidden": 4})["both.weight"], both[[0, 1, 2, 3, 8, 9, 10, 11]])
+    assert torch.equal(net.weights({"d": 4, "hidden": 8})["both.weight"], both[:, :4])
+
+
 def test_several_in_one_pass(mixed: Supernet):
     (x,) = inputs_of(mixed)
     x = torch.cat([x, x.flip(0), 2 * x])
