@@ -46,12 +46,17 @@ class Server(LanguageServer):
         self.pause: asyncio.Task[None] | None = None
 
     def document(self, uri: str) -> Document:
-        """The text as it is now in the editor."""
+        """The text as it is now in the editor; of one that is not open, what its file holds. Raises OSError where that cannot be read."""
         text = self.workspace.get_text_document(uri).source
         known = self.open.get(uri)
         if known is None or known.text != text:
-            known = self.open[uri] = Document(path_of(uri), text, known)
+            known = Document(path_of(uri), text, known)
+            if self.is_open(uri):  # else no editor says when it changes or is done with
+                self.open[uri] = known
         return known
+
+    def is_open(self, uri: str) -> bool:
+        return unquote(uri) in self.workspace.text_documents  # the workspace knows addresses without escapes
 
     # ------------------------------------------------------------ places
     def offset(self, document: Document, position: lsp.Position) -> int:
@@ -92,7 +97,7 @@ class Server(LanguageServer):
     async def check_soon(self, uri: str) -> None:
         await asyncio.sleep(SHORT)
         self.waiting.pop(uri, None)
-        if uri in self.workspace.text_documents:
+        if self.is_open(uri):
             self.check(uri)
         self.rest()
 
@@ -211,7 +216,7 @@ def guarded(answer: Callable[..., Any]) -> Callable[..., Any]:
     def call(server: Server, params: Any) -> Any:
         try:
             return answer(server, params)
-        except (ArchError, RecursionError) as fault:
+        except (ArchError, RecursionError, OSError, UnicodeDecodeError) as fault:  # the last two: a text that is not open, and no file to read
             log.info("%s: %s", answer.__name__, fault)
         except Exception:
             log.exception("%s failed", answer.__name__)

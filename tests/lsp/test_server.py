@@ -98,6 +98,27 @@ def test_hover(editor):
     assert "x: [B, 8]" in hover("x = Linear"), "the last good tree is kept"
 
 
+def test_a_text_that_is_not_open(editor):
+    """Its file is read; where there is none, or one that cannot be read, there is no answer and nothing in the log."""
+    editor.texts["b.arch"] = 1, NET
+    (editor.folder / "b.arch").write_text(NET, encoding="utf-8")
+    assert "Wide" in editor.ask("textDocument/hover", editor.place("b.arch", "Wide(2"))["contents"]["value"]
+    editor.open("a.arch", NET)
+    editor.tell("textDocument/didSave", {"textDocument": {"uri": editor.uri("a.arch")}})
+    assert editor.told("textDocument/publishDiagnostics")["uri"] == editor.uri("a.arch")
+    (editor.folder / "b.arch").write_bytes(b"\xff\xfe")
+    assert editor.ask("textDocument/hover", editor.place("b.arch", "Wide(2")) is None
+    (editor.folder / "b.arch").unlink()
+    assert editor.ask("textDocument/hover", editor.place("b.arch", "Wide(2")) is None
+    assert editor.ask("textDocument/documentSymbol", {"textDocument": {"uri": editor.uri("b.arch")}}) is None and editor.notices.empty()
+
+
+def test_a_folder_whose_name_is_escaped_in_addresses(editor):
+    (editor.folder / "my nets +ü").mkdir()
+    assert titles(editor.open("my nets +ü/a.arch", NET)) == ["A0701"]
+    assert titles(editor.type("my nets +ü/a.arch", NET.replace("Linear(d)(x)", "Lineer(d)(x)"))) == ["A0201"]
+
+
 def test_completion(editor):
     editor.open("a.arch", NET)
 
