@@ -13,6 +13,7 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.records import record
 from archdsl.source import Source, Span
 from archdsl.syntax import tree
+from archdsl.wording import with_article
 
 if TYPE_CHECKING:
     from archdsl.elaborate.frame import Frame
@@ -85,7 +86,7 @@ class Registry(dict[str, R]):
     def add(self, rule: R) -> R:
         """Registers it. Raises ValueError where its name is taken."""
         if rule.name in self:
-            raise ValueError(f"there is a {self.kind} called {rule.name} already")
+            raise ValueError(f"there is {with_article(self.kind)} called {rule.name} already")
         self[rule.name] = rule
         return rule
 
@@ -134,8 +135,7 @@ class Registry(dict[str, R]):
             raise error(unknown, f"there is no {self.kind} `{node.name}`", at, "not known",
                         help=did_you_mean(node.name, self.every()) or (f"there are {', '.join(self.every())}",))
         if node.selector or node.using:
-            article = "an" if self.kind[0] in "aeiou" else "a"
-            raise error(unfit, f"{article} {self.kind} has options alone", node.span, "neither `on` nor `using`", notes=(rule.signature,))
+            raise error(unfit, f"{with_article(self.kind)} has options alone", node.span, "neither `on` nor `using`", notes=(rule.signature,))
         return rule, rule.options(node, unfit)
 
 

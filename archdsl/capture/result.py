@@ -16,6 +16,7 @@ from archdsl.elaborate.model import Elaborated, InputSpec
 from archdsl.graph import Graph
 from archdsl.printer import print_graph
 from archdsl.spec import Spec, loads
+from archdsl.wording import with_article
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ def capture(module: nn.Module, example: Any, dynamic: Dynamic | None = None, nam
     import torch
 
     if not isinstance(module, torch.nn.Module):
-        raise TypeError(f"capture takes a torch.nn.Module, not a {type(module).__name__}: a function becomes one as its `forward`")
+        raise TypeError(f"capture takes a torch.nn.Module, not {with_article(type(module).__name__)}: a function becomes one as its `forward`")
     exported = export(module, example, dynamic or {})
     if stream is not None and stream not in exported.examples:
         known = ", ".join(f"`{n}`" for n in exported.examples) or "none"

@@ -22,6 +22,7 @@ from archdsl.dims import TooLarge
 from archdsl.elaborate.values import Compose, RecordValue, Share, Template
 from archdsl.graph import InitExpr, Mask
 from archdsl.source import Span
+from archdsl.wording import with_article
 
 if TYPE_CHECKING:
     from archdsl.elaborate.frame import Session
@@ -72,6 +73,19 @@ class Ration:
             self._next = self.steps - CLOCK
             if self.steps < 0 or process_time() > self.until:
                 raise Spent
+
+
+    @contextmanager
+    def part(self, most: int) -> Generator[None, None, None]:
+        """Work that may take so many steps: beyond them it raises Spent, and the rest is there as before."""
+        rest = max(self.steps - most, 0)
+        self.steps -= rest
+        self._next = self.steps - CLOCK
+        try:
+            yield
+        finally:
+            self.steps += rest
+            self._next = self.steps - CLOCK
 
 
 class TooMuch(ValueError):
@@ -163,13 +177,11 @@ def checked(session: Session, value: Any, span: Span) -> Any:
             else "block"
         )
         if weight > MAX_ITEMS + 1:
-            raise limit(
-                f"a {what} of {_about(weight - 1)} items is too large" if kind is tuple else f"a {what} with {_about(weight)} parts is too large",
-                span,
-                help=f"at most {MAX_ITEMS:,} are allowed, those inside of others included",
-            )
+            extent = f"of {_about(weight - 1)} items" if kind is tuple else f"with {_about(weight)} parts"
+            raise limit(f"{with_article(what)} {extent} is too large", span,
+                        help=f"at most {MAX_ITEMS:,} are allowed, those inside of others included")
         if depth > MAX_DEPTH:
-            raise limit(f"a {what} lies inside others more than {MAX_DEPTH} deep", span)
+            raise limit(f"{with_article(what)} lies inside others more than {MAX_DEPTH} deep", span)
         exact = kind is tuple and value and type(value[0]) is Fraction
         session.step(span, weight if exact else weight >> 2 if kind is tuple else weight >> 4)
     return value

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from archdsl.lower.parts import PhaseOp
+from archdsl.wording import with_article
 
 
 @dataclass
@@ -62,7 +63,7 @@ def moments(model: nn.Module, batches: Iterable[tuple[Any, ...]], wanted: Callab
         with torch.no_grad():
             for count, inputs in enumerate(batches if hooks else (), 1):
                 if not isinstance(inputs, tuple | list):
-                    raise TypeError(f"batch {count} of the calibration is a {type(inputs).__name__}: it is a tuple of the model's inputs")
+                    raise TypeError(f"batch {count} of the calibration is {with_article(type(inputs).__name__)}: it is a tuple of the model's inputs")
                 model(*inputs)
         if hooks and not count:
             raise ValueError("there is no batch to calibrate on: batch norms would keep the statistics of other candidates")

@@ -10,6 +10,7 @@ from archdsl.passes.contract import Contract, equal
 from archdsl.passes.edit import Edit
 from archdsl.passes.expressions import DATA, WEIGHT
 from archdsl.passes.registry import graph_pass
+from archdsl.wording import with_article
 
 NORMS = {"layer_norm": -1, "rms_norm": -1, "group_norm": 1}
 FORM = 'form: "folded" | "train" = "folded"'
@@ -90,7 +91,7 @@ def _fold(edit: Edit, found: list[Node], fold: Callable[[Edit, Node], list[Value
         raise edit.refuse(f"it has no {what} with a scale to fold", label="this model")
     if len(blocked) == len(found):
         raise refused(edit, f"no {what} can be folded", blocked[0][0], f"this {what}", blocked[0][1])
-    edit.note_blocked([(n, why.reason + _way_out(why)) for n, why in blocked], f"a {what} {stays[0]}", f"{what}s {stays[1]}")
+    edit.note_blocked([(n, why.reason + _way_out(why)) for n, why in blocked], f"{with_article(what)} {stays[0]}", f"{what}s {stays[1]}")
     if form == "folded":
         edit.bake(made)
 

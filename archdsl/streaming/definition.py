@@ -153,7 +153,7 @@ class Definition:
     def finish(self, root: bool = False) -> Made:
         """`root`: of the model itself, whose results come together."""
         if padded := next((v for v in self.source.outputs if v in self.padded), None):
-            raise windows.alone(self, padded.node)
+            raise windows.read_otherwise(self, padded.node)
         if table := next((v for v in self.source.outputs if v in self.weights), None):
             raise self.refuse(table.node, "its weights of pairs of positions are a result")
         self.kept.reads(self.source.outputs)
@@ -170,7 +170,7 @@ class Definition:
                         output_names=(*names, *(None for _ in self.slots)), children=self.children,
                         emits={k: self.known[v] for k, v in self.source.emits.items() if v in self.known and v not in self.lost}, guards=(), knobs={})
         lost = {i: self.lost[v] for i, v in enumerate(self.source.emits.values()) if v in self.lost}
-        lost |= {i: windows.alone(self, self.padded[v].node) if v in self.padded else
+        lost |= {i: windows.read_otherwise(self, self.padded[v].node) if v in self.padded else
                  self.refuse(v.node, "it is made of inputs that a step does not take")
                  for i, v in enumerate(self.source.emits.values()) if i not in lost and v not in self.known}
         rows, last = tuple(v in self.rows.held for v in own), tuple(v in self.last for v in self.source.outputs)

@@ -15,7 +15,7 @@ def rule(d: Definition, node: Node, known: Known) -> None:
         return  # buffers change in training; what is padded is part of its reader
     if (padded := next((v for v in node.operands() if v in d.padded), None)) is not None and \
             (node.op not in windows.READERS or padded != node.args[0] or padded in node.args[1:]):
-        raise windows.alone(d, d.padded[padded].node)
+        raise windows.read_otherwise(d, d.padded[padded].node)
     if node.op == "phase":
         calls.phase(d, node, known)
     elif node.op == "call":

@@ -55,7 +55,7 @@ def pads(d: Definition, node: Node, known: Known) -> bool:
     return False
 
 
-def alone(d: Definition, node: Node) -> ArchError:
+def read_otherwise(d: Definition, node: Node) -> ArchError:
     """What is said where a padded value is read by something else than a window over it."""
     count = next(s for s in node.types[0].shape if d.at.timed(s))
     return d.refuse(node, f"its result has {count} positions, which a part of the stream does not tell",
@@ -67,7 +67,7 @@ def window(d: Definition, node: Node, known: Known, w: Window) -> None:
     old = node.args[0]
     if (padded := d.padded.get(old)) is not None:
         if w.outside:
-            raise alone(d, padded.node)
+            raise read_otherwise(d, padded.node)
         old, w = padded.of, replace(w, past=w.past + padded.before, ahead=w.ahead - padded.before)
     x, kept = known[old], w.past + w.ahead
     if kept and d.session.form == "packed":

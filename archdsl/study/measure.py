@@ -15,6 +15,7 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.records import record
 from archdsl.search.model import Candidate, Evaluator, Objective, Space
 from archdsl.study.store import Result
+from archdsl.wording import with_article
 
 LONGEST = 300  # characters of a reason
 CHECKPOINTS = "checkpoints"
@@ -135,7 +136,7 @@ def _kind(value: Any) -> str:
     if isinstance(value, (str, bool)):
         return f"{'a string' if isinstance(value, str) else 'a truth value'} ({line(repr(value), 40)})"
     shape = getattr(value, "shape", None)
-    return f"a {type(value).__name__}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
+    return with_article(type(value).__name__) + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
 
 
 def reason(fault: BaseException) -> str:

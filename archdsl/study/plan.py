@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from archdsl.diagnostics.model import ArchError
 from archdsl.files import read_json, write_whole
-from archdsl.records import fields, record
+from archdsl.records import MISSING, fields, record
 from archdsl.search.model import Objective
 from archdsl.study.errors import about, damaged, named
 from archdsl.version import VERSION
@@ -57,12 +58,56 @@ def read_plan(folder: str) -> Plan:
         raise about("A0821", f"there is no study in `{folder}`", folder, help="`archdsl search SPEC --objective NAME:min … -o STUDY` makes one")
     try:
         told = read_json(path)
-        if told["format"] != FORMAT:
-            raise damaged(path, f"its format is {told['format']}, this archdsl ({VERSION}) reads format {FORMAT}",
-                          help=f"archdsl {told.get('archdsl', 'of another version')} wrote it, and reads it")
-        return Plan(**{**told, "objectives": read_objectives(told["objectives"]), "limits": tuple(told["limits"])})
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise damaged(path, f"{type(fault).__name__}: {fault}") from None
+    except json.JSONDecodeError as fault:
+        raise damaged(path, f"it is no JSON at line {fault.lineno}, column {fault.colno}: {fault.msg}", help=_WRITTEN) from None
+    except OSError as fault:
+        raise damaged(path, fault.strerror or str(fault)) from None
+    except ValueError as fault:
+        raise damaged(path, str(fault)) from None
+    if isinstance(told, dict) and told.get("format", FORMAT) != FORMAT:
+        raise damaged(path, f"its format is {told['format']}, this archdsl ({VERSION}) reads format {FORMAT}",
+                      help=f"archdsl {told.get('archdsl', 'of another version')} wrote it, and reads it")
+    if (why := _no_plan(told)) is not None:
+        raise damaged(path, why, help=_WRITTEN)
+    try:
+        objectives = read_objectives(told["objectives"])
+    except ArchError as fault:
+        raise damaged(path, fault.diagnostics[0].message, help=_WRITTEN) from None
+    return Plan(**{**told, "objectives": objectives, "limits": tuple(told["limits"])})
+
+
+_WRITTEN = "`archdsl search` writes this file; it is not meant to be edited"
+_STRINGS = (list, str)
+_KINDS: dict[str, tuple[Any, ...]] = {
+    "spec": (str,), "source": (str,), "model": (str,), "variant": (str, None), "files": ((dict, str),), "objectives": (_STRINGS,),
+    "strategy": (str,), "evaluator": (str,), "seed": (int,), "budget": (int,), "space": (str, None), "limits": (_STRINGS,),
+    "asynchronous": (bool,), "fixed": (bool,), "archdsl": (str,), "library": (str,), "format": (int,),
+}
+"""What each field of a plan is in JSON."""
+_SAID = {str: "a string", int: "a whole number", bool: "true or false", None: "null", _STRINGS: "a list of strings",
+         (dict, str): "an object of strings"}
+
+
+def _no_plan(told: Any) -> str | None:
+    """What keeps a value read from JSON from being a plan; None where nothing does."""
+    if not isinstance(told, dict):
+        return "it holds no object"
+    missing = [f"`{f.name}`" for f in fields(Plan) if f.name not in told and f.default is MISSING]
+    if missing:
+        return f"it lacks {', '.join(missing)}"
+    for name, value in told.items():
+        if name not in _KINDS:
+            return f"`{name}` is no part of a plan"
+        if not any(_is(value, kind) for kind in _KINDS[name]):
+            return f"`{name}` is {json.dumps(value)[:40]}, not {' or '.join(_SAID[kind] for kind in _KINDS[name])}"
+    return None
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind is None or isinstance(kind, type):
+        return value is None if kind is None else type(value) is kind
+    held = value.values() if isinstance(value, dict) else value
+    return isinstance(value, kind[0]) and all(type(v) is kind[1] for v in held)
 
 
 def write_plan(folder: str, plan: Plan) -> None:

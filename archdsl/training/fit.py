@@ -20,6 +20,7 @@ from archdsl.training.folder import TRAINED, Trainable, identity, prepare
 from archdsl.training.groups import Group, Grouped, grouped
 from archdsl.training.progress import bar
 from archdsl.training.schedule import Schedule, schedule
+from archdsl.wording import with_article
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,7 +191,7 @@ def _check(model: Any, steps: Any, every: Any, clip: Any, out: Any, resume: bool
 
     if isinstance(model, Trainable):
         if groups:
-            raise TypeError(f"fit: groups select parameters of a model, and a {type(model).__name__} is none")
+            raise TypeError(f"fit: groups select parameters of a model, and {with_article(type(model).__name__)} is none")
     elif not isinstance(model, ArchModule) or "archdsl" not in model.__dict__:
         raise TypeError(f"fit trains a model that archdsl built, not {type(model).__name__}")
     if form_of(model) not in TRAINED:

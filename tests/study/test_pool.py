@@ -142,6 +142,7 @@ def test_closing_ends_what_runs_and_what_that_has_started(pool, tmp_path):
     ("tests.study.parts:nothing_here", "A0814", "has no `nothing_here`"),
     ("tests.study.absent:f", "A0814", "there is no module `tests.study.absent`"),
     ("tests.study.parts:SPACE", "A0814", "is a str, not a function"),
+    ("os:O_RDONLY", "A0814", "is an int, not a function"),
     ("tests.study.parts:greedy", "A0814", "needs `gpu`, which nothing gives it"),
 ])
 def test_an_evaluator_that_cannot_start(pool, searched, evaluator, code, text):

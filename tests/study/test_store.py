@@ -1,6 +1,7 @@
 """The database: what is finished stays, what was cut off never was, and faults of the disk are told."""
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -12,7 +13,10 @@ import pytest
 
 from archdsl.diagnostics.model import ArchError
 from archdsl.search.model import Objective
+from archdsl.study.plan import read_plan
 from archdsl.study.store import Entry, Result, Store
+from archdsl.version import VERSION
+from tests.study import parts
 
 ROOT = Path(__file__).parents[2]
 GOALS = (Objective("loss"), Objective("accuracy", "max"))
@@ -162,6 +166,33 @@ def test_damaged_database(tmp_path, text):
         Store(tmp_path, GOALS)
     assert fault.value.diagnostics[0].code == "A0824"
     assert (tmp_path / "study.db").read_bytes() == text
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"budget": None}, "it lacks `budget`"),
+    ({"budget": "3"}, '`budget` is "3", not a whole number'),
+    ({"fixed": 1}, "`fixed` is 1, not true or false"),
+    ({"variant": 4}, "`variant` is 4, not a string or null"),
+    ({"files": {"net.arch": 4}}, '`files` is {"net.arch": 4}, not an object of strings'),
+    ({"limits": "params <= 3"}, '`limits` is "params <= 3", not a list of strings'),
+    ({"objectives": ["params"]}, "`params` is no objective"),
+    ({"trials": 4}, "`trials` is no part of a plan"),
+    ({"format": 7}, f"its format is 7, this archdsl ({VERSION}) reads format 1"),
+    ([1, 2], "it holds no object"),
+    ("{", "it is no JSON at line 1, column 2: Expecting property name enclosed in double quotes"),
+])
+def test_damaged_plan(tmp_path, changes, said):
+    """Each part is named in words: no message of Python's."""
+    if isinstance(changes, dict):
+        told = {**parts.plan().to_json(), **changes}
+        changes = {name: value for name, value in told.items() if value is not None or name not in changes}
+    (tmp_path / "study.json").write_text(changes if isinstance(changes, str) else json.dumps(changes))
+    with pytest.raises(ArchError) as fault:
+        read_plan(str(tmp_path))
+    (d,) = fault.value.diagnostics
+    assert (d.code, d.message) == ("A0824", f"`{tmp_path / 'study.json'}` cannot be read: {said}") and d.help
+    (tmp_path / "study.json").write_text(json.dumps(parts.plan().to_json()))
+    assert read_plan(str(tmp_path)) == parts.plan()
 
 
 def test_format_of_another_version(store, tmp_path):

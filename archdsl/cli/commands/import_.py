@@ -12,6 +12,7 @@ from archdsl.diagnostics.model import error
 from archdsl.elaborate.hints import did_you_mean
 from archdsl.elaborate.values import is_list
 from archdsl.source import Source, Span
+from archdsl.wording import with_article
 
 
 def import_module(target: str, out: str, name: str | None) -> int:
@@ -54,7 +55,7 @@ def _given(target: str) -> tuple[Any, Any, Any]:
     finally:
         sys.path.pop(0)
     if hasattr(found, "state_dict") or not callable(found):
-        raise error("A0555", f"`{target}` is a {type(found).__name__}, not a function", span, help=help)
+        raise error("A0555", f"`{target}` is {with_article(type(found).__name__)}, not a function", span, help=help)
     try:
         made: Any = found()
     except (Exception, SystemExit) as fault:

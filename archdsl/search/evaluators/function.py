@@ -15,6 +15,7 @@ from archdsl.elaborate.hints import did_you_mean
 from archdsl.search.model import Candidate, Objective, Space
 from archdsl.search.registry import evaluator
 from archdsl.source import Source, Span
+from archdsl.wording import with_article
 
 OFFERED = ("seed", "fidelity", "spec", "space")
 
@@ -77,7 +78,7 @@ def load_function(target: str) -> Callable[..., Any]:
         last = traceback.extract_tb(fault.__traceback__)[-1]
         raise _unfit(target, f"importing `{path}` raises {type(fault).__name__}: {fault} ({os.path.basename(last.filename)}:{last.lineno})") from None
     if not callable(found):
-        raise _unfit(target, f"`{target}` is a {type(found).__name__}, not a function")
+        raise _unfit(target, f"`{target}` is {with_article(type(found).__name__)}, not a function")
     return found
 
 
