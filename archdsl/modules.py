@@ -355,7 +355,8 @@ class Library:
     def _known(self, key: str, span: Span) -> Module:
         if key in self.path:
             circle = " -> ".join(os.path.basename(p) for p in [*self.path[self.path.index(key) :], key])
-            raise error("A0216", f"modules import each other in a circle: {circle}", span, "needs itself")
+            raise error("A0216", f"modules import each other in a circle: {circle}", span, "needs itself",
+                        help="what both need may stand in a module of its own")
         return self.read[key]
 
     def _load(self, key: str, source: Source, parsed: tree.Module, folder: str | None, faults: list[Diagnostic]) -> Module:

@@ -9,7 +9,7 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError, Diagnostic, Label, error
 from archdsl.elaborate import library
 from archdsl.elaborate.bindings import axis_of_time, static_names, tensor_type
-from archdsl.elaborate.hints import mend, nearest_help
+from archdsl.elaborate.hints import mend, nearest_help, place_of
 from archdsl.elaborate.values import BlockRef, FnRef
 from archdsl.elaborate.walk import MAX_FOUND, Walk
 from archdsl.modules import Module
@@ -244,19 +244,14 @@ class _Words(Walk):
         if name in self.told:
             return
         self.told.add(name)
-        known = [*(self.allowed or WORDS), *self.vars, *self.module.scope, *library.names()]
-        help, fixes = nearest_help(name, known, span)
+        words = [*(self.allowed or WORDS), *self.vars]
+        place = place_of(name, span)
+        called = place is not None and place.source.text[place.end : place.end + 1] == "("
+        known = [*words, *self.module.scope, *(library.names() if called else ())]  # by itself, a function says nothing
+        help, fixes = nearest_help(name, known, place)
         what = "limit" if self.allowed else "claim"
-        self.report(
-            error(
-                "A0403",
-                f"`{name}` is nothing that a {what} can speak of",
-                span,
-                "not known here",
-                help=help or ((f"{what}s speak of {', '.join(self.allowed or WORDS)} and the model's own knobs",) if not fixes else ()),
-                fixes=fixes,
-            )
-        )
+        told = help or ((f"{what}s speak of {', '.join(self.allowed or WORDS)} and the model's own knobs",) if not fixes else ())
+        self.report(error("A0403", f"`{name}` is nothing that a {what} can speak of", span, "not known here", help=told, fixes=fixes))
 
     def _allowed(self, word: Word, span: Span) -> bool:
         if self.allowed is not None and word.name not in self.allowed:

@@ -102,11 +102,12 @@ WORDS = {
     "in": ("heads: int = 4 in {2, 4, 8}", "What a search may try for a knob: a set, a range, a list, `each` for the items of a list."),
     "each": ("depths: list[int] = [2, 2] in each 1..6", "A domain for every item of a list; `each [D1, D2]` for each its own."),
     "f32": ("f32 { rate = 1 / sqrt(mean(x * x) + eps) }", "Floats are float32 or wider inside the braces, whatever the model's type."),
+    "scan": ("scan x over T carry s: f32[B, d] = zeros() { new = 0.9 * s + x; next s = new; yield new }",
+        "A recurrence along an axis, the last statement of a block: `carry` says what goes from position to position, `next` what the next "
+        "one finds, `yield` what each gives. What it carries is the state of its forms."),
+    "next": ("next s = new", "In a `scan`, what the next position finds under the name of a carried value."),
+    "yield": ("yield new", "In a `scan`, what a position gives; the results of all are stacked."),
     # reserved
-    "scan": ("scan x over T carry s: [B, d] = zeros() { …; next s = new; yield new }",
-        "A recurrence along an axis. Reserved: not built yet (A0218)."),
-    "next": ("next s = new", "The state of a `scan` in its next step. Reserved: not built yet (A0218)."),
-    "yield": ("yield new", "What a step of a `scan` gives. Reserved: not built yet (A0218)."),
     "control": ("control temperature: float = 1", "A value given when the model runs. Reserved: not built yet (A0218)."),
     "op": ("op double(x: [B, d]) -> [B, d] { return x + x }", "An op of the file's own. Reserved: not built yet (A0218)."),
 }

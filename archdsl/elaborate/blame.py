@@ -16,6 +16,7 @@ from archdsl.syntax import tree
 
 ALWAYS = frozenset(("A0303", "A0310"))  # rules on numbers
 SETTINGS = ALWAYS | {"A0301", "A0304", "A0305", "A0308"}  # what fits at the defaults and not with settings
+WIDE = 60  # characters of a value that is shown
 NAME = re.compile(r"(?<![\w.])[A-Za-z_]\w*")
 DIVISOR = re.compile(r"(?:/|%)\s*\(?(?:\d+\s*\*\s*)?([A-Za-z_]\w*)")
 
@@ -50,7 +51,7 @@ def _moved(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], kno
         name, o, span = max((name, o, span), other, key=lambda c: _strangeness(knobs[c[0]], c))
     if span == d.span:
         return None
-    label = f"`{name}` is {span.text}"
+    label = f"`{name}` is {' '.join(span.text.split())}" if span.end - span.start <= WIDE else f"`{name}` is set here"
     if span.source.whole is not d.span.source.whole:
         return (replace(d, labels=(*d.labels, Label(span, label))), span) if span.source.text and _of_numbers(d) else None
     knob, value = knobs[name], _number(knobs[name], o)
@@ -118,7 +119,7 @@ def _written(d: Diagnostic, decl: tree.Model, overrides: tuple[Override, ...], k
         if o is not None and o.expr is None:  # set in Python: no text holds the number
             continue
         node = o.expr if o is not None else defaults[name].default
-        if isinstance(node, (tree.Number, tree.List, tree.Str)):
+        if isinstance(node, (tree.Number, tree.List, tree.Str)) or isinstance(node, tree.Unary) and isinstance(node.operand, tree.Number):
             yield name, o, node.span
         elif node is not None:
             queue += _names(node.span.text)

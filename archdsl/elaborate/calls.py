@@ -148,6 +148,8 @@ def builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
         return checked(frame.session, func.call(*positional, **named), span)
     except (library.TooMuch, TooLarge) as e:
         raise limit(f"{func.name}: {e}", span) from None
+    except library.Broken as e:
+        raise error("A0310", str(e), span, "not so here") from None
     except library.HyperError as e:
         raise error("A0204", f"{func.name}: {e}", span, notes=(func.doc,)) from None
     except (TypeError, ValueError, ArithmeticError, IndexError) as e:

@@ -279,7 +279,7 @@ def _default_span(knob: Knob) -> Span:
 
 
 def _nearest(domain: Domain, value: Any) -> list[Any]:
-    """The values of a domain next to one outside, the nearest first."""
+    """The values of a domain that may have been meant by one outside: those of a slip of the fingers, then its neighbours."""
     if domain.kind in ("int", "float") and is_hyper_number(value):
         step = domain.step if domain.step is not None else 1 if domain.kind == "int" else None
         low, high = domain.low, domain.high
@@ -297,4 +297,14 @@ def _nearest(domain: Domain, value: Any) -> list[Any]:
             return distance(show(v), show(value)) if domain.kind == "choice" else 0, abs(v - value), v
 
         found.sort(key=far)
-    return [v for v in found if domain.contains(v)][:2]
+        if domain.kind == "int" and isinstance(value, int):
+            found = [*_slips(value), *found]
+    return [v for v in dict.fromkeys(found) if domain.contains(v)][:3]
+
+
+def _slips(value: int) -> list[int]:
+    """The numbers that are this one with a digit less, or with two neighbours exchanged."""
+    text = str(value)
+    less = [text[:i] + text[i + 1 :] for i in range(len(text) - 1, 0, -1)]
+    turned = [text[:i] + text[i + 1] + text[i] + text[i + 2 :] for i in range(len(text) - 1)]
+    return [int(t) for t in dict.fromkeys([*less, *turned]) if t != text] if value > 9 else []

@@ -299,11 +299,19 @@ def match_type(binding: shapes.Binding, kind: tree.TensorType, value: Value, whe
         labels = (Label(value.node.span, f"{value.type} comes from here"),) if value.node.span not in (where, NOWHERE) else ()
         labels += (Label(kind.span, "the expected shape"),) if kind.span.source.text else ()
         help = (f"add `require {e.require}`",) if e.require else ()
-        raise error(code, f"{what} is {kind.span.text or kind}, but this is {value.type}", where, e.message, labels=labels, help=help,
+        wanted = kind.span.text or str(kind)
+        if wanted == str(value.type):  # the same letters, of two headers
+            wanted = f"{TensorType(value.dtype, _known(binding, kind.shape))} here"
+        raise error(code, f"{what} is {wanted}, but this is {value.type}", where, e.message, labels=labels, help=help,
                     division=e.division) from None
     what = said if isinstance(said, str) else f"the input `{said[0]}` of `{said[1]}`"
     raise error("A0307", f"{what} holds {expected or 'floats'}, not {actual}", where, f"this is {value.type}",
                 help="a token index becomes a vector by an embedding" if actual == "int" else ())
+
+
+def _known(binding: shapes.Binding, shape: tree.Shape) -> tuple[Any, ...]:
+    """The sizes of a pattern as far as they are bound, by name where they are not."""
+    return tuple(binding.sizes.get(a.id, a.id) if isinstance(a, tree.AxisName) else a.span.text for a in shape.axes)
 
 
 def _header_defaults(inner: Frame, decl: tree.Block, template: Template) -> None:

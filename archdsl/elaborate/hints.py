@@ -16,12 +16,14 @@ TORCH = {
     "output_padding": ("output_pad",), "negative_slope": ("slope",), "num_heads": ("heads",), "num_groups": ("groups",),
     "d_state": ("state",), "d_conv": ("kernel",), "out_features": ("out",), "out_channels": ("out",), "min": ("low",), "max": ("high",),
     "split_size_or_sections": ("sizes",),
+    **dict.fromkeys(("rope", "rotary", "rotary_emb", "pos_emb", "pos_embed", "positional_encoding"), ("positions",)), "attn_mask": ("mask", "also"),
+    **dict.fromkeys(("n_heads", "n_head", "num_attention_heads"), ("heads",)), **dict.fromkeys(("num_kv_heads", "n_kv_heads"), ("kv_heads",)),
     "embedding_dim": ("d",), "num_embeddings": ("vocab",), "dim_feedforward": ("hidden",), "nhead": ("heads",), "dropout_p": ("rate",),
     "Embedding": ("TokenEmbedding",), **dict.fromkeys(("MultiheadAttention", "MultiHeadAttention", "SelfAttention"), ("Attention",)),
     **{f"{name}{n}d": (name,) for name in ("Conv", "BatchNorm") for n in (1, 2, 3)}, "FeedForward": ("MLP",), "FFN": ("MLP",), "GELU": ("gelu",),
     "ReLU": ("relu",), "SiLU": ("silu",), "Sigmoid": ("sigmoid",), "Tanh": ("tanh",), "Softmax": ("softmax",),
 }
-"""What an argument, a function or a module is called in torch -> here."""
+"""What an argument, a function or a module is called in torch, and in code for it -> here."""
 
 _AXES = "`rearrange([B, T, (heads w)] -> [B, heads, T, w], heads = heads)` names the axes and says where they go"
 _NO_MODULE = "ops and blocks have no module in front: `silu(x)`, `Linear(d)(x)`"

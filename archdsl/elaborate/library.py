@@ -25,6 +25,10 @@ class HyperError(ValueError):
     """A fault in a stage-1 call: a sentence in the user's words."""
 
 
+class Broken(HyperError):
+    """A number that breaks a rule of a function: the number is wrong, whatever the call."""
+
+
 def function(f: Callable[..., Any]) -> Callable[..., Any]:
     name = f.__name__.rstrip("_")
     FUNCTIONS[name] = Builtin(name, f, (f.__doc__ or "").strip())
@@ -88,8 +92,10 @@ def _of_sizes(f: Callable[..., Any], *values: Any) -> Any:
 
 @function
 def range_(*bounds: Any) -> Any:
-    """range(n), range(a, b), range(a, b, step): whole numbers from a (0) to b (excluded)."""
+    """range(n), range(a, b), range(a, b, step): whole numbers from a (0) to b (excluded). n is not negative."""
     r = range(*map(count, bounds))
+    if len(bounds) == 1 and r.stop < 0:
+        raise Broken(f"`range(n)` counts n numbers from 0 on, and n is {r.stop}")
     few(-((r.start - r.stop) // r.step))
     return tuple(r)
 

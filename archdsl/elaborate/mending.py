@@ -62,6 +62,8 @@ def _instead(frame: Frame, value: Any, type: tree.Type, span: Span) -> list[str]
     text, node = span.text, _written(span)
     out: list[str] = []
     options = _options(type)
+    if text in options:  # `none` and `true` are words of the language, and of some choices
+        out.append(f'"{text}"')
     if isinstance(node, tree.Str):
         out.append(node.value)  # 8 and gelu take no quotes
         out += [f'"{o}"' for o in nearest(node.value, options)]

@@ -99,7 +99,9 @@ def _computed(op: str, a: Any, b: Any, span: Span) -> Any:
 
 
 def check_repeat(length: int, times: int, span: Span) -> None:
-    if length * max(times, 0) > MAX_ITEMS:
+    if times < 0:
+        raise error("A0310", f"nothing can be repeated {times} times", span, "not so here")
+    if length * times > MAX_ITEMS:
         raise limit(f"{times:,} repetitions are too many", span, help=f"at most {MAX_ITEMS:,} items are allowed")
 
 

@@ -36,12 +36,17 @@ def lost_axis(source: tree.Shape, target: tree.Shape, name: str) -> tuple[Fix, .
 
 
 def lacking_axis(source: tree.Shape, target: tree.Shape, rank: int) -> tuple[Fix, ...]:
-    """The left side has one axis less than the tensor, the right side one name more."""
+    """The left side has one axis less than the tensor, the right side one name more; or it is one that is reduced, which has no other name."""
     known = {n for a in source.axes for n in axis_names(a)}
     new = [n for a in target.axes for n in axis_names(a) if n not in known]
-    if len(new) != 1 or len(source.axes) + 1 != rank or any(isinstance(a, (tree.AnyAxes, tree.AxesVar)) for a in source.axes):
+    if len(new) > 1 or len(source.axes) + 1 != rank or any(isinstance(a, (tree.AnyAxes, tree.AxesVar)) for a in source.axes):
         return ()
-    return with_axis(source, new[0], len(source.axes) - 1)
+    kept = {n for a in target.axes for n in axis_names(a)}
+    gone = [i for i, a in enumerate(source.axes) if kept.isdisjoint(axis_names(a))]
+    if new or not gone:
+        return with_axis(source, new[0], len(source.axes) - 1) if new else ()
+    name = next(n for n in ("Y", "X", *(f"n{i}" for i in range(rank + 1))) if n not in known)
+    return with_axis(source, name, gone[0] - 1 if name == "Y" else gone[0])
 
 
 # ---------------------------------------------------------------- results

@@ -94,7 +94,7 @@ def faults(callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int = 
         if a.name not in names:
             if not callee.any_more:
                 misfits = True
-                yield _unknown(callee, a, names)
+                yield _unknown(callee, a, names, taken | {b.name for b in args if b.name})
         elif a.name in taken and not unclear:
             yield _twice(callee, a, args, names, piped)
         taken.add(a.name)
@@ -138,7 +138,7 @@ def _fits(callee: Callee, args: tuple[tree.Arg, ...], piped: int, given: frozens
     return found == len(named)
 
 
-def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
+def _unknown(callee: Callee, a: tree.Arg, names: list[str], taken: set[str]) -> ArchError:
     assert a.name is not None
     mask = a.name.removeprefix("is_")
     if mask in ("causal", "full") and "mask" in names:  # a switch elsewhere, a value here
@@ -150,6 +150,8 @@ def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
         fixes = (Fix(f"remove `{a.span.text}`", ((Span(a.span.source, a.span.start, end + (behind.end() if behind else 0)), ""),)),)
     else:
         help, fixes = _elsewhere(callee, a.name) if a.name in callee.other else nearest_help(a.name, _taking(callee, names, a.value), a.name_span)
+        if not help and not fixes:
+            help, fixes = _of_blocks(callee, a, taken)
     return error(
         "A0202",
         f"{callee.what} has no {callee.kind} `{a.name}`",
@@ -164,8 +166,21 @@ def _unknown(callee: Callee, a: tree.Arg, names: list[str]) -> ArchError:
 
 def _taking(callee: Callee, names: list[str], value: tree.Expr) -> list[str]:
     """Those of a callee's names that may be meant where a block is given: numbers, truth values and texts are not."""
-    given_block = isinstance(value, tree.Call) and isinstance(value.func, tree.Name) and value.func.id[:1].isupper()
-    return [n for n in names if n not in callee.types] if given_block else names
+    return [n for n in names if n not in callee.types] if _gives_block(value) else names
+
+
+def _of_blocks(callee: Callee, a: tree.Arg, taken: set[str]) -> tuple[tuple[str, ...], tuple[Fix, ...]]:
+    """Of a block that is given under a name like no other: the arguments that take blocks and are not given."""
+    if not _gives_block(a.value) or callee.block is None:
+        return (), ()
+    free = [p.name for p in callee.block.params if isinstance(p.type, tree.NameType) and p.type.name == "block" and p.name not in taken]
+    if len(free) == 1 and a.name_span is not None:
+        return (), (Fix(f"replace by `{free[0]}`", ((a.name_span, free[0]),)),)
+    return (f"blocks are taken by {' and '.join(f'`{n}`' for n in free)}",) if free else (), ()
+
+
+def _gives_block(value: tree.Expr) -> bool:
+    return isinstance(value, tree.Call) and isinstance(value.func, tree.Name) and value.func.id[:1].isupper()
 
 
 def _twice(callee: Callee, a: tree.Arg, args: tuple[tree.Arg, ...], names: list[str], piped: int) -> ArchError:

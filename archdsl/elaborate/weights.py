@@ -86,7 +86,8 @@ def _fixed(name: str, size: Size, span: Span) -> int:
         raise error("A0306", f"the weight `{name}` would have the size {size}, which varies at run time", span, "not fixed at build",
                     help="weights are sized by hyper arguments: make the size one and add a `require`, for example `require H == side`")
     if size < 0 or size > 2**48:
-        raise error("A0602" if size > 0 else "A0301", f"the weight `{name}` would have the size {size}", span)
+        shown = size if size < 10**18 else f"10 ** {len(str(size)) - 1} and more"
+        raise error("A0602" if size > 0 else "A0301", f"the weight `{name}` would have the size {shown}", span)
     return size
 
 

@@ -13,7 +13,8 @@ from archdsl.syntax.describe import describe_open, listing, options, place, shor
 from archdsl.syntax.habits import CONDITIONAL, form
 from archdsl.syntax.lexer import Token
 from archdsl.syntax.recover import PARTNER, Open, Repair, Situation
-from archdsl.syntax.unclosed import by_indentation, by_lines, no_opening, no_partner, short_list
+from archdsl.syntax.tree import Return
+from archdsl.syntax.unclosed import by_indentation, by_lines, no_opening, no_partner, second_list, short_list
 
 __all__ = ["CODES", "explain", "explain_bad"]
 
@@ -33,11 +34,15 @@ def explain_bad(source: Source, token: Token) -> Diagnostic:
     _, text, start, end = token
     where = Span(source, start, end)
     if text[0] == '"':
+        written = text.rstrip()
+        ends = start + len(written)
+        fix = Fix(f"close it: `{short(written)}\"`", ((Span(source, ends, ends), '"'),))
         return Diagnostic("A0102", "this string does not end on its line", Span(source, start, start + 1), "it starts here",
-                          help=('close it with `"`; a line break inside is written `\\n`',))
-    if text[0] == "'" and len(text) > 1:
+                          help=('a line break inside is written `\\n`',), fixes=(fix,))
+    if text[0] in "'“”„‘’‚" and len(text) > 1:
         fix = Fix("use double quotes", ((where, '"' + text[1:-1].replace("\\", "\\\\").replace('"', '\\"') + '"'),))
-        return Diagnostic("A0102", "strings take double quotes", where, "single quotes", fixes=(fix,))
+        told = "single quotes" if text[0] == "'" else "typographic quotes"
+        return Diagnostic("A0102", "strings take double quotes", where, told, fixes=(fix,))
     if text[0].isdigit():
         return Diagnostic("A0104", f"`{short(text)}` is no number", where, "digits run into letters",
                           help=("numbers look like 3, 10_000, 0.5, 1e-6 or 30M (k, M, G, T); a name starts with a letter",))
@@ -102,6 +107,29 @@ def _assigning(s: Situation, token: Token) -> Told:
     fixes = (Fix(f"write `= {name} +`", ((sign, f"= {name} +"),)),) if plain else ()  # of others, what follows may need brackets
     return Diagnostic("A0115", f"there is no `{token[1]}=`", sign, "operators do not assign", help=(f"write `{name} = {name} {token[1]} …`",),
                       fixes=fixes)
+
+
+def _binding(s: Situation, token: Token) -> Told:
+    """`x := y`, `x <- y`"""
+    at = s.at - 1 if token[1] == "=" else s.at
+    if not s.in_body() or at < 1 or at + 1 >= len(s.tokens):
+        return None
+    first, second = s.tokens[at], s.tokens[at + 1]
+    if (first[1], second[1]) not in ((":", "="), ("<", "-")) or first[3] != second[2] or s.start(s.anchor()) != at - 1:
+        return None
+    where = Span(s.run.source, first[2], second[3])
+    fault = Diagnostic("A0115", f"there is no `{where.text}`", where, "a name is bound by `=`", fixes=(Fix("write `=`", ((where, "="),)),))
+    return fault, Repair(at, 2, [(s.table.words.fixed["="], "=", first[2], second[3])])
+
+
+def _further(s: Situation, token: Token) -> Told:
+    """`*args` and `**kwargs` in a header."""
+    following = s.tokens[s.at + 1] if s.at + 1 < len(s.tokens) else token
+    if token[1] not in ("*", "**") or s.names[following[0]] != "NAME" or place(s, s.expected(s.prior)) != "a parameter list":
+        return None
+    where = Span(s.run.source, token[2], following[3])
+    help = "a header names all of its arguments; `...` in the second list of a block takes further ones, and `f(x, ...)` passes them on"
+    return Diagnostic("A0101", f"there is no `{where.text}`", where, "not part of the language", help=(help,)), Repair(s.at, 2, [])
 
 
 def _equals(s: Situation, token: Token) -> Told:
@@ -214,6 +242,19 @@ def _reserved(s: Situation, token: Token) -> Told:
     fault = Diagnostic("A0114", f"`{token[1]}` is a word of the language and cannot be a name", span(s, token), "a name is needed here",
                        help=(f"take another name, such as `{token[1]}_`",))
     return fault, Repair(s.at, 1, [(name, token[1], token[2], token[3])])
+
+
+def _second_result(s: Situation, token: Token) -> Told:
+    """`return x y`: what stands behind the first result on its line is another one."""
+    first, last = s.start(s.anchor()), s.last(s.anchor())
+    if first is None or first != s.at - 1 or not first or s.names[s.tokens[first][0]] != "NAME" or not isinstance(last, Return):
+        return None
+    before, name = s.tokens[first - 1], s.tokens[first]
+    if before[1] == ";" or s.leads_line(name) or token[1] in ("=", ":"):
+        return None
+    fix = Fix("insert a comma", ((Span(s.run.source, before[3], before[3]), ","),))
+    return Diagnostic("A0116", "a comma is missing between the results", span(s, name), f"`{short(name[1])}` starts another one",
+                      (Label(span(s, before), "the result before ends here"),), fixes=(fix,))
 
 
 def _bare(s: Situation, token: Token) -> Told:
@@ -351,12 +392,20 @@ def _brace_of_if(s: Situation) -> Token | None:
     return None
 
 
+def _else(s: Situation, token: Token) -> Told:
+    """`if a { x else { y }`"""
+    opening = _brace_of_if(s) if token[1] == "else" else None
+    if opening is None:
+        return None
+    brace = (s.table.words.fixed["}"], "}", token[2], token[2])
+    fix = Fix("insert `}` before `else`", ((Span(s.run.source, token[2], token[2]), "} "),))
+    fault = Diagnostic("A0109", "the braces of `if` are not closed", span(s, token), "`}` is missing before this",
+                       (Label(span(s, opening), "opened by this `{`"),), fixes=(fix,))
+    return fault, Repair(s.at, 0, [brace]) if _goes_on(s, brace[0], [token]) else None
+
+
 def _other(s: Situation, token: Token) -> Told:
     """What was being written and what may stand here."""
-    if token[1] == "else" and (opening := _brace_of_if(s)) is not None:
-        at = Span(s.run.source, token[2], token[2])
-        return Diagnostic("A0109", "the braces of `if` are not closed", span(s, token), "`}` is missing before this",
-                          (Label(span(s, opening), "opened by this `{`"),), fixes=(Fix("insert `}` before `else`", ((at, "} "),)),))
     expected = s.expected(s.prior)
     where, choices = place(s, expected), options(expected)
     inside = f" in {where}" if where else ""
@@ -374,7 +423,7 @@ def _other(s: Situation, token: Token) -> Told:
 
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (
     _too_deep, habits.myself, habits.lambda_, habits.prefixed, habits.layout, habits.choice, habit_headers.colon, habit_headers.one_list,
-    habit_headers.short_function, by_indentation, no_partner, _end_of_text, _assigning, by_lines, short_list, _equals, _apart, habit_comments.comment,
-    habits.doubled, habits.word, _bare, _mixed, habit_headers.foreign_type, _misspelt, _reserved, habits.path_of_module, _starts_badly,
-    habit_headers.untyped, habits.point, no_opening, _bracket, _missing, _other,
+    habit_headers.short_function, by_indentation, no_partner, _end_of_text, _binding, _further, _assigning, by_lines, short_list, second_list,
+    _equals, _apart, habit_comments.comment, habits.doubled, habits.word, _second_result, _bare, _mixed, habit_headers.foreign_type, _misspelt,
+    _reserved, habits.path_of_module, _else, _starts_badly, habit_headers.untyped, habits.point, no_opening, _bracket, _missing, _other,
 )

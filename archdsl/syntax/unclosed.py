@@ -100,16 +100,25 @@ def short_list(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
         found.sort(key=lambda at: _likely(s, at))
     elif opened[0].rules & {"list", "comprehension", "shape"}:
         found.reverse()
+        _, end = _line(s, opened[0].token[2])
+        found.sort(key=lambda at: not s.tokens[at - 1][2] < end <= s.tokens[at + (s.tokens[at][1] == ",")][2])  # what its line ends with
     at, closer = found[0], PARTNER[opened[0].token[1]]
     ends = [s.tokens[i - 1][3] for i in found[:3]]
-    fixes = tuple(Fix(f"insert `{closer}`" + (f" behind `{s.tokens[i - 1][1]}`" if len(ends) > 1 else ""), ((Span(s.run.source, end, end), closer),))
+    words = [s.tokens[i - 1][1] for i in found]
+    fixes = tuple(Fix(f"insert `{closer}`" + (_behind(s, words, i - 1) if len(ends) > 1 else ""), ((Span(s.run.source, end, end), closer),))
                   for i, end in zip(found, ends))
     label = Label(span(s, opened[0].token), f"opened by this `{opened[0].token[1]}`")
-    others = tuple(Fix(f"insert `{closer}` behind `{s.tokens[i - 1][1]}`", ((Span(s.run.source, end, end), closer),))
+    others = tuple(Fix(f"insert `{closer}`{_behind(s, words, i - 1)}", ((Span(s.run.source, end, end), closer),))
                    for i in found[3:] for end in (s.tokens[i - 1][3],))
     fault = Diagnostic("A0109", f"{describe_open(s, opened[0])} is not closed", span(s, s.tokens[at]), f"`{closer}` is missing before this", (label,),
                        fixes=fixes, rivals=others)
     return fault, Repair(at, 0, [(s.table.words.fixed[closer], closer, ends[0], ends[0])])
+
+
+def _behind(s: Situation, words: list[str], index: int) -> str:
+    """Where a bracket would be put, of several places behind these words."""
+    token = s.tokens[index]
+    return f" behind `{token[1]}`" + (f" in line {s.run.source.position(token[2])[0]}" if words.count(token[1]) > 1 else "")
 
 
 def by_lines(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
@@ -152,6 +161,21 @@ def _closed_on_its_line(s: Situation, start: int, opener: int, end: int) -> tupl
     label = Label(span(s, tokens[opener]), f"this `{sign}` is not closed on its line")
     fault = Diagnostic("A0109", f"`{touched}{sign}` is not closed", span(s, tokens[at]), f"`{closer}` is missing before this", (label,), fixes=fixes)
     return fault, Repair(at, 0, [(kind, closer, before[3], before[3])])
+
+
+def second_list(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
+    """`block F(n: int = f(2)(x: …)`: the list that is meant to be the second one is read as one more of a call in the first, which is not closed."""
+    opened = s.opened()
+    if len(opened) < 2 or opened[0].token[1] != "(" or opened[1].token[1] != "(":
+        return None
+    at, source = s.index_of(opened[0].token[2]), s.run.source
+    if not at or s.tokens[at - 1][1] != ")" or at not in positions(s, opened[1]):
+        return None
+    before, closer = s.tokens[at - 1], (s.table.words.fixed[")"], ")", s.tokens[at - 1][3], s.tokens[at - 1][3])
+    fix = Fix("insert `)`", ((Span(source, before[3], before[3]), ")"),))
+    fault = Diagnostic("A0109", f"{describe_open(s, opened[1])} is not closed", span(s, s.tokens[at]), "`)` is missing before this",
+                       (Label(span(s, opened[1].token), "opened by this `(`"),), fixes=(fix,))
+    return fault, Repair(at, 0, [closer])
 
 
 def _alone(s: Situation, opened: Open) -> bool:

@@ -18,7 +18,11 @@ SIZES = ("A03",)  # codes of sizes
 
 def in_variant(d: Diagnostic) -> bool:
     """Whether a fault stands in the text of a variant."""
-    return re.findall(r"^[a-z]+", d.span.source.text[: d.span.start], re.MULTILINE)[-1:] == ["variant"]
+    return within_variant(d.span)
+
+
+def within_variant(span: Span) -> bool:
+    return re.findall(r"^[a-z]+", span.source.text[: span.start], re.MULTILINE)[-1:] == ["variant"]
 
 
 @record(frozen=True)
@@ -39,7 +43,7 @@ class Mended:
         rules = [d for d in later if not d.code.startswith(NAMES)]
         for d in later:
             if (not self.likely or d.code.startswith(NAMES) or id(d) in proven) and not self._made(d):
-                told = _back(d, self.source, list(self.edits))
+                told = back(d, self.source, list(self.edits))
                 # a number of one variant, put right there: what was mended does well in the model and in all other variants
                 own = rules == [d] and id(d) in proven and d.code in ALWAYS and in_variant(d)
                 if independent(self.faults, [replace(told, labels=()) if own else told], names=True):
@@ -60,7 +64,7 @@ class Mended:
 
     def wrong(self, later: list[Diagnostic]) -> frozenset[int]:
         """The rows of the text before that are still wrong: they were meant otherwise, and what is told elsewhere may follow from it."""
-        found = [_back(d, self.source, list(self.edits)) for d in later]
+        found = [back(d, self.source, list(self.edits)) for d in later]
         return frozenset(self.source.position(d.span.start)[0] for d in found if d.span.source is self.source) & _rows(self.source, self.edits)
 
 
@@ -100,7 +104,7 @@ def _here(d: Diagnostic, source: Source) -> bool:
     return bool(d.fixes) and all(span.source.path == source.path for span, _ in d.fixes[0].edits)
 
 
-def _back(d: Diagnostic, source: Source, edits: list[Edit]) -> Diagnostic:
+def back(d: Diagnostic, source: Source, edits: list[Edit]) -> Diagnostic:
     """A fault of the mended text, told of the text as it was."""
     def place(span: Span) -> Span:
         return Span(source, _before(span.start, edits), _before(span.end, edits)) if span.source.path == source.path else span

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -14,14 +15,14 @@ from archdsl.syntax import tree
 
 MOST = 12  # edits of one kind
 SHAPES = frozenset(("A0301", "A0302", "A0304", "A0305", "A0308"))
-RULES = SHAPES | {"A0204", "A0303", "A0310", "A0407", "A0408"}
+RULES = SHAPES | {"A0204", "A0303", "A0310", "A0407", "A0408", "A0602"}
 _WORD = re.compile(r"[^\W\d]\w*")
 Edits = list[tuple[Span, str]]
 
 
 @record(frozen=True)
 class Group:
-    """Edits of one kind, the likeliest first. `alone`: one of them is believed only when no other of them is right as well; `spare`: they are tried
+    """Edits of one kind, the likeliest first. `alone`: they are believed only when few of them are right; `spare`: they are tried
     only where none before them was right."""
 
     fixes: tuple[Fix, ...]
@@ -85,7 +86,8 @@ class Place:
         return self.innermost(tree.Variant) or next((v for v in self.module.decls if isinstance(v, tree.Variant) and v.name in named), None)
 
     def names(self) -> list[str]:
-        """Names that may hold a value at the place: those that nothing reads now first, then one that the message speaks of."""
+        """Names that may hold a value at the place: those that nothing reads now first, then one that the message speaks of, then those that are
+        given most often."""
         if self.decl is None:
             return []
         inputs = getattr(self.decl, "inputs", None) or ()
@@ -93,21 +95,26 @@ class Place:
         params = [p.name for p in getattr(self.decl, "params", ()) if not p.rest]
         axes = [n for p in inputs if (kind := tensor_type(p)) is not None for axis in kind.shape.axes for n in bound_names(axis)]
         above = [t.name for n in _below(self.decl) if isinstance(n, tree.Assign) and n.span.end <= self.d.span.start for t in n.targets]
-        loops = [w for n in self.chain if isinstance(n, tree.For) for w in _WORD.findall(n.pattern.span.text)]
+        loops = [w for n in self.chain if isinstance(n, (tree.For, tree.Comprehension)) for w in _WORD.findall(n.pattern.span.text)]
         read = {n.id for n in _below(self.decl) if isinstance(n, tree.Name)}
         said = re.findall(r"`(\w+)`", self.d.message)
         names = [n for n in dict.fromkeys([*loops, *params, *axes, *above]) if n not in tensors and n != "_"]
-        return sorted(names, key=lambda n: (n in read, n not in said))
+        given = Counter(a.value.id for n in _below(self.decl) if isinstance(n, tree.Call) for a in n.args if isinstance(a.value, tree.Name))
+        return sorted(names, key=lambda n: (n in read, n not in said, -given[n]))
 
 
 def groups(d: Diagnostic, module: tree.Module) -> Iterator[Group]:
     """What may mend a fault: what its stage proposes, then what the tree suggests."""
     place = Place(d, module)
     yield Group(d.fixes)
-    yield Group(d.rivals[:MOST], spare=True)
+    later = [Group(d.rivals[:MOST], spare=True)]
     for make, codes, alone, spare in _KINDS:
         if d.code in codes and (fixes := tuple(make(place))[:MOST]):
-            yield Group(fixes, alone, spare)
+            if spare:
+                later.append(Group(fixes, alone, spare))
+            else:
+                yield Group(fixes, alone, spare)
+    yield from later
 
 
 # ---------------------------------------------------------------- words and values
@@ -128,12 +135,15 @@ def _other_values(place: Place) -> Iterator[Fix]:
 
 
 def _missing(place: Place) -> Iterator[Fix]:
-    """A name for an argument that is not given."""
+    """What other applications of the same give for an argument that is not given here, then a name."""
     call = place.innermost(tree.Call)
     if call is None or not call.span.text.endswith(")"):
         return
     named = next((a for a in call.args if a.name), None)
-    for name in place.names():
+    alike = [c for c in _below(place.module) if isinstance(c, tree.Call) and c is not call and c.func.span.text == call.func.span.text]
+    given = [c.args[len(call.args)] for c in alike if len(c.args) > len(call.args)]
+    elsewhere = [a.value.span.text for a in given if not a.name]
+    for name in dict.fromkeys([*(elsewhere if named is None else ()), *place.names()]):
         if named is not None:
             yield _fix(f"give `{name}`", [(Span(place.source, named.span.start, named.span.start), f"{name}, ")])
         else:
@@ -148,7 +158,7 @@ def _parts_of_sizes(place: Place) -> Iterator[Fix]:
         for a in call.args:
             value = a.value
             if isinstance(value, tree.Binary) and not (value.span == place.d.span and place.d.code in SHAPES):  # else it is of tensors
-                for part in (value.right, value.left):
+                for part in (value.right, value.left) if value.op == "*" else (value.left,):
                     text = part.span.text
                     if not text[:1].isdigit():
                         text = text[1:-1] if text.startswith("(") and text.endswith(")") else text
@@ -171,6 +181,30 @@ def _axes(place: Place) -> Iterator[Fix]:
                 yield _fix(f"write `{text}`", [(other.span, text)])
 
 
+def _defaults(place: Place) -> Iterator[Fix]:
+    """Numbers of its domain for a default of the block around that is none of them."""
+    for p in getattr(place.decl, "params", ()):
+        if isinstance(p.default, tree.Number) and p.domain is not None:
+            for n in _instead(p.domain, p.default.value):
+                yield _fix(f"replace by `{n}`", [(p.default.span, n)])
+
+
+def _instead(domain: tree.Node, value: Any) -> list[str]:
+    """The numbers that a written domain has, the nearest first, in the place of one that it has not."""
+    if isinstance(domain, tree.SetLit):
+        numbers = [i for i in domain.items if isinstance(i, tree.Number)]
+        if len(numbers) < len(domain.items) or any(n.value == value for n in numbers):
+            return []
+    elif isinstance(domain, tree.Range) and isinstance(domain.start, tree.Number) and isinstance(domain.stop, tree.Number):
+        numbers = [domain.start, domain.stop] if domain.inclusive else [domain.start]
+        if domain.start.value <= value < domain.stop.value:
+            return []
+    else:
+        return []
+    near = sorted(numbers, key=lambda n: abs(n.value - value))
+    return [n.span.text for n in (near if isinstance(domain, tree.SetLit) else near[:1])]
+
+
 # ---------------------------------------------------------------- order
 def _exchanged_arguments(place: Place) -> Iterator[Fix]:
     """Neighbours in an argument list, the other way round."""
@@ -191,10 +225,11 @@ def _exchanged_sizes(place: Place) -> Iterator[Fix]:
 def _exchanged_settings(place: Place) -> Iterator[Fix]:
     """Neighbours among the numbers of a variant, the other way round."""
     variant = place.variant()
-    numbers = [s.value for s in variant.settings if isinstance(s.value, tree.Number)] if variant is not None else []
-    for a, b in pairwise(numbers):
-        if a.value != b.value:
-            yield _exchange(a.span, b.span)
+    settings = [s for s in variant.settings if isinstance(s.value, tree.Number)] if variant is not None else []
+    pairs = [(a, b) for a, b in pairwise(settings) if a.value.span.text != b.value.span.text]
+    for a, b in sorted(pairs, key=lambda pair: all(s.value.span != place.d.span for s in pair)):
+        edits = [(a.value.span, b.value.span.text), (b.value.span, a.value.span.text)]
+        yield _fix(f"exchange the values of `{a.address}` and `{b.address}`", edits)
 
 
 def _exchanged_items(place: Place) -> Iterator[Fix]:
@@ -226,6 +261,7 @@ _KINDS: tuple[tuple[Maker, frozenset[str], bool, bool], ...] = (
     (_comma, frozenset(("A0110",)), False, True),
     (_axes, frozenset(("A0308",)), False, True),
     (_parts_of_sizes, SHAPES, False, False),
+    (_defaults, RULES - {"A0407"}, False, False),
     (_exchanged_sizes, SHAPES | {"A0303", "A0310"}, False, False),
     (_exchanged_settings, RULES | {"A0221"}, True, False),
     (_exchanged_items, RULES | {"A0221"}, False, False),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from archdsl.diagnostics.fixing import apply, moved_place
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
@@ -9,24 +10,27 @@ from archdsl.elaborate.limits import Ration, Spent
 from archdsl.incremental.check import Checker
 from archdsl.records import record, replace
 from archdsl.source import Source, Span
+from archdsl.syntax import tree
 from archdsl.syntax.parser import MAX_TOKENS, parse_some
-from archdsl.trials.beyond import SIZES, in_variant, mended
+from archdsl.trials.beyond import SIZES, back, in_variant, mended, within_variant
 from archdsl.trials.candidates import groups
 
 MOST_FAULTS = 6  # of a text; where more is wrong, none of it is looked into
 WORK = 240_000  # steps of elaboration for all trials of a text, some second of work
-MOST_STEPS = 80_000  # of the check itself; a text that takes more is not looked into
+MOST_STEPS = 80_000  # of the check itself; of a text that takes more, what faults are about is looked into alone
 SECONDS = 10.0  # of CPU for them, which only a text whose work is not in its steps comes near
+ONE = 30_000  # what one trial may take, or twice what the check took
 TRIAL = 1_500  # steps that a trial costs beside those of elaboration, and one for
 CHARACTERS = 8  # characters of the text
 BEHIND = 3  # times that faults are mended to look at what stands behind them
 WIDE = 40  # characters of a place in which two that are exchanged are looked for
 OFFERED = 3  # fixes of one fault
+ALIKE = 2  # exchanges that are right, of which the reader may choose; where there are more, none is likely
 
 ABOUT_MODELS = frozenset(("A0215", "A0401", "A0403", "A0431", "A0432"))
 OF_SIZES = (*SIZES, "A0407")  # codes of faults that leave what is said about models as it is
 UNHEARD = (*OF_SIZES, "A0203")  # of those beside which nothing is said of these models: with a right fix, something may be
-_NUMBERS = frozenset(("A0301", "A0303", "A0304", "A0305", "A0308", "A0310", "A0407"))
+_NUMBERS = frozenset(("A0301", "A0302", "A0303", "A0304", "A0305", "A0308", "A0310", "A0407"))
 
 
 @record(frozen=True)
@@ -41,21 +45,47 @@ class Proof:
 
 def tried(found: list[Diagnostic], source: Source, spent: int = 0, most: int = WORK) -> list[Diagnostic]:
     """The faults of a text: of each, the fixes that were found to be right, if there are such; without those that follow from another one.
-    `spent`: steps that checking the text took. What `most` steps do not suffice to try is offered as it was: what a user is told is counted, not
-    timed."""
-    if spent > MOST_STEPS:
-        return found
-    work = Work(source.path, Ration(most, SECONDS))
+    `spent`: steps that checking the text took; of a text that takes many, what no fault is about is left out of the trials. What `most` steps do not
+    suffice to try is offered as it was: what a user is told is counted, not timed."""
+    work = Work(source.path, Ration(most, SECONDS), spent)
     try:
-        return work.tried(found, source)
+        if spent <= MOST_STEPS:
+            return work.tried(found, source)
+        short = Source(source.path, essence(found, source))
+        again = work.errors_in(short.text)
+        key = {(d.code, d.message, d.span.start) for d in found if d.severity == "error"}
+        if {(d.code, d.message, d.span.start) for d in again} != key:
+            return found
+        return [back(d, source, []) for d in work.tried(again, short, behind=0)]
     except Spent:
         return found
+
+
+def essence(found: list[Diagnostic], source: Source) -> str:
+    """A text with blanks for its variants, claims, spaces and foreign names, but for those that faults are told of, or in which they stand."""
+    decls = parse_some(source, MAX_TOKENS)[0].decls
+    variants = {d.name: d for d in decls if isinstance(d, tree.Variant)}
+    named = {m for d in found for note in d.notes for m in re.findall(r"^in the variant `(.*)`$", note)}
+    spans = [s for d in found for s in (d.span, *(label.span for label in d.labels))]
+    kept = {id(d) for d in decls if any(s.start <= d.span.end and d.span.start <= s.end for s in spans)}
+    queue = [name for name, d in variants.items() if name in named or id(d) in kept]
+    while queue:
+        below = variants.pop(queue.pop(), None)  # each is met once, in a circle too
+        if below is not None:
+            kept.add(id(below))
+            queue += [below.base] if below.base else []
+    text = source.text
+    for d in decls:
+        if isinstance(d, (tree.Variant, tree.Claim, tree.Space, tree.Names)) and id(d) not in kept:
+            text = text[: d.span.start] + re.sub(r"[^\n]", " ", d.span.text) + text[d.span.end :]
+    return text
 
 
 class Work:
     """Checks of the texts that come from one text, and how much may go into them."""
 
-    def __init__(self, path: str, ration: Ration):
+    def __init__(self, path: str, ration: Ration, spent: int = 0):
+        self.one = max(ONE, 2 * spent)
         self.ration, self.checker = ration, Checker(path, lints=False, ration=ration)
         self.proven: set[int] = set()  # ids of faults that were told with a right fix
 
@@ -67,7 +97,7 @@ class Work:
     def tried(self, found: list[Diagnostic], source: Source, behind: int = BEHIND) -> list[Diagnostic]:
         """The faults with fixes that were tried, and those of the text in which they are mended, so many times over."""
         errors = [d for d in found if d.severity == "error"]
-        if not 0 < len(errors) <= MOST_FAULTS or any(d.code == "A0602" for d in errors):
+        if not 0 < len(errors) <= MOST_FAULTS or any(d.code == "A0602" for d in errors) and len(errors) > 1:
             return found
         search = Search(source, errors, self, behind)
         proofs = {i: search.prove(i, d) for i, d in enumerate(errors) if d.span.source.path == source.path}
@@ -123,7 +153,7 @@ class Search:
                 key = tuple((span.start, span.end, new) for span, new in fix.edits)
                 if key in seen or any(span.source.path != self.source.path for span, _ in fix.edits):
                     continue
-                if self.spent or sum(p.clean or d.code.startswith(OF_SIZES) for p in right) >= (2 if group.alone else OFFERED):
+                if self.spent or sum(p.clean or d.code.startswith(OF_SIZES) for p in right) >= OFFERED:
                     break
                 seen.add(key)
                 right += self.tried(number, d, fix)
@@ -131,7 +161,9 @@ class Search:
                     return [*out, right[-1]]  # several faults follow from it: no other is looked for
             if not d.code.startswith(OF_SIZES):  # which of several names was meant, only a sound text tells
                 right = [p for p in right if p.clean] or (right if len(right) == 1 and not self.spent else [])
-            if not group.alone or len(right) == 1 and not self.spent:
+            if group.alone and any(p.clean for p in right):
+                right = [p for p in right if p.clean]
+            if not group.alone or len(right) <= ALIKE:
                 out += right
         return out
 
@@ -144,8 +176,8 @@ class Search:
                 said = self.said(fix, mends)
                 right = said is not None and all(d.code.startswith(UNHEARD) and _about_models(s) for s in said)
                 clean = clean and not said
-        except Spent:
-            self.spent = True
+        except Spent:  # of one trial that takes too long, such as one with thousands of layers, nothing is known
+            self.spent = self.work.ration.steps < max(self.least, 0)
             return []
         return [Proof(fix, mends, clean)] if right else []
 
@@ -165,7 +197,8 @@ class Search:
         """What is wrong with the text behind edits."""
         if self.work.ration.steps < self.least:
             raise Spent
-        return self.work.errors_in(apply(self.source.text, edits))
+        with self.work.ration.part(self.work.one):
+            return self.work.errors_in(apply(self.source.text, edits))
 
     def mends(self, number: int, fix: Fix) -> tuple[frozenset[int], bool]:
         """The faults that are gone behind a fix of one, none where a new one has come; and whether nothing new is said about models. What is said of
@@ -212,8 +245,17 @@ def _told(d: Diagnostic, proofs: list[Proof]) -> Diagnostic:
     """The fault with its right fixes: those that mend most first, one that puts a number for a name last."""
     if not proofs:
         return d
+    d = replace(d, help=tuple(h for h in d.help if not h.startswith("add `require ")))  # a fix that was tried is better than a condition
     listed = d.code == "A0407"  # one of its domain's numbers is always right, an exchange in the domain hardly by accident
-    order = sorted(proofs, key=lambda p: (-len(p.mends), listed and len(p.fix.edits) == 1, any(_hardens(span, new) for span, new in p.fix.edits)))
+    varied = any(within_variant(s) for s in (d.span, *(label.span for label in d.labels))) or any(n.startswith("in the variant ") for n in d.notes)
+
+    def unlikely(p: Proof) -> tuple[Any, ...]:
+        """What is wrong in a variant alone, its settings made so."""
+        edits = p.fix.edits
+        return (-len(p.mends), varied and not all(within_variant(s) for s, _ in edits), d.code == "A0305" and not _shortens(p.fix),
+                listed and len(edits) == 1, any(_hardens(s, new) for s, new in edits))
+
+    order = sorted(proofs, key=unlikely)
     fixes = tuple(p.fix for p in order)
     shown = fixes[:OFFERED] if all(len(f.edits) == 1 for f in fixes) or listed else _with_exchange(fixes)
     return _placed(replace(d, fixes=shown), shown[0])
@@ -230,10 +272,15 @@ def _exchanging(found: list[Diagnostic]) -> list[Diagnostic] | None:
 
 
 def _with_exchange(fixes: tuple[Fix, ...]) -> tuple[Fix, ...]:
-    """An exchange is offered beside the first of the others."""
-    single = [f for f in fixes if len(f.edits) == 1]
-    exchanges = [f for f in fixes if len(f.edits) > 1]
-    return tuple([*single[: OFFERED - 1], *exchanges][:OFFERED])
+    """The first ones, but that exchanges are offered beside the first of the others."""
+    exchanges = [f for f in fixes if len(f.edits) > 1][:ALIKE]
+    single = [f for f in fixes if len(f.edits) == 1][: max(OFFERED - len(exchanges), 1)]
+    return tuple(f for f in fixes if f in exchanges or f in single)
+
+
+def _shortens(fix: Fix) -> bool:
+    """Whether a fix leaves a part of what is written, as `d` of `2 * d`."""
+    return len(fix.edits) == 1 and fix.edits[0][1] != fix.edits[0][0].text and fix.edits[0][1] in fix.edits[0][0].text
 
 
 def _hardens(span: Span, new: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 import pytest
 
 from archdsl.diagnostics.fixing import apply
+from archdsl.diagnostics.model import ArchError
 from archdsl.diagnostics.render import render
-from archdsl.spec import check_text
+from archdsl.spec import check_text, loads
 
 USE = "use std { Attention, LayerNorm, Linear, Pre, RMSNorm }\n\n"
 HEADER = "model Net(d: int = 64, depth: int = 2, flag: bool = true)(x: [B, T, d]) -> y: [B, T, d] "
@@ -154,9 +155,15 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "x: Tensor = relu(x)": None,
     "x = GELU()(x)": "x = gelu(x)",
     "x = relu(x) as act": "x = relu(x)",
+    "x := relu(x)": "x = relu(x)",
+    "x <- relu(x)": "x = relu(x)",
+    "layers: for i in range(depth) { x := relu(x) }": "layers: for i in range(depth) { x = relu(x) }",
+    'require d > 3, “too small”': 'require d > 3, "too small"',
+    'require d > 3, "too small': 'require d > 3, "too small"',
 }
 HEAD = "(d: int = 4)(x: [B, d]) -> y: [B, d] {"
 NET = "model Net" + HEAD + " return Linear(d)(x) as a }"
+NET_T = "model Net(d: int = 4)(x: [B, T, d]) -> y: [B, T, d] { return "
 FILES = {  # behind (or, of imports, instead of) the `use` of the library
     "use torch.nn { Linear }\n\n" + NET: "use std { Linear }\n\n" + NET,
     "use Linear\n\n" + NET: "use std { Linear }\n\n" + NET,
@@ -199,6 +206,28 @@ FILES = {  # behind (or, of imports, instead of) the `use` of the library
     USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for n, i in enumerate(ns) { x = Linear(ns[i])(x) }\n  return x\n}":
         USE + "model Net(ns: list[int] = [8, 8])(x: [B, 8]) -> y: [B, 8] {\n  l: for i, n in enumerate(ns) { x = Linear(ns[i])(x) }\n  return x\n}",
     USE + "fn twice(n: int) -> int = 2 * n  # both\n\n" + NET: USE + "fn twice(n: int) -> int { return 2 * n }  # both\n\n" + NET,
+    "use std { Attention, Rope }\n\n" + NET_T + "Attention(2, rope = Rope())(x) as a }":
+        "use std { Attention, Rope }\n\n" + NET_T + "Attention(2, positions = Rope())(x) as a }",
+    "use std { Pre, RMSNorm, Linear }\n\n" + NET_T + "Pre(RMSNorm(), around = Linear(d))(x) as a }":
+        "use std { Pre, RMSNorm, Linear }\n\n" + NET_T + "Pre(RMSNorm(), f = Linear(d))(x) as a }",
+    USE + NET + "\nspace s of Net { latncy <= 4ms }": USE + NET + "\nspace s of Net { latency <= 4ms }",
+    USE + "/// Two layers.\nmodel Net" + HEAD + "\n  for i in range(2) { x = Linear(d)(x) as a }\n  return x\n}":
+        USE + "/// Two layers.\nmodel Net" + HEAD + "\n  layers: for i in range(2) { x = Linear(d)(x) as a }\n  return x\n}",
+    USE + "model Net(d: int = 4)(x: [B, d]) -> (y: [B, d], z: [B, d]) {\n  z = 2 * x\n  return x z\n}":
+        USE + "model Net(d: int = 4)(x: [B, d]) -> (y: [B, d], z: [B, d]) {\n  z = 2 * x\n  return x, z\n}",
+    USE + "record R { n: int = 2 }\n\nmodel Net(d: int = 4, r: R = R()(\n  x: [B, d],\n) -> y: [B, d] { return x }":
+        USE + "record R { n: int = 2 }\n\nmodel Net(d: int = 4, r: R = R())(\n  x: [B, d],\n) -> y: [B, d] { return x }",
+    USE + "model Net" + HEAD + "\n  if d > 3 {\n    x = relu(x)\n    else {\n    x = gelu(x)\n  }\n  return x\n}": None,
+    USE + "model Net(m: \"none\" | \"some\" = none)(x: [B, 4]) -> y: [B, 4] { return x }":
+        USE + "model Net(m: \"none\" | \"some\" = \"none\")(x: [B, 4]) -> y: [B, 4] { return x }",
+    USE + 'model Net(d: int = 4, mode: str = "fast)(x: [B, d]) -> y: [B, d] { return relu(x) }':
+        USE + 'model Net(d: int = 4, mode: str = "fast")(x: [B, d]) -> y: [B, d] { return relu(x) }',
+    USE + 'model Net(mode: str = "fast, d: int = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }':
+        USE + 'model Net(mode: str = "fast", d: int = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }',
+    'paper { title = "A net }\n\n' + USE + NET: 'paper { title = "A net" }\n\n' + USE + NET,
+    "paper { title = ‘A net’ }\n\n" + USE + NET: 'paper { title = "A net" }\n\n' + USE + NET,
+    USE + "model Net(d: int = 4, **kwargs)(x: [B, d]) -> y: [B, d] { return relu(x) }": None,
+    USE + "model Net(*args, d: int = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }": None,
     **{f"model Net(k = {v})(x: [B, 4]) -> y: [B, 4] {{ return x }}": f"model Net(k: {t} = {v})(x: [B, 4]) -> y: [B, 4] {{ return x }}"
        for t, v in {"int": "4", "float": "0.5", "str": '"a"', "bool": "true"}.items()},
 }
@@ -260,6 +289,18 @@ def test_lines_of_a_comment_end_as_those_of_its_file():
         (fault,) = check_text(written, "net.arch")
         fixed = apply(written, [(span.start, span.end, new) for span, new in fault.fixes[0].edits])
         assert fixed == written.replace("/* two", "# two").replace("words */", "# words") and check_text(fixed, "net.arch") == []
+
+
+def test_a_count_below_zero(golden):
+    """Of `range`, and of a list that is repeated; told where the number stands, in a setting as well."""
+    text = USE + "model Net(d: int = 4, depth: int = 0, n: int = 1)(x: [B, d]) -> y: [B, d] {\n" \
+        "  layers: for i in range(depth) { x = Linear(d)(x) }\n  return Linear(sum([d] * n))(x) as out\n}\n"
+    assert check_text(text, "net.arch") == []
+    wrong = (text.replace("depth: int = 0", "depth: int = -1"), text.replace("n: int = 1", "n: int = -1"), text + "variant few { depth = -3 }\n")
+    told = [d for case in wrong for d in check_text(case, "net.arch")]
+    with pytest.raises(ArchError) as fault:
+        loads(text, "net.arch").elaborate(knobs={"depth": -2})
+    assert "\n".join(map(render, [*told, *fault.value.diagnostics])) == golden
 
 
 def test_what_is_said(golden):

@@ -67,6 +67,8 @@ def test_the_sound_text_is_sound():
     ("Linear(vocab) as head", "Linear(vocab) as norm", "A0211"),
     ("as mlp", "as attn", "A0211"),
     ("d = 32, depth = 5, heads = 16", "d = 32, depth = 16, heads = 5", "A0303"),
+    ("d = 32, depth = 5", "d = 5, depth = 32", "A0303"),
+    ("depth = 5, heads = 16, hidden = 7", "depth = 5, heads = 7, hidden = 16", "A0303"),
 ])
 def test_the_right_fix_is_among_those_offered(old: str, new: str, code: str):
     d = planted(old, new)
@@ -114,9 +116,54 @@ def test_a_field_of_a_record_outside_of_its_domain():
     assert (d.code, d.span.text) == ("A0407", "9") and d.fixes[0].title == "replace by `8`"
 
 
-def test_a_large_text_is_not_tried(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("old", "new"), [("Linear(vocab)", "Linear()"), ("Linear(vocab)", "Linear(2 * vocab)"),
+                                          ("d = 32, depth = 5", "d = 5, depth = 32")])
+def test_of_a_large_text_what_the_fault_is_about_is_tried(monkeypatch: pytest.MonkeyPatch, old: str, new: str):
+    """Variants, claims and foreign names are left out, but for those that the fault is told of; places are those of the whole text."""
     monkeypatch.setattr(search, "MOST_STEPS", 10)
-    assert [f.title for f in planted("Linear(vocab)", "Linear()").fixes] == []
+    d = planted(old, new)
+    assert NET in mended(d) and d.span.source.text == NET.replace(old, new)
+
+
+def test_what_is_left_out_of_a_large_text():
+    broken = NET.replace("heads = 16", "heads = 5") + "variant wider of wide { d = 64 }\n"
+    (d,) = check_text(broken, "a.arch", trials=False)
+    short = search.essence([d], d.span.source)
+    assert len(short) == len(broken) and "variant wide {" in short
+    assert not any(word in short for word in ("variant slow", "variant wider", "claim", "names"))
+
+
+def test_a_trial_that_takes_too_long_does_not_end_the_others(monkeypatch: pytest.MonkeyPatch):
+    """With 100 layers, what is tried first takes more than one trial may."""
+    monkeypatch.setattr(search, "ONE", 4_000)
+    d = planted("d = 32, depth = 5, heads = 16", "d = 32, depth = 16, heads = 500")
+    assert all(f.title != "replace by `500`" for f in d.fixes) and d.fixes
+
+
+def test_a_default_of_a_block_outside_of_its_domain():
+    text = "block F(n: int = 8 in {3, 5})(x: [B, d]) -> [B, d] {\n  require n % 2 == 1\n  return x\n}\n" \
+        "model M(d: int = 4)(x: [B, d]) -> [B, d] { return F()(x) }\n"
+    d = only(text)
+    assert (d.code, d.span.text) == ("A0310", "8") and [f.title for f in d.fixes] == ["replace by `5`", "replace by `3`"]
+
+
+def test_a_slip_in_a_number_outside_of_its_domain():
+    text = "model M(d: int = 8, k: int = 20 in 1..8)(x: [B, d]) -> [B, d] {\n  require k <= 4\n  return x\n}\n"
+    d = only(text)
+    assert (d.code, d.span.text) == ("A0407", "20") and [f.title for f in d.fixes] == ["replace by `2`"]  # 8 would not do
+
+
+def test_an_axis_that_is_reduced_has_a_name():
+    text = "model M(d: int = 4)(x: [B, d, H, W]) -> [B, d] { return x |> reduce([B, d, Y, X] -> [B, d], mean) }\n"
+    assert text in mended(only(text.replace("Y, X", "X"))) and text in mended(only(text.replace("Y, X", "Y")))
+
+
+def test_two_sizes_of_one_name_are_told_apart():
+    text = "block F()(x: [B, T, d], m: [B, S, d], ok: bool[B, S]) -> [B, T, d] { return where(any(ok), x, 2 * x) }\n" \
+        "model M(d: int = 4)(x: [B, T, d], m: [B, S, d], ok: bool[B, S]) -> [B, T, d] { return F()(x, m, ok) }\n"
+    d = only(text.replace("F()(x, m, ok)", "F()(m, x, ok)"))
+    assert d.message == "the input `ok` of `F` is bool[B, T] here, but this is bool[B, S]"
+    assert d.span.text in ("m", "x") and text in mended(d) and not any("require" in h for h in d.help)
 
 
 def test_what_is_tried_is_counted_and_not_timed(monkeypatch: pytest.MonkeyPatch):
