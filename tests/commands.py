@@ -140,6 +140,7 @@ def _become(streams: list[int], arguments: list[str], folder: str, environment: 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))  # under a limit of files half a module would stay
     for at, stream in enumerate(streams):
         os.dup2(stream, at)
         os.close(stream)

@@ -1,6 +1,7 @@
 """The server of tests/commands.py: a command ends with its client, and the server with its tests."""
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -32,6 +33,14 @@ def test_a_command_ends_with_its_client(tmp_path):
         assert client.poll() is None and log.exists()
         client.kill()
         client.communicate(timeout=500)
+
+
+def test_a_command_writes_no_bytecode_where_it_is_told_so(tmp_path):
+    """Under a limit of files Python would keep half of a module, and whoever imports it next could not."""
+    (tmp_path / "mine.py").write_text("raise SystemExit(3)\n")
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([program(), "import", "mine:made", "-o", "out"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert "error[A0555]" in done.stderr and [p.name for p in tmp_path.iterdir()] == ["mine.py"]
 
 
 @pytest.mark.proof
