@@ -66,7 +66,7 @@ def _server() -> str:
     folder = tempfile.TemporaryDirectory(prefix="archdsl-tests-")
     path = os.path.join(folder.name, "socket")
     server = subprocess.Popen([sys.executable, "-m", "tests.commands", path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              env={**os.environ, "OMP_NUM_THREADS": "1"})
+                              env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": folder.name})  # not that of the test that is the first to ask
     stdin, stdout = server.stdin, server.stdout
     assert stdin is not None and stdout is not None and stdout.readline() == b"ready\n"
 
@@ -140,6 +140,7 @@ def _become(streams: list[int], arguments: list[str], folder: str, environment: 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # what the server has found is its own
     sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))  # under a limit of files half a module would stay
     for at, stream in enumerate(streams):
         os.dup2(stream, at)
