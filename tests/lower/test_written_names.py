@@ -53,6 +53,8 @@ KINDS = {
 }}
 """ + MODEL.replace("{body}", "z = Two(3)(z) as a\n  z = Two(5)(z) as b\n  return z"),
 }
+SIZES = ("size", "axis of time")
+"""What has names with a capital alone."""
 
 
 def run(model: Any, x: torch.Tensor, form: str) -> torch.Tensor:
@@ -70,6 +72,7 @@ def run(model: Any, x: torch.Tensor, form: str) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_name(kind: str, names: tuple[str, ...]):
     x, taken = torch.randn(2, 6, 4, dtype=F64, generator=torch.Generator().manual_seed(0)), 0
+    names = tuple(n for n in names if n[0].isupper() or kind not in SIZES)
     for name in names:
         try:
             spec = archdsl.loads(HEAD + KINDS[kind].format(n=name), "net.arch")
@@ -89,4 +92,4 @@ def test_any_name(kind: str, names: tuple[str, ...]):
             plain.load_state_dict(whole.state_dict())
             for made in (model, plain):
                 assert torch.allclose(run(made, x, form), expected, rtol=1e-10, atol=1e-10), (kind, name, form)
-    assert taken > len(names) / 5, "most names are no words of the language"
+    assert taken > len(names) / 2, "most names are no words of the language"
