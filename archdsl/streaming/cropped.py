@@ -32,34 +32,44 @@ class Cropped(Rewriting):
     """Graphs whose convolutions are padded by what is left of them alone."""
 
     def __init__(self) -> None:
-        super().__init__(_cropped, "slice")
+        super().__init__(self._cropped, "slice")
+        self.made: dict[tuple[Node, int, Widths], dict[Value, Value]] = {}  # of a convolution and a cut: what is in the place of what is longer
 
     def _graph(self, graph: Graph) -> Graph:
         givers = [giver for node in graph.nodes if node.op == "slice" and (giver := _giver(node)) is not None]
         opened = {id(g.attrs["graph"]) for g in givers if g.op == "call" and _wide(g)}
         return super()._graph(inline(graph, lambda call: id(call.attrs["graph"]) in opened or _wide(call)) if opened else graph)
 
-
-def _cropped(node: Node) -> tuple[list[Node], tuple[Value, ...]] | None:
-    """The nodes in the place of a slice, and its result; None where it stays."""
-    way = _way(node)
-    if way is None:
-        return None
-    made = _padded_less(node, way)
-    return made, made[-1].values
+    def _cropped(self, node: Node) -> tuple[list[Node], tuple[Value, ...]] | None:
+        """The nodes in the place of a slice, and its result; None where it stays. What is cut alike elsewhere is computed once."""
+        way = _way(node)
+        if way is None:
+            return None
+        known = self.made.setdefault((way.conv, way.axis, way.cut), {})
+        made, result = _padded_less(way, known), known[node.args[0]]
+        items = tuple(WHOLE if i == way.item else item for i, item in enumerate(node.attrs["items"]))
+        if any(item != WHOLE for item in items):
+            made.append(Node("slice", (result,), {"items": items}, node.types, node.span, node.name))
+            result = Value(made[-1])
+        return made, (result,)
 
 
 def _carries(node: Node) -> bool:
-    """Whether an op treats all positions alike, and takes them from its first operand alone."""
+    """Whether an op treats all positions alike, and takes them from one operand alone."""
     return node.op in ("rearrange", "dropout") or is_pointwise(node.op) and len(node.operands()) == 1
+
+
+def _carried(node: Node) -> Value | None:
+    """What an op that treats all positions alike takes; None for another op."""
+    return node.operands()[0] if _carries(node) else None
 
 
 def _giver(node: Node) -> Node | None:
     """The call or convolution that gives what a node takes, through ops that treat positions alike."""
-    value = node.args[0]
-    while isinstance(value, Value) and _carries(value.node):
-        value = value.node.args[0]
-    return value.node if isinstance(value, Value) and value.node.op in ("call", "conv") else None
+    value = node.operands()[0]
+    while (inner := _carried(value.node)) is not None:
+        value = inner
+    return value.node if value.node.op in ("call", "conv") else None
 
 
 def _wide(call: Node) -> bool:
@@ -83,10 +93,10 @@ def _way(node: Node) -> Way | None:
     axis, item, cut = cuts[0]
     at, between = node.args[0].node, []
     while at.op != "conv":
-        if not _carries(at) or not isinstance(at.args[0], Value) or (inner := _same_axis(at, axis)) is None:
+        if (value := _carried(at)) is None or (inner := _same_axis(at, value, axis)) is None:
             return None
         between.append(at)
-        at, axis = at.args[0].node, inner
+        at, axis = value.node, inner
     x, place, rank = at.args[0], axis - 2, len(at.types[0].shape) - 2
     if place < 0 or at.attrs["pad"] == "same" or not isinstance(x.shape[axis], Dim) or each(at.attrs["stride"], rank, "stride")[place] != 1:
         return None
@@ -111,25 +121,28 @@ def _cuts(node: Node) -> list[tuple[int, int, Widths]]:
     return found
 
 
-def _same_axis(node: Node, axis: int) -> int | None:
-    """The axis of what a node takes that is the given one of its result."""
+def _same_axis(node: Node, value: Value, axis: int) -> int | None:
+    """The axis of the value that a node takes that is the given one of its result."""
     if node.op != "rearrange":
-        return axis + len(node.args[0].shape) - len(node.types[0].shape)
+        return axis + len(value.shape) - len(node.types[0].shape)
     group = node.attrs["outs"][axis]
     found = [i for i, g in enumerate(node.attrs["ins"]) if len(group) == 1 and g == group]
     return found[0] if found else None
 
 
-def _padded_less(node: Node, way: Way) -> list[Node]:
-    """The nodes in the place of a slice."""
+def _padded_less(way: Way, known: dict[Value, Value]) -> list[Node]:
+    """The nodes in the place of a convolution and of those behind it that `known` lacks, and takes."""
     conv, x = way.conv, way.conv.args[0]
     rank, place, wide, size = len(x.shape) - 2, way.axis - 2, conv.types[0].shape[way.axis], x.shape[way.axis]
-    pads = each(conv.attrs["pad"], rank, "pad", 0)
-    widths = tuple((pads[place] - way.cut[0], pads[place] - way.cut[1]) if i == way.axis else (0, 0) for i in range(rank + 2))
-    longer = tuple(s + sum(w) for s, w in zip(x.shape, widths))
-    pad = Node("pad", (x,), {"widths": widths, "mode": "constant", "value": 0}, (TensorType(x.dtype, longer),), conv.span, conv.name)
-    made, known = [pad], {x: Value(pad)}
+    pads, made = each(conv.attrs["pad"], rank, "pad", 0), list[Node]()
+    if x not in known:
+        widths = tuple((pads[place] - way.cut[0], pads[place] - way.cut[1]) if i == way.axis else (0, 0) for i in range(rank + 2))
+        longer = tuple(s + sum(w) for s, w in zip(x.shape, widths))
+        made.append(Node("pad", (x,), {"widths": widths, "mode": "constant", "value": 0}, (TensorType(x.dtype, longer),), conv.span, conv.name))
+        known[x] = Value(made[-1])
     for old in (conv, *way.between):
+        if Value(old) in known:
+            continue
         new = copy_node(old, lambda v: known.get(v, v))
         if old is conv:
             new.attrs["pad"] = tuple(0 if i == place else p for i, p in enumerate(pads))
@@ -139,7 +152,4 @@ def _padded_less(node: Node, way: Way) -> list[Node]:
         new.types = (TensorType(t.dtype, tuple(size if s == wide else s for s in t.shape)),)
         known[Value(old)] = Value(new)
         made.append(new)
-    items = tuple(WHOLE if i == way.item else item for i, item in enumerate(node.attrs["items"]))
-    if any(item != WHOLE for item in items):
-        made.append(Node("slice", made[-1].values, {"items": items}, node.types, node.span, node.name))
     return made

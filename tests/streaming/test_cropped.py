@@ -80,6 +80,17 @@ def test_turned_and_in_part():
   return y[:, :-2] + y[:, 1:-1] * rearrange(z, [B, c, T] -> [B, T, c])""", BLOCKS), 1, peer)
 
 
+def test_gated():
+    """What is cut alike in two places is computed, and its past kept, once: halves of the channels, and what was made of the whole result."""
+    def peer(w: Any, x: torch.Tensor) -> torch.Tensor:
+        y = conv({n.replace(".wide", ""): p for n, p in w.items()}, "a", x, 2, 0)
+        return (1 - 2 * y).tanh() * y.sigmoid() * torch.cat([y[..., 2:], y[..., :2]], 2)
+
+    late(model("""  y = Wide(3, 2)(rearrange(x, [B, T, c] -> [B, c, T])) as a
+  z = concat([y[:, 2:, :-2], y[:, :2, :T]], axis = 1)
+  return rearrange(tanh(1 - 2 * y)[:, :, :-2] * sigmoid(y)[:, :, :-2] * z, [B, c, T] -> [B, T, c])""", BLOCKS), 0, peer, state_bytes=8 * 2 * 2 * 4)
+
+
 def test_of_two_axes():
     """A map of [T, F]: cut along the stream, padded as before beside it."""
     late("""use std { Linear }
