@@ -117,7 +117,7 @@ class Climb:
         except ArchError:
             return FAR
         bound = candidate.selection.part.root.verdicts[limit]
-        return max(float(abs(value - bound)) / max(1.0, float(abs(bound))), 1e-12)
+        return max(float(abs(value - bound) / max(1, abs(bound))), 1e-12)
 
 
 __all__ = ["Climb"]

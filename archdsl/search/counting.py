@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from math import ceil, floor, isfinite
+from numbers import Rational
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,11 @@ from archdsl.search.tree import Entry, Part, Refused, Root, TooMany
 from archdsl.search.ways import Cells, Sums, Test, Vector, Ways, Window
 
 if TYPE_CHECKING:
+    from archdsl.search.fitting import Table
     from archdsl.search.space import Drawn, SearchSpace
 
+Bound = tuple[Figure, str, Any]
+"""A figure, a comparison, and the other side's number."""
 EXACT = 64
 """With so many settings of the header, draws are exact: all are gone through before the first."""
 COUNTED = 4_096
@@ -40,6 +44,8 @@ FEW = 4_096
 """Where draws are not exact, so many different sums below a setting of the header are told apart."""
 CELLS = (500, 60, 15)
 """Else so many cells lie below the bound of one limited figure, of two, and of more."""
+TOGETHER = 30_000_000
+"""So many additions count the assignments below all settings of the header."""
 SWEPT = 512
 """So many settings of the header are gone through where no draw fitted: each is kept by the space."""
 CHECKED = 200
@@ -47,7 +53,8 @@ CHECKED = 200
 
 
 class Counted:
-    """The counting structure of a space. `sums`: the limits on sums over parts; `others`: those that need the candidate, or its header alone."""
+    """The counting structure of a space. `sums`: the limits on sums over parts; `others`: those that need the candidate, or its header alone.
+    `tables`: what repairs know of parts."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
@@ -59,6 +66,7 @@ class Counted:
         self.exact = Ways(self._own, self.places[-1])
         self.few = Ways(self._own, self.places[-1], FEW)
         self.cells: dict[Vector, Cells] = {}
+        self.tables: dict[Any, Table] = {}
         self.climb = Climb(space)
         self.deep = False
         self.why = ""
@@ -80,6 +88,8 @@ class Counted:
         try:
             for values in self.space.header.settings():
                 found.append(self.of_root(self.space.root(values)))
+                if self.exact.made > TOGETHER:
+                    raise TooMany(f"more than {TOGETHER:,} additions lead to the sums below the header's settings")
         except TooMany as fault:
             self.why = str(fault)
             return None
@@ -184,6 +194,11 @@ class Counted:
             root.verdicts[limit] = limit.bound(self.space.spec, self._base(root))
         return root.verdicts[limit]
 
+    def compared(self, root: Root) -> list[Bound]:
+        """Which figures limits on sums compare with numbers, how, and with which."""
+        found = [(n.test[0], n.test[1], self.bound(root, n)) for n in self.sums if n.test is not None and n.test[1] != "!="]
+        return [b for b in found if isinstance(b[2], Rational) or isinstance(b[2], float) and isfinite(b[2])]
+
     def _window(self, root: Root) -> Window | None:
         """Between which numbers (None: no end) the first limited figure lies that is one number of a sum, and its place there."""
         found: Window | None = None
@@ -247,14 +262,11 @@ class Counted:
 
     def _in_cells(self, root: Root) -> tuple[Ways, Sums] | None:
         """Of all limits but those on bytes of the state. The unit of a figure is a share of its greatest bound."""
-        bounds = [(n.test[0], n.test[1], self.bound(root, n)) for n in self.sums
-                  if n.test is not None and not n.test[0].is_state and n.test[1] != "!="]
-        figures = list({f.text: f for f, _, _ in bounds}.values())
-        if not figures or not all(isinstance(b, int | float) and isfinite(b) for _, _, b in bounds):
+        bounds = [b for b in self.compared(root) if not b[0].is_state]
+        if not bounds:
             return None
-        share = CELLS[min(len(figures), len(CELLS)) - 1]
+        figures, units = in_units(bounds, CELLS)
         index = {f.text: i for i, f in enumerate(figures)}
-        units = tuple([max(1, int(max(abs(b) for g, _, b in bounds if g.text == f.text)) // share) for f in figures])
         at = *index, *units
         if at not in self.cells:
             if len(self.cells) >= len(CELLS):
@@ -408,6 +420,14 @@ class Counted:
             return descend(root.top, lambda _, domain: draw(domain, rng))
 
 
+def in_units(bounds: Sequence[Bound], cells: Sequence[int]) -> tuple[list[Figure], tuple[int, ...]]:
+    """The figures of bounds, and the units they are rounded to. `cells`: how many lie below the greatest bound of one figure, of each of two, of each
+    of more."""
+    figures = list({f.text: f for f, _, _ in bounds}.values())
+    share = cells[min(len(figures), len(cells)) - 1]
+    return figures, tuple([max(1, int(max(abs(b) for g, _, b in bounds if g.text == f.text)) // share) for f in figures])
+
+
 def uniform(part: Part, rng: Random, path: str = "") -> Selection:
     """Each assignment as likely as the others; there must be one. Raises TooMany."""
     steps = part.steps_of_entries
@@ -431,4 +451,4 @@ def every(part: Part, path: str = "") -> Iterator[Selection]:
             yield Selection(part, path, entry, below)
 
 
-__all__ = ["Counted", "every", "uniform"]
+__all__ = ["Bound", "Counted", "every", "in_units", "uniform"]

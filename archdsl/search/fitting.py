@@ -7,7 +7,7 @@ drawn from the cells is checked by whoever asks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from math import isfinite, prod
+from math import prod
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.elaborate.domains import same
 from archdsl.lazy import np
 from archdsl.records import record
-from archdsl.search.figures import Figure
+from archdsl.search.counting import in_units
+from archdsl.search.figures import HOLDS, Figure
 from archdsl.search.selection import Selection
 from archdsl.search.tree import Entry, Part, TooMany
 
@@ -30,6 +31,8 @@ MOST = 500_000
 """So many cells are looked at for each part."""
 NEVER = 15_000
 """More changes than there are decisions."""
+KEPT = 4_096
+"""So many tables of parts are known to a space: children have most parts in common with others."""
 
 Cell = tuple[int, ...]
 
@@ -47,10 +50,9 @@ class Chain:
 
 @record(eq=False, slots=False)
 class Table:
-    """Of a part in one place: by cell, the fewest changes and the entries that come to it with them."""
+    """Of a part beside what stands in its place: by cell, the fewest changes and the entries that come to it with them."""
 
     part: Part
-    path: str
     cells: dict[Cell, tuple[int, list[Chain]]]
 
 
@@ -60,21 +62,18 @@ class Fitting:
     def __init__(self, space: SearchSpace, like: Selection, kept: Set[str]) -> None:
         self.space, self.like, self.kept = space, like, kept
         counted, root = space.counted, like.part.root
-        bounds = [(n.test[0], n.test[1], counted.bound(root, n)) for n in counted.sums if n.test is not None and n.test[1] != "!="]
-        bounds = [b for b in bounds if isinstance(b[2], int | float) and isfinite(b[2])]
-        self.figures = list({f.text: f for f, _, _ in bounds}.values())
-        share = CELLS[min(len(self.figures), len(CELLS)) - 1]
+        self.bounds = bounds = counted.compared(root)
+        self.figures, self.units = in_units(bounds, CELLS) if bounds else ([], ())
         at = {f.text: i for i, f in enumerate(self.figures)}
-        self.units = [max(1, int(max(abs(b) for g, _, b in bounds if g.text == f.text)) // share) for f in self.figures]
         self.window: list[list[float]] = [[float("-inf"), float("inf")] for _ in self.figures]
         for f, op, bound in bounds:
-            window, cell = self.window[at[f.text]], bound / self.units[at[f.text]]
+            window, cell = self.window[at[f.text]], float(bound / self.units[at[f.text]])
             if op in (">", ">=", "=="):
                 window[0] = max(window[0], cell)
             if op in ("<", "<=", "=="):
                 window[1] = min(window[1], cell)
         self.slack = 1 + len(like.below) ** 0.5 / 2  # cells that rounding is off by, mostly
-        self._known: dict[Any, Table] = {}
+        self._asked = tuple(at), tuple(self.units)
         self._cells: dict[Entry, Cell] = {}
 
     def found(self, rng: Random) -> Iterator[Selection]:
@@ -93,7 +92,13 @@ class Fitting:
         ranked.sort()
         for _, _, cell in ranked[:PICKS]:
             for _ in range(EACH):
-                yield self._drawn(top, cell, rng)
+                found = self._drawn(top, cell, rng)
+                if self._within(found):
+                    yield found
+
+    def _within(self, selection: Selection) -> bool:
+        """Whether its sums keep the limits; bytes of a state, which has counters of positions besides, are left to whoever asks."""
+        return all(f.is_state or HOLDS[op](self.space.sums.total(selection, f), bound) for f, op, bound in self.bounds)
 
     # ---------------------------------------------------------------- cells
     def _cell(self, part: Part, entry: Entry) -> Cell:
@@ -121,22 +126,30 @@ class Fitting:
 
     def _table(self, part: Part, like: Selection | None, path: str) -> Table:
         """Raises TooMany, ArchError where figures are no sums over parts."""
-        free = not any(a.startswith(path) for a in self.kept)
-        key = part, None if like is None else like.entry if not like.below else like, None if free else path
-        known = self._known.get(key)
-        if known is None:
-            cells: dict[Cell, tuple[int, list[Chain]]] = {}
-            for entry in part.entries:
-                changes = self._changes(entry, like, path)
-                if changes < NEVER:
-                    for cell, more, chain in self._chained(part, entry, like, path):
-                        best = cells.get(cell)
-                        if best is None or changes + more < best[0]:
-                            cells[cell] = changes + more, [chain]
-                        elif changes + more == best[0]:
-                            best[1].append(chain)
-            known = self._known[key] = Table(part, path, cells)
-        return known
+        if not path:
+            return self._tabled(part, like, path)
+        known, kept = self.space.counted.tables, frozenset([a[len(path):] for a in self.kept if a.startswith(path)])
+        key = self._asked, part, None if like is None else _entries(like), kept
+        found = known.get(key)
+        if found is None:
+            found = self._tabled(part, like, path)
+            if len(known) >= KEPT:
+                known.pop(next(iter(known)))
+            known[key] = found
+        return found
+
+    def _tabled(self, part: Part, like: Selection | None, path: str) -> Table:
+        cells: dict[Cell, tuple[int, list[Chain]]] = {}
+        for entry in part.entries:
+            changes = self._changes(entry, like, path)
+            if changes < NEVER:
+                for cell, more, chain in self._chained(part, entry, like, path):
+                    best = cells.get(cell)
+                    if best is None or changes + more < best[0]:
+                        cells[cell] = changes + more, [chain]
+                    elif changes + more == best[0]:
+                        best[1].append(chain)
+        return Table(part, cells)
 
     def _chained(self, part: Part, entry: Entry, like: Selection | None, path: str) -> Iterator[tuple[Cell, int, Chain]]:
         own = self._cell(part, entry)
@@ -183,6 +196,8 @@ class Fitting:
         """An assignment of a part that comes to a cell with the fewest changes."""
         chains = table.cells[cell][1]
         chain = chains[rng.randrange(len(chains))]
+        if not chain.tables:
+            return Selection(table.part, path, chain.entry, ())
         below: list[Selection] = []
         for i in range(len(chain.tables) - 1, -1, -1):
             inner, low, array = chain.tables[i], chain.low[i], chain.least[i]
@@ -197,4 +212,9 @@ class Fitting:
         return Selection(table.part, path, chain.entry, tuple(reversed(below)))
 
 
-__all__ = ["Fitting"]
+def _entries(selection: Selection) -> Any:
+    """What an assignment is, wherever its part stands."""
+    return selection.entry if not selection.below else (selection.entry, *map(_entries, selection.below))
+
+
+__all__ = ["Fitting", "Table"]

@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 TRIES = 60
 """So many ways are tried to give a child what it was to have, before one of its parents' neighbours takes its place."""
-SINGLE = 6
-"""The first of them, with one decision drawn anew in each."""
+REDRAWN = 18
+"""The first of them, with one to three decisions drawn anew; what a repair by cells costs is about that many looks at candidates."""
 
 
 def listed_or_drawn(domain: Domain) -> Iterator[Any]:
@@ -66,9 +66,9 @@ def fitted(space: SearchSpace, wanted: Mapping[str, Any], near: Selection, kept:
     """A candidate within the limits below the same setting of the header, with as few other decisions than an assignment that breaks them as limits
     on sums over parts let it have; those in `kept` stay."""
     for selection in Fitting(space, near, kept).found(rng):
-        values = selection.values(dict(selection.part.root.header_values))
-        found = space.finished(selection, [_instead(a, v, wanted[a]) for a, v in values.items() if a in wanted and not same(wanted[a], v)])
+        found = space.finished(selection)
         if not isinstance(found, Refused):
+            found.repaired = tuple([_instead(a, v, wanted[a]) for a, v in found.items() if a in wanted and not same(wanted[a], v)])
             return found
     return None
 
@@ -90,7 +90,7 @@ class _Stuck(Exception):
 
 def repaired(space: SearchSpace, wanted: Mapping[str, Any], rng: Random, kept: frozenset[str], like: Selection | None = None,
              first: int = 0) -> Drawn | None:
-    """The wanted candidate, or one with a few other decisions than those in `kept` drawn anew, the fewest first; where single ones do not do, that
+    """The wanted candidate, or one with a few other decisions than those in `kept` drawn anew, the fewest first; where few do not do, that
     within limits on sums over parts which differs least below the same header. `like`: one that has what is wanted but for what is kept; `first`:
     from which attempt on."""
     addresses: list[str] = []
@@ -108,7 +108,7 @@ def repaired(space: SearchSpace, wanted: Mapping[str, Any], rng: Random, kept: f
         if not isinstance(found, Refused):
             return found
         starts.setdefault(near.part, near)
-        if attempt >= SINGLE and near.part not in tried:  # once below each setting of the header
+        if attempt >= REDRAWN and near.part not in tried:  # once below each setting of the header
             tried.add(near.part)
             found = fitted(space, wanted, starts[near.part], kept, rng)
             if found is not None:

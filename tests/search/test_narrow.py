@@ -165,10 +165,12 @@ def test_repairs_change_as_little_as_can_be(monkeypatch: pytest.MonkeyPatch, cel
                 assert apart(values, found) == min(apart(values, w) for w in fits)
 
 
-def test_children_within_narrow_limits_are_others_than_their_parents():
+def test_children_within_narrow_limits_are_others_than_their_parents(monkeypatch: pytest.MonkeyPatch):
     """Each mutation finds one that keeps the limits; which it is depends on parent and seed alone, not on what the space has looked at."""
+    from archdsl.search import vary
     from archdsl.search.model import Remembered
 
+    monkeypatch.setattr(vary, "REDRAWN", 1)
     space = narrow(16_000, 22_000)
     parents = [space.sample(seed) for seed in range(4)]
     for seed in range(20):
@@ -211,3 +213,100 @@ def test_few_of_many_settings_are_found(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ArchError) as fault:
         spec.space(limits=[f"params < {least}"]).sample(0)
     assert "A0806" in str(fault.value) and f"the nearest that was met has `params` = {least:,}" in str(fault.value)
+
+
+def test_repairs_know_parts_of_those_before(monkeypatch: pytest.MonkeyPatch):
+    """Near another assignment of the same parts, the model alone is gone through; a space that knows nothing finds the same."""
+    from archdsl.search import fitting
+    from archdsl.search.vary import fitted
+
+    gone: list[str] = []
+    tabled = fitting.Fitting._tabled
+    monkeypatch.setattr(fitting.Fitting, "_tabled", lambda self, part, like, path: gone.append(path) or tabled(self, part, like, path))
+    space = narrow(2_900, 4_110)
+    starts = list(every(space.root({"d": 18}).top))
+    for kept in (frozenset(), frozenset({"layers.1.map"}), frozenset({"layers.2.map"})):
+        for start in starts:
+            fitted(space, start.values({"d": 18}), start, kept, Random(1))
+        gone.clear()
+        for start in starts[::7]:
+            found = fitted(space, start.values({"d": 18}), start, kept, Random(3))
+            assert set(gone) <= {""}, "parts of models that were met"
+            fresh = narrow(2_900, 4_110)
+            again = next(s for s in every(fresh.root({"d": 18}).top) if s.values({}) == start.values({}))
+            other = fitted(fresh, again.values({"d": 18}), again, kept, Random(3))
+            assert (found is None) == (other is None) and (found is None or other is None or items(found) == items(other))
+            gone.clear()
+
+
+MANY = """use std.channel { MLP }
+use std.linear { Linear }
+model Many(depth: int = 4 in {3, 4})(x: [B = 1, 8]) -> y: [B, 8] {
+  layers: for i in range(depth) {
+    choose map { wide(h: int = 8 in {8, 27, 64, 125}) => MLP(h); flat => Linear(8) } = flat
+    x = map(x) as body
+  }
+  return x
+}
+"""
+
+
+@pytest.mark.parametrize("limits", [["macs <= 5e3"], ["macs <= 5_000"], ["macs <= 5k", "params >= 1.5k"]], ids=str)
+def test_counting_is_bounded_by_its_work(monkeypatch: pytest.MonkeyPatch, limits: list[str]):
+    """Past so many additions, sums are told apart no longer; rounded to cells they still lead each draw into the limits. Which way it is goes by the
+    space alone: another that has looked at more draws the same."""
+    from archdsl.search import ways
+
+    spec = loads(MANY)
+    whole = spec.space(limits=limits)
+    drawn = [items(whole.sample(seed)) for seed in range(4)]
+    made = whole.counted.exact.made
+    assert whole.uniform and whole.bounds[0] == whole.bounds[1] and made > 100 and drawn
+
+    monkeypatch.setattr(ways, "ADDITIONS", 100)
+    monkeypatch.setattr(counting, "CELLS", (6, 3, 2))
+    space = spec.space(limits=limits)
+    first = space.sample(0)
+    assert space.counted.exact.made < made, "no row is begun whose additions are too many"
+    assert not space.uniform and "more than 100 additions" in space.bounds[2]
+    near = space.counted.narrowed(space.root({"depth": 4}))
+    assert near is not None and near[0] not in (space.counted.exact, space.counted.few)
+    other = spec.space(limits=limits)
+    for seed in range(1, 9):
+        other.sample(seed)
+    assert items(other.sample(0)) == items(first)
+    assert all(other.holds(n, other.sample(s)) for n in other.limits for s in range(9))
+
+
+def test_settings_together_are_bounded_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(counting, "TOGETHER", 60)
+    space = loads(MANY).space(limits=["macs <= 5k"])
+    assert space.sample(0) and not space.uniform and "more than 60 additions lead to the sums below the header's settings" in space.bounds[2]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_sums_are_packed_without_loss(width: int):
+    """Of any sign, and far beyond what costs of models come to."""
+    from archdsl.search.ways import Ways
+
+    rng = Random(width)
+    numbers = [tuple(rng.randrange(-10**k, 10**k + 1) for _ in range(width)) for k in range(0, 28, 3) for _ in range(20)]
+    ways = Ways(lambda _, entry: entry, width)  # type: ignore[arg-type, return-value]
+    packed = [ways.own(None, n) for n in numbers]  # type: ignore[arg-type]
+    assert [ways.vector(p) for p in packed] == numbers and len(set(packed)) == len(set(numbers))
+    assert ways.vector(sum(packed)) == tuple(map(sum, zip(*numbers)))
+
+
+@pytest.mark.parametrize(("low", "high"), [("2.9k", "4.11k"), ("2.9e3", "4110.0"), ("2_900", "4_110")])
+def test_numbers_are_numbers_however_they_are_written(low: str, high: str, monkeypatch: pytest.MonkeyPatch):
+    """Cells and repairs know `4.11k` as they do 4,110."""
+    from archdsl.search.vary import fitted
+
+    monkeypatch.setattr(counting, "FEW", 1)
+    space = SPEC.space(limits=[f"macs >= {low}", f"macs <= {high}"])
+    root = space.root({"d": 18})
+    near = space.counted.narrowed(root)
+    assert near is not None and near[0] is not space.counted.few
+    start = next(every(root.top))
+    found = fitted(space, start.values({"d": 18}), start, frozenset(), Random(1))
+    assert found is not None and 2_900 <= space.costs(found, ["macs"])["macs"] <= 4_110
