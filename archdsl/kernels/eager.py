@@ -2,7 +2,7 @@
 
 A kernel is taken for tensors that hold numbers, where nothing but autograd looks on: what compiles, exports, traces, transforms or counts the model
 sees torch's own functions, and so does whatever reads its graph. What a kernel computes has gradients; their own gradients are those of torch's
-function."""
+function. `layer_norm` has no kernel here: it is torch's, of maps within torch.compile that of their rows."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -66,8 +66,16 @@ def rms_norm(x: Any, shape: Sequence[int], weight: Any = None, eps: float | None
     return F.rms_norm(x, shape, weight, eps)
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {"linear": linear, "rms_norm": rms_norm}
-"""By the op whose kernels they look for."""
+def layer_norm(x: Any, shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    """torch.nn.functional.layer_norm. Beside convolutions Inductor takes all of four axes that a backward pass needs for maps with the channels
+    second, and lays [B, H, W, c] out with H innermost; what is kept of rows has two axes."""
+    if x.ndim == 4 and len(shape) == 1 and torch.compiler.is_dynamo_compiling():
+        return F.layer_norm(x.flatten(0, 2), shape, weight, bias, eps).view(x.shape)
+    return F.layer_norm(x, shape, weight, bias, eps)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {"linear": linear, "rms_norm": rms_norm, "layer_norm": layer_norm}
+"""By the op that they compute."""
 _TORCH = {op: getattr(F, op) for op in FUNCTIONS}
 
 

@@ -121,6 +121,45 @@ def test_who_reads_the_graph_sees_torch(calls: list[str], see: Callable[[Any, to
     assert not calls
 
 
+MAPS = archdsl.loads("""use std { Conv, LayerNorm }
+model M(c: int = 8)(x: [B, c, H, W]) -> y: [B, c, H, W] {
+  maps = x |> Conv(c, 3, pad = 1) as first |> rearrange([B, c, H, W] -> [B, H, W, c])
+  return (maps + LayerNorm()(maps) as norm) |> rearrange([B, H, W, c] -> [B, c, H, W]) |> Conv(c, 3, pad = 1) as last
+}
+""")
+
+
+def test_layer_norms_of_maps_keep_rows():
+    """Of what is compiled a backward pass gets nothing of four axes with the channels last, and the numbers are the same."""
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+
+    model, plain = MAPS.build(dtype=torch.float64), MAPS.build(dtype=torch.float64, kernels="reference")
+    for p in model.parameters():
+        torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(p.numel()))
+    plain.load_state_dict(model.state_dict())
+    found, kept = [], []
+
+    def forward(graph: torch.fx.GraphModule, _: Any) -> Any:
+        kept.append([tuple(v.meta["val"].shape) for v in graph.graph.output_node().args[0] if isinstance(v.meta["val"], torch.Tensor)])
+        return make_boxed_func(graph.forward)
+
+    def backward(graph: torch.fx.GraphModule, _: Any) -> Any:
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=forward, bw_compiler=backward, partition_fn=min_cut_rematerialization_partition)
+    for m in (model, plain):
+        x = given(3, 8, 5, 7).double().requires_grad_()
+        y = torch.compile(m, fullgraph=True, dynamic=False, backend=backend)(x)
+        grads = torch.autograd.grad(y.square().sum(), [x, *m.parameters()])
+        found.append([y, *grads])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+    ours, torchs = ([shape for shape in shapes if len(shape) == 4 and shape[:3] == (3, 5, 7)] for shapes in kept)
+    assert ours == [] and torchs != []
+    assert _exported(model, given(3, 8, 5, 7).double()) == _exported(plain, given(3, 8, 5, 7).double())
+
+
 def test_who_looks_on_sees_torch(calls: list[str]):
     model, plain, _ = models()
     x = given()
