@@ -131,7 +131,7 @@ model M(c: int = 8)(x: [B, c, H, W]) -> y: [B, c, H, W] {
 
 def test_layer_norms_of_maps_keep_rows():
     """Of what is compiled a backward pass gets nothing of four axes with the channels last, and the numbers are the same."""
-    from functorch.compile import make_boxed_func
+    from functorch.compile import make_boxed_func  # pyright: ignore[reportPrivateImportUsage]
     from torch._dynamo.backends.common import aot_autograd
     from torch._functorch.partitioners import min_cut_rematerialization_partition
 
@@ -142,7 +142,8 @@ def test_layer_norms_of_maps_keep_rows():
     found, kept = [], []
 
     def forward(graph: torch.fx.GraphModule, _: Any) -> Any:
-        kept.append([tuple(v.meta["val"].shape) for v in graph.graph.output_node().args[0] if isinstance(v.meta["val"], torch.Tensor)])
+        results: Any = graph.graph.output_node().args[0]
+        kept.append([tuple(v.meta["val"].shape) for v in results if isinstance(v.meta["val"], torch.Tensor)])
         return make_boxed_func(graph.forward)
 
     def backward(graph: torch.fx.GraphModule, _: Any) -> Any:
