@@ -4,8 +4,8 @@ from __future__ import annotations
 from itertools import repeat
 
 from archdsl.graph import TensorType
-from archdsl.lazy import F, torch
-from archdsl.ops.gates import below, halves, left, length, twice
+from archdsl.lazy import torch
+from archdsl.ops.gates import below, halves, left, length, padded, twice
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats, volume
 
@@ -23,7 +23,7 @@ def _blocks(*operands):
     split = [[None] * -(-n // BLOCK) if x is None else x.split(BLOCK, -2) for x in operands]  # as slices, each would have a gradient of n positions
     for parts in zip(*split, strict=True):
         missing = -parts[0].shape[-2] % size
-        yield [None if x is None else (F.pad(x, (0, 0, 0, missing)) if missing else x).unflatten(-2, (-1, size)) for x in parts]
+        yield [None if x is None else (padded(x, 0, missing) if missing else x).unflatten(-2, (-1, size)) for x in parts]
 
 
 def _joined(ys, like):

@@ -26,6 +26,14 @@ def twice(from_start, to_end, total, half):
     return from_start, to_end, near * far
 
 
+def padded(x, before, behind, axis=-2):
+    """x with zeros in front of and behind its positions, which lie along a negative axis. torch 2.9's `F.pad` refuses what is empty along another."""
+    if x.numel():
+        return F.pad(x, (0, 0) * (-axis - 1) + (before, behind))
+    more = lambda n: x.new_zeros([n if a == axis % x.ndim else s for a, s in enumerate(x.shape)])
+    return torch.cat([more(before), x, more(behind)], axis)
+
+
 def below(near, far, found):
     """Lower triangular matrices of twice the size: `near` before `far`, `found` between them."""
     return torch.cat([F.pad(near, (0, far.shape[-1])), torch.cat([found, far], -1)], -2)

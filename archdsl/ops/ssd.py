@@ -10,8 +10,8 @@ from typing import Any
 
 from archdsl.dims import Size
 from archdsl.graph import TensorType
-from archdsl.lazy import F, torch
-from archdsl.ops.gates import LOG2_E, length
+from archdsl.lazy import torch
+from archdsl.ops.gates import LOG2_E, length, padded
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import floats, size, volume
@@ -233,7 +233,7 @@ def _rows(v: Any, axes: int, q: int) -> Any:
     """One axis for the batch, and whole chunks: time is the first of the last axes, and zeros behind the end change no state."""
     v = v.flatten(0, -axes - 1) if v.ndim > axes else v[None]
     missing = -v.shape[1] % q
-    return F.pad(v, (0, 0) * (axes - 1) + (0, missing)) if missing else v
+    return padded(v, 0, missing, -axes) if missing else v
 
 
 def _like(v: Any, axes: int, q: int) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from archdsl.dims import Size, minimum
 from archdsl.graph import TensorType
 from archdsl.lazy import F, torch
+from archdsl.ops.gates import padded
 from archdsl.ops.recurrent import recurrent
 from archdsl.ops.rules import floats, size, volume
 
@@ -192,7 +193,7 @@ def toeplitz_attention(q, k, v, taps, keys, values):
     if _is_near(n * reach, reach, q, all_v):
         y = (q @ all_k.mT * _matrix(taps, (0,), (n,), (reach,))) @ all_v
     else:
-        y = _newest(_featurewise(F.pad(q, (0, 0, reach - n, 0)), all_k, all_v, taps[:, :reach], (0,)), n)
+        y = _newest(_featurewise(padded(q, reach - n, 0), all_k, all_v, taps[:, :reach], (0,)), n)
     return y, keys_later, values_later
 
 
