@@ -172,11 +172,12 @@ def _variant(module: Module, v: tree.Variant, model: tree.Model | None) -> list[
 
 # ---------------------------------------------------------------- items
 class _Words(Walk):
-    """A walk that knows the words of claims, the knobs and the run-time sizes of one model."""
+    """A walk that knows the words of claims, the knobs and the run-time sizes of one model. `allowed`: the words that a limit may have; `figure`:
+    where one of these stands by itself, as an objective does."""
 
-    def __init__(self, module: Module, model: tree.Model, variants: dict[str, tree.Variant], allowed: Any = None):
+    def __init__(self, module: Module, model: tree.Model, variants: dict[str, tree.Variant], allowed: Any = None, figure: Span | None = None):
         super().__init__(module)
-        self.model, self.variants, self.allowed = model, variants, allowed
+        self.model, self.variants, self.allowed, self.figure = model, variants, allowed, figure
         inputs = model.inputs or ()
         self.input_names = [p.name for p in inputs]
         self.output_names = [o.name for o in model.outs if o.name]
@@ -244,16 +245,24 @@ class _Words(Walk):
         if name in self.told:
             return
         self.told.add(name)
+        if self.figure is not None and span.start == self.figure.start:
+            self.report(error("A0403", f"`{name}` is no figure of a model", span, "nothing to count",
+                              **mend(name, self.allowed, span, f"figures are {', '.join(self.allowed)}")))
+            return
         words = [*(self.allowed or WORDS), *self.vars]
         place = place_of(name, span)
         called = place is not None and place.source.text[place.end : place.end + 1] == "("
         known = [*words, *self.module.scope, *(library.names() if called else ())]  # by itself, a function says nothing
         help, fixes = nearest_help(name, known, place)
-        what = "limit" if self.allowed else "claim"
+        what = "figure" if self.figure is not None else "limit" if self.allowed else "claim"
         told = help or ((f"{what}s speak of {', '.join(self.allowed or WORDS)} and the model's own knobs",) if not fixes else ())
         self.report(error("A0403", f"`{name}` is nothing that a {what} can speak of", span, "not known here", help=told, fixes=fixes))
 
     def _allowed(self, word: Word, span: Span) -> bool:
+        if self.figure is not None and word.name not in self.allowed:
+            figures = f"figures are {', '.join(self.allowed)}"
+            self.report(error("A0404", f"`{word.name}` is no figure of a model: it is for claims", span, help=figures))
+            return False
         if self.allowed is not None and word.name not in self.allowed:
             self.report(
                 error(

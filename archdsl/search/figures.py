@@ -98,7 +98,8 @@ def _below(node: tree.Expr) -> bool:
 
 
 def _sound(spec: Spec, node: tree.Expr, figure: bool) -> None:
-    walk = _Words(spec.module, spec.decl, {d.name: d for d in spec.module.tree.decls if isinstance(d, tree.Variant)}, IN_SPACES)
+    variants = {d.name: d for d in spec.module.tree.decls if isinstance(d, tree.Variant)}
+    walk = _Words(spec.module, spec.decl, variants, IN_SPACES, node.span if figure else None)
     found = walk.all(walk.expr if figure else walk.limit, (node,))
     if found:
         raise ArchError(*found)

@@ -194,3 +194,24 @@ def test_a_header_that_a_variant_fixes():
     assert fixed.size == 2**3 and spec.space(variant="deep").size == 4 + 4**2 + 4**3, "at a depth of 0 there is nothing that it could set"
     assert set(fixed.sample(0)) == {f"layers.{i}.layer.hidden" for i in range(3)}
     checked(spec, fixed, fixed.sample(1), "deep")
+
+
+@pytest.mark.parametrize(("text", "code", "said", "near"), [
+    ("parms", "A0403", "`parms` is no figure of a model", "params"),
+    ("mcs(B = 2)", "A0403", "`mcs` is no figure of a model", "macs"),
+    ("qqqqqq", "A0403", "`qqqqqq` is no figure of a model", None),
+    ("depth", "A0804", "`depth` is no figure of a model", None),
+    ("causal", "A0404", "`causal` is no figure of a model: it is for claims", None),
+    ("macs(B = qqqqqq)", "A0403", "`qqqqqq` is nothing that a figure can speak of", None),
+])
+def test_what_is_no_figure_is_told_as_one(text: str, code: str, said: str, near: str | None):
+    """An objective is no limit: the message does not speak of limits, and offers figures alone."""
+    from archdsl.search.figures import figure
+
+    with pytest.raises(ArchError) as fault:
+        figure(loads(DEPTH), text)
+    (found,) = fault.value.diagnostics
+    assert (found.code, found.message) == (code, said) and [e[1] for f in found.fixes for e in f.edits] == ([near] if near else [])
+    assert near or "params, macs" in " ".join(found.help)
+    with pytest.raises(ArchError, match="`parms` is nothing that a limit can speak of"):
+        loads(DEPTH).space(limits=["parms <= 3"])
