@@ -11,22 +11,21 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from archdsl.capture.conditions import Condition
 from archdsl.diagnostics.model import ArchError, error
 from archdsl.dims import Facts, Size, sym
-from archdsl.elaborate.builder import RESERVED
+from archdsl.elaborate.builder import free_segment, is_taken
 from archdsl.lazy import torch
 from archdsl.records import record
 from archdsl.source import Source, Span
+from archdsl.syntax.lexer import RESERVED
 
 if TYPE_CHECKING:
     from torch import nn
 
 Dynamic = Mapping[Any, Any]
-WORDS = frozenset("and or not in is as with if else match for true false none".split())
 
 
 @record(slots=False, eq=False)
@@ -62,7 +61,7 @@ def export(module: nn.Module, example: Any, dynamic: Dynamic) -> Exported:
     tensors = {**program.constants, **program.state_dict}
     tensors = {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor)}
     symbols, conditions = _sizes(program, given, names, span)
-    return Exported(program, symbols, conditions, tensors, _addresses(tensors), _float_type(module, given), _output_names(program),
+    return Exported(program, symbols, conditions, tensors, _addresses(tensors, span), _float_type(module, given), _output_names(program),
                     {n: given[k].shape[a] for k, axes in names.items() for a, n in axes.items()}, span)
 
 
@@ -208,19 +207,27 @@ def _range(program: Any, symbol: Any) -> tuple[int | None, int | None]:
     return tuple(int(v) if v.is_Integer and abs(int(v)) < 2**31 else None for v in (found.lower, found.upper))  # type: ignore[return-value]
 
 
-def _addresses(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
-    """An address for each key: the key of the first that shares the tensor, with segments that no module has itself."""
+def _addresses(tensors: dict[str, torch.Tensor], span: Span) -> dict[str, str]:
+    """An address for each key: the key of the first that shares the tensor, with segments that no module has itself. Raises A0550 for two tensors of
+    one address."""
     first: dict[Any, str] = {}
     out: dict[str, str] = {}
+    owner: dict[str, str] = {}
     for key, t in tensors.items():
         same = (t.data_ptr(), tuple(t.shape), tuple(t.stride()), t.dtype) if t.numel() else id(t)
-        out[key] = legal(first.setdefault(same, key))
+        key_of = first.setdefault(same, key)
+        out[key] = legal(key_of)
+        if owner.setdefault(out[key], key_of) != key_of:
+            raise error("A0550", f"`{owner[out[key]]}` and `{key_of}` would have one address, `{out[key]}`", span,
+                        help="give one of the two another name in the module")
     return out
 
 
 def legal(key: str) -> str:
     """A foreign key as an address."""
-    parts = [f"{p}_" if p in RESERVED or p in WORDS or iskeyword(p) else re.sub(r"\W", "_", p) for p in key.split(".")]
+    parts = [re.sub(r"\W", "_", p) for p in key.split(".")]
+    bare = [p.rstrip("_") or p for p in parts]  # `type_` may stand beside `type`
+    parts = [free_segment(p) if is_taken(b) or b in RESERVED else p for p, b in zip(parts, bare)]
     if parts[0].isdigit():
         parts[0] = f"part{parts[0]}"
     return ".".join(parts)

@@ -214,15 +214,15 @@ def _one_set(d: Diagnostic) -> tuple[str, ...]:
     return (f"`share {called[0]} = …` makes both applications use one set of weights",) if once else ()
 
 
-_SEGMENTS = re.compile(r"(\w+)\s*:\s*for\b|\bas\s+(\w+)|\bshare\s+(\w+)")
-"""What names segments of addresses in a text: labels, applications, shares."""
+_SEGMENTS = re.compile(r"(\w+)\s*:\s*for\b|\b(?:as|share|param)\s+(\w+)|\b(\w+)\s*\(|\|>\s*(\w+)")
+"""What names segments of addresses in a text: labels, `as`, shares, weights, and what is applied without a name of its own."""
 
 
 def owner_allowed(frame: Frame, span: Span, what: str) -> None:
     if frame.loop is not None:
         source, start = frame.loop.source, frame.loop.start
         code = re.sub("#.*|///.*", "", source.text)
-        taken = {n for names in _SEGMENTS.findall(code) for n in names}  # those of other loops, whether met yet or not, are among them
+        taken = {snake(n) for names in _SEGMENTS.findall(code) for n in names}  # those of other loops, whether met yet or not, are among them
         label = next(n for n in ("layers", *(f"layers_{i}" for i in range(2, len(taken) + 3))) if n not in taken)
         raise error("A0212", f"`{what}` owns weights inside a loop without a label", span, "its weights would have no address of their own",
                     labels=(Label(frame.loop, f"label this loop: `{label}: for …`"),), help="label the loop, or `share` the block outside of it",

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from keyword import iskeyword
 from typing import Any
 
-from archdsl.diagnostics.model import Label, error
+from archdsl.diagnostics.model import ArchError, Label, error
 from archdsl.elaborate.limits import MAX_ADDRESS, MAX_NODES, MAX_WEIGHTS, limit
 from archdsl.elaborate.values import HOLDERS, NeedInline, map_tensors
 from archdsl.graph import Graph, Guard, InitExpr, Knob, Mask, Node, Param, TensorType, Value
@@ -127,12 +127,8 @@ class Builder:
             raise limit(f"the address `{path[:40]}…` has more than {MAX_ADDRESS:,} characters", span)
         nested = "." in path
         for word in path.split(".") if nested else (path,):
-            if word in RESERVED or word.startswith("__"):
-                raise error("A0210", f"the address `{path}` would hide `{word}` of the module", span, f"`{word}` is taken by torch.nn.Module",
-                            help=f"name it otherwise, for example `as {word}_`")
-            if iskeyword(word):
-                raise error("A0210", f"the address `{path}` holds a word of Python", span, f"`model.{word}` could not be written",
-                            help=f"name it otherwise, for example `as {word}_`")
+            if is_taken(word):
+                raise _refused(path, word, span)
         if path in self.owners:
             shown = self.base + path
             raise error("A0211", f"two sets of {what} have the address `{shown}`", span, "the second",
@@ -245,6 +241,26 @@ class Builder:
         return tuple(live)
 
 
+def is_taken(word: str) -> bool:
+    """Whether a segment of an address could not be an attribute of a lowered module: one that it has itself, `__NAME`, or a word of Python."""
+    return word in RESERVED or word.startswith("__") or iskeyword(word)
+
+
+def free_segment(word: str) -> str:
+    """A segment like one that is taken."""
+    return f"{word.strip('_') or 'part'}_" if word.startswith("__") else f"{word}_"
+
+
+def _refused(path: str, word: str, span: Span) -> ArchError:
+    """A0210."""
+    help = f"name it otherwise, for example `as {free_segment(word)}`"
+    if word in RESERVED:
+        return error("A0210", f"the address `{path}` would hide `{word}` of the module", span, f"`{word}` is the module's own", help=help)
+    if iskeyword(word):
+        return error("A0210", f"the address `{path}` holds a word of Python", span, f"`model.{word}` could not be written", help=help)
+    return error("A0210", f"the address `{path}` holds `{word}`, a name with `__` in front", span, "such names are Python's own", help=help)
+
+
 def join(prefix: str, name: str) -> str:
     """The address of a name below a prefix; either may be empty."""
     return f"{prefix}.{name}" if prefix and name else prefix or name
@@ -258,4 +274,4 @@ def addresses_above(address: str) -> Iterator[str]:
         at = address.find(".", at + 1)
 
 
-__all__ = ["RESERVED", "Builder", "InitExpr", "addresses_above", "join"]
+__all__ = ["RESERVED", "Builder", "InitExpr", "addresses_above", "free_segment", "is_taken", "join"]

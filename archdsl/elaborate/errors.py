@@ -87,7 +87,8 @@ NAMES: dict[str, Code] = {
     "A0210": Code(
         "an address that torch.nn.Module uses itself",
         "Addresses become attributes of the lowered modules. A name such as `type`, `train` or `forward` would hide what the module needs, "
-        "and one such as `lambda` or `return` is a word of Python, which no attribute can be called.",
+        "one with `__` in front may hide what Python needs, and one such as `lambda` or `return` is a word of Python, which no attribute can be "
+        "called.",
         bad=_net("return Linear(d)(x) as type"),
         good=_net("return Linear(d)(x) as kind"),
     ),

@@ -74,7 +74,6 @@ class Ration:
             if self.steps < 0 or process_time() > self.until:
                 raise Spent
 
-
     @contextmanager
     def part(self, most: int) -> Generator[None, None, None]:
         """Work that may take so many steps: beyond them it raises Spent, and the rest is there as before."""

@@ -95,7 +95,8 @@ CODES: dict[str, Code] = {
     "A0310": Code(
         "a requirement that does not hold",
         '`require CONDITION, "message"` states what a block or a model needs. For hyper values it is decided when the model is built; a condition on '
-        "run-time sizes is checked at each call. `range(n)` requires that n is not negative.",
+        "run-time sizes is checked at each call. `range(n)` and repetitions, `[x] * n`, "
+        "require that n is not negative.",
         bad=_map('require d % 3 == 0, "the width ({d}) must be a multiple of 3"\nreturn x', "(x: [B, d]) -> [B, d]"),
         good=_map('require d % 4 == 0, "the width ({d}) must be a multiple of 4"\nreturn x', "(x: [B, d]) -> [B, d]"),
     ),

@@ -1,9 +1,7 @@
 """Whether a laid open graph can be folded for certain: then it is folded when somebody looks at the result, which a check does not."""
 from __future__ import annotations
 
-from keyword import iskeyword
-
-from archdsl.elaborate.builder import RESERVED, addresses_above
+from archdsl.elaborate.builder import addresses_above, is_taken
 from archdsl.elaborate.limits import MAX_ADDRESS, MAX_NODES, MAX_WEIGHTS
 from archdsl.graph import Graph
 from archdsl.later import later
@@ -27,4 +25,4 @@ def _certain(flat: Flat) -> bool:
     paths = {s.path for s in flat.scopes}
     above = {p for a in (*flat.params, *paths) for p in addresses_above(a)} if new else set[str]()
     return all(len(a) <= MAX_ADDRESS and a not in paths and a not in above and flat.params.keys().isdisjoint(addresses_above(a))
-               and not any(word in RESERVED or iskeyword(word) for word in a.split(".")) for a in new)
+               and not any(map(is_taken, a.split("."))) for a in new)

@@ -36,8 +36,6 @@ class Rolled:
     results: list[Any]
 
 
-
-
 def roll(flat: Flat) -> Graph:
     """The graph that a Flat holds now."""
     dissolved: set[str] = set()

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from archdsl.wording import with_article
+
 if TYPE_CHECKING:
     from archdsl.spec import Spec
     from archdsl.tasks.model import Task
@@ -25,16 +27,20 @@ def train_supernet(spec: Spec, task: Task | str, steps: int, out: str | os.PathL
     of the number of values and no limit refuses a candidate; hands begin anew in each step.
 
     Gives `fit`'s `Run`, whose `model` is the supernet. With `out`, a folder then holds it, and `resume` goes on bit by bit from its last checkpoint.
-    Raises ArchError A0593 for a task that does not fit the candidates, those of `spec.supernet` and of `fit`, ValueError as `Sandwich`.
+    Raises ArchError A0593 for a task that does not fit the candidates, those of `spec.supernet` and of `fit`, ValueError and TypeError as
+    `Sandwich`, ValueError for numbers that do not go together, TypeError for what is no spec.
     """
+    from archdsl.spec import Spec
     from archdsl.supernet.sandwich import Sandwich
     from archdsl.tasks.registry import parse
     from archdsl.training.fit import fit
     from archdsl.training.interface import check_call, check_inputs
 
+    if not isinstance(spec, Spec):
+        raise TypeError(f"train_supernet: a spec is needed, as `archdsl.load` gives, not {with_article(type(spec).__name__)}")
     known = parse(task) if isinstance(task, str) else task
     objective = Sandwich(known, count, seed, distil, split, widen, fair)
-    if split and size % count:
+    if split and (count < 1 or size % count):
         raise ValueError(f"a batch of {size} cannot be cut into {count} equal parts: `size` is a multiple of `count` with `split`")
     if sort is not None and (sort < 1 or not widen):
         raise ValueError("channels are sorted while the candidates widen: `sort` is a number of steps from 1 up, beside `widen` from 1 up")

@@ -23,7 +23,8 @@ OPERATORS = frozenset("+ - * / // % @ ** == != < <= > >=".split()) | CHAINS
 LOGIC = frozenset(("and", "or", "not", "is", "in"))
 STOPS = frozenset("= , ; => -> : .. ..< ... { } ( [ if else for in when return yield match require not".split())  # an expression starts after these
 SIGNS = {"!": "write `not`, or `!=` between values", "^": "a power is `**`", "\\": "a line needs no mark to go on",
-         "$": "names have letters, digits and `_`", "~": "write `not`", "`": "names are written bare", "'": "strings take double quotes"}
+         "$": "names have letters, digits and `_`", "~": "write `not`", "`": "names are written bare",
+         **dict.fromkeys("'“”„‘’‚", "strings take double quotes")}
 DECLARATIONS = "`use`, `paper`, `record`, `fn`, `op`, `block`, `model`, `entry`, `variant`, `claim`, `space` or `names`"
 
 Told = Diagnostic | tuple[Diagnostic, Repair | None] | None
@@ -36,9 +37,10 @@ def explain_bad(source: Source, token: Token) -> Diagnostic:
     if text[0] == '"':
         written = text.rstrip()
         ends = start + len(written)
-        fix = Fix(f"close it: `{short(written)}\"`", ((Span(source, ends, ends), '"'),))
+        taken = (len(written) - len(written.rstrip("\\"))) % 2  # a quote behind a backslash closes nothing
+        fixes = () if taken else (Fix(f"close it: `{short(written)}\"`", ((Span(source, ends, ends), '"'),)),)
         return Diagnostic("A0102", "this string does not end on its line", Span(source, start, start + 1), "it starts here",
-                          help=('a line break inside is written `\\n`',), fixes=(fix,))
+                          help=('a line break inside is written `\\n`',), fixes=fixes)
     if text[0] in "'“”„‘’‚" and len(text) > 1:
         fix = Fix("use double quotes", ((where, '"' + text[1:-1].replace("\\", "\\\\").replace('"', '\\"') + '"'),))
         told = "single quotes" if text[0] == "'" else "typographic quotes"

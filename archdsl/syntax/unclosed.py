@@ -164,12 +164,12 @@ def _closed_on_its_line(s: Situation, start: int, opener: int, end: int) -> tupl
 
 
 def second_list(s: Situation, token: Token) -> tuple[Diagnostic, Repair] | None:
-    """`block F(n: int = f(2)(x: …)`: the list that is meant to be the second one is read as one more of a call in the first, which is not closed."""
+    """`block F(n: int = 8(x: …)`: the list that is meant to be the second one is read as that of a call in the first, which is not closed."""
     opened = s.opened()
     if len(opened) < 2 or opened[0].token[1] != "(" or opened[1].token[1] != "(":
         return None
     at, source = s.index_of(opened[0].token[2]), s.run.source
-    if not at or s.tokens[at - 1][1] != ")" or at not in positions(s, opened[1]):
+    if not at or at not in positions(s, opened[1]):
         return None
     before, closer = s.tokens[at - 1], (s.table.words.fixed[")"], ")", s.tokens[at - 1][3], s.tokens[at - 1][3])
     fix = Fix("insert `)`", ((Span(source, before[3], before[3]), ")"),))

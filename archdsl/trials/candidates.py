@@ -197,7 +197,7 @@ def _instead(domain: tree.Node, value: Any) -> list[str]:
             return []
     elif isinstance(domain, tree.Range) and isinstance(domain.start, tree.Number) and isinstance(domain.stop, tree.Number):
         numbers = [domain.start, domain.stop] if domain.inclusive else [domain.start]
-        if domain.start.value <= value < domain.stop.value:
+        if domain.start.value <= value < domain.stop.value or domain.inclusive and value == domain.stop.value:
             return []
     else:
         return []

@@ -81,6 +81,19 @@ def test_the_model_is_called_after_the_class(name, printed):
     assert archdsl.capture(module, torch.randn(2, 3), {0: "B"}).spec.name == printed
 
 
+def test_submodules_of_names_that_no_address_can_have():
+    taken = ("__inner", "__", "match", "match_", "match__", "type_", "_typed")
+    net = nn.Sequential()
+    for name in taken:
+        net.add_module(name, nn.Linear(4, 4))
+    found = archdsl.capture(net, torch.randn(2, 4), {0: "B"})
+    same(found, net, torch.randn(3, 4))
+    assert [n.attrs["path"] for n in found.graph.nodes if n.op == "call"] == ["inner_", "part_", "match_", "match__", "match___", "type__", "_typed_"]
+    net.add_module("inner_", nn.Linear(4, 4))
+    with pytest.raises(archdsl.ArchError, match=r"(?s)A0550.*`__inner\.weight` and `inner_\.weight` would have one address"):
+        archdsl.capture(net, torch.randn(2, 4), {0: "B"})
+
+
 def test_the_parts_of_a_module():
     net = Net().eval()
     randomise(net)

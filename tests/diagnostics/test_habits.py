@@ -64,6 +64,12 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
         "layers_2: for i in range(depth) { x = Linear(d)(x) }\n  layers: for i in range(depth) { x = Linear(d)(x) }",
     "layers: for i in range(depth) { x = Linear(d)(x) }\n  for i in range(depth) { x = Linear(d)(x) }":
         "layers: for i in range(depth) { x = Linear(d)(x) }\n  layers_2: for i in range(depth) { x = Linear(d)(x) }",
+    "param layers: [d] = zeros()\n  for i in range(depth) { x = Linear(d)(x) + layers }":
+        "param layers: [d] = zeros()\n  layers_2: for i in range(depth) { x = Linear(d)(x) + layers }",
+    "layers = Linear(d)\n  for i in range(depth) { x = Linear(d)(x) }\n  x = layers(x)":
+        "layers = Linear(d)\n  layers_2: for i in range(depth) { x = Linear(d)(x) }\n  x = layers(x)",
+    "layers = Linear(d)\n  for i in range(depth) { x = Linear(d)(x) }\n  x = x |> layers":
+        "layers = Linear(d)\n  layers_2: for i in range(depth) { x = Linear(d)(x) }\n  x = x |> layers",
     "if x { x = relu(x) }": None,
     "if x > 0 { x = relu(x) }": None,
     'name = f"layer{d}"': 'name = "layer{d}"',

@@ -6,8 +6,12 @@ import pytest
 from archdsl.diagnostics.fixing import apply
 from archdsl.diagnostics.model import Diagnostic
 from archdsl.elaborate import limits
+from archdsl.source import Source
 from archdsl.spec import check_text
+from archdsl.syntax import tree
+from archdsl.syntax.parser import parse
 from archdsl.trials import search
+from archdsl.trials.candidates import _instead
 
 USE = "use std.linear { Linear }\nuse std.mixer { Attention }\nuse std.norm { RMSNorm }\nuse std.channel { SwiGLU }\n"
 NET = USE + """
@@ -499,3 +503,13 @@ def test_what_a_require_with_a_misspelt_name_would_have_said_is_not_missed():
     assert check_text(text, "a.arch") == []
     d = only(text.replace("W == side", "W == sidd"))
     assert d.code == "A0201" and mended(d)[0] == text
+
+
+def test_no_number_is_proposed_in_the_place_of_one_that_its_domain_has():
+    def instead(domain: str, value: int) -> list[str]:
+        module = parse(Source("a.arch", f"block B(d: int = {value} in {domain})(x: [B, d]) -> [B, d] {{ return x }}"))
+        block = next(d for d in module.decls if isinstance(d, tree.Block))
+        return _instead(block.params[0].domain, value)  # type: ignore[arg-type]
+
+    assert instead("2..8", 8) == instead("2..8", 2) == instead("{2, 8}", 8) == instead("2..<8", 7) == []
+    assert instead("2..8", 9) == ["8"] and instead("2..<8", 8) == ["2"] and instead("{2, 8}", 7) == ["8", "2"]

@@ -261,10 +261,15 @@ def test_reserved_addresses_are_what_a_module_has_itself():
     assert {n for n in RESERVED if not n.startswith("_")} - names <= {"init_state", "check_state", "state_shapes"}  # the last two are written models'
 
 
-@pytest.mark.parametrize("name", ["__init__", "__class__", "_parameters", "_modules", "_buffers", "_forward_hooks", "_typed", "check_state"])
+@pytest.mark.parametrize("name", ["__init__", "__class__", "__inner", "__", "_parameters", "_modules", "_buffers", "_forward_hooks", "_typed",
+                                  "check_state"])
 def test_addresses_that_a_module_uses_inside(name: str):
     for body in (f"param {name}: [d] = normal()\n  return x * {name}", f"return Linear(d)(x) as {name}",
                  f"{name}: for i in range(2) {{ x = Linear(d)(x) as map }}\n  return x"):
         text = f"use std {{ Linear }}\nmodel Net(d: int = 4)(x: [B, d]) -> [B, d] {{\n  {body}\n}}"
-        with pytest.raises(archdsl.ArchError, match=rf"A0210.*hide `{name}`"):
+        with pytest.raises(archdsl.ArchError, match=rf"A0210.*`{name}`") as told:
             archdsl.loads(text, "net.arch")
+        (d,) = told.value.diagnostics
+        assert ("module's own" in d.label) == (not name.startswith("__")), "not each name with `__` in front is one of the module"
+        other = d.help[0].split("as ")[1].rstrip("`")
+        archdsl.loads(text.replace(name, other), "net.arch")

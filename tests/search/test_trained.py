@@ -353,6 +353,10 @@ def test_a_task_that_no_candidate_takes():
 def test_counts_that_do_not_serve_are_told_before_training(tmp_path: Path):
     with pytest.raises(ValueError, match="a batch of 8 cannot be cut into 3 equal parts"):
         train_supernet(archdsl.loads(TOKENS), MQAR, 1, out=tmp_path / "net", size=8, count=3, split=True, distil=False)
+    with pytest.raises(ValueError, match="cannot be cut into 0 equal parts"):
+        train_supernet(archdsl.loads(TOKENS), MQAR, 1, out=tmp_path / "net", size=8, count=0, split=True, distil=False)
+    with pytest.raises(TypeError, match=r"a spec is needed, as `archdsl\.load` gives, not a str"):
+        train_supernet("tokens.arch", MQAR, 1, out=tmp_path / "net")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"`count` is a whole number of candidates, not 2\.5"):
         train_supernet(archdsl.loads(TOKENS), MQAR, 1, out=tmp_path / "net", count=2.5)  # type: ignore[arg-type]
     assert not (tmp_path / "net").exists()

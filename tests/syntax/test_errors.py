@@ -94,6 +94,8 @@ DECLARATIONS = [
     ),
     ("missing type", "block B(a)(x: [d]) -> [d] { return x }", "A0101", "`:` is missing"),
     ("unclosed header", "block B(a: int(x: [d]) -> [d] { return x }", "A0109", "the parameter list of `block B` is not closed"),
+    *((f"unclosed header behind {value}", f"block B(a: int, b: T = {value}(x: [d], y: [d]) -> [d] {{ return x }}", "A0109",
+       "the parameter list of `block B` is not closed") for value in ("8", "a", "true", '"a"', "0.5", "max(a, 3)", "-a", "a in {1, 2}", "[1, 2]")),
     ("brace too many", "block B()(x: [d]) -> [d] { return x }\n}", "A0109", "this `}` closes nothing"),
     ("statement outside", "x = 3", "A0101", "a statement stands outside of any body"),
     ("no declaration", "hello world", "A0101", "no declaration starts with `hello`"),
@@ -200,6 +202,20 @@ def test_no_more_than_a_screenful():
     found = faults("block A()(x: [d]) -> [d] {\n" + "  y = = 3\n" * 100 + "}\n")
     assert len(found) == 25
     assert len({d.span.start for d in found}) == 25
+
+
+def test_an_unended_string_is_closed_where_a_quote_closes_it():
+    for text in ('y = "abc', 'y = "abc  ', 'y = "abc\\\\'):
+        whole = BODY.format(text)
+        parse(Source("mended.arch", repaired(whole, faults(whole))))
+    (fault,) = faults(BODY.format('y = "abc\\'))
+    assert fault.code == "A0102" and not fault.fixes, "a quote behind a backslash is one inside of the string"
+
+
+@pytest.mark.parametrize("quote", "'“‘")
+def test_a_quote_alone(quote: str):
+    found = faults(BODY.format(f"y = {quote}abc"))
+    assert found[0].code == "A0107" and found[0].help == ("strings take double quotes",)
 
 
 @pytest.mark.parametrize(
