@@ -209,6 +209,8 @@ def test_few_of_many_settings_are_found(monkeypatch: pytest.MonkeyPatch):
     drawn = [space.sample(seed) for seed in range(2)]
     assert {tuple(c.values()) for c in drawn} <= fitting and not space.uniform and space.bounds[0] == 1
     assert dict(spec.space(limits=["params >= 3000", "params <= 3003"]).sample(1)) == dict(drawn[1]), "a draw depends on its seed alone"
+    with pytest.raises(ArchError, match="A0806"):
+        spec.space(limits=["params > 10 ** 400"]).sample(0)  # beyond any float
     least = min(params.values())
     with pytest.raises(ArchError) as fault:
         spec.space(limits=[f"params < {least}"]).sample(0)
