@@ -20,7 +20,9 @@ PATIENCE = 300
 """So many steps in a row that come no nearer than before end a climb."""
 MEMORY = 30
 """A step is taken where it is no worse than where the climb stood so many steps ago (late acceptance, Burke and Bykov 2017)."""
-FAR = float("inf")
+Off = tuple[float, float]
+"""By how much limits are broken: those on bytes of the state last. These are read where all others hold, for they take the model in another form."""
+FAR: Off = float("inf"), float("inf")
 
 
 class Climb:
@@ -29,7 +31,7 @@ class Climb:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space, self.looked, self.found = space, 0, 0
-        self.nearest: tuple[float, dict[str, Any]] = FAR, {}
+        self.nearest: tuple[Off, dict[str, Any]] = FAR, {}
 
     def find(self, rng: Random) -> Drawn | None:
         """A candidate; None where no climb ended at one."""
@@ -86,7 +88,7 @@ class Climb:
             values[n] = (another if rng.randrange(2) else neighbour)(domain, value, rng) if n in chosen else value
         return values
 
-    def _look(self, values: Mapping[str, Any], rng: Random) -> tuple[float, Drawn | None]:
+    def _look(self, values: Mapping[str, Any], rng: Random) -> tuple[Off, Drawn | None]:
         """By how much a draw below a setting of the header breaks the limits; itself where it breaks none."""
         space = self.space
         self.looked += 1
@@ -99,8 +101,10 @@ class Climb:
             found = space.drawn_as(selection)
         except ArchError:
             return FAR, None
-        off = sum(self._off(limit, found) for limit in space.limits)
-        if not off:
+        last = [n.test is not None and n.test[0].is_state for n in space.limits]
+        first = sum(self._off(n, found) for n, state in zip(space.limits, last) if not state)
+        off = first, FAR[1] if first else sum(self._off(n, found) for n, state in zip(space.limits, last) if state)
+        if not any(off):
             return off, found
         if off < self.nearest[0]:
             self.nearest = off, {n.test[0].text: space.figure(found, n.test[0]) for n in space.limits if n.test is not None}
@@ -115,7 +119,7 @@ class Climb:
         try:
             value = self.space.figure(candidate, limit.test[0])
         except ArchError:
-            return FAR
+            return FAR[0]
         bound = candidate.selection.part.root.verdicts[limit]
         return max(float(abs(value - bound) / max(1, abs(bound))), 1e-12)
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 from math import ceil, floor, isfinite
 from numbers import Rational
+from operator import itemgetter
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ class Counted:
         self.places = list(accumulate((3 if f.is_state else 1 for f in self.asked), initial=0))
         self.exact = Ways(self._own, self.places[-1])
         self.few = Ways(self._own, self.places[-1], FEW)
+        self.light = [f for f in self.asked if not f.is_state]
+        self.quick = Ways(lambda part, entry: self._figures(part, entry, self.light), len(self.light), FEW)
         self.cells: dict[Vector, Cells] = {}
         self.tables: dict[Any, Table] = {}
         self.climb = Climb(space)
@@ -178,8 +181,20 @@ class Counted:
         """The sums within the limits, each with its number of assignments. Raises TooMany."""
         known = root.verdicts.get("kept")
         if known is None:
-            known = root.verdicts["kept"] = self.exact.within(root.top, self._tests(root), self._window(root))
+            known = root.verdicts["kept"] = {} if self._ruled_out(root) else self.exact.within(root.top, self._tests(root), self._window(root))
         return known
+
+    def _ruled_out(self, root: Root) -> bool:
+        """Whether limits on other figures than bytes of the state leave nothing. They are read first: a state takes the model in the form `step`."""
+        if not 0 < len(self.light) < len(self.asked):
+            return False
+        at = {f.text: i for i, f in enumerate(self.light)}
+        tests: list[Test] = [(itemgetter(at[n.test[0].text]), HOLDS[n.test[1]], self.bound(root, n))
+                             for n in self.sums if n.test is not None and not n.test[0].is_state]
+        try:
+            return not self.quick.within(root.top, tests, None)
+        except TooMany:
+            return False
 
     def _tests(self, root: Root) -> list[Test]:
         at = {f.text: i for f, i in zip(self.asked, self.places)}
@@ -258,7 +273,7 @@ class Counted:
         return root.verdicts["narrowed"]
 
     def _told_apart(self, root: Root) -> tuple[Ways, Sums]:
-        return self.few, self.few.within(root.top, self._tests(root), self._window(root))
+        return self.few, {} if self._ruled_out(root) else self.few.within(root.top, self._tests(root), self._window(root))
 
     def _in_cells(self, root: Root) -> tuple[Ways, Sums] | None:
         """Of all limits but those on bytes of the state. The unit of a figure is a share of its greatest bound."""

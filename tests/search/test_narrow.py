@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from archdsl.diagnostics.model import ArchError
-from archdsl.search import counting
+from archdsl.search import counting, sums
 from archdsl.search.counting import every
 from archdsl.search.space import SearchSpace
 from archdsl.spec import loads
@@ -312,3 +312,31 @@ def test_numbers_are_numbers_however_they_are_written(low: str, high: str, monke
     start = next(every(root.top))
     found = fitted(space, start.values({"d": 18}), start, frozenset(), Random(1))
     assert found is not None and 2_900 <= space.costs(found, ["macs"])["macs"] <= 4_110
+
+
+KEPT = """use std { Attention, Linear }
+
+model Net(d: int = 8 in 8..64 step 8, depth: int = 2 in 1..12)(x: [B = 1, T = 8, d]) -> y: [B, T, d] stream T {
+  layers: for i in range(depth) { x = Attention(2, mask = causal & window(4))(x) as mix }
+  return x
+}
+"""
+
+
+@pytest.mark.parametrize("most", [90, 3_000])
+def test_states_are_read_where_the_other_limits_leave_something(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state takes the model in another form: 96 of them took longer than all else, though the parameters alone had ruled them out."""
+    read: list[Any] = []
+    state = sums.state
+    monkeypatch.setattr(sums, "state", lambda *given: (read.append(given), state(*given))[1])
+    spec = loads(KEPT)
+    space = spec.space(limits=[f"params <= {most}", "state_bytes(T = 8) <= 2000"])
+    small = {(d, n) for d in range(8, 65, 8) for n in range(1, 13) if 4 * d * d * n <= most}
+    fitting = {(d, n) for d, n in small if 4 * 2 * 3 * d * n + 16 <= 2_000}
+    assert bool(small) == bool(fitting) == (most > 90)
+    if fitting:
+        assert {(c["d"], c["depth"]) for seed in range(20) for c in [space.sample(seed)]} <= fitting and space.size == len(fitting) < len(small)
+        assert 0 < len(read) <= len(small)
+    else:
+        assert space.counted.find(Random(0)) is None and space.size == 0
+        assert len(read) <= 12  # of the nearest ones, to tell of them
