@@ -6,7 +6,7 @@ from collections.abc import Callable
 from archdsl.diagnostics.distance import distance
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.records import replace
-from archdsl.source import Source, Span
+from archdsl.source import Span
 from archdsl.syntax import habit_comments, habit_headers, habits
 from archdsl.syntax.codes import CODES
 from archdsl.syntax.describe import describe_open, listing, options, place, short, span
@@ -16,42 +16,15 @@ from archdsl.syntax.recover import PARTNER, Open, Repair, Situation
 from archdsl.syntax.tree import Return
 from archdsl.syntax.unclosed import by_indentation, by_lines, no_opening, no_partner, second_list, short_list
 
-__all__ = ["CODES", "explain", "explain_bad"]
+__all__ = ["CODES", "explain"]
 
 CHAINS = frozenset(("|>", ">>", "&", "|", "??"))
 OPERATORS = frozenset("+ - * / // % @ ** == != < <= > >=".split()) | CHAINS
 LOGIC = frozenset(("and", "or", "not", "is", "in"))
 STOPS = frozenset("= , ; => -> : .. ..< ... { } ( [ if else for in when return yield match require not".split())  # an expression starts after these
-SIGNS = {"!": "write `not`, or `!=` between values", "^": "a power is `**`", "\\": "a line needs no mark to go on",
-         "$": "names have letters, digits and `_`", "~": "write `not`", "`": "names are written bare",
-         **dict.fromkeys("'“”„‘’‚", "strings take double quotes")}
 DECLARATIONS = "`use`, `paper`, `record`, `fn`, `op`, `block`, `model`, `entry`, `variant`, `claim`, `space` or `names`"
 
 Told = Diagnostic | tuple[Diagnostic, Repair | None] | None
-
-
-def explain_bad(source: Source, token: Token) -> Diagnostic:
-    """A mistake inside a word: an unended string, a malformed number, a sign that the language does not have."""
-    _, text, start, end = token
-    where = Span(source, start, end)
-    if text[0] == '"':
-        written = text.rstrip()
-        ends = start + len(written)
-        taken = (len(written) - len(written.rstrip("\\"))) % 2  # a quote behind a backslash closes nothing
-        fixes = () if taken else (Fix(f"close it: `{short(written)}\"`", ((Span(source, ends, ends), '"'),)),)
-        return Diagnostic("A0102", "this string does not end on its line", Span(source, start, start + 1), "it starts here",
-                          help=('a line break inside is written `\\n`',), fixes=fixes)
-    if text[0] in "'“”„‘’‚" and len(text) > 1:
-        fix = Fix("use double quotes", ((where, '"' + text[1:-1].replace("\\", "\\\\").replace('"', '\\"') + '"'),))
-        told = "single quotes" if text[0] == "'" else "typographic quotes"
-        return Diagnostic("A0102", "strings take double quotes", where, told, fixes=(fix,))
-    if text[0].isdigit():
-        return Diagnostic("A0104", f"`{short(text)}` is no number", where, "digits run into letters",
-                          help=("numbers look like 3, 10_000, 0.5, 1e-6 or 30M (k, M, G, T); a name starts with a letter",))
-    hint = "names have the letters a-z and A-Z, digits and `_`" if text.isidentifier() else SIGNS.get(text)
-    shown = short(text) if text.isprintable() else f"U+{ord(text[0]):04X}"
-    return Diagnostic("A0107", f"`{shown}` has no meaning here", where, "not part of the language", help=(hint,) if hint else (),
-                      fixes=(Fix("write `**`", ((where, "**"),)),) if text == "^" else ())
 
 
 def explain(s: Situation) -> tuple[Diagnostic, Repair | None]:

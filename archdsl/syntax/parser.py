@@ -194,7 +194,7 @@ class Run:
                 for told in comments(self.source, self.lexed, {*self.table.words.word, *self.table.words.reserved}):
                     self.faults.add(told)
             if self.lexed.bad:
-                from archdsl.syntax.errors import explain_bad
+                from archdsl.syntax.signs import explain_bad
 
                 for token in self.lexed.bad[:MAX_FAULTS]:
                     self.faults.add(explain_bad(self.source, token))

@@ -170,6 +170,7 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
 HEAD = "(d: int = 4)(x: [B, d]) -> y: [B, d] {"
 NET = "model Net" + HEAD + " return Linear(d)(x) as a }"
 NET_T = "model Net(d: int = 4)(x: [B, T, d]) -> y: [B, T, d] { return "
+NET_SIGN = "model Net(d: int = 4)(x: [B, d]) -> y: [B, d] {{ return {} }}"
 FILES = {  # behind (or, of imports, instead of) the `use` of the library
     "use torch.nn { Linear }\n\n" + NET: "use std { Linear }\n\n" + NET,
     "use Linear\n\n" + NET: "use std { Linear }\n\n" + NET,
@@ -231,6 +232,18 @@ FILES = {  # behind (or, of imports, instead of) the `use` of the library
     USE + 'model Net(mode: str = "fast, d: int = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }':
         USE + 'model Net(mode: str = "fast", d: int = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }',
     'paper { title = "A net }\n\n' + USE + NET: 'paper { title = "A net" }\n\n' + USE + NET,
+    'paper { title = "A net” }\n\n' + USE + NET: 'paper { title = "A net" }\n\n' + USE + NET,
+    USE + NET_SIGN.format("x − 1"): USE + NET_SIGN.format("x - 1"),
+    USE + NET_SIGN.format("x × d"): USE + NET_SIGN.format("x * d"),
+    USE + NET_SIGN.format("x²"): USE + NET_SIGN.format("x**2"),
+    USE + NET_SIGN.format("if d∈{4} { x } else { -x }"): USE + NET_SIGN.format("if d in {4} { x } else { -x }"),
+    USE + NET_SIGN.format("if d ≤ 4 { x } else { -x }"): USE + NET_SIGN.format("if d <= 4 { x } else { -x }"),
+    USE + NET_SIGN.format("if ¬(d == 4) { x } else { -x }"): USE + NET_SIGN.format("if not (d == 4) { x } else { -x }"),
+    USE + NET_SIGN.format("x").replace("->", "→"): USE + NET_SIGN.format("x"),
+    USE + NET_SIGN.format("max(x， 1)"): USE + NET_SIGN.format("max(x, 1)"),
+    USE + NET_SIGN.format("\u0445"): USE + NET_SIGN.format("x"),
+    USE + NET_SIGN.format("x\u200b"): USE + NET_SIGN.format("x"),
+    USE + NET_SIGN.format("größe"): "",
     "paper { title = ‘A net’ }\n\n" + USE + NET: 'paper { title = "A net" }\n\n' + USE + NET,
     USE + "model Net(d: int = 4, **kwargs)(x: [B, d]) -> y: [B, d] { return relu(x) }": None,
     USE + "model Net(*args, d: int = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }": None,
