@@ -65,4 +65,6 @@ def _types(d: Definition, sizes: dict[int, str]) -> str:
     state = ["state"] if kept else []
     given = ", ".join([*(f"{v.node.attrs['name']}: {shape(v)}" for v in inputs), *state])
     names = [*d.source.output_names, *[None] * len(outputs)]
-    return f"({given}) -> {', '.join([*(f'{n}: {shape(v)}' if n else shape(v) for n, v in zip(names, outputs)), *state])}"
+    emitted = [] if d.hands_out else [f"{path.rsplit('.', 1)[-1]}: {shape(d.source.emits[path])}" for path in d.emits]
+    results = [*(f"{n}: {shape(v)}" if n else shape(v) for n, v in zip(names, outputs)), *emitted, *state]
+    return f"({given}) -> {', '.join(results)}"

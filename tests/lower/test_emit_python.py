@@ -299,3 +299,27 @@ model M()(x: [B, 5]) -> y: [B, 3] {{
     other = namespace["M"]()
     other.load_state_dict(model.state_dict())
     torch.testing.assert_close(other(torch.randn(2, 5)), model(torch.zeros(2, 5)))
+
+
+TOLD = """use std.linear { Linear }
+
+block Told()(x: [B, T, d]) -> [B, T, d] {
+  g = sigmoid(Linear(d)(x) as gate)
+  emit open = mean(g, axis = -1)
+  return g * x
+}
+
+model Net(d: int = 4)(x: [B = 1, T = 3, d]) -> (y: [B, T, d], open: [B, T]) stream T {
+  layers: for i in range(2) { x = x + Told()(x) as mix }
+  return x, open = sum(collect(open))
+}
+"""
+
+
+@pytest.mark.parametrize(("form", "told"), [("parallel", "(x: [B, T, 4]) -> [B, T, 4], open: [B, T]"),
+                                            ("step", "(x: [B, 1, 4]) -> [B, 1, 4], open: [B, 1]")])
+def test_signatures_tell_of_emitted_values(form: str, told: str):
+    """`forward` of a block gives them behind its results."""
+    block = next(c for c in ast.parse(python_source(loads(TOLD).build(form=form))).body if isinstance(c, ast.ClassDef) and c.name == "Told")
+    forward = next(f for f in block.body if isinstance(f, ast.FunctionDef) and f.name == "forward")
+    assert ast.get_docstring(forward) == told and ast.unparse(forward.returns or forward) == "tuple[Tensor, Tensor]"
