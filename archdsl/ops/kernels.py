@@ -73,12 +73,11 @@ def undisturbed(compute: Callable[..., Any]) -> Callable[..., Any]:
     """`compute`, which may use conjugated numbers and the transforms of `torch.func`: a mode that sees every op, as a counter of operations is one,
     calls ops with these switched off, and conjugates are then read as they were."""
     def computed(*args: Any) -> Any:
-        keys = [getattr(torch._C.DispatchKey, name) for name in _OF_TENSORS]
-        if not torch._C._dispatch_tls_local_exclude_set().has(keys[0]):
+        if not torch._C._dispatch_tls_local_exclude_set().has(torch._C.DispatchKey.FuncTorchDynamicLayerFrontMode):
             return compute(*args)
         with ExitStack() as stack:
-            for key in keys:
-                stack.enter_context(torch._C._SetExcludeDispatchKeyGuard(key, False))
+            for name in _OF_TENSORS:
+                stack.enter_context(torch._C._SetExcludeDispatchKeyGuard(getattr(torch._C.DispatchKey, name), False))
             return compute(*args)
 
     return computed
