@@ -93,7 +93,7 @@ def test_candidates_are_the_net_with_the_rest_zeroed(net: Supernet):
             for i in range(c["depth"]):
                 masked.get_submodule(f"layers.{i}.attn.out").weight[:, 4 * c[f"layers.{i}.attn.heads"]:] = 0
                 masked.get_submodule(f"layers.{i}.mlp.down").weight[:, c[f"layers.{i}.mlp.hidden"]:] = 0
-            assert relative(net.extract(c)(*x), masked(*x)) <= EXACT and torch.equal(net.extract(c)(*x), net.run(c, *x))
+            assert relative(net.extract(c)(*x), masked(*x)) <= EXACT and relative(net.extract(c)(*x), net.run(c, *x)) <= EXACT
 
 
 # ---------------------------------------------------------------- spaces

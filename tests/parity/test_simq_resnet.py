@@ -73,7 +73,7 @@ def test_candidates_are_the_net_with_the_rest_zeroed():
             for name, p in own.named_parameters():
                 if p.dim() > 1:
                     weights[name][:, p.shape[1]:] = 0
-            assert relative(own(x), masked(x)) <= EXACT and torch.equal(own(x), net.run(c, x))
+            assert relative(own(x), masked(x)) <= EXACT and relative(own(x), net.run(c, x)) <= EXACT
         sizes.add(sum(p.numel() for p in own.parameters()))
     assert len(sizes) == 8
 
