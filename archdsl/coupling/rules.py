@@ -27,16 +27,22 @@ def _rule(*ops: str) -> Callable[[Rule], Rule]:
 
 
 def taps(node: Node, kernel: Sequence[Group]) -> None:
-    """Says of the axes of a kernel, the last of its weight's, which tap reads the position itself: as many as the padding has lie before it, or all
-    the others where each position sees those before it alone."""
+    """Says of the axes of a kernel, the last of its weight's, which tap reads the position itself: as many as the padding has lie before it, that of
+    a `pad` before it too, or all the others where each position sees those before it alone."""
     if node.op in ("causal_conv", "causal_conv_dense"):
         axes, origins = kernel[-1:], [_number(k) - 1 for k in kernel[-1:]]
     else:
-        axes, pad = kernel[2:], node.attrs["pad"]
-        origins = [(_number(k) - 1) // 2 for k in axes] if pad == "same" else [
-            p // d for p, d in zip(each(pad, len(axes), "pad", 0), each(node.attrs["dilation"], len(axes), "dilation"))]
+        axes, pad, n = kernel[2:], node.attrs["pad"], len(kernel) - 2
+        dilations = each(node.attrs["dilation"], n, "dilation")
+        before = [(_number(k) - 1) // 2 * d for k, d in zip(axes, dilations)] if pad == "same" else each(pad, n, "pad", 0)
+        origins = [(p + front) // d for p, front, d in zip(before, _padded(node.args[0].node, n), dilations)]
     for group, origin in zip(axes, origins):
         group.lies_at(origin)
+
+
+def _padded(node: Node, n: int) -> list[int]:
+    """How many positions a node puts in front on each of the last `n` axes."""
+    return [before if isinstance(before, int) else 0 for before, _ in node.attrs["widths"][-n:]] if node.op == "pad" else [0] * n
 
 
 def _number(group: Group) -> int:

@@ -252,6 +252,8 @@ model Net(kernel: int = 5 in KERNELS)(x: [B = 2, 3, L = 11]) -> y: [B, 3, L] {
     ("{2, 3, 4, 5}", "3, 3", 'conv(x, w, pad = "same")'),
     ("{3, 5}", "3, 3", "conv(x, w, pad = kernel - 1, dilation = 2)"),
     ("{3, 5}", "3, 3", "conv_transpose(x, w, pad = kernel // 2)"),
+    ("{2, 3, 4, 5}", "3, 3", "conv(pad(x, [(0, 0), (0, 0), (kernel - 1, 0)]), w)"),
+    ("{2, 3, 5}", "3, 3", "conv(pad(x, [(0, 0), (0, 0), (2 * kernel - 3, -1)]), w, pad = 1, dilation = 2)"),
     ("{2, 3, 5}", "3", "rearrange(causal_conv(rearrange(x, [b, c, l] -> [b, l, c]), w), [b, l, c] -> [b, c, l])"),
     ("{2, 3, 5}", "3, 3", "rearrange(causal_conv_dense(rearrange(x, [b, c, l] -> [b, l, c]), w), [b, l, c] -> [b, c, l])"),
     ("{3, 5}", "3, 3", "mean(conv(rearrange(x, [b, c, l] -> [b, c, l, 1]), rearrange(w, [o, i, k] -> [o, i, k, 1]), pad = [kernel // 2, 0]), "
