@@ -191,17 +191,17 @@ def _read(name: str) -> bytes:
             raise _folder(name) from None
         raise _unreadable(name, fault) from None
     try:
-        with os.fdopen(handle, "rb") as file:
-            mode = os.fstat(handle).st_mode
-            if stat.S_ISDIR(mode):
-                raise _folder(name)
-            if not stat.S_ISREG(mode):
-                raise _fault("A0623", f"`{name}` is not a regular file", name, help="save the text to a file first")
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise _folder(name)
+        if not stat.S_ISREG(mode):
+            raise _fault("A0623", f"`{name}` is not a regular file", name, help="save the text to a file first")
+        with open(handle, "rb", closefd=False) as file:
             data = file.read(LIMIT + 1)
-    except IsADirectoryError:
-        raise _folder(name) from None
     except OSError as fault:
         raise _unreadable(name, fault) from None
+    finally:
+        os.close(handle)
     if len(data) > LIMIT:
         raise _fault("A0625", f"`{name}` has more than {LIMIT:,} bytes", name, help="split it over modules, or write loops instead of generated text")
     return data

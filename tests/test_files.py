@@ -35,8 +35,23 @@ def test_absent(tmp_path):
     assert fault(read_source, tmp_path / "nothing" / "x.arch").code == "A0621"
 
 
-def test_folder(tmp_path):
-    assert fault(read_source, tmp_path).code == "A0622"
+PIPES = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+
+
+@pytest.mark.parametrize(("name", "code"), [("", "A0622"), pytest.param("pipe", "A0623", marks=PIPES), ("net.arch", None)])
+def test_what_is_opened_is_closed(tmp_path, monkeypatch, name, code):
+    if name == "pipe":
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "net.arch").write_text("")
+    opened, closed = [], []
+    open_, close = os.open, os.close
+    monkeypatch.setattr(os, "open", lambda *given: (opened.append(open_(*given)), opened[-1])[1])
+    monkeypatch.setattr(os, "close", lambda handle: (closed.append(handle), close(handle))[1])
+    if code is None:
+        assert read_source(tmp_path / name).text == ""
+    else:
+        assert fault(read_source, tmp_path / name).code == code
+    assert len(opened) == 1 and opened == closed
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
@@ -49,7 +64,7 @@ def test_file_used_as_folder(tmp_path):
     assert fault(read_source, tmp_path / "a.arch" / "b.arch").code == "A0623"
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@PIPES
 def test_a_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.arch")
     assert fault(read_source, tmp_path / "a.arch").code == "A0623"
