@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from archdsl.records import field, record
@@ -86,7 +86,8 @@ class Store:
         self.path = os.path.join(self.folder, DATABASE)
         self._layouts: dict[str, int] = {}
         self._staged: tuple[list[Entry], Any, list[int]] | None = None
-        with self._told():
+        with self._told(), ExitStack() as failing:
+            failing.callback(self._let_go)
             try:
                 self.db = self._connect(create)
                 if create:
@@ -97,14 +98,21 @@ class Store:
                 if write or not refused_by_disk(fault):
                     raise
                 self._load_without_index(fault)
+            failing.pop_all()
 
     def _load_without_index(self, fault: sqlite3.OperationalError) -> None:
         """For a reader whose index beside the database finds no room: nobody writes where the log is empty, and then it needs none."""
         log = self.path + "-wal"
         if os.path.exists(log) and os.path.getsize(log):
             raise unwritable(self.path, str(fault), "a study that is being written to is read by an index beside it: make room for some kilobytes")
+        self._let_go()
         self.db = self._connect(False, alone=True)
         self._load()
+
+    def _let_go(self) -> None:
+        """What is not closed holds its files until the garbage collector comes by."""
+        if "db" in self.__dict__:
+            self.db.close()
 
     def _connect(self, create: bool, alone: bool = False) -> sqlite3.Connection:
         from urllib.request import pathname2url
@@ -114,12 +122,15 @@ class Store:
             # readers of a WAL database write an index beside it, which the last one takes away again; here nobody can, and nobody writes
             mode = "ro" if os.path.exists(self.path + "-wal") else "ro&immutable=1"
         db = sqlite3.connect(f"file:{pathname2url(os.path.abspath(self.path))}?mode={mode}", uri=True, isolation_level=None, timeout=30)
-        db.execute(f"PRAGMA cache_size = -{CACHE}")
-        if self.write:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-        else:
-            db.execute("PRAGMA query_only = 1")
+        with ExitStack() as failing:
+            failing.callback(db.close)
+            db.execute(f"PRAGMA cache_size = -{CACHE}")
+            if self.write:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+            else:
+                db.execute("PRAGMA query_only = 1")
+            failing.pop_all()
         return db
 
     def _load(self) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -359,7 +360,7 @@ def test_candidates_are_counted_once_for_a_study(tmp_path, monkeypatch, limit, s
         assert study.store.finished == 12
         first = parts.archive(study.store)
     assert not made
-    with sqlite3.connect(os.path.join(again, "study.db")) as db:
+    with closing(sqlite3.connect(os.path.join(again, "study.db"))) as db, db:
         db.execute("DELETE FROM kept WHERE name = 'counted'")
     with search(str(spec), again, Asked(budget=12), Hands(0), resume=True) as study:
         assert parts.archive(study.store) == first

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -195,9 +196,15 @@ def test_damaged_plan(tmp_path, changes, said):
     assert read_plan(str(tmp_path)) == parts.plan()
 
 
-def test_format_of_another_version(store, tmp_path):
+def test_format_of_another_version(store, tmp_path, monkeypatch):
+    """The file is let go of."""
     store.close()
-    sqlite3.connect(tmp_path / "study.db").execute("PRAGMA user_version = 7").connection.commit()
+    with closing(sqlite3.connect(tmp_path / "study.db")) as db:
+        db.execute("PRAGMA user_version = 7")
+    opened, connect = [], sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **how: (opened.append(connect(*args, **how)), opened[-1])[1])
     with pytest.raises(ArchError) as fault:
         Store(tmp_path, GOALS)
     assert "format is 7" in fault.value.diagnostics[0].message
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        opened[0].execute("SELECT 1")

@@ -5,7 +5,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, error
@@ -24,18 +24,15 @@ def cache_file() -> str:
 
 class Table:
     """`where`: what all keys of this table have in common (device, element type, form, binding, torch), as JSON. Raises ArchError A0819 for a file
-    that cannot be read or written."""
+    that cannot be read or written, here or later. The file is open while something is read or written: objects that hold each other are let go of
+    when Python looks for garbage, and no connection may be taken along into a fork."""
 
     def __init__(self, path: str, where: dict[str, Any]) -> None:
         self.path, self.where = path, where
         with self._told():
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            self.db = sqlite3.connect(path, isolation_level=None, timeout=60)
-            found = self.db.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, FORMAT):
-                raise _unusable(path, f"its format is {found}, this archdsl reads format {FORMAT}")
-            self.db.execute(SCHEMA)
-            self.db.execute(f"PRAGMA user_version = {FORMAT}")
+        with self._opened():
+            pass
 
     def key(self, piece: str) -> str:
         """The key of a piece on this device."""
@@ -43,10 +40,13 @@ class Table:
 
     def get(self, pieces: Iterable[str]) -> dict[str, Measured]:
         """Those of the pieces that were measured."""
+        wanted = list(pieces)
+        if not wanted:
+            return {}
         found: dict[str, Measured] = {}
-        with self._told():
-            for piece in pieces:
-                row = self.db.execute("SELECT seconds, spread FROM latency WHERE key = ?", (self.key(piece),)).fetchone()
+        with self._opened() as db:
+            for piece in wanted:
+                row = db.execute("SELECT seconds, spread FROM latency WHERE key = ?", (self.key(piece),)).fetchone()
                 if row is not None:
                     found[piece] = Measured(*row)
         return found
@@ -54,10 +54,10 @@ class Table:
     def put(self, measured: dict[str, Measured]) -> None:
         """Adds measurements; a piece that is there keeps its figures."""
         rows = [(self.key(p), m.seconds, m.spread) for p, m in measured.items()]
-        with self._told():
-            self.db.execute("BEGIN IMMEDIATE")
-            self.db.executemany("INSERT OR IGNORE INTO latency VALUES (?, ?, ?)", rows)
-            self.db.execute("COMMIT")
+        with self._opened() as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("INSERT OR IGNORE INTO latency VALUES (?, ?, ?)", rows)
+            db.execute("COMMIT")
 
     @contextmanager
     def alone(self) -> Generator[None, None, None]:
@@ -72,8 +72,16 @@ class Table:
         finally:
             os.close(handle)
 
-    def close(self) -> None:
-        self.db.close()
+    @contextmanager
+    def _opened(self) -> Generator[sqlite3.Connection, None, None]:
+        with self._told(), closing(sqlite3.connect(self.path, isolation_level=None, timeout=60)) as db:
+            found = db.execute("PRAGMA user_version").fetchone()[0]
+            if found not in (0, FORMAT):
+                raise _unusable(self.path, f"its format is {found}, this archdsl reads format {FORMAT}")
+            if not found:
+                db.execute(SCHEMA)
+                db.execute(f"PRAGMA user_version = {FORMAT}")
+            yield db
 
     @contextmanager
     def _told(self) -> Generator[None, None, None]:
