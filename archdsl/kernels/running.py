@@ -17,12 +17,13 @@ def bound(op: str, names: Iterable[str], tensors: Iterable[Any], attributes: dic
         return None
     given = tuple((name, None if x is None else (x.dtype, tuple(x.shape))) for name, x in zip(names, tensors, strict=True))
     first = next(x for x in tensors if x is not None)
-    return _choose(op, first.device, given, tuple(attributes.items()), asked, b.VERSION)
+    return _choose(op, first.device, given, tuple(attributes.items()), asked, (b.VERSION, b.interpreted()))
 
 
 @lru_cache(4096)
 def _choose(op: str, device: Any, given: tuple[Any, ...], attributes: tuple[tuple[str, Any], ...], asked: str | None,
-            version: int) -> b.Binding | None:
+            state: tuple[int, bool]) -> b.Binding | None:
+    """`state`: what of this process the choice depends on besides, which changes what is kept."""
     types = {name: None if x is None else TensorType(_name(x[0]), x[1]) for name, x in given}
     dtype = next(t.dtype for t in types.values() if t is not None)
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None

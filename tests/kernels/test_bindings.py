@@ -10,6 +10,7 @@ import archdsl
 from archdsl.diagnostics.model import ArchError
 from archdsl.graph import TensorType
 from archdsl.kernels import bindings as b
+from archdsl.kernels.running import bound
 from archdsl.kernels.target import parse_kernels
 from archdsl.ops.recurrent import KERNELS, RECURRENCES
 from archdsl.ops.registry import OPS, load
@@ -139,6 +140,22 @@ def test_what_is_declared_or_gone_counts_from_the_next_call():
         _declare()
         torch.testing.assert_close(run(x, x, x), 2 * plain)
     torch.testing.assert_close(run(x, x, x), plain)
+
+
+def test_what_the_interpreter_was_taken_for_does_not_hold_without_it(monkeypatch):
+    x = torch.randn(2, 3, 4)
+    with b.apart():
+        @b.kernel("rms_norm", "interpreted", dtypes=("f32",))
+        class Interpreted:
+            @staticmethod
+            def forward(x, weight, *, eps):
+                return 3 * OPS["rms_norm"].body(x, weight, eps=eps)
+
+        asked = bound("rms_norm", ("x", "weight"), (x, None), {"eps": 1e-5}, "interpreted")
+        assert asked is not None and asked.body is Interpreted
+        monkeypatch.setattr(b, "INTERPRETER", False)
+        with pytest.raises(b.KernelError, match="it runs on cuda, not on cpu"):
+            bound("rms_norm", ("x", "weight"), (x, None), {"eps": 1e-5}, "interpreted")
 
 
 def test_one_position(declared):
