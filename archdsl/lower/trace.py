@@ -22,7 +22,7 @@ from archdsl.lower.init import plain_torch
 from archdsl.lower.plan import Definition
 from archdsl.lower.recipes import Shared, recorded, rewritten, traced
 from archdsl.lower.shared_tables import SHARED
-from archdsl.lower.sizes import Axes
+from archdsl.lower.sizes import Axes, Unknown
 from archdsl.ops.recurrent import signature_of
 from archdsl.ops.registry import Op, find
 from archdsl.ops.rules import dtype_name, torch_dtype
@@ -212,9 +212,10 @@ class _Tracer:
             made.meta["arch"] = self.span
         shown = {str(s) for v in inputs for s in v.shape}
         for _, name, shape, size in [(*c[:3], s) for v, c in zip(inputs, checks) for s in v.shape if isinstance(s, Dim)]:
-            for symbol in symbols(size) - shown if any(not factors for _, factors in terms(size)) else ():  # `T + 3` alone tells T
-                said = (self.axes(sym(symbol)), ">=", 0, f"the input `{name}` is {shape}: `{symbol}` would be negative")
-                self._mark(self.tracer.create_proxy("call_function", parts.require, said, {}))
+            for symbol in sorted(symbols(size) - shown) if any(not factors for _, factors in terms(size)) else ():  # `T + 3` alone tells T
+                with contextlib.suppress(Unknown):  # `T + S + 3` tells neither
+                    said = (self.axes(sym(symbol)), ">=", 0, f"the input `{name}` is {shape}: `{symbol}` would be negative")
+                    self._mark(self.tracer.create_proxy("call_function", parts.require, said, {}))
 
     def _expected(self, size: Size) -> Any:
         """What `fit` holds an axis against: a number, a name, the size computed from others, or nothing."""

@@ -34,7 +34,7 @@ def pair(own: Pattern, foreign: Pattern) -> Pairing:
         mine, theirs = describe(own, alone[0][0]), describe(foreign, alone[1][0])
         raise error("A0435", f"{mine} and {theirs} do not pair", foreign.span, f"{theirs} here", labels=(Label(own.span, f"{mine} here"),),
                     help="lists pair in order and have the same number of items; an index has one name on both sides")
-    for name in foreign.mentioned - own.mentioned - set(alone[1]):
+    for name in sorted(foreign.mentioned - own.mentioned - set(alone[1])):
         raise error("A0435", f"nothing tells what `{name}` is", foreign.span, f"`{name}` stands in an expression only",
                     labels=(Label(own.span, f"no `{{{name}}}` here"),),
                     help=f"bind it in the address, by `{{{name}}}`")

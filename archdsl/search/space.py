@@ -247,7 +247,7 @@ class SearchSpace:
         for a, v in values.items():
             if a not in used:
                 raise error("A0803", f"`{a}` is no decision of this candidate", _span(a, v), "not active here",
-                            help=mend_address(a, list(used), _span(a, v))["help"] or "a decision below an arm exists where the arm is chosen")
+                            help=mend_address(a, sorted(used), _span(a, v))["help"] or "a decision below an arm exists where the arm is chosen")
         found = self.finished(selection)
         if isinstance(found, Refused):
             raise _not_in_space(found.faults)

@@ -55,7 +55,7 @@ def _inside(d: Definition, inner: Graph, node: Node, known: Known, rows: tuple[b
     time = {n for n in names if d.at.is_time(outer.get(n, sym(n)))}
     mixed = {n for n in names if d.at.timed(outer.get(n, sym(n)))} - time
     dims = {n: d.size(outer.get(n, sym(n))) for n in time | mixed} if d.at.dims else {}
-    batch = next((sym(n) for n in names if d.at.batch is not None and outer.get(n, sym(n)) == d.at.batch), d.at.batch)
+    batch = next((sym(n) for n in sorted(names) if d.at.batch is not None and outer.get(n, sym(n)) == d.at.batch), d.at.batch)
     kinds = tuple(map(d.kept.kind, node.args)) if d.kept.on else ()
     delays = tuple(d.delays.late(known[a]) if isinstance(a, Value) and a in known else None for a in node.args)
     return Context(frozenset(time), frozenset(mixed), dims, rows, last, tables, batch, d.at.by_row, kinds, delays, d.delays.now)

@@ -88,6 +88,17 @@ def test_a_size_that_a_sum_tells_is_not_negative():
         net(torch.zeros(2, 2))
 
 
+def test_sizes_are_asked_for_in_order_and_where_something_tells_them():
+    names = ["Q", "R", "S", "T", "U"]
+    text = f"model M()(x: [{' + '.join(reversed(names))}], {', '.join(f'{n.lower()}: [{n} + 1]' for n in names)}) -> y: [1] {{ return sum(x)[none] }}"
+    net = archdsl.loads(text).build()
+    asked = [line for line in net.code.splitlines() if "would be negative" in line]
+    assert [line.split("`")[3] for line in asked] == names
+    for one in ("x: [T + S + 3]", "x: [T + S + 3], y: [T + 2 * S + 1]"):  # neither size is known
+        net = archdsl.loads(f"model M()({one}) -> y: [1] {{ return sum(x)[none] }}").build()
+        assert "negative" not in net.code and net(*[torch.ones(7)] * one.count(":")).item() == 7
+
+
 # ---------------------------------------------------------------- element types
 TYPED = """use std.embed { TokenEmbedding }
 use std.linear { Linear }

@@ -28,6 +28,8 @@ CASES = {
     "negative": ('"h.{i - 5}.{q, k, v}.*" <-> layers.{i}.attn.{q, k, v}.*', "A0437", '"h.{i - 5}.{q, k, v}.*"', "is -5"),
     "unknown argument": ('"h.{i * heads}.{q, k, v}.*" <-> layers.{i}.attn.{q, k, v}.*', "A0435", '"h.{i * heads}.{q, k, v}.*"',
                          "nothing tells what `heads` is"),
+    "unknown arguments": ('"h.{i + d + c + b + a}.{q, k, v}.*" <-> layers.{i}.attn.{q, k, v}.*', "A0435", '"h.{i + d + c + b + a}.{q, k, v}.*"',
+                          "nothing tells what `a` is"),
     "unknown in a condition": (ALL + " when heads > 1", "A0201", "heads", "not in scope"),
     "condition is no bool": (ALL + " when d", "A0222", "d", "must be a bool"),
     "one-sided list": ('"h.{i}.w.*" <-> layers.{i}.attn.{q, k, v}.*', "A0435", "layers.{i}.attn.{q, k, v}.*", "stands on one side only"),
