@@ -33,6 +33,8 @@ LOADED = ("torch", "torch._dynamo", "torch.export", "numpy", "safetensors.torch"
           "archdsl.cost", "archdsl.lints", "archdsl.names", "archdsl.store", "archdsl.lower.module", "archdsl.search.space", "archdsl.study.session",
           "archdsl.capture")
 """What most commands need, and what takes long: optimisers import torch._dynamo, for one."""
+BEFORE = {**os.environ, "OMP_NUM_THREADS": "1"}
+"""The environment before any test: what the first one to ask has put into its own, such as a folder with packages, is for its commands alone."""
 CLIENT = """#!{python} -SE
 import json, os, resource, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
@@ -66,7 +68,7 @@ def _server() -> str:
     folder = tempfile.TemporaryDirectory(prefix="archdsl-tests-")
     path = os.path.join(folder.name, "socket")
     server = subprocess.Popen([sys.executable, "-m", "tests.commands", path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": folder.name})  # not that of the test that is the first to ask
+                              env={**BEFORE, "TMPDIR": folder.name})
     stdin, stdout = server.stdin, server.stdout
     assert stdin is not None and stdout is not None and stdout.readline() == b"ready\n"
 
