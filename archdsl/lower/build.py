@@ -42,7 +42,7 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
     loss in place of its first result. made_for: another target than `device` and `kernels` say.
     Raises ArchError A0501 (no such form), A0511 (emit matches nothing), A0513 (an extern block without a class, a class without an extern block),
     A0517 (feed matches no draw), A0519 (a kernel that cannot be used), A0526 (the model cannot end in this loss), A0644 (no float type),
-    TypeError for a seed that is no whole number.
+    TypeError for a seed that is no whole number, torch.OutOfMemoryError that says at which weight.
     """
     dtype = float_type(dtype)
     if not hasattr(seed, "__index__"):
@@ -51,9 +51,14 @@ def lower(graph: Graph, *, seed: int = 0, device: str | torch.device = "cpu", dt
         _known(graph, bind)
     source, emit = source or Source(graph, None), (emit,) if isinstance(emit, str) else tuple(emit)
     builder = _Builder(torch.device(device), dtype, seed, bind or {})
-    model = _model(builder, graph, source, form, loss, emit=emit, flat=flat, hoist=hoist, feed=feed, kernels=kernels, made_for=made_for)
-    if builder.device.type != "meta":
-        fill(model, model.__dict__["_typed"], seed, dtype)
+    try:
+        model = _model(builder, graph, source, form, loss, emit=emit, flat=flat, hoist=hoist, feed=feed, kernels=kernels, made_for=made_for)
+        if builder.device.type != "meta":
+            fill(model, model.__dict__["_typed"], seed, dtype)
+    except torch.OutOfMemoryError as fault:
+        from archdsl.lower.exhausted import unbuilt
+
+        raise unbuilt(graph, builder.device, dtype, fault) from fault
     return model
 
 

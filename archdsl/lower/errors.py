@@ -38,8 +38,8 @@ CODES = {
     ),
     "A0515": Code(
         "A model that does not fit into memory",
-        "The weights take more bytes than this machine has. `archdsl cost` counts them without allocating any; `device = \"meta\"` builds a model\n"
-        "without storage, for its names and shapes.",
+        "The weights take more bytes than this machine, or the card, has. `archdsl cost` counts them without allocating any; `device = \"meta\"`\n"
+        "builds a model without storage, for its names and shapes.",
         bad="archdsl.load(\"llama.arch\").build(\"llama2_70b\", d = 2 ** 20)",
         good="archdsl.load(\"llama.arch\").build(\"llama2_70b\", d = 2 ** 20, device = \"meta\")",
     ),

@@ -18,12 +18,14 @@ from archdsl.cost.units import short
 from archdsl.diagnostics.model import error
 from archdsl.dims import NotInteger
 from archdsl.kernels.bindings import KernelError, bindings
+from archdsl.lower.memory import weight_bytes
 from archdsl.lower.misfits import bound_sizes
 from archdsl.ops.registry import OpError
 from archdsl.ops.rules import dtype_name
 from archdsl.source import NOWHERE
 
 if TYPE_CHECKING:
+    from archdsl.graph import Graph
     from archdsl.lower.module import ArchModule
 
 SHOWN = 4
@@ -63,6 +65,26 @@ def faults_told(model: nn.Module) -> Iterator[None]:
         raise error("A0519", str(fault), NOWHERE, help="leave the choice, without `kernels`, or name `reference`") from fault
     finally:
         hook.remove()
+
+
+@contextmanager
+def building_told() -> Iterator[None]:
+    """Inside, a model whose weights do not fit is told as ArchError A0527."""
+    try:
+        yield
+    except OutOfMemory as fault:
+        raise error("A0527", fault.told, NOWHERE, notes=fault.notes, help=fault.ways) from fault
+
+
+def unbuilt(graph: Graph, device: torch.device, dtype: torch.dtype, fault: torch.OutOfMemoryError) -> OutOfMemory:
+    """The report for a model whose weights could not be made on a device: at which of them, and what all take."""
+    inside = {f.f_code.co_name: f.f_locals for f, _ in _frames(fault.__traceback__) if f.f_globals.get("__name__") == "archdsl.lower.build"}
+    at = f" at `{inside['_module']['address']}{inside['_add_param']['path']}`" if "_add_param" in inside else ""
+    whole, half = weight_bytes(graph, dtype), weight_bytes(graph, torch.bfloat16)
+    ways = [f"`build(dtype = torch.bfloat16)`, {short(half, 'B')} in place of {short(whole, 'B')}"] if half < whole else []
+    ways.append('`build(device = "meta")` takes none, and `archdsl cost SPEC --by layer` counts what each layer has')
+    return OutOfMemory(f"out of memory where the weights of `{graph.name}` are made on {device},{at or ' as they get their initial values'}: "
+                       f"{_asked(str(fault))}", (f"all of them take {short(whole, 'B')} in {dtype_name(dtype)}",), tuple(ways))
 
 
 def exhausted(model: ArchModule, fault: torch.OutOfMemoryError, sizes: dict[str, int], inputs: Iterable[Any] = ()) -> OutOfMemory:

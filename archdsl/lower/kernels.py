@@ -31,12 +31,13 @@ def body_for(node: Node, op: Op, target: Target, dtype: str, written: bool = Fal
     asked, types = target.asked(name), operand_types(node, dtype)
     if target.device == "cpu" and asked is None:  # left to torch, in whose place kernels stand at run time (`archdsl/kernels/eager.py`)
         return op.body
+    first = next(t for t in types.values() if t is not None)
     try:
-        first = next(t for t in types.values() if t is not None)
         found = choose(name, target.device, first.dtype, types, node.attrs, asked=asked)
     except KernelError as fault:
-        raise error("A0519", str(fault), node.span, f"`{asked}` is asked for",
-                    help=f"build for the device and the types that it takes, or leave the choice: `kernels = {{\"{name}\": \"auto\"}}`") from None
+        taken = choose(name, target.device, first.dtype, types, node.attrs).name
+        raise error("A0519", str(fault), node.span, f"`{asked}` is asked for", help=f"build for the device and the types that it takes, or leave the "
+                    f"choice, which is `{taken}` here: `kernels = {{\"{name}\": \"auto\"}}`") from None
     if op.form_of:
         steps = found.binding is not None and found.binding.step is not None
         return partial(op.body, kernel=asked or "auto") if asked or steps else op.body

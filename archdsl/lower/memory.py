@@ -1,4 +1,4 @@
-"""Whether a model's weights fit into this machine: asked before the first is allocated."""
+"""Whether a model's weights fit into this machine, or the card: asked before the first is allocated."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def physical() -> int | None:
 
 
 def weight_bytes(graph: Graph, dtype: Any) -> int:
-    """Of all parameters and buffers in a build with this dtype (None: float32)."""
-    own = getattr(dtype, "itemsize", 4)
+    """Of all parameters and buffers in a build with this float type of torch."""
+    own = dtype.itemsize
     total = 0
     for _, p in graph.parameters():
         each = own if p.type.dtype == "float" else max(own, _BYTES[p.type.dtype]) if p.type.dtype in FLOATS else _BYTES[p.type.dtype]
@@ -33,32 +33,47 @@ def weight_bytes(graph: Graph, dtype: Any) -> int:
 
 
 def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
-    """Raises A0518 for what is no device of this machine, A0515 for weights that are larger than the memory of the CPU they would lie in, and on any
-    device for one that no tensor can hold."""
+    """Raises A0518 for what is no device of this machine, A0515 for weights that are larger than the memory of the CPU or of the card they would lie
+    in, and on any device for one that no tensor can hold."""
     is_device(device, span)
     for address, p in graph.parameters() if graph.largest_weight >= LARGEST else ():
         if math.prod(p.sizes) >= LARGEST:
             raise error("A0515", f"the weight `{address}` of `{graph.name}` has {math.prod(p.sizes):,} numbers", span, "no tensor has so many")
-    if str(device).partition(":")[0] != "cpu":
-        return
-    room, needed = physical(), weight_bytes(graph, dtype)
-    if room is not None and needed > room:
-        raise error(
-            "A0515",
-            f"the weights of `{graph.name}` take {needed / 1e9:,.1f} GB, this machine has {room / 1e9:,.1f}",
-            span,
-            "too large to build here",
-            help='`device = "meta"` builds it without storage, `archdsl cost` counts without building',
-        )
+    from archdsl.lazy import torch
+    from archdsl.lower.build import float_type
+
+    room = _room(device)
+    if room is not None and (needed := weight_bytes(graph, float_type(dtype))) > room:
+        whose = "this machine" if str(device).partition(":")[0] == "cpu" else f"`{device}`"
+        narrow = weight_bytes(graph, torch.bfloat16)
+        help = ('`device = "meta"` builds it without storage, `archdsl cost` counts without building',)
+        if narrow <= room:
+            help = (f"`dtype = torch.bfloat16`: {narrow / 1e9:,.1f} GB", *help)
+        raise error("A0515", f"the weights of `{graph.name}` take {needed / 1e9:,.1f} GB, {whose} has {room / 1e9:,.1f}", span,
+                    "too large to build here", help=help)
+
+
+def _room(device: Any) -> int | None:
+    """Bytes of the memory that weights on a device lie in, None where nobody says."""
+    kind = str(device).partition(":")[0]
+    if kind == "cuda":
+        from archdsl.lazy import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    return physical() if kind == "cpu" else None
 
 
 def is_device(device: Any, span: Span) -> None:
-    """Raises A0518 for what is no device of this machine: torch, which alone knows them, is asked for an empty tensor there."""
+    """Raises A0518 for what is no device of this machine: torch, which alone knows them, is asked for an empty tensor there; A0515 for a card
+    without any memory left."""
     from archdsl.lazy import torch
 
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as fault:
+        if "out of memory" in str(fault):
+            raise error("A0515", f"`{device}` has no memory left", span, "not even an empty tensor can be made there",
+                        help="other programs hold it: `nvidia-smi` shows them") from fault
         raise error("A0518", f"`{device}` is no device of this machine", Span(Source("<device>", str(device)), 0, len(str(device))), "cannot be used",
                     labels=(Label(span, "the model"),),
                     help='`"cpu"`, `"cuda"` or `"cuda:1"` where there is such a card, `"meta"` for a model without storage') from fault

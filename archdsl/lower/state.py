@@ -60,7 +60,8 @@ def init_state(model: ArchModule, batch: int = 1, length: int | None = None, **s
     except RuntimeError as fault:
         told = f"{sum(prod(shape) * kind.itemsize for shape, kind in wanted.values()):,} bytes could not be made on {device}"
         kind_of = torch.OutOfMemoryError if isinstance(fault, torch.OutOfMemoryError) else RuntimeError
-        raise kind_of(f"init_state: a state of {told}: {str(fault).partition(chr(10))[0]}") from None
+        less = "less `length` or a smaller `batch` takes less" if streamed.has_length else "a smaller `batch` takes less"
+        raise kind_of(f"init_state: a state of {told}: {str(fault).partition(chr(10))[0]}; {less}") from None
 
 
 def _known(model: ArchModule, streamed: Streamed, sizes: Mapping[str, int]) -> None:

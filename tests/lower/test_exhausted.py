@@ -24,7 +24,7 @@ model Deep(d: int = 8)(tokens: int[B, T] in 0..<5000) -> [B, T, 5000] {
 """
 
 
-def fails(*args: Any) -> Any:
+def fails(*args: Any, **how: Any) -> Any:
     raise torch.OutOfMemoryError(SAID)
 
 
@@ -150,3 +150,68 @@ def test_an_optimiser_that_runs_out_is_told():
     with pytest.raises(ArchError, match="in the optimiser's step"):
         fit(model, lambda model, batch, step: (model(batch).square().mean(), {}), [torch.zeros(1, 2, dtype=torch.long)], steps=1,
             optimizer=lambda groups: Greedy(groups, lr=1e-3))
+
+
+# ---------------------------------------------------------------- weights and states
+def test_a_weight_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch):
+    """At which one, how much all take, in which type they take less."""
+    made = torch.empty
+
+    def empty(*shape: Any, **how: Any) -> torch.Tensor:
+        return fails() if list(shape[0]) == [24, 8] else made(*shape, **how)
+
+    monkeypatch.setattr(torch, "empty", empty)
+    first, whole, *ways = said(deep).splitlines()
+    assert first == ("out of memory where the weights of `Deep` are made on cpu, at `layers.0.mlp.gate.weight`: 88.00 MiB were asked for, "
+                     "11.00 MiB of 79.10 GiB were free")
+    assert whole.strip() == "all of them take 348 kB in f32" and "`build(dtype = torch.bfloat16)`, 174 kB in place of 348 kB" in ways[0]
+    assert "by layer" in ways[1]
+
+
+def test_initial_values_that_cannot_be_drawn_are_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("archdsl.lower.build.fill", fails)
+    assert said(deep).startswith("out of memory where the weights of `Deep` are made on cpu, as they get their initial values: 88.00 MiB")
+
+
+def test_weights_larger_than_a_card_are_told_before_they_are_made(monkeypatch: pytest.MonkeyPatch):
+    """Counted in the type that was asked for, by its name too."""
+    from archdsl.lower import memory
+
+    spec = archdsl.loads(SPEC)
+    monkeypatch.setattr(memory, "is_device", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("Card", (), {"total_memory": 200_000}))
+    with pytest.raises(ArchError) as found:
+        spec.build(device="cuda:0")
+    (told,) = found.value.diagnostics
+    assert told.code == "A0515" and "`cuda:0` has 0.0" in told.message and any("torch.bfloat16" in h for h in told.help)
+    graph, span = spec.elaborate().graph, spec.decl.name_span
+    for dtype in ("bf16", torch.bfloat16, torch.float16):
+        memory.fits(graph, "cuda:0", dtype, span)
+    memory.fits(graph, "meta", None, span)
+
+
+def test_a_card_without_memory_is_a_card(monkeypatch: pytest.MonkeyPatch):
+    from archdsl.lazy import torch as known
+
+    monkeypatch.setattr(known, "empty", fails)
+    with pytest.raises(ArchError, match="`cuda` has no memory left") as found:
+        archdsl.loads(SPEC).build(device="cuda")
+    assert found.value.diagnostics[0].code == "A0515"
+
+
+def test_a_state_that_cannot_be_made_says_what_takes_less(monkeypatch: pytest.MonkeyPatch):
+    model = archdsl.load("llama").build("tiny", form="step")
+    monkeypatch.setattr(torch, "zeros", fails)
+    text = said(lambda: model.init_state(2, 64))
+    assert text.startswith("init_state: a state of ") and "Tried to allocate 88.00 MiB" in text
+    assert text.endswith("less `length` or a smaller `batch` takes less")
+
+
+def test_the_command_tells_weights_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Any):
+    from archdsl.cli.commands.train import Asked, train
+
+    monkeypatch.setattr("archdsl.lower.build.fill", fails)
+    asked = Asked(steps=1, size=2, seed=0, lr=1e-3, weight_decay=0.0, schedule="constant", warmup=0, clip=None, groups=[], every=1, device="cpu")
+    with pytest.raises(ArchError) as found:
+        train("ladder:tiny", "mqar", [], str(tmp_path / "out"), False, asked, False)
+    assert found.value.diagnostics[0].code == "A0527" and "as they get their initial values: 88.00 MiB" in found.value.diagnostics[0].message

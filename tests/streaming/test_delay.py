@@ -330,12 +330,16 @@ block Ahead(k: int)(x: [B, T, c]) -> [B, T, c] {
 /// A stack in which"""
 
 
-@pytest.mark.parametrize("mixer", ARMS)
-def test_every_mixer(mixer: str):
-    """Between convolutions that look ahead."""
+def between(mixer: str) -> tuple[archdsl.Spec, dict[str, Any]]:
+    """A mixer between convolutions that look ahead: a spec, and knobs for it."""
     text = TEXT.read_text().replace("\n/// A stack in which", AHEAD).replace("  layers: for", "  x = x + 3 * Ahead(5)(x) as first\n  layers: for")
     spec = archdsl.loads(text.replace("  return x |> RMSNorm()", "  x = x + Ahead(4)(x) as second\n  return x |> RMSNorm()"), "ahead.arch")
-    knobs = {"depth": 1, "layers.0.mixer": mixer, "layers.0.channels": "shifted"}
+    return spec, {"depth": 1, "layers.0.mixer": mixer, "layers.0.channels": "shifted"}
+
+
+@pytest.mark.parametrize("mixer", ARMS)
+def test_every_mixer(mixer: str):
+    spec, knobs = between(mixer)
     whole = shaken(spec.build(knobs=knobs, dtype=F64)).eval()
     tokens = torch.randint(0, 23, (BATCH, T), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():

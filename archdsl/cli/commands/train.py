@@ -53,11 +53,11 @@ def train(source: str, task: str, settings: list[str], out: str, resume: bool, a
         refuse_another(Path(out))
     device, named = _device(asked.device), _kernels(opened, asked.kernels)
     with progress("loading torch"):
-        from archdsl.lower.exhausted import faults_told
+        from archdsl.lower.exhausted import building_told, faults_told
         from archdsl.store import compile_to, open
         from archdsl.training.fit import fit
         from archdsl.training.interface import check_call
-    with progress(f"building {source}"):
+    with progress(f"building {source}"), building_told():
         model: Any = open(source, device, kernels=named, loss=known.loss) if opened.folder is not None else \
             opened.spec.build(opened.variant, asked.seed, device, form=form, knobs=knobs, kernels=named, loss=known.loss)
         check_call(model, known, asked.size, made)
