@@ -6,7 +6,8 @@ drawn from the cells is checked by whoever asks.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
+from functools import cached_property
 from math import prod
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from archdsl.elaborate.domains import same
 from archdsl.lazy import np
 from archdsl.records import record
 from archdsl.search.counting import in_units
-from archdsl.search.figures import HOLDS, Figure
+from archdsl.search.figures import HOLDS
 from archdsl.search.selection import Selection
 from archdsl.search.tree import Entry, Part, TooMany
 
@@ -35,6 +36,7 @@ KEPT = 4_096
 """So many tables of parts are known to a space: children have most parts in common with others."""
 
 Cell = tuple[int, ...]
+Numbers = tuple[Any, ...]
 
 
 @record(eq=False, slots=False)
@@ -55,6 +57,11 @@ class Table:
     part: Part
     cells: dict[Cell, tuple[int, list[Chain]]]
 
+    @cached_property
+    def laid_out(self) -> tuple[Any, Any]:
+        """The cells, one a row, and the fewest changes of each."""
+        return np.array(list(self.cells)), np.array([changes for changes, _ in self.cells.values()], np.int16)
+
 
 class Fitting:
     """Assignments below the root of `like`, an assignment of the whole model. `kept`: addresses of decisions that stay as they are in it."""
@@ -66,15 +73,17 @@ class Fitting:
         self.figures, self.units = in_units(bounds, CELLS) if bounds else ([], ())
         at = {f.text: i for i, f in enumerate(self.figures)}
         self.window: list[list[float]] = [[float("-inf"), float("inf")] for _ in self.figures]
+        self._numbers: dict[Entry, Numbers] = {}
+        here = self._total(like)
         for f, op, bound in bounds:
-            window, cell = self.window[at[f.text]], float(bound / self.units[at[f.text]])
+            i = at[f.text]
+            window, cell = self.window[i], float((bound - here[i]) / self.units[i])
             if op in (">", ">=", "=="):
                 window[0] = max(window[0], cell)
             if op in ("<", "<=", "=="):
                 window[1] = min(window[1], cell)
         self.slack = 1 + len(like.below) ** 0.5 / 2  # cells that rounding is off by, mostly
         self._asked = tuple(at), tuple(self.units)
-        self._cells: dict[Entry, Cell] = {}
 
     def found(self, rng: Random) -> Iterator[Selection]:
         """Assignments that may keep the limits, those with the fewest changes first; none where no limit is one on a sum over parts."""
@@ -92,7 +101,7 @@ class Fitting:
         ranked.sort()
         for _, _, cell in ranked[:PICKS]:
             for _ in range(EACH):
-                found = self._drawn(top, cell, rng)
+                found = self._drawn(top, cell, self.like, rng)
                 if self._within(found):
                     yield found
 
@@ -101,16 +110,27 @@ class Fitting:
         return all(f.is_state or HOLDS[op](self.space.sums.total(selection, f), bound) for f, op, bound in self.bounds)
 
     # ---------------------------------------------------------------- cells
-    def _cell(self, part: Part, entry: Entry) -> Cell:
-        found = self._cells.get(entry)
+    def _own(self, part: Part, entry: Entry) -> Numbers:
+        """What an entry adds to the limited figures."""
+        found = self._numbers.get(entry)
         if found is None:
-            own = [self._own(part, entry, f) for f in self.figures]
-            found = self._cells[entry] = tuple([int((2 * x + u) // (2 * u)) for x, u in zip(own, self.units)])
+            sums = self.space.sums
+            found = self._numbers[entry] = tuple([sums.share(part, entry, f).bytes if f.is_state else sums.own(part, entry, f) for f in self.figures])
         return found
 
-    def _own(self, part: Part, entry: Entry, asked: Figure) -> Any:
-        sums = self.space.sums
-        return sums.share(part, entry, asked).bytes if asked.is_state else sums.own(part, entry, asked)
+    def _total(self, selection: Selection) -> Numbers:
+        return tuple(map(sum, zip(*[self._own(s.part, s.entry) for s in selection.all])))
+
+    def _cell(self, part: Part, entry: Entry, like: Selection | None, places: Sequence[Selection | None]) -> Cell:
+        """By how much an entry adds more than what stands in its place does, but for what stands in the `places` of its parts: 0 where nothing
+        changes, so that only what changes is rounded."""
+        own = self._own(part, entry)
+        if like is not None:
+            if entry is like.entry:
+                return (0,) * len(own)
+            gone = [self._own(like.part, like.entry), *[self._total(s) for s in like.below if s not in places]]
+            own = tuple([x - sum(g) for x, *g in zip(own, *gone)])
+        return tuple([int((2 * x + u) // (2 * u)) for x, u in zip(own, self.units)])
 
     def _changes(self, entry: Entry, like: Selection | None, path: str) -> int:
         """How many decisions of an entry are others than those in its place; NEVER where one of them is kept."""
@@ -152,15 +172,11 @@ class Fitting:
         return Table(part, cells)
 
     def _chained(self, part: Part, entry: Entry, like: Selection | None, path: str) -> Iterator[tuple[Cell, int, Chain]]:
-        own = self._cell(part, entry)
-        beside = {} if like is None else {s.path: s for s in like.below}
-        tables: list[Table] = []
-        for p, inner in entry.parts:
-            at = f"{path}{p}."
-            there = beside.get(at)
-            tables.append(self._table(inner, there if there is not None and there.part is inner else None, at))
+        places = _places(entry, like)
+        tables = [self._table(inner, there, f"{path}{p}.") for (p, inner), there in zip(entry.parts, places)]
         if any(not t.cells for t in tables):
             return
+        own = self._cell(part, entry, like, places)
         ends = [[(min(c), max(c)) for c in zip(*t.cells)] for t in tables]
         chain = Chain(entry, tables, [np.zeros((1,) * len(own), np.int16)], [own])
         high = own
@@ -176,15 +192,8 @@ class Fitting:
                 return
             if prod(b - a + 1 for a, b in zip(first, last)) > MOST:
                 raise TooMany("the sums lie far apart")
-            new = np.full([b - a + 1 for a, b in zip(first, last)], NEVER, np.int16)
-            for cell, (changes, _) in table.cells.items():
-                begin = [max(a + c, f) for a, c, f in zip(low, cell, first)]
-                end = [min(b + c, e) for b, c, e in zip(before, cell, last)]
-                if all(x <= y for x, y in zip(begin, end)):
-                    place = new[tuple(slice(x - f, y - f + 1) for x, y, f in zip(begin, end, first))]
-                    there = array[tuple(slice(x - c - a, y - c - a + 1) for x, y, c, a in zip(begin, end, cell, low))]
-                    np.minimum(place, np.minimum(there, NEVER - changes) + np.int16(changes), out=place)
-            chain.least.append(new)
+            begin = [a + e[0] for a, e in zip(low, ends[i])]
+            chain.least.append(_joined(array, table, ends[i])[tuple(slice(f - o, t - o + 1) for f, t, o in zip(first, last, begin))])
             chain.low.append(tuple(first))
             high = tuple(last)
         found = chain.least[-1]
@@ -192,24 +201,57 @@ class Fitting:
             yield tuple(a + i for a, i in zip(chain.low[-1], place)), int(found[tuple(place)]), chain
 
     # ---------------------------------------------------------------- back
-    def _drawn(self, table: Table, cell: Cell, rng: Random, path: str = "") -> Selection:
+    def _drawn(self, table: Table, cell: Cell, like: Selection | None, rng: Random, path: str = "") -> Selection:
         """An assignment of a part that comes to a cell with the fewest changes."""
-        chains = table.cells[cell][1]
+        changes, chains = table.cells[cell]
+        if like is not None and not changes:
+            return like
         chain = chains[rng.randrange(len(chains))]
         if not chain.tables:
             return Selection(table.part, path, chain.entry, ())
+        there = _places(chain.entry, like)
         below: list[Selection] = []
         for i in range(len(chain.tables) - 1, -1, -1):
             inner, low, array = chain.tables[i], chain.low[i], chain.least[i]
             wanted = int(chain.least[i + 1][tuple(c - a for c, a in zip(cell, chain.low[i + 1]))])
-            options: list[tuple[Cell, Cell]] = []
-            for step, (changes, _) in inner.cells.items():
-                at = tuple(c - s - a for c, s, a in zip(cell, step, low))
-                if all(0 <= x < n for x, n in zip(at, array.shape)) and int(array[at]) + changes == wanted:
-                    options.append((step, tuple(c - s for c, s in zip(cell, step))))
-            step, cell = options[rng.randrange(len(options))]
-            below.append(self._drawn(inner, step, rng, f"{path}{chain.entry.parts[i][0]}."))
+            steps, changes = inner.laid_out
+            places = np.array([c - a for c, a in zip(cell, low)]) - steps
+            inside = np.flatnonzero(((places >= 0) & (places < array.shape)).all(axis=1))
+            found = inside[array[tuple(places[inside].T)] + changes[inside] == wanted]
+            step = tuple(steps[found[rng.randrange(len(found))]].tolist())
+            cell = tuple([c - s for c, s in zip(cell, step)])
+            below.append(self._drawn(inner, step, there[i], rng, f"{path}{chain.entry.parts[i][0]}."))
         return Selection(table.part, path, chain.entry, tuple(reversed(below)))
+
+
+def _joined(array: Any, table: Table, ends: Sequence[Cell]) -> Any:
+    """The fewest changes by the cell of a row with one more part. `ends`: from where to where the part's cells go. In a row of memory that is long
+    enough for both, each of the part's cells moves all cells of the row by one distance."""
+    shape = [n + high - low for n, (low, high) in zip(array.shape, ends)]
+    before, found = np.full(shape, NEVER, np.int16), np.full(shape, NEVER, np.int16)
+    before[tuple(map(slice, array.shape))] = array
+    strides = [prod(shape[i + 1:]) for i in range(len(shape))]
+    flat, there = found.reshape(-1), before.reshape(-1)[:1 + sum((n - 1) * s for n, s in zip(array.shape, strides))]
+    by_changes: dict[int, Any] = {}
+    for cell, (changes, _) in table.cells.items():
+        moved = by_changes.get(changes)
+        if moved is None:
+            moved = by_changes[changes] = there + np.int16(changes)
+        begin = sum([(c - e[0]) * s for c, e, s in zip(cell, ends, strides)])
+        place = flat[begin:begin + len(moved)]
+        np.minimum(place, moved, out=place)
+    return np.minimum(found, NEVER, out=found)
+
+
+def _places(entry: Entry, like: Selection | None) -> list[Selection | None]:
+    """What stands in the place of each part of an entry, None where that is another part."""
+    if like is None:
+        return [None] * len(entry.parts)
+    if entry is like.entry:
+        return list(like.below)
+    beside = {s.path: s for s in like.below}
+    found = [beside.get(f"{like.path}{p}.") for p, _ in entry.parts]
+    return [s if s is not None and s.part is inner else None for s, (_, inner) in zip(found, entry.parts)]
 
 
 def _entries(selection: Selection) -> Any:

@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 TRIES = 60
 """So many ways are tried to give a child what it was to have, before one of its parents' neighbours takes its place."""
-REDRAWN = 18
-"""The first of them, with one to three decisions drawn anew; what a repair by cells costs is about that many looks at candidates."""
+REDRAWN = 6
+"""The first of them, with one decision drawn anew: where these do not do, a repair by cells costs less than further ones."""
 
 
 def listed_or_drawn(domain: Domain) -> Iterator[Any]:
@@ -90,7 +90,7 @@ class _Stuck(Exception):
 
 def repaired(space: SearchSpace, wanted: Mapping[str, Any], rng: Random, kept: frozenset[str], like: Selection | None = None,
              first: int = 0) -> Drawn | None:
-    """The wanted candidate, or one with a few other decisions than those in `kept` drawn anew, the fewest first; where few do not do, that
+    """The wanted candidate, or one with a few other decisions than those in `kept` drawn anew, the fewest first; where single ones do not do, that
     within limits on sums over parts which differs least below the same header. `like`: one that has what is wanted but for what is kept; `first`:
     from which attempt on."""
     addresses: list[str] = []

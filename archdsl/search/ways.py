@@ -45,9 +45,13 @@ class Ways:
         self.numbers, self.width, self.most, self.made = numbers, width, most, 0
         self.sums: WeakKeyDictionary[Part, Sums] = WeakKeyDictionary()
         self.rows: dict[tuple[Part, ...], tuple[Sums, int]] = {}
+        self._own: WeakKeyDictionary[Entry, int] = WeakKeyDictionary()
 
     def own(self, part: Part, entry: Entry) -> int:
-        return sum([x << BITS * i for i, x in enumerate(self.numbers(part, entry))])
+        found = self._own.get(entry)
+        if found is None:
+            found = self._own[entry] = sum([x << BITS * i for i, x in enumerate(self.numbers(part, entry))])
+        return found
 
     def vector(self, packed: int) -> Vector:
         """The numbers of a sum."""

@@ -165,6 +165,25 @@ def test_repairs_change_as_little_as_can_be(monkeypatch: pytest.MonkeyPatch, cel
                 assert apart(values, found) == min(apart(values, w) for w in fits)
 
 
+def test_what_stays_is_not_rounded(monkeypatch: pytest.MonkeyPatch):
+    """However coarse the cells are: of a repair they tell by how much it differs from what it begins with, half a unit off for each part that changes."""
+    from archdsl.search import fitting
+
+    monkeypatch.setattr(fitting, "CELLS", (11, 5, 5))
+    space = narrow(2_900, 4_110)
+    seen = 0
+    for start in every(space.root({"d": 18}).top):
+        found = fitting.Fitting(space, start, frozenset())
+        (macs,), (unit,) = found._total(start), found.units
+        top = found._table(start.part, start, "")
+        for cell in top.cells:
+            near = found._drawn(top, cell, start, Random(1))
+            changed = sum(a.entry is not b.entry for a, b in zip(near.below, start.below))
+            assert abs(found._total(near)[0] - macs - unit * cell[0]) <= changed * unit / 2
+            seen += changed > 0
+    assert unit == 373 and seen > 64
+
+
 def test_children_within_narrow_limits_are_others_than_their_parents(monkeypatch: pytest.MonkeyPatch):
     """Each mutation finds one that keeps the limits; which it is depends on parent and seed alone, not on what the space has looked at."""
     from archdsl.search import vary
@@ -289,12 +308,14 @@ def test_settings_together_are_bounded_too(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_sums_are_packed_without_loss(width: int):
     """Of any sign, and far beyond what costs of models come to."""
+    from archdsl.search.tree import Entry
     from archdsl.search.ways import Ways
 
     rng = Random(width)
     numbers = [tuple(rng.randrange(-10**k, 10**k + 1) for _ in range(width)) for k in range(0, 28, 3) for _ in range(20)]
-    ways = Ways(lambda _, entry: entry, width)  # type: ignore[arg-type, return-value]
-    packed = [ways.own(None, n) for n in numbers]  # type: ignore[arg-type]
+    entries = [Entry({"at": i}, (), None, {}) for i in range(len(numbers))]  # type: ignore[arg-type]
+    ways = Ways(lambda _, entry: numbers[entry.values["at"]], width)
+    packed = [ways.own(None, e) for e in entries]  # type: ignore[arg-type]
     assert [ways.vector(p) for p in packed] == numbers and len(set(packed)) == len(set(numbers))
     assert ways.vector(sum(packed)) == tuple(map(sum, zip(*numbers)))
 
