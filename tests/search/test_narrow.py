@@ -166,7 +166,7 @@ def test_repairs_change_as_little_as_can_be(monkeypatch: pytest.MonkeyPatch, cel
 
 
 def test_what_stays_is_not_rounded(monkeypatch: pytest.MonkeyPatch):
-    """However coarse the cells are: of a repair they tell by how much it differs from what it begins with, half a unit off for each part that changes."""
+    """However coarse the cells are: they tell by how much a repair differs from what it begins with, half a unit off for each part that changes."""
     from archdsl.search import fitting
 
     monkeypatch.setattr(fitting, "CELLS", (11, 5, 5))
@@ -174,14 +174,15 @@ def test_what_stays_is_not_rounded(monkeypatch: pytest.MonkeyPatch):
     seen = 0
     for start in every(space.root({"d": 18}).top):
         found = fitting.Fitting(space, start, frozenset())
-        (macs,), (unit,) = found._total(start), found.units
+        macs, unit = found._total(start)[0], found.units[0]
         top = found._table(start.part, start, "")
         for cell in top.cells:
             near = found._drawn(top, cell, start, Random(1))
             changed = sum(a.entry is not b.entry for a, b in zip(near.below, start.below))
             assert abs(found._total(near)[0] - macs - unit * cell[0]) <= changed * unit / 2
             seen += changed > 0
-    assert unit == 373 and seen > 64
+        assert unit == 373
+    assert seen > 64
 
 
 def test_children_within_narrow_limits_are_others_than_their_parents(monkeypatch: pytest.MonkeyPatch):
