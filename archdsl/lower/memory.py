@@ -54,12 +54,13 @@ def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
 
 
 def _room(device: Any) -> int | None:
-    """Bytes of the memory that weights on a device lie in, None where nobody says."""
+    """Bytes of the memory that weights on a device lie in, None where nobody says, and where a fake mode makes weights that lie nowhere."""
     kind = str(device).partition(":")[0]
     if kind == "cuda":
         from archdsl.lazy import torch
 
-        return torch.cuda.get_device_properties(device).total_memory
+        real = torch.cuda.is_available() and not torch._C._len_torch_dispatch_stack()
+        return torch.cuda.get_device_properties(device).total_memory if real else None
     return physical() if kind == "cpu" else None
 
 

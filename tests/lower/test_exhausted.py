@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import archdsl
 from archdsl.diagnostics.model import ArchError
@@ -179,6 +180,7 @@ def test_weights_larger_than_a_card_are_told_before_they_are_made(monkeypatch: p
 
     spec = archdsl.loads(SPEC)
     monkeypatch.setattr(memory, "is_device", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("Card", (), {"total_memory": 200_000}))
     with pytest.raises(ArchError) as found:
         spec.build(device="cuda:0")
@@ -188,6 +190,8 @@ def test_weights_larger_than_a_card_are_told_before_they_are_made(monkeypatch: p
     for dtype in ("bf16", torch.bfloat16, torch.float16):
         memory.fits(graph, "cuda:0", dtype, span)
     memory.fits(graph, "meta", None, span)
+    with FakeTensorMode():
+        memory.fits(graph, "cuda:0", None, span)
 
 
 def test_a_card_without_memory_is_a_card(monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,7 @@ CARD = torch.cuda.is_available()
 @pytest.mark.skipif(not CARD, reason="needs a CUDA card")
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor", "ignore:TensorFloat32 tensor cores")
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("name", ["llama", "deltanet", "gla", "mamba2"])
+@pytest.mark.parametrize("name", ["llama", "deltanet", "gla", "mamba2", "rwkv4"])
 def test_gradients_of_a_recorded_step_on_a_card(name, compiled):
     """Those of the same batch op by op, for batches that the recording has not seen."""
     model = archdsl.load(name).build("tiny", loss="cross_entropy", device="cuda").train()
