@@ -65,7 +65,8 @@ def find_page(topic: str) -> Page:
     other = _word(topic)
     if other:
         return other
-    raise _unknown(f"nothing is called `{topic}`", topic, [*OPS, *exports, *PASSES, *REPORTS, *TASKS, *STRATEGIES, *EVALUATORS, *PROXIES, *_words()])
+    raise _unknown(f"nothing is called `{topic}`", topic,
+                   [*sorted(OPS), *exports, *PASSES, *REPORTS, *TASKS, *STRATEGIES, *EVALUATORS, *PROXIES, *_words()])
 
 
 def _word(topic: str) -> Page | None:

@@ -100,8 +100,13 @@ def _tensor_first(op: str, span: Span) -> tuple[Fix, ...]:
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """At most three names that look like `name`, or are what torch calls so, the closest first."""
-    return list(_nearest(name, tuple([n for n in dict.fromkeys(names) if not n.startswith("__")])))
+    """At most three names that look like `name`, or are what torch calls so, the closest first, and of those that are as close the first."""
+    return list(_nearest(name, tuple([n for n in _in_order(names) if not n.startswith("__")])))
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Each once. A set has no order of its own, or another one in each process: its names go by the alphabet."""
+    return sorted(names) if isinstance(names, (set, frozenset)) else list(dict.fromkeys(names))
 
 
 @lru_cache(256)
@@ -145,7 +150,7 @@ def nearest_help(name: str, names: Iterable[str], span: Span | None) -> tuple[tu
 
 def mend(name: str, names: Iterable[str], span: Span | None, otherwise: tuple[str, ...] | str = ()) -> dict[str, Any]:
     """`help`, `fixes` and `rivals` of a fault about a name at (or inside of) a span, as keywords; `otherwise` is the help where no name is near."""
-    names = list(names)
+    names = _in_order(names)
     help, fixes = nearest_help(name, names, place_of(name, span))
     otherwise = (otherwise,) if isinstance(otherwise, str) else otherwise
     return {"help": help or (() if fixes else otherwise), "fixes": fixes, "rivals": rivals(name, names, fixes)}
@@ -169,7 +174,7 @@ def place_of(name: str, span: Span | None) -> Span | None:
 
 def mend_address(address: str, known: Iterable[str], span: Span) -> dict[str, Any]:
     """The same for an address with `*`, `{a, b}` and `{i}` in it: its first segment that leads nowhere is replaced by one that is there."""
-    names = list(known)
+    names = _in_order(known)
     alive, at = [n.split(".") for n in names], 0
     for i, segment in enumerate(segments(address)):
         here = {n[i] for n in alive if len(n) > i}

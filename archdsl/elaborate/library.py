@@ -368,7 +368,7 @@ def names() -> list[str]:
     load_ops()
     from archdsl.ops.initializers import INITIALIZERS
 
-    return ["full", "causal", *MASKS, *FUNCTIONS, *OPS, *INITIALIZERS, "collect"]
+    return ["full", "causal", *MASKS, *FUNCTIONS, *sorted(OPS), *INITIALIZERS, "collect"]
 
 
 _exports: dict[str, str] | None = None

@@ -330,7 +330,7 @@ def _library(document: Document) -> list[Item]:
     known = set(document.module.scope)
     blocks = [_declaration(d, module) for module in library_modules() for d in library_tree(module).decls
               if isinstance(d, tree.Block) and d.name not in known]
-    return [*(Item(n, "op", o.signature, o.doc) for n, o in OPS.items() if not n.startswith("_")), *blocks]
+    return [*(Item(n, "op", o.signature, o.doc) for n, o in sorted(OPS.items()) if not n.startswith("_")), *blocks]
 
 
 def _language() -> list[Item]:

@@ -154,6 +154,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 OPS: dict[str, Op] = {}
+"""By name, in the order in which their families happened to be imported: what tells of several sorts them."""
 
 
 def op(signature: str, **rules: Any) -> Callable[[Callable[..., Any]], Op]:

@@ -23,7 +23,7 @@ def known(op: str) -> Op:
     """The op of that name. Raises ValueError, with the nearest names."""
     rule = find(op)
     if rule is None:
-        raise ValueError(" ".join((f"there is no op `{op}`:", *(did_you_mean(op, OPS) or ("`archdsl ops` lists them",)))))
+        raise ValueError(" ".join((f"there is no op `{op}`:", *(did_you_mean(op, sorted(OPS)) or ("`archdsl ops` lists them",)))))
     return rule
 
 

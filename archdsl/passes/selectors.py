@@ -101,7 +101,7 @@ class _Reader:
             from archdsl.ops.registry import OPS, find
 
             if find(name) is None:
-                raise self.fault(f"there is no op `{name}`", help=did_you_mean(name, OPS))
+                raise self.fault(f"there is no op `{name}`", help=did_you_mean(name, sorted(OPS)))
             return {i for i, n in self.nodes.items() if n.op == name}
         if kind == "block":
             chosen = {id(s) for s in self.flat.scopes if s.graph.name == name or name in s.graph.applied}

@@ -373,3 +373,28 @@ def test_names_in_the_message_of_a_requirement():
         loads(text)
     told = [(d.code, d.span.text) for d in fault.value.diagnostics]
     assert told == [("A0201", "most")]
+
+
+@pytest.mark.parametrize("word", ["attentio", "poolin", "gatted_delta", "rmsnorms"])
+def test_near_names_do_not_depend_on_what_was_loaded_before(word):
+    """Ops are known in the order in which specs before asked for their families, and sets of words have another order in each process."""
+    from archdsl.elaborate.hints import mend, nearest
+    from archdsl.ops.registry import OPS, load
+
+    def told() -> list[tuple[str, ...]]:
+        module = modules.Library().open(Source("t.arch", f"model M()(x: [B, 8]) -> y: [B, 8] {{ return {word}(x) }}\n"), None)
+        return [(d.message, *d.help, *(f.title for f in (*d.fixes, *d.rivals))) for d in resolve(module)]
+
+    load()
+    before = dict(OPS)
+    first = told()
+    try:
+        OPS.clear()
+        OPS.update(reversed(before.items()))
+        assert told() == first and len(first) == 1
+    finally:
+        OPS.clear()
+        OPS.update(before)
+    words = {f"width{c}" for c in "abcde"}
+    assert nearest("width", words) == ["widtha", "widthb", "widthc"]
+    assert mend("width", words, None)["help"] == ("did you mean `widtha` or `widthb` or `widthc`?",)

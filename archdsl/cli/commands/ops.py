@@ -22,7 +22,7 @@ def ops(json: bool = False, word: str | None = None) -> int:
         if not found:
             told = of_torch(word)
             raise error("A0651", f"no op speaks of `{word}`", Span(Source("WORD", word), 0, len(word)),
-                        help=(told[0] if told is not None else did_you_mean(word, OPS)) or ("`archdsl ops` lists all ops",))
+                        help=(told[0] if told is not None else did_you_mean(word, sorted(OPS))) or ("`archdsl ops` lists all ops",))
     if json:
         show_json([{"name": o.name, "signature": o.signature, "doc": o.doc, "roles": o.roles, "grad": o.grad, "random": o.random, "phase": o.phase}
                    for o in found])
