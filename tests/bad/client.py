@@ -54,7 +54,7 @@ class Server:
         assert a["bytes"] <= most, f"{a['bytes']:,} bytes: {said}"
         assert a["did"] == [], a["did"]
         places = (*OWN, CACHE, *(os.path.realpath(p) + os.sep for p in (folder, *reads)))
-        outside = [p for p in a["opened"] if not (os.path.realpath(p) + os.sep).startswith(places) and p not in (os.devnull, str(ROOT))]
+        outside = [p for p in a["opened"] if not (os.path.realpath(p) + os.sep).startswith(places) and p not in (os.devnull, str(ROOT), *sys.path)]
         assert outside == [], outside
         a["codes"] = re.findall(r"\berror\[(A\d{4})\]|\"code\": \"(A\d{4})\",\s*\"severity\": \"error\"", a["out"] + a["err"])  # no warnings
         a["codes"] = sorted({x or y for x, y in a["codes"]})
