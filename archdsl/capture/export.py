@@ -6,6 +6,7 @@ import copy
 import inspect
 import io
 import logging
+import os
 import re
 import traceback
 import warnings
@@ -262,8 +263,17 @@ def _torch(file: str) -> bool:
     return file.startswith(torch.__path__[0])
 
 
-@lru_cache(maxsize=64)
 def _text(file: str) -> Source | None:
+    """A file as it is now: in a notebook it may have been edited, and its module loaded again, since it was read last."""
+    try:
+        now = os.stat(file)
+    except (OSError, ValueError):
+        return None
+    return _read(file, now.st_mtime_ns, now.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read(file: str, changed: int, size: int) -> Source | None:
     try:
         with open(file, encoding="utf-8") as f:
             return Source(file, f.read())

@@ -563,3 +563,16 @@ def test_a_module_that_runs_on_maps_of_several_sizes_has_its_weights_once():
 def test_a_function_is_no_module():
     with pytest.raises(TypeError, match="not a function"):
         archdsl.capture(lambda x: x, torch.zeros(2, 2))  # pyright: ignore[reportArgumentType]  (refused)
+
+
+def test_places_are_those_of_the_file_as_it_is(tmp_path):
+    """An edited module that was loaded again is told of by its new lines."""
+    from archdsl.capture.export import line_span
+
+    file = tmp_path / "mine.py"
+    for text in ("x = 1", "y = 22"):
+        file.write_text(text + "\n")
+        span = line_span(str(file), 1)
+        assert span is not None and span.text == text
+    file.unlink()
+    assert line_span(str(file), 1) is None
