@@ -146,9 +146,12 @@ def test_ladder_over_devices(kind, devices, knobs, shape):
         with Double():
             return peer(x, places)
 
-    with ThreadPoolExecutor(devices) as pool:
-        wants = list(pool.map(run, peers))
-    torch.set_default_dtype(default)
+    torch.set_default_dtype(F64)  # of all threads: the first `Double` to end would put back another one under those that still run
+    try:
+        with ThreadPoolExecutor(devices) as pool:
+            wants = list(pool.map(run, peers))
+    finally:
+        torch.set_default_dtype(default)
     got = ours(x)
     assert all(relative(got, want) <= EXACT for want in wants) and wants[0].std() > 1e-4
     probe = torch.randn(got.shape, dtype=F64, generator=torch.Generator().manual_seed(7))
