@@ -5,6 +5,7 @@ import ctypes
 import difflib
 import gc
 import os
+import random
 import re
 import signal
 import sys
@@ -65,8 +66,18 @@ def pytest_runtest_protocol(item):
         gc.freeze()
         if TRIM is not None:
             TRIM(0)  # room of large models that are gone: glibc would keep what lies below anything that is not
+    _seed()
     with keeping("monkeypatch" not in item.fixturenames):
         return (yield)
+
+
+def _seed() -> None:
+    """A test that draws without a seed of its own draws the same alone, behind any other tests, and in any process."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].default_generator.manual_seed(0)  # the CPU's: `torch.manual_seed` keeps a traceback of each call for cards to come
 
 
 def pytest_collection_modifyitems(items):
