@@ -25,6 +25,10 @@ def nothing(space: SearchSpace) -> ArchError:
     that do not with each other. A0806 where draws found none, with what they were."""
     spec = space.spec
     what = f"no candidate of `{spec.name}`"
+    if space.counted.contrary:
+        first, second = space.counted.contrary
+        return error("A0802", f"{what} satisfies all conditions: no number keeps within both `{first.text}` and `{second.text}`", first.node.span,
+                     "not together", labels=(Label(second.node.span, "with this"),), help="take one of these limits back")
     if space.limits:
         without = space.limited(())
         some = [c for seed in range(OTHERS) if (c := without.counted.find(Random(seed))) is not None]

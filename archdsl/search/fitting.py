@@ -16,8 +16,8 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.elaborate.domains import same
 from archdsl.lazy import np
 from archdsl.records import record
-from archdsl.search.counting import in_units
 from archdsl.search.figures import HOLDS
+from archdsl.search.limited import in_units
 from archdsl.search.selection import Selection
 from archdsl.search.tree import Entry, Part, TooMany
 
@@ -68,8 +68,7 @@ class Fitting:
 
     def __init__(self, space: SearchSpace, like: Selection, kept: Set[str]) -> None:
         self.space, self.like, self.kept = space, like, kept
-        counted, root = space.counted, like.part.root
-        self.bounds = bounds = counted.compared(root)
+        self.bounds = bounds = space.counted.limited.compared(like.part.root)
         self.figures, self.units = in_units(bounds, CELLS) if bounds else ([], ())
         at = {f.text: i for i, f in enumerate(self.figures)}
         self.window: list[list[float]] = [[float("-inf"), float("inf")] for _ in self.figures]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from archdsl.diagnostics.model import ArchError
-from archdsl.search import counting, sums
+from archdsl.search import counting, limited, sums
 from archdsl.search.counting import every
 from archdsl.search.space import SearchSpace
 from archdsl.spec import loads
@@ -55,8 +55,8 @@ def narrow(low: int, high: int) -> SearchSpace:
 @pytest.fixture(params=["told apart", "in cells"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "in cells":
-        monkeypatch.setattr(counting, "FEW", 1)
-        monkeypatch.setattr(counting, "CELLS", (40, 12, 5))
+        monkeypatch.setattr(limited, "FEW", 1)
+        monkeypatch.setattr(limited, "CELLS", (40, 12, 5))
     return request.param
 
 
@@ -92,8 +92,8 @@ def test_below_a_setting_draws_are_uniform(way: str):
 
 def test_cells_leave_out_nothing(monkeypatch: pytest.MonkeyPatch):
     """Whatever is asked for, of one figure or two: what keeps the limits is among the cells."""
-    monkeypatch.setattr(counting, "FEW", 1)
-    monkeypatch.setattr(counting, "CELLS", (9, 7, 5))
+    monkeypatch.setattr(limited, "FEW", 1)
+    monkeypatch.setattr(limited, "CELLS", (9, 7, 5))
     free = SPEC.space()
     root = free.root({"d": 18})
     all_of = [free.costs(free.drawn_as(s), ["macs", "params"]) for s in every(root.top)]
@@ -101,11 +101,11 @@ def test_cells_leave_out_nothing(monkeypatch: pytest.MonkeyPatch):
         m, p = int(cost["macs"]), int(cost["params"])
         for limits in ([f"macs == {m}"], [f"macs <= {m}", f"params > {p - 1}"], [f"params < {p + 1}", f"macs > {m - 1}", f"macs < {m + 2}"]):
             counted = SPEC.space(limits=limits).counted
-            near = counted.narrowed(counted.space.root({"d": 18}))
+            near = counted.limited.narrowed(counted.space.root({"d": 18}))
             assert near is not None
             kept = sum(near[1].values())
             assert kept >= sum(all(eval(t, {"macs": c["macs"], "params": c["params"]}) for t in limits) for c in all_of)
-            assert near[0] is not counted.few or len(near[1]) <= 1
+            assert near[0] is not counted.limited.few or len(near[1]) <= 1
 
 
 def test_settings_are_gone_through_where_draws_find_nothing(monkeypatch: pytest.MonkeyPatch):
@@ -128,6 +128,29 @@ def test_what_is_empty_is_proved(monkeypatch: pytest.MonkeyPatch):
         space.sample(0)
     assert "A0806" in str(fault.value) and "of 40 draws none fitted" in str(fault.value) and space.acceptance == 0
     assert "0 of 20 others keep within `peak_bytes <= 10`" in str(fault.value)
+
+
+@pytest.mark.parametrize(("limits", "pair"), [
+    (["params >= 60k", "macs >= 1", "params <= 50k"], ("params >= 60k", "params <= 50k")),
+    (["macs(T = 4) < 5_000", "5k <= macs(T=4)"], ("macs(T = 4) < 5_000", "5k <= macs(T=4)")),
+    (["d > 7", "peak_bytes == 10", "d <= 2 + 5"], ("d > 7", "d <= 2 + 5")),
+    (["state_bytes == 3", "state_bytes == 4"], ("state_bytes == 3", "state_bytes == 4")),
+], ids=str)
+def test_limits_that_exclude_each_other_are_read_off(limits: list[str], pair: tuple[str, str]):
+    """Whatever the domains are, a continuous one too, no candidate is drawn to find out."""
+    space = loads(TEXT.replace("h: int = 8 in {8, 24, 40}", "h: int = 8 in {8, 24, 40}, p: float = 0.5 in 0..1")).space(limits=limits)
+    with pytest.raises(ArchError, match="A0802") as fault:
+        space.sample(0)
+    assert f"no number keeps within both `{pair[0]}` and `{pair[1]}`" in str(fault.value)
+    assert space.size == 0 and space.bounds == (0, 0, "") and not space.drawn and not space.roots
+
+
+@pytest.mark.parametrize("limits", [
+    ["params >= 50k", "params <= 50k"], ["macs <= 5k", "macs(T = 4) >= 6k"], ["d <= 7", "params >= 8"], ["params != 5", "params >= 5"],
+    ["d >= 4", "d <= d + 1"], ["params <= 100 * d", "params >= 100 * d + 1"],
+], ids=str)
+def test_other_limits_are_not_taken_for_such(limits: list[str]):
+    assert not SPEC.space(limits=limits).counted.contrary
 
 
 @pytest.mark.parametrize("cells", [(100_000, 900, 40), (300, 150, 40)], ids=["told apart", "rounded"])
@@ -174,7 +197,7 @@ def test_what_stays_is_not_rounded(monkeypatch: pytest.MonkeyPatch):
     seen = 0
     for start in every(space.root({"d": 18}).top):
         found = fitting.Fitting(space, start, frozenset())
-        macs, unit = found._total(start)[0], found.units[0]
+        macs, unit = found._total(start)[0], next(iter(found.units))
         top = found._table(start.part, start, "")
         for cell in top.cells:
             near = found._drawn(top, cell, start, Random(1))
@@ -282,17 +305,17 @@ def test_counting_is_bounded_by_its_work(monkeypatch: pytest.MonkeyPatch, limits
     spec = loads(MANY)
     whole = spec.space(limits=limits)
     drawn = [items(whole.sample(seed)) for seed in range(4)]
-    made = whole.counted.exact.made
+    made = whole.counted.limited.exact.made
     assert whole.uniform and whole.bounds[0] == whole.bounds[1] and made > 100 and drawn
 
     monkeypatch.setattr(ways, "ADDITIONS", 100)
-    monkeypatch.setattr(counting, "CELLS", (6, 3, 2))
+    monkeypatch.setattr(limited, "CELLS", (6, 3, 2))
     space = spec.space(limits=limits)
     first = space.sample(0)
-    assert space.counted.exact.made < made, "no row is begun whose additions are too many"
+    assert space.counted.limited.exact.made < made, "no row is begun whose additions are too many"
     assert not space.uniform and "more than 100 additions" in space.bounds[2]
-    near = space.counted.narrowed(space.root({"depth": 4}))
-    assert near is not None and near[0] not in (space.counted.exact, space.counted.few)
+    near = space.counted.limited.narrowed(space.root({"depth": 4}))
+    assert near is not None and near[0] not in (space.counted.limited.exact, space.counted.limited.few)
     other = spec.space(limits=limits)
     for seed in range(1, 9):
         other.sample(seed)
@@ -326,11 +349,11 @@ def test_numbers_are_numbers_however_they_are_written(low: str, high: str, monke
     """Cells and repairs know `4.11k` as they do 4,110."""
     from archdsl.search.vary import fitted
 
-    monkeypatch.setattr(counting, "FEW", 1)
+    monkeypatch.setattr(limited, "FEW", 1)
     space = SPEC.space(limits=[f"macs >= {low}", f"macs <= {high}"])
     root = space.root({"d": 18})
-    near = space.counted.narrowed(root)
-    assert near is not None and near[0] is not space.counted.few
+    near = space.counted.limited.narrowed(root)
+    assert near is not None and near[0] is not space.counted.limited.few
     start = next(every(root.top))
     found = fitted(space, start.values({"d": 18}), start, frozenset(), Random(1))
     assert found is not None and 2_900 <= space.costs(found, ["macs"])["macs"] <= 4_110

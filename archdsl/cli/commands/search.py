@@ -1,13 +1,14 @@
 """archdsl search: a spec, objectives, a budget; a study."""
 from __future__ import annotations
 
+import os
 import sys
 
 from archdsl.cli.commands.space import from_there
 from archdsl.cli.output import count, show_json, show_table, wants_color
 from archdsl.spaces import set_by
 from archdsl.study.live import watching
-from archdsl.study.plan import open_spec
+from archdsl.study.plan import FILE, open_spec
 from archdsl.study.session import UNFIT, Asked, Hands, search
 from archdsl.study.shown import front_table, number, summary
 from archdsl.study.study import Study
@@ -22,7 +23,8 @@ def run_search(source: str, out: str, asked: Asked, hands: Hands, resume: bool, 
         with watching(wants_color(sys.stderr)) as watch:
             study = search(source, out, asked, hands, resume, lambda study: _begun(study) or watch(study))
     except KeyboardInterrupt:
-        print(f"stopped; what has ended is kept: the same command with --resume goes on in {out}", file=sys.stderr)
+        print(f"stopped; what has ended is kept: the same command with --resume goes on in {out}" if os.path.isfile(os.path.join(out, FILE)) else
+              f"stopped before there was a study in {out}: the same command begins it", file=sys.stderr)
         raise
     with study:
         if not len(study.store.front):
