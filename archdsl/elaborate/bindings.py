@@ -73,6 +73,37 @@ def bindings(body: Any, loop: tree.For | None = None) -> Iterator[tuple[str, Spa
             yield from bindings(b, inside)
 
 
+def header_type(decl: Any, name: str) -> tree.Type | None:
+    """The type of an argument of a header, or of an input that holds a tensor throughout; None where that is not known."""
+    if isinstance(decl, tree.Fn):  # it may give its arguments other values
+        return None
+    params = (*getattr(decl, "params", ()), *(getattr(decl, "inputs", None) or ()))
+    found = next((p for p in params if p.name == name), None)
+    if found is None or found.rest or isinstance(found.type, tree.OptionalType):
+        return None
+    return found.type if tensor_type(found) is None or stays_tensor(name, getattr(decl, "body", None) or ()) else None
+
+
+def stays_tensor(name: str, body: Any) -> bool:
+    """Whether whatever a body binds to the name of a tensor is computed from it, as in `x = x + f(x)`, and so is no hyper value."""
+    for s in body:
+        if isinstance(s, tree.Assign) and [t.name for t in s.targets] == [name] and len(s.values) == 1:
+            below = [*_below(s.values[0])]
+            if not any(isinstance(n, tree.Name) and n.id == name for n in below) or any(isinstance(n, tree.IsSome) for n in below):
+                return False
+        elif any(n == name for n, _, _ in bindings((s,))):
+            inner = [*nested_bodies(s)]
+            if not inner or isinstance(s, tree.For) and name in dict(pattern_names(s.pattern)) or not all(stays_tensor(name, b) for b in inner):
+                return False
+    return True
+
+
+def _below(node: Any) -> Iterator[Any]:
+    yield node
+    for child in tree.children(node):
+        yield from _below(child)
+
+
 def assigned_names(body: Any) -> set[str]:
     return {n for n, _, _ in bindings(body)}
 

@@ -5,7 +5,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from archdsl.diagnostics.model import Fix, Label, error
+from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.diagnostics.poison import Poisoned
 from archdsl.dims import TooLarge
 from archdsl.elaborate import headers, initials, library
@@ -134,7 +134,9 @@ def _without_as(span: Span, label: str) -> dict[str, Any]:
 def builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
     """A call of a function of hyper values, or of the op of the same name where a tensor is among the arguments."""
     positional, named, spans = args
-    if func.name == "sum" and len(positional) == 1 and not named and is_list(positional[0]) and has_tensor(positional[0]):
+    if func.name == "sum" and len(positional) == 1 and is_list(positional[0]) and has_tensor(positional[0]):
+        if named and (misfit := _misfit(func, args, span)) is not None:
+            raise misfit
         return _sum(frame, positional[0], span)
     if func.name in ("bank", "routed"):
         raise error("A0218", f"`{func.name}` is part of the language but not built yet", span, "not built yet")
@@ -153,7 +155,39 @@ def builtin(frame: Frame, func: Builtin, args: Args, span: Span) -> Any:
     except library.HyperError as e:
         raise error("A0204", f"{func.name}: {e}", span, notes=(func.doc,)) from None
     except (TypeError, ValueError, ArithmeticError, IndexError) as e:
-        raise error("A0221", f"{func.name} does not take these arguments", span, notes=(func.doc, str(e))) from None
+        misfit = _misfit(func, args, span)
+        raise misfit or error("A0221", f"{func.name} does not take these arguments", span, notes=(func.doc, str(e))) from None
+
+
+def _misfit(func: Builtin, args: Args, span: Span) -> ArchError | None:
+    """What is wrong with the number and names of the arguments of a function of hyper values."""
+    code = getattr(func.call, "__code__", None)
+    if code is None:
+        return None
+    names, many = code.co_varnames[: code.co_argcount], bool(code.co_flags & 4)
+    positional, named, spans = args
+    odd = next((n for n in named if n not in names), None)
+    if odd is not None:
+        from archdsl.elaborate.hints import mend
+
+        known = Span(spans[odd].source, spans[odd].start, spans[odd].start + len(odd))
+        where = f"`{func.name}` of a list" if positional and is_list(positional[0]) else f"`{func.name}`"
+        told = mend(odd, [n for n in names if len(n) > 2], known)
+        told["fixes"] = told["fixes"] or _removed(spans[odd])
+        return error("A0202", f"{where} has no argument `{odd}`", spans[odd], "no such argument", notes=(func.doc,), **told)
+    if len(positional) > len(names) and not many:
+        return error("A0205", f"`{func.name}` takes {len(names)} argument{'s' * (len(names) != 1)}, not {len(positional)}",
+                     spans.get(len(names), span), "one too many" if len(positional) == len(names) + 1 else "too many", notes=(func.doc,),
+                     fixes=_removed(spans[len(names)]) if len(positional) == len(names) + 1 and len(names) in spans else ())
+    missing = next((n for n in names[len(positional) : len(names) - len(func.call.__defaults__ or ())] if n not in named), None)
+    return error("A0203", f"`{func.name}` needs `{missing}`", span, f"`{missing}` is missing", notes=(func.doc,)) if missing is not None else None
+
+
+def _removed(argument: Span) -> tuple[Fix, ...]:
+    """The list without one of its arguments, which is not the first."""
+    before = re.search(r",\s*$", argument.source.text[: argument.start])
+    gone = Span(argument.source, before.start(), argument.end) if before is not None else argument
+    return (Fix(f"remove `{argument.text}`", ((gone, ""),)),)
 
 
 def _sum(frame: Frame, values: tuple[Any, ...], span: Span) -> Any:
@@ -185,7 +219,12 @@ def initializer(name: str, args: Args, span: Span) -> InitExpr:
 
 def _collect(frame: Frame, node: tree.Call) -> Any:
     if len(node.args) != 1 or not isinstance(node.args[0].value, tree.Name):
-        raise error("A0219", "`collect` takes the name of an emitted value", node.span, help="for example `collect(balance)`")
+        given = node.args[0].value if len(node.args) == 1 else None
+        name = given.value if isinstance(given, tree.Str) else given.name if isinstance(given, tree.Member) else ""
+        fixes = (Fix(f"write `{name}`", ((given.span, name),)),) if given is not None and name.isidentifier() else ()
+        raise error("A0219", "`collect` takes the name of an emitted value", given.span if given is not None else node.span,
+                    "not a name" if given is not None else "no name",
+                    help=() if fixes else "for example `collect(balance)`", fixes=fixes)
     if frame.builder.incomplete:
         raise Poisoned()
     name = node.args[0].value.id

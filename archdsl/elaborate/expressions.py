@@ -12,7 +12,7 @@ from archdsl.elaborate import apply, calls, foreign, layouts, library
 from archdsl.elaborate.closures import closure_key, free_names
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
-from archdsl.elaborate.hints import mend, of_torch
+from archdsl.elaborate.hints import WORDS, mend, of_torch
 from archdsl.elaborate.limits import MAX_ITEMS, limit
 from archdsl.elaborate.operations import alike, binary, decided, truth, unary
 from archdsl.elaborate.unknown import unknown
@@ -273,22 +273,24 @@ def _member(frame: Frame, node: tree.Member) -> Any:
         told = of_torch(node.name)
         help = told[0] if told is not None else ()
         if told is None and library.find(node.name) is not None:
-            fixes = (_as_function(node),)
+            fixes = (_as_function(node, node.name),)
+        elif told is not None and library.find(here := WORDS[node.name][0]) is not None:
+            fixes = (_as_function(node, here),)
         elif told is None and node.name[:1].isupper() and len(node.name) < 3 and isinstance(node.value, tree.Name):
             axes = ", ".join("_" * len(value.shape))
             help = (f"a shape beside a name binds sizes: `{node.value.id}: [{axes}] = …`, with `{node.name}` in its place",)
     raise error("A0201", f"{describe(value)} has no `{node.name}`", node.name_span, help=help, fixes=fixes)
 
 
-def _as_function(node: tree.Member) -> Fix:
-    """`x.mean(axis = 1)` as `mean(x, axis = 1)`."""
+def _as_function(node: tree.Member, name: str) -> Fix:
+    """`x.mean(axis = 1)` as `mean(x, axis = 1)`, under a name."""
     source, text = node.span.source, node.value.span.text
     behind = re.match(r"\s*(\(\s*\)?)?", source.text[node.span.end :])
     assert behind is not None
     opened = behind[1] or ""
-    new = f"{node.name}({text}" + ("" if opened.endswith(")") else ", " if opened else ")")
+    new = f"{name}({text}" + ("" if opened.endswith(")") else ", " if opened else ")")
     end = node.span.end + (len(behind[0]) - opened.endswith(")") if opened else 0)
-    return Fix(f"write `{node.name}({text}{', …' if opened and not opened.endswith(')') else ''})`", ((Span(source, node.span.start, end), new),))
+    return Fix(f"write `{name}({text}{', …' if opened and not opened.endswith(')') else ''})`", ((Span(source, node.span.start, end), new),))
 
 
 def _named(frame: Frame, node: tree.Named) -> Any:

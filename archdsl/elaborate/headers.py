@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from archdsl import records, shapes
-from archdsl.diagnostics.model import ArchError, Diagnostic, Given, Label, error, in_library, moved
+from archdsl.diagnostics.model import ArchError, Diagnostic, Fix, Given, Label, error, in_library, moved
 from archdsl.diagnostics.poison import Poisoned
 from archdsl.elaborate import widened
 from archdsl.elaborate.builder import join
@@ -23,6 +23,7 @@ from archdsl.elaborate.values import (
     RecordValue,
     Template,
     describe,
+    is_list,
 )
 from archdsl.graph import FLOATS, Knob, TensorType, Value
 from archdsl.records import replace
@@ -112,6 +113,8 @@ def first_list(frame: Frame, ref: BlockRef, args: Args, node: tree.Call) -> dict
                 out[name] = Bound(convert(frame, good(value), p.type, span, name), span, "argument")
             except ArchError as e:
                 e = _exchanged(frame, e, head.params, given, name)
+                if isinstance(value, Value) and len(positional) == 1 and not named and all(q.default is not None for q in head.params):
+                    e = _unopened(e, node)
                 raise _two_sizes(e, decl, names.index(name), positional, spans) from None
         elif entries and (id(decl), name) in entries:
             entry = entries[id(decl), name]
@@ -135,6 +138,15 @@ def _exchanged(frame: Frame, e: ArchError, params: tuple[tree.Param, ...], given
 
     labels, fixes = swapped({k: span for k, (_, span) in given.items()}, name, fits, [n for n in given if n != name and n in types])
     return ArchError(*(replace(d, labels=(*d.labels, *labels), help=() if fixes else d.help, fixes=(*fixes, *d.fixes)) for d in e.diagnostics))
+
+
+def _unopened(e: ArchError, node: tree.Call) -> ArchError:
+    """`LayerNorm(x)` as `LayerNorm()(x)`."""
+    at = node.func.span.end
+    if node.span.source.text[node.span.end :].lstrip(" ")[:1] == "(":
+        return e
+    fix = Fix(f"write `{node.func.span.text}(){node.span.source.text[at : node.span.end]}`", ((Span(node.span.source, at, at), "()"),))
+    return ArchError(*(replace(d, fixes=(fix, *d.fixes)) for d in e.diagnostics))
 
 
 def _two_sizes(e: ArchError, decl: tree.Block, index: int, positional: list[Any], spans: dict[Any, Span]) -> ArchError:
@@ -380,12 +392,17 @@ def results(inner: Frame, outs: tuple[tree.Out, ...], span: Span, name: str) -> 
     if len(values) == 1 and isinstance(values[0], tuple) and len(outs) != 1:
         values = values[0]
     if len(values) != len(outs):
-        raise error("A0220", f"`{name}` declares {len(outs)} result{'s' * (len(outs) != 1)}, this returns {len(values)}", where)
+        names = ", ".join(o.name or f"y{i + 1}" for i, o in enumerate(outs))
+        raise error("A0220", f"`{name}` declares {len(outs)} result{'s' * (len(outs) != 1)}, this returns {len(values)}", where,
+                    labels=(Label(outs[0].span.to(outs[-1].span), "declared here"),) if outs else (),
+                    help=f"a comma stands between results: `return {names}`" if len(outs) > 1 else ())
     binding = _binding(inner)
     binding.sequences = inner.vars.get("...", {})
     for v, o in zip(values, outs):
         if good(v) is None or not isinstance(v, Value):
-            raise error("A0220", f"`{name}` returns tensors, this is {describe(v)}", where)
+            help = "several results are declared in parentheses: `-> (y: […], z: […])`" if is_list(v) and len(v) > 1 else \
+                "a result stands without brackets" if is_list(v) and v else ()
+            raise error("A0220", f"`{name}` returns tensors, this is {describe(v)}", where, help=help)
         _check_result(inner, binding, v, o, where, name)
     return tuple(values)
 

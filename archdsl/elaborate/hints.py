@@ -35,7 +35,13 @@ _RANDOM = "`draw name: [sizes] = normal()` is a random tensor, `param w: [d] = n
 _CAST = "`cast(x, \"f32\")` converts, `f32 { … }` computes a part in float32, `build(dtype = …)` chooses the type of the model"
 INFERRED = frozenset(("in_features", "in_channels", "input_size", "embed_dim", "num_features", "normalized_shape", "in_dim"))
 """Arguments of torch that say what follows from the input here."""
-MODULES = frozenset(("torch", "nn", "F", "np", "numpy", "jnp", "math", "functional", "self"))
+NEEDLESS = {
+    **dict.fromkeys(("inplace",), "every op gives a new tensor"), "batch_first": "the header names the axes of a tensor: `x: [B, T, d]`",
+    **dict.fromkeys(("device", "requires_grad", "need_weights"), "leave it out: a spec says what is computed, Python how"),
+    "dtype": "the header of a tensor says its element type, `build(dtype = …)` that of the model",
+}
+"""Arguments of torch that say nothing here, and why."""
+MODULES = frozenset(("torch", "nn", "F", "np", "numpy", "jnp", "jax", "lax", "tf", "math", "functional", "self"))
 """Names in front of the dot of what has none here."""
 FORMULAS = {
     "logsigmoid": "-softplus(-x)", "log_sigmoid": "-softplus(-x)", "softmin": "softmax(-x)", "softsign": "x / (1 + abs(x))",
@@ -58,13 +64,16 @@ WORDS: dict[str, tuple[str, str]] = {
     "chunk": ("split", "`split(x, 2, axis = -1)` gives equal parts"), "tile": ("repeat", ""), "std": ("", "`sqrt(var(x, axis = -1))`"),
     "amax": ("max", ""), "amin": ("min", ""), "broadcast_to": ("expand", ""), "interpolate": ("resize", ""),
     "scaled_dot_product_attention": ("attention", ""), "masked_fill": ("where", "`where(condition, a, b)`"),
-    **dict.fromkeys(("permute", "transpose", "reshape", "view", "flatten", "unflatten", "swapaxes", "movedim"), ("", _AXES)),
+    **dict.fromkeys(("permute", "transpose", "reshape", "view", "unflatten", "swapaxes", "movedim"), ("", _AXES)),
+    "flatten": ("", "`rearrange([B, c, H, W] -> [B, (c H W)])` joins axes"),
     "unsqueeze": ("", "`x[:, none]` adds an axis"), "squeeze": ("", "`x[:, 0]` removes an axis of one position"),
     "tensor": ("", "`const w: [2] = [1, 2]` writes a tensor down"), "Parameter": ("", "`param w: [d] = zeros()` declares a weight"),
     "Sequential": ("", "`f >> g` joins blocks, `x |> f |> g` applies them"),
     "ModuleList": ("", "a loop with a label repeats a block: `layers: for i in range(n) { … }`"),
     "size": ("", _SIZES), "shape": ("", _SIZES), "print": ("", "`emit name = value` shows a value inside"),
     **dict.fromkeys(("contiguous", "clone", "cuda", "cpu", "requires_grad_", "no_grad", "checkpoint", "item", "numpy", "super"), ("", _NOTHING)),
+    "vmap": ("", "no word is needed: ops and blocks work along all axes in front of those that they name"),
+    **dict.fromkeys(("jit", "remat"), ("", _NOTHING)),
     "detach": ("", "no op stops a gradient: use `x` as it is"),
     **dict.fromkeys(("to", "float", "half", "bfloat16", "double", "type", "astype"), ("", _CAST)),
     **dict.fromkeys(("T", "mT", "t"), ("", _AXES)), **dict.fromkeys(("tril", "triu", "causal_mask"), ("", _TRIANGLE)),
@@ -72,6 +81,7 @@ WORDS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("float16", "float32", "float64", "int32", "int64", "long", "uint8"), ("", _CAST)),
     "Dropout": ("dropout", "an op takes its tensor first: `dropout(x, 0.1)`, `x |> dropout(0.1)`"),
     "inf": ("", "`1e30` is a large number; `mask` and `where` leave out what is not to be seen"), "dtype": ("", _CAST),
+    "dict": ("", "`record R { width: int, depth: int = 2 }` declares named values, `R(width = 64)` gives them"),
     **dict.fromkeys(("isinstance", "getattr", "hasattr"), ("", "types stand in the header; `x is some` asks whether an optional value is there")),
     **dict.fromkeys((n for n in MODULES if n != "self"), ("", _NO_MODULE)), "self": ("", _SELF),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from archdsl.diagnostics.model import ArchError, error
+from archdsl.diagnostics.model import ArchError, Fix, error
 from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate import late, passes
 from archdsl.elaborate.apply import owner_allowed, pay
@@ -25,8 +25,8 @@ def iterate(frame: Frame, pattern: tree.Pattern, node: tree.Expr) -> Iterator[in
     if isinstance(items, str):
         items = tuple(items)
     if not is_list(items):
-        hint = f"`range({node.span.text})` counts" if isinstance(items, int) else ()
-        raise error("A0204", f"a loop runs over a list, a range or a string, this is {describe(items)}", node.span, help=hint)
+        fixes = (Fix(f"count: `range({node.span.text})`", ((node.span, f"range({node.span.text})"),)),) if type(items) is int else ()
+        raise error("A0204", f"a loop runs over a list, a range or a string, this is {describe(items)}", node.span, fixes=fixes)
     frame.session.step(node.span, len(items))
     for i, item in enumerate(items):
         _destructure(frame, pattern, item)

@@ -15,7 +15,7 @@ from archdsl.elaborate import walk_bodies, walk_expressions  # they fill the tab
 from archdsl.elaborate.bindings import bound_names, nested_bodies, tensor_type
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.signatures import name_span
-from archdsl.elaborate.values import FnRef
+from archdsl.elaborate.values import BlockRef, FnRef
 from archdsl.elaborate.walk import STATEMENTS, Enough, Walk
 from archdsl.elaborate.walk_headers import domain, hyper, hyper_type, once, results
 from archdsl.modules import Module, library_exports
@@ -74,6 +74,8 @@ def _walk(walk: Walk, module: Module, kept: Kept | None) -> None:
                 first.update((n, span) for n, span in mentioned.items() if n not in first)
             walk.uses = all_uses
     _recursion(walk)
+    if "collect" in module.source.text:
+        _collected(walk, module)
     if any(isinstance(d, tree.Claim | tree.Variant | tree.Space) for d in module.tree.decls):
         from archdsl.claims.words import check_text
 
@@ -98,6 +100,40 @@ def _doubtful_names(module: Module) -> set[str]:
     left = "".join(text)
     used = set(re.findall(r"\buse\s+([\w.]+)", left))
     return {*re.findall(r"\w+", left), *(name for name, where in library_exports().items() if where in used or "std" in used)}
+
+
+# ---------------------------------------------------------------- emitted values
+def _collected(walk: Walk, module: Module) -> None:
+    """Reports each `collect` of a name that nothing emits in the module's text, or in what it imports: the list would always be empty."""
+    asked = [n.args[0].value for d in module.tree.decls for n in _below(d)
+             if isinstance(n, tree.Call) and isinstance(n.func, tree.Name) and n.func.id == "collect" and len(n.args) == 1]
+    names = [a for a in asked if isinstance(a, tree.Name)]
+    emitted = _emitted(module, {}) if names else {}
+    for name in names:
+        if emitted is not None and name.id not in emitted:
+            walk.report(error("A0219", f"nothing emits `{name.id}`", name.span, "there is no such value to collect",
+                              **mend(name.id, emitted, name.span, f"`emit {name.id} = value` in a block that is applied above")))
+
+
+def _emitted(module: Module, seen: dict[int, None]) -> dict[str, None] | None:
+    """The names of what is emitted in a module and in those whose declarations it reads; None where it may read any of the library (`use std`)."""
+    seen[id(module)] = None
+    found = {n.name: None for d in module.tree.decls for n in _below(d) if isinstance(n, tree.Emit)}
+    for other in [*(r.module for r in module.scope.values() if isinstance(r, (BlockRef, FnRef))), *module.modules.values()]:
+        if not isinstance(other, Module):
+            return None
+        if id(other) not in seen:
+            more = _emitted(other, seen)
+            if more is None:
+                return None
+            found |= more
+    return found
+
+
+def _below(node: Any) -> Iterator[Any]:
+    yield node
+    for child in tree.children(node):
+        yield from _below(child)
 
 
 # ---------------------------------------------------------------- recursion

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from archdsl.diagnostics.model import ArchError, Fix, Label, error
 from archdsl.elaborate.bindings import word_span
 from archdsl.elaborate.headers import signature
-from archdsl.elaborate.hints import INFERRED, nearest_help, without_call
+from archdsl.elaborate.hints import INFERRED, NEEDLESS, nearest_help, without_call
 from archdsl.elaborate.values import BlockRef, Builtin, FnRef, InitRef, OpRef, RecordRef, UserOp, describe
 from archdsl.source import Span
 from archdsl.syntax import tree
@@ -21,6 +21,10 @@ OPEN = frozenset(("collect", "bank", "routed"))
 LITERALS: dict[str, tuple[type, ...]] = {"int": (tree.Bool, tree.Str, tree.List), "float": (tree.Bool, tree.Str, tree.List),
                                          "bool": (tree.Number, tree.Str, tree.List), "str": (tree.Number, tree.Bool, tree.List)}
 """Type of a parameter -> literals that it does not take."""
+UNFIT: dict[str, frozenset[str]] = {"int": frozenset(("bool", "str", "block", "mask")), "float": frozenset(("bool", "str", "block", "mask")),
+                                    "bool": frozenset(("int", "float", "str", "block", "mask")),
+                                    "str": frozenset(("int", "float", "bool", "block", "mask"))}
+"""Type of a parameter -> types of which it takes no value."""
 
 
 class Callee:
@@ -45,8 +49,9 @@ class Callee:
         self.what, self.params, self.kind, self.labels, self.notes, self.any_more, self.hint = what, params, kind, labels, notes, any_more, hint
 
 
-def misfits(callee: Callee, args: tuple[tree.Arg, ...]) -> Iterator[ArchError]:
-    """A0204 for literals of another type, which is so in a branch that no variant takes as well."""
+def misfits(callee: Callee, args: tuple[tree.Arg, ...], known: Callable[[str], tree.Type | None]) -> Iterator[ArchError]:
+    """A0204 for literals, tensors and arguments of the header of another type, which is so in a branch that no variant takes as well. `known`: the
+    type of a name of the header, None for others."""
     if not callee.types:
         return
     for i, a in enumerate(args):
@@ -66,6 +71,19 @@ def misfits(callee: Callee, args: tuple[tree.Arg, ...]) -> Iterator[ArchError]:
                 help, others = one_size(callee.block, i, [b.value.span for b in args[: i + 1]])
                 fixes = others or fixes
             yield error("A0204", f"`{name}` is of type {wanted}, not {said}", a.value.span, f"this is {said}", help=help, fixes=fixes)
+        elif wanted is not None and isinstance(a.value, tree.Name) and (said := _unfit(wanted, known(a.value.id))):
+            yield error("A0204", f"`{name}` is of type {wanted}, not {said}", a.value.span, f"this is {said}",
+                        help=IN_SECOND if said == "a tensor" else ())
+
+
+IN_SECOND = "the first list of a block holds hyper values, the second its tensors: `F(…)(x)`"
+
+
+def _unfit(wanted: str, kind: tree.Type | None) -> str:
+    """What a name of the header is, where it is of a type of which a parameter takes no value."""
+    if isinstance(kind, tree.TensorType):
+        return "a tensor"
+    return f"of type {kind.name}" if isinstance(kind, tree.NameType) and kind.name in UNFIT[wanted] else ""
 
 
 def _said(node: tree.Expr) -> str:
@@ -94,7 +112,7 @@ def faults(callee: Callee, args: tuple[tree.Arg, ...], span: Span, piped: int = 
         if a.name not in names:
             if not callee.any_more:
                 misfits = True
-                yield _unknown(callee, a, names, taken | {b.name for b in args if b.name})
+                yield _unknown(callee, a, names, taken | {b.name for b in args if b.name}, args)
         elif a.name in taken and not unclear:
             yield _twice(callee, a, args, names, piped)
         taken.add(a.name)
@@ -138,7 +156,7 @@ def _fits(callee: Callee, args: tuple[tree.Arg, ...], piped: int, given: frozens
     return found == len(named)
 
 
-def _unknown(callee: Callee, a: tree.Arg, names: list[str], taken: set[str]) -> ArchError:
+def _unknown(callee: Callee, a: tree.Arg, names: list[str], taken: set[str], args: tuple[tree.Arg, ...]) -> ArchError:
     assert a.name is not None
     mask = a.name.removeprefix("is_")
     if mask in ("causal", "full") and "mask" in names:  # a switch elsewhere, a value here
@@ -152,6 +170,8 @@ def _unknown(callee: Callee, a: tree.Arg, names: list[str], taken: set[str]) -> 
         help, fixes = _elsewhere(callee, a.name) if a.name in callee.other else nearest_help(a.name, _taking(callee, names, a.value), a.name_span)
         if not help and not fixes:
             help, fixes = _of_blocks(callee, a, taken)
+    if not fixes and a.name in NEEDLESS:
+        help, fixes = (NEEDLESS[a.name],), removed(a, args)
     return error(
         "A0202",
         f"{callee.what} has no {callee.kind} `{a.name}`",
@@ -194,15 +214,15 @@ def _twice(callee: Callee, a: tree.Arg, args: tuple[tree.Arg, ...], names: list[
     if other is not None and other.name is None and callee.block is not None:
         from archdsl.elaborate.proposals import one_size
 
-        at = args.index(other)
-        help, others = one_size(callee.block, at, [b.value.span for b in args[: at + 1]])
+        at = next(i for i, b in enumerate(args) if b is other)
+        help, others = one_size(callee.block, min(at, 1), [b.value.span for b in args[: at + 1]])
         fixes = others or fixes
     return error("A0205", f"`{a.name}` is given twice", a.span, "the second", labels=labels, notes=callee.notes, help=help, fixes=fixes)
 
 
 def removed(a: tree.Arg, args: tuple[tree.Arg, ...]) -> tuple[Fix, ...]:
     """The list without one of its arguments."""
-    at = args.index(a)
+    at = next(i for i, b in enumerate(args) if b is a)  # others may say the same
     start, end = (a.span.start, args[at + 1].span.start) if at + 1 < len(args) else (args[at - 1].span.end if at else a.span.start, a.span.end)
     return (Fix(f"remove `{a.span.text}`", ((Span(a.span.source, start, end), ""),)),)
 

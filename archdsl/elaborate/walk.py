@@ -8,7 +8,7 @@ from typing import Any
 from archdsl.diagnostics.model import ArchError, Collector, Diagnostic, Label, error
 from archdsl.diagnostics.poison import POISON
 from archdsl.elaborate import library, signatures
-from archdsl.elaborate.bindings import assigned_names, axis_fields, axis_span, bindings, bound_names, default_statements
+from archdsl.elaborate.bindings import assigned_names, axis_fields, axis_span, bindings, bound_names, default_statements, header_type
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.signatures import Callee
 from archdsl.elaborate.unknown import divided_by, unknown
@@ -39,7 +39,8 @@ def ends(s: Any) -> bool:
 @record(slots=False)
 class Walk:
     """`vars`: names that may be bound at this point. `fixed`: header names, which may not be bound again. `records`: parameters of a record type.
-    `loop`: the loops around; `branches`: static branches inside the innermost one. `uses`: declaration -> those of this module that it mentions.
+    `loop`: the loops around; `branches`: static branches inside the innermost one; `inside`: all around. `hidden`: names of the header that mean
+    something else here. `uses`: declaration -> those of this module that it mentions.
     `ahead`: names in the second list of the block that is being completed."""
 
     module: Module
@@ -50,7 +51,9 @@ class Walk:
     rest: bool = False
     decl: Any = None
     loops: tuple[tree.For, ...] = ()
+    hidden: frozenset[str] = frozenset()
     branches: int = 0
+    inside: int = 0
     returns: bool = False
     told: set[str] = field(default_factory=set[str])
     told_imports: set[str] = field(default_factory=set[str])
@@ -63,7 +66,8 @@ class Walk:
     def begin(self, decl: Any) -> None:
         """Starts a declaration: nothing is bound."""
         self.vars, self.fixed, self.records, self.told = {}, {}, {}, set()
-        self.rest, self.decl, self.loops, self.branches, self.returns = False, decl, (), 0, False
+        self.rest, self.decl, self.loops, self.branches, self.inside, self.returns = False, decl, (), 0, 0, False
+        self.hidden = frozenset()
 
     def report(self, fault: ArchError | Diagnostic) -> None:
         self.found.add(fault)
@@ -158,6 +162,10 @@ class Walk:
             )
         return None
 
+    def type_of(self, name: str) -> tree.Type | None:
+        """The type of a name of the header, where that is known here."""
+        return None if name in self.hidden else header_type(self.decl, name)
+
     def bind(self, name: str, span: Span) -> None:
         if name in self.fixed:
             self.report(
@@ -191,8 +199,10 @@ class Walk:
 
     def branch(self, nodes: Any) -> None:
         self.branches += 1
+        self.inside += 1
         self.exprs(nodes)
         self.branches -= 1
+        self.inside -= 1
 
     def call(self, node: tree.Call, piped: int = 0) -> None:
         ahead, self.ahead = self.ahead, frozenset(a.name for a in node.args if a.name)
@@ -214,8 +224,8 @@ class Walk:
         callee = self.signature(target)
         if callee is not None:
             self.hold(callee, node.args, node.span, 0 if is_block else piped, self.supply(target) | ahead if is_block else frozenset())
-        if is_block and callee is not None and self.branches:
-            for fault in signatures.misfits(callee, node.args):
+        if is_block and callee is not None and self.inside:
+            for fault in signatures.misfits(callee, node.args, self.type_of):
                 self.report(fault)
         if is_block and piped:
             self.hold(self.inputs(target), (), node.span, 1)
@@ -374,11 +384,13 @@ class Walk:
         """Static branches open no scope: what one of them binds may be bound afterwards."""
         before, after = self.vars, dict(self.vars)
         self.branches += 1
+        self.inside += 1
         for b in bodies:
             self.vars = dict(before)
             self.body(b)
             after.update(self.vars)
         self.branches -= 1
+        self.inside -= 1
         self.vars = after
 
 

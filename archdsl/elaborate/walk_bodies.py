@@ -132,12 +132,13 @@ def _choose(w: Walk, s: tree.Choose) -> None:
             )
         arms.setdefault(arm.name, arm)
         once(w, arm.params, f"the arm `{arm.name}`")
-        vars, w.vars = w.vars, dict(w.vars)
+        vars, hidden = w.vars, w.hidden
+        w.vars, w.hidden = dict(vars), hidden | {p.name for p in arm.params}
         for p in arm.params:
             hyper(w, p)
             w.vars[p.name] = None
         w.expr(arm.value)
-        w.vars = vars
+        w.vars, w.hidden = vars, hidden
     default = arms.get(s.default)
     if default is None:
         w.report(

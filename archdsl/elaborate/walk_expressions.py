@@ -45,12 +45,13 @@ def _item(w: Walk, n: tree.Item) -> None:
 
 def _comprehension(w: Walk, n: tree.Comprehension) -> None:
     w.expr(n.iterable)
-    vars, w.vars = w.vars, dict(w.vars)
+    vars, hidden = w.vars, w.hidden
+    w.vars, w.hidden = dict(vars), hidden | {name for name, _ in pattern_names(n.pattern)}
     for name, span in pattern_names(n.pattern):
         w.bind(name, span)
     w.maybe(n.condition)
     w.expr(n.item)
-    w.vars = vars
+    w.vars, w.hidden = vars, hidden
 
 
 def _if_expr(w: Walk, n: tree.IfExpr) -> None:
@@ -77,14 +78,14 @@ def _phase(w: Walk, n: tree.PhaseExpr) -> None:
 
 
 def _literal(w: Walk, n: tree.BlockLiteral) -> None:
-    vars, rest = w.vars, w.rest
-    w.vars, w.rest = dict(vars), False
+    vars, rest, hidden = w.vars, w.rest, w.hidden
+    w.vars, w.rest, w.hidden = dict(vars), False, hidden | {name for name, _ in n.params}
     for name, kind in n.params:
         w.vars[name] = None
         if isinstance(kind, tree.TensorType):
             w.bind_shape(kind.shape)
     w.expr(n.body)
-    w.vars, w.rest = vars, rest
+    w.vars, w.rest, w.hidden = vars, rest, hidden
 
 
 def _edited(w: Walk, n: tree.Edited) -> None:

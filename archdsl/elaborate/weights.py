@@ -40,8 +40,10 @@ def parameter(frame: Frame, s: tree.ParamDecl) -> None:
 def _declare(frame: Frame, s: tree.ParamDecl | tree.Const, kind: str, init: tree.Expr, where: Span) -> None:
     """A weight of this body. Raises A0204, A0301 or A0306 for a shape that a weight cannot have."""
     if not isinstance(s.type, tree.TensorType):
-        raise error("A0204", f"`{s.name}` needs a shape", s.type.span if s.type is not None else where,
-                    help=f"`{s.span.text.split()[0]} {s.name}: [sizes] = …`")
+        written = s.type.span if s.type is not None else where
+        sizes = re.fullmatch(r"\((.*)\)", written.text) if isinstance(s.type, tree.TupleType) else None
+        raise error("A0204", f"`{s.name}` needs a shape", written, help=f"`{s.span.text.split()[0]} {s.name}: [sizes] = …`",
+                    fixes=(Fix(f"write `[{sizes[1]}]`", ((written, f"[{sizes[1]}]"),)),) if sizes else ())
     owner_allowed(frame, s.span, s.name)
     frame.session.step(s.span, 6)
     binding = shapes.Binding(frame.vars, lambda e: evaluate(frame, e))

@@ -38,7 +38,11 @@ def _matmul(a: TensorType, b: TensorType) -> TensorType:
     if len(a.shape) == 1 or len(b.shape) == 1:
         need_equal(a.shape[-1], b.shape[-2 if len(b.shape) > 1 else -1], "the contracted sizes of `a` and `b`", "b")
         return TensorType(dtype, (*a.shape[:-1], *b.shape[:-2], *(b.shape[-1:] if len(b.shape) > 1 else ())))
-    need_equal(a.shape[-1], b.shape[-2], "the last axis of `a` and the last but one of `b`", "b")
+    what = "the last axis of `a` and the last but one of `b`"
+    if equal(a.shape[-1], b.shape[-2]) is not True and equal(a.shape[-1], b.shape[-1]) is True:
+        raise OpError(f"{what} differ: {a.shape[-1]} and {b.shape[-2]}", "b",
+                      "`k |> rearrange([..., T, d] -> [..., d, T])` exchanges the last two axes of a tensor `k`")
+    need_equal(a.shape[-1], b.shape[-2], what, "b")
     return TensorType(dtype, (*broadcast(a.shape[:-2], b.shape[:-2], about="b"), a.shape[-2], b.shape[-1]))
 
 

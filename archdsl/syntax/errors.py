@@ -7,7 +7,7 @@ from archdsl.diagnostics.distance import distance
 from archdsl.diagnostics.model import Diagnostic, Fix, Label
 from archdsl.records import replace
 from archdsl.source import Span
-from archdsl.syntax import habit_comments, habit_headers, habits
+from archdsl.syntax import habit_comments, habit_headers, habit_signs, habits
 from archdsl.syntax.codes import CODES
 from archdsl.syntax.describe import describe_open, listing, options, place, short, span
 from archdsl.syntax.habits import CONDITIONAL, form
@@ -82,29 +82,6 @@ def _assigning(s: Situation, token: Token) -> Told:
     fixes = (Fix(f"write `= {name} +`", ((sign, f"= {name} +"),)),) if plain else ()  # of others, what follows may need brackets
     return Diagnostic("A0115", f"there is no `{token[1]}=`", sign, "operators do not assign", help=(f"write `{name} = {name} {token[1]} …`",),
                       fixes=fixes)
-
-
-def _binding(s: Situation, token: Token) -> Told:
-    """`x := y`, `x <- y`"""
-    at = s.at - 1 if token[1] == "=" else s.at
-    if not s.in_body() or at < 1 or at + 1 >= len(s.tokens):
-        return None
-    first, second = s.tokens[at], s.tokens[at + 1]
-    if (first[1], second[1]) not in ((":", "="), ("<", "-")) or first[3] != second[2] or s.start(s.anchor()) != at - 1:
-        return None
-    where = Span(s.run.source, first[2], second[3])
-    fault = Diagnostic("A0115", f"there is no `{where.text}`", where, "a name is bound by `=`", fixes=(Fix("write `=`", ((where, "="),)),))
-    return fault, Repair(at, 2, [(s.table.words.fixed["="], "=", first[2], second[3])])
-
-
-def _further(s: Situation, token: Token) -> Told:
-    """`*args` and `**kwargs` in a header."""
-    following = s.tokens[s.at + 1] if s.at + 1 < len(s.tokens) else token
-    if token[1] not in ("*", "**") or s.names[following[0]] != "NAME" or place(s, s.expected(s.prior)) != "a parameter list":
-        return None
-    where = Span(s.run.source, token[2], following[3])
-    help = "a header names all of its arguments; `...` in the second list of a block takes further ones, and `f(x, ...)` passes them on"
-    return Diagnostic("A0101", f"there is no `{where.text}`", where, "not part of the language", help=(help,)), Repair(s.at, 2, [])
 
 
 def _equals(s: Situation, token: Token) -> Told:
@@ -397,8 +374,10 @@ def _other(s: Situation, token: Token) -> Told:
 
 
 READINGS: tuple[Callable[[Situation, Token], Told], ...] = (
-    _too_deep, habits.myself, habits.lambda_, habits.prefixed, habits.layout, habits.choice, habit_headers.colon, habit_headers.one_list,
-    habit_headers.short_function, by_indentation, no_partner, _end_of_text, _binding, _further, _assigning, by_lines, short_list, second_list,
-    _equals, _apart, habit_comments.comment, habits.doubled, habits.word, _second_result, _bare, _mixed, habit_headers.foreign_type, _misspelt,
-    _reserved, habits.path_of_module, _else, _starts_badly, habit_headers.untyped, habits.point, no_opening, _bracket, _missing, _other,
+    _too_deep, habits.myself, habits.lambda_, habits.prefixed, habits.layout, habits.choice, habit_signs.separator, habit_signs.imported,
+    habit_signs.based, habit_signs.unpacked, habit_signs.grown, habit_signs.results, habit_signs.dictionary, habit_signs.chained,
+    habit_headers.colon, habit_headers.one_list, habit_headers.short_function, by_indentation, no_partner, _end_of_text, habit_signs.binding,
+    habit_signs.further, _assigning, by_lines, short_list, second_list, habit_signs.value, _equals, _apart, habit_comments.comment, habits.doubled,
+    habits.word, _second_result, _bare, _mixed, habit_headers.foreign_type, _misspelt, _reserved, habits.path_of_module, _else, _starts_badly,
+    habit_headers.untyped, habits.point, no_opening, _bracket, _missing, _other,
 )

@@ -184,16 +184,26 @@ def untyped(s: Situation, token: Token) -> Told:
 
 
 def foreign_type(s: Situation, token: Token) -> Told:
-    """`Optional[int]`"""
+    """`Optional[int]`, `tuple[int, int]`, `Union[int, str]`, `Literal["a", "b"]`"""
     before = s.tokens[s.at - 1] if s.at else token
     if token[1] != "[" or before[1] not in TYPES or before[3] != token[2]:
         return None
-    closing = next((i for i in range(s.at + 1, len(s.tokens)) if s.tokens[i][1] in ("]", "{", "")), s.at)
+    closing = next((i for i in range(s.at + 1, len(s.tokens)) if s.tokens[i][1] in ("[", "]", "{", "")), s.at)
     inner = s.tokens[s.at + 1 : closing]
     fixes, repair = (), None
-    if before[1] == "Optional" and len(inner) == 1 and s.tokens[closing][1] == "]":
-        whole = Span(s.run.source, before[2], s.tokens[closing][3])
-        fixes = (Fix(f"write `{inner[0][1]}?`", ((whole, f"{inner[0][1]}?"),)),)
-        repair = Repair(s.at - 1, 4, [inner[0], token_of(s, "?", s.tokens[closing])])
+    made: list[Token] = []
+    if inner and s.tokens[closing][1] == "]":
+        left, right = token_of(s, "(", token), token_of(s, ")", s.tokens[closing])
+        if before[1] == "Optional" and len(inner) == 1:
+            made = [inner[0], token_of(s, "?", s.tokens[closing])]
+        elif before[1] in ("Tuple", "tuple") and len(inner) > 1 and inner[-1][1] != "...":
+            made = [left, *inner, right]
+        elif before[1] in ("Union", "Literal"):
+            made = [t if t[1] != "," else token_of(s, "|", t) for t in inner]
+    if made:
+        signs = {",": ", ", "|": " | "}
+        new = "".join(signs.get(t[1], t[1]) for t in made)
+        fixes = (Fix(f"write `{new}`", ((Span(s.run.source, before[2], s.tokens[closing][3]), new),)),)
+        repair = Repair(s.at - 1, closing + 2 - s.at, made)
     fault = Diagnostic("A0108", f"`{before[1]}` is no type of this language", span(s, before), "not known", help=(TYPES[before[1]],), fixes=fixes)
     return fault, repair

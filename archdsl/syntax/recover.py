@@ -270,7 +270,8 @@ def mend(s: Situation, repair: Repair) -> int | None:
         s.values[depth - 1].pop()
     cut(s.run, depth)
     s.tokens[repair.at : repair.at + repair.remove] = repair.insert
-    s.run.resumed = max(s.run.resumed, s.at)
+    gone = not repair.insert and repair.at == start and s.at < repair.at + repair.remove  # a whole line: what follows stands in its place
+    s.run.resumed = max(s.run.resumed, start - 1 if gone else s.at)
     return start
 
 

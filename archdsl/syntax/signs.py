@@ -38,7 +38,10 @@ def explain_bad(source: Source, token: Token) -> Diagnostic:
         told = "single quotes" if text[0] == "'" else "typographic quotes"
         return Diagnostic("A0102", "strings take double quotes", where, told, fixes=(fix,))
     if text[0].isdigit():
-        return Diagnostic("A0104", f"`{short(text)}` is no number", where, "digits run into letters",
+        product = re.fullmatch(r"(\d+)([a-z_]\w*)", text)
+        new = f"{product[1]} * {product[2]}" if product is not None and product[2] not in "kmgt" else ""
+        fixes = (Fix(f"write `{new}`", ((where, new),)),) if new else ()
+        return Diagnostic("A0104", f"`{short(text)}` is no number", where, "digits run into letters", fixes=fixes,
                           help=("numbers look like 3, 10_000, 0.5, 1e-6 or 30M (k, M, G, T); a name starts with a letter",))
     hint, label = SIGNS.get(text), "not part of the language"
     shown = short(text) if text.isprintable() else f"U+{ord(text[0]):04X}"

@@ -151,6 +151,28 @@ def _missing(place: Place) -> Iterator[Fix]:
             yield _fix(f"give `{name}`", [(end, f", {name}" if call.args else name)])
 
 
+def _needless(place: Place) -> Iterator[Fix]:
+    """`BatchNorm()` for `BatchNorm(64)`: without the argument that breaks a rule."""
+    for chain in place.chains:
+        arg = next((n for n in chain if isinstance(n, tree.Arg)), None)
+        call = next((n for n in chain if isinstance(n, tree.Call)), None)
+        if arg is None or call is None or arg.value is not chain[0] or arg.name or not any(a is arg for a in call.args):
+            continue
+        at = next(i for i, a in enumerate(call.args) if a is arg)
+        start = call.args[at - 1].span.end if at else arg.span.start
+        end = call.args[1].span.start if not at and len(call.args) > 1 else arg.span.end
+        yield _fix(f"remove `{_short(arg.span)}`", [(Span(place.source, start, end), "")])
+
+
+def _of_tokens(place: Place) -> Iterator[Fix]:
+    """An input whose header says nothing of its elements, as whole numbers."""
+    for p in getattr(place.decl, "inputs", None) or ():
+        kind = tensor_type(p)
+        if p.name == place.d.span.text and kind is not None and kind.dtype is None:
+            at = Span(place.source, kind.span.start, kind.span.start)
+            yield _fix(f"declare `{p.name}: int{kind.span.text}`", [(at, "int")])
+
+
 # ---------------------------------------------------------------- sizes
 def _parts_of_sizes(place: Place) -> Iterator[Fix]:
     """A part of a computed argument instead of the whole: `d` for `2 * d`."""
@@ -267,6 +289,8 @@ _KINDS: tuple[tuple[Maker, frozenset[str], bool, bool], ...] = (
     (_exchanged_items, RULES | {"A0221"}, False, False),
     (_exchanged_arguments, RULES, True, False),
     (_other_values, frozenset(("A0204",)), False, True),
+    (_needless, frozenset(("A0310",)), False, True),
+    (_of_tokens, frozenset(("A0307",)), False, True),
     (_missing, frozenset(("A0203",)), False, True),
 )
 

@@ -36,11 +36,12 @@ _NUMBERS = frozenset(("A0301", "A0302", "A0303", "A0304", "A0305", "A0308", "A03
 @record(frozen=True)
 class Proof:
     """A fix after which its fault is gone and no new one has come; `mends`: the faults, by their number, that are gone. `clean`: nor is anything
-    said about models that was not before."""
+    said about models that was not before. `breaks`: something that was not looked at then is wrong behind it."""
 
     fix: Fix
     mends: frozenset[int]
     clean: bool = True
+    breaks: bool = False
 
 
 def tried(found: list[Diagnostic], source: Source, spent: int = 0, most: int = WORK) -> list[Diagnostic]:
@@ -56,7 +57,7 @@ def tried(found: list[Diagnostic], source: Source, spent: int = 0, most: int = W
         key = {(d.code, d.message, d.span.start) for d in found if d.severity == "error"}
         if {(d.code, d.message, d.span.start) for d in again} != key:
             return found
-        return [back(d, source, []) for d in work.tried(again, short, behind=0)]
+        return [back(d, source, []) for d in work.tried(again, short, behind=0, whole=source.text)]
     except Spent:
         return found
 
@@ -94,13 +95,16 @@ class Work:
         self.ration.pay(TRIAL + len(text) // CHARACTERS)
         return [d for d in self.checker.check(text).diagnostics if d.severity == "error"]
 
-    def tried(self, found: list[Diagnostic], source: Source, behind: int = BEHIND) -> list[Diagnostic]:
-        """The faults with fixes that were tried, and those of the text in which they are mended, so many times over."""
+    def tried(self, found: list[Diagnostic], source: Source, behind: int = BEHIND, whole: str | None = None) -> list[Diagnostic]:
+        """The faults with fixes that were tried, and those of the text in which they are mended, so many times over. `whole`: the text of which this
+        is what the faults are about, with blanks for the rest."""
         errors = [d for d in found if d.severity == "error"]
         if not 0 < len(errors) <= MOST_FAULTS or any(d.code == "A0602" for d in errors) and len(errors) > 1:
             return found
         search = Search(source, errors, self, behind)
         proofs = {i: search.prove(i, d) for i, d in enumerate(errors) if d.span.source.path == source.path}
+        if whole is not None:
+            proofs = {i: self.held(p, errors, whole) for i, p in proofs.items()}
         follow = _consequences(proofs)
         told = {id(d): _told(d, proofs.get(i, [])) for i, d in enumerate(errors)}
         self.proven |= {id(told[id(d)]) for i, d in enumerate(errors) if proofs.get(i)}
@@ -115,6 +119,17 @@ class Work:
             return [*out, *later]
         except Spent:
             return out
+
+    def held(self, proofs: list[Proof], errors: list[Diagnostic], whole: str) -> list[Proof]:
+        """Proofs of a part of a text, held against the whole of it as far as the work that is left suffices; one alone is not chosen from."""
+        known, out = {(d.code, d.message) for d in errors}, [*proofs]
+        try:
+            for i, p in enumerate(proofs if len(proofs) > 1 else ()):
+                after = self.errors_in(apply(whole, _edits(p.fix)))
+                out[i] = replace(p, breaks=any((d.code, d.message) not in known for d in after))
+        except Spent:
+            pass
+        return out
 
     def behind(self, found: list[Diagnostic], source: Source, times: int) -> list[Diagnostic]:
         """What is wrong with the text where its faults are mended."""
@@ -163,7 +178,7 @@ class Search:
                 right = [p for p in right if p.clean] or (right if len(right) == 1 and not self.spent else [])
             if group.alone and any(p.clean for p in right):
                 right = [p for p in right if p.clean]
-            if not group.alone or len(right) <= ALIKE:
+            if not group.alone or len(right) <= ALIKE and not (self.spent and out):  # of those that were not tried, more may be right
                 out += right
         return out
 
@@ -252,7 +267,7 @@ def _told(d: Diagnostic, proofs: list[Proof]) -> Diagnostic:
     def unlikely(p: Proof) -> tuple[Any, ...]:
         """What is wrong in a variant alone, its settings made so."""
         edits = p.fix.edits
-        return (-len(p.mends), varied and not all(within_variant(s) for s, _ in edits), d.code == "A0305" and not _shortens(p.fix),
+        return (p.breaks, -len(p.mends), varied and not all(within_variant(s) for s, _ in edits), d.code == "A0305" and not _shortens(p.fix),
                 listed and len(edits) == 1, any(_hardens(s, new) for s, new in edits))
 
     order = sorted(proofs, key=unlikely)
@@ -305,6 +320,6 @@ def _placed(d: Diagnostic, fix: Fix) -> Diagnostic:
         return d if before is None else replace(d, span=Span(span.source, *before.span()), label=f"`{new.strip()}` is missing behind this")
     if d.code in _NUMBERS or d.code == "A0221":
         labels = tuple(label for label in d.labels if label.span != span)
-        label = f"`{new}` would fit" if len(fix.edits) == 1 else "in the wrong order?"
+        label = "in the wrong order?" if len(fix.edits) > 1 else f"`{new}` would fit" if new else "one that is not needed?"
         return replace(d, span=span, label=label, labels=(Label(d.span, d.label or d.message), *labels))
     return d

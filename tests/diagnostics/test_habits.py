@@ -166,6 +166,34 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "layers: for i in range(depth) { x := relu(x) }": "layers: for i in range(depth) { x = relu(x) }",
     'require d > 3, “too small”': 'require d > 3, "too small"',
     'require d > 3, "too small': 'require d > 3, "too small"',
+    "x = Linear(out: d)(x) as a": "x = Linear(out = d)(x) as a",
+    "x = Linear(out: d, bias: false)(x) as a": "x = Linear(out = d, bias = false)(x) as a",
+    "x = Linear(d; bias = false)(x) as a": "x = Linear(d, bias = false)(x) as a",
+    "ns = [d; depth; 3]": "ns = [d, depth, 3]",
+    "y: [B; T; d] = x": "y: [B, T, d] = x",
+    "a = Linear(d; x = relu(x)\n  x = a(x) as b": "a = Linear(d); x = relu(x)\n  x = a(x) as b",
+    "(a, b) = split(x, 2)": "a, b = split(x, 2)",
+    "[a, b,] = split(x, 2)": "a, b = split(x, 2)",
+    "a = b = relu(x)\n  x = a + b": "b = relu(x); a = b\n  x = a + b",
+    "xs = []\n  xs.append(relu(x))\n  x = xs[0]": "xs = []\n  xs = xs + [relu(x)]\n  x = xs[0]",
+    "xs = [x]\n  xs.extend([x, x])\n  x = xs[0]": "xs = [x]\n  xs = xs + ([x, x])\n  x = xs[0]",
+    "q, k = x.chunk(2, axis=-1)": "q, k = split(x, 2, axis=-1)",
+    "n = 4d": "n = 4 * d",
+    "x = relu(x, inplace = true)": "x = relu(x)",
+    'x = Linear(d, device = "cuda")(x) as a': "x = Linear(d)(x) as a",
+    "x = LayerNorm(x)": "x = LayerNorm()(x)",
+    "x = LayerNorm(d)(x)": "x = LayerNorm()(x)",
+    "param w: (d, d) = zeros()": "param w: [d, d] = zeros()",
+    "layers: for i in depth { x = Linear(d)(x) }": "layers: for i in range(depth) { x = Linear(d)(x) }",
+    "x = jax.nn.gelu(x)": "x = gelu(x)",
+    "x = vmap(relu)(x)": "",
+    "y = x @ x": "",
+    "y = x |> flatten": "",
+    'cfg = {"width": d}': "",
+    "cfg = dict(width = d)": "",
+    "n = sum([d, depth], axis = 0)": None,
+    "n = floor(d, 2)": None,
+    "x = sum([x, x], axis = 0)": None,
 }
 HEAD = "(d: int = 4)(x: [B, d]) -> y: [B, d] {"
 NET = "model Net" + HEAD + " return Linear(d)(x) as a }"
@@ -245,6 +273,43 @@ FILES = {  # behind (or, of imports, instead of) the `use` of the library
     USE + NET_SIGN.format("x\u200b"): USE + NET_SIGN.format("x"),
     USE + NET_SIGN.format("größe"): "",
     "paper { title = ‘A net’ }\n\n" + USE + NET: 'paper { title = "A net" }\n\n' + USE + NET,
+    "from std.linear import Linear\n\n" + NET: "use std.linear { Linear }\n\n" + NET,
+    "from std.linear import (\n  Linear as Linear,\n)\n\n" + NET: "use std.linear { Linear as Linear }\n\n" + NET,
+    "import { Linear } from std.linear;\n\n" + NET: "use std.linear { Linear }\n\n" + NET,
+    "use std.linear import Linear\n\n" + NET: "use std.linear { Linear }\n\n" + NET,
+    "use Linear from std.linear\n\n" + NET: "use std.linear { Linear }\n\n" + NET,
+    "use std.linear (Linear)\n\n" + NET: "use std.linear { Linear }\n\n" + NET,
+    "use std::linear::{Linear}\n\n" + NET: "use std.linear { Linear }\n\n" + NET,
+    "use std { Linear; RMSNorm }\n\n" + NET: "use std { Linear, RMSNorm }\n\n" + NET,
+    "from .parts import Gate  # mine\n" + USE + NET: "use parts { Gate }  # mine\n" + USE + NET,
+    "import torch\n" + USE + NET: USE + NET,
+    "from torch.nn import (\n  functional as F,\n)\n" + USE + NET: USE + NET,
+    USE + NET.replace("int = 4", "int = 4; n: int = 2;"): USE + NET.replace("int = 4", "int = 4, n: int = 2,"),
+    "record R { a: int; b: int = 2 }\n" + USE + NET: "record R { a: int, b: int = 2 }\n" + USE + NET,
+    USE + NET + "\nvariant wide {\n  d: 8\n}": USE + NET + "\nvariant wide {\n  d = 8\n}",
+    'paper { title: "A net", domain: "vision" }\n\n' + USE + NET: 'paper { title = "A net", domain = "vision" }\n\n' + USE + NET,
+    NET_SIGN.format("x, x").replace("y: [B, d]", "y: [B, d], z: [B, d]"): NET_SIGN.format("x, x").replace("y: [B, d]", "(y: [B, d], z: [B, d])"),
+    NET_SIGN.format('{"y": x, "z": x}').replace("y: [B, d]", "(y: [B, d], z: [B, d])"):
+        NET_SIGN.format("y = x, z = x").replace("y: [B, d]", "(y: [B, d], z: [B, d])"),
+    NET_SIGN.format("x").replace("y: [B, d]", "(y: [B, d], z: [B, d])"): None,
+    NET_SIGN.format("(x,)"): None,
+    USE + NET + "\nvariant wide: Net { d = 8 }": USE + NET + "\nvariant wide of Net { d = 8 }",
+    USE + NET + "\nvariant wide extends Net { d = 8 }": USE + NET + "\nvariant wide of Net { d = 8 }",
+    USE + NET + "\nvariant wide(Net) { d = 8 }": USE + NET + "\nvariant wide of Net { d = 8 }",
+    "use std { TokenEmbedding }\n\nmodel Net(d: int = 4)(x: [B]) -> y: [B, d] { return TokenEmbedding(9, d)(x) as a }":
+        "use std { TokenEmbedding }\n\nmodel Net(d: int = 4)(x: int[B]) -> y: [B, d] { return TokenEmbedding(9, d)(x) as a }",
+    "use std { Conv }\n\nmodel Net(d: int = 4)(x: [B, 3, H, W]) -> y: [B, d, _, _] { return Conv(3, d, 3, stride = 2)(x) as a }":
+        "use std { Conv }\n\nmodel Net(d: int = 4)(x: [B, 3, H, W]) -> y: [B, d, _, _] { return Conv(d, 3, stride = 2)(x) as a }",
+    "fn f(n: int) -> tuple[int, int] { return (n, n) }\n" + USE + NET: "fn f(n: int) -> (int, int) { return (n, n) }\n" + USE + NET,
+    'fn f(n: Literal["a", "b"]) -> int { return 1 }\n' + USE + NET: 'fn f(n: "a" | "b") -> int { return 1 }\n' + USE + NET,
+    USE + "block Twice()(x: [..., d]) -> [..., d] {\n  emit twice = 2 * x\n  return x\n}\n\nmodel Net" + HEAD
+    + "\n  x = Twice()(x) as a\n  return sum(collect(twise))\n}":
+        USE + "block Twice()(x: [..., d]) -> [..., d] {\n  emit twice = 2 * x\n  return x\n}\n\nmodel Net" + HEAD
+        + "\n  x = Twice()(x) as a\n  return sum(collect(twice))\n}",
+    USE + "block Twice()(x: [..., d]) -> [..., d] {\n  emit twice = 2 * x\n  return x\n}\n\nmodel Net" + HEAD
+    + '\n  x = Twice()(x) as a\n  return sum(collect("twice"))\n}':
+        USE + "block Twice()(x: [..., d]) -> [..., d] {\n  emit twice = 2 * x\n  return x\n}\n\nmodel Net" + HEAD
+        + "\n  x = Twice()(x) as a\n  return sum(collect(twice))\n}",
     USE + "model Net(d: int = 4, **kwargs)(x: [B, d]) -> y: [B, d] { return relu(x) }": None,
     USE + "model Net(*args, d: int = 4)(x: [B, d]) -> y: [B, d] { return relu(x) }": None,
     **{f"model Net(k = {v})(x: [B, 4]) -> y: [B, 4] {{ return x }}": f"model Net(k: {t} = {v})(x: [B, 4]) -> y: [B, 4] {{ return x }}"
@@ -288,6 +353,30 @@ def test_what_divides_may_be_a_call(name: str):
 def test_what_divides_may_have_the_name_of_a_statement(sign: str, name: str):
     text = f"fn least(d: int, {name}: int) -> int {{ return if d {sign} {name} in [1, 2] {{ 1 }} else {{ d {sign} {name} }} }}\n"
     assert check_text(text, "net.arch") == []
+
+
+@pytest.mark.parametrize(("value", "told"), [
+    ("Linear(x)(x)", "x"), ("Linear(d, bias = x)(x)", "x"), ("Linear(kind)(x)", "kind"), ("Linear(d, bias = d)(x)", "d"), ("Linear(d)(x)", ""),
+    ("apply(block(x) => Linear(d)(x), x)", ""), ("[Linear(x)(y) for x in [1, 2]][0]", ""),
+])
+@pytest.mark.parametrize("around", ["{}", "if kind == \"deep\" {{ {} }}", "layers: for i in range(2) {{ if kind == \"deep\" {{ {} }} }}",
+                                    "if kind == \"deep\" {{ layers: for i in range(2) {{ {} }} }}"])
+def test_a_value_of_another_type_where_no_variant_comes(around: str, value: str, told: str):
+    """A tensor, or an argument of the header, given for a number or a truth value is told whether its branch is taken or not, and once."""
+    text = "use std { Linear }\n\nblock apply(f: block)(x: [..., d]) -> [..., d] { return f(x) }\n\n" \
+        'model Net(d: int = 4, kind: str = "flat")(x: [B, d]) -> y: [B, d] {\n  y = x\n  z = x\n  ' \
+        + around.format(f"z = {value} as m") + "\n  return y\n}\n"
+    if not told:
+        text = text.replace("apply(block(x) => Linear(d)(x), x) as m", "x |> (block(x) => Linear(d)(x))")
+    found = [d for d in check_text(text, "net.arch") if d.severity == "error" and d.code == "A0204"]
+    assert [d.span.text for d in found] == ([told] if told else [])
+
+
+@pytest.mark.parametrize("bound", ["x = 3", "x = if x is some { 3 } else { 4 }", "for x in [1, 2] { y = y + x }", "x, z = split(x, 2)"])
+def test_a_name_that_may_hold_a_number_by_then_is_no_tensor(bound: str):
+    text = "use std { Linear }\n\nmodel Net(d: int = 4, deep: bool = false)(x: [B, d]) -> y: [B, d] {\n  y = x\n  if deep {\n    " \
+        + bound + "\n    y = Linear(x)(y)\n  }\n  return y\n}\n"
+    assert not [d for d in check_text(text, "net.arch") if d.code == "A0204"]
 
 
 def test_names_in_a_comment_are_told_once():

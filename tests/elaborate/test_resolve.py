@@ -266,7 +266,7 @@ REST = "use std.norm { RMSNorm }\nmodel M(d: int = 8)(x: [B, d]) -> y: [B, d] {\
     (REST % "y = [x if true else x]\n  return y[0]", "A0101", "if"),
     (REST % 'return einsum("bd,bd->b", x, x)', "A0101", '"bd,bd->b"'),
     (REST % "default RMSNorm(eps 4)\n  return RMSNorm()(x)", "A0116", "4"),
-    ("record R { w: int; n: int = 2 }\nmodel M(rs: list[R] = [R(1), R(2, n = 3)])(x: [B]) -> y: [B] { return x }", "A0101", ";"),
+    ("record R { w: int; n: int = 2 }\nmodel M(rs: list[R] = [R(1), R(2, n = 3)])(x: [B]) -> y: [B] { return x }", "A0116", ";"),
     ("use std.norm { * }\nmodel M(d: int = 8)(x: [B, d]) -> y: [B, d] { return x |> RMSNorm() |> LayerNorm() as b }", "A0101", "*"),
     ('paper { title = "a, domain = "b" }\nmodel M()(x: [B]) -> y: [B] { return x }', "A0102", '"'),
     ("fn f(n: int) -> int { return n : }\nmodel M(d: int = f(3))(x: [B, d]) -> y: [B, d] { return x }", "A0101", ":"),

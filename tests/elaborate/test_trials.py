@@ -129,6 +129,17 @@ def test_of_a_large_text_what_the_fault_is_about_is_tried(monkeypatch: pytest.Mo
     assert NET in mended(d) and d.span.source.text == NET.replace(old, new)
 
 
+def test_a_fix_that_breaks_a_variant_which_was_left_out_is_not_the_first(monkeypatch: pytest.MonkeyPatch):
+    """Of two numbers of a domain the nearer one would do, but for a variant of which the fault says nothing."""
+    text = USE + "model M(d: int = 63 in {64, 96}, parts: int = 1)(x: [B, 8]) -> [B, 8] {\n  require d % parts == 0\n" \
+        "  return x |> Linear(d) as up |> Linear(8) as down\n}\n\nvariant thirds { parts = 3 }\n"
+    assert [f.title for f in only(text).fixes][:1] == ["replace by `96`"]
+    monkeypatch.setattr(search, "MOST_STEPS", 10)
+    assert [f.title for f in only(text).fixes] == ["replace by `96`", "replace by `64`"]
+    monkeypatch.setattr(search, "WORK", 100)  # not even what the fault is about can be tried
+    assert only(text).fixes
+
+
 def test_what_is_left_out_of_a_large_text():
     broken = NET.replace("heads = 16", "heads = 5") + "variant wider of wide { d = 64 }\n"
     (d,) = check_text(broken, "a.arch", trials=False)
