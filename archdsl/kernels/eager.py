@@ -2,7 +2,8 @@
 
 A kernel is taken for tensors that hold numbers, where nothing but autograd looks on: what compiles, exports, traces, transforms or counts the model
 sees torch's own functions, and so does whatever reads its graph. What a kernel computes has gradients; their own gradients are those of torch's
-function. `layer_norm` has no kernel here: it is torch's, of maps within torch.compile that of their rows."""
+function. `layer_norm` and `scaled_dot_product_attention` have no kernels here: they are torch's, but within torch.compile layer norms of maps are
+those of their rows, and attention with a bias that learns is written out."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 
+from archdsl.kernels import learned_bias
 from archdsl.kernels.running import bound
 
 if TYPE_CHECKING:
@@ -32,13 +34,13 @@ def functional(target: Target) -> dict[str, Any]:
 
     if target.device != "cpu" or target.every or target.caches:
         return {}
-    return {"F": _module(frozenset(op for op in FUNCTIONS if target.asked(op) == REFERENCE))}
+    return {"F": _module(frozenset(f for f in FUNCTIONS if target.asked(OPS.get(f, f)) == REFERENCE))}
 
 
 @cache
 def _module(without: frozenset[str]) -> ModuleType:
     made = ModuleType("torch.nn.functional", F.__doc__)
-    made.__dict__.update({op: run for op, run in FUNCTIONS.items() if op not in without})
+    made.__dict__.update({name: run for name, run in FUNCTIONS.items() if name not in without})
     made.__dict__["__getattr__"] = lambda name: getattr(F, name)  # at each call: what counts may have put a function of its own there
     return made
 
@@ -74,9 +76,20 @@ def layer_norm(x: Any, shape: Sequence[int], weight: Any = None, bias: Any = Non
     return F.layer_norm(x, shape, weight, bias, eps)
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {"linear": linear, "rms_norm": rms_norm, "layer_norm": layer_norm}
-"""By the op that they compute."""
-_TORCH = {op: getattr(F, op) for op in FUNCTIONS}
+def scaled_dot_product_attention(q: Any, k: Any, v: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
+                                 scale: float | None = None, enable_gqa: bool = False) -> Any:
+    """torch.nn.functional.scaled_dot_product_attention; see `archdsl/kernels/learned_bias.py`."""
+    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting() and dropout_p == 0 and learned_bias.takes(q, k, v, attn_mask):
+        return learned_bias.attend(q, k, v, attn_mask, scale)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "linear": linear, "rms_norm": rms_norm, "layer_norm": layer_norm, "scaled_dot_product_attention": scaled_dot_product_attention}
+"""By the names that torch gives them."""
+OPS = {"scaled_dot_product_attention": "attention"}
+"""The ops that they compute, where these have other names."""
+_TORCH = {name: getattr(F, name) for name in FUNCTIONS}
 
 
 def _kernel(op: str, names: tuple[str, ...], given: tuple[Any, ...], attributes: dict[str, Any]) -> Callable[..., Any] | None:
