@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.search.figures import TURNED, Limit, Reading
+from archdsl.search.header import nodes
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
@@ -44,18 +45,12 @@ def _compared(space: SearchSpace, limit: Limit) -> Iterator[tuple[str, str, Any]
         subject, op, other = node.right.id, TURNED[node.op], node.left
     else:
         return
-    if any(isinstance(n, tree.Name) for n in _nodes(other)):
+    if any(isinstance(n, tree.Name) for n in nodes(other)):
         return
     reading = Reading(space.spec, space.spec.source(space.variant))
     number = evaluate(reading.frame, other)
     if isinstance(number, Rational) or isinstance(number, float) and isfinite(number):
         yield subject, op, number
-
-
-def _nodes(node: Any) -> Iterator[Any]:
-    yield node
-    for child in tree.children(node) if isinstance(node, tree.Node) else ():
-        yield from _nodes(child)
 
 
 __all__ = ["contrary"]

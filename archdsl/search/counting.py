@@ -17,6 +17,7 @@ from archdsl.search.climb import Climb
 from archdsl.search.contrary import contrary
 from archdsl.search.domains import draw
 from archdsl.search.figures import Limit
+from archdsl.search.header import decides_below
 from archdsl.search.limited import Limited
 from archdsl.search.selection import Selection, descend
 from archdsl.search.tree import Entry, Part, Refused, Root, TooMany
@@ -122,7 +123,8 @@ class Counted:
             endless = [n for n in space.header.names if space.header.endless(n)]
             return least, None, f"the domain of `{endless[0]}` is continuous" if endless else "the header's settings are too many to weigh"
         if count > COUNTED:
-            return least, None if self.deep else count, f"the domains allow {count:,} settings of the header, each of which may break a condition"
+            most = None if decides_below(space.spec, space.variant) else count
+            return least, most, f"the domains allow {count:,} settings of the header, each of which may break a condition"
         return least, None, self.why
 
     @property

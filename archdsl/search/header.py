@@ -1,6 +1,7 @@
 """The decisions of a model's header: what each may be once those that its domain reads are made. Nothing of the body is elaborated."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from math import prod
@@ -20,15 +21,43 @@ MAX_PARENTS = 20_000
 """So many settings of the knobs that other domains read are gone through; beyond, knobs are drawn one by one."""
 
 
+WORD = re.compile(r"[^\W\d]\w*")
+
+
+def decides_below(spec: Spec, variant: str | None) -> bool:
+    """Whether candidates may have decisions besides those of the header, wherever these lead: a `choose`, or an argument with a domain, in what the
+    model's text and its variant's mention, and in what that mentions; told by words, so of more than is applied."""
+    left: list[tuple[Any, Any]] = [(spec.module, spec.decl), *((spec.module, s.expr) for s in spec.settings(variant, {}) if s.expr is not None)]
+    others = {id(p) for p in spec.decl.params}  # the header's, and those that are no arguments: inputs, fields of records
+    seen: set[int] = set()
+    while left:
+        module, text = left.pop()
+        if id(text) in seen:
+            continue
+        seen.add(id(text))
+        for n in nodes(text):
+            if isinstance(n, tree.Choose) or isinstance(n, tree.Param) and n.domain is not None and id(n) not in others:
+                return True
+            others.update(map(id, n.fields if isinstance(n, tree.Record) else getattr(n, "inputs", None) or ()))
+        for word in dict.fromkeys(WORD.findall(text.span.text)):
+            if word in module.modules:
+                return True  # whose blocks may be any of its own
+            found = module.scope.get(word)
+            if isinstance(getattr(found, "decl", None), tree.Node):
+                left.append((found.module, found.decl))
+    return False
+
+
+def nodes(node: Any) -> Iterator[Any]:
+    """A tree's nodes."""
+    yield node
+    for child in tree.children(node):
+        yield from nodes(child)
+
+
 def reads_itself(name: str, domain: Any) -> bool:
     """Whether the text of a domain speaks of the value that is there: `each w => …`, or the knob's own name."""
-    stack = [domain]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, tree.Each) and node.name is not None or isinstance(node, tree.Name) and node.id == name:
-            return True
-        stack.extend(tree.children(node) if isinstance(node, tree.Node) else ())
-    return False
+    return any(isinstance(n, tree.Each) and n.name is not None or isinstance(n, tree.Name) and n.id == name for n in nodes(domain))
 
 
 class Header:

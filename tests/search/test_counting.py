@@ -179,6 +179,52 @@ def test_what_is_not_counted_says_why():
     assert 0 < (space.acceptance or 0) < 1 and space.uniform
 
 
+WIDE = "d: int = 8 in 1..5000"
+
+
+@pytest.mark.parametrize("text", [
+    specs.DEPTH.replace("d: int = 8,", WIDE + ",").replace("depth: int = 2", "depth: int = 0"),
+    specs.HEAD + f"""model Net({WIDE})(x: [B = 1, d]) -> y: [B, d] {{
+  choose map {{ one => Linear(d)  other => MLP(d) }} = one
+  return map(x) as f
+}}
+""",
+    specs.HEAD + f"""block Late(h: int = 2 in {{2, 4}})(x: [..., d]) -> [..., d] {{ return MLP(h)(x) as f }}
+
+block Layer(late: bool)(x: [..., d]) -> [..., d] {{ return if late {{ Late()(x) as late }} else {{ x }} }}
+
+model Net({WIDE}, late: bool = false in {{true, false}})(x: [B = 1, d]) -> y: [B, d] {{ return Layer(late)(x) as layer }}
+""",
+    specs.HEAD + f"""block Late(h: int = 2 in {{2, 4}})(x: [..., d]) -> [..., d] {{ return MLP(h)(x) as f }}
+
+model Net({WIDE}, f: block = identity)(x: [B = 1, d]) -> y: [B, d] {{ return f(x) as layer }}
+
+variant late {{ f = Late() }}
+""",
+], ids=["below a loop that is empty at the defaults", "beside the header", "below what the header decides", "in what the variant says"])
+def test_settings_of_the_header_are_no_bound_where_more_is_decided(text: str):
+    spec = loads(text)
+    space = spec.space(variant=next(iter(spec.variants), None))
+    assert space.header.count is not None and space.header.count > 4096
+    assert space.size is None and space.bounds[:2] == (0, None), "before anything is drawn"
+    assert space.sample(0) and space.bounds[:2] == (1, None)
+
+
+def test_settings_of_the_header_are_a_bound_where_nothing_more_is_decided():
+    """Of a model that mentions itself, records with domains, ranges of inputs, blocks with arguments that have none."""
+    text = "use std { TokenEmbedding }\n" + specs.HEAD + """record Sizes { heads: int = 2 in 1..4, h: int = 8 in 1..2000 }
+
+record Other { k: int = 2 in 1..4 }
+
+model Net(d: int = 8 in 8..40 step 8, ...Sizes, o: Other = Other())(x: int[B = 1, T = 4] in 0..<9) -> y: [B, T, d] {
+  x = TokenEmbedding(9, d)(x) as embed
+  return Pre(LayerNorm(), MLP(h))(x * heads * o.k) as mlp
+}
+"""
+    space = loads(text).space()
+    assert space.bounds[:2] == (0, 5 * 4 * 2000) and space.sample(0) and space.bounds[:2] == (1, 5 * 4 * 2000)
+
+
 def test_conditions_that_exclude_each_other_are_told():
     space = loads(TWO).space(limits=["params >= 3000", "macs <= 10**9", "count(mixer == nothing) == 2"])
     with pytest.raises(ArchError) as fault:

@@ -30,12 +30,13 @@ def run_space(source: str, name: str | None, limits: Sequence[str], fixed: bool,
         space = spec.space(name, variant, limits, fixed)
         for text in figures:
             figure(space.spec, text)  # what is none is told whether or not anything is drawn
-        low, high, why = space.bounds
+        _ = space.size
         candidates: list[Candidate] = []
         for seed in range(drawn):
             tell(f"{seed} of {drawn} drawn")
             candidates.append(space.sample(seed))
         costs = [space.costs(c, figures) for c in candidates]
+        low, high, why = space.bounds  # of what is not counted, one that was drawn is there
     spread = {f: _spread([c[f] for c in costs]) for f in figures if costs}
     decisions, left = _decisions(space, candidates), unfit(space)
     written = [limit.text for limit in space.limits]
