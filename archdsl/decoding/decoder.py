@@ -16,7 +16,7 @@ from archdsl.decoding.fuse import fuse, fuse_any
 from archdsl.decoding.fuse_states import memories
 from archdsl.decoding.ops import take
 from archdsl.decoding.sampling import drawn
-from archdsl.decoding.stages import Stage, staged
+from archdsl.decoding.stages import Rewrite, Stage, staged
 from archdsl.lower.forms import sibling
 from archdsl.lower.state import State, device_of, row_axis
 from archdsl.records import record
@@ -29,6 +29,11 @@ FEW = 2
 """The most rows of which linear maps are joined: with more, products of matrices read the weights faster."""
 EVERY = 8
 """After how many tokens it is looked whether all rows have ended."""
+
+
+def rewrite_for(rows: int) -> Rewrite:
+    """How a step of so many rows is rewritten."""
+    return fuse if rows <= FEW else fuse_any
 
 
 class Recording(Protocol):
@@ -95,7 +100,7 @@ class Decoder:
         plan, device = self.plan, self.device
         self.step_form = sibling(model, "step", caches="in_place")
         self.weights = places(model)
-        root, stages = staged(self.step_form, fuse if plan.batch <= FEW else fuse_any)
+        root, stages = staged(self.step_form, rewrite_for(plan.batch))
         if plan.compiled:
             for stage in stages:
                 stage.compile(**COMPILE)

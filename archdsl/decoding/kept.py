@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from archdsl.decoding.decoder import CudaGraph, Decoder, Plan, places, precision
+from archdsl.kernels.bindings import KernelError
 from archdsl.lower.forms import sibling
 from archdsl.lower.state import device_of
 from archdsl.records import record
@@ -71,7 +72,7 @@ def lent(model: ArchModule, plan: Plan, needed: bool) -> Decoder | None:
     _make_room(known)
     try:
         return _made(model, plan, known)
-    except RuntimeError as fault:
+    except (RuntimeError, KernelError) as fault:
         if not isinstance(fault, torch.OutOfMemoryError):  # there may be memory the next time
             known[plan] = Refusal(places(model), times + 1)
         elif needed:

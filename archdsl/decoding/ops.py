@@ -1,19 +1,18 @@
 """Torch ops of a decoding step: attention that writes into its cache, linear maps of a few rows with what stands around them.
 
-Each is a kernel on a card that takes its operands, and plain torch everywhere else; `kernels()` false keeps to plain torch.
+Each is a kernel where one takes its operands (`archdsl/kernels/decode.py` says which), and plain torch everywhere else.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archdsl.decoding.choice import by_kernel
 from archdsl.graph import Mask
-from archdsl.kernels.running import run
 from archdsl.ops.caches import attend_kept
 from archdsl.ops.experts import dense
 from archdsl.ops.masks import CAUSAL, simplified
@@ -22,30 +21,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x, "silu": F.silu, "gelu": F.gelu, "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"), "relu": F.relu}
 
 
-def kernels(x: Tensor) -> bool:
-    """Whether Triton's kernels can run where x lies."""
-    return x.device.type == "cuda" and _triton()
-
-
-@cache
-def _triton() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("triton") is not None
-
-
 # ---------------------------------------------------------------- attention
 @torch.library.custom_op("archdsl::decode_attention", mutates_args=("keys", "values"))
 def decode_attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, position: Tensor, start: Tensor | None, sink: Tensor | None,
                      scale: float | None, cap: float | None, window: int, tables: list[Tensor]) -> Tensor:
     """`attention_extend` of one position under `causal`, with `window` > 0 under `causal & window(window)`, that writes k and v into the caches.
     `tables`, none or four: by which q and k are turned first, as by `decode_rotary`, cosines and sines of each."""
-    if kernels(q):
-        from archdsl.kernels import decode_attention as kernel
-
-        if kernel.fits(q, keys, values) is None:
-            scale = q.shape[-1] ** -0.5 if scale is None else scale
-            return run(kernel.attend, (q, k, v, keys, values, position, start, sink, scale, cap, window, tables), {})
+    if (found := by_kernel("decode_attention", q, k, v, keys, values, position, start, sink, scale, cap, window, tables)) is not None:
+        return found[0]
     if tables:
         q, k = _turned(q, *tables[:2]), _turned(k, *tables[2:])
     mask = Mask("and", (CAUSAL, Mask("window", (window,)))) if window else CAUSAL
@@ -77,11 +60,8 @@ def window_of(mask: Mask) -> int | None:
 @torch.library.custom_op("archdsl::decode_rotary", mutates_args=())
 def decode_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """`rotary` of one position, [B, heads, 1, w], by tables that fit it, of a wider type perhaps."""
-    if kernels(x) and x.dtype in (torch.bfloat16, torch.float16, torch.float32):
-        from archdsl.kernels.decode_attention import turn
-
-        return run(turn, (x, cos, sin), {})
-    return _turned(x, cos, sin)
+    found = by_kernel("decode_rotary", x, cos, sin)
+    return _turned(x, cos, sin) if found is None else found[0]
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -100,11 +80,8 @@ def _(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def decode_linears(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], norm: Tensor | None, eps: float, act: str,
                    residual: Tensor | None) -> Tensor:
     """act(norm(x) Wᵀ + b) + residual, the results of several weights behind each other. `norm`: the weight of an RMSNorm in front."""
-    if kernels(x):
-        from archdsl.kernels import gemv
-
-        if gemv.fits(x, weights) is None:
-            return run(gemv.linears, (x, weights, biases, norm, eps, act, residual), {})
+    if (found := by_kernel("decode_linears", x, weights, biases, norm, eps, act, residual)) is not None:
+        return found[0]
     x = normed(x, norm, eps)
     y = ACTIVATIONS[act](torch.cat([F.linear(x, w, b) for w, b in zip(weights, biases, strict=True)], -1))
     return y if residual is None else y + residual
@@ -118,11 +95,8 @@ def _(x: Tensor, weights: list[Tensor], *rest: Any) -> Tensor:
 @torch.library.custom_op("archdsl::decode_gated", mutates_args=())
 def decode_gated(x: Tensor, weights: list[Tensor], biases: list[Tensor | None], norm: Tensor | None, eps: float, act: str) -> Tensor:
     """act(norm(x) W₁ᵀ + b₁) ⊙ (norm(x) W₂ᵀ + b₂)."""
-    if kernels(x):
-        from archdsl.kernels import gemv
-
-        if gemv.fits(x, weights) is None:
-            return run(gemv.gated, (x, weights, biases, norm, eps, act), {})
+    if (found := by_kernel("decode_gated", x, weights, biases, norm, eps, act)) is not None:
+        return found[0]
     x = normed(x, norm, eps)
     gate, up = (F.linear(x, w, b) for w, b in zip(weights, biases, strict=True))
     return ACTIVATIONS[act](gate) * up
@@ -157,11 +131,8 @@ def normed(x: Tensor, norm: Tensor | None, eps: float) -> Tensor:
 @torch.library.custom_op("archdsl::decode_take", mutates_args=("tokens", "ended", "history", "count"))
 def decode_take(logits: Tensor, tokens: Tensor, ended: Tensor, ends: Tensor, history: Tensor, count: Tensor) -> None:
     """`take` of the likeliest token of logits [B, vocab], the first of several."""
-    if kernels(logits) and logits.dtype in (torch.bfloat16, torch.float16, torch.float32):
-        from archdsl.kernels.greedy import take as kernel
-
-        return run(kernel, (logits, tokens, ended, ends, history, count), {})
-    take(logits.argmax(-1), tokens, ended, ends, history, count)
+    if by_kernel("decode_take", logits, tokens, ended, ends, history, count) is None:
+        take(logits.argmax(-1), tokens, ended, ends, history, count)
 
 
 def take(new: Tensor, tokens: Tensor, ended: Tensor, ends: Tensor, history: Tensor, count: Tensor) -> None:

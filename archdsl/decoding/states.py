@@ -1,6 +1,6 @@
 """Torch ops of a decoding step that write a recurrence's state where it lies, with what stands around the recurrence.
 
-As those of `ops.py`, each is a kernel on a card that takes its operands, and plain torch everywhere else."""
+As those of `ops.py`, each is a kernel where one takes its operands, and plain torch everywhere else."""
 from __future__ import annotations
 
 from typing import Any
@@ -9,22 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archdsl.decoding.ops import ACTIVATIONS, kernels, normed
-from archdsl.kernels.running import run
+from archdsl.decoding.choice import by_kernel
+from archdsl.decoding.ops import ACTIVATIONS, normed
 from archdsl.ops import memories as _memories  # noqa: F401  (registers the torch ops)
 from archdsl.ops import time as _time  # noqa: F401  (registers the torch ops)
-
-TYPES = (torch.bfloat16, torch.float16, torch.float32)
-WIDEST = 512
-"""Rows of a memory, or numbers of a state, that a program holds."""
-PROGRAMS = 65535
-"""Memories of a launch: along an axis of the grid that CUDA limits."""
-
-
-def _held(memory: Tensor, wide: int, *operands: Tensor | None) -> bool:
-    """Whether a kernel takes a memory and the operands beside it."""
-    return kernels(memory) and memory.dtype in TYPES and memory.is_contiguous() and wide <= WIDEST and (
-        memory.shape[0] * memory.shape[1] <= PROGRAMS and all(x is None or x.dtype in TYPES for x in operands))
 
 
 def _wide(memory: Tensor) -> Tensor:
@@ -38,10 +26,8 @@ def decode_gla(q: Tensor, k: Tensor, v: Tensor, u: Tensor, up: Tensor | None, up
                scale: float, before: bool) -> Tensor:
     """`gla` of one position, [B, H, 1, V], that changes its memory. Its `decay` is u, with `tau` -softplus(-u) / tau, with `up` of u Wᵀ + b first,
     u [B, 1, rank], by heads."""
-    if _held(memory, k.shape[-1], q, k, v, u, up, up_bias):
-        from archdsl.kernels.decode_states import gla
-
-        return run(gla, (q, k, v, u, up, up_bias, memory, tau, scale, before), {})
+    if (found := by_kernel("decode_gla", q, k, v, u, up, up_bias, memory, tau, scale, before)) is not None:
+        return found[0]
     if up is not None:
         u = F.linear(u, up, up_bias).unflatten(-1, (k.shape[1], k.shape[-1])).transpose(1, 2)
     if tau is not None:
@@ -61,10 +47,8 @@ def _(q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
 def decode_ssd(x: Tensor, dt: Tensor, dt_bias: Tensor | None, a: Tensor, b: Tensor, c: Tensor, skip: Tensor | None, gate: Tensor | None,
                memory: Tensor, softplus: bool) -> Tensor:
     """`ssd` of one position, [B, 1, h, p], that changes its memory, of dt or of softplus(dt + dt_bias), times silu(gate)."""
-    if _held(memory, b.shape[-1], x, dt, dt_bias, a, b, c, skip, gate):
-        from archdsl.kernels.decode_states import ssd
-
-        return run(ssd, (x, dt, dt_bias, a, b, c, skip, gate, memory, softplus), {})
+    if (found := by_kernel("decode_ssd", x, dt, dt_bias, a, b, c, skip, gate, memory, softplus)) is not None:
+        return found[0]
     dt = dt.to(torch.promote_types(dt.dtype, torch.float32))
     dt = dt if dt_bias is None else dt + dt_bias
     y, new = torch.ops.archdsl.ssd(x, F.softplus(dt) if softplus else dt, a, b, c, skip, _wide(memory))
@@ -84,10 +68,8 @@ def _(x: Tensor, *rest: Any) -> Tensor:
 @torch.library.custom_op("archdsl::decode_conv", mutates_args=("tail",))
 def decode_conv(x: Tensor, taps: Tensor, bias: Tensor | None, tail: Tensor, act: str) -> Tensor:
     """act(`causal_conv`) of one position, [B, 1, c], that changes the positions it keeps."""
-    if kernels(x) and x.dtype in TYPES and tail.is_contiguous() and act in ("identity", "silu"):
-        from archdsl.kernels.causal_conv import step_in_place
-
-        return run(step_in_place, (x, taps, bias, tail, act), {})
+    if (found := by_kernel("decode_conv", x, taps, bias, tail, act)) is not None:
+        return found[0]
     y, new = torch.ops.archdsl.causal_conv(x, taps, bias, tail)
     tail.copy_(new)
     return ACTIVATIONS[act](y).contiguous()
@@ -102,11 +84,8 @@ def _(x: Tensor, *rest: Any) -> Tensor:
 def decode_convolved(x: Tensor, weight: Tensor, bias: Tensor | None, norm: Tensor | None, eps: float, taps: Tensor, taps_bias: Tensor | None,
                      tail: Tensor, first: int, act: str) -> Tensor:
     """norm(x) Wᵀ + b, [B, 1, n], whose columns from `first` on, as many as `taps` has, go through `decode_conv`."""
-    if kernels(x) and tail.is_contiguous() and tail.dtype in TYPES:
-        from archdsl.kernels import gemv
-
-        if gemv.fits(x, [weight]) is None:
-            return run(gemv.convolved, (x, weight, bias, norm, eps, taps, taps_bias, tail, first, act), {})
+    if (found := by_kernel("decode_convolved", x, weight, bias, norm, eps, taps, taps_bias, tail, first, act)) is not None:
+        return found[0]
     y = F.linear(normed(x, norm, eps), weight, bias)
     here = slice(first, first + len(taps))
     y[..., here] = decode_conv(y[..., here], taps, taps_bias, tail, act)
@@ -122,10 +101,8 @@ def _(x: Tensor, weight: Tensor, *rest: Any) -> Tensor:
 @torch.library.custom_op("archdsl::decode_head_norm", mutates_args=())
 def decode_head_norm(x: Tensor, weight: Tensor | None, eps: float, gate: Tensor) -> Tensor:
     """silu(gate) times the root-mean-square norm of each head: x [B, h, 1, w], gate [B, 1, h w] -> [B, 1, h w]."""
-    if kernels(x) and x.dtype in TYPES and gate.dtype in TYPES:
-        from archdsl.kernels.decode_states import head_norm
-
-        return run(head_norm, (x, weight, eps, gate), {})
+    if (found := by_kernel("decode_head_norm", x, weight, eps, gate)) is not None:
+        return found[0]
     y = F.rms_norm(x, (x.shape[-1],), weight, eps).transpose(1, 2).flatten(2, 3)
     return (F.silu(gate) * y).contiguous()
 

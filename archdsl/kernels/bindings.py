@@ -39,6 +39,7 @@ FAMILIES: tuple[str, ...] = (
     "gated",
     "linear",
     "rows",
+    "decode",
     "flash_linear",
     "flex",
     "onednn",
@@ -111,6 +112,17 @@ class Binding:
         return getattr(self.body, "eager", None)
 
     @property
+    def of(self) -> str:
+        """The op of a model for which another kernel is asked for to have that instead: the kernel's own, or the one in whose place a recorded step
+        computes more at once; "" for none."""
+        return getattr(self.body, "of", self.op)
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Operands that may hold no numbers."""
+        return getattr(self.body, "empty", ())
+
+    @property
     def step(self) -> Callable[..., Any] | None:
         return getattr(self.body, "step", None)
 
@@ -126,7 +138,7 @@ class Binding:
             return f"{_list(missing, 'and')} is not installed"
         if dtype not in self.dtypes:
             return f"it takes {_list(self.dtypes)}, not {dtype}"
-        if any(t is not None and 0 in t.shape for t in types.values()):
+        if any(t is not None and 0 in t.shape and name not in self.empty for name, t in types.items()):
             return "an operand is empty"
         why = self.limits(device, dtype, types) if self.limits is not None else None
         return why if why is not None or self.fits is None else self.fits(types, attributes)
@@ -206,6 +218,12 @@ def bindings(op: str) -> dict[str, Binding]:
     """The kernels of an op by name, the preferred one first."""
     load()
     return BINDINGS.get(op, {})
+
+
+def owner(call: Callable[..., Any]) -> Binding | None:
+    """The kernel that a function belongs to."""
+    parts = ("forward", "gradient", "step", "packed", "packed_gradient")
+    return next((k for own in BINDINGS.values() for k in own.values() if any(getattr(k.body, part, None) is call for part in parts)), None)
 
 
 def devices() -> tuple[str, ...]:

@@ -26,18 +26,6 @@ MULTIPROCESSORS = 132
 BLOCK, WARPS = 64, 4
 """Places of the cache that one program looks at together; 32 where keys and values of a place fill more than KILOBYTE."""
 KILOBYTE = 1024
-WIDEST = 256
-
-
-def fits(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> str | None:
-    """Why these tensors cannot be taken, or None."""
-    if keys.dtype != values.dtype or keys.dtype not in (torch.bfloat16, torch.float16, torch.float32) or q.dtype != keys.dtype:
-        return f"it takes queries and caches in bf16, f16 or f32 alike, not {q.dtype} and {keys.dtype}"
-    if max(q.shape[-1], values.shape[-1]) > WIDEST:
-        return f"its heads are up to {WIDEST} wide, not {max(q.shape[-1], values.shape[-1])}"
-    if q.dim() != 4:
-        return "it takes [B, heads, 1, width]"
-    return None
 
 
 @triton.jit
@@ -160,11 +148,12 @@ def stretches(batch: int, groups: int, room: int) -> int:
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, position: torch.Tensor,
-           start: torch.Tensor | None, sink: torch.Tensor | None, scale: float, cap: float | None, window: int,
+           start: torch.Tensor | None, sink: torch.Tensor | None, scale: float | None, cap: float | None, window: int,
            tables: Sequence[torch.Tensor] = ()) -> torch.Tensor:
-    """[B, h, 1, e]; k and v are written into the caches. `window`: how many positions a query reaches, itself included; 0: all. `tables`: cosines and
-    sines of queries and those of keys, by which these are turned first, as by `turn`."""
+    """[B, h, 1, e]; k and v are written into the caches. `scale`: None for w^-½. `window`: how many positions a query reaches, itself included; 0:
+    all. `tables`: cosines and sines of queries and those of keys, by which these are turned first, as by `turn`."""
     (B, heads, _, width), groups, out_width = q.shape, keys.shape[1], values.shape[-1]
+    scale = width ** -0.5 if scale is None else scale
     splits = stretches(B, groups, min(keys.shape[2], window or keys.shape[2]))
     partial = torch.empty(B, heads, splits, out_width, dtype=torch.float32, device=q.device)
     sums = torch.empty(B, heads, splits, 2, dtype=torch.float32, device=q.device)

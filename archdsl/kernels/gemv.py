@@ -17,8 +17,6 @@ import triton.language as tl
 
 from archdsl.kernels.overlap import follow, overlapping
 
-ROWS = 4
-"""The most rows of x."""
 CHANNELS, HELD, EACH = 1024, 49152, 2048
 """Channels of a step; bytes of weights, times rows of x, of a program: all are in flight together; bytes of a step for each warp. Chosen on an H200
 among 4 to 8 rows, 512 to 2048 channels and 4 or 8 warps, at the sizes of models of 1.1 billion weights."""
@@ -28,18 +26,6 @@ was quickest on an H100 in whole steps of models of 1.1 billion weights, among 1
 MOST = 6
 """The most weights of one launch."""
 ACTIVATIONS = ("identity", "silu", "gelu", "gelu_tanh", "relu")
-
-
-def fits(x: torch.Tensor, weights: list[torch.Tensor]) -> str | None:
-    """Why these tensors cannot be taken, or None."""
-    rows = x.numel() // max(x.shape[-1], 1)
-    if not 1 <= rows <= ROWS:
-        return f"it takes 1 to {ROWS} rows, not {rows}"
-    if x.dtype not in (torch.bfloat16, torch.float16, torch.float32) or any(w.dtype != x.dtype for w in weights):
-        return "it takes x and weights in bf16, f16 or f32 alike"
-    if any(w.stride(-1) != 1 for w in weights):
-        return "the rows of its weights are contiguous"
-    return None
 
 
 @triton.jit

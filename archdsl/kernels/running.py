@@ -20,6 +20,11 @@ def bound(op: str, names: Iterable[str], tensors: Iterable[Any], attributes: dic
     return _choose(op, first.device, given, tuple(attributes.items()), asked, (b.VERSION, b.interpreted()))
 
 
+def named(names: Iterable[str], tensors: Iterable[Any]) -> dict[str, TensorType | None]:
+    """Operands as `choose` takes them."""
+    return {name: None if x is None else TensorType(_name(x.dtype), tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
+
+
 @lru_cache(4096)
 def _choose(op: str, device: Any, given: tuple[Any, ...], attributes: tuple[tuple[str, Any], ...], asked: str | None,
             state: tuple[int, bool]) -> b.Binding | None:
@@ -31,10 +36,30 @@ def _choose(op: str, device: Any, given: tuple[Any, ...], attributes: tuple[tupl
 
 
 def run(call: Callable[..., Any], tensors: Sequence[Any], attributes: dict[str, Any]) -> Any:
-    """Calls a kernel where its first operand lies: Triton launches on the current card."""
+    """Calls a kernel where its first operand lies: Triton launches on the current card. Raises KernelError where the card has too little of
+    something for it, such as shared memory: Triton tells when it is first launched."""
     device = next(x for x in tensors if x is not None).device
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        return call(*tensors, **attributes)
+        try:
+            return call(*tensors, **attributes)
+        except Exception as fault:
+            short = _short_of(fault)
+            if short is None:
+                raise
+            owner = b.owner(call)
+            name = "a kernel" if owner is None else f"the kernel `{owner.name}` of `{owner.op}`"
+            instead = "" if owner is None or not owner.of else f'; `kernels = {{"{owner.of}": "{b.REFERENCE}"}}` takes plain torch instead'
+            raise b.KernelError(f"{name} cannot be used here: {short}{instead}") from fault
+
+
+def _short_of(fault: Any) -> str | None:
+    """What a launch wanted more of than the card has, where that is the fault: Triton is there then, and loaded."""
+    import sys
+
+    known: Any = sys.modules.get("triton.runtime.errors")
+    if known is None or not isinstance(fault, known.OutOfResources):
+        return None
+    return f"it needs {fault.required:,} of {fault.name}, and this card has {fault.limit:,}"
 
 
 @cache

@@ -10,31 +10,49 @@ from archdsl.lower.fusing import fused
 from archdsl.reports.model import Column, Report, Row
 from archdsl.reports.registry import Subject, report
 from archdsl.reports.work import Tensor, Work, program
+from archdsl.streaming import source
 
 COLUMNS = (Column("op"), Column("kernel"), Column("not taken"))
 
 
-@report('kernels(device: str = "cuda", dtype: str = "bf16")')
-def kernels(subjects: list[Subject], *, device: str, dtype: str) -> Report:
+@report('kernels(device: str = "cuda", dtype: str = "bf16", step: int? = none)')
+def kernels(subjects: list[Subject], *, device: str, dtype: str, step: int | None) -> Report:
     """What computes each op that has kernels beside the reference, plain torch, on `device` (cuda, cpu) for floats of type `dtype`: the first of its
     kernels that takes operands of these types and sizes. What a kernel computes together is one op, as in the built model. `not taken` says of those
     in front of it why they do not. What is installed on this machine counts for nothing; the compute capability of a card is taken to suffice.
     `build(kernels = …)` fixes a kernel by name.
+
+    `step`: of the step that `generate` records, for so many rows of a batch, instead. `not taken` says there too why attention is not
+    written into its cache by a kernel. It needs torch.
     """
     if dtype not in DTYPES:
         raise wrong_option("A0582", "dtype", dtype, f"it is one of {', '.join(DTYPES)}")
     if device not in devices():
         raise wrong_option("A0582", "device", device, f"it is one of {', '.join(devices())}")
+    if step is not None and (step < 1 or device != "cuda"):
+        raise wrong_option("A0582", "step", step, "it counts the rows of a batch, from 1 up" if step < 1 else "steps are recorded on cuda")
     rows: list[Row] = []
     notes: list[str] = []
     for subject in subjects:
+        if step is not None:
+            found, note = _step(subject, device, dtype, step)
+            rows += found
+            notes += [] if note is None else [f"{subject.name}: {note}"]
+            continue
         graph = fused(subject.model.graph, Target(device), dtype, installed=False)
         works = [w for w in program(graph, subject.sizes).works if w.op not in ("input", "param")]
         chosen = [w for w in works if bindings(family(w.op))]
         rows += [_row(subject.name, w, device, dtype) for w in chosen]
         others = sorted({w.op for w in works} - {w.op for w in chosen})
         notes.append(f"{subject.name}: plain torch computes {', '.join(others)}" if others else f"{subject.name}: every op has kernels")
-    return Report("kernels", COLUMNS, tuple(rows), {"device": device, "dtype": dtype}, None, tuple(notes))
+    return Report("kernels", COLUMNS, tuple(rows), {"device": device, "dtype": dtype, "step": step}, None, tuple(notes))
+
+
+def _step(subject: Subject, device: str, dtype: str, rows: int) -> tuple[list[Row], str | None]:
+    from archdsl.decoding.told import told
+
+    found, note = told(source(subject.model), rows, subject.sizes, device, dtype)
+    return [Row(subject.name, address, tuple(cells)) for address, *cells in found], note
 
 
 def _row(source: str, work: Work, device: str, dtype: str) -> Row:

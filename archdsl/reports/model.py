@@ -83,7 +83,7 @@ class Report:
         for rows in groups.values():
             first, last = rows[0], rows[-1]
             texts = [_span(first.cells[i], last.cells[i], self.columns[i].unit) for i in shown]
-            yield first, (_joined(first.address, last.address) + (f" ×{len(rows)}" if len(rows) > 1 else "")) or "total", texts
+            yield first, (_joined(first.address, last.address) or "total") + (f" ×{len(rows)}" if len(rows) > 1 else ""), texts
 
 
 def cell(value: Cell, unit: str = "") -> str:

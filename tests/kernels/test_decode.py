@@ -178,18 +178,6 @@ def test_overlapping_launches(monkeypatch: pytest.MonkeyPatch):
         close([y], [expected], 0.1)
 
 
-def test_what_they_do_not_take():
-    x, w = torch.zeros(5, 1, 8), torch.zeros(3, 8)
-    assert gemv.fits(x, [w]) == "it takes 1 to 4 rows, not 5"
-    assert gemv.fits(x[:1].double(), [w]) == "it takes x and weights in bf16, f16 or f32 alike"
-    assert gemv.fits(x[:1], [torch.zeros(8, 3).T]) == "the rows of its weights are contiguous"
-    assert gemv.fits(x[:1], [w]) is None
-    q, keys = torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 5, 8)
-    assert decode_attention.fits(q, keys, keys) is None
-    assert "256 wide" in str(decode_attention.fits(torch.zeros(1, 2, 1, 512), keys, keys))
-    assert "float64" in str(decode_attention.fits(q.double(), keys.double(), keys.double()))
-
-
 # ---------------------------------------------------------------- without a card
 def launches() -> Iterator[tuple[str, Callable[[], Any]]]:
     """What a Llama of 1.1 billion weights launches, and other shapes."""
