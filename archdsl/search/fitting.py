@@ -6,7 +6,7 @@ drawn from the cells is checked by whoever asks.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from math import prod
 from random import Random
@@ -67,7 +67,8 @@ class Fitting:
     """Assignments below the root of `like`, an assignment of the whole model. `kept`: addresses of decisions that stay as they are in it."""
 
     def __init__(self, space: SearchSpace, like: Selection, kept: Set[str]) -> None:
-        self.space, self.like, self.kept = space, like, kept
+        self.space, self.like = space, like
+        self.kept = {a: v for a, v in like.values({}).items() if a in kept}
         self.bounds = bounds = space.counted.limited.compared(like.part.root)
         self.figures, self.units = in_units(bounds, CELLS) if bounds else ([], ())
         at = {f.text: i for i, f in enumerate(self.figures)}
@@ -131,24 +132,23 @@ class Fitting:
             own = tuple([x - sum(g) for x, *g in zip(own, *gone)])
         return tuple([int((2 * x + u) // (2 * u)) for x, u in zip(own, self.units)])
 
-    def _changes(self, entry: Entry, like: Selection | None, path: str) -> int:
-        """How many decisions of an entry are others than those in its place; NEVER where one of them is kept."""
+    def _changes(self, entry: Entry, like: Selection | None, kept: Mapping[str, Any]) -> int:
+        """How many decisions of an entry are others than those in its place; NEVER where one of those that are `kept` below the part is another one,
+        or gone."""
+        for a, v in kept.items():
+            if not same(entry.values[a], v) if a in entry.values else not any(a.startswith(f"{p}.") for p, _ in entry.parts):
+                return NEVER
         if like is None or entry is like.entry:
             return 0
-        before, count = like.entry.values, 0
-        for a, v in entry.values.items():
-            if a not in before or not same(before[a], v):
-                if path + a in self.kept:
-                    return NEVER
-                count += 1
-        return NEVER if any(path + a in self.kept for a in before if a not in entry.values) else count
+        before = like.entry.values
+        return sum(a not in before or not same(before[a], v) for a, v in entry.values.items())
 
     def _table(self, part: Part, like: Selection | None, path: str) -> Table:
         """Raises TooMany, ArchError where figures are no sums over parts."""
         if not path:
             return self._tabled(part, like, path)
-        known, kept = self.space.counted.tables, frozenset([a[len(path):] for a in self.kept if a.startswith(path)])
-        key = self._asked, part, None if like is None else _entries(like), kept
+        known, session = self.space.counted.tables, self.space.spec.session
+        key = self._asked, part, None if like is None else _entries(like), tuple([(a, session.key(v)) for a, v in self._kept(path).items()])
         found = known.get(key)
         if found is None:
             found = self._tabled(part, like, path)
@@ -157,10 +157,15 @@ class Fitting:
             known[key] = found
         return found
 
+    def _kept(self, path: str) -> dict[str, Any]:
+        """What is kept below a path, by addresses relative to it."""
+        return {a[len(path):]: v for a, v in self.kept.items() if a.startswith(path)}
+
     def _tabled(self, part: Part, like: Selection | None, path: str) -> Table:
         cells: dict[Cell, tuple[int, list[Chain]]] = {}
+        kept = self._kept(path)
         for entry in part.entries:
-            changes = self._changes(entry, like, path)
+            changes = self._changes(entry, like, kept)
             if changes < NEVER:
                 for cell, more, chain in self._chained(part, entry, like, path):
                     best = cells.get(cell)

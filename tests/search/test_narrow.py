@@ -14,6 +14,7 @@ from archdsl.search import counting, limited, sums
 from archdsl.search.counting import every
 from archdsl.search.space import SearchSpace
 from archdsl.spec import loads
+from tests.search import specs
 
 TEXT = """use std.channel { MLP }
 use std.linear { Linear }
@@ -186,6 +187,40 @@ def test_repairs_change_as_little_as_can_be(monkeypatch: pytest.MonkeyPatch, cel
             assert len(found.repaired) == sum(values[a] != found[a] for a in values if a in found)
             if cells[0] > 10_000:
                 assert apart(values, found) == min(apart(values, w) for w in fits)
+
+
+INSIDE = specs.HEAD + """block Inner(h: int = 8 in {8, 16, 32})(x: [..., d]) -> [..., d] { return Pre(LayerNorm(), MLP(h))(x) as f }
+
+block Stage(w: int = 8 in {8, 16, 24})(x: [..., d]) -> [..., d] {
+  y = Linear(w)(x) as into
+  y = Inner()(y) as inner
+  return Linear(d)(y) as out
+}
+
+model Net(d: int = 8)(x: [B = 1, d]) -> y: [B, d] {
+  stages: for i in range(2) { x = Stage()(x) as stage }
+  return x
+}
+"""
+
+
+def test_repairs_keep_what_lies_in_parts_that_become_others():
+    """At another width the block inside is another part: its decision is kept all the same, and one that keeps it is found wherever there is one."""
+    from archdsl.search.vary import fitted
+
+    plain = loads(INSIDE).space()
+    params = {items(v): plain.costs(plain.candidate(v), ["params"])["params"] for s in every(plain.root({}).top) if (v := s.values({}))}
+    most = sorted(params.values())[8]
+    space, other = plain.limited(loads(INSIDE).space(limits=[f"params <= {most}"]).limits), 0
+    for start in every(space.root({}).top):
+        values = start.values({})
+        for kept in ("stages.0.stage.inner.h", "stages.1.stage.w"):
+            found = fitted(space, values, start, frozenset((kept,)), Random(1))
+            assert (found is not None) == any(p <= most and dict(c)[kept] == values[kept] for c, p in params.items())
+            if found is not None:
+                assert found[kept] == values[kept] and params[items(found)] <= most
+                other += found["stages.0.stage.w"] != values["stages.0.stage.w"]
+    assert other > 20
 
 
 def test_what_stays_is_not_rounded(monkeypatch: pytest.MonkeyPatch):
