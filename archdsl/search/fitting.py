@@ -196,8 +196,9 @@ class Fitting:
                 return
             if prod(b - a + 1 for a, b in zip(first, last)) > MOST:
                 raise TooMany("the sums lie far apart")
-            begin = [a + e[0] for a, e in zip(low, ends[i])]
-            chain.least.append(_joined(array, table, ends[i])[tuple(slice(f - o, t - o + 1) for f, t, o in zip(first, last, begin))])
+            reach = [(max(e[0], f - b), min(e[1], t - a)) for e, a, b, f, t in zip(ends[i], low, before, first, last)]
+            begin = [a + r[0] for a, r in zip(low, reach)]
+            chain.least.append(_joined(array, table, reach)[tuple(slice(f - o, t - o + 1) for f, t, o in zip(first, last, begin))])
             chain.low.append(tuple(first))
             high = tuple(last)
         found = chain.least[-1]
@@ -229,8 +230,8 @@ class Fitting:
 
 
 def _joined(array: Any, table: Table, ends: Sequence[Cell]) -> Any:
-    """The fewest changes by the cell of a row with one more part. `ends`: from where to where the part's cells go. In a row of memory that is long
-    enough for both, each of the part's cells moves all cells of the row by one distance."""
+    """The fewest changes by the cell of a row with one more part. `ends`: between which of the part's cells; with others no cell that is asked for is
+    reached. In a row of memory that is long enough for both, each of the part's cells moves all cells of the row by one distance."""
     shape = [n + high - low for n, (low, high) in zip(array.shape, ends)]
     before, found = np.full(shape, NEVER, np.int16), np.full(shape, NEVER, np.int16)
     before[tuple(map(slice, array.shape))] = array
@@ -238,6 +239,8 @@ def _joined(array: Any, table: Table, ends: Sequence[Cell]) -> Any:
     flat, there = found.reshape(-1), before.reshape(-1)[:1 + sum((n - 1) * s for n, s in zip(array.shape, strides))]
     by_changes: dict[int, Any] = {}
     for cell, (changes, _) in table.cells.items():
+        if not all(low <= c <= high for c, (low, high) in zip(cell, ends)):
+            continue
         moved = by_changes.get(changes)
         if moved is None:
             moved = by_changes[changes] = there + np.int16(changes)

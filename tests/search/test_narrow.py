@@ -13,6 +13,7 @@ from archdsl.diagnostics.model import ArchError
 from archdsl.search import counting, limited, sums
 from archdsl.search.counting import every
 from archdsl.search.space import SearchSpace
+from archdsl.search.tree import Refused
 from archdsl.spec import loads
 from tests.search import specs
 
@@ -241,6 +242,30 @@ def test_what_stays_is_not_rounded(monkeypatch: pytest.MonkeyPatch):
             seen += changed > 0
         assert unit == 373
     assert seen > 64
+
+
+def test_a_repair_takes_room_for_what_it_looks_at(monkeypatch: pytest.MonkeyPatch):
+    """However far beyond the limits some arms are: cells that lead to nothing within them are not laid out."""
+    from archdsl.search import fitting
+    from archdsl.search.vary import fitted
+
+    spec, sizes = loads(TEXT.replace("{8, 24, 40}", "{8, 24, 40, 900, 9000}").replace("d: int = 8 in 2..132 step 2", "d: int = 8")), list[int]()
+    plain, space = spec.space(), spec.space(limits=["params <= 900", "macs <= 1600"])
+    joined = fitting._joined
+
+    def measured(*given: Any) -> Any:
+        found = joined(*given)
+        sizes.append(found.size)
+        return found
+
+    monkeypatch.setattr(fitting, "_joined", measured)
+    wide = {f"layers.{i}.map": "wide" for i in range(3)} | {f"layers.{i}.map.h": h for i, h in enumerate((8, 40, 9000))}
+    start = plain.candidate(wide)
+    near = space.select({}, lambda a, domain: start[a])
+    assert not isinstance(near, Refused)
+    found = fitted(space, dict(start), near, frozenset(("layers.0.map.h",)), Random(1))
+    assert found is not None and found["layers.0.map.h"] == 8 and space.costs(found, ["macs"])["macs"] <= 1600
+    assert len(sizes) == 3 and max(sizes) <= fitting.MOST
 
 
 def test_children_within_narrow_limits_are_others_than_their_parents(monkeypatch: pytest.MonkeyPatch):
