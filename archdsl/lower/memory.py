@@ -55,12 +55,15 @@ def fits(graph: Graph, device: Any, dtype: Any, span: Span) -> None:
 
 def _room(device: Any) -> int | None:
     """Bytes of the memory that weights on a device lie in, None where nobody says, and where a fake mode makes weights that lie nowhere."""
-    kind = str(device).partition(":")[0]
-    if kind == "cuda":
-        from archdsl.lazy import torch
+    from torch._guards import active_fake_mode
 
-        real = torch.cuda.is_available() and not torch._C._len_torch_dispatch_stack()
-        return torch.cuda.get_device_properties(device).total_memory if real else None
+    from archdsl.lazy import torch
+
+    kind = str(device).partition(":")[0]
+    if active_fake_mode() is not None:
+        return None
+    if kind == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory if torch.cuda.is_available() else None
     return physical() if kind == "cpu" else None
 
 

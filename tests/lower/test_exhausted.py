@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 import archdsl
 from archdsl.diagnostics.model import ArchError
@@ -192,6 +193,20 @@ def test_weights_larger_than_a_card_are_told_before_they_are_made(monkeypatch: p
     memory.fits(graph, "meta", None, span)
     with FakeTensorMode():
         memory.fits(graph, "cuda:0", None, span)
+    with FlopCounterMode(display=False), pytest.raises(ArchError, match="A0515"):
+        memory.fits(graph, "cuda:0", None, span)
+
+
+def test_fake_weights_larger_than_memory_lie_nowhere(monkeypatch: pytest.MonkeyPatch):
+    from archdsl.lower import memory
+
+    monkeypatch.setattr(memory, "physical", lambda: 200_000)
+    spec = archdsl.loads(SPEC)
+    graph, span = spec.elaborate().graph, spec.decl.name_span
+    with pytest.raises(ArchError, match="this machine has"):
+        memory.fits(graph, "cpu", None, span)
+    with FakeTensorMode():
+        memory.fits(graph, "cpu", None, span)
 
 
 def test_a_card_without_memory_is_a_card(monkeypatch: pytest.MonkeyPatch):
