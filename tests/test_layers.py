@@ -67,8 +67,8 @@ def sources(*but: str):
             yield name, path
 
 
-BACK = ("archdsl/lower/", "archdsl/decoding/", "archdsl/parallel/", "archdsl/kernels/eager.py", "archdsl/ops/chunked_loss.py",
-        "archdsl/supernet/net.py", "archdsl/supernet/sandwich.py", "archdsl/supernet/together.py")
+BACK = ("archdsl/lower/", "archdsl/decoding/", "archdsl/parallel/", "archdsl/kernels/eager.py", "archdsl/kernels/learned_bias.py",
+        "archdsl/ops/chunked_loss.py", "archdsl/supernet/net.py", "archdsl/supernet/sandwich.py", "archdsl/supernet/together.py")
 """Parts of the back end, imported by the front end in functions alone. docs/architecture.md names them."""
 
 

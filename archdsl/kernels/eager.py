@@ -79,7 +79,7 @@ def layer_norm(x: Any, shape: Sequence[int], weight: Any = None, bias: Any = Non
 def scaled_dot_product_attention(q: Any, k: Any, v: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
                                  scale: float | None = None, enable_gqa: bool = False) -> Any:
     """torch.nn.functional.scaled_dot_product_attention; see `archdsl/kernels/learned_bias.py`."""
-    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting() and dropout_p == 0 and learned_bias.takes(q, k, v, attn_mask):
+    if torch.compiler.is_dynamo_compiling() and not learned_bias.exporting() and dropout_p == 0 and learned_bias.takes(q, k, v, attn_mask):
         return learned_bias.attend(q, k, v, attn_mask, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
 

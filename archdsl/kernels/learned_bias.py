@@ -42,8 +42,13 @@ def attend(q: Any, k: Any, v: Any, bias: Any, scale: float | None) -> Any:
     return Weights.apply((q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.mT, bias) @ v
 
 
+def exporting() -> bool:
+    """Whether torch.export looks on. Within torch.compile `torch.compiler.is_exporting()` is true up to torch 2.11."""
+    return torch.compiler._is_exporting_flag
+
+
 def takes(q: Any, k: Any, v: Any, bias: Any) -> bool:
     """Whether torch would take the plain formula for these operands of its attention, in their own type, and nothing but autograd looks on."""
     return (bias is not None and bias.requires_grad and torch.is_grad_enabled() and q.dtype in (torch.float32, torch.float64)
-            and all(x.device.type == "cpu" for x in (q, k, v, bias)) and q.shape[-3] == k.shape[-3] and not torch.is_autocast_enabled("cpu")
-            and not torch._C._are_functorch_transforms_active())
+            and all(x.device.type == "cpu" for x in (q, k, v, bias)) and q.shape[:-2] == k.shape[:-2] == v.shape[:-2] and k.shape[-2] > 0
+            and not torch.is_autocast_enabled("cpu") and not torch._C._are_functorch_transforms_active())

@@ -121,6 +121,7 @@ def test_what_is_left_to_torch(calls: list[tuple[int, ...]]):
     with torch.no_grad():
         compiled(attention)(bias)
     compiled(attention)(bias.detach())
+    assert not compiled(attention)(given(5, 0), q, given(3, 2, 0, 4), given(3, 2, 0, 4)).any()  # no keys at all
     low, single = ([x.detach().to(dtype).requires_grad_() for x in (bias, q, k, v)] for dtype in (torch.bfloat16, torch.float32))
     assert compiled(attention)(*low).dtype == torch.bfloat16
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -130,3 +131,6 @@ def test_what_is_left_to_torch(calls: list[tuple[int, ...]]):
     both = compiled(torch.func.vmap(torch.func.grad(loss)))(torch.stack([fixed, 2 * fixed]))
     torch.testing.assert_close(both[1], torch.func.grad(loss)(2 * fixed))
     assert not calls
+    plain = [x[0, 0].detach().requires_grad_() for x in (bias, q, k, v)]  # one head of one example
+    torch.testing.assert_close(compiled(attention)(*plain), attention(*plain))
+    assert calls == [(5, 5)]
