@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from archdsl.shapes import axis_names
@@ -73,35 +73,65 @@ def bindings(body: Any, loop: tree.For | None = None) -> Iterator[tuple[str, Spa
             yield from bindings(b, inside)
 
 
-def header_type(decl: Any, name: str) -> tree.Type | None:
-    """The type of an argument of a header, or of an input that holds a tensor throughout; None where that is not known."""
+def header_type(decl: Any, name: str, gives_tensor: Callable[[str], bool]) -> tree.Type | None:
+    """The type of an argument of a header, or of an input that holds a tensor throughout; None where that is not known. `gives_tensor`:
+    what is called so is an op or a block."""
     if isinstance(decl, tree.Fn):  # it may give its arguments other values
         return None
     params = (*getattr(decl, "params", ()), *(getattr(decl, "inputs", None) or ()))
     found = next((p for p in params if p.name == name), None)
     if found is None or found.rest or isinstance(found.type, tree.OptionalType):
         return None
-    return found.type if tensor_type(found) is None or stays_tensor(name, getattr(decl, "body", None) or ()) else None
+    return found.type if tensor_type(found) is None or stays_tensor(name, getattr(decl, "body", None) or (), gives_tensor) else None
 
 
-def stays_tensor(name: str, body: Any) -> bool:
-    """Whether whatever a body binds to the name of a tensor is computed from it, as in `x = x + f(x)`, and so is no hyper value."""
+_ARITHMETIC = frozenset("+ - * / // % ** @".split())
+
+
+def stays_tensor(name: str, body: Any, gives_tensor: Callable[[str], bool]) -> bool:
+    """Whether whatever a body binds to the name of a tensor is a tensor as well, as in `x = x + F()(x)`."""
     for s in body:
         if isinstance(s, tree.Assign) and [t.name for t in s.targets] == [name] and len(s.values) == 1:
-            below = [*_below(s.values[0])]
-            if not any(isinstance(n, tree.Name) and n.id == name for n in below) or any(isinstance(n, tree.IsSome) for n in below):
+            if not _is_tensor(s.values[0], name, gives_tensor):
                 return False
         elif any(n == name for n, _, _ in bindings((s,))):
             inner = [*nested_bodies(s)]
-            if not inner or isinstance(s, tree.For) and name in dict(pattern_names(s.pattern)) or not all(stays_tensor(name, b) for b in inner):
+            if not inner or isinstance(s, tree.For) and name in dict(pattern_names(s.pattern)) or not all(
+                stays_tensor(name, b, gives_tensor) for b in inner
+            ):
                 return False
     return True
 
 
-def _below(node: Any) -> Iterator[Any]:
-    yield node
-    for child in tree.children(node):
-        yield from _below(child)
+def _is_tensor(node: Any, name: str, gives_tensor: Callable[[str], bool]) -> bool:
+    """Is this surely a tensor, where `name` is one?"""
+    def given(args: tuple[tree.Arg, ...]) -> bool:
+        return any(_is_tensor(a.value, name, gives_tensor) for a in args)
+
+    match node:
+        case tree.Name():
+            return node.id == name
+        case tree.Named():
+            return _is_tensor(node.expr, name, gives_tensor)
+        case tree.Binary():
+            return node.op in _ARITHMETIC and (_is_tensor(node.left, name, gives_tensor) or _is_tensor(node.right, name, gives_tensor))
+        case tree.Call(func=tree.Name(id=func)):
+            return gives_tensor(func) and given(node.args)
+        case tree.Call(func=tree.Call()):  # a block has tensors in its second list
+            return given(node.args)
+        case tree.Unary():
+            return node.op == "-" and _is_tensor(node.operand, name, gives_tensor)
+        case tree.Item():
+            return _is_tensor(node.value, name, gives_tensor)
+        case tree.LayoutCall():
+            return True
+        case tree.Chain(op="|>", items=(first, *rest)):
+            called = [n.func if isinstance(n, tree.Call) else n for n in (r.expr if isinstance(r, tree.Named) else r for r in rest)]
+            return _is_tensor(first, name, gives_tensor) and all(
+                isinstance(f, tree.LayoutCall) or isinstance(f, tree.Name) and (f.id[:1].isupper() or gives_tensor(f.id)) for f in called
+            )
+        case _:
+            return False
 
 
 def assigned_names(body: Any) -> set[str]:

@@ -12,7 +12,7 @@ from archdsl.elaborate import apply, calls, foreign, layouts, library
 from archdsl.elaborate.closures import closure_key, free_names
 from archdsl.elaborate.evaluation import TABLE, evaluate
 from archdsl.elaborate.frame import Frame, checked, good
-from archdsl.elaborate.hints import WORDS, mend, of_torch
+from archdsl.elaborate.hints import OTHERWISE, WORDS, mend, of_torch
 from archdsl.elaborate.limits import MAX_ITEMS, limit
 from archdsl.elaborate.operations import alike, binary, decided, truth, unary
 from archdsl.elaborate.unknown import unknown
@@ -272,9 +272,9 @@ def _member(frame: Frame, node: tree.Member) -> Any:
     if isinstance(value, Value):
         told = of_torch(node.name)
         help = told[0] if told is not None else ()
-        if told is None and library.find(node.name) is not None:
+        if told is None and library.is_op(node.name):
             fixes = (_as_function(node, node.name),)
-        elif told is not None and library.find(here := WORDS[node.name][0]) is not None:
+        elif told is not None and node.name not in OTHERWISE and library.is_op(here := WORDS[node.name][0]):
             fixes = (_as_function(node, here),)
         elif told is None and node.name[:1].isupper() and len(node.name) < 3 and isinstance(node.value, tree.Name):
             axes = ", ".join("_" * len(value.shape))

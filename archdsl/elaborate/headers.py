@@ -142,10 +142,10 @@ def _exchanged(frame: Frame, e: ArchError, params: tuple[tree.Param, ...], given
 
 def _unopened(e: ArchError, node: tree.Call) -> ArchError:
     """`LayerNorm(x)` as `LayerNorm()(x)`."""
-    at = node.func.span.end
-    if node.span.source.text[node.span.end :].lstrip(" ")[:1] == "(":
-        return e
-    fix = Fix(f"write `{node.func.span.text}(){node.span.source.text[at : node.span.end]}`", ((Span(node.span.source, at, at), "()"),))
+    text, at = node.span.source.text, node.func.span.end
+    if text[node.span.end : node.span.end + 1] == "(" or text[max(0, node.span.start - 200) : node.span.start].rstrip().endswith("|>"):
+        return e  # it has its tensor
+    fix = Fix(f"write `{node.func.span.text}(){text[at : node.span.end]}`", ((Span(node.span.source, at, at), "()"),))
     return ArchError(*(replace(d, fixes=(fix, *d.fixes)) for d in e.diagnostics))
 
 

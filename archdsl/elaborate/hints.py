@@ -61,7 +61,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "None": ("none", ""), "True": ("true", ""), "False": ("false", ""),
     "cat": ("concat", ""), "concatenate": ("concat", ""), "bmm": ("matmul", "`x @ y` is the product of matrices"), "clip": ("clamp", ""),
     "mm": ("matmul", "`x @ y` is the product of matrices"), "swish": ("silu", ""), "index_select": ("take", ""), "arange": ("iota", ""),
-    "chunk": ("split", "`split(x, 2, axis = -1)` gives equal parts"), "tile": ("repeat", ""), "std": ("", "`sqrt(var(x, axis = -1))`"),
+    "chunk": ("split", "`split(x, 2, axis = -1)` gives equal parts"), "std": ("", "`sqrt(var(x, axis = -1))`"),
+    **dict.fromkeys(("tile", "repeat"), ("", "`concat([x, x], axis = -1)` repeats a tensor along an axis")),
     "amax": ("max", ""), "amin": ("min", ""), "broadcast_to": ("expand", ""), "interpolate": ("resize", ""),
     "scaled_dot_product_attention": ("attention", ""), "masked_fill": ("where", "`where(condition, a, b)`"),
     **dict.fromkeys(("permute", "transpose", "reshape", "view", "unflatten", "swapaxes", "movedim"), ("", _AXES)),
@@ -87,6 +88,9 @@ WORDS: dict[str, tuple[str, str]] = {
 }
 """Words of PyTorch and Python -> what is written here instead ("" where no single word does), and how."""
 
+OTHERWISE = frozenset(("masked_fill", "index_select", "broadcast_to"))
+"""Of these the op here takes its arguments in another order, or other ones."""
+
 
 def of_torch(name: str, span: Span | None = None) -> tuple[tuple[str, ...], tuple[Fix, ...]] | None:
     """(help, fixes) for a word of PyTorch or Python; None for any other."""
@@ -97,7 +101,6 @@ def of_torch(name: str, span: Span | None = None) -> tuple[tuple[str, ...], tupl
     if name == "Dropout" and span is not None:
         fixes = _tensor_first(here, span)
     return tuple(t for t in (f"`{name}` is called `{here}` here" if here and not fixes else "", how) if t), fixes
-
 
 def _tensor_first(op: str, span: Span) -> tuple[Fix, ...]:
     """`Dropout(0.1)(x)` as `dropout(x, 0.1)`, and `x |> Dropout(0.1)` as `x |> dropout(0.1)`; nothing where the op would lack an argument."""

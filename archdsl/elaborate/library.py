@@ -13,7 +13,7 @@ from archdsl.dims import Dim
 from archdsl.elaborate.limits import MAX_BITS, MAX_ITEMS, TooMuch
 from archdsl.elaborate.values import Builtin, InitRef, MaskRef, OpRef, describe, is_hyper_number, is_list, show
 from archdsl.graph import Mask
-from archdsl.ops.registry import OPS
+from archdsl.ops.registry import OPS, of_function
 from archdsl.ops.registry import find as find_op
 from archdsl.ops.registry import load as load_ops
 
@@ -355,6 +355,12 @@ def find(name: str) -> Any:
         return Builtin(name, lambda *a: None)
     op = find_op(name)
     return OpRef(op) if op is not None else None
+
+
+def is_op(name: str) -> bool:
+    """Whether it is an op, or a function of numbers that is one of tensors as well."""
+    found = find(name)
+    return isinstance(found, OpRef) or isinstance(found, Builtin) and of_function(name) is not None
 
 
 def installed_op(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.diagnostics.model import Diagnostic, Label, error
 from archdsl.elaborate import walk_bodies, walk_expressions  # they fill the tables
-from archdsl.elaborate.bindings import bound_names, nested_bodies, tensor_type
+from archdsl.elaborate.bindings import assigned_names, bound_names, nested_bodies, tensor_type
 from archdsl.elaborate.hints import mend
 from archdsl.elaborate.signatures import name_span
 from archdsl.elaborate.values import BlockRef, FnRef
@@ -104,9 +104,12 @@ def _doubtful_names(module: Module) -> set[str]:
 
 # ---------------------------------------------------------------- emitted values
 def _collected(walk: Walk, module: Module) -> None:
-    """Reports each `collect` of a name that nothing emits in the module's text, or in what it imports: the list would always be empty."""
-    asked = [n.args[0].value for d in module.tree.decls for n in _below(d)
-             if isinstance(n, tree.Call) and isinstance(n.func, tree.Name) and n.func.id == "collect" and len(n.args) == 1]
+    """Reports each `collect` of a name that nothing emits in the module's text, or in what it imports: the list would always be empty. A block that
+    is given as an argument may emit anything, and so may what could not be read."""
+    if "collect" in module.scope or module.diagnostics:
+        return
+    asked = [n.args[0].value for d in module.tree.decls if not _takes_blocks(d) and "collect" not in assigned_names(getattr(d, "body", None) or ())
+             for n in tree.below(d) if isinstance(n, tree.Call) and isinstance(n.func, tree.Name) and n.func.id == "collect" and len(n.args) == 1]
     names = [a for a in asked if isinstance(a, tree.Name)]
     emitted = _emitted(module, {}) if names else {}
     for name in names:
@@ -115,10 +118,16 @@ def _collected(walk: Walk, module: Module) -> None:
                               **mend(name.id, emitted, name.span, f"`emit {name.id} = value` in a block that is applied above")))
 
 
+def _takes_blocks(decl: Any) -> bool:
+    """Whether an argument of the header may hold a block, which a variant or a caller elsewhere chooses."""
+    kinds = [n.name for p in getattr(decl, "params", ()) for n in tree.below(p.type) if isinstance(n, tree.NameType)]
+    return any(kind not in ("int", "float", "bool", "str", "mask", "init") for kind in kinds)
+
+
 def _emitted(module: Module, seen: dict[int, None]) -> dict[str, None] | None:
     """The names of what is emitted in a module and in those whose declarations it reads; None where it may read any of the library (`use std`)."""
     seen[id(module)] = None
-    found = {n.name: None for d in module.tree.decls for n in _below(d) if isinstance(n, tree.Emit)}
+    found = {n.name: None for n in tree.below(tuple(module.tree.decls)) if isinstance(n, tree.Emit)}
     for other in [*(r.module for r in module.scope.values() if isinstance(r, (BlockRef, FnRef))), *module.modules.values()]:
         if not isinstance(other, Module):
             return None
@@ -128,12 +137,6 @@ def _emitted(module: Module, seen: dict[int, None]) -> dict[str, None] | None:
                 return None
             found |= more
     return found
-
-
-def _below(node: Any) -> Iterator[Any]:
-    yield node
-    for child in tree.children(node):
-        yield from _below(child)
 
 
 # ---------------------------------------------------------------- recursion

@@ -164,7 +164,11 @@ class Walk:
 
     def type_of(self, name: str) -> tree.Type | None:
         """The type of a name of the header, where that is known here."""
-        return None if name in self.hidden else header_type(self.decl, name)
+        return None if name in self.hidden else header_type(self.decl, name, self._gives_tensor)
+
+    def _gives_tensor(self, name: str) -> bool:
+        """Is it an op, or one of the body's or the header's own blocks? A function may give anything."""
+        return name in self.vars or name not in self.module.scope and library.is_op(name)
 
     def bind(self, name: str, span: Span) -> None:
         if name in self.fixed:

@@ -189,17 +189,8 @@ def foreign_type(s: Situation, token: Token) -> Told:
     if token[1] != "[" or before[1] not in TYPES or before[3] != token[2]:
         return None
     closing = next((i for i in range(s.at + 1, len(s.tokens)) if s.tokens[i][1] in ("[", "]", "{", "")), s.at)
-    inner = s.tokens[s.at + 1 : closing]
     fixes, repair = (), None
-    made: list[Token] = []
-    if inner and s.tokens[closing][1] == "]":
-        left, right = token_of(s, "(", token), token_of(s, ")", s.tokens[closing])
-        if before[1] == "Optional" and len(inner) == 1:
-            made = [inner[0], token_of(s, "?", s.tokens[closing])]
-        elif before[1] in ("Tuple", "tuple") and len(inner) > 1 and inner[-1][1] != "...":
-            made = [left, *inner, right]
-        elif before[1] in ("Union", "Literal"):
-            made = [t if t[1] != "," else token_of(s, "|", t) for t in inner]
+    made = _type_here(s, before[1], s.tokens[s.at + 1 : closing], s.tokens[closing]) if s.tokens[closing][1] == "]" else []
     if made:
         signs = {",": ", ", "|": " | "}
         new = "".join(signs.get(t[1], t[1]) for t in made)
@@ -207,3 +198,26 @@ def foreign_type(s: Situation, token: Token) -> Told:
         repair = Repair(s.at - 1, closing + 2 - s.at, made)
     fault = Diagnostic("A0108", f"`{before[1]}` is no type of this language", span(s, before), "not known", help=(TYPES[before[1]],), fixes=fixes)
     return fault, repair
+
+
+def _with_double_quotes(s: Situation, token: Token) -> Token:
+    """A string in single quotes was read as an empty one."""
+    written = s.run.source.text[token[2] + 1 : token[3] - 1]
+    return (token[0], f'"{written}"', *token[2:]) if token[1] == '""' and not {'"', "\\"} & {*written} else token
+
+
+def _type_here(s: Situation, word: str, inner: list[Token], closing: Token) -> list[Token]:
+    """The tokens of a type that another language writes `word[inner]`, none where it has no like here."""
+    items, commas = [_with_double_quotes(s, t) for t in inner[::2]], inner[1::2]
+    kinds = {s.names[t[0]] for t in items}
+    if any(t[1] != "," for t in commas) or not kinds <= {"NAME", "DTYPE", "STRING"} or any(t[1] in (*TYPES, '""') for t in items):
+        return []
+    if word == "Union" and len(items) > 1 and (none := [t for t in items if t[1] == "None"]):
+        word, items = "Optional" if len(items) - len(none) == 1 else "", [t for t in items if t not in none]
+    if word == "Optional" and len(items) == 1:
+        return [items[0], token_of(s, "?", closing)]
+    between = token_of(s, "," if word in ("Tuple", "tuple") else "|", closing)
+    listed = [t for item in items for t in (between, item)][1:]
+    if word in ("Tuple", "tuple") and len(items) > 1:
+        return [token_of(s, "(", closing), *listed, token_of(s, ")", closing)]
+    return listed if word == "Union" and items or word == "Literal" and kinds == {"STRING"} else []

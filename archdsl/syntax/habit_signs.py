@@ -11,7 +11,7 @@ from archdsl.source import Span
 from archdsl.syntax.describe import describe_open, place, span
 from archdsl.syntax.habits import Told, token_of
 from archdsl.syntax.lexer import Token
-from archdsl.syntax.recover import FAR, PARTNER, Repair, Situation
+from archdsl.syntax.recover import FAR, NEVER_FIRST, PARTNER, Repair, Situation
 
 FOREIGN = frozenset(
     "torch torchvision numpy scipy math jax flax haiku hk equinox optax tensorflow keras einops transformers timm lightning pytorch_lightning typing "
@@ -20,17 +20,18 @@ FOREIGN = frozenset(
 _NAMES = r"(?P<names>\(\s*[\w\s,]*?,?\s*\)|\{\s*[\w\s,]*?,?\s*\}|\w+(?:[ \t]+as[ \t]+\w+)?(?:[ \t]*,[ \t]*\w+(?:[ \t]+as[ \t]+\w+)?)*)"
 _MODULE = r"(?P<dots>\.*)(?P<module>\w+(?:\.\w+)*)"
 _END = r"[ \t]*(?P<end>;?)[ \t]*(?=\n|#|\Z)"
-_IMPORTS = tuple(re.compile(text + _END) for text in (
+_IMPORTS = tuple(re.compile(text + _END, re.ASCII) for text in (
     rf"from[ \t]+{_MODULE}[ \t]+import[ \t]*{_NAMES}",
     rf"(?:import|use)[ \t]*{_NAMES}[ \t]+from[ \t]+{_MODULE}",
     rf"use[ \t]+{_MODULE}[ \t]+import[ \t]*{_NAMES}",
     rf"use[ \t]+{_MODULE}[ \t]*(?=\(){_NAMES}",
     rf"import[ \t]+{_MODULE}(?:[ \t]+as[ \t]+(?P<alias>\w+))?",
     rf"use[ \t]+{_MODULE}[ \t]+as[ \t]+(?P<alias>\w+)",
+    r"use[ \t]+(?P<module>\w+(?:::[a-z]\w*)+)",
     rf"use[ \t]+(?P<module>\w+(?:::\w+)*)::{_NAMES}",
 ))
 """`from std.norm import A, B as C`, `import { A } from std.norm`, `use std.norm import A`, `use std.norm (A)`, `import std.norm as n`,
-`use std::norm::{A}`."""
+`use std::norm`, `use std::norm::{A}`."""
 
 
 def separator(s: Situation, token: Token) -> Told:
@@ -102,7 +103,11 @@ def unpacked(s: Situation, token: Token) -> Told:
     """`(a, b) = split(x, 2)`"""
     if token[1] not in ("(", "[") or not s.in_body() or not s.leads_line(token):
         return None
-    end = next((i for i in range(s.at + 1, len(s.tokens)) if s.names[s.tokens[i][0]] not in ("NAME", "COMMA", "UNDERSCORE")), s.at)
+    end = s.at + 1
+    while s.names[s.tokens[end][0]] in ("NAME", "UNDERSCORE"):
+        end += 1 + (s.tokens[end + 1][1] == ",")
+        if s.tokens[end - 1][1] != ",":
+            break
     closing = s.tokens[end]
     if closing[1] != PARTNER[token[1]] or s.tokens[end + 1][1] != "=" or end == s.at + 1:
         return None
@@ -136,29 +141,45 @@ def further(s: Situation, token: Token) -> Told:
 
 
 def chained(s: Situation, token: Token) -> Told:
-    """`a = b = x`"""
+    """`a = b = x`, `a = b = c = x`"""
     first = s.start(s.anchor())
     if token[1] != "=" or first is None or first != s.at - 3 or not s.in_body() or s.tokens[first + 1][1] != "=":
         return None
-    outer, inner = s.tokens[first], s.tokens[s.at - 1]
-    if any(s.names[t[0]] != "NAME" for t in (outer, inner)):
+    start = s.at + 1
+    while s.names[s.tokens[start][0]] == "NAME" and s.tokens[start + 1][1] == "=" and start < s.at + FAR:
+        start += 2
+    names = s.tokens[start - 2 : first - 1 if first else None : -2]  # the last one is bound first
+    if any(s.names[t[0]] != "NAME" for t in names):
         return None
     fault = Diagnostic("A0115", "a statement binds one value once", span(s, token), "the second `=`",
-                       help=(f"write `{inner[1]} = …`, then `{outer[1]} = {inner[1]}`",))
-    depth, end = 0, s.at + 1
-    while s.tokens[end][1] and (depth or not (s.leads_line(s.tokens[end]) or s.tokens[end][1] in (";", "}"))):
-        depth += (s.tokens[end][1] in PARTNER) - (s.tokens[end][1] in (")", "]", "}"))
-        end += 1
-    last = s.tokens[end - 1]
-    edits = ((Span(s.run.source, outer[2], inner[2]), ""), (Span(s.run.source, last[3], last[3]), f"; {outer[1]} = {inner[1]}"))
-    made = [*s.tokens[s.at - 1 : end], token_of(s, ";", last), outer, s.tokens[first + 1], inner]
-    return replace(fault, help=(), fixes=(Fix(f"bind `{inner[1]}`, then `{outer[1]}`", edits),)), Repair(first, end - first, made)
+                       help=(f"write `{names[0][1]} = …`, then `{names[1][1]} = {names[0][1]}`",))
+    end = _statement_end(s, start)
+    if end is None:
+        return fault
+    last, pairs = s.tokens[end - 1], [*zip(names[1:], names)]
+    further = "".join(f"; {outer[1]} = {inner[1]}" for outer, inner in pairs)
+    edits = ((Span(s.run.source, names[-1][2], names[0][2]), ""), (Span(s.run.source, last[3], last[3]), further))
+    made = [*s.tokens[start - 2 : end], *(t for outer, inner in pairs for t in (token_of(s, ";", last), outer, s.tokens[first + 1], inner))]
+    told = ", then ".join(f"`{n[1]}`" for n in names)
+    return replace(fault, help=(), fixes=(Fix(f"bind {told}", edits),)), Repair(first, end - first, made)
+
+
+def _statement_end(s: Situation, at: int) -> int | None:
+    """The index behind the statement of which a token is part; None where its brackets are not closed."""
+    depth = 0
+    for i in range(at, min(at + FAR, len(s.tokens))):
+        text = s.tokens[i][1]
+        if not depth and (not text or text in (";", "}") or s.leads_line(s.tokens[i]) and text not in NEVER_FIRST):
+            return i
+        depth += (text in PARTNER) - (text in (")", "]", "}"))
+    return None
 
 
 def grown(s: Situation, token: Token) -> Told:
     """`xs.append(x)`, `xs.extend(ys)`"""
     first = s.at - 1
-    if token[1] != "." or not s.in_body() or first < 0 or not s.leads_line(s.tokens[first]) or s.names[s.tokens[first][0]] != "NAME":
+    if token[1] != "." or not s.in_body() or first < 1 or s.names[s.tokens[first][0]] != "NAME" or \
+            not (s.leads_line(s.tokens[first]) or s.tokens[first - 1][1] in ("{", "}", ";")):
         return None
     word, opening = s.tokens[s.at + 1], s.tokens[s.at + 2] if s.at + 2 < len(s.tokens) else token
     if word[1] not in ("append", "extend") or opening[1] != "(":
@@ -166,7 +187,7 @@ def grown(s: Situation, token: Token) -> Told:
     name, end = s.tokens[first], _partner(s, s.at + 2)
     help = (f"write `{name[1]} = {name[1]} + {'[…]' if word[1] == 'append' else '…'}`",)
     fault = Diagnostic("A0117", "a list does not grow in place", Span(s.run.source, name[2], word[3]), "nothing takes its value", help=help)
-    if end is None or end == s.at + 3:
+    if end is None or end == s.at + 3 or _statement_end(s, end + 1) != end + 1:
         return fault
     closing, item = s.tokens[end], s.tokens[s.at + 3 : end]
     left, right = ("[", "]") if word[1] == "append" else ("(", ")") if len(item) > 1 else ("", "")
@@ -226,9 +247,12 @@ def dictionary(s: Situation, token: Token) -> Told:
     fault = Diagnostic("A0101", "results stand without braces", span(s, token), "not expected",
                        help=("`return y, loss = z` gives results by position and by name",))
     keys = [i for i in range(s.at + 1, end or 0) if s.tokens[i + 1][1] == ":" and s.tokens[i - 1][1] in ("{", ",")]
-    if end is None or not all(s.tokens[i][1].strip('"').isidentifier() for i in keys):
+    words = [s.tokens[i][1].strip('"') for i in keys]
+    nested = any(s.tokens[i][1] == "{" and s.tokens[i + 2][1] == ":" for i in range(s.at + 1, end or 0))
+    if end is None or nested or not all(w.isidentifier() and w.isascii() and w not in s.table.words.reserved for w in words):
         return fault
-    edits = [(Span(s.run.source, token[2], s.tokens[s.at + 1][2]), ""), (Span(s.run.source, s.tokens[end - 1][3], s.tokens[end][3]), "")]
+    last = s.tokens[end - 1 - (s.tokens[end - 1][1] == ",")]
+    edits = [(Span(s.run.source, token[2], s.tokens[s.at + 1][2]), ""), (Span(s.run.source, last[3], s.tokens[end][3]), "")]
     edits += [(Span(s.run.source, s.tokens[i][2], s.tokens[i + 1][3]), s.tokens[i][1].strip('"') + " =") for i in keys]
     return replace(fault, fixes=(Fix("name them by `=`", tuple(edits)),))
 
@@ -286,7 +310,9 @@ def _use(s: Situation, found: re.Match[str], first: int, end: int) -> list[Token
     def inside(group: str) -> list[Token]:
         if group not in found.re.groupindex:
             return []
-        return [t for t in s.tokens[first:end] if found.start(group) <= t[2] < found.end(group) and t[1] not in PARTNER and t[1] not in (")", "}")]
+        read = [t for t in s.tokens[first:end] if found.start(group) <= t[2] < found.end(group) and t[1] not in PARTNER and t[1] not in (")", "}")]
+        points = [t for t in read if t[1] == ":"][::2]  # `::` is two tokens
+        return [token_of(s, ".", t) if t in points else t for t in read if t[1] != ":" or t in points]
 
     names = inside("names")
     at = s.tokens[first]

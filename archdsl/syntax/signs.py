@@ -7,7 +7,7 @@ import unicodedata
 from archdsl.diagnostics.model import Diagnostic, Fix
 from archdsl.source import Source, Span
 from archdsl.syntax.describe import short
-from archdsl.syntax.lexer import Token
+from archdsl.syntax.lexer import RESERVED, Token
 
 SIGNS = {"!": "write `not`, or `!=` between values", "^": "a power is `**`", "\\": "a line needs no mark to go on",
          "$": "names have letters, digits and `_`", "~": "write `not`", "`": "names are written bare",
@@ -17,6 +17,15 @@ TYPESET = {"×": "*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "≤": "<=",
 """Signs of typeset text, by what stands for them here."""
 LIKE_LATIN = str.maketrans("асеорхуіјѕԁАВЕКМНОРСТХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΧο", "aceopxyijsdABEKMHOPCTXIJSABEZHIKMNOPTXo")
 """Cyrillic and Greek letters that look like Latin ones."""
+
+
+def _product(whole: str, start: int, text: str) -> str:
+    """`4d` as `4 * d`, where the text has such a name."""
+    product = re.fullmatch(r"(\d+)([a-zA-Z_]\w*)", text)
+    if product is None or product[2] in RESERVED or not re.search(rf"\b{product[2]}\b", whole):
+        return ""
+    binds = whole[:start].rstrip().endswith(("/", "%", "**"))
+    return f"({product[1]} * {product[2]})" if binds else f"{product[1]} * {product[2]}"
 
 
 def explain_bad(source: Source, token: Token) -> Diagnostic:
@@ -38,8 +47,7 @@ def explain_bad(source: Source, token: Token) -> Diagnostic:
         told = "single quotes" if text[0] == "'" else "typographic quotes"
         return Diagnostic("A0102", "strings take double quotes", where, told, fixes=(fix,))
     if text[0].isdigit():
-        product = re.fullmatch(r"(\d+)([a-z_]\w*)", text)
-        new = f"{product[1]} * {product[2]}" if product is not None and product[2] not in "kmgt" else ""
+        new = _product(source.text, start, text)
         fixes = (Fix(f"write `{new}`", ((where, new),)),) if new else ()
         return Diagnostic("A0104", f"`{short(text)}` is no number", where, "digits run into letters", fixes=fixes,
                           help=("numbers look like 3, 10_000, 0.5, 1e-6 or 30M (k, M, G, T); a name starts with a letter",))

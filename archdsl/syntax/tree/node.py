@@ -1,6 +1,7 @@
 """What every node is, and walking over nodes."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 from archdsl.records import field, fields, record
@@ -55,6 +56,16 @@ def children(node: Any) -> list[Node]:
     elif isinstance(node, tuple):
         _gather(node, out)  # pyright: ignore[reportUnknownArgumentType]
     return out
+
+
+def below(node: Any) -> Iterator[Node]:
+    """A node (or those of a tuple) and every node below, in the order of the text."""
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        if isinstance(n, Node):
+            yield n
+        stack += reversed(children(n))
 
 
 def _gather(items: tuple[Any, ...], out: list[Node]) -> None:
