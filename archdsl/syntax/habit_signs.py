@@ -99,9 +99,14 @@ def _sign(s: Situation, token: Token, new: str) -> Span:
     return Span(s.run.source, start, token[3])
 
 
+def _begins(s: Situation, index: int) -> bool:
+    """Does a token stand where a statement may begin?"""
+    return s.leads_line(s.tokens[index]) or s.tokens[index - 1][1] in ("{", "}", ";")
+
+
 def unpacked(s: Situation, token: Token) -> Told:
     """`(a, b) = split(x, 2)`"""
-    if token[1] not in ("(", "[") or not s.in_body() or not s.leads_line(token):
+    if token[1] not in ("(", "[") or not s.in_body() or not _begins(s, s.at):
         return None
     end = s.at + 1
     while s.names[s.tokens[end][0]] in ("NAME", "UNDERSCORE"):
@@ -178,8 +183,7 @@ def _statement_end(s: Situation, at: int) -> int | None:
 def grown(s: Situation, token: Token) -> Told:
     """`xs.append(x)`, `xs.extend(ys)`"""
     first = s.at - 1
-    if token[1] != "." or not s.in_body() or first < 1 or s.names[s.tokens[first][0]] != "NAME" or \
-            not (s.leads_line(s.tokens[first]) or s.tokens[first - 1][1] in ("{", "}", ";")):
+    if token[1] != "." or not s.in_body() or first < 1 or s.names[s.tokens[first][0]] != "NAME" or not _begins(s, first):
         return None
     word, opening = s.tokens[s.at + 1], s.tokens[s.at + 2] if s.at + 2 < len(s.tokens) else token
     if word[1] not in ("append", "extend") or opening[1] != "(":

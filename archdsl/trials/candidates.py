@@ -61,10 +61,10 @@ class Place:
         home = next((n for chain in self.chains for n in chain if isinstance(n, tree.Statement)), None)
         if self.d.code not in SHAPES or home is None or _has_body(home):
             return []
-        read = {n.id for n in _below(home) if isinstance(n, tree.Name)}
-        around = next((chain for chain in self.chains if home in chain), ())  # entries read what stands in the model
+        read = {n.id for n in tree.below(home) if isinstance(n, tree.Name)}
+        around = next((chain for chain in self.chains if any(n is home for n in chain)), ())  # entries read what stands in the model
         body = next((n for n in reversed(around) if isinstance(n, (tree.Block, tree.Model, tree.Fn))), self.decl)
-        above = [n for n in _below(body) if isinstance(n, (tree.Assign, tree.Share)) and n.span.end <= home.span.start] if body else []
+        above = [n for n in tree.below(body) if isinstance(n, (tree.Assign, tree.Share)) and n.span.end <= home.span.start] if body else []
         last = {name: n for n in above for name in ([n.name] if isinstance(n, tree.Share) else [t.name for t in n.targets]) if name in read}
         return list({id(n): n for n in last.values()}.values())
 
@@ -75,7 +75,7 @@ class Place:
         pairs = [{name, size} for name, size in re.findall(r"`(\w+)` is \d+, here it is (\d+)", said)]
         divided = self.d.division[0] if self.d.division is not None else None
         alike = {p.name for p in getattr(self.decl, "params", ()) if isinstance(p.default, tree.Number) and p.default.value == divided}
-        for call in [n for n in _below(self.decl) if isinstance(n, tree.Call)] if self.decl is not None and (pairs or alike) else []:
+        for call in [n for n in tree.below(self.decl) if isinstance(n, tree.Call)] if self.decl is not None and (pairs or alike) else []:
             for a, b in pairwise(a.value.span for a in call.args if not a.name):
                 if {a.text, b.text} in pairs or not alike.isdisjoint((a.text, b.text)) and a.text != b.text:
                     yield a, b
@@ -94,12 +94,12 @@ class Place:
         tensors = {p.name for p in inputs if tensor_type(p) is not None}
         params = [p.name for p in getattr(self.decl, "params", ()) if not p.rest]
         axes = [n for p in inputs if (kind := tensor_type(p)) is not None for axis in kind.shape.axes for n in bound_names(axis)]
-        above = [t.name for n in _below(self.decl) if isinstance(n, tree.Assign) and n.span.end <= self.d.span.start for t in n.targets]
+        above = [t.name for n in tree.below(self.decl) if isinstance(n, tree.Assign) and n.span.end <= self.d.span.start for t in n.targets]
         loops = [w for n in self.chain if isinstance(n, (tree.For, tree.Comprehension)) for w in _WORD.findall(n.pattern.span.text)]
-        read = {n.id for n in _below(self.decl) if isinstance(n, tree.Name)}
+        read = {n.id for n in tree.below(self.decl) if isinstance(n, tree.Name)}
         said = re.findall(r"`(\w+)`", self.d.message)
         names = [n for n in dict.fromkeys([*loops, *params, *axes, *above]) if n not in tensors and n != "_"]
-        given = Counter(a.value.id for n in _below(self.decl) if isinstance(n, tree.Call) for a in n.args if isinstance(a.value, tree.Name))
+        given = Counter(a.value.id for n in tree.below(self.decl) if isinstance(n, tree.Call) for a in n.args if isinstance(a.value, tree.Name))
         return sorted(names, key=lambda n: (n in read, n not in said, -given[n]))
 
 
@@ -140,7 +140,7 @@ def _missing(place: Place) -> Iterator[Fix]:
     if call is None or not call.span.text.endswith(")"):
         return
     named = next((a for a in call.args if a.name), None)
-    alike = [c for c in _below(place.module) if isinstance(c, tree.Call) and c is not call and c.func.span.text == call.func.span.text]
+    alike = [c for c in tree.below(place.module) if isinstance(c, tree.Call) and c is not call and c.func.span.text == call.func.span.text]
     given = [c.args[len(call.args)] for c in alike if len(c.args) > len(call.args)]
     elsewhere = [a.value.span.text for a in given if not a.name]
     for name in dict.fromkeys([*(elsewhere if named is None else ()), *place.names()]):
@@ -312,15 +312,9 @@ def _around(module: tree.Module, span: Span) -> list[Any]:
     return out[::-1]
 
 
-def _below(node: Any) -> Iterator[Any]:
-    yield node
-    for child in tree.children(node):
-        yield from _below(child)
-
-
 def _calls(node: Any) -> dict[int, tree.Call]:
     """The calls in a statement, an argument or a setting, that has no body."""
-    return {id(n): n for n in _below(node) if isinstance(n, tree.Call)} if node is not None and not _has_body(node) else {}
+    return {id(n): n for n in tree.below(node) if isinstance(n, tree.Call)} if node is not None and not _has_body(node) else {}
 
 
 def _has_body(node: Any) -> bool:

@@ -178,6 +178,7 @@ STATEMENTS = {  # statement -> the statement meant, "" where only words can say 
     "a = b = relu(x)\n    |> gelu  # both\n  x = a + b": "b = relu(x)\n    |> gelu; a = b  # both\n  x = a + b",
     "a = b = c = relu(x)\n  x = a + b + c": "c = relu(x); b = c; a = b\n  x = a + b + c",
     "if flag { a = b = x }": "if flag { b = x; a = b }",
+    "if flag { (x, a) = (x, d) }": "if flag { x, a = (x, d) }",
     "(,) = x": "",
     "(a,, b) = split(x, 2)": "",
     "(a b) = split(x, 2)": "",
