@@ -49,17 +49,22 @@ def tried(found: list[Diagnostic], source: Source, spent: int = 0, most: int = W
     `spent`: steps that checking the text took; of a text that takes many, what no fault is about is left out of the trials. What `most` steps do not
     suffice to try is offered as it was: what a user is told is counted, not timed."""
     work = Work(source.path, Ration(most, SECONDS), spent)
+    out = found
     try:
         if spent <= MOST_STEPS:
-            return work.tried(found, source)
+            out = work.tried(found, source)
+            if not work.cut or work.ration.steps < 0:
+                return out
+        proven = len(work.proven)
         short = Source(source.path, essence(found, source))
         again = work.errors_in(short.text)
         key = {(d.code, d.message, d.span.start) for d in found if d.severity == "error"}
         if {(d.code, d.message, d.span.start) for d in again} != key:
-            return found
-        return [back(d, source, []) for d in work.tried(again, short, behind=0, whole=source.text)]
+            return out
+        told = [back(d, source, []) for d in work.tried(again, short, behind=0, whole=source.text)]
+        return told if len(work.proven) > 2 * proven or spent > MOST_STEPS else out
     except Spent:
-        return found
+        return out
 
 
 def essence(found: list[Diagnostic], source: Source) -> str:
@@ -89,6 +94,7 @@ class Work:
         self.one = max(ONE, 2 * spent)
         self.ration, self.checker = ration, Checker(path, lints=False, ration=ration)
         self.proven: set[int] = set()  # ids of faults that were told with a right fix
+        self.cut = False  # a trial took too long: a text that is right again may take far longer than the wrong one
 
     def errors_in(self, text: str) -> list[Diagnostic]:
         """What is wrong with a text. Raises Spent."""
@@ -193,6 +199,7 @@ class Search:
                 clean = clean and not said
         except Spent:  # of one trial that takes too long, such as one with thousands of layers, nothing is known
             self.spent = self.work.ration.steps < max(self.least, 0)
+            self.work.cut = True
             return []
         return [Proof(fix, mends, clean)] if right else []
 

@@ -1,8 +1,11 @@
 """Fixes that are tried before they are offered: the right one first, the fault where it is, and no message for what follows from another."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import archdsl
 from archdsl.diagnostics.fixing import apply
 from archdsl.diagnostics.model import Diagnostic
 from archdsl.elaborate import limits
@@ -138,6 +141,15 @@ def test_a_fix_that_breaks_a_variant_which_was_left_out_is_not_the_first(monkeyp
     assert [f.title for f in only(text).fixes] == ["replace by `96`", "replace by `64`"]
     monkeypatch.setattr(search, "WORK", 100)  # not even what the fault is about can be tried
     assert only(text).fixes
+
+
+def test_trials_that_take_far_longer_than_the_check_itself_are_of_what_the_fault_is_about():
+    """No variant is gone through to its end where the default lies outside of its domain, and all of them are where it is mended."""
+    text = (Path(archdsl.__file__).parent / "specs" / "vision" / "vit.arch").read_text("utf-8")
+    told = only(text.replace("side: int = 224", "side: int = 124"))
+    assert told.code == "A0407" and [f.title for f in told.fixes] == ["replace by `224`"]
+    told = only(text.replace("hidden: int", "hidden: nit"))
+    assert told.code == "A0201" and [f.title for f in told.fixes] == ["replace by `int`"]
 
 
 def test_what_is_left_out_of_a_large_text():
