@@ -362,7 +362,7 @@ def test_the_words_of_torch_lead_to_words_of_the_language():
     from archdsl.elaborate.library import find
 
     assert [w for w, (here, _) in WORDS.items() if here and here not in ("none", "true", "false") and find(here) is None] == []
-    assert [w for w in WORDS if find(w) is not None] == ["float"]  # a method of torch's tensors; here a function of numbers
+    assert [w for w in WORDS if find(w) is not None] == ["repeat", "float"]  # methods of torch's tensors; here functions of numbers
     assert all(here and "" not in here for here in TORCH.values())
 
 
