@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.elaborate.evaluation import evaluate
 from archdsl.search.figures import TURNED, Limit, Reading
-from archdsl.search.header import nodes
 from archdsl.syntax import tree
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def _compared(space: SearchSpace, limit: Limit) -> Iterator[tuple[str, str, Any]
         subject, op, other = node.right.id, TURNED[node.op], node.left
     else:
         return
-    if any(isinstance(n, tree.Name) for n in nodes(other)):
+    if any(isinstance(n, tree.Name) for n in tree.below(other)):
         return
     reading = Reading(space.spec, space.spec.source(space.variant))
     number = evaluate(reading.frame, other)

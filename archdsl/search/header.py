@@ -35,7 +35,7 @@ def decides_below(spec: Spec, variant: str | None) -> bool:
         if id(text) in seen:
             continue
         seen.add(id(text))
-        for n in nodes(text):
+        for n in tree.below(text):
             if isinstance(n, tree.Choose) or isinstance(n, tree.Param) and n.domain is not None and id(n) not in others:
                 return True
             others.update(map(id, n.fields if isinstance(n, tree.Record) else getattr(n, "inputs", None) or ()))
@@ -48,16 +48,9 @@ def decides_below(spec: Spec, variant: str | None) -> bool:
     return False
 
 
-def nodes(node: Any) -> Iterator[Any]:
-    """A tree's nodes."""
-    yield node
-    for child in tree.children(node):
-        yield from nodes(child)
-
-
 def reads_itself(name: str, domain: Any) -> bool:
     """Whether the text of a domain speaks of the value that is there: `each w => …`, or the knob's own name."""
-    return any(isinstance(n, tree.Each) and n.name is not None or isinstance(n, tree.Name) and n.id == name for n in nodes(domain))
+    return any(isinstance(n, tree.Each) and n.name is not None or isinstance(n, tree.Name) and n.id == name for n in tree.below(domain))
 
 
 class Header:
