@@ -108,7 +108,8 @@ def _collected(walk: Walk, module: Module) -> None:
     is given as an argument may emit anything, and so may what could not be read."""
     if "collect" in module.scope or module.diagnostics:
         return
-    asked = [n.args[0].value for d in module.tree.decls if not _takes_blocks(d) and "collect" not in assigned_names(getattr(d, "body", None) or ())
+    asked = [n.args[0].value for d in module.tree.decls
+             if "collect" in d.span.text and not _takes_blocks(d) and "collect" not in assigned_names(getattr(d, "body", None) or ())
              for n in tree.below(d) if isinstance(n, tree.Call) and isinstance(n.func, tree.Name) and n.func.id == "collect" and len(n.args) == 1]
     names = [a for a in asked if isinstance(a, tree.Name)]
     emitted = _emitted(module, {}) if names else {}
@@ -127,7 +128,8 @@ def _takes_blocks(decl: Any) -> bool:
 def _emitted(module: Module, seen: dict[int, None]) -> dict[str, None] | None:
     """The names of what is emitted in a module and in those whose declarations it reads; None where it may read any of the library (`use std`)."""
     seen[id(module)] = None
-    found = {n.name: None for n in tree.below(tuple(module.tree.decls)) if isinstance(n, tree.Emit)}
+    emitting = [d for d in module.tree.decls if "emit" in d.span.text]
+    found = {n.name: None for n in tree.below(tuple(emitting)) if isinstance(n, tree.Emit)}
     for other in [*(r.module for r in module.scope.values() if isinstance(r, (BlockRef, FnRef))), *module.modules.values()]:
         if not isinstance(other, Module):
             return None
